@@ -1,0 +1,75 @@
+//! Why a frame was not forwarded: a closed list, one counter per port and reason.
+//!
+//! A reason is counted at the port where the frame was lost: at the ingress port for everything decided
+//! about the frame itself, at the egress port for what happened on the way out. The names are part of the
+//! outside contract (`stats`, `port list --json`, metrics).
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal),+ $(,)?) => {
+        /// Why a frame was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[doc = $doc])+ $variant),+ }
+
+        impl DropReason {
+            /// Every reason, in the order of their counters.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant),+];
+
+            /// The stable name in counters and JSON.
+            pub fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name),+ }
+            }
+
+            /// One sentence for people.
+            pub fn explanation(self) -> &'static str {
+                match self { $(DropReason::$variant => concat!($($doc),+).trim_ascii()),+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Ingress: shorter than an Ethernet header, or cut inside a VLAN tag.
+    Runt = "runt",
+    /// Longer than the MTU of the port allows.
+    Oversize = "oversize",
+    /// Ingress: the source is a group address.
+    SourceGroupAddress = "source_group_address",
+    /// Ingress: VLAN id 4095 is reserved (802.1Q table 9-2).
+    VidReserved = "vid_reserved",
+    /// Ingress: a tagged frame on an access port.
+    TaggedNotAllowed = "tagged_not_allowed",
+    /// Ingress: an untagged or priority-tagged frame on a trunk without a native VLAN.
+    UntaggedNotAllowed = "untagged_not_allowed",
+    /// The port is no member of the frame's VLAN.
+    VlanNotMember = "vlan_not_member",
+    /// Egress: removing the outer tag would expose an inner one (VLAN hopping).
+    DoubleTag = "double_tag",
+    /// Ingress: a link-local protocol frame (01-80-C2-00-00-0X) on a port that drops them.
+    LinkLocal = "link_local",
+    /// The port takes part in nothing but mirroring (mirror destination without injection).
+    MirrorDestination = "mirror_destination",
+    /// The port is administratively down.
+    PortDown = "port_down",
+    /// The destination was learned on the port the frame came from.
+    SamePort = "same_port",
+    /// No other port is in the frame's VLAN.
+    NoDestination = "no_destination",
+    /// Ingress: the guest asked for an offload that was not negotiated, or an impossible one.
+    BadOffload = "bad_offload",
+    /// Ingress: a descriptor chain without a whole virtio-net header, or larger than any frame.
+    BadChain = "bad_chain",
+    /// Egress: nobody is connected to the port's socket, or its rings are stopped.
+    NotConnected = "not_connected",
+    /// Egress: the guest has no free receive buffer.
+    GuestRingFull = "guest_ring_full",
+    /// Egress: the frame does not fit the receive buffers that the guest offers.
+    GuestBufferTooSmall = "guest_buffer_too_small",
+    /// Egress: the device's transmit ring is full.
+    TxRingFull = "tx_ring_full",
+    /// No free buffer in the switch's own packet memory.
+    NoBuffer = "no_buffer",
+}
+
+/// Number of drop reasons, the length of per-reason counter arrays.
+pub const DROP_REASONS: usize = DropReason::ALL.len();

@@ -1,0 +1,289 @@
+//! The forwarding database: (VLAN id, MAC) → port, shared by all workers and the control thread.
+//!
+//! **How it works.** A fixed table of buckets, each one cache line of four slots; a slot is a key word
+//! (`vid << 48 | mac`, 0 = free) and a value word (port, static flag, generation, time stamp). A key can be
+//! in two buckets, chosen by a seeded hash (Azar et al., "Balanced Allocations"), so that at the load
+//! allowed here, at most one half, a new key practically always finds room. Look-ups and time stamps take
+//! no lock; everything else changes the table under one mutex (`fdb/writer.rs`).
+//!
+//! **Invariants.**
+//! - A look-up never yields a port that was not the key's: a slot gets a new key by key := 0, value := with
+//!   the next generation, key := new, in this order; a reader takes value, key, value and believes them only
+//!   if both values have the same generation and the key is the wanted one.
+//! - A key is in at most one slot: keys are put in only under the mutex, after looking at both buckets.
+//! - A time stamp is refreshed by compare-and-swap against the value that was read, at most once a second;
+//!   it fails if the slot was given to another key meanwhile.
+//! - Whoever fills the table pays for it: the entry that makes room belongs to the port with the most
+//!   dynamic entries, and to the learning port itself if none has more. Static entries never make room.
+//!
+//! Times are seconds of one clock modulo 2^32. An entry stamped in the (by then wrapped) future has age 0.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::{Mac, PortId, Vid};
+
+mod slot;
+mod writer;
+
+use slot::{Bucket, SLOTS, Value};
+use writer::Writer;
+
+/// The most entries a database can be made for.
+pub const MAX_CAPACITY: usize = 1 << 20;
+
+/// What came of learning a source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// Known on this port; nothing was written.
+    Known,
+    /// Known on this port; its time stamp is new.
+    Refreshed,
+    /// A new entry.
+    New,
+    /// Known on another port until now.
+    Moved {
+        /// The port it was on.
+        from: PortId,
+    },
+    /// A static entry says that it is on another port; not learned.
+    Static,
+    /// A group address; not learned.
+    Group,
+    /// The port holds as many entries as [`Fdb::set_port_limit`] allows; not learned.
+    PortLimit,
+    /// No entry could fairly make room; not learned.
+    Full,
+}
+
+/// No room for a static entry: the table, or the few places of this key, hold nothing but static entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the forwarding database has no room for another static entry")]
+pub struct FdbFull;
+
+/// Which entries to list; `None` means any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FdbFilter {
+    /// Only of this VLAN.
+    pub vid: Option<Vid>,
+    /// Only of this port.
+    pub port: Option<PortId>,
+}
+
+/// One entry, as listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FdbEntry {
+    /// Its VLAN.
+    pub vid: Vid,
+    /// Its address.
+    pub mac: Mac,
+    /// Where frames to it go.
+    pub port: PortId,
+    /// Whether it was added by hand: never ages, moves, or makes room.
+    pub is_static: bool,
+    /// Seconds since the address was last seen; 0 for static entries.
+    pub age_seconds: u32,
+}
+
+/// The forwarding database; see the module.
+#[derive(Debug)]
+pub struct Fdb {
+    /// A power of two.
+    buckets: Box<[Bucket]>,
+    seed: u64,
+    ageing_seconds: AtomicU32,
+    /// Boxed so that taking the mutex does not disturb the readers of the words above.
+    writer: Box<Mutex<Writer>>,
+}
+
+impl Fdb {
+    /// An empty database for `capacity` entries (1 to [`MAX_CAPACITY`]; other values are brought into this
+    /// range), whose dynamic entries count as absent when not seen for `ageing_seconds` (0: never). `seed`
+    /// should not be guessable by those who send frames.
+    pub fn new(capacity: usize, ageing_seconds: u32, seed: u64) -> Fdb {
+        let capacity = capacity.clamp(1, MAX_CAPACITY);
+        let buckets = (2 * capacity).div_ceil(SLOTS).next_power_of_two();
+        Fdb {
+            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
+            seed,
+            ageing_seconds: AtomicU32::new(ageing_seconds),
+            writer: Box::new(Mutex::new(Writer::new(capacity))),
+        }
+    }
+
+    /// Where frames to `mac` in VLAN `vid` go. Aged entries are absent.
+    #[inline]
+    pub fn lookup(&self, vid: Vid, mac: Mac, now_seconds: u32) -> Option<PortId> {
+        let key = key_of(vid, mac);
+        let ageing = self.ageing_seconds();
+        let value = self.pair(key).into_iter().find_map(|bucket| bucket.find(key))?;
+        (!value.is_aged(ageing, now_seconds)).then(|| value.port())
+    }
+
+    /// Notes that `mac` in VLAN `vid` was seen as a source on `port`.
+    #[inline]
+    pub fn learn(&self, vid: Vid, mac: Mac, port: PortId, now_seconds: u32) -> Learned {
+        if mac.is_group() {
+            return Learned::Group;
+        }
+        let key = key_of(vid, mac);
+        let ageing = self.ageing_seconds();
+        for bucket in self.pair(key) {
+            let Some((slot, value)) = bucket.find_slot(key) else { continue };
+            match value.port() == port {
+                false if value.is_static() => return Learned::Static,
+                false => break,
+                true if value.is_static() => return Learned::Known,
+                true if value.is_aged(ageing, now_seconds) => break,
+                true if value.is_fresh(now_seconds) => return Learned::Known,
+                true => {}
+            }
+            let refreshed = value.with_stamp(now_seconds).0;
+            // Losing the race means that somebody else wrote a newer truth, or the same stamp.
+            let _ = slot.value.compare_exchange(value.0, refreshed, Ordering::Release, Ordering::Relaxed);
+            return Learned::Refreshed;
+        }
+        self.learn_slowly(key, port, now_seconds)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn learn_slowly(&self, key: u64, port: PortId, now_seconds: u32) -> Learned {
+        let ageing = self.ageing_seconds();
+        self.with_writer(|writer| writer.learn(&self.buckets, self.pair(key), key, port, ageing, now_seconds))
+    }
+
+    /// Adds a static entry, in place of whatever the database knew about the address.
+    ///
+    /// # Errors
+    /// [`FdbFull`] if only static entries could make room.
+    pub fn add_static(&self, vid: Vid, mac: Mac, port: PortId) -> Result<(), FdbFull> {
+        let key = key_of(vid, mac);
+        self.with_writer(|writer| writer.add_static(&self.buckets, self.pair(key), key, port))
+    }
+
+    /// Removes one entry, static or not; returns whether there was one.
+    pub fn remove(&self, vid: Vid, mac: Mac) -> bool {
+        let key = key_of(vid, mac);
+        self.with_writer(|writer| writer.remove(self.pair(key), key))
+    }
+
+    /// Removes the dynamic entries of `vid` and `port` (`None`: any); returns how many.
+    pub fn flush(&self, vid: Option<Vid>, port: Option<PortId>) -> usize {
+        self.remove_where(|key, value| {
+            !value.is_static()
+                && vid.is_none_or(|vid| vid_of(key) == Some(vid))
+                && port.is_none_or(|port| value.port() == port)
+        })
+    }
+
+    /// Removes every entry of a port, static ones too, and its limit; returns how many entries. For a port that goes away.
+    pub fn remove_port(&self, port: PortId) -> usize {
+        self.set_port_limit(port, None);
+        self.remove_where(|_, value| value.port() == port)
+    }
+
+    /// The entries selected by `filter` that have not aged, in no particular order. Runs along with changes:
+    /// an entry changed meanwhile may be missed.
+    pub fn entries(&self, filter: FdbFilter, now_seconds: u32) -> Vec<FdbEntry> {
+        let ageing = self.ageing_seconds();
+        let slots = self.buckets.iter().flat_map(|bucket| &bucket.slots);
+        slots
+            .filter_map(|slot| {
+                let (key, value) = slot.read()?;
+                let entry = FdbEntry {
+                    vid: vid_of(key)?,
+                    mac: Mac::from_u64(key),
+                    port: value.port(),
+                    is_static: value.is_static(),
+                    age_seconds: if value.is_static() { 0 } else { value.age_seconds(now_seconds) },
+                };
+                let wanted = filter.vid.is_none_or(|vid| vid == entry.vid)
+                    && filter.port.is_none_or(|port| port == entry.port)
+                    && !value.is_aged(ageing, now_seconds);
+                wanted.then_some(entry)
+            })
+            .collect()
+    }
+
+    /// Removes aged entries from the next `slots` places of the table, going on where the last call
+    /// stopped; returns how many were removed. Bounds the time the mutex is held.
+    pub fn sweep(&self, now_seconds: u32, slots: usize) -> usize {
+        let ageing = self.ageing_seconds();
+        self.with_writer(|writer| writer.sweep(&self.buckets, slots.div_ceil(SLOTS), ageing, now_seconds))
+    }
+
+    /// Number of entries, static ones and aged ones not yet swept included.
+    pub fn len(&self) -> usize {
+        self.with_writer(|writer| writer.len())
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of dynamic entries of `port`, aged ones not yet swept included.
+    pub fn len_of_port(&self, port: PortId) -> usize {
+        self.with_writer(|writer| writer.dynamic_of(port))
+    }
+
+    /// Limits the dynamic entries of `port`; `None` lifts the limit. Entries it already has stay.
+    pub fn set_port_limit(&self, port: PortId, limit: Option<u32>) {
+        self.with_writer(|writer| writer.set_limit(port, limit));
+    }
+
+    /// Sets after how many seconds a dynamic entry that was not seen counts as absent (0: never).
+    pub fn set_ageing(&self, ageing_seconds: u32) {
+        self.ageing_seconds.store(ageing_seconds, Ordering::Relaxed);
+    }
+
+    /// After how many seconds a dynamic entry that was not seen counts as absent (0: never).
+    #[inline]
+    pub fn ageing_seconds(&self) -> u32 {
+        self.ageing_seconds.load(Ordering::Relaxed)
+    }
+
+    fn remove_where(&self, mut selected: impl FnMut(u64, Value) -> bool) -> usize {
+        self.with_writer(|writer| writer.remove_where(&self.buckets, &mut selected))
+    }
+
+    /// Runs `change` under the mutex. A thread that died inside left each slot whole, so poison is ignored.
+    fn with_writer<T>(&self, change: impl FnOnce(&mut Writer) -> T) -> T {
+        change(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The two buckets a key can be in; they may be the same.
+    #[inline]
+    fn pair(&self, key: u64) -> [&Bucket; 2] {
+        let hash = hash(key, self.seed);
+        let mask = self.buckets.len() - 1;
+        #[allow(clippy::cast_possible_truncation, reason = "either half of the hash is as good; cut by the mask")]
+        let (first, second) = (hash as usize & mask, (hash >> 32) as usize & mask);
+        [&self.buckets[first], &self.buckets[second]]
+    }
+}
+
+/// A seeded hash: one full multiplication, both halves folded (as in wyhash).
+#[inline]
+fn hash(key: u64, seed: u64) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let product = u128::from(key ^ seed) * u128::from(seed.rotate_left(32) ^ ODD | 1);
+    #[allow(clippy::cast_possible_truncation, reason = "folds the two halves")]
+    let folded = product as u64 ^ (product >> 64) as u64;
+    folded.wrapping_mul(ODD).rotate_left(29) ^ folded
+}
+
+/// Key word of an entry; never 0, because no VLAN is.
+#[inline]
+fn key_of(vid: Vid, mac: Mac) -> u64 {
+    u64::from(vid.get()) << 48 | mac.to_u64()
+}
+
+/// VLAN of a key word; `None` for the key of a free slot.
+fn vid_of(key: u64) -> Option<Vid> {
+    u16::try_from(key >> 48).ok().and_then(|vid| Vid::try_from(vid).ok())
+}
+
+#[cfg(test)]
+mod tests;

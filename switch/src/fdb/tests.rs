@@ -1,0 +1,365 @@
+//! The database against a `HashMap`, fairness under a flood, and threads.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn vid(vid: u16) -> Vid {
+    Vid::try_from(vid).unwrap()
+}
+
+fn mac(number: u64) -> Mac {
+    Mac::from_u64(0x5254_0000_0000 | number)
+}
+
+const VLAN: Vid = Vid::DEFAULT;
+
+#[test]
+fn learning_refreshing_moving() {
+    let fdb = Fdb::new(100, 10, 1);
+    assert_eq!(fdb.lookup(VLAN, mac(1), 0), None);
+    assert_eq!(fdb.learn(VLAN, mac(1), PortId(3), 5), Learned::New);
+    assert_eq!(fdb.learn(VLAN, mac(1), PortId(3), 5), Learned::Known);
+    assert_eq!(fdb.learn(VLAN, mac(1), PortId(3), 4), Learned::Known, "a clock read a moment earlier");
+    assert_eq!(fdb.learn(VLAN, mac(1), PortId(3), 6), Learned::Refreshed);
+    assert_eq!(fdb.learn(VLAN, mac(1), PortId(4), 6), Learned::Moved { from: PortId(3) });
+    assert_eq!(fdb.lookup(VLAN, mac(1), 6), Some(PortId(4)));
+    assert_eq!(fdb.lookup(vid(2), mac(1), 6), None, "another VLAN");
+    assert_eq!(fdb.learn(VLAN, Mac::BROADCAST, PortId(4), 6), Learned::Group);
+    assert_eq!((fdb.len(), fdb.len_of_port(PortId(3)), fdb.len_of_port(PortId(4))), (1, 0, 1));
+}
+
+#[test]
+fn ageing_and_sweeping() {
+    let fdb = Fdb::new(100, 10, 1);
+    fdb.learn(VLAN, mac(1), PortId(3), 100);
+    fdb.learn(VLAN, mac(2), PortId(3), 105);
+    assert_eq!(fdb.lookup(VLAN, mac(1), 109), Some(PortId(3)));
+    assert_eq!(fdb.lookup(VLAN, mac(1), 110), None);
+    assert_eq!(fdb.entries(FdbFilter::default(), 110).len(), 1);
+    assert_eq!((0..1000).map(|_| fdb.sweep(110, 4)).sum::<usize>(), 1);
+    assert_eq!(fdb.len(), 1);
+    assert_eq!(fdb.learn(VLAN, mac(2), PortId(9), 115), Learned::New, "an aged entry is as good as none");
+    assert_eq!((fdb.len(), fdb.len_of_port(PortId(3)), fdb.len_of_port(PortId(9))), (1, 0, 1));
+    fdb.set_ageing(0);
+    assert_eq!(fdb.lookup(VLAN, mac(2), 1_000_000), Some(PortId(9)), "ageing is off");
+}
+
+#[test]
+fn time_may_wrap_and_go_backwards() {
+    let fdb = Fdb::new(100, 10, 1);
+    fdb.learn(VLAN, mac(1), PortId(3), u32::MAX - 2);
+    assert_eq!(fdb.lookup(VLAN, mac(1), 3), Some(PortId(3)));
+    assert_eq!(fdb.entries(FdbFilter::default(), 3)[0].age_seconds, 6);
+    assert_eq!(fdb.lookup(VLAN, mac(1), 7), None);
+    fdb.learn(VLAN, mac(2), PortId(3), 1000);
+    assert_eq!(fdb.lookup(VLAN, mac(2), 500), Some(PortId(3)));
+    assert_eq!(fdb.entries(FdbFilter::default(), 500)[0].age_seconds, 0);
+    assert_eq!(fdb.learn(VLAN, mac(2), PortId(3), 500), Learned::Refreshed, "takes the new time");
+    assert_eq!(fdb.lookup(VLAN, mac(2), 510), None);
+}
+
+#[test]
+fn static_entries_stay_put() {
+    let fdb = Fdb::new(100, 10, 1);
+    fdb.learn(VLAN, mac(1), PortId(3), 0);
+    fdb.add_static(VLAN, mac(1), PortId(5)).unwrap();
+    assert_eq!(fdb.learn(VLAN, mac(1), PortId(3), 0), Learned::Static);
+    assert_eq!(fdb.learn(VLAN, mac(1), PortId(5), 77), Learned::Known);
+    assert_eq!(fdb.lookup(VLAN, mac(1), 1_000_000), Some(PortId(5)));
+    assert_eq!(fdb.flush(None, None) + fdb.sweep(1_000_000, 10_000), 0);
+    let listed = FdbEntry { vid: VLAN, mac: mac(1), port: PortId(5), is_static: true, age_seconds: 0 };
+    assert_eq!(fdb.entries(FdbFilter::default(), 99), [listed]);
+    assert_eq!((fdb.len(), fdb.len_of_port(PortId(3)), fdb.len_of_port(PortId(5))), (1, 0, 0));
+    assert_eq!(fdb.remove_port(PortId(5)), 1);
+    assert!(!fdb.remove(VLAN, mac(1)) && fdb.is_empty());
+}
+
+#[test]
+fn a_table_of_static_entries_is_full() {
+    let fdb = Fdb::new(4, 0, 1);
+    fdb.learn(VLAN, mac(100), PortId(1), 0);
+    for number in 0..4 {
+        fdb.add_static(VLAN, mac(number), PortId(0)).unwrap();
+    }
+    assert_eq!(fdb.add_static(VLAN, mac(4), PortId(0)), Err(FdbFull));
+    assert_eq!(fdb.learn(VLAN, mac(5), PortId(1), 0), Learned::Full);
+    fdb.add_static(VLAN, mac(3), PortId(2)).unwrap();
+    assert_eq!((fdb.len(), fdb.lookup(VLAN, mac(3), 0)), (4, Some(PortId(2))));
+}
+
+#[test]
+fn a_port_limit_holds_for_new_and_moving_addresses() {
+    let fdb = Fdb::new(100, 10, 1);
+    fdb.set_port_limit(PortId(1), Some(2));
+    fdb.learn(VLAN, mac(1), PortId(1), 0);
+    fdb.learn(VLAN, mac(2), PortId(1), 0);
+    fdb.learn(VLAN, mac(3), PortId(2), 0);
+    assert_eq!(fdb.learn(VLAN, mac(4), PortId(1), 0), Learned::PortLimit);
+    assert_eq!(fdb.learn(VLAN, mac(3), PortId(1), 0), Learned::PortLimit);
+    assert_eq!(fdb.lookup(VLAN, mac(3), 0), Some(PortId(2)));
+    assert_eq!(fdb.learn(VLAN, mac(1), PortId(1), 5), Learned::Refreshed);
+    fdb.set_port_limit(PortId(1), None);
+    assert_eq!(fdb.learn(VLAN, mac(4), PortId(1), 0), Learned::New);
+    let beyond = PortId(u16::try_from(crate::MAX_PORTS).unwrap());
+    assert_eq!(fdb.learn(VLAN, mac(5), beyond, 0), Learned::PortLimit);
+}
+
+#[test]
+fn a_table_fills_to_its_capacity_with_hardly_a_refusal() {
+    let fdb = Fdb::new(4096, 0, 0x1234_5678);
+    let new = (0..4096).filter(|number| fdb.learn(VLAN, mac(*number), PortId(1), 0) == Learned::New).count();
+    assert_eq!((new, fdb.len()), (4096, 4096));
+    let found = (0..4096).filter(|number| fdb.lookup(VLAN, mac(*number), 0).is_some()).count();
+    assert!(found > 4090, "two-choice buckets at half load overflowed {} times", 4096 - found);
+}
+
+#[test]
+fn a_port_with_no_more_than_the_learner_makes_no_room() {
+    let fdb = Fdb::new(100, 0, 3);
+    for number in 0..50 {
+        fdb.learn(VLAN, mac(number), PortId(1), 0);
+    }
+    for number in 1000..3000 {
+        fdb.learn(VLAN, mac(number), PortId(9), 1);
+    }
+    assert_eq!((fdb.len_of_port(PortId(1)), fdb.len_of_port(PortId(9))), (50, 50));
+    // The one entry more is what the next learner takes.
+    fdb.remove(VLAN, mac(0));
+    fdb.learn(VLAN, mac(5000), PortId(9), 1);
+    fdb.learn(VLAN, mac(0), PortId(1), 1);
+    assert_eq!((fdb.len_of_port(PortId(1)), fdb.len_of_port(PortId(9))), (50, 50));
+}
+
+#[test]
+fn full_buckets_make_room_by_the_same_rule() {
+    let fdb = Fdb::new(16, 0, 3);
+    let is = |bucket: &Bucket, index: usize| std::ptr::eq(bucket, &raw const fdb.buckets[index]);
+    let places = |number: u64| fdb.pair(key_of(VLAN, mac(number))).map(|bucket| (is(bucket, 0), is(bucket, 1)));
+    let in_both = |number: &u64| matches!(places(*number), [(true, _), (_, true)] | [(_, true), (true, _)]);
+    let in_neither = |number: &u64| places(*number) == [(false, false); 2];
+    let crowded: Vec<u64> = (0..).filter(in_both).take(10).collect();
+    for (index, number) in (0u16..8).zip(&crowded) {
+        assert_eq!(fdb.learn(VLAN, mac(*number), PortId(1 + index % 2), 0), Learned::New);
+    }
+    for number in (0..).filter(in_neither).take(6) {
+        assert_eq!(fdb.learn(VLAN, mac(number), PortId(9), 0), Learned::New);
+    }
+    assert_eq!(fdb.learn(VLAN, mac(crowded[8]), PortId(9), 0), Learned::Full, "ports 1 and 2 have fewer");
+    assert_eq!(fdb.learn(VLAN, mac(crowded[9]), PortId(1), 0), Learned::New);
+    assert_eq!((fdb.len_of_port(PortId(1)), fdb.len_of_port(PortId(2))), (4, 4), "its own made room");
+}
+
+#[test]
+fn a_slot_given_away_and_back_is_not_taken_for_the_same() {
+    let slot = slot::Slot::default();
+    slot.occupy(7, PortId(1), false, 5);
+    let (_, before) = slot.read().unwrap();
+    slot.clear();
+    assert_eq!(slot.read(), None);
+    slot.occupy(8, PortId(2), false, 5);
+    slot.clear();
+    slot.occupy(7, PortId(1), false, 5);
+    let (key, after) = slot.read().unwrap();
+    assert_eq!((key, after.port(), after.is_static()), (7, PortId(1), false));
+    assert_ne!(before, after, "a refresh of the first tenancy would succeed in the second");
+    slot.change(PortId(3), false, 6);
+    slot.change(PortId(1), false, 5);
+    assert_eq!(slot.read(), Some((7, after)), "a change is the same tenancy");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Learn(u16, u64, u16),
+    Static(u16, u64, u16),
+    Remove(u16, u64),
+    Flush(Option<u16>, Option<u16>),
+    RemovePort(u16),
+    Sweep,
+    Wait(u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let vlan = 1u16..3;
+    let port = 0u16..4;
+    prop_oneof![
+        12 => (vlan.clone(), 0u64..12, port.clone()).prop_map(|(v, m, p)| Step::Learn(v, m, p)),
+        1 => (vlan.clone(), 0u64..12, port.clone()).prop_map(|(v, m, p)| Step::Static(v, m, p)),
+        1 => (vlan.clone(), 0u64..12).prop_map(|(v, m)| Step::Remove(v, m)),
+        1 => (prop::option::of(vlan), prop::option::of(port.clone())).prop_map(|(v, p)| Step::Flush(v, p)),
+        1 => port.prop_map(Step::RemovePort),
+        1 => Just(Step::Sweep),
+        6 => (0u32..7).prop_map(Step::Wait),
+    ]
+}
+
+const AGEING: u32 = 10;
+
+/// What the database should be: port, static, stamp.
+#[derive(Default)]
+struct Model(HashMap<(u16, u64), (u16, bool, u32)>);
+
+impl Model {
+    fn get(&self, key: (u16, u64), now: u32) -> Option<(u16, bool, u32)> {
+        let entry = *self.0.get(&key)?;
+        (entry.1 || now.wrapping_sub(entry.2) < AGEING).then_some(entry)
+    }
+
+    fn remove(&mut self, gone: impl Fn(u16, (u16, bool, u32)) -> bool) -> usize {
+        let before = self.0.len();
+        self.0.retain(|key, entry| !gone(key.0, *entry));
+        before - self.0.len()
+    }
+}
+
+proptest! {
+    #[test]
+    fn behaves_like_a_map(seed: u64, start: u32, steps in prop::collection::vec(step(), 1..200)) {
+        let fdb = Fdb::new(64, AGEING, seed);
+        let mut model = Model::default();
+        let mut now = start;
+        for step in steps {
+            match step {
+                Step::Learn(v, m, p) => {
+                    let expected = match model.get((v, m), now) {
+                        None => Learned::New,
+                        Some((port, true, _)) => if port == p { Learned::Known } else { Learned::Static },
+                        Some((port, ..)) if port != p => Learned::Moved { from: PortId(port) },
+                        Some((_, _, stamp)) => if stamp == now { Learned::Known } else { Learned::Refreshed },
+                    };
+                    prop_assert_eq!(fdb.learn(vid(v), mac(m), PortId(p), now), expected);
+                    if !matches!(expected, Learned::Static) && !model.0.get(&(v, m)).is_some_and(|entry| entry.1) {
+                        model.0.insert((v, m), (p, false, now));
+                    }
+                }
+                Step::Static(v, m, p) => {
+                    fdb.add_static(vid(v), mac(m), PortId(p)).unwrap();
+                    model.0.insert((v, m), (p, true, 0));
+                }
+                Step::Remove(v, m) => {
+                    prop_assert_eq!(fdb.remove(vid(v), mac(m)), model.0.remove(&(v, m)).is_some());
+                }
+                Step::Flush(v, p) => {
+                    let expected = model.remove(|vlan, (port, fixed, _)| {
+                        !fixed && v.is_none_or(|v| v == vlan) && p.is_none_or(|p| p == port)
+                    });
+                    prop_assert_eq!(fdb.flush(v.map(vid), p.map(PortId)), expected);
+                }
+                Step::RemovePort(p) => {
+                    let expected = model.remove(|_, (port, ..)| port == p);
+                    prop_assert_eq!(fdb.remove_port(PortId(p)), expected);
+                }
+                Step::Sweep => {
+                    let expected = model.remove(|_, (_, fixed, stamp)| !fixed && now.wrapping_sub(stamp) >= AGEING);
+                    prop_assert_eq!(fdb.sweep(now, usize::MAX), expected);
+                }
+                Step::Wait(seconds) => now = now.wrapping_add(seconds),
+            }
+            for v in 1..3 {
+                for m in 0..12 {
+                    let expected = model.get((v, m), now).map(|(port, ..)| PortId(port));
+                    prop_assert_eq!(fdb.lookup(vid(v), mac(m), now), expected);
+                }
+            }
+            prop_assert_eq!(fdb.len(), model.0.len());
+            for p in 0..4 {
+                let dynamic = model.0.values().filter(|(port, fixed, _)| *port == p && !fixed).count();
+                prop_assert_eq!(fdb.len_of_port(PortId(p)), dynamic);
+            }
+        }
+        let mut listed = fdb.entries(FdbFilter::default(), now);
+        let mut expected: Vec<FdbEntry> = model.0.keys().filter_map(|key| {
+            let (port, is_static, stamp) = model.get(*key, now)?;
+            let age_seconds = if is_static { 0 } else { now.wrapping_sub(stamp) };
+            Some(FdbEntry { vid: vid(key.0), mac: mac(key.1), port: PortId(port), is_static, age_seconds })
+        }).collect();
+        listed.sort();
+        expected.sort();
+        prop_assert_eq!(&listed, &expected);
+        let filter = FdbFilter { vid: Some(vid(1)), port: Some(PortId(2)) };
+        expected.retain(|entry| entry.vid == vid(1) && entry.port == PortId(2));
+        let mut listed = fdb.entries(filter, now);
+        listed.sort();
+        prop_assert_eq!(listed, expected);
+    }
+
+    /// Whatever one port floods, a port with no more than its fair share loses nothing, nor do static entries.
+    #[test]
+    fn a_flood_evicts_its_own(seed: u64, others in prop::collection::vec(0u64..30, 1..6), flood in 300u64..1500) {
+        let fdb = Fdb::new(256, 0, seed);
+        let flooder = PortId(0);
+        let addresses = |port: usize| (0..others[port - 1]).map(move |number| mac((port as u64) << 24 | number));
+        let ports = || (1..=others.len()).map(|port| (port, PortId(u16::try_from(port).unwrap())));
+        for (port, id) in ports() {
+            for address in addresses(port) {
+                prop_assert_eq!(fdb.learn(VLAN, address, id, 5), Learned::New);
+            }
+        }
+        for number in 0..10 {
+            fdb.add_static(VLAN, mac(0xff00_0000 | number), flooder).unwrap();
+        }
+        for number in 0..flood {
+            fdb.learn(VLAN, mac(0xee00_0000 | number), flooder, 6);
+            prop_assert!(fdb.len() <= 256);
+        }
+        for (port, id) in ports() {
+            for address in addresses(port) {
+                prop_assert_eq!(fdb.lookup(VLAN, address, 6), Some(id));
+            }
+        }
+        for number in 0..10 {
+            prop_assert_eq!(fdb.lookup(VLAN, mac(0xff00_0000 | number), 6), Some(flooder));
+        }
+        // The table is full, and the flooder still learns.
+        prop_assert!(fdb.len() > 240);
+        prop_assert_eq!(fdb.learn(VLAN, mac(0xdd00_0000), flooder, 6), Learned::New);
+        // Someone new gets in at the flooder's cost.
+        prop_assert_eq!(fdb.learn(VLAN, mac(0xcc00_0000), PortId(9), 6), Learned::New);
+        prop_assert_eq!(fdb.lookup(VLAN, mac(0xcc00_0000), 6), Some(PortId(9)));
+    }
+}
+
+/// Readers look up keys while writers make them come, go and share slots; a key's port says which key it is.
+#[test]
+fn threads_never_see_the_port_of_another_key() {
+    let fdb = Fdb::new(16, 0, 7);
+    let port_of = |number: u64, lap: u64| PortId(u16::try_from(number * 8 + lap % 8).unwrap());
+    let done = AtomicBool::new(false);
+    let found = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2u64)
+            .map(|reader| {
+                let (fdb, done) = (&fdb, &done);
+                scope.spawn(move || {
+                    let mut found = 0u64;
+                    for number in (0..64).cycle() {
+                        if done.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        if let Some(port) = fdb.lookup(VLAN, mac(number), 1) {
+                            assert_eq!(u64::from(port.0) / 8, number, "reader {reader}");
+                            found += 1;
+                        }
+                    }
+                    found
+                })
+            })
+            .collect();
+        for lap in 0..1500 {
+            for number in 0..64 {
+                fdb.learn(VLAN, mac(number), port_of(number, lap), u32::try_from(lap).unwrap());
+            }
+            if lap % 16 == 0 {
+                fdb.flush(None, None);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum::<u64>()
+    });
+    assert!(found > 0, "the readers never met an entry");
+    let counted: usize = (0..512).map(|port| fdb.len_of_port(PortId(port))).sum();
+    assert_eq!(counted, fdb.len());
+    assert_eq!(fdb.entries(FdbFilter::default(), 1500).len(), fdb.len());
+}

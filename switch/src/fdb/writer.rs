@@ -1,0 +1,269 @@
+//! Everything that changes which keys the forwarding database holds; runs under its mutex.
+//!
+//! **Making room.** A new dynamic entry needs a free slot in one of its two buckets and, if the table is at
+//! its capacity, another entry to go. Both times the entry that goes is one of the port that holds the most
+//! dynamic entries; the oldest among those looked at; and if no port that could give one holds more than the
+//! learning port, one of the learning port itself, or the new entry is refused. At capacity a hand moves
+//! over the buckets and looks at [`SCAN_BUCKETS`] at most.
+
+use super::slot::{Bucket, Slot, Value};
+use super::{FdbFull, Learned};
+use crate::{MAX_PORTS, PortId};
+
+/// The most buckets looked at for an entry that makes room.
+const SCAN_BUCKETS: usize = 2048;
+/// After this many candidates the oldest of them goes.
+const CANDIDATES: usize = 8;
+
+/// The bookkeeping of whoever holds the mutex.
+#[derive(Debug)]
+pub(super) struct Writer {
+    capacity: usize,
+    statics: usize,
+    dynamics: usize,
+    /// Dynamic entries per port.
+    per_port: Box<[u32; MAX_PORTS]>,
+    /// The most dynamic entries per port.
+    limits: Box<[u32; MAX_PORTS]>,
+    eviction_hand: usize,
+    sweep_hand: usize,
+}
+
+impl Writer {
+    pub fn new(capacity: usize) -> Writer {
+        Writer {
+            capacity,
+            statics: 0,
+            dynamics: 0,
+            per_port: Box::new([0; MAX_PORTS]),
+            limits: Box::new([u32::MAX; MAX_PORTS]),
+            eviction_hand: 0,
+            sweep_hand: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.statics + self.dynamics
+    }
+
+    pub fn dynamic_of(&self, port: PortId) -> usize {
+        self.count(port) as usize
+    }
+
+    fn count(&self, port: PortId) -> u32 {
+        self.per_port.get(port.index()).copied().unwrap_or(0)
+    }
+
+    fn is_at_limit(&self, port: PortId) -> bool {
+        // A port beyond the most possible ports has no counter and gets no entry.
+        self.limits.get(port.index()).is_none_or(|limit| self.count(port) >= *limit)
+    }
+
+    pub fn set_limit(&mut self, port: PortId, limit: Option<u32>) {
+        if let Some(place) = self.limits.get_mut(port.index()) {
+            *place = limit.unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Adds (`true`) an entry to the counts, or takes it away.
+    fn account(&mut self, value: Value, added: bool) {
+        let step = |count: usize| if added { count + 1 } else { count.saturating_sub(1) };
+        if value.is_static() {
+            self.statics = step(self.statics);
+            return;
+        }
+        self.dynamics = step(self.dynamics);
+        if let Some(count) = self.per_port.get_mut(value.port().index()) {
+            *count = if added { *count + 1 } else { count.saturating_sub(1) };
+        }
+    }
+
+    fn take_out(&mut self, slot: &Slot) {
+        self.account(slot.value(), false);
+        slot.clear();
+    }
+
+    fn put_in(&mut self, slot: &Slot, key: u64, port: PortId, is_static: bool, now_seconds: u32) {
+        slot.occupy(key, port, is_static, now_seconds);
+        self.account(slot.value(), true);
+    }
+
+    fn change(&mut self, slot: &Slot, port: PortId, is_static: bool, now_seconds: u32) {
+        self.account(slot.value(), false);
+        slot.change(port, is_static, now_seconds);
+        self.account(slot.value(), true);
+    }
+
+    pub fn learn(
+        &mut self,
+        buckets: &[Bucket],
+        pair: [&Bucket; 2],
+        key: u64,
+        port: PortId,
+        ageing_seconds: u32,
+        now_seconds: u32,
+    ) -> Learned {
+        if let Some(slot) = slot_of(pair, key) {
+            let value = slot.value();
+            let from = value.port();
+            return if value.is_static() {
+                if from == port { Learned::Known } else { Learned::Static }
+            } else if from != port && self.is_at_limit(port) {
+                Learned::PortLimit
+            } else {
+                self.change(slot, port, false, now_seconds);
+                match value.is_aged(ageing_seconds, now_seconds) {
+                    true => Learned::New,
+                    false if from == port => Learned::Refreshed,
+                    false => Learned::Moved { from },
+                }
+            };
+        }
+        if self.is_at_limit(port) {
+            return Learned::PortLimit;
+        }
+        let aged = |slot: &&Slot| slot.value().is_aged(ageing_seconds, now_seconds);
+        if free_slot(pair).is_none() {
+            let Some(slot) = slots(pair).find(aged).or_else(|| self.victim_of_pair(pair, port, now_seconds)) else {
+                return Learned::Full;
+            };
+            self.take_out(slot);
+        }
+        if self.len() >= self.capacity {
+            match self.victim_of_table(buckets, self.heaviest(port), ageing_seconds, now_seconds) {
+                Some(slot) => self.take_out(slot),
+                None => return Learned::Full,
+            }
+        }
+        let Some(slot) = free_slot(pair) else { return Learned::Full };
+        self.put_in(slot, key, port, false, now_seconds);
+        Learned::New
+    }
+
+    pub fn add_static(
+        &mut self,
+        buckets: &[Bucket],
+        pair: [&Bucket; 2],
+        key: u64,
+        port: PortId,
+    ) -> Result<(), FdbFull> {
+        if let Some(slot) = slot_of(pair, key) {
+            self.change(slot, port, true, 0);
+            return Ok(());
+        }
+        if self.statics >= self.capacity {
+            return Err(FdbFull);
+        }
+        if free_slot(pair).is_none() {
+            let by_count = |slot: &&Slot| self.count(slot.value().port());
+            let victim = slots(pair).filter(|slot| !slot.value().is_static()).max_by_key(by_count);
+            self.take_out(victim.ok_or(FdbFull)?);
+        }
+        if self.len() >= self.capacity {
+            // Rare and by hand: goes over the whole table rather than fail.
+            let heaviest = self.heaviest(PortId(0));
+            let mut all = buckets.iter().flat_map(|bucket| &bucket.slots);
+            let of_heaviest =
+                |slot: &&Slot| slot.key() != 0 && !slot.value().is_static() && slot.value().port() == heaviest;
+            self.take_out(all.find(of_heaviest).ok_or(FdbFull)?);
+        }
+        self.put_in(free_slot(pair).ok_or(FdbFull)?, key, port, true, 0);
+        Ok(())
+    }
+
+    pub fn remove(&mut self, pair: [&Bucket; 2], key: u64) -> bool {
+        slot_of(pair, key).inspect(|slot| self.take_out(slot)).is_some()
+    }
+
+    pub fn remove_where(&mut self, buckets: &[Bucket], selected: &mut impl FnMut(u64, Value) -> bool) -> usize {
+        let mut removed = 0;
+        for slot in buckets.iter().flat_map(|bucket| &bucket.slots) {
+            if slot.key() != 0 && selected(slot.key(), slot.value()) {
+                self.take_out(slot);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    pub fn sweep(&mut self, buckets: &[Bucket], count: usize, ageing_seconds: u32, now_seconds: u32) -> usize {
+        let count = count.min(buckets.len());
+        let start = self.sweep_hand;
+        self.sweep_hand = (start + count) % buckets.len();
+        let mut removed = 0;
+        for slot in buckets.iter().cycle().skip(start).take(count).flat_map(|bucket| &bucket.slots) {
+            if slot.key() != 0 && slot.value().is_aged(ageing_seconds, now_seconds) {
+                self.take_out(slot);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// The port with the most dynamic entries; `learner` if none has more than it.
+    fn heaviest(&self, learner: PortId) -> PortId {
+        let most = self.per_port.iter().copied().max().unwrap_or(0);
+        if self.count(learner) == most {
+            return learner;
+        }
+        let index = self.per_port.iter().position(|count| *count == most);
+        index.and_then(|index| u16::try_from(index).ok()).map_or(learner, PortId)
+    }
+
+    /// An entry of the pair's eight that may make room for one of `learner`.
+    fn victim_of_pair<'a>(&self, pair: [&'a Bucket; 2], learner: PortId, now_seconds: u32) -> Option<&'a Slot> {
+        let rank = |slot: &&Slot| {
+            let value = slot.value();
+            (self.count(value.port()), value.port() == learner, value.age_seconds(now_seconds))
+        };
+        let victim = slots(pair).filter(|slot| !slot.value().is_static()).max_by_key(rank)?;
+        (self.count(victim.value().port()) >= self.count(learner)).then_some(victim)
+    }
+
+    /// The next aged entry, or else the oldest of the next few of `port`, from the hand on.
+    fn victim_of_table<'a>(
+        &mut self,
+        buckets: &'a [Bucket],
+        port: PortId,
+        ageing_seconds: u32,
+        now_seconds: u32,
+    ) -> Option<&'a Slot> {
+        let mut oldest: Option<(u32, &Slot)> = None;
+        let mut candidates = 0;
+        for _ in 0..SCAN_BUCKETS.min(buckets.len()) {
+            let bucket = buckets.get(self.eviction_hand)?;
+            self.eviction_hand = (self.eviction_hand + 1) % buckets.len();
+            for slot in bucket.slots.iter().filter(|slot| slot.key() != 0 && !slot.value().is_static()) {
+                let value = slot.value();
+                if value.is_aged(ageing_seconds, now_seconds) {
+                    return Some(slot);
+                }
+                if value.port() == port {
+                    let age = value.age_seconds(now_seconds);
+                    candidates += 1;
+                    if oldest.is_none_or(|(oldest_age, _)| age > oldest_age) {
+                        oldest = Some((age, slot));
+                    }
+                }
+            }
+            if candidates >= CANDIDATES {
+                break;
+            }
+        }
+        oldest.map(|(_, slot)| slot)
+    }
+}
+
+fn slots(pair: [&Bucket; 2]) -> impl Iterator<Item = &Slot> {
+    pair.into_iter().flat_map(|bucket| &bucket.slots)
+}
+
+fn slot_of(pair: [&Bucket; 2], key: u64) -> Option<&Slot> {
+    slots(pair).find(|slot| slot.key() == key)
+}
+
+/// A free slot of the emptier bucket.
+fn free_slot([first, second]: [&Bucket; 2]) -> Option<&Slot> {
+    let emptier = if second.free_slots() > first.free_slots() { second } else { first };
+    emptier.slots.iter().find(|slot| slot.key() == 0)
+}

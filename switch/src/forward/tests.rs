@@ -1,0 +1,158 @@
+//! Single decisions worth naming; the random ones are in `tests/model.rs`.
+
+use super::*;
+use crate::Mac;
+use crate::tables::{Direction, MirrorSpec, PortRules};
+use crate::vlan::PortVlan;
+
+const A: PortId = PortId(0);
+const B: PortId = PortId(1);
+const C: PortId = PortId(2);
+const SPAN: PortId = PortId(3);
+
+fn mac(last: u8) -> Mac {
+    Mac([0x52, 0x54, 0, 0, 0, last])
+}
+
+fn bytes(dst: Mac, src: Mac) -> [u8; 60] {
+    let mut frame = [0; 60];
+    frame[..6].copy_from_slice(&dst.0);
+    frame[6..12].copy_from_slice(&src.0);
+    frame[12..14].copy_from_slice(&[0x08, 0x00]);
+    frame
+}
+
+fn mirror(id: u16, sources: &[(PortId, Direction)]) -> MirrorSpec {
+    MirrorSpec {
+        id: MirrorId(id),
+        sources: sources.to_vec(),
+        all_ports: None,
+        vlans: None,
+        to: Some(SPAN),
+        snaplen_bytes: 0,
+    }
+}
+
+fn ports() -> Vec<(PortId, PortRules)> {
+    let rules = || PortRules { vlan: PortVlan::access(Vid::DEFAULT), ..PortRules::default() };
+    [A, B, C, SPAN].map(|port| (port, rules())).to_vec()
+}
+
+/// A switch and what it decided.
+struct Bed {
+    tables: Tables,
+    fdb: Fdb,
+    egress: Egress,
+    drops: Vec<(PortId, DropReason)>,
+}
+
+impl Bed {
+    fn new(ports: Vec<(PortId, PortRules)>, mirrors: Vec<MirrorSpec>) -> Bed {
+        let tables = Tables::build(ports, mirrors).unwrap();
+        Bed { tables, fdb: Fdb::new(100, 300, 1), egress: Egress::new(), drops: Vec::new() }
+    }
+
+    fn frame(&mut self, ingress: PortId, index: u8, frame: &[u8], frame_bytes: u32) {
+        let forwarder = Forwarder { tables: &self.tables, fdb: &self.fdb, now_seconds: 0 };
+        let drops = &mut |port, reason| self.drops.push((port, reason));
+        forwarder.frame(ingress, index, frame, frame_bytes, &mut self.egress, drops);
+    }
+
+    fn send(&mut self, ingress: PortId, index: u8, dst: Mac, src: Mac) {
+        self.frame(ingress, index, &bytes(dst, src), 60);
+    }
+
+    fn copies(&self) -> Vec<(u8, u16, Option<PortId>)> {
+        self.egress.mirror_items(SPAN).iter().map(|item| (item.frame, item.mirror.0, item.after)).collect()
+    }
+}
+
+#[test]
+fn floods_then_learns_then_does_not_hairpin() {
+    let mut bed = Bed::new(ports(), vec![]);
+    bed.send(A, 0, mac(2), mac(1));
+    assert_eq!(bed.egress.active(), [B, C, SPAN]);
+    assert_eq!(bed.egress.sole_mask(), 0);
+    bed.egress.clear();
+    assert!(bed.egress.active().is_empty() && bed.egress.items(B).is_empty());
+    bed.send(B, 0, mac(1), mac(2));
+    bed.send(B, 1, mac(2), mac(3));
+    bed.send(B, 63, mac(1), mac(2));
+    assert_eq!(bed.egress.active(), [A]);
+    assert_eq!(bed.egress.items(A).iter().map(|item| item.frame).collect::<Vec<_>>(), [0, 63]);
+    assert_eq!(bed.egress.sole_mask(), 1 << 63 | 1);
+    assert_eq!(bed.drops, [(B, DropReason::SamePort)]);
+}
+
+#[test]
+fn a_port_that_is_down_or_unknown_takes_nothing() {
+    let mut down = ports();
+    down[1].1.enabled = false;
+    let mut bed = Bed::new(down, vec![]);
+    bed.fdb.learn(Vid::DEFAULT, mac(2), B, 0);
+    bed.send(A, 0, mac(2), mac(1));
+    bed.send(B, 1, mac(1), mac(2));
+    bed.send(PortId(900), 2, mac(1), mac(2));
+    assert_eq!(bed.drops, [B, B, PortId(900)].map(|port| (port, DropReason::PortDown)));
+    bed.send(A, 3, Mac::BROADCAST, mac(1));
+    assert_eq!(bed.egress.active(), [C, SPAN]);
+}
+
+#[test]
+fn the_mtu_counts_behind_the_tags_and_where_the_frame_is_lost() {
+    let mut small = ports();
+    small[1].1.mtu_bytes = 1000;
+    let mut bed = Bed::new(small, vec![]);
+    let frame = bytes(Mac::BROADCAST, mac(1));
+    bed.frame(A, 0, &frame, 14 + 1500);
+    bed.frame(A, 1, &frame, 14 + 1501);
+    bed.frame(B, 2, &frame, 14 + 1001);
+    let oversize = [B, A, B].map(|port| (port, DropReason::Oversize));
+    assert_eq!(bed.drops, oversize);
+    assert_eq!(bed.egress.items(C).len(), 1);
+    assert_eq!(bed.egress.items(B).len(), 0);
+}
+
+#[test]
+fn a_lonely_port_has_no_destination() {
+    let mut bed = Bed::new(ports()[..1].to_vec(), vec![]);
+    bed.send(A, 0, Mac::BROADCAST, mac(1));
+    assert_eq!(bed.drops, [(A, DropReason::NoDestination)]);
+}
+
+#[test]
+fn an_ingress_copy_serves_every_mirror_of_its_destination() {
+    let both = mirror(0, &[(A, Direction::BOTH), (B, Direction::BOTH)]);
+    let mut bed = Bed::new(ports(), vec![both, mirror(1, &[(B, Direction::TX)])]);
+    bed.send(A, 0, Mac::BROADCAST, mac(1));
+    bed.send(A, 1, Mac::BROADCAST, mac(1));
+    assert_eq!(bed.copies(), [(0, 0, None), (1, 0, None)]);
+    assert_eq!(bed.egress.matched().collect::<Vec<_>>(), [(MirrorId(0), 2), (MirrorId(1), 2)]);
+    assert_eq!(bed.egress.active(), [B, C], "nothing but copies for the destination");
+    bed.egress.clear();
+    assert_eq!((bed.egress.matched().count(), bed.copies().len()), (0, 0));
+}
+
+#[test]
+fn egress_copies_are_alternatives_of_one_frame() {
+    let mirrors = vec![mirror(0, &[(B, Direction::TX), (C, Direction::TX)]), mirror(1, &[(C, Direction::TX)])];
+    let mut bed = Bed::new(ports(), mirrors);
+    bed.send(A, 0, Mac::BROADCAST, mac(1));
+    assert_eq!(bed.copies(), [(0, 0, Some(B)), (0, 0, Some(C))]);
+    assert_eq!(bed.egress.matched().collect::<Vec<_>>(), [(MirrorId(0), 1), (MirrorId(1), 1)]);
+}
+
+#[test]
+fn a_frame_dropped_by_vlan_rules_is_still_mirrored_but_never_from_a_destination() {
+    let all = MirrorSpec { all_ports: Some(Direction::BOTH), ..mirror(0, &[]) };
+    let mut bed = Bed::new(ports(), vec![all]);
+    let mut tagged = bytes(Mac::BROADCAST, mac(1));
+    tagged[12..18].copy_from_slice(&[0x81, 0, 0, 1, 0x08, 0]);
+    bed.frame(A, 0, &tagged, 60);
+    bed.send(SPAN, 1, Mac::BROADCAST, mac(9));
+    bed.frame(A, 2, &tagged[..13], 13);
+    let lost = [(A, DropReason::TaggedNotAllowed), (SPAN, DropReason::MirrorDestination), (A, DropReason::Runt)];
+    assert_eq!(bed.drops, lost);
+    assert_eq!(bed.copies(), [(0, 0, None)]);
+    assert!(bed.fdb.is_empty(), "neither a dropped frame nor one from a destination teaches anything");
+}

@@ -1,0 +1,98 @@
+//! Ethernet (MAC) addresses, IEEE 802-2014 clause 8.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A 48-bit MAC address, in transmission order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Mac(pub [u8; 6]);
+
+/// Text that is not a MAC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a MAC address (six hexadecimal bytes, as in 52:54:00:12:34:56)")]
+pub struct InvalidMac;
+
+impl Mac {
+    /// The broadcast address.
+    pub const BROADCAST: Mac = Mac([0xff; 6]);
+
+    /// Whether this is a group (multicast or broadcast) address.
+    #[inline]
+    pub fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
+    /// Whether this is one of the link-local addresses 01-80-C2-00-00-00 to -0F (802.1Q table 8-1).
+    #[inline]
+    pub fn is_link_local(self) -> bool {
+        let [a, b, c, d, e, f] = self.0;
+        [a, b, c, d, e] == [0x01, 0x80, 0xc2, 0, 0] && f & 0xf0 == 0
+    }
+
+    /// As the low 48 bits of an integer, first byte highest.
+    #[inline]
+    pub fn to_u64(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+
+    /// From the low 48 bits of an integer, first byte highest.
+    #[inline]
+    pub fn from_u64(bits: u64) -> Mac {
+        let [_, _, a, b, c, d, e, f] = bits.to_be_bytes();
+        Mac([a, b, c, d, e, f])
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = InvalidMac;
+
+    fn from_str(text: &str) -> Result<Mac, InvalidMac> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts.next().ok_or(InvalidMac)?;
+            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(InvalidMac);
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| InvalidMac)?;
+        }
+        if parts.next().is_some() {
+            return Err(InvalidMac);
+        }
+        Ok(Mac(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips_and_rubbish_is_refused() {
+        let mac: Mac = "52:54:00:aB:cd:ef".parse().unwrap();
+        assert_eq!(mac, Mac([0x52, 0x54, 0, 0xab, 0xcd, 0xef]));
+        assert_eq!(mac.to_string(), "52:54:00:ab:cd:ef");
+        assert_eq!(Mac::from_u64(mac.to_u64()), mac);
+        for bad in
+            ["", "52:54:00:ab:cd", "52:54:00:ab:cd:ef:01", "5:54:00:ab:cd:ef", "+2:54:00:ab:cd:ef", "zz:54:00:ab:cd:ef"]
+        {
+            assert_eq!(bad.parse::<Mac>(), Err(InvalidMac), "{bad}");
+        }
+    }
+
+    #[test]
+    fn group_and_link_local() {
+        assert!(Mac::BROADCAST.is_group());
+        assert!(Mac([1, 0x80, 0xc2, 0, 0, 0x0e]).is_link_local());
+        assert!(!Mac([1, 0x80, 0xc2, 0, 0, 0x10]).is_link_local());
+        assert!(!Mac([0x52, 0, 0, 0, 0, 1]).is_group());
+    }
+}

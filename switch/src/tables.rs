@@ -1,0 +1,237 @@
+//! Everything configured that forwarding looks at: an immutable snapshot, replaced as a whole.
+//!
+//! [`Tables::build`] checks the specification and works out beforehand what a frame would otherwise have
+//! to ask for: per VLAN the list of ports a flooded frame goes to, per port the mirrors that watch it. VLANs
+//! next to each other with the same ports share one list. A mirror without a destination, or whose
+//! destination is down, is not in any of these lists and so costs nothing and matches nothing.
+//!
+//! **Invariants.** A mirror destination (a port some mirror points to, or declared `mirror_only`) is in no
+//! flood list and watched by no mirror, so that there are no copies of copies. Disabled ports are in no
+//! flood list.
+
+use crate::vlan::{PortVlan, VlanSet};
+use crate::{MAX_MIRRORS, MAX_PORTS, MirrorId, PortId, Vid};
+
+mod build;
+
+/// The MTU of a port about which nothing is said, bytes.
+pub const DEFAULT_MTU_BYTES: u32 = 1500;
+
+/// What becomes of frames to 01-80-C2-00-00-00 to -0F (802.1Q table 8-1) received on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LinkLocal {
+    /// They are flooded in their VLAN like any multicast frame.
+    #[default]
+    Transparent,
+    /// They are dropped.
+    Drop,
+}
+
+/// The rules of one port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRules {
+    /// VLAN membership.
+    pub vlan: PortVlan,
+    /// What becomes of link-local frames received here.
+    pub link_local: LinkLocal,
+    /// The most bytes behind Ethernet header and VLAN tags.
+    pub mtu_bytes: u32,
+    /// Whether the port is up, administratively.
+    pub enabled: bool,
+    /// Whether source addresses are learned here.
+    pub learning: bool,
+    /// Whether the port is kept for mirror copies even while no mirror points to it.
+    pub mirror_only: bool,
+}
+
+impl Default for PortRules {
+    /// `native-untagged` in VLAN 1 with all VLANs, transparent, MTU 1500, up, learning.
+    fn default() -> PortRules {
+        PortRules {
+            vlan: PortVlan::default(),
+            link_local: LinkLocal::default(),
+            mtu_bytes: DEFAULT_MTU_BYTES,
+            enabled: true,
+            learning: true,
+            mirror_only: false,
+        }
+    }
+}
+
+/// Which frames of a port a mirror copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Direction {
+    /// Those the switch receives on the port.
+    pub rx: bool,
+    /// Those the switch sends on the port.
+    pub tx: bool,
+}
+
+impl Direction {
+    /// Received and sent frames.
+    pub const BOTH: Direction = Direction { rx: true, tx: true };
+    /// Received frames.
+    pub const RX: Direction = Direction { rx: true, tx: false };
+    /// Sent frames.
+    pub const TX: Direction = Direction { rx: false, tx: true };
+}
+
+/// One mirror session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorSpec {
+    /// Its index, below [`MAX_MIRRORS`].
+    pub id: MirrorId,
+    /// The ports it watches.
+    pub sources: Vec<(PortId, Direction)>,
+    /// Watches every port that is no mirror destination, too.
+    pub all_ports: Option<Direction>,
+    /// Only frames of these VLANs; `None`: all frames.
+    pub vlans: Option<VlanSet>,
+    /// Where copies go; `None` while that port is absent.
+    pub to: Option<PortId>,
+    /// The most bytes of a copy; 0: whole frames.
+    pub snaplen_bytes: u32,
+}
+
+/// Why tables cannot be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TablesError {
+    /// A port index that is too high.
+    #[error("port {} is out of range; there can be {} ports", .0.0, MAX_PORTS)]
+    PortOutOfRange(PortId),
+    /// Two ports with one index.
+    #[error("port {} is there twice", .0.0)]
+    DuplicatePort(PortId),
+    /// A mirror index that is too high.
+    #[error("mirror {} is out of range; there can be {} mirrors", .0.0, MAX_MIRRORS)]
+    MirrorOutOfRange(MirrorId),
+    /// Two mirrors with one index.
+    #[error("mirror {} is there twice", .0.0)]
+    DuplicateMirror(MirrorId),
+    /// A mirror names a port that does not exist.
+    #[error("mirror {} names port {}, which does not exist", .mirror.0, .port.0)]
+    UnknownPort {
+        /// The mirror.
+        mirror: MirrorId,
+        /// The port it names.
+        port: PortId,
+    },
+    /// A mirror would copy its own copies, or those of another mirror.
+    #[error("mirror {} has port {} as a source, which is a mirror destination", .mirror.0, .port.0)]
+    SourceIsDestination {
+        /// The mirror.
+        mirror: MirrorId,
+        /// Its source that is a destination.
+        port: PortId,
+    },
+}
+
+/// The snapshot; see the module.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    ports: Box<[Option<Port>]>,
+    mirrors: Vec<MirrorSpec>,
+    /// Per VLAN id, index into `floods`.
+    flood_of: Box<[u16; 4096]>,
+    floods: Vec<Box<[FloodMember]>>,
+}
+
+/// A port as forwarding sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Port {
+    pub rules: PortRules,
+    /// Sends only copies and takes nothing in.
+    pub mirror_destination: bool,
+    /// Mirrors that watch received frames, ascending by id.
+    pub rx_mirrors: Box<[Watch]>,
+    /// Mirrors that watch sent frames, ascending by id.
+    pub tx_mirrors: Box<[Watch]>,
+}
+
+/// A mirror as a watched port sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    pub mirror: MirrorId,
+    pub to: PortId,
+    vlans: Option<Box<VlanSet>>,
+}
+
+impl Watch {
+    /// Whether it copies frames of `vid`; `None` for a frame that is in no VLAN at all.
+    #[inline]
+    pub fn selects(&self, vid: Option<Vid>) -> bool {
+        match &self.vlans {
+            None => true,
+            Some(vlans) => vid.is_some_and(|vid| vlans.contains(vid)),
+        }
+    }
+}
+
+/// A port that flooded frames of a VLAN go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FloodMember {
+    pub port: PortId,
+    /// Whether frames of this VLAN leave it tagged.
+    pub tagged: bool,
+    /// Whether any mirror watches what it sends.
+    pub watched: bool,
+    pub mtu_bytes: u32,
+}
+
+impl Tables {
+    /// No ports, no mirrors.
+    pub fn empty() -> Tables {
+        build::tables(Vec::new(), Vec::new())
+    }
+
+    /// Checks and builds the snapshot.
+    ///
+    /// # Errors
+    /// Indexes out of range or taken twice, mirrors that name absent ports or mirror destinations as sources.
+    pub fn build(ports: Vec<(PortId, PortRules)>, mirrors: Vec<MirrorSpec>) -> Result<Tables, TablesError> {
+        build::check(&ports, &mirrors)?;
+        Ok(build::tables(ports, mirrors))
+    }
+
+    /// The rules of a port; `None` if there is no such port.
+    pub fn rules(&self, port: PortId) -> Option<&PortRules> {
+        self.port(port).map(|port| &port.rules)
+    }
+
+    /// The ports there are, ascending.
+    pub fn ports(&self) -> impl Iterator<Item = PortId> + '_ {
+        (0u16..).zip(&self.ports).filter(|(_, port)| port.is_some()).map(|(index, _)| PortId(index))
+    }
+
+    /// The mirrors there are, waiting ones too, ascending by id.
+    pub fn mirrors(&self) -> &[MirrorSpec] {
+        &self.mirrors
+    }
+
+    /// A mirror.
+    pub fn mirror(&self, id: MirrorId) -> Option<&MirrorSpec> {
+        self.mirrors.binary_search_by_key(&id, |mirror| mirror.id).ok().and_then(|index| self.mirrors.get(index))
+    }
+
+    /// Whether the port sends only mirror copies.
+    #[inline]
+    pub fn is_mirror_destination(&self, port: PortId) -> bool {
+        self.port(port).is_some_and(|port| port.mirror_destination)
+    }
+
+    #[inline]
+    pub(crate) fn port(&self, port: PortId) -> Option<&Port> {
+        self.ports.get(port.index())?.as_ref()
+    }
+
+    /// The ports that flooded frames of `vid` go to, ascending.
+    #[inline]
+    pub(crate) fn flood(&self, vid: Vid) -> &[FloodMember] {
+        let index = self.flood_of.get(vid.index()).copied().unwrap_or(0);
+        self.floods.get(usize::from(index)).map_or(&[], |members| members)
+    }
+}
+
+#[cfg(test)]
+mod tests;

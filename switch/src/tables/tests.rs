@@ -1,0 +1,88 @@
+//! What is refused, and what is worked out beforehand.
+
+use super::*;
+
+fn ports(count: u16) -> Vec<(PortId, PortRules)> {
+    (0..count).map(|port| (PortId(port), PortRules::default())).collect()
+}
+
+fn mirror(id: u16, sources: &[u16], to: Option<u16>) -> MirrorSpec {
+    MirrorSpec {
+        id: MirrorId(id),
+        sources: sources.iter().map(|port| (PortId(*port), Direction::BOTH)).collect(),
+        all_ports: None,
+        vlans: None,
+        to: to.map(PortId),
+        snaplen_bytes: 0,
+    }
+}
+
+fn refusal(ports: Vec<(PortId, PortRules)>, mirrors: Vec<MirrorSpec>) -> TablesError {
+    Tables::build(ports, mirrors).unwrap_err()
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let high = PortId(u16::try_from(MAX_PORTS).unwrap());
+    assert_eq!(refusal(vec![(high, PortRules::default())], vec![]), TablesError::PortOutOfRange(high));
+    assert_eq!(refusal([ports(2), ports(1)].concat(), vec![]), TablesError::DuplicatePort(PortId(0)));
+    let high = MirrorId(u16::try_from(MAX_MIRRORS).unwrap());
+    assert_eq!(refusal(ports(2), vec![mirror(high.0, &[0], Some(1))]), TablesError::MirrorOutOfRange(high));
+    let twice = vec![mirror(3, &[0], Some(1)), mirror(3, &[0], None)];
+    assert_eq!(refusal(ports(2), twice), TablesError::DuplicateMirror(MirrorId(3)));
+    for absent in [mirror(0, &[2], Some(1)), mirror(0, &[0], Some(2))] {
+        let error = TablesError::UnknownPort { mirror: MirrorId(0), port: PortId(2) };
+        assert_eq!(refusal(ports(2), vec![absent]), error);
+    }
+}
+
+#[test]
+fn a_mirror_never_watches_a_destination() {
+    let own = TablesError::SourceIsDestination { mirror: MirrorId(0), port: PortId(1) };
+    assert_eq!(refusal(ports(2), vec![mirror(0, &[0, 1], Some(1))]), own);
+    assert_eq!(own.to_string(), "mirror 0 has port 1 as a source, which is a mirror destination");
+    let ring = vec![mirror(0, &[1], Some(2)), mirror(1, &[0], Some(1))];
+    assert_eq!(refusal(ports(3), ring), own);
+    let mut kept_free = ports(2);
+    kept_free[1].1.mirror_only = true;
+    assert_eq!(refusal(kept_free, vec![mirror(0, &[1], None)]), own);
+
+    let all = MirrorSpec { all_ports: Some(Direction::BOTH), ..mirror(0, &[], Some(1)) };
+    let tables = Tables::build(ports(2), vec![all]).unwrap();
+    assert_eq!(tables.port(PortId(0)).unwrap().rx_mirrors.len(), 1);
+    assert_eq!(tables.port(PortId(0)).unwrap().tx_mirrors.len(), 1);
+    let destination = tables.port(PortId(1)).unwrap();
+    assert!(destination.rx_mirrors.is_empty() && destination.tx_mirrors.is_empty() && destination.mirror_destination);
+}
+
+#[test]
+fn a_mirror_without_a_destination_that_is_up_costs_nothing() {
+    let mut ports = ports(3);
+    ports[2].1.enabled = false;
+    let tables = Tables::build(ports, vec![mirror(7, &[0], Some(2)), mirror(2, &[0], None)]).unwrap();
+    assert!(tables.port(PortId(0)).unwrap().rx_mirrors.is_empty());
+    assert_eq!(tables.mirrors().iter().map(|mirror| mirror.id.0).collect::<Vec<_>>(), [2, 7]);
+    assert_eq!(tables.mirror(MirrorId(7)).unwrap().to, Some(PortId(2)));
+    assert_eq!(tables.mirror(MirrorId(3)), None);
+}
+
+#[test]
+fn flood_lists_hold_the_members_that_are_up() {
+    let mut ports = ports(4);
+    ports[1].1.vlan = PortVlan::access(Vid::try_from(20).unwrap());
+    ports[2].1.enabled = false;
+    ports[3].1.mirror_only = true;
+    let tables = Tables::build(ports, vec![]).unwrap();
+    let flood = |vid: u16| {
+        let members = tables.flood(Vid::try_from(vid).unwrap());
+        members.iter().map(|member| (member.port.0, member.tagged)).collect::<Vec<_>>()
+    };
+    assert_eq!(flood(1), [(0, false)]);
+    assert_eq!(flood(20), [(0, true), (1, false)]);
+    assert_eq!(flood(4094), [(0, true)]);
+    // None, VLAN 1, others, VLAN 20, others.
+    assert_eq!(tables.floods.len(), 5);
+    assert_eq!(tables.ports().map(|port| port.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert!(tables.is_mirror_destination(PortId(3)) && !tables.is_mirror_destination(PortId(9)));
+    assert!(Tables::empty().flood(Vid::DEFAULT).is_empty());
+}

@@ -1,0 +1,303 @@
+//! VLAN membership of a port: which VLAN a received frame is in, and how a frame of a VLAN leaves.
+//!
+//! The modes and their meaning are those of OVS (`vswitch.xml`, column `vlan_mode`); tags are 802.1Q
+//! clause 9.
+//!
+//! | mode | untagged or VID 0 in | VID ≠ 0 in | native frames out | other members out |
+//! |---|---|---|---|---|
+//! | `access` | VLAN `tag` | dropped | untagged | (none) |
+//! | `trunk` | dropped | if listed | (none) | tagged |
+//! | `native-tagged` | VLAN `tag` | `tag`, or listed | tagged | tagged |
+//! | `native-untagged` | VLAN `tag` | `tag`, or listed | untagged | tagged |
+//!
+//! A frame that stays tagged keeps TPID, priority and DEI; an inserted tag is 0x8100 with priority 0. A
+//! priority tag (VID 0) is rewritten where the frame leaves tagged and removed where it leaves untagged.
+//! No tag is ever removed from in front of another one.
+
+use std::fmt;
+use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use crate::DropReason;
+use crate::forward::TagEdit;
+use crate::header::{TCI_VID_MASK, TPID_C_TAG, Tag};
+
+mod set;
+
+pub use set::VlanSet;
+
+/// A VLAN id a frame can be in: 1 to 4094.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vid(NonZeroU16);
+
+impl Vid {
+    /// VLAN 1, the one of a port about which nothing is said.
+    pub const DEFAULT: Vid = Vid(NonZeroU16::MIN);
+    /// The highest VLAN id.
+    pub const MAX: u16 = 4094;
+
+    /// As a number, 1 to 4094.
+    #[inline]
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+
+    /// As an index into arrays of 4096.
+    #[inline]
+    pub fn index(self) -> usize {
+        usize::from(self.get())
+    }
+
+    /// The VLAN id in a tag: `None` for 0 (priority tag) and 4095 (reserved).
+    #[inline]
+    pub fn from_tag(tag: Tag) -> Option<Vid> {
+        Vid::try_from(tag.vid()).ok()
+    }
+}
+
+impl TryFrom<u16> for Vid {
+    type Error = VlanError;
+
+    #[inline]
+    fn try_from(vid: u16) -> Result<Vid, VlanError> {
+        match NonZeroU16::new(vid) {
+            Some(nonzero) if vid <= Vid::MAX => Ok(Vid(nonzero)),
+            _ => Err(VlanError::VidOutOfRange(vid)),
+        }
+    }
+}
+
+impl From<Vid> for u16 {
+    fn from(vid: Vid) -> u16 {
+        vid.get()
+    }
+}
+
+impl fmt::Display for Vid {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+impl FromStr for Vid {
+    type Err = VlanError;
+
+    fn from_str(text: &str) -> Result<Vid, VlanError> {
+        match text.parse::<u16>() {
+            Ok(vid) => Vid::try_from(vid),
+            Err(_) => Err(VlanError::NotAVid),
+        }
+    }
+}
+
+/// Why VLAN settings are not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VlanError {
+    /// A VLAN id outside 1..=4094.
+    #[error("VLAN {0} is out of range; VLAN ids are 1 to 4094")]
+    VidOutOfRange(u16),
+    /// Text that is no VLAN id.
+    #[error("not a VLAN id; a number from 1 to 4094 is right")]
+    NotAVid,
+    /// A range whose end comes before its start.
+    #[error("VLAN range {start}-{end} is empty; write {end}-{start}")]
+    EmptyRange {
+        /// First VLAN id as written.
+        start: u16,
+        /// Last VLAN id as written.
+        end: u16,
+    },
+    /// Text that is no VLAN mode.
+    #[error("not a VLAN mode; access, trunk, native-tagged and native-untagged are right")]
+    UnknownMode,
+    /// The mode needs a tag.
+    #[error("VLAN mode {0} needs a tag (the VLAN of untagged frames)")]
+    TagMissing(VlanMode),
+    /// Trunk mode has no native VLAN.
+    #[error("VLAN mode trunk takes no tag; native-tagged and native-untagged do")]
+    TagNotAllowed,
+    /// Access mode has one VLAN.
+    #[error("VLAN mode access takes no trunks; trunk, native-tagged and native-untagged do")]
+    TrunksNotAllowed,
+}
+
+/// How a port takes part in VLANs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VlanMode {
+    /// One VLAN, frames untagged.
+    Access,
+    /// Tagged frames of the listed VLANs only.
+    Trunk,
+    /// A trunk with a native VLAN, whose frames leave tagged.
+    NativeTagged,
+    /// A trunk with a native VLAN, whose frames leave untagged.
+    NativeUntagged,
+}
+
+impl VlanMode {
+    /// Every mode.
+    pub const ALL: [VlanMode; 4] =
+        [VlanMode::Access, VlanMode::Trunk, VlanMode::NativeTagged, VlanMode::NativeUntagged];
+
+    /// The name in configuration and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            VlanMode::Access => "access",
+            VlanMode::Trunk => "trunk",
+            VlanMode::NativeTagged => "native-tagged",
+            VlanMode::NativeUntagged => "native-untagged",
+        }
+    }
+}
+
+impl fmt::Display for VlanMode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+impl FromStr for VlanMode {
+    type Err = VlanError;
+
+    fn from_str(text: &str) -> Result<VlanMode, VlanError> {
+        VlanMode::ALL.into_iter().find(|mode| mode.name() == text).ok_or(VlanError::UnknownMode)
+    }
+}
+
+/// The VLAN membership of one port. Always valid: the tag is there exactly in the modes that have one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortVlan {
+    mode: VlanMode,
+    tag: Option<Vid>,
+    trunks: VlanSet,
+}
+
+impl Default for PortVlan {
+    /// `native-untagged`, tag 1, all VLANs as trunks.
+    fn default() -> PortVlan {
+        PortVlan { mode: VlanMode::NativeUntagged, tag: Some(Vid::DEFAULT), trunks: VlanSet::ALL }
+    }
+}
+
+impl PortVlan {
+    /// Checks and builds the membership of a port. `trunks` are ranges of VLAN ids; none in a trunk mode
+    /// means all VLANs.
+    ///
+    /// # Errors
+    /// A VLAN id outside 1..=4094, an empty range, a tag or trunks missing or given where the mode has none.
+    pub fn new(mode: VlanMode, tag: Option<u16>, trunks: &[RangeInclusive<u16>]) -> Result<PortVlan, VlanError> {
+        let tag = tag.map(Vid::try_from).transpose()?;
+        let listed = VlanSet::from_ranges(trunks)?;
+        match (mode, tag) {
+            (VlanMode::Trunk, Some(_)) => return Err(VlanError::TagNotAllowed),
+            (VlanMode::Access | VlanMode::NativeTagged | VlanMode::NativeUntagged, None) => {
+                return Err(VlanError::TagMissing(mode));
+            }
+            (VlanMode::Access, Some(_)) if !trunks.is_empty() => return Err(VlanError::TrunksNotAllowed),
+            _ => {}
+        }
+        let trunks = if mode != VlanMode::Access && listed.is_empty() { VlanSet::ALL } else { listed };
+        Ok(PortVlan { mode, tag, trunks })
+    }
+
+    /// An access port in VLAN `vid`.
+    pub fn access(vid: Vid) -> PortVlan {
+        PortVlan { mode: VlanMode::Access, tag: Some(vid), trunks: VlanSet::EMPTY }
+    }
+
+    /// The mode.
+    pub fn mode(&self) -> VlanMode {
+        self.mode
+    }
+
+    /// The VLAN of untagged frames; `None` in trunk mode.
+    pub fn tag(&self) -> Option<Vid> {
+        self.tag
+    }
+
+    /// The listed VLANs (all if none were listed); empty in access mode.
+    pub fn trunks(&self) -> &VlanSet {
+        &self.trunks
+    }
+
+    /// Whether the port is in VLAN `vid`.
+    #[inline]
+    pub fn is_member(&self, vid: Vid) -> bool {
+        self.tag == Some(vid) || self.trunks.contains(vid)
+    }
+
+    /// Whether frames of VLAN `vid` leave the port with a tag.
+    #[inline]
+    pub fn leaves_tagged(&self, vid: Vid) -> bool {
+        match self.mode {
+            VlanMode::Access => false,
+            VlanMode::Trunk | VlanMode::NativeTagged => true,
+            VlanMode::NativeUntagged => self.tag != Some(vid),
+        }
+    }
+
+    /// The VLAN of a frame received with the outer tag `outer`.
+    ///
+    /// # Errors
+    /// Why it is in none: [`DropReason::UntaggedNotAllowed`], [`DropReason::TaggedNotAllowed`],
+    /// [`DropReason::VlanNotMember`] or [`DropReason::VidReserved`].
+    #[inline]
+    pub fn classify(&self, outer: Option<Tag>) -> Result<Vid, DropReason> {
+        let tag = match outer {
+            Some(tag) if tag.vid() != 0 => tag,
+            _ => return self.tag.ok_or(DropReason::UntaggedNotAllowed),
+        };
+        let vid = Vid::from_tag(tag).ok_or(DropReason::VidReserved)?;
+        if self.mode == VlanMode::Access {
+            Err(DropReason::TaggedNotAllowed)
+        } else if self.is_member(vid) {
+            Ok(vid)
+        } else {
+            Err(DropReason::VlanNotMember)
+        }
+    }
+
+    /// How a frame of VLAN `vid`, received with the outer tag `outer` and with or without a second one,
+    /// leaves the port.
+    ///
+    /// # Errors
+    /// [`DropReason::VlanNotMember`], or [`DropReason::DoubleTag`] as in [`edit`].
+    #[inline]
+    pub fn egress(&self, vid: Vid, outer: Option<Tag>, inner_tagged: bool) -> Result<TagEdit, DropReason> {
+        if !self.is_member(vid) {
+            return Err(DropReason::VlanNotMember);
+        }
+        edit(self.leaves_tagged(vid), vid, outer, inner_tagged)
+    }
+}
+
+/// What changes on a frame of VLAN `vid` that leaves tagged or untagged.
+///
+/// # Errors
+/// [`DropReason::DoubleTag`] if the frame would leave without its outer tag but with an inner one.
+#[inline]
+pub fn edit(tagged: bool, vid: Vid, outer: Option<Tag>, inner_tagged: bool) -> Result<TagEdit, DropReason> {
+    match (tagged, outer) {
+        (true, None) => Ok(TagEdit { strip_bytes: 0, insert: Some(tag_bytes(TPID_C_TAG, vid.get())) }),
+        (true, Some(tag)) if tag.vid() == vid.get() => Ok(TagEdit::KEEP),
+        (true, Some(tag)) => {
+            let tci = tag.tci & !TCI_VID_MASK | vid.get();
+            Ok(TagEdit { strip_bytes: 4, insert: Some(tag_bytes(tag.tpid, tci)) })
+        }
+        (false, None) => Ok(TagEdit::KEEP),
+        (false, Some(_)) if inner_tagged => Err(DropReason::DoubleTag),
+        (false, Some(_)) => Ok(TagEdit { strip_bytes: 4, insert: None }),
+    }
+}
+
+/// A tag in transmission order.
+#[inline]
+fn tag_bytes(tpid: u16, tci: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (tpid.to_be_bytes(), tci.to_be_bytes());
+    [a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests;

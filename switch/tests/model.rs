@@ -1,0 +1,146 @@
+//! The whole decision against a deliberately naive model, over random topologies and frames.
+//!
+//! The switch gets header snapshots and answers with tag edits; the model gets whole frames and answers with
+//! whole frames. Compared are, per burst: the bytes each port sends, the drops with port and reason, the copies each
+//! mirror destination gets with the egress they depend on, what each mirror matched, and which frames have
+//! one taker only.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use labsw_switch::fdb::Fdb;
+use labsw_switch::forward::{Egress, Forwarder};
+use labsw_switch::vlan::VlanMode;
+use labsw_switch::{Mac, PortId, Vid};
+use proptest::prelude::*;
+
+#[path = "model/sides.rs"]
+mod sides;
+
+use sides::naive::Naive;
+use sides::{AGEING_SECONDS, Mirror, Port, decide, sane, tables};
+
+/// What happens next.
+#[derive(Clone, Debug)]
+enum Step {
+    Burst(u16, Vec<Vec<u8>>),
+    Wait(u32),
+    AddStatic(u16, u8, u16),
+}
+
+fn vlan_id() -> impl Strategy<Value = u16> {
+    prop::sample::select(vec![1u16, 10, 20, 21, 4094])
+}
+
+fn port() -> impl Strategy<Value = Port> {
+    let trunks = prop::sample::subsequence(vec![1..=1, 10..=20, 21..=21, 20..=4094], 0..4);
+    let often = || prop::bool::weighted(0.9);
+    (
+        prop::sample::select(VlanMode::ALL.to_vec()),
+        vlan_id(),
+        trunks,
+        prop::sample::select(vec![1500u32, 1500, 100, 46]),
+        (often(), often(), often(), any::<bool>()),
+    )
+        .prop_map(|(mode, tag, trunks, mtu, (enabled, learning, usual, drops_link_local))| Port {
+            mode,
+            tag,
+            trunks: if mode == VlanMode::Access { Vec::new() } else { trunks },
+            mtu,
+            enabled,
+            learning,
+            mirror_only: !usual,
+            drops_link_local,
+        })
+}
+
+fn mirror(ports: u16) -> impl Strategy<Value = Mirror> {
+    let direction = (any::<bool>(), any::<bool>());
+    let source = (0..ports, direction).prop_map(|(port, (rx, tx))| (port, rx, tx));
+    (
+        prop::collection::vec(source, 0..4),
+        prop::option::weighted(0.3, direction),
+        prop::option::weighted(0.4, prop::collection::vec(vlan_id(), 0..3)),
+        // Few destinations, so that mirrors share them.
+        prop::option::weighted(0.9, 0..ports.min(2)),
+    )
+        .prop_map(|(sources, all, vlans, to)| Mirror { sources, all, vlans, to })
+}
+
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    let unicast = |last: u8| [0x52, 0x54, 0, 0, 0, last];
+    let dst = prop_oneof![
+        8 => (0u8..6).prop_map(unicast),
+        1 => Just([0xff; 6]),
+        1 => Just([0x33, 0x33, 0, 0, 0, 1]),
+        1 => Just([0x01, 0x80, 0xc2, 0, 0, 0x0e]),
+    ];
+    let src = prop_oneof![20 => (0u8..6).prop_map(unicast), 1 => Just([0x53, 0, 0, 0, 0, 1])];
+    let tci =
+        (prop_oneof![3 => Just(0u16), 12 => vlan_id(), 1 => Just(4095)], prop::sample::select(vec![0u16, 0xb000]));
+    let tag = (prop::sample::select(vec![0x8100u16, 0x88a8]), tci).prop_map(|(tpid, (vid, high))| (tpid, high | vid));
+    let tags = prop_oneof![
+        4 => Just(Vec::new()),
+        6 => prop::collection::vec(tag.clone(), 1),
+        1 => prop::collection::vec(tag, 2..4),
+    ];
+    let bytes = (dst, src, tags, 0usize..160, any::<u8>()).prop_map(|(dst, src, tags, payload, fill)| {
+        let mut bytes = [dst, src].concat();
+        for (tpid, tci) in tags {
+            bytes.extend(tpid.to_be_bytes());
+            bytes.extend(tci.to_be_bytes());
+        }
+        bytes.extend([0x08, 0x00]);
+        bytes.extend((0..payload).map(|index| fill.wrapping_add(u8::try_from(index).unwrap())));
+        bytes
+    });
+    let cut = bytes.clone().prop_flat_map(|bytes| {
+        let len = bytes.len();
+        (Just(bytes), 0..len.min(24))
+    });
+    prop_oneof![15 => bytes, 1 => cut.prop_map(|(bytes, len)| bytes[..len].to_vec())]
+}
+
+fn scenario() -> impl Strategy<Value = (Vec<Port>, Vec<Mirror>, Vec<Step>)> {
+    (2u16..=8).prop_flat_map(|count| {
+        let step = prop_oneof![
+            10 => (0..count, prop::collection::vec(frame(), 1..12)).prop_map(|(port, frames)| Step::Burst(port, frames)),
+            2 => (0u32..8).prop_map(Step::Wait),
+            1 => (vlan_id(), 0u8..6, 0..count).prop_map(|(vlan, mac, port)| Step::AddStatic(vlan, mac, port)),
+        ];
+        (
+            prop::collection::vec(port(), usize::from(count)),
+            prop::collection::vec(mirror(count), 0..4),
+            prop::collection::vec(step, 1..25),
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 768, ..ProptestConfig::default() })]
+
+    #[test]
+    fn decides_as_the_model_does((ports, mirrors, steps) in scenario(), seed: u64) {
+        let mirrors = sane(mirrors, &ports);
+        let tables = tables(&ports, &mirrors);
+        let fdb = Fdb::new(1000, AGEING_SECONDS, seed);
+        let mut egress = Egress::new();
+        let mut naive = Naive::new(ports, mirrors);
+        let mut now_seconds = u32::MAX - 20;
+        for step in steps {
+            match step {
+                Step::Wait(seconds) => now_seconds = now_seconds.wrapping_add(seconds),
+                Step::AddStatic(vlan, last, port) => {
+                    let mac = [0x52, 0x54, 0, 0, 0, last];
+                    fdb.add_static(Vid::try_from(vlan).unwrap(), Mac(mac), PortId(port)).unwrap();
+                    naive.add_static(vlan, mac, port);
+                }
+                Step::Burst(ingress, frames) => {
+                    let forwarder = Forwarder { tables: &tables, fdb: &fdb, now_seconds };
+                    let decided = decide(forwarder, &mut egress, ingress, &frames);
+                    let expected = naive.burst(ingress, &frames, now_seconds);
+                    prop_assert_eq!(decided, expected, "ingress {}, frames {:02x?}", ingress, frames);
+                }
+            }
+        }
+    }
+}
