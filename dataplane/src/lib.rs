@@ -1,0 +1,17 @@
+//! Moving the bytes: port drivers, rings, guest memory, packet memory (UMEM) and the polling worker.
+//!
+//! The nouns: a [`frame::Burst`] holds up to 64 *borrowed* frames of one receive queue: their bytes stay
+//! where they are (guest memory, UMEM) until every egress port has taken its copy, then the whole burst
+//! is given back. A [`port::PortDriver`] receives bursts and sends frames of other drivers' bursts. The
+//! worker runs the whole way of a frame to completion.
+
+pub mod frame;
+pub mod handle;
+pub mod load;
+pub mod port;
+pub mod socket;
+pub mod stats;
+pub mod vhost;
+pub mod watchdog;
+pub mod worker;
+pub mod xdp;

@@ -1,0 +1,130 @@
+//! How busy a worker is, so that 100 % of a core can be explained.
+//!
+//! A turn that moved frames is busy time, one that found none is idle (spinning) time, blocking is sleep.
+//! The worker is the only writer; readers take differences of two snapshots.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Totals since the worker started.
+#[derive(Debug, Default)]
+pub struct WorkerLoad {
+    busy_ns: AtomicU64,
+    idle_ns: AtomicU64,
+    asleep_ns: AtomicU64,
+    frames: AtomicU64,
+    busy_turns: AtomicU64,
+    asleep: AtomicBool,
+}
+
+/// What a reader sees of [`WorkerLoad`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadSnapshot {
+    /// Time in turns that moved frames, nanoseconds.
+    pub busy_ns: u64,
+    /// Time in turns that found nothing, nanoseconds.
+    pub idle_ns: u64,
+    /// Time blocked, nanoseconds.
+    pub asleep_ns: u64,
+    /// Frames received.
+    pub frames: u64,
+    /// Turns that moved frames.
+    pub busy_turns: u64,
+}
+
+impl WorkerLoad {
+    /// Whether the worker is blocked waiting for frames, or about to.
+    pub fn asleep(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed)
+    }
+
+    /// Reads all totals.
+    pub fn snapshot(&self) -> LoadSnapshot {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        LoadSnapshot {
+            busy_ns: read(&self.busy_ns),
+            idle_ns: read(&self.idle_ns),
+            asleep_ns: read(&self.asleep_ns),
+            frames: read(&self.frames),
+            busy_turns: read(&self.busy_turns),
+        }
+    }
+}
+
+impl LoadSnapshot {
+    /// What was added since `earlier`.
+    pub fn since(&self, earlier: &LoadSnapshot) -> LoadSnapshot {
+        LoadSnapshot {
+            busy_ns: self.busy_ns.wrapping_sub(earlier.busy_ns),
+            idle_ns: self.idle_ns.wrapping_sub(earlier.idle_ns),
+            asleep_ns: self.asleep_ns.wrapping_sub(earlier.asleep_ns),
+            frames: self.frames.wrapping_sub(earlier.frames),
+            busy_turns: self.busy_turns.wrapping_sub(earlier.busy_turns),
+        }
+    }
+
+    /// Share of the time spent in turns that moved frames, percent.
+    #[allow(clippy::cast_precision_loss, reason = "a percentage")]
+    pub fn busy_percent(&self) -> f64 {
+        let total = self.busy_ns + self.idle_ns + self.asleep_ns;
+        if total == 0 { 0.0 } else { 100.0 * self.busy_ns as f64 / total as f64 }
+    }
+
+    /// Frames received per turn that moved any.
+    #[allow(clippy::cast_precision_loss, reason = "a mean")]
+    pub fn frames_per_burst(&self) -> f64 {
+        if self.busy_turns == 0 { 0.0 } else { self.frames as f64 / self.busy_turns as f64 }
+    }
+}
+
+/// The worker's side: remembers when the last turn ended.
+#[derive(Debug)]
+pub(crate) struct Load {
+    shared: Arc<WorkerLoad>,
+    since: Instant,
+}
+
+impl Load {
+    pub(crate) fn new(shared: Arc<WorkerLoad>) -> Load {
+        Load { shared, since: Instant::now() }
+    }
+
+    /// Accounts a turn that ended `now`.
+    #[inline]
+    pub(crate) fn turn(&mut self, now: Instant, frames: usize) {
+        let ns = self.elapsed_ns(now);
+        if frames > 0 {
+            add(&self.shared.busy_ns, ns);
+            add(&self.shared.frames, frames as u64);
+            add(&self.shared.busy_turns, 1);
+        } else {
+            add(&self.shared.idle_ns, ns);
+        }
+    }
+
+    /// The worker is about to block.
+    pub(crate) fn sleeps(&self) {
+        self.shared.asleep.store(true, Ordering::Relaxed);
+    }
+
+    /// Accounts a sleep that ended `now`.
+    pub(crate) fn slept(&mut self, now: Instant) {
+        self.shared.asleep.store(false, Ordering::Relaxed);
+        let ns = self.elapsed_ns(now);
+        add(&self.shared.asleep_ns, ns);
+    }
+
+    #[inline]
+    fn elapsed_ns(&mut self, now: Instant) -> u64 {
+        let ns = u64::try_from((now - self.since).as_nanos()).unwrap_or(u64::MAX);
+        self.since = now;
+        ns
+    }
+}
+
+#[inline]
+fn add(total: &AtomicU64, more: u64) {
+    // A single writer: no read-modify-write needed.
+    total.store(total.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}

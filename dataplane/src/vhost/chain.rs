@@ -1,0 +1,301 @@
+//! Descriptor chains: from a head index to host pointers, trusting nothing.
+//!
+//! **How it works.** `Walker::walk` follows a chain of a split ring, `Walker::walk_packed` one of a packed ring, where the next
+//! descriptor is the next slot; both append one segment per descriptor. Each descriptor is
+//! copied once into a local and only the local is looked at; each buffer must lie wholly in one memory region (the last
+//! one hit is tried first). One indirect table may end a chain.
+//!
+//! **Invariants.** The walk ends after at most queue-size descriptors plus the bounded length of one indirect table,
+//! so loops end; it never goes outside the table or the guest's memory.
+//!
+//! Reference: Virtio 1.2, 2.7.5 "The Virtqueue Descriptor Table", 2.7.5.3 "Indirect Descriptors"; 2.8.6 and 2.8.7
+//! for packed rings.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::layout::RingLayout;
+use super::memory::{GuestMemory, Window};
+use super::ring::RingError;
+use crate::frame::Segment;
+
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+/// Size of a descriptor, bytes.
+pub(super) const DESCRIPTOR_BYTES: u64 = 16;
+/// Entries that an indirect table may have whatever the queue's size is: Linux makes tables longer than a small queue,
+/// QEMU's own limit is the same.
+const INDIRECT_ENTRIES: u32 = 1024;
+
+/// A descriptor, read once.
+#[derive(Clone, Copy)]
+struct Descriptor {
+    address: u64,
+    len: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl Descriptor {
+    /// Reads a descriptor.
+    ///
+    /// # Safety
+    /// `at` is readable for 16 bytes.
+    #[inline]
+    unsafe fn read(at: *const u8) -> Descriptor {
+        let words = at.cast::<u64>();
+        let (address, rest) = if words.is_aligned() {
+            // SAFETY: readable (caller) and aligned; volatile, so that each word is read exactly once.
+            unsafe { (words.read_volatile(), words.add(1).read_volatile()) }
+        } else {
+            let mut bytes = [0u8; 16];
+            for (offset, byte) in bytes.iter_mut().enumerate() {
+                // SAFETY: `offset` < 16, readable (caller).
+                *byte = unsafe { at.add(offset).read_volatile() };
+            }
+            let both = u128::from_ne_bytes(bytes);
+            #[allow(clippy::cast_possible_truncation, reason = "the two halves, on a little-endian host")]
+            (both as u64, (both >> 64) as u64)
+        };
+        Descriptor::of(address, rest)
+    }
+
+    /// Takes the two words of a descriptor apart.
+    #[inline]
+    fn of(address: u64, rest: u64) -> Descriptor {
+        #[allow(clippy::cast_possible_truncation, reason = "picks the fields out of the word")]
+        Descriptor { address, len: rest as u32, flags: (rest >> 32) as u16, next: (rest >> 48) as u16 }
+    }
+
+    /// The same bytes read as a descriptor of a packed ring, which has the buffer id (here `next`) before the flags.
+    #[inline]
+    fn packed(self) -> Descriptor {
+        Descriptor { flags: self.next, next: self.flags, ..self }
+    }
+}
+
+/// Which way the bytes of a chain go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// The guest wrote them, the switch reads.
+    FromGuest,
+    /// The switch writes them.
+    ToGuest,
+}
+
+/// What a walk found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Walk {
+    /// This many bytes are described by the segments appended.
+    Bytes(u64),
+    /// A descriptor goes the wrong way.
+    WrongWay,
+}
+
+/// What a walk over a chain of a packed ring found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PackedWalk {
+    /// As for a split ring.
+    pub(super) walk: Walk,
+    /// The buffer id: that of the last descriptor.
+    pub(super) id: u16,
+    /// How many slots the chain takes, 1 to the ring's size.
+    pub(super) slots: u16,
+}
+
+/// Follows chains of one ring.
+#[derive(Debug)]
+pub(super) struct Walker {
+    memory: Arc<GuestMemory>,
+    /// The region hit last.
+    window: Window,
+    table: *const u8,
+    size: u16,
+    indirect: bool,
+}
+
+impl Walker {
+    /// For a descriptor table of `size` entries at `table`, which lies in `memory`.
+    pub(super) fn new(memory: Arc<GuestMemory>, table: *const u8, size: u16, indirect: bool) -> Walker {
+        Walker { memory, window: Window::EMPTY, table, size, indirect }
+    }
+
+    /// The memory the ring lies in.
+    pub(super) fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// Appends the buffers of the chain at `head` to `segments`, until they describe `until` bytes or the chain ends.
+    #[inline]
+    pub(super) fn walk(
+        &mut self,
+        head: u16,
+        direction: Direction,
+        until: u64,
+        segments: &mut Vec<Segment>,
+    ) -> Result<Walk, RingError> {
+        let size = u32::from(self.size);
+        let mut index = head;
+        let mut bytes = 0u64;
+        for _ in 0..size {
+            if index >= self.size {
+                return Err(RingError::NextOutside { next: index, entries: size });
+            }
+            // SAFETY: the table has `size` entries of 16 bytes (checked when the ring started) and `index` is below.
+            let descriptor = unsafe { Descriptor::read(self.table.add(usize::from(index) * 16)) };
+            if descriptor.flags & INDIRECT != 0 {
+                return self.walk_indirect(descriptor, direction, until, bytes, segments);
+            }
+            if !self.append(descriptor, direction, segments)? {
+                return Ok(Walk::WrongWay);
+            }
+            bytes += u64::from(descriptor.len);
+            if bytes >= until || descriptor.flags & NEXT == 0 {
+                return Ok(Walk::Bytes(bytes));
+            }
+            index = descriptor.next;
+        }
+        Err(RingError::ChainTooLong { limit: size })
+    }
+
+    /// Appends the buffers of the chain of a packed ring that begins at slot `index`, until they describe `until` bytes; the
+    /// rest of the chain is only counted. `head` is the second word of that slot, already found available.
+    #[inline]
+    pub(super) fn walk_packed(
+        &mut self,
+        ring: &RingLayout,
+        mut index: u16,
+        head: u64,
+        direction: Direction,
+        until: u64,
+        segments: &mut Vec<Segment>,
+    ) -> Result<PackedWalk, RingError> {
+        let mut word = head;
+        let mut walk = Walk::Bytes(0);
+        for slots in 1..=self.size {
+            // SAFETY: the ring has `size` slots of 16 bytes (checked when it started) and `index` is below.
+            let address = unsafe { self.table.add(usize::from(index) * 16).cast::<u64>().read_volatile() };
+            let descriptor = Descriptor::of(address, word).packed();
+            let flags = descriptor.flags;
+            if let Walk::Bytes(bytes) = walk {
+                if flags & INDIRECT != 0 {
+                    walk = self.walk_packed_table(descriptor, direction, until, bytes, segments)?;
+                } else if bytes < until {
+                    let right = self.append(descriptor, direction, segments)?;
+                    walk = if right { Walk::Bytes(bytes + u64::from(descriptor.len)) } else { Walk::WrongWay };
+                }
+            }
+            if flags & NEXT == 0 {
+                return Ok(PackedWalk { walk, id: descriptor.next, slots });
+            }
+            index = if index + 1 < self.size { index + 1 } else { 0 };
+            word = ring.slot(index).load(Ordering::Relaxed);
+        }
+        Err(RingError::ChainTooLong { limit: u32::from(self.size) })
+    }
+
+    /// The part of a packed ring's chain that lies in the indirect table `table`: all its entries, one after the other.
+    fn walk_packed_table(
+        &mut self,
+        table: Descriptor,
+        direction: Direction,
+        until: u64,
+        mut bytes: u64,
+        segments: &mut Vec<Segment>,
+    ) -> Result<Walk, RingError> {
+        let (start, entries) = self.indirect_table(table)?;
+        for index in 0..entries {
+            // SAFETY: `entries` descriptors of 16 bytes lie at `start` and `index` is below.
+            let descriptor = unsafe { Descriptor::read(start.add(index as usize * 16)) }.packed();
+            if descriptor.flags & INDIRECT != 0 {
+                return Err(RingError::IndirectNested);
+            }
+            if bytes >= until {
+                break;
+            }
+            if !self.append(descriptor, direction, segments)? {
+                return Ok(Walk::WrongWay);
+            }
+            bytes += u64::from(descriptor.len);
+        }
+        Ok(Walk::Bytes(bytes))
+    }
+
+    /// The part of a chain that lies in the indirect table `table`.
+    fn walk_indirect(
+        &mut self,
+        table: Descriptor,
+        direction: Direction,
+        until: u64,
+        mut bytes: u64,
+        segments: &mut Vec<Segment>,
+    ) -> Result<Walk, RingError> {
+        let (start, entries) = self.indirect_table(table)?;
+        let mut index = 0u16;
+        for _ in 0..entries {
+            if u32::from(index) >= entries {
+                return Err(RingError::NextOutside { next: index, entries });
+            }
+            // SAFETY: `entries` descriptors of 16 bytes lie at `start` (translated as one range) and `index` is below.
+            let descriptor = unsafe { Descriptor::read(start.add(usize::from(index) * 16)) };
+            if descriptor.flags & INDIRECT != 0 {
+                return Err(RingError::IndirectNested);
+            }
+            if !self.append(descriptor, direction, segments)? {
+                return Ok(Walk::WrongWay);
+            }
+            bytes += u64::from(descriptor.len);
+            if bytes >= until || descriptor.flags & NEXT == 0 {
+                return Ok(Walk::Bytes(bytes));
+            }
+            index = descriptor.next;
+        }
+        Err(RingError::ChainTooLong { limit: entries })
+    }
+
+    /// Where an indirect table begins, and how many descriptors of 16 bytes lie there.
+    fn indirect_table(&mut self, table: Descriptor) -> Result<(*const u8, u32), RingError> {
+        if !self.indirect {
+            return Err(RingError::IndirectNotNegotiated);
+        }
+        if table.flags & NEXT != 0 {
+            return Err(RingError::IndirectNotLast);
+        }
+        let limit = INDIRECT_ENTRIES.max(u32::from(self.size));
+        let entries = table.len / 16;
+        if !table.len.is_multiple_of(16) || entries == 0 || entries > limit {
+            return Err(RingError::IndirectLength { len: table.len });
+        }
+        Ok((self.host(table.address, table.len)?.cast_const(), entries))
+    }
+
+    /// Appends one buffer; false if it goes the wrong way.
+    #[inline]
+    fn append(
+        &mut self,
+        descriptor: Descriptor,
+        direction: Direction,
+        segments: &mut Vec<Segment>,
+    ) -> Result<bool, RingError> {
+        if (descriptor.flags & WRITE != 0) != (direction == Direction::ToGuest) {
+            return Ok(false);
+        }
+        if descriptor.len > 0 {
+            let ptr = self.host(descriptor.address, descriptor.len)?.cast_const();
+            segments.push(Segment { ptr, len: descriptor.len });
+        }
+        Ok(true)
+    }
+
+    /// The host address of a range of guest memory.
+    #[inline]
+    fn host(&mut self, address: u64, len: u32) -> Result<*mut u8, RingError> {
+        if let Some(host) = self.window.host(address, u64::from(len)) {
+            return Ok(host);
+        }
+        let outside = RingError::OutsideMemory { address, len };
+        self.window = self.memory.window(address).ok_or_else(|| outside.clone())?;
+        self.window.host(address, u64::from(len)).ok_or(outside)
+    }
+}

@@ -1,0 +1,275 @@
+//! Guest memory: the regions a front end shares, mapped, checked, and translated.
+//!
+//! A front end announces regions as (guest address, size, front-end address, file, offset). Descriptors hold
+//! guest-physical addresses, ring addresses are virtual addresses of the front end; both are translated to
+//! host pointers of ranges that lie wholly in one region.
+//!
+//! **Invariants.**
+//! - A region is mapped only if its file is at least `offset + size` long *now* (touching a page behind the
+//!   end raises SIGBUS); a file that shrinks later is caught by [`super::sigbus`].
+//! - Regions of one table overlap neither in guest nor in front-end addresses, and none wraps around.
+//! - A [`GuestMemory`] never changes: a new table is a new value that shares the regions it keeps. Who uses a host
+//!   pointer holds the `Arc` it came from. The bytes are never a Rust reference: the guest writes to them at any time.
+//!
+//! Reference: vhost-user.rst, "Memory regions description".
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{SealFlags, fcntl_get_seals, fstat, fstatfs};
+use vm_memory::{FileOffset, MmapRegion};
+
+use super::sigbus::{self, Watch};
+
+/// The most regions of one guest; the answer to GET_MAX_MEM_SLOTS.
+pub const MAX_REGIONS: usize = 64;
+/// `f_type` of hugetlbfs (linux/magic.h).
+const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+
+/// Why memory was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// A region without bytes.
+    #[error("the memory region at guest address {guest_start:#x} is empty")]
+    Empty {
+        /// Guest address.
+        guest_start: u64,
+    },
+    /// An address range that wraps.
+    #[error("the memory region at guest address {guest_start:#x} with {bytes} bytes wraps around the address space")]
+    Wraps {
+        /// Guest address.
+        guest_start: u64,
+        /// Size.
+        bytes: u64,
+    },
+    /// Two regions share addresses.
+    #[error("the memory regions at guest addresses {first:#x} and {second:#x} overlap")]
+    Overlap {
+        /// Guest address of one.
+        first: u64,
+        /// Guest address of the other.
+        second: u64,
+    },
+    /// The file ends before the region does.
+    #[error(
+        "the memory region at guest address {guest_start:#x} needs {needed} bytes of its file, which has only {present}"
+    )]
+    FileTooShort {
+        /// Guest address.
+        guest_start: u64,
+        /// Offset plus size of the region.
+        needed: u64,
+        /// Size of the file.
+        present: u64,
+    },
+    /// More than [`MAX_REGIONS`].
+    #[error("{count} memory regions; at most {MAX_REGIONS} are supported")]
+    TooMany {
+        /// How many there would be.
+        count: usize,
+    },
+    /// REM_MEM_REG names a region that is not there.
+    #[error("there is no memory region at guest address {guest_start:#x} to remove")]
+    Unknown {
+        /// Guest address.
+        guest_start: u64,
+    },
+    /// The kernel would not map it.
+    #[error("cannot map the memory region at guest address {guest_start:#x}: {source}")]
+    Map {
+        /// Guest address.
+        guest_start: u64,
+        /// The kernel's reason.
+        source: std::io::Error,
+    },
+}
+
+/// A region as the front end announces it. Sizes and offsets in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// Guest-physical start.
+    pub guest_start: u64,
+    /// Size.
+    pub bytes: u64,
+    /// Start in the front end's own address space.
+    pub user_start: u64,
+    /// Where in the file it begins.
+    pub file_offset: u64,
+}
+
+/// One mapped region.
+#[derive(Debug)]
+pub struct Region {
+    info: RegionInfo,
+    /// Host address of the region's first byte, inside `mapping`.
+    host: *mut u8,
+    // Field order is drop order: the registration ends before the mapping does.
+    watch: Watch,
+    _mapping: MmapRegion,
+}
+
+// SAFETY: `host` points into `_mapping`, which is owned, process-wide, and only read or written through raw pointers by
+// code that holds the region alive; nothing in it is tied to a thread.
+unsafe impl Send for Region {}
+// SAFETY: as above; a shared `Region` only hands out copies of the pointer.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Maps a region of `file`, after checking it.
+    pub fn map(info: RegionInfo, file: OwnedFd) -> Result<Region, MemoryError> {
+        let RegionInfo { guest_start, bytes, user_start, file_offset } = info;
+        if bytes == 0 {
+            return Err(MemoryError::Empty { guest_start });
+        }
+        let wraps = || MemoryError::Wraps { guest_start, bytes };
+        guest_start.checked_add(bytes).ok_or_else(wraps)?;
+        user_start.checked_add(bytes).ok_or_else(wraps)?;
+        let needed = file_offset.checked_add(bytes).ok_or_else(wraps)?;
+        let system = |source: std::io::Error| MemoryError::Map { guest_start, source };
+        let stat = fstat(&file).map_err(|e| system(e.into()))?;
+        let present = u64::try_from(stat.st_size).unwrap_or(0);
+        if present < needed {
+            return Err(MemoryError::FileTooShort { guest_start, needed, present });
+        }
+        if !fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK)) {
+            tracing::debug!(guest_start, "guest memory file is not sealed against shrinking; watching for SIGBUS");
+        }
+        sigbus::install().map_err(system)?;
+        let page_bytes = page_bytes(&file).map_err(system)?;
+        // Offsets of huge-page files need not be aligned to a huge page (QEMU splits one file into regions), but the
+        // mapping must be: map from the page below to the page above. A huge-page file has whole pages only.
+        let lead = file_offset % page_bytes;
+        let length = (lead + bytes).checked_next_multiple_of(page_bytes).ok_or_else(wraps)?;
+        let mapping = MmapRegion::from_file(
+            FileOffset::new(File::from(file), file_offset - lead),
+            usize::try_from(length).map_err(|_| wraps())?,
+        )
+        .map_err(|error| system(std::io::Error::other(error)))?;
+        // Exposed: the SIGBUS handler makes a pointer of the fault's address.
+        let start = mapping.as_ptr().expose_provenance();
+        #[allow(clippy::cast_possible_truncation, reason = "page sizes and `lead` are far below 2^63 (64-bit hosts)")]
+        let (page_bytes, lead) = (page_bytes as usize, lead as usize);
+        let watch = Watch::new(start, mapping.size(), page_bytes)
+            .ok_or_else(|| system(std::io::Error::other("too many guest memory regions in this process")))?;
+        // SAFETY: `lead` is less than a page and the mapping holds `lead + bytes` bytes.
+        let host = unsafe { mapping.as_ptr().add(lead) };
+        Ok(Region { info, host, watch, _mapping: mapping })
+    }
+
+    /// What the front end said of it.
+    pub fn info(&self) -> RegionInfo {
+        self.info
+    }
+}
+
+/// Size of the pages a file is mapped in.
+fn page_bytes(file: impl AsFd) -> std::io::Result<u64> {
+    let fs = fstatfs(file)?;
+    #[allow(clippy::cast_sign_loss, reason = "magic number and block size are bit patterns of positive numbers")]
+    let (kind, block) = (fs.f_type as u64, fs.f_bsize as u64);
+    Ok(if kind == HUGETLBFS_MAGIC && block.is_power_of_two() { block } else { rustix::param::page_size() as u64 })
+}
+
+/// A contiguous run of guest memory and where it lies on the host: what look-ups return and rings remember.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    start: u64,
+    bytes: u64,
+    host: *mut u8,
+}
+
+impl Window {
+    /// A window that holds nothing.
+    pub const EMPTY: Window = Window { start: 0, bytes: 0, host: std::ptr::null_mut() };
+
+    /// The host address of `bytes` bytes at `address`, if all of them are inside.
+    #[inline]
+    pub fn host(&self, address: u64, bytes: u64) -> Option<*mut u8> {
+        let offset = address.checked_sub(self.start)?;
+        if offset >= self.bytes || bytes > self.bytes - offset {
+            return None;
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "offset < bytes of a mapping of this process")]
+        // SAFETY: `offset` is inside the region that `host` is the first byte of.
+        Some(unsafe { self.host.add(offset as usize) })
+    }
+}
+
+/// All memory of one guest.
+#[derive(Debug, Default)]
+pub struct GuestMemory {
+    regions: Vec<Arc<Region>>,
+}
+
+impl GuestMemory {
+    /// A table of these regions.
+    pub fn new(regions: Vec<Arc<Region>>) -> Result<GuestMemory, MemoryError> {
+        if regions.len() > MAX_REGIONS {
+            return Err(MemoryError::TooMany { count: regions.len() });
+        }
+        for (index, first) in regions.iter().enumerate() {
+            for second in regions.iter().skip(index + 1) {
+                let (a, b) = (first.info, second.info);
+                if overlap(a.guest_start, a.bytes, b.guest_start, b.bytes)
+                    || overlap(a.user_start, a.bytes, b.user_start, b.bytes)
+                {
+                    return Err(MemoryError::Overlap { first: a.guest_start, second: b.guest_start });
+                }
+            }
+        }
+        Ok(GuestMemory { regions })
+    }
+
+    /// This table and one more region.
+    pub fn with(&self, region: Region) -> Result<GuestMemory, MemoryError> {
+        GuestMemory::new(self.regions.iter().cloned().chain([Arc::new(region)]).collect())
+    }
+
+    /// This table without a region. `info.file_offset` does not matter.
+    pub fn without(&self, info: RegionInfo) -> Result<GuestMemory, MemoryError> {
+        let is_it = |region: &Arc<Region>| RegionInfo { file_offset: info.file_offset, ..region.info } == info;
+        let regions: Vec<_> = self.regions.iter().filter(|region| !is_it(region)).cloned().collect();
+        if regions.len() == self.regions.len() {
+            return Err(MemoryError::Unknown { guest_start: info.guest_start });
+        }
+        Ok(GuestMemory { regions })
+    }
+
+    /// Number of regions.
+    pub fn region_count(&self) -> usize {
+        self.regions.len()
+    }
+
+    /// The region around a guest-physical address.
+    #[inline]
+    pub fn window(&self, guest_address: u64) -> Option<Window> {
+        self.regions
+            .iter()
+            .map(|region| Window { start: region.info.guest_start, bytes: region.info.bytes, host: region.host })
+            .find(|window| window.host(guest_address, 1).is_some())
+    }
+
+    /// The host address of `bytes` bytes at a guest-physical address, if they lie in one region.
+    pub fn host_of_guest(&self, address: u64, bytes: u64) -> Option<*mut u8> {
+        self.window(address)?.host(address, bytes)
+    }
+
+    /// The host address of `bytes` bytes at a front-end address, if they lie in one region.
+    pub fn host_of_user(&self, address: u64, bytes: u64) -> Option<*mut u8> {
+        self.regions.iter().find_map(|region| {
+            Window { start: region.info.user_start, bytes: region.info.bytes, host: region.host }.host(address, bytes)
+        })
+    }
+
+    /// Whether the guest truncated a file so that a page had to be replaced.
+    pub fn poisoned(&self) -> bool {
+        self.regions.iter().any(|region| region.watch.poisoned())
+    }
+}
+
+/// Whether two ranges, known not to wrap, share an address.
+fn overlap(a: u64, a_bytes: u64, b: u64, b_bytes: u64) -> bool {
+    a < b + b_bytes && b < a + a_bytes
+}

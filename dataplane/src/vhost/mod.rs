@@ -1,0 +1,32 @@
+//! vhost-user ports: the switch is the back end of a guest's virtio-net device.
+//!
+//! Three parts, from the bytes outwards:
+//! - the worker's side: [`VhostPort`] drives rings ([`ring`]; [`split`], [`packed`], [`chain`], [`from_guest`],
+//!   [`to_guest`]) that lie in guest memory ([`layout`], [`memory`], guarded by [`sigbus`]);
+//! - the session ([`session`]): what each request of the front end means, a pure state machine that
+//!   reaches the rings through [`Rings`] as [`VhostOp`]s;
+//! - the endpoint ([`endpoint`]): the socket, driven by the control thread's event loop, and the byte
+//!   stream on it ([`message`]).
+//!
+//! References: QEMU `docs/interop/vhost-user.rst`; Virtio 1.2, 2.7 "Split Virtqueues", 2.8 "Packed Virtqueues" and 5.1 "Network Device".
+
+pub mod chain;
+pub mod endpoint;
+pub mod flow;
+pub mod from_guest;
+pub mod layout;
+pub mod memory;
+pub mod message;
+pub mod operation;
+pub mod packed;
+pub mod port;
+pub mod request;
+pub mod ring;
+pub mod session;
+pub mod sigbus;
+pub mod split;
+pub mod to_guest;
+
+pub use endpoint::{Endpoint, EndpointConfig, EndpointError, EndpointState, EndpointStatus, Role, Timing};
+pub use operation::{Rings, RingsError, VhostOp, VhostReply};
+pub use port::VhostPort;

@@ -1,0 +1,76 @@
+//! What the control side asks of the rings of a vhost-user port, and how it gets there.
+//!
+//! The session decides, the worker executes: each [`VhostOp`] is carried out by
+//! [`VhostPort::operate`](super::VhostPort::operate) between two bursts, and only then answered. So a ring that is
+//! reported stopped is not touched any more, and its base is final (vhost-user.rst, "Starting and stopping rings").
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::ring::RingSetup;
+
+/// A command to the rings of one port. Rings are numbered as in the protocol: 2i is the guest's receive ring of
+/// queue pair i, 2i+1 its transmit ring.
+#[derive(Debug)]
+pub enum VhostOp {
+    /// Puts a ring to work; one that runs already is replaced.
+    StartRing {
+        /// Ring number.
+        index: u16,
+        /// Where it lies and how it is used.
+        setup: Box<RingSetup>,
+        /// Whether frames pass; a started ring that is not enabled is drained and gets nothing.
+        enabled: bool,
+    },
+    /// Stops a ring; answered by [`VhostReply::Stopped`].
+    StopRing {
+        /// Ring number.
+        index: u16,
+    },
+    /// Lets frames pass, or not.
+    EnableRing {
+        /// Ring number.
+        index: u16,
+        /// As in [`VhostOp::StartRing`].
+        enabled: bool,
+    },
+    /// Replaces the descriptor that interrupts the guest.
+    SetCall {
+        /// Ring number.
+        index: u16,
+        /// An eventfd, or `None` if the guest polls.
+        call: Option<Arc<OwnedFd>>,
+    },
+    /// Stops and forgets all rings: the front end is gone.
+    Reset,
+}
+
+/// The answer to a [`VhostOp`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VhostReply {
+    /// Done.
+    Done,
+    /// The ring is stopped; `base` is where it stands, as the protocol has it: of a split ring the index of the next
+    /// available entry, of a packed one the next descriptor and the wrap counter, twice. `None` if it was not running.
+    Stopped {
+        /// For GET_VRING_BASE.
+        base: Option<u32>,
+    },
+    /// The port has no ring of that number.
+    NoSuchRing,
+}
+
+/// The rings could not be reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the port's worker does not answer: {reason}")]
+pub struct RingsError {
+    /// One clause for people.
+    pub reason: String,
+}
+
+/// The way to the rings of one port, blocking until the operation is done: in `labswd` a channel to the port's worker,
+/// in tests the port itself.
+pub trait Rings {
+    /// Has `op` carried out between two bursts.
+    fn operate(&mut self, op: VhostOp) -> Result<VhostReply, RingsError>;
+}

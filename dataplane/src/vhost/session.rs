@@ -1,0 +1,451 @@
+//! The vhost-user session: what each request of the front end means for the rings. No socket in sight.
+//!
+//! **How it works.** [`Session::handle`] takes one whole request with the descriptors that came with it, changes the
+//! state, has rings started and stopped through [`Rings`], and returns the reply that is due. A ring starts as soon as
+//! its size, addresses and doorbell and the memory are known, without waiting for a kick; it stops on GET_VRING_BASE.
+//! What changes under a running ring (memory, size, addresses, features, doorbell) stops it and starts it anew with
+//! everything checked again. QEMU enables rings long before they exist and not again later: that is remembered.
+//!
+//! **Invariants.**
+//! - Nothing is offered that is not wholly implemented, and the offer is the same in every run of the switch.
+//! - Payload size and number of descriptors are checked exactly; any error ends the session, and dropping
+//!   the session closes every descriptor it was given.
+//! - A ring is started only on addresses that were resolved in the memory that its worker keeps alive.
+//!
+//! Reference: vhost-user.rst, "Communication", "Front-end message types".
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+
+use super::memory::{GuestMemory, MAX_REGIONS, MemoryError, Region};
+use super::message::{Reply, Request};
+use super::operation::{Rings, RingsError, VhostOp, VhostReply};
+use super::request::{DOORBELL_RING, SessionError, eventfd, one, region_info, within, words};
+use super::ring::{
+    F_EVENT_IDX, F_IN_ORDER, F_INDIRECT_DESC, F_MQ, F_MRG_RXBUF, F_RING_PACKED, F_VERSION_1, RingAddresses, RingLayout,
+    RingSetup,
+};
+
+/// VHOST_USER_F_PROTOCOL_FEATURES.
+const F_PROTOCOL: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+/// What every port offers; [`F_MQ`] comes on top with more than one queue pair.
+const FEATURES: u64 =
+    F_VERSION_1 | F_MRG_RXBUF | F_INDIRECT_DESC | F_EVENT_IDX | F_RING_PACKED | F_IN_ORDER | F_PROTOCOL;
+/// The protocol features offered.
+const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
+    .union(VhostUserProtocolFeatures::REPLY_ACK)
+    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
+/// Names for people, by bit.
+const FEATURE_NAMES: [(u64, &str); 8] = [
+    (F_VERSION_1, "VERSION_1"),
+    (F_MRG_RXBUF, "MRG_RXBUF"),
+    (F_INDIRECT_DESC, "INDIRECT_DESC"),
+    (F_EVENT_IDX, "EVENT_IDX"),
+    (F_MQ, "MQ"),
+    (F_RING_PACKED, "RING_PACKED"),
+    (F_IN_ORDER, "IN_ORDER"),
+    (F_PROTOCOL, "PROTOCOL_FEATURES"),
+];
+/// The most queue pairs a port can have: a doorbell message numbers rings in one byte.
+pub const MAX_QUEUE_PAIRS: u16 = 128;
+
+/// What is known of a ring's doorbell.
+#[derive(Debug, Default)]
+enum Doorbell {
+    #[default]
+    Unknown,
+    Polled,
+    Eventfd(Arc<OwnedFd>),
+}
+
+/// What the front end said about one ring.
+#[derive(Debug, Default)]
+struct RingState {
+    size: Option<u32>,
+    addresses: Option<RingAddresses>,
+    /// Where the front end thinks the ring stands; after a stop, where it does. 16 bits of a split ring, 32 of a packed one.
+    base: u32,
+    kick: Doorbell,
+    call: Option<Arc<OwnedFd>>,
+    enabled: Option<bool>,
+    started: bool,
+}
+
+/// One ring, for status reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingStatus {
+    /// Entries; 0: not told yet.
+    pub size: u32,
+    /// Whether it is started.
+    pub started: bool,
+    /// Whether frames pass once it is started.
+    pub enabled: bool,
+}
+
+/// The state of one front end's connection.
+#[derive(Debug)]
+pub struct Session {
+    features: u64,
+    protocol_features: VhostUserProtocolFeatures,
+    memory: Arc<GuestMemory>,
+    rings: Vec<RingState>,
+}
+
+impl Session {
+    /// A fresh session of a port with so many queue pairs (1 to [`MAX_QUEUE_PAIRS`]).
+    pub fn new(queue_pairs: u16) -> Session {
+        let pairs = usize::from(queue_pairs.clamp(1, MAX_QUEUE_PAIRS));
+        Session {
+            features: 0,
+            protocol_features: VhostUserProtocolFeatures::empty(),
+            memory: Arc::default(),
+            rings: (0..2 * pairs).map(|_| RingState::default()).collect(),
+        }
+    }
+
+    /// Queue pairs of the port.
+    pub fn queue_pairs(&self) -> usize {
+        self.rings.len() / 2
+    }
+
+    /// The feature bits offered to every front end.
+    pub fn offered(&self) -> u64 {
+        FEATURES | if self.queue_pairs() > 1 { F_MQ } else { 0 }
+    }
+
+    /// The feature bits acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.features
+    }
+
+    /// Whether the front end has shared memory.
+    pub fn has_memory(&self) -> bool {
+        self.memory.region_count() > 0
+    }
+
+    /// Whether both rings of at least one pair are started and enabled.
+    pub fn is_up(&self) -> bool {
+        self.rings.chunks(2).any(|pair| pair.iter().all(|ring| ring.started && self.is_enabled(ring)))
+    }
+
+    /// Regions of the guest's memory that are mapped.
+    pub fn memory_regions(&self) -> usize {
+        self.memory.region_count()
+    }
+
+    /// Each ring's state.
+    pub fn ring_status(&self) -> Vec<RingStatus> {
+        let status = |ring: &RingState| RingStatus {
+            size: ring.size.unwrap_or(0),
+            started: ring.started,
+            enabled: self.is_enabled(ring),
+        };
+        self.rings.iter().map(status).collect()
+    }
+
+    /// Whether a failed request is to be acknowledged before the connection is closed.
+    pub fn acknowledges(&self, request: &Request) -> bool {
+        request.need_reply && self.protocol_features.contains(VhostUserProtocolFeatures::REPLY_ACK)
+    }
+
+    /// Drops all rings and forgets everything: the front end is gone.
+    pub fn reset(&mut self, rings: &mut dyn Rings) -> Result<(), RingsError> {
+        // The rings go first, so that the memory is unmapped here and not by the worker.
+        let result = rings.operate(VhostOp::Reset);
+        *self = Session::new(u16::try_from(self.queue_pairs()).unwrap_or(MAX_QUEUE_PAIRS));
+        result.map(|_| ())
+    }
+
+    /// Does what a request asks and returns the reply that is due. After an error the session must be
+    /// [`reset`](Session::reset) and the connection closed.
+    pub fn handle(
+        &mut self,
+        request: &Request,
+        fds: Vec<OwnedFd>,
+        rings: &mut dyn Rings,
+    ) -> Result<Option<Reply>, SessionError> {
+        let code =
+            FrontendReq::try_from(request.code).map_err(|_| SessionError::UnknownRequest { code: request.code })?;
+        let value = self.execute(code, &request.payload, fds, rings)?;
+        let value = value.or_else(|| self.acknowledges(request).then_some(0));
+        Ok(value.map(|value| Reply { code: request.code, value }))
+    }
+
+    /// Does what a request asks; returns the value it is answered with, if it is one that asks for a value.
+    fn execute(
+        &mut self,
+        request: FrontendReq,
+        payload: &[u8],
+        fds: Vec<OwnedFd>,
+        rings: &mut dyn Rings,
+    ) -> Result<Option<u64>, SessionError> {
+        use FrontendReq as Req;
+        // All payloads of a network device are made of 64-bit words or of halves of them.
+        let Some(words) = words(payload) else {
+            return Err(SessionError::PayloadSize { request, bytes: payload.len() });
+        };
+        match (request, words.as_slice()) {
+            (Req::SET_MEM_TABLE, [counts, regions @ ..]) => self.set_memory(*counts, regions, fds, rings)?,
+            (Req::ADD_MEM_REG, &[_, a, b, c, d]) => {
+                let region = Region::map(region_info([a, b, c, d]), one(request, fds)?)?;
+                self.change_memory(self.memory.with(region)?, rings)?;
+            }
+            // Older QEMU attaches the region's descriptor here, too; it is closed.
+            (Req::REM_MEM_REG, &[_, a, b, c, d]) => {
+                let memory = self.memory.without(region_info([a, b, c, d]))?;
+                self.change_memory(memory, rings)?;
+            }
+            (Req::SET_VRING_KICK, &[doorbell]) => {
+                let index = self.ring_index(request, doorbell & DOORBELL_RING)?;
+                let kick = match eventfd(request, doorbell, fds)? {
+                    Some(fd) => Doorbell::Eventfd(fd),
+                    None => Doorbell::Polled,
+                };
+                self.stop(index, rings)?;
+                self.ring(index, |ring| ring.kick = kick);
+                self.start(index, rings)?;
+            }
+            (Req::SET_VRING_CALL, &[doorbell]) => {
+                let index = self.ring_index(request, doorbell & DOORBELL_RING)?;
+                let call = eventfd(request, doorbell, fds)?;
+                self.ring(index, |ring| ring.call.clone_from(&call));
+                if self.is_started(index) {
+                    rings.operate(VhostOp::SetCall { index, call })?;
+                }
+            }
+            // The switch reports errors at its own control socket: the descriptor is checked and closed.
+            (Req::SET_VRING_ERR, &[doorbell]) => {
+                self.ring_index(request, doorbell & DOORBELL_RING)?;
+                eventfd(request, doorbell, fds)?;
+            }
+            (_, words) => {
+                if !fds.is_empty() {
+                    return Err(SessionError::Descriptors { request, count: fds.len(), expected: 0 });
+                }
+                return self.execute_plain(request, payload.len(), words, rings);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The requests that come without descriptors.
+    fn execute_plain(
+        &mut self,
+        request: FrontendReq,
+        bytes: usize,
+        words: &[u64],
+        rings: &mut dyn Rings,
+    ) -> Result<Option<u64>, SessionError> {
+        use FrontendReq as Req;
+        match (request, words) {
+            (Req::GET_FEATURES, []) => return Ok(Some(self.offered())),
+            (Req::GET_PROTOCOL_FEATURES, []) => return Ok(Some(PROTOCOL_FEATURES.bits())),
+            (Req::GET_QUEUE_NUM, []) => return Ok(Some(self.queue_pairs() as u64)),
+            (Req::GET_MAX_MEM_SLOTS, []) => return Ok(Some(MAX_REGIONS as u64)),
+            // RESET_OWNER is no longer used; the protocol recommends to ignore it.
+            (Req::SET_OWNER | Req::RESET_OWNER, []) => {}
+            (Req::SET_FEATURES, &[bits]) => {
+                within(request, bits, self.offered())?;
+                if bits != self.features {
+                    let running = self.stop_all(rings)?;
+                    self.features = bits;
+                    self.start_all(&running, rings)?;
+                }
+            }
+            (Req::SET_PROTOCOL_FEATURES, &[bits]) => {
+                within(request, bits, PROTOCOL_FEATURES.bits())?;
+                self.protocol_features = VhostUserProtocolFeatures::from_bits_truncate(bits);
+            }
+            (Req::SET_VRING_NUM, &[state]) => {
+                let (index, size) = self.ring_state(request, state)?;
+                self.stop(index, rings)?;
+                self.ring(index, |ring| ring.size = Some(size));
+                self.start(index, rings)?;
+            }
+            (Req::SET_VRING_BASE, &[state]) => {
+                let (index, base) = self.ring_state(request, state)?;
+                self.ring(index, |ring| ring.base = base);
+            }
+            (Req::SET_VRING_ADDR, &[state, descriptors, used, available, _log]) => {
+                let (index, _flags) = self.ring_state(request, state)?;
+                self.stop(index, rings)?;
+                self.ring(index, |ring| ring.addresses = Some(RingAddresses { descriptors, available, used }));
+                self.start(index, rings)?;
+            }
+            (Req::GET_VRING_BASE, &[state]) => {
+                let (index, _) = self.ring_state(request, state)?;
+                self.stop(index, rings)?;
+                let mut base = 0;
+                self.ring(index, |ring| {
+                    ring.kick = Doorbell::Unknown;
+                    base = ring.base;
+                });
+                return Ok(Some(u64::from(index) | u64::from(base) << 32));
+            }
+            (Req::SET_VRING_ENABLE, &[state]) => {
+                let (index, enable) = self.ring_state(request, state)?;
+                let enabled = enable != 0;
+                self.ring(index, |ring| ring.enabled = Some(enabled));
+                if self.is_started(index) {
+                    rings.operate(VhostOp::EnableRing { index, enabled })?;
+                }
+            }
+            (
+                Req::GET_FEATURES
+                | Req::GET_PROTOCOL_FEATURES
+                | Req::GET_QUEUE_NUM
+                | Req::GET_MAX_MEM_SLOTS
+                | Req::SET_OWNER
+                | Req::RESET_OWNER
+                | Req::SET_FEATURES
+                | Req::SET_PROTOCOL_FEATURES
+                | Req::SET_MEM_TABLE
+                | Req::ADD_MEM_REG
+                | Req::REM_MEM_REG
+                | Req::SET_VRING_KICK
+                | Req::SET_VRING_CALL
+                | Req::SET_VRING_ERR
+                | Req::SET_VRING_NUM
+                | Req::SET_VRING_BASE
+                | Req::SET_VRING_ADDR
+                | Req::GET_VRING_BASE
+                | Req::SET_VRING_ENABLE,
+                _,
+            ) => return Err(SessionError::PayloadSize { request, bytes }),
+            _ => return Err(SessionError::NotOffered { request }),
+        }
+        Ok(None)
+    }
+
+    /// SET_MEM_TABLE: `counts` is the number of regions and padding.
+    fn set_memory(
+        &mut self,
+        counts: u64,
+        regions: &[u64],
+        fds: Vec<OwnedFd>,
+        rings: &mut dyn Rings,
+    ) -> Result<(), SessionError> {
+        let request = FrontendReq::SET_MEM_TABLE;
+        let count = usize::try_from(counts & 0xffff_ffff).unwrap_or(usize::MAX);
+        if count != regions.len() / 4 || !regions.len().is_multiple_of(4) {
+            return Err(SessionError::PayloadSize { request, bytes: 8 + 8 * regions.len() });
+        }
+        if count != fds.len() {
+            return Err(SessionError::Descriptors { request, count: fds.len(), expected: count });
+        }
+        if count == 0 {
+            return Err(SessionError::NoRegions);
+        }
+        let mapped: Result<Vec<_>, MemoryError> = regions
+            .as_chunks()
+            .0
+            .iter()
+            .zip(fds)
+            .map(|(&words, fd)| Region::map(region_info(words), fd).map(Arc::new))
+            .collect();
+        self.change_memory(GuestMemory::new(mapped?)?, rings)
+    }
+
+    /// Replaces the memory under all rings; those that ran go on at the same index.
+    fn change_memory(&mut self, memory: GuestMemory, rings: &mut dyn Rings) -> Result<(), SessionError> {
+        self.stop_all(rings)?;
+        self.memory = Arc::new(memory);
+        let all: Vec<u16> = (0..self.rings.len()).filter_map(|index| u16::try_from(index).ok()).collect();
+        self.start_all(&all, rings)
+    }
+
+    /// Starts a ring if all it needs is known.
+    fn start(&mut self, index: u16, rings: &mut dyn Rings) -> Result<(), SessionError> {
+        let Some(ring) = self.rings.get(usize::from(index)) else { return Ok(()) };
+        let kick = match &ring.kick {
+            Doorbell::Unknown => return Ok(()),
+            Doorbell::Polled => None,
+            Doorbell::Eventfd(fd) => Some(Arc::clone(fd)),
+        };
+        let (Some(size), Some(addresses), true, false) = (ring.size, ring.addresses, self.has_memory(), ring.started)
+        else {
+            return Ok(());
+        };
+        let packed = self.features & F_RING_PACKED != 0;
+        let resolve = if packed { RingLayout::resolve_packed } else { RingLayout::resolve };
+        let layout = resolve(Arc::clone(&self.memory), size, addresses)
+            .map_err(|source| SessionError::Ring { index, source })?;
+        let position = layout.position();
+        if position != ring.base {
+            tracing::debug!(index, position, base = ring.base, "ring resumes where its own memory says it stands");
+        }
+        let setup = Box::new(RingSetup { layout, features: self.features, kick, call: ring.call.clone() });
+        let enabled = self.is_enabled(ring);
+        rings.operate(VhostOp::StartRing { index, setup, enabled })?;
+        self.ring(index, |ring| ring.started = true);
+        Ok(())
+    }
+
+    /// Stops a ring if it is started, keeping all that is known of it.
+    fn stop(&mut self, index: u16, rings: &mut dyn Rings) -> Result<(), SessionError> {
+        if self.is_started(index) {
+            let reply = rings.operate(VhostOp::StopRing { index })?;
+            self.ring(index, |ring| {
+                ring.started = false;
+                if let VhostReply::Stopped { base: Some(base) } = reply {
+                    ring.base = base;
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Stops all started rings and returns their numbers.
+    fn stop_all(&mut self, rings: &mut dyn Rings) -> Result<Vec<u16>, SessionError> {
+        let running: Vec<u16> = (0..self.rings.len())
+            .filter_map(|index| u16::try_from(index).ok())
+            .filter(|&i| self.is_started(i))
+            .collect();
+        running.iter().try_for_each(|&index| self.stop(index, rings))?;
+        Ok(running)
+    }
+
+    fn start_all(&mut self, indices: &[u16], rings: &mut dyn Rings) -> Result<(), SessionError> {
+        indices.iter().try_for_each(|&index| self.start(index, rings))
+    }
+
+    /// Without protocol features there is no need to enable a ring (but some front ends do).
+    fn is_enabled(&self, ring: &RingState) -> bool {
+        ring.enabled.unwrap_or(self.features & F_PROTOCOL == 0)
+    }
+
+    fn is_started(&self, index: u16) -> bool {
+        self.rings.get(usize::from(index)).is_some_and(|ring| ring.started)
+    }
+
+    fn ring(&mut self, index: u16, change: impl FnOnce(&mut RingState)) {
+        if let Some(ring) = self.rings.get_mut(usize::from(index)) {
+            change(ring);
+        }
+    }
+
+    /// Checks a ring number.
+    fn ring_index(&self, request: FrontendReq, index: u64) -> Result<u16, SessionError> {
+        u16::try_from(index)
+            .ok()
+            .filter(|&index| usize::from(index) < self.rings.len())
+            .ok_or(SessionError::RingNumber { request, index, rings: self.rings.len() })
+    }
+
+    /// Takes a vring state (or the head of a vring address) apart: checked ring number, value.
+    fn ring_state(&self, request: FrontendReq, word: u64) -> Result<(u16, u32), SessionError> {
+        #[allow(clippy::cast_possible_truncation, reason = "the upper half")]
+        let value = (word >> 32) as u32;
+        Ok((self.ring_index(request, word & 0xffff_ffff)?, value))
+    }
+}
+
+/// The names of feature bits, unknown ones left out.
+pub fn feature_names(bits: u64) -> Vec<&'static str> {
+    FEATURE_NAMES.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! A split virtqueue in guest memory, seen from the device: indices, used elements, notifications.
+//!
+//! **How it works.** A [`SplitRing`] works on the host pointers of its [`RingLayout`]. The guest's transmit ring is read in
+//! [`super::from_guest`], its receive ring is filled in [`super::to_guest`]; this file holds what both share.
+//!
+//! **Invariants.**
+//! - Chains are completed strictly in the order they were made available, so a ring resumes from its own used index
+//!   after the switch was stopped or killed, and needs no in-flight log.
+//! - The used index is stored once per burst, after all used elements; at most one interrupt follows.
+//! - Indices and flags are accessed as 16-bit atomics only; everything else is read once by volatile or raw copy.
+//!
+//! Reference: Virtio 1.2, 2.7 "Split Virtqueues" (2.7.6 available ring, 2.7.8 used ring, 2.7.7 and 2.7.10 notification
+//! suppression, 2.7.13.4 for the barriers).
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use labsw_switch::BURST_FRAMES;
+
+use super::chain::Walker;
+use super::layout::RingLayout;
+use super::ring::{Doorbells, F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1, RingError, RingSetup, passed};
+use crate::frame::Segment;
+
+/// `used.flags`: the device needs no kicks.
+const NO_NOTIFY: u16 = 1;
+/// `avail.flags`: the driver needs no interrupts.
+const NO_INTERRUPT: u16 = 1;
+
+/// A started split ring.
+#[derive(Debug)]
+pub struct SplitRing {
+    layout: RingLayout,
+    pub(super) walker: Walker,
+    pub(super) size: u16,
+    mask: u16,
+    event_idx: bool,
+    pub(super) mergeable: bool,
+    /// Length of the virtio-net header, bytes: 12, or 10 for a legacy guest without mergeable buffers.
+    pub(super) header_bytes: u32,
+    /// Next entry of the available ring to take.
+    pub(super) next_avail: u16,
+    /// The guest's available index as last read.
+    avail_seen: u16,
+    /// Next used element to write.
+    pub(super) next_used: u16,
+    /// The used index the guest can see.
+    published: u16,
+    /// The used index when an interrupt was last considered; `None` before the first time.
+    considered: Option<u16>,
+    /// Heads of the chains lent to the current burst, in order.
+    pub(super) lent: [u16; BURST_FRAMES],
+    pub(super) lent_count: usize,
+    /// The buffers of the frame at hand.
+    pub(super) segments: Vec<Segment>,
+    /// The chains of the frame at hand: head, bytes used.
+    pub(super) chains: Vec<(u16, u32)>,
+    pub(super) doorbells: Doorbells,
+}
+
+// SAFETY: the pointers in `layout`, `walker` and `segments` lead into process-wide mappings that `layout.memory` keeps
+// alive; nothing is tied to a thread.
+unsafe impl Send for SplitRing {}
+
+impl SplitRing {
+    /// Starts at the ring's own used index, with kicks suppressed.
+    pub fn start(setup: RingSetup) -> SplitRing {
+        let RingSetup { layout, features, kick, call } = setup;
+        let next = layout.used_index();
+        let size = layout.size;
+        let indirect = features & F_INDIRECT_DESC != 0;
+        let mut ring = SplitRing {
+            walker: Walker::new(Arc::clone(&layout.memory), layout.descriptors, size, indirect),
+            size,
+            mask: size - 1,
+            event_idx: features & F_EVENT_IDX != 0,
+            mergeable: features & F_MRG_RXBUF != 0,
+            header_bytes: if features & (F_MRG_RXBUF | F_VERSION_1) != 0 { 12 } else { 10 },
+            next_avail: next,
+            avail_seen: next,
+            next_used: next,
+            published: next,
+            considered: None,
+            lent: [0; BURST_FRAMES],
+            lent_count: 0,
+            segments: Vec::with_capacity(BURST_FRAMES),
+            chains: Vec::with_capacity(BURST_FRAMES),
+            doorbells: Doorbells::new(kick, call),
+            layout,
+        };
+        ring.suppress_kicks();
+        ring
+    }
+
+    /// Where the next start would resume, for GET_VRING_BASE.
+    pub fn base(&self) -> u32 {
+        u32::from(self.next_avail)
+    }
+
+    /// Replaces the guest's interrupt.
+    pub fn set_call(&mut self, call: Option<Arc<OwnedFd>>) {
+        self.doorbells.call = call;
+        self.considered = None;
+    }
+
+    /// How many chains can be taken; looks at the guest's index only if fewer than `wanted` are known.
+    #[inline]
+    pub(super) fn available(&mut self, wanted: u16) -> Result<u16, RingError> {
+        let known = self.avail_seen.wrapping_sub(self.next_avail);
+        if known >= wanted {
+            return Ok(known);
+        }
+        // Acquire: pairs with the driver's barrier between filling descriptors and entries and storing the index.
+        let available = self.layout.available_field(2).load(Ordering::Acquire);
+        let ahead = available.wrapping_sub(self.next_avail);
+        if ahead > self.size {
+            return Err(RingError::AvailRanAway { available, next: self.next_avail, ahead, size: self.size });
+        }
+        self.avail_seen = available;
+        Ok(ahead)
+    }
+
+    /// The head of the chain `ahead` places behind the next one; the caller knows that it is available.
+    #[inline]
+    pub(super) fn head(&self, ahead: u16) -> Result<u16, RingError> {
+        let slot = self.next_avail.wrapping_add(ahead) & self.mask;
+        // Relaxed: ordered behind the index by its acquire load.
+        let head = self.layout.available_field(4 + 2 * usize::from(slot)).load(Ordering::Relaxed);
+        if head < self.size { Ok(head) } else { Err(RingError::HeadOutside { head, size: self.size }) }
+    }
+
+    /// Writes the next used element; the guest does not see it before [`SplitRing::publish`].
+    #[inline]
+    pub(super) fn complete(&mut self, head: u16, bytes: u32) {
+        let slot = usize::from(self.next_used & self.mask);
+        // SAFETY: `slot` is below the ring's size, so the element lies inside the used ring, which is 4-aligned; it
+        // belongs to the device until the index is published.
+        unsafe {
+            let element = self.layout.used.add(4 + 8 * slot).cast::<u32>();
+            element.write_volatile(u32::from(head));
+            element.add(1).write_volatile(bytes);
+        }
+        self.next_used = self.next_used.wrapping_add(1);
+    }
+
+    /// Shows the guest all completed chains and interrupts it if it wants that. One index store, at most one interrupt.
+    #[inline]
+    pub(super) fn publish(&mut self) {
+        if self.next_used == self.published {
+            return;
+        }
+        // Release: pairs with the driver's barrier between reading the index and the elements and buffers behind it.
+        self.layout.used_field(2).store(self.next_used, Ordering::Release);
+        self.published = self.next_used;
+        // Full: the index store must come before the look at flags or event index, against the driver that enables
+        // interrupts, then looks at the index once more (Virtio 1.2, 2.7.14).
+        fence(Ordering::SeqCst);
+        if self.wants_interrupt() {
+            self.doorbells.interrupt();
+        }
+    }
+
+    /// Whether the guest asked to be interrupted at the index just published.
+    #[inline]
+    fn wants_interrupt(&mut self) -> bool {
+        if !self.event_idx {
+            // Relaxed: ordered by the fence in `publish`.
+            return self.layout.available_field(0).load(Ordering::Relaxed) & NO_INTERRUPT == 0;
+        }
+        let new = self.published;
+        let event = self.layout.available_field(4 + 2 * usize::from(self.size)).load(Ordering::Relaxed);
+        match self.considered.replace(new) {
+            None => true,
+            Some(old) => passed(event, new, old),
+        }
+    }
+
+    /// Asks for a kick at the next available entry. Returns true if one is there already, or the ring must be polled.
+    pub fn arm(&mut self) -> bool {
+        if self.event_idx {
+            self.layout.used_field(4 + 8 * usize::from(self.size)).store(self.next_avail, Ordering::Relaxed);
+        } else {
+            self.layout.used_field(0).store(0, Ordering::Relaxed);
+        }
+        // Full: the request must be visible before the last look, against the driver that stores its index, then reads
+        // the request (Virtio 1.2, 2.7.13.4).
+        fence(Ordering::SeqCst);
+        let available = self.layout.available_field(2).load(Ordering::Acquire);
+        available != self.next_avail || self.doorbells.kick.is_none()
+    }
+
+    /// With the event index nothing has to be done: a kick is due only when the index passes the one last asked for.
+    pub(super) fn suppress_kicks(&mut self) {
+        if !self.event_idx {
+            // Relaxed: only a hint, a kick too many does no harm.
+            self.layout.used_field(0).store(NO_NOTIFY, Ordering::Relaxed);
+        }
+    }
+}

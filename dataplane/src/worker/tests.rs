@@ -1,0 +1,312 @@
+//! The worker over in-memory ports: who gets what, what a fault does, what a command waits for.
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::sync::Mutex;
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use labsw_switch::fdb::Fdb;
+use labsw_switch::tables::{Direction, MirrorSpec, PortRules};
+use labsw_switch::vlan::{PortVlan, VlanMode};
+use labsw_switch::{MAX_MIRRORS, MirrorId};
+
+use super::*;
+use crate::frame::Segment;
+
+/// What a test sees of a memory port.
+#[derive(Debug, Default)]
+struct Wire {
+    to_switch: VecDeque<Vec<u8>>,
+    from_switch: Vec<Vec<u8>>,
+    /// Fail the next send or receive.
+    broken: bool,
+    /// Its bursts can be moved.
+    movable: bool,
+    /// Whether the last burst it was to send could be moved.
+    sent_movable: bool,
+    /// Frames the port takes before it is full.
+    room: Option<usize>,
+}
+
+/// A port whose frames live on the heap.
+#[derive(Debug)]
+struct MemoryPort {
+    wire: Arc<Mutex<Wire>>,
+    held: Vec<Vec<u8>>,
+}
+
+impl PortDriver for MemoryPort {
+    fn rx_queues(&self) -> usize {
+        1
+    }
+
+    fn receive(&mut self, _: usize, burst: &mut Burst, _: &mut Resources, stats: &mut PortDelta) -> Result<(), Fault> {
+        let mut wire = self.wire.lock().unwrap();
+        if wire.broken {
+            return Err(Fault::new("broken on purpose"));
+        }
+        assert!(self.held.is_empty(), "release before receive");
+        if wire.movable {
+            burst.set_movable();
+        }
+        while !burst.is_full()
+            && let Some(frame) = wire.to_switch.pop_front()
+        {
+            stats.received(u32::try_from(frame.len()).unwrap());
+            self.held.push(frame);
+            let frame = self.held.last().unwrap();
+            let segment = Segment { ptr: frame.as_ptr(), len: u32::try_from(frame.len()).unwrap() };
+            // SAFETY: the heap buffer of `frame` stays in `held` until release.
+            assert!(unsafe { burst.push(0, &[segment]) });
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, _: usize, burst: &mut Burst, _: &mut Resources) -> Result<(), Fault> {
+        assert_eq!(burst.len(), self.held.len());
+        self.held.clear();
+        burst.clear();
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        burst: &mut Burst,
+        items: &[TxItem],
+        _sole: u64,
+        _: &mut Resources,
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        let mut wire = self.wire.lock().unwrap();
+        if wire.broken {
+            return Err(Fault::new("broken on purpose"));
+        }
+        wire.sent_movable = burst.is_movable();
+        let mut failed = 0;
+        for item in items {
+            if wire.room == Some(0) {
+                stats.drop(DropReason::GuestRingFull);
+                failed |= 1 << item.frame;
+                continue;
+            }
+            wire.room = wire.room.map(|room| room - 1);
+            let mut reader = burst.reader(item).unwrap();
+            let mut frame = vec![0; reader.remaining() as usize];
+            // SAFETY: `frame` is writable for its whole length and is new.
+            unsafe { reader.read(frame.as_mut_ptr(), u32::try_from(frame.len()).unwrap()) };
+            stats.sent(u32::try_from(frame.len()).unwrap());
+            wire.from_switch.push(frame);
+        }
+        Ok(failed)
+    }
+
+    fn arm(&mut self) -> bool {
+        !self.wire.lock().unwrap().to_switch.is_empty()
+    }
+
+    fn disarm(&mut self) {}
+
+    fn wait_fds(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
+}
+
+/// A worker with memory ports 0, 1, … that are driven turn by turn.
+struct Lab {
+    worker: Worker,
+    wires: Vec<Arc<Mutex<Wire>>>,
+    stats: Vec<Arc<PortStats>>,
+    commands: Sender<Command>,
+    events: Receiver<Event>,
+    specs: Vec<(PortId, PortRules)>,
+}
+
+impl Lab {
+    fn new(ports: u16) -> Lab {
+        let shared = Shared {
+            fdb: Arc::new(Fdb::new(1024, 300, 1)),
+            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::default()).collect(),
+            epoch: Instant::now(),
+        };
+        let specs: Vec<_> = (0..ports).map(|id| (PortId(id), PortRules::default())).collect();
+        let tables = Arc::new(Tables::build(specs.clone(), Vec::new()).unwrap());
+        let (commands, receiver) = unbounded();
+        let (event_sender, events) = unbounded();
+        let poll = mio::Poll::new().unwrap();
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).unwrap());
+        let control = ControlEnds { commands: receiver, events: event_sender, waker };
+        let load = Arc::new(WorkerLoad::default());
+        let worker = Worker::new(shared, tables, Power::Adaptive, load, control, poll);
+        let mut lab = Lab { worker, wires: Vec::new(), stats: Vec::new(), commands, events, specs };
+        for id in 0..ports {
+            let (wire, stats) = (Arc::new(Mutex::new(Wire::default())), Arc::new(PortStats::default()));
+            let driver = Box::new(MemoryPort { wire: Arc::clone(&wire), held: Vec::new() });
+            lab.command(Command::AddPort { id: PortId(id), driver, stats: Arc::clone(&stats) });
+            lab.wires.push(wire);
+            lab.stats.push(stats);
+        }
+        lab
+    }
+
+    fn command(&mut self, command: Command) {
+        self.commands.send(command).unwrap();
+        assert!(self.worker.obey());
+    }
+
+    fn set_tables(&mut self, mirrors: Vec<MirrorSpec>) {
+        let (done, answered) = bounded(1);
+        let tables = Arc::new(Tables::build(self.specs.clone(), mirrors).unwrap());
+        self.command(Command::SetTables { tables, done });
+        answered.try_recv().unwrap();
+    }
+
+    fn send(&mut self, port: usize, frame: &[u8]) {
+        self.wires[port].lock().unwrap().to_switch.push_back(frame.to_vec());
+    }
+
+    /// What each port got since the last call.
+    fn turn(&mut self) -> Vec<Vec<Vec<u8>>> {
+        self.worker.turn();
+        self.wires.iter().map(|wire| std::mem::take(&mut wire.lock().unwrap().from_switch)).collect()
+    }
+
+    fn drops(&self, port: usize, reason: DropReason) -> u64 {
+        self.stats[port].snapshot().drops[reason as usize]
+    }
+}
+
+/// A frame from host `src` to host `dst` (0xff: broadcast) with a payload that tells it apart.
+fn frame(dst: u8, src: u8, payload: u8) -> Vec<u8> {
+    let mac = |host: u8| if host == 0xff { [0xff; 6] } else { [2, 0, 0, 0, 0, host] };
+    let mut bytes = [mac(dst), mac(src)].concat();
+    bytes.extend([0x08, 0x00]);
+    bytes.resize(200, payload);
+    bytes
+}
+
+fn mirror(sources: &[(u16, bool, bool)], to: u16, snaplen_bytes: u32) -> MirrorSpec {
+    MirrorSpec {
+        id: MirrorId(3),
+        sources: sources.iter().map(|&(port, rx, tx)| (PortId(port), Direction { rx, tx })).collect(),
+        all_ports: None,
+        vlans: None,
+        to: Some(PortId(to)),
+        snaplen_bytes,
+    }
+}
+
+#[test]
+fn floods_learns_and_then_forwards_to_one_port() {
+    let mut lab = Lab::new(3);
+    let (hello, answer) = (frame(0xff, 1, 7), frame(1, 2, 8));
+    lab.send(0, &hello);
+    assert_eq!(lab.turn(), [vec![], vec![hello.clone()], vec![hello]]);
+    lab.send(1, &answer);
+    assert_eq!(lab.turn(), [vec![answer], vec![], vec![]]);
+    let seen = lab.stats[0].snapshot();
+    assert_eq!((seen.rx_frames, seen.tx_frames, seen.tx_bytes), (1, 1, 200));
+}
+
+#[test]
+fn a_burst_keeps_its_order_and_a_second_burst_follows() {
+    let mut lab = Lab::new(2);
+    let frames: Vec<_> = (0..100).map(|n| frame(0xff, 1, n)).collect();
+    for frame in &frames {
+        lab.send(0, frame);
+    }
+    let mut got = lab.turn().swap_remove(1);
+    assert_eq!(got.len(), BURST_FRAMES);
+    got.extend(lab.turn().swap_remove(1));
+    assert_eq!(got, frames);
+}
+
+#[test]
+fn tags_are_edited_on_the_way_out() {
+    let mut lab = Lab::new(2);
+    lab.specs[0].1.vlan = PortVlan::new(VlanMode::Access, Some(20), &[]).unwrap();
+    lab.specs[1].1.vlan = PortVlan::new(VlanMode::Trunk, None, &[]).unwrap();
+    lab.set_tables(Vec::new());
+    let plain = frame(0xff, 1, 9);
+    lab.send(0, &plain);
+    let mut tagged = plain.clone();
+    tagged.splice(12..12, [0x81, 0x00, 0x00, 20]);
+    assert_eq!(lab.turn()[1], [tagged.clone()]);
+    lab.send(1, &tagged);
+    assert_eq!(lab.turn()[0], [plain]);
+}
+
+#[test]
+fn a_mirror_copies_what_was_received_and_what_was_really_sent() {
+    let mut lab = Lab::new(4);
+    lab.set_tables(vec![mirror(&[(1, true, true)], 3, 0)]);
+    let (first, second, answer) = (frame(0xff, 1, 1), frame(0xff, 1, 2), frame(0xff, 2, 3));
+    lab.wires[1].lock().unwrap().room = Some(1);
+    lab.send(0, &first);
+    lab.send(0, &second);
+    let got = lab.turn();
+    assert_eq!(got[1], std::slice::from_ref(&first));
+    assert_eq!(got[2], [first.clone(), second], "a full port delays nobody");
+    assert_eq!(got[3], [first], "what the port did not take is not in the capture");
+    assert_eq!(lab.drops(1, DropReason::GuestRingFull), 1);
+    lab.send(1, &answer);
+    assert_eq!(lab.turn()[3], [answer], "one copy, and the destination is no member of the flood");
+    let counted = lab.worker.shared.mirrors[3].snapshot();
+    assert_eq!((counted.matched, counted.sent, counted.dropped), (3, 2, 0));
+}
+
+#[test]
+fn a_mirror_cuts_at_its_snap_length_and_counts_what_its_destination_drops() {
+    let mut lab = Lab::new(3);
+    lab.set_tables(vec![mirror(&[(0, true, false)], 2, 60)]);
+    lab.wires[2].lock().unwrap().room = Some(1);
+    let hello = frame(0xff, 1, 1);
+    lab.send(0, &hello);
+    lab.send(0, &hello);
+    let got = lab.turn();
+    assert_eq!(got[1].len(), 2);
+    assert_eq!(got[2], [hello[..60].to_vec()]);
+    let counted = lab.worker.shared.mirrors[3].snapshot();
+    assert_eq!((counted.matched, counted.sent, counted.dropped, counted.truncated), (2, 1, 1, 1));
+}
+
+#[test]
+fn a_fault_takes_out_one_port_only() {
+    let mut lab = Lab::new(3);
+    lab.wires[1].lock().unwrap().broken = true;
+    let hello = frame(0xff, 1, 1);
+    lab.send(0, &hello);
+    let got = lab.turn();
+    assert_eq!(got[2], std::slice::from_ref(&hello));
+    let Ok(Event::PortFault { id, fault, driver }) = lab.events.try_recv() else { panic!("no event") };
+    assert_eq!((id, fault.reason.as_str(), driver.is_some()), (PortId(1), "broken on purpose", true));
+    lab.send(0, &hello);
+    assert_eq!(lab.turn()[2], [hello]);
+    assert!(lab.events.try_recv().is_err(), "told once");
+    assert!(lab.drops(1, DropReason::NotConnected) >= 1);
+}
+
+#[test]
+fn a_burst_can_be_moved_only_if_its_own_port_said_so() {
+    let mut lab = Lab::new(2);
+    lab.wires[0].lock().unwrap().movable = true;
+    // Port 0 has nothing to say this turn, but says that it could be moved.
+    lab.send(1, &frame(0xff, 2, 1));
+    assert_eq!(lab.turn()[0].len(), 1);
+    assert!(!lab.wires[0].lock().unwrap().sent_movable);
+    lab.send(0, &frame(0xff, 1, 1));
+    assert_eq!(lab.turn()[1].len(), 1);
+    assert!(lab.wires[1].lock().unwrap().sent_movable);
+}
+
+#[test]
+fn a_removed_port_hands_its_driver_back_and_gets_nothing_more() {
+    let mut lab = Lab::new(3);
+    let (reply, answered) = bounded(1);
+    lab.command(Command::RemovePort { id: PortId(1), reply });
+    assert!(answered.try_recv().unwrap().is_some());
+    lab.specs.remove(1);
+    lab.set_tables(Vec::new());
+    let hello = frame(0xff, 1, 1);
+    lab.send(0, &hello);
+    assert_eq!(lab.turn(), [vec![], vec![], vec![hello]]);
+}

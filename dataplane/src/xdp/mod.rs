@@ -1,0 +1,22 @@
+//! AF_XDP ports: frames of a network device received into and sent from the switch's own packet memory.
+//!
+//! Reading order: [`umem`] (packet memory and who owns which chunk), `ring` (the four rings shared with the kernel),
+//! `socket` (one queue of one device), `program` (the XDP program in front), `open` (a port's sockets, set up on the
+//! control thread; `device` and `foreign` ask the kernel for it) and [`port`] (the driver that a worker runs).
+//!
+//! Limits: frames up to 3840 bytes; frames in several buffers are counted and dropped.
+
+mod device;
+mod foreign;
+mod open;
+pub mod port;
+mod program;
+mod ring;
+mod socket;
+pub mod umem;
+
+pub use foreign::attached as attached_program;
+pub use open::{Queues, XdpConfig, XdpError, XdpMode, XdpStatus};
+pub use port::XdpPort;
+pub use socket::{Statistics, XdpCounters};
+pub use umem::{Backing, FramePool, Hugepages, Umem, UmemError};

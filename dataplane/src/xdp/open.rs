@@ -1,0 +1,310 @@
+//! Opening an AF_XDP port: the best mode that works, and why not a better one.
+//!
+//! **How it works.** On the control thread: the program is attached first (from then on frames without a socket are
+//! dropped, not leaked), then every receive queue gets a socket, then the program's map is filled. Modes
+//! from best to worst: *zero copy* (native program), *copy* (native program), *skb* (generic program, copy). With
+//! `auto` each failure's reason is kept and the next mode tried; all queues of a port have the same mode. What no
+//! other mode would mend (privileges, a foreign program, no such device) ends the attempt at once.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::program::{Attachment, Program, ProgramError};
+use super::socket::{self, Binding, SocketError, XskSocket};
+use super::umem::Umem;
+use super::{device, foreign};
+
+/// How many receive queues are bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Queues {
+    /// All active ones. With fewer, the flows that the device spreads to the others are lost.
+    #[default]
+    All,
+    /// The first so many.
+    Count(u32),
+}
+
+/// How frames pass between device and packet memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum XdpMode {
+    /// The best that works.
+    #[default]
+    Auto,
+    /// The device reads and writes packet memory itself.
+    ZeroCopy,
+    /// XDP in the driver, the kernel copies.
+    Copy,
+    /// XDP in the generic path, the kernel copies; any device.
+    Skb,
+}
+
+impl XdpMode {
+    /// The name in configuration and `xdp_mode`.
+    pub fn name(self) -> &'static str {
+        match self {
+            XdpMode::Auto => "auto",
+            XdpMode::ZeroCopy => "zero_copy",
+            XdpMode::Copy => "copy",
+            XdpMode::Skb => "skb",
+        }
+    }
+}
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct XdpConfig {
+    /// Name of the interface, in the calling thread's network namespace.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// How many receive queues are bound.
+    pub queues: Queues,
+    /// Mode wanted.
+    pub mode: XdpMode,
+    /// The port's id, under which the pool keeps the port's chunks. Not 65535.
+    pub owner: u16,
+}
+
+/// What was got, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdpStatus {
+    /// The mode, never [`XdpMode::Auto`].
+    pub mode: XdpMode,
+    /// Why each better mode was not possible; empty if there is none better or none was tried.
+    pub why: String,
+    /// Receive queues bound.
+    pub queues: u32,
+}
+
+/// Why a port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum XdpError {
+    /// The interface is not there (any more).
+    #[error("{interface}: no such network interface")]
+    NoInterface {
+        /// Its name.
+        interface: String,
+    },
+    /// A queue count the device does not have.
+    #[error("{interface}: {wanted} queues wanted, but {active} are active (ethtool -L {interface} changes that)")]
+    Queues {
+        /// The interface.
+        interface: String,
+        /// Queues asked for.
+        wanted: u32,
+        /// Active receive queues.
+        active: u32,
+    },
+    /// The owner id is reserved.
+    #[error("{interface}: port id 65535 is reserved")]
+    Owner {
+        /// The interface.
+        interface: String,
+    },
+    /// A privilege is missing.
+    #[error("{interface}: {step} is not permitted; it needs {capability}")]
+    Privilege {
+        /// The interface.
+        interface: String,
+        /// What was being done.
+        step: &'static str,
+        /// Which capability or limit is missing.
+        capability: &'static str,
+    },
+    /// Another XDP program is attached.
+    #[error("{interface}: another XDP program is attached{}; it is not replaced: stop what attached it, or ip link set dev {interface} xdp off", program.as_deref().map(|name| format!(" ({name})")).unwrap_or_default())]
+    ForeignProgram {
+        /// The interface.
+        interface: String,
+        /// Its id and name, if the kernel told.
+        program: Option<String>,
+    },
+    /// Another socket has the queue.
+    #[error("{interface}: queue {queue} is taken by another AF_XDP socket")]
+    Busy {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// No mode worked.
+    #[error("{interface}: AF_XDP is not possible: {why}")]
+    NoMode {
+        /// The interface.
+        interface: String,
+        /// What failed in each mode that was tried.
+        why: String,
+    },
+    /// Anything else the kernel refused.
+    #[error("{interface}: {step} failed: {source}")]
+    Kernel {
+        /// The interface.
+        interface: String,
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Everything a port runs on.
+#[derive(Debug)]
+pub(super) struct Opened {
+    // The program goes first on drop: nothing is received any more when the sockets close.
+    pub(super) program: Program,
+    pub(super) sockets: Vec<XskSocket>,
+    /// One unbound socket per queue, in the port's network namespace, for finding out when a queue is free again.
+    pub(super) spares: Vec<OwnedFd>,
+    /// How many of the sockets have a transmit queue.
+    pub(super) tx_queues: usize,
+    pub(super) status: XdpStatus,
+    /// Whether short frames have to be padded.
+    pub(super) pad: bool,
+}
+
+/// Opens the port's sockets in the best mode allowed.
+pub(super) fn open(config: &XdpConfig, umem: &Arc<Umem>) -> Result<Opened, XdpError> {
+    let interface = &config.interface;
+    if config.owner == u16::MAX {
+        return Err(XdpError::Owner { interface: interface.clone() });
+    }
+    let channels =
+        device::channels(interface).map_err(|error| kernel(interface, "reading the channel counts", error))?;
+    let queues = match config.queues {
+        Queues::All => channels.rx,
+        Queues::Count(wanted) if wanted == 0 || wanted > channels.rx => {
+            return Err(XdpError::Queues { interface: interface.clone(), wanted, active: channels.rx });
+        }
+        Queues::Count(wanted) => wanted,
+    };
+    let modes: &[XdpMode] = match config.mode {
+        XdpMode::Auto => &[XdpMode::ZeroCopy, XdpMode::Copy, XdpMode::Skb],
+        XdpMode::ZeroCopy => &[XdpMode::ZeroCopy],
+        XdpMode::Copy => &[XdpMode::Copy],
+        XdpMode::Skb => &[XdpMode::Skb],
+    };
+    let mut why = String::new();
+    // The native program stays attached from zero copy to copy: on many NICs attaching takes the link down for a while.
+    let mut attached: Option<(Attachment, Program)> = None;
+    for &mode in modes {
+        let attachment = if mode == XdpMode::Skb { Attachment::Generic } else { Attachment::Native };
+        let binding = if mode == XdpMode::ZeroCopy { Binding::ZeroCopy } else { Binding::Copy };
+        let program = match attached.take() {
+            Some((have, program)) if have == attachment => Ok(program),
+            other => {
+                drop(other);
+                Program::attach(config.ifindex, channels.rx, attachment).map_err(|error| program_failure(config, error))
+            }
+        };
+        let reason = match program {
+            Ok(program) => match open_sockets(config, umem, &program, queues, binding) {
+                Ok((sockets, spares)) => {
+                    let tx_queues = sockets.len().min(channels.tx as usize);
+                    let status = XdpStatus { mode, why, queues };
+                    let pad = device::has_wire(interface);
+                    return Ok(Opened { program, sockets, spares, tx_queues, status, pad });
+                }
+                Err(failure) => {
+                    attached = Some((attachment, program));
+                    failure
+                }
+            },
+            Err(failure) => failure,
+        };
+        match reason {
+            Failure::Final(error) => return Err(error),
+            Failure::ThisMode(reason) => {
+                let separator = if why.is_empty() { "" } else { "; " };
+                why.push_str(&format!("{separator}{}: {reason}", mode.name()));
+            }
+        }
+    }
+    Err(XdpError::NoMode { interface: interface.clone(), why })
+}
+
+/// Whether a worse mode is worth trying.
+enum Failure {
+    ThisMode(String),
+    Final(XdpError),
+}
+
+/// One socket per queue, each known to the program, and one unbound.
+fn open_sockets(
+    config: &XdpConfig,
+    umem: &Arc<Umem>,
+    program: &Program,
+    queues: u32,
+    binding: Binding,
+) -> Result<(Vec<XskSocket>, Vec<OwnedFd>), Failure> {
+    let interface = &config.interface;
+    let (mut sockets, mut spares) = (Vec::new(), Vec::new());
+    for queue in 0..queues {
+        let socket = XskSocket::open(config.ifindex, queue, binding, umem)
+            .map_err(|error| socket_failure(interface, queue, error))?;
+        program
+            .direct(queue, socket.fd())
+            .map_err(|error| Failure::Final(kernel(interface, "directing a queue to its socket", error)))?;
+        sockets.push(socket);
+        spares.push(socket::unbound().map_err(|error| socket_failure(interface, queue, error))?);
+    }
+    Ok((sockets, spares))
+}
+
+fn program_failure(config: &XdpConfig, error: ProgramError) -> Failure {
+    let interface = &config.interface;
+    match error {
+        ProgramError::Load(error) => Failure::Final(match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => {
+                privilege(interface, "loading the XDP program", "CAP_BPF and CAP_NET_ADMIN")
+            }
+            _ => kernel(interface, "loading the XDP program", error),
+        }),
+        ProgramError::Attach(error) => match error.raw_os_error() {
+            Some(libc::EPERM) => Failure::Final(privilege(interface, "attaching the XDP program", "CAP_NET_ADMIN")),
+            Some(libc::EBUSY | libc::EEXIST) => Failure::Final(XdpError::ForeignProgram {
+                interface: interface.clone(),
+                program: foreign::attached(config.ifindex),
+            }),
+            Some(libc::ENODEV) => Failure::Final(kernel(interface, "attaching the XDP program", error)),
+            Some(libc::ERANGE) => Failure::ThisMode("the MTU is too large for XDP in this driver".to_owned()),
+            Some(libc::EOPNOTSUPP) => Failure::ThisMode("the driver has no XDP support".to_owned()),
+            _ => Failure::ThisMode(format!("attaching the XDP program failed: {error}")),
+        },
+    }
+}
+
+fn socket_failure(interface: &str, queue: u32, error: SocketError) -> Failure {
+    let (step, error) = match error {
+        SocketError::Socket(error) => ("opening the AF_XDP socket", error),
+        SocketError::Register(error) => ("registering packet memory", error),
+        SocketError::Rings(error) => ("setting up the rings", error),
+        SocketError::Bind(error) => ("binding to a queue", error),
+    };
+    match (step, error.raw_os_error()) {
+        ("opening the AF_XDP socket", Some(libc::EPERM)) => Failure::Final(privilege(interface, step, "CAP_NET_RAW")),
+        ("registering packet memory", Some(libc::ENOBUFS | libc::EPERM)) => Failure::Final(privilege(
+            interface,
+            step,
+            "CAP_IPC_LOCK or a larger RLIMIT_MEMLOCK (LimitMEMLOCK=infinity)",
+        )),
+        ("binding to a queue", Some(libc::EBUSY)) => {
+            Failure::Final(XdpError::Busy { interface: interface.to_owned(), queue })
+        }
+        ("binding to a queue", Some(libc::ENODEV)) => Failure::Final(kernel(interface, step, error)),
+        ("binding to a queue", Some(libc::EOPNOTSUPP)) => Failure::ThisMode("not supported by the driver".to_owned()),
+        ("binding to a queue", _) => Failure::ThisMode(format!("binding to queue {queue} failed: {error}")),
+        _ => Failure::Final(kernel(interface, step, error)),
+    }
+}
+
+fn privilege(interface: &str, step: &'static str, capability: &'static str) -> XdpError {
+    XdpError::Privilege { interface: interface.to_owned(), step, capability }
+}
+
+fn kernel(interface: &str, step: &'static str, source: io::Error) -> XdpError {
+    if source.raw_os_error() == Some(libc::ENODEV) {
+        return XdpError::NoInterface { interface: interface.to_owned() };
+    }
+    XdpError::Kernel { interface: interface.to_owned(), step, source }
+}

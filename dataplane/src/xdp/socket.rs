@@ -1,0 +1,284 @@
+//! One AF_XDP socket: packet memory registered, four rings mapped, bound to one queue of one device.
+//!
+//! **How it works.** All system calls of opening are made here, on the control thread. Afterwards a worker drives the
+//! rings, and needs the descriptor only to wake the kernel ([`XskSocket::kick`]).
+//!
+//! **Closing.** The kernel lets go of the queue when the descriptor *and* the ring mappings are gone, and a little later
+//! (a work queue ends the registration), hence the retry on EBUSY. Readers of statistics share the
+//! descriptor under a lock and never a duplicate of it, so dropping the socket really closes it.
+//!
+//! References: kernel `Documentation/networking/af_xdp.rst`, `include/uapi/linux/if_xdp.h`.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::xdp::{SocketAddrXdp, SocketAddrXdpFlags, XdpDesc, XdpMmapOffsets, XdpRingOffset};
+use rustix::net::xdp::{XdpUmemReg, XdpUmemRegFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+use super::ring::{Consumer, Producer, RingMemory};
+use super::umem::{CHUNK_BYTES, Umem};
+
+/// Entries of each of the four rings, a power of two. A veth hands over at most 256 frames per NAPI run (its XDP ring) and
+/// NICs up to 64, so 2048 rides out a turn of some milliseconds on a busy worker; the transmit and completion ring are
+/// equal because the kernel sends only as many frames as it can complete.
+pub(super) const RING_ENTRIES: u32 = 2048;
+/// Bytes of frames the kernel may hold for us in copy mode; the default (208 KiB) is fewer than 100 full-size frames.
+const SEND_BUFFER_BYTES: usize = 16 << 20;
+/// Frames copied per system call in copy mode (kernel ≥ 6.17; 32 otherwise).
+const COPY_BUDGET_FRAMES: u32 = 256;
+/// Most system calls per kick: enough for a whole ring at 32 frames each.
+const KICKS: u32 = RING_ENTRIES / 32 + 8;
+/// How long a queue whose last socket is still being released is waited for.
+const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
+/// `XDP_PGOFF_*` and `XDP_UMEM_PGOFF_*`.
+const RX_RING_AT: u64 = 0;
+const TX_RING_AT: u64 = 0x8000_0000;
+const FILL_RING_AT: u64 = 0x1_0000_0000;
+const COMPLETION_RING_AT: u64 = 0x1_8000_0000;
+/// Socket option of kernel ≥ 6.17, `include/uapi/linux/if_xdp.h`.
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// How frames get from the device into packet memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Binding {
+    /// The device reads and writes packet memory itself.
+    ZeroCopy,
+    /// The kernel copies.
+    Copy,
+}
+
+/// Which step of opening failed.
+#[derive(Debug)]
+pub(super) enum SocketError {
+    /// socket(2).
+    Socket(io::Error),
+    /// Registering packet memory.
+    Register(io::Error),
+    /// Making or mapping the rings.
+    Rings(io::Error),
+    /// bind(2).
+    Bind(io::Error),
+}
+
+/// The descriptor of a socket, shared with [`Statistics`] readers.
+type SharedFd = Arc<Mutex<Option<OwnedFd>>>;
+
+/// What the kernel counts at a socket (`XDP_STATISTICS`); frames unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct XdpCounters {
+    /// Dropped by the kernel for other reasons than the ones below (larger than a chunk, for instance).
+    pub rx_dropped: u64,
+    /// Dropped because the receive ring was full: the worker was too slow.
+    pub rx_ring_full: u64,
+    /// Times the kernel wanted a free chunk and the fill ring was empty.
+    pub rx_fill_ring_empty: u64,
+    /// Fill ring entries the kernel refused.
+    pub rx_invalid: u64,
+    /// Transmit ring entries the kernel refused.
+    pub tx_invalid: u64,
+}
+
+/// Reads the kernel's counters of one socket from any thread.
+#[derive(Clone, Debug)]
+pub struct Statistics {
+    fd: SharedFd,
+}
+
+impl Statistics {
+    /// The counters since the socket was opened, or `None` if it is closed.
+    pub fn read(&self) -> Option<XdpCounters> {
+        let fd = self.fd.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = sockopt::xdp_statistics(fd.as_ref()?).ok()?;
+        Some(XdpCounters {
+            rx_dropped: seen.rx_dropped,
+            rx_ring_full: seen.rx_ring_full.unwrap_or(0),
+            rx_fill_ring_empty: seen.rx_fill_ring_empty_descs.unwrap_or(0),
+            rx_invalid: seen.rx_invalid_descs,
+            tx_invalid: seen.tx_invalid_descs,
+        })
+    }
+}
+
+/// A bound socket and its rings.
+#[derive(Debug)]
+pub(super) struct XskSocket {
+    /// Frames received.
+    pub(super) rx: Consumer<XdpDesc>,
+    /// Frames to send.
+    pub(super) tx: Producer<XdpDesc>,
+    /// Free chunks for the kernel to receive into.
+    pub(super) fill: Producer<u64>,
+    /// Chunks that were sent.
+    pub(super) completion: Consumer<u64>,
+    raw: RawFd,
+    shared: SharedFd,
+}
+
+impl XskSocket {
+    /// Opens a socket on `queue` of the interface.
+    pub(super) fn open(ifindex: u32, queue: u32, binding: Binding, umem: &Umem) -> Result<XskSocket, SocketError> {
+        XskSocket::bind(unbound()?, ifindex, queue, binding, umem)
+    }
+
+    /// Binds an [`unbound`] socket to `queue` of the interface, in the network namespace the socket was made in.
+    pub(super) fn bind(
+        fd: OwnedFd,
+        ifindex: u32,
+        queue: u32,
+        binding: Binding,
+        umem: &Umem,
+    ) -> Result<XskSocket, SocketError> {
+        let registration = XdpUmemReg {
+            addr: umem.address(),
+            len: umem.len_bytes(),
+            chunk_size: CHUNK_BYTES,
+            headroom: 0,
+            flags: XdpUmemRegFlags::empty(),
+            tx_metadata_len: 0,
+        };
+        sockopt::set_xdp_umem_reg(&fd, registration).map_err(|errno| SocketError::Register(errno.into()))?;
+        let offsets = set_up_rings(&fd).map_err(|errno| SocketError::Rings(errno.into()))?;
+        let map = |at: u64, offset: &XdpRingOffset, entry_bytes: usize| {
+            let bytes = usize::try_from(offset.desc).map_err(io::Error::other)? + RING_ENTRIES as usize * entry_bytes;
+            RingMemory::of_socket(fd.as_fd(), at, bytes)
+        };
+        let rings = || {
+            Ok((
+                Consumer::new(map(RX_RING_AT, &offsets.rx, size_of::<XdpDesc>())?, &offsets.rx, RING_ENTRIES)?,
+                Producer::new(map(TX_RING_AT, &offsets.tx, size_of::<XdpDesc>())?, &offsets.tx, RING_ENTRIES)?,
+                Producer::new(map(FILL_RING_AT, &offsets.fr, size_of::<u64>())?, &offsets.fr, RING_ENTRIES)?,
+                Consumer::new(map(COMPLETION_RING_AT, &offsets.cr, size_of::<u64>())?, &offsets.cr, RING_ENTRIES)?,
+            ))
+        };
+        let (rx, tx, fill, completion) = rings().map_err(SocketError::Rings)?;
+        bind(fd.as_fd(), ifindex, queue, binding).map_err(|errno| SocketError::Bind(errno.into()))?;
+        tune(fd.as_fd());
+        let raw = fd.as_raw_fd();
+        Ok(XskSocket { rx, tx, fill, completion, raw, shared: Arc::new(Mutex::new(Some(fd))) })
+    }
+
+    /// The descriptor.
+    #[inline]
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: only this socket's drop takes the descriptor out of `shared` and closes it, and drop needs `&mut self`.
+        unsafe { BorrowedFd::borrow_raw(self.raw) }
+    }
+
+    /// For reading the kernel's counters from another thread.
+    pub(super) fn statistics(&self) -> Statistics {
+        Statistics { fd: Arc::clone(&self.shared) }
+    }
+
+    /// Has the kernel send what was submitted, as far as it goes now: `Ok` with frames left over is normal (the peer is
+    /// slow) and is kicked again later. In copy mode a call sends a limited number of frames, so it is repeated while
+    /// it makes headway (the known transmission freeze of a single kick). An error means the device is gone or down.
+    pub(super) fn kick(&mut self) -> Result<(), Errno> {
+        let mut left = self.tx.pending();
+        for _ in 0..KICKS {
+            if left == 0 || !self.tx.needs_wakeup() {
+                return Ok(());
+            }
+            // A far end that is down takes one frame per call, and drops it: the calls are enough for a burst of that, too.
+            tolerate(rustix::net::send(self.fd(), &[], SendFlags::DONTWAIT))?;
+            let now = self.tx.pending();
+            if now == left {
+                return Ok(());
+            }
+            left = now;
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel that the fill ring has chunks again, if it waits for that.
+    #[inline]
+    pub(super) fn wake_receiver(&mut self) -> Result<(), Errno> {
+        if !self.fill.needs_wakeup() {
+            return Ok(());
+        }
+        let mut nothing = [0u8; 0];
+        tolerate(rustix::net::recv(self.fd(), &mut nothing, RecvFlags::DONTWAIT).map(|(read, _)| read))
+    }
+
+    /// What the kernel has to say about the socket: the device was removed, for instance.
+    pub(super) fn pending_error(&self) -> Result<(), Errno> {
+        sockopt::socket_error(self.fd())?
+    }
+}
+
+impl Drop for XskSocket {
+    fn drop(&mut self) {
+        // Readers of statistics hold the lock for one getsockopt(2); afterwards they find nothing. The rings are unmapped
+        // when the fields drop, right after, and the kernel then lets go of the queue.
+        drop(self.shared.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// What a wake-up may come back with and mean "not now" only.
+fn tolerate(result: Result<usize, Errno>) -> Result<(), Errno> {
+    match result {
+        Ok(_) | Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR | Errno::NOMEM) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A new socket in the calling thread's network namespace.
+pub(super) fn unbound() -> Result<OwnedFd, SocketError> {
+    rustix::net::socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| SocketError::Socket(errno.into()))
+}
+
+fn set_up_rings(fd: &OwnedFd) -> Result<XdpMmapOffsets, Errno> {
+    sockopt::set_xdp_rx_ring_size(fd, RING_ENTRIES)?;
+    sockopt::set_xdp_tx_ring_size(fd, RING_ENTRIES)?;
+    sockopt::set_xdp_umem_fill_ring_size(fd, RING_ENTRIES)?;
+    sockopt::set_xdp_umem_completion_ring_size(fd, RING_ENTRIES)?;
+    sockopt::xdp_mmap_offsets(fd)
+}
+
+fn bind(fd: BorrowedFd<'_>, ifindex: u32, queue: u32, binding: Binding) -> Result<(), Errno> {
+    let common = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
+    match binding {
+        Binding::ZeroCopy => patiently(fd, common | SocketAddrXdpFlags::XDP_ZEROCOPY, ifindex, queue),
+        Binding::Copy => {
+            // With scatter-gather a frame in several buffers reaches us, is counted and dropped; without it (a kernel
+            // before 6.6) only the kernel counts it.
+            let copy = common | SocketAddrXdpFlags::XDP_COPY;
+            match patiently(fd, copy | SocketAddrXdpFlags::XDP_USE_SG, ifindex, queue) {
+                Err(Errno::INVAL) => patiently(fd, copy, ifindex, queue),
+                other => other,
+            }
+        }
+    }
+}
+
+/// bind(2), waiting for a queue whose last socket is still being released.
+fn patiently(fd: BorrowedFd<'_>, flags: SocketAddrXdpFlags, ifindex: u32, queue: u32) -> Result<(), Errno> {
+    let deadline = Instant::now() + BUSY_PATIENCE;
+    loop {
+        match rustix::net::bind(fd, &SocketAddrXdp::new(flags, ifindex, queue)) {
+            Err(Errno::BUSY) if Instant::now() < deadline => std::thread::sleep(BUSY_PAUSE),
+            other => return other,
+        }
+    }
+}
+
+/// Larger limits where the kernel grants them; without, everything works in smaller steps.
+fn tune(fd: BorrowedFd<'_>) {
+    if sockopt::set_socket_send_buffer_size_force(fd, SEND_BUFFER_BYTES).is_err() {
+        let _ = sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_BYTES);
+    }
+    let budget = COPY_BUDGET_FRAMES;
+    // SAFETY: the option's value is a u32, and `budget` lives across the call. Kernels without the option refuse it.
+    unsafe {
+        let value = (&raw const budget).cast::<libc::c_void>();
+        #[allow(clippy::cast_possible_truncation, reason = "four bytes")]
+        let bytes = size_of::<u32>() as libc::socklen_t;
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, value, bytes);
+    }
+}

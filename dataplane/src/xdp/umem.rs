@@ -1,0 +1,348 @@
+//! Packet memory (UMEM): one area in 4096-byte chunks, and the pool of its free chunks.
+//!
+//! **How it works.** [`Umem`] maps the area once for the whole switch; every AF_XDP socket registers the same
+//! area for itself (no `XDP_SHARED_UMEM`), so ports come and go independently and an address received on one
+//! port is valid for transmit on any other. [`FramePool`] belongs to the worker: it knows for each chunk whether
+//! it is free or which port has it (in a fill, receive, transmit or completion ring, or lent to a burst).
+//!
+//! **Invariants.**
+//! - A chunk has exactly one owner: the pool or one port. Giving back what is free, or somebody else's, is refused.
+//! - The area stays mapped while a pool, a port or a socket of it lives (each holds the `Arc<Umem>`).
+//! - The bytes are never a Rust reference: the kernel writes to them at any time. Every access goes through the
+//!   bounds-checked raw copies of this file, and stays within one chunk.
+//!
+//! Reference: kernel `Documentation/networking/af_xdp.rst`, "UMEM".
+
+use std::ffi::c_void;
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+use crate::frame::{Burst, FrameReader, Segment};
+
+/// Bytes per chunk: one page, so that chunks never straddle pages and the kernel's alignment rules hold.
+pub const CHUNK_BYTES: u32 = 4096;
+/// Bytes the kernel leaves free in front of each received frame (`XDP_PACKET_HEADROOM`); kept on copies as well.
+pub const HEADROOM_BYTES: u32 = 256;
+/// The longest frame that fits a chunk, bytes.
+pub const CHUNK_FRAME_BYTES: u32 = CHUNK_BYTES - HEADROOM_BYTES;
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// The most chunks of one area: 4 GiB.
+const MAX_CHUNKS: u32 = 1 << 20;
+
+/// Whether packet memory is to lie in huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Hugepages {
+    /// Reserved 2-MiB pages if there are enough, otherwise normal pages.
+    #[default]
+    Auto,
+    /// Reserved 2-MiB pages or nothing.
+    Required,
+    /// Normal pages.
+    Off,
+}
+
+/// What packet memory lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// Reserved 2-MiB pages.
+    Huge2M,
+    /// Normal pages; the kernel was asked to make transparent huge pages of them.
+    Transparent,
+    /// Normal pages, as asked for.
+    Normal,
+}
+
+impl std::fmt::Display for Backing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Backing::Huge2M => "2-MiB huge pages",
+            Backing::Transparent => "normal pages (transparent huge pages where the kernel can)",
+            Backing::Normal => "normal pages",
+        })
+    }
+}
+
+/// Why there is no packet memory.
+#[derive(Debug, thiserror::Error)]
+pub enum UmemError {
+    /// The number of chunks makes no sense.
+    #[error("packet memory of {chunks} chunks of 4096 bytes: must be 1 to {MAX_CHUNKS}")]
+    Size {
+        /// Chunks asked for.
+        chunks: u32,
+    },
+    /// Huge pages are required and there are not enough.
+    #[error(
+        "packet memory needs {pages} free 2-MiB huge pages (see vm.nr_hugepages), or hugepages = \"auto\": {source}"
+    )]
+    Hugepages {
+        /// Pages needed.
+        pages: usize,
+        /// What mmap(2) said.
+        source: io::Error,
+    },
+    /// Not enough memory.
+    #[error("packet memory of {bytes} bytes can't be mapped: {source}")]
+    Map {
+        /// Size of the area.
+        bytes: usize,
+        /// What mmap(2) said.
+        source: io::Error,
+    },
+}
+
+/// One mapped area of packet memory.
+#[derive(Debug)]
+pub struct Umem {
+    base: NonNull<u8>,
+    mapped_bytes: usize,
+    chunks: u32,
+    backing: Backing,
+    /// Set once a pool has taken the chunks.
+    pooled: AtomicBool,
+}
+
+// SAFETY: the area is plain memory, valid from any thread until drop, and only accessed by raw copies; who may touch
+// which chunk is decided by the one FramePool's owner table.
+unsafe impl Send for Umem {}
+// SAFETY: as above; `&Umem` gives no reference to the bytes.
+unsafe impl Sync for Umem {}
+
+impl Umem {
+    /// Maps an area of `chunks` chunks of 4096 bytes.
+    pub fn new(chunks: u32, hugepages: Hugepages) -> Result<Arc<Umem>, UmemError> {
+        if chunks == 0 || chunks > MAX_CHUNKS {
+            return Err(UmemError::Size { chunks });
+        }
+        let bytes = chunks as usize * CHUNK_BYTES as usize;
+        let huge_bytes = bytes.next_multiple_of(HUGE_PAGE_BYTES);
+        if hugepages != Hugepages::Off {
+            match map(huge_bytes, MapFlags::HUGETLB) {
+                Ok(base) => return Ok(Umem::of(base, huge_bytes, chunks, Backing::Huge2M)),
+                Err(source) if hugepages == Hugepages::Required => {
+                    return Err(UmemError::Hugepages { pages: huge_bytes / HUGE_PAGE_BYTES, source });
+                }
+                Err(_) => {}
+            }
+        }
+        let base = map(bytes, MapFlags::empty()).map_err(|source| UmemError::Map { bytes, source })?;
+        let mut backing = Backing::Normal;
+        if hugepages == Hugepages::Auto {
+            // SAFETY: the range was mapped right above and nobody uses it yet; the advice changes no contents.
+            let advised = unsafe { madvise(base.as_ptr().cast::<c_void>(), bytes, Advice::LinuxHugepage) };
+            if advised.is_ok() {
+                backing = Backing::Transparent;
+            }
+        }
+        Ok(Umem::of(base, bytes, chunks, backing))
+    }
+
+    fn of(base: NonNull<u8>, mapped_bytes: usize, chunks: u32, backing: Backing) -> Arc<Umem> {
+        Arc::new(Umem { base, mapped_bytes, chunks, backing, pooled: AtomicBool::new(false) })
+    }
+
+    /// Number of chunks.
+    pub fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    /// What kind of pages it got.
+    pub fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// Start address for `XDP_UMEM_REG`.
+    pub(super) fn address(&self) -> u64 {
+        self.base.as_ptr().addr() as u64
+    }
+
+    /// Size in bytes for `XDP_UMEM_REG`.
+    pub(super) fn len_bytes(&self) -> u64 {
+        u64::from(self.chunks) * u64::from(CHUNK_BYTES)
+    }
+
+    /// Pointer to `len` bytes at UMEM address `addr`, if they lie within one chunk of the area.
+    #[inline]
+    fn within_chunk(&self, addr: u64, len: u32) -> Option<*mut u8> {
+        let offset = addr % u64::from(CHUNK_BYTES);
+        if addr >= self.len_bytes() || offset + u64::from(len) > u64::from(CHUNK_BYTES) {
+            return None;
+        }
+        let start = usize::try_from(addr).ok()?;
+        // SAFETY: `addr < len_bytes() <= mapped_bytes`, so the result is inside the mapping.
+        Some(unsafe { self.base.as_ptr().add(start) })
+    }
+
+    /// Appends the `len` bytes at `addr` to `burst` as a frame of one segment. False, and nothing added, if they are not
+    /// within one chunk or the burst is full.
+    ///
+    /// # Safety
+    /// The chunk is not given back (to the pool or the kernel) and this `Umem` lives until the burst is cleared.
+    #[inline]
+    pub(super) unsafe fn lend(&self, burst: &mut Burst, addr: u64, len: u32) -> bool {
+        let Some(ptr) = self.within_chunk(addr, len) else { return false };
+        // SAFETY: the bytes are inside the mapping (checked above), which lives until the burst is cleared (caller).
+        unsafe { burst.push(addr, &[Segment { ptr, len }]) }
+    }
+
+    /// Copies a whole frame to `addr`. False if it does not fit the chunk.
+    #[inline]
+    pub(super) fn copy_frame(&self, addr: u64, mut reader: FrameReader<'_>) -> bool {
+        let len = reader.remaining();
+        let Some(to) = self.within_chunk(addr, len) else { return false };
+        // SAFETY: `to` is writable for `len` bytes (checked above). The chunk was taken from the pool for this frame, so it
+        // is not among the reader's segments: a lent chunk is never free (owner table).
+        unsafe { reader.read(to, len) == len }
+    }
+
+    /// Copies `bytes` to `addr`. False if they are not within one chunk.
+    #[inline]
+    pub(super) fn write(&self, addr: u64, bytes: &[u8]) -> bool {
+        let Ok(len) = u32::try_from(bytes.len()) else { return false };
+        let Some(to) = self.within_chunk(addr, len) else { return false };
+        // SAFETY: `to` is writable for `len` bytes (checked above); `bytes` is ordinary memory outside the area.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        true
+    }
+}
+
+impl Drop for Umem {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that was mapped; nobody holds the Umem any more, so no copy can follow.
+        // The kernel's own pins on the pages outlive the mapping, so a socket still closing is harmless.
+        let _ = unsafe { munmap(self.base.as_ptr().cast::<c_void>(), self.mapped_bytes) };
+    }
+}
+
+/// Maps `bytes` of zeroed memory, all pages present.
+fn map(bytes: usize, extra: MapFlags) -> io::Result<NonNull<u8>> {
+    let flags = MapFlags::PRIVATE | MapFlags::POPULATE | extra;
+    // SAFETY: a fresh anonymous mapping at an address of the kernel's choice replaces nothing.
+    let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags)? };
+    NonNull::new(base.cast::<u8>()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
+}
+
+/// Owner of a chunk that is in the pool.
+const FREE: u16 = u16::MAX;
+
+/// A chunk was given back that is not the giver's: free already, another port's, or outside the area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("packet memory address {addr:#x} is not a chunk of this port")]
+pub struct NotOwned {
+    /// The UMEM address given.
+    pub addr: u64,
+}
+
+/// The worker's free chunks, and who has the others. The default is empty and has no memory.
+#[derive(Debug, Default)]
+pub struct FramePool {
+    umem: Option<Arc<Umem>>,
+    free: Vec<u32>,
+    /// Per chunk: its port, or [`FREE`].
+    owners: Box<[u16]>,
+}
+
+impl FramePool {
+    /// A pool of all chunks of `umem`. A second pool of the same area would hand out every chunk twice, so it stays empty.
+    pub fn new(umem: Arc<Umem>) -> FramePool {
+        if umem.pooled.swap(true, Ordering::Relaxed) {
+            return FramePool::default();
+        }
+        // The lowest addresses are handed out first: what is in use stays compact.
+        let free = (0..umem.chunks).rev().collect();
+        let owners = vec![FREE; umem.chunks as usize].into_boxed_slice();
+        FramePool { umem: Some(umem), free, owners }
+    }
+
+    /// Number of free chunks.
+    #[inline]
+    pub fn free_chunks(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Number of chunks, free or not.
+    #[inline]
+    pub fn total_chunks(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Number of chunks that `owner` has. Walks the whole table: for the control path and tests.
+    pub fn owned_chunks(&self, owner: u16) -> usize {
+        self.owners.iter().filter(|&&o| o == owner).count()
+    }
+
+    /// Whether the chunks are those of `umem`.
+    pub(super) fn is_of(&self, umem: &Arc<Umem>) -> bool {
+        self.umem.as_ref().is_some_and(|own| Arc::ptr_eq(own, umem))
+    }
+
+    /// Takes a free chunk for `owner` and returns its address.
+    #[inline]
+    pub fn take(&mut self, owner: u16) -> Option<u64> {
+        let chunk = self.free.pop()?;
+        *self.owners.get_mut(chunk as usize)? = owner;
+        Some(u64::from(chunk) * u64::from(CHUNK_BYTES))
+    }
+
+    /// Puts the chunk that `addr` lies in back. It must be `owner`'s.
+    #[inline]
+    pub fn give(&mut self, addr: u64, owner: u16) -> Result<(), NotOwned> {
+        let chunk = self.chunk_of(addr, owner)?;
+        if let Some(slot) = self.owners.get_mut(chunk as usize) {
+            *slot = FREE;
+            self.free.push(chunk);
+        }
+        Ok(())
+    }
+
+    /// Passes the chunk that `addr` lies in, whoever has it, on to `to`. A free chunk can't be passed on.
+    #[inline]
+    pub fn transfer(&mut self, addr: u64, to: u16) -> Result<(), NotOwned> {
+        let slot = usize::try_from(addr / u64::from(CHUNK_BYTES)).ok().and_then(|chunk| self.owners.get_mut(chunk));
+        match slot {
+            Some(owner) if *owner != FREE => {
+                *owner = to;
+                Ok(())
+            }
+            _ => Err(NotOwned { addr }),
+        }
+    }
+
+    /// Whether the chunk that `addr` lies in is `owner`'s.
+    #[inline]
+    pub fn check(&self, addr: u64, owner: u16) -> Result<(), NotOwned> {
+        self.chunk_of(addr, owner).map(drop)
+    }
+
+    #[inline]
+    fn chunk_of(&self, addr: u64, owner: u16) -> Result<u32, NotOwned> {
+        let chunk = u32::try_from(addr / u64::from(CHUNK_BYTES)).map_err(|_| NotOwned { addr })?;
+        match self.owners.get(chunk as usize) {
+            Some(&of) if of == owner && owner != FREE => Ok(chunk),
+            _ => Err(NotOwned { addr }),
+        }
+    }
+
+    /// Takes back every chunk that `owner` still has, and returns how many. Only after the port was dropped (its sockets
+    /// are closed then, so the kernel writes to none of them any more), and before its id is given to another port.
+    pub fn reclaim(&mut self, owner: u16) -> usize {
+        let before = self.free.len();
+        if owner != FREE {
+            for (chunk, slot) in (0u32..).zip(self.owners.iter_mut()) {
+                if *slot == owner {
+                    *slot = FREE;
+                    self.free.push(chunk);
+                }
+            }
+        }
+        self.free.len() - before
+    }
+}
+
+#[cfg(test)]
+#[path = "umem/tests.rs"]
+mod tests;
