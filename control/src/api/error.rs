@@ -1,0 +1,117 @@
+//! Errors on the control socket, those of the switch and those every Varlink service has.
+//!
+//! A Varlink error is a name (`INTERFACE.Error`) and an object of parameters. Reference: <https://varlink.org/Service>.
+
+use serde_json::{Map, Value, json};
+
+use super::{INTERFACE, SERVICE_INTERFACE};
+
+/// Why a request was not done. The text is one line for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The thing named does not exist.
+    #[error("{kind} {name:?} does not exist")]
+    NotFound {
+        /// What it would be: `port`, `mirror`, `fdb entry`.
+        kind: String,
+        /// The name asked for.
+        name: String,
+    },
+    /// The switch will not or cannot do this; nothing was changed.
+    #[error("{object}: {reason}")]
+    Refused {
+        /// What it is about, as in `port "dc01"`.
+        object: String,
+        /// One clause: what is wrong and what would be right.
+        reason: String,
+    },
+    /// The peer may not change the switch.
+    #[error("permission denied: {reason}")]
+    PermissionDenied {
+        /// One clause: who may.
+        reason: String,
+    },
+    /// A parameter is missing, unknown or not a possible value.
+    #[error("parameter {parameter:?} is missing, unknown or has an impossible value")]
+    InvalidParameter {
+        /// The name of the parameter; empty if the message as a whole makes no sense.
+        parameter: String,
+    },
+    /// The interface has no such method.
+    #[error("method {method:?} does not exist")]
+    MethodNotFound {
+        /// Full name of the method.
+        method: String,
+    },
+    /// The method exists but this switch does not have it.
+    #[error("method {method:?} is not implemented")]
+    MethodNotImplemented {
+        /// Full name of the method.
+        method: String,
+    },
+    /// No such interface.
+    #[error("interface {interface:?} does not exist")]
+    InterfaceNotFound {
+        /// Name of the interface.
+        interface: String,
+    },
+    /// The method answers only calls with the flag `more`.
+    #[error("this method answers with a stream: call it with \"more\"")]
+    ExpectedMore,
+}
+
+impl Error {
+    /// A [`Error::NotFound`].
+    pub fn not_found(kind: impl Into<String>, name: impl Into<String>) -> Error {
+        Error::NotFound { kind: kind.into(), name: name.into() }
+    }
+
+    /// A [`Error::Refused`].
+    pub fn refused(object: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Refused { object: object.into(), reason: reason.into() }
+    }
+
+    /// A [`Error::InvalidParameter`].
+    pub fn invalid(parameter: impl Into<String>) -> Error {
+        Error::InvalidParameter { parameter: parameter.into() }
+    }
+
+    /// The full name and the parameters, as they travel.
+    pub fn to_wire(&self) -> (String, Value) {
+        let (interface, name, parameters) = match self {
+            Error::NotFound { kind, name } => (INTERFACE, "NotFound", json!({"kind": kind, "name": name})),
+            Error::Refused { object, reason } => (INTERFACE, "Refused", json!({"object": object, "reason": reason})),
+            Error::PermissionDenied { reason } => (INTERFACE, "PermissionDenied", json!({"reason": reason})),
+            Error::InvalidParameter { parameter } => {
+                (SERVICE_INTERFACE, "InvalidParameter", json!({"parameter": parameter}))
+            }
+            Error::MethodNotFound { method } => (SERVICE_INTERFACE, "MethodNotFound", json!({"method": method})),
+            Error::MethodNotImplemented { method } => {
+                (SERVICE_INTERFACE, "MethodNotImplemented", json!({"method": method}))
+            }
+            Error::InterfaceNotFound { interface } => {
+                (SERVICE_INTERFACE, "InterfaceNotFound", json!({"interface": interface}))
+            }
+            Error::ExpectedMore => (SERVICE_INTERFACE, "ExpectedMore", json!({})),
+        };
+        (format!("{interface}.{name}"), parameters)
+    }
+
+    /// The error of this full name, or `None` if it is none of ours.
+    pub fn from_wire(full_name: &str, parameters: &Map<String, Value>) -> Option<Error> {
+        let text = |key: &str| parameters.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (interface, name) = full_name.rsplit_once('.')?;
+        let error = match (interface, name) {
+            (INTERFACE, "NotFound") => Error::NotFound { kind: text("kind"), name: text("name") },
+            (INTERFACE, "Refused") => Error::Refused { object: text("object"), reason: text("reason") },
+            (INTERFACE, "PermissionDenied") => Error::PermissionDenied { reason: text("reason") },
+            (SERVICE_INTERFACE, "InvalidParameter") => Error::InvalidParameter { parameter: text("parameter") },
+            (SERVICE_INTERFACE, "MethodNotFound") => Error::MethodNotFound { method: text("method") },
+            (SERVICE_INTERFACE, "MethodNotImplemented") => Error::MethodNotImplemented { method: text("method") },
+            (SERVICE_INTERFACE, "InterfaceNotFound") => Error::InterfaceNotFound { interface: text("interface") },
+            (SERVICE_INTERFACE, "ExpectedMore") => Error::ExpectedMore,
+            _ => return None,
+        };
+        Some(error)
+    }
+}

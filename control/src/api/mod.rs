@@ -1,0 +1,72 @@
+//! The contract of the control socket: requests, replies and errors of the interface `org.labsw.Switch1`.
+//!
+//! **How it works.** The server turns each message into a [`Request`] (already validated: VLAN ids, MAC addresses,
+//! mirror sources), hands it to the daemon's [`Handler`], and sends back its [`Reply`] or [`Error`]. The client does
+//! the same the other way round, so both sides share these types and cannot disagree on a field name.
+//!
+//! **Invariants.** The field names are part of the outside contract. `org.labsw.Switch1.varlink` describes the same
+//! thing for other Varlink libraries; a test compares the two.
+//!
+//! Reference: <https://varlink.org/Interface-Definition>.
+
+mod error;
+mod mirror;
+mod parameters;
+mod port;
+mod reply;
+mod request;
+mod vlan;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use mirror::{Direction, InvalidSource, Mirror, MirrorState, Source};
+pub use port::{Counters, Port, PortState, PortType};
+pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker};
+pub use request::{Change, Request};
+pub use vlan::{InvalidVlanId, Vlan, VlanItem, VlanList, VlanMember, VlanMode, VlanRow, parse_vlan_id};
+
+/// The name of the interface.
+pub const INTERFACE: &str = "org.labsw.Switch1";
+
+/// The description of the interface, as clients get it from `org.varlink.service.GetInterfaceDescription`.
+pub const DESCRIPTION: &str = include_str!("../../org.labsw.Switch1.varlink");
+
+/// The name of the interface every Varlink service has.
+pub const SERVICE_INTERFACE: &str = "org.varlink.service";
+
+/// Who is at the other end of a connection, from the kernel (`SO_PEERCRED`, unix(7)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// User id of the peer when it connected.
+    pub uid: u32,
+    /// Primary group id of the peer when it connected.
+    pub gid: u32,
+    /// Process id of the peer when it connected; 0 if it is in another pid namespace.
+    pub pid: i32,
+    may_change: bool,
+}
+
+impl Peer {
+    /// A peer that may, or may not, change the switch.
+    pub fn new(uid: u32, gid: u32, pid: i32, may_change: bool) -> Peer {
+        Peer { uid, gid, pid, may_change }
+    }
+
+    /// Whether this peer may change the switch; others only read.
+    pub fn may_change(&self) -> bool {
+        self.may_change
+    }
+}
+
+/// What answers requests: the daemon.
+pub trait Handler {
+    /// Answers one request, without blocking for longer than the change itself takes. Requests that change something
+    /// get here only from peers that may do so.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a name that does not exist, [`Error::Refused`] for what the switch will not do; the
+    /// switch is then as it was before.
+    fn call(&mut self, peer: &Peer, request: Request) -> Result<Reply, Error>;
+}

@@ -1,0 +1,199 @@
+//! Ports as they are shown.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use labsw_dataplane::stats::PortSnapshot;
+use labsw_switch::DropReason;
+use serde::{Deserialize, Serialize};
+
+use super::Vlan;
+
+/// How a port moves bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortType {
+    /// A network interface of the host, through AF_XDP.
+    AfXdp,
+    /// A guest, through a vhost-user socket.
+    VhostUser,
+    /// A container, through a veth pair that the switch makes.
+    Veth,
+    /// The host itself, through a TAP interface.
+    Tap,
+}
+
+impl PortType {
+    /// Every type.
+    pub const ALL: [PortType; 4] = [PortType::AfXdp, PortType::VhostUser, PortType::Veth, PortType::Tap];
+
+    /// The name in configuration and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            PortType::AfXdp => "af_xdp",
+            PortType::VhostUser => "vhost_user",
+            PortType::Veth => "veth",
+            PortType::Tap => "tap",
+        }
+    }
+}
+
+impl fmt::Display for PortType {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.name())
+    }
+}
+
+/// What a port is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortState {
+    /// Frames pass.
+    Up,
+    /// Switched off by the administrator.
+    Down,
+    /// In order, but the other end is not there yet.
+    Waiting,
+    /// Out of service until something is mended; the reason says what.
+    Failed,
+}
+
+impl fmt::Display for PortState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            PortState::Up => "up",
+            PortState::Down => "down",
+            PortState::Waiting => "waiting",
+            PortState::Failed => "failed",
+        })
+    }
+}
+
+/// Frames and bytes of a port since it was added. `rx` is from the port into the switch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Frames received from the port, dropped ones included.
+    pub rx_frames: u64,
+    /// Bytes of those frames.
+    pub rx_bytes: u64,
+    /// Frames the port took.
+    pub tx_frames: u64,
+    /// Bytes of those frames.
+    pub tx_bytes: u64,
+    /// Frames dropped, by reason; every reason is there, also those never seen.
+    pub drops: BTreeMap<String, u64>,
+}
+
+impl Counters {
+    /// All drops together.
+    pub fn dropped(&self) -> u64 {
+        self.drops.values().sum()
+    }
+}
+
+impl From<&PortSnapshot> for Counters {
+    fn from(snapshot: &PortSnapshot) -> Counters {
+        let drops = DropReason::ALL.iter().zip(snapshot.drops);
+        Counters {
+            rx_frames: snapshot.rx_frames,
+            rx_bytes: snapshot.rx_bytes,
+            tx_frames: snapshot.tx_frames,
+            tx_bytes: snapshot.tx_bytes,
+            drops: drops.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+        }
+    }
+}
+
+/// A port: what all types have, then what only some have (left out of the JSON where it does not apply).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Name.
+    pub name: String,
+    /// Type.
+    #[serde(rename = "type")]
+    pub port_type: PortType,
+    /// What it is doing.
+    pub state: PortState,
+    /// Why it is waiting or failed, one clause.
+    pub reason: Option<String>,
+    /// VLAN settings.
+    pub vlan: Vlan,
+    /// Counters.
+    #[serde(flatten)]
+    pub counters: Counters,
+    /// Largest payload of a frame, in bytes.
+    pub mtu: u32,
+    /// What happens to link-local protocol frames: `transparent` or `drop`.
+    pub link_local: String,
+    /// Whether the port only sends mirrored frames.
+    pub mirror_only: bool,
+    /// `af_xdp`: the device as configured; `veth`: the switch's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// `af_xdp`, `veth`: `zero_copy`, `copy` or `skb`, as the kernel granted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp_mode: Option<String>,
+    /// `af_xdp`, `veth`: why this mode and no faster one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp_mode_reason: Option<String>,
+    /// `af_xdp`, `veth`: number of queues bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u32>,
+    /// `vhost_user`: path of the socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+    /// `vhost_user`: `server` or `client`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// `vhost_user`: names of the negotiated virtio features; empty while nobody is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<Vec<String>>,
+    /// `vhost_user`: number of queue pairs offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_pairs: Option<u32>,
+    /// `vhost_user`: whether a guest is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected: Option<bool>,
+    /// `vhost_user`: regions of the guest's memory that are mapped; more after memory was plugged in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_regions: Option<u32>,
+    /// Name of the host's network interface behind the port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// `veth`: name of the container's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// `veth`: namespace of the container's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+}
+
+impl Port {
+    /// A port that has only what all types have: up, no counters, MTU 1500, link-local frames pass.
+    pub fn new(name: impl Into<String>, port_type: PortType, vlan: Vlan) -> Port {
+        Port {
+            name: name.into(),
+            port_type,
+            state: PortState::Up,
+            reason: None,
+            vlan,
+            counters: Counters::default(),
+            mtu: 1500,
+            link_local: "transparent".to_owned(),
+            mirror_only: false,
+            device: None,
+            xdp_mode: None,
+            xdp_mode_reason: None,
+            queues: None,
+            socket: None,
+            role: None,
+            features: None,
+            queue_pairs: None,
+            connected: None,
+            memory_regions: None,
+            interface: None,
+            peer: None,
+            netns: None,
+        }
+    }
+}

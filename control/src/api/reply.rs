@@ -1,0 +1,123 @@
+//! Replies, and the things in them that are neither ports, VLANs nor mirrors.
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{Counters, Mirror, Port, VlanRow};
+
+/// A polling worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Number of the worker, from 0.
+    pub id: u32,
+    /// The CPU it is pinned to; null: not pinned.
+    pub cpu: Option<u32>,
+    /// Share of the last second spent on frames, 0 to 100.
+    pub busy_percent: f64,
+    /// Mean number of frames per burst that was not empty, over the last second.
+    pub frames_per_burst: f64,
+}
+
+/// The switch at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Seconds since the daemon started.
+    pub uptime_seconds: u64,
+    /// `adaptive` or `performance`.
+    pub power: String,
+    /// The workers.
+    pub workers: Vec<Worker>,
+    /// The ports, by name.
+    pub ports: Vec<Port>,
+    /// The mirrors, by name.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// An entry of the forwarding database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbEntry {
+    /// VLAN id.
+    pub vlan: u16,
+    /// MAC address, six hexadecimal bytes with colons.
+    pub mac: String,
+    /// Name of the port it is at.
+    pub port: String,
+    /// Whether it was added by hand and stays.
+    #[serde(rename = "static")]
+    pub is_static: bool,
+    /// Seconds since the address was last seen as a source; 0 for a static entry.
+    pub age_seconds: u64,
+}
+
+/// The counters of one port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStats {
+    /// Name of the port.
+    pub name: String,
+    /// Its counters.
+    #[serde(flatten)]
+    pub counters: Counters,
+}
+
+/// Counters, and when they were read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Milliseconds since the daemon started, so that rates come out exact whenever the answer arrives.
+    pub uptime_milliseconds: u64,
+    /// The counters, by port.
+    pub ports: Vec<PortStats>,
+}
+
+/// A request was done; what it answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// Nothing to say: the change was made.
+    Done,
+    /// To `GetStatus`.
+    Status(Status),
+    /// To `ListPorts`.
+    Ports(Vec<Port>),
+    /// To `ShowPort`.
+    Port(Box<Port>),
+    /// To `ListVlans`.
+    Vlans(Vec<VlanRow>),
+    /// To `ListFdb`.
+    Fdb(Vec<FdbEntry>),
+    /// To `FlushFdb`: how many entries were removed.
+    Removed(u64),
+    /// To `ListMirrors`.
+    Mirrors(Vec<Mirror>),
+    /// To `ShowMirror`.
+    Mirror(Mirror),
+    /// To `GetStats`.
+    Stats(Stats),
+}
+
+/// The parameters of the reply message.
+impl Serialize for Reply {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Reply::Done => serializer.collect_map(std::iter::empty::<(&str, ())>()),
+            Reply::Status(status) => status.serialize(serializer),
+            Reply::Ports(ports) => serializer.collect_map([("ports", ports)]),
+            Reply::Port(port) => serializer.collect_map([("port", port)]),
+            Reply::Vlans(vlans) => serializer.collect_map([("vlans", vlans)]),
+            Reply::Fdb(entries) => serializer.collect_map([("entries", entries)]),
+            Reply::Removed(removed) => serializer.collect_map([("removed", removed)]),
+            Reply::Mirrors(mirrors) => serializer.collect_map([("mirrors", mirrors)]),
+            Reply::Mirror(mirror) => serializer.collect_map([("mirror", mirror)]),
+            Reply::Stats(stats) => stats.serialize(serializer),
+        }
+    }
+}
+
+/// The other end answered with something the method does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer to {method} is not of the expected form: {reason}")]
+pub struct UnexpectedReply {
+    /// Name of the method.
+    pub method: &'static str,
+    /// What the JSON reader says.
+    pub reason: String,
+}

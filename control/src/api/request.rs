@@ -1,0 +1,305 @@
+//! Requests: every method of the interface, with its parameters validated.
+
+use std::collections::BTreeMap;
+
+use labsw_switch::Mac;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::parameters::Parameters;
+use super::vlan::is_vlan_id;
+use super::{Error, INTERFACE, PortType, Reply, Source, UnexpectedReply};
+
+/// A call of a method of `org.labsw.Switch1`. See the interface description for what each does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The switch at a glance → [`Reply::Status`].
+    GetStatus,
+    /// All ports → [`Reply::Ports`].
+    ListPorts,
+    /// One port → [`Reply::Port`].
+    ShowPort {
+        /// Name of the port.
+        name: String,
+    },
+    /// All VLANs that a port names → [`Reply::Vlans`].
+    ListVlans,
+    /// The forwarding database → [`Reply::Fdb`].
+    ListFdb {
+        /// Only this VLAN.
+        vlan: Option<u16>,
+        /// Only entries at this port.
+        port: Option<String>,
+    },
+    /// All mirrors → [`Reply::Mirrors`].
+    ListMirrors,
+    /// One mirror → [`Reply::Mirror`].
+    ShowMirror {
+        /// Name of the mirror.
+        name: String,
+    },
+    /// Counters → [`Reply::Stats`]. With `more` the server asks again every interval.
+    GetStats {
+        /// Only this port.
+        port: Option<String>,
+        /// Milliseconds between the replies of a stream; for the server, the handler need not look.
+        interval_milliseconds: Option<u32>,
+    },
+    /// Something that changes the switch.
+    Change(Change),
+}
+
+/// The requests that change the switch, for peers that may do so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Adds a port → [`Reply::Done`].
+    AddPort {
+        /// Name of the new port.
+        name: String,
+        /// Its type.
+        port_type: PortType,
+        /// Keys and values as in the configuration, keys of tables with a dot (`vlan.tag`); strings may go without
+        /// quotes.
+        settings: BTreeMap<String, String>,
+    },
+    /// Changes settings of a port → [`Reply::Done`].
+    SetPort {
+        /// Name of the port.
+        name: String,
+        /// As for [`Change::AddPort`].
+        settings: BTreeMap<String, String>,
+    },
+    /// Removes a port → [`Reply::Done`].
+    DeletePort {
+        /// Name of the port.
+        name: String,
+    },
+    /// Switches a port on or off → [`Reply::Done`].
+    SetPortState {
+        /// Name of the port.
+        name: String,
+        /// Whether frames shall pass.
+        up: bool,
+    },
+    /// Adds or replaces a static entry → [`Reply::Done`].
+    AddFdb {
+        /// VLAN id, 1 to 4094.
+        vlan: u16,
+        /// A unicast address.
+        mac: Mac,
+        /// Name of the port.
+        port: String,
+    },
+    /// Removes an entry, static or learned → [`Reply::Done`].
+    DeleteFdb {
+        /// VLAN id, 1 to 4094.
+        vlan: u16,
+        /// The address.
+        mac: Mac,
+    },
+    /// Removes learned entries → [`Reply::Removed`].
+    FlushFdb {
+        /// Only this VLAN.
+        vlan: Option<u16>,
+        /// Only entries at this port.
+        port: Option<String>,
+    },
+    /// Makes or replaces a mirror → [`Reply::Done`].
+    SetMirror {
+        /// Name of the mirror.
+        name: String,
+        /// What to copy; not empty.
+        sources: Vec<Source>,
+        /// Only these VLANs; empty: all.
+        vlans: Vec<u16>,
+        /// Bytes copied of each frame; 0: all.
+        snaplen: u32,
+        /// Name of the destination port.
+        to: String,
+    },
+    /// Removes a mirror → [`Reply::Done`].
+    DeleteMirror {
+        /// Name of the mirror.
+        name: String,
+    },
+}
+
+impl Request {
+    /// Reads a call.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceNotFound`], [`Error::MethodNotFound`], or [`Error::InvalidParameter`] naming the parameter.
+    pub fn parse(full_method: &str, parameters: Map<String, Value>) -> Result<Request, Error> {
+        let (interface, method) = full_method.rsplit_once('.').unwrap_or(("", full_method));
+        if interface != INTERFACE {
+            return Err(Error::InterfaceNotFound { interface: interface.to_owned() });
+        }
+        let mut read = Parameters::new(parameters);
+        let request = match method {
+            "GetStatus" => Request::GetStatus,
+            "ListPorts" => Request::ListPorts,
+            "ShowPort" => Request::ShowPort { name: name(&mut read, "name")? },
+            "ListVlans" => Request::ListVlans,
+            "ListFdb" => Request::ListFdb { vlan: optional_vlan(&mut read)?, port: read.optional("port")? },
+            "ListMirrors" => Request::ListMirrors,
+            "ShowMirror" => Request::ShowMirror { name: name(&mut read, "name")? },
+            "GetStats" => Request::GetStats {
+                port: read.optional("port")?,
+                interval_milliseconds: read.optional("interval_milliseconds")?,
+            },
+            "AddPort" => Request::Change(Change::AddPort {
+                name: name(&mut read, "name")?,
+                port_type: read.required("type")?,
+                settings: read.optional("settings")?.unwrap_or_default(),
+            }),
+            "SetPort" => Request::Change(Change::SetPort {
+                name: name(&mut read, "name")?,
+                settings: read.required("settings")?,
+            }),
+            "DeletePort" => Request::Change(Change::DeletePort { name: name(&mut read, "name")? }),
+            "SetPortState" => {
+                Request::Change(Change::SetPortState { name: name(&mut read, "name")?, up: read.required("up")? })
+            }
+            "AddFdb" => Request::Change(Change::AddFdb {
+                vlan: vlan(&mut read)?,
+                mac: mac(&mut read)?,
+                port: name(&mut read, "port")?,
+            }),
+            "DeleteFdb" => Request::Change(Change::DeleteFdb { vlan: vlan(&mut read)?, mac: mac(&mut read)? }),
+            "FlushFdb" => {
+                Request::Change(Change::FlushFdb { vlan: optional_vlan(&mut read)?, port: read.optional("port")? })
+            }
+            "SetMirror" => Request::Change(Change::SetMirror {
+                name: name(&mut read, "name")?,
+                sources: Some(read.required::<Vec<Source>>("sources")?)
+                    .filter(|sources| !sources.is_empty())
+                    .ok_or_else(|| Error::invalid("sources"))?,
+                vlans: Some(read.optional::<Vec<u16>>("vlans")?.unwrap_or_default())
+                    .filter(|vlans| vlans.iter().copied().all(is_vlan_id))
+                    .ok_or_else(|| Error::invalid("vlans"))?,
+                snaplen: read.optional("snaplen")?.unwrap_or_default(),
+                to: name(&mut read, "to")?,
+            }),
+            "DeleteMirror" => Request::Change(Change::DeleteMirror { name: name(&mut read, "name")? }),
+            _ => return Err(Error::MethodNotFound { method: full_method.to_owned() }),
+        };
+        read.finish()?;
+        Ok(request)
+    }
+
+    /// Name of the method, without the interface.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Request::GetStatus => "GetStatus",
+            Request::ListPorts => "ListPorts",
+            Request::ShowPort { .. } => "ShowPort",
+            Request::ListVlans => "ListVlans",
+            Request::ListFdb { .. } => "ListFdb",
+            Request::ListMirrors => "ListMirrors",
+            Request::ShowMirror { .. } => "ShowMirror",
+            Request::GetStats { .. } => "GetStats",
+            Request::Change(change) => change.method(),
+        }
+    }
+
+    /// The parameters, as they travel.
+    pub fn to_parameters(&self) -> Value {
+        match self {
+            Request::GetStatus | Request::ListPorts | Request::ListVlans | Request::ListMirrors => json!({}),
+            Request::ShowPort { name } | Request::ShowMirror { name } => json!({"name": name}),
+            Request::ListFdb { vlan, port } => without_nulls(json!({"vlan": vlan, "port": port})),
+            Request::GetStats { port, interval_milliseconds } => {
+                without_nulls(json!({"port": port, "interval_milliseconds": interval_milliseconds}))
+            }
+            Request::Change(change) => change.to_parameters(),
+        }
+    }
+
+    /// Reads the parameters of the reply to this request.
+    ///
+    /// # Errors
+    /// [`UnexpectedReply`] when they are not what this method answers.
+    pub fn parse_reply(&self, mut parameters: Map<String, Value>) -> Result<Reply, UnexpectedReply> {
+        let method = self.method();
+        let mut field = |name: &str| parameters.remove(name).unwrap_or_default();
+        Ok(match self {
+            Request::GetStatus => Reply::Status(read(method, Value::Object(parameters))?),
+            Request::ListPorts => Reply::Ports(read(method, field("ports"))?),
+            Request::ShowPort { .. } => Reply::Port(Box::new(read(method, field("port"))?)),
+            Request::ListVlans => Reply::Vlans(read(method, field("vlans"))?),
+            Request::ListFdb { .. } => Reply::Fdb(read(method, field("entries"))?),
+            Request::ListMirrors => Reply::Mirrors(read(method, field("mirrors"))?),
+            Request::ShowMirror { .. } => Reply::Mirror(read(method, field("mirror"))?),
+            Request::GetStats { .. } => Reply::Stats(read(method, Value::Object(parameters))?),
+            Request::Change(Change::FlushFdb { .. }) => Reply::Removed(read(method, field("removed"))?),
+            Request::Change(_) => Reply::Done,
+        })
+    }
+}
+
+impl Change {
+    /// Name of the method, without the interface.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Change::AddPort { .. } => "AddPort",
+            Change::SetPort { .. } => "SetPort",
+            Change::DeletePort { .. } => "DeletePort",
+            Change::SetPortState { .. } => "SetPortState",
+            Change::AddFdb { .. } => "AddFdb",
+            Change::DeleteFdb { .. } => "DeleteFdb",
+            Change::FlushFdb { .. } => "FlushFdb",
+            Change::SetMirror { .. } => "SetMirror",
+            Change::DeleteMirror { .. } => "DeleteMirror",
+        }
+    }
+
+    /// The parameters, as they travel.
+    fn to_parameters(&self) -> Value {
+        match self {
+            Change::AddPort { name, port_type, settings } => {
+                json!({"name": name, "type": port_type.name(), "settings": settings})
+            }
+            Change::SetPort { name, settings } => json!({"name": name, "settings": settings}),
+            Change::DeletePort { name } | Change::DeleteMirror { name } => json!({"name": name}),
+            Change::SetPortState { name, up } => json!({"name": name, "up": up}),
+            Change::AddFdb { vlan, mac, port } => json!({"vlan": vlan, "mac": mac.to_string(), "port": port}),
+            Change::DeleteFdb { vlan, mac } => json!({"vlan": vlan, "mac": mac.to_string()}),
+            Change::FlushFdb { vlan, port } => without_nulls(json!({"vlan": vlan, "port": port})),
+            Change::SetMirror { name, sources, vlans, snaplen, to } => {
+                let sources: Vec<String> = sources.iter().map(Source::to_string).collect();
+                json!({"name": name, "sources": sources, "vlans": vlans, "snaplen": snaplen, "to": to})
+            }
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(method: &'static str, value: Value) -> Result<T, UnexpectedReply> {
+    serde_json::from_value(value).map_err(|error| UnexpectedReply { method, reason: error.to_string() })
+}
+
+fn without_nulls(mut value: Value) -> Value {
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|_, value| !value.is_null());
+    }
+    value
+}
+
+fn name(parameters: &mut Parameters, parameter: &str) -> Result<String, Error> {
+    let name: String = parameters.required(parameter)?;
+    if name.is_empty() { Err(Error::invalid(parameter)) } else { Ok(name) }
+}
+
+fn vlan(parameters: &mut Parameters) -> Result<u16, Error> {
+    optional_vlan(parameters)?.ok_or_else(|| Error::invalid("vlan"))
+}
+
+fn optional_vlan(parameters: &mut Parameters) -> Result<Option<u16>, Error> {
+    match parameters.optional("vlan")? {
+        Some(vlan) if !is_vlan_id(vlan) => Err(Error::invalid("vlan")),
+        vlan => Ok(vlan),
+    }
+}
+
+fn mac(parameters: &mut Parameters) -> Result<Mac, Error> {
+    parameters.required::<String>("mac")?.parse().map_err(|_| Error::invalid("mac"))
+}

@@ -1,0 +1,278 @@
+//! The contract: requests survive the wire, bad ones are named, and the interface description says what the types say.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+use varlink_parser::{IDL, VStruct, VStructOrEnum};
+
+use super::*;
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        other => panic!("not an object: {other}"),
+    }
+}
+
+fn port() -> Port {
+    let vlan = Vlan { mode: VlanMode::NativeUntagged, tag: Some(10), trunks: VlanList::from_ids([10, 20, 21, 22]) };
+    Port {
+        reason: Some("why".into()),
+        device: Some("name:eth9".into()),
+        xdp_mode: Some("skb".into()),
+        xdp_mode_reason: Some("no driver support".into()),
+        queues: Some(1),
+        socket: Some("/run/a.sock".into()),
+        role: Some("server".into()),
+        features: Some(vec!["mrg_rxbuf".into()]),
+        queue_pairs: Some(1),
+        connected: Some(true),
+        memory_regions: Some(2),
+        interface: Some("eth9".into()),
+        peer: Some("ls-web".into()),
+        netns: Some("web".into()),
+        ..Port::new("uplink", PortType::AfXdp, vlan)
+    }
+}
+
+fn mirror() -> Mirror {
+    Mirror {
+        name: "detect".into(),
+        state: MirrorState::Up,
+        reason: None,
+        to: "span".into(),
+        sources: vec!["web:rx".parse().unwrap()],
+        vlans: vec![20],
+        snaplen: 0,
+        matched: 4,
+        sent: 3,
+        dropped: 1,
+        truncated: 0,
+    }
+}
+
+fn status() -> Status {
+    Status {
+        version: "0.1.0".into(),
+        uptime_seconds: 5,
+        power: "adaptive".into(),
+        workers: vec![Worker { id: 0, cpu: Some(1), busy_percent: 1.5, frames_per_burst: 2.0 }],
+        ports: vec![port()],
+        mirrors: vec![mirror()],
+    }
+}
+
+/// One request of every method, all parameters given.
+fn requests() -> Vec<Request> {
+    let name = || "dc01".to_owned();
+    let mac = "52:54:00:12:34:56".parse().unwrap();
+    let settings = || [("vlan.tag".to_owned(), "20".to_owned())].into();
+    vec![
+        Request::GetStatus,
+        Request::ListPorts,
+        Request::ShowPort { name: name() },
+        Request::ListVlans,
+        Request::ListFdb { vlan: Some(20), port: Some(name()) },
+        Request::ListMirrors,
+        Request::ShowMirror { name: name() },
+        Request::GetStats { port: Some(name()), interval_milliseconds: Some(500) },
+        Request::Change(Change::AddPort { name: name(), port_type: PortType::Veth, settings: settings() }),
+        Request::Change(Change::SetPort { name: name(), settings: settings() }),
+        Request::Change(Change::DeletePort { name: name() }),
+        Request::Change(Change::SetPortState { name: name(), up: false }),
+        Request::Change(Change::AddFdb { vlan: 4094, mac, port: name() }),
+        Request::Change(Change::DeleteFdb { vlan: 1, mac }),
+        Request::Change(Change::FlushFdb { vlan: Some(20), port: Some(name()) }),
+        Request::Change(Change::SetMirror {
+            name: name(),
+            sources: vec!["web:rx".parse().unwrap(), "*".parse().unwrap()],
+            vlans: vec![20],
+            snaplen: 96,
+            to: "span".into(),
+        }),
+        Request::Change(Change::DeleteMirror { name: name() }),
+    ]
+}
+
+fn reply_to(request: &Request) -> Reply {
+    match request {
+        Request::GetStatus => Reply::Status(status()),
+        Request::ListPorts => Reply::Ports(vec![port()]),
+        Request::ShowPort { .. } => Reply::Port(Box::new(port())),
+        Request::ListVlans => {
+            Reply::Vlans(vec![VlanRow { vlan: 20, ports: vec![VlanMember { port: "web".into(), tagged: false }] }])
+        }
+        Request::ListFdb { .. } => Reply::Fdb(vec![FdbEntry {
+            vlan: 20,
+            mac: "52:54:00:12:34:56".into(),
+            port: "dc01".into(),
+            is_static: true,
+            age_seconds: 0,
+        }]),
+        Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
+        Request::ShowMirror { .. } => Reply::Mirror(mirror()),
+        Request::GetStats { .. } => Reply::Stats(Stats {
+            uptime_milliseconds: 7,
+            ports: vec![PortStats { name: "dc01".into(), counters: Counters::default() }],
+        }),
+        Request::Change(Change::FlushFdb { .. }) => Reply::Removed(3),
+        Request::Change(_) => Reply::Done,
+    }
+}
+
+#[test]
+fn requests_and_replies_survive_the_wire() {
+    for request in requests() {
+        let method = format!("{INTERFACE}.{}", request.method());
+        assert_eq!(Request::parse(&method, object(request.to_parameters())), Ok(request.clone()));
+        let reply = reply_to(&request);
+        assert_eq!(request.parse_reply(object(json!(reply))).unwrap(), reply);
+    }
+}
+
+#[test]
+fn errors_survive_the_wire() {
+    let errors = [
+        Error::not_found("port", "dc01"),
+        Error::refused("port \"dc01\"", "the VLAN is missing"),
+        Error::PermissionDenied { reason: "root only".into() },
+        Error::invalid("vlan"),
+        Error::MethodNotFound { method: "a.B".into() },
+        Error::MethodNotImplemented { method: "a.B".into() },
+        Error::InterfaceNotFound { interface: "a".into() },
+        Error::ExpectedMore,
+    ];
+    for error in errors {
+        let (name, parameters) = error.to_wire();
+        assert_eq!(Error::from_wire(&name, &object(parameters)), Some(error));
+    }
+    assert_eq!(Error::from_wire("org.example.Odd", &Map::new()), None);
+}
+
+#[test]
+fn bad_parameters_are_named() {
+    for (method, parameters, culprit) in [
+        ("GetStatus", json!({"verbose": true}), "verbose"),
+        ("ShowPort", json!({}), "name"),
+        ("ShowPort", json!({"name": 7}), "name"),
+        ("ShowPort", json!({"name": ""}), "name"),
+        ("ListFdb", json!({"vlan": 0}), "vlan"),
+        ("ListFdb", json!({"vlan": 4095}), "vlan"),
+        ("ListFdb", json!({"vlan": 70000}), "vlan"),
+        ("ListFdb", json!({"vlan": "20"}), "vlan"),
+        ("AddFdb", json!({"vlan": 20, "mac": "52:54:00", "port": "a"}), "mac"),
+        ("DeleteFdb", json!({"mac": "52:54:00:12:34:56"}), "vlan"),
+        ("AddPort", json!({"name": "a", "type": "bridge"}), "type"),
+        ("AddPort", json!({"name": "a", "type": "veth", "settings": {"peer": 1}}), "settings"),
+        ("SetPortState", json!({"name": "a", "up": "yes"}), "up"),
+        ("SetMirror", json!({"name": "m", "sources": [], "to": "span"}), "sources"),
+        ("SetMirror", json!({"name": "m", "sources": ["a:up"], "to": "span"}), "sources"),
+        ("SetMirror", json!({"name": "m", "sources": ["a"], "vlans": [4095], "to": "span"}), "vlans"),
+        ("SetMirror", json!({"name": "m", "sources": ["a"], "snaplen": -1, "to": "span"}), "snaplen"),
+    ] {
+        let full_method = format!("{INTERFACE}.{method}");
+        let got = Request::parse(&full_method, object(parameters.clone()));
+        assert_eq!(got, Err(Error::invalid(culprit)), "{method} {parameters}");
+    }
+}
+
+#[test]
+fn unknown_methods_and_interfaces_are_named() {
+    let unknown = Request::parse("org.labsw.Switch1.Reboot", Map::new());
+    assert_eq!(unknown, Err(Error::MethodNotFound { method: "org.labsw.Switch1.Reboot".into() }));
+    let elsewhere = Request::parse("org.example.Ping", Map::new());
+    assert_eq!(elsewhere, Err(Error::InterfaceNotFound { interface: "org.example".into() }));
+    assert_eq!(Request::parse("Ping", Map::new()), Err(Error::InterfaceNotFound { interface: String::new() }));
+}
+
+#[test]
+fn vlan_lists_are_written_as_in_the_configuration() {
+    let list = VlanList::from_ids([29, 10, 20, 21, 21, 22]);
+    assert_eq!(serde_json::to_value(&list).unwrap(), json!([10, "20-22", 29]));
+    assert_eq!(list.to_string(), "10,20-22,29");
+    assert_eq!(VlanList::from_ranges([29..=29, 20..=22, 10..=10]), list);
+    assert_eq!(VlanList::from_ranges([1..=4094]).to_string(), "1-4094");
+    assert_eq!(serde_json::to_value(VlanList::default()).unwrap(), json!([]));
+}
+
+#[test]
+fn every_drop_reason_is_counted_by_name() {
+    let mut snapshot = labsw_dataplane::stats::PortDelta::ZERO;
+    snapshot.drop_many(labsw_switch::DropReason::Runt, 3);
+    let counters = Counters::from(&snapshot);
+    assert_eq!(counters.drops.len(), labsw_switch::drop_reason::DROP_REASONS);
+    assert_eq!((counters.drops["runt"], counters.drops["oversize"], counters.dropped()), (3, 0, 3));
+}
+
+fn names(fields: &VStruct<'_>) -> BTreeSet<String> {
+    fields.elts.iter().map(|field| field.name.to_owned()).collect()
+}
+
+fn keys(value: Value) -> BTreeSet<String> {
+    object(value).into_iter().map(|(key, _)| key).collect()
+}
+
+#[test]
+fn the_interface_description_has_exactly_these_methods() {
+    let idl = IDL::try_from(DESCRIPTION).unwrap();
+    assert_eq!(idl.name, INTERFACE);
+    let described: BTreeSet<&str> = idl.methods.keys().copied().collect();
+    let implemented: BTreeSet<&str> = requests().iter().map(Request::method).collect();
+    assert_eq!(described, implemented);
+    for request in requests() {
+        let method = &idl.methods[request.method()];
+        assert_eq!(names(&method.input), keys(request.to_parameters()), "parameters of {}", method.name);
+        let reply = json!(reply_to(&request));
+        assert_eq!(names(&method.output), keys(reply), "reply of {}", method.name);
+        assert!(!method.doc.is_empty(), "{} is not documented", method.name);
+    }
+}
+
+#[test]
+fn the_interface_description_has_exactly_these_types_and_errors() {
+    let idl = IDL::try_from(DESCRIPTION).unwrap();
+    let status = serde_json::to_value(status()).unwrap();
+    let mut samples = vec![
+        ("Port", status["ports"][0].clone()),
+        ("Vlan", status["ports"][0]["vlan"].clone()),
+        ("Worker", status["workers"][0].clone()),
+        ("Mirror", status["mirrors"][0].clone()),
+    ];
+    for request in requests() {
+        let reply = json!(reply_to(&request));
+        match request {
+            Request::ListVlans => {
+                samples.push(("VlanMember", reply["vlans"][0]["ports"][0].clone()));
+                samples.push(("VlanRow", reply["vlans"][0].clone()));
+            }
+            Request::ListFdb { .. } => samples.push(("FdbEntry", reply["entries"][0].clone())),
+            Request::GetStats { .. } => samples.push(("PortStats", reply["ports"][0].clone())),
+            _ => {}
+        }
+    }
+    let mut unseen: BTreeSet<&str> = idl.typedefs.keys().copied().collect();
+    for (name, sample) in samples {
+        let VStructOrEnum::VStruct(fields) = &idl.typedefs[name].elt else { panic!("{name} is an enum") };
+        assert_eq!(names(fields), keys(sample), "fields of {name}");
+        unseen.remove(name);
+    }
+    let enums = [
+        ("PortType", json!(PortType::ALL)),
+        ("PortState", json!([PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed])),
+        ("MirrorState", json!([MirrorState::Up, MirrorState::Waiting, MirrorState::Failed])),
+    ];
+    for (name, values) in enums {
+        let VStructOrEnum::VEnum(members) = &idl.typedefs[name].elt else { panic!("{name} is no enum") };
+        assert_eq!(json!(members.elts), values, "members of {name}");
+        unseen.remove(name);
+    }
+    assert_eq!(unseen, BTreeSet::new(), "described, but not compared with anything");
+
+    let errors = [Error::not_found("", ""), Error::refused("", ""), Error::PermissionDenied { reason: String::new() }];
+    assert_eq!(idl.errors.len(), errors.len());
+    for error in errors {
+        let (full_name, parameters) = error.to_wire();
+        let name = full_name.rsplit('.').next().unwrap();
+        assert_eq!(names(&idl.errors[name].parm), keys(parameters), "parameters of {name}");
+    }
+}

@@ -1,0 +1,81 @@
+//! The one kind of error a configuration can have: a place, a key, and what is wrong with its value.
+//!
+//! Invariant: the text of a [`ConfigError`] is exactly one line, whatever was in the file.
+
+use std::fmt;
+
+/// Where in a file, as editors and compilers count: both from 1, columns in characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file as it was named to us.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+}
+
+/// `FILE:LINE:COLUMN: ports.dc01.vlan.tag: 5000 is not a VLAN id (1 to 4094)`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    place: Option<Place>,
+    key: String,
+    message: String,
+}
+
+impl ConfigError {
+    /// An error about `key` (dotted, may be empty) at `place`; what is not one line is made one.
+    pub(super) fn new(place: Option<Place>, key: &str, message: &str) -> ConfigError {
+        let place = place.map(|p| Place { file: one_line(&p.file), ..p });
+        ConfigError { place, key: one_line(key), message: one_line(message) }
+    }
+
+    /// Where it stands; `None` for settings that came from a command and not from a file.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// The key it is about, dotted from the root of the configuration; empty if the file as a whole is meant.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The complaint where `table` (dotted) is already named: the rest of the key, and the message.
+    pub fn within(&self, table: &str) -> String {
+        match self.key.strip_prefix(table).map(|rest| rest.trim_start_matches('.')) {
+            Some("") => self.message.clone(),
+            Some(rest) => format!("{rest}: {}", self.message),
+            None => self.to_string(),
+        }
+    }
+
+    /// What is wrong and what would be right.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Place { file, line, column }) = &self.place {
+            write!(out, "{file}:{line}:{column}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(out, "{}: ", self.key)?;
+        }
+        out.write_str(&self.message)
+    }
+}
+
+/// The text with control characters and line separators escaped.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}

@@ -1,0 +1,165 @@
+//! The `[mirrors.NAME]` tables: what is copied, and to which port.
+
+use labsw_switch::vlan::VlanSet;
+
+use super::error::ConfigError;
+use super::names;
+use super::section::{Field, Section};
+use super::settings;
+use super::vlan;
+
+/// Shortest copy: an Ethernet header.
+const SNAPLEN_MIN: u32 = 14;
+/// Longest copy that is still shorter than a whole frame can be.
+const SNAPLEN_MAX: u32 = 65535;
+
+const KEYS: [&str; 4] = ["sources", "vlans", "snaplen", "to"];
+
+/// One mirror session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorConfig {
+    /// Its name, unique among the mirrors.
+    pub name: String,
+    /// What is copied: each port once, never empty.
+    pub sources: Vec<MirrorSource>,
+    /// Frames of these VLANs only; `None`: all.
+    pub vlans: Option<VlanSet>,
+    /// Copies end after this many bytes; 0: whole frames.
+    pub snaplen: u32,
+    /// The port that gets the copies.
+    pub to: String,
+}
+
+/// A port whose frames are copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorSource {
+    /// The port, or `*` for every port but the destination.
+    pub port: String,
+    /// Frames received from it.
+    pub rx: bool,
+    /// Frames sent to it.
+    pub tx: bool,
+}
+
+impl MirrorConfig {
+    /// A mirror from a command: `labsw-ctl mirror set NAME --source PORT[:rx|:tx|:both]… --vlan N… --to PORT`.
+    pub fn from_parts(
+        name: &str,
+        sources: &[String],
+        vlans: &[u16],
+        snaplen: u32,
+        to: &str,
+    ) -> Result<MirrorConfig, ConfigError> {
+        let array = |elements: Vec<String>| format!("[{}]", elements.join(", "));
+        let mut set = vec![
+            ("sources".to_owned(), array(sources.iter().map(|source| settings::quoted(source)).collect())),
+            ("snaplen".to_owned(), snaplen.to_string()),
+            ("to".to_owned(), settings::quoted(to)),
+        ];
+        if !vlans.is_empty() {
+            set.push(("vlans".to_owned(), array(vlans.iter().map(u16::to_string).collect())));
+        }
+        settings::read(&format!("mirrors.{name}"), &set, |section| {
+            names::port(name).map_err(|wrong| section.error(format_args!("{name:?} is not a mirror name: {wrong}")))?;
+            MirrorConfig::read(name, section)
+        })
+    }
+
+    pub(super) fn read(name: &str, section: &Section<'_>) -> Result<MirrorConfig, ConfigError> {
+        section.check_keys(&KEYS, |key| match key {
+            "filter" => Some("this version has no mirror filters; leave the key out".to_owned()),
+            "inject" => Some("this version has no injection on a mirror's port; leave the key out".to_owned()),
+            _ => None,
+        })?;
+        let sources = read_sources(&section.require("sources", "an array of PORT[:rx|:tx|:both]")?)?;
+        let to = section.require("to", "the name of a port")?.checked("a port name", names::port)?;
+        let vlans = section.get("vlans").map(|field| vlan::vlan_set(&field)).transpose()?;
+        let snaplen = section.get("snaplen").map(|field| read_snaplen(&field)).transpose()?;
+        if sources.iter().any(|source| source.port == to) {
+            return Err(section.error_at("to", format_args!("{to:?} is also a source; a mirror cannot feed itself")));
+        }
+        Ok(MirrorConfig { name: name.to_owned(), sources, vlans, snaplen: snaplen.unwrap_or(0), to })
+    }
+
+    /// The first key that names a port which is not in `ports`, and that port.
+    pub fn missing_port(&self, ports: &[&str]) -> Option<(&'static str, &str)> {
+        let absent = |name: &str| name != "*" && !ports.contains(&name);
+        let source = self.sources.iter().find(|source| absent(&source.port)).map(|s| ("sources", s.port.as_str()));
+        source.or_else(|| absent(&self.to).then_some(("to", self.to.as_str())))
+    }
+
+    /// Whether `port` is a source by name, or the destination.
+    pub fn names(&self, port: &str) -> bool {
+        self.to == port || self.sources.iter().any(|source| source.port == port)
+    }
+
+    /// As a table of the configuration.
+    pub fn to_toml(&self) -> toml::Table {
+        let mut table = toml::Table::new();
+        let sources = self.sources.iter().map(|source| source.to_string().into()).collect();
+        table.insert("sources".into(), toml::Value::Array(sources));
+        if let Some(vlans) = &self.vlans {
+            table.insert("vlans".into(), vlan::set_to_toml(vlans));
+        }
+        table.insert("snaplen".into(), i64::from(self.snaplen).into());
+        table.insert("to".into(), self.to.as_str().into());
+        table
+    }
+}
+
+fn read_snaplen(field: &Field<'_>) -> Result<u32, ConfigError> {
+    let snaplen = field.integer("a length in bytes", 0..=SNAPLEN_MAX)?;
+    if (1..SNAPLEN_MIN).contains(&snaplen) {
+        return Err(
+            field.error(format_args!("{snaplen} cuts into the Ethernet header; use 0 or at least {SNAPLEN_MIN}"))
+        );
+    }
+    Ok(snaplen)
+}
+
+fn read_sources(field: &Field<'_>) -> Result<Vec<MirrorSource>, ConfigError> {
+    let mut sources: Vec<MirrorSource> = Vec::new();
+    for element in field.array("an array of PORT[:rx|:tx|:both]")? {
+        let text = element.string("PORT, PORT:rx, PORT:tx or PORT:both")?;
+        let source = MirrorSource::parse(text).map_err(|wrong| element.error(wrong))?;
+        match sources.iter_mut().find(|earlier| earlier.port == source.port) {
+            Some(earlier) => {
+                earlier.rx |= source.rx;
+                earlier.tx |= source.tx;
+            }
+            None => sources.push(source),
+        }
+    }
+    if sources.is_empty() {
+        return Err(field.error("is empty; name a port, or \"*\" for every port"));
+    }
+    Ok(sources)
+}
+
+impl MirrorSource {
+    /// `PORT`, `PORT:rx`, `PORT:tx` or `PORT:both`; PORT may be `*`. The error says what would be right.
+    pub fn parse(text: &str) -> Result<MirrorSource, String> {
+        let (port, direction) = text.split_once(':').unwrap_or((text, "both"));
+        let (rx, tx) = match direction {
+            "both" => (true, true),
+            "rx" => (true, false),
+            "tx" => (false, true),
+            _ => return Err(format!("{text:?} has no direction rx, tx or both behind the colon")),
+        };
+        if port != "*" {
+            names::port(port).map_err(|wrong| format!("{port:?} is not a port name: {wrong}"))?;
+        }
+        Ok(MirrorSource { port: port.to_owned(), rx, tx })
+    }
+}
+
+impl std::fmt::Display for MirrorSource {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let direction = match (self.rx, self.tx) {
+            (true, false) => "rx",
+            (false, true) => "tx",
+            _ => "both",
+        };
+        write!(out, "{}:{direction}", self.port)
+    }
+}

@@ -1,0 +1,155 @@
+//! The configuration: TOML in, validated typed data out.
+//!
+//! [`Config::load`] reads a file, [`Config::parse`] a text. Whatever comes out has been checked as far as it can be
+//! without looking at the machine: types, ranges, names, keys that do not exist, ports that get in each other's way,
+//! mirrors from and to ports that are there. Nothing is touched. The first thing wrong is one [`ConfigError`], one
+//! line: `FILE:LINE:COLUMN: ports.dc01.vlan.tag: 5000 is not a VLAN id (1 to 4094)`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `section` | tables and values that know their path and place |
+//! | `switch`, `port`, `vlan`, `mirror` | the reader of each table |
+//! | `claims` | what two ports cannot share |
+//! | `settings` | `--set key=value` of commands, read by the same readers |
+//!
+//! Keys of the contract that this version does not serve are refused by name rather than ignored.
+
+mod claims;
+mod error;
+mod mirror;
+mod names;
+mod port;
+mod section;
+mod settings;
+mod switch;
+mod vlan;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use error::{ConfigError, Place};
+pub use mirror::{MirrorConfig, MirrorSource};
+use names::SOCKET_PATH_BYTES;
+pub use port::{
+    DeviceSpec, MTU_DEFAULT, MTU_MAX, MTU_MIN, PortConfig, PortKind, Queues, VhostRole, XdpMode, default_interface,
+};
+use section::{Field, Section, Source};
+pub use settings::split as split_setting;
+pub use switch::{Hugepages, Power, SwitchConfig};
+pub use vlan::to_toml as vlan_to_toml;
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Config {
+    /// The `[switch]` table.
+    pub switch: SwitchConfig,
+    /// The ports, in the order of the file.
+    pub ports: Vec<PortConfig>,
+    /// The mirrors, in the order of the file.
+    pub mirrors: Vec<MirrorConfig>,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let name = path.to_string_lossy();
+        let text = std::fs::read(path)
+            .map_err(|error| ConfigError::new(None, "", &format!("{name}: cannot be read: {error}")))?;
+        let text = String::from_utf8(text)
+            .map_err(|error| ConfigError::new(None, "", &format!("{name}: is not UTF-8 text: {error}")))?;
+        Config::parse(&text, &name)
+    }
+
+    /// Reads and checks `text`; `file_name` is what errors call it.
+    pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigError> {
+        let source = Source { file: Some(file_name), text };
+        let table = DeTable::parse(text).map_err(|error| source.parse_error("", &error))?;
+        let root = Section::root(source, "", &table);
+        root.check_keys(&["switch", "ports", "mirrors"], |key| match key {
+            "profiles" | "impair" => Some("this version has no impairment; leave the table out".to_owned()),
+            _ => None,
+        })?;
+        let switch = match root.get("switch") {
+            Some(field) => SwitchConfig::read(&field.section()?)?,
+            None => SwitchConfig::default(),
+        };
+        let ports = read_ports(&root, &switch)?;
+        let mirrors = read_mirrors(&root, &ports)?;
+        Ok(Config { switch, ports, mirrors })
+    }
+
+    /// A complaint about `key` (dotted, as `ports.dc01.device`) that came up after the file was read, with its place: that
+    /// of the longest part of the key that the file has.
+    pub fn complaint(path: &Path, key: &str, message: &str) -> ConfigError {
+        let name = path.to_string_lossy();
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let source = Source { file: Some(&name), text: &text };
+        let offset = DeTable::parse(&text).map_or(0, |table| section::offset_of(&table, key));
+        source.error(offset, key, message)
+    }
+
+    /// The port called `name`.
+    pub fn port(&self, name: &str) -> Option<&PortConfig> {
+        self.ports.iter().find(|port| port.name == name)
+    }
+
+    /// As a table that [`Config::parse`] reads to the same configuration (ports and mirrors in order of name).
+    pub fn to_toml(&self) -> toml::Table {
+        let ports = self.ports.iter().map(|port| (port.name.clone(), port.to_toml().into()));
+        let mirrors = self.mirrors.iter().map(|mirror| (mirror.name.clone(), mirror.to_toml().into()));
+        let mut table = toml::Table::new();
+        table.insert("switch".into(), self.switch.to_toml().into());
+        table.insert("ports".into(), toml::Value::Table(ports.collect()));
+        table.insert("mirrors".into(), toml::Value::Table(mirrors.collect()));
+        table
+    }
+}
+
+/// The tables of `key`, at most `limit`, each with a name of its own that is legal.
+fn named_tables<'a>(root: &Section<'a>, key: &str, what: &str, limit: usize) -> Result<Vec<Field<'a>>, ConfigError> {
+    let Some(field) = root.get(key) else {
+        return Ok(Vec::new());
+    };
+    let fields = field.section()?.fields();
+    if let Some(excess) = fields.get(limit) {
+        return Err(excess.key_error(format_args!("is one {what} too many; a switch has at most {limit}")));
+    }
+    for field in &fields {
+        let name = field.key;
+        names::port(name).map_err(|wrong| field.key_error(format_args!("{name:?} is not a {what} name: {wrong}")))?;
+    }
+    Ok(fields)
+}
+
+fn read_ports(root: &Section<'_>, switch: &SwitchConfig) -> Result<Vec<PortConfig>, ConfigError> {
+    let mut ports: Vec<PortConfig> = Vec::new();
+    for field in named_tables(root, "ports", "port", labsw_switch::MAX_PORTS)? {
+        let section = field.section()?;
+        let port = PortConfig::read(field.key, &section)?;
+        port.conflict(&ports, switch).map_err(|(key, message)| section.error_at(key, message))?;
+        ports.push(port);
+    }
+    Ok(ports)
+}
+
+fn read_mirrors(root: &Section<'_>, ports: &[PortConfig]) -> Result<Vec<MirrorConfig>, ConfigError> {
+    let port_names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+    let mut mirrors = Vec::new();
+    for field in named_tables(root, "mirrors", "mirror", labsw_switch::MAX_MIRRORS)? {
+        let section = field.section()?;
+        let mirror = MirrorConfig::read(field.key, &section)?;
+        if let Some((key, name)) = mirror.missing_port(&port_names) {
+            let hint = match section::nearest(name, &port_names) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => "add it under [ports], or name one that is there".to_owned(),
+            };
+            return Err(section.error_at(key, format_args!("there is no port {name:?}; {hint}")));
+        }
+        mirrors.push(mirror);
+    }
+    Ok(mirrors)
+}

@@ -1,0 +1,379 @@
+//! The `[ports.NAME]` tables: what is attached, and as what.
+//!
+//! A port of the file and a port of `labsw-ctl port add` go through the same reader ([`PortConfig::from_settings`]
+//! writes the settings down as TOML first), so both get the same checks and the same messages.
+//! What two ports cannot share stands in [`super::claims`].
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use labsw_switch::Mac;
+use labsw_switch::tables::LinkLocal;
+use labsw_switch::vlan::PortVlan;
+
+use super::error::ConfigError;
+use super::names;
+use super::section::{Field, Section};
+use super::settings;
+use super::vlan;
+
+/// Smallest MTU of a port, bytes: what every IPv4 host must take (RFC 791).
+pub const MTU_MIN: u32 = 68;
+/// Largest MTU of a port, bytes: what one AF_XDP buffer of a page holds behind its headroom.
+pub const MTU_MAX: u32 = 3498;
+/// MTU of a port that says nothing, bytes.
+pub const MTU_DEFAULT: u32 = 1500;
+/// Most receive queues a port can ask for.
+const QUEUES_MAX: u32 = 64;
+/// Most queue pairs a guest's port can have.
+const QUEUE_PAIRS_MAX: u32 = 8;
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Its name, unique in the switch.
+    pub name: String,
+    /// What is attached.
+    pub kind: PortKind,
+    /// Its VLANs.
+    pub vlan: PortVlan,
+    /// Largest frame, bytes, without Ethernet header, tags and FCS.
+    pub mtu: u32,
+    /// What happens to frames for 01-80-C2-00-00-0X.
+    pub link_local: LinkLocal,
+    /// Takes mirrored frames and nothing else.
+    pub mirror_only: bool,
+}
+
+/// What is attached to a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortKind {
+    /// A network device of the host, through AF_XDP sockets.
+    AfXdp {
+        /// Which device.
+        device: DeviceSpec,
+        /// How frames get in and out of the driver.
+        mode: XdpMode,
+        /// How many receive queues are bound.
+        queues: Queues,
+    },
+    /// A guest's virtio-net device.
+    VhostUser {
+        /// Who listens on the socket.
+        role: VhostRole,
+        /// The socket; `None`: [`super::SwitchConfig::default_socket`].
+        socket: Option<PathBuf>,
+        /// Pairs of a receive and a transmit ring, at most 8.
+        queue_pairs: u16,
+    },
+    /// A pair of virtual Ethernet devices, one end for a container.
+    Veth {
+        /// The container's end, as it is created.
+        peer: String,
+        /// The switch's end; `None`: [`default_interface`].
+        interface: Option<String>,
+        /// Named network namespace the container's end is moved into.
+        netns: Option<String>,
+        /// What the container's end is called in there; `None`: as it was created.
+        peer_name: Option<String>,
+    },
+}
+
+/// How a network device is named.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceSpec {
+    /// `pci:0000:03:00.1`: the PCI address, lower case, with its domain.
+    Pci(String),
+    /// `mac:52:54:00:12:34:56`: the permanent MAC address.
+    Mac(Mac),
+    /// `name:enp3s0f1`: the name of the interface.
+    Name(String),
+}
+
+/// How frames get in and out of a network driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// The first of the others that works.
+    Auto,
+    /// The NIC reads and writes packet memory itself.
+    ZeroCopy,
+    /// The driver copies.
+    Copy,
+    /// The kernel's generic hook copies; works on every device.
+    Skb,
+}
+
+/// How many receive queues are bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queues {
+    /// All the device has.
+    All,
+    /// The first so many of them; the device's channels are left as they are.
+    Count(u16),
+}
+
+/// Who listens on a vhost-user socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VhostRole {
+    /// The switch.
+    Server,
+    /// The guest's hypervisor.
+    Client,
+}
+
+const XDP_MODES: [(&str, XdpMode); 4] =
+    [("auto", XdpMode::Auto), ("zero_copy", XdpMode::ZeroCopy), ("copy", XdpMode::Copy), ("skb", XdpMode::Skb)];
+const ROLES: [(&str, VhostRole); 2] = [("server", VhostRole::Server), ("client", VhostRole::Client)];
+const LINK_LOCAL: [(&str, LinkLocal); 2] = [("transparent", LinkLocal::Transparent), ("drop", LinkLocal::Drop)];
+
+/// The keys every port has.
+const COMMON_KEYS: [&str; 5] = ["type", "vlan", "mtu", "link_local", "mirror_only"];
+/// The types, and the keys each has besides.
+const TYPES: [(&str, &[&str]); 3] = [
+    ("af_xdp", &["device", "mode", "queues"]),
+    ("vhost_user", &["role", "socket", "queue_pairs"]),
+    ("veth", &["peer", "interface", "netns", "peer_name"]),
+];
+
+impl PortConfig {
+    /// A port from a command: `labsw-ctl port add NAME --type TYPE --set KEY=VALUE…`.
+    ///
+    /// A value is a TOML value, or anything else as a bare string; a key may be dotted (`vlan.tag`).
+    pub fn from_settings(name: &str, type_name: &str, set: &[(String, String)]) -> Result<PortConfig, ConfigError> {
+        let type_setting = ("type".to_owned(), settings::quoted(type_name));
+        let set: Vec<_> = std::iter::once(type_setting).chain(set.iter().cloned()).collect();
+        settings::read(&format!("ports.{name}"), &set, |section| {
+            names::port(name).map_err(|wrong| section.error(format_args!("{name:?} is not a port name: {wrong}")))?;
+            PortConfig::read(name, section)
+        })
+    }
+
+    pub(super) fn read(name: &str, section: &Section<'_>) -> Result<PortConfig, ConfigError> {
+        let (type_name, own_keys) = port_type(section)?;
+        let known: Vec<&str> = COMMON_KEYS.iter().chain(own_keys).copied().collect();
+        section.check_keys(&known, |key| {
+            let (other, _) = TYPES.iter().find(|(_, keys)| keys.contains(&key))?;
+            Some(format!("is a key of type {other}; this port is of type {type_name}"))
+        })?;
+        let vlan = match section.get("vlan") {
+            Some(field) => vlan::read(&field.section()?)?,
+            None => PortVlan::default(),
+        };
+        let mtu = section.get("mtu").map(|field| field.integer("an MTU in bytes", MTU_MIN..=MTU_MAX)).transpose()?;
+        let link_local = section.get("link_local").map(|field| field.choice(&LINK_LOCAL)).transpose()?;
+        let mirror_only = section.get("mirror_only").map(|field| field.boolean()).transpose()?;
+        let kind = match type_name {
+            "af_xdp" => read_af_xdp(section)?,
+            "vhost_user" => read_vhost_user(section)?,
+            _ => read_veth(name, section)?,
+        };
+        Ok(PortConfig {
+            name: name.to_owned(),
+            kind,
+            vlan,
+            mtu: mtu.unwrap_or(MTU_DEFAULT),
+            link_local: link_local.unwrap_or(LinkLocal::Transparent),
+            mirror_only: mirror_only.unwrap_or(false),
+        })
+    }
+
+    /// This port with some settings changed, as in `labsw-ctl port set NAME KEY=VALUE…`. A new `vlan.mode` begins with an
+    /// empty `vlan` table, so that the tag of an access port does not stick to a trunk.
+    pub fn with_settings(&self, set: &[(String, String)]) -> Result<PortConfig, ConfigError> {
+        let mut table = self.to_toml();
+        table.remove("type");
+        if set.iter().any(|(key, _)| key == "vlan" || key == "vlan.mode") {
+            table.remove("vlan");
+        }
+        let mut merged: Vec<(String, String)> = Vec::new();
+        for (key, value) in &table {
+            match value {
+                toml::Value::Table(inner) => {
+                    merged.extend(inner.iter().map(|(inner, value)| (format!("{key}.{inner}"), value.to_string())));
+                }
+                value => merged.push((key.clone(), value.to_string())),
+            }
+        }
+        merged.retain(|(key, _)| set.iter().all(|(changed, _)| changed != key));
+        merged.extend(set.iter().cloned());
+        PortConfig::from_settings(&self.name, self.type_name(), &merged)
+    }
+
+    /// Whether a guest is attached to it.
+    pub fn is_vhost_user(&self) -> bool {
+        matches!(self.kind, PortKind::VhostUser { .. })
+    }
+
+    /// The type, as the configuration calls it.
+    pub fn type_name(&self) -> &'static str {
+        match self.kind {
+            PortKind::AfXdp { .. } => "af_xdp",
+            PortKind::VhostUser { .. } => "vhost_user",
+            PortKind::Veth { .. } => "veth",
+        }
+    }
+
+    /// As a table of the configuration.
+    pub fn to_toml(&self) -> toml::Table {
+        let mut table = toml::Table::new();
+        table.insert("type".into(), self.type_name().into());
+        let mut set = |key: &str, value: toml::Value| table.insert(key.to_owned(), value);
+        match &self.kind {
+            PortKind::AfXdp { device, mode, queues } => {
+                set("device", device.to_string().into());
+                set("mode", word_of(&XDP_MODES, *mode));
+                set("queues", queues.to_toml());
+            }
+            PortKind::VhostUser { role, socket, queue_pairs } => {
+                set("role", word_of(&ROLES, *role));
+                set("queue_pairs", i64::from(*queue_pairs).into());
+                if let Some(socket) = socket {
+                    set("socket", socket.to_string_lossy().into_owned().into());
+                }
+            }
+            PortKind::Veth { peer, interface, netns, peer_name } => {
+                set("peer", peer.as_str().into());
+                for (key, value) in [("interface", interface), ("netns", netns), ("peer_name", peer_name)] {
+                    if let Some(value) = value {
+                        set(key, value.as_str().into());
+                    }
+                }
+            }
+        }
+        set("vlan", vlan::to_toml(&self.vlan).into());
+        set("mtu", i64::from(self.mtu).into());
+        set("link_local", word_of(&LINK_LOCAL, self.link_local));
+        set("mirror_only", self.mirror_only.into());
+        table
+    }
+}
+
+/// The word for `value` as a TOML value.
+fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: T) -> toml::Value {
+    words.iter().find(|(_, candidate)| *candidate == value).map_or("", |(word, _)| *word).into()
+}
+
+/// The type of a port, and the keys that type has.
+fn port_type(section: &Section<'_>) -> Result<(&'static str, &'static [&'static str]), ConfigError> {
+    let names = TYPES.map(|(name, keys)| (name, (name, keys)));
+    let field = section.require("type", "one of af_xdp, vhost_user, veth")?;
+    if field.string("a port type").is_ok_and(|word| word == "tap") {
+        return Err(field.error("this version serves no tap ports; use one of af_xdp, vhost_user, veth"));
+    }
+    field.choice(&names)
+}
+
+fn read_af_xdp(section: &Section<'_>) -> Result<PortKind, ConfigError> {
+    let what = "\"pci:0000:03:00.1\", \"mac:52:54:00:12:34:56\" or \"name:enp3s0f1\"";
+    let device = section.require("device", what)?;
+    let device = device.string(what)?.parse().map_err(|wrong| device.error(wrong))?;
+    let mode = section.get("mode").map(|field| field.choice(&XDP_MODES)).transpose()?;
+    let queues = section.get("queues").map(|field| read_queues(&field)).transpose()?;
+    Ok(PortKind::AfXdp { device, mode: mode.unwrap_or(XdpMode::Auto), queues: queues.unwrap_or(Queues::All) })
+}
+
+fn read_queues(field: &Field<'_>) -> Result<Queues, ConfigError> {
+    if field.is_string() {
+        return field.choice(&[("all", Queues::All)]);
+    }
+    let count = field.integer("\"all\" or a number of queues", 1..=QUEUES_MAX)?;
+    u16::try_from(count).map(Queues::Count).map_err(|error| field.error(error))
+}
+
+fn read_vhost_user(section: &Section<'_>) -> Result<PortKind, ConfigError> {
+    let role = section.get("role").map(|field| field.choice(&ROLES)).transpose()?;
+    let socket = section.get("socket").map(|field| field.checked("a socket path", names::socket_path)).transpose()?;
+    let queue_pairs = match section.get("queue_pairs") {
+        Some(field) => {
+            let count = field.integer("a number of queue pairs", 1..=QUEUE_PAIRS_MAX)?;
+            u16::try_from(count).map_err(|error| field.error(error))?
+        }
+        None => 1,
+    };
+    Ok(PortKind::VhostUser { role: role.unwrap_or(VhostRole::Server), socket: socket.map(PathBuf::from), queue_pairs })
+}
+
+fn read_veth(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> {
+    let what = "an interface name";
+    let peer = section.require("peer", "the interface name of the container's end")?;
+    let peer = peer.checked(what, names::interface)?;
+    let interface = section.get("interface").map(|field| field.checked(what, names::interface)).transpose()?;
+    let netns = section.get("netns").map(|f| f.checked("the name of a network namespace", names::netns)).transpose()?;
+    let peer_name = section.get("peer_name").map(|field| field.checked(what, names::interface)).transpose()?;
+    if peer_name.is_some() && netns.is_none() {
+        return Err(section.error_at("peer_name", "needs `netns`; without one the end for the container is `peer`"));
+    }
+    if interface.as_deref().unwrap_or(&default_interface(name)) == peer {
+        return Err(section.error_at("interface", format_args!("both ends would be {peer:?}; name the switch's end")));
+    }
+    Ok(PortKind::Veth { peer, interface, netns, peer_name })
+}
+
+/// Name of the switch's end of veth port `port` that names none itself: `lsw-` and the port's name; of a name that is
+/// too long for an interface, its first characters and a checksum of all of it.
+pub fn default_interface(port: &str) -> String {
+    let whole = format!("lsw-{port}");
+    if whole.len() <= names::INTERFACE_NAME_BYTES {
+        return whole;
+    }
+    let start: String = port.chars().take(6).collect();
+    // FNV-1a, folded to 16 bits: equal in every run, so that leftovers of a killed one are found again.
+    let hash = port.bytes().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    format!("lsw-{start}.{:04x}", (hash >> 16) ^ (hash & 0xffff))
+}
+
+impl Queues {
+    fn to_toml(self) -> toml::Value {
+        match self {
+            Queues::All => "all".into(),
+            Queues::Count(count) => i64::from(count).into(),
+        }
+    }
+}
+
+impl FromStr for DeviceSpec {
+    type Err = String;
+
+    /// The error says what is wrong and what would be right.
+    fn from_str(text: &str) -> Result<DeviceSpec, String> {
+        match text.split_once(':') {
+            Some(("pci", address)) => pci_address(address).map(DeviceSpec::Pci).ok_or_else(|| {
+                format!("{text:?} is not a PCI address with its domain (as `lspci -D` shows, pci:0000:03:00.1)")
+            }),
+            Some(("mac", address)) => match address.parse::<Mac>() {
+                Ok(mac) if !mac.is_group() && mac != Mac::default() => Ok(DeviceSpec::Mac(mac)),
+                Ok(_) => Err(format!("{text:?} is not the address of one device")),
+                Err(wrong) => Err(format!("{text:?}: {wrong}")),
+            },
+            Some(("name", name)) => match names::interface(name) {
+                Ok(()) => Ok(DeviceSpec::Name(name.to_owned())),
+                Err(wrong) => Err(format!("{text:?} is not an interface name: {wrong}")),
+            },
+            _ => Err(format!("{text:?} does not begin with one of pci: mac: name: (as in name:enp3s0f1)")),
+        }
+    }
+}
+
+/// `0000:03:00.1` in lower case, if that is what it is.
+fn pci_address(text: &str) -> Option<String> {
+    let hex = |part: &str, digits: usize| part.len() == digits && part.bytes().all(|b| b.is_ascii_hexdigit());
+    let (bus_device, function) = text.split_once('.')?;
+    let mut parts = bus_device.split(':');
+    let (domain, bus, device) = (parts.next()?, parts.next()?, parts.next()?);
+    // Domains beyond 16 bits exist (VMD, Hyper-V) and have up to 8 digits.
+    let domain_ok = (4..=8).contains(&domain.len()) && hex(domain, domain.len());
+    let function_ok = function.len() == 1 && function.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    let legal = domain_ok && hex(bus, 2) && hex(device, 2) && function_ok && parts.next().is_none();
+    legal.then(|| text.to_ascii_lowercase())
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceSpec::Pci(address) => write!(out, "pci:{address}"),
+            DeviceSpec::Mac(mac) => write!(out, "mac:{mac}"),
+            DeviceSpec::Name(name) => write!(out, "name:{name}"),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The `[switch]` table: what concerns the daemon as a whole.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::ConfigError;
+use super::names;
+use super::section::{Field, Section};
+
+/// Whether an idle worker sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// Poll while there is traffic, then block until there is more.
+    Adaptive,
+    /// Poll always.
+    Performance,
+}
+
+/// Whether packet memory comes from huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hugepages {
+    /// If there are any.
+    Auto,
+    /// Or the switch does not start.
+    Required,
+    /// Never.
+    Off,
+}
+
+const POWER: [(&str, Power); 2] = [("adaptive", Power::Adaptive), ("performance", Power::Performance)];
+const HUGEPAGES: [(&str, Hugepages); 3] =
+    [("auto", Hugepages::Auto), ("required", Hugepages::Required), ("off", Hugepages::Off)];
+
+const KEYS: [&str; 11] = [
+    "workers",
+    "power",
+    "control_socket",
+    "vhost_user_dir",
+    "socket_group",
+    "socket_mode",
+    "admin_group",
+    "mac_ageing",
+    "mac_table_size",
+    "hugepages",
+    "protected_interfaces",
+];
+
+/// Highest CPU number that can be named; the kernel's own limit on x86-64 (`NR_CPUS`) is 8192.
+const CPU_MAX: u32 = 8191;
+/// Most entries of the forwarding database that can be asked for.
+const MAC_TABLE_MAX: u32 = 1 << 20;
+
+/// The `[switch]` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwitchConfig {
+    /// CPUs of the polling workers, at most one in this version; empty: one worker that is not pinned.
+    pub workers: Vec<usize>,
+    /// Whether an idle worker sleeps.
+    pub power: Power,
+    /// Path of the control socket.
+    pub control_socket: PathBuf,
+    /// Directory of the vhost-user sockets that have no path of their own.
+    pub vhost_user_dir: PathBuf,
+    /// Group of the sockets; `None`: unchanged.
+    pub socket_group: Option<String>,
+    /// Permission bits of the sockets.
+    pub socket_mode: u32,
+    /// Group whose members may change the switch; `None`: root alone.
+    pub admin_group: Option<String>,
+    /// Age at which a learned address is forgotten, whole seconds, at least 1.
+    pub mac_ageing: Duration,
+    /// Most addresses the forwarding database holds.
+    pub mac_table_size: usize,
+    /// Whether packet memory comes from huge pages.
+    pub hugepages: Hugepages,
+    /// Interfaces that are never opened, whatever a port says.
+    pub protected_interfaces: Vec<String>,
+}
+
+impl Default for SwitchConfig {
+    fn default() -> SwitchConfig {
+        SwitchConfig {
+            workers: Vec::new(),
+            power: Power::Adaptive,
+            control_socket: PathBuf::from("/run/labsw/control.sock"),
+            vhost_user_dir: PathBuf::from("/run/labsw/vhost"),
+            socket_group: None,
+            socket_mode: 0o660,
+            admin_group: None,
+            mac_ageing: Duration::from_secs(300),
+            mac_table_size: 65536,
+            hugepages: Hugepages::Auto,
+            protected_interfaces: Vec::new(),
+        }
+    }
+}
+
+impl SwitchConfig {
+    pub(super) fn read(section: &Section<'_>) -> Result<SwitchConfig, ConfigError> {
+        section.check_keys(&KEYS, |key| {
+            (key == "metrics_listen").then(|| "this version has no metrics listener; leave the key out".to_owned())
+        })?;
+        let mut switch = SwitchConfig::default();
+        if let Some(field) = section.get("workers") {
+            switch.workers = workers(&field)?;
+        }
+        if let Some(field) = section.get("power") {
+            switch.power = field.choice(&POWER)?;
+        }
+        if let Some(field) = section.get("control_socket") {
+            switch.control_socket = field.checked("a socket path", names::socket_path)?.into();
+        }
+        if let Some(field) = section.get("vhost_user_dir") {
+            switch.vhost_user_dir = field.checked("a directory", names::path)?.into();
+        }
+        if let Some(field) = section.get("socket_group") {
+            switch.socket_group = Some(field.checked("the name of a group", names::group)?);
+        }
+        if let Some(field) = section.get("socket_mode") {
+            switch.socket_mode = permission_bits(&field)?;
+        }
+        if let Some(field) = section.get("admin_group") {
+            switch.admin_group = Some(field.checked("the name of a group", names::group)?);
+        }
+        if let Some(field) = section.get("mac_ageing") {
+            switch.mac_ageing = whole_seconds(&field)?;
+        }
+        if let Some(field) = section.get("mac_table_size") {
+            let entries = field.integer("a number of table entries", 16..=MAC_TABLE_MAX)?;
+            switch.mac_table_size = usize::try_from(entries).map_err(|error| field.error(error))?;
+        }
+        if let Some(field) = section.get("hugepages") {
+            switch.hugepages = field.choice(&HUGEPAGES)?;
+        }
+        if let Some(field) = section.get("protected_interfaces") {
+            for element in field.array("an array of interface names")? {
+                switch.protected_interfaces.push(element.checked("an interface name", names::interface)?);
+            }
+        }
+        Ok(switch)
+    }
+
+    /// Path of the socket of vhost-user port `port` that names none itself.
+    pub fn default_socket(&self, port: &str) -> PathBuf {
+        self.vhost_user_dir.join(format!("{port}.sock"))
+    }
+
+    /// As a table of the configuration.
+    pub fn to_toml(&self) -> toml::Table {
+        let word = |text: Option<&str>| toml::Value::from(text.unwrap_or_default());
+        let path = |path: &std::path::Path| toml::Value::from(path.to_string_lossy().into_owned());
+        let mut table = toml::Table::new();
+        if let Some(cpu) = self.workers.first() {
+            table.insert("workers".into(), toml::Value::Array(vec![i64::try_from(*cpu).unwrap_or_default().into()]));
+        }
+        table.insert("power".into(), word(word_of(&POWER, self.power)));
+        table.insert("control_socket".into(), path(&self.control_socket));
+        table.insert("vhost_user_dir".into(), path(&self.vhost_user_dir));
+        if let Some(group) = &self.socket_group {
+            table.insert("socket_group".into(), group.as_str().into());
+        }
+        table.insert("socket_mode".into(), format!("{:04o}", self.socket_mode).into());
+        if let Some(group) = &self.admin_group {
+            table.insert("admin_group".into(), group.as_str().into());
+        }
+        table.insert("mac_ageing".into(), format!("{}s", self.mac_ageing.as_secs()).into());
+        table.insert("mac_table_size".into(), i64::try_from(self.mac_table_size).unwrap_or(i64::MAX).into());
+        table.insert("hugepages".into(), word(word_of(&HUGEPAGES, self.hugepages)));
+        table.insert("protected_interfaces".into(), self.protected_interfaces.clone().into());
+        table
+    }
+}
+
+/// The word for `value`.
+fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: T) -> Option<&'static str> {
+    words.iter().find(|(_, candidate)| *candidate == value).map(|(word, _)| *word)
+}
+
+fn workers(field: &Field<'_>) -> Result<Vec<usize>, ConfigError> {
+    let elements = field.array("an array of CPU numbers, as in [1]")?;
+    if elements.len() > 1 {
+        return Err(field.error("this version runs one worker; name one CPU, or leave the key out"));
+    }
+    let cpu = |element: &Field<'_>| {
+        let cpu = element.integer("a CPU number", 0..=CPU_MAX)?;
+        usize::try_from(cpu).map_err(|error| element.error(error))
+    };
+    elements.iter().map(cpu).collect()
+}
+
+/// `"0660"`, in octal.
+fn permission_bits(field: &Field<'_>) -> Result<u32, ConfigError> {
+    let text = field.string("permission bits in octal, as in \"0660\"")?;
+    let octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| octal && *bits <= 0o777);
+    bits.ok_or_else(|| field.error(format_args!("{text:?} is not permission bits in octal (\"0000\" to \"0777\")")))
+}
+
+/// `"300s"`, `"5min"`: whole seconds, at least one, at most a year.
+fn whole_seconds(field: &Field<'_>) -> Result<Duration, ConfigError> {
+    let text = field.string("a time, as in \"300s\"")?;
+    let time = humantime::parse_duration(text);
+    let limits = Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 3600);
+    let time = time.ok().filter(|time| limits.contains(time) && time.subsec_nanos() == 0);
+    time.ok_or_else(|| {
+        field.error(format_args!("{text:?} is not a time in whole seconds (as in \"300s\", 1s to 365days)"))
+    })
+}

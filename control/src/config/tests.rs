@@ -1,0 +1,329 @@
+//! The configuration from outside: what is read, what is refused and in which words, and that nothing is lost.
+
+use std::path::Path;
+use std::time::Duration;
+
+use labsw_switch::tables::LinkLocal;
+use labsw_switch::vlan::{PortVlan, VlanMode};
+use proptest::prelude::*;
+
+use super::*;
+
+/// The one line that `text` is refused with.
+fn refusal(text: &str) -> String {
+    let line = Config::parse(text, "lab.toml").expect_err(text).to_string();
+    assert!(!line.contains('\n'), "more than one line: {line:?}");
+    line
+}
+
+fn settings(set: &[&str]) -> Vec<(String, String)> {
+    set.iter().map(|setting| split_setting(setting).unwrap()).collect()
+}
+
+#[test]
+fn the_example_is_read_and_is_what_it_says() {
+    let config = Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lab.toml")).unwrap();
+    let names: Vec<&str> = config.ports.iter().map(|port| port.name.as_str()).collect();
+    assert_eq!(names, ["uplink", "span", "dc01", "client01", "web"], "in the order of the file");
+    assert_eq!(config.switch.workers, [1]);
+    assert_eq!(config.switch.socket_mode, 0o660);
+    assert_eq!(config.switch.mac_ageing, Duration::from_secs(300));
+    let uplink = config.port("uplink").unwrap();
+    assert_eq!(uplink.vlan, PortVlan::new(VlanMode::Trunk, None, &[10..=10, 20..=20]).unwrap());
+    assert!(config.port("span").unwrap().mirror_only);
+    let web = config.port("web").unwrap();
+    assert_eq!(web.veth_interface().as_deref(), Some("lsw-web"));
+    let socket = config.port("dc01").unwrap().vhost_socket(&config.switch);
+    assert_eq!(socket.as_deref(), Some(Path::new("/run/labsw/vhost/dc01.sock")));
+}
+
+#[test]
+fn an_empty_file_is_a_switch_without_ports() {
+    assert_eq!(Config::parse("", "lab.toml").unwrap(), Config::default());
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let config = Config::parse("[ports.a]\ntype = 'veth'\npeer = 'p'\n", "lab.toml").unwrap();
+    let port = config.port("a").unwrap();
+    assert_eq!(port.vlan, PortVlan::default());
+    assert_eq!((port.mtu, port.link_local, port.mirror_only), (1500, LinkLocal::Transparent, false));
+    let text = "[switch]\nmac_table_size = 4_096\nsocket_mode = '0600'\nmac_ageing = '5min'\nworkers = [0x2]\n";
+    let switch = Config::parse(text, "lab.toml").unwrap().switch;
+    assert_eq!((switch.mac_table_size, switch.socket_mode, switch.workers), (4096, 0o600, vec![2]));
+    assert_eq!(switch.mac_ageing, Duration::from_secs(300));
+    let mode = |vlan: &str| PortConfig::from_settings("a", "vhost_user", &settings(&[vlan])).unwrap().vlan.mode();
+    assert_eq!(mode("vlan.tag=20"), VlanMode::Access);
+    assert_eq!(mode("vlan.trunks=[10]"), VlanMode::Trunk);
+    assert_eq!(mode("vlan={tag=1,trunks=[10]}"), VlanMode::NativeUntagged);
+}
+
+#[test]
+fn every_refusal_names_place_key_and_remedy() {
+    // The text after the table header of a vhost_user port `dc01` (lines 1 and 2), and the whole refusal.
+    let of_a_port = [
+        ("vlan.tag = 5000", "lab.toml:3:12: ports.dc01.vlan.tag: 5000 is not a VLAN id (1 to 4094)"),
+        ("vlan.tag = 0", "lab.toml:3:12: ports.dc01.vlan.tag: 0 is not a VLAN id (1 to 4094)"),
+        ("vlan.tag = -1", "lab.toml:3:12: ports.dc01.vlan.tag: -1 is not a VLAN id (1 to 4094)"),
+        ("vlan.tag = '7'", "lab.toml:3:12: ports.dc01.vlan.tag: should be a VLAN id (1 to 4094), is the string \"7\""),
+        (
+            "vlan = { trunks = [10, '30-20'] }",
+            "lab.toml:3:24: ports.dc01.vlan.trunks[1]: \"30-20\" is not a range of VLAN ids \
+             (as in \"20-29\", within 1 to 4094)",
+        ),
+        (
+            "vlan = { mode = 'acces', tag = 1 }",
+            "lab.toml:3:17: ports.dc01.vlan.mode: \"acces\" is not one of access, trunk, native-tagged, \
+             native-untagged",
+        ),
+        (
+            "vlan = { mode = 'access' }",
+            "lab.toml:3:1: ports.dc01.vlan: `tag` is missing; an access port needs its VLAN id (1 to 4094)",
+        ),
+        ("vlan = 20", "lab.toml:3:8: ports.dc01.vlan: should be a table, is the number 20"),
+        ("vlna = 20", "lab.toml:3:1: ports.dc01.vlna: unknown key; did you mean `vlan`?"),
+        ("peer = 'x'", "lab.toml:3:1: ports.dc01.peer: is a key of type veth; this port is of type vhost_user"),
+        ("mtu = 9000", "lab.toml:3:7: ports.dc01.mtu: 9000 is not an MTU in bytes (68 to 3498)"),
+        ("mirror_only = 1", "lab.toml:3:15: ports.dc01.mirror_only: should be true or false, is the number 1"),
+        ("mtu = 1400\nmtu = 1500", "lab.toml:4:1: ports.dc01.mtu: given twice; keep one of the two"),
+        (
+            "vlan.tag = 1\n[ports.tag]\ntag = 1\ntag = 2",
+            "lab.toml:6:1: ports.tag.tag: given twice; keep one of the two",
+        ),
+        (
+            "mtu = 99999999999999999999",
+            "lab.toml:3:7: ports.dc01.mtu: 99999999999999999999 is not an MTU in bytes (68 to 3498)",
+        ),
+        ("[ports.dc01]", "lab.toml:3:8: ports.dc01: given twice; keep one of the two"),
+        ("queue_pairs = 9", "lab.toml:3:15: ports.dc01.queue_pairs: 9 is not a number of queue pairs (1 to 8)"),
+    ];
+    for (text, expected) in of_a_port {
+        assert_eq!(refusal(&format!("[ports.dc01]\ntype = 'vhost_user'\n{text}\n")), expected);
+    }
+}
+
+#[test]
+fn the_rest_of_the_file_is_refused_as_clearly() {
+    let vhost = |name: &str, more: &str| format!("[ports.{name}]\ntype = 'vhost_user'\n{more}\n");
+    let cases = [
+        ("[ports.x]\n".to_owned(), "lab.toml:1:8: ports.x: `type` is missing; it should be one of"),
+        (
+            "[ports.x]\ntype = 'tap'\n".into(),
+            "lab.toml:2:8: ports.x.type: this version serves no tap ports; use one of",
+        ),
+        (
+            "[ports.'a b']\ntype = 'veth'\n".into(),
+            "lab.toml:1:8: ports.a b: \"a b\" is not a port name: use 1 to 32 of",
+        ),
+        ("[ports.'../x']\ntype = 'veth'\n".into(), "lab.toml:1:8: ports.../x: \"../x\" is not a port name"),
+        ("[ports.\"a\\nb\"]\n".into(), "lab.toml:1:8: ports.a\\nb: \"a\\nb\" is not a port name"),
+        ("ports = 3\n".into(), "lab.toml:1:9: ports: should be a table, is the number 3"),
+        ("[swich]\n".into(), "lab.toml:1:2: swich: unknown key; did you mean `switch`?"),
+        ("[impair.x]\n".into(), "lab.toml:1:2: impair: this version has no impairment"),
+        ("[switch]\nworkers = [1, 2]\n".into(), "lab.toml:2:11: switch.workers: this version runs one worker"),
+        ("[switch]\nworkers = [-1]\n".into(), "lab.toml:2:12: switch.workers[0]: -1 is not a CPU number"),
+        (
+            "[switch]\nmetrics_listen = ':1'\n".into(),
+            "lab.toml:2:1: switch.metrics_listen: this version has no metrics",
+        ),
+        ("[switch]\nsocket_mode = '999'\n".into(), "lab.toml:2:15: switch.socket_mode: \"999\" is not permission bits"),
+        (
+            "[switch]\nmac_ageing = '0s'\n".into(),
+            "lab.toml:2:14: switch.mac_ageing: \"0s\" is not a time in whole seconds",
+        ),
+        ("[switch]\nmac_ageing = '1500ms'\n".into(), "lab.toml:2:14: switch.mac_ageing: \"1500ms\" is not a time"),
+        ("[switch\n".into(), "lab.toml:1:8: "),
+        (
+            "[ports.x]\ntype = 'veth'\npeer = 'sixteen-letters-'\n".into(),
+            "lab.toml:3:8: ports.x.peer: \"sixteen-letters-\" is not an interface name: it has 16 characters",
+        ),
+        (
+            "[ports.x]\ntype = 'veth'\npeer = 'p'\npeer_name = 'eth0'\n".into(),
+            "lab.toml:4:13: ports.x.peer_name: needs `netns`",
+        ),
+        (
+            "[ports.x]\ntype = 'af_xdp'\ndevice = 'enp3s0'\n".into(),
+            "lab.toml:3:10: ports.x.device: \"enp3s0\" does not begin with one of pci: mac: name:",
+        ),
+        (
+            "[ports.x]\ntype = 'af_xdp'\ndevice = 'pci:03:00.1'\n".into(),
+            "lab.toml:3:10: ports.x.device: \"pci:03:00.1\" is not a PCI address with its domain",
+        ),
+        (
+            "[switch]\nprotected_interfaces = ['eno1']\n[ports.x]\ntype = 'af_xdp'\ndevice = 'name:eno1'\n".into(),
+            "lab.toml:5:10: ports.x.device: eno1 is protected (switch.protected_interfaces)",
+        ),
+        (
+            vhost("a", "socket = '/s'") + &vhost("b", "socket = '/s'"),
+            "lab.toml:6:10: ports.b.socket: socket /s is already used by port a",
+        ),
+        (
+            "[ports.a]\ntype = 'veth'\npeer = 'p'\n[ports.b]\ntype = 'af_xdp'\ndevice = 'name:lsw-a'\n".into(),
+            "lab.toml:6:10: ports.b.device: interface lsw-a is already used by port a",
+        ),
+        (
+            vhost("a", "[mirrors.m]\nsources = ['b']\nto = 'a'"),
+            "lab.toml:4:11: mirrors.m.sources: there is no port \"b\"",
+        ),
+        (
+            vhost("a", "[mirrors.m]\nsources = ['*']\nto = 'aa'"),
+            "lab.toml:5:6: mirrors.m.to: there is no port \"aa\"; did you mean \"a\"?",
+        ),
+        (vhost("a", "[mirrors.m]\nsources = ['a:rx']\nto = 'a'"), "lab.toml:5:6: mirrors.m.to: \"a\" is also a source"),
+        (
+            vhost("a", "[mirrors.m]\nsources = ['a:up']\nto = 'a'"),
+            "lab.toml:4:12: mirrors.m.sources[0]: \"a:up\" has no direction rx, tx or both",
+        ),
+        (
+            vhost("a", "[mirrors.m]\nsources = ['*']\nto = 'a'\nfilter = 'arp'"),
+            "lab.toml:6:1: mirrors.m.filter: this version has no mirror filters",
+        ),
+        (
+            vhost("a", "[mirrors.m]\nsources = ['*']\nto = 'a'\ninject = { vlan = 1 }"),
+            "lab.toml:6:1: mirrors.m.inject: this version has no injection",
+        ),
+    ];
+    for (text, expected) in cases {
+        let line = refusal(&text);
+        assert!(line.starts_with(expected), "{text}\n   got {line}\nwanted {expected}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_so_in_one_line() {
+    let error = Config::load(Path::new("/nonexistent/lab.toml")).unwrap_err().to_string();
+    assert_eq!(error, "/nonexistent/lab.toml: cannot be read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn settings_of_a_command_are_read_as_the_file_is() {
+    let set = settings(&["peer=ls-web", "vlan.mode=access", "vlan.tag=20", "netns=web", "peer_name=eth0"]);
+    let from_command = PortConfig::from_settings("web", "veth", &set).unwrap();
+    let text = "[ports.web]\ntype = 'veth'\npeer = 'ls-web'\nnetns = 'web'\npeer_name = 'eth0'\n\
+                vlan = { mode = 'access', tag = 20 }\n";
+    assert_eq!(Some(&from_command), Config::parse(text, "lab.toml").unwrap().port("web"));
+
+    let refused =
+        |kind: &str, set: &[&str]| PortConfig::from_settings("x", kind, &settings(set)).unwrap_err().to_string();
+    assert_eq!(refused("vhost_user", &["vlan.tag=5000"]), "ports.x.vlan.tag: 5000 is not a VLAN id (1 to 4094)");
+    assert_eq!(refused("vhost_user", &["mtu=1400", "mtu=1500"]), "ports.x.mtu: given twice; keep one of the two");
+    assert_eq!(refused("vhost_user", &["mtu=1400\ntype='veth'"]).split(": ").next(), Some("ports.x.mtu"));
+    assert_eq!(refused("vhost_user", &["a b=1"]), "ports.x: \"a b\" is not a key (as in mtu or vlan.tag)");
+    assert_eq!(refused("bridge", &[]), "ports.x.type: \"bridge\" is not one of af_xdp, vhost_user, veth");
+    assert_eq!(refused("a\nb", &[]), "ports.x.type: \"a\\nb\" is not one of af_xdp, vhost_user, veth");
+    let uplink = PortConfig::from_settings("up", "af_xdp", &settings(&["device=name:enp3s0f1", "queues=2"])).unwrap();
+    let device = DeviceSpec::Name("enp3s0f1".to_owned());
+    assert_eq!(uplink.kind, PortKind::AfXdp { device, mode: XdpMode::Auto, queues: Queues::Count(2) });
+    assert!(PortConfig::from_settings("-x", "vhost_user", &[]).is_err());
+    assert!(split_setting("mtu").is_err());
+}
+
+#[test]
+fn a_new_port_is_checked_beside_the_running_ones() {
+    let switch = SwitchConfig::default();
+    let port = |name: &str, set: &[&str]| PortConfig::from_settings(name, "veth", &settings(set)).unwrap();
+    let running = [port("a", &["peer=p"])];
+    let beside = |new: PortConfig| new.check_beside(&running, &switch).map_err(|error| error.to_string());
+    assert_eq!(beside(port("b", &["peer=q"])), Ok(()));
+    let same_name = "ports.a: there is a port of this name already";
+    assert_eq!(beside(port("a", &["peer=q"])), Err(same_name.to_owned()));
+    let same_peer = "ports.b.peer: interface p is already used by port a; each port needs its own";
+    assert_eq!(beside(port("b", &["peer=p"])), Err(same_peer.to_owned()));
+}
+
+#[test]
+fn a_mirror_of_a_command_is_read_as_the_file_is() {
+    let sources = ["a:rx".to_owned(), "b".to_owned(), "a:tx".to_owned()];
+    let mirror = MirrorConfig::from_parts("m", &sources, &[20], 0, "span").unwrap();
+    let both = |port: &str| MirrorSource { port: port.to_owned(), rx: true, tx: true };
+    assert_eq!(mirror.sources, [both("a"), both("b")]);
+    assert_eq!(mirror.missing_port(&["a", "b", "span"]), None);
+    assert_eq!(mirror.missing_port(&["a", "span"]), Some(("sources", "b")));
+    let error = MirrorConfig::from_parts("m", &sources, &[4095], 0, "span").unwrap_err().to_string();
+    assert_eq!(error, "mirrors.m.vlans[0]: 4095 is not a VLAN id (1 to 4094)");
+    let error = MirrorConfig::from_parts("m", &sources, &[], 5, "span").unwrap_err().to_string();
+    assert_eq!(error, "mirrors.m.snaplen: 5 cuts into the Ethernet header; use 0 or at least 14");
+}
+
+#[test]
+fn default_interfaces_fit_and_differ() {
+    assert_eq!(default_interface("web"), "lsw-web");
+    let long = ["a-container-with-a-long-name-1", "a-container-with-a-long-name-2"].map(default_interface);
+    assert_ne!(long[0], long[1]);
+    assert!(long.iter().all(|name| name.len() == 15), "{long:?}");
+}
+
+fn port_strategy() -> impl Strategy<Value = PortConfig> {
+    let name = "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,31}";
+    let interface = "[a-z][a-z0-9_.-]{0,14}";
+    let device = prop_oneof![
+        any::<[u8; 3]>().prop_map(|[a, b, c]| format!("mac:52:54:00:{a:02x}:{b:02x}:{c:02x}")),
+        interface.prop_map(|name| format!("name:{name}")),
+        (any::<u16>(), any::<u8>(), 0..32_u8, 0..8_u8)
+            .prop_map(|(d, b, s, f)| format!("pci:{d:04x}:{b:02x}:{s:02x}.{f}")),
+    ];
+    let queues = prop_oneof![Just(Queues::All), (1..=64_u16).prop_map(Queues::Count)];
+    let mode = prop::sample::select(vec![XdpMode::Auto, XdpMode::ZeroCopy, XdpMode::Copy, XdpMode::Skb]);
+    let role = prop::sample::select(vec![VhostRole::Server, VhostRole::Client]);
+    let kind = prop_oneof![
+        (device, mode, queues).prop_map(|(device, mode, queues)| PortKind::AfXdp {
+            device: device.parse().unwrap(),
+            mode,
+            queues
+        }),
+        (role, prop::option::of("/[ -~]{1,40}")).prop_map(|(role, socket)| PortKind::VhostUser {
+            role,
+            socket: socket.map(Into::into),
+            queue_pairs: 1
+        }),
+        (interface, interface, prop::option::of((interface, interface))).prop_map(|(peer, own, netns)| {
+            PortKind::Veth {
+                interface: Some(format!("{}X", own.get(..14).unwrap_or(&own))),
+                peer,
+                netns: netns.as_ref().map(|(netns, _)| netns.clone()),
+                peer_name: netns.map(|(_, name)| name),
+            }
+        }),
+    ];
+    let ranges = prop::collection::vec((1..4095_u16, 0..50_u16).prop_map(|(low, n)| low..=(low + n).min(4094)), 1..6);
+    let vlan = (prop::sample::select(VlanMode::ALL.to_vec()), 1..4095_u16, ranges).prop_map(|(mode, tag, ranges)| {
+        let tag = (mode != VlanMode::Trunk).then_some(tag);
+        let ranges = if mode == VlanMode::Access { Vec::new() } else { ranges };
+        PortVlan::new(mode, tag, &ranges).unwrap()
+    });
+    (name, kind, vlan, MTU_MIN..=MTU_MAX, any::<bool>(), any::<bool>()).prop_map(
+        |(name, kind, vlan, mtu, drop, mirror_only)| PortConfig {
+            name,
+            kind,
+            vlan,
+            mtu,
+            link_local: if drop { LinkLocal::Drop } else { LinkLocal::Transparent },
+            mirror_only,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_down_reads_back_the_same(port in port_strategy()) {
+        let mirror = MirrorConfig {
+            name: "m".to_owned(),
+            sources: vec![MirrorSource { port: "*".to_owned(), rx: true, tx: false }],
+            vlans: Some(port.vlan.trunks().clone()).filter(|set| !set.is_empty()),
+            snaplen: 64,
+            to: port.name.clone(),
+        };
+        let config = Config { switch: SwitchConfig::default(), ports: vec![port], mirrors: vec![mirror] };
+        let text = config.to_toml().to_string();
+        prop_assert_eq!(Config::parse(&text, "written.toml"), Ok(config), "{}", text);
+    }
+
+    #[test]
+    fn no_text_panics_and_every_refusal_is_one_line(text in "(\\[|\\]|ports|switch|mirrors|type|=|'veth'|\\.|\n|\"|[a-z0-9 ]|\\PC){0,40}") {
+        if let Err(error) = Config::parse(&text, "lab.toml") {
+            prop_assert!(!error.to_string().contains('\n'));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `labsw-ctl fdb`.
+
+use clap::Subcommand;
+use labsw_switch::Mac;
+
+use super::parse;
+use super::table::{number, rows, text};
+use crate::api::{Change, FdbEntry, Request};
+
+/// What can be done with the forwarding database.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Lists the entries.
+    List {
+        /// Only this VLAN.
+        #[arg(long, value_parser = parse::vlan)]
+        vlan: Option<u16>,
+        /// Only entries at this port.
+        #[arg(long, value_parser = parse::name)]
+        port: Option<String>,
+    },
+    /// Adds a static entry, or replaces what is there.
+    Add {
+        /// The address.
+        #[arg(value_parser = parse::unicast_mac)]
+        mac: Mac,
+        /// Its VLAN.
+        #[arg(long, value_parser = parse::vlan)]
+        vlan: u16,
+        /// The port it is at.
+        #[arg(long, value_parser = parse::name)]
+        port: String,
+    },
+    /// Removes an entry, static or learned.
+    Del {
+        /// The address.
+        #[arg(value_parser = parse::mac)]
+        mac: Mac,
+        /// Its VLAN.
+        #[arg(long, value_parser = parse::vlan)]
+        vlan: u16,
+    },
+    /// Removes learned entries.
+    Flush {
+        /// Only of this VLAN.
+        #[arg(long, value_parser = parse::vlan)]
+        vlan: Option<u16>,
+        /// Only at this port.
+        #[arg(long, value_parser = parse::name)]
+        port: Option<String>,
+    },
+}
+
+impl Command {
+    /// The request this command makes.
+    pub(super) fn request(self) -> Request {
+        match self {
+            Command::List { vlan, port } => Request::ListFdb { vlan, port },
+            Command::Add { mac, vlan, port } => Request::Change(Change::AddFdb { vlan, mac, port }),
+            Command::Del { mac, vlan } => Request::Change(Change::DeleteFdb { vlan, mac }),
+            Command::Flush { vlan, port } => Request::Change(Change::FlushFdb { vlan, port }),
+        }
+    }
+}
+
+/// The entries.
+pub(super) fn table(entries: &[FdbEntry]) -> String {
+    let row = |entry: &FdbEntry| {
+        let age = if entry.is_static { "static".to_owned() } else { format!("{} s", entry.age_seconds) };
+        vec![number(entry.vlan), text(&entry.mac), text(&entry.port), number(age)]
+    };
+    rows(&["vlan", "mac", "port", "age"], entries.iter().map(row).collect(), "no entries")
+}

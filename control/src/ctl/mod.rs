@@ -1,0 +1,107 @@
+//! `labsw-ctl`: everything a person or a script does to the switch.
+//!
+//! **How it works.** Each noun has a file with its commands, the request each one makes, and the table of the reply.
+//! A command is a request, a call, and a table or JSON; only `stats --watch` takes more than one reply.
+//!
+//! **Exit status.** 0: done. 1: the switch refused, or the thing does not exist. 2: wrong usage. 3: the switch can't be
+//! reached. Errors are one line on stderr. A reader that goes away (`| head`) is no error.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::api::Request;
+
+mod fdb;
+mod mirror;
+mod output;
+mod parse;
+mod port;
+mod session;
+mod stats;
+mod status;
+mod table;
+mod vlan;
+
+use output::Output;
+use session::{Failure, Session};
+
+/// Controls labsw, the virtual Ethernet switch.
+#[derive(Debug, Parser)]
+#[command(name = "labsw-ctl", version, disable_help_subcommand = true)]
+struct Arguments {
+    /// The control socket of the switch.
+    #[arg(long, global = true, value_name = "PATH", env = "LABSW_SOCKET", default_value = "/run/labsw/control.sock")]
+    socket: PathBuf,
+    /// Print JSON instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// The switch at a glance: uptime, workers and their load, ports, mirrors.
+    Status,
+    /// Ports: list, show, add, change, remove, switch on and off.
+    #[command(subcommand)]
+    Port(port::Command),
+    /// VLANs and the ports in them.
+    #[command(subcommand)]
+    Vlan(vlan::Command),
+    /// The forwarding database: which MAC address is at which port.
+    #[command(subcommand)]
+    Fdb(fdb::Command),
+    /// Mirrors: copies of frames, sent to a port.
+    #[command(subcommand)]
+    Mirror(mirror::Command),
+    /// Frames, bytes, and drops by reason.
+    Stats(stats::Arguments),
+    /// Prints the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Runs the tool with the arguments of the process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nothing can be said if stderr is closed as well.
+            let _ = writeln!(io::stderr(), "labsw-ctl: {}", table::one_line(&failure.to_string()));
+            failure.exit_status()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    let mut output = Output::new(arguments.json);
+    let request = match arguments.noun {
+        Noun::Completions { shell } => return completions(shell, &mut output),
+        Noun::Stats(stats) if stats.watch => {
+            return stats::watch(stats, &mut Session::open(&arguments.socket)?, &mut output);
+        }
+        Noun::Status => Request::GetStatus,
+        Noun::Port(command) => command.request(),
+        Noun::Vlan(command) => command.request(),
+        Noun::Fdb(command) => command.request(),
+        Noun::Mirror(command) => command.request(),
+        Noun::Stats(stats) => stats.request(),
+    };
+    let reply = Session::open(&arguments.socket)?.call(&request)?;
+    output.reply(&reply)
+}
+
+fn completions(shell: Shell, output: &mut Output) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "labsw-ctl", &mut script);
+    output.bytes(&script)
+}

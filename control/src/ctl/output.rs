@@ -1,0 +1,86 @@
+//! Replies on stdout, as tables or JSON.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::session::Failure;
+use super::{fdb, mirror, port, stats, status, vlan};
+use crate::api::Reply;
+
+/// Where replies go, and in which form.
+#[derive(Debug)]
+pub(super) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Output {
+        Output { json }
+    }
+
+    /// Whether JSON is wanted.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints a reply: as JSON the bare list or object, for people a table; nothing for a change that was made.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub(super) fn reply(&mut self, reply: &Reply) -> Result<(), Failure> {
+        if self.json {
+            return match reply {
+                Reply::Done | Reply::Removed(_) => self.pretty(reply),
+                Reply::Status(status) => self.pretty(status),
+                Reply::Ports(ports) => self.pretty(ports),
+                Reply::Port(port) => self.pretty(port),
+                Reply::Vlans(vlans) => self.pretty(vlans),
+                Reply::Fdb(entries) => self.pretty(entries),
+                Reply::Mirrors(mirrors) => self.pretty(mirrors),
+                Reply::Mirror(mirror) => self.pretty(mirror),
+                Reply::Stats(stats) => self.pretty(&stats.ports),
+            };
+        }
+        let text = match reply {
+            Reply::Done => return Ok(()),
+            Reply::Removed(1) => "1 entry removed\n".to_owned(),
+            Reply::Removed(entries) => format!("{entries} entries removed\n"),
+            Reply::Status(status) => status::table(status),
+            Reply::Ports(ports) => port::table(ports),
+            Reply::Port(port) => port::details(port),
+            Reply::Vlans(vlans) => vlan::table(vlans),
+            Reply::Fdb(entries) => fdb::table(entries),
+            Reply::Mirrors(mirrors) => mirror::table(mirrors),
+            Reply::Mirror(mirror) => mirror::details(mirror),
+            Reply::Stats(stats) => stats::table(stats),
+        };
+        self.bytes(text.as_bytes())
+    }
+
+    fn pretty(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
+        text.push(b'\n');
+        self.bytes(&text)
+    }
+
+    /// Prints JSON on one line.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub(super) fn json_line(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        let mut text = serde_json::to_vec(value).map_err(io::Error::from)?;
+        text.push(b'\n');
+        self.bytes(&text)
+    }
+
+    /// Prints this as it is.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes)?;
+        Ok(stdout.flush()?)
+    }
+}

@@ -1,0 +1,34 @@
+//! Arguments that are more than text, checked before the switch is asked: a mistake here is wrong usage (exit 2).
+
+use labsw_switch::Mac;
+
+use crate::api::parse_vlan_id;
+
+/// A VLAN id, 1 to 4094.
+pub(super) fn vlan(text: &str) -> Result<u16, String> {
+    parse_vlan_id(text).map_err(|error| error.to_string())
+}
+
+/// A MAC address.
+pub(super) fn mac(text: &str) -> Result<Mac, String> {
+    text.parse::<Mac>().map_err(|error| error.to_string())
+}
+
+/// A MAC address that one station can have.
+pub(super) fn unicast_mac(text: &str) -> Result<Mac, String> {
+    let mac = mac(text)?;
+    if mac.is_group() { Err("a group address, which is at no single port".to_owned()) } else { Ok(mac) }
+}
+
+/// `key=value`.
+pub(super) fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("not of the form key=value (as in vlan.tag=20)".to_owned()),
+    }
+}
+
+/// A name, which is never empty.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("an empty name".to_owned()) } else { Ok(text.to_owned()) }
+}

@@ -1,0 +1,137 @@
+//! `labsw-ctl port`.
+
+use std::collections::BTreeMap;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
+
+use super::parse;
+use super::table::{list, number, pairs, rows, shortened, text};
+use crate::api::{Change, Port, PortType, Request, Vlan};
+
+/// What can be done with ports.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Lists the ports.
+    List,
+    /// Shows one port in full.
+    Show(Name),
+    /// Adds a port.
+    Add {
+        #[command(flatten)]
+        port: Name,
+        /// How it moves bytes.
+        #[arg(long = "type", value_name = "TYPE", value_parser = port_type())]
+        port_type: PortType,
+        /// A setting as in the configuration, as in vlan.mode=access or 'vlan.trunks=[10, "20-29"]'.
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse::setting)]
+        settings: Vec<(String, String)>,
+    },
+    /// Changes settings of a port.
+    Set {
+        #[command(flatten)]
+        port: Name,
+        /// Settings as in the configuration, as in vlan.tag=20.
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse::setting)]
+        settings: Vec<(String, String)>,
+    },
+    /// Removes a port.
+    Del(Name),
+    /// Switches a port on.
+    Up(Name),
+    /// Switches a port off.
+    Down(Name),
+}
+
+/// Which port.
+#[derive(Debug, Args)]
+pub(super) struct Name {
+    /// Name of the port.
+    #[arg(value_parser = parse::name)]
+    name: String,
+}
+
+fn port_type() -> impl TypedValueParser<Value = PortType> {
+    PossibleValuesParser::new(PortType::ALL.map(PortType::name)).try_map(|name| {
+        PortType::ALL.into_iter().find(|port_type| port_type.name() == name).ok_or("not a type of port")
+    })
+}
+
+impl Command {
+    /// The request this command makes. Of a setting given twice the last one counts.
+    pub(super) fn request(self) -> Request {
+        let change = match self {
+            Command::List => return Request::ListPorts,
+            Command::Show(Name { name }) => return Request::ShowPort { name },
+            Command::Add { port: Name { name }, port_type, settings } => {
+                Change::AddPort { name, port_type, settings: BTreeMap::from_iter(settings) }
+            }
+            Command::Set { port: Name { name }, settings } => {
+                Change::SetPort { name, settings: BTreeMap::from_iter(settings) }
+            }
+            Command::Del(Name { name }) => Change::DeletePort { name },
+            Command::Up(Name { name }) => Change::SetPortState { name, up: true },
+            Command::Down(Name { name }) => Change::SetPortState { name, up: false },
+        };
+        Request::Change(change)
+    }
+}
+
+/// The ports.
+pub(super) fn table(ports: &[Port]) -> String {
+    let row = |port: &Port| {
+        vec![
+            text(&port.name),
+            text(port.port_type),
+            text(port.state),
+            text(shortened(&vlan(&port.vlan), 32)),
+            number(port.counters.rx_frames),
+            number(port.counters.tx_frames),
+            number(port.counters.dropped()),
+            text(port.reason.as_deref().unwrap_or_default()),
+        ]
+    };
+    let headings = ["name", "type", "state", "vlan", "rx frames", "tx frames", "dropped", "reason"];
+    rows(&headings, ports.iter().map(row).collect(), "no ports")
+}
+
+/// VLAN settings on one line: mode, tag, and the trunks in parentheses.
+fn vlan(vlan: &Vlan) -> String {
+    let tag = vlan.tag.map(|tag| format!(" {tag}")).unwrap_or_default();
+    let trunks = if vlan.trunks.0.is_empty() { String::new() } else { format!(" ({})", vlan.trunks) };
+    format!("{}{tag}{trunks}", vlan.mode)
+}
+
+/// One port in full.
+pub(super) fn details(port: &Port) -> String {
+    let mut lines =
+        vec![("name", port.name.clone()), ("type", port.port_type.to_string()), ("state", port.state.to_string())];
+    let optional = [
+        ("reason", port.reason.clone()),
+        ("device", port.device.clone()),
+        ("interface", port.interface.clone()),
+        ("xdp mode", port.xdp_mode.clone()),
+        ("xdp mode reason", port.xdp_mode_reason.clone()),
+        ("queues", port.queues.map(|queues| queues.to_string())),
+        ("peer", port.peer.clone()),
+        ("netns", port.netns.clone()),
+        ("socket", port.socket.clone()),
+        ("role", port.role.clone()),
+        ("connected", port.connected.map(|connected| if connected { "yes" } else { "no" }.to_owned())),
+        ("memory regions", port.memory_regions.map(|regions| regions.to_string())),
+        ("queue pairs", port.queue_pairs.map(|pairs| pairs.to_string())),
+        ("features", port.features.as_ref().map(|features| list(features, "-"))),
+    ];
+    lines.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    lines.extend([
+        ("vlan", vlan(&port.vlan)),
+        ("mtu", port.mtu.to_string()),
+        ("link-local frames", port.link_local.clone()),
+        ("mirror only", if port.mirror_only { "yes" } else { "no" }.to_owned()),
+        ("rx", format!("{} frames, {} bytes", port.counters.rx_frames, port.counters.rx_bytes)),
+        ("tx", format!("{} frames, {} bytes", port.counters.tx_frames, port.counters.tx_bytes)),
+    ]);
+    let drops = port.counters.drops.iter().filter(|(_, count)| **count > 0);
+    lines.push(("drops", list(drops.map(|(reason, count)| format!("{reason} {count}")), "none")));
+    pairs(lines)
+}

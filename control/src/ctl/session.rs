@@ -1,0 +1,112 @@
+//! The connection to the switch, and what can go wrong in words and exit statuses.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::api::{Reply, Request};
+use crate::varlink::{CallError, Client};
+
+/// Why a command was not done. The text is one line.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The switch said no, or something that makes no sense.
+    #[error("{0}")]
+    Refused(CallError),
+    /// No answer from the switch.
+    #[error("{}: the switch can't be reached: {reason}", socket.display())]
+    Unreachable {
+        /// The socket that was tried.
+        socket: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// The output can't be written.
+    #[error("writing the output: {0}")]
+    Output(io::Error),
+    /// Whoever reads the output has seen enough.
+    #[error("nobody reads the output")]
+    ReaderGone,
+}
+
+impl Failure {
+    /// The exit status this ends with.
+    pub(super) fn exit_status(&self) -> ExitCode {
+        match self {
+            Failure::Refused(_) | Failure::Output(_) => ExitCode::from(1),
+            Failure::Unreachable { .. } => ExitCode::from(3),
+            Failure::ReaderGone => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+            _ => Failure::Output(error),
+        }
+    }
+}
+
+/// A connection to the switch.
+#[derive(Debug)]
+pub(super) struct Session {
+    client: Client,
+    socket: PathBuf,
+}
+
+impl Session {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`].
+    pub(super) fn open(socket: &Path) -> Result<Session, Failure> {
+        match Client::connect(socket) {
+            Ok(client) => Ok(Session { client, socket: socket.to_owned() }),
+            Err(error) => Err(Failure::Unreachable { socket: socket.to_owned(), reason: explain(&error) }),
+        }
+    }
+
+    /// Calls a method.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`], [`Failure::Unreachable`].
+    pub(super) fn call(&mut self, request: &Request) -> Result<Reply, Failure> {
+        self.client.call(request).map_err(|error| failure(&self.socket, error))
+    }
+
+    /// Calls a method that answers with a stream, until it ends or `each` fails.
+    ///
+    /// # Errors
+    /// As [`Session::call`], and those of `each`.
+    pub(super) fn stream(
+        &mut self,
+        request: &Request,
+        mut each: impl FnMut(Reply) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let replies = self.client.stream(request).map_err(|error| failure(&self.socket, error))?;
+        for reply in replies {
+            each(reply.map_err(|error| failure(&self.socket, error))?)?;
+        }
+        Ok(())
+    }
+}
+
+fn failure(socket: &Path, error: CallError) -> Failure {
+    match error {
+        CallError::Broken(_) | CallError::Closed => {
+            Failure::Unreachable { socket: socket.to_owned(), reason: error.to_string() }
+        }
+        said => Failure::Refused(said),
+    }
+}
+
+/// Adds what a person can do about it.
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!("{error}; is labswd running?"),
+        io::ErrorKind::PermissionDenied => format!("{error}; it needs root or the group of the socket"),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,32 @@
+//! `labsw-ctl vlan`.
+
+use clap::Subcommand;
+
+use super::table::{list, number, rows, text};
+use crate::api::{Request, VlanRow};
+
+/// What can be done with VLANs.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Lists the VLANs that ports name, and their members.
+    List,
+}
+
+impl Command {
+    /// The request this command makes.
+    pub(super) fn request(self) -> Request {
+        match self {
+            Command::List => Request::ListVlans,
+        }
+    }
+}
+
+/// The VLANs and their members.
+pub(super) fn table(vlans: &[VlanRow]) -> String {
+    let members = |row: &VlanRow, tagged: bool| {
+        let members = row.ports.iter().filter(|member| member.tagged == tagged);
+        list(members.map(|member| &member.port), "-")
+    };
+    let row = |row: &VlanRow| vec![number(row.vlan), text(members(row, false)), text(members(row, true))];
+    rows(&["vlan", "untagged", "tagged"], vlans.iter().map(row).collect(), "no VLANs")
+}

@@ -1,0 +1,286 @@
+//! Answers to the control socket: each request to the switch's own method, each thing as it is shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use labsw_switch::fdb::FdbFilter;
+use labsw_switch::tables::LinkLocal;
+use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
+use labsw_switch::{PortId, Vid};
+
+use super::Switch;
+use super::mirrors::Mirror;
+use super::open::Attachment;
+use super::ports::Port;
+use crate::api::{self, Change, Error, Handler, MirrorState, Peer, PortState, PortType, Reply, Request};
+use crate::config::{ConfigError, MirrorConfig, PortConfig, PortKind, Power, VhostRole};
+
+impl Handler for Switch {
+    fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
+        match request {
+            Request::GetStatus => Ok(Reply::Status(self.show_status())),
+            Request::ListPorts => Ok(Reply::Ports(self.show_ports())),
+            Request::ShowPort { name } => {
+                self.port(&name)?;
+                let port = self.show_ports().into_iter().find(|port| port.name == name);
+                port.map(|port| Reply::Port(Box::new(port))).ok_or_else(|| Error::not_found("port", name))
+            }
+            Request::ListVlans => Ok(Reply::Vlans(self.show_vlans())),
+            Request::ListFdb { vlan, port } => Ok(Reply::Fdb(self.show_fdb(vlan, port.as_deref())?)),
+            Request::ListMirrors => Ok(Reply::Mirrors(self.show_mirrors())),
+            Request::ShowMirror { name } => {
+                let mirror = self.show_mirrors().into_iter().find(|mirror| mirror.name == name);
+                mirror.map(Reply::Mirror).ok_or_else(|| Error::not_found("mirror", name))
+            }
+            Request::GetStats { port, .. } => Ok(Reply::Stats(self.show_stats(port.as_deref())?)),
+            Request::Change(change) => self.change(change),
+        }
+    }
+}
+
+impl Switch {
+    fn change(&mut self, change: Change) -> Result<Reply, Error> {
+        match change {
+            Change::AddPort { name, port_type, settings } => {
+                let config = PortConfig::from_settings(&name, port_type.name(), &pairs(settings));
+                self.add_port(config.map_err(|error| wrong_setting("port", &name, &error))?)?;
+            }
+            Change::SetPort { name, settings } => {
+                let port = self.port(&name)?;
+                let config = port.config.with_settings(&pairs(settings));
+                self.set_port(&name, config.map_err(|error| wrong_setting("port", &name, &error))?)?;
+            }
+            Change::DeletePort { name } => self.delete_port(&name)?,
+            Change::SetPortState { name, up } => self.set_port_state(&name, up)?,
+            Change::AddFdb { vlan, mac, port } => {
+                let id = self.port(&port)?.id;
+                let refused = |reason: String| Error::refused(format!("fdb entry {mac} in VLAN {vlan}"), reason);
+                let vid = vid(vlan)?;
+                if mac.is_group() {
+                    return Err(refused("a group address is at no single port; use a unicast address".to_owned()));
+                }
+                self.shared.fdb.add_static(vid, mac, id).map_err(|error| refused(error.to_string()))?;
+            }
+            Change::DeleteFdb { vlan, mac } => {
+                if !self.shared.fdb.remove(vid(vlan)?, mac) {
+                    return Err(Error::not_found("fdb entry", format!("{mac} in VLAN {vlan}")));
+                }
+            }
+            Change::FlushFdb { vlan, port } => {
+                let (vlan, port) = self.fdb_filter(vlan, port.as_deref())?;
+                return Ok(Reply::Removed(self.shared.fdb.flush(vlan, port) as u64));
+            }
+            Change::SetMirror { name, sources, vlans, snaplen, to } => {
+                let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
+                let config = MirrorConfig::from_parts(&name, &sources, &vlans, snaplen, &to);
+                self.set_mirror(config.map_err(|error| wrong_setting("mirror", &name, &error))?)?;
+            }
+            Change::DeleteMirror { name } => self.delete_mirror(&name)?,
+        }
+        Ok(Reply::Done)
+    }
+
+    fn show_status(&mut self) -> api::Status {
+        let load = self.load[0].since(&self.load[1]);
+        api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            power: match self.config.power {
+                Power::Adaptive => "adaptive",
+                Power::Performance => "performance",
+            }
+            .to_owned(),
+            workers: vec![api::Worker {
+                id: 0,
+                cpu: self.worker.cpu().and_then(|cpu| u32::try_from(cpu).ok()),
+                busy_percent: load.busy_percent(),
+                frames_per_burst: load.frames_per_burst(),
+            }],
+            ports: self.show_ports(),
+            mirrors: self.show_mirrors(),
+        }
+    }
+
+    fn show_ports(&mut self) -> Vec<api::Port> {
+        let Switch { ports, links, config, .. } = self;
+        ports
+            .values()
+            .map(|port| {
+                let (state, reason) = port.state(links);
+                let mut shown = api::Port::new(&port.config.name, port_type(&port.config.kind), shown_vlan(port));
+                (shown.state, shown.reason) = (state, reason);
+                shown.counters = (&port.counters()).into();
+                shown.mtu = port.config.mtu;
+                shown.link_local = match port.config.link_local {
+                    LinkLocal::Transparent => "transparent",
+                    LinkLocal::Drop => "drop",
+                }
+                .to_owned();
+                shown.mirror_only = port.config.mirror_only;
+                shown.socket = port.config.vhost_socket(config).map(|path| path.display().to_string());
+                show_kind(&port.config.kind, &mut shown);
+                show_attachment(&port.attachment, &mut shown);
+                shown
+            })
+            .collect()
+    }
+
+    /// The VLANs that a port names, and their members. A port that carries every VLAN names none of them.
+    fn show_vlans(&self) -> Vec<api::VlanRow> {
+        let members: Vec<&Port> = self.ports.values().filter(|port| !port.config.mirror_only).collect();
+        let named: BTreeSet<Vid> = members.iter().flat_map(|port| named_vlans(&port.config.vlan)).collect();
+        let row = |vid: Vid| {
+            let in_vlan = members.iter().filter(|port| port.config.vlan.is_member(vid));
+            let shown = in_vlan.map(|port| api::VlanMember {
+                port: port.config.name.clone(),
+                tagged: port.config.vlan.leaves_tagged(vid),
+            });
+            api::VlanRow { vlan: vid.into(), ports: shown.collect() }
+        };
+        named.into_iter().map(row).collect()
+    }
+
+    fn show_fdb(&self, vlan: Option<u16>, port: Option<&str>) -> Result<Vec<api::FdbEntry>, Error> {
+        let (vid, port) = self.fdb_filter(vlan, port)?;
+        let entries = self.shared.fdb.entries(FdbFilter { vid, port }, self.shared.now_seconds());
+        let name_of = |id: PortId| self.ports.values().find(|port| port.id == id).map(|port| port.config.name.clone());
+        let shown = entries.into_iter().filter_map(|entry| {
+            Some(api::FdbEntry {
+                vlan: entry.vid.into(),
+                mac: entry.mac.to_string(),
+                port: name_of(entry.port)?,
+                is_static: entry.is_static,
+                age_seconds: entry.age_seconds.into(),
+            })
+        });
+        let mut shown: Vec<_> = shown.collect();
+        shown.sort_by(|a, b| (a.vlan, &a.mac).cmp(&(b.vlan, &b.mac)));
+        Ok(shown)
+    }
+
+    fn fdb_filter(&self, vlan: Option<u16>, port: Option<&str>) -> Result<(Option<Vid>, Option<PortId>), Error> {
+        let port = port.map(|name| self.port(name)).transpose()?.map(|port| port.id);
+        Ok((vlan.map(vid).transpose()?, port))
+    }
+
+    fn show_mirrors(&mut self) -> Vec<api::Mirror> {
+        let mut states = BTreeMap::new();
+        for (name, port) in &self.ports {
+            states.insert(name.clone(), port.state(&mut self.links));
+        }
+        self.mirrors.values().map(|mirror| self.show_mirror(mirror, &states)).collect()
+    }
+
+    fn show_mirror(&self, mirror: &Mirror, states: &BTreeMap<String, (PortState, Option<String>)>) -> api::Mirror {
+        let config = &mirror.config;
+        let waiting = match states.get(&config.to) {
+            None => Some(format!("there is no port {:?}", config.to)),
+            Some((PortState::Up, _)) => None,
+            Some((state, reason)) => {
+                Some(format!("{:?} is {state}: {}", config.to, reason.as_deref().unwrap_or("no reason given")))
+            }
+        };
+        let counters = self.mirror_counters(mirror);
+        api::Mirror {
+            name: config.name.clone(),
+            state: if waiting.is_some() { MirrorState::Waiting } else { MirrorState::Up },
+            reason: waiting,
+            to: config.to.clone(),
+            sources: config.sources.iter().filter_map(|source| source.to_string().parse().ok()).collect(),
+            vlans: config.vlans.iter().flat_map(VlanSet::iter).map(u16::from).collect(),
+            snaplen: config.snaplen,
+            matched: counters.matched,
+            sent: counters.sent,
+            dropped: counters.dropped,
+            truncated: counters.truncated,
+        }
+    }
+
+    fn show_stats(&self, only: Option<&str>) -> Result<api::Stats, Error> {
+        let shown =
+            |port: &Port| api::PortStats { name: port.config.name.clone(), counters: (&port.counters()).into() };
+        let ports = match only {
+            Some(name) => vec![shown(self.port(name)?)],
+            None => self.ports.values().map(shown).collect(),
+        };
+        let uptime_milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(api::Stats { uptime_milliseconds, ports })
+    }
+}
+
+fn pairs(settings: BTreeMap<String, String>) -> Vec<(String, String)> {
+    settings.into_iter().collect()
+}
+
+fn wrong_setting(kind: &str, name: &str, error: &ConfigError) -> Error {
+    Error::refused(format!("{kind} {name:?}"), error.within(&format!("{kind}s.{name}")))
+}
+
+fn vid(vlan: u16) -> Result<Vid, Error> {
+    Vid::try_from(vlan).map_err(|_| Error::invalid("vlan"))
+}
+
+fn port_type(kind: &PortKind) -> PortType {
+    match kind {
+        PortKind::AfXdp { .. } => PortType::AfXdp,
+        PortKind::VhostUser { .. } => PortType::VhostUser,
+        PortKind::Veth { .. } => PortType::Veth,
+    }
+}
+
+/// The VLANs that a port's settings name one by one.
+fn named_vlans(vlan: &PortVlan) -> Vec<Vid> {
+    let all = *vlan.trunks() == VlanSet::ALL;
+    vlan.tag().into_iter().chain(vlan.trunks().iter().filter(|_| !all)).collect()
+}
+
+fn shown_vlan(port: &Port) -> api::Vlan {
+    let vlan = &port.config.vlan;
+    let mode = match vlan.mode() {
+        VlanMode::Access => api::VlanMode::Access,
+        VlanMode::Trunk => api::VlanMode::Trunk,
+        VlanMode::NativeTagged => api::VlanMode::NativeTagged,
+        VlanMode::NativeUntagged => api::VlanMode::NativeUntagged,
+    };
+    let trunks = api::VlanList::from_ids(vlan.trunks().iter().map(u16::from));
+    api::Vlan { mode, tag: vlan.tag().map(u16::from), trunks }
+}
+
+/// What the configuration says of this kind of port.
+fn show_kind(kind: &PortKind, shown: &mut api::Port) {
+    match kind {
+        PortKind::AfXdp { device, .. } => shown.device = Some(device.to_string()),
+        PortKind::VhostUser { role, queue_pairs, .. } => {
+            let role = match role {
+                VhostRole::Server => "server",
+                VhostRole::Client => "client",
+            };
+            shown.role = Some(role.to_owned());
+            shown.queue_pairs = Some((*queue_pairs).into());
+        }
+        PortKind::Veth { peer, netns, peer_name, .. } => {
+            let in_netns = peer_name.as_ref().filter(|_| netns.is_some());
+            shown.peer = Some(in_netns.unwrap_or(peer).clone());
+            shown.netns = netns.clone();
+        }
+    }
+}
+
+/// What the device or the guest made of it.
+fn show_attachment(attachment: &Attachment, shown: &mut api::Port) {
+    match attachment {
+        Attachment::Guest(endpoint) => {
+            let status = endpoint.status();
+            shown.connected = Some(status.connected);
+            shown.memory_regions = u32::try_from(status.memory_regions).ok();
+            let names = status.features_acknowledged.into_iter();
+            shown.features = Some(names.map(str::to_owned).collect());
+        }
+        Attachment::Device(device) => {
+            shown.interface = Some(device.link.name.clone());
+            shown.device.get_or_insert_with(|| device.link.name.clone());
+            shown.xdp_mode = Some(device.status.mode.name().to_owned());
+            shown.xdp_mode_reason = Some(device.status.why.clone()).filter(|why| !why.is_empty());
+            shown.queues = Some(device.status.queues);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Mirror sessions, and the tables they are part of.
+//!
+//! A session keeps the names of its ports: if a port goes and comes back, or was never there, the session waits and is
+//! armed again by the next tables. Counters live in the worker under the session's [`MirrorId`]; slots are
+//! reused, so a session remembers what stood there when it began.
+
+use std::sync::Arc;
+
+use labsw_dataplane::stats::MirrorSnapshot;
+use labsw_switch::tables::{Direction, MirrorSpec, Tables};
+use labsw_switch::{MAX_MIRRORS, MirrorId};
+
+use super::Switch;
+use crate::api::Error;
+use crate::config::MirrorConfig;
+
+/// A session that would copy copies.
+#[derive(Debug, thiserror::Error)]
+enum MirrorLoop {
+    #[error("{port:?} is the destination of mirror {other:?}, so it can't be a source")]
+    SourceIsDestination { port: String, other: String },
+    #[error("{port:?} is a source of mirror {other:?}, so it can't be a destination")]
+    DestinationIsSource { port: String, other: String },
+    #[error("{0:?} is mirror_only, so it can't be a source")]
+    SourceOnlySends(String),
+}
+
+/// One session.
+pub(super) struct Mirror {
+    pub(super) id: MirrorId,
+    pub(super) config: MirrorConfig,
+    /// What the slot's counters showed when the session began.
+    before: MirrorSnapshot,
+}
+
+impl Switch {
+    /// Makes or replaces a session, with no frame of the forwarding lost.
+    pub(super) fn set_mirror(&mut self, config: MirrorConfig) -> Result<(), Error> {
+        let refused = |reason: String| Error::refused(format!("mirror {:?}", config.name), reason);
+        let names: Vec<&str> = self.ports.keys().map(String::as_str).collect();
+        if let Some((key, port)) = config.missing_port(&names) {
+            return Err(refused(format!(
+                "{key}: there is no port {port:?}; `labsw-ctl port list` shows those there are"
+            )));
+        }
+        self.check_loops(&config).map_err(|error| refused(error.to_string()))?;
+        let before = self.mirrors.remove(&config.name);
+        let mirror = match &before {
+            // The same session goes on: so do its counters.
+            Some(before) => Mirror { id: before.id, config: config.clone(), before: before.before },
+            None => {
+                let id =
+                    self.free_mirror().ok_or_else(|| refused(format!("a switch has at most {MAX_MIRRORS} mirrors")))?;
+                Mirror { id, config: config.clone(), before: self.mirror_slot(id) }
+            }
+        };
+        self.mirrors.insert(config.name.clone(), mirror);
+        if let Err(error) = self.set_tables() {
+            self.mirrors.remove(&config.name);
+            if let Some(before) = before {
+                self.mirrors.insert(config.name.clone(), before);
+            }
+            return Err(error);
+        }
+        if let Some(to) = self.ports.get(&config.to) {
+            // From now on it takes no other traffic, so nothing can be at it.
+            self.shared.fdb.flush(None, Some(to.id));
+        }
+        tracing::info!(mirror = config.name, to = config.to, "set");
+        Ok(())
+    }
+
+    /// Ends a session.
+    pub(super) fn delete_mirror(&mut self, name: &str) -> Result<(), Error> {
+        self.mirrors.remove(name).ok_or_else(|| Error::not_found("mirror", name))?;
+        self.set_tables()?;
+        tracing::info!(mirror = name, "removed");
+        Ok(())
+    }
+
+    /// The counters of a session since it began.
+    pub(super) fn mirror_counters(&self, mirror: &Mirror) -> MirrorSnapshot {
+        self.mirror_slot(mirror.id).since(&mirror.before)
+    }
+
+    /// Builds tables from what is there now, and puts them in force.
+    pub(super) fn set_tables(&mut self) -> Result<(), Error> {
+        let specs = self.mirrors.values().map(|mirror| self.spec(mirror)).collect();
+        let tables = Tables::build(self.rules(), specs).map_err(|error| Error::refused("tables", error.to_string()))?;
+        self.link().set_tables(Arc::new(tables)).map_err(|error| Error::refused("worker", error.to_string()))
+    }
+
+    /// A mirror must not copy its own copies, nor those of another mirror.
+    fn check_loops(&self, config: &MirrorConfig) -> Result<(), MirrorLoop> {
+        let others = || self.mirrors.values().map(|mirror| &mirror.config).filter(|other| other.name != config.name);
+        for other in others() {
+            if config.sources.iter().any(|source| source.port == other.to) {
+                return Err(MirrorLoop::SourceIsDestination { port: other.to.clone(), other: other.name.clone() });
+            }
+            if other.sources.iter().any(|source| source.port == config.to) {
+                return Err(MirrorLoop::DestinationIsSource { port: config.to.clone(), other: other.name.clone() });
+            }
+        }
+        let only_sends = |name: &str| self.ports.get(name).is_some_and(|port| port.config.mirror_only);
+        match config.sources.iter().find(|source| only_sends(&source.port)) {
+            Some(source) => Err(MirrorLoop::SourceOnlySends(source.port.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn spec(&self, mirror: &Mirror) -> MirrorSpec {
+        let id_of = |name: &str| self.ports.get(name).map(|port| port.id);
+        let mut all_ports = None;
+        let mut sources = Vec::new();
+        for source in &mirror.config.sources {
+            let direction = Direction { rx: source.rx, tx: source.tx };
+            if source.port == "*" {
+                all_ports = Some(direction);
+            } else if let Some(id) = id_of(&source.port) {
+                sources.push((id, direction));
+            }
+        }
+        MirrorSpec {
+            id: mirror.id,
+            sources,
+            all_ports,
+            vlans: mirror.config.vlans.clone(),
+            to: id_of(&mirror.config.to),
+            snaplen_bytes: mirror.config.snaplen,
+        }
+    }
+
+    fn mirror_slot(&self, id: MirrorId) -> MirrorSnapshot {
+        self.shared.mirrors.get(id.index()).map(|stats| stats.snapshot()).unwrap_or_default()
+    }
+
+    fn free_mirror(&self) -> Option<MirrorId> {
+        let highest = u16::try_from(MAX_MIRRORS).unwrap_or(u16::MAX);
+        (0..highest).map(MirrorId).find(|id| self.mirrors.values().all(|mirror| mirror.id != *id))
+    }
+}

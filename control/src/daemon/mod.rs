@@ -1,0 +1,370 @@
+//! `labswd`'s control thread: one loop that owns everything that is not per frame.
+//!
+//! **How it works.** [`Daemon::start`] takes a validated configuration and brings the switch up in an order that a
+//! restart under running guests needs: first whatever can be refused is looked at and nothing is touched; then
+//! the control socket and the guests' sockets listen (so that guests reconnect at once); then packet memory,
+//! devices and XDP programs. [`Daemon::run`] is one mio loop: control socket, vhost-user sessions, signals, faults
+//! reported by the worker, and a timer. Every change, from the configuration or the control socket, goes
+//! through the same methods in [`ports`] and [`mirrors`]: check, build new tables, open, hand over.
+//!
+//! **Invariants.**
+//! - A change that fails leaves the switch as it was.
+//! - A fault of one port ends in that port's state and reason, nowhere else.
+//! - What the daemon made (links, programs, sockets) it removes on SIGTERM; after SIGKILL programs are gone by
+//!   themselves and the rest is recognised and reused by the next run.
+
+mod answers;
+mod mirrors;
+mod open;
+mod ports;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, unbounded};
+use labsw_dataplane::handle::{WorkerError, WorkerHandle, WorkerLink};
+use labsw_dataplane::load::LoadSnapshot;
+use labsw_dataplane::port::Fault;
+use labsw_dataplane::socket::SocketError;
+use labsw_dataplane::stats::MirrorStats;
+use labsw_dataplane::worker::{self, Event, Shared};
+use labsw_dataplane::xdp::Umem;
+use labsw_switch::fdb::Fdb;
+use labsw_switch::tables::Tables;
+use labsw_switch::{MAX_MIRRORS, PortId};
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::api;
+use crate::config::{Config, ConfigError, Power, SwitchConfig};
+use crate::device::Links;
+use crate::varlink::Server;
+
+use mirrors::Mirror;
+pub use open::OpenError;
+use ports::Port;
+
+/// The worker's events.
+const WORKER_EVENTS: Token = Token(0);
+/// SIGTERM and SIGINT.
+const SIGNALS: Token = Token(1);
+/// The control socket; its clients follow.
+const CONTROL_SOCKET: Token = Token(2);
+/// Two per port (listener, connection), from here.
+const FIRST_PORT: usize = 1 << 20;
+/// Forwarding database slots looked at per second for entries that aged.
+const SWEEP_SLOTS: usize = 16_384;
+
+/// Why the daemon can't start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Something in the configuration does not fit this machine.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another daemon listens on the control socket.
+    #[error("control socket: another labswd is running on {}; stop it, or set another `control_socket`", .0.display())]
+    ControlSocketInUse(PathBuf),
+    /// The control socket can't be made.
+    #[error("control socket: {0}")]
+    ControlSocket(#[source] SocketError),
+    /// The directory of the control socket can't be made.
+    #[error("control socket: {0}")]
+    Directory(#[source] OpenError),
+    /// The worker can't be started, or does not answer.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// The event loop, a signal handler or a netlink socket failed.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Names what was being done when the system refused.
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> DaemonError {
+    move |source| DaemonError::System { what, source }
+}
+
+/// Everything the control thread owns.
+pub struct Daemon {
+    poll: Poll,
+    signals: UnixStream,
+    server: Option<Server>,
+    switch: Switch,
+    worker_events: Receiver<Event>,
+}
+
+/// The switch itself: what the control socket shows and changes.
+struct Switch {
+    config: SwitchConfig,
+    started: Instant,
+    /// The group that owns the guests' sockets.
+    socket_group: Option<u32>,
+    registry: mio::Registry,
+    links: Links,
+    worker: WorkerHandle,
+    /// The worker's load: now, and a second ago.
+    load: [LoadSnapshot; 2],
+    shared: Shared,
+    umem: Option<Arc<Umem>>,
+    ports: BTreeMap<String, Port>,
+    mirrors: BTreeMap<String, Mirror>,
+}
+
+impl Daemon {
+    /// Brings the switch up; `file` is what messages call the configuration.
+    ///
+    /// # Errors
+    /// One clear cause. What was opened until then is closed and removed again.
+    pub fn start(config: Config, file: &Path) -> Result<Daemon, DaemonError> {
+        let in_file = |key: &str, reason: &str| DaemonError::from(Config::complaint(file, key, reason));
+        let poll = Poll::new().map_err(system("event loop"))?;
+        let registry = poll.registry().try_clone().map_err(system("event loop"))?;
+        let mut links = Links::open().map_err(|error| system("netlink")(std::io::Error::other(error)))?;
+        let group = |key: &str, name: &Option<String>| match name {
+            Some(name) => {
+                group_id(name).map(Some).map_err(|error| in_file(&format!("switch.{key}"), &error.to_string()))
+            }
+            None => Ok(None),
+        };
+        let socket_group = group("socket_group", &config.switch.socket_group)?;
+        let admin_group = group("admin_group", &config.switch.admin_group)?;
+        for port in &config.ports {
+            open::preflight(port, &config.switch, &mut links)
+                .map_err(|(key, error)| in_file(&format!("ports.{}.{key}", port.name), &error.to_string()))?;
+        }
+        let socket = &config.switch.control_socket;
+        open::make_parent(socket).map_err(DaemonError::Directory)?;
+        let mut server =
+            Server::bind(socket, config.switch.socket_mode, socket_group, admin_group).map_err(control_socket)?;
+        server.register(&registry, CONTROL_SOCKET.0).map_err(system("control socket"))?;
+
+        let shared = Shared {
+            fdb: Arc::new(Fdb::new(config.switch.mac_table_size, ageing_seconds(&config.switch), random_seed())),
+            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::default()).collect(),
+            epoch: Instant::now(),
+        };
+        let (event_sender, worker_events) = unbounded();
+        let waker = Arc::new(mio::Waker::new(&registry, WORKER_EVENTS).map_err(system("event loop"))?);
+        let power = match config.switch.power {
+            Power::Adaptive => worker::Power::Adaptive,
+            Power::Performance => worker::Power::Performance,
+        };
+        let cpu = config.switch.workers.first().copied();
+        let worker = WorkerHandle::spawn(cpu, power, shared.clone(), Arc::new(Tables::empty()), event_sender, waker)?;
+        let switch = Switch {
+            config: config.switch,
+            started: Instant::now(),
+            socket_group,
+            registry,
+            links,
+            load: [worker.load(); 2],
+            worker,
+            shared,
+            umem: None,
+            ports: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
+        };
+        let signals = signal_pipe(poll.registry())?;
+        let mut daemon = Daemon { poll, signals, server: Some(server), switch, worker_events };
+        // Guests first: their sockets must listen again within a second of a restart.
+        let (guests, devices): (Vec<_>, Vec<_>) = config.ports.into_iter().partition(|port| port.is_vhost_user());
+        for port in guests.into_iter().chain(devices) {
+            let name = port.name.clone();
+            if let Err(error) = daemon.switch.add_port(port) {
+                daemon.stop();
+                return Err(in_file(&format!("ports.{name}"), &reason_of(&error)));
+            }
+        }
+        for mirror in config.mirrors {
+            let name = mirror.name.clone();
+            if let Err(error) = daemon.switch.set_mirror(mirror) {
+                daemon.stop();
+                return Err(in_file(&format!("mirrors.{name}"), &reason_of(&error)));
+            }
+        }
+        Ok(daemon)
+    }
+
+    /// Serves until SIGTERM or SIGINT, then removes what it made.
+    ///
+    /// # Errors
+    /// Only if the event loop itself fails.
+    pub fn run(mut self) -> Result<(), DaemonError> {
+        let mut events = Events::with_capacity(256);
+        let mut next_second = Instant::now();
+        let mut wait = Duration::ZERO;
+        notify(&[sd_notify::NotifyState::Ready]);
+        tracing::info!(
+            ports = self.switch.ports.len(),
+            socket = %self.switch.config.control_socket.display(),
+            start_ms = self.switch.started.elapsed().as_millis(),
+            "ready"
+        );
+        let outcome = loop {
+            match self.poll.poll(&mut events, Some(wait)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => break Err(system("event loop")(error)),
+            }
+            if events.iter().any(|event| event.token() == SIGNALS) && signalled(&mut self.signals) {
+                break Ok(());
+            }
+            let now = Instant::now();
+            for event in &events {
+                match event.token() {
+                    WORKER_EVENTS | SIGNALS => {}
+                    token if token.0 >= FIRST_PORT => self.switch.port_ready(token, now),
+                    token => {
+                        if let Some(server) = &mut self.server {
+                            server.ready(token, &mut self.switch);
+                        }
+                    }
+                }
+            }
+            while let Ok(event) = self.worker_events.try_recv() {
+                self.switch.worker_event(event);
+            }
+            let ports_due = self.switch.tick_ports(now);
+            let server_due = self.server.as_mut().and_then(|server| {
+                server.tick(now, &mut self.switch);
+                server.next_tick(now)
+            });
+            if now >= next_second {
+                next_second = now + Duration::from_secs(1);
+                self.switch.every_second();
+            }
+            wait = [ports_due, server_due].into_iter().flatten().fold(next_second - now, Duration::min);
+        };
+        notify(&[sd_notify::NotifyState::Stopping]);
+        self.stop();
+        outcome
+    }
+
+    /// Removes everything that was made, in the reverse order.
+    fn stop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.close();
+        }
+        for name in self.switch.ports.keys().cloned().collect::<Vec<_>>() {
+            if let Err(error) = self.switch.close_port(&name) {
+                tracing::warn!(port = name, %error, "not closed cleanly");
+            }
+        }
+    }
+}
+
+impl Switch {
+    fn link(&self) -> WorkerLink {
+        self.worker.link()
+    }
+
+    /// A port can't go on: note why; everything else runs on.
+    fn worker_event(&mut self, event: Event) {
+        let Event::PortFault { id, fault, driver } = event;
+        // Closing sockets and programs can take milliseconds: here, not on the worker.
+        drop(driver);
+        if let Err(error) = self.link().reclaim(id) {
+            tracing::error!(%error, "worker");
+        }
+        self.port_fault(id, &fault);
+    }
+
+    fn port_fault(&mut self, id: PortId, fault: &Fault) {
+        if let Some((name, port)) = self.ports.iter_mut().find(|(_, port)| port.id == id) {
+            tracing::warn!(port = name, reason = %fault, "port fault");
+            port.fault(fault, Instant::now());
+        }
+    }
+
+    fn every_second(&mut self) {
+        self.worker.rouse_if_stuck();
+        self.load = [self.worker.load(), self.load[0]];
+        self.shared.fdb.sweep(self.shared.now_seconds(), SWEEP_SLOTS);
+    }
+}
+
+/// Why there is no control socket; a live one is that of another daemon.
+fn control_socket(error: SocketError) -> DaemonError {
+    match error {
+        SocketError::InUse { path } => DaemonError::ControlSocketInUse(path),
+        other => DaemonError::ControlSocket(other),
+    }
+}
+
+/// Why a change was refused; what it is about stands in the file.
+fn reason_of(error: &api::Error) -> String {
+    match error {
+        api::Error::Refused { reason, .. } => reason.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn ageing_seconds(config: &SwitchConfig) -> u32 {
+    u32::try_from(config.mac_ageing.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The id of a group of this system; a number is taken as it is.
+fn group_id(name: &str) -> Result<u32, UnknownGroup> {
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
+    match nix::unistd::Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        _ => Err(UnknownGroup(name.to_owned())),
+    }
+}
+
+/// A group that this system does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no group {0:?} on this system; make it (groupadd {0}), or name another")]
+struct UnknownGroup(String);
+
+/// A number that a guest can't guess, for the hash of the forwarding database.
+fn random_seed() -> u64 {
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// A stream that becomes readable on SIGTERM and SIGINT.
+fn signal_pipe(registry: &mio::Registry) -> Result<UnixStream, DaemonError> {
+    let (reader, writer) = UnixStream::pair().map_err(system("signals"))?;
+    reader.set_nonblocking(true).map_err(system("signals"))?;
+    for signal in [SIGTERM, SIGINT] {
+        let writer = writer.try_clone().map_err(system("signals"))?;
+        signal_hook::low_level::pipe::register(signal, writer).map_err(system("signals"))?;
+    }
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);
+    registry.register(&mut mio::unix::SourceFd(&fd), SIGNALS, Interest::READABLE).map_err(system("signals"))?;
+    Ok(reader)
+}
+
+fn signalled(reader: &mut UnixStream) -> bool {
+    let mut bytes = [0; 16];
+    std::io::Read::read(reader, &mut bytes).is_ok_and(|count| count > 0)
+}
+
+/// Tells the service manager, if there is one.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "service manager not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_found_by_name_or_number() {
+        assert_eq!(group_id("root").unwrap(), 0);
+        assert_eq!(group_id("4321").unwrap(), 4321);
+        assert!(group_id("no-such-group-here").unwrap_err().to_string().contains("no-such-group-here"));
+    }
+}

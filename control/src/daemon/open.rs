@@ -1,0 +1,281 @@
+//! Opening a port: the guest's socket or the network device, checked first, and nothing left of it on an error.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use labsw_dataplane::handle::WorkerError;
+use labsw_dataplane::socket::SocketError;
+use labsw_dataplane::stats::PortStats;
+use labsw_dataplane::vhost::{Endpoint, EndpointConfig, Role, Timing, VhostPort};
+use labsw_dataplane::xdp::{self, FramePool, Umem, UmemError, XdpConfig, XdpError, XdpPort, XdpStatus};
+use labsw_switch::PortId;
+use mio::Token;
+
+use super::{FIRST_PORT, Switch};
+use crate::config::{
+    DeviceSpec, Hugepages, PortConfig, PortKind, Queues, SwitchConfig, VhostRole, XdpMode, default_interface,
+};
+use crate::device::{DeviceError, Link, Links, Netns, OffloadsOff, Promiscuous, VethPair, VethPlan};
+
+/// Chunks (4 KiB each) of packet memory for all AF_XDP ports together: 64 MiB.
+const UMEM_CHUNKS: u32 = 16_384;
+
+/// Why a port can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The device that the port names is not there.
+    #[error("there is no device {0}; name one of `ip -br link` as \"name:…\", \"mac:…\" or \"pci:…\"")]
+    NoDevice(DeviceSpec),
+    /// The device is one that is never opened.
+    #[error("{0}; use another device")]
+    Protected(String),
+    /// The directory of a socket can't be made.
+    #[error("directory {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The event loop takes no more sockets.
+    #[error("event loop: {0}")]
+    EventLoop(#[source] io::Error),
+    /// A device can't be found, made or changed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// AF_XDP is not possible on the device.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+    /// There is no packet memory.
+    #[error(transparent)]
+    Umem(#[from] UmemError),
+    /// The guest's socket can't be made.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The worker does not take the port.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+/// What a port is attached to.
+pub(super) enum Attachment {
+    /// A guest's socket.
+    Guest(Box<Endpoint>),
+    /// A network device.
+    Device(Box<Device>),
+}
+
+/// A network device in use.
+pub(super) struct Device {
+    pub(super) link: Link,
+    pub(super) status: XdpStatus,
+    veth: Option<VethPair>,
+    prepared: Prepared,
+}
+
+impl Device {
+    /// Puts the device back as it was, and removes it if it was made for the port. The worker has given its driver back.
+    pub(super) fn close(self, links: &mut Links) -> Result<(), DeviceError> {
+        drop(self.prepared);
+        self.veth.map_or(Ok(()), |pair| pair.remove(links))
+    }
+}
+
+/// What was changed at a device; back as it was when dropped.
+struct Prepared {
+    _promiscuous: Promiscuous,
+    _offloads: OffloadsOff,
+}
+
+/// Looks, without touching anything, whether a port can be opened on this machine. The error is the key of the port's
+/// table that it is about, and the reason.
+pub(super) fn preflight(
+    port: &PortConfig,
+    switch: &SwitchConfig,
+    links: &mut Links,
+) -> Result<(), (&'static str, OpenError)> {
+    match &port.kind {
+        PortKind::AfXdp { device, .. } => {
+            find_device(device, switch, links).map(drop).map_err(|error| ("device", error))
+        }
+        PortKind::Veth { netns: Some(netns), .. } => {
+            Netns::open(netns).map(drop).map_err(|error| ("netns", error.into()))
+        }
+        PortKind::Veth { netns: None, .. } | PortKind::VhostUser { .. } => Ok(()),
+    }
+}
+
+/// The link that a port names, if it is there and may be opened.
+fn find_device(device: &DeviceSpec, switch: &SwitchConfig, links: &mut Links) -> Result<Link, OpenError> {
+    let link = links.resolve(device)?.ok_or_else(|| OpenError::NoDevice(device.clone()))?;
+    match links.protection(&link, &switch.protected_interfaces)? {
+        Some(reason) => Err(OpenError::Protected(reason)),
+        None => Ok(link),
+    }
+}
+
+impl Switch {
+    /// Opens what the port is attached to and hands the driver to the worker. On an error nothing is left of it.
+    pub(super) fn open(
+        &mut self,
+        id: PortId,
+        config: &PortConfig,
+        stats: &Arc<PortStats>,
+    ) -> Result<Attachment, OpenError> {
+        match &config.kind {
+            PortKind::VhostUser { role, queue_pairs, socket } => {
+                let path = socket.clone().unwrap_or_else(|| self.config.default_socket(&config.name));
+                // Our own directory is there for whoever listens in it.
+                if *role == VhostRole::Server || socket.is_none() {
+                    make_parent(&path)?;
+                }
+                let endpoint = self.open_guest(id, &config.name, path, *role, *queue_pairs, stats)?;
+                Ok(Attachment::Guest(Box::new(endpoint)))
+            }
+            PortKind::AfXdp { device, mode, queues } => {
+                let link = find_device(device, &self.config, &mut self.links)?;
+                Ok(Attachment::Device(Box::new(self.open_device(id, link, *mode, *queues, None, stats)?)))
+            }
+            PortKind::Veth { peer, interface, netns, peer_name } => {
+                let plan = VethPlan {
+                    port: config.name.clone(),
+                    interface: interface.clone().unwrap_or_else(|| default_interface(&config.name)),
+                    peer: peer.clone(),
+                    netns: netns.clone(),
+                    peer_name: peer_name.clone(),
+                    mtu: config.mtu,
+                };
+                let pair = VethPair::prepare(&mut self.links, &plan)?;
+                let link = pair.switch_end.clone();
+                let device = self.open_device(id, link, XdpMode::Auto, Queues::All, Some(pair), stats)?;
+                Ok(Attachment::Device(Box::new(device)))
+            }
+        }
+    }
+
+    fn open_guest(
+        &mut self,
+        id: PortId,
+        name: &str,
+        path: PathBuf,
+        role: VhostRole,
+        queue_pairs: u16,
+        stats: &Arc<PortStats>,
+    ) -> Result<Endpoint, OpenError> {
+        self.link().add_port(id, Box::new(VhostPort::new(queue_pairs)), Arc::clone(stats))?;
+        let endpoint = EndpointConfig {
+            port_name: name.to_owned(),
+            path,
+            role: match role {
+                VhostRole::Server => Role::Server,
+                VhostRole::Client => Role::Client,
+            },
+            mode: self.config.socket_mode,
+            group: self.socket_group,
+            queue_pairs,
+            timing: Timing::default(),
+        };
+        let [listener, connection] = port_tokens(id);
+        let opened = Endpoint::open(endpoint, Box::new(self.link().rings(id))).map_err(|error| error.source.into());
+        let registered = opened.and_then(|mut endpoint| {
+            endpoint.register(&self.registry, listener, connection).map_err(OpenError::EventLoop)?;
+            Ok(endpoint)
+        });
+        if registered.is_err() {
+            // The endpoint's error is the one to report.
+            let _ = self.link().remove_port(id);
+        }
+        registered
+    }
+
+    fn open_device(
+        &mut self,
+        id: PortId,
+        link: Link,
+        mode: XdpMode,
+        queues: Queues,
+        veth: Option<VethPair>,
+        stats: &Arc<PortStats>,
+    ) -> Result<Device, OpenError> {
+        match self.open_xdp(id, &link, mode, queues, stats) {
+            Ok((status, prepared)) => Ok(Device { link, status, veth, prepared }),
+            Err(reason) => {
+                if let Some(Err(error)) = veth.map(|pair| pair.remove(&mut self.links)) {
+                    tracing::warn!(interface = link.name, %error, "not removed");
+                }
+                Err(reason)
+            }
+        }
+    }
+
+    fn open_xdp(
+        &mut self,
+        id: PortId,
+        link: &Link,
+        mode: XdpMode,
+        queues: Queues,
+        stats: &Arc<PortStats>,
+    ) -> Result<(XdpStatus, Prepared), OpenError> {
+        let umem = self.umem()?;
+        let prepared = Prepared {
+            _promiscuous: Promiscuous::hold(link.index, &link.name)?,
+            _offloads: OffloadsOff::hold(&link.name)?,
+        };
+        self.links.set_up(link.index)?;
+        let config = XdpConfig {
+            interface: link.name.clone(),
+            ifindex: link.index,
+            queues: match queues {
+                Queues::All => xdp::Queues::All,
+                Queues::Count(count) => xdp::Queues::Count(count.into()),
+            },
+            mode: match mode {
+                XdpMode::Auto => xdp::XdpMode::Auto,
+                XdpMode::ZeroCopy => xdp::XdpMode::ZeroCopy,
+                XdpMode::Copy => xdp::XdpMode::Copy,
+                XdpMode::Skb => xdp::XdpMode::Skb,
+            },
+            owner: id.0,
+        };
+        let port = XdpPort::open(config, &umem)?;
+        let status = port.status().clone();
+        self.link().add_port(id, Box::new(port), Arc::clone(stats))?;
+        Ok((status, prepared))
+    }
+
+    /// The packet memory, made when the first port needs it.
+    fn umem(&mut self) -> Result<Arc<Umem>, OpenError> {
+        if let Some(umem) = &self.umem {
+            return Ok(Arc::clone(umem));
+        }
+        let hugepages = match self.config.hugepages {
+            Hugepages::Auto => xdp::Hugepages::Auto,
+            Hugepages::Required => xdp::Hugepages::Required,
+            Hugepages::Off => xdp::Hugepages::Off,
+        };
+        let umem = Umem::new(UMEM_CHUNKS, hugepages)?;
+        tracing::info!(chunks = umem.chunks(), backing = ?umem.backing(), "packet memory");
+        self.link().install_pool(FramePool::new(Arc::clone(&umem)))?;
+        self.umem = Some(Arc::clone(&umem));
+        Ok(umem)
+    }
+}
+
+/// The tokens of a port's listener and connection.
+fn port_tokens(id: PortId) -> [Token; 2] {
+    let first = FIRST_PORT + 2 * id.index();
+    [Token(first), Token(first + 1)]
+}
+
+/// Makes the directory of a socket, if it is not there.
+pub(super) fn make_parent(path: &Path) -> Result<(), OpenError> {
+    match path.parent() {
+        Some(directory) => {
+            let failed = |source| OpenError::Directory { path: directory.to_owned(), source };
+            fs::create_dir_all(directory).map_err(failed)
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,227 @@
+//! Offloads of a network device, switched off and read back (`SIOCETHTOOL` of netdevice(7), linux/ethtool.h).
+//!
+//! The kernel describes a device's features as bits whose names it hands out as a string set; the names are stable,
+//! the bit numbers are not. An [`Offload`] is a group of names. What cannot be switched off is an error rather than a
+//! surprise later: a frame whose checksum or segmentation the device was to finish is broken once AF_XDP has it.
+
+#![allow(unsafe_code, reason = "the ioctl takes a pointer inside a structure")]
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use super::DeviceError;
+
+const ETHTOOL_GSTRINGS: u32 = 0x1b;
+const ETHTOOL_GSSET_INFO: u32 = 0x37;
+const ETHTOOL_GFEATURES: u32 = 0x3a;
+const ETHTOOL_SFEATURES: u32 = 0x3b;
+/// The string set with the names of features.
+const ETH_SS_FEATURES: u32 = 4;
+/// Bytes of one string of a string set.
+const ETH_GSTRING_LEN: usize = 32;
+/// Most features a kernel can have: the bits of `netdev_features_t`.
+const FEATURES_MAX: usize = 64;
+
+/// A group of features that the switch has something against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offload {
+    /// The device finishes checksums of frames sent.
+    TxChecksum,
+    /// The device cuts large frames sent: TSO, USO, tunnels', and the software kind at its door.
+    TxSegmentation,
+    /// The device inserts the VLAN tags of frames sent.
+    TxVlan,
+    /// The device removes the VLAN tags of frames received.
+    RxVlan,
+    /// The device drops received VLANs that nobody registered.
+    RxVlanFilter,
+    /// Received frames are joined to larger ones: GRO, LRO.
+    RxCoalescing,
+}
+
+/// What the container's end of a veth must not do, or its frames arrive unfinished or without their tag.
+pub const CONTAINER_END: [Offload; 3] = [Offload::TxChecksum, Offload::TxSegmentation, Offload::TxVlan];
+
+impl Offload {
+    /// Whether the feature that the kernel calls `name` belongs to the group.
+    fn includes(self, name: &str) -> bool {
+        match self {
+            Offload::TxChecksum => name.starts_with("tx-checksum-"),
+            Offload::TxSegmentation => {
+                (name.starts_with("tx-") && name.ends_with("-segmentation")) || name == "tx-gso-list"
+            }
+            Offload::TxVlan => matches!(name, "tx-vlan-hw-insert" | "tx-vlan-stag-hw-insert"),
+            Offload::RxVlan => matches!(name, "rx-vlan-hw-parse" | "rx-vlan-stag-hw-parse"),
+            Offload::RxVlanFilter => matches!(name, "rx-vlan-filter" | "rx-vlan-stag-filter"),
+            Offload::RxCoalescing => {
+                matches!(name, "rx-gro" | "rx-lro" | "rx-gro-hw" | "rx-gro-list" | "rx-udp-gro-forwarding")
+            }
+        }
+    }
+}
+
+/// One feature of a device.
+#[derive(Clone, Debug)]
+struct Feature {
+    name: String,
+    /// Its bit: word and mask.
+    word: usize,
+    mask: u32,
+    active: bool,
+}
+
+/// Switches `offloads` of `device` off and reads back that they are. Returns the kernel's names of those that were
+/// on, for [`switch_on`]; an offload the device does not have is off.
+pub fn switch_off(device: &str, offloads: &[Offload]) -> Result<Vec<String>, DeviceError> {
+    let socket = Ethtool::open(device)?;
+    let meant = |feature: &Feature| feature.active && offloads.iter().any(|offload| offload.includes(&feature.name));
+    let on: Vec<Feature> = socket.features()?.into_iter().filter(meant).collect();
+    if on.is_empty() {
+        return Ok(Vec::new());
+    }
+    socket.set(&on, false)?;
+    let still_on: Vec<String> = socket.features()?.into_iter().filter(meant).map(|feature| feature.name).collect();
+    if !still_on.is_empty() {
+        return Err(DeviceError::OffloadStuck { device: device.to_owned(), features: still_on.join(", ") });
+    }
+    Ok(on.into_iter().map(|feature| feature.name).collect())
+}
+
+/// Switches features on again that [`switch_off`] switched off.
+pub fn switch_on(device: &str, names: &[String]) -> Result<(), DeviceError> {
+    let socket = Ethtool::open(device)?;
+    let off: Vec<Feature> = socket.features()?.into_iter().filter(|feature| names.contains(&feature.name)).collect();
+    socket.set(&off, true)
+}
+
+/// Offloads of a device that stay off while this lives, and then are as they were.
+#[derive(Debug)]
+pub struct OffloadsOff {
+    device: String,
+    names: Vec<String>,
+}
+
+impl OffloadsOff {
+    /// Prepares a device for AF_XDP, which sees neither a tag that the device took out of a frame (without one a frame
+    /// is in the wrong VLAN) nor frames it filtered or joined. A device that will not stop taking tags out is refused; the
+    /// others only cost frames that a person can miss, so they are logged.
+    pub fn hold(device: &str) -> Result<OffloadsOff, DeviceError> {
+        let mut held = OffloadsOff { device: device.to_owned(), names: switch_off(device, &[Offload::RxVlan])? };
+        for offload in [Offload::RxVlanFilter, Offload::RxCoalescing] {
+            match switch_off(device, &[offload]) {
+                Ok(names) => held.names.extend(names),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        Ok(held)
+    }
+}
+
+impl Drop for OffloadsOff {
+    fn drop(&mut self) {
+        if self.names.is_empty() {
+            return;
+        }
+        match switch_on(&self.device, &self.names) {
+            Ok(()) => {}
+            // Then there is nothing left to put back.
+            Err(DeviceError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(error) => tracing::warn!("offloads are not as they were: {error}"),
+        }
+    }
+}
+
+/// A socket for ioctls about one device of the calling thread's namespace.
+struct Ethtool<'a> {
+    device: &'a str,
+    socket: OwnedFd,
+}
+
+impl Ethtool<'_> {
+    fn open(device: &str) -> Result<Ethtool<'_>, DeviceError> {
+        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+        let socket = socket.map_err(|error| DeviceError::refused("open a socket for ethtool", error))?;
+        Ok(Ethtool { device, socket })
+    }
+
+    fn features(&self) -> Result<Vec<Feature>, DeviceError> {
+        let names = self.feature_names()?;
+        // struct ethtool_gfeatures: command, number of blocks, then per block available, requested, active, fixed.
+        let blocks = names.len().div_ceil(32);
+        let mut request = vec![0_u32; 2 + blocks * 4];
+        request[..2].copy_from_slice(&[ETHTOOL_GFEATURES, self.length(blocks)?]);
+        self.ioctl(&mut request, "read the features")?;
+        let active: Vec<u32> = request.iter().skip(2 + 2).step_by(4).copied().collect();
+        let feature = |(bit, name): (usize, String)| {
+            let (word, mask) = (bit / 32, 1 << (bit % 32));
+            Feature { name, word, mask, active: active.get(word).is_some_and(|bits| bits & mask != 0) }
+        };
+        Ok(names.into_iter().enumerate().map(feature).collect())
+    }
+
+    /// The names of all features, in order of their bits.
+    fn feature_names(&self) -> Result<Vec<String>, DeviceError> {
+        // struct ethtool_sset_info: command, reserved, a mask of 64 bits, then the length of the one set asked for.
+        let mut request = [ETHTOOL_GSSET_INFO, 0, 1 << ETH_SS_FEATURES, 0, 0];
+        self.ioctl(&mut request, "count the features")?;
+        let count = usize::try_from(request[4]).unwrap_or(usize::MAX);
+        if count > FEATURES_MAX {
+            let what = format!("count the features of {}", self.device);
+            return Err(DeviceError::Answer { what, detail: format!("{count} are more than {FEATURES_MAX}") });
+        }
+        // struct ethtool_gstrings: command, set, number of strings, then the strings.
+        let mut request = vec![0_u32; 3 + count * ETH_GSTRING_LEN / 4];
+        request[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, self.length(count)?]);
+        self.ioctl(&mut request, "name the features")?;
+        let bytes: Vec<u8> = request.iter().skip(3).flat_map(|word| word.to_ne_bytes()).collect();
+        let text = |string: &[u8]| {
+            let string = string.split(|byte| *byte == 0).next().unwrap_or_default();
+            String::from_utf8_lossy(string).into_owned()
+        };
+        Ok(bytes.chunks(ETH_GSTRING_LEN).map(text).collect())
+    }
+
+    fn set(&self, features: &[Feature], on: bool) -> Result<(), DeviceError> {
+        let Some(blocks) = features.iter().map(|feature| feature.word + 1).max() else {
+            return Ok(());
+        };
+        // The kernel wants all blocks it has, changed or not.
+        let blocks = blocks.max(self.feature_names()?.len().div_ceil(32));
+        // struct ethtool_sfeatures: command, number of blocks, then per block what is meant and what it shall be.
+        let mut request = vec![0_u32; 2 + blocks * 2];
+        request[..2].copy_from_slice(&[ETHTOOL_SFEATURES, self.length(blocks)?]);
+        for feature in features {
+            request[2 + feature.word * 2] |= feature.mask;
+            request[2 + feature.word * 2 + 1] |= if on { feature.mask } else { 0 };
+        }
+        self.ioctl(&mut request, "change the features")
+    }
+
+    fn length(&self, count: usize) -> Result<u32, DeviceError> {
+        u32::try_from(count).map_err(|error| DeviceError::refused(self.device, io::Error::other(error)))
+    }
+
+    /// One `SIOCETHTOOL`; `request` begins with the command and is as long as the command's structure, for commands
+    /// with an array as long as the count in it says.
+    fn ioctl(&self, request: &mut [u32], what: &str) -> Result<(), DeviceError> {
+        let refused = |error: io::Error| DeviceError::refused(format!("{what} of {}", self.device), error);
+        // SAFETY: `ifreq` is plain data, for which zero bytes are a legal value.
+        let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
+        let name = self.device.as_bytes();
+        if name.len() >= ifreq.ifr_name.len() {
+            return Err(refused(io::ErrorKind::InvalidInput.into()));
+        }
+        for (to, from) in ifreq.ifr_name.iter_mut().zip(name) {
+            *to = from.cast_signed();
+        }
+        ifreq.ifr_ifru.ifru_data = request.as_mut_ptr().cast();
+        // SAFETY: `ifreq` is initialised and outlives the call. Its data pointer covers the whole of `request`, which
+        // is borrowed mutably for the call; the kernel reads and writes no more of it than the structure of the
+        // command with the count in it, and the callers in this file size `request` by that structure and count (the
+        // number of features is fixed when a kernel is built, so it cannot grow between the calls).
+        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut ifreq) };
+        if result < 0 { Err(refused(io::Error::last_os_error())) } else { Ok(()) }
+    }
+}

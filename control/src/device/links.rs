@@ -1,0 +1,262 @@
+//! Network links: looked up, made, changed and deleted over netlink.
+//!
+//! Links are addressed by index, which a rename does not change. The bus address of a link comes from its parent
+//! device (`IFLA_PARENT_DEV_NAME`) and /sys/bus, which, unlike /sys/class/net, are the same in every namespace.
+
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use labsw_switch::Mac;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::DeviceError;
+use super::netlink::Netlink;
+use super::netns::Netns;
+
+/// A network link as the kernel described it when it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Index, unique in its namespace.
+    pub index: u32,
+    /// Name of the interface.
+    pub name: String,
+    /// Current MAC address, if the link has one.
+    pub mac: Option<Mac>,
+    /// MAC address burnt into the device; virtual links have none.
+    pub permanent_mac: Option<Mac>,
+    /// MTU, bytes.
+    pub mtu: u32,
+    /// Set up by its owner.
+    pub up: bool,
+    /// The other end is there.
+    pub carrier: bool,
+    /// What made it, for virtual links: `veth`, `bridge`, `vlan`, …
+    pub kind: Option<String>,
+    /// Kernel driver of the device behind it.
+    pub driver: Option<String>,
+    /// PCI address of the device behind it, with its domain.
+    pub pci_address: Option<String>,
+    /// Index of the link it stands on (`IFLA_LINK`: the lower device of a VLAN, the peer of a veth).
+    pub lower: Option<u32>,
+    /// `lower` is an index of another namespace.
+    pub lower_is_elsewhere: bool,
+    /// Index of the bridge or bond it belongs to.
+    pub controller: Option<u32>,
+}
+
+/// The links of one namespace: that of the thread that opened it.
+pub struct Links {
+    pub(super) netlink: Netlink,
+}
+
+impl Links {
+    /// Opens a socket to the kernel.
+    pub fn open() -> Result<Links, DeviceError> {
+        let netlink = Netlink::open().map_err(|error| DeviceError::refused("open a netlink socket", error))?;
+        Ok(Links { netlink })
+    }
+
+    /// All links.
+    pub fn list(&mut self) -> Result<Vec<Link>, DeviceError> {
+        let answer = self.netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()), "list interfaces")?;
+        if let Some(detail) = answer.undecoded {
+            tracing::warn!("an interface is left out, its description is not understood: {detail}");
+        }
+        Ok(answer.messages.into_iter().filter_map(described).collect())
+    }
+
+    /// The link called `name`.
+    pub fn link_by_name(&mut self, name: &str) -> Result<Option<Link>, DeviceError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.get(message, &format!("look up interface {name}"))
+    }
+
+    /// The link with `index`.
+    pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, DeviceError> {
+        self.get(change_of(index), &format!("look up interface {index}"))
+    }
+
+    fn get(&mut self, message: LinkMessage, what: &str) -> Result<Option<Link>, DeviceError> {
+        let answer = match self.netlink.request(RouteNetlinkMessage::GetLink(message), 0, what) {
+            Err(DeviceError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+            other => other?,
+        };
+        if let Some(detail) = answer.undecoded {
+            return Err(DeviceError::Answer { what: what.to_owned(), detail });
+        }
+        Ok(answer.messages.into_iter().find_map(described))
+    }
+
+    /// Makes a veth pair with one queue each way, both ends down; fails if one of the names is taken.
+    pub fn create_veth(&mut self, switch_end: &str, peer_end: &str, mtu: u32) -> Result<Link, DeviceError> {
+        let what = format!("make the veth pair {switch_end} and {peer_end}");
+        let end = |name: &str| {
+            let attributes = vec![
+                LinkAttribute::IfName(name.to_owned()),
+                LinkAttribute::Mtu(mtu),
+                LinkAttribute::NumRxQueues(1),
+                LinkAttribute::NumTxQueues(1),
+            ];
+            let mut message = LinkMessage::default();
+            message.attributes = attributes;
+            message
+        };
+        let mut message = end(switch_end);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end(peer_end)))),
+        ]));
+        self.netlink.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, &what)?;
+        let made = self.link_by_name(switch_end)?;
+        made.ok_or_else(|| DeviceError::Answer { what, detail: "it is not there".to_owned() })
+    }
+
+    /// Deletes a link; of a veth pair, both ends.
+    pub fn delete_link(&mut self, index: u32) -> Result<(), DeviceError> {
+        let what = format!("delete interface {index}");
+        self.netlink.request(RouteNetlinkMessage::DelLink(change_of(index)), 0, &what).map(drop)
+    }
+
+    /// Sets a link up.
+    pub fn set_up(&mut self, index: u32) -> Result<(), DeviceError> {
+        self.set_flags(index, LinkFlags::Up, LinkFlags::Up)
+    }
+
+    /// Sets a link down.
+    pub fn set_down(&mut self, index: u32) -> Result<(), DeviceError> {
+        self.set_flags(index, LinkFlags::Up, LinkFlags::empty())
+    }
+
+    fn set_flags(&mut self, index: u32, which: LinkFlags, to: LinkFlags) -> Result<(), DeviceError> {
+        let mut message = change_of(index);
+        message.header.change_mask = which;
+        message.header.flags = to;
+        self.change(message, &format!("set the flags of interface {index}"))
+    }
+
+    /// Sets the MTU, bytes.
+    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), DeviceError> {
+        let mut message = change_of(index);
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        self.change(message, &format!("set the MTU of interface {index} to {mtu}"))
+    }
+
+    /// Renames a link, which must be down.
+    pub fn rename(&mut self, index: u32, name: &str) -> Result<(), DeviceError> {
+        let mut message = change_of(index);
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.change(message, &format!("rename interface {index} to {name}"))
+    }
+
+    /// Moves a link into a namespace, where it is called `name` and is down.
+    pub fn move_to_netns(&mut self, index: u32, netns: &Netns, name: &str) -> Result<(), DeviceError> {
+        let mut message = change_of(index);
+        message.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.change(message, &format!("move interface {index} into netns {} as {name}", netns.name()))
+    }
+
+    /// Keeps the host's own stack silent on a link of the switch, which should still be down: no ARP (the host would
+    /// answer for its addresses of other interfaces), no IPv6 address, and, where /proc/sys can be written, no IPv6.
+    pub fn keep_host_silent(&mut self, link: &Link) -> Result<(), DeviceError> {
+        self.set_flags(link.index, LinkFlags::Noarp, LinkFlags::Noarp)?;
+        let ipv6 = Path::new("/proc/sys/net/ipv6/conf");
+        if !ipv6.exists() {
+            return Ok(());
+        }
+        let mut message = change_of(link.index);
+        let no_address = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![no_address])]));
+        // A link whose MTU is below IPv6's 1280 bytes has no IPv6 to switch off, and the kernel says so.
+        if link.mtu >= 1280 {
+            self.change(message, &format!("switch off IPv6 addresses on {}", link.name))?;
+        }
+        if let Err(error) = std::fs::write(ipv6.join(&link.name).join("disable_ipv6"), "1") {
+            tracing::debug!("{}: IPv6 stays on, without an address: {error}", link.name);
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, message: LinkMessage, what: &str) -> Result<(), DeviceError> {
+        self.netlink.request(RouteNetlinkMessage::SetLink(message), 0, what).map(drop)
+    }
+}
+
+/// A message about the link with `index`.
+fn change_of(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Unspec;
+    message.header.index = index;
+    message
+}
+
+/// The link that a message describes.
+fn described(message: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = message else {
+        return None;
+    };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: None,
+        permanent_mac: None,
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        kind: None,
+        driver: None,
+        pci_address: None,
+        lower: None,
+        lower_is_elsewhere: false,
+        controller: None,
+    };
+    let (mut bus, mut device) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Address(bytes) => link.mac = mac(&bytes),
+            LinkAttribute::PermAddress(bytes) => link.permanent_mac = mac(&bytes),
+            LinkAttribute::Link(index) => link.lower = Some(index).filter(|index| *index != 0),
+            LinkAttribute::LinkNetNsId(_) => link.lower_is_elsewhere = true,
+            LinkAttribute::Controller(index) => link.controller = Some(index).filter(|index| *index != 0),
+            LinkAttribute::LinkInfo(infos) => link.kind = infos.into_iter().find_map(kind),
+            LinkAttribute::ParentDevBusName(name) => bus = Some(name),
+            LinkAttribute::ParentDevName(name) => device = Some(name),
+            _ => {}
+        }
+    }
+    if let (Some(bus), Some(device)) = (bus, device) {
+        (link.pci_address, link.driver) = parent(&bus, &device);
+    }
+    Some(link)
+}
+
+fn mac(bytes: &[u8]) -> Option<Mac> {
+    bytes.try_into().ok().map(Mac)
+}
+
+fn kind(info: LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
+
+/// PCI address and driver of the device `name` on `bus`. A virtio device is a child of the PCI device.
+fn parent(bus: &str, name: &str) -> (Option<String>, Option<String>) {
+    let Ok(path) = Path::new("/sys/bus").join(bus).join("devices").join(name).canonicalize() else {
+        return ((bus == "pci").then(|| name.to_owned()), None);
+    };
+    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let is_pci = |path: &Path| path.join("subsystem").canonicalize().is_ok_and(|s| s == Path::new("/sys/bus/pci"));
+    let pci = path.ancestors().find(|ancestor| is_pci(ancestor)).and_then(last);
+    let driver = path.join("driver").canonicalize().ok().and_then(|driver| last(&driver));
+    (pci, driver)
+}

@@ -1,0 +1,87 @@
+//! What the daemon does to network devices: find them, make and remove veth pairs, prepare both ends.
+//!
+//! Everything is synchronous and happens in the network namespace of the calling thread; [`netns::in_netns`] runs a
+//! closure in another one. Nothing here keeps state of its own: what the kernel says is asked each time.
+//!
+//! | file | what | reference |
+//! |---|---|---|
+//! | `netlink` | one request, one answer | netlink(7), rtnetlink(7) |
+//! | `links` | links: look up, make, change, delete | linux/if_link.h |
+//! | `select` | which link a port means; which are never opened | |
+//! | `ethtool` | offloads, by ioctl, read back | linux/ethtool.h |
+//! | `promiscuous` | promiscuous mode that ends with its holder | packet(7) |
+//! | `netns` | named namespaces | ip-netns(8), setns(2) |
+//! | `veth` | the pair of a veth port, made, reused and removed | veth(4) |
+//!
+//! Unsafe code is confined to `ethtool` and `promiscuous`, one system call each.
+
+#![deny(unsafe_code)]
+
+pub mod ethtool;
+mod links;
+mod netlink;
+mod netns;
+mod promiscuous;
+mod select;
+mod veth;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+pub use ethtool::OffloadsOff;
+pub use links::{Link, Links};
+pub use netns::{Netns, in_netns};
+pub use promiscuous::Promiscuous;
+pub use veth::{VethPair, VethPlan};
+
+/// Why a device could not be found, made or changed. One line, naming the device.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The kernel refused a request.
+    #[error("{what}: {source}")]
+    Refused {
+        /// What was asked for, with the name of the device.
+        what: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The kernel's answer could not be understood.
+    #[error("{what}: the kernel's answer is not understood: {detail}")]
+    Answer {
+        /// What was asked for.
+        what: String,
+        /// What is wrong with the answer.
+        detail: String,
+    },
+    /// There is no such network namespace.
+    #[error("there is no network namespace {0:?} in /run/netns; make it first (ip netns add {0})")]
+    NoNetns(String),
+    /// Several devices fit.
+    #[error("{spec} fits several interfaces: {names}; name the one that is meant (name:…)")]
+    Ambiguous {
+        /// The device as configured.
+        spec: String,
+        /// The names of those that fit.
+        names: String,
+    },
+    /// An offload was switched off and is still on.
+    #[error("{device}: {features} cannot be switched off; frames would arrive unfinished")]
+    OffloadStuck {
+        /// The device.
+        device: String,
+        /// The kernel's names of the offloads, comma separated.
+        features: String,
+    },
+    /// The interfaces of a veth port are not what the port needs.
+    #[error("{0}")]
+    Veth(String),
+}
+
+impl DeviceError {
+    /// A refusal of the kernel; `what` was asked for.
+    fn refused(what: impl Into<String>, error: impl Into<io::Error>) -> DeviceError {
+        DeviceError::Refused { what: what.into(), source: error.into() }
+    }
+}

@@ -1,0 +1,105 @@
+//! One request to the kernel's routing tables and links, and its whole answer (rtnetlink(7)).
+//!
+//! The socket blocks. Each request carries a sequence number and asks for an acknowledgement, so that every answer
+//! ends in an ack, an error, or the end of a dump; messages of other sequence numbers are skipped.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use super::DeviceError;
+
+/// How often a dump is begun again because the tables changed during it.
+const DUMP_ATTEMPTS: usize = 8;
+
+/// What a request brought.
+#[derive(Default)]
+pub(super) struct Answer {
+    /// The messages, in order.
+    pub messages: Vec<RouteNetlinkMessage>,
+    /// What was wrong with a message that could not be decoded and is missing from `messages`.
+    pub undecoded: Option<String>,
+    /// The tables changed while they were dumped.
+    interrupted: bool,
+}
+
+/// A socket to the kernel's links and routes, in the namespace of the thread that opened it.
+pub(super) struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    pub fn open() -> io::Result<Netlink> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Netlink { socket, sequence: 0 })
+    }
+
+    /// Asks for one thing or a change; `what` names it in an error.
+    pub fn request(&mut self, message: RouteNetlinkMessage, flags: u16, what: &str) -> Result<Answer, DeviceError> {
+        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags).map_err(|error| DeviceError::refused(what, error))
+    }
+
+    /// Asks for everything of a kind.
+    pub fn dump(&mut self, message: &RouteNetlinkMessage, what: &str) -> Result<Answer, DeviceError> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let answer = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP);
+            let answer = answer.map_err(|error| DeviceError::refused(what, error))?;
+            if !answer.interrupted {
+                return Ok(answer);
+            }
+        }
+        Err(DeviceError::refused(what, io::Error::from(io::ErrorKind::ResourceBusy)))
+    }
+
+    fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Answer> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+
+        let mut answer = Answer::default();
+        loop {
+            let (datagram, sender) = self.socket.recv_from_full()?;
+            // Port 0 is the kernel; other processes can send to a netlink socket too.
+            if sender.port_number() == 0 && self.take_datagram(&datagram, &mut answer)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Adds the messages of one datagram to `answer`; whether it is complete.
+    fn take_datagram(&self, datagram: &[u8], answer: &mut Answer) -> io::Result<bool> {
+        let mut rest = datagram;
+        while !rest.is_empty() {
+            let frame = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
+            let length = usize::try_from(frame.length()).map_err(io::Error::other)?;
+            let (own, flags) = (frame.sequence_number() == self.sequence, frame.flags());
+            if own {
+                answer.interrupted |= flags & NLM_F_DUMP_INTR != 0;
+                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map(|message| message.payload) {
+                    Ok(NetlinkPayload::Done(_)) => return Ok(true),
+                    Ok(NetlinkPayload::Error(error)) if error.code.is_some() => return Err(error.to_io()),
+                    Ok(NetlinkPayload::Error(_)) => return Ok(true),
+                    Ok(NetlinkPayload::InnerMessage(message)) => answer.messages.push(message),
+                    Ok(_) => {}
+                    Err(error) => answer.undecoded = Some(error.to_string()),
+                }
+            }
+            // Messages are aligned to four bytes (NLMSG_ALIGN).
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,211 @@
+//! The pair of a veth port: one end stays with the switch, the other goes to the container.
+//!
+//! [`VethPair::prepare`] makes the pair, or takes over the one that a killed run left (same name, kind veth, the same
+//! other end), and brings it into the state the port needs:
+//!
+//! 1. the switch's end: the host's stack silent on it;
+//! 2. the container's end: offloads off *before* it is handed over (they stay off across namespaces), MTU set, moved
+//!    into its namespace under its name there, and set up. Without a namespace it stays down for whoever takes it
+//!    (LXC's `phys`): up, the host itself would speak on the lab;
+//! 3. the switch's end up.
+//!
+//! A pair with an XDP program on it belongs to a switch that runs: it is left alone. If anything fails, what this call
+//! made is deleted again.
+
+use labsw_dataplane::xdp::attached_program;
+
+use super::DeviceError;
+use super::ethtool;
+use super::links::{Link, Links};
+use super::netns::Netns;
+
+/// What a veth port needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VethPlan {
+    /// Name of the port.
+    pub port: String,
+    /// Name of the switch's end.
+    pub interface: String,
+    /// Name of the container's end, in the namespace of the switch.
+    pub peer: String,
+    /// Named namespace for the container's end.
+    pub netns: Option<String>,
+    /// Name of the container's end in its namespace.
+    pub peer_name: Option<String>,
+    /// MTU of both ends, bytes.
+    pub mtu: u32,
+}
+
+impl VethPlan {
+    /// What the container's end is called where it ends up.
+    fn final_name(&self) -> &str {
+        self.peer_name.as_ref().filter(|_| self.netns.is_some()).unwrap_or(&self.peer)
+    }
+
+    /// An error about this port, in one line that names it.
+    fn error(&self, message: impl std::fmt::Display) -> DeviceError {
+        DeviceError::Veth(format!("ports.{}: {message}", self.port))
+    }
+}
+
+/// A pair that is in place.
+#[derive(Debug)]
+pub struct VethPair {
+    /// The switch's end, up.
+    pub switch_end: Link,
+}
+
+/// Where the container's end of an existing pair is.
+enum Peer {
+    /// In the namespace of the switch.
+    Here(Link),
+    /// In the namespace that the plan names.
+    InNetns(Link),
+    /// In a namespace that a container made.
+    Taken,
+}
+
+impl VethPair {
+    /// Makes or takes over the pair and prepares both ends. The error names the port.
+    pub fn prepare(links: &mut Links, plan: &VethPlan) -> Result<VethPair, DeviceError> {
+        VethPair::make_or_take_over(links, plan).map_err(|error| match error {
+            DeviceError::Veth(_) => error,
+            other => plan.error(other),
+        })
+    }
+
+    fn make_or_take_over(links: &mut Links, plan: &VethPlan) -> Result<VethPair, DeviceError> {
+        let netns = match &plan.netns {
+            Some(name) => Some(Netns::open(name).map_err(|error| plan.error(format_args!("netns: {error}")))?),
+            None => None,
+        };
+        if let Some(found) = links.link_by_name(&plan.interface)? {
+            // A program goes with the run that attached it, so this pair is not a dead run's.
+            if let Some(program) = attached_program(found.index) {
+                let used = format_args!("interface {} is in use (XDP program {program})", found.name);
+                return Err(plan.error(format_args!("{used}; end the other switch, or name another interface")));
+            }
+            let peer = find_peer(links, plan, netns.as_ref(), &found)?;
+            return Ok(VethPair { switch_end: set_up_ends(links, plan, netns.as_ref(), &found, peer)? });
+        }
+        check_names_free(links, plan, netns.as_ref())?;
+        let made = links.create_veth(&plan.interface, &plan.peer, plan.mtu)?;
+        let ready = find_peer(links, plan, netns.as_ref(), &made)
+            .and_then(|peer| set_up_ends(links, plan, netns.as_ref(), &made, peer));
+        if ready.is_err() {
+            // The first error is the one to report; deleting fails only if the pair has gone already.
+            let _ = links.delete_link(made.index);
+        }
+        Ok(VethPair { switch_end: ready? })
+    }
+
+    /// Deletes the pair, if it is still the one that was prepared.
+    pub fn remove(self, links: &mut Links) -> Result<(), DeviceError> {
+        match links.link_by_index(self.switch_end.index)? {
+            Some(link) if is_veth(&link) && link.mac == self.switch_end.mac => links.delete_link(link.index),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_veth(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth")
+}
+
+/// The other end of the existing link `switch_end`, which must be a veth that fits the plan.
+fn find_peer(
+    links: &mut Links,
+    plan: &VethPlan,
+    netns: Option<&Netns>,
+    switch_end: &Link,
+) -> Result<Peer, DeviceError> {
+    let name = &switch_end.name;
+    let Some(peer_index) = switch_end.lower.filter(|_| is_veth(switch_end)) else {
+        return Err(plan.error(format_args!("interface {name} exists and is no veth; name another for this port")));
+    };
+    if !switch_end.lower_is_elsewhere {
+        return match links.link_by_index(peer_index)? {
+            Some(peer) if peer.name == plan.peer => Ok(Peer::Here(peer)),
+            other => {
+                let other = other.map_or_else(|| "nothing".to_owned(), |link| link.name);
+                let wrong = format_args!("interface {name} exists, but its other end is {other} and not {}", plan.peer);
+                Err(plan.error(format_args!("{wrong}; delete it (ip link del {name}) or name another")))
+            }
+        };
+    }
+    let Some(netns) = netns else {
+        return Ok(Peer::Taken);
+    };
+    match netns.run(|| Links::open()?.link_by_name(plan.final_name()))? {
+        Some(peer) if is_veth(&peer) && peer.lower == Some(switch_end.index) && peer.index == peer_index => {
+            Ok(Peer::InNetns(peer))
+        }
+        _ => {
+            let where_to = format!("{} in netns {}", plan.final_name(), netns.name());
+            let wrong = format_args!("interface {name} exists, but its other end is not {where_to}");
+            Err(plan.error(format_args!("{wrong}; delete it (ip link del {name}) or name another")))
+        }
+    }
+}
+
+/// The names the plan is going to use must be free.
+fn check_names_free(links: &mut Links, plan: &VethPlan, netns: Option<&Netns>) -> Result<(), DeviceError> {
+    if links.link_by_name(&plan.peer)?.is_some() {
+        return Err(plan.error(format_args!("peer: interface {} exists already; name another", plan.peer)));
+    }
+    let Some(netns) = netns else {
+        return Ok(());
+    };
+    let name = plan.final_name();
+    if netns.run(|| Links::open()?.link_by_name(name))?.is_some() {
+        let key = if plan.peer_name.is_some() { "peer_name" } else { "peer" };
+        let wrong = format_args!("{key}: netns {} has an interface {name} already; name another", netns.name());
+        return Err(plan.error(wrong));
+    }
+    Ok(())
+}
+
+/// Brings both ends into their state; returns the switch's end as it is then.
+fn set_up_ends(
+    links: &mut Links,
+    plan: &VethPlan,
+    netns: Option<&Netns>,
+    switch_end: &Link,
+    peer: Peer,
+) -> Result<Link, DeviceError> {
+    let own_end = |links: &mut Links| {
+        let link = links.link_by_index(switch_end.index)?;
+        link.ok_or_else(|| plan.error(format_args!("interface {} vanished", plan.interface)))
+    };
+    links.set_mtu(switch_end.index, plan.mtu)?;
+    let resized = own_end(links)?;
+    links.keep_host_silent(&resized)?;
+    match (peer, netns) {
+        (Peer::Here(peer), None) => prepare_peer(links, &peer, plan.mtu)?,
+        (Peer::Here(peer), Some(netns)) => {
+            prepare_peer(links, &peer, plan.mtu)?;
+            links.move_to_netns(peer.index, netns, plan.final_name())?;
+            netns.run(|| {
+                let mut links = Links::open()?;
+                match links.link_by_name(plan.final_name())? {
+                    Some(peer) => links.set_up(peer.index),
+                    None => Err(plan.error(format_args!("{} vanished from its netns", plan.final_name()))),
+                }
+            })?;
+        }
+        (Peer::InNetns(peer), Some(netns)) => netns.run(|| {
+            let mut links = Links::open()?;
+            prepare_peer(&mut links, &peer, plan.mtu)?;
+            links.set_up(peer.index)
+        })?,
+        (Peer::InNetns(_), None) | (Peer::Taken, _) => {}
+    }
+    links.set_up(switch_end.index)?;
+    own_end(links)
+}
+
+/// Makes the container's end one that sends finished frames.
+fn prepare_peer(links: &mut Links, peer: &Link, mtu: u32) -> Result<(), DeviceError> {
+    ethtool::switch_off(&peer.name, &ethtool::CONTAINER_END)?;
+    links.set_mtu(peer.index, mtu)
+}

@@ -1,0 +1,127 @@
+//! A small blocking client of the control socket.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::message::{self, Call, ReplyMessage};
+use crate::api::{Error, INTERFACE, Reply, Request, UnexpectedReply};
+
+/// How long the switch may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a call got no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The switch said no.
+    #[error(transparent)]
+    Switch(#[from] Error),
+    /// The switch said no in words this client does not know.
+    #[error("the switch answered {name} {}", Value::Object(parameters.clone()))]
+    Unknown {
+        /// Full name of the error.
+        name: String,
+        /// Its parameters.
+        parameters: Map<String, Value>,
+    },
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(#[from] io::Error),
+    /// The other end hung up without an answer.
+    #[error("the switch hung up without an answer")]
+    Closed,
+    /// What came is no Varlink reply.
+    #[error("the answer is no Varlink message: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// What came is not what the method answers.
+    #[error(transparent)]
+    Unexpected(#[from] UnexpectedReply),
+}
+
+/// A connection to the switch.
+#[derive(Debug)]
+pub struct Client {
+    reader: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the socket.
+    ///
+    /// # Errors
+    /// Those of connect(2).
+    pub fn connect(path: &Path) -> io::Result<Client> {
+        let socket = UnixStream::connect(path)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        Ok(Client { reader: BufReader::new(socket) })
+    }
+
+    /// Calls a method and waits for its reply.
+    ///
+    /// # Errors
+    /// [`CallError::Switch`] when the switch says no; the others when no understandable answer came.
+    pub fn call(&mut self, request: &Request) -> Result<Reply, CallError> {
+        self.send(request, false)?;
+        self.receive(request).map(|(reply, _)| reply)
+    }
+
+    /// Calls a method with `more`. The iterator ends after the last reply or the first error.
+    ///
+    /// # Errors
+    /// When the call could not be sent.
+    pub fn stream<'a>(&'a mut self, request: &'a Request) -> Result<Replies<'a>, CallError> {
+        self.send(request, true)?;
+        Ok(Replies { client: self, request, continues: true })
+    }
+
+    fn send(&mut self, request: &Request, more: bool) -> Result<(), CallError> {
+        let parameters = match request.to_parameters() {
+            Value::Object(parameters) => parameters,
+            _ => Map::new(),
+        };
+        let method = format!("{INTERFACE}.{}", request.method());
+        let mut bytes = Vec::new();
+        message::write(&Call { method, parameters, oneway: false, more, upgrade: false }, &mut bytes)?;
+        Ok(self.reader.get_mut().write_all(&bytes)?)
+    }
+
+    fn receive(&mut self, request: &Request) -> Result<(Reply, bool), CallError> {
+        let mut bytes = Vec::new();
+        self.reader.read_until(0, &mut bytes)?;
+        if bytes.pop() != Some(0) {
+            return Err(CallError::Closed);
+        }
+        let message: ReplyMessage = serde_json::from_slice(&bytes)?;
+        match message.error {
+            None => Ok((request.parse_reply(message.parameters)?, message.continues)),
+            Some(name) => Err(match Error::from_wire(&name, &message.parameters) {
+                Some(error) => CallError::Switch(error),
+                None => CallError::Unknown { name, parameters: message.parameters },
+            }),
+        }
+    }
+}
+
+/// The replies to a call with `more`.
+#[derive(Debug)]
+pub struct Replies<'a> {
+    client: &'a mut Client,
+    request: &'a Request,
+    continues: bool,
+}
+
+impl Iterator for Replies<'_> {
+    type Item = Result<Reply, CallError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !self.continues {
+            return None;
+        }
+        let result = self.client.receive(self.request);
+        self.continues = matches!(result, Ok((_, true)));
+        Some(result.map(|(reply, _)| reply))
+    }
+}

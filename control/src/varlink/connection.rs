@@ -1,0 +1,291 @@
+//! One client of the server: its buffers, and the limits that keep it from harming anyone else.
+//!
+//! **How it works.** [`Connection::turn`] moves as much as one turn may: write what waits, answer calls that are there
+//! in full, read more. It ends when the client must be waited for, or when the turn's share of work is used up
+//! ([`Next::Again`]), so that no client starves the others.
+//!
+//! **Invariants.** Calls are answered in order. While more than [`OUTPUT_PAUSE_BYTES`] wait to be written, no call is
+//! answered; so the buffer holds at most that and one reply. Nothing is read beyond one call of
+//! [`MAX_CALL_BYTES`] and one chunk. While a stream runs, later calls wait for its end.
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use mio::net::UnixStream;
+
+use super::message::{self, Answer, Call};
+use super::service;
+use crate::api::{Error, Handler, Peer, Request};
+
+/// Largest call, without its zero byte.
+pub(super) const MAX_CALL_BYTES: usize = 1 << 20;
+/// With more than this waiting to be written, no further call is answered.
+pub(super) const OUTPUT_PAUSE_BYTES: usize = 256 << 10;
+/// How long a client may take for sending one call, or leave a reply without taking any of it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+const CALLS_PER_TURN: usize = 16;
+const CHUNK_BYTES: usize = 64 << 10;
+const DEFAULT_INTERVAL_MILLISECONDS: u32 = 1000;
+const MIN_INTERVAL_MILLISECONDS: u32 = 100;
+
+/// What becomes of a connection after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The client must do something first.
+    Wait,
+    /// There is more to do at once.
+    Again,
+    /// It is finished.
+    Close,
+}
+
+/// A call with `more` that is being answered.
+#[derive(Debug)]
+struct Stream {
+    request: Request,
+    interval: Duration,
+    due: Instant,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: UnixStream,
+    peer: Peer,
+    /// What people are told who may not change the switch.
+    explanation: String,
+    input: Vec<u8>,
+    /// How far `input` is known to hold no zero byte.
+    searched: usize,
+    output: Vec<u8>,
+    written: usize,
+    stream: Option<Stream>,
+    /// Nothing more is read: the client has finished sending, or made no sense.
+    ending: bool,
+    /// Since when a call is incomplete.
+    partial_since: Option<Instant>,
+    /// When the client last took something while something waited.
+    stalled_since: Option<Instant>,
+    /// When anything last happened.
+    pub(super) active_at: Instant,
+    /// Whether the last turn ended for want of time.
+    pub(super) again: bool,
+}
+
+impl Connection {
+    pub(super) fn new(socket: UnixStream, peer: Peer, explanation: String, now: Instant) -> Connection {
+        Connection {
+            socket,
+            peer,
+            explanation,
+            input: Vec::new(),
+            searched: 0,
+            output: Vec::new(),
+            written: 0,
+            stream: None,
+            ending: false,
+            partial_since: None,
+            stalled_since: None,
+            active_at: now,
+            again: false,
+        }
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.output.len() - self.written
+    }
+
+    /// Whether nothing is under way, so that the client loses nothing but its connection.
+    pub(super) fn is_idle(&self) -> bool {
+        self.stream.is_none() && self.partial_since.is_none() && self.waiting_bytes() == 0
+    }
+
+    /// When [`Connection::tick`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let stream = self.stream.as_ref().map(|stream| stream.due);
+        let timeouts = [self.partial_since, self.stalled_since].into_iter().flatten().map(|since| since + PATIENCE);
+        stream.into_iter().chain(timeouts).min()
+    }
+
+    /// Does what time asks for: the next reply of a stream, the end of patience.
+    pub(super) fn tick(&mut self, now: Instant, handler: &mut dyn Handler) -> Next {
+        let patience_ended = |since: Option<Instant>| since.is_some_and(|since| now >= since + PATIENCE);
+        if patience_ended(self.partial_since) || patience_ended(self.stalled_since) {
+            tracing::debug!("control socket: process {} is too slow, closed", self.peer.pid);
+            return Next::Close;
+        }
+        let slow = self.waiting_bytes() > 0;
+        let Some(stream) = self.stream.as_mut().filter(|stream| now >= stream.due) else { return Next::Wait };
+        stream.due = now + stream.interval;
+        if slow {
+            // It has not taken the last one yet: leave this one out instead of piling up.
+            return Next::Wait;
+        }
+        let request = stream.request.clone();
+        let result = handler.call(&self.peer, request).map(Answer::Switch);
+        if result.is_err() {
+            self.stream = None;
+        }
+        self.put(&result);
+        self.turn(now, handler)
+    }
+
+    /// One turn of work.
+    pub(super) fn turn(&mut self, now: Instant, handler: &mut dyn Handler) -> Next {
+        let next = self.work(now, handler).unwrap_or(Next::Close);
+        self.again = next == Next::Again;
+        next
+    }
+
+    fn work(&mut self, now: Instant, handler: &mut dyn Handler) -> io::Result<Next> {
+        for _ in 0..CALLS_PER_TURN {
+            self.flush(now)?;
+            if self.waiting_bytes() > OUTPUT_PAUSE_BYTES {
+                return Ok(Next::Wait);
+            }
+            if self.stream.is_none()
+                && let Some(call) = self.take_call()
+            {
+                self.active_at = now;
+                self.answer(&call, now, handler);
+                continue;
+            }
+            if self.ending {
+                // A stream ends when the client has gone.
+                let finished = self.waiting_bytes() == 0 || self.stream.is_some();
+                return Ok(if finished { Next::Close } else { Next::Wait });
+            }
+            if self.input.len() > MAX_CALL_BYTES {
+                self.refuse();
+                continue;
+            }
+            if !self.fill(now)? {
+                return Ok(Next::Wait);
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    /// Takes the next complete call out of the input.
+    fn take_call(&mut self) -> Option<Vec<u8>> {
+        let unsearched = self.input.get(self.searched..).unwrap_or_default();
+        let Some(offset) = unsearched.iter().position(|&byte| byte == 0) else {
+            self.searched = self.input.len();
+            return None;
+        };
+        let rest = self.input.split_off(self.searched + offset + 1);
+        let mut call = std::mem::replace(&mut self.input, rest);
+        call.pop();
+        self.searched = 0;
+        self.partial_since = None;
+        Some(call)
+    }
+
+    /// Reads one chunk; false if there is nothing to read.
+    fn fill(&mut self, now: Instant) -> io::Result<bool> {
+        let mut chunk = [0; CHUNK_BYTES];
+        loop {
+            match self.socket.read(&mut chunk) {
+                Ok(0) => {
+                    self.ending = true;
+                    return Ok(true);
+                }
+                Ok(bytes) => {
+                    self.active_at = now;
+                    self.input.extend_from_slice(chunk.get(..bytes).unwrap_or_default());
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // What waits behind a stream is not late.
+                    let partial = !self.input.is_empty() && self.stream.is_none();
+                    self.partial_since = if partial { self.partial_since.or(Some(now)) } else { None };
+                    return Ok(false);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes as much of the output as the client takes.
+    fn flush(&mut self, now: Instant) -> io::Result<()> {
+        while self.waiting_bytes() > 0 {
+            match self.socket.write(self.output.get(self.written..).unwrap_or_default()) {
+                Ok(bytes) => {
+                    self.written += bytes;
+                    self.active_at = now;
+                    self.stalled_since = None;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stalled_since = self.stalled_since.or(Some(now));
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.output = Vec::new();
+        self.written = 0;
+        self.stalled_since = None;
+        Ok(())
+    }
+
+    fn answer(&mut self, bytes: &[u8], now: Instant, handler: &mut dyn Handler) {
+        let call: Call = match serde_json::from_slice(bytes) {
+            Ok(call) if bytes.len() <= MAX_CALL_BYTES => call,
+            _ => return self.refuse(),
+        };
+        let (oneway, more) = (call.oneway, call.more);
+        let result = if call.upgrade {
+            Err(Error::MethodNotImplemented { method: call.method })
+        } else if service::owns(&call.method) {
+            service::call(&call.method, &call.parameters).map(Answer::Service)
+        } else {
+            Request::parse(&call.method, call.parameters).and_then(|request| {
+                let reply = self.ask(request.clone(), handler)?;
+                if more && !oneway {
+                    self.stream = stream_of(request, now);
+                }
+                Ok(Answer::Switch(reply))
+            })
+        };
+        if !oneway {
+            self.put(&result);
+        }
+    }
+
+    /// Asks the switch, if the peer may ask this.
+    fn ask(&self, request: Request, handler: &mut dyn Handler) -> Result<crate::api::Reply, Error> {
+        if matches!(request, Request::Change(_)) && !self.peer.may_change() {
+            return Err(Error::PermissionDenied { reason: self.explanation.clone() });
+        }
+        handler.call(&self.peer, request)
+    }
+
+    /// Refuses a message that makes no sense, after which nothing else the client says can be trusted to.
+    fn refuse(&mut self) {
+        self.input.clear();
+        self.searched = 0;
+        self.partial_since = None;
+        self.ending = true;
+        self.put(&Err(Error::invalid("")));
+    }
+
+    fn put(&mut self, result: &Result<Answer, Error>) {
+        let continues = self.stream.is_some() && result.is_ok();
+        if let Err(error) = message::write_result(result, continues, &mut self.output) {
+            tracing::error!("control socket: a reply can't be written: {error}");
+            self.ending = true;
+        }
+    }
+}
+
+/// The stream that a call with `more` starts; none for methods that answer once.
+fn stream_of(request: Request, now: Instant) -> Option<Stream> {
+    let Request::GetStats { interval_milliseconds, .. } = &request else { return None };
+    let milliseconds = interval_milliseconds.unwrap_or(DEFAULT_INTERVAL_MILLISECONDS).max(MIN_INTERVAL_MILLISECONDS);
+    let interval = Duration::from_millis(milliseconds.into());
+    Some(Stream { request, interval, due: now + interval })
+}

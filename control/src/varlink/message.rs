@@ -1,0 +1,94 @@
+//! Varlink messages: reading and writing the JSON objects, without the zero byte that ends them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::api::{Error, Reply};
+
+/// A method call.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Call {
+    /// Full name of the method.
+    pub(super) method: String,
+    /// Its parameters.
+    #[serde(default, deserialize_with = "object_or_null")]
+    pub(super) parameters: Map<String, Value>,
+    /// The caller wants no reply, not even an error.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) oneway: bool,
+    /// The caller takes more than one reply.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) more: bool,
+    /// The caller wants to speak another protocol after this call.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) upgrade: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn object_or_null<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Map<String, Value>, D::Error> {
+    Ok(Option::deserialize(reader)?.unwrap_or_default())
+}
+
+/// A reply, as the client reads it.
+#[derive(Debug, Deserialize)]
+pub(super) struct ReplyMessage {
+    /// Full name of the error, if it is one.
+    #[serde(default)]
+    pub(super) error: Option<String>,
+    /// Parameters of the reply or the error.
+    #[serde(default, deserialize_with = "object_or_null")]
+    pub(super) parameters: Map<String, Value>,
+    /// More replies to the same call follow.
+    #[serde(default)]
+    pub(super) continues: bool,
+}
+
+#[derive(Serialize)]
+struct ReplyOut<'a, T: Serialize> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    parameters: T,
+    #[serde(skip_serializing_if = "is_false")]
+    continues: bool,
+}
+
+/// What the server answers to one call.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// A reply of the switch.
+    Switch(Reply),
+    /// A reply of `org.varlink.service`.
+    Service(Value),
+}
+
+/// Writes a message and its zero byte.
+///
+/// # Errors
+/// Those of [`serde_json::to_writer`]: a map key that is no string, which no type here has.
+pub(super) fn write(message: &impl Serialize, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    serde_json::to_writer(&mut *out, message)?;
+    out.push(0);
+    Ok(())
+}
+
+/// Writes the reply to a call. See [`write`].
+///
+/// # Errors
+/// As [`write`].
+pub(super) fn write_result(
+    result: &Result<Answer, Error>,
+    continues: bool,
+    out: &mut Vec<u8>,
+) -> serde_json::Result<()> {
+    match result {
+        Ok(Answer::Switch(reply)) => write(&ReplyOut { error: None, parameters: reply, continues }, out),
+        Ok(Answer::Service(parameters)) => write(&ReplyOut { error: None, parameters, continues }, out),
+        Err(error) => {
+            let (name, parameters) = error.to_wire();
+            write(&ReplyOut { error: Some(&name), parameters, continues: false }, out)
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! `labsw-ctl` as a user meets it: the real program against a server with a made-up switch behind it. Tables, JSON,
+//! errors and exit statuses, word for word.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may assert the plain way, as tests do")]
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use labsw_control::api::*;
+use labsw_control::varlink::Server;
+use mio::{Events, Poll};
+use serde_json::{Value, json};
+
+/// A switch with three ports and a mirror; it writes down what it is asked to change.
+struct Fake {
+    changes: Arc<Mutex<Vec<Change>>>,
+    readings: u64,
+}
+
+fn counters(rx_frames: u64, drops: &[(&str, u64)]) -> Counters {
+    let drops = drops.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+    Counters { rx_frames, rx_bytes: rx_frames * 100, tx_frames: rx_frames / 2, tx_bytes: rx_frames * 50, drops }
+}
+
+fn ports() -> Vec<Port> {
+    let uplink =
+        Vlan { mode: VlanMode::NativeUntagged, tag: Some(10), trunks: VlanList::from_ranges([10..=10, 20..=29]) };
+    let dc01 = Vlan { mode: VlanMode::Access, tag: Some(20), trunks: VlanList::default() };
+    vec![
+        Port {
+            counters: counters(1000, &[("runt", 0), ("vlan_not_member", 7)]),
+            device: Some("name:enp3s0f1".into()),
+            xdp_mode: Some("zero_copy".into()),
+            queues: Some(8),
+            interface: Some("enp3s0f1".into()),
+            ..Port::new("uplink", PortType::AfXdp, uplink)
+        },
+        Port {
+            state: PortState::Waiting,
+            reason: Some("no guest is connected".into()),
+            counters: counters(0, &[("runt", 0), ("vlan_not_member", 0)]),
+            socket: Some("/run/labsw/vhost/dc01.sock".into()),
+            role: Some("server".into()),
+            features: Some(Vec::new()),
+            queue_pairs: Some(1),
+            connected: Some(false),
+            ..Port::new("dc01", PortType::VhostUser, dc01)
+        },
+    ]
+}
+
+fn mirror() -> Mirror {
+    Mirror {
+        name: "detect".into(),
+        state: MirrorState::Up,
+        reason: None,
+        to: "span".into(),
+        sources: vec!["dc01".parse().unwrap(), "web:rx".parse().unwrap()],
+        vlans: vec![20],
+        snaplen: 0,
+        matched: 12,
+        sent: 11,
+        dropped: 1,
+        truncated: 0,
+    }
+}
+
+impl Handler for Fake {
+    fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
+        let find = |name: &str| ports().into_iter().find(|port| port.name == name);
+        Ok(match request {
+            Request::GetStatus => Reply::Status(Status {
+                version: "0.1.0".into(),
+                uptime_seconds: 3725,
+                power: "adaptive".into(),
+                workers: vec![
+                    Worker { id: 0, cpu: Some(1), busy_percent: 12.34, frames_per_burst: 31.25 },
+                    Worker { id: 1, cpu: None, busy_percent: 0.0, frames_per_burst: 0.0 },
+                ],
+                ports: ports(),
+                mirrors: vec![mirror()],
+            }),
+            Request::ListPorts => Reply::Ports(ports()),
+            Request::ShowPort { name } => match find(&name) {
+                Some(port) => Reply::Port(Box::new(port)),
+                None => return Err(Error::not_found("port", name)),
+            },
+            Request::ListVlans => Reply::Vlans(vec![VlanRow {
+                vlan: 20,
+                ports: vec![
+                    VlanMember { port: "dc01".into(), tagged: false },
+                    VlanMember { port: "uplink".into(), tagged: true },
+                ],
+            }]),
+            Request::ListFdb { vlan: Some(99), .. } => Reply::Fdb(Vec::new()),
+            Request::ListFdb { .. } => {
+                let entry = |mac: &str, is_static, age_seconds| FdbEntry {
+                    vlan: 20,
+                    mac: mac.into(),
+                    port: "dc01".into(),
+                    is_static,
+                    age_seconds,
+                };
+                Reply::Fdb(vec![entry("52:54:00:00:00:01", false, 12), entry("52:54:00:00:00:02", true, 0)])
+            }
+            Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
+            Request::ShowMirror { name } if name == "detect" => Reply::Mirror(mirror()),
+            Request::ShowMirror { name } => return Err(Error::not_found("mirror", name)),
+            Request::GetStats { port, .. } => {
+                self.readings += 1;
+                let wanted = ports().into_iter().filter(|found| port.as_ref().is_none_or(|name| *name == found.name));
+                let stats = wanted.map(|port| {
+                    let rx_frames = port.counters.rx_frames * self.readings;
+                    PortStats { name: port.name, counters: Counters { rx_frames, ..port.counters } }
+                });
+                Reply::Stats(Stats { uptime_milliseconds: self.readings * 500, ports: stats.collect() })
+            }
+            Request::Change(change) => {
+                self.changes.lock().unwrap().push(change.clone());
+                match change {
+                    Change::FlushFdb { .. } => Reply::Removed(3),
+                    Change::AddPort { name, .. } if name == "dc01" => {
+                        return Err(Error::refused("port \"dc01\"", "a port of this name exists; delete it first"));
+                    }
+                    Change::SetPort { name, .. } => {
+                        return Err(Error::refused(format!("port {name:?}"), "line\nbreak"));
+                    }
+                    _ => Reply::Done,
+                }
+            }
+        })
+    }
+}
+
+/// A made-up switch in a thread of its own.
+struct Switch {
+    socket: PathBuf,
+    changes: Arc<Mutex<Vec<Change>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Switch {
+    fn start() -> Switch {
+        Switch::start_with(0o600, None)
+    }
+
+    /// With these permission bits on the socket, and this admin group.
+    fn start_with(mode: u32, admin_group: Option<u32>) -> Switch {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let socket = std::env::temp_dir().join(format!("labsw-ctl-{}-{number}.sock", std::process::id()));
+        let (changes, stop) = (Arc::<Mutex<Vec<Change>>>::default(), Arc::<AtomicBool>::default());
+        let mut fake = Fake { changes: Arc::clone(&changes), readings: 0 };
+        let mut server = Server::bind(&socket, mode, None, admin_group).unwrap();
+        let mut poll = Poll::new().unwrap();
+        server.register(poll.registry(), 0).unwrap();
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut events = Events::with_capacity(16);
+            while !stopped.load(Ordering::Relaxed) {
+                let timeout = server.next_tick(Instant::now()).unwrap_or(Duration::MAX).min(Duration::from_millis(20));
+                poll.poll(&mut events, Some(timeout)).unwrap();
+                for event in &events {
+                    server.ready(event.token(), &mut fake);
+                }
+                server.tick(Instant::now(), &mut fake);
+            }
+        });
+        Switch { socket, changes, stop, thread: Some(thread) }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        command(&self.socket, arguments)
+    }
+
+    /// What a command that succeeds prints.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{arguments:?}");
+        text(&output.stdout)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[arguments, &["--json"]].concat())).unwrap()
+    }
+
+    /// The change that a command asks for.
+    fn change(&self, arguments: &[&str]) -> Change {
+        self.command(arguments).output().unwrap();
+        let mut changes = self.changes.lock().unwrap();
+        assert_eq!(changes.len(), 1, "{arguments:?}");
+        changes.pop().unwrap()
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn command(socket: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_labsw-ctl"));
+    command.env("LABSW_SOCKET", socket).args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Exit status and stderr of a command that fails and prints nothing on stdout.
+fn failure(output: Output) -> (Option<i32>, String) {
+    assert_eq!(text(&output.stdout), "");
+    (output.status.code(), text(&output.stderr))
+}
+
+#[test]
+fn tables_are_for_people() {
+    let switch = Switch::start();
+    let cases: [(&[&str], &str); 10] = [
+        (&["status"], include_str!("ctl/status.txt")),
+        (&["port", "list"], include_str!("ctl/port-list.txt")),
+        (&["port", "show", "uplink"], include_str!("ctl/port-show-af-xdp.txt")),
+        (&["port", "show", "dc01"], include_str!("ctl/port-show-vhost-user.txt")),
+        (&["vlan", "list"], include_str!("ctl/vlan-list.txt")),
+        (&["fdb", "list"], include_str!("ctl/fdb-list.txt")),
+        (&["mirror", "list"], include_str!("ctl/mirror-list.txt")),
+        (&["mirror", "show", "detect"], include_str!("ctl/mirror-show.txt")),
+        (&["stats"], include_str!("ctl/stats.txt")),
+        (&["fdb", "list", "--vlan", "99"], "no entries\n"),
+    ];
+    for (arguments, golden) in cases {
+        // A new switch for each would only be slower: the first reading of the counters is the only one here.
+        let got = switch.ok(arguments);
+        assert_eq!(got, golden, "{arguments:?} prints:\n{got}");
+        assert!(got.lines().all(|line| line.chars().count() <= 120), "{arguments:?} is too wide:\n{got}");
+    }
+}
+
+#[test]
+fn json_is_the_bare_list_or_object() {
+    let switch = Switch::start();
+    assert_eq!(switch.json(&["port", "list"]), json!(ports()));
+    assert_eq!(switch.json(&["port", "show", "dc01"]), json!(ports()[1]));
+    assert_eq!(switch.json(&["mirror", "list"]), json!([mirror()]));
+    assert_eq!(switch.json(&["mirror", "show", "detect"]), json!(mirror()));
+    assert_eq!(switch.json(&["fdb", "flush"]), json!({"removed": 3}));
+    assert_eq!(switch.json(&["fdb", "list", "--vlan", "99"]), json!([]));
+    assert_eq!(switch.json(&["mirror", "del", "detect"]), json!({}));
+    let entry = json!({"vlan": 20, "mac": "52:54:00:00:00:01", "port": "dc01", "static": false, "age_seconds": 12});
+    assert_eq!(switch.json(&["fdb", "list"])[0], entry);
+    let members = json!([{"port": "dc01", "tagged": false}, {"port": "uplink", "tagged": true}]);
+    assert_eq!(switch.json(&["vlan", "list"]), json!([{"vlan": 20, "ports": members}]));
+    let stats = switch.json(&["stats", "uplink"]);
+    assert_eq!((&stats[0]["name"], &stats[0]["drops"]["vlan_not_member"]), (&json!("uplink"), &json!(7)));
+
+    let status = switch.json(&["status"]);
+    assert_eq!(status["uptime_seconds"], 3725);
+    assert_eq!(status["workers"][0], json!({"id": 0, "cpu": 1, "busy_percent": 12.34, "frames_per_burst": 31.25}));
+    let uplink = &status["ports"][0];
+    assert_eq!(uplink["vlan"], json!({"mode": "native-untagged", "tag": 10, "trunks": [10, "20-29"]}));
+    assert_eq!((&uplink["type"], &uplink["state"], &uplink["reason"]), (&json!("af_xdp"), &json!("up"), &Value::Null));
+    assert_eq!(uplink.get("socket"), None, "what does not apply is left out");
+}
+
+#[test]
+fn changes_are_asked_for_as_typed() {
+    let switch = Switch::start();
+    let mac = "52:54:00:12:34:56".parse().unwrap();
+    let settings: BTreeMap<String, String> =
+        [("vlan.mode", "access"), ("vlan.tag", "20")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let name = || "web".to_owned();
+    let port = || "dc01".to_owned();
+    for (line, change) in [
+        (
+            "port add web --type veth --set vlan.mode=access --set vlan.tag=20",
+            Change::AddPort { name: name(), port_type: PortType::Veth, settings: settings.clone() },
+        ),
+        ("port set web vlan.mode=access vlan.tag=20", Change::SetPort { name: name(), settings }),
+        ("port del web", Change::DeletePort { name: name() }),
+        ("port up web", Change::SetPortState { name: name(), up: true }),
+        ("port down web", Change::SetPortState { name: name(), up: false }),
+        ("fdb add 52:54:00:12:34:56 --vlan 20 --port dc01", Change::AddFdb { vlan: 20, mac, port: port() }),
+        ("fdb del 52-54-00-12-34-56 --vlan 20", Change::DeleteFdb { vlan: 20, mac }),
+        ("fdb flush --vlan 20 --port dc01", Change::FlushFdb { vlan: Some(20), port: Some(port()) }),
+        (
+            "mirror set detect --source dc01 --source web:rx --vlan 20 --snaplen 96 --to span",
+            Change::SetMirror {
+                name: "detect".into(),
+                sources: vec!["dc01:both".parse().unwrap(), "web:rx".parse().unwrap()],
+                vlans: vec![20],
+                snaplen: 96,
+                to: "span".into(),
+            },
+        ),
+        ("mirror del detect", Change::DeleteMirror { name: "detect".into() }),
+    ] {
+        assert_eq!(switch.change(&line.split(' ').collect::<Vec<&str>>()), change, "{line}");
+    }
+    assert_eq!(switch.ok(&["port", "up", "web"]), "", "a change that was made needs no words");
+    assert_eq!(switch.ok(&["fdb", "flush"]), "3 entries removed\n");
+}
+
+#[test]
+fn refusals_name_the_object_and_exit_with_1() {
+    let switch = Switch::start();
+    let cases: [(&[&str], &str); 4] = [
+        (&["port", "show", "nope"], "labsw-ctl: port \"nope\" does not exist\n"),
+        (&["mirror", "show", "nope"], "labsw-ctl: mirror \"nope\" does not exist\n"),
+        (
+            &["port", "add", "dc01", "--type", "tap", "--json"],
+            "labsw-ctl: port \"dc01\": a port of this name exists; delete it first\n",
+        ),
+        (&["port", "set", "web", "mtu=9000"], "labsw-ctl: port \"web\": line break\n"),
+    ];
+    for (arguments, message) in cases {
+        let output = switch.command(arguments).output().unwrap();
+        assert_eq!(failure(output), (Some(1), message.to_owned()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2_before_the_switch_is_asked() {
+    let nowhere = Path::new("/nonexistent/labsw.sock");
+    for line in [
+        "",
+        "port",
+        "port lst",
+        "port show",
+        "port add web",
+        "port add web --type bridge",
+        "port add web --type veth --set tag",
+        "port set web",
+        "port set web =5",
+        "fdb list --vlan 0",
+        "fdb list --vlan 4095",
+        "fdb list --vlan x",
+        "fdb add 52:54:00:12:34 --vlan 20 --port dc01",
+        "fdb add 01:00:5e:00:00:01 --vlan 20 --port dc01",
+        "fdb add 52:54:00:12:34:56 --port dc01",
+        "mirror set detect --to span",
+        "mirror set detect --source dc01",
+        "mirror set detect --source dc01:up --to span",
+        "mirror set detect --source dc01 --snaplen -1 --to span",
+        "mirror set detect --source dc01 --vlan 4095 --to span",
+        "stats --wach",
+        "completions cmd",
+    ] {
+        let output = command(nowhere, &line.split_whitespace().collect::<Vec<&str>>()).output().unwrap();
+        let (status, message) = failure(output);
+        assert_eq!(status, Some(2), "{line}: {message}");
+        assert!(!message.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn no_switch_exits_with_3_and_names_the_socket() {
+    let output = command(Path::new("/nonexistent/a.sock"), &["status"]).output().unwrap();
+    let (status, message) = failure(output);
+    assert_eq!((status, message.lines().count()), (Some(3), 1), "{message}");
+    assert!(message.starts_with("labsw-ctl: /nonexistent/a.sock: the switch can't be reached: "), "{message}");
+    let output = command(Path::new("/nonexistent/a.sock"), &["--socket", "/nonexistent/b.sock", "status"]).output();
+    let (status, message) = failure(output.unwrap());
+    assert_eq!(status, Some(3));
+    assert!(message.contains("/nonexistent/b.sock"), "--socket goes before the environment: {message}");
+}
+
+#[test]
+fn watching_prints_rates_until_the_reader_goes() {
+    let switch = Switch::start();
+    let mut child =
+        switch.command(&["stats", "--watch"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let golden = include_str!("ctl/stats-watch.txt");
+    let mut first = vec![0; golden.len()];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut first).unwrap();
+    assert_eq!(text(&first), golden);
+    drop(stdout);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn another_user_may_change_only_as_a_member_of_the_admin_group() {
+    if rustix::process::geteuid().as_raw() != 0 {
+        let required = std::env::var_os("LABSW_TEST_REQUIRE").is_some_and(|value| value == "1");
+        assert!(!required, "this test needs root, to become another user");
+        println!("skipped: it needs root, to become another user");
+        return;
+    }
+    let switch = Switch::start_with(0o666, Some(4242));
+    // The other user may not be able to reach the build directory. Copied by another process: if this one had the file
+    // open for writing while another test forks, running it would fail (ETXTBSY).
+    let program = switch.socket.with_extension("program");
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_labsw-ctl")).arg(&program).status().unwrap();
+    assert!(copied.success());
+    let run = |groups: &str, arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--groups", groups]).arg(&program).args(arguments);
+        command.env("LABSW_SOCKET", &switch.socket).current_dir("/").output().unwrap()
+    };
+    let many_groups = (5000..5200).map(|group| group.to_string()).collect::<Vec<String>>().join(",");
+    let down = ["port", "down", "dc01"];
+    let read = run("65534", &["port", "list"]);
+    let stranger = run(&many_groups, &down);
+    let asked = switch.changes.lock().unwrap().len();
+    let member = run(&format!("{many_groups},4242"), &down);
+    std::fs::remove_file(&program).unwrap();
+    assert_eq!((read.status.code(), text(&read.stderr)), (Some(0), String::new()));
+    let message = "labsw-ctl: permission denied: changes need root or membership in the group with id 4242\n";
+    assert_eq!(failure(stranger), (Some(1), message.to_owned()));
+    assert_eq!(asked, 0, "the handler never saw it");
+    assert_eq!((member.status.code(), text(&member.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn completions_need_no_switch() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = command(Path::new("/nonexistent/a.sock"), &["completions", shell]).output().unwrap();
+        assert!(output.status.success());
+        assert!(text(&output.stdout).contains("mirror"), "{shell}");
+    }
+}
