@@ -1,0 +1,61 @@
+#!/bin/bash
+# mkinitramfs.sh KERNEL_DIR OUT.cpio
+#
+# Builds the test guest's initramfs (uncompressed: it boots fastest under emulation): static busybox, the virtio_net
+# and 8021q modules of the unpacked linux-image package in KERNEL_DIR, and iperf3, ethtool and tcpdump with the
+# shared libraries they need. `init` beside this script runs in it.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+kernel=$1 out=$(realpath -m "$2")
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+
+mkdir -p "$root"/{bin,sbin,proc,sys,dev,tmp,run,modules,etc/udhcpc,var/run}
+busybox=$(command -v busybox)
+cp "$busybox" "$root/bin/busybox"
+"$busybox" --list | while read -r applet; do
+  [ "$applet" = busybox ] || ln -sf /bin/busybox "$root/bin/$applet"
+done
+
+# Load order: virtio_ring goes before virtio on 6.1. What the kernel has built in is not found, and left out.
+modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net
+  llc stp mrp garp 8021q af_packet)
+for module in "${modules[@]}"; do
+  file=$(find "$kernel/lib/modules" -name "$module.ko*" -print -quit)
+  case $file in
+    '') continue ;;
+    *.xz) xz -dc "$file" >"$root/modules/$module.ko" ;;
+    *) cp "$file" "$root/modules/$module.ko" ;;
+  esac
+  echo "$module" >>"$root/modules/order"
+done
+
+for program in iperf3 ethtool tcpdump; do
+  path=$(PATH=$PATH:/usr/sbin:/sbin command -v "$program")
+  cp -L "$path" "$root/bin/"
+  ldd "$path" | grep -o '/[^ ]*' | while read -r library; do
+    mkdir -p "$root$(dirname "$library")"
+    [ -e "$root$library" ] || cp -L "$library" "$root$library"
+  done
+done
+# Debian's tcpdump becomes its own user: here that is root as well.
+printf '%s\n' 'root:x:0:0:root:/:/bin/sh' 'tcpdump:x:0:0::/:/bin/false' >"$root/etc/passwd"
+echo 'root:x:0:' >"$root/etc/group"
+
+cat >"$root/etc/udhcpc/default.script" <<'SCRIPT'
+#!/bin/sh
+# What busybox's DHCP client calls: takes the address, and nothing else.
+case $1 in
+  deconfig) ip -4 addr flush dev $interface; ip link set $interface up ;;
+  bound | renew)
+    ip -4 addr flush dev $interface
+    ip addr add $ip/${mask:-24} dev $interface
+    [ -n "$router" ] && ip route replace default via ${router%% *} dev $interface
+    echo "LEASE $interface $ip/${mask:-24} router=$router" ;;
+esac
+exit 0
+SCRIPT
+cp "$here/init" "$root/init"
+chmod 755 "$root/init" "$root/etc/udhcpc/default.script" "$root/bin/busybox"
+(cd "$root" && find . | cpio -o -H newc --quiet) >"$out"

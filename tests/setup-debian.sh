@@ -1,0 +1,122 @@
+#!/bin/bash
+# Installs what a Debian 12 machine lacks for building, demonstrating and testing labsw, and prepares the test
+# guest: a Debian cloud kernel and an initramfs, both kept outside the repository in $LABSW_CACHE.
+#
+# Idempotent: with everything in place it only looks and returns. Needs root.
+#
+#   LABSW_CACHE   where the guest's kernel and initramfs go (default /var/cache/labsw)
+#
+# It leaves there:
+#   vmlinuz            the guest kernel
+#   initramfs.cpio     busybox, virtio_net and 8021q modules, iperf3, ethtool, tcpdump
+#   guest.stamp        what the two were made from; a change of it makes them again
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${LABSW_CACHE:-/var/cache/labsw}
+say() { echo "setup: $*" >&2; }
+
+[ "$(id -u)" = 0 ] || { say "must run as root (packages, namespaces and XDP need it)"; exit 1; }
+command -v apt-get >/dev/null || { say "this script knows Debian only; see its package list for what is needed"; exit 1; }
+
+packages=(
+  gcc libc6-dev make pkg-config                           # linking
+  clang llvm m4 libelf-dev zlib1g-dev                     # libxdp, which a test of AF_XDP against xsk-rs builds
+  iproute2 ethtool tcpdump iperf3 iputils-ping            # namespaces and traffic
+  dnsmasq-base lxc                                        # the gateway's DHCP, containers
+  dpdk-dev librte-mempool-ring23 librte-net-vhost23 librte-net-virtio23   # dpdk-testpmd and its drivers
+  busybox-static cpio xz-utils                            # the guest's initramfs
+  jq procps ca-certificates
+)
+
+# Archives are busy now and then: three attempts, then the error stands.
+apt_retry() {
+  local attempt
+  for attempt in 1 2 3; do
+    if DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 -o APT::Update::Error-Mode=any -o DPkg::Lock::Timeout=300 "$@" </dev/null >&2; then return 0; fi
+    say "apt-get $* failed (attempt $attempt of 3)"
+    sleep $((attempt * 5))
+  done
+  return 1
+}
+
+refreshed=no
+refresh() {
+  [ $refreshed = yes ] && return 0
+  apt_retry update
+  refreshed=yes
+}
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+# Adds SUITE beside the Debian entry that is already configured, from the same mirror with the same key.
+add_suite() {
+  local suite=$1 base=${1%-backports} out=/etc/apt/sources.list.d/$1.sources list
+  if grep -rhsE "^[^#]*\b$suite\b" /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources >/dev/null; then return 0; fi
+  # deb822: the first stanza with the base suite, its Suites line replaced.
+  for list in /etc/apt/sources.list.d/*.sources; do
+    [ -e "$list" ] || continue
+    awk -v RS= -v suite="$suite" -v base="$base" '
+      $0 ~ "Suites:[^\n]*(^|[ \t])" base "([ \t\n]|$)" { sub(/Suites:[^\n]*/, "Suites: " suite); print; exit }' "$list" >"$out.new"
+    if [ -s "$out.new" ]; then mv "$out.new" "$out"; refreshed=no; return 0; fi
+    rm -f "$out.new"
+  done
+  # One-line style: "deb [options] URI base components".
+  out=/etc/apt/sources.list.d/$suite.list
+  for list in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+    [ -e "$list" ] || continue
+    awk -v suite="$suite" -v base="$base" '
+      $1 == "deb" { for (i = 2; i <= NF; i++) if ($i == base) { $i = suite; print; exit } }' "$list" >"$out.new"
+    if [ -s "$out.new" ]; then mv "$out.new" "$out"; refreshed=no; return 0; fi
+    rm -f "$out.new"
+  done
+  say "no entry for Debian's suite '$base' found in /etc/apt to add '$suite' beside"
+  return 1
+}
+
+install_qemu() {
+  installed qemu-system-x86 && return 0
+  # A qemu-utils from backports conflicts with bookworm's qemu-system-x86: apt would remove the one for the other.
+  if dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null | grep -q 'bpo12'; then
+    add_suite bookworm-backports
+    refresh
+    apt_retry install -y --no-install-recommends -t bookworm-backports qemu-system-x86
+  else
+    refresh
+    apt_retry install -y --no-install-recommends qemu-system-x86
+  fi
+}
+
+missing=()
+for p in "${packages[@]}"; do installed "$p" || missing+=("$p"); done
+if [ ${#missing[@]} -gt 0 ]; then
+  say "installing ${missing[*]}"
+  refresh
+  apt_retry install -y --no-install-recommends "${missing[@]}"
+fi
+install_qemu
+
+# The guest. The stamp names the script that makes it, so that a change of either rebuilds.
+stamp="initramfs $(sha256sum "$here/guest/mkinitramfs.sh" "$here/guest/init" | sha256sum | cut -c1-16)"
+if [ -s "$cache/vmlinuz" ] && [ -s "$cache/initramfs.cpio" ] && [ "$(cat "$cache/guest.stamp" 2>/dev/null)" = "$stamp" ]; then
+  exit 0
+fi
+mkdir -p "$cache"
+work=$(mktemp -d "$cache/setup.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+if [ ! -d "$cache/kernel/boot" ]; then
+  refresh
+  kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }')
+  [ -n "$kernel" ] || { say "linux-image-cloud-amd64 names no kernel package"; exit 1; }
+  say "fetching the guest kernel $kernel"
+  (cd "$work" && apt_retry -o APT::Sandbox::User=root download "$kernel")
+  dpkg -x "$work"/linux-image-*.deb "$work/kernel"
+  rm -rf "$cache/kernel"
+  mv "$work/kernel" "$cache/kernel"
+fi
+say "building the guest initramfs"
+"$here/guest/mkinitramfs.sh" "$cache/kernel" "$work/initramfs.cpio"
+mv "$work/initramfs.cpio" "$cache/initramfs.cpio"
+cp "$cache"/kernel/boot/vmlinuz-* "$cache/vmlinuz.new"
+mv "$cache/vmlinuz.new" "$cache/vmlinuz"
+echo "$stamp" >"$cache/guest.stamp"

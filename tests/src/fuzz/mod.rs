@@ -1,0 +1,28 @@
+//! What the fuzz targets run: one function per place where bytes from outside come in.
+//!
+//! Each function takes any bytes, builds a situation from them, and panics if the code under test does what it must
+//! not. The fuzzer (`tests/fuzz`) and the replay of its corpora (`tests/fuzz_corpus.rs`) call the same functions, so
+//! that what was once found stays found. Where a simpler program can say what has to come out, that program is asked,
+//! too, and the two are compared.
+//!
+//! **Invariant.** The same bytes do the same thing, whatever was run before in the process.
+
+mod config;
+mod control;
+mod feed;
+mod forward;
+mod ring;
+mod session;
+
+pub use config::config;
+pub use control::control;
+pub use forward::forward;
+pub use ring::ring;
+pub use session::session;
+
+/// A target: it takes any bytes and panics on a finding.
+pub type Target = fn(&[u8]);
+
+/// All targets by name; the name is also that of the corpus in `tests/fuzz/corpus`.
+pub const TARGETS: [(&str, Target); 5] =
+    [("config", config), ("control", control), ("forward", forward), ("ring", ring), ("session", session)];

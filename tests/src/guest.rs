@@ -1,0 +1,324 @@
+//! A QEMU guest on vhost-user sockets: a Debian kernel, an initramfs with busybox, and a shell on its serial line.
+//!
+//! It runs under emulation (TCG) unless KVM is really there; `LABSW_QEMU_ACCEL=kvm|tcg` decides otherwise. A boot takes
+//! seconds on an idle machine and over a minute on a busy one, so several guests are best booted together: all
+//! [`Guest::boot`] first, then [`Guest::ready`] on each.
+//!
+//! QEMU falls back to its own virtio without a word when vhost-user fails: a test has to look at the switch's
+//! counters, or get an answer from another port, before it believes that frames went through the switch.
+//!
+//! Kernel and initramfs come from `tests/setup-debian.sh` (in `LABSW_CACHE`, default `/var/cache/labsw`).
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::process::{self, Process};
+
+/// How long a guest may take to boot.
+pub const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long a command in a guest may take unless said otherwise.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+const MEMORY_MIB: u32 = 192;
+const QEMU: &str = "qemu-system-x86_64";
+
+/// Guest kernel and initramfs.
+///
+/// # Errors
+/// Which file is missing and what makes it.
+pub fn image() -> Result<(PathBuf, PathBuf), String> {
+    let cache = std::env::var_os("LABSW_CACHE").map_or_else(|| PathBuf::from("/var/cache/labsw"), PathBuf::from);
+    let (kernel, initramfs) = (cache.join("vmlinuz"), cache.join("initramfs.cpio"));
+    if let Some(file) = [&kernel, &initramfs].into_iter().find(|file| !file.is_file()) {
+        return Err(format!("{} (tests/setup-debian.sh)", file.display()));
+    }
+    Ok((kernel, initramfs))
+}
+
+/// One virtio-net device of a guest. The defaults are QEMU's own, with QEMU as the socket's client.
+#[derive(Clone, Debug)]
+pub struct Nic {
+    /// The vhost-user socket.
+    pub socket: PathBuf,
+    /// QEMU listens and the switch connects (its port has `role = "client"`).
+    pub server: bool,
+    /// The guest's MAC address.
+    pub mac: String,
+    /// Pairs of a receive and a transmit queue.
+    pub queue_pairs: u16,
+    /// Virtio 0.9: legacy header and ring layout, guest endian (virtio 1.2, 1.3.1).
+    pub legacy: bool,
+    /// `VIRTIO_NET_F_MRG_RXBUF` is offered.
+    pub mergeable: bool,
+    /// `VIRTIO_RING_F_INDIRECT_DESC` and `VIRTIO_RING_F_EVENT_IDX` are offered.
+    pub indirect_and_event: bool,
+    /// `VIRTIO_F_RING_PACKED` is offered (QEMU's own default is not to).
+    pub packed: bool,
+}
+
+impl Nic {
+    /// A device on `socket`, QEMU as client, with the MAC address `52:54:00:00:00:n`.
+    pub fn new(socket: impl Into<PathBuf>, n: u8) -> Self {
+        Self {
+            socket: socket.into(),
+            server: false,
+            mac: format!("52:54:00:00:00:{n:02x}"),
+            queue_pairs: 1,
+            legacy: false,
+            mergeable: true,
+            indirect_and_event: true,
+            packed: false,
+        }
+    }
+
+    fn qemu_args(&self, n: usize) -> Vec<String> {
+        let role = if self.server { "server=on,wait=off".to_owned() } else { reconnect_option() };
+        let mut device = format!("virtio-net-pci,netdev=n{n},mac={},rx_queue_size=1024,tx_queue_size=1024", self.mac);
+        if self.queue_pairs > 1 {
+            device += &format!(",mq=on,vectors={}", 2 * self.queue_pairs + 2);
+        }
+        for (set, option) in [
+            (self.legacy, ",disable-modern=on,disable-legacy=off"),
+            (!self.mergeable, ",mrg_rxbuf=off"),
+            (!self.indirect_and_event, ",indirect_desc=off,event_idx=off"),
+            (self.packed, ",packed=on"),
+        ] {
+            if set {
+                device += option;
+            }
+        }
+        let socket = self.socket.display();
+        let args = [
+            "-chardev",
+            &format!("socket,id=c{n},path={socket},{role}"),
+            "-netdev",
+            &format!("vhost-user,id=n{n},chardev=c{n},vhostforce=on,queues={}", self.queue_pairs),
+            "-device",
+            &device,
+        ];
+        args.map(str::to_owned).to_vec()
+    }
+}
+
+/// The chardev option that makes QEMU connect again, in the spelling of the installed version.
+fn reconnect_option() -> String {
+    static OPTION: OnceLock<String> = OnceLock::new();
+    OPTION
+        .get_or_init(|| {
+            let text = process::run(Command::new(QEMU).arg("--version"));
+            let version = text.split_once("version ").map_or("", |(_, rest)| rest);
+            let mut numbers = version.split(['.', ' ', '(']).map(|part| part.parse::<u32>().unwrap_or(0));
+            let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            // Since 9.2 in milliseconds; the old spelling, in seconds, is gone in 10.
+            if version >= (9, 2) { "reconnect-ms=300" } else { "reconnect=1" }.to_owned()
+        })
+        .clone()
+}
+
+/// KVM where an ordinary kernel runs on it: `kvm_intel` or `kvm_amd`, not one of the paravirtual kinds that need a
+/// kernel made for them.
+fn accelerator() -> String {
+    std::env::var("LABSW_QEMU_ACCEL").unwrap_or_else(|_| {
+        let exists = |path: &str| std::path::Path::new(path).exists();
+        let kvm = exists("/dev/kvm") && (exists("/sys/module/kvm_intel") || exists("/sys/module/kvm_amd"));
+        if kvm { "kvm" } else { "tcg" }.to_owned()
+    })
+}
+
+/// Gives the human monitor on `socket` a command; returns what it printed up to the next prompt.
+///
+/// # Panics
+/// When QEMU does not answer.
+pub fn monitor(socket: &Path, command: &str) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(COMMAND_TIMEOUT)).unwrap();
+    read_to_prompt(&mut stream);
+    writeln!(stream, "{command}").unwrap();
+    read_to_prompt(&mut stream)
+}
+
+fn read_to_prompt(stream: &mut UnixStream) -> String {
+    let (mut printed, mut byte) = (Vec::new(), [0]);
+    while !printed.ends_with(b"(qemu) ") {
+        stream.read_exact(&mut byte).unwrap();
+        printed.extend(byte);
+    }
+    String::from_utf8_lossy(&printed).into_owned()
+}
+
+/// A command that runs in a guest; see [`Guest::begin`].
+#[derive(Debug)]
+#[must_use = "finish() gives its result"]
+pub struct Running {
+    number: u32,
+    from: usize,
+}
+
+/// A running guest. Dropped, its QEMU is killed.
+#[derive(Debug)]
+pub struct Guest {
+    process: Process,
+    position: usize,
+    commands: u32,
+}
+
+impl Guest {
+    /// Starts a guest with one NIC, `eth0` with the address `ip` (`10.0.0.1/24`, or `none`: up without one). Does not
+    /// wait for it to boot.
+    pub fn boot(name: &str, ip: &str, nic: &Nic) -> Self {
+        Self::boot_with(name, ip, std::slice::from_ref(nic))
+    }
+
+    /// As [`Guest::boot`], with room to plug memory in through a human monitor on the socket `monitor`.
+    pub fn boot_with_monitor(name: &str, ip: &str, nic: &Nic, monitor: &Path) -> Self {
+        let monitor = format!("unix:{},server=on,wait=off", monitor.display());
+        let memory = format!("{MEMORY_MIB}M,slots=2,maxmem=1G");
+        Self::launch(name, ip, std::slice::from_ref(nic), &memory, &["-monitor", &monitor])
+    }
+
+    /// Starts a guest with several NICs; `ips` are their addresses with commas between.
+    ///
+    /// # Panics
+    /// When QEMU or the guest's image is missing.
+    pub fn boot_with(name: &str, ips: &str, nics: &[Nic]) -> Self {
+        Self::launch(name, ips, nics, &format!("{MEMORY_MIB}M"), &[])
+    }
+
+    fn launch(name: &str, ips: &str, nics: &[Nic], memory: &str, extra: &[&str]) -> Self {
+        let (kernel, initramfs) = image().unwrap_or_else(|e| panic!("{e}"));
+        let accel = accelerator();
+        let queue_pairs = nics.iter().map(|nic| nic.queue_pairs).max().unwrap_or(1);
+        let mut command = Command::new(QEMU);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-name", name]);
+        command.args(["-accel", &accel, "-cpu", if accel == "kvm" { "host" } else { "max" }]);
+        command.args(["-machine", "pc", "-m", memory, "-smp", &queue_pairs.to_string()]).args(extra);
+        // The switch maps the guest's memory: it has to be shared.
+        command.args(["-object", &format!("memory-backend-memfd,id=mem,size={MEMORY_MIB}M,share=on")]);
+        command.args(["-numa", "node,memdev=mem"]);
+        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args([
+            "-append",
+            &format!("console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on lab.ip={ips}"),
+        ]);
+        for (n, nic) in nics.iter().enumerate() {
+            command.args(nic.qemu_args(n));
+        }
+        Self { process: Process::spawn(&format!("guest {name}"), &mut command), position: 0, commands: 0 }
+    }
+
+    /// Waits until the guest has booted and its shell takes commands.
+    ///
+    /// # Panics
+    /// When it does not within [`BOOT_TIMEOUT`].
+    pub fn ready(&mut self) {
+        let (_, position) = self.process.wait_for_text(self.position, "GUEST-READY", BOOT_TIMEOUT);
+        self.position = position;
+        // Typed while the shell was not there yet, a command may be echoed: ask once without looking at the answer.
+        let begun = self.begin("stty -echo; PS1= PS2=");
+        self.finish(begun, COMMAND_TIMEOUT);
+    }
+
+    /// Starts a command in the guest's shell without waiting; one at a time.
+    pub fn begin(&mut self, command: &str) -> Running {
+        self.commands += 1;
+        let number = self.commands;
+        // The quotes keep the mark out of an echo of the command itself.
+        self.process.write(&format!("{{ {command}\n}} 2>&1; echo @@{number}''@$?@\n"));
+        Running { number, from: self.position }
+    }
+
+    /// Waits for a command that [`Guest::begin`] started; gives exit status and output.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn finish(&mut self, running: Running, timeout: Duration) -> (i32, String) {
+        let mark = format!("@@{}@", running.number);
+        let (output, position) = self.process.wait_for_text(running.from, &mark, timeout);
+        let (status, position) = self.process.wait_for_text(position, "@", COMMAND_TIMEOUT);
+        self.position = position;
+        // QEMU's own complaints stand in the same log.
+        let output = output.replace('\r', "");
+        let lines: Vec<&str> = output.lines().filter(|line| !line.starts_with("qemu-system-")).collect();
+        (status.parse().unwrap_or(-1), lines.join("\n").trim().to_owned())
+    }
+
+    /// Runs a command in the guest; gives exit status and output.
+    pub fn run(&mut self, command: &str) -> (i32, String) {
+        let running = self.begin(command);
+        self.finish(running, COMMAND_TIMEOUT)
+    }
+
+    /// Runs a command in the guest that has to succeed; gives its output.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ok(&mut self, command: &str) -> String {
+        let (status, output) = self.run(command);
+        assert_eq!(status, 0, "in the guest: {command}: exit {status}\n{output}");
+        output
+    }
+
+    /// Whether one ping to `address` is answered within a second.
+    pub fn pings(&mut self, address: &str) -> bool {
+        self.run(&format!("ping -c 1 -W 1 {address}")).0 == 0
+    }
+
+    /// Pings until an answer comes: ports and the guest's own link take a moment after a boot.
+    ///
+    /// # Panics
+    /// When none comes within `timeout`.
+    pub fn wait_ping(&mut self, address: &str, timeout: Duration) {
+        process::wait_for(&format!("answer from {address}"), timeout, || self.pings(address).then_some(()));
+    }
+
+    /// Takes an address for an interface by DHCP and gives it, without the prefix length.
+    ///
+    /// # Panics
+    /// When no lease is given.
+    pub fn dhcp(&mut self, interface: &str) -> String {
+        let output = self.ok(&format!("udhcpc -i {interface} -n -q -t 10 -T 1"));
+        let lease = output.lines().find_map(|line| line.strip_prefix(&format!("LEASE {interface} ")));
+        let address = lease.and_then(|rest| rest.split('/').next());
+        address.unwrap_or_else(|| panic!("no lease in: {output}")).to_owned()
+    }
+
+    /// A counter of `/sys/class/net/INTERFACE/statistics`, like `rx_packets`.
+    pub fn counter(&mut self, interface: &str, counter: &str) -> u64 {
+        let text = self.ok(&format!("cat /sys/class/net/{interface}/statistics/{counter}"));
+        text.parse().unwrap_or_else(|e| panic!("{counter}: {e}: {text}"))
+    }
+
+    /// Whether the guest's link is up.
+    pub fn carrier(&mut self, interface: &str) -> bool {
+        self.run(&format!("cat /sys/class/net/{interface}/carrier")).1 == "1"
+    }
+
+    /// Seconds since the guest's kernel started: goes back when it reboots.
+    pub fn uptime_seconds(&mut self) -> f64 {
+        let text = self.ok("cut -d' ' -f1 /proc/uptime");
+        text.parse().unwrap_or_else(|e| panic!("uptime: {e}: {text}"))
+    }
+
+    /// Resets the machine from inside and waits for the next boot.
+    pub fn reboot(&mut self) {
+        self.process.write("reboot -f\n");
+        self.ready();
+    }
+
+    /// SIGKILL to QEMU, as a crash would.
+    pub fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// QEMU's process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Everything seen on the serial line and from QEMU.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}

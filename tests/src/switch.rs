@@ -1,0 +1,290 @@
+//! One `labswd` of a test: its namespace, its directory, and `labsw-ctl` to ask it.
+//!
+//! The programs are looked for in `LABSW_BIN_DIR`, else in the target directory of the running test. `make test` builds
+//! them and sets the variable; by hand: `cargo build -p labsw-control -p labsw-tests` before `cargo test -p labsw-tests`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::netns::Netns;
+use crate::process::{self, Process, wait_for};
+
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a port may take to come up once its far end is there.
+pub const PORT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The place of one of the project's own programs.
+///
+/// # Errors
+/// Where it was looked for in vain.
+pub fn find_binary(name: &str) -> Result<PathBuf, String> {
+    let mut places: Vec<PathBuf> = std::env::var_os("LABSW_BIN_DIR").map(PathBuf::from).into_iter().collect();
+    if let Ok(test) = std::env::current_exe() {
+        places.extend(test.ancestors().skip(1).take(2).map(Path::to_path_buf));
+    }
+    let found = places.iter().map(|dir| dir.join(name)).find(|file| file.is_file());
+    found.ok_or_else(|| format!("program {name} in {places:?} (cargo build -p labsw-control -p labsw-tests)"))
+}
+
+/// A temporary directory, removed when dropped.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// Makes one under `/tmp`; the name is kept short because a socket's path has 107 bytes at most.
+    pub fn new() -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("lswt-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Self(path)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Default for TempDir {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Where a switch lives: a namespace of its own and a directory. It outlives the switch, so that one can be started
+/// again there.
+#[derive(Debug)]
+pub struct Site {
+    /// The namespace `labswd` runs in; its `af_xdp` devices and the switch's ends of its veth pairs are here.
+    pub ns: Netns,
+    dir: TempDir,
+}
+
+impl Site {
+    /// Makes namespace and directory; `tag` is part of the namespace's name.
+    pub fn new(tag: &str) -> Self {
+        Self { ns: Netns::new(tag), dir: TempDir::new() }
+    }
+
+    /// The directory, for sockets and logs of the test.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The control socket of the switch here.
+    pub fn control_socket(&self) -> PathBuf {
+        self.dir().join("control.sock")
+    }
+
+    /// Writes the configuration file as [`Labswd::start`] describes and gives its path.
+    pub fn write_config(&self, config: &str) -> PathBuf {
+        let file = self.dir().join("lab.toml");
+        let text = format!(
+            "[switch]\ncontrol_socket = \"{}\"\nvhost_user_dir = \"{}\"\n{config}",
+            self.control_socket().display(),
+            self.dir().join("vhost").display(),
+        );
+        std::fs::write(&file, text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        file
+    }
+}
+
+/// A running `labswd`. Dropped, it is killed; [`Labswd::stop`] asks it to leave and checks what it leaves.
+#[derive(Debug)]
+pub struct Labswd<'a> {
+    site: &'a Site,
+    config: PathBuf,
+    links_before: Vec<String>,
+    process: Process,
+}
+
+impl<'a> Labswd<'a> {
+    /// Starts a switch and waits until it answers.
+    ///
+    /// `config` is a configuration file without the `[switch]` header, which is put in front together with the
+    /// socket places of `site`; keys before the first table go into `[switch]`.
+    ///
+    /// # Panics
+    /// When it does not answer within 20 s.
+    pub fn start(site: &'a Site, config: &str) -> Self {
+        let config = site.write_config(config);
+        let links_before = site.ns.link_names();
+        let process = Self::spawn(site, &config);
+        let mut switch = Self { site, config, links_before, process };
+        switch.wait_ready();
+        switch
+    }
+
+    fn spawn(site: &Site, config: &Path) -> Process {
+        let program = find_binary("labswd").unwrap_or_else(|e| panic!("{e}"));
+        let mut command = site.ns.command(&program.to_string_lossy());
+        command.arg("--config").arg(config).args(["--log-level", "debug"]);
+        Process::spawn("labswd", &mut command)
+    }
+
+    fn wait_ready(&mut self) {
+        wait_for("answer of labswd", START_TIMEOUT, || {
+            assert!(self.process.is_running(), "labswd ended at its start:\n{}", self.process.log());
+            (self.ctl_output(&["status"]).0 == 0).then_some(())
+        });
+    }
+
+    /// The site it was started in.
+    pub fn site(&self) -> &'a Site {
+        self.site
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    /// The socket of a `vhost_user` port that does not name its own.
+    pub fn vhost_socket(&self, port: &str) -> PathBuf {
+        self.site.dir().join("vhost").join(format!("{port}.sock"))
+    }
+
+    /// `labsw-ctl --json ARGS`: exit status, standard output, standard error.
+    pub fn ctl_output(&self, args: &[&str]) -> (i32, String, String) {
+        let program = find_binary("labsw-ctl").unwrap_or_else(|e| panic!("{e}"));
+        let mut command = Command::new(program);
+        command.arg("--socket").arg(self.site.control_socket()).arg("--json").args(args);
+        let out = command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (out.status.code().unwrap_or(-1), text(&out.stdout), text(&out.stderr))
+    }
+
+    /// `labsw-ctl --json ARGS`, has to succeed; gives the answer (null when it printed nothing).
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ctl(&self, args: &[&str]) -> Value {
+        let (code, out, err) = self.ctl_output(args);
+        assert_eq!(code, 0, "labsw-ctl {args:?}: exit {code}: {err}");
+        if out.trim().is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("labsw-ctl {args:?} printed no JSON: {e}: {out}"))
+    }
+
+    /// `labsw-ctl ARGS` that the switch has to refuse (exit 1) with one line; gives that line.
+    ///
+    /// # Panics
+    /// When it is not refused that way.
+    pub fn ctl_refused(&self, args: &[&str]) -> String {
+        let (code, out, err) = self.ctl_output(args);
+        assert_eq!(code, 1, "labsw-ctl {args:?} should be refused; printed {out} {err}");
+        assert_eq!(err.trim().lines().count(), 1, "one line expected: {err}");
+        err.trim().to_owned()
+    }
+
+    /// A port as `port list` describes it.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn port(&self, name: &str) -> Value {
+        let list = self.ctl(&["port", "list"]);
+        let found = list.as_array().and_then(|ports| ports.iter().find(|p| p["name"] == name));
+        found.unwrap_or_else(|| panic!("no port {name} in {list}")).clone()
+    }
+
+    /// `up`, `down`, `waiting` or `failed`.
+    pub fn port_state(&self, name: &str) -> String {
+        self.port(name)["state"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until a port has the state.
+    ///
+    /// # Panics
+    /// When the time is up.
+    pub fn wait_port(&self, name: &str, state: &str, timeout: Duration) {
+        let what = format!("port {name} {state} (now {})", self.port(name));
+        wait_for(&what, timeout, || (self.port_state(name) == state).then_some(()));
+    }
+
+    /// Waits until a port is up.
+    pub fn wait_port_up(&self, name: &str) {
+        self.wait_port(name, "up", PORT_TIMEOUT);
+    }
+
+    /// A counter of a port, like `rx_frames`.
+    pub fn counter(&self, port: &str, counter: &str) -> u64 {
+        self.port(port)[counter].as_u64().unwrap_or_else(|| panic!("port {port} has no number {counter}"))
+    }
+
+    /// Frames of a port dropped for `reason`, 0 when it has dropped none.
+    pub fn drops(&self, port: &str, reason: &str) -> u64 {
+        self.port(port)["drops"][reason].as_u64().unwrap_or(0)
+    }
+
+    /// The ports that the fdb has for a MAC address (`02:00:00:00:00:01`) in a VLAN: none or one.
+    pub fn fdb_port(&self, vlan: u16, mac: &str) -> Option<String> {
+        let list = self.ctl(&["fdb", "list"]);
+        let entry = list.as_array()?.iter().find(|e| e["vlan"] == vlan && e["mac"] == mac)?;
+        entry["port"].as_str().map(str::to_owned)
+    }
+
+    /// SIGKILL, as a crash would. Sockets and links stay behind; [`Labswd::restart`] follows.
+    pub fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again with the same configuration and waits until it answers.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = Self::spawn(self.site, &self.config);
+        self.wait_ready();
+    }
+
+    /// SIGTERM; it has to end with exit status 0 within 10 s and leave nothing: no link it made, no XDP program, no
+    /// socket.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn stop(mut self) {
+        self.process.signal(libc::SIGTERM);
+        let status = self.process.wait(STOP_TIMEOUT);
+        assert!(status.success(), "labswd ended with {status}:\n{}", self.process.log());
+        self.assert_nothing_left();
+    }
+
+    fn assert_nothing_left(&self) {
+        assert_eq!(self.site.ns.link_names(), self.links_before, "links after the switch has left");
+        for link in self.site.ns.links() {
+            assert!(link["xdp"].is_null(), "an XDP program is left on {}", link["ifname"]);
+        }
+        assert!(!self.site.control_socket().exists(), "the control socket is left");
+        let sockets: Vec<_> =
+            std::fs::read_dir(self.site.dir().join("vhost")).into_iter().flatten().flatten().collect();
+        assert!(sockets.is_empty(), "sockets are left: {sockets:?}");
+    }
+}
+
+/// Runs `labswd --check` on a configuration file: exit status and what it printed.
+pub fn check_config(file: &Path) -> (Option<i32>, String) {
+    let program = find_binary("labswd").unwrap_or_else(|e| panic!("{e}"));
+    let (status, text) = process::output(Command::new(program).arg("--config").arg(file).arg("--check"));
+    (status.code(), text)
+}

@@ -1,0 +1,361 @@
+//! Proves what bad input gets: a bad configuration one line that names the file, the place and what would be right, exit
+//! status 1, and nothing touched, not even a running switch whose sockets it names; the same mistakes at run time one
+//! line and exit status 1 of `labsw-ctl`; wrong usage 2; no switch 3.
+#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
+
+use std::fmt::Write;
+use std::process::Command;
+use std::time::Duration;
+
+use labsw_tests::netns::{Netns, veth};
+use labsw_tests::process::Process;
+use labsw_tests::require::{self, Need};
+use labsw_tests::switch::{Labswd, Site, check_config, find_binary};
+use labsw_tests::veth_lab::{Flow, Lab};
+
+const END: Duration = Duration::from_secs(10);
+
+/// A configuration that is in order but for what a case adds.
+const GOOD: &str = r#"
+[ports.guest]
+type = "vhost_user"
+vlan = { mode = "access", tag = 20 }
+[ports.box]
+type = "veth"
+peer = "bc-box"
+[ports.span]
+type = "veth"
+peer = "bc-span"
+mirror_only = true
+"#;
+
+fn needs() -> bool {
+    require::all(&[Need::Root, Need::Labswd])
+}
+
+/// (what, text behind [`GOOD`], what the line has to name).
+const CASES: [(&str, &str, &[&str]); 27] = [
+    ("no TOML", "[ports.x\n", &[]),
+    ("an unknown table", "[prots.x]\ntype = \"veth\"\n", &["prots", "ports"]),
+    (
+        "an unknown key of a port",
+        "[ports.x]\ntype = \"veth\"\npeer = \"x\"\nmirror_onyl = true\n",
+        &["mirror_onyl", "mirror_only"],
+    ),
+    ("a key of another type", "[ports.x]\ntype = \"veth\"\npeer = \"x\"\nrole = \"server\"\n", &["role", "vhost_user"]),
+    ("a port named twice", "[ports.box]\ntype = \"veth\"\npeer = \"y\"\n", &["box"]),
+    ("a port without a type", "[ports.x]\npeer = \"x\"\n", &["ports.x", "type"]),
+    ("an unknown type", "[ports.x]\ntype = \"vhost-user\"\n", &["vhost-user", "vhost_user"]),
+    ("a type this version does not have", "[ports.x]\ntype = \"tap\"\ninterface = \"x\"\n", &["ports.x", "tap"]),
+    ("a port name that is none", "[ports.\"a/b\"]\ntype = \"vhost_user\"\n", &["a/b"]),
+    (
+        "VLAN 0",
+        "[ports.x]\ntype = \"vhost_user\"\nvlan = { mode = \"access\", tag = 0 }\n",
+        &["ports.x.vlan.tag", "4094"],
+    ),
+    (
+        "VLAN 4095",
+        "[ports.x]\ntype = \"vhost_user\"\nvlan = { mode = \"access\", tag = 4095 }\n",
+        &["ports.x.vlan.tag", "4094"],
+    ),
+    (
+        "VLAN 5000 in a list",
+        "[ports.x]\ntype = \"vhost_user\"\nvlan = { mode = \"trunk\", trunks = [10, 5000] }\n",
+        &["ports.x.vlan.trunks", "4094"],
+    ),
+    (
+        "a VLAN range that is none",
+        "[ports.x]\ntype = \"vhost_user\"\nvlan = { mode = \"trunk\", trunks = [\"30-20\"] }\n",
+        &["ports.x.vlan.trunks", "20-29"],
+    ),
+    (
+        "an unknown VLAN mode",
+        "[ports.x]\ntype = \"vhost_user\"\nvlan = { mode = \"acess\", tag = 1 }\n",
+        &["acess", "access"],
+    ),
+    (
+        "access without a tag",
+        "[ports.x]\ntype = \"vhost_user\"\nvlan = { mode = \"access\" }\n",
+        &["ports.x.vlan", "tag"],
+    ),
+    (
+        "a trunk with a tag",
+        "[ports.x]\ntype = \"vhost_user\"\nvlan = { mode = \"trunk\", tag = 10 }\n",
+        &["ports.x.vlan", "native"],
+    ),
+    (
+        "a value of the wrong type",
+        "[ports.x]\ntype = \"veth\"\npeer = \"x\"\nmirror_only = \"yes\"\n",
+        &["ports.x.mirror_only"],
+    ),
+    ("an MTU nothing can carry", "[ports.x]\ntype = \"veth\"\npeer = \"x\"\nmtu = 9000\n", &["ports.x.mtu", "3498"]),
+    ("a device without its kind", "[ports.x]\ntype = \"af_xdp\"\ndevice = \"eth7\"\n", &["ports.x.device", "name:"]),
+    (
+        "two ports on one socket",
+        "[ports.x]\ntype = \"vhost_user\"\nsocket = \"/tmp/bc-one.sock\"\n[ports.y]\ntype = \"vhost_user\"\nsocket = \"/tmp/bc-one.sock\"\n",
+        &["ports.y", "/tmp/bc-one.sock", "x"],
+    ),
+    ("two ports with one far end", "[ports.x]\ntype = \"veth\"\npeer = \"bc-box\"\n", &["bc-box", "box"]),
+    (
+        "a mirror from an absent port",
+        "[mirrors.m]\nsources = [\"nobody\"]\nto = \"span\"\n",
+        &["mirrors.m.sources", "nobody"],
+    ),
+    (
+        "a mirror to an absent port",
+        "[mirrors.m]\nsources = [\"guest\"]\nto = \"nobody\"\n",
+        &["mirrors.m.to", "nobody"],
+    ),
+    ("a mirror to itself", "[mirrors.m]\nsources = [\"span\"]\nto = \"span\"\n", &["mirrors.m", "span"]),
+    (
+        "a mirror direction that is none",
+        "[mirrors.m]\nsources = [\"guest:in\"]\nto = \"span\"\n",
+        &["mirrors.m.sources", "rx"],
+    ),
+    ("a mirror filter", "[mirrors.m]\nsources = [\"guest\"]\nto = \"span\"\nfilter = \"arp\"\n", &["mirrors.m.filter"]),
+    (
+        "a mirror in no VLAN",
+        "[mirrors.m]\nsources = [\"guest\"]\nto = \"span\"\nvlans = [4095]\n",
+        &["mirrors.m.vlans", "4094"],
+    ),
+];
+
+/// Runs `labswd` at a site until it ends: exit status and what it printed.
+fn start_badly(site: &Site, config: &str) -> (Option<i32>, String) {
+    let file = site.write_config(config);
+    let program = find_binary("labswd").unwrap();
+    let mut command = site.ns.command(&program.to_string_lossy());
+    let mut process = Process::spawn("labswd", command.arg("--config").arg(file).args(["--log-level", "error"]));
+    let status = process.wait(END);
+    // The log's reader may be a moment behind.
+    std::thread::sleep(Duration::from_millis(50));
+    (status.code(), process.log())
+}
+
+/// One line with a program's name, the file and everything it has to name; nothing was touched.
+fn assert_refused(site: &Site, what: &str, result: &(Option<i32>, String), names: &[&str], with_line: bool) {
+    let (code, text) = result;
+    assert_eq!(*code, Some(1), "{what}: {text}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{what}: {text}");
+    let file = site.dir().join("lab.toml").display().to_string();
+    for name in [&[file.as_str()], names].concat() {
+        assert!(text.contains(name), "{what}: {name} is not named in: {text}");
+    }
+    if with_line {
+        let place = text.split_once(&format!("{file}:")).and_then(|(_, rest)| rest.split(':').next());
+        assert!(place.is_some_and(|line| line.parse::<u32>().is_ok()), "{what}: no line number in: {text}");
+    }
+}
+
+fn assert_untouched(site: &Site, links: &[String], what: &str) {
+    assert_eq!(site.ns.link_names(), links, "{what}: links");
+    for link in site.ns.links() {
+        assert!(link["xdp"].is_null() && link["promiscuity"].as_u64() == Some(0), "{what}: {link}");
+    }
+    let names: Vec<_> = std::fs::read_dir(site.dir()).unwrap().flatten().map(|e| e.file_name()).collect();
+    let mut left: Vec<String> = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+    let sockets = std::fs::read_dir(site.dir().join("vhost")).into_iter().flatten().count();
+    left.retain(|name| name != "lab.toml" && name != "vhost");
+    assert!(left.is_empty() && sockets == 0, "{what}: left {left:?} and {sockets} sockets");
+}
+
+#[test]
+fn mistakes_in_the_file() {
+    if !needs() {
+        return;
+    }
+    let site = Site::new("bcf");
+    for (what, addition, names) in CASES {
+        let config = format!("{GOOD}{addition}");
+        let result = start_badly(&site, &config);
+        assert_refused(&site, what, &result, names, true);
+        assert_untouched(&site, &[], what);
+        let checked = check_config(&site.write_config(&config));
+        assert_refused(&site, &format!("{what}, --check"), &checked, names, true);
+    }
+    for (what, keys, names) in [
+        ("an unknown key of the switch", "mac_aging = \"300s\"\n", &["mac_aging", "mac_ageing"][..]),
+        ("a duration that is none", "mac_ageing = \"soon\"\n", &["switch.mac_ageing"][..]),
+        ("two workers", "workers = [0, 1]\n", &["switch.workers"][..]),
+        ("a table of no entries", "mac_table_size = 0\n", &["switch.mac_table_size"][..]),
+        ("a power that is none", "power = \"turbo\"\n", &["turbo", "performance"][..]),
+        ("a mode that is none", "socket_mode = \"rw\"\n", &["switch.socket_mode"][..]),
+    ] {
+        let result = start_badly(&site, &format!("{keys}{GOOD}"));
+        assert_refused(&site, what, &result, names, true);
+        assert_untouched(&site, &[], what);
+    }
+    let missing = check_config(&site.dir().join("absent.toml"));
+    assert!(missing.0 == Some(1) && missing.1.contains("absent.toml") && missing.1.trim().lines().count() == 1);
+    std::fs::write(site.dir().join("lab.toml"), [0xff, 0xfe, 0, 1]).unwrap();
+    assert_eq!(check_config(&site.dir().join("lab.toml")).0, Some(1));
+
+    // In order, and checked without its device being there; nothing is opened.
+    let absent = "[ports.up]\ntype = \"af_xdp\"\ndevice = \"name:absent0\"\n";
+    let (code, text) = check_config(&site.write_config(&format!("{GOOD}{absent}")));
+    assert_eq!((code, text.as_str()), (Some(0), ""));
+    assert_untouched(&site, &[], "--check");
+}
+
+#[test]
+fn devices_that_are_missing_or_protected() {
+    if !needs() {
+        return;
+    }
+    let site = Site::new("bcd");
+    let far = Netns::new("bcx");
+    for (near, there) in [("up0", "far0"), ("mgmt0", "far1")] {
+        veth((&site.ns, near), (&far, there));
+    }
+    site.ns.address("mgmt0", "192.0.2.1/24");
+    site.ns.ip(&["route", "add", "default", "via", "192.0.2.2"]);
+    let links = site.ns.link_names();
+    let port = |device: &str| format!("{GOOD}[ports.up]\ntype = \"af_xdp\"\ndevice = \"{device}\"\n");
+    let by_name = "protected_interfaces = [\"up0\"]\n";
+    for (what, config, names) in [
+        ("a missing name", port("name:absent0"), &["ports.up.device", "absent0"][..]),
+        ("a missing MAC", port("mac:02:11:22:33:44:55"), &["ports.up.device", "02:11:22:33:44:55"][..]),
+        ("a missing PCI device", port("pci:ffff:1f:1f.7"), &["ports.up.device", "ffff:1f:1f.7"][..]),
+        (
+            "an interface protected by name",
+            format!("{by_name}{}", port("name:up0")),
+            &["ports.up.device", "up0", "protected"][..],
+        ),
+        ("the interface of the default route", port("name:mgmt0"), &["ports.up.device", "mgmt0", "default route"][..]),
+        (
+            "a missing namespace",
+            format!("{GOOD}[ports.c]\ntype = \"veth\"\npeer = \"p\"\nnetns = \"absent-ns\"\n"),
+            &["ports.c.netns", "absent-ns"][..],
+        ),
+    ] {
+        let result = start_badly(&site, &config);
+        assert_refused(&site, what, &result, names, false);
+        assert_untouched(&site, &links, what);
+    }
+    // At run time: the same, and the switch stays as it was.
+    let switch = Labswd::start(&site, "");
+    let add = |device: &str| {
+        switch.ctl_refused(&["port", "add", "up", "--type", "af_xdp", "--set", &format!("device={device}")])
+    };
+    for (device, names) in [("name:absent0", ["up", "absent0"]), ("name:mgmt0", ["mgmt0", "default route"])] {
+        let line = add(device);
+        assert!(names.iter().all(|name| line.contains(name)), "{line}");
+    }
+    assert_eq!(switch.ctl(&["port", "list"]), serde_json::json!([]));
+    assert_eq!(site.ns.link_names(), links);
+    switch.stop();
+}
+
+#[test]
+fn a_second_start_leaves_the_first_alone() {
+    if !needs() {
+        return;
+    }
+    let lab = Lab::new("bc2");
+    let mut switch = lab.start("", &[("a", ""), ("b", "")], "[ports.guest]\ntype = \"vhost_user\"\n");
+    let links = lab.site.ns.link_names();
+    let flow = Flow::start(&lab, "a", "b");
+    let program = find_binary("labswd").unwrap();
+    let second = |name: &str, config: &str| {
+        let file = lab.site.dir().join(name);
+        std::fs::write(&file, config).unwrap();
+        let mut command = lab.site.ns.command(&program.to_string_lossy());
+        let mut process = Process::spawn("second", command.arg("--config").arg(file).args(["--log-level", "error"]));
+        let status = process.wait(END);
+        std::thread::sleep(Duration::from_millis(50));
+        (status.code(), process.log())
+    };
+    let (control, vhost) = (lab.site.control_socket(), lab.site.dir().join("vhost"));
+    // The same control socket; another one, but the same guests' socket; the same link.
+    let mut cases = vec![(format!("control_socket = \"{}\"", control.display()), String::new(), "control.sock")];
+    let other = format!("control_socket = \"{}\"", lab.site.dir().join("other.sock").display());
+    cases.push((other.clone(), "[ports.guest]\ntype = \"vhost_user\"\n".to_owned(), "guest"));
+    cases.push((other, "[ports.a]\ntype = \"veth\"\npeer = \"other-a\"\n".to_owned(), "ports.a"));
+    for (number, (socket, ports, name)) in cases.into_iter().enumerate() {
+        let mut config = String::new();
+        let _ = write!(config, "[switch]\n{socket}\nvhost_user_dir = \"{}\"\n{ports}", vhost.display());
+        let (code, text) = second(&format!("second{number}.toml"), &config);
+        assert!(code == Some(1) && text.trim_end().lines().count() == 1 && text.contains(name), "{code:?}: {text}");
+        assert!(switch.is_running() && control.exists() && switch.vhost_socket("guest").exists());
+        assert!(!lab.site.dir().join("other.sock").exists(), "the second run's own socket is gone");
+        assert_eq!(lab.site.ns.link_names(), links);
+        switch.ctl(&["status"]);
+        flow.assert_flowing("a second start");
+    }
+    flow.finish();
+    switch.stop();
+}
+
+#[test]
+fn commands_that_are_wrong() {
+    if !needs() {
+        return;
+    }
+    let site = Site::new("bcc");
+    let switch = Labswd::start(&site, GOOD);
+    let before = switch.ctl(&["port", "list"]);
+    let refused: [(&[&str], &[&str]); 17] = [
+        (&["port", "show", "nobody"], &["nobody"]),
+        (&["port", "del", "nobody"], &["nobody"]),
+        (&["port", "up", "nobody"], &["nobody"]),
+        (&["port", "set", "nobody", "mirror_only=true"], &["nobody"]),
+        (&["port", "add", "box", "--type", "vhost_user"], &["box"]),
+        (
+            &["port", "add", "x", "--type", "vhost_user", "--set", "vlan.mode=access", "--set", "vlan.tag=4095"],
+            &["x", "4094"],
+        ),
+        (&["port", "add", "x", "--type", "vhost_user", "--set", "colour=red"], &["x", "colour"]),
+        (&["port", "add", "x", "--type", "veth"], &["x", "peer"]),
+        (&["port", "add", "x", "--type", "veth", "--set", "peer=bc-box"], &["x", "bc-box"]),
+        (&["port", "add", "a/b", "--type", "vhost_user"], &["a/b"]),
+        (&["port", "set", "guest", "vlan.tag=5000"], &["guest", "4094"]),
+        (&["port", "set", "guest", "socket=/tmp/elsewhere.sock"], &["guest"]),
+        (&["mirror", "set", "m", "--source", "nobody", "--to", "span"], &["m", "nobody"]),
+        (&["mirror", "set", "m", "--source", "guest", "--to", "nobody"], &["m", "nobody"]),
+        (&["mirror", "show", "m"], &["m"]),
+        (&["fdb", "list", "--port", "nobody"], &["nobody"]),
+        (&["stats", "nobody"], &["nobody"]),
+    ];
+    for (arguments, names) in refused {
+        let line = switch.ctl_refused(arguments);
+        assert!(names.iter().all(|name| line.contains(name)), "{arguments:?}: {line}");
+    }
+    assert_eq!(switch.ctl(&["port", "list"]), before, "nothing was changed");
+    assert_eq!(switch.ctl(&["mirror", "list"]), serde_json::json!([]));
+
+    let usage: [&[&str]; 8] = [
+        &[],
+        &["prot", "list"],
+        &["port", "add", "x"],
+        &["port", "add", "x", "--type", "wormhole"],
+        &["fdb", "add", "02:00:00:00:00", "--vlan", "1", "--port", "box"],
+        &["fdb", "list", "--vlan", "4095"],
+        &["mirror", "set", "m", "--source", "guest"],
+        &["port", "list", "--colour"],
+    ];
+    for arguments in usage {
+        let (code, out, err) = switch.ctl_output(arguments);
+        assert!(code == 2 && out.is_empty() && !err.is_empty(), "{arguments:?}: exit {code}, {out}{err}");
+    }
+
+    let socket = site.control_socket();
+    switch.stop();
+    // Nobody there; a socket nobody listens on; a file that is no socket.
+    let program = find_binary("labsw-ctl").unwrap();
+    let ask = || {
+        let out = Command::new(&program).arg("--socket").arg(&socket).arg("status").output().unwrap();
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(text.trim_end().lines().count() == 1 && text.contains("control.sock"), "{text}");
+        out.status.code()
+    };
+    assert_eq!(ask(), Some(3), "no socket");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert_eq!(ask(), Some(3), "a dead socket");
+    std::fs::remove_file(&socket).unwrap();
+    std::fs::write(&socket, "x").unwrap();
+    assert_eq!(ask(), Some(3), "a file");
+    // Nor does a switch take the place of a file that is no socket.
+    let (code, text) = start_badly(&site, GOOD);
+    assert!(code == Some(1) && text.trim_end().lines().count() == 1 && text.contains("control.sock"), "{text}");
+    assert_eq!(std::fs::read(&socket).unwrap(), b"x");
+}

@@ -1,0 +1,126 @@
+//! Proves how the switch comes and goes: SIGTERM leaves nothing behind; the socket of a dead run is replaced and that
+//! of a live one is not; ports come and go at run time while others lose nothing.
+
+use std::time::Duration;
+
+use labsw_tests::netns::{Netns, wire};
+use labsw_tests::packet::{BROADCAST, Frame, RawSocket, mac};
+use labsw_tests::process::{self, Process, wait_for};
+use labsw_tests::require::{self, Need};
+use labsw_tests::switch::{Labswd, Site, find_binary};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn veth_port(name: &str, ns: &Netns) -> String {
+    format!("[ports.{name}]\ntype = \"veth\"\npeer = \"ls-{name}\"\nnetns = \"{}\"\npeer_name = \"eth0\"\n", ns.name())
+}
+
+#[test]
+fn sigterm_leaves_nothing() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let (site, gateway, container) = (Site::new("term"), Netns::new("gw"), Netns::new("box"));
+    wire((&site.ns, "b0"), (&gateway, "g0"));
+    let config = veth_port("box", &container)
+        + "[ports.up]\ntype = \"af_xdp\"\ndevice = \"name:b0\"\n[ports.vm]\ntype = \"vhost_user\"\n";
+    for _ in 0..2 {
+        let switch = Labswd::start(&site, &config);
+        switch.wait_port_up("up");
+        assert!(switch.vhost_socket("vm").exists() && container.link_names() == ["eth0"]);
+        // It works before it leaves.
+        let (near, far) = (RawSocket::open(&container, "eth0"), RawSocket::open(&gateway, "g0"));
+        container.ip(&["link", "set", "eth0", "up"]);
+        switch.wait_port_up("box");
+        let frame = Frame::new(BROADCAST, mac(1)).build();
+        wait_for("a frame across", 5 * SECOND, || {
+            drop(near.try_send(&frame));
+            far.recv_matching(SECOND / 5, |f| f == frame)
+        });
+        switch.stop();
+        assert_eq!(container.link_names(), Vec::<String>::new(), "the container's end went with the pair");
+    }
+}
+
+#[test]
+fn stale_sockets_are_replaced_live_ones_are_not() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let (site, container) = (Site::new("stale"), Netns::new("box"));
+    let config = veth_port("box", &container) + "[ports.vm]\ntype = \"vhost_user\"\n";
+    let mut switch = Labswd::start(&site, &config);
+
+    // A second one on the same sockets has to give up and leave the first alone.
+    let daemon = find_binary("labswd").unwrap();
+    let file = site.dir().join("lab.toml").to_string_lossy().into_owned();
+    let (status, text) =
+        process::output(site.ns.command("timeout").args(["20", &daemon.to_string_lossy(), "--config", &file]));
+    assert_eq!(status.code(), Some(1), "a second labswd on a live socket: {text}");
+    assert!(switch.is_running() && switch.vhost_socket("vm").exists());
+    assert_eq!(container.link_names(), ["eth0"], "the first one's link is untouched");
+    assert_eq!(switch.ctl(&["port", "list"]).as_array().map(Vec::len), Some(2));
+
+    // A killed one leaves its sockets and links; the next replaces them.
+    switch.kill9();
+    assert!(site.control_socket().exists() && switch.vhost_socket("vm").exists());
+    switch.restart();
+    assert_eq!(switch.ctl(&["port", "list"]).as_array().map(Vec::len), Some(2));
+    switch.stop();
+}
+
+#[test]
+fn ports_come_and_go_while_others_lose_nothing() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let (site, a, b, c) = (Site::new("hotplug"), Netns::new("a"), Netns::new("b"), Netns::new("c"));
+    let switch = Labswd::start(&site, &(veth_port("a", &a) + &veth_port("b", &b)));
+    a.address("eth0", "10.1.0.1/24");
+    b.address("eth0", "10.1.0.2/24");
+    a.run(&["ping", "-c", "1", "-W", "5", "10.1.0.2"]);
+    let count = 600;
+    let mut ping = a.command("ping");
+    let mut ping = Process::spawn("ping", ping.args(["-i", "0.01", "-c", &count.to_string(), "-W", "5", "10.1.0.2"]));
+    for round in 0..4 {
+        let (netns, name) = (format!("netns={}", c.name()), "peer_name=eth0");
+        let peer = "peer=ls-c";
+        switch.ctl(&["port", "add", "c", "--type", "veth", "--set", peer, "--set", &netns, "--set", name]);
+        switch.ctl(&["port", "add", "vm", "--type", "vhost_user"]);
+        assert!(switch.vhost_socket("vm").exists());
+        c.address("eth0", "10.1.0.3/24");
+        c.run(&["ping", "-c", "2", "-W", "5", "10.1.0.1"]);
+        switch.ctl(&["port", "del", "c"]);
+        switch.ctl(&["port", "del", "vm"]);
+        assert!(c.link_names().is_empty() && !switch.vhost_socket("vm").exists(), "round {round}");
+    }
+    assert!(switch.ctl_refused(&["port", "del", "c"]).contains('c'), "a port that is not there");
+    ping.wait(60 * SECOND);
+    let lost: Vec<u32> = (1..=count).filter(|n| !ping.log().contains(&format!("icmp_seq={n} "))).collect();
+    assert!(lost.is_empty(), "lost {lost:?}");
+    switch.stop();
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("notify");
+    let told = site.dir().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&told).expect("notify socket");
+    manager.set_read_timeout(Some(20 * SECOND)).expect("timeout");
+    let hear = || {
+        let mut message = [0; 256];
+        let bytes = manager.recv(&mut message).expect("a message to the service manager");
+        String::from_utf8_lossy(&message[..bytes]).into_owned()
+    };
+    let mut command = site.ns.command(&find_binary("labswd").expect("labswd").to_string_lossy());
+    command.env("NOTIFY_SOCKET", &told).arg("--config").arg(site.write_config("[ports.vm]\ntype = \"vhost_user\"\n"));
+    let mut switch = Process::spawn("labswd", &mut command);
+    assert!(hear().contains("READY=1"));
+    assert!(site.control_socket().exists(), "told when it serves, not before");
+    switch.signal(15);
+    assert!(hear().contains("STOPPING=1"));
+    assert!(switch.wait(10 * SECOND).success());
+}
