@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use labsw_switch::PortId;
 use labsw_switch::tables::Tables;
 use rustix::thread::Pid;
@@ -22,6 +22,9 @@ use crate::xdp::FramePool;
 
 /// How long an acknowledgement is waited for. A worker that needs longer is starved of its CPU.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A worker that has not answered for this long may hang in a peer's doorbell, and is roused while we wait: the control
+/// thread's once-a-second look can't do it meanwhile.
+const ROUSE_AFTER: Duration = Duration::from_millis(500);
 
 /// Why a worker can't be started or commanded.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +52,6 @@ pub struct WorkerHandle {
     load: Arc<WorkerLoad>,
     cpu: Option<usize>,
     thread: JoinHandle<()>,
-    id: Pid,
     /// The load at the last [`WorkerHandle::rouse_if_stuck`].
     seen: Option<LoadSnapshot>,
 }
@@ -59,6 +61,8 @@ pub struct WorkerHandle {
 pub struct WorkerLink {
     commands: Sender<Command>,
     waker: Arc<mio::Waker>,
+    /// The worker's thread.
+    id: Pid,
 }
 
 impl WorkerHandle {
@@ -94,8 +98,8 @@ impl WorkerHandle {
                 }
             })
             .map_err(failed)?;
-        let id = answer(&ready)?.map_err(failed)?;
-        Ok(WorkerHandle { link: WorkerLink { commands, waker }, load, cpu, thread, id, seen: None })
+        let id = ready.recv_timeout(PATIENCE).map_err(|_| WorkerError::Silent)?.map_err(failed)?;
+        Ok(WorkerHandle { link: WorkerLink { commands, waker, id }, load, cpu, thread, seen: None })
     }
 
     /// A way to command it from elsewhere.
@@ -117,7 +121,7 @@ impl WorkerHandle {
     pub fn rouse_if_stuck(&mut self) {
         let seen = self.seen.replace(self.load());
         if seen == self.seen && !self.load.asleep() {
-            watchdog::interrupt(self.id);
+            watchdog::interrupt(self.link.id);
         }
     }
 
@@ -135,6 +139,19 @@ impl WorkerLink {
         self.waker.wake().map_err(|_| WorkerError::Gone)
     }
 
+    /// Waits for an acknowledgement; a worker that hangs in a peer's doorbell is got out of it.
+    fn answer<T>(&self, answered: &Receiver<T>) -> Result<T, WorkerError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match answered.recv_timeout(ROUSE_AFTER) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(WorkerError::Gone),
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => return Err(WorkerError::Silent),
+                Err(RecvTimeoutError::Timeout) => watchdog::interrupt(self.id),
+            }
+        }
+    }
+
     /// Puts the packet memory of the AF_XDP ports in place.
     pub fn install_pool(&self, pool: FramePool) -> Result<(), WorkerError> {
         self.send(Command::InstallPool(pool))
@@ -149,7 +166,7 @@ impl WorkerLink {
     pub fn remove_port(&self, id: PortId) -> Result<(), WorkerError> {
         let (reply, answered) = bounded(1);
         self.send(Command::RemovePort { id, reply })?;
-        drop(answer(&answered)?);
+        drop(self.answer(&answered)?);
         self.reclaim(id)
     }
 
@@ -162,14 +179,14 @@ impl WorkerLink {
     pub fn set_tables(&self, tables: Arc<Tables>) -> Result<(), WorkerError> {
         let (done, answered) = bounded(1);
         self.send(Command::SetTables { tables, done })?;
-        answer(&answered)
+        self.answer(&answered)
     }
 
     /// Changes the rings of a vhost-user port.
     pub fn vhost(&self, id: PortId, op: VhostOp) -> Result<VhostReply, WorkerError> {
         let (reply, answered) = bounded(1);
         self.send(Command::Vhost { id, op, reply })?;
-        answer(&answered)
+        self.answer(&answered)
     }
 
     /// The rings of one vhost-user port, as its session sees them.
@@ -191,14 +208,6 @@ impl Rings for WorkerRings {
     }
 }
 
-fn answer<T>(receiver: &Receiver<T>) -> Result<T, WorkerError> {
-    use crossbeam::channel::RecvTimeoutError;
-    receiver.recv_timeout(PATIENCE).map_err(|error| match error {
-        RecvTimeoutError::Timeout => WorkerError::Silent,
-        RecvTimeoutError::Disconnected => WorkerError::Gone,
-    })
-}
-
 /// Pins the calling thread to one CPU.
 fn pin(cpu: usize) -> std::io::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
@@ -207,4 +216,83 @@ fn pin(cpu: usize) -> std::io::Result<()> {
     }
     set.set(cpu);
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{OwnedFd, RawFd};
+
+    use labsw_switch::MAX_MIRRORS;
+    use labsw_switch::fdb::Fdb;
+    use labsw_switch::forward::TxItem;
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+    use crate::frame::Burst;
+    use crate::port::{Fault, Resources};
+    use crate::stats::{MirrorStats, PortDelta};
+
+    /// A port whose peer made its doorbell block for ever.
+    #[derive(Debug)]
+    struct Stuck(OwnedFd);
+
+    impl PortDriver for Stuck {
+        fn rx_queues(&self) -> usize {
+            1
+        }
+
+        fn receive(&mut self, _: usize, _: &mut Burst, _: &mut Resources, _: &mut PortDelta) -> Result<(), Fault> {
+            rustix::io::write(&self.0, &1u64.to_ne_bytes()).map(drop).map_err(|errno| Fault::new(errno.to_string()))
+        }
+
+        fn release(&mut self, _: usize, _: &mut Burst, _: &mut Resources) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        fn send(
+            &mut self,
+            _: &mut Burst,
+            _: &[TxItem],
+            _: u64,
+            _: &mut Resources,
+            _: &mut PortDelta,
+        ) -> Result<u64, Fault> {
+            Ok(0)
+        }
+
+        fn arm(&mut self) -> bool {
+            false
+        }
+
+        fn disarm(&mut self) {}
+
+        fn wait_fds(&self) -> Vec<RawFd> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn waiting_for_a_stuck_worker_gets_it_out() {
+        let full = eventfd(0, EventfdFlags::empty()).unwrap();
+        rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        let shared = Shared {
+            fdb: Arc::new(Fdb::new(16, 300, 1)),
+            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::default()).collect(),
+            epoch: Instant::now(),
+        };
+        let poll = mio::Poll::new().unwrap();
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).unwrap());
+        let (events, told) = unbounded();
+        let tables = Arc::new(Tables::empty());
+        let worker = WorkerHandle::spawn(None, Power::Adaptive, shared, Arc::clone(&tables), events, waker).unwrap();
+        worker.link().add_port(PortId(0), Box::new(Stuck(full)), Arc::default()).unwrap();
+        // Until the worker hangs in it.
+        std::thread::sleep(Duration::from_millis(100));
+        let begin = Instant::now();
+        worker.link().set_tables(tables).unwrap();
+        assert!(begin.elapsed() < PATIENCE);
+        let Event::PortFault { id, .. } = told.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(id, PortId(0));
+        worker.stop();
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! A worker never blocks of its own: its descriptors are non-blocking. But an eventfd is shared with the front end, file
 //! flags included, and a hostile one can clear `O_NONBLOCK` and fill the counter between our look and our write. The
-//! control thread looks once a second whether each worker has moved; one that has not and is not asleep gets a
+//! control thread looks once a second whether each worker has moved; one that has not and is not asleep, or that leaves
+//! a command unanswered while the control thread waits ([`crate::handle`]), gets a
 //! signal whose handler does nothing. The call then fails with `EINTR`, and the port whose call it was is at fault.
 //!
 //! A worker that is merely starved of its CPU gets the signal too: every system call of the frame path takes `EINTR` as
