@@ -3,17 +3,25 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 # The programs the end-to-end tests and the demo run (profile e2e in Cargo.toml).
-E2E_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))/e2e
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+E2E_DIR := $(TARGET_DIR)/e2e
+HOST := x86_64-unknown-linux-gnu
+RING_TESTS := vhost_differential vhost_hostile vhost_packed vhost_packed_hostile vhost_packed_resume vhost_reference \
+    vhost_rings
+# Not those that make hundreds of random cases.
+MIRI_TESTS := fdb::tests::learning fdb::tests::a_slot fdb::tests::time header mac::
 # In CI a test that lacks something fails instead of being skipped.
 export LABSW_TEST_REQUIRE := $(or $(LABSW_TEST_REQUIRE),$(if $(filter true,$(CI)),1))
 
-.PHONY: help build setup lint unit e2e-build e2e test demo bench bench-peers
+.PHONY: help build setup lint unit models sanitize e2e-build e2e test demo bench bench-peers
 
 help:
 > @echo "make build        labswd and labsw-ctl, release"
 > @echo "make demo         a whole lab on this machine, narrated; needs root"
 > @echo "make test         format, clippy, unit tests, end-to-end tests; needs root"
 > @echo "make lint         format and clippy only"
+> @echo "make models       the forwarding database under loom"
+> @echo "make sanitize     unit and ring tests under address and thread sanitizer and Miri; takes minutes"
 > @echo "make bench        criterion benches"
 > @echo "make bench-peers  side by side with other switches"
 
@@ -30,6 +38,20 @@ lint:
 unit:
 > $(CARGO) test --workspace --exclude labsw-tests
 
+# Every interleaving of small situations. A target directory of its own: the flag is another build of everything.
+models:
+> RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/models $(CARGO) test --release -p labsw-switch --lib models
+
+# RUSTC_BOOTSTRAP lets a stable compiler take the flags. The standard library is built anew for the thread sanitizer,
+# which needs `rustup component add rust-src`; Miri needs `rustup toolchain install nightly -c miri -c rust-src`.
+sanitize: export RUSTC_BOOTSTRAP := 1
+sanitize:
+> RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$(TARGET_DIR)/asan $(CARGO) test --target $(HOST) -p labsw-dataplane \
+>     --lib $(RING_TESTS:%=--test %)
+> RUSTFLAGS=-Zsanitizer=thread CARGO_TARGET_DIR=$(TARGET_DIR)/tsan $(CARGO) test -Zbuild-std --target $(HOST) \
+>     -p labsw-switch --lib fdb::tests::threads
+> CARGO_TARGET_DIR=$(TARGET_DIR)/miri $(CARGO) +nightly miri test -p labsw-switch --lib -- $(MIRI_TESTS)
+
 e2e-build:
 > $(CARGO) build --profile e2e -p labsw-control -p labsw-tests --bins
 
@@ -42,6 +64,7 @@ test:
 > $(MAKE) setup
 > $(MAKE) lint
 > $(MAKE) unit
+> $(MAKE) models
 > $(MAKE) e2e
 
 demo: setup e2e-build

@@ -18,10 +18,11 @@ use labsw_switch::{BURST_FRAMES, MirrorId, PortId};
 fn decide(tables: &Tables, fdb: &Fdb, frames: &[Vec<u8>], egress: &mut Egress) {
     let forwarder = Forwarder { tables, fdb, now_seconds: 1 };
     for burst in frames.chunks(BURST_FRAMES) {
+        let mut ingress = forwarder.ingress(PortId(0));
         for (index, frame) in (0u8..).zip(burst) {
             let snapshot = frame.get(..128).unwrap_or(frame);
             let bytes = u32::try_from(frame.len()).unwrap();
-            forwarder.frame(PortId(0), index, snapshot, bytes, egress, &mut |port, reason| {
+            ingress.frame(index, snapshot, bytes, egress, &mut |port, reason| {
                 black_box((port, reason));
             });
         }
@@ -40,7 +41,7 @@ fn case(criterion: &mut Criterion, name: &str, tables: &Tables, flows: u16, broa
     let mut egress = Egress::new();
     let teach = Forwarder { tables, fdb: &fdb, now_seconds: 1 };
     for flow in 0..flows {
-        teach.frame(PortId(1), 0, &frame(64, flow, 0x4000 | flow), 60, &mut egress, &mut |_, _| {});
+        teach.ingress(PortId(1)).frame(0, &frame(64, flow, 0x4000 | flow), 60, &mut egress, &mut |_, _| {});
         egress.clear();
     }
     let frames: Vec<_> = (0..flows.max(64))

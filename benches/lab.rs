@@ -1,5 +1,6 @@
 //! What the benches of guest rings share: guests in this process's memory whose rings are written once and then only
-//! offered again ([`offer`] moves the available index), and a worker between two of them ([`Lab`]).
+//! offered again ([`offer`] moves the available index), and a worker between two of them ([`Lab`]), alone or with
+//! more around them that has nothing to do ([`Around`]).
 //!
 //! Rings hold [`RING`] entries. A transmit ring is full of equal frames, one descriptor each; a receive ring is full of
 //! 2048-byte buffers. Every bench checks at its end that all frames offered came through.
@@ -20,8 +21,10 @@ use labsw_dataplane::load::WorkerLoad;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
 use labsw_dataplane::worker::{Command, ControlEnds, Power, Shared, Worker};
 use labsw_switch::fdb::Fdb;
-use labsw_switch::tables::{PortRules, Tables};
-use labsw_switch::{MAX_MIRRORS, PortId};
+use labsw_switch::mac::Mac;
+use labsw_switch::tables::{Direction, MirrorSpec, PortRules, Tables};
+use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
+use labsw_switch::{MAX_MIRRORS, MirrorId, PortId, Vid};
 
 /// Entries of every ring.
 pub const RING: u16 = 1024;
@@ -55,25 +58,75 @@ pub fn offer(guest: &Guest, ring: usize, count: u16) {
     index.store(index.load(Ordering::Relaxed).wrapping_add(count), Ordering::Release);
 }
 
+/// What a lab has besides the two guests that talk. None of it takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Around {
+    /// Guests that are attached and silent.
+    pub idle_ports: u16,
+    /// Stations that the switch knows behind the first of them.
+    pub stations: u32,
+    /// VLANs that every port carries, from 1 on; the two guests talk in VLAN 1.
+    pub vlans: u16,
+    /// Mirrors that select nothing: half of them watch all ports, but another VLAN; half watch another port.
+    pub mirrors: u16,
+}
+
+impl Default for Around {
+    fn default() -> Around {
+        Around { idle_ports: 0, stations: 0, vlans: 4094, mirrors: 0 }
+    }
+}
+
+impl Around {
+    fn tables(self) -> Tables {
+        let vlan = PortVlan::new(VlanMode::NativeUntagged, Some(1), &[1..=self.vlans]).unwrap();
+        let rules = PortRules { vlan, ..PortRules::default() };
+        let ports = (0..2 + self.idle_ports).map(|port| (PortId(port), rules.clone())).collect();
+        let mirror = |id: u16| MirrorSpec {
+            id: MirrorId(id),
+            sources: if id.is_multiple_of(2) { Vec::new() } else { vec![(PortId(2), Direction::BOTH)] },
+            all_ports: id.is_multiple_of(2).then_some(Direction::BOTH),
+            vlans: id.is_multiple_of(2).then(|| VlanSet::from_ranges(&[4000 + id..=4000 + id]).unwrap()),
+            to: Some(PortId(3)),
+            snaplen_bytes: 0,
+        };
+        Tables::build(ports, (0..self.mirrors).map(mirror).collect()).unwrap()
+    }
+
+    fn fdb(self) -> Fdb {
+        let fdb = Fdb::new(131_072, 300, 1);
+        for station in 0..self.stations {
+            fdb.learn(Vid::DEFAULT, Mac::from_u64(0x0600_0000_0000 + u64::from(station)), PortId(2), 0);
+        }
+        assert_eq!(fdb.len(), self.stations as usize);
+        fdb
+    }
+}
+
 /// A worker between two guests that know each other's stations.
 pub struct Lab {
     worker: Worker,
     _commands: Sender<Command>,
     from: Guest,
     to: Guest,
+    _idle: Vec<Guest>,
     stats: Arc<PortStats>,
 }
 
 impl Lab {
     /// Frames of `wire_bytes` (with FCS) are ready to go from the first guest to the second, a known unicast.
     pub fn new(wire_bytes: usize) -> Lab {
+        Lab::with(wire_bytes, Around::default())
+    }
+
+    /// As [`Lab::new`], with more around the two guests.
+    pub fn with(wire_bytes: usize, around: Around) -> Lab {
         let shared = Shared {
-            fdb: Arc::new(Fdb::new(65_536, 300, 1)),
+            fdb: Arc::new(around.fdb()),
             mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::default()).collect(),
             epoch: Instant::now(),
         };
-        let rules = [0, 1].map(|port| (PortId(port), PortRules::default()));
-        let tables = Arc::new(Tables::build(rules.to_vec(), Vec::new()).unwrap());
+        let tables = Arc::new(around.tables());
         let poll = mio::Poll::new().unwrap();
         let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
         let (commands, receiver) = unbounded();
@@ -83,9 +136,16 @@ impl Lab {
         let mut worker = Worker::new(shared, tables, Power::Performance, load, ends, poll);
         let mut from = Guest::new(FEATURES, RING);
         let mut to = Guest::new(FEATURES | INDIRECT, RING);
+        let mut idle: Vec<Guest> = (0..around.idle_ports).map(|_| Guest::new(FEATURES, RING)).collect();
         let stats = Arc::new(PortStats::default());
-        for (id, guest, stats) in [(0, &from, Arc::default()), (1, &to, Arc::clone(&stats))] {
+        let attach = |id, guest: &Guest, stats| {
             commands.send(Command::AddPort { id: PortId(id), driver: Box::new(guest.port()), stats }).unwrap();
+        };
+        attach(0, &from, Arc::default());
+        attach(1, &to, Arc::clone(&stats));
+        for (id, guest) in (2..).zip(&mut idle) {
+            fill_receive(guest);
+            attach(id, guest, Arc::default());
         }
         assert!(worker.obey());
         // The answer first, so that the flow is known.
@@ -94,7 +154,7 @@ impl Lab {
         worker.turn();
         fill_receive(&mut to);
         fill_transmit(&mut from, wire_bytes);
-        let mut lab = Lab { worker, _commands: commands, from, to, stats };
+        let mut lab = Lab { worker, _commands: commands, from, to, _idle: idle, stats };
         // Once round the rings, so that every page was touched.
         for _ in 0..RING / 64 {
             lab.turn(64);

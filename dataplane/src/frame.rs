@@ -14,7 +14,7 @@
 //!   pushed them keeps the mapping alive (guest memory in an `Arc`, UMEM for the life of the worker).
 
 use labsw_switch::BURST_FRAMES;
-use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_switch::forward::TxItem;
 pub use labsw_switch::header::SNAPSHOT_BYTES;
 
 /// The largest frame that can pass, bytes (a 64-KiB TSO frame with its headers).
@@ -31,28 +31,53 @@ pub struct Segment {
     pub len: u32,
 }
 
+impl Segment {
+    /// No bytes.
+    pub const EMPTY: Segment = Segment { ptr: std::ptr::null(), len: 0 };
+}
+
 /// One received frame, described.
 #[derive(Clone, Copy, Debug)]
 pub struct RxFrame {
-    /// Length in bytes, without any virtio-net header.
-    pub len: u32,
-    /// Bytes of it in the snapshot: `min(len, 128)`.
-    pub snapshot_len: u8,
-    /// First segment behind the snapshot, index into the burst's segments.
-    first_segment: u32,
-    /// Number of segments behind the snapshot.
-    segment_count: u32,
     /// The driver's own handle for release (descriptor head, UMEM chunk address).
     pub token: u64,
+    /// The bytes behind the snapshot, up to the end of the segment the snapshot ends in.
+    rest: Segment,
+    /// Length in bytes, without any virtio-net header.
+    pub len: u32,
+    /// First segment behind `rest`, index into the burst's segments.
+    first_segment: u32,
+    /// Number of segments behind `rest`.
+    segment_count: u32,
+    /// Bytes of it in the snapshot: `min(len, 128)`.
+    pub snapshot_len: u8,
     /// Set when an egress took the buffer itself instead of a copy; release must leave it alone.
     pub moved: bool,
 }
 
+impl RxFrame {
+    const NONE: RxFrame = RxFrame {
+        token: 0,
+        rest: Segment::EMPTY,
+        len: 0,
+        first_segment: 0,
+        segment_count: 0,
+        snapshot_len: 0,
+        moved: false,
+    };
+}
+
+/// The first bytes of a frame, in cache lines of their own.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Snapshot([u8; SNAPSHOT_BYTES]);
+
 /// Up to 64 frames received from one queue in one go.
 #[derive(Debug)]
 pub struct Burst {
-    frames: Vec<RxFrame>,
-    snapshots: Box<[[u8; SNAPSHOT_BYTES]; BURST_FRAMES]>,
+    count: usize,
+    frames: Box<[RxFrame; BURST_FRAMES]>,
+    snapshots: Box<[Snapshot; BURST_FRAMES]>,
     segments: Vec<Segment>,
     movable: bool,
 }
@@ -68,11 +93,12 @@ impl Default for Burst {
 }
 
 impl Burst {
-    /// An empty burst; the only allocation of its life.
+    /// An empty burst; allocates once, and once more should its frames be scattered over very many segments.
     pub fn new() -> Burst {
         Burst {
-            frames: Vec::with_capacity(BURST_FRAMES),
-            snapshots: Box::new([[0; SNAPSHOT_BYTES]; BURST_FRAMES]),
+            count: 0,
+            frames: Box::new([RxFrame::NONE; BURST_FRAMES]),
+            snapshots: Box::new([Snapshot([0; SNAPSHOT_BYTES]); BURST_FRAMES]),
             segments: Vec::with_capacity(4 * BURST_FRAMES),
             movable: false,
         }
@@ -81,7 +107,7 @@ impl Burst {
     /// Forgets all frames.
     #[inline]
     pub fn clear(&mut self) {
-        self.frames.clear();
+        self.count = 0;
         self.segments.clear();
         self.movable = false;
     }
@@ -102,19 +128,42 @@ impl Burst {
     /// Number of frames.
     #[inline]
     pub fn len(&self) -> usize {
-        self.frames.len()
+        self.count
     }
 
     /// Whether it holds no frame.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.count == 0
     }
 
     /// Whether no further frame fits.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.frames.len() >= BURST_FRAMES
+        self.count >= BURST_FRAMES
+    }
+
+    /// Adds a frame that lies in one piece, and takes its snapshot. Returns false, and adds nothing, if the burst is full.
+    ///
+    /// # Safety
+    /// The segment is readable for its whole length until [`Burst::clear`].
+    #[inline(always)]
+    pub unsafe fn push_whole(&mut self, token: u64, segment: Segment) -> bool {
+        let (Some(frame), Some(snapshot)) = (self.frames.get_mut(self.count), self.snapshots.get_mut(self.count))
+        else {
+            return false;
+        };
+        #[allow(clippy::cast_possible_truncation, reason = "128")]
+        let taken = segment.len.min(SNAPSHOT_BYTES as u32);
+        // SAFETY: `segment` is readable for `taken` bytes and more (caller), a snapshot is writable for 128.
+        unsafe { copy_short(segment.ptr, snapshot.0.as_mut_ptr(), taken as usize) };
+        // SAFETY: `taken` is at most the segment's length.
+        let rest = Segment { ptr: unsafe { segment.ptr.add(taken as usize) }, len: segment.len - taken };
+        #[allow(clippy::cast_possible_truncation, reason = "taken <= 128")]
+        let snapshot_len = taken as u8;
+        *frame = RxFrame { token, rest, len: segment.len, snapshot_len, ..RxFrame::NONE };
+        self.count += 1;
+        true
     }
 
     /// Adds a frame made of `segments` (in order; empty ones are skipped) and takes its snapshot.
@@ -122,10 +171,12 @@ impl Burst {
     ///
     /// # Safety
     /// Each segment is readable for its whole length until [`Burst::clear`].
-    #[inline]
     pub unsafe fn push(&mut self, token: u64, segments: &[Segment]) -> bool {
-        let slot = self.frames.len();
-        let Some(snapshot) = self.snapshots.get_mut(slot) else { return false };
+        let (Some(frame), Some(snapshot)) = (self.frames.get_mut(self.count), self.snapshots.get_mut(self.count))
+        else {
+            return false;
+        };
+        let mut rest = Segment::EMPTY;
         let first_segment = self.segments.len();
         let mut taken = 0usize;
         let mut len = 0u32;
@@ -133,38 +184,42 @@ impl Burst {
             len += segment.len;
             let here = (SNAPSHOT_BYTES - taken).min(segment.len as usize);
             // SAFETY: `segment` is readable for `len` bytes (caller) and `taken + here <= 128` by the line above.
-            unsafe { copy(segment.ptr, snapshot.as_mut_ptr().add(taken), here) };
+            unsafe { copy(segment.ptr, snapshot.0.as_mut_ptr().add(taken), here) };
             taken += here;
             if here < segment.len as usize {
                 // SAFETY: `here` is less than the segment's length, so the result is inside it.
                 let ptr = unsafe { segment.ptr.add(here) };
                 #[allow(clippy::cast_possible_truncation, reason = "here <= 128")]
-                self.segments.push(Segment { ptr, len: segment.len - here as u32 });
+                let left = Segment { ptr, len: segment.len - here as u32 };
+                if rest.len == 0 { rest = left } else { self.segments.push(left) }
             }
         }
         #[allow(clippy::cast_possible_truncation, reason = "taken <= 128; a burst has far fewer than 2^32 segments")]
-        self.frames.push(RxFrame {
+        let described = RxFrame {
+            token,
+            rest,
             len,
-            snapshot_len: taken as u8,
             first_segment: first_segment as u32,
             segment_count: (self.segments.len() - first_segment) as u32,
-            token,
+            snapshot_len: taken as u8,
             moved: false,
-        });
+        };
+        *frame = described;
+        self.count += 1;
         true
     }
 
     /// The frame at `index`.
     #[inline]
     pub fn frame(&self, index: usize) -> Option<&RxFrame> {
-        self.frames.get(index)
+        self.frames().get(index)
     }
 
     /// Marks the buffer of the frame at `index` as taken over by an egress, and returns its token.
     /// `None` if there is no such frame or it was taken before.
     #[inline]
     pub fn take(&mut self, index: usize) -> Option<u64> {
-        let frame = self.frames.get_mut(index).filter(|frame| !frame.moved)?;
+        let frame = self.frames.get_mut(..self.count)?.get_mut(index).filter(|frame| !frame.moved)?;
         frame.moved = true;
         Some(frame.token)
     }
@@ -172,55 +227,111 @@ impl Burst {
     /// All frames, in order of arrival.
     #[inline]
     pub fn frames(&self) -> &[RxFrame] {
-        &self.frames
+        self.frames.get(..self.count).unwrap_or_default()
+    }
+
+    /// All frames, in order of arrival, each with its snapshot.
+    #[inline]
+    pub fn snapshots(&self) -> impl Iterator<Item = (&RxFrame, &[u8])> {
+        self.frames().iter().zip(self.snapshots.iter()).map(|(frame, snapshot)| (frame, snapshot.of(frame)))
     }
 
     /// The snapshot of the frame at `index`: its first up to 128 bytes.
     #[inline]
     pub fn snapshot(&self, index: usize) -> &[u8] {
-        match (self.frames.get(index), self.snapshots.get(index)) {
-            (Some(frame), Some(bytes)) => bytes.get(..usize::from(frame.snapshot_len)).unwrap_or_default(),
+        match (self.frame(index), self.snapshots.get(index)) {
+            (Some(frame), Some(snapshot)) => snapshot.of(frame),
             _ => &[],
         }
     }
 
+    /// A frame that leaves as it came and lies in one piece: the usual one. All others are read by [`Burst::reader`].
+    #[inline(always)]
+    pub fn plain(&self, item: &TxItem) -> Option<PlainFrame<'_>> {
+        let index = usize::from(item.frame);
+        let (frame, snapshot) = (self.frame(index)?, self.snapshots.get(index)?);
+        let plain = item.edit.keeps() && item.snap_bytes == 0 && frame.segment_count == 0;
+        plain.then_some(PlainFrame { snapshot: snapshot.of(frame), rest: frame.rest, len: frame.len })
+    }
+
     /// Reads a frame as it leaves. `None` if there is no such frame, or it is too short for the edit.
-    #[inline]
     pub fn reader(&self, item: &TxItem) -> Option<FrameReader<'_>> {
         let index = usize::from(item.frame);
-        let frame = self.frames.get(index)?;
-        let snapshot = self.snapshot(index);
-        let first = frame.first_segment as usize;
-        let segments = self.segments.get(first..first + frame.segment_count as usize)?;
-        let len = frame.len.checked_add_signed(item.edit.growth_bytes())?;
-        let remaining = if item.snap_bytes == 0 { len } else { len.min(item.snap_bytes.into()) };
-        let (pieces, tag_left) = if item.edit == TagEdit::KEEP {
-            ([snapshot, &[]], 0)
+        let (frame, snapshot) = (self.frame(index)?, self.snapshots.get(index)?.of(self.frame(index)?));
+        let segments = if frame.segment_count == 0 {
+            &[]
+        } else {
+            let first = frame.first_segment as usize;
+            self.segments.get(first..first + frame.segment_count as usize)?
+        };
+        let (pieces, tag, len) = if item.edit.keeps() {
+            ([snapshot, &[]], None, frame.len)
         } else {
             let rest = snapshot.get(TAG_OFFSET + usize::from(item.edit.strip_bytes)..)?;
-            ([snapshot.get(..TAG_OFFSET)?, rest], if item.edit.insert.is_some() { 4 } else { 0 })
+            let len = frame.len.checked_add_signed(item.edit.growth_bytes())?;
+            ([snapshot.get(..TAG_OFFSET)?, rest], item.edit.insert, len)
         };
         Some(FrameReader {
             pieces,
-            tag: item.edit.insert.unwrap_or_default(),
-            tag_left,
+            tag: tag.unwrap_or_default(),
+            tag_left: if tag.is_some() { 4 } else { 0 },
+            rest: frame.rest,
             segments,
-            segment_done: 0,
-            remaining,
+            remaining: if item.snap_bytes == 0 { len } else { len.min(item.snap_bytes.into()) },
         })
     }
 }
 
+impl Snapshot {
+    #[inline]
+    fn of(&self, frame: &RxFrame) -> &[u8] {
+        self.0.get(..usize::from(frame.snapshot_len)).unwrap_or_default()
+    }
+}
+
+/// A frame that leaves as it came, in two pieces: its snapshot, and the bytes behind.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainFrame<'a> {
+    snapshot: &'a [u8],
+    rest: Segment,
+    len: u32,
+}
+
+impl PlainFrame<'_> {
+    /// Length in bytes.
+    #[inline]
+    pub fn bytes(&self) -> u32 {
+        self.len
+    }
+
+    /// Copies the frame to `to`.
+    ///
+    /// # Safety
+    /// `to` is writable for [`PlainFrame::bytes`] bytes and does not overlap the frame.
+    #[inline(always)]
+    pub unsafe fn copy_to(&self, to: *mut u8) {
+        let PlainFrame { snapshot, rest, .. } = self;
+        // SAFETY: snapshot and `rest` together are the frame, for which there is room (caller); a snapshot has at most 128
+        // bytes. `rest` is readable until the burst is cleared (contract of `Burst::push`), which the borrow prevents.
+        unsafe {
+            copy_short(snapshot.as_ptr(), to, snapshot.len());
+            if rest.len > 0 {
+                copy(rest.ptr, to.add(snapshot.len()), rest.len as usize);
+            }
+        }
+    }
+}
+
 /// Reads one outgoing frame front to back: MACs, inserted tag, rest of the snapshot, segments.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct FrameReader<'a> {
     /// Snapshot before and behind the place of the tag.
     pieces: [&'a [u8]; 2],
     tag: [u8; 4],
     tag_left: u8,
+    /// What is left of the segment at hand.
+    rest: Segment,
     segments: &'a [Segment],
-    /// Bytes of `segments[0]` already read.
-    segment_done: u32,
     remaining: u32,
 }
 
@@ -235,7 +346,6 @@ impl FrameReader<'_> {
     ///
     /// # Safety
     /// `to` is writable for `room` bytes and does not overlap this frame.
-    #[inline]
     pub unsafe fn read(&mut self, mut to: *mut u8, room: u32) -> u32 {
         let want = room.min(self.remaining);
         let mut left = want as usize;
@@ -254,7 +364,8 @@ impl FrameReader<'_> {
             }
             if piece == 0 && self.tag_left > 0 && left > 0 {
                 let here = usize::from(self.tag_left).min(left);
-                // SAFETY: `tag_left` counts the unread bytes at the end of the four-byte tag; `here <= left` are writable at `to`.
+                // SAFETY: `tag_left` counts the unread bytes at the end of the four-byte tag; `here <= left` are writable
+                // at `to`.
                 unsafe {
                     copy(self.tag.as_ptr().add(4 - usize::from(self.tag_left)), to, here);
                     to = to.add(here);
@@ -266,28 +377,28 @@ impl FrameReader<'_> {
             }
         }
         while left > 0 {
-            let Some(segment) = self.segments.first() else { break };
-            let here = ((segment.len - self.segment_done) as usize).min(left);
-            // SAFETY: the segment is readable for `len` bytes until the burst is cleared (contract of `Burst::push`), which
-            // this reader's borrow of the burst prevents; `segment_done + here <= len`; `here <= left` are writable at `to`.
+            if self.rest.len == 0 {
+                let Some((&next, further)) = self.segments.split_first() else { break };
+                (self.rest, self.segments) = (next, further);
+            }
+            let here = (self.rest.len as usize).min(left);
+            // SAFETY: `rest` is readable for its length until the burst is cleared (contract of `Burst::push`), which this
+            // reader's borrow of the burst prevents; `here` is at most that; `here <= left` are writable at `to`.
             unsafe {
-                copy(segment.ptr.add(self.segment_done as usize), to, here);
+                copy(self.rest.ptr, to, here);
                 to = to.add(here);
+                self.rest.ptr = self.rest.ptr.add(here);
             }
             left -= here;
-            #[allow(clippy::cast_possible_truncation, reason = "here <= segment.len, a u32")]
+            #[allow(clippy::cast_possible_truncation, reason = "here <= rest.len, a u32")]
             let done = here as u32;
-            self.segment_done += done;
-            if self.segment_done == segment.len {
-                self.segments = self.segments.get(1..).unwrap_or_default();
-                self.segment_done = 0;
-            }
+            self.rest.len -= done;
         }
         want
     }
 }
 
-/// The one copy routine of the frame path.
+/// The copy routine of the frame path.
 ///
 /// # Safety
 /// `from` is readable and `to` writable for `len` bytes, and they do not overlap.
@@ -295,4 +406,54 @@ impl FrameReader<'_> {
 unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller's contract is that of `copy_nonoverlapping`.
     unsafe { std::ptr::copy_nonoverlapping(from, to, len) }
+}
+
+/// The copy routine for at most 128 bytes: in line, two pieces of a fixed size, which overlap unless the length is twice
+/// that.
+///
+/// # Safety
+/// As for [`copy`], and `len` is at most 128.
+#[inline(always)]
+unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
+    debug_assert!(len <= SNAPSHOT_BYTES);
+    // SAFETY: `both` copies the first and the last `N` bytes of `len`, and is called with `N <= len <= 2 * N`, so all of
+    // what the caller promised and nothing else.
+    unsafe {
+        match len {
+            64.. => both::<64>(from, to, len),
+            32.. => both::<32>(from, to, len),
+            16.. => both::<16>(from, to, len),
+            8.. => both::<8>(from, to, len),
+            4.. => both::<4>(from, to, len),
+            2.. => both::<2>(from, to, len),
+            1 => copy(from, to, 1),
+            0 => {}
+        }
+    }
+}
+
+/// Copies the first and the last `N` bytes of `len`.
+///
+/// # Safety
+/// As for [`copy`], and `N` is at most `len`.
+#[inline(always)]
+unsafe fn both<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: `N` bytes at offset 0, and at `len - N`, are inside the `len` bytes that are readable and writable (caller).
+    unsafe {
+        copy(from, to, N);
+        copy(from.add(len - N), to.add(len - N), N);
+    }
+}
+
+/// Has the processor fetch the cache line at `ptr`. A hint: it may be any address.
+#[inline(always)]
+pub(crate) fn prefetch(ptr: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetching has no effect but on caches, and does not fault, wherever it points.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(ptr.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = ptr;
 }

@@ -15,6 +15,7 @@ use rustix::thread::Pid;
 use crate::load::{LoadSnapshot, WorkerLoad};
 use crate::port::PortDriver;
 use crate::stats::PortStats;
+use crate::thread::exact_timers;
 use crate::vhost::{Rings, RingsError, VhostOp, VhostReply};
 use crate::watchdog;
 use crate::worker::{Command, ControlEnds, Event, Power, Shared, WAKER, Worker};
@@ -91,8 +92,9 @@ impl WorkerHandle {
             .name(cpu.map_or_else(|| "worker".to_owned(), |cpu| format!("worker-{cpu}")))
             .spawn(move || {
                 let pinned = cpu.map_or(Ok(()), pin);
-                let go = pinned.is_ok();
-                let _ = started.send(pinned.map(|()| rustix::thread::gettid()));
+                let ready = pinned.and_then(|()| exact_timers());
+                let go = ready.is_ok();
+                let _ = started.send(ready.map(|()| rustix::thread::gettid()));
                 if go {
                     worker.run();
                 }
@@ -119,8 +121,9 @@ impl WorkerHandle {
 
     /// Gets it out of a system call that a peer made block, if it has not moved since the last call. Called once a second.
     pub fn rouse_if_stuck(&mut self) {
-        let seen = self.seen.replace(self.load());
-        if seen == self.seen && !self.load.asleep() {
+        let now = self.load();
+        let seen = self.seen.replace(now);
+        if seen.is_some_and(|seen| now.same_turn(&seen)) && !self.load.asleep() {
             watchdog::interrupt(self.link.id);
         }
     }

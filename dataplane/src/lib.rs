@@ -11,6 +11,7 @@ pub mod load;
 pub mod port;
 pub mod socket;
 pub mod stats;
+pub mod thread;
 pub mod vhost;
 pub mod watchdog;
 pub mod worker;

@@ -1,32 +1,46 @@
 //! How busy a worker is, so that 100 % of a core can be explained.
 //!
-//! A turn that moved frames is busy time, one that found none is idle (spinning) time, blocking is sleep.
-//! The worker is the only writer; readers take differences of two snapshots.
+//! A turn that moved frames is busy time, one that found none is idle (spinning) time; what is left of the time is sleep.
+//! The worker is the only writer; readers take differences of two snapshots. A snapshot says when it was taken: a
+//! sleep may last for hours, and is not written down before it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Totals since the worker started.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WorkerLoad {
+    started: Instant,
     busy_ns: AtomicU64,
     idle_ns: AtomicU64,
-    asleep_ns: AtomicU64,
     frames: AtomicU64,
     busy_turns: AtomicU64,
     asleep: AtomicBool,
 }
 
+impl Default for WorkerLoad {
+    fn default() -> WorkerLoad {
+        WorkerLoad {
+            started: Instant::now(),
+            busy_ns: AtomicU64::new(0),
+            idle_ns: AtomicU64::new(0),
+            frames: AtomicU64::new(0),
+            busy_turns: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+        }
+    }
+}
+
 /// What a reader sees of [`WorkerLoad`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadSnapshot {
+    /// Time of all kinds, nanoseconds.
+    pub elapsed_ns: u64,
     /// Time in turns that moved frames, nanoseconds.
     pub busy_ns: u64,
     /// Time in turns that found nothing, nanoseconds.
     pub idle_ns: u64,
-    /// Time blocked, nanoseconds.
-    pub asleep_ns: u64,
     /// Frames received.
     pub frames: u64,
     /// Turns that moved frames.
@@ -43,9 +57,9 @@ impl WorkerLoad {
     pub fn snapshot(&self) -> LoadSnapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LoadSnapshot {
+            elapsed_ns: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             busy_ns: read(&self.busy_ns),
             idle_ns: read(&self.idle_ns),
-            asleep_ns: read(&self.asleep_ns),
             frames: read(&self.frames),
             busy_turns: read(&self.busy_turns),
         }
@@ -56,9 +70,9 @@ impl LoadSnapshot {
     /// What was added since `earlier`.
     pub fn since(&self, earlier: &LoadSnapshot) -> LoadSnapshot {
         LoadSnapshot {
+            elapsed_ns: self.elapsed_ns.wrapping_sub(earlier.elapsed_ns),
             busy_ns: self.busy_ns.wrapping_sub(earlier.busy_ns),
             idle_ns: self.idle_ns.wrapping_sub(earlier.idle_ns),
-            asleep_ns: self.asleep_ns.wrapping_sub(earlier.asleep_ns),
             frames: self.frames.wrapping_sub(earlier.frames),
             busy_turns: self.busy_turns.wrapping_sub(earlier.busy_turns),
         }
@@ -67,8 +81,13 @@ impl LoadSnapshot {
     /// Share of the time spent in turns that moved frames, percent.
     #[allow(clippy::cast_precision_loss, reason = "a percentage")]
     pub fn busy_percent(&self) -> f64 {
-        let total = self.busy_ns + self.idle_ns + self.asleep_ns;
-        if total == 0 { 0.0 } else { 100.0 * self.busy_ns as f64 / total as f64 }
+        // A turn is written down when it ends, so one that reached into the time looked at would count too much.
+        if self.elapsed_ns == 0 { 0.0 } else { (100.0 * self.busy_ns as f64 / self.elapsed_ns as f64).min(100.0) }
+    }
+
+    /// Whether the worker has ended no turn since `earlier`.
+    pub fn same_turn(&self, earlier: &LoadSnapshot) -> bool {
+        (self.busy_ns, self.idle_ns) == (earlier.busy_ns, earlier.idle_ns)
     }
 
     /// Frames received per turn that moved any.
@@ -108,11 +127,10 @@ impl Load {
         self.shared.asleep.store(true, Ordering::Relaxed);
     }
 
-    /// Accounts a sleep that ended `now`.
+    /// A sleep ended `now`.
     pub(crate) fn slept(&mut self, now: Instant) {
         self.shared.asleep.store(false, Ordering::Relaxed);
-        let ns = self.elapsed_ns(now);
-        add(&self.shared.asleep_ns, ns);
+        self.since = now;
     }
 
     #[inline]

@@ -4,6 +4,7 @@
 //! Drivers are called from their worker's thread only, and never block.
 
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use labsw_switch::forward::TxItem;
 
@@ -39,6 +40,12 @@ pub trait PortDriver: Send + std::fmt::Debug {
     /// Number of receive queues; queues are numbered from 0. May change over the life of the driver.
     fn rx_queues(&self) -> usize;
 
+    /// Whether anything may have arrived on `queue`: a look so cheap that a worker with many silent ports has time left for
+    /// the others. [`PortDriver::receive`] is called only after a yes.
+    fn is_waiting(&self, _queue: usize) -> bool {
+        true
+    }
+
     /// Appends what has arrived on `queue` to the empty `burst`, up to 64 frames, and counts it. The frames stay
     /// borrowed until [`PortDriver::release`] is called with the same queue and burst.
     fn receive(
@@ -69,6 +76,12 @@ pub trait PortDriver: Send + std::fmt::Debug {
     /// Work that has to be done even without traffic (reap completions, kick a stuck ring). Called at most every few milliseconds.
     fn tick(&mut self, _resources: &mut Resources) -> Result<(), Fault> {
         Ok(())
+    }
+
+    /// How long the driver can go without a tick while nothing arrives; `None`: for ever. Asked before each sleep, right
+    /// after a tick.
+    fn tick_within(&self) -> Option<Duration> {
+        None
     }
 
     /// Asks the peer for a notification on the next frame. Returns true if a frame is already waiting (then don't sleep).

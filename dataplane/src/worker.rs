@@ -15,6 +15,7 @@
 //!   that a guest's process still holds would stay registered after our own end is closed (epoll(7), Q6).
 
 mod command;
+mod sleep;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,8 +24,7 @@ use labsw_switch::fdb::Fdb;
 use labsw_switch::forward::{Egress, Forwarder, TxItem};
 use labsw_switch::tables::Tables;
 use labsw_switch::{BURST_FRAMES, DropReason, MAX_PORTS, MirrorId, PortId};
-use mio::unix::SourceFd;
-use mio::{Interest, Token};
+use mio::Token;
 
 use crate::frame::Burst;
 use crate::load::{Load, WorkerLoad};
@@ -38,8 +38,8 @@ pub use command::{Command, ControlEnds, Event};
 const SPIN: Duration = Duration::from_micros(50);
 /// Drivers are ticked at least this often while there is traffic.
 const TICK: Duration = Duration::from_millis(5);
-/// The longest sleep; bounds how late a driver's own timed work (a transmit retry) can be.
-const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// Ports and commands that can end one sleep.
+const MAX_EVENTS: usize = 64;
 /// The token of the command waker; ports have token = port index.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 
@@ -80,6 +80,8 @@ struct Slot {
     failed: u64,
     /// Descriptors in the poll set.
     polled: Vec<i32>,
+    /// A descriptor of this port could not be put there.
+    deaf: bool,
 }
 
 /// One polling thread's state.
@@ -88,6 +90,10 @@ pub struct Worker {
     slots: Vec<Option<Slot>>,
     /// The slots in use.
     ports: Vec<PortId>,
+    /// The ports that ended the last sleep, until the next turn.
+    woken: Vec<PortId>,
+    /// Ports were asked for notifications and not told yet that the worker is awake.
+    armed: bool,
     resources: Resources,
     tables: Arc<Tables>,
     shared: Shared,
@@ -120,6 +126,8 @@ impl Worker {
         Worker {
             slots: (0..MAX_PORTS).map(|_| None).collect(),
             ports: Vec::new(),
+            woken: Vec::with_capacity(MAX_EVENTS),
+            armed: false,
             resources: Resources::default(),
             tables,
             now_seconds: shared.now_seconds(),
@@ -133,7 +141,7 @@ impl Worker {
             load: Load::new(load),
             control,
             poll,
-            poll_events: mio::Events::with_capacity(64),
+            poll_events: mio::Events::with_capacity(MAX_EVENTS),
         }
     }
 
@@ -146,9 +154,12 @@ impl Worker {
                 return;
             }
             let frames = self.turn();
+            if self.armed {
+                self.disarm();
+            }
             let now = Instant::now();
             self.load.turn(now, frames);
-            self.now_seconds = u32::try_from((now - self.shared.epoch).as_secs()).unwrap_or(u32::MAX);
+            self.now_seconds = self.seconds(now);
             if now - last_tick >= TICK {
                 last_tick = now;
                 self.tick();
@@ -156,23 +167,33 @@ impl Worker {
             if frames > 0 {
                 last_frame = now;
             } else if self.power == Power::Adaptive && now - last_frame >= SPIN {
-                self.sleep();
-                last_frame = Instant::now();
-                self.load.slept(last_frame);
+                let woken = self.sleep();
+                let now = Instant::now();
+                self.load.slept(now);
+                // It may have been hours, and the next turn is the one that matters.
+                self.now_seconds = self.seconds(now);
+                // After a time-out there is no reason to expect more than one look finds.
+                if woken {
+                    last_frame = now;
+                }
             }
         }
     }
 
-    /// Serves every receive queue once; returns the number of frames received.
+    /// Serves every receive queue once; returns the number of frames received. The ports that ended a sleep come first: their
+    /// frames have waited already, and by now the CPU's caches have forgotten the silent ports, so that merely looking at
+    /// them takes its time.
     pub fn turn(&mut self) -> usize {
         let mut frames = 0;
-        for at in 0..self.ports.len() {
-            let Some(&port) = self.ports.get(at) else { break };
+        for at in 0..self.woken.len() + self.ports.len() {
+            let next = self.woken.get(at).or_else(|| self.ports.get(at - self.woken.len()));
+            let Some(&port) = next else { break };
             let queues = driver_of(&mut self.slots, port).map_or(0, |driver| driver.rx_queues());
             for queue in 0..queues {
                 frames += self.serve(port, queue);
             }
         }
+        self.woken.clear();
         frames
     }
 
@@ -180,7 +201,7 @@ impl Worker {
     #[inline]
     fn serve(&mut self, ingress: PortId, queue: usize) -> usize {
         let Some(slot) = slot(&mut self.slots, ingress) else { return 0 };
-        let Some(driver) = slot.driver.as_mut() else { return 0 };
+        let Some(driver) = slot.driver.as_mut().filter(|driver| driver.is_waiting(queue)) else { return 0 };
         // What a driver says of its burst (that it can be moved) must not stick to that of the next one.
         self.burst.clear();
         let received = driver.receive(queue, &mut self.burst, &mut self.resources, &mut slot.delta);
@@ -218,9 +239,9 @@ impl Worker {
     fn decide(&mut self, ingress: PortId) {
         let forwarder = Forwarder { tables: &self.tables, fdb: &self.shared.fdb, now_seconds: self.now_seconds };
         let (slots, dirty) = (&mut self.slots, &mut self.dirty);
-        for (index, frame) in (0u8..).zip(self.burst.frames()) {
-            let snapshot = self.burst.snapshot(index.into());
-            forwarder.frame(ingress, index, snapshot, frame.len, &mut self.egress, &mut |port, reason| {
+        let mut decisions = forwarder.ingress(ingress);
+        for (index, (frame, snapshot)) in (0u8..).zip(self.burst.snapshots()) {
+            decisions.frame(index, snapshot, frame.len, &mut self.egress, &mut |port, reason| {
                 if let Some(slot) = slot(slots, port) {
                     slot.delta.drop(reason);
                     if dirty.last() != Some(&port) {
@@ -368,7 +389,14 @@ impl Worker {
 
     fn add_port(&mut self, id: PortId, driver: Box<dyn PortDriver>, stats: Arc<PortStats>) {
         if let Some(slot) = self.slots.get_mut(id.index()) {
-            *slot = Some(Slot { driver: Some(driver), stats, delta: PortDelta::ZERO, failed: 0, polled: Vec::new() });
+            *slot = Some(Slot {
+                driver: Some(driver),
+                stats,
+                delta: PortDelta::ZERO,
+                failed: 0,
+                polled: Vec::new(),
+                deaf: false,
+            });
             self.ports.retain(|&port| port != id);
             self.ports.push(id);
             self.poll_port(id);
@@ -383,27 +411,6 @@ impl Worker {
         slot.driver
     }
 
-    /// Puts the descriptors of a port into the poll set.
-    fn poll_port(&mut self, id: PortId) {
-        let Some(slot) = slot(&mut self.slots, id) else { return };
-        let Some(driver) = &slot.driver else { return };
-        for fd in driver.wait_fds() {
-            match self.poll.registry().register(&mut SourceFd(&fd), Token(id.index()), Interest::READABLE) {
-                Ok(()) => slot.polled.push(fd),
-                // Then the port is served when the sleep ends by itself.
-                Err(error) => tracing::warn!(port = id.0, fd, %error, "descriptor can't be polled"),
-            }
-        }
-    }
-
-    /// Takes the descriptors of a port out of the poll set.
-    fn unpoll(&mut self, id: PortId) {
-        let Some(slot) = slot(&mut self.slots, id) else { return };
-        for fd in slot.polled.drain(..) {
-            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-        }
-    }
-
     /// Lets every driver do its timed work.
     fn tick(&mut self) {
         for at in 0..self.ports.len() {
@@ -416,25 +423,9 @@ impl Worker {
         }
     }
 
-    /// Arms every port, looks once more, and blocks until something arrives.
-    fn sleep(&mut self) {
-        self.tick();
-        let mut waiting = false;
-        for driver in self.drivers() {
-            waiting |= driver.arm();
-        }
-        if !waiting && self.control.commands.is_empty() {
-            self.load.sleeps();
-            // An interrupted or failed wait only means looking earlier.
-            let _ = self.poll.poll(&mut self.poll_events, Some(LONGEST_SLEEP));
-        }
-        for driver in self.drivers() {
-            driver.disarm();
-        }
-    }
-
-    fn drivers(&mut self) -> impl Iterator<Item = &mut Box<dyn PortDriver>> {
-        self.slots.iter_mut().flatten().filter_map(|slot| slot.driver.as_mut())
+    /// Seconds since the epoch at `now`.
+    fn seconds(&self, now: Instant) -> u32 {
+        u32::try_from((now - self.shared.epoch).as_secs()).unwrap_or(u32::MAX)
     }
 }
 

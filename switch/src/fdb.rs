@@ -18,15 +18,15 @@
 //!
 //! Times are seconds of one clock modulo 2^32. An entry stamped in the (by then wrapped) future has age 0.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
+use crate::sync::{AtomicU32, Mutex, Ordering};
 use crate::{Mac, PortId, Vid};
 
 mod slot;
 mod writer;
 
-use slot::{Bucket, SLOTS, Value};
+use slot::{Bucket, SLOTS, Slot, Value};
 use writer::Writer;
 
 /// The most entries a database can be made for.
@@ -91,6 +91,8 @@ pub struct Fdb {
     /// A power of two.
     buckets: Box<[Bucket]>,
     seed: u64,
+    /// Odd, and made from the seed.
+    multiplier: u64,
     ageing_seconds: AtomicU32,
     /// Boxed so that taking the mutex does not disturb the readers of the words above.
     writer: Box<Mutex<Writer>>,
@@ -106,51 +108,53 @@ impl Fdb {
         Fdb {
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
             seed,
+            multiplier: seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15 | 1,
             ageing_seconds: AtomicU32::new(ageing_seconds),
             writer: Box::new(Mutex::new(Writer::new(capacity))),
         }
     }
 
     /// Where frames to `mac` in VLAN `vid` go. Aged entries are absent.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&self, vid: Vid, mac: Mac, now_seconds: u32) -> Option<PortId> {
         let key = key_of(vid, mac);
         let ageing = self.ageing_seconds();
-        let value = self.pair(key).into_iter().find_map(|bucket| bucket.find(key))?;
+        let [first, second] = self.pair(key);
+        let value = first.find(key).or_else(|| second.find(key))?;
         (!value.is_aged(ageing, now_seconds)).then(|| value.port())
     }
 
     /// Notes that `mac` in VLAN `vid` was seen as a source on `port`.
-    #[inline]
+    #[inline(always)]
     pub fn learn(&self, vid: Vid, mac: Mac, port: PortId, now_seconds: u32) -> Learned {
         if mac.is_group() {
             return Learned::Group;
         }
         let key = key_of(vid, mac);
-        let ageing = self.ageing_seconds();
-        for bucket in self.pair(key) {
-            let Some((slot, value)) = bucket.find_slot(key) else { continue };
-            match value.port() == port {
-                false if value.is_static() => return Learned::Static,
-                false => break,
-                true if value.is_static() => return Learned::Known,
-                true if value.is_aged(ageing, now_seconds) => break,
-                true if value.is_fresh(now_seconds) => return Learned::Known,
-                true => {}
-            }
-            let refreshed = value.with_stamp(now_seconds).0;
-            // Losing the race means that somebody else wrote a newer truth, or the same stamp.
-            let _ = slot.value.compare_exchange(value.0, refreshed, Ordering::Release, Ordering::Relaxed);
-            return Learned::Refreshed;
+        let [first, second] = self.pair(key);
+        match first.find_slot(key).or_else(|| second.find_slot(key)) {
+            // The usual answer.
+            Some((_, value)) if value.port() == port && value.is_fresh(now_seconds) => Learned::Known,
+            found => self.learn_more(key, port, now_seconds, found),
         }
-        self.learn_slowly(key, port, now_seconds)
     }
 
+    /// The rest of [`Fdb::learn`]: `found` is what the database has, and it is not both right and fresh.
     #[cold]
     #[inline(never)]
-    fn learn_slowly(&self, key: u64, port: PortId, now_seconds: u32) -> Learned {
+    fn learn_more(&self, key: u64, port: PortId, now_seconds: u32, found: Option<(&Slot, Value)>) -> Learned {
         let ageing = self.ageing_seconds();
-        self.with_writer(|writer| writer.learn(&self.buckets, self.pair(key), key, port, ageing, now_seconds))
+        match found {
+            Some((_, value)) if value.is_static() && value.port() == port => Learned::Known,
+            Some((_, value)) if value.is_static() => Learned::Static,
+            Some((slot, value)) if value.port() == port && !value.is_aged(ageing, now_seconds) => {
+                let refreshed = value.with_stamp(now_seconds).0;
+                // Losing the race means that somebody else wrote a newer truth, or the same stamp.
+                let _ = slot.value.compare_exchange(value.0, refreshed, Ordering::Release, Ordering::Relaxed);
+                Learned::Refreshed
+            }
+            _ => self.with_writer(|writer| writer.learn(&self.buckets, self.pair(key), key, port, ageing, now_seconds)),
+        }
     }
 
     /// Adds a static entry, in place of whatever the database knew about the address.
@@ -256,7 +260,7 @@ impl Fdb {
     /// The two buckets a key can be in; they may be the same.
     #[inline]
     fn pair(&self, key: u64) -> [&Bucket; 2] {
-        let hash = hash(key, self.seed);
+        let hash = hash(key, self.seed, self.multiplier);
         let mask = self.buckets.len() - 1;
         #[allow(clippy::cast_possible_truncation, reason = "either half of the hash is as good; cut by the mask")]
         let (first, second) = (hash as usize & mask, (hash >> 32) as usize & mask);
@@ -266,12 +270,11 @@ impl Fdb {
 
 /// A seeded hash: one full multiplication, both halves folded (as in wyhash).
 #[inline]
-fn hash(key: u64, seed: u64) -> u64 {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let product = u128::from(key ^ seed) * u128::from(seed.rotate_left(32) ^ ODD | 1);
+fn hash(key: u64, seed: u64, multiplier: u64) -> u64 {
+    let product = u128::from(key ^ seed) * u128::from(multiplier);
     #[allow(clippy::cast_possible_truncation, reason = "folds the two halves")]
     let folded = product as u64 ^ (product >> 64) as u64;
-    folded.wrapping_mul(ODD).rotate_left(29) ^ folded
+    folded
 }
 
 /// Key word of an entry; never 0, because no VLAN is.
@@ -286,4 +289,8 @@ fn vid_of(key: u64) -> Option<Vid> {
 }
 
 #[cfg(test)]
+#[cfg(loom)]
+mod models;
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -1,19 +1,24 @@
 //! The forwarding decision: one burst of one ingress port in, per-egress lists out.
 //!
-//! [`Forwarder::frame`] decides about one frame; everything it decides is pushed into [`Egress`], which
-//! the worker then walks port by port. Nothing here touches frame bytes beyond the header snapshot.
+//! [`Forwarder::ingress`] begins a burst, [`Ingress::frame`] decides about one frame of it; everything it decides is
+//! pushed into [`Egress`], which the worker then walks port by port. Nothing here touches frame bytes beyond the
+//! header snapshot.
 //!
 //! **Order of the decision.** Port up? Mirror destination? Header. Ingress mirrors. MTU. Link-local policy.
 //! VLAN. Learning. Look-up. Then per egress port: up? mirror destination? VLAN and tag edit, MTU, egress mirrors.
 //! The first check that fails is the one that is counted.
+//!
+//! **Repetition.** Frames come in runs of one conversation. What is decided depends on the header, the tables and the
+//! forwarding database only, and a frame that was learned from changes nothing when it comes again; so a frame whose header
+//! is that of the one before it in the burst, and which is not too long, goes where that one went ([`Known`]).
 //!
 //! **Invariants.** A frame never leaves by the port it came in on, a port gets a frame at most once, a mirror
 //! destination gets at most one copy of a frame, and no copy is made of a frame from or to a mirror
 //! destination. The way of a unicast frame to a known address takes no lock and allocates nothing.
 
 use crate::fdb::Fdb;
-use crate::header::Header;
-use crate::tables::{LinkLocal, Port, Tables, Watch};
+use crate::header::{Header, HeaderWords};
+use crate::tables::{LinkLocal, Port, Tables, Watches};
 use crate::{DropReason, MirrorId, PortId, Vid, vlan};
 
 mod egress;
@@ -33,6 +38,12 @@ pub struct TagEdit {
 impl TagEdit {
     /// The frame leaves as it came.
     pub const KEEP: TagEdit = TagEdit { strip_bytes: 0, insert: None };
+
+    /// Whether the frame leaves as it came.
+    #[inline]
+    pub fn keeps(self) -> bool {
+        self.strip_bytes == 0 && self.insert.is_none()
+    }
 
     /// Change in frame length, bytes.
     #[inline]
@@ -75,7 +86,7 @@ pub struct MirrorItem {
     pub after: Option<PortId>,
 }
 
-/// Decides about frames; made anew for each turn of a worker.
+/// What decisions are made by; the same for all frames of a burst.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarder<'a> {
     /// The configuration in force.
@@ -86,39 +97,81 @@ pub struct Forwarder<'a> {
     pub now_seconds: u32,
 }
 
-/// A frame that passed the checks at its ingress.
-struct Admitted<'h> {
-    header: &'h Header,
-    ingress: PortId,
-    vid: Vid,
-    index: u8,
-    payload_bytes: u32,
+/// Decides about the frames of one burst.
+#[derive(Debug)]
+pub struct Ingress<'a> {
+    by: Forwarder<'a>,
+    id: PortId,
+    /// The port, or why it takes nothing.
+    port: Result<&'a Port, DropReason>,
+    /// Where the frame before went.
+    known: Option<Known<'a>>,
 }
 
-impl Forwarder<'_> {
-    /// Decides about one frame received on `ingress`, the `index`-th of its burst, which begins with
-    /// `snapshot` (see [`crate::header::SNAPSHOT_BYTES`]).
+/// The decision about a frame to a known address, for all that have the same header.
+#[derive(Debug)]
+struct Known<'a> {
+    header: HeaderWords,
+    third_word_mask: u64,
+    /// Longer frames are too long for one of the two ports.
+    most_bytes: u32,
+    vid: Vid,
+    /// The mirrors at the ingress, if any selects the frame's VLAN.
+    rx_mirrors: Option<&'a Watches>,
+    to: PortId,
+    edit: TagEdit,
+    /// The same at the egress.
+    tx_mirrors: Option<&'a Watches>,
+}
+
+impl<'a> Forwarder<'a> {
+    /// Begins a burst received on `port`.
+    #[inline]
+    pub fn ingress(self, port: PortId) -> Ingress<'a> {
+        let found = match self.tables.port(port) {
+            Some(found) if !found.rules.enabled => Err(DropReason::PortDown),
+            Some(found) if found.mirror_destination => Err(DropReason::MirrorDestination),
+            Some(found) => Ok(found),
+            None => Err(DropReason::PortDown),
+        };
+        Ingress { by: self, id: port, port: found, known: None }
+    }
+}
+
+impl<'a> Ingress<'a> {
+    /// Decides about the `index`-th frame of the burst, which begins with `snapshot` (see
+    /// [`crate::header::SNAPSHOT_BYTES`]).
     ///
     /// `frame_bytes` is its length on the wire; of a frame still to be segmented (TSO), the length of its
     /// largest segment. What is to be sent goes into `egress`; each drop is told to `drops` with the port
     /// it counts at.
     #[inline]
     pub fn frame(
-        &self,
-        ingress: PortId,
+        &mut self,
         index: u8,
         snapshot: &[u8],
         frame_bytes: u32,
         egress: &mut Egress,
         drops: &mut impl FnMut(PortId, DropReason),
     ) {
-        let Some(port) = self.tables.port(ingress).filter(|port| port.rules.enabled) else {
-            return drops(ingress, DropReason::PortDown);
-        };
-        if port.mirror_destination {
-            return drops(ingress, DropReason::MirrorDestination);
+        let words = HeaderWords::read(snapshot);
+        if let (Some(known), Some(words)) = (&self.known, words)
+            && frame_bytes <= known.most_bytes
+            && known.header.same_header(known.third_word_mask, words)
+        {
+            egress.begin_frame();
+            if let Some(mirrors) = known.rx_mirrors {
+                copy_to_mirrors(mirrors, Some(known.vid), index, TagEdit::KEEP, None, egress);
+            }
+            return known.send(index, egress);
         }
-        let header = match Header::parse(snapshot) {
+        self.known = None;
+        let ingress = self.id;
+        let port = match self.port {
+            Ok(port) => port,
+            Err(reason) => return drops(ingress, reason),
+        };
+        let header = match words.map_or_else(|| Header::parse_short(snapshot), HeaderWords::header) {
             Ok(header) => header,
             Err(reason) => return drops(ingress, reason),
         };
@@ -139,49 +192,94 @@ impl Forwarder<'_> {
             Ok(vid) => vid,
             Err(reason) => return drops(ingress, reason),
         };
+        let Forwarder { tables, fdb, now_seconds } = self.by;
         if port.rules.learning {
-            self.fdb.learn(vid, header.src, ingress, self.now_seconds);
+            fdb.learn(vid, header.src, ingress, now_seconds);
         }
-        let frame = Admitted { header: &header, ingress, vid, index, payload_bytes };
-        let known = if header.dst.is_group() { None } else { self.fdb.lookup(vid, header.dst, self.now_seconds) };
-        match known {
-            Some(to) if to == ingress => drops(ingress, DropReason::SamePort),
-            Some(to) => self.unicast(&frame, to, egress, drops),
-            None => self.flood(&frame, egress, drops),
-        }
-    }
-
-    /// Sends the frame to the port its destination is on.
-    #[inline]
-    fn unicast(
-        &self,
-        frame: &Admitted<'_>,
-        to: PortId,
-        egress: &mut Egress,
-        drops: &mut impl FnMut(PortId, DropReason),
-    ) {
-        let Some(port) = self.tables.port(to).filter(|port| port.rules.enabled) else {
-            return drops(to, DropReason::PortDown);
+        let known = if header.dst.is_group() { None } else { fdb.lookup(vid, header.dst, now_seconds) };
+        let to = match known {
+            Some(to) if to == ingress => return drops(ingress, DropReason::SamePort),
+            Some(to) => to,
+            None => return self.by.flood(ingress, index, vid, &{ header }, payload_bytes, egress, drops),
         };
-        match tag_edit(frame, port) {
-            Ok(edit) => {
-                egress.send(to, TxItem::whole(frame.index, edit));
-                copy_to_mirrors(&port.tx_mirrors, Some(frame.vid), frame.index, edit, Some(to), egress);
+        match unicast(tables, to, vid, &header, payload_bytes) {
+            Ok((port_to, edit)) => {
+                let known = Known {
+                    header: words.unwrap_or_default(),
+                    third_word_mask: HeaderWords::third_word_mask(header.l3_offset),
+                    most_bytes: port
+                        .rules
+                        .mtu_bytes
+                        .min(port_to.rules.mtu_bytes)
+                        .saturating_add(header.l3_offset.into()),
+                    vid,
+                    rx_mirrors: Some(&port.rx_mirrors).filter(|mirrors| mirrors.select(Some(vid))),
+                    to,
+                    edit,
+                    tx_mirrors: Some(&port_to.tx_mirrors).filter(|mirrors| mirrors.select(Some(vid))),
+                };
+                known.send(index, egress);
+                // A header cut short (22 bytes are looked at, 14 are enough) is not compared with others.
+                self.known = words.is_some().then_some(known);
             }
             Err(reason) => drops(to, reason),
         }
     }
+}
 
+impl Known<'_> {
+    /// Sends the frame to the port its destination is on, and to the mirrors that watch it.
+    #[inline(always)]
+    fn send(&self, index: u8, egress: &mut Egress) {
+        egress.send(self.to, TxItem::whole(index, self.edit));
+        if let Some(mirrors) = self.tx_mirrors {
+            copy_to_mirrors(mirrors, Some(self.vid), index, self.edit, Some(self.to), egress);
+        }
+    }
+}
+
+/// The port `to` that a frame's destination is on, and how the frame leaves it; or why it does not.
+#[inline(always)]
+fn unicast<'a>(
+    tables: &'a Tables,
+    to: PortId,
+    vid: Vid,
+    header: &Header,
+    payload_bytes: u32,
+) -> Result<(&'a Port, TagEdit), DropReason> {
+    let port = tables.port(to).filter(|port| port.rules.enabled).ok_or(DropReason::PortDown)?;
+    if port.mirror_destination {
+        return Err(DropReason::MirrorDestination);
+    }
+    let edit = port.rules.vlan.egress(vid, header.outer, header.inner_tagged)?;
+    if payload_bytes > port.rules.mtu_bytes {
+        return Err(DropReason::Oversize);
+    }
+    Ok((port, edit))
+}
+
+impl Forwarder<'_> {
     /// Sends the frame to every other port of its VLAN.
-    fn flood(&self, frame: &Admitted<'_>, egress: &mut Egress, drops: &mut impl FnMut(PortId, DropReason)) {
-        let Header { outer, inner_tagged, .. } = *frame.header;
-        let edit_tagged = vlan::edit(true, frame.vid, outer, inner_tagged);
-        let edit_untagged = vlan::edit(false, frame.vid, outer, inner_tagged);
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments, reason = "all that is known of the frame by then")]
+    fn flood(
+        &self,
+        ingress: PortId,
+        index: u8,
+        vid: Vid,
+        header: &Header,
+        payload_bytes: u32,
+        egress: &mut Egress,
+        drops: &mut impl FnMut(PortId, DropReason),
+    ) {
+        let Header { outer, inner_tagged, .. } = *header;
+        let edit_tagged = vlan::edit(true, vid, outer, inner_tagged);
+        let edit_untagged = vlan::edit(false, vid, outer, inner_tagged);
         let mut nobody = true;
-        for member in self.tables.flood(frame.vid).iter().filter(|member| member.port != frame.ingress) {
+        for member in self.tables.flood(vid).iter().filter(|member| member.port != ingress) {
             nobody = false;
             let edit = match if member.tagged { edit_tagged } else { edit_untagged } {
-                Ok(_) if frame.payload_bytes > member.mtu_bytes => {
+                Ok(_) if payload_bytes > member.mtu_bytes => {
                     drops(member.port, DropReason::Oversize);
                     continue;
                 }
@@ -191,43 +289,30 @@ impl Forwarder<'_> {
                     continue;
                 }
             };
-            egress.send(member.port, TxItem::whole(frame.index, edit));
+            egress.send(member.port, TxItem::whole(index, edit));
             if member.watched
                 && let Some(port) = self.tables.port(member.port)
             {
-                copy_to_mirrors(&port.tx_mirrors, Some(frame.vid), frame.index, edit, Some(member.port), egress);
+                copy_to_mirrors(&port.tx_mirrors, Some(vid), index, edit, Some(member.port), egress);
             }
         }
         if nobody {
-            drops(frame.ingress, DropReason::NoDestination);
+            drops(ingress, DropReason::NoDestination);
         }
     }
-}
-
-/// How the frame leaves a port that is up, or why it does not.
-#[inline]
-fn tag_edit(frame: &Admitted<'_>, port: &Port) -> Result<TagEdit, DropReason> {
-    if port.mirror_destination {
-        return Err(DropReason::MirrorDestination);
-    }
-    let edit = port.rules.vlan.egress(frame.vid, frame.header.outer, frame.header.inner_tagged)?;
-    if frame.payload_bytes > port.rules.mtu_bytes {
-        return Err(DropReason::Oversize);
-    }
-    Ok(edit)
 }
 
 /// Has every mirror of `watches` that selects the frame copy it.
 #[inline]
 fn copy_to_mirrors(
-    watches: &[Watch],
+    watches: &Watches,
     vid: Option<Vid>,
     frame: u8,
     edit: TagEdit,
     after: Option<PortId>,
     egress: &mut Egress,
 ) {
-    for watch in watches.iter().filter(|watch| watch.selects(vid)) {
+    for watch in watches.selecting(vid) {
         egress.mirror(watch.to, MirrorItem { frame, edit, mirror: watch.mirror, after });
     }
 }

@@ -67,47 +67,25 @@ impl Header {
     /// [`DropReason::VidReserved`] for VLAN id 4095 in the outer tag; in this order.
     #[inline]
     pub fn parse(snapshot: &[u8]) -> Result<Header, DropReason> {
-        match snapshot.first_chunk() {
-            Some(bytes) => Header::read(bytes).checked(),
+        match HeaderWords::read(snapshot) {
+            Some(words) => words.header(),
             None => Header::parse_short(snapshot),
         }
     }
 
     /// Reads a header that may be cut.
     #[cold]
-    fn parse_short(snapshot: &[u8]) -> Result<Header, DropReason> {
+    pub(crate) fn parse_short(snapshot: &[u8]) -> Result<Header, DropReason> {
         let mut padded = [0; MAX_HEADER_BYTES];
         padded.get_mut(..snapshot.len()).ok_or(DropReason::Runt)?.copy_from_slice(snapshot);
-        let header = Header::read(&padded);
+        let header = HeaderWords::of(&padded).unchecked();
         if snapshot.len() < MIN_HEADER_BYTES || snapshot.len() < usize::from(header.l3_offset) {
             return Err(DropReason::Runt);
         }
         header.checked()
     }
 
-    #[inline]
-    fn read(bytes: &[u8; MAX_HEADER_BYTES]) -> Header {
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5, _, _, t8, t9] = *bytes;
-        let first = u16::from_be_bytes([t0, t1]);
-        let second = u16::from_be_bytes([t4, t5]);
-        let outer = is_tpid(first).then_some(Tag { tpid: first, tci: u16::from_be_bytes([t2, t3]) });
-        let inner_tagged = outer.is_some() && is_tpid(second);
-        let (ethertype, l3_offset) = match (outer.is_some(), inner_tagged) {
-            (false, _) => (first, 14),
-            (true, false) => (second, 18),
-            (true, true) => (u16::from_be_bytes([t8, t9]), 22),
-        };
-        Header {
-            dst: Mac([d0, d1, d2, d3, d4, d5]),
-            src: Mac([s0, s1, s2, s3, s4, s5]),
-            outer,
-            inner_tagged,
-            ethertype,
-            l3_offset,
-        }
-    }
-
-    #[inline]
+    #[inline(always)]
     fn checked(self) -> Result<Header, DropReason> {
         if self.src.is_group() {
             return Err(DropReason::SourceGroupAddress);
@@ -116,6 +94,72 @@ impl Header {
             Some(tag) if tag.vid() == VID_RESERVED => Err(DropReason::VidReserved),
             _ => Ok(self),
         }
+    }
+}
+
+/// The first 22 bytes of a frame in three words, bytes in transmission order from the highest down: 0 to 7, 6 to 13,
+/// 14 to 21.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HeaderWords([u64; 3]);
+
+impl HeaderWords {
+    /// `None` if the snapshot is shorter.
+    #[inline(always)]
+    pub fn read(snapshot: &[u8]) -> Option<HeaderWords> {
+        snapshot.first_chunk().map(HeaderWords::of)
+    }
+
+    #[inline(always)]
+    fn of(bytes: &[u8; MAX_HEADER_BYTES]) -> HeaderWords {
+        let word = |offset: usize| {
+            let bytes = bytes.get(offset..).and_then(|rest| rest.first_chunk());
+            bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes))
+        };
+        HeaderWords([word(0), word(6), word(14)])
+    }
+
+    /// The header in these bytes; errors as for [`Header::parse`].
+    #[inline(always)]
+    pub fn header(self) -> Result<Header, DropReason> {
+        self.unchecked().checked()
+    }
+
+    #[inline(always)]
+    fn unchecked(self) -> Header {
+        let HeaderWords([first, second, third]) = self;
+        // The 16 bits that end `shift` bits above the word's end.
+        #[allow(clippy::cast_possible_truncation, reason = "cuts out 16 bits")]
+        let half = |word: u64, shift: u32| (word >> shift) as u16;
+        let (types, tci) = ([half(second, 0), half(third, 32), half(third, 0)], half(third, 48));
+        let outer = is_tpid(types[0]).then_some(Tag { tpid: types[0], tci });
+        let inner_tagged = outer.is_some() && is_tpid(types[1]);
+        let (ethertype, l3_offset) = match (outer.is_some(), inner_tagged) {
+            (false, _) => (types[0], 14),
+            (true, false) => (types[1], 18),
+            (true, true) => (types[2], 22),
+        };
+        Header {
+            dst: Mac::from_u64(first >> 16),
+            src: Mac::from_u64(second >> 16),
+            outer,
+            inner_tagged,
+            ethertype,
+            l3_offset,
+        }
+    }
+
+    /// The bits of the third word that are header, of one of `l3_offset` bytes: none, the first four bytes, or all.
+    #[inline(always)]
+    pub fn third_word_mask(l3_offset: u8) -> u64 {
+        !u64::MAX.checked_shr(8 * u32::from(l3_offset).saturating_sub(14)).unwrap_or(0)
+    }
+
+    /// Whether `other` begins with the same header; `mask` is [`HeaderWords::third_word_mask`].
+    #[inline(always)]
+    pub fn same_header(self, mask: u64, other: HeaderWords) -> bool {
+        let HeaderWords([a, b, c]) = self;
+        let HeaderWords([d, e, f]) = other;
+        (a ^ d) | (b ^ e) | ((c ^ f) & mask) == 0
     }
 }
 

@@ -17,6 +17,7 @@ pub mod fdb;
 pub mod forward;
 pub mod header;
 pub mod mac;
+mod sync;
 pub mod tables;
 pub mod vlan;
 

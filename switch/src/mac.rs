@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A 48-bit MAC address, in transmission order.
+/// A 48-bit MAC address: the low 48 bits of an integer, first byte in transmission order highest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Mac(pub [u8; 6]);
+pub struct Mac(u64);
 
 /// Text that is not a MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,39 +14,48 @@ pub struct InvalidMac;
 
 impl Mac {
     /// The broadcast address.
-    pub const BROADCAST: Mac = Mac([0xff; 6]);
+    pub const BROADCAST: Mac = Mac::new([0xff; 6]);
+
+    /// The address with these bytes, in transmission order.
+    #[inline]
+    pub const fn new([a, b, c, d, e, f]: [u8; 6]) -> Mac {
+        Mac(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+    }
+
+    /// Its bytes, in transmission order.
+    pub fn octets(self) -> [u8; 6] {
+        let [_, _, a, b, c, d, e, f] = self.0.to_be_bytes();
+        [a, b, c, d, e, f]
+    }
 
     /// Whether this is a group (multicast or broadcast) address.
     #[inline]
     pub fn is_group(self) -> bool {
-        self.0[0] & 1 != 0
+        self.0 >> 40 & 1 != 0
     }
 
     /// Whether this is one of the link-local addresses 01-80-C2-00-00-00 to -0F (802.1Q table 8-1).
     #[inline]
     pub fn is_link_local(self) -> bool {
-        let [a, b, c, d, e, f] = self.0;
-        [a, b, c, d, e] == [0x01, 0x80, 0xc2, 0, 0] && f & 0xf0 == 0
+        self.0 >> 4 == 0x0180_c200_0000 >> 4
     }
 
     /// As the low 48 bits of an integer, first byte highest.
     #[inline]
     pub fn to_u64(self) -> u64 {
-        let [a, b, c, d, e, f] = self.0;
-        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+        self.0
     }
 
     /// From the low 48 bits of an integer, first byte highest.
     #[inline]
     pub fn from_u64(bits: u64) -> Mac {
-        let [_, _, a, b, c, d, e, f] = bits.to_be_bytes();
-        Mac([a, b, c, d, e, f])
+        Mac(bits & 0xffff_ffff_ffff)
     }
 }
 
 impl fmt::Display for Mac {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, f] = self.0;
+        let [a, b, c, d, e, f] = self.octets();
         write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
     }
 }
@@ -67,7 +76,7 @@ impl FromStr for Mac {
         if parts.next().is_some() {
             return Err(InvalidMac);
         }
-        Ok(Mac(bytes))
+        Ok(Mac::new(bytes))
     }
 }
 
@@ -78,7 +87,7 @@ mod tests {
     #[test]
     fn text_round_trips_and_rubbish_is_refused() {
         let mac: Mac = "52:54:00:aB:cd:ef".parse().unwrap();
-        assert_eq!(mac, Mac([0x52, 0x54, 0, 0xab, 0xcd, 0xef]));
+        assert_eq!(mac, Mac::new([0x52, 0x54, 0, 0xab, 0xcd, 0xef]));
         assert_eq!(mac.to_string(), "52:54:00:ab:cd:ef");
         assert_eq!(Mac::from_u64(mac.to_u64()), mac);
         for bad in
@@ -91,8 +100,8 @@ mod tests {
     #[test]
     fn group_and_link_local() {
         assert!(Mac::BROADCAST.is_group());
-        assert!(Mac([1, 0x80, 0xc2, 0, 0, 0x0e]).is_link_local());
-        assert!(!Mac([1, 0x80, 0xc2, 0, 0, 0x10]).is_link_local());
-        assert!(!Mac([0x52, 0, 0, 0, 0, 1]).is_group());
+        assert!(Mac::new([1, 0x80, 0xc2, 0, 0, 0x0e]).is_link_local());
+        assert!(!Mac::new([1, 0x80, 0xc2, 0, 0, 0x10]).is_link_local());
+        assert!(!Mac::new([0x52, 0, 0, 0, 0, 1]).is_group());
     }
 }

@@ -143,10 +143,55 @@ pub(crate) struct Port {
     pub rules: PortRules,
     /// Sends only copies and takes nothing in.
     pub mirror_destination: bool,
-    /// Mirrors that watch received frames, ascending by id.
-    pub rx_mirrors: Box<[Watch]>,
-    /// Mirrors that watch sent frames, ascending by id.
-    pub tx_mirrors: Box<[Watch]>,
+    /// Mirrors that watch received frames.
+    pub rx_mirrors: Watches,
+    /// Mirrors that watch sent frames.
+    pub tx_mirrors: Watches,
+}
+
+/// The mirrors that watch one direction of a port.
+#[derive(Clone, Debug)]
+pub(crate) struct Watches {
+    /// Ascending by mirror id.
+    list: Box<[Watch]>,
+    /// Whether one of them is for frames of any VLAN.
+    any_vlan: bool,
+    /// The VLANs that one of them is for: one look tells of most frames that no mirror wants them.
+    vlans: Box<VlanSet>,
+}
+
+impl FromIterator<Watch> for Watches {
+    fn from_iter<T: IntoIterator<Item = Watch>>(list: T) -> Watches {
+        let list: Box<[Watch]> = list.into_iter().collect();
+        let any_vlan = list.iter().any(|watch| watch.vlans.is_none());
+        let mut vlans = Box::new(VlanSet::EMPTY);
+        list.iter()
+            .filter_map(|watch| watch.vlans.as_ref())
+            .flat_map(|vlans| vlans.iter())
+            .for_each(|vid| vlans.insert(vid));
+        Watches { list, any_vlan, vlans }
+    }
+}
+
+impl Watches {
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Whether any copies frames of `vid`; `None` for a frame that is in no VLAN at all.
+    #[inline]
+    pub fn select(&self, vid: Option<Vid>) -> bool {
+        !self.list.is_empty() && (self.any_vlan || vid.is_some_and(|vid| self.vlans.contains(vid)))
+    }
+
+    /// Those that copy frames of `vid`, ascending by mirror id.
+    #[inline]
+    pub fn selecting(&self, vid: Option<Vid>) -> impl Iterator<Item = &Watch> {
+        let list = if self.select(vid) { &*self.list } else { &[] };
+        list.iter().filter(move |watch| watch.selects(vid))
+    }
 }
 
 /// A mirror as a watched port sees it.
@@ -160,7 +205,7 @@ pub(crate) struct Watch {
 impl Watch {
     /// Whether it copies frames of `vid`; `None` for a frame that is in no VLAN at all.
     #[inline]
-    pub fn selects(&self, vid: Option<Vid>) -> bool {
+    fn selects(&self, vid: Option<Vid>) -> bool {
         match &self.vlans {
             None => true,
             Some(vlans) => vid.is_some_and(|vid| vlans.contains(vid)),

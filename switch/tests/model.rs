@@ -100,10 +100,27 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![15 => bytes, 1 => cut.prop_map(|(bytes, len)| bytes[..len].to_vec())]
 }
 
+/// A few frames that begin alike: another length, another payload, or another byte early on.
+fn run() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let change = (0usize..160, 0usize..30, prop_oneof![3 => Just(0u8), 1 => any::<u8>()]);
+    (frame(), prop::collection::vec(change, 0..4)).prop_map(|(first, changes)| {
+        let changed = changes.into_iter().map(|(bytes, place, flip)| {
+            let mut frame = first.clone();
+            frame.resize(first.len().max(bytes), flip);
+            if let Some(byte) = frame.get_mut(place) {
+                *byte ^= flip;
+            }
+            frame
+        });
+        std::iter::once(first.clone()).chain(changed).collect()
+    })
+}
+
 fn scenario() -> impl Strategy<Value = (Vec<Port>, Vec<Mirror>, Vec<Step>)> {
     (2u16..=8).prop_flat_map(|count| {
         let step = prop_oneof![
-            10 => (0..count, prop::collection::vec(frame(), 1..12)).prop_map(|(port, frames)| Step::Burst(port, frames)),
+            10 => (0..count, prop::collection::vec(run(), 1..8))
+                .prop_map(|(port, runs)| Step::Burst(port, runs.concat())),
             2 => (0u32..8).prop_map(Step::Wait),
             1 => (vlan_id(), 0u8..6, 0..count).prop_map(|(vlan, mac, port)| Step::AddStatic(vlan, mac, port)),
         ];
@@ -131,7 +148,7 @@ proptest! {
                 Step::Wait(seconds) => now_seconds = now_seconds.wrapping_add(seconds),
                 Step::AddStatic(vlan, last, port) => {
                     let mac = [0x52, 0x54, 0, 0, 0, last];
-                    fdb.add_static(Vid::try_from(vlan).unwrap(), Mac(mac), PortId(port)).unwrap();
+                    fdb.add_static(Vid::try_from(vlan).unwrap(), Mac::new(mac), PortId(port)).unwrap();
                     naive.add_static(vlan, mac, port);
                 }
                 Step::Burst(ingress, frames) => {

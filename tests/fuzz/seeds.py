@@ -115,6 +115,39 @@ def ring():
             seed("ring", f"{name}-{direction}", bytes([0x0a, direction]) + steps + (receive, send)[direction])
 
 
+def packed():
+    def chain(*parts, number=0, shape=0):
+        return bytes([5, len(parts) - 1 | shape, number]) + b"".join(bytes([place, len_]) for place, len_ in parts)
+
+    receive = b"\x0c\x01"
+    send = b"\x0c\x03" + b"".join(struct.pack("<BH", fill, length << 4) for fill, length in
+                                  [(1, 60), (2, 200), (3, 1500), (4, 90)])
+    frames = b"".join(chain((4 * i, 12), (4 * i + 1, 200), (4 * i + 2, 60), number=i, shape=i % 2 << 2)
+                      for i in range(4))
+    buffers = b"".join(chain((2 * i, 255), number=i) for i in range(12))
+    event = [b"\x43" + bytes([place]) for place in (0, 1, 2, 250)]
+    for features in range(16):
+        for size in (0, 2, 4, 7):
+            # Sizes 64, 2, 5 and 33, from a place in the middle of either lap.
+            for start in (0, 2 | 4 | 1 << 3):
+                setup = features | size << 4
+                seed("packed", f"receive-{setup:02x}-{start}", bytes([setup, start])
+                     + (frames + receive + b"\x0a" + event[features % 4] + b"\x0b") * 3)
+                seed("packed", f"send-{setup:02x}-{start}", bytes([setup, start | 1])
+                     + (buffers + send + event[features % 4] + b"\x0b") * 3)
+    anywhere = b"".join(struct.pack("<BH", region, at) for region, at in [(0, 0x1000), (0, 0), (1, 0x20)])
+    seed("packed", "anywhere", bytes([0xaf, 0]) + anywhere + frames + receive)
+    hostile = {
+        "flags": b"\x02\0\x81\0\x02\x01\x81\0\x02\x02\x81\x80",
+        "descriptor": b"\0\0\0\x05\x80\0\x80\0",
+        "noise": b"\x04" + struct.pack("<HB", 0x1040, 31) + bytes(range(31)),
+        "meddling": frames + b"\x0c\0" + struct.pack("<HB", 0x1042, 16) + bytes(16),
+    }
+    for name, steps in hostile.items():
+        for direction in range(2):
+            seed("packed", f"{name}-{direction}", bytes([0x0f, direction]) + steps + (receive, send)[direction] * 2)
+
+
 def session():
     def request(code, *words, fds=b"\0", ack=False):
         return bytes([0, code, ack | len(words) << 3]) + b"".join(words) + b"\0" + fds
@@ -131,6 +164,9 @@ def session():
         choice = features & 0xc0
         some = b"".join(offer(choice | ring, 200, head) for ring in range(4) for head in range(3))
         seed("session", f"start-{features:02x}", bytes([5, features]) + turn + some + turn + turn + b"\x0c")
+        # The same with packed rings.
+        some = b"".join(bytes([0x86]) + offer(choice | ring, 200, head)[1:] for head in range(3) for ring in range(4))
+        seed("session", f"packed-{features:02x}", bytes([0x85, features]) + turn + (some + turn) * 2 + b"\x0c")
     begin = b"\x05\x1f" + turn + traffic + turn
     ring_word = lambda ring, value: bytes([64 + ring]) + struct.pack("<H", value)
     more = {
@@ -164,4 +200,5 @@ config()
 control()
 forward()
 ring()
+packed()
 session()

@@ -239,7 +239,7 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
 }
 
 fn mac(bytes: &[u8]) -> Option<Mac> {
-    bytes.try_into().ok().map(Mac)
+    bytes.try_into().ok().map(Mac::new)
 }
 
 fn kind(info: LinkInfo) -> Option<String> {

@@ -276,10 +276,10 @@ fn devices_are_found_by_name_and_mac() {
     here.run(|links| {
         let made = links.create_veth("a", "b", 1500).unwrap();
         output("ip link set dev a address 52:54:00:00:00:01");
-        let mac = DeviceSpec::Mac(Mac([0x52, 0x54, 0, 0, 0, 1]));
+        let mac = DeviceSpec::Mac(Mac::new([0x52, 0x54, 0, 0, 0, 1]));
         let found = links.resolve(&mac).unwrap().unwrap();
         assert_eq!(found.index, made.index);
-        assert_eq!(found.mac, Some(Mac([0x52, 0x54, 0, 0, 0, 1])));
+        assert_eq!(found.mac, Some(Mac::new([0x52, 0x54, 0, 0, 0, 1])));
         assert_eq!(links.resolve(&DeviceSpec::Name("a".to_owned())).unwrap(), Some(found));
         for absent in ["name:c", "mac:52:54:00:00:00:02", "pci:ffff:ff:1f.7"] {
             assert_eq!(links.resolve(&absent.parse().unwrap()).unwrap(), None, "{absent}");

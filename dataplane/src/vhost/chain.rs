@@ -3,7 +3,7 @@
 //! **How it works.** `Walker::walk` follows a chain of a split ring, `Walker::walk_packed` one of a packed ring, where the next
 //! descriptor is the next slot; both append one segment per descriptor. Each descriptor is
 //! copied once into a local and only the local is looked at; each buffer must lie wholly in one memory region (the last
-//! one hit is tried first). One indirect table may end a chain.
+//! two hit are tried first). One indirect table may end a chain.
 //!
 //! **Invariants.** The walk ends after at most queue-size descriptors plus the bounded length of one indirect table,
 //! so loops end; it never goes outside the table or the guest's memory.
@@ -42,22 +42,30 @@ impl Descriptor {
     ///
     /// # Safety
     /// `at` is readable for 16 bytes.
-    #[inline]
     unsafe fn read(at: *const u8) -> Descriptor {
         let words = at.cast::<u64>();
-        let (address, rest) = if words.is_aligned() {
-            // SAFETY: readable (caller) and aligned; volatile, so that each word is read exactly once.
-            unsafe { (words.read_volatile(), words.add(1).read_volatile()) }
-        } else {
-            let mut bytes = [0u8; 16];
-            for (offset, byte) in bytes.iter_mut().enumerate() {
-                // SAFETY: `offset` < 16, readable (caller).
-                *byte = unsafe { at.add(offset).read_volatile() };
-            }
-            let both = u128::from_ne_bytes(bytes);
-            #[allow(clippy::cast_possible_truncation, reason = "the two halves, on a little-endian host")]
-            (both as u64, (both >> 64) as u64)
-        };
+        if words.is_aligned() {
+            // SAFETY: readable (caller) and aligned.
+            return unsafe { Descriptor::read_aligned(words) };
+        }
+        let mut bytes = [0u8; 16];
+        for (offset, byte) in bytes.iter_mut().enumerate() {
+            // SAFETY: `offset` < 16, readable (caller).
+            *byte = unsafe { at.add(offset).read_volatile() };
+        }
+        let both = u128::from_ne_bytes(bytes);
+        #[allow(clippy::cast_possible_truncation, reason = "the two halves, on a little-endian host")]
+        Descriptor::of(both as u64, (both >> 64) as u64)
+    }
+
+    /// Reads a descriptor, as two words.
+    ///
+    /// # Safety
+    /// `words` is readable for 16 bytes and aligned to 8.
+    #[inline(always)]
+    unsafe fn read_aligned(words: *const u64) -> Descriptor {
+        // SAFETY: readable and aligned (caller); volatile, so that each word is read exactly once.
+        let (address, rest) = unsafe { (words.read_volatile(), words.add(1).read_volatile()) };
         Descriptor::of(address, rest)
     }
 
@@ -108,8 +116,8 @@ pub(super) struct PackedWalk {
 #[derive(Debug)]
 pub(super) struct Walker {
     memory: Arc<GuestMemory>,
-    /// The region hit last.
-    window: Window,
+    /// The two regions hit last: guests with some memory below 4 GiB and some above use both all the time.
+    windows: [Window; 2],
     table: *const u8,
     size: u16,
     indirect: bool,
@@ -118,7 +126,7 @@ pub(super) struct Walker {
 impl Walker {
     /// For a descriptor table of `size` entries at `table`, which lies in `memory`.
     pub(super) fn new(memory: Arc<GuestMemory>, table: *const u8, size: u16, indirect: bool) -> Walker {
-        Walker { memory, window: Window::EMPTY, table, size, indirect }
+        Walker { memory, windows: [Window::EMPTY; 2], table, size, indirect }
     }
 
     /// The memory the ring lies in.
@@ -126,8 +134,48 @@ impl Walker {
         &self.memory
     }
 
-    /// Appends the buffers of the chain at `head` to `segments`, until they describe `until` bytes or the chain ends.
-    #[inline]
+    /// The buffer of the chain at `head`, if the chain is the usual one: a single descriptor, in a region hit lately, the
+    /// right way round. For all others, and for those that break a rule, there is [`Walker::walk`].
+    #[inline(always)]
+    pub(super) fn single(&self, head: u16, direction: Direction) -> Option<Segment> {
+        if head >= self.size {
+            return None;
+        }
+        // SAFETY: the table has `size` entries of 16 bytes and is aligned to 16 (checked when the ring started); `head` is
+        // below `size`.
+        let descriptor = unsafe { Descriptor::read_aligned(self.table.add(usize::from(head) * 16).cast()) };
+        self.whole(descriptor, direction)
+    }
+
+    /// As [`Walker::single`], of a packed ring, with the buffer id. `head` is the second word of slot `index`, already found
+    /// available.
+    #[inline(always)]
+    pub(super) fn single_packed(&self, index: u16, head: u64, direction: Direction) -> Option<(Segment, u16)> {
+        if index >= self.size {
+            return None;
+        }
+        // SAFETY: the ring has `size` slots of 16 bytes (checked when it started) and `index` is below.
+        let address = unsafe { self.table.add(usize::from(index) * 16).cast::<u64>().read_volatile() };
+        let descriptor = Descriptor::of(address, head).packed();
+        self.whole(descriptor, direction).map(|buffer| (buffer, descriptor.next))
+    }
+
+    /// The buffer of `descriptor`, if it is all of a chain and lies in a region hit lately.
+    #[inline(always)]
+    fn whole(&self, descriptor: Descriptor, direction: Direction) -> Option<Segment> {
+        let usual = match direction {
+            Direction::FromGuest => 0,
+            Direction::ToGuest => WRITE,
+        };
+        if descriptor.flags & (NEXT | WRITE | INDIRECT) != usual {
+            return None;
+        }
+        let ptr = self.known(descriptor.address, descriptor.len)?.cast_const();
+        Some(Segment { ptr, len: descriptor.len })
+    }
+
+    /// Appends the buffers of the chain at `head` to `segments`, until they describe `until` bytes or the chain ends. The
+    /// last descriptor may name a table in which the chain goes on.
     pub(super) fn walk(
         &mut self,
         head: u16,
@@ -135,17 +183,24 @@ impl Walker {
         until: u64,
         segments: &mut Vec<Segment>,
     ) -> Result<Walk, RingError> {
-        let size = u32::from(self.size);
-        let mut index = head;
+        let (mut table, mut entries, mut nested) = (self.table, u32::from(self.size), false);
+        let (mut index, mut followed) = (head, 0);
         let mut bytes = 0u64;
-        for _ in 0..size {
-            if index >= self.size {
-                return Err(RingError::NextOutside { next: index, entries: size });
+        while followed < entries {
+            if u32::from(index) >= entries {
+                return Err(RingError::NextOutside { next: index, entries });
             }
-            // SAFETY: the table has `size` entries of 16 bytes (checked when the ring started) and `index` is below.
-            let descriptor = unsafe { Descriptor::read(self.table.add(usize::from(index) * 16)) };
+            followed += 1;
+            // SAFETY: the table has `entries` entries of 16 bytes (checked when the ring started, or translated as one range)
+            // and `index` is below.
+            let descriptor = unsafe { Descriptor::read(table.add(usize::from(index) * 16)) };
             if descriptor.flags & INDIRECT != 0 {
-                return self.walk_indirect(descriptor, direction, until, bytes, segments);
+                if nested {
+                    return Err(RingError::IndirectNested);
+                }
+                (table, entries) = self.indirect_table(descriptor)?;
+                (index, followed, nested) = (0, 0, true);
+                continue;
             }
             if !self.append(descriptor, direction, segments)? {
                 return Ok(Walk::WrongWay);
@@ -156,7 +211,7 @@ impl Walker {
             }
             index = descriptor.next;
         }
-        Err(RingError::ChainTooLong { limit: size })
+        Err(RingError::ChainTooLong { limit: entries })
     }
 
     /// Appends the buffers of the chain of a packed ring that begins at slot `index`, until they describe `until` bytes; the
@@ -222,38 +277,6 @@ impl Walker {
         Ok(Walk::Bytes(bytes))
     }
 
-    /// The part of a chain that lies in the indirect table `table`.
-    fn walk_indirect(
-        &mut self,
-        table: Descriptor,
-        direction: Direction,
-        until: u64,
-        mut bytes: u64,
-        segments: &mut Vec<Segment>,
-    ) -> Result<Walk, RingError> {
-        let (start, entries) = self.indirect_table(table)?;
-        let mut index = 0u16;
-        for _ in 0..entries {
-            if u32::from(index) >= entries {
-                return Err(RingError::NextOutside { next: index, entries });
-            }
-            // SAFETY: `entries` descriptors of 16 bytes lie at `start` (translated as one range) and `index` is below.
-            let descriptor = unsafe { Descriptor::read(start.add(usize::from(index) * 16)) };
-            if descriptor.flags & INDIRECT != 0 {
-                return Err(RingError::IndirectNested);
-            }
-            if !self.append(descriptor, direction, segments)? {
-                return Ok(Walk::WrongWay);
-            }
-            bytes += u64::from(descriptor.len);
-            if bytes >= until || descriptor.flags & NEXT == 0 {
-                return Ok(Walk::Bytes(bytes));
-            }
-            index = descriptor.next;
-        }
-        Err(RingError::ChainTooLong { limit: entries })
-    }
-
     /// Where an indirect table begins, and how many descriptors of 16 bytes lie there.
     fn indirect_table(&mut self, table: Descriptor) -> Result<(*const u8, u32), RingError> {
         if !self.indirect {
@@ -288,14 +311,22 @@ impl Walker {
         Ok(true)
     }
 
+    /// The host address of a range of guest memory in one of the regions hit last.
+    #[inline(always)]
+    fn known(&self, address: u64, len: u32) -> Option<*mut u8> {
+        let [first, second] = &self.windows;
+        first.host(address, len.into()).or_else(|| second.host(address, len.into()))
+    }
+
     /// The host address of a range of guest memory.
     #[inline]
     fn host(&mut self, address: u64, len: u32) -> Result<*mut u8, RingError> {
-        if let Some(host) = self.window.host(address, u64::from(len)) {
+        if let Some(host) = self.known(address, len) {
             return Ok(host);
         }
-        let outside = RingError::OutsideMemory { address, len };
-        self.window = self.memory.window(address).ok_or_else(|| outside.clone())?;
-        self.window.host(address, u64::from(len)).ok_or(outside)
+        let outside = || RingError::OutsideMemory { address, len };
+        let window = self.memory.window(address).ok_or_else(outside)?;
+        self.windows = [window, self.windows[0]];
+        window.host(address, len.into()).ok_or_else(outside)
     }
 }

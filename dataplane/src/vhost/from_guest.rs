@@ -10,7 +10,7 @@ use labsw_switch::{BURST_FRAMES, DropReason};
 
 use super::chain::{Direction, Walk};
 use super::ring::RingError;
-use super::split::SplitRing;
+use super::split::{Chain, SplitRing};
 use crate::frame::{Burst, MAX_FRAME_BYTES, Segment};
 use crate::stats::PortDelta;
 
@@ -24,40 +24,37 @@ const GSO_NONE: u8 = 0;
 impl SplitRing {
     /// Lends the frames that have arrived to `burst`, up to 64, until [`SplitRing::release`].
     pub fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), RingError> {
-        #[allow(clippy::cast_possible_truncation, reason = "64")]
-        const BURST: u16 = BURST_FRAMES as u16;
-        self.lent_count = 0;
-        for _ in 0..self.available(BURST)?.min(BURST) {
-            let head = self.head(0)?;
-            self.next_avail = self.next_avail.wrapping_add(1);
-            if let Some(place) = self.lent.get_mut(self.lent_count) {
-                *place = head;
-                self.lent_count += 1;
-            }
-            if let Some(reason) = self.borrow(head, burst, stats)? {
+        self.lent_count = self.gather(BURST_FRAMES, Direction::FromGuest)?;
+        for chain in self.gathered.iter().take(self.lent_count) {
+            let id = u64::from(chain.head);
+            // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
+            let outcome = unsafe {
+                if chain.buffer.len > 0 {
+                    lend_whole(chain.buffer, id, self.header_bytes, burst, stats)
+                } else {
+                    self.segments.clear();
+                    let until = most_bytes(self.header_bytes) + 1;
+                    let walk = self.walker.walk(chain.head, Direction::FromGuest, until, &mut self.segments)?;
+                    lend(walk, id, &mut self.segments, self.header_bytes, burst, stats)
+                }
+            };
+            if let Some(reason) = outcome {
                 stats.drop(reason);
             }
         }
+        #[allow(clippy::cast_possible_truncation, reason = "at most 64")]
+        let taken = self.lent_count as u16;
+        self.next_avail = self.next_avail.wrapping_add(taken);
         if burst.is_empty() {
             self.release();
         }
         Ok(())
     }
 
-    /// Adds the frame in the chain at `head` to `burst`, or says why not.
-    #[inline]
-    fn borrow(&mut self, head: u16, burst: &mut Burst, stats: &mut PortDelta) -> Result<Option<DropReason>, RingError> {
-        self.segments.clear();
-        let until = most_bytes(self.header_bytes) + 1;
-        let walk = self.walker.walk(head, Direction::FromGuest, until, &mut self.segments)?;
-        // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
-        Ok(unsafe { lend(walk, head, &mut self.segments, self.header_bytes, burst, stats) })
-    }
-
     /// Completes all chains lent to the burst.
     pub fn release(&mut self) {
         for place in 0..self.lent_count {
-            if let Some(&head) = self.lent.get(place) {
+            if let Some(&Chain { head, .. }) = self.gathered.get(place) {
                 self.complete(head, 0);
             }
         }
@@ -72,17 +69,47 @@ pub(super) fn most_bytes(header_bytes: u32) -> u64 {
     u64::from(MAX_FRAME_BYTES + header_bytes)
 }
 
-/// Adds the frame in a chain to `burst`, or says why not. `walk` and `segments` are what the walk found, and `id` is what
-/// the ring calls the chain.
+/// Adds the frame in a chain of a single buffer to `burst`, or says why not. `id` is what the ring calls the chain.
 ///
 /// # Safety
-/// Each segment was translated by the walker as a whole range of one mapped region, which stays mapped until the burst
-/// is cleared.
+/// The buffer was translated by the walker as a whole range of one mapped region, which stays mapped until the burst is
+/// cleared.
 // Always: called once for each kind of ring, in the loop over a burst.
 #[inline(always)]
+pub(super) unsafe fn lend_whole(
+    buffer: Segment,
+    id: u64,
+    header_bytes: u32,
+    burst: &mut Burst,
+    stats: &mut PortDelta,
+) -> Option<DropReason> {
+    let bytes = buffer.len.checked_sub(header_bytes).filter(|&bytes| bytes <= MAX_FRAME_BYTES);
+    let Some(frame_bytes) = bytes else {
+        stats.received(0);
+        return Some(DropReason::BadChain);
+    };
+    stats.received(frame_bytes);
+    // SAFETY: the buffer is readable for at least the 10 bytes of the shortest header.
+    let header = unsafe { buffer.ptr.cast::<[u8; 2]>().read() };
+    if asks_for_offload(header) {
+        return Some(DropReason::BadOffload);
+    }
+    // SAFETY: the header lies in front of the frame in the same buffer, so the rest of it is readable (caller).
+    unsafe {
+        let ptr = buffer.ptr.add(header_bytes as usize);
+        burst.push_whole(id, Segment { ptr, len: frame_bytes });
+    }
+    None
+}
+
+/// Adds the frame in a chain of any form to `burst`, or says why not. `walk` and `segments` are what the walk found, and
+/// `id` is what the ring calls the chain.
+///
+/// # Safety
+/// As for [`lend_whole`], each segment.
 pub(super) unsafe fn lend(
     walk: Walk,
-    id: u16,
+    id: u64,
     segments: &mut [Segment],
     header_bytes: u32,
     burst: &mut Burst,
@@ -98,13 +125,18 @@ pub(super) unsafe fn lend(
     };
     stats.received(frame_bytes);
     let [flags, gso, ..] = take_header(segments, header_bytes);
-    // No offload is offered, so none may be asked for.
-    if flags & NEEDS_CSUM != 0 || gso != GSO_NONE {
+    if asks_for_offload([flags, gso]) {
         return Some(DropReason::BadOffload);
     }
     // SAFETY: the caller's promise.
-    unsafe { burst.push(u64::from(id), segments) };
+    unsafe { burst.push(id, segments) };
     None
+}
+
+/// Whether a header with these `flags` and this `gso_type` asks for an offload. None is offered, so none may be.
+#[inline]
+fn asks_for_offload([flags, gso_type]: [u8; 2]) -> bool {
+    flags & NEEDS_CSUM != 0 || gso_type != GSO_NONE
 }
 
 /// Reads the virtio-net header of `header_bytes` (10 or 12) off the front of `segments`, which hold at least that many.

@@ -28,12 +28,13 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use labsw_switch::BURST_FRAMES;
+use labsw_switch::forward::TxItem;
 
 use super::chain::{Direction, PackedWalk, Walk, Walker};
-use super::from_guest::{lend, most_bytes};
+use super::from_guest::{lend, lend_whole, most_bytes};
 use super::layout::RingLayout;
 use super::ring::{Doorbells, F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1, RingError, RingSetup, passed};
-use super::to_guest::{Sent, write};
+use super::to_guest::{Sent, Tally, write, write_plain};
 use crate::frame::{Burst, FrameReader, Segment};
 use crate::stats::PortDelta;
 
@@ -146,7 +147,7 @@ pub struct PackedRing {
     /// The guest was considered for an interrupt before.
     considered: bool,
     /// The chains lent to the current burst, in order.
-    lent: [Chain; BURST_FRAMES],
+    lent: Box<[Chain; BURST_FRAMES]>,
     lent_count: usize,
     /// The buffers of the frame at hand.
     segments: Vec<Segment>,
@@ -176,7 +177,7 @@ impl PackedRing {
             unannounced: 0,
             unsaved: 0,
             considered: false,
-            lent: [Chain::default(); BURST_FRAMES],
+            lent: Box::new([Chain::default(); BURST_FRAMES]),
             lent_count: 0,
             segments: Vec::with_capacity(BURST_FRAMES),
             chains: Vec::with_capacity(BURST_FRAMES),
@@ -227,6 +228,14 @@ impl PackedRing {
         self.considered = false;
     }
 
+    /// The buffer and id of the chain at `at`, if one is available there and it is the usual one: see [`Walker::single`].
+    #[inline(always)]
+    fn single(&self, at: Position, direction: Direction) -> Option<(Segment, u16)> {
+        // Acquire: pairs with the driver's barrier between filling a chain and storing the flags of its head.
+        let head = self.layout.slot(at.index).load(Ordering::Acquire);
+        if at.is_available(head) { self.walker.single_packed(at.index, head, direction) } else { None }
+    }
+
     /// The chain at `at`, if one is available there; its buffers are appended to `segments` until they describe `until`
     /// bytes.
     #[inline]
@@ -250,19 +259,29 @@ impl PackedRing {
         self.lent_count = 0;
         let mut slots = 0;
         while self.lent_count < BURST_FRAMES {
-            self.segments.clear();
-            let until = most_bytes(self.header_bytes) + 1;
-            let Some(chain) = self.walk(self.next_avail, Direction::FromGuest, until)? else { break };
+            let at = self.next_avail;
+            // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
+            let (chain, outcome) = unsafe {
+                if let Some((buffer, id)) = self.single(at, Direction::FromGuest) {
+                    let outcome = lend_whole(buffer, id.into(), self.header_bytes, burst, stats);
+                    (Chain { id, slots: 1 }, outcome)
+                } else {
+                    self.segments.clear();
+                    let until = most_bytes(self.header_bytes) + 1;
+                    let Some(found) = self.walk(at, Direction::FromGuest, until)? else { break };
+                    let PackedWalk { walk, id, slots } = found;
+                    let outcome = lend(walk, id.into(), &mut self.segments, self.header_bytes, burst, stats);
+                    (Chain { id, slots }, outcome)
+                }
+            };
             slots += u32::from(chain.slots);
             self.bounded(slots)?;
-            self.next_avail = self.next_avail.after(chain.slots, self.size);
+            self.next_avail = at.after(chain.slots, self.size);
             if let Some(place) = self.lent.get_mut(self.lent_count) {
-                *place = Chain { id: chain.id, slots: chain.slots };
+                *place = chain;
             }
             self.lent_count += 1;
-            // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
-            let dropped = unsafe { lend(chain.walk, chain.id, &mut self.segments, self.header_bytes, burst, stats) };
-            if let Some(reason) = dropped {
+            if let Some(reason) = outcome {
                 stats.drop(reason);
             }
         }
@@ -285,9 +304,31 @@ impl PackedRing {
         self.publish();
     }
 
-    /// Copies a frame into the guest's next buffers.
-    #[inline]
-    pub fn send(&mut self, frame: &mut FrameReader<'_>) -> Result<Sent, RingError> {
+    /// Copies frames of a burst into the guest's next buffers, in order, and counts them. The guest is told by
+    /// [`PackedRing::publish`]. Returns the set of frames that were not sent (bit = index in the burst).
+    pub fn send(&mut self, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, RingError> {
+        let mut tally = Tally::default();
+        for item in items {
+            let at = self.next_avail;
+            if let (Some(frame), Some((buffer, id))) = (burst.plain(item), self.single(at, Direction::ToGuest))
+                && buffer.len >= self.header_bytes + frame.bytes()
+            {
+                // SAFETY: the buffer comes from the walker, whose memory the ring keeps mapped.
+                unsafe { write_plain(buffer, self.header_bytes, frame) };
+                self.reserve(1);
+                self.complete(at, Chain { id, slots: 1 }, self.header_bytes + frame.bytes());
+                self.next_avail = at.after(1, self.size);
+                self.next_used = self.next_avail;
+                tally.sent(frame.bytes());
+            } else {
+                tally.send(burst, item, stats, |frame| self.scatter(frame))?;
+            }
+        }
+        Ok(tally.close(stats))
+    }
+
+    /// Copies a frame into the next buffers, however many and of whatever form.
+    fn scatter(&mut self, frame: &mut FrameReader<'_>) -> Result<Sent, RingError> {
         let needed = self.header_bytes + frame.remaining();
         self.segments.clear();
         self.chains.clear();
@@ -395,6 +436,14 @@ impl PackedRing {
             }
             _ => true,
         }
+    }
+
+    /// Whether the next slot is available.
+    #[inline]
+    pub(super) fn is_waiting(&self) -> bool {
+        // Relaxed: only a hint, the walk looks again.
+        let at = self.next_avail;
+        at.is_available(self.layout.slot(at.index).load(Ordering::Relaxed))
     }
 
     /// Asks for a kick at the next available chain. Returns true if one is there already, or the ring must be polled.

@@ -15,8 +15,7 @@ use super::flow::flow_hash;
 use super::operation::{VhostOp, VhostReply};
 use super::ring::{Ring, RingError};
 use super::sigbus;
-use super::to_guest::Sent;
-use crate::frame::{Burst, FrameReader};
+use crate::frame::Burst;
 use crate::port::{Fault, PortDriver, Resources};
 use crate::stats::PortDelta;
 
@@ -131,42 +130,22 @@ fn fault(index: usize, error: &RingError) -> Fault {
     Fault::new(format!("the guest broke its {kind} ring {}: {error}", index / 2))
 }
 
-/// Hands each frame's snapshot and bytes to `send`, counts what became of it (`None`: there is no ring for it), and returns
-/// the set of frames that were not sent.
-// Always: called once for each kind of ring, in the loop over a burst.
-#[inline(always)]
-fn send_all(
-    burst: &Burst,
-    items: &[TxItem],
-    stats: &mut PortDelta,
-    mut send: impl FnMut(&[u8], &mut FrameReader<'_>) -> Result<Option<Sent>, Fault>,
-) -> Result<u64, Fault> {
-    let mut unsent = 0u64;
-    for item in items {
-        let lost = match burst.reader(item) {
-            None => DropReason::Runt,
-            Some(mut reader) => {
-                let bytes = reader.remaining();
-                match send(burst.snapshot(usize::from(item.frame)), &mut reader)? {
-                    Some(Sent::Done) => {
-                        stats.sent(bytes);
-                        continue;
-                    }
-                    Some(Sent::RingFull) => DropReason::GuestRingFull,
-                    Some(Sent::BufferTooSmall) => DropReason::GuestBufferTooSmall,
-                    None => DropReason::NotConnected,
-                }
-            }
-        };
-        stats.drop(lost);
-        unsent |= 1 << item.frame;
-    }
-    Ok(unsent)
+/// Counts frames that no ring can take, and returns the set of them.
+fn not_connected(items: &[TxItem], stats: &mut PortDelta) -> u64 {
+    stats.drop_many(DropReason::NotConnected, items.len() as u64);
+    items.iter().fold(0, |set, item| set | 1 << item.frame)
 }
 
 impl PortDriver for VhostPort {
     fn rx_queues(&self) -> usize {
         self.queue_pairs()
+    }
+
+    #[inline]
+    fn is_waiting(&self, queue: usize) -> bool {
+        let ring = self.rings.get(2 * queue + 1).and_then(|place| place.ring.as_ref());
+        // Pages put in place of the guest's hold zeros, which may look like an empty ring.
+        ring.is_some_and(|ring| ring.is_waiting() || sigbus::poisonings() != self.poisonings)
     }
 
     fn receive(
@@ -209,24 +188,21 @@ impl PortDriver for VhostPort {
         stats: &mut PortDelta,
     ) -> Result<u64, Fault> {
         let rings = &mut self.rings;
+        let mut send = |index: usize, items: &[TxItem]| match rings.get_mut(index).and_then(|place| place.ring.as_mut())
+        {
+            Some(ring) => ring.send(burst, items, stats).map_err(|error| fault(index, &error)),
+            None => Ok(not_connected(items, stats)),
+        };
         let unsent = match *self.outlets.as_slice() {
-            // The usual case: which kind of ring it is is asked once, not for each frame.
-            [index] => match rings.get_mut(index).and_then(|place| place.ring.as_mut()) {
-                Some(Ring::Split(ring)) => send_all(burst, items, stats, |_, reader| {
-                    ring.send(reader).map(Some).map_err(|error| fault(index, &error))
-                }),
-                Some(Ring::Packed(ring)) => send_all(burst, items, stats, |_, reader| {
-                    ring.send(reader).map(Some).map_err(|error| fault(index, &error))
-                }),
-                None => send_all(burst, items, stats, |_, _| Ok(None)),
-            },
-            ref outlets => send_all(burst, items, stats, |snapshot, reader| {
-                let outlet = (flow_hash(snapshot) as usize).checked_rem(outlets.len());
-                let Some(&index) = outlet.and_then(|outlet| outlets.get(outlet)) else { return Ok(None) };
-                let Some(ring) = rings.get_mut(index).and_then(|place| place.ring.as_mut()) else { return Ok(None) };
-                ring.send(reader).map(Some).map_err(|error| fault(index, &error))
-            }),
-        }?;
+            [] => not_connected(items, stats),
+            [index] => send(index, items)?,
+            ref outlets => items.iter().try_fold(0, |unsent, item| {
+                let hash = flow_hash(burst.snapshot(usize::from(item.frame))) as usize;
+                let outlet = hash.checked_rem(outlets.len()).and_then(|outlet| outlets.get(outlet));
+                let index = outlet.copied().unwrap_or_default();
+                send(index, std::slice::from_ref(item)).map(|also| unsent | also)
+            })?,
+        };
         for &index in &self.outlets {
             if let Some(Place { ring: Some(ring), .. }) = self.rings.get_mut(index) {
                 ring.flush();

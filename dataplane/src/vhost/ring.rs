@@ -14,6 +14,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use labsw_switch::forward::TxItem;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -21,8 +22,7 @@ pub use super::layout::{LayoutError, MAX_RING_SIZE, RingAddresses, RingLayout};
 use super::memory::GuestMemory;
 use super::packed::PackedRing;
 use super::split::SplitRing;
-use super::to_guest::Sent;
-use crate::frame::{Burst, FrameReader};
+use crate::frame::Burst;
 use crate::stats::PortDelta;
 
 /// VIRTIO_NET_F_MRG_RXBUF: a frame may be spread over several receive buffers.
@@ -184,6 +184,15 @@ impl Ring {
         }
     }
 
+    /// Whether a chain can be taken, or the guest broke its ring.
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        match self {
+            Ring::Split(ring) => ring.is_waiting(),
+            Ring::Packed(ring) => ring.is_waiting(),
+        }
+    }
+
     /// Lends the frames that have arrived to `burst`, up to 64, until [`Ring::release`].
     pub fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), RingError> {
         match self {
@@ -200,11 +209,12 @@ impl Ring {
         }
     }
 
-    /// Copies a frame into the guest's next buffers.
-    pub fn send(&mut self, frame: &mut FrameReader<'_>) -> Result<Sent, RingError> {
+    /// Copies frames of a burst into the guest's next buffers, in order, and counts them as sent or dropped. The guest sees
+    /// them after [`Ring::flush`]. Returns the set of frames that were not sent (bit = index in the burst).
+    pub fn send(&mut self, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, RingError> {
         match self {
-            Ring::Split(ring) => ring.send(frame),
-            Ring::Packed(ring) => ring.send(frame),
+            Ring::Split(ring) => ring.send(burst, items, stats),
+            Ring::Packed(ring) => ring.send(burst, items, stats),
         }
     }
 

@@ -18,15 +18,28 @@ use std::sync::atomic::{Ordering, fence};
 
 use labsw_switch::BURST_FRAMES;
 
-use super::chain::Walker;
+use super::chain::{Direction, Walker};
 use super::layout::RingLayout;
 use super::ring::{Doorbells, F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1, RingError, RingSetup, passed};
-use crate::frame::Segment;
+use crate::frame::{Segment, prefetch};
 
 /// `used.flags`: the device needs no kicks.
 const NO_NOTIFY: u16 = 1;
 /// `avail.flags`: the driver needs no interrupts.
 const NO_INTERRUPT: u16 = 1;
+
+/// A chain that the guest made available.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chain {
+    /// Its buffer, if it has a single one; otherwise it has no length, and has to be walked.
+    pub(super) buffer: Segment,
+    /// Its first descriptor.
+    pub(super) head: u16,
+}
+
+impl Chain {
+    const NONE: Chain = Chain { buffer: Segment::EMPTY, head: 0 };
+}
 
 /// A started split ring.
 #[derive(Debug)]
@@ -49,10 +62,11 @@ pub struct SplitRing {
     published: u16,
     /// The used index when an interrupt was last considered; `None` before the first time.
     considered: Option<u16>,
-    /// Heads of the chains lent to the current burst, in order.
-    pub(super) lent: [u16; BURST_FRAMES],
+    /// The next chains of the available ring, as [`SplitRing::gather`] found them.
+    pub(super) gathered: Box<[Chain; BURST_FRAMES]>,
+    /// How many chains are lent to the current burst: the first so many of `gathered`.
     pub(super) lent_count: usize,
-    /// The buffers of the frame at hand.
+    /// The buffers of the frame at hand, if it is not one.
     pub(super) segments: Vec<Segment>,
     /// The chains of the frame at hand: head, bytes used.
     pub(super) chains: Vec<(u16, u32)>,
@@ -82,7 +96,7 @@ impl SplitRing {
             next_used: next,
             published: next,
             considered: None,
-            lent: [0; BURST_FRAMES],
+            gathered: Box::new([Chain::NONE; BURST_FRAMES]),
             lent_count: 0,
             segments: Vec::with_capacity(BURST_FRAMES),
             chains: Vec::with_capacity(BURST_FRAMES),
@@ -121,6 +135,13 @@ impl SplitRing {
         Ok(ahead)
     }
 
+    /// Whether the guest's index has moved past what was taken.
+    #[inline]
+    pub(super) fn is_waiting(&self) -> bool {
+        // Relaxed: only a hint, `available` looks again.
+        self.layout.available_field(2).load(Ordering::Relaxed) != self.next_avail
+    }
+
     /// The head of the chain `ahead` places behind the next one; the caller knows that it is available.
     #[inline]
     pub(super) fn head(&self, ahead: u16) -> Result<u16, RingError> {
@@ -130,16 +151,34 @@ impl SplitRing {
         if head < self.size { Ok(head) } else { Err(RingError::HeadOutside { head, size: self.size }) }
     }
 
+    /// Looks at the next up to `wanted` (at most 64) available chains, takes none, and has the processor fetch the front of
+    /// their buffers; by the time the last one was looked at, the first is there. Returns how many are in `gathered`.
+    #[inline(always)]
+    pub(super) fn gather(&mut self, wanted: usize, direction: Direction) -> Result<usize, RingError> {
+        #[allow(clippy::cast_possible_truncation, reason = "at most 64")]
+        let wanted = wanted.min(BURST_FRAMES) as u16;
+        let count = self.available(wanted)?.min(wanted);
+        for ahead in 0..count {
+            let head = self.head(ahead)?;
+            let buffer = self.walker.single(head, direction).unwrap_or(Segment::EMPTY);
+            prefetch(buffer.ptr);
+            prefetch(buffer.ptr.wrapping_add(64));
+            if let Some(chain) = self.gathered.get_mut(usize::from(ahead)) {
+                *chain = Chain { buffer, head };
+            }
+        }
+        Ok(count.into())
+    }
+
     /// Writes the next used element; the guest does not see it before [`SplitRing::publish`].
     #[inline]
     pub(super) fn complete(&mut self, head: u16, bytes: u32) {
         let slot = usize::from(self.next_used & self.mask);
-        // SAFETY: `slot` is below the ring's size, so the element lies inside the used ring, which is 4-aligned; it
+        // SAFETY: `slot` is below the ring's size, so the element lies inside the used ring, it
         // belongs to the device until the index is published.
         unsafe {
-            let element = self.layout.used.add(4 + 8 * slot).cast::<u32>();
-            element.write_volatile(u32::from(head));
-            element.add(1).write_volatile(bytes);
+            let element = u64::from(head) | u64::from(bytes) << 32;
+            self.layout.used.add(4 + 8 * slot).cast::<u64>().write_unaligned(element.to_le());
         }
         self.next_used = self.next_used.wrapping_add(1);
     }

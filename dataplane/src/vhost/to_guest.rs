@@ -1,16 +1,21 @@
 //! The guest's receive ring: frames are copied into the buffers it holds.
 //!
-//! [`SplitRing::send`] first gathers the buffers for a whole frame, then writes; so a frame that does not fit consumes
-//! nothing. Nobody waits: no buffer means the frame is lost. [`write`] does the
-//! writing, for packed rings as well.
+//! [`SplitRing::send`] looks at the buffers for a whole burst first. A frame that fits its buffer is written straight into
+//! it. For any other, the buffers of the whole frame are gathered before the first is written, so that a frame that
+//! does not fit consumes nothing. Nobody waits: no buffer means the frame is lost. [`Tally`], [`write_plain`] and [`write`]
+//! serve packed rings as well.
 //!
 //! Reference: Virtio 1.2, 5.1.6.3 "Setting Up Receive Buffers", 5.1.6.4 "Processing of Incoming Packets" (`num_buffers`).
+
+use labsw_switch::DropReason;
+use labsw_switch::forward::TxItem;
 
 use super::chain::{Direction, Walk};
 use super::from_guest::HEADER_BYTES;
 use super::ring::RingError;
-use super::split::SplitRing;
-use crate::frame::{FrameReader, Segment};
+use super::split::{Chain, SplitRing};
+use crate::frame::{Burst, FrameReader, PlainFrame, Segment};
+use crate::stats::PortDelta;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,20 +28,98 @@ pub enum Sent {
     BufferTooSmall,
 }
 
-impl SplitRing {
-    /// Copies a frame into the guest's next buffers.
+/// What became of the frames of one call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    frames: u64,
+    bytes: u64,
+    /// The frames not sent (bit = index in the burst).
+    unsent: u64,
+}
+
+impl Tally {
+    /// Counts a frame sent.
+    #[inline(always)]
+    pub(super) fn sent(&mut self, bytes: u32) {
+        self.frames += 1;
+        self.bytes += u64::from(bytes);
+    }
+
+    /// Counts a frame not sent.
+    pub(super) fn lost(&mut self, item: &TxItem, reason: DropReason, stats: &mut PortDelta) {
+        stats.drop(reason);
+        self.unsent |= 1 << item.frame;
+    }
+
+    /// Adds the frames sent to the counters, and returns the set of those that were not.
     #[inline]
-    pub fn send(&mut self, frame: &mut FrameReader<'_>) -> Result<Sent, RingError> {
+    pub(super) fn close(self, stats: &mut PortDelta) -> u64 {
+        stats.tx_frames += self.frames;
+        stats.tx_bytes += self.bytes;
+        self.unsent
+    }
+
+    /// Has `send` copy the frame, whatever it looks like, and counts what became of it.
+    pub(super) fn send(
+        &mut self,
+        burst: &Burst,
+        item: &TxItem,
+        stats: &mut PortDelta,
+        send: impl FnOnce(&mut FrameReader<'_>) -> Result<Sent, RingError>,
+    ) -> Result<(), RingError> {
+        let Some(mut frame) = burst.reader(item) else {
+            self.lost(item, DropReason::Runt, stats);
+            return Ok(());
+        };
+        let bytes = frame.remaining();
+        match send(&mut frame)? {
+            Sent::Done => self.sent(bytes),
+            Sent::RingFull => self.lost(item, DropReason::GuestRingFull, stats),
+            Sent::BufferTooSmall => self.lost(item, DropReason::GuestBufferTooSmall, stats),
+        }
+        Ok(())
+    }
+}
+
+impl SplitRing {
+    /// Copies frames of a burst into the guest's next buffers, in order, and counts them. The guest sees them after
+    /// [`SplitRing::publish`]. Returns the set of frames that were not sent (bit = index in the burst).
+    pub fn send(&mut self, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, RingError> {
+        let gathered = self.gather(items.len(), Direction::ToGuest)?;
+        let mut taken = 0;
+        let mut tally = Tally::default();
+        for item in items {
+            let next = self.gathered.get(..gathered).and_then(|chains| chains.get(usize::from(taken)));
+            if let (Some(frame), Some(&Chain { buffer, head })) = (burst.plain(item), next)
+                && buffer.len >= self.header_bytes + frame.bytes()
+            {
+                // SAFETY: the buffer comes from the walker, whose memory the ring keeps mapped.
+                unsafe { write_plain(buffer, self.header_bytes, frame) };
+                self.complete(head, self.header_bytes + frame.bytes());
+                taken += 1;
+                tally.sent(frame.bytes());
+            } else {
+                tally.send(burst, item, stats, |frame| self.scatter(&mut taken, frame))?;
+            }
+        }
+        self.next_avail = self.next_avail.wrapping_add(taken);
+        Ok(tally.close(stats))
+    }
+
+    /// Copies a frame into the next buffers, however many and of whatever form, behind the `taken` chains that were filled
+    /// already.
+    fn scatter(&mut self, taken: &mut u16, frame: &mut FrameReader<'_>) -> Result<Sent, RingError> {
         let needed = self.header_bytes + frame.remaining();
         self.segments.clear();
         self.chains.clear();
         let mut gathered = 0u32;
         let mut count = 0u16;
         while gathered < needed {
-            if self.available(count.saturating_add(1))? <= count {
+            let place = taken.saturating_add(count);
+            if self.available(place.saturating_add(1))? <= place {
                 return Ok(if count == self.size { Sent::BufferTooSmall } else { Sent::RingFull });
             }
-            let head = self.head(count)?;
+            let head = self.head(place)?;
             let missing = needed - gathered;
             let bytes = match self.walker.walk(head, Direction::ToGuest, u64::from(missing), &mut self.segments)? {
                 #[allow(clippy::cast_possible_truncation, reason = "at most `missing`")]
@@ -52,7 +135,7 @@ impl SplitRing {
         }
         // SAFETY: the segments come from the walker, whose memory the ring keeps mapped.
         unsafe { write(&self.segments, self.header_bytes, frame, count) };
-        self.next_avail = self.next_avail.wrapping_add(count);
+        *taken += count;
         for place in 0..self.chains.len() {
             if let Some(&(head, bytes)) = self.chains.get(place) {
                 self.complete(head, bytes);
@@ -62,12 +145,31 @@ impl SplitRing {
     }
 }
 
+/// Writes header and frame into one buffer, which is large enough.
+///
+/// # Safety
+/// The buffer was translated by the walker as a range of one region, mapped writable, and is still mapped.
+#[inline(always)]
+pub(super) unsafe fn write_plain(buffer: Segment, header_bytes: u32, frame: PlainFrame<'_>) {
+    let to = buffer.ptr.cast_mut();
+    // SAFETY: the buffer is writable for `header_bytes` (10 or 12) bytes and the frame (caller), which does not overlap it:
+    // see `write`.
+    unsafe {
+        // No flags, no segmentation, a checksum is as it is; then `num_buffers`, which a 10-byte header has not.
+        to.cast::<u64>().write_unaligned(0);
+        if header_bytes as usize == HEADER_BYTES {
+            to.add(8).cast::<[u8; 4]>().write([0, 0, 1, 0]);
+        } else {
+            to.add(8).cast::<u16>().write_unaligned(0);
+        }
+        frame.copy_to(to.add(header_bytes as usize));
+    }
+}
+
 /// Writes header and frame into the gathered `segments` of so many `buffers`, which are large enough.
 ///
 /// # Safety
 /// Each segment was translated by the walker as a range of one region, mapped writable, and is still mapped.
-// Always: called once for each kind of ring, in the loop over a burst.
-#[inline(always)]
 pub(super) unsafe fn write(segments: &[Segment], header_bytes: u32, frame: &mut FrameReader<'_>, buffers: u16) {
     // All zero: no flags, no segmentation; a checksum is as it is. A 10-byte header ends before `num_buffers`.
     let mut header = [0u8; HEADER_BYTES];

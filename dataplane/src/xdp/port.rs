@@ -21,6 +21,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
@@ -45,6 +46,11 @@ const FILL_SHARE: usize = 16;
 const WIRE_FRAME_BYTES: u32 = 60;
 /// The shortest frame that can be sent at all: an Ethernet header.
 const HEADER_BYTES: u32 = 14;
+/// A sleeping worker tries again after this long to send what was left in a transmit ring, or to fill a fill ring that the
+/// pool had too little for: nothing else need wake it then.
+const RETRY: Duration = Duration::from_millis(5);
+/// A sleeping worker looks this often whether the device is still there: that does not wake it.
+const LOOK: Duration = Duration::from_millis(500);
 /// Destination and source MAC.
 const MACS_BYTES: usize = 12;
 
@@ -86,6 +92,8 @@ struct Queue {
     unsubmitted: bool,
     /// Frames were left in the transmit ring by the last kick.
     unsent: bool,
+    /// The pool had too little for the fill ring at the last refill.
+    starving: bool,
 }
 
 impl XdpPort {
@@ -106,6 +114,7 @@ impl XdpPort {
                 skipping_bytes: None,
                 unsubmitted: false,
                 unsent: false,
+                starving: false,
             })
             .collect();
         let umem = Arc::clone(umem);
@@ -191,9 +200,13 @@ impl Queue {
     fn refill(&mut self, pool: &mut FramePool, owner: u16) -> Result<(), Errno> {
         self.primed = true;
         let room = self.fill_room(pool);
+        self.starving = false;
         if room >= FILL_STEP {
             for _ in 0..room {
-                let Some(addr) = pool.take(owner) else { break };
+                let Some(addr) = pool.take(owner) else {
+                    self.starving = true;
+                    break;
+                };
                 self.socket.fill.write(addr);
             }
         }
@@ -353,6 +366,11 @@ impl PortDriver for XdpPort {
             queue.refill(&mut resources.pool, self.owner).map_err(fault)?;
         }
         Ok(())
+    }
+
+    fn tick_within(&self) -> Option<Duration> {
+        let behind = self.queues.iter().any(|queue| queue.unsent || queue.starving);
+        Some(if behind { RETRY } else { LOOK })
     }
 
     /// The sockets are always armed: all it takes is the look for frames that came in the meantime.

@@ -186,7 +186,7 @@ impl Umem {
     pub(super) unsafe fn lend(&self, burst: &mut Burst, addr: u64, len: u32) -> bool {
         let Some(ptr) = self.within_chunk(addr, len) else { return false };
         // SAFETY: the bytes are inside the mapping (checked above), which lives until the burst is cleared (caller).
-        unsafe { burst.push(addr, &[Segment { ptr, len }]) }
+        unsafe { burst.push_whole(addr, Segment { ptr, len }) }
     }
 
     /// Copies a whole frame to `addr`. False if it does not fit the chunk.

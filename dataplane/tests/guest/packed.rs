@@ -4,6 +4,7 @@
 //! Linux gives them, so that the same one comes again and again.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{Ordering, fence};
 
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::port::{PortDriver, Resources};
@@ -15,6 +16,8 @@ use super::{BUFFER_BYTES, GUEST_BASE, Guest, INDIRECT, INDIRECT_FLAG, MRG_RXBUF,
 
 const AVAIL: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
+/// Event suppression: no notifications.
+const DISABLE: u16 = 1;
 
 /// Offset and length of each piece of a chain.
 pub type Pieces = Vec<(usize, u32)>;
@@ -63,7 +66,10 @@ impl Driver {
 
     /// Writes a whole slot.
     pub fn write(&self, guest: &Guest, index: u16, address: u64, len: u32, id: u16, flags: u16) {
-        guest.write(self.slot(guest, index), &Guest::descriptor_bytes(address, len, id, flags));
+        let (slot, bytes) = (self.slot(guest, index), Guest::descriptor_bytes(address, len, id, flags));
+        guest.write(slot, &bytes[..14]);
+        // Behind the rest: another process may be looking.
+        guest.index(slot + 14).store(flags, Ordering::Release);
     }
 
     /// The flags that make a slot available in the driver's lap.
@@ -125,6 +131,17 @@ impl Driver {
         true
     }
 
+    /// What a driver does after adding chains: kicks unless the device asked for none. Returns whether it did. A wish for a
+    /// kick at one descriptor counts as one for any, which is a kick too many at worst.
+    pub fn kick(&self, guest: &Guest) -> bool {
+        fence(Ordering::SeqCst);
+        let wanted = guest.used(self.ring, 2).load(Ordering::Acquire) != DISABLE;
+        if wanted {
+            rustix::io::write(&guest.rings[self.ring].kick, &1u64.to_ne_bytes()).unwrap();
+        }
+        wanted
+    }
+
     /// Takes the oldest chain back if it is used: its pieces and the length written.
     pub fn take(&mut self, guest: &Guest) -> Option<(Pieces, u32)> {
         let (len, id, flags) = self.read(guest, self.next_used);
@@ -132,6 +149,7 @@ impl Driver {
         if avail != used || used != self.used_wrap {
             return None;
         }
+        fence(Ordering::Acquire);
         let (expected, slots, pieces) = self.chains.pop_front().unwrap();
         assert_eq!(id, expected, "in order");
         assert_eq!(flags & WRITE != 0, len > 0);

@@ -4,9 +4,8 @@
 //! generation says which tenancy of the slot the value belongs to. It wraps after 32768 keys; a reader would
 //! have to sleep between two loads through an exact multiple of that, and wake to its own key, to be misled.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::PortId;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Slots of a bucket.
 pub(super) const SLOTS: usize = 4;
@@ -65,7 +64,10 @@ impl Value {
 
     #[inline]
     pub fn is_aged(self, ageing_seconds: u32, now_seconds: u32) -> bool {
-        !self.is_static() && ageing_seconds != 0 && self.age_seconds(now_seconds) >= ageing_seconds
+        !self.is_fresh(now_seconds)
+            && !self.is_static()
+            && ageing_seconds != 0
+            && self.age_seconds(now_seconds) >= ageing_seconds
     }
 
     /// Whether the stamp is of this second, or one ahead (another worker's clock was read a little later).
@@ -130,6 +132,7 @@ impl Slot {
     }
 }
 
+#[cfg(not(all(loom, test)))]
 const _: () = assert!(size_of::<Bucket>() == 64, "a bucket is one cache line");
 
 /// Four slots in one cache line.
@@ -141,13 +144,13 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// The slot that holds `key`, with its value.
-    #[inline]
+    #[inline(always)]
     pub fn find_slot(&self, key: u64) -> Option<(&Slot, Value)> {
         self.slots.iter().filter(|slot| slot.key() == key).find_map(|slot| slot.get(key).map(|value| (slot, value)))
     }
 
     /// The value of `key`.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, key: u64) -> Option<Value> {
         self.find_slot(key).map(|(_, value)| value)
     }

@@ -1,11 +1,12 @@
-//! The database against a `HashMap`, fairness under a flood, and threads.
+//! The database against a `HashMap`, and fairness under a flood.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
 use super::*;
+
+mod threads;
 
 fn vid(vid: u16) -> Vid {
     Vid::try_from(vid).unwrap()
@@ -320,46 +321,4 @@ proptest! {
         prop_assert_eq!(fdb.learn(VLAN, mac(0xcc00_0000), PortId(9), 6), Learned::New);
         prop_assert_eq!(fdb.lookup(VLAN, mac(0xcc00_0000), 6), Some(PortId(9)));
     }
-}
-
-/// Readers look up keys while writers make them come, go and share slots; a key's port says which key it is.
-#[test]
-fn threads_never_see_the_port_of_another_key() {
-    let fdb = Fdb::new(16, 0, 7);
-    let port_of = |number: u64, lap: u64| PortId(u16::try_from(number * 8 + lap % 8).unwrap());
-    let done = AtomicBool::new(false);
-    let found = std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..2u64)
-            .map(|reader| {
-                let (fdb, done) = (&fdb, &done);
-                scope.spawn(move || {
-                    let mut found = 0u64;
-                    for number in (0..64).cycle() {
-                        if done.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        if let Some(port) = fdb.lookup(VLAN, mac(number), 1) {
-                            assert_eq!(u64::from(port.0) / 8, number, "reader {reader}");
-                            found += 1;
-                        }
-                    }
-                    found
-                })
-            })
-            .collect();
-        for lap in 0..1500 {
-            for number in 0..64 {
-                fdb.learn(VLAN, mac(number), port_of(number, lap), u32::try_from(lap).unwrap());
-            }
-            if lap % 16 == 0 {
-                fdb.flush(None, None);
-            }
-        }
-        done.store(true, Ordering::Relaxed);
-        readers.into_iter().map(|reader| reader.join().unwrap()).sum::<u64>()
-    });
-    assert!(found > 0, "the readers never met an entry");
-    let counted: usize = (0..512).map(|port| fdb.len_of_port(PortId(port))).sum();
-    assert_eq!(counted, fdb.len());
-    assert_eq!(fdb.entries(FdbFilter::default(), 1500).len(), fdb.len());
 }

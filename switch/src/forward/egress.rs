@@ -19,6 +19,9 @@ pub struct Egress {
     shared: u64,
     /// Bit per mirror: it selected the frame at hand.
     selected: u64,
+    /// Bit per mirror: it selected some frame of the burst.
+    selected_any: u64,
+    /// Frames of the burst that each mirror selected; counts of mirrors not in `selected_any` are of an earlier burst.
     matched: [u32; MAX_MIRRORS],
 }
 
@@ -76,6 +79,7 @@ impl Egress {
             taken: 0,
             shared: 0,
             selected: 0,
+            selected_any: 0,
             matched: [0; MAX_MIRRORS],
         }
     }
@@ -84,11 +88,8 @@ impl Egress {
     #[inline]
     pub fn clear(&mut self) {
         self.items.clear();
-        if !self.copies.active.is_empty() {
-            self.copies.clear();
-            self.matched = [0; MAX_MIRRORS];
-        }
-        (self.taken, self.shared, self.selected) = (0, 0, 0);
+        self.copies.clear();
+        (self.taken, self.shared, self.selected, self.selected_any) = (0, 0, 0, 0);
     }
 
     /// The ports that get frames, in the order they got their first one.
@@ -123,8 +124,13 @@ impl Egress {
 
     /// How many frames of the burst each mirror selected; mirrors that selected none are left out.
     pub fn matched(&self) -> impl Iterator<Item = (MirrorId, u32)> + '_ {
-        let counts = if self.copies.active.is_empty() { &[] } else { self.matched.as_slice() };
-        (0u16..).zip(counts).filter(|(_, count)| **count > 0).map(|(index, count)| (MirrorId(index), *count))
+        let mut left = self.selected_any;
+        std::iter::from_fn(move || {
+            let index = u16::try_from(left.trailing_zeros()).ok()?;
+            let count = self.matched.get(usize::from(index))?;
+            left &= left - 1;
+            Some((MirrorId(index), *count))
+        })
     }
 
     /// Opens the books for the next frame.
@@ -144,12 +150,13 @@ impl Egress {
     /// Notes that a mirror selected the frame at hand, and adds its copy unless the destination gets the same one anyway.
     pub(super) fn mirror(&mut self, to: PortId, item: MirrorItem) {
         self.shared |= frame_bit(item.frame);
-        let selected = 1u64 << (item.mirror.0 % 64);
-        if self.selected & selected == 0
+        let bit = 1u64 << (item.mirror.0 % 64);
+        if self.selected & bit == 0
             && let Some(count) = self.matched.get_mut(item.mirror.index())
         {
-            *count += 1;
-            self.selected |= selected;
+            *count = if self.selected_any & bit == 0 { 1 } else { *count + 1 };
+            self.selected |= bit;
+            self.selected_any |= bit;
         }
         let covered =
             |last: &MirrorItem| last.frame == item.frame && (last.after.is_none() || last.after == item.after);

@@ -11,13 +11,13 @@ const C: PortId = PortId(2);
 const SPAN: PortId = PortId(3);
 
 fn mac(last: u8) -> Mac {
-    Mac([0x52, 0x54, 0, 0, 0, last])
+    Mac::new([0x52, 0x54, 0, 0, 0, last])
 }
 
 fn bytes(dst: Mac, src: Mac) -> [u8; 60] {
     let mut frame = [0; 60];
-    frame[..6].copy_from_slice(&dst.0);
-    frame[6..12].copy_from_slice(&src.0);
+    frame[..6].copy_from_slice(&dst.octets());
+    frame[6..12].copy_from_slice(&src.octets());
     frame[12..14].copy_from_slice(&[0x08, 0x00]);
     frame
 }
@@ -55,7 +55,7 @@ impl Bed {
     fn frame(&mut self, ingress: PortId, index: u8, frame: &[u8], frame_bytes: u32) {
         let forwarder = Forwarder { tables: &self.tables, fdb: &self.fdb, now_seconds: 0 };
         let drops = &mut |port, reason| self.drops.push((port, reason));
-        forwarder.frame(ingress, index, frame, frame_bytes, &mut self.egress, drops);
+        forwarder.ingress(ingress).frame(index, frame, frame_bytes, &mut self.egress, drops);
     }
 
     fn send(&mut self, ingress: PortId, index: u8, dst: Mac, src: Mac) {

@@ -11,8 +11,8 @@ fn frame(behind_macs: &[u8]) -> Vec<u8> {
 #[test]
 fn untagged_tagged_and_twice_tagged() {
     let header = Header::parse(&frame(&[0x08, 0x00])).unwrap();
-    assert_eq!(header.dst, Mac([0x52, 0x54, 0, 0, 0, 2]));
-    assert_eq!(header.src, Mac([0x52, 0x54, 0, 0, 0, 1]));
+    assert_eq!(header.dst, Mac::new([0x52, 0x54, 0, 0, 0, 2]));
+    assert_eq!(header.src, Mac::new([0x52, 0x54, 0, 0, 0, 1]));
     assert_eq!((header.outer, header.inner_tagged, header.ethertype, header.l3_offset), (None, false, 0x0800, 14));
 
     let header = Header::parse(&frame(&[0x81, 0x00, 0xb0, 0x14, 0x86, 0xdd])).unwrap();

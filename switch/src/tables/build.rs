@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Direction, FloodMember, MirrorSpec, Port, PortRules, Tables, TablesError, Watch};
+use super::{Direction, FloodMember, MirrorSpec, Port, PortRules, Tables, TablesError, Watch, Watches};
 use crate::{MAX_MIRRORS, MAX_PORTS, PortId, Vid};
 
 pub(super) fn check(ports: &[(PortId, PortRules)], mirrors: &[MirrorSpec]) -> Result<(), TablesError> {
@@ -51,7 +51,7 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
     let mut table: Box<[Option<Port>]> = (0..places).map(|_| None).collect();
     for (id, rules) in ports {
         let mirror_destination = destinations.contains(&id);
-        let watches = |direction: fn(Direction) -> bool| -> Box<[Watch]> {
+        let watches = |direction: fn(Direction) -> bool| -> Watches {
             let live = mirrors.iter().filter(|_| !mirror_destination);
             live.filter_map(|mirror| watch(mirror, id, direction, &up)).collect()
         };
@@ -98,7 +98,7 @@ fn member(id: PortId, port: &Port, vid: Vid) -> Option<FloodMember> {
     (rules.enabled && !mirror_destination && rules.vlan.is_member(vid)).then(|| FloodMember {
         port: id,
         tagged: rules.vlan.leaves_tagged(vid),
-        watched: !tx_mirrors.is_empty(),
+        watched: tx_mirrors.select(Some(vid)),
         mtu_bytes: rules.mtu_bytes,
     })
 }

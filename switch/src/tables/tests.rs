@@ -49,8 +49,8 @@ fn a_mirror_never_watches_a_destination() {
 
     let all = MirrorSpec { all_ports: Some(Direction::BOTH), ..mirror(0, &[], Some(1)) };
     let tables = Tables::build(ports(2), vec![all]).unwrap();
-    assert_eq!(tables.port(PortId(0)).unwrap().rx_mirrors.len(), 1);
-    assert_eq!(tables.port(PortId(0)).unwrap().tx_mirrors.len(), 1);
+    assert_eq!(tables.port(PortId(0)).unwrap().rx_mirrors.selecting(None).count(), 1);
+    assert_eq!(tables.port(PortId(0)).unwrap().tx_mirrors.selecting(None).count(), 1);
     let destination = tables.port(PortId(1)).unwrap();
     assert!(destination.rx_mirrors.is_empty() && destination.tx_mirrors.is_empty() && destination.mirror_destination);
 }

@@ -87,11 +87,12 @@ pub fn apply(edit: TagEdit, frame: &[u8]) -> Vec<u8> {
 pub fn decide(forwarder: Forwarder<'_>, egress: &mut Egress, ingress: u16, frames: &[Vec<u8>]) -> Outcome {
     let mut outcome = Outcome::default();
     egress.clear();
+    let mut burst = forwarder.ingress(PortId(ingress));
     for (index, frame) in (0u8..).zip(frames) {
         let snapshot = &frame[..frame.len().min(SNAPSHOT_BYTES)];
         let frame_bytes = u32::try_from(frame.len()).unwrap();
         let mut count = |port: PortId, reason: DropReason| outcome.drops.push((port.0, reason));
-        forwarder.frame(PortId(ingress), index, snapshot, frame_bytes, egress, &mut count);
+        burst.frame(index, snapshot, frame_bytes, egress, &mut count);
     }
     for port in egress.active() {
         let sent = egress.items(*port).iter().map(|item| {

@@ -50,7 +50,7 @@ fn play(feed: &mut Feed<'_>, egress: &mut Egress) {
                 let (vlan, last, port) = (feed.choose(&VLANS), feed.u8() % ADDRESSES, u16::from(feed.u8()) % count);
                 let mac = [0x52, 0x54, 0, 0, 0, last];
                 let vid = Vid::try_from(vlan).expect("a VLAN id");
-                fdb.add_static(vid, Mac(mac), PortId(port)).expect("room");
+                fdb.add_static(vid, Mac::new(mac), PortId(port)).expect("room");
                 naive.add_static(vlan, mac, port);
             }
             ingress => {

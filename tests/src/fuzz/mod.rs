@@ -17,12 +17,18 @@ mod session;
 pub use config::config;
 pub use control::control;
 pub use forward::forward;
-pub use ring::ring;
+pub use ring::{packed, ring};
 pub use session::session;
 
 /// A target: it takes any bytes and panics on a finding.
 pub type Target = fn(&[u8]);
 
 /// All targets by name; the name is also that of the corpus in `tests/fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 5] =
-    [("config", config), ("control", control), ("forward", forward), ("ring", ring), ("session", session)];
+pub const TARGETS: [(&str, Target); 6] = [
+    ("config", config),
+    ("control", control),
+    ("forward", forward),
+    ("packed", packed),
+    ("ring", ring),
+    ("session", session),
+];

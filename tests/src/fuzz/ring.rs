@@ -1,9 +1,10 @@
 //! The ring walk in both directions, in memory of a guest that writes anything anywhere, against a naive device
-//! ([`model`]) that works on a copy of the memory.
+//! ([`model`]) that works on a copy of the memory. Here are the split ring and what is the same for the packed one
+//! ([`mod@packed`]).
 //!
 //! After each step the whole file behind the guest's memory is compared with the copy, byte for byte, with what lies
-//! before, between and behind its regions: what the ring wrote is what it had to write, and nothing else. The frames that
-//! come out, the drops, the interrupts, and whether the ring is broken are compared as well.
+//! before, between and behind its regions: what the ring wrote is what it had to write, and nothing else. The frames
+//! that come out, the drops, the interrupts, and whether the ring is broken are compared as well.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,15 +15,21 @@ use labsw_dataplane::frame::{Burst, Segment};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::memory::{GuestMemory, Region, RegionInfo};
 use labsw_dataplane::vhost::ring::{Ring, RingAddresses, RingLayout, RingSetup};
+use labsw_dataplane::vhost::to_guest::Sent;
+use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::feed::Feed;
 use crate::hostile::descriptor_bytes;
-use model::{Broken, Device, REGIONS};
+use model::{Broken, Device, REGIONS, SplitDevice, bytes as bytes_now};
 
 mod model;
+mod packed;
+mod packed_model;
+
+pub use packed::packed;
 
 const FILE_BYTES: usize = 0x8000;
 /// What stands in the file outside the regions.
@@ -44,8 +51,7 @@ const FEATURES: [u64; 4] = [1 << 15, 1 << 28, 1 << 29, 1 << 32];
 /// # Panics
 /// When the ring does other than the model.
 pub fn ring(data: &[u8]) {
-    thread_local!(static GUEST: Guest = Guest::new());
-    GUEST.with(|guest| guest.play(&mut Feed::new(data)));
+    Guest::with(|guest| guest.play(&mut Feed::new(data)));
 }
 
 /// The file of the guest's memory and the eventfd of its interrupts, kept from one input to the next.
@@ -56,12 +62,14 @@ struct Guest {
 }
 
 /// A ring, the model of it, and where it lies.
-struct Pair<'a> {
+struct Pair<'a, D> {
     guest: &'a Guest,
     setup: RingSetup,
     ring: Ring,
-    device: Device,
+    device: D,
     to_guest: bool,
+    /// How often the ring was started anew.
+    starts: usize,
     /// The file as last seen.
     seen: Vec<u8>,
     /// Bytes of frames compared so far.
@@ -69,6 +77,11 @@ struct Pair<'a> {
 }
 
 impl Guest {
+    fn with(play: impl FnOnce(&Guest)) {
+        thread_local!(static GUEST: Guest = Guest::new());
+        GUEST.with(play);
+    }
+
     fn new() -> Self {
         let file = memfd_create("fuzz", MemfdFlags::CLOEXEC).expect("a memfd");
         ftruncate(&file, FILE_BYTES as u64).expect("its size");
@@ -93,14 +106,8 @@ impl Guest {
                 *address = feed.choose(&REGIONS).user_start + u64::from(feed.u16());
             }
         }
-        let mut memory = vec![OUTSIDE; FILE_BYTES];
-        for region in &REGIONS {
-            let (start, bytes) = (region.file_offset, region.bytes);
-            memory[usize::try_from(start).expect("small")..][..usize::try_from(bytes).expect("small")].fill(0);
-        }
-        self.file.write_all_at(&memory, 0).expect("a memfd takes it");
         let layout = RingLayout::resolve(Arc::clone(&self.memory), size.into(), addresses);
-        let device = Device::new(memory, addresses, size, features);
+        let device = SplitDevice::new(self.blank(), addresses, size, features);
         assert_eq!(layout.is_ok(), device.is_some(), "{layout:?}");
         let (Ok(layout), Some(mut device)) = (layout, device) else { return };
         if flags & 2 != 0 {
@@ -109,12 +116,7 @@ impl Guest {
             self.poke(&mut device, user_offset(addresses.used) + 2, &index.to_le_bytes());
             self.poke(&mut device, user_offset(addresses.available) + 2, &index.to_le_bytes());
         }
-        let (kick, call) = (Some(Arc::clone(&self.call)), Some(Arc::clone(&self.call)));
-        let setup = RingSetup { layout, features, kick, call };
-        device.start();
-        let ring = Ring::start(setup.clone());
-        let mut pair =
-            Pair { guest: self, setup, ring, device, to_guest: flags & 1 == 1, seen: Vec::new(), compared: 0 };
+        let mut pair = Pair::start(self, layout, features, device, flags & 1 == 1);
         for _ in 0..STEPS {
             if feed.is_empty() || pair.compared > COMPARED_BYTES {
                 break;
@@ -124,19 +126,30 @@ impl Guest {
         }
     }
 
+    /// Makes the file that of a guest that has just begun; returns a copy of it.
+    fn blank(&self) -> Vec<u8> {
+        let mut memory = vec![OUTSIDE; FILE_BYTES];
+        for region in &REGIONS {
+            let (start, bytes) = (region.file_offset, region.bytes);
+            memory[usize::try_from(start).expect("small")..][..usize::try_from(bytes).expect("small")].fill(0);
+        }
+        self.file.write_all_at(&memory, 0).expect("a memfd takes it");
+        memory
+    }
+
     /// The guest writes to a place in the file, if that is its own.
-    fn poke(&self, device: &mut Device, offset: u64, bytes: &[u8]) {
+    fn poke(&self, device: &mut impl Device, offset: u64, bytes: &[u8]) {
         let end = offset + bytes.len() as u64;
         let own = |info: &RegionInfo| info.file_offset <= offset && end <= info.file_offset + info.bytes;
         if REGIONS.iter().any(own) {
             let start = usize::try_from(offset).expect("small");
-            device.memory[start..start + bytes.len()].copy_from_slice(bytes);
+            device.memory()[start..start + bytes.len()].copy_from_slice(bytes);
             self.file.write_all_at(bytes, offset).expect("a memfd takes it");
         }
     }
 }
 
-impl Pair<'_> {
+impl Pair<'_, SplitDevice> {
     fn step(&mut self, feed: &mut Feed<'_>, addresses: RingAddresses, size: u16) {
         let table = user_offset(addresses.descriptors);
         let available = user_offset(addresses.available);
@@ -154,38 +167,25 @@ impl Pair<'_> {
                 self.poke(available + 4 + 2 * slot, &entry.to_le_bytes());
             }
             4 => {
-                let index = self.device.base().wrapping_add(u16::from(feed.u8() % 72));
-                self.poke(available + 2, &index.to_le_bytes());
+                let index = self.ring.base().wrapping_add(u32::from(feed.u8() % 72));
+                let index = index.to_le_bytes();
+                self.poke(available + 2, &index[..2]);
             }
             5 => self.poke_anything(feed),
             6..10 => {
                 // A well-formed chain, made available.
                 let head = u16::from(feed.u8()) % size;
                 self.offer(feed, table, head, size);
-                let index = self.device.memory[usize::try_from(available).expect("small") + 2..][..2].to_vec();
+                let index = self.device.memory()[usize::try_from(available).expect("small") + 2..][..2].to_vec();
                 let index = u16::from_le_bytes([index[0], index[1]]);
                 self.poke(available + 4 + 2 * u64::from(index % size), &head.to_le_bytes());
                 self.poke(available + 2, &index.wrapping_add(1).to_le_bytes());
             }
-            10 => {
-                assert_eq!(self.ring.arm(), self.device.arm());
-                self.compare();
-                self.ring.disarm();
-                self.device.disarm();
-            }
+            10 => self.arm(),
             11 => self.restart(),
             _ if self.to_guest => self.send(feed),
-            _ => self.receive(feed),
+            _ => self.receive(feed, true),
         }
-    }
-
-    fn poke(&mut self, offset: u64, bytes: &[u8]) {
-        self.guest.poke(&mut self.device, offset, bytes);
-    }
-
-    fn poke_anything(&mut self, feed: &mut Feed<'_>) {
-        let (offset, count) = (u64::from(feed.u16()), usize::from(feed.u8() % 32));
-        self.poke(offset, feed.take(count));
     }
 
     /// Writes a chain of up to four parts, in the ring's table or an indirect one.
@@ -208,14 +208,42 @@ impl Pair<'_> {
             self.poke(table + 16 * u64::from(head), &bytes);
         }
     }
+}
+
+impl<'a, D: Device> Pair<'a, D> {
+    fn start(guest: &'a Guest, layout: RingLayout, features: u64, mut device: D, to_guest: bool) -> Self {
+        let (kick, call) = (Some(Arc::clone(&guest.call)), Some(Arc::clone(&guest.call)));
+        let setup = RingSetup { layout, features, kick, call };
+        device.start();
+        let ring = Ring::start(setup.clone());
+        Pair { guest, setup, ring, device, to_guest, starts: 0, seen: Vec::new(), compared: 0 }
+    }
+
+    fn poke(&mut self, offset: u64, bytes: &[u8]) {
+        self.guest.poke(&mut self.device, offset, bytes);
+    }
+
+    fn poke_anything(&mut self, feed: &mut Feed<'_>) {
+        let (offset, count) = (u64::from(feed.u16()), usize::from(feed.u8() % 32));
+        self.poke(offset, feed.take(count));
+    }
+
+    fn arm(&mut self) {
+        assert_eq!(self.ring.arm(), self.device.arm());
+        self.compare();
+        self.ring.disarm();
+        self.device.disarm();
+    }
 
     /// Both begin anew: after a broken ring, or as when the front end stops and starts it.
     fn restart(&mut self) {
+        self.starts += 1;
         self.ring = Ring::start(self.setup.clone());
         self.device.start();
     }
 
-    fn receive(&mut self, feed: &mut Feed<'_>) {
+    /// Takes frames; `meddling`, the guest goes on writing while they are on their way.
+    fn receive(&mut self, feed: &mut Feed<'_>, meddling: bool) {
         let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
         let result = self.ring.receive(&mut burst, &mut stats);
         let received = match (result, self.device.receive()) {
@@ -230,8 +258,9 @@ impl Pair<'_> {
         assert_eq!(stats.rx_frames, (received.frames.len() + received.drops.len()) as u64);
         assert_eq!(stats.rx_bytes, received.bytes);
         assert_eq!(burst.len(), received.frames.len());
-        // The guest goes on writing while its frames are on their way.
-        self.poke_anything(feed);
+        if meddling {
+            self.poke_anything(feed);
+        }
         for (number, frame) in received.frames.iter().enumerate() {
             let item = TxItem::whole(u8::try_from(number).expect("at most 64"), TagEdit::KEEP);
             let mut reader = burst.reader(&item).expect("no edit");
@@ -239,7 +268,7 @@ impl Pair<'_> {
             let room = reader.remaining();
             // SAFETY: `bytes` has that length.
             assert_eq!(unsafe { reader.read(bytes.as_mut_ptr(), room) }, room);
-            assert!(bytes == self.device.bytes(frame), "frame {number} differs");
+            assert!(bytes == bytes_now(self.device.memory(), frame), "frame {number} differs");
             self.compared += bytes.len();
         }
         burst.clear();
@@ -255,9 +284,20 @@ impl Pair<'_> {
             let segment = Segment { ptr: frame.as_ptr(), len: u32::try_from(frame.len()).expect("short") };
             // SAFETY: the frame outlives the burst and does not change.
             assert!(unsafe { burst.push(0, &[segment]) });
-            let mut reader = burst.reader(&TxItem::whole(0, TagEdit::KEEP)).expect("no edit");
-            match (self.ring.send(&mut reader), self.device.send(&frame)) {
-                (Ok(sent), Ok(expected)) => assert_eq!(sent, expected),
+            let mut stats = PortDelta::ZERO;
+            // One at a time: of a burst, the ring looks at all buffers before it writes the first frame, which a guest whose
+            // buffers lie over its ring can tell.
+            let sent = self.ring.send(&burst, &[TxItem::whole(0, TagEdit::KEEP)], &mut stats);
+            match (sent, self.device.send(&frame)) {
+                (Ok(unsent), Ok(expected)) => {
+                    let mut counted = PortDelta::ZERO;
+                    match expected {
+                        Sent::Done => counted.sent(u32::try_from(frame.len()).expect("short")),
+                        Sent::RingFull => counted.drop(DropReason::GuestRingFull),
+                        Sent::BufferTooSmall => counted.drop(DropReason::GuestBufferTooSmall),
+                    }
+                    assert_eq!((unsent, stats), (u64::from(expected != Sent::Done), counted));
+                }
                 (Err(_), Err(Broken)) => return self.restart(),
                 (result, expected) => panic!("{result:?} instead of {expected:?}"),
             }
@@ -271,15 +311,16 @@ impl Pair<'_> {
     fn compare(&mut self) {
         self.seen.resize(FILE_BYTES, 0);
         self.guest.file.read_exact_at(&mut self.seen, 0).expect("a memfd gives it");
-        let memory = &self.seen;
-        if *memory != self.device.memory {
-            let at = (0..FILE_BYTES).find(|&at| memory[at] != self.device.memory[at]).expect("they differ");
-            panic!("at {at:#x} of the file: {:#x} instead of {:#x}", memory[at], self.device.memory[at]);
+        self.device.adopt(&self.seen);
+        let (seen, expected) = (&self.seen, self.device.memory());
+        if seen != expected {
+            let at = (0..FILE_BYTES).find(|&at| seen[at] != expected[at]).expect("they differ");
+            panic!("at {at:#x} of the file: {:#x} instead of {:#x}", seen[at], expected[at]);
         }
-        assert_eq!(self.ring.base(), u32::from(self.device.base()));
+        assert_eq!(self.ring.base(), self.device.base());
         let mut count = [0; 8];
         let interrupts = rustix::io::read(self.guest.call.as_fd(), &mut count).map_or(0, |_| u64::from_ne_bytes(count));
-        assert_eq!(interrupts, std::mem::take(&mut self.device.interrupts), "interrupts");
+        assert_eq!(interrupts, self.device.take_interrupts().unwrap_or(interrupts), "interrupts");
     }
 }
 

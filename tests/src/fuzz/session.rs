@@ -109,10 +109,12 @@ impl Bench {
             if feed.is_empty() {
                 break;
             }
-            match feed.u8() % 16 {
+            let command = feed.u8();
+            match command % 16 {
                 0..4 => front.request(feed),
                 4 => front.raw(feed),
-                5 => front.start_up(feed),
+                5 => front.start_up(feed, command >= 128),
+                6 | 7 if command >= 128 => front.offer_packed(feed),
                 6 | 7 => front.offer(feed),
                 8 => front.write(feed),
                 9 => {
@@ -315,7 +317,7 @@ impl Front {
     }
 
     /// What QEMU says until frames can pass, but for chosen features and sizes.
-    fn start_up(&mut self, feed: &mut Feed<'_>) {
+    fn start_up(&mut self, feed: &mut Feed<'_>, packed: bool) {
         let chosen = feed.u8();
         let bit = |number: u8, value: u64| if chosen >> number & 1 == 1 { value } else { 0 };
         let features = bit(0, 1 << 15) | bit(1, 1 << 28) | bit(2, 1 << 29) | bit(3, 1 << 32) | bit(4, 1 << 30);
@@ -326,7 +328,7 @@ impl Front {
             self.good(code::GET_QUEUE_NUM, &[], &[]);
         }
         self.good(code::SET_OWNER, &[], &[]);
-        self.good(code::SET_FEATURES, &[features | bit(5, 1 << 22)], &[]);
+        self.good(code::SET_FEATURES, &[features | bit(5, 1 << 22) | u64::from(packed) << 34], &[]);
         let files = [0, 2].map(|kind| self.descriptor(kind));
         let second = [GUEST_START + MEMORY_BYTES, MEMORY_BYTES / 2, USER_START + (1 << 30), 0x1000];
         let table = [2, GUEST_START, MEMORY_BYTES, USER_START, 0].into_iter().chain(second).collect::<Vec<_>>();
@@ -367,6 +369,25 @@ impl Front {
         let index = available.to_le_bytes();
         self.store(start + AVAILABLE + 4 + 2 * slot, &[head, 0]);
         self.store(start + AVAILABLE + 2, &index);
+    }
+
+    /// Makes a chain of one or two slots available in a packed ring as [`Front::start_up`] lays it out.
+    fn offer_packed(&mut self, feed: &mut Feed<'_>) {
+        let choice = feed.u8();
+        let ring = u64::from(choice) % (2 * u64::from(PAIRS));
+        let (len, id) = (u32::from(feed.u16() & 0xfff), feed.u8());
+        let write = if choice & 4 == 0 { u16::from(ring % 2 == 0) << 1 } else { u16::from(feed.u8()) };
+        let size = RING_SIZE >> (choice >> 6);
+        let address = GUEST_START + BUFFERS + u64::from(id % 64) * 0x400;
+        for more in (0..=u16::from(choice >> 3 & 1)).rev() {
+            let available = &mut self.available[usize::try_from(ring).expect("small")];
+            let at = u64::from(*available);
+            *available = available.wrapping_add(1);
+            // One lap has the bit 7, the next one the bit 15.
+            let lap = if (at / size).is_multiple_of(2) { 1 << 7 } else { 1 << 15 };
+            let slot = descriptor_bytes(address + 64 * u64::from(more), len, id.into(), write | more | lap);
+            self.store(ring * RING_AREA + 16 * (at % size), &slot);
+        }
     }
 
     fn write(&self, feed: &mut Feed<'_>) {

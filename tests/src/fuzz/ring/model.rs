@@ -1,7 +1,8 @@
 //! A device as one would explain it: it works on a copy of the guest's file, one byte string at a time.
 //!
 //! It reads descriptors where they stand, collects a chain as a list of ranges of the file, and knows nothing of host
-//! pointers, segments or windows. Reference: Virtio 1.2, 2.7 and 5.1.6.
+//! pointers, segments or windows. Here is the device with a split ring, and what it shares with the one that has a
+//! packed ring ([`super::packed_model`]). Reference: Virtio 1.2, 2.7 and 5.1.6.
 
 use std::ops::Range;
 
@@ -44,10 +45,84 @@ pub struct Received {
     pub bytes: u64,
 }
 
-/// The device and its view of the guest's file.
-pub struct Device {
-    pub memory: Vec<u8>,
-    pub interrupts: u64,
+/// What a device with a ring of any kind can be asked.
+pub trait Device {
+    /// Its view of the guest's file.
+    fn memory(&mut self) -> &mut Vec<u8>;
+    /// Takes over from the switch's ring what is its own business, when the file is compared.
+    fn adopt(&mut self, seen: &[u8]);
+    /// Interrupts since the last call; `None` if there may be any number.
+    fn take_interrupts(&mut self) -> Option<u64>;
+    /// Goes on where the ring in memory stands.
+    fn start(&mut self);
+    /// Where the next start would go on.
+    fn base(&self) -> u32;
+    /// Takes up to 64 frames.
+    fn receive(&mut self) -> Result<Received, Broken>;
+    /// Gives all lent frames back.
+    fn release(&mut self);
+    /// Writes a frame into the guest's buffers.
+    fn send(&mut self, frame: &[u8]) -> Result<Sent, Broken>;
+    /// Shows the guest what is completed, and counts the interrupt it may want.
+    fn flush(&mut self);
+    /// Asks for a kick; whether something is there already.
+    fn arm(&mut self) -> bool;
+    /// Asks for no kicks.
+    fn disarm(&mut self);
+}
+
+/// The file's bytes in these ranges.
+pub fn gather(memory: &[u8], parts: &[Range<usize>]) -> Vec<u8> {
+    parts.iter().flat_map(|part| memory.get(part.clone())).collect::<Vec<_>>().concat()
+}
+
+/// The bytes of a lent frame, as they are now.
+pub fn bytes(memory: &[u8], frame: &Lent) -> Vec<u8> {
+    [frame.snapshot.clone(), gather(memory, &frame.rest)].concat()
+}
+
+impl Received {
+    /// Takes the chain of these parts for a frame, or says why not.
+    pub fn judge(&mut self, memory: &[u8], parts: &[Range<usize>], header_bytes: usize) {
+        let (header, frame) = cut(parts, header_bytes);
+        let (header, frame_bytes) = (gather(memory, &header), total(&frame));
+        if header.len() < header_bytes || frame_bytes > MAX_FRAME_BYTES as usize {
+            self.drops.push(DropReason::BadChain);
+            return;
+        }
+        self.bytes += frame_bytes as u64;
+        if header[0] & 1 != 0 || header[1] != 0 {
+            self.drops.push(DropReason::BadOffload);
+            return;
+        }
+        let (seen, rest) = cut(&frame, SNAPSHOT_BYTES);
+        self.frames.push(Lent { snapshot: gather(memory, &seen), rest });
+    }
+}
+
+/// How long the header of a frame is.
+pub fn header_bytes(features: u64) -> usize {
+    if features & (1 << 15 | 1 << 32) != 0 { 12 } else { 10 }
+}
+
+/// Writes header and frame into these ranges of the file, which are of so many buffers.
+pub fn scatter(memory: &mut [u8], parts: &[Range<usize>], features: u64, buffers: usize, frame: &[u8]) {
+    let mut header = vec![0; 10];
+    header.extend(u16::try_from(buffers).expect("few").to_le_bytes());
+    header.truncate(header_bytes(features));
+    header.extend(frame);
+    let mut rest = header.as_slice();
+    for part in parts {
+        let (here, behind) = rest.split_at(part.len().min(rest.len()));
+        memory[part.start..][..here.len()].copy_from_slice(here);
+        rest = behind;
+    }
+}
+
+/// The device with a split ring, and its view of the guest's file.
+pub struct SplitDevice {
+    memory: Vec<u8>,
+    interrupts: u64,
     table: usize,
     available: usize,
     used: usize,
@@ -62,7 +137,7 @@ pub struct Device {
 }
 
 /// The file's part behind a range of a region, if all of it is inside; `start_of` is the address space.
-fn place(start_of: fn(&RegionInfo) -> u64, address: u64, bytes: u64) -> Option<Range<usize>> {
+pub fn place(start_of: fn(&RegionInfo) -> u64, address: u64, bytes: u64) -> Option<Range<usize>> {
     let inside = |region: &&RegionInfo| {
         let (from, to) = (u128::from(start_of(region)), u128::from(start_of(region)) + u128::from(region.bytes));
         from <= u128::from(address) && u128::from(address) + u128::from(bytes) <= to
@@ -72,16 +147,16 @@ fn place(start_of: fn(&RegionInfo) -> u64, address: u64, bytes: u64) -> Option<R
     Some(start..start + usize::try_from(bytes).expect("a small region"))
 }
 
-fn guest(address: u64, bytes: u32) -> Result<Range<usize>, Broken> {
+pub fn guest(address: u64, bytes: u32) -> Result<Range<usize>, Broken> {
     place(|region| region.guest_start, address, bytes.into()).ok_or(Broken)
 }
 
-fn total(parts: &[Range<usize>]) -> usize {
+pub fn total(parts: &[Range<usize>]) -> usize {
     parts.iter().map(Range::len).sum()
 }
 
 /// The first `bytes` bytes, and what follows.
-fn cut(parts: &[Range<usize>], mut bytes: usize) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
+pub fn cut(parts: &[Range<usize>], mut bytes: usize) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
     let (mut front, mut back) = (Vec::new(), Vec::new());
     for part in parts {
         let middle = part.start + bytes.min(part.len());
@@ -92,7 +167,7 @@ fn cut(parts: &[Range<usize>], mut bytes: usize) -> (Vec<Range<usize>>, Vec<Rang
     (front, back)
 }
 
-impl Device {
+impl SplitDevice {
     /// A device whose ring is to lie at these addresses; `None` if it cannot.
     pub fn new(memory: Vec<u8>, addresses: RingAddresses, size: u16, features: u64) -> Option<Self> {
         let part = |address, bytes: usize, align: usize| {
@@ -127,24 +202,6 @@ impl Device {
 
     fn write(&mut self, at: usize, bytes: &[u8]) {
         self.memory[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-
-    /// Goes on where the used ring stands.
-    pub fn start(&mut self) {
-        let index = self.u16(self.used + 2);
-        (self.next_avail, self.avail_seen, self.next_used, self.published) = (index, index, index, index);
-        self.considered = None;
-        self.lent.clear();
-        self.disarm();
-    }
-
-    /// The next entry of the available ring that the device takes.
-    pub fn base(&self) -> u16 {
-        self.next_avail
-    }
-
-    fn header_bytes(&self) -> usize {
-        if self.has(1 << 15) || self.has(1 << 32) { 12 } else { 10 }
     }
 
     /// How many entries are available; looks only if it does not know of enough.
@@ -201,30 +258,47 @@ impl Device {
         }
     }
 
-    /// Takes up to 64 frames.
-    pub fn receive(&mut self) -> Result<Received, Broken> {
+    fn complete(&mut self, head: u16, bytes: u32) {
+        let slot = usize::from(self.next_used % self.size);
+        let element = [u32::from(head), bytes].map(u32::to_le_bytes).concat();
+        self.write(self.used + 4 + 8 * slot, &element);
+        self.next_used = self.next_used.wrapping_add(1);
+    }
+}
+
+impl Device for SplitDevice {
+    fn memory(&mut self) -> &mut Vec<u8> {
+        &mut self.memory
+    }
+
+    fn adopt(&mut self, _seen: &[u8]) {}
+
+    fn take_interrupts(&mut self) -> Option<u64> {
+        Some(std::mem::take(&mut self.interrupts))
+    }
+
+    fn start(&mut self) {
+        let index = self.u16(self.used + 2);
+        (self.next_avail, self.avail_seen, self.next_used, self.published) = (index, index, index, index);
+        self.considered = None;
+        self.lent.clear();
+        self.disarm();
+    }
+
+    fn base(&self) -> u32 {
+        self.next_avail.into()
+    }
+
+    fn receive(&mut self) -> Result<Received, Broken> {
         let mut received = Received::default();
         for _ in 0..self.count(64)?.min(64) {
             let head = self.head(0)?;
             self.next_avail = self.next_avail.wrapping_add(1);
             self.lent.push(head);
-            let header_bytes = self.header_bytes();
+            let header_bytes = header_bytes(self.features);
             let most = MAX_FRAME_BYTES as usize + header_bytes;
             let parts = self.chain(head, false, most + 1)?.unwrap_or_default();
-            let (header, frame) = cut(&parts, header_bytes);
-            let (header, frame_bytes) = (self.gather(&header), total(&frame));
-            if header.len() < header_bytes || frame_bytes > MAX_FRAME_BYTES as usize {
-                received.drops.push(DropReason::BadChain);
-                continue;
-            }
-            received.bytes += frame_bytes as u64;
-            if header[0] & 1 != 0 || header[1] != 0 {
-                received.drops.push(DropReason::BadOffload);
-                continue;
-            }
-            let (seen, rest) = cut(&frame, SNAPSHOT_BYTES);
-            let snapshot = self.gather(&seen);
-            received.frames.push(Lent { snapshot, rest });
+            received.judge(&self.memory, &parts, header_bytes);
         }
         if received.frames.is_empty() {
             self.release();
@@ -232,26 +306,15 @@ impl Device {
         Ok(received)
     }
 
-    /// The bytes of a lent frame, as they are now.
-    pub fn bytes(&self, frame: &Lent) -> Vec<u8> {
-        [frame.snapshot.clone(), self.gather(&frame.rest)].concat()
-    }
-
-    fn gather(&self, parts: &[Range<usize>]) -> Vec<u8> {
-        parts.iter().flat_map(|part| self.memory.get(part.clone())).collect::<Vec<_>>().concat()
-    }
-
-    /// Gives all lent frames back.
-    pub fn release(&mut self) {
+    fn release(&mut self) {
         for head in std::mem::take(&mut self.lent) {
             self.complete(head, 0);
         }
         self.flush();
     }
 
-    /// Writes a frame into the guest's buffers.
-    pub fn send(&mut self, frame: &[u8]) -> Result<Sent, Broken> {
-        let needed = self.header_bytes() + frame.len();
+    fn send(&mut self, frame: &[u8]) -> Result<Sent, Broken> {
+        let needed = header_bytes(self.features) + frame.len();
         let (mut parts, mut chains, mut gathered) = (Vec::new(), Vec::new(), 0);
         while gathered < needed {
             let count = u16::try_from(chains.len()).expect("at most the ring's size");
@@ -268,16 +331,7 @@ impl Device {
                 return Ok(Sent::BufferTooSmall);
             }
         }
-        let mut header = vec![0; 10];
-        header.extend(u16::try_from(chains.len()).expect("few").to_le_bytes());
-        header.truncate(self.header_bytes());
-        header.extend(frame);
-        let mut rest = header.as_slice();
-        for part in parts {
-            let (here, behind) = rest.split_at(part.len().min(rest.len()));
-            self.write(part.start, here);
-            rest = behind;
-        }
+        scatter(&mut self.memory, &parts, self.features, chains.len(), frame);
         for (head, bytes) in chains {
             self.next_avail = self.next_avail.wrapping_add(1);
             self.complete(head, u32::try_from(bytes).expect("a frame"));
@@ -285,15 +339,7 @@ impl Device {
         Ok(Sent::Done)
     }
 
-    fn complete(&mut self, head: u16, bytes: u32) {
-        let slot = usize::from(self.next_used % self.size);
-        let element = [u32::from(head), bytes].map(u32::to_le_bytes).concat();
-        self.write(self.used + 4 + 8 * slot, &element);
-        self.next_used = self.next_used.wrapping_add(1);
-    }
-
-    /// Shows the guest what is completed, and counts the interrupt it may want.
-    pub fn flush(&mut self) {
+    fn flush(&mut self) {
         if self.next_used == self.published {
             return;
         }
@@ -312,8 +358,7 @@ impl Device {
         self.interrupts += u64::from(wanted);
     }
 
-    /// Asks for a kick; whether something is there already.
-    pub fn arm(&mut self) -> bool {
+    fn arm(&mut self) -> bool {
         if self.has(1 << 29) {
             self.write(self.used + 4 + 8 * usize::from(self.size), &self.next_avail.to_le_bytes());
         } else {
@@ -322,8 +367,7 @@ impl Device {
         self.u16(self.available + 2) != self.next_avail
     }
 
-    /// Asks for no kicks.
-    pub fn disarm(&mut self) {
+    fn disarm(&mut self) {
         if !self.has(1 << 29) {
             self.write(self.used, &[1, 0]);
         }
