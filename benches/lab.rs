@@ -14,12 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crossbeam::channel::{Sender, unbounded};
+use crossbeam::channel::{Sender, bounded, unbounded};
 use guest::{EVENT_IDX, Guest, INDIRECT, MRG_RXBUF, VERSION_1};
 use labsw_benches::frame;
 use labsw_dataplane::load::WorkerLoad;
+use labsw_dataplane::port::Lane;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
-use labsw_dataplane::worker::{Command, ControlEnds, Power, Shared, Worker};
+use labsw_dataplane::vhost::VhostPort;
+use labsw_dataplane::worker::{Command, ControlEnds, Output, Power, Shared, Snapshot, Worker};
 use labsw_switch::fdb::Fdb;
 use labsw_switch::mac::Mac;
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules, Tables};
@@ -123,7 +125,7 @@ impl Lab {
     pub fn with(wire_bytes: usize, around: Around) -> Lab {
         let shared = Shared {
             fdb: Arc::new(around.fdb()),
-            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::default()).collect(),
+            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect(),
             epoch: Instant::now(),
         };
         let tables = Arc::new(around.tables());
@@ -133,20 +135,27 @@ impl Lab {
         let (events, _) = unbounded();
         let ends = ControlEnds { commands: receiver, events, waker };
         let load = Arc::new(WorkerLoad::default());
-        let mut worker = Worker::new(shared, tables, Power::Performance, load, ends, poll);
+        let mut worker = Worker::new(Lane::ONLY, shared, Power::Performance, load, ends, poll);
         let mut from = Guest::new(FEATURES, RING);
         let mut to = Guest::new(FEATURES | INDIRECT, RING);
         let mut idle: Vec<Guest> = (0..around.idle_ports).map(|_| Guest::new(FEATURES, RING)).collect();
-        let stats = Arc::new(PortStats::default());
-        let attach = |id, guest: &Guest, stats| {
-            commands.send(Command::AddPort { id: PortId(id), driver: Box::new(guest.port()), stats }).unwrap();
+        let stats = Arc::new(PortStats::new(1));
+        let mut outputs = Vec::new();
+        let mut attach = |port, guest: &Guest, stats| {
+            let VhostPort { tx, rx } = guest.port();
+            outputs.push(Some(Output { tx: Some(tx), stats }));
+            for (queue, rx) in rx.into_iter().enumerate() {
+                commands.send(Command::AddQueue { port: PortId(port), queue, rx: Box::new(rx) }).unwrap();
+            }
         };
-        attach(0, &from, Arc::default());
+        attach(0, &from, Arc::new(PortStats::new(1)));
         attach(1, &to, Arc::clone(&stats));
         for (id, guest) in (2..).zip(&mut idle) {
             fill_receive(guest);
-            attach(id, guest, Arc::default());
+            attach(id, guest, Arc::new(PortStats::new(1)));
         }
+        let snapshot = Snapshot { tables, outputs: outputs.into() };
+        commands.send(Command::SetSnapshot { snapshot, done: bounded(1).0 }).unwrap();
         assert!(worker.obey());
         // The answer first, so that the flow is known.
         from.post(RECEIVE, 1, BUFFER_BYTES, None);

@@ -14,7 +14,6 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use lab::guest::Guest;
 use lab::{FEATURES, RECEIVE, RING, TRANSMIT, fill_receive, fill_transmit, offer};
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
 use labsw_dataplane::stats::PortDelta;
 use labsw_switch::forward::{TagEdit, TxItem};
 
@@ -28,16 +27,16 @@ fn receive(criterion: &mut Criterion) {
             let mut guest = Guest::new(FEATURES, RING);
             fill_transmit(&mut guest, wire_bytes);
             let mut port = guest.port();
-            let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
+            let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
             let mut expected = 0;
             group.throughput(Throughput::Elements(burst_frames.into()));
             group.bench_function(BenchmarkId::new(wire_bytes.to_string(), burst_frames), |bencher| {
                 bencher.iter(|| {
                     expected += u64::from(burst_frames);
                     offer(&guest, TRANSMIT, burst_frames);
-                    port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+                    port.receive(0, &mut burst, &mut stats).unwrap();
                     black_box(&burst);
-                    port.release(0, &mut burst, &mut resources).unwrap();
+                    port.release(0, &mut burst).unwrap();
                 });
             });
             assert_eq!((stats.rx_frames, stats.drops.iter().sum::<u64>()), (expected, 0), "every frame came");
@@ -54,10 +53,10 @@ fn send(criterion: &mut Criterion) {
             let mut source = Guest::new(FEATURES, RING);
             fill_transmit(&mut source, wire_bytes);
             offer(&source, TRANSMIT, burst_frames);
-            let (mut burst, mut resources) = (Burst::new(), Resources::default());
+            let mut burst = Burst::new();
             let mut from = source.port();
             let mut stats = PortDelta::ZERO;
-            from.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+            from.receive(0, &mut burst, &mut stats).unwrap();
             let items: Vec<_> = (0u8..).zip(burst.frames()).map(|(n, _)| TxItem::whole(n, TagEdit::KEEP)).collect();
             assert_eq!(items.len(), usize::from(burst_frames));
 
@@ -70,7 +69,7 @@ fn send(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     expected += u64::from(burst_frames);
                     offer(&guest, RECEIVE, burst_frames);
-                    port.send(&mut burst, &items, 0, &mut resources, &mut stats).unwrap()
+                    port.send(&mut burst, &items, 0, &mut stats).unwrap()
                 });
             });
             assert_eq!(stats.tx_frames, expected, "every frame was taken");

@@ -22,9 +22,10 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::unbounded;
 use lab::guest::Guest;
 use lab::{FEATURES, RECEIVE, RING, TRANSMIT, fill_receive, fill_transmit, offer};
-use labsw_dataplane::handle::WorkerHandle;
-use labsw_dataplane::stats::MirrorStats;
-use labsw_dataplane::worker::{Power, Shared};
+use labsw_dataplane::handle::Workers;
+use labsw_dataplane::stats::{MirrorStats, PortStats};
+use labsw_dataplane::vhost::VhostPort;
+use labsw_dataplane::worker::{Output, Power, Shared, Snapshot};
 use labsw_switch::fdb::Fdb;
 use labsw_switch::mac::Mac;
 use labsw_switch::tables::{PortRules, Tables};
@@ -53,7 +54,7 @@ fn pin(cpu: usize) {
 
 /// A worker with guests, of which the first two talk.
 struct Lab {
-    worker: WorkerHandle,
+    worker: Workers,
     guests: Vec<Guest>,
 }
 
@@ -61,7 +62,7 @@ impl Lab {
     fn new(cpu: Option<usize>, power: Power, guests: u16) -> Lab {
         let shared = Shared {
             fdb: Arc::new(Fdb::new(1024, 300, 1)),
-            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::default()).collect(),
+            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect(),
             epoch: Instant::now(),
         };
         shared.fdb.add_static(Vid::DEFAULT, Mac::from_u64(0x0200_0000_0002), PortId(1)).unwrap();
@@ -70,12 +71,19 @@ impl Lab {
         let poll = mio::Poll::new().unwrap();
         let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
         let (events, _) = unbounded();
-        let worker = WorkerHandle::spawn(cpu, power, shared, tables, events, waker).unwrap();
+        let worker = Workers::spawn(&[cpu], power, &shared, &events, &waker).unwrap();
         let mut guests: Vec<Guest> = (0..guests).map(|_| Guest::new(FEATURES, RING)).collect();
-        for (id, guest) in (0..).zip(&mut guests) {
+        let (mut outputs, mut queues) = (Vec::new(), Vec::new());
+        for guest in &mut guests {
             fill_receive(guest);
             fill_transmit(guest, 64);
-            worker.link().add_port(PortId(id), Box::new(guest.port()), Arc::default()).unwrap();
+            let VhostPort { tx, mut rx } = guest.port();
+            outputs.push(Some(Output { tx: Some(tx), stats: Arc::new(PortStats::new(1)) }));
+            queues.push(rx.remove(0));
+        }
+        worker.links().set_snapshot(&Snapshot { tables, outputs: outputs.into() }).unwrap();
+        for (id, rx) in (0..).zip(queues) {
+            worker.links().add_queue(0, PortId(id), 0, Box::new(rx)).unwrap();
         }
         Lab { worker, guests }
     }

@@ -12,7 +12,6 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use labsw_dataplane::frame::{Burst, Segment};
-use labsw_dataplane::port::{PortDriver, Resources};
 use labsw_dataplane::stats::PortDelta;
 use labsw_switch::forward::{TagEdit, TxItem};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
@@ -61,7 +60,7 @@ impl Theirs {
         Theirs { queue, memory, segments: Vec::new() }
     }
 
-    /// What [`PortDriver::receive`] does.
+    /// What [`RxQueue::receive`](labsw_dataplane::port::RxQueue::receive) does.
     fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) {
         for chain in self.queue.iter(&self.memory).unwrap() {
             let head = chain.head_index();
@@ -86,7 +85,7 @@ impl Theirs {
         }
     }
 
-    /// What [`PortDriver::release`] does. Returns whether the guest is to be interrupted.
+    /// What [`RxQueue::release`](labsw_dataplane::port::RxQueue::release) does. Returns whether the guest is to be interrupted.
     fn release(&mut self, burst: &mut Burst) -> bool {
         for frame in burst.frames() {
             self.queue.add_used(&self.memory, frame.token as u16, 0).unwrap();
@@ -95,7 +94,7 @@ impl Theirs {
         self.notify()
     }
 
-    /// What [`PortDriver::send`] does for frames that fit one buffer. Returns whether the guest is to be interrupted.
+    /// What [`TxPort::send`](labsw_dataplane::port::TxPort::send) does for frames that fit one buffer. Returns whether the guest is to be interrupted.
     fn send(&mut self, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> bool {
         let mut header = [0; HEADER_BYTES];
         header[10] = 1;
@@ -150,7 +149,7 @@ impl Source {
         let guest = guest(Notification::Flags, wire_bytes);
         offer(&guest, TRANSMIT, BURST);
         let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-        guest.port().receive(0, &mut burst, &mut Resources::default(), &mut stats).unwrap();
+        guest.port().receive(0, &mut burst, &mut stats).unwrap();
         let items = (0..BURST).map(|n| TxItem::whole(n as u8, TagEdit::KEEP)).collect();
         Source { burst, items, _guest: guest }
     }
@@ -165,12 +164,12 @@ impl Source {
 pub fn take_ours(notification: Notification) -> impl FnMut() {
     let guest = guest(notification, 64);
     let mut port = guest.port();
-    let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
+    let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
     move || {
         offer(&guest, TRANSMIT, BURST);
-        port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+        port.receive(0, &mut burst, &mut stats).unwrap();
         assert_eq!(black_box(&burst).len(), usize::from(BURST));
-        port.release(0, &mut burst, &mut resources).unwrap();
+        port.release(0, &mut burst).unwrap();
     }
 }
 
@@ -194,11 +193,11 @@ pub fn fill_ours(notification: Notification, wire_bytes: usize) -> impl FnMut() 
     let mut source = Source::new(wire_bytes);
     let guest = guest(notification, 64);
     let mut port = guest.port();
-    let (mut resources, mut stats) = (Resources::default(), PortDelta::ZERO);
+    let mut stats = PortDelta::ZERO;
     move || {
         offer(&guest, RECEIVE, BURST);
         let (burst, items) = source.frames();
-        assert_eq!(port.send(burst, items, 0, &mut resources, &mut stats), Ok(0));
+        assert_eq!(port.send(burst, items, 0, &mut stats), Ok(0));
     }
 }
 

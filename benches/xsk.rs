@@ -14,9 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::xdp::{FramePool, Hugepages, Queues, Umem, XdpMode};
+use labsw_dataplane::xdp::{Hugepages, PacketMemory, Queues, XdpMode};
 use labsw_switch::BURST_FRAMES;
 use labsw_switch::forward::{TagEdit, TxItem};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -104,24 +103,21 @@ fn rate(mut turn: impl FnMut() -> u64) -> u64 {
 }
 
 fn echo_ours(lab: &Lab) -> u64 {
-    let umem = Umem::new(CHUNKS, Hugepages::Auto).unwrap();
-    let mut resources = Resources { pool: FramePool::new(umem.clone()) };
-    let mut port = lab.open(1, Queues::All, XdpMode::Auto, &umem).unwrap();
+    let memory = std::sync::Arc::new(PacketMemory::new(CHUNKS, Hugepages::Auto).unwrap());
+    let mut port = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
     let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
     let items: Vec<_> = (0..BURST_FRAMES).map(|n| TxItem::whole(n as u8, TagEdit::KEEP)).collect();
     std::thread::scope(|scope| {
         let echo = || {
             pin(0);
             rate(|| {
-                port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+                port.receive(0, &mut burst, &mut stats).unwrap();
                 let frames = burst.len();
                 let unsent = match items.get(..frames) {
-                    Some(items) if frames > 0 => {
-                        port.send(&mut burst, items, u64::MAX, &mut resources, &mut stats).unwrap()
-                    }
+                    Some(items) if frames > 0 => port.send(&mut burst, items, u64::MAX, &mut stats).unwrap(),
                     _ => 0,
                 };
-                port.release(0, &mut burst, &mut resources).unwrap();
+                port.release(0, &mut burst).unwrap();
                 frames as u64 - u64::from(unsent.count_ones())
             })
         };

@@ -71,6 +71,29 @@ fn mirror() -> Mirror {
     }
 }
 
+fn workers() -> Vec<Worker> {
+    let queue = |port: &str, queue, pinned| WorkerQueue { port: port.into(), queue, pinned };
+    let [busy, idle] = [0, 1].map(|id| Worker {
+        id,
+        cpu: None,
+        busy_percent: 0.0,
+        frames_per_burst: 0.0,
+        asleep: true,
+        asleep_percent: 100.0,
+        queues: Vec::new(),
+    });
+    let busy = Worker {
+        cpu: Some(1),
+        busy_percent: 12.34,
+        frames_per_burst: 31.25,
+        asleep: false,
+        asleep_percent: 0.0,
+        queues: vec![queue("dc01", 0, false), queue("uplink", 3, true)],
+        ..busy
+    };
+    vec![busy, idle]
+}
+
 impl Handler for Fake {
     fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
         let find = |name: &str| ports().into_iter().find(|port| port.name == name);
@@ -79,13 +102,11 @@ impl Handler for Fake {
                 version: "0.1.0".into(),
                 uptime_seconds: 3725,
                 power: "adaptive".into(),
-                workers: vec![
-                    Worker { id: 0, cpu: Some(1), busy_percent: 12.34, frames_per_burst: 31.25 },
-                    Worker { id: 1, cpu: None, busy_percent: 0.0, frames_per_burst: 0.0 },
-                ],
+                workers: workers(),
                 ports: ports(),
                 mirrors: vec![mirror()],
             }),
+            Request::ListWorkers => Reply::Workers(workers()),
             Request::ListPorts => Reply::Ports(ports()),
             Request::ShowPort { name } => match find(&name) {
                 Some(port) => Reply::Port(Box::new(port)),
@@ -226,8 +247,9 @@ fn failure(output: Output) -> (Option<i32>, String) {
 #[test]
 fn tables_are_for_people() {
     let switch = Switch::start();
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["status"], include_str!("ctl/status.txt")),
+        (&["worker", "list"], include_str!("ctl/worker-list.txt")),
         (&["port", "list"], include_str!("ctl/port-list.txt")),
         (&["port", "show", "uplink"], include_str!("ctl/port-show-af-xdp.txt")),
         (&["port", "show", "dc01"], include_str!("ctl/port-show-vhost-user.txt")),
@@ -265,7 +287,15 @@ fn json_is_the_bare_list_or_object() {
 
     let status = switch.json(&["status"]);
     assert_eq!(status["uptime_seconds"], 3725);
-    assert_eq!(status["workers"][0], json!({"id": 0, "cpu": 1, "busy_percent": 12.34, "frames_per_burst": 31.25}));
+    assert_eq!(status["workers"], switch.json(&["worker", "list"]));
+    let queues = json!([
+        {"port": "dc01", "queue": 0, "pinned": false},
+        {"port": "uplink", "queue": 3, "pinned": true},
+    ]);
+    let load = json!({"busy_percent": 12.34, "frames_per_burst": 31.25, "asleep": false, "asleep_percent": 0.0});
+    let mut worker = json!({"id": 0, "cpu": 1, "queues": queues});
+    worker.as_object_mut().unwrap().extend(load.as_object().unwrap().clone());
+    assert_eq!(status["workers"][0], worker);
     let uplink = &status["ports"][0];
     assert_eq!(uplink["vlan"], json!({"mode": "native-untagged", "tag": 10, "trunks": [10, "20-29"]}));
     assert_eq!((&uplink["type"], &uplink["state"], &uplink["reason"]), (&json!("af_xdp"), &json!("up"), &Value::Null));
@@ -287,6 +317,7 @@ fn changes_are_asked_for_as_typed() {
         ),
         ("port set web vlan.mode=access vlan.tag=20", Change::SetPort { name: name(), settings }),
         ("port del web", Change::DeletePort { name: name() }),
+        ("worker pin dc01 1 2", Change::PinQueue { port: port(), queue: 1, worker: 2 }),
         ("port up web", Change::SetPortState { name: name(), up: true }),
         ("port down web", Change::SetPortState { name: name(), up: false }),
         ("fdb add 52:54:00:12:34:56 --vlan 20 --port dc01", Change::AddFdb { vlan: 20, mac, port: port() }),

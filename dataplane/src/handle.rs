@@ -1,31 +1,28 @@
-//! The control thread's end of a worker: spawn it, command it, wait for its acknowledgements.
+//! The control thread's end of the workers: spawn them, command them, wait for their acknowledgements.
 //!
 //! A command is carried out between two turns, within microseconds when the worker polls and after one
-//! wake-up when it sleeps; the calls that wait give up after [`PATIENCE`] rather than hang the control thread.
+//! wake-up when it sleeps; the calls that wait give up after [`PATIENCE`] rather than hang the control thread. While
+//! one waits, all workers are roused ([`crate::watchdog`]): the one that does not answer may wait for the lock of a
+//! transmit ring that another holds, which hangs in a guest's doorbell.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use labsw_switch::PortId;
-use labsw_switch::tables::Tables;
 use rustix::thread::Pid;
 
 use crate::load::{LoadSnapshot, WorkerLoad};
-use crate::port::PortDriver;
-use crate::stats::PortStats;
+use crate::port::{Lane, RxQueue};
 use crate::thread::exact_timers;
-use crate::vhost::{Rings, RingsError, VhostOp, VhostReply};
-use crate::watchdog;
-use crate::worker::{Command, ControlEnds, Event, Power, Shared, WAKER, Worker};
-use crate::xdp::FramePool;
+use crate::vhost::{Rings, RingsError, VhostOp, VhostReply, VhostTx};
+use crate::watchdog::{self, PATIENCE, ROUSE_AFTER};
+use crate::worker::{Command, ControlEnds, Event, Power, Shared, Snapshot, WAKER, Worker};
 
-/// How long an acknowledgement is waited for. A worker that needs longer is starved of its CPU.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// A worker that has not answered for this long may hang in a peer's doorbell, and is roused while we wait: the control
-/// thread's once-a-second look can't do it meanwhile.
-const ROUSE_AFTER: Duration = Duration::from_millis(500);
+/// The most workers of a switch.
+pub const MAX_WORKERS: usize = 64;
 
 /// Why a worker can't be started or commanded.
 #[derive(Debug, thiserror::Error)]
@@ -39,76 +36,118 @@ pub enum WorkerError {
         source: std::io::Error,
     },
     /// The worker thread has ended.
-    #[error("the worker has ended")]
-    Gone,
+    #[error("worker {0} has ended")]
+    Gone(usize),
     /// No acknowledgement within the patience.
-    #[error("the worker did not answer within {} s", PATIENCE.as_secs())]
-    Silent,
+    #[error("worker {worker} did not answer within {} s", PATIENCE.as_secs())]
+    Silent {
+        /// The worker.
+        worker: usize,
+    },
+    /// The worker does not have what it was asked about.
+    #[error("worker {worker} does not have queue {queue} of this port")]
+    NoQueue {
+        /// The worker.
+        worker: usize,
+        /// The queue.
+        queue: usize,
+    },
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Workers {
+    links: Links,
+    handles: Vec<WorkerHandle>,
 }
 
 /// One running worker.
 #[derive(Debug)]
 pub struct WorkerHandle {
-    link: WorkerLink,
     load: Arc<WorkerLoad>,
     cpu: Option<usize>,
     thread: JoinHandle<()>,
-    /// The load at the last [`WorkerHandle::rouse_if_stuck`].
+    /// The load at the last [`Workers::rouse_if_stuck`].
     seen: Option<LoadSnapshot>,
 }
 
-/// A way to send commands to a worker; cheap to clone.
+/// A way to send commands to the workers; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct WorkerLink {
+pub struct Links(Arc<[Link]>);
+
+#[derive(Debug)]
+struct Link {
     commands: Sender<Command>,
     waker: Arc<mio::Waker>,
-    /// The worker's thread.
-    id: Pid,
+    thread: Pid,
+}
+
+impl Workers {
+    /// Starts a worker for each of `cpus`, pinned if a CPU is named. `events` and `control` are how they report faults.
+    pub fn spawn(
+        cpus: &[Option<usize>],
+        power: Power,
+        shared: &Shared,
+        events: &Sender<Event>,
+        control: &Arc<mio::Waker>,
+    ) -> Result<Workers, WorkerError> {
+        let (mut links, mut handles) = (Vec::new(), Vec::new());
+        let mut failed = None;
+        for (worker, &cpu) in cpus.iter().enumerate() {
+            let lane = Lane { worker, workers: cpus.len() };
+            match spawn(lane, cpu, power, shared.clone(), events.clone(), Arc::clone(control)) {
+                Ok((link, handle)) => {
+                    links.push(link);
+                    handles.push(handle);
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        let workers = Workers { links: Links(links.into()), handles };
+        match failed {
+            None => Ok(workers),
+            Some(error) => {
+                workers.stop();
+                Err(error)
+            }
+        }
+    }
+
+    /// A way to command them from elsewhere.
+    pub fn links(&self) -> Links {
+        self.links.clone()
+    }
+
+    /// The workers, by number.
+    pub fn handles(&self) -> &[WorkerHandle] {
+        &self.handles
+    }
+
+    /// Gets workers out of a system call that a peer made block, if they have not moved since the last call. Called
+    /// once a second.
+    pub fn rouse_if_stuck(&mut self) {
+        for (handle, link) in self.handles.iter_mut().zip(self.links.0.iter()) {
+            let now = handle.load();
+            let seen = handle.seen.replace(now);
+            if seen.is_some_and(|seen| now.same_turn(&seen)) && !handle.load.asleep() {
+                watchdog::interrupt(link.thread);
+            }
+        }
+    }
+
+    /// Ends them and waits for their threads; queues still in them are dropped.
+    pub fn stop(self) {
+        let told: Vec<bool> =
+            (0..self.handles.len()).map(|worker| self.links.send(worker, Command::Stop).is_ok()).collect();
+        for (handle, told) in self.handles.into_iter().zip(told) {
+            if told {
+                let _ = handle.thread.join();
+            }
+        }
+    }
 }
 
 impl WorkerHandle {
-    /// Starts a worker, pinned to `cpu` if given. `events` and `control` are how it reports faults.
-    pub fn spawn(
-        cpu: Option<usize>,
-        power: Power,
-        shared: Shared,
-        tables: Arc<Tables>,
-        events: Sender<Event>,
-        control: Arc<mio::Waker>,
-    ) -> Result<WorkerHandle, WorkerError> {
-        let failed = |source| WorkerError::Start {
-            cpu: cpu.map_or_else(|| "any CPU".to_owned(), |cpu| format!("CPU {cpu}")),
-            source,
-        };
-        let poll = mio::Poll::new().map_err(failed)?;
-        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).map_err(failed)?);
-        let (commands, receiver) = unbounded();
-        let load = Arc::new(WorkerLoad::default());
-        let control = ControlEnds { commands: receiver, events, waker: control };
-        let worker = Worker::new(shared, tables, power, Arc::clone(&load), control, poll);
-        watchdog::install().map_err(failed)?;
-        let (started, ready) = bounded(1);
-        let thread = std::thread::Builder::new()
-            .name(cpu.map_or_else(|| "worker".to_owned(), |cpu| format!("worker-{cpu}")))
-            .spawn(move || {
-                let pinned = cpu.map_or(Ok(()), pin);
-                let ready = pinned.and_then(|()| exact_timers());
-                let go = ready.is_ok();
-                let _ = started.send(ready.map(|()| rustix::thread::gettid()));
-                if go {
-                    worker.run();
-                }
-            })
-            .map_err(failed)?;
-        let id = ready.recv_timeout(PATIENCE).map_err(|_| WorkerError::Silent)?.map_err(failed)?;
-        Ok(WorkerHandle { link: WorkerLink { commands, waker, id }, load, cpu, thread, seen: None })
-    }
-
-    /// A way to command it from elsewhere.
-    pub fn link(&self) -> WorkerLink {
-        self.link.clone()
-    }
-
     /// The CPU it is pinned to.
     pub fn cpu(&self) -> Option<usize> {
         self.cpu
@@ -119,95 +158,214 @@ impl WorkerHandle {
         self.load.snapshot()
     }
 
-    /// Gets it out of a system call that a peer made block, if it has not moved since the last call. Called once a second.
-    pub fn rouse_if_stuck(&mut self) {
-        let now = self.load();
-        let seen = self.seen.replace(now);
-        if seen.is_some_and(|seen| now.same_turn(&seen)) && !self.load.asleep() {
-            watchdog::interrupt(self.link.id);
-        }
-    }
-
-    /// Ends it and waits for its thread; drivers still in it are dropped.
-    pub fn stop(self) {
-        if self.link.send(Command::Stop).is_ok() {
-            let _ = self.thread.join();
-        }
+    /// Whether it is blocked waiting for frames, or about to.
+    pub fn asleep(&self) -> bool {
+        self.load.asleep()
     }
 }
 
-impl WorkerLink {
-    fn send(&self, command: Command) -> Result<(), WorkerError> {
-        self.commands.send(command).map_err(|_| WorkerError::Gone)?;
-        self.waker.wake().map_err(|_| WorkerError::Gone)
+/// Starts one worker.
+fn spawn(
+    lane: Lane,
+    cpu: Option<usize>,
+    power: Power,
+    shared: Shared,
+    events: Sender<Event>,
+    control: Arc<mio::Waker>,
+) -> Result<(Link, WorkerHandle), WorkerError> {
+    let failed = |source| WorkerError::Start {
+        cpu: cpu.map_or_else(|| "any CPU".to_owned(), |cpu| format!("CPU {cpu}")),
+        source,
+    };
+    let poll = mio::Poll::new().map_err(failed)?;
+    let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).map_err(failed)?);
+    let (commands, receiver) = unbounded();
+    let load = Arc::new(WorkerLoad::default());
+    let control = ControlEnds { commands: receiver, events, waker: control };
+    let worker = Worker::new(lane, shared, power, Arc::clone(&load), control, poll);
+    watchdog::install().map_err(failed)?;
+    let (started, ready) = bounded(1);
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{}", lane.worker))
+        .spawn(move || {
+            let pinned = cpu.map_or(Ok(()), pin);
+            let ready = pinned.and_then(|()| exact_timers());
+            let go = ready.is_ok();
+            let _ = started.send(ready.map(|()| rustix::thread::gettid()));
+            if go {
+                worker.run();
+            }
+        })
+        .map_err(failed)?;
+    let thread_id =
+        ready.recv_timeout(PATIENCE).map_err(|_| WorkerError::Silent { worker: lane.worker })?.map_err(failed)?;
+    Ok((Link { commands, waker, thread: thread_id }, WorkerHandle { load, cpu, thread, seen: None }))
+}
+
+impl Links {
+    /// Number of workers.
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
-    /// Waits for an acknowledgement; a worker that hangs in a peer's doorbell is got out of it.
-    fn answer<T>(&self, answered: &Receiver<T>) -> Result<T, WorkerError> {
+    fn send(&self, worker: usize, command: Command) -> Result<(), WorkerError> {
+        let link = self.0.get(worker).ok_or(WorkerError::Gone(worker))?;
+        link.commands.send(command).map_err(|_| WorkerError::Gone(worker))?;
+        link.waker.wake().map_err(|_| WorkerError::Gone(worker))
+    }
+
+    /// Gets workers that hang in a peer's doorbell out of it.
+    fn rouse(&self) {
+        self.0.iter().for_each(|link| watchdog::interrupt(link.thread));
+    }
+
+    /// Waits for an acknowledgement of `worker`. `None`: it dropped the command unanswered.
+    fn answer<T>(&self, worker: usize, answered: &Receiver<T>) -> Result<Option<T>, WorkerError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match answered.recv_timeout(ROUSE_AFTER) {
-                Ok(answer) => return Ok(answer),
-                Err(RecvTimeoutError::Disconnected) => return Err(WorkerError::Gone),
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => return Err(WorkerError::Silent),
-                Err(RecvTimeoutError::Timeout) => watchdog::interrupt(self.id),
+                Ok(answer) => return Ok(Some(answer)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                    return Err(WorkerError::Silent { worker });
+                }
+                Err(RecvTimeoutError::Timeout) => self.rouse(),
             }
         }
     }
 
-    /// Puts the packet memory of the AF_XDP ports in place.
-    pub fn install_pool(&self, pool: FramePool) -> Result<(), WorkerError> {
-        self.send(Command::InstallPool(pool))
+    /// Gives a worker a receive queue.
+    pub fn add_queue(
+        &self,
+        worker: usize,
+        port: PortId,
+        queue: usize,
+        rx: Box<dyn RxQueue>,
+    ) -> Result<(), WorkerError> {
+        self.send(worker, Command::AddQueue { port, queue, rx })
     }
 
-    /// Takes a port into service.
-    pub fn add_port(&self, id: PortId, driver: Box<dyn PortDriver>, stats: Arc<PortStats>) -> Result<(), WorkerError> {
-        self.send(Command::AddPort { id, driver, stats })
-    }
-
-    /// Takes a port out of service, closes its driver on this thread, and gives what it held back to the pool.
-    pub fn remove_port(&self, id: PortId) -> Result<(), WorkerError> {
+    /// Takes a receive queue away from a worker; what has arrived waits in the queue.
+    pub fn take_queue(&self, worker: usize, port: PortId, queue: usize) -> Result<Box<dyn RxQueue>, WorkerError> {
         let (reply, answered) = bounded(1);
-        self.send(Command::RemovePort { id, reply })?;
-        drop(self.answer(&answered)?);
-        self.reclaim(id)
+        self.send(worker, Command::TakeQueue { port, queue, reply })?;
+        self.answer(worker, &answered)?.ok_or(WorkerError::NoQueue { worker, queue })
     }
 
-    /// Gives the chunks that a closed port still held back to the pool.
-    pub fn reclaim(&self, id: PortId) -> Result<(), WorkerError> {
-        self.send(Command::Reclaim(id))
+    /// Moves a receive queue to another worker. No frame is lost: meanwhile they wait in the queue.
+    pub fn move_queue(&self, port: PortId, queue: usize, from: usize, to: usize) -> Result<(), WorkerError> {
+        if to >= self.count() {
+            return Err(WorkerError::Gone(to));
+        }
+        let rx = self.take_queue(from, port, queue)?;
+        self.add_queue(to, port, queue, rx)
     }
 
-    /// Replaces the tables; on return no frame is decided by the old ones any more.
-    pub fn set_tables(&self, tables: Arc<Tables>) -> Result<(), WorkerError> {
-        let (done, answered) = bounded(1);
-        self.send(Command::SetTables { tables, done })?;
-        self.answer(&answered)
-    }
-
-    /// Changes the rings of a vhost-user port.
-    pub fn vhost(&self, id: PortId, op: VhostOp) -> Result<VhostReply, WorkerError> {
-        let (reply, answered) = bounded(1);
-        self.send(Command::Vhost { id, op, reply })?;
-        self.answer(&answered)
+    /// Replaces tables and outputs; on return no worker decides by, or sends to, the old ones any more.
+    pub fn set_snapshot(&self, snapshot: &Snapshot) -> Result<(), WorkerError> {
+        let ask = |worker| {
+            let (done, answered) = bounded(1);
+            self.send(worker, Command::SetSnapshot { snapshot: snapshot.clone(), done }).map(|()| answered)
+        };
+        // All are asked before the first is waited for.
+        let asked: Vec<_> = (0..self.count()).map(ask).collect();
+        let mut outcome = Ok(());
+        for (worker, asked) in asked.into_iter().enumerate() {
+            let answer = asked.and_then(|answered| self.answer(worker, &answered)?.ok_or(WorkerError::Gone(worker)));
+            outcome = outcome.and(answer);
+        }
+        outcome
     }
 
     /// The rings of one vhost-user port, as its session sees them.
-    pub fn rings(&self, id: PortId) -> WorkerRings {
-        WorkerRings { link: self.clone(), id }
+    pub fn rings(&self, port: PortId, tx: Arc<VhostTx>, homes: Homes) -> PortRings {
+        PortRings { links: self.clone(), port, tx, homes }
     }
 }
 
-/// The rings of a vhost-user port that lives in a worker.
-#[derive(Debug)]
-pub struct WorkerRings {
-    link: WorkerLink,
-    id: PortId,
+/// Which worker has each receive queue of a port. Written by the control thread only.
+#[derive(Clone, Debug)]
+pub struct Homes(Arc<[AtomicUsize]>);
+
+impl Homes {
+    /// Of a port with these workers, by queue.
+    pub fn new(workers: impl IntoIterator<Item = usize>) -> Homes {
+        Homes(workers.into_iter().map(AtomicUsize::new).collect())
+    }
+
+    /// Number of queues.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The worker that has `queue`.
+    pub fn get(&self, queue: usize) -> Option<usize> {
+        self.0.get(queue).map(|worker| worker.load(Ordering::Relaxed))
+    }
+
+    /// `queue` is now with `worker`.
+    pub fn set(&self, queue: usize, worker: usize) {
+        if let Some(home) = self.0.get(queue) {
+            home.store(worker, Ordering::Relaxed);
+        }
+    }
 }
 
-impl Rings for WorkerRings {
+/// The rings of a vhost-user port that lives in the workers.
+#[derive(Debug)]
+pub struct PortRings {
+    links: Links,
+    port: PortId,
+    tx: Arc<VhostTx>,
+    homes: Homes,
+}
+
+impl PortRings {
+    /// Has the worker of a queue carry out an operation; its answer comes later.
+    fn ask(&self, queue: usize, worker: usize, op: VhostOp) -> Result<Receiver<VhostReply>, WorkerError> {
+        let (reply, answered) = bounded(1);
+        self.links.send(worker, Command::Vhost { port: self.port, queue, op, reply })?;
+        Ok(answered)
+    }
+
+    /// Carries out an operation on the guest's receive rings.
+    fn operate_tx(&self, op: VhostOp) -> Result<VhostReply, RingsError> {
+        let reply = self.tx.operate(op, &mut || self.links.rouse());
+        reply.ok_or_else(|| RingsError { reason: format!("a ring was in use for {} s", PATIENCE.as_secs()) })
+    }
+
+    fn operate_rx(&self, queue: usize, op: VhostOp) -> Result<VhostReply, RingsError> {
+        let Some(worker) = self.homes.get(queue) else { return Ok(VhostReply::NoSuchRing) };
+        let answer = self.ask(queue, worker, op).and_then(|answered| self.answer(queue, worker, &answered));
+        answer.map_err(|error| RingsError { reason: error.to_string() })
+    }
+
+    fn answer(&self, queue: usize, worker: usize, answered: &Receiver<VhostReply>) -> Result<VhostReply, WorkerError> {
+        self.links.answer(worker, answered)?.ok_or(WorkerError::NoQueue { worker, queue })
+    }
+
+    /// Stops all rings, whatever fails.
+    fn reset(&self) -> Result<VhostReply, RingsError> {
+        let homes = (0..self.homes.count()).filter_map(|queue| Some((queue, self.homes.get(queue)?)));
+        // All workers are asked before the first is waited for.
+        let asked: Vec<_> =
+            homes.map(|(queue, worker)| (queue, worker, self.ask(queue, worker, VhostOp::Reset))).collect();
+        let mut outcome = self.operate_tx(VhostOp::Reset);
+        for (queue, worker, asked) in asked {
+            let answer = asked.and_then(|answered| self.answer(queue, worker, &answered));
+            outcome = outcome.and_then(|_| answer.map_err(|error| RingsError { reason: error.to_string() }));
+        }
+        outcome
+    }
+}
+
+impl Rings for PortRings {
     fn operate(&mut self, op: VhostOp) -> Result<VhostReply, RingsError> {
-        self.link.vhost(self.id, op).map_err(|error| RingsError { reason: error.to_string() })
+        match op.ring() {
+            None => self.reset(),
+            Some(index) if index % 2 == 0 => self.operate_tx(op),
+            Some(index) => self.operate_rx(usize::from(index / 2), op),
+        }
     }
 }
 
@@ -222,80 +380,4 @@ fn pin(cpu: usize) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::{OwnedFd, RawFd};
-
-    use labsw_switch::MAX_MIRRORS;
-    use labsw_switch::fdb::Fdb;
-    use labsw_switch::forward::TxItem;
-    use rustix::event::{EventfdFlags, eventfd};
-
-    use super::*;
-    use crate::frame::Burst;
-    use crate::port::{Fault, Resources};
-    use crate::stats::{MirrorStats, PortDelta};
-
-    /// A port whose peer made its doorbell block for ever.
-    #[derive(Debug)]
-    struct Stuck(OwnedFd);
-
-    impl PortDriver for Stuck {
-        fn rx_queues(&self) -> usize {
-            1
-        }
-
-        fn receive(&mut self, _: usize, _: &mut Burst, _: &mut Resources, _: &mut PortDelta) -> Result<(), Fault> {
-            rustix::io::write(&self.0, &1u64.to_ne_bytes()).map(drop).map_err(|errno| Fault::new(errno.to_string()))
-        }
-
-        fn release(&mut self, _: usize, _: &mut Burst, _: &mut Resources) -> Result<(), Fault> {
-            Ok(())
-        }
-
-        fn send(
-            &mut self,
-            _: &mut Burst,
-            _: &[TxItem],
-            _: u64,
-            _: &mut Resources,
-            _: &mut PortDelta,
-        ) -> Result<u64, Fault> {
-            Ok(0)
-        }
-
-        fn arm(&mut self) -> bool {
-            false
-        }
-
-        fn disarm(&mut self) {}
-
-        fn wait_fds(&self) -> Vec<RawFd> {
-            Vec::new()
-        }
-    }
-
-    #[test]
-    fn waiting_for_a_stuck_worker_gets_it_out() {
-        let full = eventfd(0, EventfdFlags::empty()).unwrap();
-        rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes()).unwrap();
-        let shared = Shared {
-            fdb: Arc::new(Fdb::new(16, 300, 1)),
-            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::default()).collect(),
-            epoch: Instant::now(),
-        };
-        let poll = mio::Poll::new().unwrap();
-        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).unwrap());
-        let (events, told) = unbounded();
-        let tables = Arc::new(Tables::empty());
-        let worker = WorkerHandle::spawn(None, Power::Adaptive, shared, Arc::clone(&tables), events, waker).unwrap();
-        worker.link().add_port(PortId(0), Box::new(Stuck(full)), Arc::default()).unwrap();
-        // Until the worker hangs in it.
-        std::thread::sleep(Duration::from_millis(100));
-        let begin = Instant::now();
-        worker.link().set_tables(tables).unwrap();
-        assert!(begin.elapsed() < PATIENCE);
-        let Event::PortFault { id, .. } = told.recv_timeout(PATIENCE).unwrap();
-        assert_eq!(id, PortId(0));
-        worker.stop();
-    }
-}
+mod tests;

@@ -2,9 +2,11 @@
 //!
 //! The nouns: a [`frame::Burst`] holds up to 64 *borrowed* frames of one receive queue: their bytes stay
 //! where they are (guest memory, UMEM) until every egress port has taken its copy, then the whole burst
-//! is given back. A [`port::PortDriver`] receives bursts and sends frames of other drivers' bursts. The
-//! worker runs the whole way of a frame to completion.
+//! is given back. A port is [`port::RxQueue`]s, which receive bursts and belong to one worker each, and a
+//! [`port::TxPort`], which sends frames of other ports' bursts and is shared by all. A worker runs the whole way of a
+//! frame to completion.
 
+pub mod flow;
 pub mod frame;
 pub mod handle;
 pub mod load;

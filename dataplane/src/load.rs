@@ -85,6 +85,14 @@ impl LoadSnapshot {
         if self.elapsed_ns == 0 { 0.0 } else { (100.0 * self.busy_ns as f64 / self.elapsed_ns as f64).min(100.0) }
     }
 
+    /// Share of the time spent blocked, percent.
+    #[allow(clippy::cast_precision_loss, reason = "a percentage")]
+    pub fn asleep_percent(&self) -> f64 {
+        let awake_ns = self.busy_ns.saturating_add(self.idle_ns);
+        let asleep_ns = self.elapsed_ns.saturating_sub(awake_ns);
+        if self.elapsed_ns == 0 { 0.0 } else { 100.0 * asleep_ns as f64 / self.elapsed_ns as f64 }
+    }
+
     /// Whether the worker has ended no turn since `earlier`.
     pub fn same_turn(&self, earlier: &LoadSnapshot) -> bool {
         (self.busy_ns, self.idle_ns) == (earlier.busy_ns, earlier.idle_ns)

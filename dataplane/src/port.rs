@@ -1,84 +1,96 @@
-//! What a port driver is: the contract between the worker and the ways of moving bytes.
+//! What a port is to the workers: receive queues, each owned by one worker, and a transmit side shared by all.
 //!
-//! The worker calls, per receive queue and turn: `receive` → (decide) → `send` on each egress → `release`.
-//! Drivers are called from their worker's thread only, and never block.
+//! A worker calls, per receive queue and turn: [`RxQueue::receive`] → (decide) → [`TxPort::send`] on each egress →
+//! [`RxQueue::release`]. Neither half ever blocks, except on the short locks inside a transmit side, which are taken
+//! once per burst and ring.
+//!
+//! **Faults.** Whoever meets one puts the half concerned out of service ([`RxQueue::fail`]; a transmit side does it
+//! itself) and tells the control thread, which resets the rest. A [`Fault`] names the connection it was met on, so that
+//! a late one does not throw out the next peer.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use labsw_switch::forward::TxItem;
 
 use crate::frame::Burst;
 use crate::stats::PortDelta;
-use crate::vhost::VhostPort;
-use crate::xdp::FramePool;
+use crate::vhost::VhostRx;
 
-/// A port that can't go on. The worker takes it out of service and tells the control thread; no other port is touched.
+/// A port that can't go on with its present peer. No other port is touched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Fault {
     /// One clause for people: what the peer or the device did.
     pub reason: String,
+    /// Which peer ([`next_connection`]).
+    pub connection: u64,
 }
 
 impl Fault {
-    /// A fault with this reason.
-    pub fn new(reason: impl Into<String>) -> Fault {
-        Fault { reason: reason.into() }
+    /// A fault of this connection for this reason.
+    pub fn new(connection: u64, reason: impl Into<String>) -> Fault {
+        Fault { reason: reason.into(), connection }
     }
 }
 
-/// What the drivers of one worker share.
-#[derive(Debug, Default)]
-pub struct Resources {
-    /// The worker's packet memory; empty until the first AF_XDP port is added.
-    pub pool: FramePool,
+/// A number for a new connection of a port with a peer or a device, different from all others of this process.
+pub fn next_connection() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-/// A way of moving bytes, owned by one worker.
-pub trait PortDriver: Send + std::fmt::Debug {
-    /// Number of receive queues; queues are numbered from 0. May change over the life of the driver.
-    fn rx_queues(&self) -> usize;
+/// Which worker sends, of how many; it decides which of a port's transmit rings the worker uses. Where there are at
+/// least as many rings as workers each worker has rings of its own, so that no lock is ever waited for; otherwise all
+/// share all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// The worker, from 0.
+    pub worker: usize,
+    /// Number of workers, at least one.
+    pub workers: usize,
+}
 
-    /// Whether anything may have arrived on `queue`: a look so cheap that a worker with many silent ports has time left for
-    /// the others. [`PortDriver::receive`] is called only after a yes.
-    fn is_waiting(&self, _queue: usize) -> bool {
+impl Lane {
+    /// The lane of a worker that is alone.
+    pub const ONLY: Lane = Lane { worker: 0, workers: 1 };
+
+    /// How many of `rings` this worker uses.
+    #[inline]
+    pub fn count(self, rings: usize) -> usize {
+        if rings < self.workers { rings } else { (rings - self.worker).div_ceil(self.workers) }
+    }
+
+    /// The `nth` of those.
+    #[inline]
+    pub fn ring(self, nth: usize, rings: usize) -> usize {
+        if rings < self.workers { nth } else { self.worker + nth * self.workers }
+    }
+}
+
+/// The receiving half of one queue, owned by one worker.
+pub trait RxQueue: Send + std::fmt::Debug {
+    /// Whether anything may have arrived: a look so cheap that a worker with many silent queues has time left for the
+    /// others. [`RxQueue::receive`] is called only after a yes.
+    fn is_waiting(&self) -> bool {
         true
     }
 
-    /// Appends what has arrived on `queue` to the empty `burst`, up to 64 frames, and counts it. The frames stay
-    /// borrowed until [`PortDriver::release`] is called with the same queue and burst.
-    fn receive(
-        &mut self,
-        queue: usize,
-        burst: &mut Burst,
-        resources: &mut Resources,
-        stats: &mut PortDelta,
-    ) -> Result<(), Fault>;
+    /// Appends what has arrived to the empty `burst`, up to 64 frames, and counts it. The frames stay borrowed until
+    /// [`RxQueue::release`] is called with the same burst.
+    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault>;
 
     /// Gives the frames of `burst` back to where they came from, except those marked as moved, and clears it.
-    fn release(&mut self, queue: usize, burst: &mut Burst, resources: &mut Resources) -> Result<(), Fault>;
+    fn release(&mut self, burst: &mut Burst) -> Result<(), Fault>;
 
-    /// Sends frames of a burst, in order, counting each as sent or as dropped under a reason.
-    ///
-    /// `sole` has a bit set for each frame that has no other taker, so that its buffer may be moved ([`Burst::take`]).
-    /// Returns a mask of the frames (bit = index in the burst) that were *not* sent. All frames of one call are
-    /// published to the peer before it returns (one index store, at most one doorbell).
-    fn send(
-        &mut self,
-        burst: &mut Burst,
-        items: &[TxItem],
-        sole: u64,
-        resources: &mut Resources,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault>;
-
-    /// Work that has to be done even without traffic (reap completions, kick a stuck ring). Called at most every few milliseconds.
-    fn tick(&mut self, _resources: &mut Resources) -> Result<(), Fault> {
+    /// Work that has to be done even without traffic. Called at most every few milliseconds.
+    fn tick(&mut self) -> Result<(), Fault> {
         Ok(())
     }
 
-    /// How long the driver can go without a tick while nothing arrives; `None`: for ever. Asked before each sleep, right
+    /// How long the queue can go without a tick while nothing arrives; `None`: for ever. Asked before each sleep, right
     /// after a tick.
     fn tick_within(&self) -> Option<Duration> {
         None
@@ -87,14 +99,74 @@ pub trait PortDriver: Send + std::fmt::Debug {
     /// Asks the peer for a notification on the next frame. Returns true if a frame is already waiting (then don't sleep).
     fn arm(&mut self) -> bool;
 
-    /// Ends what [`PortDriver::arm`] began.
+    /// Ends what [`RxQueue::arm`] began.
     fn disarm(&mut self);
 
-    /// The descriptors that become readable when an armed driver has work. Valid until the driver changes or is dropped.
-    fn wait_fds(&self) -> Vec<RawFd>;
+    /// The descriptor that becomes readable when the armed queue has work. Valid until the queue changes or is dropped.
+    fn wait_fd(&self) -> Option<RawFd>;
 
-    /// The vhost-user driver behind this port, if it is one.
-    fn as_vhost(&mut self) -> Option<&mut VhostPort> {
+    /// Lets go of the peer after a fault: nothing is received until the control thread has seen to it.
+    fn fail(&mut self);
+
+    /// The vhost-user queue behind this, if it is one.
+    fn as_vhost(&mut self) -> Option<&mut VhostRx> {
         None
+    }
+}
+
+/// The transmit side of a port, shared by all workers.
+pub trait TxPort: Send + Sync + std::fmt::Debug {
+    /// Sends frames of a burst, counting each as sent or as dropped under a reason. Frames of one flow leave in order.
+    ///
+    /// `sole` has a bit set for each frame that has no other taker, so that its buffer may be moved ([`Burst::take`]).
+    /// Returns a mask of the frames (bit = index in the burst) that were *not* sent. All frames of one call are
+    /// published to the peer before it returns (one index store and at most one doorbell per ring). After an error the
+    /// part concerned is out of service.
+    fn send(
+        &self,
+        lane: Lane,
+        burst: &mut Burst,
+        items: &[TxItem],
+        sole: u64,
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault>;
+
+    /// Work that has to be done even without traffic (reap completions, kick a stuck ring). Any worker calls it at any
+    /// time; what another worker is at already is left to that one.
+    fn tick(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// How long the port can go without a tick while nothing is sent; `None`: for ever. Asked before each sleep of any
+    /// worker, right after a tick.
+    fn tick_within(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Locks; what a panicking thread left is used as it is.
+#[inline]
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ring_has_one_worker_if_there_are_enough_and_all_otherwise() {
+        for workers in 1..10 {
+            for rings in 0..20 {
+                let mut users = vec![0; rings];
+                for worker in 0..workers {
+                    let lane = Lane { worker, workers };
+                    (0..lane.count(rings)).for_each(|nth| users[lane.ring(nth, rings)] += 1);
+                    assert!(rings == 0 || lane.count(rings) > 0);
+                }
+                let each = if rings >= workers { 1 } else { workers };
+                assert!(users.iter().all(|&count| count == each), "{rings} rings, {workers} workers: {users:?}");
+            }
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! Counters: a local delta while a burst is handled, published once at its end.
 //!
-//! **How it works.** The worker and the drivers add to a [`PortDelta`] (plain integers in the worker's own
-//! cache lines). At burst end the worker adds it to the port's [`PortStats`] (atomics with a single
-//! writer, so a load and a store do, no locked instruction). Readers take a [`PortSnapshot`] any time.
+//! **How it works.** A worker and the drivers add to a [`PortDelta`] (plain integers in the worker's own
+//! cache lines). At burst end the worker adds it to its own set of counters in the port's [`PortStats`] (atomics with a
+//! single writer, so a load and a store do, no locked instruction). Readers sum the sets any time.
 //!
-//! **Invariant.** One `PortStats` has one writer: the worker that owns the port.
+//! **Invariant.** A set of counters has one writer, its worker, and shares no cache line with another's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam::utils::CachePadded;
 use labsw_switch::DropReason;
 use labsw_switch::drop_reason::DROP_REASONS;
 
@@ -59,8 +60,14 @@ impl PortDelta {
 }
 
 /// The counters of one port since it was added.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PortStats {
+    /// By worker.
+    sets: Box<[CachePadded<PortCounters>]>,
+}
+
+#[derive(Debug, Default)]
+struct PortCounters {
     rx_frames: AtomicU64,
     rx_bytes: AtomicU64,
     tx_frames: AtomicU64,
@@ -72,38 +79,50 @@ pub struct PortStats {
 pub type PortSnapshot = PortDelta;
 
 impl PortStats {
-    /// Adds a delta and zeroes it. Only the port's worker may call this.
+    /// All zero, for so many workers.
+    pub fn new(workers: usize) -> PortStats {
+        PortStats { sets: (0..workers).map(|_| CachePadded::default()).collect() }
+    }
+
+    /// Adds a delta and zeroes it. Only `worker` itself may call this with its number.
     #[inline]
-    pub fn publish(&self, delta: &mut PortDelta) {
-        add(&self.rx_frames, &mut delta.rx_frames);
-        add(&self.rx_bytes, &mut delta.rx_bytes);
-        add(&self.tx_frames, &mut delta.tx_frames);
-        add(&self.tx_bytes, &mut delta.tx_bytes);
-        for (total, count) in self.drops.iter().zip(&mut delta.drops) {
+    pub fn publish(&self, worker: usize, delta: &mut PortDelta) {
+        let Some(set) = self.sets.get(worker) else { return };
+        add(&set.rx_frames, &mut delta.rx_frames);
+        add(&set.rx_bytes, &mut delta.rx_bytes);
+        add(&set.tx_frames, &mut delta.tx_frames);
+        add(&set.tx_bytes, &mut delta.tx_bytes);
+        for (total, count) in set.drops.iter().zip(&mut delta.drops) {
             add(total, count);
         }
     }
 
     /// Reads all counters; each is exact, together they may be of different bursts.
     pub fn snapshot(&self) -> PortSnapshot {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let mut snapshot = PortSnapshot {
-            rx_frames: read(&self.rx_frames),
-            rx_bytes: read(&self.rx_bytes),
-            tx_frames: read(&self.tx_frames),
-            tx_bytes: read(&self.tx_bytes),
-            drops: [0; DROP_REASONS],
-        };
-        for (to, from) in snapshot.drops.iter_mut().zip(&self.drops) {
-            *to = read(from);
+        let mut sum = PortSnapshot::ZERO;
+        let more = |sum: &mut u64, counter: &AtomicU64| *sum = sum.wrapping_add(counter.load(Ordering::Relaxed));
+        for set in &self.sets {
+            more(&mut sum.rx_frames, &set.rx_frames);
+            more(&mut sum.rx_bytes, &set.rx_bytes);
+            more(&mut sum.tx_frames, &set.tx_frames);
+            more(&mut sum.tx_bytes, &set.tx_bytes);
+            for (to, from) in sum.drops.iter_mut().zip(&set.drops) {
+                more(to, from);
+            }
         }
-        snapshot
+        sum
     }
 }
 
 /// The counters of one mirror session. Slots are reused: a reader subtracts what stood there when the session began.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MirrorStats {
+    /// By worker.
+    sets: Box<[CachePadded<MirrorCounters>]>,
+}
+
+#[derive(Debug, Default)]
+struct MirrorCounters {
     matched: AtomicU64,
     sent: AtomicU64,
     dropped: AtomicU64,
@@ -124,29 +143,39 @@ pub struct MirrorSnapshot {
 }
 
 impl MirrorStats {
-    /// Counts frames selected.
-    #[inline]
-    pub fn add_matched(&self, mut frames: u64) {
-        add(&self.matched, &mut frames);
+    /// All zero, for so many workers.
+    pub fn new(workers: usize) -> MirrorStats {
+        MirrorStats { sets: (0..workers).map(|_| CachePadded::default()).collect() }
     }
 
-    /// Counts one copy.
+    /// Counts frames selected. Only `worker` itself may call this with its number.
     #[inline]
-    pub fn add_copy(&self, sent: bool, truncated: bool) {
-        add(if sent { &self.sent } else { &self.dropped }, &mut 1);
+    pub fn add_matched(&self, worker: usize, mut frames: u64) {
+        if let Some(set) = self.sets.get(worker) {
+            add(&set.matched, &mut frames);
+        }
+    }
+
+    /// Counts one copy. Only `worker` itself may call this with its number.
+    #[inline]
+    pub fn add_copy(&self, worker: usize, sent: bool, truncated: bool) {
+        let Some(set) = self.sets.get(worker) else { return };
+        add(if sent { &set.sent } else { &set.dropped }, &mut 1);
         if sent && truncated {
-            add(&self.truncated, &mut 1);
+            add(&set.truncated, &mut 1);
         }
     }
 
     /// Reads all counters.
     pub fn snapshot(&self) -> MirrorSnapshot {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let sum = |of: fn(&MirrorCounters) -> &AtomicU64| {
+            self.sets.iter().fold(0u64, |sum, set| sum.wrapping_add(of(set).load(Ordering::Relaxed)))
+        };
         MirrorSnapshot {
-            matched: read(&self.matched),
-            sent: read(&self.sent),
-            dropped: read(&self.dropped),
-            truncated: read(&self.truncated),
+            matched: sum(|set| &set.matched),
+            sent: sum(|set| &set.sent),
+            dropped: sum(|set| &set.dropped),
+            truncated: sum(|set| &set.truncated),
         }
     }
 }
@@ -177,18 +206,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn publishing_adds_and_zeroes() {
-        let stats = PortStats::default();
-        let mut delta = PortDelta::ZERO;
-        for _ in 0..2 {
-            delta.received(60);
-            delta.sent(64);
-            delta.drop(DropReason::Runt);
-            stats.publish(&mut delta);
-            assert_eq!(delta, PortDelta::ZERO);
-        }
+    fn publishing_adds_and_zeroes_and_readers_sum_over_workers() {
+        const WORKERS: usize = 3;
+        const BURSTS: u64 = 10_000;
+        let (stats, mirror) = (PortStats::new(WORKERS), MirrorStats::new(WORKERS));
+        std::thread::scope(|scope| {
+            for worker in 0..WORKERS {
+                let (stats, mirror) = (&stats, &mirror);
+                scope.spawn(move || {
+                    let mut delta = PortDelta::ZERO;
+                    for burst in 0..BURSTS {
+                        delta.received(60);
+                        delta.sent(64);
+                        delta.drop(DropReason::Runt);
+                        stats.publish(worker, &mut delta);
+                        assert_eq!(delta, PortDelta::ZERO);
+                        mirror.add_matched(worker, 2);
+                        mirror.add_copy(worker, burst % 2 == 0, true);
+                    }
+                });
+            }
+        });
+        let total = WORKERS as u64 * BURSTS;
         let seen = stats.snapshot();
-        assert_eq!((seen.rx_frames, seen.rx_bytes, seen.tx_frames, seen.tx_bytes), (2, 120, 2, 128));
-        assert_eq!(seen.drops[DropReason::Runt as usize], 2);
+        assert_eq!((seen.rx_frames, seen.rx_bytes), (total, 60 * total));
+        assert_eq!((seen.tx_frames, seen.tx_bytes), (total, 64 * total));
+        assert_eq!(seen.drops[DropReason::Runt as usize], total);
+        let seen = mirror.snapshot();
+        assert_eq!(
+            (seen.matched, seen.sent, seen.dropped, seen.truncated),
+            (2 * total, total / 2, total / 2, total / 2)
+        );
     }
 }

@@ -6,14 +6,27 @@
 //! a command unanswered while the control thread waits ([`crate::handle`]), gets a
 //! signal whose handler does nothing. The call then fails with `EINTR`, and the port whose call it was is at fault.
 //!
+//! A transmit ring's lock may be held by the worker that hangs, so others, and the control thread, can wait for it in
+//! turn: whoever waits long has all workers roused. The control thread takes such a lock with [`lock_patiently`] only.
+//!
 //! A worker that is merely starved of its CPU gets the signal too: every system call of the frame path takes `EINTR` as
 //! "try again later".
 //!
 //! Reference: signal(7), "Interruption of system calls and library functions by signal handlers"; eventfd(2).
 
 use std::io;
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
 
 use rustix::thread::Pid;
+
+/// How long an acknowledgement or a lock is waited for. A worker that needs longer is starved of its CPU.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// A worker that has not answered for this long may hang in a peer's doorbell, and is roused while we wait: the control
+/// thread's once-a-second look can't do it meanwhile.
+pub const ROUSE_AFTER: Duration = Duration::from_millis(500);
+/// Between two looks at a lock that is held: it is held for a burst.
+const LOOK_AGAIN: Duration = Duration::from_micros(20);
 
 /// A signal nobody else uses for anything: its default action is to be ignored.
 const SIGNAL: libc::c_int = libc::SIGURG;
@@ -32,6 +45,29 @@ pub fn install() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Locks without ever hanging: calls `rouse` while a worker holds the lock for a long time, and gives up after
+/// [`PATIENCE`]. What a panicking thread left is used as it is.
+pub fn lock_patiently<'a, T>(mutex: &'a Mutex<T>, rouse: &mut dyn FnMut()) -> Option<MutexGuard<'a, T>> {
+    let begin = Instant::now();
+    let mut rouse_at = begin + ROUSE_AFTER;
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let now = Instant::now();
+        if now - begin >= PATIENCE {
+            return None;
+        }
+        if now >= rouse_at {
+            rouse_at = now + ROUSE_AFTER;
+            rouse();
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
 /// Interrupts whatever system call `thread` of this process is in.
 pub fn interrupt(thread: Pid) {
     let (process, thread) = (rustix::process::getpid().as_raw_nonzero().get(), thread.as_raw_nonzero().get());
@@ -42,9 +78,44 @@ pub fn interrupt(thread: Pid) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
     use super::*;
     use std::sync::mpsc::channel;
     use std::time::Duration;
+
+    #[test]
+    fn a_lock_that_is_held_is_waited_for_and_its_holder_roused() {
+        let mutex = Mutex::new(7);
+        assert_eq!(lock_patiently(&mutex, &mut || unreachable!()).as_deref(), Some(&7));
+        let (rouse, roused) = channel();
+        let (held, holds) = channel();
+        std::thread::scope(|scope| {
+            let mutex = &mutex;
+            scope.spawn(move || {
+                let _guard = mutex.lock().unwrap();
+                held.send(()).unwrap();
+                roused.recv().unwrap();
+            });
+            holds.recv().unwrap();
+            assert!(lock_patiently(mutex, &mut || rouse.send(()).unwrap()).is_some());
+            // What a panic left is used as it is.
+            let poison = scope.spawn(|| {
+                let _guard = mutex.lock().unwrap();
+                panic!("on purpose");
+            });
+            assert!(poison.join().is_err() && mutex.is_poisoned());
+        });
+        assert_eq!(lock_patiently(&mutex, &mut || unreachable!()).as_deref(), Some(&7));
+    }
+
+    #[test]
+    fn a_lock_that_is_never_given_up_is_given_up_on() {
+        let mutex = Mutex::new(());
+        let (_guard, mut roused, begin) = (mutex.lock().unwrap(), 0, Instant::now());
+        assert!(lock_patiently(&mutex, &mut || roused += 1).is_none());
+        assert!(begin.elapsed() >= PATIENCE && roused >= 5);
+    }
 
     #[test]
     fn a_write_that_blocks_is_interrupted() {

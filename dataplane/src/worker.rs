@@ -1,18 +1,22 @@
 //! The polling worker: the whole way of a frame, from a port's receive queue to its egress ports.
 //!
-//! **How it works.** [`Worker::turn`] visits each receive queue once: receive a burst (borrowed), decide
-//! about each frame ([`Forwarder::frame`]), let each egress port take its copies, then the mirrors, then give
+//! **How it works.** [`Worker::turn`] visits each receive queue that the worker owns once: receive a burst (borrowed),
+//! decide about each frame ([`Forwarder::frame`]), let each egress port take its copies, then the mirrors, then give
 //! the burst back and publish the counters. Between turns the worker obeys [`Command`]s, so a command
 //! never meets a half-handled burst: its reply is the acknowledgement that the old state is gone.
-//! When nothing has arrived for a while (`adaptive` power) the worker arms every port, looks once more,
-//! and blocks until a port or a command wakes it ([`Worker::run`]).
+//! When nothing has arrived for a while (`adaptive` power) the worker arms its queues, looks once more,
+//! and blocks until a queue or a command wakes it ([`Worker::run`]).
+//!
+//! **Several workers** share the [`Snapshot`] (tables and transmit sides), the forwarding database and nothing else;
+//! counters and slots are each worker's own. Timed work of the transmit sides is done by every worker that is awake,
+//! and before each sleep, so at the latest when the longest sleep ends.
 //!
 //! **Invariants.**
 //! - No frame is held over a turn; no lock, no allocation and no `Arc` per frame.
-//! - A [`Fault`] takes one port out of service: its driver is reset (vhost-user) or handed to the control
-//!   thread to be closed; everything else goes on.
-//! - File descriptors are taken out of the poll set before the driver that owns them changes: an eventfd
+//! - A [`Fault`] takes one half of one port out of service and is told to the control thread; everything else goes on.
+//! - File descriptors are taken out of the poll set before the queue that owns them changes: an eventfd
 //!   that a guest's process still holds would stay registered after our own end is closed (epoll(7), Q6).
+//! - All counters are published when a turn ends, so slots can be replaced between turns.
 
 mod command;
 mod sleep;
@@ -28,19 +32,20 @@ use mio::Token;
 
 use crate::frame::Burst;
 use crate::load::{Load, WorkerLoad};
-use crate::port::{Fault, PortDriver, Resources};
-use crate::stats::{MirrorStats, PortDelta, PortStats};
-use crate::vhost::VhostOp;
+use crate::port::{Fault, Lane};
+use crate::stats::{MirrorStats, PortDelta};
 
-pub use command::{Command, ControlEnds, Event};
+use sleep::Queue;
+
+pub use command::{Command, ControlEnds, Event, Output, Snapshot};
 
 /// An adaptive worker sleeps after this long without a frame.
 const SPIN: Duration = Duration::from_micros(50);
-/// Drivers are ticked at least this often while there is traffic.
+/// Queues and transmit sides are ticked at least this often while there is traffic.
 const TICK: Duration = Duration::from_millis(5);
-/// Ports and commands that can end one sleep.
+/// Queues and commands that can end one sleep.
 const MAX_EVENTS: usize = 64;
-/// The token of the command waker; ports have token = port index.
+/// The token of the command waker; queues have a number of their own.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 
 /// Whether an idle worker sleeps.
@@ -70,31 +75,28 @@ impl Shared {
     }
 }
 
+/// A port as this worker sees it.
 #[derive(Debug)]
 struct Slot {
-    /// `None` after a fault, until the port is removed.
-    driver: Option<Box<dyn PortDriver>>,
-    stats: Arc<PortStats>,
+    output: Output,
     delta: PortDelta,
     /// Frames of the current burst that this port did not take (bit = index).
     failed: u64,
-    /// Descriptors in the poll set.
-    polled: Vec<i32>,
-    /// A descriptor of this port could not be put there.
-    deaf: bool,
 }
 
 /// One polling thread's state.
 #[derive(Debug)]
 pub struct Worker {
+    lane: Lane,
     slots: Vec<Option<Slot>>,
-    /// The slots in use.
-    ports: Vec<PortId>,
-    /// The ports that ended the last sleep, until the next turn.
-    woken: Vec<PortId>,
-    /// Ports were asked for notifications and not told yet that the worker is awake.
+    /// The receive queues it owns.
+    queues: Vec<Queue>,
+    /// The token of the next queue that is added.
+    next_token: usize,
+    /// The queues (tokens) that ended the last sleep, until the next turn.
+    woken: Vec<Token>,
+    /// Queues were asked for notifications and not told yet that the worker is awake.
     armed: bool,
-    resources: Resources,
     tables: Arc<Tables>,
     shared: Shared,
     power: Power,
@@ -114,22 +116,23 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker without ports.
+    /// A worker without queues and ports; `lane` says which of how many.
     pub fn new(
+        lane: Lane,
         shared: Shared,
-        tables: Arc<Tables>,
         power: Power,
         load: Arc<WorkerLoad>,
         control: ControlEnds,
         poll: mio::Poll,
     ) -> Worker {
         Worker {
-            slots: (0..MAX_PORTS).map(|_| None).collect(),
-            ports: Vec::new(),
+            lane,
+            slots: Vec::new(),
+            queues: Vec::new(),
+            next_token: 0,
             woken: Vec::with_capacity(MAX_EVENTS),
             armed: false,
-            resources: Resources::default(),
-            tables,
+            tables: Arc::new(Tables::empty()),
             now_seconds: shared.now_seconds(),
             shared,
             power,
@@ -180,39 +183,41 @@ impl Worker {
         }
     }
 
-    /// Serves every receive queue once; returns the number of frames received. The ports that ended a sleep come first: their
-    /// frames have waited already, and by now the CPU's caches have forgotten the silent ports, so that merely looking at
-    /// them takes its time.
+    /// Serves every receive queue once; returns the number of frames received. The queues that ended a sleep come first:
+    /// their frames have waited already, and by now the CPU's caches have forgotten the silent queues, so that merely
+    /// looking at them takes its time.
     pub fn turn(&mut self) -> usize {
         let mut frames = 0;
-        for at in 0..self.woken.len() + self.ports.len() {
-            let next = self.woken.get(at).or_else(|| self.ports.get(at - self.woken.len()));
-            let Some(&port) = next else { break };
-            let queues = driver_of(&mut self.slots, port).map_or(0, |driver| driver.rx_queues());
-            for queue in 0..queues {
-                frames += self.serve(port, queue);
+        for at in 0..self.woken.len() {
+            let token = self.woken.get(at).copied();
+            if let Some(at) = self.queues.iter().position(|queue| Some(queue.token) == token) {
+                frames += self.serve(at);
             }
         }
         self.woken.clear();
+        for at in 0..self.queues.len() {
+            frames += self.serve(at);
+        }
         frames
     }
 
     /// One burst of one queue: receive, decide, send, mirror, release, publish.
     #[inline]
-    fn serve(&mut self, ingress: PortId, queue: usize) -> usize {
+    fn serve(&mut self, at: usize) -> usize {
+        let Some(queue) = self.queues.get_mut(at).filter(|queue| queue.rx.is_waiting()) else { return 0 };
+        let ingress = queue.port;
+        // Without the port's slot nothing could be counted: its frames wait in the queue.
         let Some(slot) = slot(&mut self.slots, ingress) else { return 0 };
-        let Some(driver) = slot.driver.as_mut().filter(|driver| driver.is_waiting(queue)) else { return 0 };
-        // What a driver says of its burst (that it can be moved) must not stick to that of the next one.
+        // What a queue says of its burst (that it can be moved) must not stick to that of the next one.
         self.burst.clear();
-        let received = driver.receive(queue, &mut self.burst, &mut self.resources, &mut slot.delta);
-        if let Err(fault) = received {
-            self.fault(ingress, fault);
+        if let Err(fault) = queue.rx.receive(&mut self.burst, &mut slot.delta) {
+            self.queue_fault(at, fault);
             return 0;
         }
         let frames = self.burst.len();
         if frames == 0 {
             if slot.delta != PortDelta::ZERO {
-                slot.stats.publish(&mut slot.delta);
+                slot.output.stats.publish(self.lane.worker, &mut slot.delta);
             }
             return 0;
         }
@@ -223,12 +228,10 @@ impl Worker {
             self.send_mirrors();
         }
         self.egress.clear();
-        let released = match driver_of(&mut self.slots, ingress) {
-            Some(driver) => driver.release(queue, &mut self.burst, &mut self.resources),
-            None => Ok(()),
-        };
-        if let Err(fault) = released {
-            self.fault(ingress, fault);
+        if let Some(queue) = self.queues.get_mut(at)
+            && let Err(fault) = queue.rx.release(&mut self.burst)
+        {
+            self.queue_fault(at, fault);
         }
         self.publish();
         frames
@@ -259,7 +262,7 @@ impl Worker {
         for at in 0..self.egress.active().len() {
             let Some(&port) = self.egress.active().get(at) else { break };
             let items = self.egress.items(port);
-            let failed = send_to(&mut self.slots, port, &mut self.burst, items, sole, &mut self.resources);
+            let failed = send_to(&mut self.slots, self.lane, port, &mut self.burst, items, sole);
             self.sent(port, failed);
         }
     }
@@ -268,19 +271,19 @@ impl Worker {
     fn send_mirrors(&mut self) {
         for (mirror, matched) in self.egress.matched() {
             if let Some(stats) = self.shared.mirrors.get(mirror.index()) {
-                stats.add_matched(matched.into());
+                stats.add_matched(self.lane.worker, matched.into());
             }
         }
         for at in 0..self.egress.mirror_active().len() {
             let Some(&to) = self.egress.mirror_active().get(at) else { break };
             self.choose_copies(to);
-            let failed = send_to(&mut self.slots, to, &mut self.burst, &self.copies, 0, &mut self.resources);
+            let failed = send_to(&mut self.slots, self.lane, to, &mut self.burst, &self.copies, 0);
             let failed_mask = *failed.as_ref().unwrap_or(&u64::MAX);
             for (copy, mirror) in self.copies.iter().zip(&self.copied_for) {
                 let Some(stats) = self.shared.mirrors.get(mirror.index()) else { continue };
                 let len = self.burst.frame(copy.frame.into()).map_or(0, |frame| frame.len);
                 let truncated = copy.snap_bytes != 0 && len > u32::from(copy.snap_bytes);
-                stats.add_copy(failed_mask & (1 << copy.frame) == 0, truncated);
+                stats.add_copy(self.lane.worker, failed_mask & (1 << copy.frame) == 0, truncated);
             }
             self.sent(to, failed);
         }
@@ -317,7 +320,7 @@ impl Worker {
                 if let Some(slot) = slot(&mut self.slots, port) {
                     slot.failed = u64::MAX;
                 }
-                self.fault(port, fault);
+                self.notify(Event::PortFault { id: port, fault });
             }
         }
     }
@@ -327,27 +330,25 @@ impl Worker {
     fn publish(&mut self) {
         for port in self.dirty.drain(..) {
             if let Some(slot) = slot(&mut self.slots, port) {
-                slot.stats.publish(&mut slot.delta);
+                slot.output.stats.publish(self.lane.worker, &mut slot.delta);
             }
         }
     }
 
-    /// Takes a port out of service and tells the control thread.
+    /// Takes a receive queue out of service and tells the control thread.
     #[cold]
-    fn fault(&mut self, id: PortId, fault: Fault) {
-        self.unpoll(id);
-        let Some(slot) = slot(&mut self.slots, id) else { return };
-        slot.stats.publish(&mut slot.delta);
-        let driver = match slot.driver.as_mut().and_then(|driver| driver.as_vhost()) {
-            Some(vhost) => {
-                vhost.operate(VhostOp::Reset);
-                None
-            }
-            None => slot.driver.take(),
-        };
-        self.notify(Event::PortFault { id, fault, driver });
+    fn queue_fault(&mut self, at: usize, fault: Fault) {
+        let Some(queue) = self.queues.get_mut(at) else { return };
+        queue.unpoll(&self.poll);
+        queue.rx.fail();
+        let id = queue.port;
+        if let Some(slot) = slot(&mut self.slots, id) {
+            slot.output.stats.publish(self.lane.worker, &mut slot.delta);
+        }
+        self.notify(Event::PortFault { id, fault });
     }
 
+    #[cold]
     fn notify(&self, event: Event) {
         // Neither can fail while the switch runs; when it ends, nobody needs to know.
         let _ = self.control.events.send(event);
@@ -359,26 +360,40 @@ impl Worker {
     pub fn obey(&mut self) -> bool {
         while let Ok(command) = self.control.commands.try_recv() {
             match command {
-                Command::InstallPool(pool) => self.resources.pool = pool,
-                Command::AddPort { id, driver, stats } => self.add_port(id, driver, stats),
-                Command::RemovePort { id, reply } => {
-                    let _ = reply.send(self.remove_port(id));
+                Command::AddQueue { port, queue: number, rx } => {
+                    let mut queue = Queue::new(port, number, rx, Token(self.next_token));
+                    self.next_token = self.next_token.wrapping_add(1) % WAKER.0;
+                    queue.poll(&self.poll);
+                    self.queues.push(queue);
                 }
-                Command::Reclaim(id) => {
-                    self.resources.pool.reclaim(id.0);
+                Command::TakeQueue { port, queue, reply } => {
+                    if let Some(at) = self.find(port, queue) {
+                        let mut queue = self.queues.remove(at);
+                        queue.unpoll(&self.poll);
+                        queue.rx.disarm();
+                        if let Err(unwanted) = reply.send(queue.rx) {
+                            // Nobody waits for it any more: it stays here, as the control thread thinks.
+                            queue.rx = unwanted.into_inner();
+                            queue.poll(&self.poll);
+                            self.queues.push(queue);
+                        }
+                    }
                 }
-                Command::SetTables { tables, done } => {
-                    self.tables = tables;
+                Command::SetSnapshot { snapshot, done } => {
+                    self.set_snapshot(&snapshot);
+                    // What only the old one had is given up before that is said.
+                    drop(snapshot);
                     let _ = done.send(());
                 }
-                Command::Vhost { id, op, reply } => {
-                    self.unpoll(id);
-                    let answer = driver_of(&mut self.slots, id)
-                        .and_then(|driver| driver.as_vhost())
-                        .map(|vhost| vhost.operate(op));
-                    self.poll_port(id);
-                    if let Some(answer) = answer {
-                        let _ = reply.send(answer);
+                Command::Vhost { port, queue, op, reply } => {
+                    let at = self.find(port, queue);
+                    if let Some(queue) = at.and_then(|at| self.queues.get_mut(at)) {
+                        queue.unpoll(&self.poll);
+                        let answer = queue.rx.as_vhost().map(|vhost| vhost.operate(op));
+                        queue.poll(&self.poll);
+                        if let Some(answer) = answer {
+                            let _ = reply.send(answer);
+                        }
                     }
                 }
                 Command::Stop => return false,
@@ -387,38 +402,36 @@ impl Worker {
         true
     }
 
-    fn add_port(&mut self, id: PortId, driver: Box<dyn PortDriver>, stats: Arc<PortStats>) {
-        if let Some(slot) = self.slots.get_mut(id.index()) {
-            *slot = Some(Slot {
-                driver: Some(driver),
-                stats,
-                delta: PortDelta::ZERO,
-                failed: 0,
-                polled: Vec::new(),
-                deaf: false,
-            });
-            self.ports.retain(|&port| port != id);
-            self.ports.push(id);
-            self.poll_port(id);
-        }
+    /// Number of receive queues it owns.
+    #[cfg(test)]
+    pub(crate) fn queues(&self) -> usize {
+        self.queues.len()
     }
 
-    fn remove_port(&mut self, id: PortId) -> Option<Box<dyn PortDriver>> {
-        self.unpoll(id);
-        self.ports.retain(|&port| port != id);
-        let mut slot = self.slots.get_mut(id.index())?.take()?;
-        slot.stats.publish(&mut slot.delta);
-        slot.driver
+    fn find(&self, port: PortId, number: usize) -> Option<usize> {
+        self.queues.iter().position(|queue| queue.port == port && queue.number == number)
     }
 
-    /// Lets every driver do its timed work.
+    fn set_snapshot(&mut self, snapshot: &Snapshot) {
+        self.tables = Arc::clone(&snapshot.tables);
+        let slot = |output: &Output| Slot { output: output.clone(), delta: PortDelta::ZERO, failed: 0 };
+        self.slots = snapshot.outputs.iter().map(|output| output.as_ref().map(slot)).collect();
+    }
+
+    /// Lets queues and transmit sides do their timed work.
     fn tick(&mut self) {
-        for at in 0..self.ports.len() {
-            let Some(&port) = self.ports.get(at) else { break };
-            if let Some(driver) = driver_of(&mut self.slots, port)
-                && let Err(fault) = driver.tick(&mut self.resources)
+        for at in 0..self.queues.len() {
+            if let Some(queue) = self.queues.get_mut(at)
+                && let Err(fault) = queue.rx.tick()
             {
-                self.fault(port, fault);
+                self.queue_fault(at, fault);
+            }
+        }
+        for (id, slot) in (0..).map(PortId).zip(&self.slots) {
+            if let Some(tx) = slot.as_ref().and_then(|slot| slot.output.tx.as_ref())
+                && let Err(fault) = tx.tick()
+            {
+                self.notify(Event::PortFault { id, fault });
             }
         }
     }
@@ -434,24 +447,19 @@ fn slot(slots: &mut [Option<Slot>], port: PortId) -> Option<&mut Slot> {
     slots.get_mut(port.index())?.as_mut()
 }
 
-#[inline]
-fn driver_of(slots: &mut [Option<Slot>], port: PortId) -> Option<&mut Box<dyn PortDriver>> {
-    slot(slots, port)?.driver.as_mut()
-}
-
 /// Hands frames to one port; those it does not take are counted there. Returns the mask of frames not taken.
 #[inline]
 fn send_to(
     slots: &mut [Option<Slot>],
+    lane: Lane,
     port: PortId,
     burst: &mut Burst,
     items: &[TxItem],
     sole: u64,
-    resources: &mut Resources,
 ) -> Result<u64, Fault> {
     let Some(slot) = slot(slots, port) else { return Ok(u64::MAX) };
-    match slot.driver.as_mut() {
-        Some(driver) => driver.send(burst, items, sole, resources, &mut slot.delta),
+    match &slot.output.tx {
+        Some(tx) => tx.send(lane, burst, items, sole, &mut slot.delta),
         None => {
             slot.delta.drop_many(DropReason::NotConnected, items.len() as u64);
             Ok(u64::MAX)
@@ -459,5 +467,8 @@ fn send_to(
     }
 }
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+pub(crate) mod memory_port;
 #[cfg(test)]
 mod tests;

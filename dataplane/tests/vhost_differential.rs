@@ -10,7 +10,6 @@ use std::os::fd::AsFd;
 
 use guest::{GUEST_BASE, Guest, INDIRECT, USER_BASE, VERSION_1, frame, frames_of};
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
 use labsw_dataplane::stats::PortDelta;
 use proptest::prelude::*;
 use virtio_queue::{Queue, QueueT};
@@ -71,10 +70,10 @@ proptest! {
                 ours.transmit(1, &bytes, pieces);
                 theirs.transmit(1, &bytes, pieces);
             }
-            let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
-            port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+            let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+            port.receive(0, &mut burst, &mut stats).unwrap();
             prop_assert_eq!(frames_of(&burst), oracle(&theirs, &mut queue, &memory));
-            port.release(0, &mut burst, &mut resources).unwrap();
+            port.release(0, &mut burst).unwrap();
             for index in 0..64 {
                 prop_assert_eq!(ours.used_element(1, index), theirs.used_element(1, index));
             }
@@ -102,11 +101,11 @@ proptest! {
         }
         guest.avail(1, 2).store(available, std::sync::atomic::Ordering::Release);
         let mut port = guest.port();
-        let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
-        match port.receive(0, &mut burst, &mut resources, &mut stats) {
+        let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+        match port.receive(0, &mut burst, &mut stats) {
             Ok(()) => {
                 frames_of(&burst);
-                port.release(0, &mut burst, &mut resources).unwrap();
+                port.release(0, &mut burst).unwrap();
                 prop_assert_eq!(stats.rx_frames, u64::from(available));
                 prop_assert_eq!(guest.used(1, 2).load(std::sync::atomic::Ordering::Acquire), available);
             }

@@ -8,6 +8,7 @@ mod guest;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use frontend::{
@@ -16,7 +17,7 @@ use frontend::{
 };
 use guest::{EVENT_IDX, Guest, IN_ORDER, INDIRECT, MRG_RXBUF, RING_PACKED, VERSION_1, frame, frames_of};
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
+use labsw_dataplane::port::{Fault, RxQueue};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{Endpoint, EndpointState, Role};
 use labsw_switch::forward::{TagEdit, TxItem};
@@ -31,12 +32,12 @@ fn assert_frames_pass(harness: &Harness, guest: &mut Guest) {
     let sent = frame(300, 7);
     guest.transmit(1, &sent, &[]);
     guest.post(0, 1, 2000, None);
-    let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
-    port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+    let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+    port.receive(0, &mut burst, &mut stats).unwrap();
     assert_eq!(frames_of(&burst), std::slice::from_ref(&sent));
     let items = [TxItem::whole(0, TagEdit::KEEP)];
-    assert_eq!(port.send(&mut burst, &items, 0, &mut resources, &mut stats).unwrap(), 0);
-    port.release(0, &mut burst, &mut resources).unwrap();
+    assert_eq!(port.send(&mut burst, &items, 0, &mut stats).unwrap(), 0);
+    port.release(0, &mut burst).unwrap();
     assert_eq!((guest.received(0), guest.reap(1)), (vec![sent], 1));
 }
 
@@ -206,7 +207,7 @@ fn a_second_front_end_waits_for_the_first_to_leave() {
     drop(first);
     assert_ne!(harness.during(|| second.reply(GET_FEATURES)), 0);
     // All rings of the first are gone.
-    assert!(!harness.is_up() && harness.port.lock().unwrap().wait_fds().is_empty());
+    assert!(!harness.is_up() && harness.port.lock().unwrap().rx[0].wait_fd().is_none());
     let mut guest = Guest::new(VERSION_1, 64);
     qemu_without_features(&mut harness, &mut second, &guest);
     assert_frames_pass(&harness, &mut guest);
@@ -221,19 +222,49 @@ fn qemu_without_features(harness: &mut Harness, front: &mut Front, guest: &Guest
     harness.until("up", |endpoint| endpoint.status().state == EndpointState::Up);
 }
 
+/// Has the guest break its transmit ring, and returns the fault that a worker would report.
+fn provoke(harness: &Harness, guest: &mut Guest) -> Fault {
+    let next = guest.avail(1, 2);
+    next.store(next.load(Ordering::Relaxed).wrapping_add(1000), Ordering::Release);
+    let mut port = harness.port.lock().unwrap();
+    port.receive(0, &mut Burst::new(), &mut PortDelta::ZERO.clone()).unwrap_err()
+}
+
 #[test]
 fn a_fault_throws_the_front_end_out_and_the_next_is_served() {
     let mut harness = Harness::new("fault", Role::Server);
     let mut guest = Guest::new(VERSION_1, 64);
     let mut front = harness.connect();
     qemu_without_features(&mut harness, &mut front, &guest);
-    harness.endpoint.fault("the guest broke its ring", Instant::now());
+    let fault = provoke(&harness, &mut guest);
+    assert!(harness.endpoint.fault(&fault, Instant::now()));
     assert!(front.is_closed());
     let status = harness.endpoint.status();
-    assert_eq!((status.state, status.reason.as_deref()), (EndpointState::Failed, Some("the guest broke its ring")));
-    assert!(harness.port.lock().unwrap().wait_fds().is_empty());
+    assert_eq!((status.state, status.reason.as_ref()), (EndpointState::Failed, Some(&fault.reason)));
+    assert!(harness.port.lock().unwrap().rx[0].wait_fd().is_none());
+    let mut guest = Guest::new(VERSION_1, 64);
     let mut front = harness.connect();
     qemu_without_features(&mut harness, &mut front, &guest);
+    assert_frames_pass(&harness, &mut guest);
+}
+
+#[test]
+fn a_fault_that_comes_after_its_front_end_has_gone_leaves_the_next_one_alone() {
+    let mut harness = Harness::new("late", Role::Server);
+    let mut guest = Guest::new(VERSION_1, 64);
+    let mut front = harness.connect();
+    qemu_without_features(&mut harness, &mut front, &guest);
+    let late = provoke(&harness, &mut guest);
+    drop(front);
+    harness.until("gone", |endpoint| !endpoint.status().connected);
+    // Before the next one, the status may say why the last one's port broke.
+    assert!(harness.endpoint.fault(&late, Instant::now()));
+    assert_eq!(harness.endpoint.status().reason.as_ref(), Some(&late.reason));
+    let mut guest = Guest::new(VERSION_1, 64);
+    let mut front = harness.connect();
+    qemu_without_features(&mut harness, &mut front, &guest);
+    assert!(!harness.endpoint.fault(&late, Instant::now()));
+    assert!(harness.is_up() && harness.endpoint.status().reason.is_none());
     assert_frames_pass(&harness, &mut guest);
 }
 

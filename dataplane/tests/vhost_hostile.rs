@@ -15,7 +15,7 @@ use frontend::{
 };
 use guest::{GUEST_BASE, Guest, INDIRECT, INDIRECT_FLAG, MRG_RXBUF, NEXT, USER_BASE, VERSION_1, WRITE, frame};
 use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES};
-use labsw_dataplane::port::{PortDriver, Resources};
+use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::memory::{GuestMemory, MAX_REGIONS, Region, RegionInfo};
 use labsw_dataplane::vhost::ring::{RingAddresses, RingLayout};
@@ -29,13 +29,13 @@ const SIZE: u16 = 64;
 /// Receives one burst; the frames and drops, or the fault.
 fn receive(guest: &Guest) -> Result<(usize, PortDelta), String> {
     let mut port = guest.port();
-    let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
-    port.receive(0, &mut burst, &mut resources, &mut stats).map_err(|fault| {
+    let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+    port.receive(0, &mut burst, &mut stats).map_err(|fault| {
         assert!(burst.is_empty());
         fault.reason
     })?;
     let frames = burst.len();
-    port.release(0, &mut burst, &mut resources).map_err(|fault| fault.reason)?;
+    port.release(0, &mut burst).map_err(|fault| fault.reason)?;
     Ok((frames, stats))
 }
 
@@ -131,7 +131,7 @@ fn a_burst_of_nothing_but_bad_frames_is_completed_at_once() {
     (0..SIZE).for_each(|_| guest.offer(1, 0));
     let mut port = guest.port();
     let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-    port.receive(0, &mut burst, &mut Resources::default(), &mut stats).unwrap();
+    port.receive(0, &mut burst, &mut stats).unwrap();
     assert!(burst.is_empty());
     assert_eq!(guest.used(1, 2).load(Ordering::Acquire), SIZE);
 }
@@ -165,13 +165,13 @@ fn broken_receive_rings() {
         // More than 64 bytes, so that a loop of one-byte buffers is longer than the table.
         sender.transmit(1, &frame(300, 1), &[]);
         let (mut from, mut to) = (sender.port(), receiver.port());
-        let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
-        from.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+        let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+        from.receive(0, &mut burst, &mut stats).unwrap();
         let items = [TxItem::whole(0, TagEdit::KEEP)];
-        let reason = to.send(&mut burst, &items, 0, &mut resources, &mut stats).unwrap_err().reason;
+        let reason = to.send(&mut burst, &items, 0, &mut stats).unwrap_err().reason;
         assert!(reason.starts_with("the guest broke its receive ring 0: ") && reason.contains(expected), "{reason}");
         // The sender is not touched by it.
-        from.release(0, &mut burst, &mut resources).unwrap();
+        from.release(0, &mut burst).unwrap();
         assert_eq!(sender.reap(1), 1);
     }
 }
@@ -343,5 +343,5 @@ fn rings_moved_while_they_run_are_checked_again() {
     front.send(SET_VRING_ADDR, &[1, USER_BASE + guest.bytes(), USER_BASE, USER_BASE, 0], &[]);
     let reason = harness.rejection();
     assert!(reason.contains("ring 1 cannot start") && reason.contains("descriptor table"), "{reason}");
-    assert!(harness.port.lock().unwrap().wait_fds().is_empty());
+    assert!(harness.port.lock().unwrap().rx[0].wait_fd().is_none());
 }

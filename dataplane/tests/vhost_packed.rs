@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use guest::packed::{Side, turn};
 use guest::{EVENT_IDX, Guest, IN_ORDER, INDIRECT, MRG_RXBUF, USER_BASE, VERSION_1, frame, frames_of};
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
+use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::PortDelta;
 use labsw_switch::DropReason;
 use proptest::prelude::*;
@@ -103,17 +103,17 @@ proptest! {
                     split.transmit(1, &bytes, pieces);
                 }
             }
-            let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
-            oracle.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+            let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+            oracle.receive(0, &mut burst, &mut stats).unwrap();
             let expected = frames_of(&burst);
-            oracle.release(0, &mut burst, &mut resources).unwrap();
+            oracle.release(0, &mut burst).unwrap();
             for _ in 0..=usize::from(kills[round]) {
                 ours.restart();
                 burst.clear();
-                ours.port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+                ours.port.receive(0, &mut burst, &mut stats).unwrap();
                 prop_assert_eq!(frames_of(&burst), expected.as_slice());
             }
-            ours.port.release(0, &mut burst, &mut resources).unwrap();
+            ours.port.release(0, &mut burst).unwrap();
             prop_assert_eq!(ours.tx.reap(&ours.guest), split.reap(1));
         }
     }
@@ -130,11 +130,11 @@ fn kicks_come_only_when_armed_and_interrupts_as_asked_for() {
         side.guest.write(at, &[place.to_le_bytes(), flags.to_le_bytes()].concat());
     };
     assert_eq!(device_flags(&a), [1, 0]);
-    assert!(!a.port.arm());
+    assert!(!a.port.rx[0].arm());
     assert_eq!(device_flags(&a), [0, 0]);
     assert!(a.tx.transmit(&a.guest, &frame(60, 1), &[]));
-    assert!(a.port.arm(), "a frame is waiting");
-    a.port.disarm();
+    assert!(a.port.rx[0].arm(), "a frame is waiting");
+    a.port.rx[0].disarm();
     assert_eq!(device_flags(&a), [1, 0]);
     assert!(b.rx.post(&b.guest, &[2000]));
     turn(&mut a.port, &mut b.port, &mut stats);

@@ -11,7 +11,6 @@ use guest::{
     EVENT_IDX, GUEST_BASE, Guest, INDIRECT, INDIRECT_FLAG, MRG_RXBUF, NEXT, USER_BASE, WRITE, frame, frames_of,
 };
 use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES};
-use labsw_dataplane::port::{PortDriver, Resources};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::ring::{RingAddresses, RingLayout};
 use labsw_switch::DropReason;
@@ -23,7 +22,7 @@ fn broken(features: u64, make: impl FnOnce(&Guest, &Driver)) -> String {
     let guest = Guest::new(PACKED | features, 8);
     make(&guest, &Driver::new(&guest, 1));
     let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-    let fault = guest.port().receive(0, &mut burst, &mut Resources::default(), &mut stats).unwrap_err();
+    let fault = guest.port().receive(0, &mut burst, &mut stats).unwrap_err();
     assert!(burst.is_empty());
     fault.reason
 }
@@ -88,8 +87,8 @@ fn bad_frames_in_sound_rings_are_counted_and_completed() {
     }
     let (flags, slot) = (side.tx.available(), side.tx.next_avail);
     side.tx.write(&side.guest, slot, GUEST_BASE, MAX_FRAME_BYTES + 13, 4, flags);
-    let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
-    side.port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+    let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+    side.port.receive(0, &mut burst, &mut stats).unwrap();
     assert_eq!((burst.len(), stats.rx_frames, stats.drops[DropReason::BadChain as usize]), (0, 5, 5));
     assert_eq!(side.tx.read(&side.guest, slot), (0, 4, 0x8080));
     (0..4).for_each(|_| assert_eq!(side.tx.take(&side.guest).unwrap().1, 0));
@@ -98,9 +97,9 @@ fn bad_frames_in_sound_rings_are_counted_and_completed() {
     assert!(to.rx.add(&to.guest, &[2000], 0, |_, _| {}));
     let mut sender = Side::new(0, 16);
     assert!(sender.tx.transmit(&sender.guest, &frame(60, 1), &[]));
-    sender.port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+    sender.port.receive(0, &mut burst, &mut stats).unwrap();
     let items = [TxItem::whole(0, TagEdit::KEEP)];
-    let reason = to.port.send(&mut burst, &items, 0, &mut resources, &mut stats).unwrap_err().reason;
+    let reason = to.port.send(&mut burst, &items, 0, &mut stats).unwrap_err().reason;
     assert!(reason.contains("receive ring 0: a read-only descriptor"), "{reason}");
 }
 
@@ -155,21 +154,21 @@ proptest! {
             guest.write(guest.addresses(1).used as usize - USER_BASE as usize, &[0; 4]);
         }
         let mut port = guest.port();
-        let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
-        let received = port.receive(0, &mut burst, &mut resources, &mut stats);
+        let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+        let received = port.receive(0, &mut burst, &mut stats);
         match received {
             Ok(()) => {
                 frames_of(&burst);
                 prop_assert!(stats.rx_frames <= 24);
-                port.release(0, &mut burst, &mut resources).unwrap();
+                port.release(0, &mut burst).unwrap();
             }
             Err(fault) => prop_assert!(burst.is_empty() && !fault.reason.is_empty()),
         }
         // Its receive ring, too.
         let mut sender = Side::new(0, 64);
         sender.tx.transmit(&sender.guest, &frame(900, 1), &[]);
-        sender.port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+        sender.port.receive(0, &mut burst, &mut stats).unwrap();
         let items = [TxItem::whole(0, TagEdit::KEEP)];
-        let _ = port.send(&mut burst, &items, 0, &mut resources, &mut stats);
+        let _ = port.send(&mut burst, &items, 0, &mut stats);
     }
 }

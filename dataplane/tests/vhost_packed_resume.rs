@@ -8,7 +8,6 @@ mod guest;
 use guest::packed::{Driver, Side, turn};
 use guest::{Guest, MRG_RXBUF, USER_BASE, frame, frames_of};
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{VhostOp, VhostReply};
 
@@ -40,12 +39,12 @@ fn a_transmit_ring_resumes_after_a_kill_at_every_store() {
         for stores in 0.. {
             let mut side = Side::new(0, 11);
             let mut stats = PortDelta::ZERO;
-            let (mut burst, mut resources) = (Burst::new(), Resources::default());
+            let mut burst = Burst::new();
             // To every place in both laps, by chains of one slot.
             for number in 0..start {
                 assert!(side.tx.transmit(&side.guest, &frame(60, number), &[]));
-                side.port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
-                side.port.release(0, &mut burst, &mut resources).unwrap();
+                side.port.receive(0, &mut burst, &mut stats).unwrap();
+                side.port.release(0, &mut burst).unwrap();
                 assert_eq!(side.tx.reap(&side.guest), 1);
             }
             let sent: Vec<_> = (0..4).map(|number| frame(100, 100 + number)).collect();
@@ -54,9 +53,9 @@ fn a_transmit_ring_resumes_after_a_kill_at_every_store() {
             }
             let place = side.guest.addresses(1).used as usize - USER_BASE as usize;
             let (before, saved) = (words(&side.guest, &side.tx), side.guest.read(place, 2));
-            side.port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+            side.port.receive(0, &mut burst, &mut stats).unwrap();
             assert_eq!(frames_of(&burst), sent);
-            side.port.release(0, &mut burst, &mut resources).unwrap();
+            side.port.release(0, &mut burst).unwrap();
             let (after, order) = (words(&side.guest, &side.tx), store_order(&side.tx, false));
             if stores > order.len() {
                 break;
@@ -69,16 +68,16 @@ fn a_transmit_ring_resumes_after_a_kill_at_every_store() {
             side.guest.write(place, &saved);
             let done = [1, 4, 6, 10].iter().filter(|&&end| end <= stores).count();
             side.restart();
-            side.port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+            side.port.receive(0, &mut burst, &mut stats).unwrap();
             assert_eq!(frames_of(&burst), sent[done..], "start {start}, {stores} stores");
-            side.port.release(0, &mut burst, &mut resources).unwrap();
+            side.port.release(0, &mut burst).unwrap();
             assert_eq!(side.tx.reap(&side.guest), 4);
             // And on, more than once around.
             for number in 0..30 {
                 assert!(side.tx.transmit(&side.guest, &frame(80, number), cuts[usize::from(number) % 4]));
-                side.port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+                side.port.receive(0, &mut burst, &mut stats).unwrap();
                 assert_eq!(frames_of(&burst), [frame(80, number)]);
-                side.port.release(0, &mut burst, &mut resources).unwrap();
+                side.port.release(0, &mut burst).unwrap();
                 assert_eq!(side.tx.reap(&side.guest), 1);
             }
         }
@@ -139,10 +138,10 @@ fn a_stopped_ring_reports_place_and_lap_and_goes_on() {
         assert_eq!(Some(side.guest.setup(1).layout.position()), base);
         side.guest.start(&mut side.port);
         assert!(side.tx.transmit(&side.guest, &frame(60, 1), &[]));
-        let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
-        side.port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+        let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+        side.port.receive(0, &mut burst, &mut stats).unwrap();
         assert_eq!(burst.len(), 1);
-        side.port.release(0, &mut burst, &mut resources).unwrap();
+        side.port.release(0, &mut burst).unwrap();
         assert_eq!(side.tx.reap(&side.guest), 1);
     }
 }

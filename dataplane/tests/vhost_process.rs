@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use frontend::{GET_FEATURES, Harness, SET_FEATURES, SET_MEM_TABLE, SET_VRING_CALL, SET_VRING_KICK};
 use guest::{Guest, VERSION_1, frame};
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
+use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{EndpointState, Role};
 use labsw_switch::forward::{TagEdit, TxItem};
@@ -27,25 +27,25 @@ fn a_guest_that_truncates_its_memory_loses_its_port_only() {
     let _alone = alone();
     let (mut victim, mut culprit) = (Guest::new(VERSION_1, 64), Guest::new(VERSION_1, 64));
     let (mut sound, mut broken) = (victim.port(), culprit.port());
-    let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
+    let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
     victim.post(0, 10, 2000, None);
     culprit.transmit(1, &frame(1000, 1), &[]);
     victim.transmit(1, &frame(1000, 2), &[]);
-    broken.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+    broken.receive(0, &mut burst, &mut stats).unwrap();
     // While the frame is borrowed its memory goes away; the other port copies it all the same.
     rustix::fs::ftruncate(&culprit.memfd, 0).unwrap();
     let items = [TxItem::whole(0, TagEdit::KEEP)];
-    assert_eq!(sound.send(&mut burst, &items, 0, &mut resources, &mut stats).unwrap(), 0);
-    let fault = broken.release(0, &mut burst, &mut resources).unwrap_err();
+    assert_eq!(sound.send(&mut burst, &items, 0, &mut stats).unwrap(), 0);
+    let fault = broken.release(0, &mut burst).unwrap_err();
     assert!(fault.reason.contains("truncated"), "{fault}");
     // Every further use faults, too, and nothing dies of it.
-    broken.disarm();
-    broken.receive(0, &mut burst, &mut resources, &mut stats).unwrap_err();
+    broken.rx[0].disarm();
+    broken.receive(0, &mut burst, &mut stats).unwrap_err();
     assert!(burst.is_empty());
     assert_eq!(victim.received(0).len(), 1);
-    sound.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+    sound.receive(0, &mut burst, &mut stats).unwrap();
     assert_eq!(burst.len(), 1);
-    sound.release(0, &mut burst, &mut resources).unwrap();
+    sound.release(0, &mut burst).unwrap();
     assert_eq!(victim.reap(1), 1);
 }
 
@@ -54,16 +54,16 @@ fn sending_into_truncated_memory_faults() {
     let _alone = alone();
     let (mut sender, mut culprit) = (Guest::new(VERSION_1, 64), Guest::new(VERSION_1, 64));
     let (mut from, mut to) = (sender.port(), culprit.port());
-    let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
+    let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
     culprit.post(0, 10, 2000, None);
     sender.transmit(1, &frame(1000, 1), &[]);
-    from.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+    from.receive(0, &mut burst, &mut stats).unwrap();
     // The tables stay, the buffers go.
     rustix::fs::ftruncate(&culprit.memfd, culprit.buffer(0, 0) as u64).unwrap();
     let items = [TxItem::whole(0, TagEdit::KEEP)];
-    let fault = to.send(&mut burst, &items, 0, &mut resources, &mut stats).unwrap_err();
+    let fault = to.send(&mut burst, &items, 0, &mut stats).unwrap_err();
     assert!(fault.reason.contains("truncated"), "{fault}");
-    from.release(0, &mut burst, &mut resources).unwrap();
+    from.release(0, &mut burst).unwrap();
     assert_eq!(sender.reap(1), 1);
 }
 

@@ -27,7 +27,6 @@ use frontend::{
 };
 use guest::{EVENT_IDX, GUEST_BASE, Guest, INDIRECT, USER_BASE, VERSION_1, frame, frames_of};
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::Role;
 use labsw_switch::forward::{TagEdit, TxItem};
@@ -80,7 +79,7 @@ impl BackEnd {
     /// Lets the back end echo; returns the frames taken since the last time, once all of them are in the used rings.
     fn echo(&mut self, guest: &Guest) -> Frames {
         if let BackEnd::Ours(harness) = self {
-            return echo(&mut *harness.port.lock().unwrap());
+            return echo(&mut harness.port.lock().unwrap());
         }
         for ring in [0, 1] {
             eventually("all are used", || guest.used(ring, 2).load(Ordering::Acquire) == guest.rings[ring].next_avail);
@@ -91,13 +90,13 @@ impl BackEnd {
 }
 
 /// One turn of a worker with our port only.
-fn echo(port: &mut dyn PortDriver) -> Frames {
-    let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
-    port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+fn echo(port: &mut labsw_dataplane::vhost::VhostPort) -> Frames {
+    let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+    port.receive(0, &mut burst, &mut stats).unwrap();
     let taken = frames_of(&burst);
     let items: Vec<TxItem> = (0..burst.len()).map(|index| TxItem::whole(index as u8, TagEdit::KEEP)).collect();
-    assert_eq!(port.send(&mut burst, &items, 0, &mut resources, &mut stats).unwrap(), 0);
-    port.release(0, &mut burst, &mut resources).unwrap();
+    assert_eq!(port.send(&mut burst, &items, 0, &mut stats).unwrap(), 0);
+    port.release(0, &mut burst).unwrap();
     taken
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use guest::{EVENT_IDX, Guest, INDIRECT, MRG_RXBUF, VERSION_1, frame, frames_of};
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
+use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{VhostOp, VhostPort, VhostReply};
 use labsw_switch::DropReason;
@@ -35,11 +35,11 @@ fn keep(frame: usize) -> TxItem {
 
 /// One turn from the first port to the second; returns the frames that were not sent.
 fn turn(from: &mut VhostPort, to: &mut VhostPort, stats: &mut [PortDelta; 2]) -> u64 {
-    let (mut burst, mut resources) = (Burst::new(), Resources::default());
-    from.receive(0, &mut burst, &mut resources, &mut stats[0]).unwrap();
+    let mut burst = Burst::new();
+    from.receive(0, &mut burst, &mut stats[0]).unwrap();
     let items: Vec<TxItem> = (0..burst.len()).map(keep).collect();
-    let unsent = to.send(&mut burst, &items, 0, &mut resources, &mut stats[1]).unwrap();
-    from.release(0, &mut burst, &mut resources).unwrap();
+    let unsent = to.send(&mut burst, &items, 0, &mut stats[1]).unwrap();
+    from.release(0, &mut burst).unwrap();
     unsent
 }
 
@@ -140,15 +140,15 @@ fn a_tag_is_inserted_and_removed_on_the_way() {
     receiver.post(RX, 3, 2000, None);
     let plain = frame(200, 9);
     sender.transmit(TX, &plain, &[12, 30]);
-    let (mut burst, mut resources, mut stats) = (Burst::new(), Resources::default(), PortDelta::ZERO);
-    from.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
+    let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+    from.receive(0, &mut burst, &mut stats).unwrap();
     let edits = [
         TagEdit { strip_bytes: 0, insert: Some([0x81, 0, 0, 20]) },
         TagEdit { strip_bytes: 4, insert: None },
         TagEdit { strip_bytes: 4, insert: Some([0x81, 0, 0, 30]) },
     ];
     let items = edits.map(|edit| TxItem::whole(0, edit));
-    to.send(&mut burst, &items, 0, &mut resources, &mut stats).unwrap();
+    to.send(&mut burst, &items, 0, &mut stats).unwrap();
     let (macs, rest) = plain.split_at(12);
     let expected = [
         [macs, &[0x81, 0, 0, 20], rest].concat(),
@@ -168,9 +168,9 @@ fn offloads_that_were_not_negotiated_are_refused() {
         sender.transmit_raw(TX, &bytes, &[]);
     }
     let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-    port.receive(0, &mut burst, &mut Resources::default(), &mut stats).unwrap();
+    port.receive(0, &mut burst, &mut stats).unwrap();
     assert_eq!((burst.len(), stats.rx_frames, stats.drops[DropReason::BadOffload as usize]), (1, 4, 3));
-    port.release(0, &mut burst, &mut Resources::default()).unwrap();
+    port.release(0, &mut burst).unwrap();
     assert_eq!(sender.reap(TX), 4);
 }
 
@@ -185,21 +185,21 @@ fn kicks_come_only_when_armed_and_interrupts_once_a_burst() {
         sender.transmit(TX, &frame(60, 0), &[]);
         sender.kick(TX, 0);
         turn(&mut from, &mut to, &mut stats);
-        from.disarm();
+        from.rx[0].disarm();
         sender.interrupts(TX);
         receiver.interrupts(RX);
 
         let old = sender.rings[TX].next_avail;
         sender.transmit(TX, &frame(60, 1), &[]);
         assert!(!sender.kick(TX, old), "no kicks while polling");
-        assert!(from.arm(), "a frame is waiting");
-        from.disarm();
+        assert!(from.rx[0].arm(), "a frame is waiting");
+        from.rx[0].disarm();
         turn(&mut from, &mut to, &mut stats);
-        assert!(!from.arm(), "nothing is waiting");
+        assert!(!from.rx[0].arm(), "nothing is waiting");
         let old = sender.rings[TX].next_avail;
         sender.transmit(TX, &frame(60, 2), &[]);
         assert!(sender.kick(TX, old), "armed: the guest kicks");
-        from.disarm();
+        from.rx[0].disarm();
         let mut count = [0; 8];
         assert!(
             rustix::io::read(&sender.rings[TX].kick, &mut count).is_ok(),
@@ -233,7 +233,7 @@ fn a_ring_resumes_at_its_own_used_index() {
         }
         // The switch dies with frames borrowed: they were never completed, so the next one gets them again.
         let mut burst = Burst::new();
-        from.receive(0, &mut burst, &mut Resources::default(), &mut PortDelta::ZERO.clone()).unwrap();
+        from.receive(0, &mut burst, &mut PortDelta::ZERO.clone()).unwrap();
         assert_eq!(burst.len(), 5);
         burst.clear();
         drop(from);
@@ -272,7 +272,7 @@ fn a_disabled_ring_is_drained_and_gets_nothing() {
     to.operate(VhostOp::Reset);
     sender.transmit(TX, &frame(60, 4), &[]);
     assert_eq!(turn(&mut from, &mut to, &mut stats), 1);
-    assert!(to.wait_fds().is_empty() && from.wait_fds().len() == 1);
+    assert!(to.rx[0].wait_fd().is_none() && from.rx[0].wait_fd().is_some());
 }
 
 #[test]
@@ -330,11 +330,11 @@ fn flows_move_to_the_queues_that_are_on_while_others_go_on() {
     }
     // The guest's other transmit ring is a receive queue of its own.
     sender.transmit(3, &frame(60, 1), &[]);
-    let (mut burst, mut resources) = (Burst::new(), Resources::default());
-    assert_eq!(from.rx_queues(), 2);
-    from.receive(1, &mut burst, &mut resources, &mut stats[0]).unwrap();
+    let mut burst = Burst::new();
+    assert_eq!(from.rx.len(), 2);
+    from.receive(1, &mut burst, &mut stats[0]).unwrap();
     assert_eq!(frames_of(&burst), [frame(60, 1)]);
-    from.release(1, &mut burst, &mut resources).unwrap();
+    from.release(1, &mut burst).unwrap();
     assert_eq!((sender.reap(3), sender.reap(TX)), (1, 0));
 }
 
@@ -347,6 +347,6 @@ fn the_reader_sees_what_the_guest_wrote() {
         sender.transmit(TX, frame, &[10, 3, 100, 100]);
     }
     let mut burst = Burst::new();
-    port.receive(0, &mut burst, &mut Resources::default(), &mut PortDelta::ZERO.clone()).unwrap();
+    port.receive(0, &mut burst, &mut PortDelta::ZERO.clone()).unwrap();
     assert_eq!(frames_of(&burst), frames);
 }

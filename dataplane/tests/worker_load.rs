@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::unbounded;
 use labsw_dataplane::frame::{Burst, Segment};
-use labsw_dataplane::handle::WorkerHandle;
+use labsw_dataplane::handle::Workers;
 use labsw_dataplane::load::LoadSnapshot;
-use labsw_dataplane::port::{Fault, PortDriver, Resources};
-use labsw_dataplane::stats::{MirrorStats, PortDelta};
-use labsw_dataplane::worker::{Power, Shared};
+use labsw_dataplane::port::{Fault, RxQueue};
+use labsw_dataplane::stats::{MirrorStats, PortDelta, PortStats};
+use labsw_dataplane::worker::{Output, Power, Shared, Snapshot};
 use labsw_switch::fdb::Fdb;
-use labsw_switch::forward::TxItem;
 use labsw_switch::tables::Tables;
 use labsw_switch::{BURST_FRAMES, MAX_MIRRORS, PortId};
 use mio::{Poll, Token, Waker};
@@ -48,12 +47,8 @@ struct Seen {
     slack_ns: AtomicU64,
 }
 
-impl PortDriver for Source {
-    fn rx_queues(&self) -> usize {
-        1
-    }
-
-    fn receive(&mut self, _: usize, burst: &mut Burst, _: &mut Resources, stats: &mut PortDelta) -> Result<(), Fault> {
+impl RxQueue for Source {
+    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         self.seen.slack_ns.store(rustix::thread::current_timer_slack().unwrap(), Ordering::Relaxed);
         let begin = Instant::now();
         let last_turn = self.last_turn.replace(begin);
@@ -73,20 +68,9 @@ impl PortDriver for Source {
         Ok(())
     }
 
-    fn release(&mut self, _: usize, burst: &mut Burst, _: &mut Resources) -> Result<(), Fault> {
+    fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
         burst.clear();
         Ok(())
-    }
-
-    fn send(
-        &mut self,
-        _: &mut Burst,
-        _: &[TxItem],
-        _: u64,
-        _: &mut Resources,
-        _: &mut PortDelta,
-    ) -> Result<u64, Fault> {
-        Ok(0)
     }
 
     fn arm(&mut self) -> bool {
@@ -96,9 +80,11 @@ impl PortDriver for Source {
 
     fn disarm(&mut self) {}
 
-    fn wait_fds(&self) -> Vec<RawFd> {
-        Vec::new()
+    fn wait_fd(&self) -> Option<RawFd> {
+        None
     }
+
+    fn fail(&mut self) {}
 
     fn tick_within(&self) -> Option<Duration> {
         (self.pause < WINDOW).then_some(self.pause)
@@ -112,21 +98,24 @@ fn load(power: Power, work: Duration, pause: Duration) -> (LoadSnapshot, f64, u6
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let shared = Shared {
         fdb: Arc::new(Fdb::new(16, 300, 1)),
-        mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::default()).collect(),
+        mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect(),
         epoch: Instant::now(),
     };
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
     let (events, _told) = unbounded();
-    let worker = WorkerHandle::spawn(None, power, shared, Arc::new(Tables::empty()), events, waker).unwrap();
+    let worker = Workers::spawn(&[None], power, &shared, &events, &waker).unwrap();
+    let output = Output { tx: None, stats: Arc::new(PortStats::new(1)) };
+    let snapshot = Snapshot { tables: Arc::new(Tables::empty()), outputs: vec![Some(output)].into() };
+    worker.links().set_snapshot(&snapshot).unwrap();
     let seen = Arc::new(Seen::default());
     let quiet_until = Instant::now() + if pause < WINDOW { Duration::ZERO } else { pause };
     let source = Source { work, pause, quiet_until, last_turn: None, seen: Arc::clone(&seen) };
-    worker.link().add_port(PortId(0), Box::new(source), Arc::default()).unwrap();
+    worker.links().add_queue(0, PortId(0), 0, Box::new(source)).unwrap();
     std::thread::sleep(Duration::from_millis(50));
-    let (before, worked_before) = (worker.load(), seen.worked_ns.load(Ordering::Relaxed));
+    let (before, worked_before) = (worker.handles()[0].load(), seen.worked_ns.load(Ordering::Relaxed));
     std::thread::sleep(WINDOW);
-    let load = worker.load().since(&before);
+    let load = worker.handles()[0].load().since(&before);
     let worked_ns = seen.worked_ns.load(Ordering::Relaxed) - worked_before;
     worker.stop();
     #[allow(clippy::cast_precision_loss, reason = "a percentage")]

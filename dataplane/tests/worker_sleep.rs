@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::unbounded;
 use guest::{EVENT_IDX, Guest, MRG_RXBUF, VERSION_1, frame};
-use labsw_dataplane::handle::WorkerHandle;
-use labsw_dataplane::stats::MirrorStats;
-use labsw_dataplane::worker::{Power, Shared};
+use labsw_dataplane::handle::Workers;
+use labsw_dataplane::stats::{MirrorStats, PortStats};
+use labsw_dataplane::vhost::VhostPort;
+use labsw_dataplane::worker::{Output, Power, Shared, Snapshot};
 use labsw_switch::fdb::{Fdb, FdbFilter};
 use labsw_switch::tables::{PortRules, Tables};
 use labsw_switch::{MAX_MIRRORS, PortId};
@@ -20,18 +21,23 @@ use rustix::fs::{MemfdFlags, memfd_create};
 const TRANSMIT: usize = 1;
 
 /// An adaptive worker with this guest as its only port.
-fn worker(guest: &Guest) -> (WorkerHandle, Shared) {
+fn worker(guest: &Guest) -> (Workers, Shared) {
     let shared = Shared {
         fdb: Arc::new(Fdb::new(16, 300, 1)),
-        mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::default()).collect(),
+        mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect(),
         epoch: Instant::now(),
     };
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
     let (events, _told) = unbounded();
     let tables = Arc::new(Tables::build(vec![(PortId(0), PortRules::default())], Vec::new()).unwrap());
-    let worker = WorkerHandle::spawn(None, Power::Adaptive, shared.clone(), tables, events, waker).unwrap();
-    worker.link().add_port(PortId(0), Box::new(guest.port()), Arc::default()).unwrap();
+    let worker = Workers::spawn(&[None], Power::Adaptive, &shared, &events, &waker).unwrap();
+    let VhostPort { tx, rx } = guest.port();
+    let output = Output { tx: Some(tx), stats: Arc::new(PortStats::new(1)) };
+    worker.links().set_snapshot(&Snapshot { tables, outputs: vec![Some(output)].into() }).unwrap();
+    for (queue, rx) in rx.into_iter().enumerate() {
+        worker.links().add_queue(0, PortId(0), queue, Box::new(rx)).unwrap();
+    }
     (worker, shared)
 }
 

@@ -7,9 +7,9 @@ mod xdp_lab;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
+use labsw_dataplane::port::{Lane, TxPort};
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::xdp::{FramePool, Hugepages, Queues, Umem, XdpConfig, XdpError, XdpMode, XdpPort};
+use labsw_dataplane::xdp::{Hugepages, PacketMemory, Queues, XdpConfig, XdpError, XdpMode, XdpPort};
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
 use xdp_lab::{Lab, burst_of, bytes, frame, receive};
@@ -19,10 +19,8 @@ const PUSH: TagEdit = TagEdit { strip_bytes: 0, insert: Some([0x81, 0, 0x20, 10]
 const POP: TagEdit = TagEdit { strip_bytes: 4, insert: None };
 const SWAP: TagEdit = TagEdit { strip_bytes: 4, insert: Some([0x81, 0, 0, 20]) };
 
-fn umem_and_pool(chunks: u32) -> (std::sync::Arc<Umem>, Resources) {
-    let umem = Umem::new(chunks, Hugepages::Auto).unwrap();
-    let pool = FramePool::new(umem.clone());
-    (umem, Resources { pool })
+fn memory(chunks: u32) -> std::sync::Arc<PacketMemory> {
+    std::sync::Arc::new(PacketMemory::new(chunks, Hugepages::Auto).unwrap())
 }
 
 /// What `edit` makes of `frame`.
@@ -40,9 +38,9 @@ fn frames_pass_byte_for_byte_in_every_mode() {
     let Some(lab) = Lab::new() else { return };
     lab.veth(1, 1);
     let peer = lab.peer(1);
-    let (umem, mut resources) = umem_and_pool(8192);
+    let memory = memory(8192);
     for mode in [XdpMode::Auto, XdpMode::Copy, XdpMode::Skb] {
-        let mut port = lab.open(1, Queues::All, mode, &umem).unwrap();
+        let mut port = lab.open(1, Queues::All, mode, &memory).unwrap();
         if mode == XdpMode::Auto {
             assert_eq!(port.status().mode, XdpMode::Copy, "veth has no zero copy");
             assert!(port.status().why.starts_with("zero_copy: "), "{:?}", port.status());
@@ -50,20 +48,20 @@ fn frames_pass_byte_for_byte_in_every_mode() {
             assert_eq!((port.status().mode, port.status().why.as_str()), (mode, ""));
         }
         let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-        port.tick(&mut resources).unwrap();
+        port.tick().unwrap();
         for (seed, len) in (0u32..).zip([14, 15, 59, 60, 64, 128, 129, 590, 1500, 1514]) {
             for sent in [frame(seed, len), tagged(&frame(seed, len))] {
                 // In: what the peer sends.
                 peer.send(&sent);
-                assert_eq!(receive(&mut port, 0, &mut burst, &mut resources, &mut stats), Ok(1), "{mode:?}, {len}");
+                assert_eq!(receive(&mut port, 0, &mut burst, &mut stats), Ok(1), "{mode:?}, {len}");
                 assert_eq!(bytes(&burst, 0, TagEdit::KEEP), sent);
-                port.release(0, &mut burst, &mut resources).unwrap();
+                port.release(0, &mut burst).unwrap();
                 // Out: a frame from foreign memory, as it is and with a tag.
                 let frames = [sent];
                 for edit in [TagEdit::KEEP, PUSH] {
                     let mut foreign = burst_of(&frames);
                     let items = [TxItem::whole(0, edit)];
-                    let unsent = port.send(&mut foreign, &items, 1, &mut resources, &mut stats);
+                    let unsent = port.send(&mut foreign, &items, 1, &mut stats);
                     assert_eq!(unsent, Ok(0));
                     let expected = if edit == PUSH { edited(&frames[0], edit) } else { frames[0].clone() };
                     // A veth drops what is longer than its MTU with one tag, and the peer's kernel what ends inside a tag.
@@ -76,8 +74,7 @@ fn frames_pass_byte_for_byte_in_every_mode() {
         assert_eq!((stats.rx_frames, stats.tx_frames), (20, 40));
         assert_eq!(stats.drops, PortDelta::ZERO.drops);
         drop(port);
-        resources.pool.reclaim(1);
-        assert_eq!(resources.pool.free_chunks(), 8192);
+        assert_eq!(memory.pool().free_chunks(), 8192);
     }
 }
 
@@ -88,40 +85,38 @@ fn chunks_move_between_ports_with_tags_edited_in_place() {
     lab.veth(2, 1);
     let (from, to) = (lab.peer(1), lab.peer(2));
     // Both ports register the same memory for themselves.
-    let (umem, mut resources) = umem_and_pool(8192);
-    let mut ingress = lab.open(1, Queues::All, XdpMode::Auto, &umem).unwrap();
-    let mut egress = lab.open(2, Queues::All, XdpMode::Auto, &umem).unwrap();
+    let memory = memory(8192);
+    let mut ingress = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
+    let mut egress = lab.open(2, Queues::All, XdpMode::Auto, &memory).unwrap();
     let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-    ingress.tick(&mut resources).unwrap();
+    ingress.tick().unwrap();
     for (seed, edit) in (0u32..).zip([TagEdit::KEEP, PUSH, POP, SWAP].into_iter().cycle().take(200)) {
         let sent = tagged(&frame(seed, 40 + seed as usize * 7));
         from.send(&sent);
-        assert_eq!(receive(&mut ingress, 0, &mut burst, &mut resources, &mut stats), Ok(1));
-        let owned = resources.pool.owned_chunks(2);
+        assert_eq!(receive(&mut ingress, 0, &mut burst, &mut stats), Ok(1));
+        let owned = memory.pool().owned_chunks(2);
         let items = [TxItem::whole(0, edit)];
-        assert_eq!(egress.send(&mut burst, &items, 1, &mut resources, &mut stats), Ok(0));
+        assert_eq!(egress.send(&mut burst, &items, 1, &mut stats), Ok(0));
         assert!(burst.frame(0).unwrap().moved, "moved, not copied");
-        assert!(resources.pool.owned_chunks(2) <= owned + 1);
+        assert!(memory.pool().owned_chunks(2) <= owned + 1);
         let expected = if edit == TagEdit::KEEP { sent } else { edited(&sent, edit) };
-        ingress.release(0, &mut burst, &mut resources).unwrap();
+        ingress.release(0, &mut burst).unwrap();
         assert_eq!(to.receive(PATIENCE), Some(expected), "{edit:?}");
     }
     // Not the only taker: a copy, and the frame stays with its ingress.
     from.send(&frame(7, 100));
-    assert_eq!(receive(&mut ingress, 0, &mut burst, &mut resources, &mut stats), Ok(1));
-    egress.send(&mut burst, &[TxItem::whole(0, TagEdit::KEEP)], 0, &mut resources, &mut stats).unwrap();
+    assert_eq!(receive(&mut ingress, 0, &mut burst, &mut stats), Ok(1));
+    egress.send(&mut burst, &[TxItem::whole(0, TagEdit::KEEP)], 0, &mut stats).unwrap();
     assert!(!burst.frame(0).unwrap().moved);
-    ingress.release(0, &mut burst, &mut resources).unwrap();
+    ingress.release(0, &mut burst).unwrap();
     assert_eq!(to.receive(PATIENCE), Some(frame(7, 100)));
     // The ingress goes; what the egress holds of its chunks stays the egress's.
     drop(ingress);
-    resources.pool.reclaim(1);
-    egress.tick(&mut resources).unwrap();
-    let filled = resources.pool.owned_chunks(2);
-    assert_eq!(resources.pool.free_chunks() + filled, 8192);
+    egress.tick().unwrap();
+    let filled = memory.pool().owned_chunks(2);
+    assert_eq!(memory.pool().free_chunks() + filled, 8192);
     drop(egress);
-    assert_eq!(resources.pool.reclaim(2), filled);
-    assert_eq!(resources.pool.free_chunks(), 8192);
+    assert_eq!(memory.pool().free_chunks(), 8192);
 }
 
 #[test]
@@ -131,12 +126,12 @@ fn a_hundred_thousand_frames_lose_no_chunk() {
     lab.veth(1, 1);
     lab.veth(2, 2);
     let (from, to) = (lab.peer(1), lab.peer(2));
-    let (umem, mut resources) = umem_and_pool(4096);
-    let mut ingress = lab.open(1, Queues::All, XdpMode::Auto, &umem).unwrap();
-    let mut egress = lab.open(2, Queues::All, XdpMode::Auto, &umem).unwrap();
-    assert_eq!(egress.rx_queues(), 2);
-    ingress.tick(&mut resources).unwrap();
-    egress.tick(&mut resources).unwrap();
+    let memory = memory(4096);
+    let mut ingress = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
+    let mut egress = lab.open(2, Queues::All, XdpMode::Auto, &memory).unwrap();
+    assert_eq!(egress.rx.len(), 2);
+    ingress.tick().unwrap();
+    egress.tick().unwrap();
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             for seed in 0..FRAMES {
@@ -161,10 +156,10 @@ fn a_hundred_thousand_frames_lose_no_chunk() {
         let mut turn = 0u64;
         while quiet_since.elapsed() < Duration::from_millis(300) || !sender.is_finished() {
             turn += 1;
-            ingress.receive(0, &mut burst, &mut resources, &mut rx).unwrap();
+            ingress.receive(0, &mut burst, &mut rx).unwrap();
             if burst.is_empty() {
-                ingress.tick(&mut resources).unwrap();
-                egress.tick(&mut resources).unwrap();
+                ingress.tick().unwrap();
+                egress.tick().unwrap();
                 std::thread::sleep(Duration::from_micros(50));
                 continue;
             }
@@ -172,9 +167,9 @@ fn a_hundred_thousand_frames_lose_no_chunk() {
             let items: Vec<TxItem> = (0..burst.len()).map(|i| TxItem::whole(i as u8, TagEdit::KEEP)).collect();
             // Every other turn the frames are copied.
             let sole = if turn.is_multiple_of(2) { u64::MAX } else { 0 };
-            egress.send(&mut burst, &items, sole, &mut resources, &mut tx).unwrap();
-            ingress.release(0, &mut burst, &mut resources).unwrap();
-            let pool = &resources.pool;
+            egress.send(&mut burst, &items, sole, &mut tx).unwrap();
+            ingress.release(0, &mut burst).unwrap();
+            let pool = memory.pool();
             assert_eq!(pool.free_chunks() + pool.owned_chunks(1) + pool.owned_chunks(2), 4096);
         }
         let heard = listener.join().unwrap();
@@ -194,9 +189,51 @@ fn a_hundred_thousand_frames_lose_no_chunk() {
     let readers = ingress.statistics();
     drop((ingress, egress));
     assert_eq!(readers[0].read(), None);
-    resources.pool.reclaim(1);
-    resources.pool.reclaim(2);
-    assert_eq!(resources.pool.free_chunks(), 4096);
+    assert_eq!(memory.pool().free_chunks(), 4096);
+}
+
+/// Workers send through the same port at once, over fewer queues than they are and over enough, while the timed work is
+/// done by all of them: every frame counts once, and no chunk is lost.
+#[test]
+fn workers_share_the_transmit_side() {
+    const FRAMES: u64 = 5000;
+    let Some(lab) = Lab::new() else { return };
+    lab.veth(1, 2);
+    for workers in [2, 3] {
+        let memory = memory(4096);
+        let mut port = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
+        port.tick().unwrap();
+        let filled = memory.pool().owned_chunks(1);
+        let sent: u64 = std::thread::scope(|scope| {
+            let work = |worker| {
+                let tx = &port.tx;
+                scope.spawn(move || {
+                    let frames: Vec<_> = (0..32).map(|seed| frame(worker as u32 * 32 + seed, 200)).collect();
+                    let items: Vec<_> = (0..32).map(|at| TxItem::whole(at, TagEdit::KEEP)).collect();
+                    let (lane, mut stats) = (Lane { worker, workers }, PortDelta::ZERO);
+                    while stats.tx_frames < FRAMES {
+                        tx.send(lane, &mut burst_of(&frames), &items, 0, &mut stats).unwrap();
+                        tx.tick().unwrap();
+                    }
+                    let lost: u64 = stats.drops.iter().sum();
+                    assert_eq!((stats.tx_frames + lost) % 32, 0, "{stats:?}");
+                    stats.tx_frames
+                })
+            };
+            let threads: Vec<_> = (0..workers).map(work).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert!(sent >= FRAMES * workers as u64);
+        let end = std::time::Instant::now() + PATIENCE;
+        while memory.pool().owned_chunks(1) != filled && std::time::Instant::now() < end {
+            port.tx.tick().unwrap();
+        }
+        assert_eq!(memory.pool().owned_chunks(1), filled, "all chunks sent came back");
+        let invalid: Vec<_> = port.statistics().iter().map(|queue| queue.read().unwrap().tx_invalid).collect();
+        assert_eq!(invalid, [0, 0]);
+        drop(port);
+        assert_eq!(memory.pool().free_chunks(), 4096);
+    }
 }
 
 #[test]
@@ -204,11 +241,11 @@ fn a_port_reopens_at_once_with_all_chunks_back() {
     let Some(lab) = Lab::new() else { return };
     lab.veth(1, 2);
     let peer = lab.peer(1);
-    let (umem, mut resources) = umem_and_pool(8192);
+    let memory = memory(8192);
     for round in 0..10 {
-        let mut port = lab.open(1, Queues::All, XdpMode::Auto, &umem).unwrap();
+        let mut port = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
         let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-        port.tick(&mut resources).unwrap();
+        port.tick().unwrap();
         for seed in 0..50 {
             peer.send(&frame(seed, 100));
         }
@@ -216,22 +253,21 @@ fn a_port_reopens_at_once_with_all_chunks_back() {
         let deadline = Instant::now() + PATIENCE;
         while got < 30 && Instant::now() < deadline {
             for queue in 0..2 {
-                port.receive(queue, &mut burst, &mut resources, &mut stats).unwrap();
+                port.receive(queue, &mut burst, &mut stats).unwrap();
                 got += burst.len();
-                port.release(queue, &mut burst, &mut resources).unwrap();
+                port.release(queue, &mut burst).unwrap();
             }
         }
         assert!(got >= 30, "round {round}: {got}");
         // A second port on the device is refused, and does not disturb the first.
-        match lab.open(1, Queues::All, XdpMode::Auto, &umem) {
+        match lab.open(1, Queues::All, XdpMode::Auto, &memory) {
             Err(XdpError::ForeignProgram { program, .. }) => {
                 assert!(program.is_some_and(|name| name.contains("labsw_to_socket")));
             }
             other => panic!("{other:?}"),
         }
         drop(port);
-        resources.pool.reclaim(1);
-        assert_eq!(resources.pool.free_chunks(), 8192, "round {round}");
+        assert_eq!(memory.pool().free_chunks(), 8192, "round {round}");
     }
 }
 
@@ -240,22 +276,21 @@ fn a_removed_device_is_a_fault() {
     let Some(lab) = Lab::new() else { return };
     for send in [false, true] {
         lab.veth(1, 1);
-        let (umem, mut resources) = umem_and_pool(4096);
-        let mut port = lab.open(1, Queues::All, XdpMode::Auto, &umem).unwrap();
+        let memory = memory(4096);
+        let mut port = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
         let mut stats = PortDelta::ZERO;
-        port.tick(&mut resources).unwrap();
+        port.tick().unwrap();
         lab.ip(&["link", "del", "s1"]);
         let fault = if send {
             let frames = [frame(1, 60)];
             let items = [TxItem::whole(0, TagEdit::KEEP)];
-            port.send(&mut burst_of(&frames), &items, 1, &mut resources, &mut stats).unwrap_err()
+            port.send(&mut burst_of(&frames), &items, 1, &mut stats).unwrap_err()
         } else {
-            port.tick(&mut resources).unwrap_err()
+            port.tick().unwrap_err()
         };
         assert!(fault.reason.starts_with("s1: the device"), "{fault}");
         drop(port);
-        resources.pool.reclaim(1);
-        assert_eq!(resources.pool.free_chunks(), 4096);
+        assert_eq!(memory.pool().free_chunks(), 4096);
     }
 }
 
@@ -263,26 +298,26 @@ fn a_removed_device_is_a_fault() {
 fn frames_for_a_far_end_that_is_down_are_not_kept() {
     let Some(lab) = Lab::new() else { return };
     lab.veth(1, 1);
-    let (umem, mut resources) = umem_and_pool(4096);
-    let mut port = lab.open(1, Queues::All, XdpMode::Auto, &umem).unwrap();
+    let memory = memory(4096);
+    let mut port = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
     let mut stats = PortDelta::ZERO;
-    port.tick(&mut resources).unwrap();
-    let filled = resources.pool.owned_chunks(1);
+    port.tick().unwrap();
+    let filled = memory.pool().owned_chunks(1);
     lab.peer_ip(&["link", "set", "p1", "down"]);
     let frames: Vec<Vec<u8>> = (0..60).map(|seed| frame(seed, 200)).collect();
     let items: Vec<TxItem> = (0..60).map(|frame| TxItem::whole(frame, TagEdit::KEEP)).collect();
     for _ in 0..100 {
-        let unsent = port.send(&mut burst_of(&frames), &items, 0, &mut resources, &mut stats);
+        let unsent = port.send(&mut burst_of(&frames), &items, 0, &mut stats);
         assert_eq!(unsent, Ok(0), "{stats:?}");
     }
-    port.tick(&mut resources).unwrap();
-    port.tick(&mut resources).unwrap();
-    assert_eq!(resources.pool.owned_chunks(1), filled);
+    port.tick().unwrap();
+    port.tick().unwrap();
+    assert_eq!(memory.pool().owned_chunks(1), filled);
     lab.peer_ip(&["link", "set", "p1", "up"]);
     let peer = lab.peer(1);
-    port.tick(&mut resources).unwrap();
+    port.tick().unwrap();
     let after = [frame(1000, 99)];
-    port.send(&mut burst_of(&after), &items[..1], 0, &mut resources, &mut stats).unwrap();
+    port.send(&mut burst_of(&after), &items[..1], 0, &mut stats).unwrap();
     assert_eq!(peer.receive(PATIENCE).as_ref(), Some(&after[0]));
 }
 
@@ -298,7 +333,7 @@ fn a_missing_privilege_is_named() {
         (CapabilitySet::NET_ADMIN | bpf, "CAP_NET_ADMIN"),
         (CapabilitySet::IPC_LOCK, "CAP_IPC_LOCK"),
     ] {
-        let umem = Umem::new(1 << 15, Hugepages::Auto).unwrap();
+        let memory = memory(1 << 15);
         // A thread's capabilities are its own, and it ends right after.
         let result = lab.in_switch(|| {
             let mut sets = capabilities(None).unwrap();
@@ -306,7 +341,7 @@ fn a_missing_privilege_is_named() {
             set_capabilities(None, sets).unwrap();
             let ifindex = xdp_lab::ifindex("s1");
             let (interface, queues, mode) = ("s1".to_owned(), Queues::All, XdpMode::Auto);
-            XdpPort::open(XdpConfig { interface, ifindex, queues, mode, owner: 1 }, &umem)
+            XdpPort::open(XdpConfig { interface, ifindex, queues, mode, owner: 1 }, &memory)
         });
         match result {
             Err(error @ XdpError::Privilege { .. }) => {
@@ -316,10 +351,10 @@ fn a_missing_privilege_is_named() {
             other => panic!("without {without:?}: {other:?}"),
         }
     }
-    let umem = Umem::new(64, Hugepages::Off).unwrap();
+    let memory = memory(64);
     let config =
         XdpConfig { interface: "nosuch".to_owned(), ifindex: 4711, queues: Queues::All, mode: XdpMode::Auto, owner: 1 };
-    let error = lab.in_switch(|| XdpPort::open(config, &umem)).unwrap_err();
+    let error = lab.in_switch(|| XdpPort::open(config, &memory)).unwrap_err();
     assert_eq!(error.to_string(), "nosuch: no such network interface");
 }
 
@@ -346,16 +381,16 @@ fn what_no_socket_takes_does_not_reach_the_host() {
     send_all();
     assert_eq!(hear(), 64, "without a port the host hears everything: the test can fail");
 
-    let (umem, mut resources) = umem_and_pool(8192);
-    let mut port = lab.open(1, Queues::Count(1), XdpMode::Auto, &umem).unwrap();
+    let memory = memory(8192);
+    let mut port = lab.open(1, Queues::Count(1), XdpMode::Auto, &memory).unwrap();
     let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-    port.tick(&mut resources).unwrap();
+    port.tick().unwrap();
     send_all();
     assert_eq!(hear(), 0);
-    port.receive(0, &mut burst, &mut resources, &mut stats).unwrap();
-    port.release(0, &mut burst, &mut resources).unwrap();
+    port.receive(0, &mut burst, &mut stats).unwrap();
+    port.release(0, &mut burst).unwrap();
     assert!((1..64).contains(&stats.rx_frames), "the flows spread over both queues: {}", stats.rx_frames);
-    match lab.open(1, Queues::Count(3), XdpMode::Auto, &umem) {
+    match lab.open(1, Queues::Count(3), XdpMode::Auto, &memory) {
         Err(XdpError::Queues { wanted: 3, active: 2, .. }) => {}
         other => panic!("{other:?}"),
     }
@@ -368,24 +403,24 @@ fn what_no_socket_takes_does_not_reach_the_host() {
 fn what_cannot_be_sent_is_counted_and_sending_recovers() {
     let Some(lab) = Lab::new() else { return };
     lab.veth(1, 1);
-    let (umem, mut resources) = umem_and_pool(64 + 16);
-    let mut port = lab.open(1, Queues::All, XdpMode::Auto, &umem).unwrap();
-    port.tick(&mut resources).unwrap();
+    let memory = memory(64 + 16);
+    let mut port = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
+    port.tick().unwrap();
     // A fill ring gets 64 chunks however small its share is, so 16 are left to send from.
-    assert_eq!(resources.pool.free_chunks(), 16);
-    let taken: Vec<u64> = std::iter::from_fn(|| resources.pool.take(77)).collect();
+    assert_eq!(memory.pool().free_chunks(), 16);
+    let taken: Vec<u64> = std::iter::from_fn(|| memory.pool().take(77)).collect();
     let frames = [frame(1, 60), frame(2, 4000), frame(3, 13)];
     let items = [0, 1, 2].map(|frame| TxItem::whole(frame, TagEdit::KEEP));
     let mut stats = PortDelta::ZERO;
-    let unsent = port.send(&mut burst_of(&frames), &items, 0, &mut resources, &mut stats);
+    let unsent = port.send(&mut burst_of(&frames), &items, 0, &mut stats);
     assert_eq!(unsent, Ok(0b111));
     for reason in [DropReason::NoBuffer, DropReason::Oversize, DropReason::Runt] {
         assert_eq!(stats.drops[reason as usize], 1, "{}", reason.name());
     }
     for addr in taken {
-        resources.pool.give(addr, 77).unwrap();
+        memory.pool().give(addr, 77).unwrap();
     }
-    assert_eq!(port.send(&mut burst_of(&frames), &items[..1], 0, &mut resources, &mut stats), Ok(0));
+    assert_eq!(port.send(&mut burst_of(&frames), &items[..1], 0, &mut stats), Ok(0));
     assert_eq!(stats.tx_frames, 1);
 }
 
@@ -395,21 +430,22 @@ fn frames_in_several_buffers_are_counted_and_dropped() {
     lab.veth(1, 1);
     lab.ip(&["link", "set", "s1", "mtu", "9000"]);
     let peer = lab.peer(1);
-    let (umem, mut resources) = umem_and_pool(4096);
-    let mut port = lab.open(1, Queues::All, XdpMode::Auto, &umem).unwrap();
+    let memory = memory(4096);
+    let mut port = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
     lab.peer_ip(&["link", "set", "p1", "mtu", "9000"]);
     let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-    port.tick(&mut resources).unwrap();
+    port.tick().unwrap();
     for round in 0..200 {
         peer.send(&frame(round, 8000));
         peer.send(&frame(round, 300));
-        assert_eq!(receive(&mut port, 0, &mut burst, &mut resources, &mut stats), Ok(1), "{stats:?}");
+        assert_eq!(receive(&mut port, 0, &mut burst, &mut stats), Ok(1), "{stats:?}");
         assert_eq!(bytes(&burst, 0, TagEdit::KEEP), frame(round, 300));
-        port.release(0, &mut burst, &mut resources).unwrap();
+        port.release(0, &mut burst).unwrap();
     }
     assert_eq!(stats.drops[DropReason::Oversize as usize], 200);
     assert_eq!((stats.rx_frames, stats.rx_bytes), (400, 200 * 8300));
-    assert_eq!(resources.pool.free_chunks() + resources.pool.owned_chunks(1), 4096);
+    let pool = memory.pool();
+    assert_eq!(pool.free_chunks() + pool.owned_chunks(1), 4096);
 }
 
 /// A broadcast UDP datagram from 198.18.0.2 to the port discard of 198.18.0.1.

@@ -88,11 +88,14 @@ impl Site {
         self.dir().join("control.sock")
     }
 
-    /// Writes the configuration file as [`Labswd::start`] describes and gives its path.
+    /// Writes the configuration file as [`Labswd::start`] describes and gives its path. With `LABSW_TEST_WORKERS` (CPU
+    /// numbers, as in `0,1`) a switch that names no workers gets these.
     pub fn write_config(&self, config: &str) -> PathBuf {
         let file = self.dir().join("lab.toml");
+        let workers = std::env::var("LABSW_TEST_WORKERS").ok().filter(|_| !config.contains("workers"));
+        let workers = workers.map_or_else(String::new, |cpus| format!("workers = [{cpus}]\n"));
         let text = format!(
-            "[switch]\ncontrol_socket = \"{}\"\nvhost_user_dir = \"{}\"\n{config}",
+            "[switch]\ncontrol_socket = \"{}\"\nvhost_user_dir = \"{}\"\n{workers}{config}",
             self.control_socket().display(),
             self.dir().join("vhost").display(),
         );

@@ -176,14 +176,18 @@ fn mistakes_in_the_file() {
     for (what, keys, names) in [
         ("an unknown key of the switch", "mac_aging = \"300s\"\n", &["mac_aging", "mac_ageing"][..]),
         ("a duration that is none", "mac_ageing = \"soon\"\n", &["switch.mac_ageing"][..]),
-        ("two workers", "workers = [0, 1]\n", &["switch.workers"][..]),
+        ("two workers on one CPU", "workers = [0, 0]\n", &["switch.workers", "CPU 0"][..]),
+        ("a CPU that does not exist", "workers = [0, 8191]\n", &["switch.workers", "8191"][..]),
         ("a table of no entries", "mac_table_size = 0\n", &["switch.mac_table_size"][..]),
         ("a power that is none", "power = \"turbo\"\n", &["turbo", "performance"][..]),
         ("a mode that is none", "socket_mode = \"rw\"\n", &["switch.socket_mode"][..]),
     ] {
-        let result = start_badly(&site, &format!("{keys}{GOOD}"));
+        let config = format!("{keys}{GOOD}");
+        let result = start_badly(&site, &config);
         assert_refused(&site, what, &result, names, true);
         assert_untouched(&site, &[], what);
+        let checked = check_config(&site.write_config(&config));
+        assert_refused(&site, &format!("{what}, --check"), &checked, names, true);
     }
     let missing = check_config(&site.dir().join("absent.toml"));
     assert!(missing.0 == Some(1) && missing.1.contains("absent.toml") && missing.1.trim().lines().count() == 1);

@@ -10,9 +10,8 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::xdp::{FramePool, Hugepages, Queues, Umem, XdpMode};
+use labsw_dataplane::xdp::{Hugepages, PacketMemory, Queues, XdpMode};
 use labsw_switch::forward::{TagEdit, TxItem};
 use xdp_lab::{Lab, bytes, frame, receive};
 use xsk_rs::config::{SocketConfig, UmemConfig};
@@ -28,25 +27,24 @@ fn length(seed: u32) -> usize {
 fn frames_are_exchanged_with_xsk_rs() {
     let Some(lab) = Lab::new() else { return };
     lab.veth(1, 1);
-    let umem = Umem::new(8192, Hugepages::Auto).unwrap();
-    let mut resources = Resources { pool: FramePool::new(umem.clone()) };
-    let mut port = lab.open(1, Queues::All, XdpMode::Auto, &umem).unwrap();
-    port.tick(&mut resources).unwrap();
+    let memory = std::sync::Arc::new(PacketMemory::new(8192, Hugepages::Auto).unwrap());
+    let mut port = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
+    port.tick().unwrap();
     let (ready, is_ready) = channel();
     std::thread::scope(|scope| {
         let peer = scope.spawn(|| lab.in_peer(move || play_peer(&ready)));
         is_ready.recv().unwrap();
         let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
         let mut next = 0;
-        while next < FRAMES && receive(&mut port, 0, &mut burst, &mut resources, &mut stats).unwrap() > 0 {
+        while next < FRAMES && receive(&mut port, 0, &mut burst, &mut stats).unwrap() > 0 {
             for index in 0..burst.len() {
                 assert_eq!(bytes(&burst, index, TagEdit::KEEP), frame(next, length(next)));
                 next += 1;
             }
             let items: Vec<TxItem> = (0..burst.len()).map(|frame| TxItem::whole(frame as u8, TagEdit::KEEP)).collect();
             let sole = if next.is_multiple_of(2) { u64::MAX } else { 0 };
-            assert_eq!(port.send(&mut burst, &items, sole, &mut resources, &mut stats), Ok(0));
-            port.release(0, &mut burst, &mut resources).unwrap();
+            assert_eq!(port.send(&mut burst, &items, sole, &mut stats), Ok(0));
+            port.release(0, &mut burst).unwrap();
         }
         assert_eq!((next, stats.rx_frames, stats.tx_frames), (FRAMES, u64::from(FRAMES), u64::from(FRAMES)));
         assert_eq!(peer.join().unwrap(), FRAMES, "what came back to xsk-rs");

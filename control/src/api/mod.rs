@@ -23,7 +23,7 @@ mod tests;
 pub use error::Error;
 pub use mirror::{Direction, InvalidSource, Mirror, MirrorState, Source};
 pub use port::{Counters, Port, PortState, PortType};
-pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker};
+pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker, WorkerQueue};
 pub use request::{Change, Request};
 pub use vlan::{InvalidVlanId, Vlan, VlanItem, VlanList, VlanMember, VlanMode, VlanRow, parse_vlan_id};
 

@@ -15,6 +15,23 @@ pub struct Worker {
     pub busy_percent: f64,
     /// Mean number of frames per burst that was not empty, over the last second.
     pub frames_per_burst: f64,
+    /// Whether it is blocked at this moment, waiting for frames.
+    pub asleep: bool,
+    /// Share of the last second it was blocked, 0 to 100.
+    pub asleep_percent: f64,
+    /// The receive queues it serves, by port.
+    pub queues: Vec<WorkerQueue>,
+}
+
+/// A receive queue of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerQueue {
+    /// Name of the port.
+    pub port: String,
+    /// Number of the queue at the port, from 0.
+    pub queue: u32,
+    /// Whether it was pinned to its worker by hand.
+    pub pinned: bool,
 }
 
 /// The switch at a glance.
@@ -76,6 +93,8 @@ pub enum Reply {
     Done,
     /// To `GetStatus`.
     Status(Status),
+    /// To `ListWorkers`.
+    Workers(Vec<Worker>),
     /// To `ListPorts`.
     Ports(Vec<Port>),
     /// To `ShowPort`.
@@ -100,6 +119,7 @@ impl Serialize for Reply {
         match self {
             Reply::Done => serializer.collect_map(std::iter::empty::<(&str, ())>()),
             Reply::Status(status) => status.serialize(serializer),
+            Reply::Workers(workers) => serializer.collect_map([("workers", workers)]),
             Reply::Ports(ports) => serializer.collect_map([("ports", ports)]),
             Reply::Port(port) => serializer.collect_map([("port", port)]),
             Reply::Vlans(vlans) => serializer.collect_map([("vlans", vlans)]),

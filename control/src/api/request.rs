@@ -15,6 +15,8 @@ use super::{Error, INTERFACE, PortType, Reply, Source, UnexpectedReply};
 pub enum Request {
     /// The switch at a glance → [`Reply::Status`].
     GetStatus,
+    /// All workers → [`Reply::Workers`].
+    ListWorkers,
     /// All ports → [`Reply::Ports`].
     ListPorts,
     /// One port → [`Reply::Port`].
@@ -122,6 +124,15 @@ pub enum Change {
         /// Name of the mirror.
         name: String,
     },
+    /// Has a receive queue served by this worker until the port goes → [`Reply::Done`].
+    PinQueue {
+        /// Name of the port.
+        port: String,
+        /// Number of the queue at the port, from 0.
+        queue: u32,
+        /// Number of the worker.
+        worker: u32,
+    },
 }
 
 impl Request {
@@ -137,6 +148,7 @@ impl Request {
         let mut read = Parameters::new(parameters);
         let request = match method {
             "GetStatus" => Request::GetStatus,
+            "ListWorkers" => Request::ListWorkers,
             "ListPorts" => Request::ListPorts,
             "ShowPort" => Request::ShowPort { name: name(&mut read, "name")? },
             "ListVlans" => Request::ListVlans,
@@ -181,6 +193,11 @@ impl Request {
                 to: name(&mut read, "to")?,
             }),
             "DeleteMirror" => Request::Change(Change::DeleteMirror { name: name(&mut read, "name")? }),
+            "PinQueue" => Request::Change(Change::PinQueue {
+                port: name(&mut read, "port")?,
+                queue: read.required("queue")?,
+                worker: read.required("worker")?,
+            }),
             _ => return Err(Error::MethodNotFound { method: full_method.to_owned() }),
         };
         read.finish()?;
@@ -191,6 +208,7 @@ impl Request {
     pub fn method(&self) -> &'static str {
         match self {
             Request::GetStatus => "GetStatus",
+            Request::ListWorkers => "ListWorkers",
             Request::ListPorts => "ListPorts",
             Request::ShowPort { .. } => "ShowPort",
             Request::ListVlans => "ListVlans",
@@ -205,7 +223,11 @@ impl Request {
     /// The parameters, as they travel.
     pub fn to_parameters(&self) -> Value {
         match self {
-            Request::GetStatus | Request::ListPorts | Request::ListVlans | Request::ListMirrors => json!({}),
+            Request::GetStatus
+            | Request::ListWorkers
+            | Request::ListPorts
+            | Request::ListVlans
+            | Request::ListMirrors => json!({}),
             Request::ShowPort { name } | Request::ShowMirror { name } => json!({"name": name}),
             Request::ListFdb { vlan, port } => without_nulls(json!({"vlan": vlan, "port": port})),
             Request::GetStats { port, interval_milliseconds } => {
@@ -224,6 +246,7 @@ impl Request {
         let mut field = |name: &str| parameters.remove(name).unwrap_or_default();
         Ok(match self {
             Request::GetStatus => Reply::Status(read(method, Value::Object(parameters))?),
+            Request::ListWorkers => Reply::Workers(read(method, field("workers"))?),
             Request::ListPorts => Reply::Ports(read(method, field("ports"))?),
             Request::ShowPort { .. } => Reply::Port(Box::new(read(method, field("port"))?)),
             Request::ListVlans => Reply::Vlans(read(method, field("vlans"))?),
@@ -250,6 +273,7 @@ impl Change {
             Change::FlushFdb { .. } => "FlushFdb",
             Change::SetMirror { .. } => "SetMirror",
             Change::DeleteMirror { .. } => "DeleteMirror",
+            Change::PinQueue { .. } => "PinQueue",
         }
     }
 
@@ -261,6 +285,7 @@ impl Change {
             }
             Change::SetPort { name, settings } => json!({"name": name, "settings": settings}),
             Change::DeletePort { name } | Change::DeleteMirror { name } => json!({"name": name}),
+            Change::PinQueue { port, queue, worker } => json!({"port": port, "queue": queue, "worker": worker}),
             Change::SetPortState { name, up } => json!({"name": name, "up": up}),
             Change::AddFdb { vlan, mac, port } => json!({"vlan": vlan, "mac": mac.to_string(), "port": port}),
             Change::DeleteFdb { vlan, mac } => json!({"vlan": vlan, "mac": mac.to_string()}),

@@ -51,12 +51,24 @@ fn mirror() -> Mirror {
     }
 }
 
+fn worker() -> Worker {
+    Worker {
+        id: 0,
+        cpu: Some(1),
+        busy_percent: 1.5,
+        frames_per_burst: 2.0,
+        asleep: true,
+        asleep_percent: 80.0,
+        queues: vec![WorkerQueue { port: "dc01".into(), queue: 1, pinned: true }],
+    }
+}
+
 fn status() -> Status {
     Status {
         version: "0.1.0".into(),
         uptime_seconds: 5,
         power: "adaptive".into(),
-        workers: vec![Worker { id: 0, cpu: Some(1), busy_percent: 1.5, frames_per_burst: 2.0 }],
+        workers: vec![worker()],
         ports: vec![port()],
         mirrors: vec![mirror()],
     }
@@ -69,6 +81,7 @@ fn requests() -> Vec<Request> {
     let settings = || [("vlan.tag".to_owned(), "20".to_owned())].into();
     vec![
         Request::GetStatus,
+        Request::ListWorkers,
         Request::ListPorts,
         Request::ShowPort { name: name() },
         Request::ListVlans,
@@ -91,12 +104,14 @@ fn requests() -> Vec<Request> {
             to: "span".into(),
         }),
         Request::Change(Change::DeleteMirror { name: name() }),
+        Request::Change(Change::PinQueue { port: name(), queue: 1, worker: 2 }),
     ]
 }
 
 fn reply_to(request: &Request) -> Reply {
     match request {
         Request::GetStatus => Reply::Status(status()),
+        Request::ListWorkers => Reply::Workers(vec![worker()]),
         Request::ListPorts => Reply::Ports(vec![port()]),
         Request::ShowPort { .. } => Reply::Port(Box::new(port())),
         Request::ListVlans => {
@@ -165,6 +180,8 @@ fn bad_parameters_are_named() {
         ("AddPort", json!({"name": "a", "type": "bridge"}), "type"),
         ("AddPort", json!({"name": "a", "type": "veth", "settings": {"peer": 1}}), "settings"),
         ("SetPortState", json!({"name": "a", "up": "yes"}), "up"),
+        ("PinQueue", json!({"port": "a", "queue": -1, "worker": 0}), "queue"),
+        ("PinQueue", json!({"port": "a", "queue": 0, "worker": "one"}), "worker"),
         ("SetMirror", json!({"name": "m", "sources": [], "to": "span"}), "sources"),
         ("SetMirror", json!({"name": "m", "sources": ["a:up"], "to": "span"}), "sources"),
         ("SetMirror", json!({"name": "m", "sources": ["a"], "vlans": [4095], "to": "span"}), "vlans"),
@@ -236,6 +253,7 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
         ("Port", status["ports"][0].clone()),
         ("Vlan", status["ports"][0]["vlan"].clone()),
         ("Worker", status["workers"][0].clone()),
+        ("WorkerQueue", status["workers"][0]["queues"][0].clone()),
         ("Mirror", status["mirrors"][0].clone()),
     ];
     for request in requests() {

@@ -1,9 +1,10 @@
 //! The configuration: TOML in, validated typed data out.
 //!
 //! [`Config::load`] reads a file, [`Config::parse`] a text. Whatever comes out has been checked as far as it can be
-//! without looking at the machine: types, ranges, names, keys that do not exist, ports that get in each other's way,
-//! mirrors from and to ports that are there. Nothing is touched. The first thing wrong is one [`ConfigError`], one
-//! line: `FILE:LINE:COLUMN: ports.dc01.vlan.tag: 5000 is not a VLAN id (1 to 4094)`.
+//! without looking at the machine (a file is also checked for CPUs that it does not have): types, ranges, names, keys
+//! that do not exist, ports that get in each other's way, mirrors from and to ports that are there. Nothing is touched.
+//! The first thing wrong is one [`ConfigError`], one line: `FILE:LINE:COLUMN: ports.dc01.vlan.tag: 5000 is not a VLAN
+//! id (1 to 4094)`.
 //!
 //! | file | what |
 //! |---|---|
@@ -61,7 +62,12 @@ impl Config {
             .map_err(|error| ConfigError::new(None, "", &format!("{name}: cannot be read: {error}")))?;
         let text = String::from_utf8(text)
             .map_err(|error| ConfigError::new(None, "", &format!("{name}: is not UTF-8 text: {error}")))?;
-        Config::parse(&text, &name)
+        let config = Config::parse(&text, &name)?;
+        if let Some(cpu) = config.switch.missing_cpu() {
+            let message = format!("this machine has no CPU {cpu}; `lscpu -e` shows those there are");
+            return Err(Config::complaint(path, "switch.workers", &message));
+        }
+        Ok(config)
     }
 
     /// Reads and checks `text`; `file_name` is what errors call it.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use labsw_dataplane::handle::MAX_WORKERS;
+
 use super::error::ConfigError;
 use super::names;
 use super::section::{Field, Section};
@@ -53,7 +55,7 @@ const MAC_TABLE_MAX: u32 = 1 << 20;
 /// The `[switch]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwitchConfig {
-    /// CPUs of the polling workers, at most one in this version; empty: one worker that is not pinned.
+    /// CPUs of the polling workers, each once; empty: one worker that is not pinned.
     pub workers: Vec<usize>,
     /// Whether an idle worker sleeps.
     pub power: Power,
@@ -140,6 +142,12 @@ impl SwitchConfig {
         Ok(switch)
     }
 
+    /// The first of the workers' CPUs that this machine does not have.
+    pub(super) fn missing_cpu(&self) -> Option<usize> {
+        let missing = |cpu: usize| !std::path::Path::new(&format!("/sys/devices/system/cpu/cpu{cpu}")).exists();
+        self.workers.iter().copied().find(|cpu| missing(*cpu))
+    }
+
     /// Path of the socket of vhost-user port `port` that names none itself.
     pub fn default_socket(&self, port: &str) -> PathBuf {
         self.vhost_user_dir.join(format!("{port}.sock"))
@@ -150,8 +158,9 @@ impl SwitchConfig {
         let word = |text: Option<&str>| toml::Value::from(text.unwrap_or_default());
         let path = |path: &std::path::Path| toml::Value::from(path.to_string_lossy().into_owned());
         let mut table = toml::Table::new();
-        if let Some(cpu) = self.workers.first() {
-            table.insert("workers".into(), toml::Value::Array(vec![i64::try_from(*cpu).unwrap_or_default().into()]));
+        if !self.workers.is_empty() {
+            let cpus = self.workers.iter().map(|cpu| i64::try_from(*cpu).unwrap_or_default().into());
+            table.insert("workers".into(), toml::Value::Array(cpus.collect()));
         }
         table.insert("power".into(), word(word_of(&POWER, self.power)));
         table.insert("control_socket".into(), path(&self.control_socket));
@@ -177,15 +186,19 @@ fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: T) -> Option<&'stat
 }
 
 fn workers(field: &Field<'_>) -> Result<Vec<usize>, ConfigError> {
-    let elements = field.array("an array of CPU numbers, as in [1]")?;
-    if elements.len() > 1 {
-        return Err(field.error("this version runs one worker; name one CPU, or leave the key out"));
-    }
-    let cpu = |element: &Field<'_>| {
+    let mut cpus = Vec::new();
+    for element in field.array("an array of CPU numbers, as in [1, 2]")? {
+        if cpus.len() == MAX_WORKERS {
+            return Err(element.error(format_args!("is one worker too many; a switch has at most {MAX_WORKERS}")));
+        }
         let cpu = element.integer("a CPU number", 0..=CPU_MAX)?;
-        usize::try_from(cpu).map_err(|error| element.error(error))
-    };
-    elements.iter().map(cpu).collect()
+        let cpu = usize::try_from(cpu).map_err(|error| element.error(error))?;
+        if cpus.contains(&cpu) {
+            return Err(element.error(format_args!("CPU {cpu} has a worker already; name each CPU once")));
+        }
+        cpus.push(cpu);
+    }
+    Ok(cpus)
 }
 
 /// `"0660"`, in octal.

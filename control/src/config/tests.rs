@@ -120,7 +120,11 @@ fn the_rest_of_the_file_is_refused_as_clearly() {
         ("ports = 3\n".into(), "lab.toml:1:9: ports: should be a table, is the number 3"),
         ("[swich]\n".into(), "lab.toml:1:2: swich: unknown key; did you mean `switch`?"),
         ("[impair.x]\n".into(), "lab.toml:1:2: impair: this version has no impairment"),
-        ("[switch]\nworkers = [1, 2]\n".into(), "lab.toml:2:11: switch.workers: this version runs one worker"),
+        ("[switch]\nworkers = [1, 2, 1]\n".into(), "lab.toml:2:18: switch.workers[2]: CPU 1 has a worker already"),
+        (
+            format!("[switch]\nworkers = {:?}\n", (0..65).collect::<Vec<_>>()),
+            "lab.toml:2:258: switch.workers[64]: is one worker too many; a switch has at most 64",
+        ),
         ("[switch]\nworkers = [-1]\n".into(), "lab.toml:2:12: switch.workers[0]: -1 is not a CPU number"),
         (
             "[switch]\nmetrics_listen = ':1'\n".into(),

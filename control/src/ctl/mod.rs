@@ -25,6 +25,7 @@ mod stats;
 mod status;
 mod table;
 mod vlan;
+mod worker;
 
 use output::Output;
 use session::{Failure, Session};
@@ -47,6 +48,9 @@ struct Arguments {
 enum Noun {
     /// The switch at a glance: uptime, workers and their load, ports, mirrors.
     Status,
+    /// Workers: their load, the receive queues they serve, and which queue is served by which.
+    #[command(subcommand)]
+    Worker(worker::Command),
     /// Ports: list, show, add, change, remove, switch on and off.
     #[command(subcommand)]
     Port(port::Command),
@@ -90,6 +94,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             return stats::watch(stats, &mut Session::open(&arguments.socket)?, &mut output);
         }
         Noun::Status => Request::GetStatus,
+        Noun::Worker(command) => command.request(),
         Noun::Port(command) => command.request(),
         Noun::Vlan(command) => command.request(),
         Noun::Fdb(command) => command.request(),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::session::Failure;
-use super::{fdb, mirror, port, stats, status, vlan};
+use super::{fdb, mirror, port, stats, status, vlan, worker};
 use crate::api::Reply;
 
 /// Where replies go, and in which form.
@@ -33,6 +33,7 @@ impl Output {
             return match reply {
                 Reply::Done | Reply::Removed(_) => self.pretty(reply),
                 Reply::Status(status) => self.pretty(status),
+                Reply::Workers(workers) => self.pretty(workers),
                 Reply::Ports(ports) => self.pretty(ports),
                 Reply::Port(port) => self.pretty(port),
                 Reply::Vlans(vlans) => self.pretty(vlans),
@@ -47,6 +48,7 @@ impl Output {
             Reply::Removed(1) => "1 entry removed\n".to_owned(),
             Reply::Removed(entries) => format!("{entries} entries removed\n"),
             Reply::Status(status) => status::table(status),
+            Reply::Workers(workers) => worker::table(workers),
             Reply::Ports(ports) => port::table(ports),
             Reply::Port(port) => port::details(port),
             Reply::Vlans(vlans) => vlan::table(vlans),

@@ -18,6 +18,7 @@ impl Handler for Switch {
     fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
         match request {
             Request::GetStatus => Ok(Reply::Status(self.show_status())),
+            Request::ListWorkers => Ok(Reply::Workers(self.show_workers())),
             Request::ListPorts => Ok(Reply::Ports(self.show_ports())),
             Request::ShowPort { name } => {
                 self.port(&name)?;
@@ -74,13 +75,13 @@ impl Switch {
                 let config = MirrorConfig::from_parts(&name, &sources, &vlans, snaplen, &to);
                 self.set_mirror(config.map_err(|error| wrong_setting("mirror", &name, &error))?)?;
             }
+            Change::PinQueue { port, queue, worker } => self.pin_queue(&port, queue, worker)?,
             Change::DeleteMirror { name } => self.delete_mirror(&name)?,
         }
         Ok(Reply::Done)
     }
 
     fn show_status(&mut self) -> api::Status {
-        let load = self.load[0].since(&self.load[1]);
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
@@ -89,15 +90,27 @@ impl Switch {
                 Power::Performance => "performance",
             }
             .to_owned(),
-            workers: vec![api::Worker {
-                id: 0,
-                cpu: self.worker.cpu().and_then(|cpu| u32::try_from(cpu).ok()),
-                busy_percent: load.busy_percent(),
-                frames_per_burst: load.frames_per_burst(),
-            }],
+            workers: self.show_workers(),
             ports: self.show_ports(),
             mirrors: self.show_mirrors(),
         }
+    }
+
+    fn show_workers(&self) -> Vec<api::Worker> {
+        let numbered = self.workers.handles().iter().zip(&self.loads).enumerate();
+        let shown = numbered.map(|(id, (worker, [now, before]))| {
+            let load = now.since(before);
+            api::Worker {
+                id: number(id),
+                cpu: worker.cpu().map(number),
+                busy_percent: load.busy_percent(),
+                frames_per_burst: load.frames_per_burst(),
+                asleep: worker.asleep(),
+                asleep_percent: load.asleep_percent(),
+                queues: self.ports.values().flat_map(|port| shown_queues(port, id)).collect(),
+            }
+        });
+        shown.collect()
     }
 
     fn show_ports(&mut self) -> Vec<api::Port> {
@@ -205,6 +218,21 @@ impl Switch {
         let uptime_milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(api::Stats { uptime_milliseconds, ports })
     }
+}
+
+/// The queues of `port` that `worker` has.
+fn shown_queues(port: &Port, worker: usize) -> Vec<api::WorkerQueue> {
+    let placed = port.queues.places.iter().enumerate().filter(|(_, placed)| placed.home == Some(worker));
+    let shown = placed.map(|(queue, placed)| api::WorkerQueue {
+        port: port.config.name.clone(),
+        queue: number(queue),
+        pinned: placed.pinned.is_some(),
+    });
+    shown.collect()
+}
+
+fn number(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn pairs(settings: BTreeMap<String, String>) -> Vec<(String, String)> {

@@ -1,12 +1,13 @@
 //! Mirror sessions, and the tables they are part of.
 //!
 //! A session keeps the names of its ports: if a port goes and comes back, or was never there, the session waits and is
-//! armed again by the next tables. Counters live in the worker under the session's [`MirrorId`]; slots are
+//! armed again by the next tables. Counters are kept under the session's [`MirrorId`]; slots are
 //! reused, so a session remembers what stood there when it began.
 
 use std::sync::Arc;
 
 use labsw_dataplane::stats::MirrorSnapshot;
+use labsw_dataplane::worker::Snapshot;
 use labsw_switch::tables::{Direction, MirrorSpec, Tables};
 use labsw_switch::{MAX_MIRRORS, MirrorId};
 
@@ -83,11 +84,13 @@ impl Switch {
         self.mirror_slot(mirror.id).since(&mirror.before)
     }
 
-    /// Builds tables from what is there now, and puts them in force.
+    /// Builds tables from what is there now, and puts them in force at all workers.
     pub(super) fn set_tables(&mut self) -> Result<(), Error> {
         let specs = self.mirrors.values().map(|mirror| self.spec(mirror)).collect();
         let tables = Tables::build(self.rules(), specs).map_err(|error| Error::refused("tables", error.to_string()))?;
-        self.link().set_tables(Arc::new(tables)).map_err(|error| Error::refused("worker", error.to_string()))
+        let snapshot = Snapshot { tables: Arc::new(tables), outputs: self.outputs() };
+        let links = self.workers.links();
+        links.set_snapshot(&snapshot).map_err(|error| Error::refused("worker", error.to_string()))
     }
 
     /// A mirror must not copy its own copies, nor those of another mirror.

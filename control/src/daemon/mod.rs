@@ -4,8 +4,9 @@
 //! restart under running guests needs: first whatever can be refused is looked at and nothing is touched; then
 //! the control socket and the guests' sockets listen (so that guests reconnect at once); then packet memory,
 //! devices and XDP programs. [`Daemon::run`] is one mio loop: control socket, vhost-user sessions, signals, faults
-//! reported by the worker, and a timer. Every change, from the configuration or the control socket, goes
-//! through the same methods in [`ports`] and [`mirrors`]: check, build new tables, open, hand over.
+//! reported by the workers, and a timer. Every change, from the configuration or the control socket, goes
+//! through the same methods in [`ports`] and [`mirrors`]: check, build new tables, open, hand over; [`placement`] says
+//! which worker serves which receive queue.
 //!
 //! **Invariants.**
 //! - A change that fails leaves the switch as it was.
@@ -16,9 +17,10 @@
 mod answers;
 mod mirrors;
 mod open;
+mod placement;
 mod ports;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -26,15 +28,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, unbounded};
-use labsw_dataplane::handle::{WorkerError, WorkerHandle, WorkerLink};
+use labsw_dataplane::handle::{WorkerError, Workers};
 use labsw_dataplane::load::LoadSnapshot;
-use labsw_dataplane::port::Fault;
 use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::stats::MirrorStats;
 use labsw_dataplane::worker::{self, Event, Shared};
-use labsw_dataplane::xdp::Umem;
+use labsw_dataplane::xdp::PacketMemory;
 use labsw_switch::fdb::Fdb;
-use labsw_switch::tables::Tables;
 use labsw_switch::{MAX_MIRRORS, PortId};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -48,7 +48,7 @@ use mirrors::Mirror;
 pub use open::OpenError;
 use ports::Port;
 
-/// The worker's events.
+/// The workers' events.
 const WORKER_EVENTS: Token = Token(0);
 /// SIGTERM and SIGINT.
 const SIGNALS: Token = Token(1);
@@ -74,7 +74,7 @@ pub enum DaemonError {
     /// The directory of the control socket can't be made.
     #[error("control socket: {0}")]
     Directory(#[source] OpenError),
-    /// The worker can't be started, or does not answer.
+    /// A worker can't be started, or does not answer.
     #[error(transparent)]
     Worker(#[from] WorkerError),
     /// The event loop, a signal handler or a netlink socket failed.
@@ -109,11 +109,13 @@ struct Switch {
     socket_group: Option<u32>,
     registry: mio::Registry,
     links: Links,
-    worker: WorkerHandle,
-    /// The worker's load: now, and a second ago.
-    load: [LoadSnapshot; 2],
+    workers: Workers,
+    /// The load of each worker: now, and a second ago.
+    loads: Vec<[LoadSnapshot; 2]>,
     shared: Shared,
-    umem: Option<Arc<Umem>>,
+    packet_memory: Option<Arc<PacketMemory>>,
+    /// Ids of ports that a worker did not give back in time: never given to another port.
+    unreturned: BTreeSet<PortId>,
     ports: BTreeMap<String, Port>,
     mirrors: BTreeMap<String, Mirror>,
 }
@@ -146,9 +148,13 @@ impl Daemon {
             Server::bind(socket, config.switch.socket_mode, socket_group, admin_group).map_err(control_socket)?;
         server.register(&registry, CONTROL_SOCKET.0).map_err(system("control socket"))?;
 
+        let mut cpus: Vec<Option<usize>> = config.switch.workers.iter().copied().map(Some).collect();
+        if cpus.is_empty() {
+            cpus.push(None);
+        }
         let shared = Shared {
             fdb: Arc::new(Fdb::new(config.switch.mac_table_size, ageing_seconds(&config.switch), random_seed())),
-            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::default()).collect(),
+            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(cpus.len())).collect(),
             epoch: Instant::now(),
         };
         let (event_sender, worker_events) = unbounded();
@@ -157,18 +163,18 @@ impl Daemon {
             Power::Adaptive => worker::Power::Adaptive,
             Power::Performance => worker::Power::Performance,
         };
-        let cpu = config.switch.workers.first().copied();
-        let worker = WorkerHandle::spawn(cpu, power, shared.clone(), Arc::new(Tables::empty()), event_sender, waker)?;
+        let workers = Workers::spawn(&cpus, power, &shared, &event_sender, &waker)?;
         let switch = Switch {
             config: config.switch,
             started: Instant::now(),
             socket_group,
             registry,
             links,
-            load: [worker.load(); 2],
-            worker,
+            loads: workers.handles().iter().map(|worker| [worker.load(); 2]).collect(),
+            workers,
             shared,
-            umem: None,
+            packet_memory: None,
+            unreturned: BTreeSet::new(),
             ports: BTreeMap::new(),
             mirrors: BTreeMap::new(),
         };
@@ -230,7 +236,8 @@ impl Daemon {
                 }
             }
             while let Ok(event) = self.worker_events.try_recv() {
-                self.switch.worker_event(event);
+                let Event::PortFault { id, fault } = event;
+                self.switch.port_fault(id, &fault);
             }
             let ports_due = self.switch.tick_ports(now);
             let server_due = self.server.as_mut().and_then(|server| {
@@ -262,31 +269,11 @@ impl Daemon {
 }
 
 impl Switch {
-    fn link(&self) -> WorkerLink {
-        self.worker.link()
-    }
-
-    /// A port can't go on: note why; everything else runs on.
-    fn worker_event(&mut self, event: Event) {
-        let Event::PortFault { id, fault, driver } = event;
-        // Closing sockets and programs can take milliseconds: here, not on the worker.
-        drop(driver);
-        if let Err(error) = self.link().reclaim(id) {
-            tracing::error!(%error, "worker");
-        }
-        self.port_fault(id, &fault);
-    }
-
-    fn port_fault(&mut self, id: PortId, fault: &Fault) {
-        if let Some((name, port)) = self.ports.iter_mut().find(|(_, port)| port.id == id) {
-            tracing::warn!(port = name, reason = %fault, "port fault");
-            port.fault(fault, Instant::now());
-        }
-    }
-
     fn every_second(&mut self) {
-        self.worker.rouse_if_stuck();
-        self.load = [self.worker.load(), self.load[0]];
+        self.workers.rouse_if_stuck();
+        for (load, worker) in self.loads.iter_mut().zip(self.workers.handles()) {
+            *load = [worker.load(), load[0]];
+        }
         self.shared.fdb.sweep(self.shared.now_seconds(), SWEEP_SLOTS);
     }
 }

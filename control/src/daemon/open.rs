@@ -5,17 +5,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use labsw_dataplane::handle::WorkerError;
+use labsw_dataplane::handle::{Homes, WorkerError};
+use labsw_dataplane::port::{RxQueue, TxPort};
 use labsw_dataplane::socket::SocketError;
-use labsw_dataplane::stats::PortStats;
 use labsw_dataplane::vhost::{Endpoint, EndpointConfig, Role, Timing, VhostPort};
-use labsw_dataplane::xdp::{self, FramePool, Umem, UmemError, XdpConfig, XdpError, XdpPort, XdpStatus};
+use labsw_dataplane::xdp::{self, PacketMemory, UmemError, XdpConfig, XdpError, XdpPort, XdpStatus};
 use labsw_switch::PortId;
 use mio::Token;
 
+use super::placement::Queues;
 use super::{FIRST_PORT, Switch};
 use crate::config::{
-    DeviceSpec, Hugepages, PortConfig, PortKind, Queues, SwitchConfig, VhostRole, XdpMode, default_interface,
+    self, DeviceSpec, Hugepages, PortConfig, PortKind, SwitchConfig, VhostRole, XdpMode, default_interface,
 };
 use crate::device::{DeviceError, Link, Links, Netns, OffloadsOff, Promiscuous, VethPair, VethPlan};
 
@@ -54,7 +55,7 @@ pub enum OpenError {
     /// The guest's socket can't be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The worker does not take the port.
+    /// A worker does not answer.
     #[error(transparent)]
     Worker(#[from] WorkerError),
 }
@@ -67,8 +68,24 @@ pub(super) enum Attachment {
     Device(Box<Device>),
 }
 
+/// A port that was opened, not known to the workers yet.
+pub(super) struct Opened {
+    pub(super) attachment: Attachment,
+    pub(super) tx: Arc<dyn TxPort>,
+    pub(super) queues: Queues,
+}
+
+/// The halves of an AF_XDP port, and what was done for it.
+struct OpenedDevice {
+    device: Device,
+    tx: Arc<dyn TxPort>,
+    rx: Vec<Box<dyn RxQueue>>,
+}
+
 /// A network device in use.
 pub(super) struct Device {
+    /// The number by which faults of the port are known.
+    pub(super) connection: u64,
     pub(super) link: Link,
     pub(super) status: XdpStatus,
     veth: Option<VethPair>,
@@ -76,7 +93,7 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Puts the device back as it was, and removes it if it was made for the port. The worker has given its driver back.
+    /// Puts the device back as it was, and removes it if it was made for the port. Both halves of the port are closed.
     pub(super) fn close(self, links: &mut Links) -> Result<(), DeviceError> {
         drop(self.prepared);
         self.veth.map_or(Ok(()), |pair| pair.remove(links))
@@ -117,13 +134,8 @@ fn find_device(device: &DeviceSpec, switch: &SwitchConfig, links: &mut Links) ->
 }
 
 impl Switch {
-    /// Opens what the port is attached to and hands the driver to the worker. On an error nothing is left of it.
-    pub(super) fn open(
-        &mut self,
-        id: PortId,
-        config: &PortConfig,
-        stats: &Arc<PortStats>,
-    ) -> Result<Attachment, OpenError> {
+    /// Opens what the port is attached to. On an error nothing is left of it.
+    pub(super) fn open(&mut self, id: PortId, config: &PortConfig) -> Result<Opened, OpenError> {
         match &config.kind {
             PortKind::VhostUser { role, queue_pairs, socket } => {
                 let path = socket.clone().unwrap_or_else(|| self.config.default_socket(&config.name));
@@ -131,12 +143,11 @@ impl Switch {
                 if *role == VhostRole::Server || socket.is_none() {
                     make_parent(&path)?;
                 }
-                let endpoint = self.open_guest(id, &config.name, path, *role, *queue_pairs, stats)?;
-                Ok(Attachment::Guest(Box::new(endpoint)))
+                self.open_guest(id, &config.name, path, *role, *queue_pairs)
             }
             PortKind::AfXdp { device, mode, queues } => {
                 let link = find_device(device, &self.config, &mut self.links)?;
-                Ok(Attachment::Device(Box::new(self.open_device(id, link, *mode, *queues, None, stats)?)))
+                Ok(self.open_device(id, link, *mode, *queues, None)?.into())
             }
             PortKind::Veth { peer, interface, netns, peer_name } => {
                 let plan = VethPlan {
@@ -149,8 +160,7 @@ impl Switch {
                 };
                 let pair = VethPair::prepare(&mut self.links, &plan)?;
                 let link = pair.switch_end.clone();
-                let device = self.open_device(id, link, XdpMode::Auto, Queues::All, Some(pair), stats)?;
-                Ok(Attachment::Device(Box::new(device)))
+                Ok(self.open_device(id, link, XdpMode::Auto, config::Queues::All, Some(pair))?.into())
             }
         }
     }
@@ -162,9 +172,10 @@ impl Switch {
         path: PathBuf,
         role: VhostRole,
         queue_pairs: u16,
-        stats: &Arc<PortStats>,
-    ) -> Result<Endpoint, OpenError> {
-        self.link().add_port(id, Box::new(VhostPort::new(queue_pairs)), Arc::clone(stats))?;
+    ) -> Result<Opened, OpenError> {
+        let VhostPort { tx, rx } = VhostPort::new(queue_pairs);
+        // Where the queues are is known once they are placed.
+        let homes = Homes::new(rx.iter().map(|_| 0));
         let endpoint = EndpointConfig {
             port_name: name.to_owned(),
             path,
@@ -178,16 +189,11 @@ impl Switch {
             timing: Timing::default(),
         };
         let [listener, connection] = port_tokens(id);
-        let opened = Endpoint::open(endpoint, Box::new(self.link().rings(id))).map_err(|error| error.source.into());
-        let registered = opened.and_then(|mut endpoint| {
-            endpoint.register(&self.registry, listener, connection).map_err(OpenError::EventLoop)?;
-            Ok(endpoint)
-        });
-        if registered.is_err() {
-            // The endpoint's error is the one to report.
-            let _ = self.link().remove_port(id);
-        }
-        registered
+        let rings = self.workers.links().rings(id, Arc::clone(&tx), homes.clone());
+        let mut endpoint = Endpoint::open(endpoint, Box::new(rings)).map_err(|error| error.source)?;
+        endpoint.register(&self.registry, listener, connection).map_err(OpenError::EventLoop)?;
+        let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
+        Ok(Opened { attachment: Attachment::Guest(Box::new(endpoint)), tx, queues: Queues::new(rx, homes) })
     }
 
     fn open_device(
@@ -195,12 +201,16 @@ impl Switch {
         id: PortId,
         link: Link,
         mode: XdpMode,
-        queues: Queues,
+        queues: config::Queues,
         veth: Option<VethPair>,
-        stats: &Arc<PortStats>,
-    ) -> Result<Device, OpenError> {
-        match self.open_xdp(id, &link, mode, queues, stats) {
-            Ok((status, prepared)) => Ok(Device { link, status, veth, prepared }),
+    ) -> Result<OpenedDevice, OpenError> {
+        match self.open_xdp(id, &link, mode, queues) {
+            Ok((port, prepared)) => {
+                let (connection, status) = (port.connection(), port.status().clone());
+                let XdpPort { tx, rx, .. } = port;
+                let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
+                Ok(OpenedDevice { device: Device { connection, link, status, veth, prepared }, tx, rx })
+            }
             Err(reason) => {
                 if let Some(Err(error)) = veth.map(|pair| pair.remove(&mut self.links)) {
                     tracing::warn!(interface = link.name, %error, "not removed");
@@ -215,10 +225,9 @@ impl Switch {
         id: PortId,
         link: &Link,
         mode: XdpMode,
-        queues: Queues,
-        stats: &Arc<PortStats>,
-    ) -> Result<(XdpStatus, Prepared), OpenError> {
-        let umem = self.umem()?;
+        queues: config::Queues,
+    ) -> Result<(XdpPort, Prepared), OpenError> {
+        let memory = self.packet_memory()?;
         let prepared = Prepared {
             _promiscuous: Promiscuous::hold(link.index, &link.name)?,
             _offloads: OffloadsOff::hold(&link.name)?,
@@ -228,8 +237,8 @@ impl Switch {
             interface: link.name.clone(),
             ifindex: link.index,
             queues: match queues {
-                Queues::All => xdp::Queues::All,
-                Queues::Count(count) => xdp::Queues::Count(count.into()),
+                config::Queues::All => xdp::Queues::All,
+                config::Queues::Count(count) => xdp::Queues::Count(count.into()),
             },
             mode: match mode {
                 XdpMode::Auto => xdp::XdpMode::Auto,
@@ -239,27 +248,30 @@ impl Switch {
             },
             owner: id.0,
         };
-        let port = XdpPort::open(config, &umem)?;
-        let status = port.status().clone();
-        self.link().add_port(id, Box::new(port), Arc::clone(stats))?;
-        Ok((status, prepared))
+        Ok((XdpPort::open(config, &memory)?, prepared))
     }
 
     /// The packet memory, made when the first port needs it.
-    fn umem(&mut self) -> Result<Arc<Umem>, OpenError> {
-        if let Some(umem) = &self.umem {
-            return Ok(Arc::clone(umem));
+    fn packet_memory(&mut self) -> Result<Arc<PacketMemory>, OpenError> {
+        if let Some(memory) = &self.packet_memory {
+            return Ok(Arc::clone(memory));
         }
         let hugepages = match self.config.hugepages {
             Hugepages::Auto => xdp::Hugepages::Auto,
             Hugepages::Required => xdp::Hugepages::Required,
             Hugepages::Off => xdp::Hugepages::Off,
         };
-        let umem = Umem::new(UMEM_CHUNKS, hugepages)?;
-        tracing::info!(chunks = umem.chunks(), backing = ?umem.backing(), "packet memory");
-        self.link().install_pool(FramePool::new(Arc::clone(&umem)))?;
-        self.umem = Some(Arc::clone(&umem));
-        Ok(umem)
+        let memory = Arc::new(PacketMemory::new(UMEM_CHUNKS, hugepages)?);
+        tracing::info!(chunks = memory.umem.chunks(), backing = ?memory.umem.backing(), "packet memory");
+        self.packet_memory = Some(Arc::clone(&memory));
+        Ok(memory)
+    }
+}
+
+impl From<OpenedDevice> for Opened {
+    fn from(OpenedDevice { device, tx, rx }: OpenedDevice) -> Opened {
+        let homes = Homes::new(rx.iter().map(|_| 0));
+        Opened { attachment: Attachment::Device(Box::new(device)), tx, queues: Queues::new(rx, homes) }
     }
 }
 

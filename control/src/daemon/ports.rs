@@ -1,21 +1,25 @@
-//! Ports over their life: looked at, opened, handed to the worker, changed, in fault, closed.
+//! Ports over their life: looked at, opened, handed to the workers, changed, in fault, closed.
 //!
-//! A port is a slot (its [`PortId`]) in the tables and the worker, a configuration, counters that outlive
-//! reconnects, and an [`Attachment`]: the guest's socket, or the network device. Opening goes strictly
-//! check → open → worker → tables, closing the other way round, so that no table ever names a port that
-//! the worker does not have.
+//! A port is a slot (its [`PortId`]) in the tables and the workers, a configuration, counters that outlive
+//! reconnects, an [`Attachment`] (the guest's socket, or the network device), a transmit side that all workers share
+//! and receive queues that are spread over them. Opening goes strictly check → open → tables and transmit side (one
+//! snapshot) → receive queues, closing the other way round, so that no worker receives a frame of a port that it can't
+//! count, and the last to hold a half of a port is this thread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use labsw_dataplane::port::Fault;
+use labsw_dataplane::handle::WorkerError;
+use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::stats::{PortSnapshot, PortStats};
 use labsw_dataplane::vhost::{Endpoint, EndpointState};
+use labsw_dataplane::worker::Output;
 use labsw_switch::tables::PortRules;
 use labsw_switch::{MAX_PORTS, PortId};
 use mio::Token;
 
-use super::open::{Attachment, OpenError, preflight};
+use super::open::{Attachment, OpenError, Opened, preflight};
+use super::placement::Queues;
 use super::{FIRST_PORT, Switch};
 use crate::api::{Error, PortState};
 use crate::config::PortConfig;
@@ -27,8 +31,11 @@ pub(super) struct Port {
     pub(super) config: PortConfig,
     pub(super) enabled: bool,
     pub(super) attachment: Attachment,
+    /// `None` while it is out of service.
+    tx: Option<Arc<dyn TxPort>>,
+    pub(super) queues: Queues,
     stats: Arc<PortStats>,
-    /// Why the worker took it out of service.
+    /// Why it was taken out of service.
     fault: Option<String>,
 }
 
@@ -71,12 +78,9 @@ impl Port {
         }
     }
 
-    /// The worker took the port out of service.
-    pub(super) fn fault(&mut self, fault: &Fault, now: Instant) {
-        self.fault = Some(fault.reason.clone());
-        if let Attachment::Guest(endpoint) = &mut self.attachment {
-            endpoint.fault(&fault.reason, now);
-        }
+    /// As the workers see it.
+    fn output(&self) -> Output {
+        Output { tx: self.tx.clone(), stats: Arc::clone(&self.stats) }
     }
 
     fn rules(&self) -> PortRules {
@@ -105,11 +109,13 @@ impl Switch {
         preflight(&config, &self.config, &mut self.links)
             .map_err(|(key, reason)| refused(format!("{key}: {reason}")))?;
         let id = self.free_id().ok_or_else(|| refused(format!("a switch has at most {MAX_PORTS} ports")))?;
-        let stats = Arc::new(PortStats::default());
+        let stats = Arc::new(PortStats::new(self.workers.handles().len()));
         let name = config.name.clone();
-        let attachment = self.open(id, &config, &stats).map_err(|error| refused(error.to_string()))?;
-        self.ports.insert(name.clone(), Port { id, config, enabled: true, attachment, stats, fault: None });
-        if let Err(error) = self.set_tables() {
+        let Opened { attachment, tx, queues } = self.open(id, &config).map_err(|error| refused(error.to_string()))?;
+        let port = Port { id, config, enabled: true, attachment, tx: Some(tx), queues, stats, fault: None };
+        self.ports.insert(name.clone(), port);
+        let placed = self.set_tables().and_then(|()| self.place_queues().map_err(|error| refused(error.to_string())));
+        if let Err(error) = placed {
             self.close_port(&name)?;
             return Err(error);
         }
@@ -131,28 +137,73 @@ impl Switch {
         Ok(())
     }
 
-    /// Takes a port out of the tables and the worker, then closes it. Goes through to the end whatever fails.
+    /// Takes a port out of the tables and the workers, then closes it. Goes through to the end whatever fails.
     pub(super) fn close_port(&mut self, name: &str) -> Result<(), Error> {
-        let Some(port) = self.ports.remove(name) else { return Ok(()) };
+        let Some(mut port) = self.ports.remove(name) else { return Ok(()) };
         let mut outcome = self.set_tables();
+        let mut gone = outcome.is_ok();
         let mut also = |result: Result<(), OpenError>| {
             if let (Ok(()), Err(error)) = (&outcome, result) {
                 outcome = Err(Error::refused(format!("port {name:?}"), error.to_string()));
             }
         };
+        // A guest's rings are reset by the workers that have its queues, so before they are taken away; a device's
+        // halves must be closed before it is put back as it was.
+        if let Attachment::Guest(endpoint) = &mut port.attachment {
+            endpoint.hang_up();
+        }
+        let dropped = self.drop_queues(&mut port);
+        port.tx = None;
+        gone &= dropped.is_ok();
+        also(dropped.map_err(OpenError::from));
         match port.attachment {
-            Attachment::Guest(endpoint) => {
-                // Its rings are reset in the worker, so before the worker forgets the port.
-                endpoint.close();
-                also(self.link().remove_port(port.id).map_err(OpenError::from));
-            }
-            Attachment::Device(device) => {
-                also(self.link().remove_port(port.id).map_err(OpenError::from));
-                also(device.close(&mut self.links).map_err(OpenError::from));
-            }
+            Attachment::Guest(endpoint) => endpoint.close(),
+            Attachment::Device(device) => also(device.close(&mut self.links).map_err(OpenError::from)),
+        }
+        if !gone {
+            self.unreturned.insert(port.id);
         }
         self.shared.fdb.remove_port(port.id);
+        also(self.place_queues().map_err(OpenError::from));
         outcome
+    }
+
+    /// A worker found that a port can't go on: notes why; everything else runs on.
+    pub(super) fn port_fault(&mut self, id: PortId, fault: &Fault) {
+        let Some((name, port)) = self.ports.iter_mut().find(|(_, port)| port.id == id) else { return };
+        let device = match &mut port.attachment {
+            Attachment::Guest(endpoint) => {
+                if endpoint.fault(fault, Instant::now()) {
+                    tracing::warn!(port = name, reason = %fault, "port fault");
+                }
+                return;
+            }
+            Attachment::Device(device) => device,
+        };
+        // Both halves, or several workers, may have met it.
+        if device.connection != fault.connection || port.fault.is_some() {
+            return;
+        }
+        tracing::warn!(port = name, reason = %fault, "port fault");
+        port.fault = Some(fault.reason.clone());
+        let name = name.clone();
+        if let Err(error) = self.take_out(&name) {
+            tracing::error!(port = name, %error, "not taken out of service cleanly");
+        }
+    }
+
+    /// Closes the halves of a port that stays in the tables: what is sent to it is dropped and counted.
+    fn take_out(&mut self, name: &str) -> Result<(), Error> {
+        let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
+        let tx = port.tx.take();
+        let outcome = self.set_tables();
+        let Some(mut port) = self.ports.remove(name) else { return outcome };
+        let failed = |error: WorkerError| Error::refused("worker", error.to_string());
+        let dropped = self.drop_queues(&mut port).map_err(failed);
+        drop(tx);
+        self.ports.insert(name.to_owned(), port);
+        let placed = self.place_queues().map_err(failed);
+        outcome.and(dropped).and(placed)
     }
 
     /// Changes settings of a port that frames can pass during: everything but what it is attached to.
@@ -196,9 +247,23 @@ impl Switch {
         self.ports.values().map(|port| (port.id, port.rules())).collect()
     }
 
+    /// The ports as the workers see them, by id.
+    pub(super) fn outputs(&self) -> Arc<[Option<Output>]> {
+        let count = self.ports.values().map(|port| port.id.index() + 1).max().unwrap_or(0);
+        let mut outputs = vec![None; count];
+        for port in self.ports.values() {
+            if let Some(slot) = outputs.get_mut(port.id.index()) {
+                *slot = Some(port.output());
+            }
+        }
+        outputs.into()
+    }
+
+    /// An id that no port has, nor any worker that did not answer in time.
     fn free_id(&self) -> Option<PortId> {
         let highest = u16::try_from(MAX_PORTS).unwrap_or(u16::MAX);
-        (0..highest).map(PortId).find(|id| self.ports.values().all(|port| port.id != *id))
+        let taken = |id: &PortId| self.ports.values().any(|port| port.id == *id) || self.unreturned.contains(id);
+        (0..highest).map(PortId).find(|id| !taken(id))
     }
 
     /// Something happened on a guest's socket.

@@ -26,6 +26,7 @@ use rustix::net::{SocketFlags, accept_with};
 use super::message::{self, Inbox, Received, Reply};
 use super::operation::Rings;
 use super::session::{RingStatus, Session, feature_names};
+use crate::port::{Fault, next_connection};
 use crate::socket::{self, SocketError, SocketFile};
 
 /// Why a front end that talks has no traffic.
@@ -148,6 +149,8 @@ pub struct Endpoint {
     session: Session,
     listener: Option<SocketFile>,
     connection: Option<Connection>,
+    /// The number of the last connection; 0: there was none.
+    number: u64,
     registration: Option<Registration>,
     next_attempt: Option<Instant>,
     failed: bool,
@@ -178,6 +181,7 @@ impl Endpoint {
             session,
             listener,
             connection: None,
+            number: 0,
             registration: None,
             next_attempt: None,
             failed: false,
@@ -220,12 +224,17 @@ impl Endpoint {
         due.map(|due| due.saturating_duration_since(now))
     }
 
-    /// The worker found the port broken: the front end is thrown out and the next one awaited.
-    pub fn fault(&mut self, reason: &str, now: Instant) {
-        self.disconnect(Some(reason.to_owned()), now);
+    /// A worker found the port broken: the front end is thrown out and the next one awaited. A fault of an earlier
+    /// front end came too late: it is not this one's. Returns whether there was something to do.
+    pub fn fault(&mut self, fault: &Fault, now: Instant) -> bool {
+        if fault.connection != self.number {
+            return false;
+        }
+        self.disconnect(Some(fault.reason.clone()), now);
         self.failed = true;
-        self.reason = Some(reason.to_owned());
+        self.reason = Some(fault.reason.clone());
         self.accept(now);
+        true
     }
 
     /// Where the port stands.
@@ -258,6 +267,11 @@ impl Endpoint {
     /// The socket's path.
     pub fn path(&self) -> &std::path::Path {
         &self.config.path
+    }
+
+    /// Throws the front end out, while its rings can still be reset.
+    pub fn hang_up(&mut self) {
+        self.disconnect(None, Instant::now());
     }
 
     /// Throws the front end out, stops listening, and removes the socket file. Dropping the endpoint does the same.
@@ -311,6 +325,8 @@ impl Endpoint {
         }
         tracing::info!(port = self.config.port_name, "front end connected");
         (self.failed, self.reason, self.next_attempt) = (false, None, None);
+        self.number = next_connection();
+        self.session.begin(self.number);
         let inbox = Inbox::default();
         self.connection = Some(Connection { socket, inbox, since: now, heard: None, more: false, explained: false });
     }

@@ -1,8 +1,8 @@
 //! vhost-user ports: the switch is the back end of a guest's virtio-net device.
 //!
 //! Three parts, from the bytes outwards:
-//! - the worker's side: [`VhostPort`] drives rings ([`ring`]; [`split`], [`packed`], [`chain`], [`from_guest`],
-//!   [`to_guest`]) that lie in guest memory ([`layout`], [`memory`], guarded by [`sigbus`]);
+//! - the workers' side: [`VhostRx`] and [`VhostTx`] drive rings ([`ring`]; [`split`], [`packed`], [`chain`],
+//!   [`from_guest`], [`to_guest`]) that lie in guest memory ([`layout`], [`memory`], guarded by [`sigbus`]);
 //! - the session ([`session`]): what each request of the front end means, a pure state machine that
 //!   reaches the rings through [`Rings`] as [`VhostOp`]s;
 //! - the endpoint ([`endpoint`]): the socket, driven by the control thread's event loop, and the byte
@@ -12,7 +12,6 @@
 
 pub mod chain;
 pub mod endpoint;
-pub mod flow;
 pub mod from_guest;
 pub mod layout;
 pub mod memory;
@@ -29,4 +28,4 @@ pub mod to_guest;
 
 pub use endpoint::{Endpoint, EndpointConfig, EndpointError, EndpointState, EndpointStatus, Role, Timing};
 pub use operation::{Rings, RingsError, VhostOp, VhostReply};
-pub use port::VhostPort;
+pub use port::{VhostPort, VhostRx, VhostTx};

@@ -1,7 +1,7 @@
 //! What the control side asks of the rings of a vhost-user port, and how it gets there.
 //!
-//! The session decides, the worker executes: each [`VhostOp`] is carried out by
-//! [`VhostPort::operate`](super::VhostPort::operate) between two bursts, and only then answered. So a ring that is
+//! The session decides; each [`VhostOp`] is carried out between two bursts, by the ring's worker (the guest's transmit
+//! rings) or by the control thread under the ring's lock (its receive rings), and only then answered. So a ring that is
 //! reported stopped is not touched any more, and its base is final (vhost-user.rst, "Starting and stopping rings").
 
 use std::os::fd::OwnedFd;
@@ -21,6 +21,8 @@ pub enum VhostOp {
         setup: Box<RingSetup>,
         /// Whether frames pass; a started ring that is not enabled is drained and gets nothing.
         enabled: bool,
+        /// Whose ring it is: what a [`Fault`](crate::port::Fault) will say.
+        connection: u64,
     },
     /// Stops a ring; answered by [`VhostReply::Stopped`].
     StopRing {
@@ -45,6 +47,19 @@ pub enum VhostOp {
     Reset,
 }
 
+impl VhostOp {
+    /// The ring it is about; `None`: all of them.
+    pub fn ring(&self) -> Option<u16> {
+        match self {
+            VhostOp::StartRing { index, .. }
+            | VhostOp::StopRing { index }
+            | VhostOp::EnableRing { index, .. }
+            | VhostOp::SetCall { index, .. } => Some(*index),
+            VhostOp::Reset => None,
+        }
+    }
+}
+
 /// The answer to a [`VhostOp`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VhostReply {
@@ -62,14 +77,14 @@ pub enum VhostReply {
 
 /// The rings could not be reached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the port's worker does not answer: {reason}")]
+#[error("a worker does not answer: {reason}")]
 pub struct RingsError {
     /// One clause for people.
     pub reason: String,
 }
 
-/// The way to the rings of one port, blocking until the operation is done: in `labswd` a channel to the port's worker,
-/// in tests the port itself.
+/// The way to the rings of one port, blocking until the operation is done: in `labswd`
+/// [`PortRings`](crate::handle::PortRings), in tests the port itself.
 pub trait Rings {
     /// Has `op` carried out between two bursts.
     fn operate(&mut self, op: VhostOp) -> Result<VhostReply, RingsError>;

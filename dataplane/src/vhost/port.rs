@@ -1,102 +1,75 @@
-//! The worker's side of a vhost-user port: rings in, rings out, operations between bursts.
+//! A vhost-user port's rings as the workers see them: rings in, rings out, operations between bursts.
+//!
+//! **How it works.** The guest's transmit rings are the port's receive queues: each is a [`VhostRx`] owned by one
+//! worker, which carries out operations on it between two of its bursts. The guest's receive rings are in the port's
+//! [`VhostTx`], which all workers send through: each ring under a lock of its own, taken once per burst; the control
+//! thread operates on them under the same lock. [`VhostPort`] is all of it in one hand.
 //!
 //! **States of a ring** (vhost-user.rst, "Ring states"): stopped (not here), started but disabled (the guest's
 //! transmit ring is drained and its frames dropped, its receive ring gets nothing), started and enabled.
 //!
-//! **Invariant.** Rings start, stop and vanish in [`VhostPort::operate`] only, which the worker calls between bursts:
-//! no frame of this port is lent then.
+//! **Invariants.**
+//! - A transmit ring of the guest starts, stops and vanishes between two bursts of its worker only: no frame of it is
+//!   lent then.
+//! - After a fault the ring concerned is gone at once; the others go when the control thread resets the port.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 
-use super::flow::flow_hash;
 use super::operation::{VhostOp, VhostReply};
 use super::ring::{Ring, RingError};
 use super::sigbus;
+use crate::flow::spread;
 use crate::frame::Burst;
-use crate::port::{Fault, PortDriver, Resources};
+use crate::port::{Fault, Lane, RxQueue, TxPort, lock};
 use crate::stats::PortDelta;
+use crate::watchdog;
 
-/// A vhost-user port as its worker sees it.
+/// A place for a ring.
 #[derive(Debug)]
-pub struct VhostPort {
-    rings: Vec<Place>,
-    /// Numbers of the guest's receive rings that take frames.
-    outlets: Vec<usize>,
+struct Place {
+    /// Its number in the protocol.
+    index: usize,
+    ring: Option<Ring>,
+    enabled: bool,
+    /// Which front end's ring it is.
+    connection: u64,
     /// Value of [`sigbus::poisonings`] when the memory was last looked at.
     poisonings: usize,
 }
 
-/// A place for a ring.
-#[derive(Debug, Default)]
-struct Place {
-    ring: Option<Ring>,
-    enabled: bool,
-}
-
-impl VhostPort {
-    /// A port with room for this many queue pairs, no ring started.
-    pub fn new(queue_pairs: u16) -> VhostPort {
-        let rings = (0..usize::from(queue_pairs) * 2).map(|_| Place::default()).collect();
-        VhostPort { rings, outlets: Vec::new(), poisonings: sigbus::poisonings() }
+impl Place {
+    fn new(index: usize) -> Place {
+        Place { index, ring: None, enabled: false, connection: 0, poisonings: sigbus::poisonings() }
     }
 
-    /// Number of queue pairs.
-    pub fn queue_pairs(&self) -> usize {
-        self.rings.len() / 2
+    fn takes_frames(&self) -> bool {
+        self.enabled && self.ring.is_some()
     }
 
-    /// Carries out an operation of the control side. Only between bursts.
-    pub fn operate(&mut self, op: VhostOp) -> VhostReply {
-        let reply = self.change(op);
-        self.outlets = self
-            .rings
-            .iter()
-            .enumerate()
-            .filter(|(index, place)| index % 2 == 0 && place.enabled && place.ring.is_some())
-            .map(|(index, _)| index)
-            .collect();
-        reply
-    }
-
-    fn change(&mut self, op: VhostOp) -> VhostReply {
-        let index = match &op {
-            VhostOp::StartRing { index, .. }
-            | VhostOp::StopRing { index }
-            | VhostOp::EnableRing { index, .. }
-            | VhostOp::SetCall { index, .. } => *index,
-            VhostOp::Reset => {
-                self.rings.fill_with(Place::default);
-                return VhostReply::Done;
-            }
-        };
-        let Some(place) = self.rings.get_mut(usize::from(index)) else { return VhostReply::NoSuchRing };
+    fn operate(&mut self, op: VhostOp) -> VhostReply {
         match op {
-            VhostOp::StartRing { setup, enabled, .. } => {
-                *place = Place { ring: Some(Ring::start(*setup)), enabled };
+            VhostOp::StartRing { setup, enabled, connection, .. } => {
+                (self.ring, self.enabled, self.connection) = (Some(Ring::start(*setup)), enabled, connection);
                 // A page may have been replaced before this ring came.
                 self.poisonings = sigbus::poisonings().wrapping_sub(1);
             }
             VhostOp::StopRing { .. } => {
-                let base = place.ring.take().map(|ring| ring.base());
-                return VhostReply::Stopped { base };
+                return VhostReply::Stopped { base: self.ring.take().map(|ring| ring.base()) };
             }
-            VhostOp::EnableRing { enabled, .. } => place.enabled = enabled,
+            VhostOp::EnableRing { enabled, .. } => self.enabled = enabled,
             VhostOp::SetCall { call, .. } => {
-                if let Some(ring) = &mut place.ring {
+                if let Some(ring) = &mut self.ring {
                     ring.set_call(call);
                 }
             }
-            VhostOp::Reset => {}
+            VhostOp::Reset => (self.ring, self.enabled) = (None, false),
         }
         VhostReply::Done
-    }
-
-    /// The guest's transmit rings that are started.
-    fn inlets(&mut self) -> impl Iterator<Item = &mut Ring> {
-        self.rings.iter_mut().skip(1).step_by(2).filter_map(|place| place.ring.as_mut())
     }
 
     /// Whether the guest pulled memory away under our feet; one look at a counter unless something happened.
@@ -106,28 +79,42 @@ impl VhostPort {
         if seen == self.poisonings {
             return Ok(());
         }
-        if self.rings.iter().filter_map(|place| place.ring.as_ref()).any(|ring| ring.memory().poisoned()) {
-            return Err(Fault::new("the front end truncated its memory file while it was in use"));
+        if self.ring.as_ref().is_some_and(|ring| ring.memory().poisoned()) {
+            let reason = "the front end truncated its memory file while it was in use";
+            return Err(Fault::new(self.connection, reason));
         }
         self.poisonings = seen;
         Ok(())
     }
-}
 
-/// Whether the worker hung in the guest's doorbell.
-#[inline]
-fn check_doorbell(ring: &Ring) -> Result<(), Fault> {
-    if ring.doorbell_blocks() {
-        return Err(Fault::new("the front end made its interrupt eventfd block (O_NONBLOCK cleared, counter full)"));
+    /// Whether the worker hung in the guest's doorbell.
+    #[inline]
+    fn check_doorbell(&self) -> Result<(), Fault> {
+        if self.ring.as_ref().is_some_and(Ring::doorbell_blocks) {
+            let reason = "the front end made its interrupt eventfd block (O_NONBLOCK cleared, counter full)";
+            return Err(Fault::new(self.connection, reason));
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Copies frames into a receive ring of the guest.
+    #[inline]
+    fn send(&mut self, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
+        let Place { index, ring, connection, .. } = self;
+        let Some(ring) = ring.as_mut().filter(|_| self.enabled) else { return Ok(not_connected(items, stats)) };
+        let unsent = ring.send(burst, items, stats).map_err(|error| fault(*index, *connection, &error))?;
+        ring.flush();
+        self.check_doorbell()?;
+        self.check_memory()?;
+        Ok(unsent)
+    }
 }
 
 /// The fault of ring `index`.
 #[cold]
-fn fault(index: usize, error: &RingError) -> Fault {
+fn fault(index: usize, connection: u64, error: &RingError) -> Fault {
     let kind = if index.is_multiple_of(2) { "receive" } else { "transmit" };
-    Fault::new(format!("the guest broke its {kind} ring {}: {error}", index / 2))
+    Fault::new(connection, format!("the guest broke its {kind} ring {}: {error}", index / 2))
 }
 
 /// Counts frames that no ring can take, and returns the set of them.
@@ -136,97 +123,214 @@ fn not_connected(items: &[TxItem], stats: &mut PortDelta) -> u64 {
     items.iter().fold(0, |set, item| set | 1 << item.frame)
 }
 
-impl PortDriver for VhostPort {
-    fn rx_queues(&self) -> usize {
-        self.queue_pairs()
+/// The guest's receive rings: what all workers send through.
+#[derive(Debug)]
+pub struct VhostTx {
+    /// By queue pair.
+    rings: Box<[Mutex<Place>]>,
+    /// A bit for each ring that takes frames, 64 to a word. Changed under the ring's lock; who reads it without only
+    /// chooses by it, and asks the ring again.
+    outlets: [AtomicU64; 2],
+}
+
+impl VhostTx {
+    fn new(queue_pairs: u16) -> VhostTx {
+        let rings = (0..usize::from(queue_pairs)).map(|pair| Mutex::new(Place::new(2 * pair))).collect();
+        VhostTx { rings, outlets: Default::default() }
+    }
+
+    /// Carries out an operation on a ring, or for `Reset` on all. `rouse` is called while a worker keeps the ring's
+    /// lock for a long time; `None` if it does not let go in the end.
+    pub fn operate(&self, op: VhostOp, rouse: &mut dyn FnMut()) -> Option<VhostReply> {
+        if matches!(op, VhostOp::Reset) {
+            for pair in 0..self.rings.len() {
+                self.operate_on(pair, VhostOp::Reset, rouse)?;
+            }
+            return Some(VhostReply::Done);
+        }
+        match op.ring().filter(|index| index % 2 == 0) {
+            Some(index) => self.operate_on(usize::from(index / 2), op, rouse),
+            None => Some(VhostReply::NoSuchRing),
+        }
+    }
+
+    fn operate_on(&self, pair: usize, op: VhostOp, rouse: &mut dyn FnMut()) -> Option<VhostReply> {
+        let Some(place) = self.rings.get(pair) else { return Some(VhostReply::NoSuchRing) };
+        let mut place = watchdog::lock_patiently(place, rouse)?;
+        let reply = place.operate(op);
+        self.note(pair, &place);
+        Some(reply)
+    }
+
+    /// Notes whether a ring takes frames.
+    fn note(&self, pair: usize, place: &Place) {
+        let (Some(word), bit) = (self.outlets.get(pair / 64), 1 << (pair % 64)) else { return };
+        if place.takes_frames() {
+            word.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
     }
 
     #[inline]
-    fn is_waiting(&self, queue: usize) -> bool {
-        let ring = self.rings.get(2 * queue + 1).and_then(|place| place.ring.as_ref());
-        // Pages put in place of the guest's hold zeros, which may look like an empty ring.
-        ring.is_some_and(|ring| ring.is_waiting() || sigbus::poisonings() != self.poisonings)
+    fn send_to(&self, pair: usize, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
+        let Some(place) = self.rings.get(pair) else { return Ok(not_connected(items, stats)) };
+        let mut place = lock(place);
+        let outcome = place.send(burst, items, stats);
+        if outcome.is_err() {
+            place.ring = None;
+            self.note(pair, &place);
+        }
+        outcome
+    }
+}
+
+impl TxPort for VhostTx {
+    fn send(
+        &self,
+        lane: Lane,
+        burst: &mut Burst,
+        items: &[TxItem],
+        _sole: u64,
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        let [low, high] = &self.outlets;
+        let outlets = u128::from(low.load(Ordering::Relaxed)) | u128::from(high.load(Ordering::Relaxed)) << 64;
+        // The usual case is one ring. None: a pair that does not exist.
+        if outlets & outlets.wrapping_sub(1) == 0 {
+            return self.send_to(outlets.trailing_zeros() as usize, burst, items, stats);
+        }
+        let rings = outlets.count_ones() as usize;
+        spread(burst, items, lane.count(rings), |nth, burst, items| {
+            let before = lane.ring(nth, rings);
+            let set = (0..before).fold(outlets, |outlets, _| outlets & outlets.wrapping_sub(1));
+            self.send_to(set.trailing_zeros() as usize, burst, items, stats)
+        })
+    }
+}
+
+/// One of the guest's transmit rings: a receive queue of the switch.
+#[derive(Debug)]
+pub struct VhostRx {
+    place: Place,
+}
+
+impl VhostRx {
+    fn new(pair: usize) -> VhostRx {
+        VhostRx { place: Place::new(2 * pair + 1) }
     }
 
-    fn receive(
-        &mut self,
-        queue: usize,
-        burst: &mut Burst,
-        _resources: &mut Resources,
-        stats: &mut PortDelta,
-    ) -> Result<(), Fault> {
-        let index = 2 * queue + 1;
-        let Some(Place { ring: Some(ring), enabled }) = self.rings.get_mut(index) else { return Ok(()) };
+    /// Carries out an operation on this ring. Only between bursts.
+    pub fn operate(&mut self, op: VhostOp) -> VhostReply {
+        self.place.operate(op)
+    }
+}
+
+impl RxQueue for VhostRx {
+    #[inline]
+    fn is_waiting(&self) -> bool {
+        // Pages put in place of the guest's hold zeros, which may look like an empty ring.
+        let ring = self.place.ring.as_ref();
+        ring.is_some_and(|ring| ring.is_waiting() || sigbus::poisonings() != self.place.poisonings)
+    }
+
+    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+        let Place { index, ring: Some(ring), enabled, connection, .. } = &mut self.place else { return Ok(()) };
         if let Err(error) = ring.receive(burst, stats) {
             burst.clear();
-            return Err(fault(index, &error));
+            return Err(fault(*index, *connection, &error));
         }
-        check_doorbell(ring).inspect_err(|_| burst.clear())?;
         if !*enabled {
             stats.drop_many(DropReason::NotConnected, burst.len() as u64);
             burst.clear();
             ring.release();
         }
-        self.check_memory().inspect_err(|_| burst.clear())
+        self.place.check_doorbell().inspect_err(|_| burst.clear())?;
+        self.place.check_memory().inspect_err(|_| burst.clear())
     }
 
-    fn release(&mut self, queue: usize, burst: &mut Burst, _resources: &mut Resources) -> Result<(), Fault> {
+    fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
         burst.clear();
-        if let Some(Place { ring: Some(ring), .. }) = self.rings.get_mut(2 * queue + 1) {
+        if let Some(ring) = &mut self.place.ring {
             ring.release();
-            check_doorbell(ring)?;
         }
-        self.check_memory()
-    }
-
-    fn send(
-        &mut self,
-        burst: &mut Burst,
-        items: &[TxItem],
-        _sole: u64,
-        _resources: &mut Resources,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
-        let rings = &mut self.rings;
-        let mut send = |index: usize, items: &[TxItem]| match rings.get_mut(index).and_then(|place| place.ring.as_mut())
-        {
-            Some(ring) => ring.send(burst, items, stats).map_err(|error| fault(index, &error)),
-            None => Ok(not_connected(items, stats)),
-        };
-        let unsent = match *self.outlets.as_slice() {
-            [] => not_connected(items, stats),
-            [index] => send(index, items)?,
-            ref outlets => items.iter().try_fold(0, |unsent, item| {
-                let hash = flow_hash(burst.snapshot(usize::from(item.frame))) as usize;
-                let outlet = hash.checked_rem(outlets.len()).and_then(|outlet| outlets.get(outlet));
-                let index = outlet.copied().unwrap_or_default();
-                send(index, std::slice::from_ref(item)).map(|also| unsent | also)
-            })?,
-        };
-        for &index in &self.outlets {
-            if let Some(Place { ring: Some(ring), .. }) = self.rings.get_mut(index) {
-                ring.flush();
-                check_doorbell(ring)?;
-            }
-        }
-        self.check_memory()?;
-        Ok(unsent)
+        self.place.check_doorbell()?;
+        self.place.check_memory()
     }
 
     fn arm(&mut self) -> bool {
-        // Arms all of them, whatever the first says.
-        self.inlets().fold(false, |waiting, ring| ring.arm() | waiting)
+        self.place.ring.as_mut().is_some_and(Ring::arm)
     }
 
     fn disarm(&mut self) {
-        self.inlets().for_each(Ring::disarm);
+        if let Some(ring) = &mut self.place.ring {
+            ring.disarm();
+        }
     }
 
-    fn wait_fds(&self) -> Vec<RawFd> {
-        self.rings.iter().skip(1).step_by(2).filter_map(|place| place.ring.as_ref()?.kick_fd()).collect()
+    fn wait_fd(&self) -> Option<RawFd> {
+        self.place.ring.as_ref()?.kick_fd()
     }
 
-    fn as_vhost(&mut self) -> Option<&mut VhostPort> {
+    fn fail(&mut self) {
+        self.place.ring = None;
+    }
+
+    fn as_vhost(&mut self) -> Option<&mut VhostRx> {
         Some(self)
+    }
+}
+
+/// All rings of a port in one hand: as it is made, and as tests and benches drive it.
+#[derive(Debug)]
+pub struct VhostPort {
+    /// The guest's receive rings.
+    pub tx: Arc<VhostTx>,
+    /// The guest's transmit rings, by queue pair.
+    pub rx: Vec<VhostRx>,
+}
+
+impl VhostPort {
+    /// A port with room for this many queue pairs, no ring started.
+    pub fn new(queue_pairs: u16) -> VhostPort {
+        let rx = (0..usize::from(queue_pairs)).map(VhostRx::new).collect();
+        VhostPort { tx: Arc::new(VhostTx::new(queue_pairs)), rx }
+    }
+
+    /// Carries out an operation of the control side. Only between bursts.
+    pub fn operate(&mut self, op: VhostOp) -> VhostReply {
+        match op.ring() {
+            Some(index) if index % 2 == 1 => {
+                self.rx.get_mut(usize::from(index / 2)).map_or(VhostReply::NoSuchRing, |rx| rx.operate(op))
+            }
+            Some(_) => self.tx.operate(op, &mut || ()).unwrap_or(VhostReply::NoSuchRing),
+            None => {
+                for rx in &mut self.rx {
+                    rx.operate(VhostOp::Reset);
+                }
+                self.tx.operate(VhostOp::Reset, &mut || ()).unwrap_or(VhostReply::NoSuchRing)
+            }
+        }
+    }
+
+    /// As [`RxQueue::receive`] of one queue.
+    pub fn receive(&mut self, queue: usize, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+        self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.receive(burst, stats))
+    }
+
+    /// As [`RxQueue::release`] of one queue.
+    pub fn release(&mut self, queue: usize, burst: &mut Burst) -> Result<(), Fault> {
+        self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.release(burst))
+    }
+
+    /// As [`TxPort::send`] of the only worker.
+    pub fn send(
+        &mut self,
+        burst: &mut Burst,
+        items: &[TxItem],
+        sole: u64,
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        self.tx.send(Lane::ONLY, burst, items, sole, stats)
     }
 }

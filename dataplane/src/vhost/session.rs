@@ -87,6 +87,8 @@ pub struct RingStatus {
 /// The state of one front end's connection.
 #[derive(Debug)]
 pub struct Session {
+    /// The number of the connection; the rings' faults carry it.
+    connection: u64,
     features: u64,
     protocol_features: VhostUserProtocolFeatures,
     memory: Arc<GuestMemory>,
@@ -98,11 +100,17 @@ impl Session {
     pub fn new(queue_pairs: u16) -> Session {
         let pairs = usize::from(queue_pairs.clamp(1, MAX_QUEUE_PAIRS));
         Session {
+            connection: 0,
             features: 0,
             protocol_features: VhostUserProtocolFeatures::empty(),
             memory: Arc::default(),
             rings: (0..2 * pairs).map(|_| RingState::default()).collect(),
         }
+    }
+
+    /// Begins with a front end: the number of the connection.
+    pub fn begin(&mut self, connection: u64) {
+        self.connection = connection;
     }
 
     /// Queue pairs of the port.
@@ -378,7 +386,7 @@ impl Session {
         }
         let setup = Box::new(RingSetup { layout, features: self.features, kick, call: ring.call.clone() });
         let enabled = self.is_enabled(ring);
-        rings.operate(VhostOp::StartRing { index, setup, enabled })?;
+        rings.operate(VhostOp::StartRing { index, setup, enabled, connection: self.connection })?;
         self.ring(index, |ring| ring.started = true);
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! What a worker and the control thread say to each other.
+//! What the workers and the control thread say to each other.
 //!
-//! Commands go through a crossbeam channel and are obeyed between two turns, so a command never meets a half-handled
-//! burst and its reply is the acknowledgement that the old state is gone. Events go the other way, and wake the control
-//! thread.
+//! Commands go through a crossbeam channel per worker and are obeyed between two turns, so a command never meets a
+//! half-handled burst and its reply is the acknowledgement that the old state is gone. Events go the other way, and
+//! wake the control thread.
 
 use std::sync::Arc;
 
@@ -10,65 +10,87 @@ use crossbeam::channel::{Receiver, Sender};
 use labsw_switch::PortId;
 use labsw_switch::tables::Tables;
 
-use crate::port::{Fault, PortDriver};
+use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::PortStats;
 use crate::vhost::{VhostOp, VhostReply};
-use crate::xdp::FramePool;
+
+/// All that the workers decide and send by. Immutable: a change is a new one, taken over between two bursts.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Where frames go.
+    pub tables: Arc<Tables>,
+    /// The ports, by [`PortId::index`].
+    pub outputs: Arc<[Option<Output>]>,
+}
+
+impl Snapshot {
+    /// Without ports.
+    pub fn empty() -> Snapshot {
+        Snapshot { tables: Arc::new(Tables::empty()), outputs: Arc::default() }
+    }
+}
+
+/// A port as all workers see it.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Its transmit side; `None` while it is out of service.
+    pub tx: Option<Arc<dyn TxPort>>,
+    /// Where its counters go.
+    pub stats: Arc<PortStats>,
+}
 
 /// What the control thread asks of a worker. Each is done between two turns.
 #[derive(Debug)]
 pub enum Command {
-    /// Puts the packet memory of the AF_XDP ports in place.
-    InstallPool(FramePool),
-    /// Takes a port into service.
-    AddPort {
-        /// Its slot; must be free.
-        id: PortId,
-        /// How it moves bytes.
-        driver: Box<dyn PortDriver>,
-        /// Where its counters go.
-        stats: Arc<PortStats>,
+    /// Gives the worker a receive queue.
+    AddQueue {
+        /// The port.
+        port: PortId,
+        /// Number of the queue at the port.
+        queue: usize,
+        /// The queue.
+        rx: Box<dyn RxQueue>,
     },
-    /// Takes a port out of service and gives its driver back, to be closed off the polling path.
-    RemovePort {
-        /// Its slot.
-        id: PortId,
-        /// Gets the driver, if there still was one.
-        reply: Sender<Option<Box<dyn PortDriver>>>,
+    /// Takes a receive queue away. What has arrived and was not received waits in the queue.
+    TakeQueue {
+        /// The port.
+        port: PortId,
+        /// Number of the queue at the port.
+        queue: usize,
+        /// Gets the queue; dropped unanswered if the worker does not have it.
+        reply: Sender<Box<dyn RxQueue>>,
     },
-    /// Takes back the chunks of packet memory that a closed AF_XDP port still held.
-    Reclaim(PortId),
-    /// Replaces the tables.
-    SetTables {
+    /// Replaces tables and outputs.
+    SetSnapshot {
         /// The new ones.
-        tables: Arc<Tables>,
-        /// Told when no frame is decided by the old ones any more.
+        snapshot: Snapshot,
+        /// Told when no frame is decided by the old ones, or sent to an output that went, any more.
         done: Sender<()>,
     },
-    /// Changes the rings of a vhost-user port.
+    /// Changes the ring of a vhost-user queue.
     Vhost {
-        /// Its slot.
-        id: PortId,
+        /// The port.
+        port: PortId,
+        /// Number of the queue at the port.
+        queue: usize,
         /// What to do.
         op: VhostOp,
-        /// Gets the answer; dropped unanswered if there is no such port.
+        /// Gets the answer; dropped unanswered if the worker does not have the queue.
         reply: Sender<VhostReply>,
     },
-    /// Ends the worker; its drivers are dropped.
+    /// Ends the worker; its queues are dropped.
     Stop,
 }
 
 /// What a worker tells the control thread.
 #[derive(Debug)]
 pub enum Event {
-    /// A port can't go on.
+    /// A port can't go on; the half that the worker was at is out of service.
     PortFault {
-        /// Its slot.
+        /// The port.
         id: PortId,
         /// Why.
         fault: Fault,
-        /// Its driver, to be closed; a vhost-user port keeps its driver (reset) for the next front end.
-        driver: Option<Box<dyn PortDriver>>,
     },
 }
 

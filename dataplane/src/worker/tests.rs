@@ -1,7 +1,5 @@
 //! The worker over in-memory ports: who gets what, what a fault does, what a command waits for.
 
-use std::collections::VecDeque;
-use std::os::fd::RawFd;
 use std::sync::Mutex;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
@@ -10,112 +8,16 @@ use labsw_switch::tables::{Direction, MirrorSpec, PortRules};
 use labsw_switch::vlan::{PortVlan, VlanMode};
 use labsw_switch::{MAX_MIRRORS, MirrorId};
 
+use super::memory_port::{Wire, frame, memory_port};
 use super::*;
-use crate::frame::Segment;
-
-/// What a test sees of a memory port.
-#[derive(Debug, Default)]
-struct Wire {
-    to_switch: VecDeque<Vec<u8>>,
-    from_switch: Vec<Vec<u8>>,
-    /// Fail the next send or receive.
-    broken: bool,
-    /// Its bursts can be moved.
-    movable: bool,
-    /// Whether the last burst it was to send could be moved.
-    sent_movable: bool,
-    /// Frames the port takes before it is full.
-    room: Option<usize>,
-}
-
-/// A port whose frames live on the heap.
-#[derive(Debug)]
-struct MemoryPort {
-    wire: Arc<Mutex<Wire>>,
-    held: Vec<Vec<u8>>,
-}
-
-impl PortDriver for MemoryPort {
-    fn rx_queues(&self) -> usize {
-        1
-    }
-
-    fn receive(&mut self, _: usize, burst: &mut Burst, _: &mut Resources, stats: &mut PortDelta) -> Result<(), Fault> {
-        let mut wire = self.wire.lock().unwrap();
-        if wire.broken {
-            return Err(Fault::new("broken on purpose"));
-        }
-        assert!(self.held.is_empty(), "release before receive");
-        if wire.movable {
-            burst.set_movable();
-        }
-        while !burst.is_full()
-            && let Some(frame) = wire.to_switch.pop_front()
-        {
-            stats.received(u32::try_from(frame.len()).unwrap());
-            self.held.push(frame);
-            let frame = self.held.last().unwrap();
-            let segment = Segment { ptr: frame.as_ptr(), len: u32::try_from(frame.len()).unwrap() };
-            // SAFETY: the heap buffer of `frame` stays in `held` until release.
-            assert!(unsafe { burst.push(0, &[segment]) });
-        }
-        Ok(())
-    }
-
-    fn release(&mut self, _: usize, burst: &mut Burst, _: &mut Resources) -> Result<(), Fault> {
-        assert_eq!(burst.len(), self.held.len());
-        self.held.clear();
-        burst.clear();
-        Ok(())
-    }
-
-    fn send(
-        &mut self,
-        burst: &mut Burst,
-        items: &[TxItem],
-        _sole: u64,
-        _: &mut Resources,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
-        let mut wire = self.wire.lock().unwrap();
-        if wire.broken {
-            return Err(Fault::new("broken on purpose"));
-        }
-        wire.sent_movable = burst.is_movable();
-        let mut failed = 0;
-        for item in items {
-            if wire.room == Some(0) {
-                stats.drop(DropReason::GuestRingFull);
-                failed |= 1 << item.frame;
-                continue;
-            }
-            wire.room = wire.room.map(|room| room - 1);
-            let mut reader = burst.reader(item).unwrap();
-            let mut frame = vec![0; reader.remaining() as usize];
-            // SAFETY: `frame` is writable for its whole length and is new.
-            unsafe { reader.read(frame.as_mut_ptr(), u32::try_from(frame.len()).unwrap()) };
-            stats.sent(u32::try_from(frame.len()).unwrap());
-            wire.from_switch.push(frame);
-        }
-        Ok(failed)
-    }
-
-    fn arm(&mut self) -> bool {
-        !self.wire.lock().unwrap().to_switch.is_empty()
-    }
-
-    fn disarm(&mut self) {}
-
-    fn wait_fds(&self) -> Vec<RawFd> {
-        Vec::new()
-    }
-}
+use crate::stats::PortStats;
 
 /// A worker with memory ports 0, 1, … that are driven turn by turn.
 struct Lab {
     worker: Worker,
     wires: Vec<Arc<Mutex<Wire>>>,
     stats: Vec<Arc<PortStats>>,
+    outputs: Vec<Option<Output>>,
     commands: Sender<Command>,
     events: Receiver<Event>,
     specs: Vec<(PortId, PortRules)>,
@@ -125,26 +27,28 @@ impl Lab {
     fn new(ports: u16) -> Lab {
         let shared = Shared {
             fdb: Arc::new(Fdb::new(1024, 300, 1)),
-            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::default()).collect(),
+            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect(),
             epoch: Instant::now(),
         };
         let specs: Vec<_> = (0..ports).map(|id| (PortId(id), PortRules::default())).collect();
-        let tables = Arc::new(Tables::build(specs.clone(), Vec::new()).unwrap());
         let (commands, receiver) = unbounded();
         let (event_sender, events) = unbounded();
         let poll = mio::Poll::new().unwrap();
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).unwrap());
         let control = ControlEnds { commands: receiver, events: event_sender, waker };
         let load = Arc::new(WorkerLoad::default());
-        let worker = Worker::new(shared, tables, Power::Adaptive, load, control, poll);
-        let mut lab = Lab { worker, wires: Vec::new(), stats: Vec::new(), commands, events, specs };
+        let worker = Worker::new(Lane::ONLY, shared, Power::Adaptive, load, control, poll);
+        let (wires, stats, outputs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut lab = Lab { worker, wires, stats, outputs, commands, events, specs };
         for id in 0..ports {
-            let (wire, stats) = (Arc::new(Mutex::new(Wire::default())), Arc::new(PortStats::default()));
-            let driver = Box::new(MemoryPort { wire: Arc::clone(&wire), held: Vec::new() });
-            lab.command(Command::AddPort { id: PortId(id), driver, stats: Arc::clone(&stats) });
+            let (rx, tx, wire) = memory_port();
+            let stats = Arc::new(PortStats::new(1));
+            lab.command(Command::AddQueue { port: PortId(id), queue: 0, rx });
             lab.wires.push(wire);
+            lab.outputs.push(Some(Output { tx: Some(tx), stats: Arc::clone(&stats) }));
             lab.stats.push(stats);
         }
+        lab.set_tables(Vec::new());
         lab
     }
 
@@ -156,7 +60,8 @@ impl Lab {
     fn set_tables(&mut self, mirrors: Vec<MirrorSpec>) {
         let (done, answered) = bounded(1);
         let tables = Arc::new(Tables::build(self.specs.clone(), mirrors).unwrap());
-        self.command(Command::SetTables { tables, done });
+        let snapshot = Snapshot { tables, outputs: self.outputs.clone().into() };
+        self.command(Command::SetSnapshot { snapshot, done });
         answered.try_recv().unwrap();
     }
 
@@ -173,15 +78,6 @@ impl Lab {
     fn drops(&self, port: usize, reason: DropReason) -> u64 {
         self.stats[port].snapshot().drops[reason as usize]
     }
-}
-
-/// A frame from host `src` to host `dst` (0xff: broadcast) with a payload that tells it apart.
-fn frame(dst: u8, src: u8, payload: u8) -> Vec<u8> {
-    let mac = |host: u8| if host == 0xff { [0xff; 6] } else { [2, 0, 0, 0, 0, host] };
-    let mut bytes = [mac(dst), mac(src)].concat();
-    bytes.extend([0x08, 0x00]);
-    bytes.resize(200, payload);
-    bytes
 }
 
 fn mirror(sources: &[(u16, bool, bool)], to: u16, snaplen_bytes: u32) -> MirrorSpec {
@@ -277,12 +173,18 @@ fn a_fault_takes_out_one_port_only() {
     lab.send(0, &hello);
     let got = lab.turn();
     assert_eq!(got[2], std::slice::from_ref(&hello));
-    let Ok(Event::PortFault { id, fault, driver }) = lab.events.try_recv() else { panic!("no event") };
-    assert_eq!((id, fault.reason.as_str(), driver.is_some()), (PortId(1), "broken on purpose", true));
+    // Both halves met it: one at the frame, one when it was to receive.
+    for _ in 0..2 {
+        let Ok(Event::PortFault { id, fault }) = lab.events.try_recv() else { panic!("no event") };
+        assert_eq!((id, fault), (PortId(1), Fault::new(7, "broken on purpose")));
+    }
+    // What the control thread does.
+    lab.outputs[1].as_mut().unwrap().tx = None;
+    lab.set_tables(Vec::new());
     lab.send(0, &hello);
     assert_eq!(lab.turn()[2], [hello]);
     assert!(lab.events.try_recv().is_err(), "told once");
-    assert!(lab.drops(1, DropReason::NotConnected) >= 1);
+    assert_eq!(lab.drops(1, DropReason::NotConnected), 1);
 }
 
 #[test]
@@ -299,14 +201,31 @@ fn a_burst_can_be_moved_only_if_its_own_port_said_so() {
 }
 
 #[test]
-fn a_removed_port_hands_its_driver_back_and_gets_nothing_more() {
+fn a_removed_port_gets_nothing_more_and_its_queue_comes_back() {
     let mut lab = Lab::new(3);
-    let (reply, answered) = bounded(1);
-    lab.command(Command::RemovePort { id: PortId(1), reply });
-    assert!(answered.try_recv().unwrap().is_some());
     lab.specs.remove(1);
+    lab.outputs[1] = None;
     lab.set_tables(Vec::new());
     let hello = frame(0xff, 1, 1);
     lab.send(0, &hello);
+    lab.send(1, &hello);
     assert_eq!(lab.turn(), [vec![], vec![], vec![hello]]);
+    let waiting = lab.wires[1].lock().unwrap().to_switch.len();
+    assert_eq!(waiting, 1, "what arrives at a port that is going waits: nothing could count it");
+    for expected in [true, false] {
+        let (reply, answered) = bounded(1);
+        lab.command(Command::TakeQueue { port: PortId(1), queue: 0, reply });
+        assert_eq!(answered.try_recv().is_ok(), expected);
+    }
+}
+
+#[test]
+fn a_queue_that_nobody_waits_for_any_more_stays() {
+    let mut lab = Lab::new(2);
+    let (reply, answered) = bounded(1);
+    drop(answered);
+    lab.command(Command::TakeQueue { port: PortId(0), queue: 0, reply });
+    let hello = frame(0xff, 1, 1);
+    lab.send(0, &hello);
+    assert_eq!(lab.turn()[1], [hello]);
 }

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`umem`] (packet memory and who owns which chunk), `ring` (the four rings shared with the kernel),
 //! `socket` (one queue of one device), `program` (the XDP program in front), `open` (a port's sockets, set up on the
-//! control thread; `device` and `foreign` ask the kernel for it) and [`port`] (the driver that a worker runs).
+//! control thread; `device` and `foreign` ask the kernel for it), `rx` and `tx` (the halves that workers drive) and
+//! [`port`] (what holds them together).
 //!
 //! Limits: frames up to 3840 bytes; frames in several buffers are counted and dropped.
 
@@ -12,11 +13,15 @@ mod open;
 pub mod port;
 mod program;
 mod ring;
+mod rx;
 mod socket;
+mod tx;
 pub mod umem;
 
 pub use foreign::attached as attached_program;
 pub use open::{Queues, XdpConfig, XdpError, XdpMode, XdpStatus};
 pub use port::XdpPort;
+pub use rx::XdpRx;
 pub use socket::{Statistics, XdpCounters};
-pub use umem::{Backing, FramePool, Hugepages, Umem, UmemError};
+pub use tx::XdpTx;
+pub use umem::{Backing, FramePool, Hugepages, PacketMemory, Umem, UmemError};

@@ -8,7 +8,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use super::program::{Attachment, Program, ProgramError};
 use super::socket::{self, Binding, SocketError, XskSocket};
@@ -164,7 +163,7 @@ pub(super) struct Opened {
 }
 
 /// Opens the port's sockets in the best mode allowed.
-pub(super) fn open(config: &XdpConfig, umem: &Arc<Umem>) -> Result<Opened, XdpError> {
+pub(super) fn open(config: &XdpConfig, umem: &Umem) -> Result<Opened, XdpError> {
     let interface = &config.interface;
     if config.owner == u16::MAX {
         return Err(XdpError::Owner { interface: interface.clone() });
@@ -232,7 +231,7 @@ enum Failure {
 /// One socket per queue, each known to the program, and one unbound.
 fn open_sockets(
     config: &XdpConfig,
-    umem: &Arc<Umem>,
+    umem: &Umem,
     program: &Program,
     queues: u32,
     binding: Binding,
@@ -243,7 +242,7 @@ fn open_sockets(
         let socket = XskSocket::open(config.ifindex, queue, binding, umem)
             .map_err(|error| socket_failure(interface, queue, error))?;
         program
-            .direct(queue, socket.fd())
+            .direct(queue, socket.descriptor.fd())
             .map_err(|error| Failure::Final(kernel(interface, "directing a queue to its socket", error)))?;
         sockets.push(socket);
         spares.push(socket::unbound().map_err(|error| socket_failure(interface, queue, error))?);

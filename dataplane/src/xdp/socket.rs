@@ -1,11 +1,12 @@
 //! One AF_XDP socket: packet memory registered, four rings mapped, bound to one queue of one device.
 //!
-//! **How it works.** All system calls of opening are made here, on the control thread. Afterwards a worker drives the
-//! rings, and needs the descriptor only to wake the kernel ([`XskSocket::kick`]).
+//! **How it works.** All system calls of opening are made here, on the control thread. Afterwards the socket comes
+//! apart: one worker drives the rings of [`RxRings`], all workers in turn those of [`TxRings`], and both need the
+//! [`Descriptor`] only to wake the kernel.
 //!
 //! **Closing.** The kernel lets go of the queue when the descriptor *and* the ring mappings are gone, and a little later
 //! (a work queue ends the registration), hence the retry on EBUSY. Readers of statistics share the
-//! descriptor under a lock and never a duplicate of it, so dropping the socket really closes it.
+//! descriptor under a lock and never a duplicate of it, so dropping it really closes it.
 //!
 //! References: kernel `Documentation/networking/af_xdp.rst`, `include/uapi/linux/if_xdp.h`.
 
@@ -108,14 +109,32 @@ impl Statistics {
 /// A bound socket and its rings.
 #[derive(Debug)]
 pub(super) struct XskSocket {
+    pub(super) rx: RxRings,
+    pub(super) tx: TxRings,
+    pub(super) descriptor: Descriptor,
+}
+
+/// The rings of the receiving half.
+#[derive(Debug)]
+pub(super) struct RxRings {
     /// Frames received.
     pub(super) rx: Consumer<XdpDesc>,
-    /// Frames to send.
-    pub(super) tx: Producer<XdpDesc>,
     /// Free chunks for the kernel to receive into.
     pub(super) fill: Producer<u64>,
+}
+
+/// The rings of the sending half.
+#[derive(Debug)]
+pub(super) struct TxRings {
+    /// Frames to send.
+    pub(super) tx: Producer<XdpDesc>,
     /// Chunks that were sent.
     pub(super) completion: Consumer<u64>,
+}
+
+/// The socket itself; closed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Descriptor {
     raw: RawFd,
     shared: SharedFd,
 }
@@ -159,14 +178,16 @@ impl XskSocket {
         let (rx, tx, fill, completion) = rings().map_err(SocketError::Rings)?;
         bind(fd.as_fd(), ifindex, queue, binding).map_err(|errno| SocketError::Bind(errno.into()))?;
         tune(fd.as_fd());
-        let raw = fd.as_raw_fd();
-        Ok(XskSocket { rx, tx, fill, completion, raw, shared: Arc::new(Mutex::new(Some(fd))) })
+        let descriptor = Descriptor { raw: fd.as_raw_fd(), shared: Arc::new(Mutex::new(Some(fd))) };
+        Ok(XskSocket { rx: RxRings { rx, fill }, tx: TxRings { tx, completion }, descriptor })
     }
+}
 
+impl Descriptor {
     /// The descriptor.
     #[inline]
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: only this socket's drop takes the descriptor out of `shared` and closes it, and drop needs `&mut self`.
+        // SAFETY: only our drop takes the descriptor out of `shared` and closes it, and drop needs `&mut self`.
         unsafe { BorrowedFd::borrow_raw(self.raw) }
     }
 
@@ -175,17 +196,24 @@ impl XskSocket {
         Statistics { fd: Arc::clone(&self.shared) }
     }
 
+    /// What the kernel has to say about the socket: the device was removed, for instance.
+    pub(super) fn pending_error(&self) -> Result<(), Errno> {
+        sockopt::socket_error(self.fd())?
+    }
+}
+
+impl TxRings {
     /// Has the kernel send what was submitted, as far as it goes now: `Ok` with frames left over is normal (the peer is
     /// slow) and is kicked again later. In copy mode a call sends a limited number of frames, so it is repeated while
     /// it makes headway (the known transmission freeze of a single kick). An error means the device is gone or down.
-    pub(super) fn kick(&mut self) -> Result<(), Errno> {
+    pub(super) fn kick(&mut self, socket: &Descriptor) -> Result<(), Errno> {
         let mut left = self.tx.pending();
         for _ in 0..KICKS {
             if left == 0 || !self.tx.needs_wakeup() {
                 return Ok(());
             }
             // A far end that is down takes one frame per call, and drops it: the calls are enough for a burst of that, too.
-            tolerate(rustix::net::send(self.fd(), &[], SendFlags::DONTWAIT))?;
+            tolerate(rustix::net::send(socket.fd(), &[], SendFlags::DONTWAIT))?;
             let now = self.tx.pending();
             if now == left {
                 return Ok(());
@@ -194,27 +222,24 @@ impl XskSocket {
         }
         Ok(())
     }
+}
 
+impl RxRings {
     /// Tells the kernel that the fill ring has chunks again, if it waits for that.
     #[inline]
-    pub(super) fn wake_receiver(&mut self) -> Result<(), Errno> {
+    pub(super) fn wake_receiver(&mut self, socket: &Descriptor) -> Result<(), Errno> {
         if !self.fill.needs_wakeup() {
             return Ok(());
         }
         let mut nothing = [0u8; 0];
-        tolerate(rustix::net::recv(self.fd(), &mut nothing, RecvFlags::DONTWAIT).map(|(read, _)| read))
-    }
-
-    /// What the kernel has to say about the socket: the device was removed, for instance.
-    pub(super) fn pending_error(&self) -> Result<(), Errno> {
-        sockopt::socket_error(self.fd())?
+        tolerate(rustix::net::recv(socket.fd(), &mut nothing, RecvFlags::DONTWAIT).map(|(read, _)| read))
     }
 }
 
-impl Drop for XskSocket {
+impl Drop for Descriptor {
     fn drop(&mut self) {
-        // Readers of statistics hold the lock for one getsockopt(2); afterwards they find nothing. The rings are unmapped
-        // when the fields drop, right after, and the kernel then lets go of the queue.
+        // Readers of statistics hold the lock for one getsockopt(2); afterwards they find nothing. The kernel lets go
+        // of the queue when the rings are unmapped as well.
         drop(self.shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! **How it works.** [`Umem`] maps the area once for the whole switch; every AF_XDP socket registers the same
 //! area for itself (no `XDP_SHARED_UMEM`), so ports come and go independently and an address received on one
-//! port is valid for transmit on any other. [`FramePool`] belongs to the worker: it knows for each chunk whether
-//! it is free or which port has it (in a fill, receive, transmit or completion ring, or lent to a burst).
+//! port is valid for transmit on any other. [`FramePool`] knows for each chunk whether it is free or which port has
+//! it (in a fill, receive, transmit or completion ring, or lent to a burst). [`PacketMemory`] is both, shared by all
+//! workers: the pool's lock is taken a few times a burst and never held while a frame is copied.
 //!
 //! **Invariants.**
 //! - A chunk has exactly one owner: the pool or one port. Giving back what is free, or somebody else's, is refused.
-//! - The area stays mapped while a pool, a port or a socket of it lives (each holds the `Arc<Umem>`).
+//! - The area stays mapped while a port or a half of one lives (each holds the `Arc<PacketMemory>`).
 //! - The bytes are never a Rust reference: the kernel writes to them at any time. Every access goes through the
 //!   bounds-checked raw copies of this file, and stays within one chunk.
 //!
@@ -16,8 +17,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
@@ -102,8 +102,6 @@ pub struct Umem {
     mapped_bytes: usize,
     chunks: u32,
     backing: Backing,
-    /// Set once a pool has taken the chunks.
-    pooled: AtomicBool,
 }
 
 // SAFETY: the area is plain memory, valid from any thread until drop, and only accessed by raw copies; who may touch
@@ -114,7 +112,7 @@ unsafe impl Sync for Umem {}
 
 impl Umem {
     /// Maps an area of `chunks` chunks of 4096 bytes.
-    pub fn new(chunks: u32, hugepages: Hugepages) -> Result<Arc<Umem>, UmemError> {
+    pub fn new(chunks: u32, hugepages: Hugepages) -> Result<Umem, UmemError> {
         if chunks == 0 || chunks > MAX_CHUNKS {
             return Err(UmemError::Size { chunks });
         }
@@ -141,8 +139,8 @@ impl Umem {
         Ok(Umem::of(base, bytes, chunks, backing))
     }
 
-    fn of(base: NonNull<u8>, mapped_bytes: usize, chunks: u32, backing: Backing) -> Arc<Umem> {
-        Arc::new(Umem { base, mapped_bytes, chunks, backing, pooled: AtomicBool::new(false) })
+    fn of(base: NonNull<u8>, mapped_bytes: usize, chunks: u32, backing: Backing) -> Umem {
+        Umem { base, mapped_bytes, chunks, backing }
     }
 
     /// Number of chunks.
@@ -237,25 +235,41 @@ pub struct NotOwned {
     pub addr: u64,
 }
 
-/// The worker's free chunks, and who has the others. The default is empty and has no memory.
-#[derive(Debug, Default)]
+/// The packet memory of a switch: the area, and the pool of its chunks.
+#[derive(Debug)]
+pub struct PacketMemory {
+    /// The area.
+    pub umem: Umem,
+    pool: Mutex<FramePool>,
+}
+
+impl PacketMemory {
+    /// Maps an area of `chunks` chunks of 4096 bytes, all of them free.
+    pub fn new(chunks: u32, hugepages: Hugepages) -> Result<PacketMemory, UmemError> {
+        Ok(PacketMemory { umem: Umem::new(chunks, hugepages)?, pool: Mutex::new(FramePool::new(chunks)) })
+    }
+
+    /// The pool, locked. A panic can't leave it half changed in a way that matters: each chunk still has one owner.
+    #[inline]
+    pub fn pool(&self) -> MutexGuard<'_, FramePool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The free chunks, and who has the others.
+#[derive(Debug)]
 pub struct FramePool {
-    umem: Option<Arc<Umem>>,
     free: Vec<u32>,
     /// Per chunk: its port, or [`FREE`].
     owners: Box<[u16]>,
 }
 
 impl FramePool {
-    /// A pool of all chunks of `umem`. A second pool of the same area would hand out every chunk twice, so it stays empty.
-    pub fn new(umem: Arc<Umem>) -> FramePool {
-        if umem.pooled.swap(true, Ordering::Relaxed) {
-            return FramePool::default();
-        }
+    /// A pool of so many chunks, all free.
+    fn new(chunks: u32) -> FramePool {
         // The lowest addresses are handed out first: what is in use stays compact.
-        let free = (0..umem.chunks).rev().collect();
-        let owners = vec![FREE; umem.chunks as usize].into_boxed_slice();
-        FramePool { umem: Some(umem), free, owners }
+        let free = (0..chunks).rev().collect();
+        FramePool { free, owners: vec![FREE; chunks as usize].into_boxed_slice() }
     }
 
     /// Number of free chunks.
@@ -273,11 +287,6 @@ impl FramePool {
     /// Number of chunks that `owner` has. Walks the whole table: for the control path and tests.
     pub fn owned_chunks(&self, owner: u16) -> usize {
         self.owners.iter().filter(|&&o| o == owner).count()
-    }
-
-    /// Whether the chunks are those of `umem`.
-    pub(super) fn is_of(&self, umem: &Arc<Umem>) -> bool {
-        self.umem.as_ref().is_some_and(|own| Arc::ptr_eq(own, umem))
     }
 
     /// Takes a free chunk for `owner` and returns its address.

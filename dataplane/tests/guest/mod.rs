@@ -120,7 +120,12 @@ impl Guest {
 
     pub fn start(&self, port: &mut VhostPort) {
         for ring in 0..self.rings.len() {
-            let op = VhostOp::StartRing { index: ring as u16, setup: Box::new(self.setup(ring)), enabled: true };
+            let op = VhostOp::StartRing {
+                index: ring as u16,
+                setup: Box::new(self.setup(ring)),
+                enabled: true,
+                connection: 1,
+            };
             assert_eq!(port.operate(op), VhostReply::Done);
         }
     }

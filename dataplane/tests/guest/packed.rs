@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{Ordering, fence};
 
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{PortDriver, Resources};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::VhostPort;
 use labsw_switch::forward::{TagEdit, TxItem};
@@ -244,10 +243,10 @@ impl Side {
 
 /// One turn from the first port to the second; returns the frames that were not sent.
 pub fn turn(from: &mut VhostPort, to: &mut VhostPort, stats: &mut PortDelta) -> u64 {
-    let (mut burst, mut resources) = (Burst::new(), Resources::default());
-    from.receive(0, &mut burst, &mut resources, stats).unwrap();
+    let mut burst = Burst::new();
+    from.receive(0, &mut burst, stats).unwrap();
     let items: Vec<TxItem> = (0..burst.len()).map(|index| TxItem::whole(index as u8, TagEdit::KEEP)).collect();
-    let unsent = to.send(&mut burst, &items, 0, &mut resources, stats).unwrap();
-    from.release(0, &mut burst, &mut resources).unwrap();
+    let unsent = to.send(&mut burst, &items, 0, stats).unwrap();
+    from.release(0, &mut burst).unwrap();
     unsent
 }

@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::{Burst, Segment};
-use labsw_dataplane::port::{Fault, PortDriver, Resources};
+use labsw_dataplane::port::Fault;
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::xdp::{Queues, Umem, XdpConfig, XdpError, XdpMode, XdpPort};
+use labsw_dataplane::xdp::{PacketMemory, Queues, XdpConfig, XdpError, XdpMode, XdpPort};
 use labsw_switch::forward::{TagEdit, TxItem};
 
 /// First bytes of the source MAC of every test frame: what else a kernel sends by itself is told apart by it.
@@ -114,11 +114,17 @@ impl Lab {
     }
 
     /// Opens a port on `s{number}`.
-    pub fn open(&self, number: u32, queues: Queues, mode: XdpMode, umem: &Arc<Umem>) -> Result<XdpPort, XdpError> {
+    pub fn open(
+        &self,
+        number: u32,
+        queues: Queues,
+        mode: XdpMode,
+        memory: &Arc<PacketMemory>,
+    ) -> Result<XdpPort, XdpError> {
         self.in_switch(|| {
             let interface = format!("s{number}");
             let ifindex = ifindex(&interface);
-            XdpPort::open(XdpConfig { interface, ifindex, queues, mode, owner: number as u16 }, umem)
+            XdpPort::open(XdpConfig { interface, ifindex, queues, mode, owner: number as u16 }, memory)
         })
     }
 
@@ -263,20 +269,14 @@ pub fn frame(seed: u32, len: usize) -> Vec<u8> {
 }
 
 /// Receives from `queue` until something comes, for at most two seconds.
-pub fn receive(
-    port: &mut XdpPort,
-    queue: usize,
-    burst: &mut Burst,
-    resources: &mut Resources,
-    stats: &mut PortDelta,
-) -> Result<usize, Fault> {
+pub fn receive(port: &mut XdpPort, queue: usize, burst: &mut Burst, stats: &mut PortDelta) -> Result<usize, Fault> {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
-        port.receive(queue, burst, resources, stats)?;
+        port.receive(queue, burst, stats)?;
         if !burst.is_empty() || Instant::now() > deadline {
             return Ok(burst.len());
         }
-        port.tick(resources)?;
+        port.tick()?;
         std::thread::sleep(Duration::from_micros(100));
     }
 }

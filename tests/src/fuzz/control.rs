@@ -47,6 +47,7 @@ impl Handler for Fake {
         let method = format!("{INTERFACE}.{}", request.method());
         assert_eq!(Request::parse(&method, parameters).as_ref(), Ok(&request));
         match request {
+            Request::ListWorkers => Ok(Reply::Workers(Vec::new())),
             Request::ListPorts => Ok(Reply::Ports(Vec::new())),
             Request::ListVlans => Ok(Reply::Vlans(Vec::new())),
             Request::ListMirrors => Ok(Reply::Mirrors(Vec::new())),

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES, Segment};
-use labsw_dataplane::port::{Fault, PortDriver, Resources};
+use labsw_dataplane::port::{Fault, RxQueue};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{
     Endpoint, EndpointConfig, Rings, RingsError, Role, Timing, VhostOp, VhostPort, VhostReply,
@@ -175,7 +175,8 @@ impl Bench {
         }
         let status = self.endpoint.status();
         assert!(!status.connected && status.rings.iter().all(|ring| !ring.started), "{status:?}");
-        assert!(self.port.lock().expect("not poisoned").wait_fds().is_empty());
+        let port = self.port.lock().expect("not poisoned");
+        assert!(port.rx.iter().all(|rx| rx.wait_fd().is_none()));
     }
 
     /// One turn of a worker: frames in, frames out; a fault is told to the endpoint.
@@ -185,7 +186,7 @@ impl Bench {
         if let Err(fault) = work(&mut port, feed) {
             assert!(is_one_line(&fault.reason), "{fault:?}");
             drop(port);
-            self.endpoint.fault(&fault.reason, Instant::now());
+            self.endpoint.fault(&fault, Instant::now());
             assert!(!self.endpoint.status().connected);
         }
     }
@@ -197,10 +198,9 @@ fn is_one_line(text: &str) -> bool {
 
 /// Receives on all queues, then sends two frames.
 fn work(port: &mut VhostPort, feed: &mut Feed<'_>) -> Result<(), Fault> {
-    let mut resources = Resources::default();
-    for queue in 0..port.rx_queues() {
+    for queue in 0..port.rx.len() {
         let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-        port.receive(queue, &mut burst, &mut resources, &mut stats)?;
+        port.receive(queue, &mut burst, &mut stats)?;
         let (mut frames, mut bytes) = (0, 0);
         for index in 0..burst.len() {
             let frame = read(&burst, u8::try_from(index).expect("at most 64"));
@@ -209,7 +209,7 @@ fn work(port: &mut VhostPort, feed: &mut Feed<'_>) -> Result<(), Fault> {
         }
         let drops: u64 = stats.drops.iter().sum();
         assert!(frames <= stats.rx_frames && stats.rx_frames <= frames + drops && bytes <= stats.rx_bytes, "{stats:?}");
-        port.release(queue, &mut burst, &mut resources)?;
+        port.release(queue, &mut burst)?;
         assert!(burst.is_empty());
     }
     let frames = [vec![0x5a; usize::from(feed.u16() >> 2)], vec![0xa5; 60]];
@@ -220,12 +220,14 @@ fn work(port: &mut VhostPort, feed: &mut Feed<'_>) -> Result<(), Fault> {
         assert!(unsafe { burst.push(0, &[segment]) });
     }
     let items = [0, 1, 1].map(|frame| TxItem::whole(frame, TagEdit::KEEP));
-    let unsent = port.send(&mut burst, &items, 0, &mut resources, &mut stats)?;
+    let unsent = port.send(&mut burst, &items, 0, &mut stats)?;
     assert!(unsent < 4);
     assert_eq!(stats.tx_frames + stats.drops.iter().sum::<u64>(), items.len() as u64);
-    port.arm();
-    port.disarm();
-    port.tick(&mut resources)
+    for rx in &mut port.rx {
+        rx.arm();
+        rx.disarm();
+    }
+    Ok(())
 }
 
 fn read(burst: &Burst, index: u8) -> Vec<u8> {

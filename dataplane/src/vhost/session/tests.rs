@@ -20,7 +20,7 @@ struct Log(Vec<String>);
 impl Rings for Log {
     fn operate(&mut self, op: VhostOp) -> Result<VhostReply, RingsError> {
         let (line, reply) = match op {
-            VhostOp::StartRing { index, setup, enabled } => {
+            VhostOp::StartRing { index, setup, enabled, .. } => {
                 let kick = if setup.kick.is_some() { "kick" } else { "polled" };
                 let call = if setup.call.is_some() { "call" } else { "silent" };
                 let state = if enabled { "enabled" } else { "disabled" };

@@ -1,16 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::xdp::Hugepages;
+use crate::xdp::{Hugepages, PacketMemory};
 
 const PUSH: TagEdit = TagEdit { strip_bytes: 0, insert: Some([0x81, 0, 0, 10]) };
 const SWAP: TagEdit = TagEdit { strip_bytes: 4, insert: Some([0x81, 0, 0, 20]) };
 const POP: TagEdit = TagEdit { strip_bytes: 4, insert: None };
 
-fn memory() -> (Arc<Umem>, FramePool) {
-    let umem = Umem::new(4, Hugepages::Off).unwrap();
-    let pool = FramePool::new(Arc::clone(&umem));
-    (umem, pool)
+fn memory() -> PacketMemory {
+    PacketMemory::new(4, Hugepages::Off).unwrap()
 }
 
 /// The `len` bytes at `addr`.
@@ -23,15 +21,16 @@ fn read(umem: &Umem, addr: u64, len: u32) -> Vec<u8> {
 
 #[test]
 fn short_frames_are_padded_with_zeros_where_there_is_room() {
-    let (umem, _) = memory();
+    let memory = memory();
+    let umem = &memory.umem;
     umem.write(0, &[0xee; 4096]);
-    assert_eq!(pad(&umem, 256, 14), 60);
-    assert_eq!(read(&umem, 256, 61), [[0xee; 14].as_slice(), &[0; 46], &[0xee]].concat());
+    assert_eq!(pad(umem, 256, 14), 60);
+    assert_eq!(read(umem, 256, 61), [[0xee; 14].as_slice(), &[0; 46], &[0xee]].concat());
     for len in [60, 61, 1514] {
-        assert_eq!(pad(&umem, 512, len), len);
+        assert_eq!(pad(umem, 512, len), len);
     }
-    assert_eq!(pad(&umem, 4096 - 59, 59), 59, "never into the next chunk");
-    assert_eq!(read(&umem, 4096, 1), [0]);
+    assert_eq!(pad(umem, 4096 - 59, 59), 59, "never into the next chunk");
+    assert_eq!(read(umem, 4096, 1), [0]);
 }
 
 #[test]
@@ -46,67 +45,33 @@ fn a_chunk_moves_only_with_room_for_the_tag_and_only_once() {
         (0, POP, Some(4)),
         (0, TagEdit::KEEP, Some(0)),
     ] {
-        let (umem, mut pool) = memory();
+        let memory = memory();
+        let (umem, mut pool) = (&memory.umem, memory.pool());
         let addr = pool.take(1).unwrap() + offset;
         umem.write(addr, &frame);
         let mut burst = Burst::new();
         // SAFETY: the Umem outlives the burst, and the chunk is not given back.
         assert!(unsafe { umem.lend(&mut burst, addr, 78) });
-        let moved = move_frame(&umem, &mut burst, 0, edit, &mut pool, 2);
+        let moved = move_frame(umem, &mut burst, 0, edit, &mut pool, 2);
         assert_eq!(moved, moves_to, "{edit:?} at {offset}");
         assert_eq!(burst.frame(0).unwrap().moved, moved.is_some());
         assert_eq!(pool.check(addr, if moved.is_some() { 2 } else { 1 }), Ok(()));
         let Some(start) = moved else { continue };
         let tag = edit.insert.map(Vec::from).unwrap_or_default();
         let expected = [&frame[..12], &tag, &frame[12 + usize::from(edit.strip_bytes)..]].concat();
-        assert_eq!(read(&umem, start, u32::try_from(expected.len()).unwrap()), expected);
-        assert_eq!(move_frame(&umem, &mut burst, 0, edit, &mut pool, 3), None, "not twice");
+        assert_eq!(read(umem, start, u32::try_from(expected.len()).unwrap()), expected);
+        assert_eq!(move_frame(umem, &mut burst, 0, edit, &mut pool, 3), None, "not twice");
         assert_eq!(pool.owned_chunks(2), 1);
     }
 }
 
 #[test]
 fn a_chunk_that_is_free_does_not_move() {
-    let (umem, mut pool) = memory();
+    let memory = memory();
+    let (umem, mut pool) = (&memory.umem, memory.pool());
     let mut burst = Burst::new();
     // SAFETY: the Umem outlives the burst.
     assert!(unsafe { umem.lend(&mut burst, 256, 60) });
-    assert_eq!(move_frame(&umem, &mut burst, 0, TagEdit::KEEP, &mut pool, 2), None);
+    assert_eq!(move_frame(umem, &mut burst, 0, TagEdit::KEEP, &mut pool, 2), None);
     assert!(!burst.frame(0).unwrap().moved);
-}
-
-#[test]
-fn stations_spread_over_queues_and_keep_theirs() {
-    let mut used = [0; 4];
-    for station in 0..=255u8 {
-        let mut frame = [2, 0, 0, 0, 0, station, 2, 0, 0, 0, 1, 1, 8, 0, 1];
-        let queue = flow_hash(&frame) % 4;
-        used[queue] += 1;
-        frame[14] = 99;
-        assert_eq!(flow_hash(&frame) % 4, queue);
-    }
-    assert!(used.iter().all(|&count| count > 30), "{used:?}");
-}
-
-#[test]
-fn many_ports_share_the_pool_and_a_busy_one_gives_back() {
-    const CHUNKS: usize = 16_384;
-    let mut free = CHUNKS;
-    let mut held = Vec::new();
-    for _ in 0..48 {
-        let goal = fill_goal(free, 0, COPY_FILL);
-        free -= goal as usize;
-        held.push(goal);
-    }
-    assert_eq!(held[0], COPY_FILL, "few ports: as much as a ring is given");
-    assert!(
-        held[47] >= FILL_STEP && free > 1000,
-        "48 ports: each has a ring to receive with, and there is room to send"
-    );
-    assert!(
-        fill_goal(free, held[0], COPY_FILL) < held[0],
-        "the first port's chunks go back to the pool as it uses them"
-    );
-    assert_eq!(fill_goal(0, 0, COPY_FILL), FILL_STEP);
-    assert_eq!(fill_goal(CHUNKS * 8, 0, RING_ENTRIES), RING_ENTRIES);
 }

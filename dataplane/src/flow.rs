@@ -1,7 +1,12 @@
-//! Which of a guest's receive queues a frame goes to: a hash that is the same for all frames of one flow.
+//! Which of a port's transmit rings a frame goes to: a hash that is the same for all frames of one flow.
 //!
 //! Hashed are the MAC addresses, the outer VLAN id, and for IPv4 and IPv6 the addresses and (unfragmented TCP, UDP,
 //! SCTP) ports. Only the header snapshot is looked at; what is not there is not hashed.
+
+use labsw_switch::BURST_FRAMES;
+use labsw_switch::forward::{TagEdit, TxItem};
+
+use crate::frame::Burst;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -45,6 +50,45 @@ pub fn flow_hash(snapshot: &[u8]) -> u32 {
     hash.finish()
 }
 
+/// Deals `items` out to so many `ways` by flow, and calls `send` once for each way that gets any, with its items in
+/// order. Returns the union of what `send` returns. Nothing is hashed if there is no choice.
+#[inline]
+pub fn spread<E>(
+    burst: &mut Burst,
+    items: &[TxItem],
+    ways: usize,
+    mut send: impl FnMut(usize, &mut Burst, &[TxItem]) -> Result<u64, E>,
+) -> Result<u64, E> {
+    if ways <= 1 {
+        return send(0, burst, items);
+    }
+    let mut outcome = 0;
+    for items in items.chunks(BURST_FRAMES) {
+        let mut way_of = [0; BURST_FRAMES];
+        for (way, item) in way_of.iter_mut().zip(items) {
+            *way = flow_hash(burst.snapshot(item.frame.into())) as usize % ways;
+        }
+        // Bit = place in `items`: not dealt out yet.
+        let mut left = (0..items.len()).fold(0u64, |left, place| left | 1 << place);
+        while let Some(&way) = way_of.get(left.trailing_zeros() as usize) {
+            let mut group = [TxItem::whole(0, TagEdit::KEEP); BURST_FRAMES];
+            let mut len = 0;
+            for (place, item) in items.iter().enumerate() {
+                if left & 1 << place != 0
+                    && way_of.get(place) == Some(&way)
+                    && let Some(to) = group.get_mut(len)
+                {
+                    *to = *item;
+                    len += 1;
+                    left &= !(1 << place);
+                }
+            }
+            outcome |= send(way, burst, group.get(..len).unwrap_or_default())?;
+        }
+    }
+    Ok(outcome)
+}
+
 fn big_endian(bytes: &[u8], offset: usize) -> Option<u16> {
     match bytes.get(offset..offset + 2) {
         Some(&[high, low]) => Some(u16::from_be_bytes([high, low])),
@@ -75,7 +119,10 @@ impl Hash {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
+    use crate::frame::Segment;
 
     fn udp(source_port: u8, fragment: u8) -> Vec<u8> {
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
@@ -90,6 +137,43 @@ mod tests {
         assert_eq!(spread.len(), 4);
         assert_eq!(flow_hash(&udp(1, 0x20)), flow_hash(&udp(2, 0x20)));
         assert_eq!(flow_hash(&udp(7, 0)), flow_hash(&udp(7, 0)));
+    }
+
+    #[test]
+    fn each_flow_goes_one_way_in_order_and_each_way_is_called_once() {
+        let frames: Vec<Vec<u8>> = (0..64).map(|n| udp(n % 7, 0)).collect();
+        let mut burst = Burst::new();
+        for frame in &frames {
+            let segment = Segment { ptr: frame.as_ptr(), len: u32::try_from(frame.len()).unwrap() };
+            // SAFETY: the frames outlive the burst.
+            assert!(unsafe { burst.push(0, &[segment]) });
+        }
+        let items: Vec<_> = (0..64).map(|n| TxItem::whole(n, TagEdit::KEEP)).collect();
+        for ways in [1, 2, 3, 200] {
+            let mut calls = std::collections::BTreeMap::new();
+            let outcome: Result<u64, ()> = spread(&mut burst, &items, ways, |way, _, items| {
+                let taken: Vec<u8> = items.iter().map(|item| item.frame).collect();
+                let mask = taken.iter().fold(0, |mask, frame| mask | 1 << frame);
+                assert!(way < ways && calls.insert(way, taken).is_none());
+                Ok(mask)
+            });
+            assert_eq!(outcome, Ok(u64::MAX), "every item once");
+            for (way, taken) in calls {
+                assert!(taken.is_sorted());
+                let expected = |&n: &u8| ways == 1 || flow_hash(&frames[usize::from(n)]) as usize % ways == way;
+                assert!(taken.iter().all(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn stations_spread() {
+        let mut used = [0; 4];
+        for station in 0..=255u8 {
+            let frame = [2, 0, 0, 0, 0, station, 2, 0, 0, 0, 1, 1, 8, 0, 1];
+            used[flow_hash(&frame) as usize % 4] += 1;
+        }
+        assert!(used.iter().all(|&count| count > 30), "{used:?}");
     }
 
     #[test]

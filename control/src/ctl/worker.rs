@@ -1,0 +1,68 @@
+//! `labsw-ctl worker`.
+
+use clap::Subcommand;
+
+use super::parse;
+use super::table::{Value, number, rows, text};
+use crate::api::{Change, Request, Worker, WorkerQueue};
+
+/// What can be done with workers.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Lists the workers, their load over the last second, and the receive queues each of them serves.
+    List,
+    /// Has a receive queue of a port served by this worker, until the port goes.
+    Pin {
+        /// Name of the port.
+        #[arg(value_parser = parse::name)]
+        port: String,
+        /// Number of the queue at the port, from 0.
+        queue: u32,
+        /// Number of the worker.
+        worker: u32,
+    },
+}
+
+impl Command {
+    /// The request this command makes.
+    pub(super) fn request(self) -> Request {
+        match self {
+            Command::List => Request::ListWorkers,
+            Command::Pin { port, queue, worker } => Request::Change(Change::PinQueue { port, queue, worker }),
+        }
+    }
+}
+
+/// The workers, and the name of every queue.
+pub(super) fn table(workers: &[Worker]) -> String {
+    columns(workers, |worker| text(names(&worker.queues)))
+}
+
+/// The workers at a glance: how many queues each of them serves.
+pub(super) fn summary(workers: &[Worker]) -> String {
+    columns(workers, |worker| number(worker.queues.len()))
+}
+
+fn columns(workers: &[Worker], queues: impl Fn(&Worker) -> Value) -> String {
+    let row = |worker: &Worker| {
+        vec![
+            number(worker.id),
+            worker.cpu.map_or_else(|| text("any"), text),
+            number(format!("{:.1} %", worker.busy_percent)),
+            number(format!("{:.1} %", worker.asleep_percent)),
+            number(format!("{:.1}", worker.frames_per_burst)),
+            queues(worker),
+        ]
+    };
+    let headings = ["worker", "cpu", "busy", "asleep", "frames/burst", "queues"];
+    rows(&headings, workers.iter().map(row).collect(), "no workers")
+}
+
+/// `dc01:0 dc01:1* uplink:0`; a star: pinned.
+fn names(queues: &[WorkerQueue]) -> String {
+    let shown = queues.iter().map(|queue| {
+        let star = if queue.pinned { "*" } else { "" };
+        format!("{}:{}{star}", queue.port, queue.queue)
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}

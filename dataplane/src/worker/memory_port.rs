@@ -1,0 +1,144 @@
+//! A port whose frames live on the heap, for tests: what goes in and out is at its [`Wire`].
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use labsw_switch::DropReason;
+use labsw_switch::forward::TxItem;
+
+use crate::frame::{Burst, Segment};
+use crate::port::{Fault, Lane, RxQueue, TxPort};
+use crate::stats::PortDelta;
+
+/// What a test sees of a memory port.
+#[derive(Debug, Default)]
+pub struct Wire {
+    pub to_switch: VecDeque<Vec<u8>>,
+    pub from_switch: Vec<Vec<u8>>,
+    /// This frame arrives without end.
+    pub endless: Option<Vec<u8>>,
+    /// Fail the next send or receive.
+    pub broken: bool,
+    /// Its bursts can be moved.
+    pub movable: bool,
+    /// Whether the last burst it was to send could be moved.
+    pub sent_movable: bool,
+    /// Frames the port takes before it is full.
+    pub room: Option<usize>,
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct MemoryRx {
+    wire: Arc<Mutex<Wire>>,
+    held: Vec<Vec<u8>>,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct MemoryTx(Arc<Mutex<Wire>>);
+
+/// Both halves of a port, and its wire.
+pub fn memory_port() -> (Box<MemoryRx>, Arc<MemoryTx>, Arc<Mutex<Wire>>) {
+    let wire = Arc::new(Mutex::new(Wire::default()));
+    let rx = Box::new(MemoryRx { wire: Arc::clone(&wire), held: Vec::new() });
+    (rx, Arc::new(MemoryTx(Arc::clone(&wire))), wire)
+}
+
+impl RxQueue for MemoryRx {
+    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+        let mut wire = self.wire.lock().unwrap();
+        if wire.broken {
+            return Err(Fault::new(7, "broken on purpose"));
+        }
+        assert!(self.held.is_empty(), "release before receive");
+        if wire.movable {
+            burst.set_movable();
+        }
+        if let Some(frame) = wire.endless.clone() {
+            wire.to_switch.push_back(frame);
+        }
+        while !burst.is_full()
+            && let Some(frame) = wire.to_switch.pop_front()
+        {
+            stats.received(u32::try_from(frame.len()).unwrap());
+            self.held.push(frame);
+            let frame = self.held.last().unwrap();
+            let segment = Segment { ptr: frame.as_ptr(), len: u32::try_from(frame.len()).unwrap() };
+            // SAFETY: the heap buffer of `frame` stays in `held` until release.
+            assert!(unsafe { burst.push(0, &[segment]) });
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
+        assert_eq!(burst.len(), self.held.len());
+        self.held.clear();
+        burst.clear();
+        Ok(())
+    }
+
+    /// Nothing tells a sleeping worker that a frame has arrived.
+    fn tick_within(&self) -> Option<Duration> {
+        Some(Duration::from_millis(1))
+    }
+
+    fn arm(&mut self) -> bool {
+        let wire = self.wire.lock().unwrap();
+        !wire.to_switch.is_empty() || wire.endless.is_some()
+    }
+
+    fn disarm(&mut self) {}
+
+    fn wait_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn fail(&mut self) {
+        self.wire = Arc::default();
+    }
+}
+
+impl TxPort for MemoryTx {
+    fn send(
+        &self,
+        _lane: Lane,
+        burst: &mut Burst,
+        items: &[TxItem],
+        _sole: u64,
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        let mut wire = self.0.lock().unwrap();
+        if wire.broken {
+            return Err(Fault::new(7, "broken on purpose"));
+        }
+        wire.sent_movable = burst.is_movable();
+        let mut failed = 0;
+        for item in items {
+            if wire.room == Some(0) {
+                stats.drop(DropReason::GuestRingFull);
+                failed |= 1 << item.frame;
+                continue;
+            }
+            wire.room = wire.room.map(|room| room - 1);
+            let mut reader = burst.reader(item).unwrap();
+            let mut frame = vec![0; reader.remaining() as usize];
+            // SAFETY: `frame` is writable for its whole length and is new.
+            unsafe { reader.read(frame.as_mut_ptr(), u32::try_from(frame.len()).unwrap()) };
+            stats.sent(u32::try_from(frame.len()).unwrap());
+            wire.from_switch.push(frame);
+        }
+        Ok(failed)
+    }
+}
+
+/// A frame from host `src` to host `dst` (0xff: broadcast) with a payload that tells it apart.
+pub fn frame(dst: u8, src: u8, payload: u8) -> Vec<u8> {
+    let mac = |host: u8| if host == 0xff { [0xff; 6] } else { [2, 0, 0, 0, 0, host] };
+    let mut bytes = [mac(dst), mac(src)].concat();
+    bytes.extend([0x08, 0x00]);
+    bytes.resize(200, payload);
+    bytes
+}

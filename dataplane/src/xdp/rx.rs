@@ -1,0 +1,249 @@
+//! The receiving half of one queue of an AF_XDP port, owned by one worker: bursts out of the receive ring.
+//!
+//! **Chunks.** Fill ring → kernel → receive ring → burst → (release) fill ring or pool. A burst takes the pool's lock
+//! twice, an empty receive ring not at all.
+//!
+//! **Fill rings** hold a share of what the pool has free: full while there are few ports, less the more there are, and
+//! a busy port's released chunks go to the pool while its ring holds more than its share. So tens of containers fit one
+//! packet memory and none starves another; a ring that ran dry is refilled by the next release or tick.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use labsw_switch::{BURST_FRAMES, DropReason};
+use rustix::io::Errno;
+use rustix::net::xdp::{XdpDesc, XdpDescOptions};
+
+use super::port::{Core, accounting_fault};
+use super::socket::{Descriptor, RING_ENTRIES, RxRings};
+use super::umem::{CHUNK_BYTES, FramePool, NotOwned};
+use crate::frame::Burst;
+use crate::port::{Fault, RxQueue};
+use crate::stats::PortDelta;
+
+/// Fill rings are refilled in steps of at least this many chunks.
+pub(super) const FILL_STEP: u32 = 64;
+/// The most chunks in the fill ring of a device that the kernel copies for: twice what a veth hands over in one go.
+pub(super) const COPY_FILL: u32 = 512;
+/// Of the chunks that are free or in the ring, a fill ring may hold one in so many.
+const FILL_SHARE: usize = 16;
+
+/// How many chunks a fill ring should hold that holds `filled` of at most `most`, with `free` in the pool.
+#[inline]
+fn fill_goal(free: usize, filled: u32, most: u32) -> u32 {
+    let share = (free + filled as usize) / FILL_SHARE;
+    u32::try_from(share).unwrap_or(most).clamp(FILL_STEP, most)
+}
+
+/// A sleeping worker tries again after this long to fill a fill ring that the pool had too little for: nothing else need
+/// wake it then.
+const RETRY: Duration = Duration::from_millis(5);
+/// A sleeping worker looks this often whether the device is still there: that does not wake it.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The receiving half of one queue.
+#[derive(Debug)]
+pub struct XdpRx {
+    rings: RxRings,
+    queue: usize,
+    /// The most chunks its fill ring is given.
+    most_filled: u32,
+    /// The fill ring was filled for the first time.
+    primed: bool,
+    /// Inside a frame in several buffers, of which this many bytes were dropped so far.
+    skipping_bytes: Option<u32>,
+    /// What was read from the receive ring, filled and emptied within a burst.
+    read: Vec<XdpDesc>,
+    /// Out of service after a fault.
+    failed: bool,
+    /// The pool had too little for the fill ring at the last refill.
+    starving: bool,
+    // Last: what it holds is closed after the rings are unmapped.
+    core: Arc<Core>,
+}
+
+impl XdpRx {
+    pub(super) fn new(rings: RxRings, queue: usize, zero_copy: bool, core: Arc<Core>) -> XdpRx {
+        XdpRx {
+            rings,
+            queue,
+            most_filled: if zero_copy { RING_ENTRIES } else { COPY_FILL },
+            primed: false,
+            skipping_bytes: None,
+            read: Vec::with_capacity(BURST_FRAMES),
+            failed: false,
+            starving: false,
+            core,
+        }
+    }
+
+    /// Tops the fill ring up to its share, publishes it, and tells the kernel if it waits for that.
+    #[inline]
+    fn refill(&mut self) -> Result<(), Fault> {
+        let XdpRx { rings, core, most_filled, .. } = self;
+        self.starving = refill(rings, &mut core.memory.pool(), *most_filled, core.owner);
+        self.primed = true;
+        self.wake()
+    }
+
+    #[inline]
+    fn wake(&mut self) -> Result<(), Fault> {
+        let Some(socket) = self.core.sockets.get(self.queue) else { return Ok(()) };
+        self.rings.wake_receiver(socket).map_err(|errno| self.core.device_fault(errno))
+    }
+
+    fn socket(&self) -> Option<&Descriptor> {
+        self.core.sockets.get(self.queue)
+    }
+
+    /// Keeps of what was read the whole frames, those in one buffer; the rest goes back.
+    fn sort_out(&mut self, stats: &mut PortDelta) -> Result<(), NotOwned> {
+        let XdpRx { rings, most_filled, skipping_bytes, read, core, .. } = self;
+        let mut pool = core.memory.pool();
+        let mut result = Ok(());
+        read.retain(|desc| {
+            if result.is_err() {
+                return false;
+            }
+            let continued = desc.options.contains(XdpDescOptions::XDP_PKT_CONTD);
+            if !continued && skipping_bytes.is_none() {
+                result = pool.check(desc.addr, core.owner);
+                return true;
+            }
+            let bytes = skipping_bytes.unwrap_or(0).saturating_add(desc.len);
+            let mut room = fill_room(rings, &pool, *most_filled);
+            result = recycle(rings, desc.addr, &mut room, &mut pool, core.owner);
+            *skipping_bytes = continued.then_some(bytes);
+            if !continued {
+                stats.received(bytes);
+                stats.drop(DropReason::Oversize);
+            }
+            false
+        });
+        result
+    }
+}
+
+/// How many chunks the fill ring may still take.
+#[inline]
+fn fill_room(rings: &mut RxRings, pool: &FramePool, most_filled: u32) -> u32 {
+    let filled = rings.fill.pending();
+    fill_goal(pool.free_chunks(), filled, most_filled).saturating_sub(filled)
+}
+
+/// Tops the fill ring up to its share, and publishes it. Returns whether the pool had too little.
+#[inline]
+fn refill(rings: &mut RxRings, pool: &mut FramePool, most_filled: u32, owner: u16) -> bool {
+    let room = fill_room(rings, pool, most_filled);
+    let mut starving = false;
+    if room >= FILL_STEP {
+        for _ in 0..room {
+            let Some(addr) = pool.take(owner) else {
+                starving = true;
+                break;
+            };
+            rings.fill.write(addr);
+        }
+    }
+    rings.fill.submit();
+    starving
+}
+
+/// Gives a chunk that was received straight back to the kernel while there is `room`, otherwise to the pool.
+/// Unpublished.
+#[inline]
+fn recycle(rings: &mut RxRings, addr: u64, room: &mut u32, pool: &mut FramePool, owner: u16) -> Result<(), NotOwned> {
+    pool.check(addr, owner)?;
+    if *room > 0 && rings.fill.write(addr - addr % u64::from(CHUNK_BYTES)) {
+        *room -= 1;
+        return Ok(());
+    }
+    pool.give(addr, owner)
+}
+
+impl RxQueue for XdpRx {
+    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+        if self.failed {
+            return Ok(());
+        }
+        if !self.primed {
+            self.refill()?;
+        }
+        self.read.clear();
+        while self.read.len() < BURST_FRAMES
+            && let Some(desc) = self.rings.rx.read()
+        {
+            self.read.push(desc);
+        }
+        if self.read.is_empty() {
+            return Ok(());
+        }
+        self.sort_out(stats).map_err(|error| accounting_fault(&self.core, error))?;
+        burst.set_movable();
+        for desc in self.read.drain(..) {
+            // SAFETY: the chunk is this port's (checked above) and goes back to pool or kernel in `release` at the
+            // earliest, which clears the burst; the queue holds the packet memory, and the worker releases a burst
+            // before it gives a queue away or drops it.
+            if !unsafe { self.core.memory.umem.lend(burst, desc.addr, desc.len) } {
+                return Err(self.core.fault(format_args!(
+                    "the kernel handed over a frame outside packet memory ({} bytes at {:#x})",
+                    desc.len, desc.addr
+                )));
+            }
+            stats.received(desc.len);
+        }
+        self.rings.rx.release();
+        self.rings.fill.submit();
+        Ok(())
+    }
+
+    fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
+        let XdpRx { rings, core, most_filled, .. } = self;
+        let mut result = Ok(());
+        let mut pool = core.memory.pool();
+        let mut room = fill_room(rings, &pool, *most_filled);
+        for frame in burst.frames().iter().filter(|frame| !frame.moved) {
+            if let Err(error) = recycle(rings, frame.token, &mut room, &mut pool, core.owner) {
+                result = Err(accounting_fault(core, error));
+            }
+        }
+        burst.clear();
+        self.starving = refill(rings, &mut pool, *most_filled, core.owner);
+        drop(pool);
+        result?;
+        self.wake()
+    }
+
+    fn tick(&mut self) -> Result<(), Fault> {
+        if self.failed {
+            return Ok(());
+        }
+        let pending: Result<(), Errno> = self.socket().map_or(Ok(()), Descriptor::pending_error);
+        pending.map_err(|errno| self.core.device_fault(errno))?;
+        self.refill()
+    }
+
+    fn tick_within(&self) -> Option<Duration> {
+        if self.failed { None } else { Some(if self.starving { RETRY } else { LOOK }) }
+    }
+
+    /// The socket is always armed: all it takes is the look for frames that came in the meantime.
+    fn arm(&mut self) -> bool {
+        !self.failed && self.rings.rx.available() > 0
+    }
+
+    fn disarm(&mut self) {}
+
+    fn wait_fd(&self) -> Option<RawFd> {
+        self.socket().filter(|_| !self.failed).map(|socket| socket.fd().as_raw_fd())
+    }
+
+    fn fail(&mut self) {
+        self.failed = true;
+    }
+}
+
+#[cfg(test)]
+#[path = "rx/tests.rs"]
+mod tests;

@@ -1,0 +1,301 @@
+//! The sending half of an AF_XDP port, shared by all workers: frames into the transmit rings.
+//!
+//! **Chunks.** Pool (a copy) or another port's burst (the chunk itself is taken over) → transmit ring → kernel →
+//! completion ring → pool. A burst takes the pool's lock once: sent chunks go back, frames that can be moved are, and
+//! chunks for the others are taken. The copying is done after that.
+//!
+//! **Moving.** A frame without another taker whose chunk lies in packet memory is not copied: its descriptor moves. A
+//! tag edit is done in place, in the headroom in front of the frame: the MACs are written anew from the snapshot. The
+//! rest of the chunk is what was received, since only the kernel could have written to it and it gave it away.
+//!
+//! **Short frames.** A wire takes no frame under 60 bytes: on devices that have one, shorter frames are padded with
+//! zeros. On veth and tap they leave as they are, because captures there have to be byte for byte.
+//!
+//! **Locks.** Each transmit ring has one, taken once per burst; inside it, the pool's. Never the other way round.
+
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
+
+use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_switch::{BURST_FRAMES, DropReason};
+use rustix::io::Errno;
+use rustix::net::xdp::{XdpDesc, XdpDescOptions};
+
+use super::port::{Core, accounting_fault};
+use super::socket::{Descriptor, TxRings};
+use super::umem::{CHUNK_BYTES, CHUNK_FRAME_BYTES, FramePool, HEADROOM_BYTES, NotOwned, Umem};
+use crate::flow::spread;
+use crate::frame::Burst;
+use crate::port::{Fault, Lane, TxPort, lock};
+use crate::stats::PortDelta;
+
+/// The shortest frame on a wire, bytes without FCS.
+const WIRE_FRAME_BYTES: u32 = 60;
+/// The shortest frame that can be sent at all: an Ethernet header.
+const HEADER_BYTES: u32 = 14;
+/// Destination and source MAC.
+const MACS_BYTES: usize = 12;
+
+/// A sleeping worker tries again after this long to send what was left in a transmit ring: nothing else need wake it then.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// The sending half of an AF_XDP port.
+#[derive(Debug)]
+pub struct XdpTx {
+    queues: Box<[Mutex<TxQueue>]>,
+    pad: bool,
+    // Last: what it holds is closed after the rings are unmapped.
+    core: Arc<Core>,
+}
+
+/// One transmit queue.
+#[derive(Debug)]
+struct TxQueue {
+    rings: TxRings,
+    /// What is being sent, filled and emptied within a burst.
+    posts: Vec<Post>,
+    /// Frames were left in the transmit ring by the last kick.
+    unsent: bool,
+    /// Out of service after a fault.
+    failed: bool,
+}
+
+/// A frame about to be written to the transmit ring.
+#[derive(Clone, Copy, Debug)]
+struct Post {
+    item: TxItem,
+    /// Where its first byte is or will be.
+    addr: u64,
+    /// Its length on the way out.
+    len: u32,
+    /// It has to be copied there.
+    copied: bool,
+}
+
+impl XdpTx {
+    pub(super) fn new(rings: Vec<TxRings>, pad: bool, core: Arc<Core>) -> XdpTx {
+        let queue = |rings| {
+            Mutex::new(TxQueue { rings, posts: Vec::with_capacity(BURST_FRAMES), unsent: false, failed: false })
+        };
+        XdpTx { queues: rings.into_iter().map(queue).collect(), pad, core }
+    }
+
+    /// Sends frames through one transmit ring.
+    fn send_on(
+        &self,
+        index: usize,
+        burst: &mut Burst,
+        items: &[TxItem],
+        sole: u64,
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        if let (Some(queue), Some(socket)) = (self.queues.get(index), self.core.sockets.get(index)) {
+            let mut queue = lock(queue);
+            if !queue.failed {
+                let outcome = self.send_locked(&mut queue, socket, burst, items, sole, stats);
+                queue.failed = outcome.is_err();
+                return outcome;
+            }
+        }
+        stats.drop_many(DropReason::NotConnected, items.len() as u64);
+        Ok(items.iter().fold(0, |unsent, item| unsent | bit(item)))
+    }
+
+    fn send_locked(
+        &self,
+        queue: &mut TxQueue,
+        socket: &Descriptor,
+        burst: &mut Burst,
+        items: &[TxItem],
+        sole: u64,
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        let Core { memory, owner, .. } = &*self.core;
+        let mut unsent = 0;
+        let mut lose = |stats: &mut PortDelta, item: &TxItem, reason| {
+            stats.drop(reason);
+            unsent |= bit(item);
+        };
+        queue.posts.clear();
+        let wanted = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        let mut slots = queue.rings.tx.free(wanted);
+        let mut pool = memory.pool();
+        queue.reap(&mut pool, *owner).map_err(|error| accounting_fault(&self.core, error))?;
+        for item in items {
+            let may_move = sole & bit(item) != 0 && burst.is_movable();
+            match plan(&memory.umem, burst, item, may_move, slots, &mut pool, *owner) {
+                Ok(post) => {
+                    slots -= 1;
+                    queue.posts.push(post);
+                }
+                Err(reason) => lose(stats, item, reason),
+            }
+        }
+        drop(pool);
+        for post in queue.posts.drain(..) {
+            if post.copied && !burst.reader(&post.item).is_some_and(|reader| memory.umem.copy_frame(post.addr, reader))
+            {
+                // The length was checked, so this does not happen; the chunk must not get lost if it does.
+                let _ = memory.pool().give(post.addr, *owner);
+                lose(stats, &post.item, DropReason::Oversize);
+                continue;
+            }
+            let len = if self.pad { pad(&memory.umem, post.addr, post.len) } else { post.len };
+            queue.rings.tx.write(XdpDesc { addr: post.addr, len, options: XdpDescOptions::empty() });
+            stats.sent(post.len);
+        }
+        queue.rings.tx.submit();
+        queue.kick(socket).map_err(|errno| self.core.device_fault(errno))?;
+        Ok(unsent)
+    }
+
+    fn tick_queue(&self, queue: &mut TxQueue, socket: &Descriptor) -> Result<(), Fault> {
+        if queue.rings.completion.available() > 0 {
+            let mut pool = self.core.memory.pool();
+            queue.reap(&mut pool, self.core.owner).map_err(|error| accounting_fault(&self.core, error))?;
+        }
+        if queue.unsent {
+            queue.kick(socket).map_err(|errno| self.core.device_fault(errno))?;
+        }
+        Ok(())
+    }
+}
+
+impl TxQueue {
+    /// Gives the chunks of sent frames back to the pool.
+    #[inline]
+    fn reap(&mut self, pool: &mut FramePool, owner: u16) -> Result<(), NotOwned> {
+        let mut result = Ok(());
+        while let Some(addr) = self.rings.completion.read() {
+            if let Err(error) = pool.give(addr, owner) {
+                result = Err(error);
+            }
+        }
+        self.rings.completion.release();
+        result
+    }
+
+    /// Has the kernel send what is in the transmit ring.
+    #[inline]
+    fn kick(&mut self, socket: &Descriptor) -> Result<(), Errno> {
+        self.rings.kick(socket)?;
+        self.unsent = self.rings.tx.pending() > 0;
+        Ok(())
+    }
+}
+
+impl TxPort for XdpTx {
+    fn send(
+        &self,
+        lane: Lane,
+        burst: &mut Burst,
+        items: &[TxItem],
+        sole: u64,
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        let queues = self.queues.len();
+        spread(burst, items, lane.count(queues), |nth, burst, items| {
+            self.send_on(lane.ring(nth, queues), burst, items, sole, stats)
+        })
+    }
+
+    fn tick(&self) -> Result<(), Fault> {
+        for (queue, socket) in self.queues.iter().zip(&self.core.sockets) {
+            let mut queue = match queue.try_lock() {
+                Ok(queue) => queue,
+                Err(TryLockError::Poisoned(error)) => error.into_inner(),
+                Err(TryLockError::WouldBlock) => continue,
+            };
+            if !queue.failed {
+                let outcome = self.tick_queue(&mut queue, socket);
+                queue.failed = outcome.is_err();
+                outcome?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A ring that another worker is at is that worker's to look after: it ticks before it sleeps.
+    fn tick_within(&self) -> Option<Duration> {
+        let behind = |queue: &Mutex<TxQueue>| queue.try_lock().is_ok_and(|queue| queue.unsent && !queue.failed);
+        self.queues.iter().any(behind).then_some(RETRY)
+    }
+}
+
+#[inline]
+fn bit(item: &TxItem) -> u64 {
+    1u64.checked_shl(item.frame.into()).unwrap_or(0)
+}
+
+/// Decides how a frame gets into a chunk of the port's, and takes the chunk; the reason if it can't be sent. The frame
+/// is then untouched.
+#[inline]
+fn plan(
+    umem: &Umem,
+    burst: &mut Burst,
+    item: &TxItem,
+    may_move: bool,
+    slots: u32,
+    pool: &mut FramePool,
+    owner: u16,
+) -> Result<Post, DropReason> {
+    let len = burst.reader(item).ok_or(DropReason::Runt)?.remaining();
+    if len < HEADER_BYTES {
+        return Err(DropReason::Runt);
+    }
+    if len > CHUNK_FRAME_BYTES {
+        return Err(DropReason::Oversize);
+    }
+    if slots == 0 {
+        return Err(DropReason::TxRingFull);
+    }
+    let moved = if may_move { move_frame(umem, burst, item.frame.into(), item.edit, pool, owner) } else { None };
+    let addr = match moved {
+        Some(addr) => addr,
+        None => pool.take(owner).ok_or(DropReason::NoBuffer)? + u64::from(HEADROOM_BYTES),
+    };
+    Ok(Post { item: *item, addr, len, copied: moved.is_none() })
+}
+
+/// Takes the frame's chunk over for `owner`, edits its tag in place, and returns the address of its first byte. `None`,
+/// and nothing changed, if the chunk has no room in front or the frame can't be taken: it is copied then.
+#[inline]
+fn move_frame(
+    umem: &Umem,
+    burst: &mut Burst,
+    index: usize,
+    edit: TagEdit,
+    pool: &mut FramePool,
+    owner: u16,
+) -> Option<u64> {
+    let addr = burst.frame(index).filter(|frame| !frame.moved)?.token;
+    let inserted = if edit.insert.is_some() { 4 } else { 0 };
+    let headroom = addr % u64::from(CHUNK_BYTES) + u64::from(edit.strip_bytes);
+    if headroom < inserted {
+        return None;
+    }
+    let start = addr + u64::from(edit.strip_bytes) - inserted;
+    pool.transfer(addr, owner).ok()?;
+    burst.take(index)?;
+    if edit != TagEdit::KEEP {
+        let macs = burst.snapshot(index).get(..MACS_BYTES).unwrap_or_default();
+        umem.write(start, macs);
+        if let Some(tag) = edit.insert {
+            umem.write(start + MACS_BYTES as u64, &tag);
+        }
+    }
+    Some(start)
+}
+
+/// Zeros behind a frame shorter than a wire takes; returns the length to send.
+#[inline]
+fn pad(umem: &Umem, addr: u64, len: u32) -> u32 {
+    const ZEROS: [u8; WIRE_FRAME_BYTES as usize] = [0; WIRE_FRAME_BYTES as usize];
+    let padding = ZEROS.get(len as usize..).unwrap_or_default();
+    let fits = addr % u64::from(CHUNK_BYTES) + u64::from(WIRE_FRAME_BYTES) <= u64::from(CHUNK_BYTES);
+    if !padding.is_empty() && fits && umem.write(addr + u64::from(len), padding) { WIRE_FRAME_BYTES } else { len }
+}
+
+#[cfg(test)]
+#[path = "tx/tests.rs"]
+mod tests;
