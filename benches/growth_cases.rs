@@ -24,6 +24,7 @@ pub fn around(case: &str) -> Around {
         "vlans-64" => Around { vlans: 64, ..small },
         "mirrors-0" => Around { idle_ports: 2, ..small },
         "mirrors-8" => Around { idle_ports: 2, mirrors: 8, ..small },
+        "mirrored" => Around { idle_ports: 1, mirrored: true, ..small },
         _ => panic!("no case {case:?}"),
     }
 }

@@ -71,11 +71,13 @@ pub struct Around {
     pub vlans: u16,
     /// Mirrors that select nothing: half of them watch all ports, but another VLAN; half watch another port.
     pub mirrors: u16,
+    /// The first of the silent guests gets a copy of every frame: a mirror of the port that sends, both directions.
+    pub mirrored: bool,
 }
 
 impl Default for Around {
     fn default() -> Around {
-        Around { idle_ports: 0, stations: 0, vlans: 4094, mirrors: 0 }
+        Around { idle_ports: 0, stations: 0, vlans: 4094, mirrors: 0, mirrored: false }
     }
 }
 
@@ -92,7 +94,16 @@ impl Around {
             to: Some(PortId(3)),
             snaplen_bytes: 0,
         };
-        Tables::build(ports, (0..self.mirrors).map(mirror).collect()).unwrap()
+        let copying = MirrorSpec {
+            id: MirrorId(self.mirrors),
+            sources: vec![(PortId(0), Direction::BOTH)],
+            all_ports: None,
+            vlans: None,
+            to: Some(PortId(2)),
+            snaplen_bytes: 0,
+        };
+        let mirrors = (0..self.mirrors).map(mirror).chain(self.mirrored.then_some(copying));
+        Tables::build(ports, mirrors.collect()).unwrap()
     }
 
     fn fdb(self) -> Fdb {
@@ -111,7 +122,8 @@ pub struct Lab {
     _commands: Sender<Command>,
     from: Guest,
     to: Guest,
-    _idle: Vec<Guest>,
+    idle: Vec<Guest>,
+    mirrored: bool,
     stats: Arc<PortStats>,
 }
 
@@ -163,7 +175,7 @@ impl Lab {
         worker.turn();
         fill_receive(&mut to);
         fill_transmit(&mut from, wire_bytes);
-        let mut lab = Lab { worker, _commands: commands, from, to, _idle: idle, stats };
+        let mut lab = Lab { worker, _commands: commands, from, to, idle, mirrored: around.mirrored, stats };
         // Once round the rings, so that every page was touched.
         for _ in 0..RING / 64 {
             lab.turn(64);
@@ -175,6 +187,9 @@ impl Lab {
     /// Offers `frames` (up to 64) and as many buffers, and has the worker forward them.
     pub fn turn(&mut self, frames: u16) {
         offer(&self.to, RECEIVE, frames);
+        if let Some(sink) = self.idle.first().filter(|_| self.mirrored) {
+            offer(sink, RECEIVE, frames);
+        }
         offer(&self.from, TRANSMIT, frames);
         if self.worker.turn() != usize::from(frames) {
             panic!("the turn did not take what was offered");

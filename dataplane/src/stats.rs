@@ -25,12 +25,14 @@ pub struct PortDelta {
     pub tx_bytes: u64,
     /// Frames dropped, by reason.
     pub drops: [u64; DROP_REASONS],
+    /// Whether any of `drops` is not 0, so that nobody has to look at all of them to see that none is.
+    dropped: bool,
 }
 
 impl PortDelta {
     /// All zero.
     pub const ZERO: PortDelta =
-        PortDelta { rx_frames: 0, rx_bytes: 0, tx_frames: 0, tx_bytes: 0, drops: [0; DROP_REASONS] };
+        PortDelta { rx_frames: 0, rx_bytes: 0, tx_frames: 0, tx_bytes: 0, drops: [0; DROP_REASONS], dropped: false };
 
     /// Counts one dropped frame.
     #[inline]
@@ -42,6 +44,7 @@ impl PortDelta {
     #[inline]
     pub fn drop_many(&mut self, reason: DropReason, frames: u64) {
         self.drops[reason as usize] += frames;
+        self.dropped |= frames > 0;
     }
 
     /// Counts one frame of `bytes` that the port took.
@@ -92,8 +95,10 @@ impl PortStats {
         add(&set.rx_bytes, &mut delta.rx_bytes);
         add(&set.tx_frames, &mut delta.tx_frames);
         add(&set.tx_bytes, &mut delta.tx_bytes);
-        for (total, count) in set.drops.iter().zip(&mut delta.drops) {
-            add(total, count);
+        if std::mem::take(&mut delta.dropped) {
+            for (total, count) in set.drops.iter().zip(&mut delta.drops) {
+                add(total, count);
+            }
         }
     }
 
@@ -110,6 +115,7 @@ impl PortStats {
                 more(to, from);
             }
         }
+        sum.dropped = sum.drops != [0; DROP_REASONS];
         sum
     }
 }
@@ -156,14 +162,13 @@ impl MirrorStats {
         }
     }
 
-    /// Counts one copy. Only `worker` itself may call this with its number.
-    #[inline]
-    pub fn add_copy(&self, worker: usize, sent: bool, truncated: bool) {
+    /// Counts copies: sent, not sent, and cut to the snap length among those sent. Only `worker` itself may call this
+    /// with its number.
+    pub fn add_copies(&self, worker: usize, mut sent: u64, mut dropped: u64, mut truncated: u64) {
         let Some(set) = self.sets.get(worker) else { return };
-        add(if sent { &set.sent } else { &set.dropped }, &mut 1);
-        if sent && truncated {
-            add(&set.truncated, &mut 1);
-        }
+        add(&set.sent, &mut sent);
+        add(&set.dropped, &mut dropped);
+        add(&set.truncated, &mut truncated);
     }
 
     /// Reads all counters.
@@ -222,7 +227,8 @@ mod tests {
                         stats.publish(worker, &mut delta);
                         assert_eq!(delta, PortDelta::ZERO);
                         mirror.add_matched(worker, 2);
-                        mirror.add_copy(worker, burst % 2 == 0, true);
+                        let sent = u64::from(burst % 2 == 0);
+                        mirror.add_copies(worker, sent, 1 - sent, sent);
                     }
                 });
             }

@@ -19,6 +19,7 @@
 //! - All counters are published when a turn ends, so slots can be replaced between turns.
 
 mod command;
+mod mirror;
 mod sleep;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 use labsw_switch::fdb::Fdb;
 use labsw_switch::forward::{Egress, Forwarder, TxItem};
 use labsw_switch::tables::Tables;
-use labsw_switch::{BURST_FRAMES, DropReason, MAX_PORTS, MirrorId, PortId};
+use labsw_switch::{BURST_FRAMES, DropReason, MAX_PORTS, PortId};
 use mio::Token;
 
 use crate::frame::Burst;
@@ -104,8 +105,8 @@ pub struct Worker {
     egress: Egress,
     /// Scratch for the mirror copies of one destination.
     copies: Vec<TxItem>,
-    /// The session each of them was selected by.
-    copied_for: Vec<MirrorId>,
+    /// The sessions they were selected by.
+    copied_for: Vec<mirror::Run>,
     /// Ports whose delta has something to publish.
     dirty: Vec<PortId>,
     now_seconds: u32,
@@ -188,23 +189,30 @@ impl Worker {
     /// looking at them takes its time.
     pub fn turn(&mut self) -> usize {
         let mut frames = 0;
-        for at in 0..self.woken.len() {
-            let token = self.woken.get(at).copied();
-            if let Some(at) = self.queues.iter().position(|queue| Some(queue.token) == token) {
+        let (woken, queues) = (self.woken.len(), self.queues.len());
+        for step in 0..woken + queues {
+            let at = if step < woken { self.queue_of(step) } else { Some(step - woken) };
+            // Most queues are silent most of the time: that takes one look here.
+            let waiting = |at: &usize| self.queues.get(*at).is_some_and(|queue| queue.rx.is_waiting());
+            if let Some(at) = at.filter(waiting) {
                 frames += self.serve(at);
             }
         }
         self.woken.clear();
-        for at in 0..self.queues.len() {
-            frames += self.serve(at);
-        }
         frames
+    }
+
+    /// Where the queue that ended a sleep stands.
+    #[cold]
+    fn queue_of(&self, woken: usize) -> Option<usize> {
+        let token = self.woken.get(woken)?;
+        self.queues.iter().position(|queue| queue.token == *token)
     }
 
     /// One burst of one queue: receive, decide, send, mirror, release, publish.
     #[inline]
     fn serve(&mut self, at: usize) -> usize {
-        let Some(queue) = self.queues.get_mut(at).filter(|queue| queue.rx.is_waiting()) else { return 0 };
+        let Some(queue) = self.queues.get_mut(at) else { return 0 };
         let ingress = queue.port;
         // Without the port's slot nothing could be counted: its frames wait in the queue.
         let Some(slot) = slot(&mut self.slots, ingress) else { return 0 };
@@ -216,9 +224,7 @@ impl Worker {
         }
         let frames = self.burst.len();
         if frames == 0 {
-            if slot.delta != PortDelta::ZERO {
-                slot.output.stats.publish(self.lane.worker, &mut slot.delta);
-            }
+            slot.output.stats.publish(self.lane.worker, &mut slot.delta);
             return 0;
         }
         self.dirty.push(ingress);
@@ -264,47 +270,6 @@ impl Worker {
             let items = self.egress.items(port);
             let failed = send_to(&mut self.slots, self.lane, port, &mut self.burst, items, sole);
             self.sent(port, failed);
-        }
-    }
-
-    /// Copies to the mirror destinations what really passed. The frames of one destination leave in order.
-    fn send_mirrors(&mut self) {
-        for (mirror, matched) in self.egress.matched() {
-            if let Some(stats) = self.shared.mirrors.get(mirror.index()) {
-                stats.add_matched(self.lane.worker, matched.into());
-            }
-        }
-        for at in 0..self.egress.mirror_active().len() {
-            let Some(&to) = self.egress.mirror_active().get(at) else { break };
-            self.choose_copies(to);
-            let failed = send_to(&mut self.slots, self.lane, to, &mut self.burst, &self.copies, 0);
-            let failed_mask = *failed.as_ref().unwrap_or(&u64::MAX);
-            for (copy, mirror) in self.copies.iter().zip(&self.copied_for) {
-                let Some(stats) = self.shared.mirrors.get(mirror.index()) else { continue };
-                let len = self.burst.frame(copy.frame.into()).map_or(0, |frame| frame.len);
-                let truncated = copy.snap_bytes != 0 && len > u32::from(copy.snap_bytes);
-                stats.add_copy(self.lane.worker, failed_mask & (1 << copy.frame) == 0, truncated);
-            }
-            self.sent(to, failed);
-        }
-    }
-
-    /// Of the alternatives for each frame, takes the first whose egress really took the frame.
-    fn choose_copies(&mut self, to: PortId) {
-        self.copies.clear();
-        self.copied_for.clear();
-        for item in self.egress.mirror_items(to) {
-            let passed = match item.after {
-                None => true,
-                Some(port) => slot(&mut self.slots, port).is_some_and(|slot| slot.failed & (1 << item.frame) == 0),
-            };
-            if passed && self.copies.last().is_none_or(|last| last.frame != item.frame) {
-                let snap_bytes = self.tables.mirror(item.mirror).map_or(0, |mirror| mirror.snaplen_bytes);
-                // Longer than any frame is as good as whole.
-                let snap_bytes = u16::try_from(snap_bytes).unwrap_or(0);
-                self.copies.push(TxItem { frame: item.frame, edit: item.edit, snap_bytes });
-                self.copied_for.push(item.mirror);
-            }
         }
     }
 

@@ -228,6 +228,11 @@ impl Guest {
         }
     }
 
+    /// Descriptors not in use.
+    pub fn free_entries(&self, ring: usize) -> usize {
+        self.rings[ring].free.len()
+    }
+
     pub fn header_bytes(&self) -> usize {
         if self.features & (MRG_RXBUF | VERSION_1) != 0 { 12 } else { 10 }
     }
