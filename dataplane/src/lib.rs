@@ -10,6 +10,7 @@ pub mod flow;
 pub mod frame;
 pub mod handle;
 pub mod load;
+pub mod offload;
 pub mod port;
 pub mod socket;
 pub mod stats;

@@ -1,0 +1,418 @@
+//! What is asked for a frame: the virtio-net header, checked and typed.
+//!
+//! [`Request::parse`] takes the header's bytes as they were copied from the guest, once, and refuses every value that
+//! does not fit the frame or was not offered. What needs a look at the frame's own headers (is it TCP at all?) is
+//! judged by [`super::Cutter`]. [`Request::encode`] is the reverse, for a guest or a TAP device that accepts the
+//! request.
+//!
+//! `hdr_len` is a hint and not used. Flags other than `NEEDS_CSUM` are ignored, as the standard asks of a device.
+//!
+//! Reference: Virtio 1.2, 5.1.6 (the header), 5.1.6.2 "Packet Transmission", 5.1.6.4 "Processing of Incoming Packets",
+//! 5.1.3 "Feature bits".
+
+use super::sum::put_u16_le;
+
+/// Bytes of the header that describe offloads; `num_buffers`, if present, follows.
+pub const HEADER_BYTES: usize = 10;
+/// The smallest segment payload accepted, bytes: Linux keeps the MSS at 48 or more, of which TCP options can take 40.
+/// It bounds the work that one frame can ask for.
+pub const MIN_SEGMENT_BYTES: u16 = 8;
+
+/// `flags`: the checksum is unfinished.
+const NEEDS_CSUM: u8 = 1;
+const GSO_NONE: u8 = 0;
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
+/// Added to the type: the frame has ECN bits (CWR) that need care.
+const GSO_ECN: u8 = 0x80;
+
+/// A checksum to be finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partial {
+    /// First byte that is summed, counted from the start of the frame; the sum runs to the frame's end.
+    pub start: u16,
+    /// Where the checksum is stored, counted from `start`. It holds the sum of the pseudo-header until then.
+    pub offset: u16,
+}
+
+impl Partial {
+    /// Where the checksum is stored, counted from the start of the frame.
+    #[inline]
+    pub fn field(self) -> usize {
+        usize::from(self.start) + usize::from(self.offset)
+    }
+}
+
+/// Which protocol is to be segmented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GsoKind {
+    /// TCP over IPv4.
+    Tcp4,
+    /// TCP over IPv6.
+    Tcp6,
+}
+
+/// A frame to be cut into segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gso {
+    /// The protocols.
+    pub kind: GsoKind,
+    /// Payload of each segment but the last, bytes; at least [`MIN_SEGMENT_BYTES`].
+    pub size: u16,
+    /// The frame may have CWR set.
+    pub ecn: bool,
+}
+
+/// What was left to do for a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// A checksum to finish.
+    pub csum: Option<Partial>,
+    /// Segmentation; then `csum` is there, too.
+    pub gso: Option<Gso>,
+}
+
+/// What one side may ask of the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    /// To finish checksums.
+    pub csum: bool,
+    /// To segment TCP over IPv4.
+    pub tcp4: bool,
+    /// To segment TCP over IPv6.
+    pub tcp6: bool,
+    /// The same for frames with ECN bits.
+    pub ecn: bool,
+}
+
+impl Offers {
+    /// What a guest that negotiated `features` may ask for in the frames it sends.
+    pub fn by_guest(features: u64) -> Offers {
+        Offers::bits(features, [0, 11, 12, 13])
+    }
+
+    /// What a guest that negotiated `features` accepts in the frames it receives.
+    pub fn to_guest(features: u64) -> Offers {
+        Offers::bits(features, [1, 7, 8, 9])
+    }
+
+    fn bits(features: u64, [csum, tcp4, tcp6, ecn]: [u8; 4]) -> Offers {
+        let has = |bit: u8| features >> bit & 1 == 1;
+        Offers { csum: has(csum), tcp4: has(tcp4), tcp6: has(tcp6), ecn: has(ecn) }
+    }
+
+    fn kind(self, kind: GsoKind) -> bool {
+        match kind {
+            GsoKind::Tcp4 => self.tcp4,
+            GsoKind::Tcp6 => self.tcp6,
+        }
+    }
+}
+
+/// What an egress has to do about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Nothing, or to pass it on.
+    PassOn,
+    /// To finish the checksum; nothing else is asked.
+    Finish(Partial),
+    /// To cut the frame.
+    Cut,
+}
+
+/// Why a request is impossible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Fewer than ten bytes of virtio-net header.
+    #[error("the virtio-net header is cut")]
+    HeaderCut,
+    /// The checksum was left unfinished without checksum offload.
+    #[error("checksum offload was not offered")]
+    ChecksumNotOffered,
+    /// The sum would begin behind the frame.
+    #[error("csum_start {start} is behind the frame's end ({frame_bytes} bytes)")]
+    ChecksumStart {
+        /// As asked.
+        start: u16,
+        /// Length of the frame.
+        frame_bytes: u32,
+    },
+    /// The checksum would be stored behind the frame, or behind the part of it that is at hand.
+    #[error("the checksum field at {start} + {offset} is behind the end ({frame_bytes} bytes)")]
+    ChecksumField {
+        /// As asked.
+        start: u16,
+        /// As asked.
+        offset: u16,
+        /// Length of the frame, or of the part at hand.
+        frame_bytes: u32,
+    },
+    /// Segments need checksums.
+    #[error("segmentation without checksum offload")]
+    SegmentsWithoutChecksum,
+    /// A `gso_type` that is not TCP (UDP, or undefined).
+    #[error("gso_type {0:#04x} is unknown")]
+    KindUnknown(u8),
+    /// A `gso_type` that was not negotiated.
+    #[error("segmentation of {0:?} was not offered")]
+    KindNotOffered(GsoKind),
+    /// The ECN bit, which was not negotiated.
+    #[error("segmentation of ECN frames was not offered")]
+    EcnNotOffered,
+    /// Smaller than [`MIN_SEGMENT_BYTES`], or 0.
+    #[error("gso_size {0} is too small")]
+    SegmentSize(u16),
+    /// The frame ends inside its headers.
+    #[error("the frame ends inside its headers")]
+    FrameCut,
+    /// The headers are longer than the part of the frame that was copied for looking at.
+    #[error("the headers are longer than what is looked at")]
+    HeadersTooLong,
+    /// Behind MAC addresses and VLAN tags is another ethertype than that of the kind.
+    #[error("ethertype {0:#06x} is not that of the segmentation asked for")]
+    Ethertype(u16),
+    /// An IP version or header length that is impossible.
+    #[error("malformed IP header")]
+    Ip,
+    /// An IPv4 fragment.
+    #[error("an IP fragment cannot be segmented")]
+    Fragment,
+    /// Not TCP, or an IPv6 extension header that cannot be repeated in each segment.
+    #[error("IP protocol {0} is not TCP")]
+    Protocol(u8),
+    /// An impossible TCP header length.
+    #[error("malformed TCP header")]
+    Tcp,
+    /// The checksum asked for is not that of the TCP header.
+    #[error("the checksum asked for is not TCP's")]
+    ChecksumNotTcp,
+    /// A segment would be longer than IP can say.
+    #[error("a segment would be longer than an IP packet")]
+    SegmentTooLong,
+    /// [`super::Cutter`] was given a frame that is not to be cut.
+    #[error("no segmentation is asked for")]
+    NotAsked,
+}
+
+impl Request {
+    /// Nothing is left to do.
+    pub const NONE: Request = Request { csum: None, gso: None };
+
+    /// Reads the header of a frame of `frame_bytes` (without that header) sent by somebody with `offers`.
+    ///
+    /// # Errors
+    /// See [`Refused`]: not offered, or impossible for a frame of this length.
+    #[inline]
+    pub fn parse(header: &[u8], frame_bytes: u32, offers: Offers) -> Result<Request, Refused> {
+        let header = header.first_chunk::<HEADER_BYTES>().ok_or(Refused::HeaderCut)?;
+        if header[0] & NEEDS_CSUM == 0 && header[1] == GSO_NONE {
+            return Ok(Request::NONE);
+        }
+        Request::parse_asking(*header, frame_bytes, offers)
+    }
+
+    fn parse_asking(header: [u8; HEADER_BYTES], frame_bytes: u32, offers: Offers) -> Result<Request, Refused> {
+        let [flags, gso_type, _, _, size0, size1, start0, start1, offset0, offset1] = header;
+        if flags & NEEDS_CSUM == 0 {
+            return Err(Refused::SegmentsWithoutChecksum);
+        }
+        if !offers.csum {
+            return Err(Refused::ChecksumNotOffered);
+        }
+        let start = u16::from_le_bytes([start0, start1]);
+        let offset = u16::from_le_bytes([offset0, offset1]);
+        if u32::from(start) >= frame_bytes {
+            return Err(Refused::ChecksumStart { start, frame_bytes });
+        }
+        if u32::from(start) + u32::from(offset) + 2 > frame_bytes {
+            return Err(Refused::ChecksumField { start, offset, frame_bytes });
+        }
+        let csum = Some(Partial { start, offset });
+        if gso_type == GSO_NONE {
+            return Ok(Request { csum, gso: None });
+        }
+        let ecn = gso_type & GSO_ECN != 0;
+        let kind = match gso_type & !GSO_ECN {
+            GSO_TCPV4 => GsoKind::Tcp4,
+            GSO_TCPV6 => GsoKind::Tcp6,
+            _ => return Err(Refused::KindUnknown(gso_type)),
+        };
+        if !offers.kind(kind) {
+            return Err(Refused::KindNotOffered(kind));
+        }
+        if ecn && !offers.ecn {
+            return Err(Refused::EcnNotOffered);
+        }
+        let size = u16::from_le_bytes([size0, size1]);
+        if size < MIN_SEGMENT_BYTES {
+            return Err(Refused::SegmentSize(size));
+        }
+        Ok(Request { csum, gso: Some(Gso { kind, size, ecn }) })
+    }
+
+    /// The header that says this, `num_buffers` apart. `header_bytes` is the length of the frame's headers through TCP
+    /// or UDP, as a hint for the reader; 0 if unknown.
+    pub fn encode(&self, header_bytes: u16) -> [u8; HEADER_BYTES] {
+        let mut header = [0; HEADER_BYTES];
+        let Some(Partial { start, offset }) = self.csum else { return header };
+        header[0] = NEEDS_CSUM;
+        put_u16_le(&mut header, 2, header_bytes);
+        put_u16_le(&mut header, 6, start);
+        put_u16_le(&mut header, 8, offset);
+        if let Some(Gso { kind, size, ecn }) = self.gso {
+            let kind = match kind {
+                GsoKind::Tcp4 => GSO_TCPV4,
+                GsoKind::Tcp6 => GSO_TCPV6,
+            };
+            header[1] = if ecn { kind | GSO_ECN } else { kind };
+            put_u16_le(&mut header, 4, size);
+        }
+        header
+    }
+
+    /// What an egress that accepts `offers` has to do.
+    #[inline]
+    pub fn resolve(&self, offers: Offers) -> Resolution {
+        match *self {
+            Request { csum: None, .. } => Resolution::PassOn,
+            Request { gso: Some(gso), .. } => {
+                if offers.csum && offers.kind(gso.kind) && (offers.ecn || !gso.ecn) {
+                    Resolution::PassOn
+                } else {
+                    Resolution::Cut
+                }
+            }
+            Request { csum: Some(partial), gso: None } => {
+                if offers.csum {
+                    Resolution::PassOn
+                } else {
+                    Resolution::Finish(partial)
+                }
+            }
+        }
+    }
+
+    /// The same request for the frame with `growth_bytes` more in front of `csum_start`: a VLAN tag pushed (4) or
+    /// popped (-4). `None` if the checksum would then begin outside any frame.
+    #[inline]
+    pub fn shifted(self, growth_bytes: i16) -> Option<Request> {
+        let Some(Partial { start, offset }) = self.csum else { return Some(self) };
+        let start = start.checked_add_signed(growth_bytes)?;
+        Some(Request { csum: Some(Partial { start, offset }), ..self })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Offers = Offers { csum: true, tcp4: true, tcp6: true, ecn: true };
+
+    fn header(flags: u8, gso_type: u8, size: u16, start: u16, offset: u16) -> [u8; HEADER_BYTES] {
+        let ([a, b], [c, d], [e, f]) = (size.to_le_bytes(), start.to_le_bytes(), offset.to_le_bytes());
+        [flags, gso_type, 0xaa, 0xbb, a, b, c, d, e, f]
+    }
+
+    #[test]
+    fn nothing_asked() {
+        for flags in [0, 2, 0xfe] {
+            let bytes = header(flags, 0, 9, 0xffff, 0xffff);
+            assert_eq!(Request::parse(&bytes, 0, Offers::default()), Ok(Request::NONE));
+        }
+        assert_eq!(Request::NONE.encode(54), [0; 10]);
+        assert_eq!(Request::parse(&[0; 9], 60, ALL), Err(Refused::HeaderCut));
+    }
+
+    #[test]
+    fn a_checksum_has_to_lie_in_the_frame() {
+        let parse = |start, offset| Request::parse(&header(1, 0, 0, start, offset), 60, ALL);
+        let asked = |start, offset| Ok(Request { csum: Some(Partial { start, offset }), gso: None });
+        assert_eq!(parse(34, 16), asked(34, 16));
+        assert_eq!(parse(0, 58), asked(0, 58));
+        assert_eq!(parse(58, 0), asked(58, 0));
+        for (start, offset) in [(0, 59), (59, 0), (34, 25), (59, 0xffff)] {
+            assert_eq!(parse(start, offset), Err(Refused::ChecksumField { start, offset, frame_bytes: 60 }));
+        }
+        for start in [60, 61, 0xffff] {
+            assert_eq!(parse(start, 0xffff), Err(Refused::ChecksumStart { start, frame_bytes: 60 }));
+        }
+        let without = Offers { csum: false, ..ALL };
+        assert_eq!(Request::parse(&header(1, 0, 0, 34, 16), 60, without), Err(Refused::ChecksumNotOffered));
+    }
+
+    #[test]
+    fn segmentation_has_to_be_offered_and_sane() {
+        let parse = |flags, kind, size, offers| Request::parse(&header(flags, kind, size, 34, 16), 4000, offers);
+        let gso = |kind, ecn| {
+            Ok(Request { csum: Some(Partial { start: 34, offset: 16 }), gso: Some(Gso { kind, size: 1448, ecn }) })
+        };
+        assert_eq!(parse(1, 1, 1448, ALL), gso(GsoKind::Tcp4, false));
+        assert_eq!(parse(1, 0x84, 1448, ALL), gso(GsoKind::Tcp6, true));
+        assert_eq!(parse(0, 1, 1448, ALL), Err(Refused::SegmentsWithoutChecksum));
+        for kind in [2, 3, 5, 0x80, 0x83, 0xff] {
+            assert_eq!(parse(1, kind, 1448, ALL), Err(Refused::KindUnknown(kind)));
+        }
+        for size in [0, 1, 7] {
+            assert_eq!(parse(1, 1, size, ALL), Err(Refused::SegmentSize(size)));
+        }
+        let without = |change: fn(&mut Offers)| {
+            let mut offers = ALL;
+            change(&mut offers);
+            offers
+        };
+        assert_eq!(parse(1, 1, 1448, without(|o| o.tcp4 = false)), Err(Refused::KindNotOffered(GsoKind::Tcp4)));
+        assert_eq!(parse(1, 4, 1448, without(|o| o.tcp6 = false)), Err(Refused::KindNotOffered(GsoKind::Tcp6)));
+        assert_eq!(parse(1, 0x81, 1448, without(|o| o.ecn = false)), Err(Refused::EcnNotOffered));
+        assert_eq!(parse(1, 1, 1448, without(|o| o.csum = false)), Err(Refused::ChecksumNotOffered));
+    }
+
+    #[test]
+    fn encoded_is_parsed_again() {
+        for kind in [GsoKind::Tcp4, GsoKind::Tcp6] {
+            for ecn in [false, true] {
+                let csum = Some(Partial { start: 38, offset: 16 });
+                for gso in [None, Some(Gso { kind, size: 0x1234, ecn })] {
+                    let request = Request { csum, gso };
+                    let bytes = request.encode(58);
+                    assert_eq!(bytes[2..4], [58, 0]);
+                    assert_eq!(Request::parse(&bytes, 9000, ALL), Ok(request));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn feature_bits_of_the_standard() {
+        assert_eq!(Offers::by_guest(1 << 0 | 1 << 11 | 1 << 12 | 1 << 13), ALL);
+        assert_eq!(Offers::to_guest(1 << 1 | 1 << 7 | 1 << 8 | 1 << 9), ALL);
+        assert_eq!(Offers::by_guest(1 << 1 | 1 << 7 | 1 << 8 | 1 << 9), Offers::default());
+        assert_eq!(Offers::to_guest(1 << 7), Offers { tcp4: true, ..Offers::default() });
+    }
+
+    #[test]
+    fn the_egress_decides() {
+        let csum = Partial { start: 34, offset: 16 };
+        let finish = Request { csum: Some(csum), gso: None };
+        let cut = |kind, ecn| Request { gso: Some(Gso { kind, size: 1448, ecn }), ..finish };
+        let none = Offers::default();
+        assert_eq!(Request::NONE.resolve(none), Resolution::PassOn);
+        assert_eq!(finish.resolve(none), Resolution::Finish(csum));
+        assert_eq!(finish.resolve(Offers { csum: true, ..none }), Resolution::PassOn);
+        let v4 = Offers { csum: true, tcp4: true, ..none };
+        assert_eq!(cut(GsoKind::Tcp4, false).resolve(v4), Resolution::PassOn);
+        assert_eq!(cut(GsoKind::Tcp4, true).resolve(v4), Resolution::Cut);
+        assert_eq!(cut(GsoKind::Tcp6, false).resolve(v4), Resolution::Cut);
+        assert_eq!(cut(GsoKind::Tcp6, true).resolve(ALL), Resolution::PassOn);
+        assert_eq!(cut(GsoKind::Tcp4, false).resolve(Offers { csum: false, ..v4 }), Resolution::Cut);
+    }
+
+    #[test]
+    fn a_tag_moves_the_checksum() {
+        let at = |start| Request { csum: Some(Partial { start, offset: 16 }), gso: None };
+        assert_eq!(at(34).shifted(4), Some(at(38)));
+        assert_eq!(at(38).shifted(-4), Some(at(34)));
+        assert_eq!(at(3).shifted(-4), None);
+        assert_eq!(at(0xffff).shifted(4), None);
+        assert_eq!(Request::NONE.shifted(-4), Some(Request::NONE));
+    }
+}
