@@ -26,9 +26,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use labsw_switch::fdb::Fdb;
-use labsw_switch::forward::{Egress, Forwarder, TxItem};
+use labsw_switch::forward::{Copies, Egress, Forwarder, TxItem};
 use labsw_switch::tables::Tables;
-use labsw_switch::{BURST_FRAMES, DropReason, MAX_PORTS, PortId};
+use labsw_switch::{DropReason, MAX_PORTS, PortId};
 use mio::Token;
 
 use crate::frame::Burst;
@@ -103,10 +103,7 @@ pub struct Worker {
     power: Power,
     burst: Burst,
     egress: Egress,
-    /// Scratch for the mirror copies of one destination.
-    copies: Vec<TxItem>,
-    /// The sessions they were selected by.
-    copied_for: Vec<mirror::Run>,
+    copies: Copies,
     /// Ports whose delta has something to publish.
     dirty: Vec<PortId>,
     now_seconds: u32,
@@ -139,8 +136,7 @@ impl Worker {
             power,
             burst: Burst::new(),
             egress: Egress::new(),
-            copies: Vec::with_capacity(BURST_FRAMES),
-            copied_for: Vec::with_capacity(BURST_FRAMES),
+            copies: Copies::new(),
             dirty: Vec::with_capacity(MAX_PORTS),
             load: Load::new(load),
             control,
@@ -230,8 +226,8 @@ impl Worker {
         self.dirty.push(ingress);
         self.decide(ingress);
         self.send();
-        if !self.egress.mirror_active().is_empty() {
-            self.send_mirrors();
+        if self.egress.candidates() != 0 {
+            self.send_mirrors(ingress);
         }
         self.egress.clear();
         if let Some(queue) = self.queues.get_mut(at)

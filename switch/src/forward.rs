@@ -2,10 +2,10 @@
 //!
 //! [`Forwarder::ingress`] begins a burst, [`Ingress::frame`] decides about one frame of it; everything it decides is
 //! pushed into [`Egress`], which the worker then walks port by port. Nothing here touches frame bytes beyond the
-//! header snapshot.
+//! header snapshot. When the ports have taken their frames, [`Copies::choose`] works out the mirror copies of the burst.
 //!
-//! **Order of the decision.** Port up? Mirror destination? Header. Ingress mirrors. MTU. Link-local policy.
-//! VLAN. Learning. Look-up. Then per egress port: up? mirror destination? VLAN and tag edit, MTU, egress mirrors.
+//! **Order of the decision.** Port up? Mirror destination? Header. From here on mirrors may copy the frame. MTU.
+//! Link-local policy. VLAN. Learning. Look-up. Then per egress port: up? mirror destination? VLAN and tag edit, MTU.
 //! The first check that fails is the one that is counted.
 //!
 //! **Repetition.** Frames come in runs of one conversation. What is decided depends on the header, the tables and the
@@ -18,11 +18,13 @@
 
 use crate::fdb::Fdb;
 use crate::header::{Header, HeaderWords};
-use crate::tables::{LinkLocal, Port, Tables, Watches};
-use crate::{DropReason, MirrorId, PortId, Vid, vlan};
+use crate::tables::{LinkLocal, Port, Tables};
+use crate::{DropReason, PortId, Vid, vlan};
 
+mod copies;
 mod egress;
 
+pub use copies::{Copies, Destination, Part};
 pub use egress::Egress;
 
 /// How the outgoing frame differs from the received one: at most one VLAN tag removed and one inserted,
@@ -70,22 +72,6 @@ impl TxItem {
     }
 }
 
-/// One frame for one mirror destination.
-///
-/// Items of one destination stand in frame order; items with the same `frame` are alternatives, of which
-/// the first whose `after` holds is sent, so that a destination gets one copy per frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MirrorItem {
-    /// Index of the frame in the burst.
-    pub frame: u8,
-    /// What changes on the way out.
-    pub edit: TagEdit,
-    /// The session that selected it.
-    pub mirror: MirrorId,
-    /// The copy of an egress is made only if that port really took the frame; `None`: copy of an ingress.
-    pub after: Option<PortId>,
-}
-
 /// What decisions are made by; the same for all frames of a burst.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarder<'a> {
@@ -105,23 +91,23 @@ pub struct Ingress<'a> {
     /// The port, or why it takes nothing.
     port: Result<&'a Port, DropReason>,
     /// Where the frame before went.
-    known: Option<Known<'a>>,
+    known: Option<Known>,
 }
 
 /// The decision about a frame to a known address, for all that have the same header.
 #[derive(Debug)]
-struct Known<'a> {
+struct Known {
     header: HeaderWords,
     third_word_mask: u64,
     /// Longer frames are too long for one of the two ports.
     most_bytes: u32,
     vid: Vid,
-    /// The mirrors at the ingress, if any selects the frame's VLAN.
-    rx_mirrors: Option<&'a Watches>,
     to: PortId,
     edit: TagEdit,
-    /// The same at the egress.
-    tx_mirrors: Option<&'a Watches>,
+    /// Some mirror is in force.
+    noted: bool,
+    /// One at the ingress or at the egress selects the frame.
+    copied: bool,
 }
 
 impl<'a> Forwarder<'a> {
@@ -159,10 +145,6 @@ impl<'a> Ingress<'a> {
             && frame_bytes <= known.most_bytes
             && known.header.same_header(known.third_word_mask, words)
         {
-            egress.begin_frame();
-            if let Some(mirrors) = known.rx_mirrors {
-                copy_to_mirrors(mirrors, Some(known.vid), index, TagEdit::KEEP, None, egress);
-            }
             return known.send(index, egress);
         }
         self.known = None;
@@ -175,11 +157,17 @@ impl<'a> Ingress<'a> {
             Ok(header) => header,
             Err(reason) => return drops(ingress, reason),
         };
-        egress.begin_frame();
+        let Forwarder { tables, fdb, now_seconds } = self.by;
         let vlan = port.rules.vlan.classify(header.outer);
-        if !port.rx_mirrors.is_empty() {
+        let noted = tables.has_mirrors_in_force();
+        let mut copied = false;
+        if noted {
             let vid = vlan.ok().or_else(|| header.outer.and_then(Vid::from_tag));
-            copy_to_mirrors(&port.rx_mirrors, vid, index, TagEdit::KEEP, None, egress);
+            egress.note(index, vid);
+            copied = port.rx_mirrors.select(vid);
+            if copied {
+                egress.share(index);
+            }
         }
         let payload_bytes = frame_bytes.saturating_sub(u32::from(header.l3_offset));
         if payload_bytes > port.rules.mtu_bytes {
@@ -192,7 +180,6 @@ impl<'a> Ingress<'a> {
             Ok(vid) => vid,
             Err(reason) => return drops(ingress, reason),
         };
-        let Forwarder { tables, fdb, now_seconds } = self.by;
         if port.rules.learning {
             fdb.learn(vid, header.src, ingress, now_seconds);
         }
@@ -213,10 +200,10 @@ impl<'a> Ingress<'a> {
                         .min(port_to.rules.mtu_bytes)
                         .saturating_add(header.l3_offset.into()),
                     vid,
-                    rx_mirrors: Some(&port.rx_mirrors).filter(|mirrors| mirrors.select(Some(vid))),
                     to,
                     edit,
-                    tx_mirrors: Some(&port_to.tx_mirrors).filter(|mirrors| mirrors.select(Some(vid))),
+                    noted,
+                    copied: copied || port_to.tx_mirrors.select(Some(vid)),
                 };
                 known.send(index, egress);
                 // A header cut short (22 bytes are looked at, 14 are enough) is not compared with others.
@@ -227,13 +214,16 @@ impl<'a> Ingress<'a> {
     }
 }
 
-impl Known<'_> {
-    /// Sends the frame to the port its destination is on, and to the mirrors that watch it.
+impl Known {
+    /// Sends the frame to the port its destination is on.
     #[inline(always)]
     fn send(&self, index: u8, egress: &mut Egress) {
         egress.send(self.to, TxItem::whole(index, self.edit));
-        if let Some(mirrors) = self.tx_mirrors {
-            copy_to_mirrors(mirrors, Some(self.vid), index, self.edit, Some(self.to), egress);
+        if self.noted {
+            egress.note(index, Some(self.vid));
+        }
+        if self.copied {
+            egress.share(index);
         }
     }
 }
@@ -290,30 +280,13 @@ impl Forwarder<'_> {
                 }
             };
             egress.send(member.port, TxItem::whole(index, edit));
-            if member.watched
-                && let Some(port) = self.tables.port(member.port)
-            {
-                copy_to_mirrors(&port.tx_mirrors, Some(vid), index, edit, Some(member.port), egress);
+            if member.watched {
+                egress.share(index);
             }
         }
         if nobody {
             drops(ingress, DropReason::NoDestination);
         }
-    }
-}
-
-/// Has every mirror of `watches` that selects the frame copy it.
-#[inline]
-fn copy_to_mirrors(
-    watches: &Watches,
-    vid: Option<Vid>,
-    frame: u8,
-    edit: TagEdit,
-    after: Option<PortId>,
-    egress: &mut Egress,
-) {
-    for watch in watches.selecting(vid) {
-        egress.mirror(watch.to, MirrorItem { frame, edit, mirror: watch.mirror, after });
     }
 }
 

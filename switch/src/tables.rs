@@ -132,6 +132,8 @@ pub enum TablesError {
 pub struct Tables {
     ports: Box<[Option<Port>]>,
     mirrors: Vec<MirrorSpec>,
+    /// Whether any port is watched by a mirror whose destination is up.
+    mirrors_in_force: bool,
     /// Per VLAN id, index into `floods`.
     flood_of: Box<[u16; 4096]>,
     floods: Vec<Box<[FloodMember]>>,
@@ -186,11 +188,16 @@ impl Watches {
         !self.list.is_empty() && (self.any_vlan || vid.is_some_and(|vid| self.vlans.contains(vid)))
     }
 
-    /// Those that copy frames of `vid`, ascending by mirror id.
+    /// Whether one of them is for frames of any VLAN.
     #[inline]
-    pub fn selecting(&self, vid: Option<Vid>) -> impl Iterator<Item = &Watch> {
-        let list = if self.select(vid) { &*self.list } else { &[] };
-        list.iter().filter(move |watch| watch.selects(vid))
+    pub fn takes_any_vlan(&self) -> bool {
+        self.any_vlan
+    }
+
+    /// All of them, ascending by mirror id.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = &Watch> {
+        self.list.iter()
     }
 }
 
@@ -199,17 +206,25 @@ impl Watches {
 pub(crate) struct Watch {
     pub mirror: MirrorId,
     pub to: PortId,
+    /// Its snap length, bytes; 0: whole frames.
+    pub snap_bytes: u16,
     vlans: Option<Box<VlanSet>>,
 }
 
 impl Watch {
     /// Whether it copies frames of `vid`; `None` for a frame that is in no VLAN at all.
     #[inline]
-    fn selects(&self, vid: Option<Vid>) -> bool {
+    pub fn selects(&self, vid: Option<Vid>) -> bool {
         match &self.vlans {
             None => true,
             Some(vlans) => vid.is_some_and(|vid| vlans.contains(vid)),
         }
+    }
+
+    /// Whether it is for frames of any VLAN.
+    #[inline]
+    pub fn takes_any_vlan(&self) -> bool {
+        self.vlans.is_none()
     }
 }
 
@@ -254,9 +269,10 @@ impl Tables {
         &self.mirrors
     }
 
-    /// A mirror.
-    pub fn mirror(&self, id: MirrorId) -> Option<&MirrorSpec> {
-        self.mirrors.binary_search_by_key(&id, |mirror| mirror.id).ok().and_then(|index| self.mirrors.get(index))
+    /// Whether any frame could be copied at all.
+    #[inline]
+    pub(crate) fn has_mirrors_in_force(&self) -> bool {
+        self.mirrors_in_force
     }
 
     /// Whether the port sends only mirror copies.

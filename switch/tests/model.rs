@@ -1,14 +1,14 @@
 //! The whole decision against a deliberately naive model, over random topologies and frames.
 //!
 //! The switch gets header snapshots and answers with tag edits; the model gets whole frames and answers with
-//! whole frames. Compared are, per burst: the bytes each port sends, the drops with port and reason, the copies each
-//! mirror destination gets with the egress they depend on, what each mirror matched, and which frames have
-//! one taker only.
+//! whole frames. Some ports do not take some of their frames. Compared are, per burst: the bytes each port is to send, the drops
+//! with port and reason, the copies each mirror destination gets with their mirror, what each mirror matched, and which
+//! frames have one taker only.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use labsw_switch::fdb::Fdb;
-use labsw_switch::forward::{Egress, Forwarder};
+use labsw_switch::forward::Forwarder;
 use labsw_switch::vlan::VlanMode;
 use labsw_switch::{Mac, PortId, Vid};
 use proptest::prelude::*;
@@ -17,12 +17,13 @@ use proptest::prelude::*;
 mod sides;
 
 use sides::naive::Naive;
-use sides::{AGEING_SECONDS, Mirror, Port, decide, sane, tables};
+use sides::{AGEING_SECONDS, Decided, Mirror, Port, decide, sane, tables};
 
 /// What happens next.
 #[derive(Clone, Debug)]
 enum Step {
-    Burst(u16, Vec<Vec<u8>>),
+    /// From a port, frames, and per port those it does not take.
+    Burst(u16, Vec<Vec<u8>>, Vec<u64>),
     Wait(u32),
     AddStatic(u16, u8, u16),
 }
@@ -62,8 +63,9 @@ fn mirror(ports: u16) -> impl Strategy<Value = Mirror> {
         prop::option::weighted(0.4, prop::collection::vec(vlan_id(), 0..3)),
         // Few destinations, so that mirrors share them.
         prop::option::weighted(0.9, 0..ports.min(2)),
+        prop::sample::select(vec![0u32, 0, 0, 1, 14, 60, 65_535, 65_536]),
     )
-        .prop_map(|(sources, all, vlans, to)| Mirror { sources, all, vlans, to })
+        .prop_map(|(sources, all, vlans, to, snap)| Mirror { sources, all, vlans, to, snap })
 }
 
 fn frame() -> impl Strategy<Value = Vec<u8>> {
@@ -118,9 +120,11 @@ fn run() -> impl Strategy<Value = Vec<Vec<u8>>> {
 
 fn scenario() -> impl Strategy<Value = (Vec<Port>, Vec<Mirror>, Vec<Step>)> {
     (2u16..=8).prop_flat_map(|count| {
+        let failed = prop_oneof![3 => Just(0u64), 1 => any::<u64>(), 1 => Just(u64::MAX)];
+        let failed = prop::collection::vec(failed, usize::from(count));
         let step = prop_oneof![
-            10 => (0..count, prop::collection::vec(run(), 1..8))
-                .prop_map(|(port, runs)| Step::Burst(port, runs.concat())),
+            10 => (0..count, prop::collection::vec(run(), 1..8), failed)
+                .prop_map(|(port, runs, failed)| Step::Burst(port, runs.concat(), failed)),
             2 => (0u32..8).prop_map(Step::Wait),
             1 => (vlan_id(), 0u8..6, 0..count).prop_map(|(vlan, mac, port)| Step::AddStatic(vlan, mac, port)),
         ];
@@ -140,7 +144,7 @@ proptest! {
         let mirrors = sane(mirrors, &ports);
         let tables = tables(&ports, &mirrors);
         let fdb = Fdb::new(1000, AGEING_SECONDS, seed);
-        let mut egress = Egress::new();
+        let mut decided = Decided::default();
         let mut naive = Naive::new(ports, mirrors);
         let mut now_seconds = u32::MAX - 20;
         for step in steps {
@@ -151,11 +155,11 @@ proptest! {
                     fdb.add_static(Vid::try_from(vlan).unwrap(), Mac::new(mac), PortId(port)).unwrap();
                     naive.add_static(vlan, mac, port);
                 }
-                Step::Burst(ingress, frames) => {
+                Step::Burst(ingress, frames, failed) => {
                     let forwarder = Forwarder { tables: &tables, fdb: &fdb, now_seconds };
-                    let decided = decide(forwarder, &mut egress, ingress, &frames);
-                    let expected = naive.burst(ingress, &frames, now_seconds);
-                    prop_assert_eq!(decided, expected, "ingress {}, frames {:02x?}", ingress, frames);
+                    let outcome = decide(forwarder, &mut decided, ingress, &frames, &failed);
+                    let expected = naive.burst(ingress, &frames, now_seconds, &failed);
+                    prop_assert_eq!(outcome, expected, "ingress {}, frames {:02x?}", ingress, frames);
                 }
             }
         }

@@ -6,7 +6,7 @@ use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use labsw_switch::fdb::Fdb;
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules};
 use labsw_switch::vlan::{PortVlan, VlanMode};
-use labsw_switch::{MAX_MIRRORS, MirrorId};
+use labsw_switch::{BURST_FRAMES, MAX_MIRRORS, MirrorId};
 
 use super::memory_port::{Wire, frame, memory_port};
 use super::*;

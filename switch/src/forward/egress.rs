@@ -1,67 +1,27 @@
-//! What a burst leads to: lists of frames per egress port and per mirror destination.
+//! What a burst leads to: a list of frames per egress port, and what mirrors have to know of each frame.
 //!
-//! All lists have their room from the start and keep it, so that filling them allocates nothing (lists of
-//! mirror alternatives grow to their largest size once). Clearing costs as much as was used.
+//! All lists have their room from the start, so that filling them allocates nothing. Clearing costs as much as was used.
 
-use super::{MirrorItem, TxItem};
-use crate::{BURST_FRAMES, MAX_MIRRORS, MAX_PORTS, MirrorId, PortId};
+use super::TxItem;
+use crate::{BURST_FRAMES, MAX_PORTS, PortId, Vid};
 
-const _: () = assert!(BURST_FRAMES <= 64 && MAX_MIRRORS <= 64, "sets of frames and of mirrors are one u64 each");
+const _: () = assert!(BURST_FRAMES <= 64, "a set of frames is one u64");
 
 /// The decisions about one burst; see the module. Frames must be decided in the order of their indexes.
 #[derive(Debug)]
 pub struct Egress {
-    items: Lists<TxItem>,
-    copies: Lists<MirrorItem>,
+    /// Per port, the frames it gets.
+    items: Box<[Vec<TxItem>]>,
+    /// The ports whose list is not empty.
+    active: Vec<PortId>,
     /// Bit per frame: at least one port takes it.
     taken: u64,
-    /// Bit per frame: several ports take it, or a mirror may.
+    /// Bit per frame: several ports take it, or a mirror selects it.
     shared: u64,
-    /// Bit per mirror: it selected the frame at hand.
-    selected: u64,
-    /// Bit per mirror: it selected some frame of the burst.
-    selected_any: u64,
-    /// Frames of the burst that each mirror selected; counts of mirrors not in `selected_any` are of an earlier burst.
-    matched: [u32; MAX_MIRRORS],
-}
-
-/// A list per port, and which of them are not empty.
-#[derive(Debug)]
-struct Lists<T> {
-    of_port: Box<[Vec<T>]>,
-    active: Vec<PortId>,
-}
-
-impl<T> Lists<T> {
-    fn new(room: usize) -> Lists<T> {
-        Lists {
-            of_port: (0..MAX_PORTS).map(|_| Vec::with_capacity(room)).collect(),
-            active: Vec::with_capacity(MAX_PORTS),
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, port: PortId, item: T) {
-        let Some(list) = self.of_port.get_mut(port.index()) else { return };
-        if list.is_empty() {
-            self.active.push(port);
-        }
-        list.push(item);
-    }
-
-    #[inline]
-    fn of(&self, port: PortId) -> &[T] {
-        self.of_port.get(port.index()).map_or(&[], |list| list)
-    }
-
-    #[inline]
-    fn clear(&mut self) {
-        for port in self.active.drain(..) {
-            if let Some(list) = self.of_port.get_mut(port.index()) {
-                list.clear();
-            }
-        }
-    }
+    /// Bit per frame: mirrors may copy it, and its VLAN is noted.
+    seen: u64,
+    /// Per frame, the VLAN by which mirrors select it; `None`: it is in none. Of frames not in `seen`, without meaning.
+    vids: [Option<Vid>; BURST_FRAMES],
 }
 
 impl Default for Egress {
@@ -74,46 +34,36 @@ impl Egress {
     /// Empty, with room for every port.
     pub fn new() -> Egress {
         Egress {
-            items: Lists::new(BURST_FRAMES),
-            copies: Lists::new(0),
+            items: (0..MAX_PORTS).map(|_| Vec::with_capacity(BURST_FRAMES)).collect(),
+            active: Vec::with_capacity(MAX_PORTS),
             taken: 0,
             shared: 0,
-            selected: 0,
-            selected_any: 0,
-            matched: [0; MAX_MIRRORS],
+            seen: 0,
+            vids: [None; BURST_FRAMES],
         }
     }
 
     /// Forgets the burst.
     #[inline]
     pub fn clear(&mut self) {
-        self.items.clear();
-        self.copies.clear();
-        (self.taken, self.shared, self.selected, self.selected_any) = (0, 0, 0, 0);
+        for port in self.active.drain(..) {
+            if let Some(list) = self.items.get_mut(port.index()) {
+                list.clear();
+            }
+        }
+        (self.taken, self.shared, self.seen) = (0, 0, 0);
     }
 
     /// The ports that get frames, in the order they got their first one.
     #[inline]
     pub fn active(&self) -> &[PortId] {
-        &self.items.active
+        &self.active
     }
 
     /// The frames for a port, in order.
     #[inline]
     pub fn items(&self, port: PortId) -> &[TxItem] {
-        self.items.of(port)
-    }
-
-    /// The mirror destinations that get copies.
-    #[inline]
-    pub fn mirror_active(&self) -> &[PortId] {
-        &self.copies.active
-    }
-
-    /// The copies for a mirror destination, in order; alternatives as [`MirrorItem`] says.
-    #[inline]
-    pub fn mirror_items(&self, port: PortId) -> &[MirrorItem] {
-        self.copies.of(port)
+        self.items.get(port.index()).map_or(&[], |list| list)
     }
 
     /// Bit per frame: exactly one port takes it and no mirror copies it, so its buffer may be given away.
@@ -122,21 +72,16 @@ impl Egress {
         self.taken & !self.shared
     }
 
-    /// How many frames of the burst each mirror selected; mirrors that selected none are left out.
-    pub fn matched(&self) -> impl Iterator<Item = (MirrorId, u32)> + '_ {
-        let mut left = self.selected_any;
-        std::iter::from_fn(move || {
-            let index = u16::try_from(left.trailing_zeros()).ok()?;
-            let count = self.matched.get(usize::from(index))?;
-            left &= left - 1;
-            Some((MirrorId(index), *count))
-        })
+    /// Bit per frame: some mirror may select it. All that any mirror selects are among them.
+    #[inline]
+    pub fn candidates(&self) -> u64 {
+        self.seen & self.shared
     }
 
-    /// Opens the books for the next frame.
+    /// The VLAN by which mirrors select the frame.
     #[inline]
-    pub(super) fn begin_frame(&mut self) {
-        self.selected = 0;
+    pub(super) fn vid(&self, frame: u8) -> Option<Vid> {
+        self.vids.get(usize::from(frame)).copied().flatten()
     }
 
     #[inline]
@@ -144,30 +89,31 @@ impl Egress {
         let bit = frame_bit(item.frame);
         self.shared |= self.taken & bit;
         self.taken |= bit;
-        self.items.push(port, item);
+        let Some(list) = self.items.get_mut(port.index()) else { return };
+        if list.is_empty() {
+            self.active.push(port);
+        }
+        list.push(item);
     }
 
-    /// Notes that a mirror selected the frame at hand, and adds its copy unless the destination gets the same one anyway.
-    pub(super) fn mirror(&mut self, to: PortId, item: MirrorItem) {
-        self.shared |= frame_bit(item.frame);
-        let bit = 1u64 << (item.mirror.0 % 64);
-        if self.selected & bit == 0
-            && let Some(count) = self.matched.get_mut(item.mirror.index())
-        {
-            *count = if self.selected_any & bit == 0 { 1 } else { *count + 1 };
-            self.selected |= bit;
-            self.selected_any |= bit;
+    /// Mirrors may copy the frame; they select it by `vid`.
+    #[inline]
+    pub(super) fn note(&mut self, frame: u8, vid: Option<Vid>) {
+        self.seen |= frame_bit(frame);
+        if let Some(place) = self.vids.get_mut(usize::from(frame)) {
+            *place = vid;
         }
-        let covered =
-            |last: &MirrorItem| last.frame == item.frame && (last.after.is_none() || last.after == item.after);
-        if !self.copies.of(to).last().is_some_and(covered) {
-            self.copies.push(to, item);
-        }
+    }
+
+    /// A mirror selects the frame.
+    #[inline]
+    pub(super) fn share(&mut self, frame: u8) {
+        self.shared |= frame_bit(frame);
     }
 }
 
 /// The bit of a frame; none for an index no burst has.
 #[inline]
-fn frame_bit(frame: u8) -> u64 {
+pub(super) fn frame_bit(frame: u8) -> u64 {
     1u64.checked_shl(u32::from(frame)).unwrap_or(0)
 }

@@ -1,9 +1,9 @@
 //! Single decisions worth naming; the random ones are in `tests/model.rs`.
 
 use super::*;
-use crate::Mac;
 use crate::tables::{Direction, MirrorSpec, PortRules};
-use crate::vlan::PortVlan;
+use crate::vlan::{PortVlan, VlanMode};
+use crate::{Mac, MirrorId};
 
 const A: PortId = PortId(0);
 const B: PortId = PortId(1);
@@ -38,18 +38,23 @@ fn ports() -> Vec<(PortId, PortRules)> {
     [A, B, C, SPAN].map(|port| (port, rules())).to_vec()
 }
 
+/// A copy and its mirror.
+type SpanCopy = (TxItem, u16);
+
 /// A switch and what it decided.
 struct Bed {
     tables: Tables,
     fdb: Fdb,
     egress: Egress,
+    copies: Copies,
     drops: Vec<(PortId, DropReason)>,
 }
 
 impl Bed {
     fn new(ports: Vec<(PortId, PortRules)>, mirrors: Vec<MirrorSpec>) -> Bed {
         let tables = Tables::build(ports, mirrors).unwrap();
-        Bed { tables, fdb: Fdb::new(100, 300, 1), egress: Egress::new(), drops: Vec::new() }
+        let (egress, copies) = (Egress::new(), Copies::new());
+        Bed { tables, fdb: Fdb::new(100, 300, 1), egress, copies, drops: Vec::new() }
     }
 
     fn frame(&mut self, ingress: PortId, index: u8, frame: &[u8], frame_bytes: u32) {
@@ -62,9 +67,21 @@ impl Bed {
         self.frame(ingress, index, &bytes(dst, src), 60);
     }
 
-    fn copies(&self) -> Vec<(u8, u16, Option<PortId>)> {
-        self.egress.mirror_items(SPAN).iter().map(|item| (item.frame, item.mirror.0, item.after)).collect()
+    /// The copies SPAN gets of what came from A, with their mirrors, if `failed` tells what other ports did not take;
+    /// and how many frames each mirror matched.
+    fn copies(&mut self, failed: impl Fn(PortId) -> u64) -> (Vec<SpanCopy>, Vec<(u16, u32)>) {
+        self.copies.choose(&self.tables, A, &self.egress, failed);
+        let matched = self.copies.matched().map(|(mirror, frames)| (mirror.0, frames.count_ones())).collect();
+        assert!(self.copies.destinations().len() <= 1, "there is one destination");
+        let Some(destination) = self.copies.destinations().first() else { return (Vec::new(), matched) };
+        assert_eq!(destination.to, SPAN);
+        let mirror = |item: &TxItem| destination.parts.iter().find(|part| part.frames >> item.frame & 1 == 1);
+        (destination.items.iter().map(|item| (*item, mirror(item).unwrap().mirror.0)).collect(), matched)
     }
+}
+
+fn copy(frame: u8, mirror: u16) -> SpanCopy {
+    (TxItem::whole(frame, TagEdit::KEEP), mirror)
 }
 
 #[test]
@@ -126,20 +143,32 @@ fn an_ingress_copy_serves_every_mirror_of_its_destination() {
     let mut bed = Bed::new(ports(), vec![both, mirror(1, &[(B, Direction::TX)])]);
     bed.send(A, 0, Mac::BROADCAST, mac(1));
     bed.send(A, 1, Mac::BROADCAST, mac(1));
-    assert_eq!(bed.copies(), [(0, 0, None), (1, 0, None)]);
-    assert_eq!(bed.egress.matched().collect::<Vec<_>>(), [(MirrorId(0), 2), (MirrorId(1), 2)]);
+    let (copies, matched) = bed.copies(|_| u64::MAX);
+    assert_eq!(copies, [copy(0, 0), copy(1, 0)]);
+    assert_eq!(matched, [(0, 2), (1, 2)]);
     assert_eq!(bed.egress.active(), [B, C], "nothing but copies for the destination");
     bed.egress.clear();
-    assert_eq!((bed.egress.matched().count(), bed.copies().len()), (0, 0));
+    assert_eq!(bed.copies(|_| 0), (vec![], vec![]));
 }
 
 #[test]
-fn egress_copies_are_alternatives_of_one_frame() {
-    let mirrors = vec![mirror(0, &[(B, Direction::TX), (C, Direction::TX)]), mirror(1, &[(C, Direction::TX)])];
-    let mut bed = Bed::new(ports(), mirrors);
-    bed.send(A, 0, Mac::BROADCAST, mac(1));
-    assert_eq!(bed.copies(), [(0, 0, Some(B)), (0, 0, Some(C))]);
-    assert_eq!(bed.egress.matched().collect::<Vec<_>>(), [(MirrorId(0), 1), (MirrorId(1), 1)]);
+fn the_first_egress_that_took_the_frame_is_copied() {
+    let snapped = MirrorSpec { snaplen_bytes: 64, ..mirror(1, &[(C, Direction::TX)]) };
+    let mirrors = vec![mirror(0, &[(B, Direction::TX)]), snapped];
+    let mut tagged = ports();
+    tagged[2].1.vlan = PortVlan::new(VlanMode::NativeTagged, Some(1), &[]).unwrap();
+    let mut bed = Bed::new(tagged, mirrors);
+    for index in 0..3 {
+        bed.send(A, index, Mac::BROADCAST, mac(1));
+    }
+    let edit = TagEdit { strip_bytes: 0, insert: Some([0x81, 0, 0, 1]) };
+    let of_c = (TxItem { frame: 0, edit, snap_bytes: 64 }, 1);
+    let (copies, matched) = bed.copies(|port| if port == B { 0b001 } else { 0 });
+    assert_eq!(copies, [of_c, copy(1, 0), copy(2, 0)], "in the order of the frames");
+    assert_eq!(matched, [(0, 3), (1, 3)]);
+    let (copies, matched) = bed.copies(|_| 0b101);
+    assert_eq!(copies, [copy(1, 0)]);
+    assert_eq!(matched, [(0, 3), (1, 3)], "what could not be copied is matched, too");
 }
 
 #[test]
@@ -153,6 +182,6 @@ fn a_frame_dropped_by_vlan_rules_is_still_mirrored_but_never_from_a_destination(
     bed.frame(A, 2, &tagged[..13], 13);
     let lost = [(A, DropReason::TaggedNotAllowed), (SPAN, DropReason::MirrorDestination), (A, DropReason::Runt)];
     assert_eq!(bed.drops, lost);
-    assert_eq!(bed.copies(), [(0, 0, None)]);
+    assert_eq!(bed.copies(|_| 0).0, [copy(0, 0)]);
     assert!(bed.fdb.is_empty(), "neither a dropped frame nor one from a destination teaches anything");
 }

@@ -61,7 +61,9 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
         }
     }
     let (flood_of, floods) = floods(&table);
-    Tables { ports: table, mirrors, flood_of, floods }
+    let watched = |port: &Port| !port.rx_mirrors.is_empty() || !port.tx_mirrors.is_empty();
+    let mirrors_in_force = table.iter().flatten().any(watched);
+    Tables { ports: table, mirrors, mirrors_in_force, flood_of, floods }
 }
 
 /// How `mirror` watches frames of `port` in a direction, if it does and has a destination that is up.
@@ -71,6 +73,8 @@ fn watch(mirror: &MirrorSpec, port: PortId, direction: fn(Direction) -> bool, up
     named.chain(mirror.all_ports).any(direction).then(|| Watch {
         mirror: mirror.id,
         to,
+        // Longer than any frame is as good as whole.
+        snap_bytes: u16::try_from(mirror.snaplen_bytes).unwrap_or(0),
         vlans: mirror.vlans.clone().map(Box::new),
     })
 }

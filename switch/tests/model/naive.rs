@@ -13,7 +13,7 @@ pub struct Outcome {
     pub sent: BTreeMap<u16, Vec<(usize, Vec<u8>)>>,
     /// Port and reason of each drop, in order.
     pub drops: Vec<(u16, DropReason)>,
-    /// Per mirror destination: index, mirror, the egress it depends on, bytes.
+    /// Per mirror destination: index, mirror, bytes.
     pub copies: BTreeMap<u16, Vec<Copy>>,
     /// Frames selected per mirror.
     pub matched: BTreeMap<u16, u32>,
@@ -21,7 +21,7 @@ pub struct Outcome {
     pub sole: u64,
 }
 
-pub type Copy = (usize, u16, Option<u16>, Vec<u8>);
+pub type Copy = (usize, u16, Vec<u8>);
 
 /// What is known about an address.
 struct Place {
@@ -153,7 +153,8 @@ impl Naive {
         (place.fixed || now.wrapping_sub(place.seen) < AGEING_SECONDS).then_some(place.port)
     }
 
-    pub fn burst(&mut self, ingress: u16, frames: &[Vec<u8>], now: u32) -> Outcome {
+    /// Of the frames for port `n`, it does not take those in `failed[n]` (bit = index).
+    pub fn burst(&mut self, ingress: u16, frames: &[Vec<u8>], now: u32, failed: &[u64]) -> Outcome {
         let mut outcome = Outcome::default();
         for (index, bytes) in frames.iter().enumerate() {
             let mut sent = Vec::new();
@@ -174,14 +175,17 @@ impl Naive {
                 outcome.sent.entry(port).or_default().push((index, bytes));
             }
             for (mirror, to, after, bytes) in copies {
+                let took = after.is_none_or(|egress| failed[usize::from(egress)] >> index & 1 == 0);
                 let list = outcome.copies.entry(to).or_default();
-                // The received frame serves in any case; else one copy for each egress.
-                let served = |other: &Copy| other.0 == index && (other.2.is_none() || other.2 == after);
-                if !list.iter().any(served) {
-                    list.push((index, mirror, after, bytes));
+                // The first that can be made serves.
+                if took && !list.iter().any(|other| other.0 == index) {
+                    let snap = self.mirrors[usize::from(mirror)].snap as usize;
+                    let len = if snap == 0 { bytes.len() } else { bytes.len().min(snap) };
+                    list.push((index, mirror, bytes[..len].to_vec()));
                 }
             }
         }
+        outcome.copies.retain(|_, list| !list.is_empty());
         outcome
     }
 

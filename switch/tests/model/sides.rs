@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
-use labsw_switch::forward::{Egress, Forwarder, TagEdit};
+use labsw_switch::forward::{Copies, Egress, Forwarder, TagEdit};
 use labsw_switch::header::SNAPSHOT_BYTES;
 use labsw_switch::tables::{Direction, LinkLocal, MirrorSpec, PortRules, Tables};
 use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
@@ -38,6 +38,7 @@ pub struct Mirror {
     pub all: Option<(bool, bool)>,
     pub vlans: Option<Vec<u16>>,
     pub to: Option<u16>,
+    pub snap: u32,
 }
 
 /// The specification of a mirror, without the sources that would be refused.
@@ -67,7 +68,7 @@ pub fn tables(ports: &[Port], mirrors: &[Mirror]) -> Tables {
             .as_ref()
             .map(|vlans| vlans.iter().map(|vlan| Vid::try_from(*vlan).unwrap()).collect::<VlanSet>()),
         to: mirror.to.map(PortId),
-        snaplen_bytes: 0,
+        snaplen_bytes: mirror.snap,
     };
     let ports = (0u16..).zip(ports).map(|(id, port)| (PortId(id), rules(port))).collect();
     Tables::build(ports, (0u16..).zip(mirrors).map(spec).collect()).unwrap()
@@ -83,8 +84,22 @@ pub fn apply(edit: TagEdit, frame: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Runs a burst through the switch and translates what comes out to the model's terms.
-pub fn decide(forwarder: Forwarder<'_>, egress: &mut Egress, ingress: u16, frames: &[Vec<u8>]) -> Outcome {
+/// What the switch decides about a burst.
+#[derive(Debug, Default)]
+pub struct Decided {
+    pub egress: Egress,
+    pub copies: Copies,
+}
+
+/// Runs a burst through the switch and translates what comes out to the model's terms. Of the frames for port `n`, it does
+/// not take those in `failed[n]` (bit = index).
+pub fn decide(
+    forwarder: Forwarder<'_>,
+    Decided { egress, copies }: &mut Decided,
+    ingress: u16,
+    frames: &[Vec<u8>],
+    failed: &[u64],
+) -> Outcome {
     let mut outcome = Outcome::default();
     egress.clear();
     let mut burst = forwarder.ingress(PortId(ingress));
@@ -101,14 +116,26 @@ pub fn decide(forwarder: Forwarder<'_>, egress: &mut Egress, ingress: u16, frame
         });
         assert!(outcome.sent.insert(port.0, sent.collect()).is_none(), "port {} is listed twice", port.0);
     }
-    for port in egress.mirror_active() {
-        let copies = egress.mirror_items(*port).iter().map(|item| {
+    copies.choose(forwarder.tables, PortId(ingress), egress, |port| failed[port.index()]);
+    for destination in copies.destinations() {
+        let list = destination.items.iter().map(|item| {
             let index = usize::from(item.frame);
-            (index, item.mirror.0, item.after.map(|port| port.0), apply(item.edit, &frames[index]))
+            let mut bytes = apply(item.edit, &frames[index]);
+            if item.snap_bytes != 0 {
+                bytes.truncate(item.snap_bytes.into());
+            }
+            let parts = || destination.parts.iter().filter(|part| part.frames >> index & 1 == 1);
+            assert_eq!(parts().count(), 1, "a copy has one mirror");
+            assert_eq!(parts().map(|part| part.snap_bytes).max(), Some(item.snap_bytes));
+            (index, parts().map(|part| part.mirror.0).sum(), bytes)
         });
-        assert!(outcome.copies.insert(port.0, copies.collect()).is_none(), "port {} is listed twice", port.0);
+        let list: Vec<_> = list.collect();
+        let counted: u32 = destination.parts.iter().map(|part| part.frames.count_ones()).sum();
+        assert_eq!(counted as usize, list.len(), "what is counted is copied");
+        let to = destination.to.0;
+        assert!(outcome.copies.insert(to, list).is_none(), "port {to} is listed twice");
     }
-    outcome.matched = egress.matched().map(|(mirror, count)| (mirror.0, count)).collect();
+    outcome.matched = copies.matched().map(|(mirror, frames)| (mirror.0, frames.count_ones())).collect();
     outcome.sole = egress.sole_mask();
     outcome
 }

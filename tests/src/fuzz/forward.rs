@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use labsw_dataplane::frame::{Burst, Segment};
 use labsw_switch::fdb::Fdb;
-use labsw_switch::forward::{Egress, Forwarder, TxItem};
+use labsw_switch::forward::{Forwarder, TxItem};
 use labsw_switch::vlan::VlanMode;
 use labsw_switch::{Mac, PortId, Vid};
 
@@ -14,7 +14,7 @@ mod sides;
 
 use super::feed::Feed;
 use sides::naive::{Naive, Outcome};
-use sides::{AGEING_SECONDS, Mirror, Port, decide, sane, tables};
+use sides::{AGEING_SECONDS, Decided, Mirror, Port, decide, sane, tables};
 
 const VLANS: [u16; 6] = [1, 10, 20, 21, 4094, 2];
 const STEPS: usize = 32;
@@ -27,11 +27,11 @@ const ADDRESSES: u8 = 6;
 /// When the switch decides otherwise than the model, or other bytes leave than the model says.
 pub fn forward(data: &[u8]) {
     // As in a worker, its lists outlive what they are used for.
-    thread_local!(static EGRESS: RefCell<Egress> = RefCell::default());
-    EGRESS.with_borrow_mut(|egress| play(&mut Feed::new(data), egress));
+    thread_local!(static DECIDED: RefCell<Decided> = RefCell::default());
+    DECIDED.with_borrow_mut(|decided| play(&mut Feed::new(data), decided));
 }
 
-fn play(feed: &mut Feed<'_>, egress: &mut Egress) {
+fn play(feed: &mut Feed<'_>, decided: &mut Decided) {
     let count = 2 + u16::from(feed.u8() % 7);
     let ports: Vec<Port> = (0..count).map(|_| port(feed)).collect();
     let mirrors = (0..feed.u8() % 4).map(|_| mirror(feed, count)).collect();
@@ -57,10 +57,12 @@ fn play(feed: &mut Feed<'_>, egress: &mut Egress) {
                 let ingress = u16::from(ingress) % count;
                 let frames: Vec<_> = (0..=feed.u8() % 16).map(|_| frame(feed)).collect();
                 let forwarder = Forwarder { tables: &tables, fdb: &fdb, now_seconds };
-                let decided = decide(forwarder, egress, ingress, &frames);
-                let expected = naive.burst(ingress, &frames, now_seconds);
-                assert_eq!(decided, expected, "ingress {ingress}, frames {frames:02x?}");
-                check_bytes(&frames, egress, &expected, usize::from(feed.u8()));
+                let cut = feed.u8();
+                let failed: Vec<_> = (0..count).map(|port| failed(cut, port)).collect();
+                let outcome = decide(forwarder, decided, ingress, &frames, &failed);
+                let expected = naive.burst(ingress, &frames, now_seconds, &failed);
+                assert_eq!(outcome, expected, "ingress {ingress}, frames {frames:02x?}, not taken {failed:x?}");
+                check_bytes(&frames, decided, &expected, cut.into());
             }
         }
     }
@@ -99,7 +101,13 @@ fn mirror(feed: &mut Feed<'_>, ports: u16) -> Mirror {
         vlans: (flags & 0x30 == 0x30).then(|| (0..feed.u8() % 3).map(|_| feed.choose(&VLANS)).collect()),
         // Few destinations, so that mirrors share them.
         to: (flags & 0xc0 != 0xc0).then(|| u16::from(flags >> 6) % ports.min(2)),
+        snap: if flags & 3 == 1 { [14, 60, 65_535, 65_536][usize::from(flags >> 2 & 3)] } else { 0 },
     }
+}
+
+/// The frames of a burst that `port` does not take: for half of the seeds none, else those that the port's bits choose.
+fn failed(seed: u8, port: u16) -> u64 {
+    if seed & 1 == 0 { 0 } else { u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(u32::from(port) * 7) }
 }
 
 /// A frame between few addresses, cut anywhere; its tags are often real.
@@ -137,7 +145,7 @@ fn frame(feed: &mut Feed<'_>) -> Vec<u8> {
 }
 
 /// Receives the frames as a driver does, cut in pieces, and reads back what is sent and copied.
-fn check_bytes(frames: &[Vec<u8>], egress: &Egress, expected: &Outcome, cut: usize) {
+fn check_bytes(frames: &[Vec<u8>], decided: &Decided, expected: &Outcome, cut: usize) {
     let mut burst = Burst::new();
     for frame in frames {
         let (head, tail) = frame.split_at(cut.min(frame.len()));
@@ -146,17 +154,19 @@ fn check_bytes(frames: &[Vec<u8>], egress: &Egress, expected: &Outcome, cut: usi
         assert!(unsafe { burst.push(0, &[segment(head), segment(tail)]) });
     }
     for (port, sent) in &expected.sent {
-        for (item, (_, bytes)) in egress.items(PortId(*port)).iter().zip(sent) {
+        for (item, (_, bytes)) in decided.egress.items(PortId(*port)).iter().zip(sent) {
             assert_eq!(read(&burst, item, cut), *bytes, "{item:?}");
         }
     }
-    for (port, copies) in &expected.copies {
-        for (item, (_, _, _, bytes)) in egress.mirror_items(PortId(*port)).iter().zip(copies) {
-            let mut item = TxItem::whole(item.frame, item.edit);
-            assert_eq!(read(&burst, &item, cut), *bytes, "{item:?}");
-            item.snap_bytes = u16::try_from(cut).expect("a byte");
-            let snapped = if cut == 0 { bytes.as_slice() } else { &bytes[..cut.min(bytes.len())] };
-            assert_eq!(read(&burst, &item, cut), snapped, "{item:?}");
+    for destination in decided.copies.destinations() {
+        for (item, (_, _, bytes)) in destination.items.iter().zip(&expected.copies[&destination.to.0]) {
+            assert_eq!(read(&burst, item, cut), *bytes, "{item:?}");
+            let snapped = &bytes[..cut.min(bytes.len())];
+            // A snap length of 0 would be the whole frame.
+            if let Some(snap_bytes) = u16::try_from(snapped.len()).ok().filter(|len| *len != 0) {
+                let item = TxItem { snap_bytes, ..*item };
+                assert_eq!(read(&burst, &item, cut), snapped, "{item:?}");
+            }
         }
     }
 }
