@@ -29,7 +29,7 @@ rustPlatform.buildRustPackage {
   cargoTestFlags = [ "-p" "labsw-switch" ];
 
   meta = {
-    description = "User-space virtual Ethernet switch for lab hosts, with vhost-user, AF_XDP and veth ports";
+    description = "User-space virtual Ethernet switch for lab hosts, with vhost-user, AF_XDP, veth and TAP ports";
     license = with lib.licenses; [ mit asl20 ];
     platforms = [ "x86_64-linux" "aarch64-linux" ];
     mainProgram = "labsw-ctl";

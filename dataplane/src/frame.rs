@@ -342,6 +342,26 @@ impl FrameReader<'_> {
         self.remaining
     }
 
+    /// Where what is left of the frame lies, in order, for a system call that gathers: fills `pieces` from the front and
+    /// returns how many are used, or `None` if there are not enough. They are readable as long as this reader is neither
+    /// moved nor read from.
+    pub fn gather(&self, pieces: &mut [Segment]) -> Option<usize> {
+        let whole = |bytes: &[u8]| Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
+        let [before, behind] = self.pieces;
+        let tag = self.tag.get(self.tag.len() - usize::from(self.tag_left)..).unwrap_or_default();
+        let parts = [whole(before), whole(tag), whole(behind), self.rest];
+        let (mut used, mut left) = (0, self.remaining);
+        for part in parts.iter().chain(self.segments) {
+            let len = part.len.min(left);
+            if len > 0 {
+                *pieces.get_mut(used)? = Segment { ptr: part.ptr, len };
+                used += 1;
+                left -= len;
+            }
+        }
+        Some(used)
+    }
+
     /// Copies the next `room` bytes (or what is left, if less) to `to` and returns how many that were.
     ///
     /// # Safety

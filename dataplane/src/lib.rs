@@ -6,6 +6,7 @@
 //! [`port::TxPort`], which sends frames of other ports' bursts and is shared by all. A worker runs the whole way of a
 //! frame to completion.
 
+mod bpf;
 pub mod flow;
 pub mod frame;
 pub mod handle;
@@ -14,6 +15,7 @@ pub mod offload;
 pub mod port;
 pub mod socket;
 pub mod stats;
+pub mod tap;
 pub mod thread;
 pub mod vhost;
 pub mod watchdog;

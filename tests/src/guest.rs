@@ -1,4 +1,5 @@
-//! A QEMU guest on vhost-user sockets: a Debian kernel, an initramfs with busybox, and a shell on its serial line.
+//! A QEMU guest on vhost-user sockets or TAP interfaces: a Debian kernel, an initramfs with busybox, and a shell on its
+//! serial line.
 //!
 //! It runs under emulation (TCG) unless KVM is really there; `LABSW_QEMU_ACCEL=kvm|tcg` decides otherwise. A boot takes
 //! seconds on an idle machine and over a minute on a busy one, so several guests are best booted together: all
@@ -16,6 +17,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::netns::Netns;
 use crate::process::{self, Process};
 
 /// How long a guest may take to boot.
@@ -43,6 +45,8 @@ pub fn image() -> Result<(PathBuf, PathBuf), String> {
 pub struct Nic {
     /// The vhost-user socket.
     pub socket: PathBuf,
+    /// The TAP interface, in place of the socket.
+    pub tap: Option<String>,
     /// QEMU listens and the switch connects (its port has `role = "client"`).
     pub server: bool,
     /// The guest's MAC address.
@@ -64,6 +68,7 @@ impl Nic {
     pub fn new(socket: impl Into<PathBuf>, n: u8) -> Self {
         Self {
             socket: socket.into(),
+            tap: None,
             server: false,
             mac: format!("52:54:00:00:00:{n:02x}"),
             queue_pairs: 1,
@@ -74,9 +79,17 @@ impl Nic {
         }
     }
 
+    /// A device on the TAP interface `interface`, with the MAC address `52:54:00:00:00:n`.
+    pub fn on_tap(interface: &str, n: u8) -> Self {
+        Self { tap: Some(interface.to_owned()), ..Self::new("", n) }
+    }
+
     fn qemu_args(&self, n: usize) -> Vec<String> {
         let role = if self.server { "server=on,wait=off".to_owned() } else { reconnect_option() };
-        let mut device = format!("virtio-net-pci,netdev=n{n},mac={},rx_queue_size=1024,tx_queue_size=1024", self.mac);
+        // QEMU's own back ends take no larger transmit ring.
+        let tx_queue_size = if self.tap.is_some() { 256 } else { 1024 };
+        let sizes = format!("rx_queue_size=1024,tx_queue_size={tx_queue_size}");
+        let mut device = format!("virtio-net-pci,netdev=n{n},mac={},{sizes}", self.mac);
         if self.queue_pairs > 1 {
             device += &format!(",mq=on,vectors={}", 2 * self.queue_pairs + 2);
         }
@@ -89,6 +102,10 @@ impl Nic {
             if set {
                 device += option;
             }
+        }
+        if let Some(interface) = &self.tap {
+            let netdev = format!("tap,id=n{n},ifname={interface},script=no,downscript=no,vnet_hdr=off");
+            return ["-netdev", &netdev, "-device", &device].map(str::to_owned).to_vec();
         }
         let socket = self.socket.display();
         let args = [
@@ -176,7 +193,7 @@ impl Guest {
     pub fn boot_with_monitor(name: &str, ip: &str, nic: &Nic, monitor: &Path) -> Self {
         let monitor = format!("unix:{},server=on,wait=off", monitor.display());
         let memory = format!("{MEMORY_MIB}M,slots=2,maxmem=1G");
-        Self::launch(name, ip, std::slice::from_ref(nic), &memory, &["-monitor", &monitor])
+        Self::launch(Command::new(QEMU), name, ip, std::slice::from_ref(nic), &memory, &["-monitor", &monitor])
     }
 
     /// Starts a guest with several NICs; `ips` are their addresses with commas between.
@@ -184,14 +201,18 @@ impl Guest {
     /// # Panics
     /// When QEMU or the guest's image is missing.
     pub fn boot_with(name: &str, ips: &str, nics: &[Nic]) -> Self {
-        Self::launch(name, ips, nics, &format!("{MEMORY_MIB}M"), &[])
+        Self::launch(Command::new(QEMU), name, ips, nics, &format!("{MEMORY_MIB}M"), &[])
     }
 
-    fn launch(name: &str, ips: &str, nics: &[Nic], memory: &str, extra: &[&str]) -> Self {
+    /// As [`Guest::boot`], with QEMU in the namespace `ns`: where its TAP interface is.
+    pub fn boot_in(ns: &Netns, name: &str, ip: &str, nic: &Nic) -> Self {
+        Self::launch(ns.command(QEMU), name, ip, std::slice::from_ref(nic), &format!("{MEMORY_MIB}M"), &[])
+    }
+
+    fn launch(mut command: Command, name: &str, ips: &str, nics: &[Nic], memory: &str, extra: &[&str]) -> Self {
         let (kernel, initramfs) = image().unwrap_or_else(|e| panic!("{e}"));
         let accel = accelerator();
         let queue_pairs = nics.iter().map(|nic| nic.queue_pairs).max().unwrap_or(1);
-        let mut command = Command::new(QEMU);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-name", name]);
         command.args(["-accel", &accel, "-cpu", if accel == "kvm" { "host" } else { "max" }]);
         command.args(["-machine", "pc", "-m", memory, "-smp", &queue_pairs.to_string()]).args(extra);

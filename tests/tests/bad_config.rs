@@ -46,7 +46,7 @@ const CASES: [(&str, &str, &[&str]); 27] = [
     ("a port named twice", "[ports.box]\ntype = \"veth\"\npeer = \"y\"\n", &["box"]),
     ("a port without a type", "[ports.x]\npeer = \"x\"\n", &["ports.x", "type"]),
     ("an unknown type", "[ports.x]\ntype = \"vhost-user\"\n", &["vhost-user", "vhost_user"]),
-    ("a type this version does not have", "[ports.x]\ntype = \"tap\"\ninterface = \"x\"\n", &["ports.x", "tap"]),
+    ("an owner of the host's end", "[ports.x]\ntype = \"tap\"\nowner = \"root\"\n", &["ports.x.owner", "guest"]),
     ("a port name that is none", "[ports.\"a/b\"]\ntype = \"vhost_user\"\n", &["a/b"]),
     (
         "VLAN 0",

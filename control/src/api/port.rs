@@ -19,7 +19,7 @@ pub enum PortType {
     VhostUser,
     /// A container, through a veth pair that the switch makes.
     Veth,
-    /// The host itself, through a TAP interface.
+    /// The host, or a guest with an emulated NIC, through a TAP interface.
     Tap,
 }
 
@@ -127,7 +127,7 @@ pub struct Port {
     pub link_local: String,
     /// Whether the port only sends mirrored frames.
     pub mirror_only: bool,
-    /// `af_xdp`: the device as configured; `veth`: the switch's end.
+    /// `af_xdp`: the device as configured; `veth`: the switch's end; `tap`: the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// `af_xdp`, `veth`: `zero_copy`, `copy` or `skb`, as the kernel granted it.
@@ -136,13 +136,13 @@ pub struct Port {
     /// `af_xdp`, `veth`: why this mode and no faster one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xdp_mode_reason: Option<String>,
-    /// `af_xdp`, `veth`: number of queues bound.
+    /// `af_xdp`, `veth`, `tap`: number of queues in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u32>,
     /// `vhost_user`: path of the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
-    /// `vhost_user`: `server` or `client`.
+    /// `vhost_user`: `server` or `client`; `tap`: who has the other end, `host` or `guest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
     /// `vhost_user`: names of the negotiated virtio features; empty while nobody is connected.

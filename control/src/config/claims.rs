@@ -112,6 +112,7 @@ impl PortConfig {
             PortKind::VhostUser { .. } => {
                 self.vhost_socket(switch).map(|path| ("socket", Claim::Socket(path))).into_iter().collect()
             }
+            PortKind::Tap { interface, .. } => vec![("interface", here(interface))],
             PortKind::Veth { peer, netns, peer_name, .. } => {
                 let mut claims: Vec<_> =
                     self.veth_interface().map(|name| ("interface", here(&name))).into_iter().collect();

@@ -36,7 +36,8 @@ pub use error::{ConfigError, Place};
 pub use mirror::{MirrorConfig, MirrorSource};
 use names::SOCKET_PATH_BYTES;
 pub use port::{
-    DeviceSpec, MTU_DEFAULT, MTU_MAX, MTU_MIN, PortConfig, PortKind, Queues, VhostRole, XdpMode, default_interface,
+    DeviceSpec, MTU_DEFAULT, MTU_MAX, MTU_MIN, PortConfig, PortKind, Queues, TapEnd, VhostRole, XdpMode,
+    default_interface,
 };
 use section::{Field, Section, Source};
 pub use settings::split as split_setting;

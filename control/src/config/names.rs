@@ -37,7 +37,7 @@ pub(super) fn netns(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A group of group(5).
+/// A user of passwd(5) or a group of group(5).
 pub(super) fn group(name: &str) -> Result<(), String> {
     if name.is_empty() || name.contains([':', ',', '\0', '\n']) {
         return Err("use a name that `getent group` shows".to_owned());

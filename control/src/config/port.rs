@@ -78,6 +78,30 @@ pub enum PortKind {
         /// What the container's end is called in there; `None`: as it was created.
         peer_name: Option<String>,
     },
+    /// A TAP interface.
+    Tap {
+        /// The interface.
+        interface: String,
+        /// Who has the end that the switch has not.
+        other_end: TapEnd,
+        /// Number of queues, for the host.
+        queues: u16,
+        /// MAC address of the interface, for the host; `None`: what the kernel gives it.
+        mac: Option<Mac>,
+        /// User who may open it, for a guest; a name or a number.
+        owner: Option<String>,
+        /// Group that may open it, for a guest; a name or a number.
+        group: Option<String>,
+    },
+}
+
+/// Who has the other end of a TAP interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TapEnd {
+    /// The host has the network interface.
+    Host,
+    /// A guest's hypervisor opens the interface.
+    Guest,
 }
 
 /// How a network device is named.
@@ -125,15 +149,17 @@ pub enum VhostRole {
 const XDP_MODES: [(&str, XdpMode); 4] =
     [("auto", XdpMode::Auto), ("zero_copy", XdpMode::ZeroCopy), ("copy", XdpMode::Copy), ("skb", XdpMode::Skb)];
 const ROLES: [(&str, VhostRole); 2] = [("server", VhostRole::Server), ("client", VhostRole::Client)];
+const TAP_ENDS: [(&str, TapEnd); 2] = [("host", TapEnd::Host), ("guest", TapEnd::Guest)];
 const LINK_LOCAL: [(&str, LinkLocal); 2] = [("transparent", LinkLocal::Transparent), ("drop", LinkLocal::Drop)];
 
 /// The keys every port has.
 const COMMON_KEYS: [&str; 5] = ["type", "vlan", "mtu", "link_local", "mirror_only"];
 /// The types, and the keys each has besides.
-const TYPES: [(&str, &[&str]); 3] = [
+const TYPES: [(&str, &[&str]); 4] = [
     ("af_xdp", &["device", "mode", "queues"]),
     ("vhost_user", &["role", "socket", "queue_pairs"]),
     ("veth", &["peer", "interface", "netns", "peer_name"]),
+    ("tap", &["interface", "for", "queues", "mac", "owner", "group"]),
 ];
 
 impl PortConfig {
@@ -153,8 +179,10 @@ impl PortConfig {
         let (type_name, own_keys) = port_type(section)?;
         let known: Vec<&str> = COMMON_KEYS.iter().chain(own_keys).copied().collect();
         section.check_keys(&known, |key| {
-            let (other, _) = TYPES.iter().find(|(_, keys)| keys.contains(&key))?;
-            Some(format!("is a key of type {other}; this port is of type {type_name}"))
+            let others: Vec<&str> =
+                TYPES.iter().filter(|(_, keys)| keys.contains(&key)).map(|(name, _)| *name).collect();
+            let others = others.join(" and ");
+            (!others.is_empty()).then(|| format!("is a key of type {others}; this port is of type {type_name}"))
         })?;
         let vlan = match section.get("vlan") {
             Some(field) => vlan::read(&field.section()?)?,
@@ -166,6 +194,7 @@ impl PortConfig {
         let kind = match type_name {
             "af_xdp" => read_af_xdp(section)?,
             "vhost_user" => read_vhost_user(section)?,
+            "tap" => read_tap(name, section)?,
             _ => read_veth(name, section)?,
         };
         Ok(PortConfig {
@@ -211,6 +240,7 @@ impl PortConfig {
             PortKind::AfXdp { .. } => "af_xdp",
             PortKind::VhostUser { .. } => "vhost_user",
             PortKind::Veth { .. } => "veth",
+            PortKind::Tap { .. } => "tap",
         }
     }
 
@@ -240,6 +270,19 @@ impl PortConfig {
                     }
                 }
             }
+            PortKind::Tap { interface, other_end, queues, mac, owner, group } => {
+                set("interface", interface.as_str().into());
+                set("for", word_of(&TAP_ENDS, *other_end));
+                if *other_end == TapEnd::Host {
+                    set("queues", i64::from(*queues).into());
+                }
+                let mac = mac.map(|mac| mac.to_string());
+                for (key, value) in [("mac", &mac), ("owner", owner), ("group", group)] {
+                    if let Some(value) = value {
+                        set(key, value.as_str().into());
+                    }
+                }
+            }
         }
         set("vlan", vlan::to_toml(&self.vlan).into());
         set("mtu", i64::from(self.mtu).into());
@@ -257,11 +300,7 @@ fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: T) -> toml::Value {
 /// The type of a port, and the keys that type has.
 fn port_type(section: &Section<'_>) -> Result<(&'static str, &'static [&'static str]), ConfigError> {
     let names = TYPES.map(|(name, keys)| (name, (name, keys)));
-    let field = section.require("type", "one of af_xdp, vhost_user, veth")?;
-    if field.string("a port type").is_ok_and(|word| word == "tap") {
-        return Err(field.error("this version serves no tap ports; use one of af_xdp, vhost_user, veth"));
-    }
-    field.choice(&names)
+    section.require("type", "one of af_xdp, vhost_user, veth, tap")?.choice(&names)
 }
 
 fn read_af_xdp(section: &Section<'_>) -> Result<PortKind, ConfigError> {
@@ -308,6 +347,46 @@ fn read_veth(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError>
         return Err(section.error_at("interface", format_args!("both ends would be {peer:?}; name the switch's end")));
     }
     Ok(PortKind::Veth { peer, interface, netns, peer_name })
+}
+
+fn read_tap(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> {
+    let interface = match section.get("interface") {
+        Some(field) => field.checked("an interface name", names::interface)?,
+        None => {
+            let unfit = |wrong| format!("the port's name is no interface name ({wrong}); set `interface`");
+            names::interface(name).map_err(|wrong| section.error_at("interface", unfit(wrong)))?;
+            name.to_owned()
+        }
+    };
+    let other_end = section.get("for").map(|field| field.choice(&TAP_ENDS)).transpose()?.unwrap_or(TapEnd::Host);
+    let (theirs, of) = match other_end {
+        TapEnd::Host => (["owner", "group"], "\"guest\"; the host's end needs none"),
+        TapEnd::Guest => (["queues", "mac"], "\"host\"; a guest's NIC has its own"),
+    };
+    if let Some(field) = theirs.into_iter().find_map(|key| section.get(key)) {
+        return Err(field.key_error(format_args!("is a key of for = {of}")));
+    }
+    let queues = match section.get("queues") {
+        Some(field) => {
+            let count = field.integer("a number of queues", 1..=QUEUES_MAX)?;
+            u16::try_from(count).map_err(|error| field.error(error))?
+        }
+        None => 1,
+    };
+    let mac = section.get("mac").map(|field| field.checked("a MAC address", station)).transpose()?;
+    let mac = mac.and_then(|mac| mac.parse().ok());
+    let account = |key| section.get(key).map(|field| field.checked("the name or number of an account", names::group));
+    let (owner, group) = (account("owner").transpose()?, account("group").transpose()?);
+    Ok(PortKind::Tap { interface, other_end, queues, mac, owner, group })
+}
+
+/// The MAC address of one station.
+fn station(text: &str) -> Result<(), String> {
+    match text.parse::<Mac>() {
+        Ok(mac) if !mac.is_group() && mac != Mac::default() => Ok(()),
+        Ok(_) => Err("it is not the address of one device".to_owned()),
+        Err(wrong) => Err(wrong.to_string()),
+    }
 }
 
 /// Name of the switch's end of veth port `port` that names none itself: `lsw-` and the port's name; of a name that is

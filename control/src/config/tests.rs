@@ -24,7 +24,7 @@ fn settings(set: &[&str]) -> Vec<(String, String)> {
 fn the_example_is_read_and_is_what_it_says() {
     let config = Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lab.toml")).unwrap();
     let names: Vec<&str> = config.ports.iter().map(|port| port.name.as_str()).collect();
-    assert_eq!(names, ["uplink", "span", "dc01", "client01", "web"], "in the order of the file");
+    assert_eq!(names, ["uplink", "span", "dc01", "client01", "web", "host", "win"], "in the order of the file");
     assert_eq!(config.switch.workers, [1]);
     assert_eq!(config.switch.socket_mode, 0o660);
     assert_eq!(config.switch.mac_ageing, Duration::from_secs(300));
@@ -108,8 +108,41 @@ fn the_rest_of_the_file_is_refused_as_clearly() {
     let cases = [
         ("[ports.x]\n".to_owned(), "lab.toml:1:8: ports.x: `type` is missing; it should be one of"),
         (
-            "[ports.x]\ntype = 'tap'\n".into(),
-            "lab.toml:2:8: ports.x.type: this version serves no tap ports; use one of",
+            "[ports.x-with-a-long-name]\ntype = 'tap'\n".into(),
+            "lab.toml:1:8: ports.x-with-a-long-name.interface: the port's name is no interface name (it has 18 characters",
+        ),
+        (
+            "[ports.x]\ntype = 'tap'\ninterface = 'sixteen-letters-'\n".into(),
+            "lab.toml:3:13: ports.x.interface: \"sixteen-letters-\" is not an interface name",
+        ),
+        (
+            "[ports.x]\ntype = 'tap'\nowner = 'nobody'\n".into(),
+            "lab.toml:3:1: ports.x.owner: is a key of for = \"guest\"; the host's end needs none",
+        ),
+        (
+            "[ports.x]\ntype = 'tap'\nfor = 'guest'\nqueues = 2\n".into(),
+            "lab.toml:4:1: ports.x.queues: is a key of for = \"host\"; a guest's NIC has its own",
+        ),
+        ("[ports.x]\ntype = 'tap'\nfor = 'vm'\n".into(), "lab.toml:3:7: ports.x.for: \"vm\" is not one of host, guest"),
+        (
+            "[ports.x]\ntype = 'tap'\nmac = '01:00:5e:00:00:01'\n".into(),
+            "lab.toml:3:7: ports.x.mac: \"01:00:5e:00:00:01\" is not a MAC address: it is not the address of one device",
+        ),
+        (
+            "[ports.x]\ntype = 'tap'\nqueues = 65\n".into(),
+            "lab.toml:3:10: ports.x.queues: 65 is not a number of queues (1 to 64)",
+        ),
+        (
+            "[ports.x]\ntype = 'veth'\npeer = 'p'\nqueues = 2\n".into(),
+            "lab.toml:4:1: ports.x.queues: is a key of type af_xdp and tap; this port is of type veth",
+        ),
+        (
+            "[ports.x]\ntype = 'tap'\n[ports.y]\ntype = 'tap'\ninterface = 'x'\n".into(),
+            "lab.toml:5:13: ports.y.interface: interface x is already used by port x; each port needs its own",
+        ),
+        (
+            "[switch]\nprotected_interfaces = ['x']\n[ports.x]\ntype = 'tap'\n".into(),
+            "lab.toml:3:8: ports.x.interface: x is protected (switch.protected_interfaces); use another device",
         ),
         (
             "[ports.'a b']\ntype = 'veth'\n".into(),
@@ -213,13 +246,35 @@ fn settings_of_a_command_are_read_as_the_file_is() {
     assert_eq!(refused("vhost_user", &["mtu=1400", "mtu=1500"]), "ports.x.mtu: given twice; keep one of the two");
     assert_eq!(refused("vhost_user", &["mtu=1400\ntype='veth'"]).split(": ").next(), Some("ports.x.mtu"));
     assert_eq!(refused("vhost_user", &["a b=1"]), "ports.x: \"a b\" is not a key (as in mtu or vlan.tag)");
-    assert_eq!(refused("bridge", &[]), "ports.x.type: \"bridge\" is not one of af_xdp, vhost_user, veth");
-    assert_eq!(refused("a\nb", &[]), "ports.x.type: \"a\\nb\" is not one of af_xdp, vhost_user, veth");
+    assert_eq!(refused("bridge", &[]), "ports.x.type: \"bridge\" is not one of af_xdp, vhost_user, veth, tap");
+    assert_eq!(refused("a\nb", &[]), "ports.x.type: \"a\\nb\" is not one of af_xdp, vhost_user, veth, tap");
     let uplink = PortConfig::from_settings("up", "af_xdp", &settings(&["device=name:enp3s0f1", "queues=2"])).unwrap();
     let device = DeviceSpec::Name("enp3s0f1".to_owned());
     assert_eq!(uplink.kind, PortKind::AfXdp { device, mode: XdpMode::Auto, queues: Queues::Count(2) });
     assert!(PortConfig::from_settings("-x", "vhost_user", &[]).is_err());
     assert!(split_setting("mtu").is_err());
+}
+
+#[test]
+fn a_tap_port_keeps_its_settings_when_others_change() {
+    let tap = |set: &[&str]| PortConfig::from_settings("host", "tap", &settings(set)).unwrap();
+    let plain = tap(&[]);
+    let kind = |queues, mac: Option<&str>| PortKind::Tap {
+        interface: "host".to_owned(),
+        other_end: TapEnd::Host,
+        queues,
+        mac: mac.map(|mac| mac.parse().unwrap()),
+        owner: None,
+        group: None,
+    };
+    assert_eq!((&plain.kind, plain.type_name()), (&kind(1, None), "tap"));
+    let more = tap(&["queues=4", "mac=02:00:00:00:00:07"]);
+    assert_eq!(more.kind, kind(4, Some("02:00:00:00:00:07")));
+    let guest = tap(&["interface=vm0", "for=guest", "owner=nobody", "group=kvm"]);
+    for port in [plain, more, guest] {
+        let changed = port.with_settings(&settings(&["vlan.tag=30"])).unwrap();
+        assert_eq!((changed.kind, changed.vlan.tag().map(u16::from)), (port.kind, Some(30)));
+    }
 }
 
 #[test]

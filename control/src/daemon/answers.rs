@@ -12,7 +12,7 @@ use super::mirrors::Mirror;
 use super::open::Attachment;
 use super::ports::Port;
 use crate::api::{self, Change, Error, Handler, MirrorState, Peer, PortState, PortType, Reply, Request};
-use crate::config::{ConfigError, MirrorConfig, PortConfig, PortKind, Power, VhostRole};
+use crate::config::{ConfigError, MirrorConfig, PortConfig, PortKind, Power, TapEnd, VhostRole};
 
 impl Handler for Switch {
     fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
@@ -252,6 +252,7 @@ fn port_type(kind: &PortKind) -> PortType {
         PortKind::AfXdp { .. } => PortType::AfXdp,
         PortKind::VhostUser { .. } => PortType::VhostUser,
         PortKind::Veth { .. } => PortType::Veth,
+        PortKind::Tap { .. } => PortType::Tap,
     }
 }
 
@@ -290,6 +291,14 @@ fn show_kind(kind: &PortKind, shown: &mut api::Port) {
             shown.peer = Some(in_netns.unwrap_or(peer).clone());
             shown.netns = netns.clone();
         }
+        PortKind::Tap { interface, other_end, .. } => {
+            let role = match other_end {
+                TapEnd::Host => "host",
+                TapEnd::Guest => "guest",
+            };
+            shown.role = Some(role.to_owned());
+            shown.device = Some(interface.clone());
+        }
     }
 }
 
@@ -309,6 +318,10 @@ fn show_attachment(attachment: &Attachment, shown: &mut api::Port) {
             shown.xdp_mode = Some(device.status.mode.name().to_owned());
             shown.xdp_mode_reason = Some(device.status.why.clone()).filter(|why| !why.is_empty());
             shown.queues = Some(device.status.queues);
+        }
+        Attachment::Tap(tap) => {
+            shown.interface = Some(tap.name().to_owned());
+            shown.queues = Some(number(tap.queues));
         }
     }
 }

@@ -19,6 +19,7 @@ mod mirrors;
 mod open;
 mod placement;
 mod ports;
+mod tap;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
@@ -275,6 +276,7 @@ impl Switch {
             *load = [worker.load(), load[0]];
         }
         self.shared.fdb.sweep(self.shared.now_seconds(), SWEEP_SLOTS);
+        self.watch_taps();
     }
 }
 
@@ -299,20 +301,34 @@ fn ageing_seconds(config: &SwitchConfig) -> u32 {
 }
 
 /// The id of a group of this system; a number is taken as it is.
-fn group_id(name: &str) -> Result<u32, UnknownGroup> {
+fn group_id(name: &str) -> Result<u32, UnknownAccount> {
     if let Ok(id) = name.parse() {
         return Ok(id);
     }
     match nix::unistd::Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid.as_raw()),
-        _ => Err(UnknownGroup(name.to_owned())),
+        _ => Err(UnknownAccount { kind: "group", name: name.to_owned() }),
     }
 }
 
-/// A group that this system does not have.
+/// The id of a user of this system; a number is taken as it is.
+fn user_id(name: &str) -> Result<u32, UnknownAccount> {
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        _ => Err(UnknownAccount { kind: "user", name: name.to_owned() }),
+    }
+}
+
+/// A user or group that this system does not have.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no group {0:?} on this system; make it (groupadd {0}), or name another")]
-struct UnknownGroup(String);
+#[error("there is no {kind} {name:?} on this system; make it ({kind}add {name}), or name another")]
+pub struct UnknownAccount {
+    kind: &'static str,
+    name: String,
+}
 
 /// A number that a guest can't guess, for the hash of the forwarding database.
 fn random_seed() -> u64 {
@@ -349,9 +365,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_found_by_name_or_number() {
+    fn groups_and_users_are_found_by_name_or_number() {
         assert_eq!(group_id("root").unwrap(), 0);
         assert_eq!(group_id("4321").unwrap(), 4321);
         assert!(group_id("no-such-group-here").unwrap_err().to_string().contains("no-such-group-here"));
+        assert_eq!((user_id("root").unwrap(), user_id("4321").unwrap()), (0, 4321));
+        assert!(user_id("no-such-user").unwrap_err().to_string().contains("useradd no-such-user"));
     }
 }

@@ -14,7 +14,8 @@ use labsw_switch::PortId;
 use mio::Token;
 
 use super::placement::Queues;
-use super::{FIRST_PORT, Switch};
+use super::tap::{self, Tap};
+use super::{FIRST_PORT, Switch, UnknownAccount};
 use crate::config::{
     self, DeviceSpec, Hugepages, PortConfig, PortKind, SwitchConfig, VhostRole, XdpMode, default_interface,
 };
@@ -32,6 +33,12 @@ pub enum OpenError {
     /// The device is one that is never opened.
     #[error("{0}; use another device")]
     Protected(String),
+    /// The interface of a TAP port is something else.
+    #[error("interface {0} exists and is no TAP interface; name another for this port")]
+    NotATap(String),
+    /// The interface of a guest's TAP port belongs to a bridge.
+    #[error("interface {0} belongs to a bridge; take it out (ip link set {0} nomaster), or name another")]
+    Bridged(String),
     /// The directory of a socket can't be made.
     #[error("directory {}: {source}", path.display())]
     Directory {
@@ -55,6 +62,9 @@ pub enum OpenError {
     /// The guest's socket can't be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// There is no such user or group.
+    #[error(transparent)]
+    Account(#[from] UnknownAccount),
     /// A worker does not answer.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -66,6 +76,8 @@ pub(super) enum Attachment {
     Guest(Box<Endpoint>),
     /// A network device.
     Device(Box<Device>),
+    /// A TAP interface.
+    Tap(Box<Tap>),
 }
 
 /// A port that was opened, not known to the workers yet.
@@ -120,6 +132,7 @@ pub(super) fn preflight(
         PortKind::Veth { netns: Some(netns), .. } => {
             Netns::open(netns).map(drop).map_err(|error| ("netns", error.into()))
         }
+        PortKind::Tap { .. } => tap::preflight(port, switch, links),
         PortKind::Veth { netns: None, .. } | PortKind::VhostUser { .. } => Ok(()),
     }
 }
@@ -149,6 +162,7 @@ impl Switch {
                 let link = find_device(device, &self.config, &mut self.links)?;
                 Ok(self.open_device(id, link, *mode, *queues, None)?.into())
             }
+            PortKind::Tap { .. } => self.open_tap(config),
             PortKind::Veth { peer, interface, netns, peer_name } => {
                 let plan = VethPlan {
                     port: config.name.clone(),

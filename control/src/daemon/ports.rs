@@ -36,7 +36,7 @@ pub(super) struct Port {
     pub(super) queues: Queues,
     stats: Arc<PortStats>,
     /// Why it was taken out of service.
-    fault: Option<String>,
+    pub(super) fault: Option<String>,
 }
 
 impl Port {
@@ -75,6 +75,7 @@ impl Port {
                 }
                 (None, Ok(Some(_))) => (PortState::Up, None),
             },
+            Attachment::Tap(tap) => tap.state(self.fault.as_ref(), links),
         }
     }
 
@@ -159,6 +160,7 @@ impl Switch {
         match port.attachment {
             Attachment::Guest(endpoint) => endpoint.close(),
             Attachment::Device(device) => also(device.close(&mut self.links).map_err(OpenError::from)),
+            Attachment::Tap(tap) => also(tap.close(&mut self.links).map_err(OpenError::from)),
         }
         if !gone {
             self.unreturned.insert(port.id);
@@ -171,17 +173,18 @@ impl Switch {
     /// A worker found that a port can't go on: notes why; everything else runs on.
     pub(super) fn port_fault(&mut self, id: PortId, fault: &Fault) {
         let Some((name, port)) = self.ports.iter_mut().find(|(_, port)| port.id == id) else { return };
-        let device = match &mut port.attachment {
+        let connection = match &mut port.attachment {
             Attachment::Guest(endpoint) => {
                 if endpoint.fault(fault, Instant::now()) {
                     tracing::warn!(port = name, reason = %fault, "port fault");
                 }
                 return;
             }
-            Attachment::Device(device) => device,
+            Attachment::Device(device) => device.connection,
+            Attachment::Tap(tap) => tap.connection,
         };
         // Both halves, or several workers, may have met it.
-        if device.connection != fault.connection || port.fault.is_some() {
+        if connection != fault.connection || port.fault.is_some() {
             return;
         }
         tracing::warn!(port = name, reason = %fault, "port fault");
@@ -204,6 +207,15 @@ impl Switch {
         self.ports.insert(name.to_owned(), port);
         let placed = self.place_queues().map_err(failed);
         outcome.and(dropped).and(placed)
+    }
+
+    /// Puts a port back in service that was taken out.
+    pub(super) fn put_in(&mut self, name: &str, opened: Opened) -> Result<(), Error> {
+        let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
+        let Opened { attachment, tx, queues } = opened;
+        (port.attachment, port.tx, port.queues, port.fault) = (attachment, Some(tx), queues, None);
+        self.set_tables()?;
+        self.place_queues().map_err(|error| Error::refused("worker", error.to_string()))
     }
 
     /// Changes settings of a port that frames can pass during: everything but what it is attached to.
@@ -282,7 +294,7 @@ impl Switch {
     fn endpoints(&mut self, which: impl Fn(&Port) -> bool) -> impl Iterator<Item = &mut Endpoint> {
         self.ports.values_mut().filter(move |port| which(port)).filter_map(|port| match &mut port.attachment {
             Attachment::Guest(endpoint) => Some(&mut **endpoint),
-            Attachment::Device(_) => None,
+            Attachment::Device(_) | Attachment::Tap(_) => None,
         })
     }
 }

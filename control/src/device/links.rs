@@ -41,6 +41,8 @@ pub struct Link {
     pub driver: Option<String>,
     /// PCI address of the device behind it, with its domain.
     pub pci_address: Option<String>,
+    /// What somebody wrote on it (`IFLA_IFALIAS`).
+    pub alias: Option<String>,
     /// Index of the link it stands on (`IFLA_LINK`: the lower device of a VLAN, the peer of a veth).
     pub lower: Option<u32>,
     /// `lower` is an index of another namespace.
@@ -147,6 +149,20 @@ impl Links {
         self.change(message, &format!("set the MTU of interface {index} to {mtu}"))
     }
 
+    /// Sets the MAC address.
+    pub fn set_mac(&mut self, index: u32, mac: Mac) -> Result<(), DeviceError> {
+        let mut message = change_of(index);
+        message.attributes.push(LinkAttribute::Address(mac.octets().to_vec()));
+        self.change(message, &format!("set the MAC address of interface {index} to {mac}"))
+    }
+
+    /// Writes something on a link, as `ip link` shows it.
+    pub fn set_alias(&mut self, index: u32, alias: &str) -> Result<(), DeviceError> {
+        let mut message = change_of(index);
+        message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+        self.change(message, &format!("set the alias of interface {index}"))
+    }
+
     /// Renames a link, which must be down.
     pub fn rename(&mut self, index: u32, name: &str) -> Result<(), DeviceError> {
         let mut message = change_of(index);
@@ -210,6 +226,7 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
         kind: None,
+        alias: None,
         driver: None,
         pci_address: None,
         lower: None,
@@ -222,6 +239,7 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Address(bytes) => link.mac = mac(&bytes),
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::PermAddress(bytes) => link.permanent_mac = mac(&bytes),
             LinkAttribute::Link(index) => link.lower = Some(index).filter(|index| *index != 0),
             LinkAttribute::LinkNetNsId(_) => link.lower_is_elsewhere = true,

@@ -11,6 +11,7 @@
 //! | `ethtool` | offloads, by ioctl, read back | linux/ethtool.h |
 //! | `promiscuous` | promiscuous mode that ends with its holder | packet(7) |
 //! | `netns` | named namespaces | ip-netns(8), setns(2) |
+//! | `tap` | the interface of a TAP port, made, taken over and removed | kernel tuntap.rst |
 //! | `veth` | the pair of a veth port, made, reused and removed | veth(4) |
 //!
 //! Unsafe code is confined to `ethtool` and `promiscuous`, one system call each.
@@ -23,6 +24,7 @@ mod netlink;
 mod netns;
 mod promiscuous;
 mod select;
+mod tap;
 mod veth;
 
 #[cfg(test)]
@@ -34,6 +36,7 @@ pub use ethtool::OffloadsOff;
 pub use links::{Link, Links};
 pub use netns::{Netns, in_netns};
 pub use promiscuous::Promiscuous;
+pub use tap::{TapLink, TapPlan, TapUse};
 pub use veth::{VethPair, VethPlan};
 
 /// Why a device could not be found, made or changed. One line, naming the device.
@@ -74,6 +77,9 @@ pub enum DeviceError {
         /// The kernel's names of the offloads, comma separated.
         features: String,
     },
+    /// A TAP interface can't be opened.
+    #[error(transparent)]
+    Tap(#[from] labsw_dataplane::tap::TapError),
     /// The interfaces of a veth port are not what the port needs.
     #[error("{0}")]
     Veth(String),

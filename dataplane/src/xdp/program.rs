@@ -2,8 +2,7 @@
 //!
 //! **How it works.** Six eBPF instructions: `bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP)`. The map (XSKMAP)
 //! has one slot per receive queue. What no socket takes is *dropped*, so nothing of the lab leaks into the host's stack.
-//! Loaded and attached with bpf(2) itself. The attachment is a BPF link: it goes when its descriptor is
-//! closed, so nothing is left behind even by `kill -9`.
+//! Loaded and attached with bpf(2) itself ([`crate::bpf`]).
 //!
 //! **Limits.** A program somebody else attached is never replaced. Native ("driver") attachment needs a driver with XDP;
 //! generic ("skb") attachment works on every device, is slower, and excludes zero copy.
@@ -11,15 +10,15 @@
 //! References: `bpf(2)`, kernel `include/uapi/linux/bpf.h`, `Documentation/bpf/map_xskmap.rst`.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use crate::bpf::{self, ProgramKind, bpf, instruction, owned};
 
 // Commands and constants of `include/uapi/linux/bpf.h` and `if_link.h`.
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
-const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_ATTACH_TYPE_XDP: u32 = 37;
@@ -31,8 +30,6 @@ const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 /// Offset of `rx_queue_index` in `struct xdp_md`.
 const RX_QUEUE_INDEX: i16 = 16;
-/// The redirect helper is for programs under a GPL-compatible licence only; the kernel's name for ours.
-const LICENSE: &std::ffi::CStr = c"Dual MIT/GPL";
 
 /// Where in the receive path the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,24 +38,6 @@ pub(super) enum Attachment {
     Native,
     /// In the generic path, on any device.
     Generic,
-}
-
-/// One instruction (`struct bpf_insn`).
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Instruction {
-    code: u8,
-    /// Destination register in the low, source register in the high four bits.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-/// `rX = …` etc.; the opcodes are spelled out in the program below.
-const fn instruction(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Instruction {
-    // The kernel's bit fields `dst_reg:4, src_reg:4` lie the other way round on big-endian machines.
-    let registers = if cfg!(target_endian = "little") { src << 4 | dst } else { dst << 4 | src };
-    Instruction { code, registers, offset, immediate }
 }
 
 /// The attached program and its map of sockets. Detached when dropped.
@@ -75,7 +54,7 @@ impl Program {
     pub(super) fn attach(ifindex: u32, queues: u32, attachment: Attachment) -> Result<Program, ProgramError> {
         let sockets = create_map(queues).map_err(ProgramError::Load)?;
         let program = load(sockets.as_raw_fd()).map_err(ProgramError::Load)?;
-        let link = create_link(program.as_raw_fd(), ifindex, attachment).map_err(ProgramError::Attach)?;
+        let link = create_link(program.as_fd(), ifindex, attachment).map_err(ProgramError::Attach)?;
         Ok(Program { sockets, _link: link })
     }
 
@@ -121,30 +100,6 @@ struct MapElement {
     flags: u64,
 }
 
-#[repr(C)]
-struct ProgramLoad {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_bytes: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    ifindex: u32,
-    expected_attach_type: u32,
-}
-
-#[repr(C)]
-struct LinkCreate {
-    program: RawFd,
-    ifindex: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
 fn create_map(queues: u32) -> io::Result<OwnedFd> {
     let attr = MapCreate { map_type: BPF_MAP_TYPE_XSKMAP, key_bytes: 4, value_bytes: 4, entries: queues, flags: 0 };
     // SAFETY: `attr` holds no pointers.
@@ -160,42 +115,29 @@ fn load(map: RawFd) -> io::Result<OwnedFd> {
         instruction(0x85, 0, 0, 0, BPF_FUNC_REDIRECT_MAP), // r0 = bpf_redirect_map(r1, r2, r3)
         instruction(0x95, 0, 0, 0, 0),                     // return r0
     ];
-    let mut attr = ProgramLoad {
+    let mut kind = ProgramKind {
         program_type: BPF_PROG_TYPE_XDP,
-        instruction_count: 6,
-        instructions: instructions.as_ptr().addr() as u64,
-        license: LICENSE.as_ptr().addr() as u64,
-        log_level: 0,
-        log_bytes: 0,
-        log: 0,
-        kernel_version: 0,
+        attach_type: BPF_ATTACH_TYPE_XDP,
         // Frames in several buffers pass through the program as well; without this, devices with a large MTU refuse it.
         flags: BPF_F_XDP_HAS_FRAGS,
         name: *b"labsw_to_socket\0",
-        ifindex: 0,
-        expected_attach_type: BPF_ATTACH_TYPE_XDP,
     };
-    // SAFETY: `attr` and the instructions and licence it points to live across the call; the count is the array's.
-    let loaded = unsafe { bpf(BPF_PROG_LOAD, &attr) };
-    match loaded {
+    match bpf::load(&instructions, kind) {
         // A kernel before 5.18 does not know the flag.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            attr.flags = 0;
-            // SAFETY: as above.
-            unsafe { bpf(BPF_PROG_LOAD, &attr) }.and_then(owned)
+            kind.flags = 0;
+            bpf::load(&instructions, kind)
         }
-        other => other.and_then(owned),
+        other => other,
     }
 }
 
-fn create_link(program: RawFd, ifindex: u32, attachment: Attachment) -> io::Result<OwnedFd> {
+fn create_link(program: BorrowedFd<'_>, ifindex: u32, attachment: Attachment) -> io::Result<OwnedFd> {
     let flags = match attachment {
         Attachment::Native => XDP_FLAGS_DRV_MODE,
         Attachment::Generic => XDP_FLAGS_SKB_MODE,
     };
-    let attr = LinkCreate { program, ifindex, attach_type: BPF_ATTACH_TYPE_XDP, flags };
-    // SAFETY: `attr` holds no pointers.
-    unsafe { bpf(BPF_LINK_CREATE, &attr) }.and_then(owned)
+    bpf::link(program, ifindex, BPF_ATTACH_TYPE_XDP, flags)
 }
 
 /// The name of the loaded program with this id, if it has one and we may see it.
@@ -225,20 +167,4 @@ pub(super) fn name_of(id: u32) -> Option<String> {
     let bytes: Vec<u8> = info.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let name = bytes.get(NAME_AT..)?.split(|&byte| byte == 0).next()?;
     String::from_utf8(name.to_vec()).ok().filter(|name| !name.is_empty())
-}
-
-/// bpf(2).
-///
-/// # Safety
-/// `A` is laid out as the kernel expects for `command`; whatever it points to is valid across the call.
-unsafe fn bpf<A>(command: libc::c_long, attr: &A) -> io::Result<libc::c_long> {
-    // SAFETY: the kernel reads `size_of::<A>()` bytes of `attr` and takes what is missing behind them as zero; rest: caller.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attr, size_of::<A>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
-    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel just gave this descriptor to us; nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -173,7 +173,8 @@ pub struct RawSocket {
 }
 
 impl RawSocket {
-    fn open(interface: &str) -> RawSocket {
+    /// On `interface` of the calling thread's namespace.
+    pub fn open(interface: &str) -> RawSocket {
         const ETH_P_ALL: u16 = 3;
         // SAFETY: plain system calls with structures that live across them; the descriptor is new and ours.
         unsafe {

@@ -1,0 +1,161 @@
+//! TAP ports in the switch: opened, watched, and brought back.
+//!
+//! Once a second the control thread looks whether the interfaces are still there. A port whose interface was removed is
+//! taken out of service, waits, and is opened anew as soon as that is possible: an interface that the switch makes at
+//! once, one that somebody else made when it is there again.
+
+use labsw_dataplane::handle::Homes;
+use labsw_dataplane::port::{Fault, RxQueue};
+use labsw_dataplane::tap::TapPort;
+
+use super::open::{Attachment, OpenError, Opened};
+use super::placement::Queues;
+use super::{Switch, group_id, user_id};
+use crate::api::PortState;
+use crate::config::{PortConfig, PortKind, SwitchConfig, TapEnd};
+use crate::device::{DeviceError, Link, Links, TapLink, TapPlan, TapUse};
+
+/// A TAP interface in use.
+pub(super) struct Tap {
+    /// The number by which faults of the port are known.
+    pub(super) connection: u64,
+    /// Number of receive queues.
+    pub(super) queues: usize,
+    other_end: TapEnd,
+    tap: TapLink,
+    /// It was there before the port: waits for whoever made it.
+    found: bool,
+}
+
+impl Tap {
+    /// Name of the interface.
+    pub(super) fn name(&self) -> &str {
+        &self.tap.link.name
+    }
+
+    /// Removes what was made. All halves of the port are closed.
+    pub(super) fn close(self, links: &mut Links) -> Result<(), DeviceError> {
+        self.tap.remove(links)
+    }
+
+    /// As [`super::ports::Port::state`]; `fault` is why it is out of service.
+    pub(super) fn state(&self, fault: Option<&String>, links: &mut Links) -> (PortState, Option<String>) {
+        let name = self.name();
+        match (fault, links.link_by_index(self.tap.link.index)) {
+            (Some(fault), _) => (PortState::Waiting, Some(fault.clone())),
+            (None, Err(error)) => (PortState::Failed, Some(error.to_string())),
+            (None, Ok(None)) => (PortState::Waiting, Some(format!("{name} was removed"))),
+            (None, Ok(Some(link))) if !link.up => (PortState::Down, Some(format!("{name} is set down"))),
+            (None, Ok(Some(link))) if self.other_end == TapEnd::Guest && !link.carrier => {
+                (PortState::Down, Some(format!("{name} has no carrier: no program has opened it")))
+            }
+            (None, Ok(Some(_))) => (PortState::Up, None),
+        }
+    }
+}
+
+/// As [`super::open::preflight`].
+pub(super) fn preflight(
+    port: &PortConfig,
+    switch: &SwitchConfig,
+    links: &mut Links,
+) -> Result<(), (&'static str, OpenError)> {
+    let PortKind::Tap { interface, other_end, owner, group, .. } = &port.kind else { return Ok(()) };
+    existing(interface, *other_end, switch, links).map_err(|error| ("interface", error))?;
+    owner.as_deref().map(user_id).transpose().map_err(|error| ("owner", error.into()))?;
+    group.as_deref().map(group_id).transpose().map_err(|error| ("group", error.into()))?;
+    Ok(())
+}
+
+/// The interface called `name`, if it is there; it must be a TAP interface and not a protected one.
+fn existing(
+    name: &str,
+    other_end: TapEnd,
+    switch: &SwitchConfig,
+    links: &mut Links,
+) -> Result<Option<Link>, OpenError> {
+    let Some(link) = links.link_by_name(name)? else { return Ok(None) };
+    match links.protection(&link, &switch.protected_interfaces)? {
+        Some(reason) => Err(OpenError::Protected(reason)),
+        None if link.kind.as_deref() != Some("tun") => Err(OpenError::NotATap(link.name)),
+        // What a guest sends is kept from the host, so also from a bridge of the host.
+        None if other_end == TapEnd::Guest && link.controller.is_some() => Err(OpenError::Bridged(link.name)),
+        None => Ok(Some(link)),
+    }
+}
+
+impl Switch {
+    /// Opens the interface of a TAP port. On an error nothing is left of it.
+    pub(super) fn open_tap(&mut self, config: &PortConfig) -> Result<Opened, OpenError> {
+        let PortKind::Tap { interface, other_end, queues, mac, owner, group } = &config.kind else {
+            return Err(OpenError::NotATap(config.name.clone()));
+        };
+        let plan = TapPlan {
+            port: config.name.clone(),
+            interface: interface.clone(),
+            mtu: config.mtu,
+            other_end: match other_end {
+                TapEnd::Host => TapUse::Host { queues: *queues, mac: *mac },
+                TapEnd::Guest => TapUse::Guest {
+                    owner: owner.as_deref().map(user_id).transpose()?,
+                    group: group.as_deref().map(group_id).transpose()?,
+                },
+            },
+        };
+        let found = existing(interface, *other_end, &self.config, &mut self.links)?;
+        let was_there = found.is_some();
+        let (tap, port) = TapLink::open(&mut self.links, &plan, found)?;
+        let connection = port.connection();
+        let TapPort { tx, rx } = port;
+        let homes = Homes::new(rx.iter().map(|_| 0));
+        let rx: Vec<Box<dyn RxQueue>> = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
+        let found = was_there && !tap.is_ours();
+        let tap = Tap { connection, queues: rx.len(), other_end: *other_end, tap, found };
+        Ok(Opened { attachment: Attachment::Tap(Box::new(tap)), tx, queues: Queues::new(rx, homes) })
+    }
+
+    /// Looks after the interfaces of TAP ports: takes ports out of service whose interface has gone, and opens those
+    /// again that can be.
+    pub(super) fn watch_taps(&mut self) {
+        let Switch { ports, links, .. } = self;
+        let mut gone = Vec::new();
+        let mut waiting = Vec::new();
+        for (name, port) in ports.iter() {
+            let Attachment::Tap(tap) = &port.attachment else { continue };
+            match &port.fault {
+                Some(_) => waiting.push((name.clone(), port.config.clone(), tap.found)),
+                None if matches!(links.link_by_index(tap.tap.link.index), Ok(None)) => {
+                    gone.push((port.id, Fault::new(tap.connection, format!("{} was removed", tap.name()))));
+                }
+                None => {}
+            }
+        }
+        for (id, fault) in gone {
+            self.port_fault(id, &fault);
+        }
+        for (name, config, found) in waiting {
+            self.bring_back(&name, &config, found);
+        }
+    }
+
+    fn bring_back(&mut self, name: &str, config: &PortConfig, found: bool) {
+        let PortKind::Tap { interface, other_end, .. } = &config.kind else { return };
+        let opened = match existing(interface, *other_end, &self.config, &mut self.links) {
+            Ok(None) if found => return,
+            _ => self.open_tap(config),
+        };
+        let outcome = match opened {
+            Ok(opened) => self.put_in(name, opened).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match outcome {
+            Ok(()) => tracing::info!(port = name, "back in service"),
+            Err(reason) => {
+                if let Some(port) = self.ports.get_mut(name).filter(|port| port.fault.as_ref() != Some(&reason)) {
+                    tracing::warn!(port = name, reason, "not brought back yet");
+                    port.fault = Some(reason);
+                }
+            }
+        }
+    }
+}

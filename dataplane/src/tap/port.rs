@@ -1,0 +1,296 @@
+//! A TAP port: receive queues for the workers, and the transmit side that all of them share.
+//!
+//! **Receiving.** One system call a frame, into the queue's own buffers; an empty queue costs one as well. The frames
+//! stay there until the burst is released.
+//!
+//! **Sending.** One system call a frame, gathered from where its pieces lie: the snapshot and, behind it, guest memory
+//! or packet memory. The kernel's copy is the one copy. Frames in very many pieces, and frames of a guest that pulled
+//! its memory away, are copied together first. No lock is taken: the kernel serialises what it must.
+//!
+//! **Interface down, interface gone.** Down is the host's wish: frames are dropped and counted. Gone is the end of the
+//! port until the control thread has made or found the interface again. A packet socket does not say when its interface
+//! goes, so the control thread looks as well.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use labsw_switch::forward::TxItem;
+use labsw_switch::{BURST_FRAMES, DropReason};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::buffers::Buffers;
+use super::device::{self, End, PIECES, Received, TapError};
+use super::isolate::Isolation;
+use super::vnet::{self, FINISHED};
+use crate::flow::spread;
+use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, Segment};
+use crate::port::{Fault, Lane, RxQueue, TxPort, next_connection};
+use crate::stats::PortDelta;
+
+/// The shortest frame that can be sent: an Ethernet header, bytes.
+const ETHERNET_HEADER_BYTES: u32 = 14;
+
+/// What the halves of a port hold in common.
+#[derive(Debug)]
+struct Core {
+    queues: Vec<OwnedFd>,
+    end: End,
+    interface: String,
+    connection: u64,
+    _isolation: Option<Isolation>,
+    _reservation: Option<OwnedFd>,
+}
+
+/// A TAP port in one hand: as it is opened, and as tests drive it.
+#[derive(Debug)]
+pub struct TapPort {
+    /// The sending half.
+    pub tx: Arc<TapTx>,
+    /// The receiving half of each queue.
+    pub rx: Vec<TapRx>,
+}
+
+impl TapPort {
+    /// A port whose other end is the host's: opens `queues` queues of the interface. With `make` the interface is made,
+    /// and goes with the port; otherwise it must be there.
+    ///
+    /// # Errors
+    /// [`TapError`], which names the interface.
+    pub fn for_host(interface: &str, queues: u16, make: bool) -> Result<TapPort, TapError> {
+        let queues = device::open_queues(interface, queues.clamp(1, super::MAX_QUEUES), make)?;
+        TapPort::new(interface, queues, End::Tun, None, None)
+    }
+
+    /// A port whose other end is a guest's: takes over the interface, which has the index `ifindex`. While the port
+    /// lives the host's stack is kept off it.
+    ///
+    /// # Errors
+    /// [`TapError`], which names the interface.
+    pub fn for_guest(interface: &str, ifindex: u32) -> Result<TapPort, TapError> {
+        let reservation = device::reserve(interface)?;
+        let isolation = Isolation::hold(ifindex)
+            .map_err(|source| TapError::Isolation { interface: interface.to_owned(), source })?;
+        let socket = device::open_interface(interface, ifindex)?;
+        TapPort::new(interface, vec![socket], End::Interface, Some(isolation), Some(reservation))
+    }
+
+    fn new(
+        interface: &str,
+        queues: Vec<OwnedFd>,
+        end: End,
+        isolation: Option<Isolation>,
+        reservation: Option<OwnedFd>,
+    ) -> Result<TapPort, TapError> {
+        let core = Arc::new(Core {
+            queues,
+            end,
+            interface: interface.to_owned(),
+            connection: next_connection(),
+            _isolation: isolation,
+            _reservation: reservation,
+        });
+        let rx = (0..core.queues.len()).map(|queue| {
+            let buffers = Buffers::new().map_err(|error| TapError::kernel(interface, "mapping buffers", error))?;
+            Ok(TapRx { core: Arc::clone(&core), queue, buffers, failed: false })
+        });
+        let rx = rx.collect::<Result<_, TapError>>()?;
+        Ok(TapPort { tx: Arc::new(TapTx { core, failed: AtomicBool::new(false) }), rx })
+    }
+
+    /// The number by which its faults are known.
+    pub fn connection(&self) -> u64 {
+        self.tx.core.connection
+    }
+}
+
+impl Core {
+    #[cold]
+    fn fault(&self, errno: Errno) -> Fault {
+        let interface = &self.interface;
+        Fault::new(
+            self.connection,
+            match errno {
+                Errno::BADFD | Errno::NXIO | Errno::NODEV => format!("{interface} was removed"),
+                other => format!("{interface}: the kernel refused to go on: {other}"),
+            },
+        )
+    }
+}
+
+/// The receiving half of one queue.
+#[derive(Debug)]
+pub struct TapRx {
+    core: Arc<Core>,
+    queue: usize,
+    buffers: Buffers,
+    /// Out of service after a fault.
+    failed: bool,
+}
+
+impl TapRx {
+    fn fd(&self) -> Option<&OwnedFd> {
+        self.core.queues.get(self.queue).filter(|_| !self.failed)
+    }
+}
+
+impl RxQueue for TapRx {
+    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+        let Some(fd) = self.fd() else { return Ok(()) };
+        // Frames that are dropped here count as well: nobody keeps a worker busy with them.
+        for _ in 0..BURST_FRAMES {
+            let Some(slot) = self.buffers.slot(burst.len()) else { break };
+            // SAFETY: no frame of the burst, which is the only one of this queue, lies in that slot yet.
+            let Received { header, offset, bytes } = match unsafe { device::receive(fd.as_fd(), self.core.end, slot) } {
+                Ok(received) => received,
+                Err(Errno::INTR) => continue,
+                // The interface was set down; when it goes, the control thread sees.
+                Err(Errno::AGAIN | Errno::NETDOWN) => break,
+                Err(errno) => return Err(self.core.fault(errno)),
+            };
+            let len = u32::try_from(bytes).unwrap_or(u32::MAX);
+            stats.received(len);
+            let fits = if len > MAX_FRAME_BYTES { Err(DropReason::Oversize) } else { vnet::check(&header) };
+            if let Err(reason) = fits {
+                stats.drop(reason);
+                continue;
+            }
+            // SAFETY: `len` bytes from `offset` are inside the slot, whose next write is after this burst's release.
+            unsafe {
+                burst.push_whole(0, Segment { ptr: slot.add(offset), len });
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
+        burst.clear();
+        Ok(())
+    }
+
+    /// The descriptor is always armed: all it takes is the look for what came in the meantime.
+    fn arm(&mut self) -> bool {
+        let Some(fd) = self.fd() else { return false };
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
+
+    fn disarm(&mut self) {}
+
+    fn wait_fd(&self) -> Option<RawFd> {
+        self.fd().map(AsRawFd::as_raw_fd)
+    }
+
+    fn fail(&mut self) {
+        self.failed = true;
+    }
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct TapTx {
+    core: Arc<Core>,
+    /// Out of service after a fault.
+    failed: AtomicBool,
+}
+
+/// Why a frame did not leave.
+enum Lost {
+    Dropped(DropReason),
+    Broken(Errno),
+}
+
+impl TapTx {
+    /// The kernel says the same of a guest that is too slow and of one that is not there.
+    #[cold]
+    fn look_closer(&self, queue: &OwnedFd, lost: Lost) -> Lost {
+        match (lost, self.core.end) {
+            (Lost::Dropped(DropReason::TxRingFull), End::Interface)
+                if !device::is_opened(queue, &self.core.interface) =>
+            {
+                Lost::Dropped(DropReason::NotConnected)
+            }
+            (lost, _) => lost,
+        }
+    }
+
+    fn send_on(&self, queue: usize, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
+        let queue = self.core.queues.get(queue).filter(|_| !self.failed.load(Ordering::Relaxed));
+        let mut unsent = 0;
+        for item in items {
+            let outcome = match queue {
+                Some(queue) => send_one(queue, burst, item).map_err(|lost| self.look_closer(queue, lost)),
+                None => Err(Lost::Dropped(DropReason::NotConnected)),
+            };
+            match outcome {
+                Ok(bytes) => stats.sent(bytes),
+                Err(Lost::Dropped(reason)) => {
+                    stats.drop(reason);
+                    unsent |= 1 << item.frame;
+                }
+                Err(Lost::Broken(errno)) => {
+                    self.failed.store(true, Ordering::Relaxed);
+                    return Err(self.core.fault(errno));
+                }
+            }
+        }
+        Ok(unsent)
+    }
+}
+
+impl TxPort for TapTx {
+    fn send(
+        &self,
+        lane: Lane,
+        burst: &mut Burst,
+        items: &[TxItem],
+        _sole: u64,
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        let queues = self.core.queues.len();
+        spread(burst, items, lane.count(queues), |nth, burst, items| {
+            self.send_on(lane.ring(nth, queues), burst, items, stats)
+        })
+    }
+}
+
+/// Sends one frame and returns its length.
+#[inline]
+fn send_one(queue: &OwnedFd, burst: &Burst, item: &TxItem) -> Result<u32, Lost> {
+    let reader = burst.reader(item).filter(|reader| reader.remaining() >= ETHERNET_HEADER_BYTES);
+    let reader = reader.ok_or(Lost::Dropped(DropReason::Runt))?;
+    let bytes = reader.remaining();
+    let mut pieces = [Segment::EMPTY; PIECES];
+    let gathered = match reader.gather(&mut pieces) {
+        // SAFETY: the pieces lie in the burst, in `reader`, and in the memory that is lent to the burst; all stay where
+        // they are until the call returns.
+        Some(used) => unsafe { device::send(queue.as_fd(), &FINISHED, pieces.get(..used).unwrap_or_default()) },
+        None => Err(Errno::FAULT),
+    };
+    let outcome = match gathered {
+        Err(Errno::FAULT) => send_copied(queue, reader),
+        other => other,
+    };
+    match outcome {
+        Ok(()) => Ok(bytes),
+        // The host's backlog, or the guest's ring.
+        Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => Err(Lost::Dropped(DropReason::TxRingFull)),
+        Err(Errno::MSGSIZE) => Err(Lost::Dropped(DropReason::Oversize)),
+        // The interface is set down: /dev/net/tun and packet sockets say so each in its own way.
+        Err(Errno::IO | Errno::NETDOWN) => Err(Lost::Dropped(DropReason::NotConnected)),
+        Err(errno) => Err(Lost::Broken(errno)),
+    }
+}
+
+/// Sends a frame that the kernel can't gather: too many pieces, or memory that is no longer there, which our own
+/// reading of it makes known.
+#[cold]
+fn send_copied(queue: &OwnedFd, mut reader: FrameReader<'_>) -> Result<(), Errno> {
+    let room = reader.remaining();
+    let mut frame = vec![0; room as usize];
+    // SAFETY: `frame` is writable for `room` bytes and our own.
+    unsafe { reader.read(frame.as_mut_ptr(), room) };
+    // SAFETY: `frame` is initialised and lives across the call.
+    unsafe { device::send(queue.as_fd(), &FINISHED, &[Segment { ptr: frame.as_ptr(), len: room }]) }
+}
