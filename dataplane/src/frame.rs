@@ -53,6 +53,8 @@ pub struct RxFrame {
     pub snapshot_len: u8,
     /// Set when an egress took the buffer itself instead of a copy; release must leave it alone.
     pub moved: bool,
+    /// It came in several pieces: its token stands for the first, and no egress may take it.
+    scattered: bool,
 }
 
 impl RxFrame {
@@ -64,7 +66,16 @@ impl RxFrame {
         segment_count: 0,
         snapshot_len: 0,
         moved: false,
+        scattered: false,
     };
+}
+
+impl RxFrame {
+    /// Whether an egress may take its buffer ([`Burst::take`]), if the burst is movable.
+    #[inline]
+    pub fn is_takeable(&self) -> bool {
+        !self.moved && !self.scattered
+    }
 }
 
 /// The first bytes of a frame, in cache lines of their own.
@@ -203,6 +214,7 @@ impl Burst {
             segment_count: (self.segments.len() - first_segment) as u32,
             snapshot_len: taken as u8,
             moved: false,
+            scattered: segments.len() > 1,
         };
         *frame = described;
         self.count += 1;
@@ -216,10 +228,13 @@ impl Burst {
     }
 
     /// Marks the buffer of the frame at `index` as taken over by an egress, and returns its token.
-    /// `None` if there is no such frame or it was taken before.
+    /// `None` if there is no such frame, it was taken before, or it came in several pieces.
     #[inline]
     pub fn take(&mut self, index: usize) -> Option<u64> {
-        let frame = self.frames.get_mut(..self.count)?.get_mut(index).filter(|frame| !frame.moved)?;
+        let frame = self.frames.get_mut(..self.count)?.get_mut(index)?;
+        if !frame.is_takeable() {
+            return None;
+        }
         frame.moved = true;
         Some(frame.token)
     }

@@ -53,6 +53,13 @@ impl<'a> Container<'a> {
         text.extend(lines.iter().map(|line| format!("{line}\n")));
         std::fs::write(&config, text).unwrap_or_else(|e| panic!("{}: {e}", config.display()));
 
+        let (process, pid) = Self::launch(ns, name, &dir);
+        Self { ns, name: name.to_owned(), dir, pid, process }
+    }
+
+    /// Starts the container that is in `dir`.
+    fn launch(ns: &Netns, name: &str, dir: &TempDir) -> (Process, u32) {
+        let path = dir.path().to_string_lossy();
         let mut command = ns.command("lxc-start");
         command.args(["-P", &path, "-n", name, "-F", "-l", "INFO", "-o"]).arg(dir.path().join("lxc.log"));
         let mut process = Process::spawn(&format!("container {name}"), &mut command);
@@ -61,7 +68,43 @@ impl<'a> Container<'a> {
             let text = ns.try_run(&["lxc-info", "-P", &path, "-n", name, "-p", "-H"]).1;
             text.trim().parse().ok()
         });
-        Self { ns, name: name.to_owned(), dir, pid, process }
+        (process, pid)
+    }
+
+    /// Stops the container as `lxc-stop` with these options does; lxc-start has given the link back then.
+    ///
+    /// # Panics
+    /// When it does not stop.
+    pub fn stop(&mut self, options: &[&str]) {
+        let path = self.dir.path().to_string_lossy().into_owned();
+        let argv: Vec<&str> =
+            ["lxc-stop", "-P", &path, "-n", &self.name].into_iter().chain(options.iter().copied()).collect();
+        self.ns.run(&argv);
+        self.process.wait(START_TIMEOUT);
+    }
+
+    /// SIGKILL for the container's first program and, if `with_monitor`, before that for the lxc-start that watches it and
+    /// would give the link back.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn kill9(&mut self, with_monitor: bool) {
+        let init = rustix::process::Pid::from_raw(self.pid.cast_signed()).expect("a process id");
+        if with_monitor {
+            self.process.kill();
+        }
+        rustix::process::kill_process(init, rustix::process::Signal::KILL).expect("may kill it");
+        self.process.wait(START_TIMEOUT);
+        let proc = format!("/proc/{}", self.pid);
+        wait_for("end of the container", START_TIMEOUT, || {
+            let ended = std::fs::read_to_string(format!("{proc}/stat")).map_or(true, |stat| stat.contains(") Z "));
+            ended.then_some(())
+        });
+    }
+
+    /// Starts a stopped or killed container again.
+    pub fn start_again(&mut self) {
+        (self.process, self.pid) = Self::launch(self.ns, &self.name, &self.dir);
     }
 
     /// Process id of the container's first program.

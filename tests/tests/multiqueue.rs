@@ -1,14 +1,16 @@
 //! Proves that several queue pairs work: a Linux guest that turns queues on and off while traffic runs, with traffic on
-//! both queues by its own counters; and DPDK's virtio-user with two queues.
+//! both queues by its own counters; DPDK's virtio-user with two queues; and containers on veth pairs with four.
 
 use std::time::Duration;
 
 use labsw_tests::guest::{Guest, Nic};
 use labsw_tests::netns::Netns;
+use labsw_tests::packet::{Frame, mac};
 use labsw_tests::process::Process;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site};
 use labsw_tests::testpmd::{Mode, Testpmd};
+use labsw_tests::veth_lab::{Lab, receive};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PAIRS: &str = "[ports.vm]\ntype = \"vhost_user\"\nqueue_pairs = 2\n";
@@ -126,4 +128,58 @@ fn virtio_user_with_two_split_queues() {
 #[test]
 fn virtio_user_with_two_packed_queues() {
     virtio_user_with_two_queues("packed_vq=1,in_order=1");
+}
+
+/// A UDP datagram of flow and number in an Ethernet frame; its checksum is left out, as UDP over IPv4 may.
+fn datagram(flow: u16, number: u32) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2];
+    let sum: u32 = packet.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let check = !((sum & 0xffff) + (sum >> 16)) & 0xffff;
+    packet[10..12].copy_from_slice(&check.to_be_bytes()[2..]);
+    packet.extend((1024 + flow).to_be_bytes());
+    packet.extend([0, 9, 0, 12, 0, 0]);
+    packet.extend(number.to_be_bytes());
+    Frame::new(mac(2), mac(1)).ethertype(0x0800).payload(&packet).build()
+}
+
+#[test]
+fn frames_of_a_container_come_whole_over_all_queues() {
+    const FLOWS: u16 = 64;
+    const EACH: u32 = 100;
+    if !require::all(&[Need::Root, Need::Labswd, Need::Program("ethtool")]) {
+        return;
+    }
+    let lab = Lab::new("mqveth");
+    let switch = lab.start("", &[("a", "queues = 4"), ("b", "queues = 4")], "");
+    let (a, b) = (lab.socket("a"), lab.socket("b"));
+    for port in ["a", "b"] {
+        assert_eq!(switch.port(port)["queues"].as_u64(), Some(4));
+        assert!(lab.peers.run(&["ethtool", "-l", port]).matches("RX:\t\t4").count() >= 1);
+    }
+    b.send(&Frame::new(mac(1), mac(2)).build());
+    assert!(a.recv(Duration::from_secs(5)).is_some(), "the way is known");
+    for number in 0..EACH {
+        (0..FLOWS).for_each(|flow| a.send(&datagram(flow, number)));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let count = usize::from(FLOWS) * EACH as usize;
+    let received = receive(&b, count, Duration::from_secs(10), Duration::from_millis(300));
+    assert_eq!(received.len(), count, "none lost, none twice");
+    for flow in 0..FLOWS {
+        let port = (1024 + flow).to_be_bytes();
+        let of_flow: Vec<&Vec<u8>> = received.iter().filter(|frame| frame[34..36] == port).collect();
+        let sent: Vec<Vec<u8>> = (0..EACH).map(|number| datagram(flow, number)).collect();
+        assert!(
+            of_flow.iter().zip(&sent).all(|(got, sent)| *got == sent) && of_flow.len() == sent.len(),
+            "flow {flow}"
+        );
+    }
+    let counters = switch.site().ns.run(&["ethtool", "-S", "lsw-a"]);
+    for queue in 0..4 {
+        let name = format!("rx_queue_{queue}_xdp_packets:");
+        let line = counters.lines().find(|line| line.trim().starts_with(&name)).expect("a counter of each queue");
+        let frames: u64 = line.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+        assert!(frames > 100, "queue {queue} took part: {line}");
+    }
+    switch.stop();
 }

@@ -1,6 +1,6 @@
 //! `labswd`: runs the switch in the foreground.
 //!
-//! Exit status: 0 after SIGTERM or SIGINT, or when `--check` found nothing wrong; 1 with one line on standard error
+//! Exit status: 0 after SIGTERM or SIGINT, or when `--check` found nothing wrong (it says what ports would wait for); 1 with one line on standard error
 //! when the configuration or the machine is not in order; 2 on wrong usage.
 
 use std::io::IsTerminal;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use labsw_control::config::Config;
-use labsw_control::daemon::Daemon;
+use labsw_control::daemon::{self, Daemon};
 use tracing_subscriber::EnvFilter;
 
 /// A virtual Ethernet switch for lab hosts.
@@ -41,6 +41,9 @@ fn main() -> ExitCode {
 fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(&arguments.config)?;
     if arguments.check {
+        for line in daemon::awaited(&config) {
+            println!("{}: {line}", arguments.config.display());
+        }
         return Ok(());
     }
     let log = tracing_subscriber::fmt().with_env_filter(arguments.log_level).with_writer(std::io::stderr);

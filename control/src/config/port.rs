@@ -20,8 +20,8 @@ use super::vlan;
 
 /// Smallest MTU of a port, bytes: what every IPv4 host must take (RFC 791).
 pub const MTU_MIN: u32 = 68;
-/// Largest MTU of a port, bytes: what one AF_XDP buffer of a page holds behind its headroom.
-pub const MTU_MAX: u32 = 3498;
+/// Largest MTU of a port, bytes: the usual limit of jumbo frames.
+pub const MTU_MAX: u32 = 9216;
 /// MTU of a port that says nothing, bytes.
 pub const MTU_DEFAULT: u32 = 1500;
 /// Most receive queues a port can ask for.
@@ -77,6 +77,8 @@ pub enum PortKind {
         netns: Option<String>,
         /// What the container's end is called in there; `None`: as it was created.
         peer_name: Option<String>,
+        /// Queues each way, at both ends.
+        queues: u16,
     },
     /// A TAP interface.
     Tap {
@@ -133,7 +135,7 @@ pub enum XdpMode {
 pub enum Queues {
     /// All the device has.
     All,
-    /// The first so many of them; the device's channels are left as they are.
+    /// So many: the device's channels are set to that.
     Count(u16),
 }
 
@@ -158,7 +160,7 @@ const COMMON_KEYS: [&str; 5] = ["type", "vlan", "mtu", "link_local", "mirror_onl
 const TYPES: [(&str, &[&str]); 4] = [
     ("af_xdp", &["device", "mode", "queues"]),
     ("vhost_user", &["role", "socket", "queue_pairs"]),
-    ("veth", &["peer", "interface", "netns", "peer_name"]),
+    ("veth", &["peer", "interface", "netns", "peer_name", "queues"]),
     ("tap", &["interface", "for", "queues", "mac", "owner", "group"]),
 ];
 
@@ -262,8 +264,9 @@ impl PortConfig {
                     set("socket", socket.to_string_lossy().into_owned().into());
                 }
             }
-            PortKind::Veth { peer, interface, netns, peer_name } => {
+            PortKind::Veth { peer, interface, netns, peer_name, queues } => {
                 set("peer", peer.as_str().into());
+                set("queues", i64::from(*queues).into());
                 for (key, value) in [("interface", interface), ("netns", netns), ("peer_name", peer_name)] {
                     if let Some(value) = value {
                         set(key, value.as_str().into());
@@ -316,8 +319,12 @@ fn read_queues(field: &Field<'_>) -> Result<Queues, ConfigError> {
     if field.is_string() {
         return field.choice(&[("all", Queues::All)]);
     }
-    let count = field.integer("\"all\" or a number of queues", 1..=QUEUES_MAX)?;
-    u16::try_from(count).map(Queues::Count).map_err(|error| field.error(error))
+    read_count(field, "\"all\" or a number of queues").map(Queues::Count)
+}
+
+fn read_count(field: &Field<'_>, what: &str) -> Result<u16, ConfigError> {
+    let count = field.integer(what, 1..=QUEUES_MAX)?;
+    u16::try_from(count).map_err(|error| field.error(error))
 }
 
 fn read_vhost_user(section: &Section<'_>) -> Result<PortKind, ConfigError> {
@@ -346,7 +353,8 @@ fn read_veth(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError>
     if interface.as_deref().unwrap_or(&default_interface(name)) == peer {
         return Err(section.error_at("interface", format_args!("both ends would be {peer:?}; name the switch's end")));
     }
-    Ok(PortKind::Veth { peer, interface, netns, peer_name })
+    let queues = section.get("queues").map(|field| read_count(&field, "a number of queues")).transpose()?;
+    Ok(PortKind::Veth { peer, interface, netns, peer_name, queues: queues.unwrap_or(1) })
 }
 
 fn read_tap(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> {

@@ -83,7 +83,7 @@ fn every_refusal_names_place_key_and_remedy() {
         ("vlan = 20", "lab.toml:3:8: ports.dc01.vlan: should be a table, is the number 20"),
         ("vlna = 20", "lab.toml:3:1: ports.dc01.vlna: unknown key; did you mean `vlan`?"),
         ("peer = 'x'", "lab.toml:3:1: ports.dc01.peer: is a key of type veth; this port is of type vhost_user"),
-        ("mtu = 9000", "lab.toml:3:7: ports.dc01.mtu: 9000 is not an MTU in bytes (68 to 3498)"),
+        ("mtu = 9300", "lab.toml:3:7: ports.dc01.mtu: 9300 is not an MTU in bytes (68 to 9216)"),
         ("mirror_only = 1", "lab.toml:3:15: ports.dc01.mirror_only: should be true or false, is the number 1"),
         ("mtu = 1400\nmtu = 1500", "lab.toml:4:1: ports.dc01.mtu: given twice; keep one of the two"),
         (
@@ -92,7 +92,7 @@ fn every_refusal_names_place_key_and_remedy() {
         ),
         (
             "mtu = 99999999999999999999",
-            "lab.toml:3:7: ports.dc01.mtu: 99999999999999999999 is not an MTU in bytes (68 to 3498)",
+            "lab.toml:3:7: ports.dc01.mtu: 99999999999999999999 is not an MTU in bytes (68 to 9216)",
         ),
         ("[ports.dc01]", "lab.toml:3:8: ports.dc01: given twice; keep one of the two"),
         ("queue_pairs = 9", "lab.toml:3:15: ports.dc01.queue_pairs: 9 is not a number of queue pairs (1 to 8)"),
@@ -335,14 +335,17 @@ fn port_strategy() -> impl Strategy<Value = PortConfig> {
             socket: socket.map(Into::into),
             queue_pairs: 1
         }),
-        (interface, interface, prop::option::of((interface, interface))).prop_map(|(peer, own, netns)| {
-            PortKind::Veth {
-                interface: Some(format!("{}X", own.get(..14).unwrap_or(&own))),
-                peer,
-                netns: netns.as_ref().map(|(netns, _)| netns.clone()),
-                peer_name: netns.map(|(_, name)| name),
+        (interface, interface, prop::option::of((interface, interface)), 1..=64_u16).prop_map(
+            |(peer, own, netns, queues)| {
+                PortKind::Veth {
+                    interface: Some(format!("{}X", own.get(..14).unwrap_or(&own))),
+                    peer,
+                    netns: netns.as_ref().map(|(netns, _)| netns.clone()),
+                    peer_name: netns.map(|(_, name)| name),
+                    queues,
+                }
             }
-        }),
+        ),
     ];
     let ranges = prop::collection::vec((1..4095_u16, 0..50_u16).prop_map(|(low, n)| low..=(low + n).min(4094)), 1..6);
     let vlan = (prop::sample::select(VlanMode::ALL.to_vec()), 1..4095_u16, ranges).prop_map(|(mode, tag, ranges)| {

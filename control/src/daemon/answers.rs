@@ -305,6 +305,7 @@ fn show_kind(kind: &PortKind, shown: &mut api::Port) {
 /// What the device or the guest made of it.
 fn show_attachment(attachment: &Attachment, shown: &mut api::Port) {
     match attachment {
+        Attachment::Absent(_) => {}
         Attachment::Guest(endpoint) => {
             let status = endpoint.status();
             shown.connected = Some(status.connected);

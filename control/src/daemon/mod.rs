@@ -4,7 +4,7 @@
 //! restart under running guests needs: first whatever can be refused is looked at and nothing is touched; then
 //! the control socket and the guests' sockets listen (so that guests reconnect at once); then packet memory,
 //! devices and XDP programs. [`Daemon::run`] is one mio loop: control socket, vhost-user sessions, signals, faults
-//! reported by the workers, and a timer. Every change, from the configuration or the control socket, goes
+//! reported by the workers, news of network links ([`devices`]), and a timer. Every change, from the configuration or the control socket, goes
 //! through the same methods in [`ports`] and [`mirrors`]: check, build new tables, open, hand over; [`placement`] says
 //! which worker serves which receive queue.
 //!
@@ -15,6 +15,7 @@
 //!   themselves and the rest is recognised and reused by the next run.
 
 mod answers;
+mod devices;
 mod mirrors;
 mod open;
 mod placement;
@@ -42,9 +43,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::api;
 use crate::config::{Config, ConfigError, Power, SwitchConfig};
-use crate::device::Links;
+use crate::device::{Ledger, LinkEvents, Links};
 use crate::varlink::Server;
 
+pub use devices::awaited;
 use mirrors::Mirror;
 pub use open::OpenError;
 use ports::Port;
@@ -53,8 +55,10 @@ use ports::Port;
 const WORKER_EVENTS: Token = Token(0);
 /// SIGTERM and SIGINT.
 const SIGNALS: Token = Token(1);
+/// Network links have changed.
+const LINK_EVENTS: Token = Token(2);
 /// The control socket; its clients follow.
-const CONTROL_SOCKET: Token = Token(2);
+const CONTROL_SOCKET: Token = Token(3);
 /// Two per port (listener, connection), from here.
 const FIRST_PORT: usize = 1 << 20;
 /// Forwarding database slots looked at per second for entries that aged.
@@ -97,6 +101,7 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> DaemonError {
 pub struct Daemon {
     poll: Poll,
     signals: UnixStream,
+    link_events: LinkEvents,
     server: Option<Server>,
     switch: Switch,
     worker_events: Receiver<Event>,
@@ -110,6 +115,10 @@ struct Switch {
     socket_group: Option<u32>,
     registry: mio::Registry,
     links: Links,
+    /// What was changed on devices.
+    ledger: Ledger,
+    /// When the devices are looked at next.
+    look_at: Option<Instant>,
     workers: Workers,
     /// The load of each worker: now, and a second ago.
     loads: Vec<[LoadSnapshot; 2]>,
@@ -140,8 +149,12 @@ impl Daemon {
         let socket_group = group("socket_group", &config.switch.socket_group)?;
         let admin_group = group("admin_group", &config.switch.admin_group)?;
         for port in &config.ports {
-            open::preflight(port, &config.switch, &mut links)
-                .map_err(|(key, error)| in_file(&format!("ports.{}.{key}", port.name), &error.to_string()))?;
+            match open::preflight(port, &config.switch, &mut links) {
+                Err((key, error)) if !error.is_absence() => {
+                    return Err(in_file(&format!("ports.{}.{key}", port.name), &error.to_string()));
+                }
+                _ => {}
+            }
         }
         let socket = &config.switch.control_socket;
         open::make_parent(socket).map_err(DaemonError::Directory)?;
@@ -165,12 +178,16 @@ impl Daemon {
             Power::Performance => worker::Power::Performance,
         };
         let workers = Workers::spawn(&cpus, power, &shared, &event_sender, &waker)?;
+        let ledger = Ledger::open(devices::ledger_path(socket));
+        let link_events = link_events(&registry)?;
         let switch = Switch {
             config: config.switch,
             started: Instant::now(),
             socket_group,
             registry,
             links,
+            ledger,
+            look_at: None,
             loads: workers.handles().iter().map(|worker| [worker.load(); 2]).collect(),
             workers,
             shared,
@@ -180,7 +197,7 @@ impl Daemon {
             mirrors: BTreeMap::new(),
         };
         let signals = signal_pipe(poll.registry())?;
-        let mut daemon = Daemon { poll, signals, server: Some(server), switch, worker_events };
+        let mut daemon = Daemon { poll, signals, link_events, server: Some(server), switch, worker_events };
         // Guests first: their sockets must listen again within a second of a restart.
         let (guests, devices): (Vec<_>, Vec<_>) = config.ports.into_iter().partition(|port| port.is_vhost_user());
         for port in guests.into_iter().chain(devices) {
@@ -197,6 +214,8 @@ impl Daemon {
                 return Err(in_file(&format!("mirrors.{name}"), &reason_of(&error)));
             }
         }
+        let Switch { ledger, links, .. } = &mut daemon.switch;
+        ledger.put_back_inherited(links);
         Ok(daemon)
     }
 
@@ -228,6 +247,11 @@ impl Daemon {
             for event in &events {
                 match event.token() {
                     WORKER_EVENTS | SIGNALS => {}
+                    LINK_EVENTS => {
+                        if self.link_events.drain() {
+                            self.switch.links_changed(now);
+                        }
+                    }
                     token if token.0 >= FIRST_PORT => self.switch.port_ready(token, now),
                     token => {
                         if let Some(server) = &mut self.server {
@@ -241,6 +265,7 @@ impl Daemon {
                 self.switch.port_fault(id, &fault);
             }
             let ports_due = self.switch.tick_ports(now);
+            let devices_due = self.switch.tick_devices(now);
             let server_due = self.server.as_mut().and_then(|server| {
                 server.tick(now, &mut self.switch);
                 server.next_tick(now)
@@ -249,7 +274,7 @@ impl Daemon {
                 next_second = now + Duration::from_secs(1);
                 self.switch.every_second();
             }
-            wait = [ports_due, server_due].into_iter().flatten().fold(next_second - now, Duration::min);
+            wait = [ports_due, devices_due, server_due].into_iter().flatten().fold(next_second - now, Duration::min);
         };
         notify(&[sd_notify::NotifyState::Stopping]);
         self.stop();
@@ -346,6 +371,14 @@ fn signal_pipe(registry: &mio::Registry) -> Result<UnixStream, DaemonError> {
     let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);
     registry.register(&mut mio::unix::SourceFd(&fd), SIGNALS, Interest::READABLE).map_err(system("signals"))?;
     Ok(reader)
+}
+
+/// A listener for changes of network links.
+fn link_events(registry: &mio::Registry) -> Result<LinkEvents, DaemonError> {
+    let events = LinkEvents::open().map_err(|error| system("netlink")(std::io::Error::other(error)))?;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&events);
+    registry.register(&mut mio::unix::SourceFd(&fd), LINK_EVENTS, Interest::READABLE).map_err(system("netlink"))?;
+    Ok(events)
 }
 
 fn signalled(reader: &mut UnixStream) -> bool {

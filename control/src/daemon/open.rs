@@ -13,13 +13,14 @@ use labsw_dataplane::xdp::{self, PacketMemory, UmemError, XdpConfig, XdpError, X
 use labsw_switch::PortId;
 use mio::Token;
 
+use super::devices::Absence;
 use super::placement::Queues;
 use super::tap::{self, Tap};
 use super::{FIRST_PORT, Switch, UnknownAccount};
 use crate::config::{
     self, DeviceSpec, Hugepages, PortConfig, PortKind, SwitchConfig, VhostRole, XdpMode, default_interface,
 };
-use crate::device::{DeviceError, Link, Links, Netns, OffloadsOff, Promiscuous, VethPair, VethPlan};
+use crate::device::{DeviceError, Ledger, Link, Links, Netns, Promiscuous, VethPair, VethPlan, prepare};
 
 /// Chunks (4 KiB each) of packet memory for all AF_XDP ports together: 64 MiB.
 const UMEM_CHUNKS: u32 = 16_384;
@@ -28,8 +29,13 @@ const UMEM_CHUNKS: u32 = 16_384;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The device that the port names is not there.
-    #[error("there is no device {0}; name one of `ip -br link` as \"name:…\", \"mac:…\" or \"pci:…\"")]
-    NoDevice(DeviceSpec),
+    #[error("{device} is awaited: {why}")]
+    NoDevice {
+        /// What is looked for.
+        device: DeviceSpec,
+        /// What is known of it.
+        why: String,
+    },
     /// The device is one that is never opened.
     #[error("{0}; use another device")]
     Protected(String),
@@ -70,12 +76,26 @@ pub enum OpenError {
     Worker(#[from] WorkerError),
 }
 
+impl OpenError {
+    /// Whether what the port needs is not there, and may come.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            OpenError::NoDevice { .. }
+                | OpenError::Device(DeviceError::NoNetns(_))
+                | OpenError::Xdp(XdpError::NoInterface { .. })
+        )
+    }
+}
+
 /// What a port is attached to.
 pub(super) enum Attachment {
     /// A guest's socket.
     Guest(Box<Endpoint>),
     /// A network device.
     Device(Box<Device>),
+    /// Nothing: its device is not there (yet, or any more).
+    Absent(Absence),
     /// A TAP interface.
     Tap(Box<Tap>),
 }
@@ -83,7 +103,8 @@ pub(super) enum Attachment {
 /// A port that was opened, not known to the workers yet.
 pub(super) struct Opened {
     pub(super) attachment: Attachment,
-    pub(super) tx: Arc<dyn TxPort>,
+    /// `None` if there is nothing to send to.
+    pub(super) tx: Option<Arc<dyn TxPort>>,
     pub(super) queues: Queues,
 }
 
@@ -100,26 +121,41 @@ pub(super) struct Device {
     pub(super) connection: u64,
     pub(super) link: Link,
     pub(super) status: XdpStatus,
-    veth: Option<VethPair>,
-    prepared: Prepared,
+    pub(super) veth: Option<Veth>,
+    /// The device is promiscuous while this lives.
+    promiscuous: Promiscuous,
+}
+
+/// The pair of a veth port.
+pub(super) struct Veth {
+    pub(super) pair: VethPair,
+    pub(super) plan: VethPlan,
+    /// The container's end was in another namespace when last looked for.
+    pub(super) peer_away: bool,
 }
 
 impl Device {
-    /// Puts the device back as it was, and removes it if it was made for the port. Both halves of the port are closed.
-    pub(super) fn close(self, links: &mut Links) -> Result<(), DeviceError> {
-        drop(self.prepared);
-        self.veth.map_or(Ok(()), |pair| pair.remove(links))
+    /// Puts the device back as it was, or removes it if it was made for the port. Both halves of the port are closed.
+    pub(super) fn close(self, links: &mut Links, ledger: &mut Ledger) -> Result<(), DeviceError> {
+        drop(self.promiscuous);
+        give_up(self.veth.as_ref(), &self.link, links, ledger)
     }
 }
 
-/// What was changed at a device; back as it was when dropped.
-struct Prepared {
-    _promiscuous: Promiscuous,
-    _offloads: OffloadsOff,
+/// Undoes what was done to a device, or removes the pair.
+fn give_up(veth: Option<&Veth>, link: &Link, links: &mut Links, ledger: &mut Ledger) -> Result<(), DeviceError> {
+    match veth {
+        Some(veth) => {
+            let outcome = veth.pair.remove(links);
+            ledger.pair_gone(&veth.plan.interface);
+            outcome
+        }
+        None => ledger.put_back(links, link.index),
+    }
 }
 
 /// Looks, without touching anything, whether a port can be opened on this machine. The error is the key of the port's
-/// table that it is about, and the reason.
+/// table that it is about, and the reason; one that [is an absence](OpenError::is_absence) is none to refuse the port for.
 pub(super) fn preflight(
     port: &PortConfig,
     switch: &SwitchConfig,
@@ -127,7 +163,8 @@ pub(super) fn preflight(
 ) -> Result<(), (&'static str, OpenError)> {
     match &port.kind {
         PortKind::AfXdp { device, .. } => {
-            find_device(device, switch, links).map(drop).map_err(|error| ("device", error))
+            let link = find_device(device, switch, links).map_err(|error| ("device", error))?;
+            prepare::check_mtu(&link, port.mtu).map_err(|error| ("mtu", error.into()))
         }
         PortKind::Veth { netns: Some(netns), .. } => {
             Netns::open(netns).map(drop).map_err(|error| ("netns", error.into()))
@@ -139,7 +176,8 @@ pub(super) fn preflight(
 
 /// The link that a port names, if it is there and may be opened.
 fn find_device(device: &DeviceSpec, switch: &SwitchConfig, links: &mut Links) -> Result<Link, OpenError> {
-    let link = links.resolve(device)?.ok_or_else(|| OpenError::NoDevice(device.clone()))?;
+    let absent = || OpenError::NoDevice { device: device.clone(), why: Links::absence(device) };
+    let link = links.resolve(device)?.ok_or_else(absent)?;
     match links.protection(&link, &switch.protected_interfaces)? {
         Some(reason) => Err(OpenError::Protected(reason)),
         None => Ok(link),
@@ -160,10 +198,11 @@ impl Switch {
             }
             PortKind::AfXdp { device, mode, queues } => {
                 let link = find_device(device, &self.config, &mut self.links)?;
-                Ok(self.open_device(id, link, *mode, *queues, None)?.into())
+                let xdp = xdp_config(id, &link, *mode, *queues, config.mtu);
+                Ok(self.open_device(link, xdp, None)?.into())
             }
             PortKind::Tap { .. } => self.open_tap(config),
-            PortKind::Veth { peer, interface, netns, peer_name } => {
+            PortKind::Veth { peer, interface, netns, peer_name, queues } => {
                 let plan = VethPlan {
                     port: config.name.clone(),
                     interface: interface.clone().unwrap_or_else(|| default_interface(&config.name)),
@@ -171,12 +210,38 @@ impl Switch {
                     netns: netns.clone(),
                     peer_name: peer_name.clone(),
                     mtu: config.mtu,
+                    queues: (*queues).into(),
                 };
-                let pair = VethPair::prepare(&mut self.links, &plan)?;
+                if let Some(netns) = netns {
+                    Netns::open(netns)?;
+                }
+                let pair = self.prepare_pair(&plan)?;
                 let link = pair.switch_end.clone();
-                Ok(self.open_device(id, link, XdpMode::Auto, config::Queues::All, Some(pair))?.into())
+                let xdp = xdp_config(id, &link, XdpMode::Auto, config::Queues::All, config.mtu);
+                let peer_away = link.lower_is_elsewhere;
+                Ok(self.open_device(link, xdp, Some(Veth { pair, plan, peer_away }))?.into())
             }
         }
+    }
+
+    /// The pair, made, or taken over from a killed run; what such a run left and does not fit is made anew.
+    fn prepare_pair(&mut self, plan: &VethPlan) -> Result<VethPair, DeviceError> {
+        let Switch { links, ledger, .. } = self;
+        if links.link_by_name(&plan.interface)?.is_none() {
+            ledger.note_pair(&plan.interface);
+        }
+        let prepared = match VethPair::prepare(links, plan) {
+            Err(error) => match ledger.delete_inherited_pair(links, &plan.interface) {
+                Ok(true) => VethPair::prepare(links, plan),
+                _ => Err(error),
+            },
+            prepared => prepared,
+        };
+        match &prepared {
+            Ok(pair) => ledger.pair_is(&pair.switch_end),
+            Err(_) => ledger.pair_gone(&plan.interface),
+        }
+        prepared
     }
 
     fn open_guest(
@@ -207,62 +272,39 @@ impl Switch {
         let mut endpoint = Endpoint::open(endpoint, Box::new(rings)).map_err(|error| error.source)?;
         endpoint.register(&self.registry, listener, connection).map_err(OpenError::EventLoop)?;
         let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
-        Ok(Opened { attachment: Attachment::Guest(Box::new(endpoint)), tx, queues: Queues::new(rx, homes) })
+        Ok(Opened { attachment: Attachment::Guest(Box::new(endpoint)), tx: Some(tx), queues: Queues::new(rx, homes) })
     }
 
-    fn open_device(
-        &mut self,
-        id: PortId,
-        link: Link,
-        mode: XdpMode,
-        queues: config::Queues,
-        veth: Option<VethPair>,
-    ) -> Result<OpenedDevice, OpenError> {
-        match self.open_xdp(id, &link, mode, queues) {
-            Ok((port, prepared)) => {
+    fn open_device(&mut self, link: Link, xdp: XdpConfig, veth: Option<Veth>) -> Result<OpenedDevice, OpenError> {
+        match self.open_xdp(&link, xdp, veth.is_some()) {
+            Ok((port, promiscuous)) => {
                 let (connection, status) = (port.connection(), port.status().clone());
                 let XdpPort { tx, rx, .. } = port;
                 let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
-                Ok(OpenedDevice { device: Device { connection, link, status, veth, prepared }, tx, rx })
+                Ok(OpenedDevice { device: Device { connection, link, status, veth, promiscuous }, tx, rx })
             }
             Err(reason) => {
-                if let Some(Err(error)) = veth.map(|pair| pair.remove(&mut self.links)) {
-                    tracing::warn!(interface = link.name, %error, "not removed");
+                if let Err(error) = give_up(veth.as_ref(), &link, &mut self.links, &mut self.ledger) {
+                    tracing::warn!(interface = link.name, %error, "not as it was before");
                 }
                 Err(reason)
             }
         }
     }
 
-    fn open_xdp(
-        &mut self,
-        id: PortId,
-        link: &Link,
-        mode: XdpMode,
-        queues: config::Queues,
-    ) -> Result<(XdpPort, Prepared), OpenError> {
+    fn open_xdp(&mut self, link: &Link, xdp: XdpConfig, made: bool) -> Result<(XdpPort, Promiscuous), OpenError> {
         let memory = self.packet_memory()?;
-        let prepared = Prepared {
-            _promiscuous: Promiscuous::hold(link.index, &link.name)?,
-            _offloads: OffloadsOff::hold(&link.name)?,
-        };
-        self.links.set_up(link.index)?;
-        let config = XdpConfig {
-            interface: link.name.clone(),
-            ifindex: link.index,
-            queues: match queues {
-                config::Queues::All => xdp::Queues::All,
-                config::Queues::Count(count) => xdp::Queues::Count(count.into()),
-            },
-            mode: match mode {
-                XdpMode::Auto => xdp::XdpMode::Auto,
-                XdpMode::ZeroCopy => xdp::XdpMode::ZeroCopy,
-                XdpMode::Copy => xdp::XdpMode::Copy,
-                XdpMode::Skb => xdp::XdpMode::Skb,
-            },
-            owner: id.0,
-        };
-        Ok((XdpPort::open(config, &memory)?, prepared))
+        let promiscuous = Promiscuous::hold(link.index, &link.name)?;
+        if made {
+            prepare::offloads_off(&link.name)?;
+        } else {
+            let queues = match xdp.queues {
+                xdp::Queues::All => None,
+                xdp::Queues::Count(count) => Some(count),
+            };
+            prepare::device(&mut self.links, &mut self.ledger, link, xdp.mtu, queues)?;
+        }
+        Ok((XdpPort::open(xdp, &memory)?, promiscuous))
     }
 
     /// The packet memory, made when the first port needs it.
@@ -285,7 +327,28 @@ impl Switch {
 impl From<OpenedDevice> for Opened {
     fn from(OpenedDevice { device, tx, rx }: OpenedDevice) -> Opened {
         let homes = Homes::new(rx.iter().map(|_| 0));
+        let tx = Some(tx);
         Opened { attachment: Attachment::Device(Box::new(device)), tx, queues: Queues::new(rx, homes) }
+    }
+}
+
+/// What the data plane is asked for.
+fn xdp_config(id: PortId, link: &Link, mode: XdpMode, queues: config::Queues, mtu: u32) -> XdpConfig {
+    XdpConfig {
+        interface: link.name.clone(),
+        ifindex: link.index,
+        queues: match queues {
+            config::Queues::All => xdp::Queues::All,
+            config::Queues::Count(count) => xdp::Queues::Count(count.into()),
+        },
+        mode: match mode {
+            XdpMode::Auto => xdp::XdpMode::Auto,
+            XdpMode::ZeroCopy => xdp::XdpMode::ZeroCopy,
+            XdpMode::Copy => xdp::XdpMode::Copy,
+            XdpMode::Skb => xdp::XdpMode::Skb,
+        },
+        mtu,
+        owner: id.0,
     }
 }
 

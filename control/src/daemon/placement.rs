@@ -77,6 +77,11 @@ impl Queues {
     pub(super) fn new(queues: Vec<Box<dyn RxQueue>>, homes: Homes) -> Queues {
         Queues { places: vec![Placed::default(); queues.len()], homes, waiting: queues.into_iter().map(Some).collect() }
     }
+
+    /// Those of a port that has none now.
+    pub(super) fn none() -> Queues {
+        Queues::new(Vec::new(), Homes::new(std::iter::empty()))
+    }
 }
 
 impl Switch {

@@ -32,11 +32,13 @@ pub(super) struct Port {
     pub(super) enabled: bool,
     pub(super) attachment: Attachment,
     /// `None` while it is out of service.
-    tx: Option<Arc<dyn TxPort>>,
+    pub(super) tx: Option<Arc<dyn TxPort>>,
     pub(super) queues: Queues,
     stats: Arc<PortStats>,
     /// Why it was taken out of service.
     pub(super) fault: Option<String>,
+    /// Its device is set up, as far as is known; a guest's port has none that could be down.
+    pub(super) link_up: bool,
 }
 
 impl Port {
@@ -65,15 +67,15 @@ impl Port {
                     EndpointState::Failed => (PortState::Failed, status.reason),
                 }
             }
-            Attachment::Device(device) => match (&self.fault, links.link_by_index(device.link.index)) {
-                (Some(fault), _) => (PortState::Failed, Some(fault.clone())),
-                (None, Err(error)) => (PortState::Failed, Some(error.to_string())),
-                (None, Ok(None)) => (PortState::Failed, Some(format!("{} was removed", device.link.name))),
-                (None, Ok(Some(link))) if !link.up => (PortState::Down, Some(format!("{} is set down", link.name))),
-                (None, Ok(Some(link))) if !link.carrier => {
+            Attachment::Absent(absence) => (PortState::Waiting, Some(absence.reason.clone())),
+            Attachment::Device(device) => match links.link_by_index(device.link.index) {
+                Err(error) => (PortState::Down, Some(error.to_string())),
+                Ok(None) => (PortState::Waiting, Some(format!("{} was removed", device.link.name))),
+                Ok(Some(link)) if !link.up => (PortState::Down, Some(format!("{} is set down", link.name))),
+                Ok(Some(link)) if !link.carrier => {
                     (PortState::Down, Some(format!("{} has no carrier: its other end is down", link.name)))
                 }
-                (None, Ok(Some(_))) => (PortState::Up, None),
+                Ok(Some(_)) => (PortState::Up, None),
             },
             Attachment::Tap(tap) => tap.state(self.fault.as_ref(), links),
         }
@@ -89,7 +91,7 @@ impl Port {
             vlan: self.config.vlan.clone(),
             link_local: self.config.link_local,
             mtu_bytes: self.config.mtu,
-            enabled: self.enabled,
+            enabled: self.enabled && self.link_up,
             mirror_only: self.config.mirror_only,
             ..PortRules::default()
         }
@@ -107,13 +109,21 @@ impl Switch {
         config
             .check_beside(self.ports.values().map(|port| &port.config), &self.config)
             .map_err(|error| refused(error.within(&format!("ports.{}", config.name))))?;
-        preflight(&config, &self.config, &mut self.links)
-            .map_err(|(key, reason)| refused(format!("{key}: {reason}")))?;
+        match preflight(&config, &self.config, &mut self.links) {
+            Err((key, reason)) if !reason.is_absence() => return Err(refused(format!("{key}: {reason}"))),
+            _ => {}
+        }
         let id = self.free_id().ok_or_else(|| refused(format!("a switch has at most {MAX_PORTS} ports")))?;
         let stats = Arc::new(PortStats::new(self.workers.handles().len()));
         let name = config.name.clone();
-        let Opened { attachment, tx, queues } = self.open(id, &config).map_err(|error| refused(error.to_string()))?;
-        let port = Port { id, config, enabled: true, attachment, tx: Some(tx), queues, stats, fault: None };
+        let Opened { attachment, tx, queues } = match self.open(id, &config) {
+            Ok(opened) => opened,
+            Err(error) => Opened { attachment: Switch::absent(error, &object)?, tx: None, queues: Queues::none() },
+        };
+        if let Attachment::Absent(absence) = &attachment {
+            tracing::info!(port = name, reason = absence.reason, "waiting");
+        }
+        let port = Port { id, config, enabled: true, attachment, tx, queues, stats, link_up: true, fault: None };
         self.ports.insert(name.clone(), port);
         let placed = self.set_tables().and_then(|()| self.place_queues().map_err(|error| refused(error.to_string())));
         if let Err(error) = placed {
@@ -159,7 +169,10 @@ impl Switch {
         also(dropped.map_err(OpenError::from));
         match port.attachment {
             Attachment::Guest(endpoint) => endpoint.close(),
-            Attachment::Device(device) => also(device.close(&mut self.links).map_err(OpenError::from)),
+            Attachment::Device(device) => {
+                also(device.close(&mut self.links, &mut self.ledger).map_err(OpenError::from));
+            }
+            Attachment::Absent(_) => {}
             Attachment::Tap(tap) => also(tap.close(&mut self.links).map_err(OpenError::from)),
         }
         if !gone {
@@ -180,23 +193,30 @@ impl Switch {
                 }
                 return;
             }
+            Attachment::Tap(tap) => {
+                // Both halves, or several workers, may have met it.
+                if tap.connection == fault.connection && port.fault.is_none() {
+                    tracing::warn!(port = name, reason = %fault, "port fault");
+                    port.fault = Some(fault.reason.clone());
+                    let name = name.clone();
+                    if let Err(error) = self.take_out(&name) {
+                        tracing::error!(port = name, %error, "not taken out of service cleanly");
+                    }
+                }
+                return;
+            }
             Attachment::Device(device) => device.connection,
-            Attachment::Tap(tap) => tap.connection,
+            Attachment::Absent(_) => return,
         };
         // Both halves, or several workers, may have met it.
-        if connection != fault.connection || port.fault.is_some() {
-            return;
-        }
-        tracing::warn!(port = name, reason = %fault, "port fault");
-        port.fault = Some(fault.reason.clone());
-        let name = name.clone();
-        if let Err(error) = self.take_out(&name) {
-            tracing::error!(port = name, %error, "not taken out of service cleanly");
+        if connection == fault.connection {
+            let name = name.clone();
+            self.lose(&name, Some(&fault.reason));
         }
     }
 
     /// Closes the halves of a port that stays in the tables: what is sent to it is dropped and counted.
-    fn take_out(&mut self, name: &str) -> Result<(), Error> {
+    pub(super) fn take_out(&mut self, name: &str) -> Result<(), Error> {
         let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
         let tx = port.tx.take();
         let outcome = self.set_tables();
@@ -213,7 +233,7 @@ impl Switch {
     pub(super) fn put_in(&mut self, name: &str, opened: Opened) -> Result<(), Error> {
         let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
         let Opened { attachment, tx, queues } = opened;
-        (port.attachment, port.tx, port.queues, port.fault) = (attachment, Some(tx), queues, None);
+        (port.attachment, port.tx, port.queues, port.fault) = (attachment, tx, queues, None);
         self.set_tables()?;
         self.place_queues().map_err(|error| Error::refused("worker", error.to_string()))
     }
@@ -237,13 +257,17 @@ impl Switch {
         outcome
     }
 
-    /// Switches a port on or off, within a burst.
+    /// Switches a port on or off, within a burst, and shows it to whom it can.
     pub(super) fn set_port_state(&mut self, name: &str, up: bool) -> Result<(), Error> {
         let port = self.ports.get_mut(name).ok_or_else(|| Error::not_found("port", name))?;
         port.enabled = up;
         let id = port.id;
+        if up {
+            self.show_port_state(name);
+        }
         self.set_tables()?;
         if !up {
+            self.show_port_state(name);
             self.shared.fdb.flush(None, Some(id));
         }
         Ok(())
@@ -294,7 +318,7 @@ impl Switch {
     fn endpoints(&mut self, which: impl Fn(&Port) -> bool) -> impl Iterator<Item = &mut Endpoint> {
         self.ports.values_mut().filter(move |port| which(port)).filter_map(|port| match &mut port.attachment {
             Attachment::Guest(endpoint) => Some(&mut **endpoint),
-            Attachment::Device(_) | Attachment::Tap(_) => None,
+            Attachment::Device(_) | Attachment::Tap(_) | Attachment::Absent(_) => None,
         })
     }
 }

@@ -111,7 +111,7 @@ impl Switch {
         let rx: Vec<Box<dyn RxQueue>> = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
         let found = was_there && !tap.is_ours();
         let tap = Tap { connection, queues: rx.len(), other_end: *other_end, tap, found };
-        Ok(Opened { attachment: Attachment::Tap(Box::new(tap)), tx, queues: Queues::new(rx, homes) })
+        Ok(Opened { attachment: Attachment::Tap(Box::new(tap)), tx: Some(tx), queues: Queues::new(rx, homes) })
     }
 
     /// Looks after the interfaces of TAP ports: takes ports out of service whose interface has gone, and opens those

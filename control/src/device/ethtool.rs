@@ -1,4 +1,4 @@
-//! Offloads of a network device, switched off and read back (`SIOCETHTOOL` of netdevice(7), linux/ethtool.h).
+//! Offloads of a network device, switched off and read back, and its channels (`SIOCETHTOOL` of netdevice(7), linux/ethtool.h).
 //!
 //! The kernel describes a device's features as bits whose names it hands out as a string set; the names are stable,
 //! the bit numbers are not. An [`Offload`] is a group of names. What cannot be switched off is an error rather than a
@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use serde::{Deserialize, Serialize};
 
 use super::DeviceError;
 
@@ -17,6 +18,8 @@ const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
 const ETHTOOL_SFEATURES: u32 = 0x3b;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_SCHANNELS: u32 = 0x3d;
 /// The string set with the names of features.
 const ETH_SS_FEATURES: u32 = 4;
 /// Bytes of one string of a string set.
@@ -96,41 +99,43 @@ pub fn switch_on(device: &str, names: &[String]) -> Result<(), DeviceError> {
     socket.set(&off, true)
 }
 
-/// Offloads of a device that stay off while this lives, and then are as they were.
-#[derive(Debug)]
-pub struct OffloadsOff {
-    device: String,
-    names: Vec<String>,
+/// Numbers of active queues of a device (`ETHTOOL_GCHANNELS`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channels {
+    /// Queues that only receive.
+    pub rx: u32,
+    /// Queues that only send.
+    pub tx: u32,
+    /// Pairs of both.
+    pub combined: u32,
 }
 
-impl OffloadsOff {
-    /// Prepares a device for AF_XDP, which sees neither a tag that the device took out of a frame (without one a frame
-    /// is in the wrong VLAN) nor frames it filtered or joined. A device that will not stop taking tags out is refused; the
-    /// others only cost frames that a person can miss, so they are logged.
-    pub fn hold(device: &str) -> Result<OffloadsOff, DeviceError> {
-        let mut held = OffloadsOff { device: device.to_owned(), names: switch_off(device, &[Offload::RxVlan])? };
-        for offload in [Offload::RxVlanFilter, Offload::RxCoalescing] {
-            match switch_off(device, &[offload]) {
-                Ok(names) => held.names.extend(names),
-                Err(error) => tracing::warn!("{error}"),
-            }
+/// The active channels of `device`, and the most there can be; `None` if its driver tells nothing of channels.
+pub fn channels(device: &str) -> Result<Option<(Channels, Channels)>, DeviceError> {
+    match Ethtool::open(device)?.raw_channels() {
+        Ok([_, rx, tx, _, combined, now_rx, now_tx, _, now_combined]) => {
+            Ok(Some((Channels { rx: now_rx, tx: now_tx, combined: now_combined }, Channels { rx, tx, combined })))
         }
-        Ok(held)
+        Err(DeviceError::Refused { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-impl Drop for OffloadsOff {
-    fn drop(&mut self) {
-        if self.names.is_empty() {
-            return;
-        }
-        match switch_on(&self.device, &self.names) {
-            Ok(()) => {}
-            // Then there is nothing left to put back.
-            Err(DeviceError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
-            Err(error) => tracing::warn!("offloads are not as they were: {error}"),
-        }
-    }
+/// Sets the numbers of active queues.
+pub fn set_channels(device: &str, channels: Channels) -> Result<(), DeviceError> {
+    let socket = Ethtool::open(device)?;
+    let mut request = socket.raw_channels()?;
+    let Channels { rx, tx, combined } = channels;
+    [request[0], request[5], request[6], request[8]] = [ETHTOOL_SCHANNELS, rx, tx, combined];
+    socket.ioctl(&mut request, "set the channels")
+}
+
+/// The kernel's names of those of `offloads` that are on.
+pub fn active(device: &str, offloads: &[Offload]) -> Result<Vec<String>, DeviceError> {
+    let meant = |feature: &Feature| feature.active && offloads.iter().any(|offload| offload.includes(&feature.name));
+    let features = Ethtool::open(device)?.features()?;
+    Ok(features.into_iter().filter(meant).map(|feature| feature.name).collect())
 }
 
 /// A socket for ioctls about one device of the calling thread's namespace.
@@ -144,6 +149,13 @@ impl Ethtool<'_> {
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
         let socket = socket.map_err(|error| DeviceError::refused("open a socket for ethtool", error))?;
         Ok(Ethtool { device, socket })
+    }
+
+    /// struct ethtool_channels: command, most rx, tx, other, combined, then the active ones in the same order.
+    fn raw_channels(&self) -> Result<[u32; 9], DeviceError> {
+        let mut request = [ETHTOOL_GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.ioctl(&mut request, "read the channels")?;
+        Ok(request)
     }
 
     fn features(&self) -> Result<Vec<Feature>, DeviceError> {

@@ -31,6 +31,8 @@ pub struct Link {
     pub permanent_mac: Option<Mac>,
     /// MTU, bytes.
     pub mtu: u32,
+    /// The largest MTU its driver takes, bytes, if that is known.
+    pub max_mtu: Option<u32>,
     /// Set up by its owner.
     pub up: bool,
     /// The other end is there.
@@ -95,15 +97,21 @@ impl Links {
         Ok(answer.messages.into_iter().find_map(described))
     }
 
-    /// Makes a veth pair with one queue each way, both ends down; fails if one of the names is taken.
-    pub fn create_veth(&mut self, switch_end: &str, peer_end: &str, mtu: u32) -> Result<Link, DeviceError> {
+    /// Makes a veth pair with `queues` queues each way, both ends down; fails if one of the names is taken.
+    pub fn create_veth(
+        &mut self,
+        switch_end: &str,
+        peer_end: &str,
+        mtu: u32,
+        queues: u32,
+    ) -> Result<Link, DeviceError> {
         let what = format!("make the veth pair {switch_end} and {peer_end}");
         let end = |name: &str| {
             let attributes = vec![
                 LinkAttribute::IfName(name.to_owned()),
                 LinkAttribute::Mtu(mtu),
-                LinkAttribute::NumRxQueues(1),
-                LinkAttribute::NumTxQueues(1),
+                LinkAttribute::NumRxQueues(queues),
+                LinkAttribute::NumTxQueues(queues),
             ];
             let mut message = LinkMessage::default();
             message.attributes = attributes;
@@ -223,6 +231,7 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
         mac: None,
         permanent_mac: None,
         mtu: 0,
+        max_mtu: None,
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
         kind: None,
@@ -238,6 +247,8 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            // 0: no limit of its own.
+            LinkAttribute::MaxMtu(mtu) => link.max_mtu = Some(mtu).filter(|mtu| *mtu != 0),
             LinkAttribute::Address(bytes) => link.mac = mac(&bytes),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::PermAddress(bytes) => link.permanent_mac = mac(&bytes),

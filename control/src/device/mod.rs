@@ -1,14 +1,17 @@
 //! What the daemon does to network devices: find them, make and remove veth pairs, prepare both ends.
 //!
 //! Everything is synchronous and happens in the network namespace of the calling thread; [`netns::in_netns`] runs a
-//! closure in another one. Nothing here keeps state of its own: what the kernel says is asked each time.
+//! closure in another one. Nothing here keeps state of its own but the ledger: what the kernel says is asked each time.
 //!
 //! | file | what | reference |
 //! |---|---|---|
 //! | `netlink` | one request, one answer | netlink(7), rtnetlink(7) |
 //! | `links` | links: look up, make, change, delete | linux/if_link.h |
 //! | `select` | which link a port means; which are never opened | |
-//! | `ethtool` | offloads, by ioctl, read back | linux/ethtool.h |
+//! | `events` | that links have changed | rtnetlink(7) |
+//! | `ethtool` | offloads and channels, by ioctl, read back | linux/ethtool.h |
+//! | `prepare` | a device made ready for AF_XDP | |
+//! | `ledger` | what was changed, to be put back also after a kill | |
 //! | `promiscuous` | promiscuous mode that ends with its holder | packet(7) |
 //! | `netns` | named namespaces | ip-netns(8), setns(2) |
 //! | `tap` | the interface of a TAP port, made, taken over and removed | kernel tuntap.rst |
@@ -19,9 +22,12 @@
 #![deny(unsafe_code)]
 
 pub mod ethtool;
+mod events;
+mod ledger;
 mod links;
 mod netlink;
 mod netns;
+pub mod prepare;
 mod promiscuous;
 mod select;
 mod tap;
@@ -32,7 +38,8 @@ mod tests;
 
 use std::io;
 
-pub use ethtool::OffloadsOff;
+pub use events::LinkEvents;
+pub use ledger::{Before, Ledger};
 pub use links::{Link, Links};
 pub use netns::{Netns, in_netns};
 pub use promiscuous::Promiscuous;
@@ -80,6 +87,26 @@ pub enum DeviceError {
     /// A TAP interface can't be opened.
     #[error(transparent)]
     Tap(#[from] labsw_dataplane::tap::TapError),
+    /// The device can't have so large an MTU.
+    #[error("mtu {mtu}: {device} takes at most {max}; lower the port's mtu, or use another device")]
+    Mtu {
+        /// The device.
+        device: String,
+        /// The port's MTU, bytes.
+        mtu: u32,
+        /// The device's limit, bytes.
+        max: u32,
+    },
+    /// The device can't have so many queues.
+    #[error("{device}: {wanted} queues wanted, but {detail}")]
+    Channels {
+        /// The device.
+        device: String,
+        /// Receive queues asked for.
+        wanted: u32,
+        /// What stands in the way.
+        detail: String,
+    },
     /// The interfaces of a veth port are not what the port needs.
     #[error("{0}")]
     Veth(String),

@@ -4,6 +4,8 @@
 //! the ports of a protected bridge or bond, the lower device of a protected VLAN. Opening any of these would cut the
 //! host off.
 
+use std::path::Path;
+
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -38,6 +40,22 @@ impl Links {
                 let names: Vec<&str> = several.iter().map(|link| link.name.as_str()).collect();
                 Err(DeviceError::Ambiguous { spec: spec.to_string(), names: names.join(", ") })
             }
+        }
+    }
+
+    /// Why there is no link that `spec` names, one clause.
+    pub fn absence(spec: &DeviceSpec) -> String {
+        let DeviceSpec::Pci(address) = spec else { return "there is no such interface".to_owned() };
+        let device = Path::new("/sys/bus/pci/devices").join(address);
+        if !device.exists() {
+            return "there is no such PCI device".to_owned();
+        }
+        match device.join("driver").canonicalize() {
+            Ok(driver) => {
+                let driver = driver.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                format!("the device is there, but its driver, {driver}, makes no network interface here")
+            }
+            Err(_) => "the device is there, but has no driver".to_owned(),
         }
     }
 

@@ -64,9 +64,14 @@ fn assert_offloads_off(device: &str) {
 fn plan(set: &[&str]) -> VethPlan {
     let set: Vec<_> = set.iter().map(|setting| crate::config::split_setting(setting).unwrap()).collect();
     let port = PortConfig::from_settings("web", "veth", &set).unwrap();
-    let PortKind::Veth { peer, interface, netns, peer_name } = port.kind else { panic!("a veth port") };
+    let PortKind::Veth { peer, interface, netns, peer_name, queues } = port.kind else { panic!("a veth port") };
     let interface = interface.unwrap_or_else(|| default_interface("web"));
-    VethPlan { port: port.name, interface, peer, netns, peer_name, mtu: port.mtu }
+    VethPlan { port: port.name, interface, peer, netns, peer_name, mtu: port.mtu, queues: queues.into() }
+}
+
+/// What is known of `a` by the name `c`.
+fn a_renamed(a: &Link) -> Link {
+    Link { name: "c".to_owned(), ..a.clone() }
 }
 
 fn names(links: &mut Links) -> Vec<String> {
@@ -78,11 +83,11 @@ fn names(links: &mut Links) -> Vec<String> {
 fn links_are_made_changed_moved_and_deleted() {
     let (Some(here), Some(there)) = (TestNetns::new("make"), TestNetns::new("make-to")) else { return };
     here.run(|links| {
-        let made = links.create_veth("a", "b", 1400).unwrap();
+        let made = links.create_veth("a", "b", 1400, 1).unwrap();
         assert_eq!((made.name.as_str(), made.mtu, made.up, made.kind.as_deref()), ("a", 1400, false, Some("veth")));
         let peer = links.link_by_name("b").unwrap().unwrap();
         assert_eq!((made.lower, peer.lower), (Some(peer.index), Some(made.index)));
-        assert!(links.create_veth("a", "c", 1500).is_err(), "the name is taken");
+        assert!(links.create_veth("a", "c", 1500, 1).is_err(), "the name is taken");
         links.rename(made.index, "a2").unwrap();
         links.set_mtu(made.index, 1500).unwrap();
         links.set_up(made.index).unwrap();
@@ -188,7 +193,7 @@ fn a_pair_that_cannot_be_prepared_leaves_nothing_behind() {
         assert_eq!(refused(links, &["peer=ls-web", "netns=labsw-none"]), missing);
         assert_eq!(names(links), Vec::<String>::new());
 
-        there.run(|links| links.create_veth("eth0", "eth1", 1500).map(drop)).unwrap();
+        there.run(|links| links.create_veth("eth0", "eth1", 1500, 1).map(drop)).unwrap();
         let netns = format!("netns={}", there.0);
         let taken = refused(links, &["peer=ls-web", &netns, "peer_name=eth0"]);
         assert_eq!(
@@ -197,7 +202,7 @@ fn a_pair_that_cannot_be_prepared_leaves_nothing_behind() {
         );
         assert_eq!(names(links), Vec::<String>::new());
 
-        links.create_veth("lsw-web", "other", 1500).unwrap();
+        links.create_veth("lsw-web", "other", 1500, 1).unwrap();
         let foreign = refused(links, &["peer=ls-web"]);
         assert!(foreign.contains("its other end is other and not ls-web"), "{foreign}");
         output("ip link add br0 type bridge");
@@ -232,7 +237,7 @@ fn interfaces_with_a_default_route_and_those_below_are_protected() {
     let Some(here) = TestNetns::new("route") else { return };
     here.run(|links| {
         for name in ["four", "six", "low", "free"] {
-            let made = links.create_veth(name, &format!("{name}-peer"), 1500).unwrap();
+            let made = links.create_veth(name, &format!("{name}-peer"), 1500, 1).unwrap();
             links.set_up(made.index).unwrap();
             output(&format!("ip link set {name}-peer up"));
         }
@@ -274,7 +279,7 @@ fn interfaces_with_a_default_route_and_those_below_are_protected() {
 fn devices_are_found_by_name_and_mac() {
     let Some(here) = TestNetns::new("find") else { return };
     here.run(|links| {
-        let made = links.create_veth("a", "b", 1500).unwrap();
+        let made = links.create_veth("a", "b", 1500, 1).unwrap();
         output("ip link set dev a address 52:54:00:00:00:01");
         let mac = DeviceSpec::Mac(Mac::new([0x52, 0x54, 0, 0, 0, 1]));
         let found = links.resolve(&mac).unwrap().unwrap();
@@ -294,7 +299,7 @@ fn devices_are_found_by_name_and_mac() {
 fn promiscuous_mode_ends_with_its_holder() {
     let Some(here) = TestNetns::new("promisc") else { return };
     here.run(|links| {
-        let made = links.create_veth("a", "b", 1500).unwrap();
+        let made = links.create_veth("a", "b", 1500, 1).unwrap();
         let counted = || output("ip -d link show a").contains("promiscuity 1");
         assert!(!counted());
         let held = Promiscuous::hold(made.index, "a").unwrap();
@@ -309,7 +314,7 @@ fn promiscuous_mode_ends_with_its_holder() {
 fn offloads_come_back_as_they_were() {
     let Some(here) = TestNetns::new("offload") else { return };
     here.run(|links| {
-        links.create_veth("a", "b", 1500).unwrap();
+        links.create_veth("a", "b", 1500, 1).unwrap();
         output("ethtool -K a tso off");
         let before = output("ethtool -k a");
         let off = ethtool::switch_off("a", &ethtool::CONTAINER_END).unwrap();
@@ -327,15 +332,71 @@ fn offloads_come_back_as_they_were() {
 fn a_device_is_prepared_for_af_xdp_and_put_back() {
     let Some(here) = TestNetns::new("prepare") else { return };
     here.run(|links| {
-        links.create_veth("a", "b", 1500).unwrap();
+        links.create_veth("a", "b", 1500, 1).unwrap();
         let before = output("ethtool -k a");
         assert!(before.contains("rx-vlan-offload: on"), "{before}");
-        let held = OffloadsOff::hold("a").unwrap();
+        let path = std::env::temp_dir().join(format!("labsw-ledger-{}.devices", std::process::id()));
+        let mut ledger = Ledger::open(path.clone());
+        let a = links.link_by_name("a").unwrap().unwrap();
+        prepare::device(links, &mut ledger, &a, 2000, None).unwrap();
         for off in ["rx-vlan-offload: off", "rx-vlan-stag-hw-parse: off", "generic-receive-offload: off"] {
             assert!(output("ethtool -k a").contains(off), "{off}");
         }
-        drop(held);
-        assert_eq!(output("ethtool -k a"), before);
+        let prepared = links.link_by_name("a").unwrap().unwrap();
+        assert!(prepared.up && prepared.mtu == 2000);
+        // As after a kill: what the next run finds changed already it puts back all the same, under any name.
+        drop(ledger);
+        output("ip link set dev a name c");
+        let c = |links: &mut Links| links.link_by_name("c").unwrap().unwrap();
+        let as_before = |links: &mut Links| {
+            assert_eq!(c(links), Link { name: "c".to_owned(), ..a.clone() });
+            assert_eq!(output("ethtool -k c"), before.replace(" a:", " c:"));
+            assert!(!path.exists(), "nothing is left to put back");
+        };
+        let mut ledger = Ledger::open(path.clone());
+        let found = c(links);
+        prepare::device(links, &mut ledger, &found, 3000, None).unwrap();
+        ledger.put_back_inherited(links);
+        assert_eq!(c(links).mtu, 3000, "what was taken over is in use");
+        ledger.put_back(links, a.index).unwrap();
+        as_before(links);
+        // What the next run does not take over is put back at the end of its start.
+        prepare::device(links, &mut Ledger::open(path.clone()), &a_renamed(&a), 2000, None).unwrap();
+        assert_eq!(c(links).mtu, 2000);
+        Ledger::open(path.clone()).put_back_inherited(links);
+        as_before(links);
+        // Another address: another device, which is left alone.
+        prepare::device(links, &mut Ledger::open(path.clone()), &a_renamed(&a), 2000, None).unwrap();
+        output("ip link set c address 52:54:00:00:00:77");
+        Ledger::open(path.clone()).put_back_inherited(links);
+        assert_eq!(c(links).mtu, 2000);
+        // What is no ledger is ignored.
+        std::fs::write(&path, "{\"boot\": 7}").unwrap();
+        Ledger::open(path.clone()).put_back_inherited(links);
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn channels_are_set_read_back_and_put_back() {
+    let Some(here) = TestNetns::new("channels") else { return };
+    here.run(|links| {
+        output("ip link add name a numrxqueues 4 numtxqueues 4 type veth peer name b");
+        let path = std::env::temp_dir().join(format!("labsw-channels-{}.devices", std::process::id()));
+        let a = links.link_by_name("a").unwrap().unwrap();
+        let receiving = || ethtool::channels("a").unwrap().unwrap().0.rx;
+        assert_eq!(receiving(), 4);
+        let mut ledger = Ledger::open(path.clone());
+        prepare::device(links, &mut ledger, &a, 1500, Some(2)).unwrap();
+        assert_eq!(receiving(), 2);
+        drop(ledger);
+        Ledger::open(path.clone()).put_back_inherited(links);
+        assert_eq!(receiving(), 4);
+        let mut ledger = Ledger::open(path);
+        let refused = prepare::device(links, &mut ledger, &a, 1500, Some(5)).unwrap_err().to_string();
+        assert_eq!(refused, "a: 5 queues wanted, but it has at most 4");
+        let refused = prepare::device(links, &mut ledger, &a, 70_000, None).unwrap_err().to_string();
+        assert_eq!(refused, "mtu 70000: a takes at most 65535; lower the port's mtu, or use another device");
     });
 }
 

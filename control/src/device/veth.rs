@@ -34,6 +34,8 @@ pub struct VethPlan {
     pub peer_name: Option<String>,
     /// MTU of both ends, bytes.
     pub mtu: u32,
+    /// Queues each way, at both ends.
+    pub queues: u32,
 }
 
 impl VethPlan {
@@ -89,7 +91,7 @@ impl VethPair {
             return Ok(VethPair { switch_end: set_up_ends(links, plan, netns.as_ref(), &found, peer)? });
         }
         check_names_free(links, plan, netns.as_ref())?;
-        let made = links.create_veth(&plan.interface, &plan.peer, plan.mtu)?;
+        let made = links.create_veth(&plan.interface, &plan.peer, plan.mtu, plan.queues)?;
         let ready = find_peer(links, plan, netns.as_ref(), &made)
             .and_then(|peer| set_up_ends(links, plan, netns.as_ref(), &made, peer));
         if ready.is_err() {
@@ -100,11 +102,25 @@ impl VethPair {
     }
 
     /// Deletes the pair, if it is still the one that was prepared.
-    pub fn remove(self, links: &mut Links) -> Result<(), DeviceError> {
+    pub fn remove(&self, links: &mut Links) -> Result<(), DeviceError> {
         match links.link_by_index(self.switch_end.index)? {
             Some(link) if is_veth(&link) && link.mac == self.switch_end.mac => links.delete_link(link.index),
             _ => Ok(()),
         }
+    }
+
+    /// Prepares the container's end anew that has come back from a container, which may have renamed it and switched
+    /// its offloads on. Whoever starts the next container finds it as the last one did.
+    pub fn peer_came_back(&self, links: &mut Links, plan: &VethPlan) -> Result<(), DeviceError> {
+        let Some(end) = links.link_by_index(self.switch_end.index)? else { return Ok(()) };
+        let Some(peer) = end.lower.filter(|_| !end.lower_is_elsewhere) else { return Ok(()) };
+        let Some(mut peer) = links.link_by_index(peer)? else { return Ok(()) };
+        if peer.name != plan.peer && links.link_by_name(&plan.peer)?.is_none() {
+            links.set_down(peer.index)?;
+            links.rename(peer.index, &plan.peer)?;
+            peer.name.clone_from(&plan.peer);
+        }
+        prepare_peer(links, &peer, plan.mtu)
     }
 }
 

@@ -5,7 +5,7 @@
 //! control thread; `device` and `foreign` ask the kernel for it), `rx` and `tx` (the halves that workers drive) and
 //! [`port`] (what holds them together).
 //!
-//! Limits: frames up to 3840 bytes; frames in several buffers are counted and dropped.
+//! Limits: a frame in one chunk has up to 3840 bytes, a larger one is in up to 18 of them where kernel and driver can.
 
 mod device;
 mod foreign;
@@ -19,7 +19,7 @@ mod tx;
 pub mod umem;
 
 pub use foreign::attached as attached_program;
-pub use open::{Queues, XdpConfig, XdpError, XdpMode, XdpStatus};
+pub use open::{ONE_CHUNK_MTU, Queues, XdpConfig, XdpError, XdpMode, XdpStatus};
 pub use port::XdpPort;
 pub use rx::XdpRx;
 pub use socket::{Statistics, XdpCounters};

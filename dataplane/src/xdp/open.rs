@@ -50,6 +50,9 @@ impl XdpMode {
     }
 }
 
+/// The largest MTU whose frames, with header and two tags, are in one chunk in any driver, bytes (3520 less 22).
+pub const ONE_CHUNK_MTU: u32 = 3498;
+
 /// What to open.
 #[derive(Clone, Debug)]
 pub struct XdpConfig {
@@ -61,6 +64,8 @@ pub struct XdpConfig {
     pub queues: Queues,
     /// Mode wanted.
     pub mode: XdpMode,
+    /// Largest frame, bytes behind header and tags; beyond [`ONE_CHUNK_MTU`] frames are in several chunks.
+    pub mtu: u32,
     /// The port's id, under which the pool keeps the port's chunks. Not 65535.
     pub owner: u16,
 }
@@ -160,6 +165,8 @@ pub(super) struct Opened {
     pub(super) status: XdpStatus,
     /// Whether short frames have to be padded.
     pub(super) pad: bool,
+    /// Whether a frame may be in several chunks.
+    pub(super) multi_buffer: bool,
 }
 
 /// Opens the port's sockets in the best mode allowed.
@@ -198,11 +205,11 @@ pub(super) fn open(config: &XdpConfig, umem: &Umem) -> Result<Opened, XdpError> 
         };
         let reason = match program {
             Ok(program) => match open_sockets(config, umem, &program, queues, binding) {
-                Ok((sockets, spares)) => {
+                Ok((sockets, spares, multi_buffer)) => {
                     let tx_queues = sockets.len().min(channels.tx as usize);
                     let status = XdpStatus { mode, why, queues };
                     let pad = device::has_wire(interface);
-                    return Ok(Opened { program, sockets, spares, tx_queues, status, pad });
+                    return Ok(Opened { program, sockets, spares, tx_queues, status, pad, multi_buffer });
                 }
                 Err(failure) => {
                     attached = Some((attachment, program));
@@ -228,26 +235,43 @@ enum Failure {
     Final(XdpError),
 }
 
-/// One socket per queue, each known to the program, and one unbound.
+/// One socket per queue, each known to the program, and one unbound; and whether frames may be in several chunks. Without
+/// need for that, a zero-copy device is not asked for it, and a kernel before 6.6 is forgiven.
 fn open_sockets(
     config: &XdpConfig,
     umem: &Umem,
     program: &Program,
     queues: u32,
     binding: Binding,
-) -> Result<(Vec<XskSocket>, Vec<OwnedFd>), Failure> {
+) -> Result<(Vec<XskSocket>, Vec<OwnedFd>, bool), Failure> {
     let interface = &config.interface;
+    let needed = config.mtu > ONE_CHUNK_MTU;
+    let mut multi_buffer = needed || binding == Binding::Copy;
     let (mut sockets, mut spares) = (Vec::new(), Vec::new());
     for queue in 0..queues {
-        let socket = XskSocket::open(config.ifindex, queue, binding, umem)
-            .map_err(|error| socket_failure(interface, queue, error))?;
+        let socket = match XskSocket::open(config.ifindex, queue, binding, multi_buffer, umem) {
+            Err(SocketError::Bind(error)) if error.raw_os_error() == Some(libc::EINVAL) && multi_buffer && !needed => {
+                multi_buffer = false;
+                XskSocket::open(config.ifindex, queue, binding, multi_buffer, umem)
+            }
+            other => other,
+        };
+        let socket = socket.map_err(|error| match error {
+            SocketError::Bind(error)
+                if needed && matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) =>
+            {
+                let limit = format!("frames in several buffers, for an mtu above {ONE_CHUNK_MTU}, are not supported");
+                Failure::ThisMode(limit)
+            }
+            error => socket_failure(interface, queue, error),
+        })?;
         program
             .direct(queue, socket.descriptor.fd())
             .map_err(|error| Failure::Final(kernel(interface, "directing a queue to its socket", error)))?;
         sockets.push(socket);
         spares.push(socket::unbound().map_err(|error| socket_failure(interface, queue, error))?);
     }
-    Ok((sockets, spares))
+    Ok((sockets, spares, multi_buffer))
 }
 
 fn program_failure(config: &XdpConfig, error: ProgramError) -> Failure {
@@ -266,7 +290,7 @@ fn program_failure(config: &XdpConfig, error: ProgramError) -> Failure {
                 program: foreign::attached(config.ifindex),
             }),
             Some(libc::ENODEV) => Failure::Final(kernel(interface, "attaching the XDP program", error)),
-            Some(libc::ERANGE) => Failure::ThisMode("the MTU is too large for XDP in this driver".to_owned()),
+            Some(libc::ERANGE) => Failure::ThisMode("the device's MTU is too large for XDP in this driver".to_owned()),
             Some(libc::EOPNOTSUPP) => Failure::ThisMode("the driver has no XDP support".to_owned()),
             _ => Failure::ThisMode(format!("attaching the XDP program failed: {error}")),
         },

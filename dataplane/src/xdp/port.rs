@@ -13,7 +13,7 @@ use std::sync::Arc;
 use labsw_switch::forward::TxItem;
 use rustix::io::Errno;
 
-use super::open::{Opened, XdpConfig, XdpError, XdpMode, XdpStatus, open};
+use super::open::{ONE_CHUNK_MTU, Opened, XdpConfig, XdpError, XdpMode, XdpStatus, open};
 use super::program::Program;
 use super::rx::XdpRx;
 use super::socket::{Binding, Descriptor, Statistics, XskSocket};
@@ -54,7 +54,7 @@ impl XdpPort {
     /// Opens the port. All system calls that may take time are made here, on the calling (control) thread; the halves
     /// then move to the workers.
     pub fn open(config: XdpConfig, memory: &Arc<PacketMemory>) -> Result<XdpPort, XdpError> {
-        let Opened { program, sockets, spares, tx_queues, status, pad } = open(&config, &memory.umem)?;
+        let Opened { program, sockets, spares, tx_queues, status, pad, multi_buffer } = open(&config, &memory.umem)?;
         let (mut rx, mut tx, mut descriptors) = (Vec::new(), Vec::new(), Vec::new());
         for XskSocket { rx: rx_rings, tx: tx_rings, descriptor } in sockets {
             rx.push(rx_rings);
@@ -72,10 +72,11 @@ impl XdpPort {
             owner: config.owner,
             connection: next_connection(),
         });
-        let zero_copy = status.mode == XdpMode::ZeroCopy;
+        // A large frame takes several chunks, so that a veth's burst of them takes most of a ring.
+        let deep = status.mode == XdpMode::ZeroCopy || config.mtu > ONE_CHUNK_MTU;
         let rx = rx.into_iter().enumerate();
-        let rx = rx.map(|(queue, rings)| XdpRx::new(rings, queue, zero_copy, Arc::clone(&core))).collect();
-        let tx = Arc::new(XdpTx::new(tx, pad, Arc::clone(&core)));
+        let rx = rx.map(|(queue, rings)| XdpRx::new(rings, queue, deep, Arc::clone(&core))).collect();
+        let tx = Arc::new(XdpTx::new(tx, pad, multi_buffer, Arc::clone(&core)));
         Ok(XdpPort { tx, rx, status, core })
     }
 
@@ -150,7 +151,7 @@ impl Drop for Core {
         self.program = None;
         self.sockets.clear();
         for (queue, spare) in (0u32..).zip(self.spares.drain(..)) {
-            drop(XskSocket::bind(spare, self.ifindex, queue, Binding::Copy, &self.memory.umem));
+            drop(XskSocket::bind(spare, self.ifindex, queue, Binding::Copy, false, &self.memory.umem));
         }
         self.memory.pool().reclaim(self.owner);
     }

@@ -7,6 +7,11 @@
 //! a busy port's released chunks go to the pool while its ring holds more than its share. So tens of containers fit one
 //! packet memory and none starves another; a ring that ran dry is refilled by the next release or tick.
 
+//!
+//! **Frames in several buffers** (larger than a chunk) come as several descriptors, all but the last marked as continued.
+//! They become one frame of the burst with a segment for each; the chunks behind the first are kept beside the burst until
+//! it is released. A frame of which only the beginning has been read waits in `partial` for the rest.
+
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +22,7 @@ use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 
 use super::port::{Core, accounting_fault};
 use super::socket::{Descriptor, RING_ENTRIES, RxRings};
-use super::umem::{CHUNK_BYTES, FramePool, NotOwned};
+use super::umem::{CHUNK_BYTES, FramePool, MAX_PIECES, NotOwned};
 use crate::frame::Burst;
 use crate::port::{Fault, RxQueue};
 use crate::stats::PortDelta;
@@ -51,8 +56,10 @@ pub struct XdpRx {
     most_filled: u32,
     /// The fill ring was filled for the first time.
     primed: bool,
-    /// Inside a frame in several buffers, of which this many bytes were dropped so far.
-    skipping_bytes: Option<u32>,
+    /// The first descriptors of a frame whose last one has not been read.
+    partial: Vec<XdpDesc>,
+    /// The chunks of the burst's frames behind the first of each.
+    further: Vec<u64>,
     /// What was read from the receive ring, filled and emptied within a burst.
     read: Vec<XdpDesc>,
     /// Out of service after a fault.
@@ -64,13 +71,15 @@ pub struct XdpRx {
 }
 
 impl XdpRx {
-    pub(super) fn new(rings: RxRings, queue: usize, zero_copy: bool, core: Arc<Core>) -> XdpRx {
+    /// With `deep` the fill ring may be filled to the brim.
+    pub(super) fn new(rings: RxRings, queue: usize, deep: bool, core: Arc<Core>) -> XdpRx {
         XdpRx {
             rings,
             queue,
-            most_filled: if zero_copy { RING_ENTRIES } else { COPY_FILL },
+            most_filled: if deep { RING_ENTRIES } else { COPY_FILL },
             primed: false,
-            skipping_bytes: None,
+            partial: Vec::with_capacity(MAX_PIECES),
+            further: Vec::with_capacity(BURST_FRAMES),
             read: Vec::with_capacity(BURST_FRAMES),
             failed: false,
             starving: false,
@@ -97,31 +106,55 @@ impl XdpRx {
         self.core.sockets.get(self.queue)
     }
 
-    /// Keeps of what was read the whole frames, those in one buffer; the rest goes back.
-    fn sort_out(&mut self, stats: &mut PortDelta) -> Result<(), NotOwned> {
-        let XdpRx { rings, most_filled, skipping_bytes, read, core, .. } = self;
-        let mut pool = core.memory.pool();
-        let mut result = Ok(());
-        read.retain(|desc| {
-            if result.is_err() {
-                return false;
-            }
+    /// Whether every chunk that was read is the port's.
+    fn check_read(&self) -> Result<(), NotOwned> {
+        let pool = self.core.memory.pool();
+        self.read.iter().try_for_each(|desc| pool.check(desc.addr, self.core.owner))
+    }
+
+    /// Puts what was read into the burst.
+    fn lend(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+        let XdpRx { rings, core, most_filled, partial, further, read, .. } = self;
+        let umem = &core.memory.umem;
+        let outside = |desc: &XdpDesc| {
+            let XdpDesc { addr, len, .. } = desc;
+            core.fault(format_args!("the kernel handed over a frame outside packet memory ({len} bytes at {addr:#x})"))
+        };
+        for desc in read.drain(..) {
             let continued = desc.options.contains(XdpDescOptions::XDP_PKT_CONTD);
-            if !continued && skipping_bytes.is_none() {
-                result = pool.check(desc.addr, core.owner);
-                return true;
+            if !continued && partial.is_empty() {
+                // SAFETY: the chunk is this port's (`check_read`) and goes back to pool or kernel in `release` at the
+                // earliest, which clears the burst; the queue holds the packet memory, and the worker releases a burst
+                // before it gives a queue away or drops it.
+                if !unsafe { umem.lend(burst, desc.addr, desc.len) } {
+                    return Err(outside(&desc));
+                }
+                stats.received(desc.len);
+                continue;
             }
-            let bytes = skipping_bytes.unwrap_or(0).saturating_add(desc.len);
-            let mut room = fill_room(rings, &pool, *most_filled);
-            result = recycle(rings, desc.addr, &mut room, &mut pool, core.owner);
-            *skipping_bytes = continued.then_some(bytes);
-            if !continued {
-                stats.received(bytes);
+            partial.push(desc);
+            if continued {
+                continue;
+            }
+            let bytes = partial.iter().fold(0u32, |sum, desc| sum.saturating_add(desc.len));
+            stats.received(bytes);
+            if partial.len() > MAX_PIECES {
+                let mut pool = core.memory.pool();
+                let mut room = fill_room(rings, &pool, *most_filled);
+                for desc in partial.drain(..) {
+                    recycle(rings, desc.addr, &mut room, &mut pool, core.owner)
+                        .map_err(|error| accounting_fault(core, error))?;
+                }
                 stats.drop(DropReason::Oversize);
+                continue;
             }
-            false
-        });
-        result
+            // SAFETY: as above, for each of the chunks: the first is the frame's token, the others stand in `further`.
+            if !unsafe { umem.lend_pieces(burst, partial.iter().map(|desc| (desc.addr, desc.len))) } {
+                return Err(outside(&desc));
+            }
+            further.extend(partial.drain(..).skip(1).map(|desc| desc.addr));
+        }
+        Ok(())
     }
 }
 
@@ -179,32 +212,22 @@ impl RxQueue for XdpRx {
         if self.read.is_empty() {
             return Ok(());
         }
-        self.sort_out(stats).map_err(|error| accounting_fault(&self.core, error))?;
+        self.check_read().map_err(|error| accounting_fault(&self.core, error))?;
         burst.set_movable();
-        for desc in self.read.drain(..) {
-            // SAFETY: the chunk is this port's (checked above) and goes back to pool or kernel in `release` at the
-            // earliest, which clears the burst; the queue holds the packet memory, and the worker releases a burst
-            // before it gives a queue away or drops it.
-            if !unsafe { self.core.memory.umem.lend(burst, desc.addr, desc.len) } {
-                return Err(self.core.fault(format_args!(
-                    "the kernel handed over a frame outside packet memory ({} bytes at {:#x})",
-                    desc.len, desc.addr
-                )));
-            }
-            stats.received(desc.len);
-        }
+        self.lend(burst, stats)?;
         self.rings.rx.release();
         self.rings.fill.submit();
         Ok(())
     }
 
     fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
-        let XdpRx { rings, core, most_filled, .. } = self;
+        let XdpRx { rings, core, most_filled, further, .. } = self;
         let mut result = Ok(());
         let mut pool = core.memory.pool();
         let mut room = fill_room(rings, &pool, *most_filled);
-        for frame in burst.frames().iter().filter(|frame| !frame.moved) {
-            if let Err(error) = recycle(rings, frame.token, &mut room, &mut pool, core.owner) {
+        let first = burst.frames().iter().filter(|frame| !frame.moved).map(|frame| frame.token);
+        for addr in first.chain(further.drain(..)) {
+            if let Err(error) = recycle(rings, addr, &mut room, &mut pool, core.owner) {
                 result = Err(accounting_fault(core, error));
             }
         }

@@ -141,16 +141,24 @@ pub(super) struct Descriptor {
 
 impl XskSocket {
     /// Opens a socket on `queue` of the interface.
-    pub(super) fn open(ifindex: u32, queue: u32, binding: Binding, umem: &Umem) -> Result<XskSocket, SocketError> {
-        XskSocket::bind(unbound()?, ifindex, queue, binding, umem)
+    pub(super) fn open(
+        ifindex: u32,
+        queue: u32,
+        binding: Binding,
+        multi_buffer: bool,
+        umem: &Umem,
+    ) -> Result<XskSocket, SocketError> {
+        XskSocket::bind(unbound()?, ifindex, queue, binding, multi_buffer, umem)
     }
 
-    /// Binds an [`unbound`] socket to `queue` of the interface, in the network namespace the socket was made in.
+    /// Binds an [`unbound`] socket to `queue` of the interface, in the network namespace the socket was made in. With
+    /// `multi_buffer` frames may be in several chunks, both ways.
     pub(super) fn bind(
         fd: OwnedFd,
         ifindex: u32,
         queue: u32,
         binding: Binding,
+        multi_buffer: bool,
         umem: &Umem,
     ) -> Result<XskSocket, SocketError> {
         let registration = XdpUmemReg {
@@ -176,7 +184,7 @@ impl XskSocket {
             ))
         };
         let (rx, tx, fill, completion) = rings().map_err(SocketError::Rings)?;
-        bind(fd.as_fd(), ifindex, queue, binding).map_err(|errno| SocketError::Bind(errno.into()))?;
+        bind(fd.as_fd(), ifindex, queue, binding, multi_buffer).map_err(|errno| SocketError::Bind(errno.into()))?;
         tune(fd.as_fd());
         let descriptor = Descriptor { raw: fd.as_raw_fd(), shared: Arc::new(Mutex::new(Some(fd))) };
         Ok(XskSocket { rx: RxRings { rx, fill }, tx: TxRings { tx, completion }, descriptor })
@@ -205,7 +213,7 @@ impl Descriptor {
 impl TxRings {
     /// Has the kernel send what was submitted, as far as it goes now: `Ok` with frames left over is normal (the peer is
     /// slow) and is kicked again later. In copy mode a call sends a limited number of frames, so it is repeated while
-    /// it makes headway (the known transmission freeze of a single kick). An error means the device is gone or down.
+    /// it makes headway (the known transmission freeze of a single kick). An error means the device is gone.
     pub(super) fn kick(&mut self, socket: &Descriptor) -> Result<(), Errno> {
         let mut left = self.tx.pending();
         for _ in 0..KICKS {
@@ -244,10 +252,11 @@ impl Drop for Descriptor {
     }
 }
 
-/// What a wake-up may come back with and mean "not now" only.
+/// What a wake-up may come back with and mean "not now" only. A device that is set down (`NETDOWN`) comes up again; one
+/// that was removed says so otherwise.
 fn tolerate(result: Result<usize, Errno>) -> Result<(), Errno> {
     match result {
-        Ok(_) | Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR | Errno::NOMEM) => Ok(()),
+        Ok(_) | Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR | Errno::NOMEM | Errno::NETDOWN) => Ok(()),
         Err(errno) => Err(errno),
     }
 }
@@ -266,20 +275,13 @@ fn set_up_rings(fd: &OwnedFd) -> Result<XdpMmapOffsets, Errno> {
     sockopt::xdp_mmap_offsets(fd)
 }
 
-fn bind(fd: BorrowedFd<'_>, ifindex: u32, queue: u32, binding: Binding) -> Result<(), Errno> {
-    let common = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
-    match binding {
-        Binding::ZeroCopy => patiently(fd, common | SocketAddrXdpFlags::XDP_ZEROCOPY, ifindex, queue),
-        Binding::Copy => {
-            // With scatter-gather a frame in several buffers reaches us, is counted and dropped; without it (a kernel
-            // before 6.6) only the kernel counts it.
-            let copy = common | SocketAddrXdpFlags::XDP_COPY;
-            match patiently(fd, copy | SocketAddrXdpFlags::XDP_USE_SG, ifindex, queue) {
-                Err(Errno::INVAL) => patiently(fd, copy, ifindex, queue),
-                other => other,
-            }
-        }
-    }
+fn bind(fd: BorrowedFd<'_>, ifindex: u32, queue: u32, binding: Binding, multi_buffer: bool) -> Result<(), Errno> {
+    let mode = match binding {
+        Binding::ZeroCopy => SocketAddrXdpFlags::XDP_ZEROCOPY,
+        Binding::Copy => SocketAddrXdpFlags::XDP_COPY,
+    };
+    let several = if multi_buffer { SocketAddrXdpFlags::XDP_USE_SG } else { SocketAddrXdpFlags::empty() };
+    patiently(fd, SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | mode | several, ifindex, queue)
 }
 
 /// bind(2), waiting for a queue whose last socket is still being released.

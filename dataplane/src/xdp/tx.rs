@@ -8,6 +8,9 @@
 //! tag edit is done in place, in the headroom in front of the frame: the MACs are written anew from the snapshot. The
 //! rest of the chunk is what was received, since only the kernel could have written to it and it gave it away.
 //!
+//! **Large frames.** A frame that does not fit a chunk is copied into several and leaves as several descriptors, if the
+//! socket was bound for that.
+//!
 //! **Short frames.** A wire takes no frame under 60 bytes: on devices that have one, shorter frames are padded with
 //! zeros. On veth and tap they leave as they are, because captures there have to be byte for byte.
 //!
@@ -23,7 +26,7 @@ use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 
 use super::port::{Core, accounting_fault};
 use super::socket::{Descriptor, TxRings};
-use super::umem::{CHUNK_BYTES, CHUNK_FRAME_BYTES, FramePool, HEADROOM_BYTES, NotOwned, Umem};
+use super::umem::{CHUNK_BYTES, CHUNK_FRAME_BYTES, FramePool, HEADROOM_BYTES, MAX_PIECES, NotOwned, Umem};
 use crate::flow::spread;
 use crate::frame::Burst;
 use crate::port::{Fault, Lane, TxPort, lock};
@@ -44,6 +47,8 @@ const RETRY: Duration = Duration::from_millis(5);
 pub struct XdpTx {
     queues: Box<[Mutex<TxQueue>]>,
     pad: bool,
+    /// The most chunks of a frame.
+    max_pieces: u32,
     // Last: what it holds is closed after the rings are unmapped.
     core: Arc<Core>,
 }
@@ -54,6 +59,8 @@ struct TxQueue {
     rings: TxRings,
     /// What is being sent, filled and emptied within a burst.
     posts: Vec<Post>,
+    /// The chunks of the posts behind the first of each.
+    further: Vec<u64>,
     /// Frames were left in the transmit ring by the last kick.
     unsent: bool,
     /// Out of service after a fault.
@@ -70,14 +77,19 @@ struct Post {
     len: u32,
     /// It has to be copied there.
     copied: bool,
+    /// Number of further chunks.
+    further: u32,
 }
 
 impl XdpTx {
-    pub(super) fn new(rings: Vec<TxRings>, pad: bool, core: Arc<Core>) -> XdpTx {
+    pub(super) fn new(rings: Vec<TxRings>, pad: bool, multi_buffer: bool, core: Arc<Core>) -> XdpTx {
         let queue = |rings| {
-            Mutex::new(TxQueue { rings, posts: Vec::with_capacity(BURST_FRAMES), unsent: false, failed: false })
+            let (posts, further) = (Vec::with_capacity(BURST_FRAMES), Vec::with_capacity(BURST_FRAMES));
+            Mutex::new(TxQueue { rings, posts, further, unsent: false, failed: false })
         };
-        XdpTx { queues: rings.into_iter().map(queue).collect(), pad, core }
+        #[allow(clippy::cast_possible_truncation, reason = "18")]
+        let max_pieces = if multi_buffer { MAX_PIECES as u32 } else { 1 };
+        XdpTx { queues: rings.into_iter().map(queue).collect(), pad, max_pieces, core }
     }
 
     /// Sends frames through one transmit ring.
@@ -117,22 +129,55 @@ impl XdpTx {
             unsent |= bit(item);
         };
         queue.posts.clear();
-        let wanted = u32::try_from(items.len()).unwrap_or(u32::MAX);
-        let mut slots = queue.rings.tx.free(wanted);
+        queue.further.clear();
+        let mut slots = queue.rings.tx.free(u32::try_from(items.len()).unwrap_or(u32::MAX));
         let mut pool = memory.pool();
         queue.reap(&mut pool, *owner).map_err(|error| accounting_fault(&self.core, error))?;
         for item in items {
             let may_move = sole & bit(item) != 0 && burst.is_movable();
-            match plan(&memory.umem, burst, item, may_move, slots, &mut pool, *owner) {
+            let (len, pieces) = match size(burst, item, self.max_pieces) {
+                Ok(size) => size,
+                Err(reason) => {
+                    lose(stats, item, reason);
+                    continue;
+                }
+            };
+            // What is known to be free was enough for frames of one piece.
+            if slots < pieces {
+                let planned = queue.planned();
+                slots = queue.rings.tx.free(planned + pieces).saturating_sub(planned);
+            }
+            let planned = if slots < pieces {
+                Err(DropReason::TxRingFull)
+            } else if pieces == 1 {
+                plan(&memory.umem, burst, item, len, may_move, &mut pool, *owner)
+            } else {
+                plan_pieces(item, len, pieces, &mut queue.further, &mut pool, *owner)
+            };
+            match planned {
                 Ok(post) => {
-                    slots -= 1;
+                    slots -= pieces;
                     queue.posts.push(post);
                 }
                 Err(reason) => lose(stats, item, reason),
             }
         }
         drop(pool);
-        for post in queue.posts.drain(..) {
+        let mut further = queue.further.iter();
+        for post in &queue.posts {
+            let rest = further.as_slice().get(..post.further as usize).unwrap_or_default();
+            further = further.as_slice().get(post.further as usize..).unwrap_or_default().iter();
+            if !rest.is_empty() {
+                let Some(mut reader) = burst.reader(&post.item) else { continue };
+                for (at, addr) in std::iter::once(&post.addr).chain(rest).enumerate() {
+                    let len = memory.umem.copy_piece(*addr, &mut reader);
+                    let last = at == rest.len();
+                    let options = if last { XdpDescOptions::empty() } else { XdpDescOptions::XDP_PKT_CONTD };
+                    queue.rings.tx.write(XdpDesc { addr: *addr, len, options });
+                }
+                stats.sent(post.len);
+                continue;
+            }
             if post.copied && !burst.reader(&post.item).is_some_and(|reader| memory.umem.copy_frame(post.addr, reader))
             {
                 // The length was checked, so this does not happen; the chunk must not get lost if it does.
@@ -162,6 +207,11 @@ impl XdpTx {
 }
 
 impl TxQueue {
+    /// Slots of the transmit ring that what is planned will take.
+    fn planned(&self) -> u32 {
+        u32::try_from(self.posts.len() + self.further.len()).unwrap_or(u32::MAX)
+    }
+
     /// Gives the chunks of sent frames back to the pool.
     #[inline]
     fn reap(&mut self, pool: &mut FramePool, owner: u16) -> Result<(), NotOwned> {
@@ -227,34 +277,55 @@ fn bit(item: &TxItem) -> u64 {
     1u64.checked_shl(item.frame.into()).unwrap_or(0)
 }
 
-/// Decides how a frame gets into a chunk of the port's, and takes the chunk; the reason if it can't be sent. The frame
-/// is then untouched.
+/// The length of the frame as it leaves, and the number of chunks it takes; the reason if it can't be sent.
+#[inline]
+fn size(burst: &Burst, item: &TxItem, most: u32) -> Result<(u32, u32), DropReason> {
+    let len = burst.reader(item).ok_or(DropReason::Runt)?.remaining();
+    if len < HEADER_BYTES {
+        return Err(DropReason::Runt);
+    }
+    let pieces = len.div_ceil(CHUNK_FRAME_BYTES);
+    if pieces > most { Err(DropReason::Oversize) } else { Ok((len, pieces)) }
+}
+
+/// Decides how a frame of one piece gets into a chunk of the port's, and takes the chunk; the reason if it can't be sent.
+/// The frame is then untouched.
 #[inline]
 fn plan(
     umem: &Umem,
     burst: &mut Burst,
     item: &TxItem,
+    len: u32,
     may_move: bool,
-    slots: u32,
     pool: &mut FramePool,
     owner: u16,
 ) -> Result<Post, DropReason> {
-    let len = burst.reader(item).ok_or(DropReason::Runt)?.remaining();
-    if len < HEADER_BYTES {
-        return Err(DropReason::Runt);
-    }
-    if len > CHUNK_FRAME_BYTES {
-        return Err(DropReason::Oversize);
-    }
-    if slots == 0 {
-        return Err(DropReason::TxRingFull);
-    }
     let moved = if may_move { move_frame(umem, burst, item.frame.into(), item.edit, pool, owner) } else { None };
     let addr = match moved {
         Some(addr) => addr,
         None => pool.take(owner).ok_or(DropReason::NoBuffer)? + u64::from(HEADROOM_BYTES),
     };
-    Ok(Post { item: *item, addr, len, copied: moved.is_none() })
+    Ok(Post { item: *item, addr, len, copied: moved.is_none(), further: 0 })
+}
+
+/// Takes `pieces` chunks for a frame, all but the first of them into `further`, or none.
+fn plan_pieces(
+    item: &TxItem,
+    len: u32,
+    pieces: u32,
+    further: &mut Vec<u64>,
+    pool: &mut FramePool,
+    owner: u16,
+) -> Result<Post, DropReason> {
+    if pool.free_chunks() < pieces as usize {
+        return Err(DropReason::NoBuffer);
+    }
+    let mut take = || pool.take(owner).map(|addr| addr + u64::from(HEADROOM_BYTES)).ok_or(DropReason::NoBuffer);
+    let addr = take()?;
+    for _ in 1..pieces {
+        further.push(take()?);
+    }
+    Ok(Post { item: *item, addr, len, copied: true, further: pieces - 1 })
 }
 
 /// Takes the frame's chunk over for `owner`, edits its tag in place, and returns the address of its first byte. `None`,
@@ -268,7 +339,7 @@ fn move_frame(
     pool: &mut FramePool,
     owner: u16,
 ) -> Option<u64> {
-    let addr = burst.frame(index).filter(|frame| !frame.moved)?.token;
+    let addr = burst.frame(index).filter(|frame| frame.is_takeable())?.token;
     let inserted = if edit.insert.is_some() { 4 } else { 0 };
     let headroom = addr % u64::from(CHUNK_BYTES) + u64::from(edit.strip_bytes);
     if headroom < inserted {

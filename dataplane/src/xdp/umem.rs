@@ -29,6 +29,8 @@ pub const CHUNK_BYTES: u32 = 4096;
 pub const HEADROOM_BYTES: u32 = 256;
 /// The longest frame that fits a chunk, bytes.
 pub const CHUNK_FRAME_BYTES: u32 = CHUNK_BYTES - HEADROOM_BYTES;
+/// The most chunks of one frame. The kernel's limit is 18 (`MAX_SKB_FRAGS` and the first).
+pub const MAX_PIECES: usize = 18;
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// The most chunks of one area: 4 GiB.
 const MAX_CHUNKS: u32 = 1 << 20;
@@ -185,6 +187,35 @@ impl Umem {
         let Some(ptr) = self.within_chunk(addr, len) else { return false };
         // SAFETY: the bytes are inside the mapping (checked above), which lives until the burst is cleared (caller).
         unsafe { burst.push_whole(addr, Segment { ptr, len }) }
+    }
+
+    /// As [`Umem::lend`], for a frame in several pieces, each address with a length; its token is the first address.
+    ///
+    /// # Safety
+    /// As for [`Umem::lend`], for each of the chunks.
+    pub(super) unsafe fn lend_pieces(&self, burst: &mut Burst, pieces: impl Iterator<Item = (u64, u32)>) -> bool {
+        let mut segments = [Segment::EMPTY; MAX_PIECES];
+        let (mut count, mut token) = (0, 0);
+        for (addr, len) in pieces {
+            let (Some(ptr), Some(slot)) = (self.within_chunk(addr, len), segments.get_mut(count)) else { return false };
+            *slot = Segment { ptr, len };
+            if count == 0 {
+                token = addr;
+            }
+            count += 1;
+        }
+        // SAFETY: the bytes are inside the mapping (checked above), which lives until the burst is cleared (caller).
+        unsafe { burst.push(token, segments.get(..count).unwrap_or_default()) }
+    }
+
+    /// Copies what is left of a frame, or as much of it as a chunk holds behind its headroom, to `addr`; returns how much.
+    /// 0 if `addr` is not where a copy begins.
+    #[inline]
+    pub(super) fn copy_piece(&self, addr: u64, reader: &mut FrameReader<'_>) -> u32 {
+        let len = reader.remaining().min(CHUNK_FRAME_BYTES);
+        let Some(to) = self.within_chunk(addr, len) else { return 0 };
+        // SAFETY: as in `copy_frame`.
+        unsafe { reader.read(to, len) }
     }
 
     /// Copies a whole frame to `addr`. False if it does not fit the chunk.

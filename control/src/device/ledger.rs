@@ -1,0 +1,263 @@
+//! What the switch changed on this host, in a file beside the control socket, so that the next run can undo what a
+//! killed one could not.
+//!
+//! **How it works.** Before a device is changed, its entry (the state it was in) is written; when it has been put back,
+//! the entry goes. The file is replaced as a whole (written aside, then renamed), so that a kill at any moment leaves
+//! the old or the new one; without entries there is no file. A run finds in it what its predecessor left: a device that
+//! it opens itself is *taken over* (the older state is what is put back in the end), what it does not open by the end of
+//! its start is put back then, and pairs it does not use are deleted.
+//!
+//! **Invariants.** An entry is applied only to the device it was written for: same boot, same network namespace, same
+//! index, same MAC address (the permanent one, if there is one). Anything else that is called the same is left alone.
+//! A file that can't be read or understood is ignored with a warning; nothing in it can do more than change the
+//! settings listed in [`Before`].
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use labsw_dataplane::xdp::attached_program;
+use serde::{Deserialize, Serialize};
+
+use super::DeviceError;
+use super::ethtool;
+use super::links::{Link, Links};
+
+/// Largest file that is read, bytes: more than 1024 ports can make.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// What a device was like before the switch changed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Before {
+    /// The kernel's names of the features that were on and were switched off.
+    pub features: Vec<String>,
+    /// The active channels, if their number was changed.
+    pub channels: Option<ethtool::Channels>,
+    /// The MTU in bytes, if it was changed.
+    pub mtu: Option<u32>,
+    /// It was set down.
+    pub down: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceEntry {
+    index: u32,
+    mac: Option<String>,
+    /// For people who read the file.
+    name: String,
+    before: Before,
+    /// It was gone when it was to be put back.
+    #[serde(skip)]
+    gone: bool,
+}
+
+/// A veth pair that the switch made, by its own end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PairEntry {
+    name: String,
+    /// Index and MAC address; `None` until it has been made.
+    made: Option<(u32, Option<String>)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    boot: String,
+    /// Device and inode number of the network namespace.
+    netns: (u64, u64),
+    devices: Vec<DeviceEntry>,
+    pairs: Vec<PairEntry>,
+}
+
+/// The file, and what a killed run left in it.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    own: File,
+    inherited: File,
+}
+
+impl Ledger {
+    /// Reads what is at `path`, for the namespace of the calling thread.
+    pub fn open(path: PathBuf) -> Ledger {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let netns = fs::metadata("/proc/thread-self/ns/net").map(|of| (of.dev(), of.ino())).unwrap_or_default();
+        let own = File { boot, netns, ..File::default() };
+        let inherited = match read(&path) {
+            Ok(Some(file)) if file.boot == own.boot && file.netns == own.netns => file,
+            Ok(_) => File::default(),
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!("{path}: {error}; what a killed run changed on devices is not put back");
+                File::default()
+            }
+        };
+        Ledger { path, own, inherited }
+    }
+
+    /// Notes what `link` is like, before it is changed. What a killed run changed was different before that.
+    pub fn note(&mut self, link: &Link, before: Before) {
+        let mut before = before;
+        let (index, mac, name) = (link.index, identity(link), link.name.clone());
+        let older = [&self.inherited, &self.own].into_iter().flat_map(|file| &file.devices);
+        for older in
+            older.filter(|entry| entry.fits(link) || (entry.gone && entry.mac == mac)).map(|entry| &entry.before)
+        {
+            before.features.extend(older.features.iter().cloned());
+            before.channels = older.channels.or(before.channels);
+            before.mtu = older.mtu.or(before.mtu);
+            before.down |= older.down;
+        }
+        before.features.sort();
+        before.features.dedup();
+        self.inherited.devices.retain(|entry| !entry.fits(link));
+        self.own.devices.retain(|entry| entry.index != index && !(entry.gone && entry.mac == mac));
+        self.own.devices.push(DeviceEntry { index, mac, name, before, gone: false });
+        self.write();
+    }
+
+    /// Puts the device with `index` back as it was. The entry of one that has gone is kept: it may only be in another
+    /// namespace, and come back as it went, under any index.
+    pub fn put_back(&mut self, links: &mut Links, index: u32) -> Result<(), DeviceError> {
+        let Some(at) = self.own.devices.iter().position(|entry| entry.index == index) else { return Ok(()) };
+        if links.link_by_index(index)?.is_none() {
+            if let Some(entry) = self.own.devices.get_mut(at) {
+                entry.gone = true;
+            }
+            return Ok(());
+        }
+        let outcome = self.own.devices.swap_remove(at).put_back(links);
+        self.write();
+        outcome
+    }
+
+    /// Notes that a veth pair is going to be made, or taken over, whose end here is called `name`.
+    pub fn note_pair(&mut self, name: &str) {
+        self.own.pairs.retain(|pair| pair.name != name);
+        self.own.pairs.push(PairEntry { name: name.to_owned(), made: None });
+        self.write();
+    }
+
+    /// Notes that the pair is there, with this end.
+    pub fn pair_is(&mut self, end: &Link) {
+        let made = Some((end.index, identity(end)));
+        self.inherited.pairs.retain(|pair| pair.made != made && pair.name != end.name);
+        self.own.pairs.retain(|pair| pair.name != end.name);
+        self.own.pairs.push(PairEntry { name: end.name.clone(), made });
+        self.write();
+    }
+
+    /// Deletes the pair of this name that a killed run made and nobody uses; whether there was one.
+    pub fn delete_inherited_pair(&mut self, links: &mut Links, name: &str) -> Result<bool, DeviceError> {
+        match self.inherited.pairs.iter().find(|pair| pair.name == name) {
+            Some(pair) => pair.delete(links),
+            None => Ok(false),
+        }
+    }
+
+    /// Notes that the pair has gone.
+    pub fn pair_gone(&mut self, name: &str) {
+        self.own.pairs.retain(|pair| pair.name != name);
+        self.write();
+    }
+
+    /// Undoes what a killed run did to devices and pairs that this one has not taken over.
+    pub fn put_back_inherited(&mut self, links: &mut Links) {
+        let inherited = std::mem::take(&mut self.inherited);
+        for entry in inherited.devices {
+            match entry.put_back(links) {
+                Ok(()) => tracing::info!(device = entry.name, "put back what a killed run had changed"),
+                Err(error) => tracing::warn!(device = entry.name, "not put back as before a killed run: {error}"),
+            }
+        }
+        for pair in inherited.pairs {
+            match pair.delete(links) {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(interface = pair.name, "deleted the pair that a killed run had made"),
+                Err(error) => tracing::warn!(interface = pair.name, "pair of a killed run not deleted: {error}"),
+            }
+        }
+        self.write();
+    }
+
+    /// Replaces the file. Without one, a killed run's changes stay, which is no reason not to run.
+    fn write(&self) {
+        // Until the start is over the predecessor's entries are still to be undone.
+        let mut file = self.own.clone();
+        file.devices.extend(self.inherited.devices.iter().cloned());
+        file.pairs.extend(self.inherited.pairs.iter().cloned());
+        let outcome = if file.devices.is_empty() && file.pairs.is_empty() {
+            match fs::remove_file(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            }
+        } else {
+            replace(&self.path, &file)
+        };
+        if let Err(error) = outcome {
+            let path = self.path.display();
+            tracing::warn!("{path}: {error}; were this run killed, devices would stay as they are");
+        }
+    }
+}
+
+impl DeviceEntry {
+    fn fits(&self, link: &Link) -> bool {
+        self.index == link.index && self.mac == identity(link)
+    }
+
+    fn put_back(&self, links: &mut Links) -> Result<(), DeviceError> {
+        let Some(link) = links.link_by_index(self.index)?.filter(|link| self.fits(link)) else { return Ok(()) };
+        let Before { features, channels, mtu, down } = &self.before;
+        // Each for itself: one that fails is no reason to leave the others.
+        let outcomes = [
+            mtu.map_or(Ok(()), |mtu| links.set_mtu(link.index, mtu)),
+            channels.map_or(Ok(()), |channels| ethtool::set_channels(&link.name, channels)),
+            if features.is_empty() { Ok(()) } else { ethtool::switch_on(&link.name, features) },
+            if *down { links.set_down(link.index) } else { Ok(()) },
+        ];
+        outcomes.into_iter().collect()
+    }
+}
+
+impl PairEntry {
+    /// Deletes the pair, if it is there and nobody uses it; whether it was.
+    fn delete(&self, links: &mut Links) -> Result<bool, DeviceError> {
+        let found = match &self.made {
+            Some((index, mac)) => links.link_by_index(*index)?.filter(|link| identity(link) == *mac),
+            None => links.link_by_name(&self.name)?,
+        };
+        match found.filter(|link| link.kind.as_deref() == Some("veth")) {
+            Some(link) if attached_program(link.index).is_none() => links.delete_link(link.index).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+}
+
+/// What tells a device from another with its index: the address burnt in, or the one it has.
+fn identity(link: &Link) -> Option<String> {
+    link.permanent_mac.or(link.mac).map(|mac| mac.to_string())
+}
+
+fn read(path: &Path) -> io::Result<Option<File>> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+        Ok(of) if of.len() > FILE_BYTES_MAX => return Err(io::Error::other("is too large")),
+        Ok(_) => {}
+    }
+    Ok(Some(serde_json::from_slice(&fs::read(path)?)?))
+}
+
+fn replace(path: &Path, file: &File) -> io::Result<()> {
+    let aside = path.with_extension("devices.new");
+    let mut options = fs::OpenOptions::new();
+    let mut out = options.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    out.write_all(&serde_json::to_vec_pretty(file)?)?;
+    drop(out);
+    fs::rename(&aside, path)
+}

@@ -1,0 +1,99 @@
+//! Proves that frames larger than a chunk of packet memory pass whole: an MTU of 9000 between containers, and between a
+//! container and a guest, by ping without fragments and by TCP; and that what is larger is dropped under its reason.
+
+use std::time::Duration;
+
+use labsw_tests::guest::{Guest, Nic};
+use labsw_tests::netns::{Netns, wire};
+use labsw_tests::packet::{BROADCAST, Frame, RawSocket, mac};
+use labsw_tests::process::{self, Process};
+use labsw_tests::require::{self, Need};
+use labsw_tests::switch::{Labswd, Site};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn port(name: &str, ns: &Netns, mtu: u32) -> String {
+    let ns = ns.name();
+    format!(
+        "[ports.{name}]\ntype = \"veth\"\npeer = \"ls-{name}\"\nnetns = \"{ns}\"\npeer_name = \"eth0\"\nmtu = {mtu}\n"
+    )
+}
+
+/// Runs iperf3 to `server`, forth and back, and gives the rates in Mbit/s.
+fn iperf(server: &Netns, address: &str, mut client: impl FnMut(&str) -> String) -> Vec<f64> {
+    let mut rates = Vec::new();
+    for direction in ["", "--reverse"] {
+        let mut listening =
+            Process::spawn("iperf3 server", server.command("iperf3").args(["-s", "-1", "--forceflush"]));
+        listening.wait_for_text(0, "Server listening", 20 * SECOND);
+        let text = client(&format!("iperf3 -c {address} -t 3 --connect-timeout 5000 -J {direction}"));
+        let json = text.get(text.find('{').unwrap_or(0)..).unwrap_or_default();
+        let report: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+        let segment = report["start"]["tcp_mss_default"].as_u64().unwrap_or(0);
+        assert!(segment > 8000, "segments of jumbo size: {segment}\n{text}");
+        rates.push(report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0) / 1e6);
+    }
+    rates
+}
+
+#[test]
+fn between_containers_and_a_trunk() {
+    if !require::all(&[Need::Root, Need::Labswd, Need::Program("iperf3"), Need::Program("ping")]) {
+        return;
+    }
+    let (site, a, b, gateway) = (Site::new("jumbo"), Netns::new("a"), Netns::new("b"), Netns::new("gw"));
+    wire((&site.ns, "b0"), (&gateway, "g0"));
+    // The trunk's own MTU is raised by the switch; its far end is the gateway's.
+    let trunk = "[ports.up]\ntype = \"af_xdp\"\ndevice = \"name:b0\"\nmtu = 9000\n";
+    let switch = Labswd::start(&site, &(port("a", &a, 9000) + &port("b", &b, 9000) + trunk));
+    gateway.ip(&["link", "set", "g0", "mtu", "9000"]);
+    a.address("eth0", "10.1.0.1/24");
+    b.address("eth0", "10.1.0.2/24");
+    gateway.address("g0", "10.1.0.3/24");
+    switch.wait_port_up("up");
+    for address in ["10.1.0.2", "10.1.0.3"] {
+        a.run(&["ping", "-s", "8972", "-M", "do", "-c", "20", "-i", "0.05", "-W", "5", address]);
+    }
+    let rates = iperf(&b, "10.1.0.2", |line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        process::output(a.command(words[0]).args(&words[1..])).1
+    });
+    println!("container to container, MTU 9000: {rates:.0?} Mbit/s");
+    assert!(rates.iter().all(|rate| *rate > 50.0), "{rates:?}");
+    // A container that takes less: dropped towards it, counted there.
+    let c = Netns::new("c");
+    let netns = format!("netns={}", c.name());
+    switch.ctl(&["port", "add", "c", "--type", "veth", "--set", "peer=ls-c", "--set", &netns, "--set", "mtu=5000"]);
+    let (near, far) = (RawSocket::open(&a, "eth0"), RawSocket::open(&c, "ls-c"));
+    let small = Frame::new(BROADCAST, mac(1)).payload(&[5; 5000]).build();
+    let large = Frame::new(BROADCAST, mac(1)).payload(&[5; 5001]).build();
+    near.send(&large);
+    near.send(&small);
+    assert!(far.recv_matching(5 * SECOND, |frame| frame == small).is_some());
+    assert_eq!(switch.drops("c", "oversize"), 1);
+    let refused =
+        switch.ctl_refused(&["port", "add", "d", "--type", "veth", "--set", "peer=ls-d", "--set", "mtu=9217"]);
+    assert!(refused.contains("68 to 9216"), "{refused}");
+    switch.stop();
+}
+
+#[test]
+fn between_a_container_and_a_guest() {
+    if !require::all(&[Need::Root, Need::Labswd, Need::Guest, Need::Program("iperf3")]) {
+        return;
+    }
+    let (site, a) = (Site::new("jumbog"), Netns::new("a"));
+    let config = port("a", &a, 9000) + "[ports.vm]\ntype = \"vhost_user\"\nmtu = 9000\n";
+    let switch = Labswd::start(&site, &config);
+    a.address("eth0", "10.1.0.1/24");
+    let mut guest = Guest::boot("vm", "10.1.0.2/24", &Nic::new(switch.vhost_socket("vm"), 1));
+    guest.ready();
+    guest.ok("ip link set eth0 mtu 9000");
+    guest.wait_ping("10.1.0.1", 20 * SECOND);
+    a.run(&["ping", "-s", "8972", "-M", "do", "-c", "20", "-i", "0.05", "-W", "5", "10.1.0.2"]);
+    let rates = iperf(&a, "10.1.0.1", |line| guest.run(line).1);
+    println!("guest to container, MTU 9000: {rates:.0?} Mbit/s");
+    assert!(rates.iter().all(|rate| *rate > 5.0), "{rates:?}");
+    drop(guest);
+    switch.stop();
+}
