@@ -183,8 +183,12 @@ impl PortConfig {
         section.check_keys(&known, |key| {
             let others: Vec<&str> =
                 TYPES.iter().filter(|(_, keys)| keys.contains(&key)).map(|(name, _)| *name).collect();
-            let others = others.join(" and ");
-            (!others.is_empty()).then(|| format!("is a key of type {others}; this port is of type {type_name}"))
+            let others = match others.as_slice() {
+                [] => return None,
+                [one] => (*one).to_owned(),
+                [most @ .., last] => format!("{} and {last}", most.join(", ")),
+            };
+            Some(format!("is a key of type {others}; this port is of type {type_name}"))
         })?;
         let vlan = match section.get("vlan") {
             Some(field) => vlan::read(&field.section()?)?,

@@ -133,8 +133,8 @@ fn the_rest_of_the_file_is_refused_as_clearly() {
             "lab.toml:3:10: ports.x.queues: 65 is not a number of queues (1 to 64)",
         ),
         (
-            "[ports.x]\ntype = 'veth'\npeer = 'p'\nqueues = 2\n".into(),
-            "lab.toml:4:1: ports.x.queues: is a key of type af_xdp and tap; this port is of type veth",
+            "[ports.x]\ntype = 'vhost_user'\nqueues = 2\n".into(),
+            "lab.toml:3:1: ports.x.queues: is a key of type af_xdp, veth and tap; this port is of type vhost_user",
         ),
         (
             "[ports.x]\ntype = 'tap'\n[ports.y]\ntype = 'tap'\ninterface = 'x'\n".into(),
