@@ -14,7 +14,7 @@ use frontend::{
     SET_VRING_CALL, SET_VRING_KICK, SET_VRING_NUM,
 };
 use guest::{GUEST_BASE, Guest, INDIRECT, INDIRECT_FLAG, MRG_RXBUF, NEXT, USER_BASE, VERSION_1, WRITE, frame};
-use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES};
+use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES, Segment};
 use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::memory::{GuestMemory, MAX_REGIONS, Region, RegionInfo};
@@ -88,6 +88,61 @@ fn broken_transmit_rings() {
         let reason = broken(features, make);
         assert!(reason.starts_with("the guest broke its transmit ring 0: "), "{reason}");
         assert!(reason.contains(expected), "{reason} instead of {expected}");
+    }
+}
+
+/// Addresses and lengths of which nothing, or not all, lies in the guest's memory.
+fn outside(guest: &Guest) -> [(u64, u32); 6] {
+    let end = GUEST_BASE + guest.bytes();
+    [(0, 100), (GUEST_BASE - 1, 100), (end - 99, 100), (end - 1, 2), (end, 1), (u64::MAX, 100)]
+}
+
+#[test]
+fn a_ring_that_was_sound_so_far_is_not_trusted_with_the_next_transmit_buffer() {
+    for case in 0..outside(&Guest::new(0, SIZE)).len() {
+        let mut guest = Guest::new(VERSION_1, SIZE);
+        let (address, len) = outside(&guest)[case];
+        let mut port = guest.port();
+        let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+        // Twice: the region is known afterwards, and the short way taken.
+        for seed in 0..2 {
+            guest.transmit(1, &frame(100, seed), &[]);
+            port.receive(0, &mut burst, &mut stats).unwrap();
+            assert_eq!(burst.len(), 1);
+            port.release(0, &mut burst).unwrap();
+        }
+        guest.set_descriptor(1, 0, address, len, 0, 0);
+        guest.offer(1, 0);
+        let fault = port.receive(0, &mut burst, &mut stats).unwrap_err();
+        assert!(fault.reason.contains("not inside one region"), "{address:#x}, {len}: {}", fault.reason);
+        assert!(burst.is_empty());
+    }
+}
+
+#[test]
+fn a_ring_that_was_sound_so_far_is_not_trusted_with_the_next_receive_buffer() {
+    for case in 0..outside(&Guest::new(0, SIZE)).len() {
+        let mut guest = Guest::new(VERSION_1 | MRG_RXBUF, SIZE);
+        let (address, len) = outside(&guest)[case];
+        let mut port = guest.port();
+        let bytes = frame(60, 1);
+        let mut send = |stats: &mut PortDelta| {
+            let mut burst = Burst::new();
+            let segment = Segment { ptr: bytes.as_ptr(), len: 60 };
+            // SAFETY: the frame outlives the burst and does not change.
+            assert!(unsafe { burst.push_whole(0, segment) });
+            port.send(&mut burst, &[TxItem::whole(0, TagEdit::KEEP)], 0, stats)
+        };
+        let mut stats = PortDelta::ZERO;
+        for _ in 0..2 {
+            guest.post(0, 1, 2048, None);
+            assert_eq!(send(&mut stats).unwrap(), 0);
+        }
+        guest.set_descriptor(0, 0, address, len.max(80), WRITE, 0);
+        guest.offer(0, 0);
+        let fault = send(&mut stats).unwrap_err();
+        assert!(fault.reason.contains("not inside one region"), "{address:#x}, {len}: {}", fault.reason);
+        assert_eq!(stats.tx_frames, 2);
     }
 }
 
