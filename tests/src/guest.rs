@@ -104,7 +104,7 @@ impl Nic {
             }
         }
         if let Some(interface) = &self.tap {
-            let netdev = format!("tap,id=n{n},ifname={interface},script=no,downscript=no,vnet_hdr=off");
+            let netdev = format!("tap,id=n{n},ifname={interface},script=no,downscript=no");
             return ["-netdev", &netdev, "-device", &device].map(str::to_owned).to_vec();
         }
         let socket = self.socket.display();

@@ -66,6 +66,8 @@ pub enum PortKind {
         socket: Option<PathBuf>,
         /// Pairs of a receive and a transmit ring, at most 8.
         queue_pairs: u16,
+        /// Checksum and segmentation offloads are offered to the guest.
+        offloads: bool,
     },
     /// A pair of virtual Ethernet devices, one end for a container.
     Veth {
@@ -159,7 +161,7 @@ const COMMON_KEYS: [&str; 5] = ["type", "vlan", "mtu", "link_local", "mirror_onl
 /// The types, and the keys each has besides.
 const TYPES: [(&str, &[&str]); 4] = [
     ("af_xdp", &["device", "mode", "queues"]),
-    ("vhost_user", &["role", "socket", "queue_pairs"]),
+    ("vhost_user", &["role", "socket", "queue_pairs", "offloads"]),
     ("veth", &["peer", "interface", "netns", "peer_name", "queues"]),
     ("tap", &["interface", "for", "queues", "mac", "owner", "group"]),
 ];
@@ -261,9 +263,10 @@ impl PortConfig {
                 set("mode", word_of(&XDP_MODES, *mode));
                 set("queues", queues.to_toml());
             }
-            PortKind::VhostUser { role, socket, queue_pairs } => {
+            PortKind::VhostUser { role, socket, queue_pairs, offloads } => {
                 set("role", word_of(&ROLES, *role));
                 set("queue_pairs", i64::from(*queue_pairs).into());
+                set("offloads", (*offloads).into());
                 if let Some(socket) = socket {
                     set("socket", socket.to_string_lossy().into_owned().into());
                 }
@@ -341,7 +344,9 @@ fn read_vhost_user(section: &Section<'_>) -> Result<PortKind, ConfigError> {
         }
         None => 1,
     };
-    Ok(PortKind::VhostUser { role: role.unwrap_or(VhostRole::Server), socket: socket.map(PathBuf::from), queue_pairs })
+    let offloads = section.get("offloads").map(|field| field.boolean()).transpose()?.unwrap_or(true);
+    let (role, socket) = (role.unwrap_or(VhostRole::Server), socket.map(PathBuf::from));
+    Ok(PortKind::VhostUser { role, socket, queue_pairs, offloads })
 }
 
 fn read_veth(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> {

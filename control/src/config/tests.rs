@@ -333,7 +333,8 @@ fn port_strategy() -> impl Strategy<Value = PortConfig> {
         (role, prop::option::of("/[ -~]{1,40}")).prop_map(|(role, socket)| PortKind::VhostUser {
             role,
             socket: socket.map(Into::into),
-            queue_pairs: 1
+            queue_pairs: 1,
+            offloads: true
         }),
         (interface, interface, prop::option::of((interface, interface)), 1..=64_u16).prop_map(
             |(peer, own, netns, queues)| {

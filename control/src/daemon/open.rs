@@ -188,13 +188,13 @@ impl Switch {
     /// Opens what the port is attached to. On an error nothing is left of it.
     pub(super) fn open(&mut self, id: PortId, config: &PortConfig) -> Result<Opened, OpenError> {
         match &config.kind {
-            PortKind::VhostUser { role, queue_pairs, socket } => {
+            PortKind::VhostUser { role, queue_pairs, offloads, socket } => {
                 let path = socket.clone().unwrap_or_else(|| self.config.default_socket(&config.name));
                 // Our own directory is there for whoever listens in it.
                 if *role == VhostRole::Server || socket.is_none() {
                     make_parent(&path)?;
                 }
-                self.open_guest(id, &config.name, path, *role, *queue_pairs)
+                self.open_guest(id, &config.name, path, *role, *queue_pairs, *offloads)
             }
             PortKind::AfXdp { device, mode, queues } => {
                 let link = find_device(device, &self.config, &mut self.links)?;
@@ -251,6 +251,7 @@ impl Switch {
         path: PathBuf,
         role: VhostRole,
         queue_pairs: u16,
+        offloads: bool,
     ) -> Result<Opened, OpenError> {
         let VhostPort { tx, rx } = VhostPort::new(queue_pairs);
         // Where the queues are is known once they are placed.
@@ -265,6 +266,7 @@ impl Switch {
             mode: self.config.socket_mode,
             group: self.socket_group,
             queue_pairs,
+            offloads,
             timing: Timing::default(),
         };
         let [listener, connection] = port_tokens(id);

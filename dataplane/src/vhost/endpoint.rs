@@ -76,6 +76,8 @@ pub struct EndpointConfig {
     pub group: Option<u32>,
     /// Queue pairs of the port.
     pub queue_pairs: u16,
+    /// Checksum and segmentation offloads are offered.
+    pub offloads: bool,
     /// How long to wait for what.
     pub timing: Timing,
 }
@@ -173,7 +175,7 @@ impl Endpoint {
             ),
             Role::Client => None,
         };
-        let session = Session::new(config.queue_pairs);
+        let session = Session::new(config.queue_pairs, config.offloads);
         let reason = None;
         Ok(Endpoint {
             config,

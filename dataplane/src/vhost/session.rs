@@ -27,18 +27,32 @@ use super::ring::{
     F_EVENT_IDX, F_IN_ORDER, F_INDIRECT_DESC, F_MQ, F_MRG_RXBUF, F_RING_PACKED, F_VERSION_1, RingAddresses, RingLayout,
     RingSetup,
 };
+use crate::offload::{
+    F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
+};
 
 /// VHOST_USER_F_PROTOCOL_FEATURES.
 const F_PROTOCOL: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-/// What every port offers; [`F_MQ`] comes on top with more than one queue pair.
+/// What every port offers; [`F_MQ`] comes on top with more than one queue pair, and [`OFFLOADS`] if it has them.
 const FEATURES: u64 =
     F_VERSION_1 | F_MRG_RXBUF | F_INDIRECT_DESC | F_EVENT_IDX | F_RING_PACKED | F_IN_ORDER | F_PROTOCOL;
+/// What guest and switch may leave to each other to do.
+const OFFLOADS: u64 =
+    F_CSUM | F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN;
 /// The protocol features offered.
 const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
 /// Names for people, by bit.
-const FEATURE_NAMES: [(u64, &str); 8] = [
+const FEATURE_NAMES: [(u64, &str); 16] = [
+    (F_CSUM, "CSUM"),
+    (F_GUEST_CSUM, "GUEST_CSUM"),
+    (F_GUEST_TSO4, "GUEST_TSO4"),
+    (F_GUEST_TSO6, "GUEST_TSO6"),
+    (F_GUEST_ECN, "GUEST_ECN"),
+    (F_HOST_TSO4, "HOST_TSO4"),
+    (F_HOST_TSO6, "HOST_TSO6"),
+    (F_HOST_ECN, "HOST_ECN"),
     (F_VERSION_1, "VERSION_1"),
     (F_MRG_RXBUF, "MRG_RXBUF"),
     (F_INDIRECT_DESC, "INDIRECT_DESC"),
@@ -89,6 +103,8 @@ pub struct RingStatus {
 pub struct Session {
     /// The number of the connection; the rings' faults carry it.
     connection: u64,
+    /// Offloads are offered.
+    offloads: bool,
     features: u64,
     protocol_features: VhostUserProtocolFeatures,
     memory: Arc<GuestMemory>,
@@ -96,11 +112,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// A fresh session of a port with so many queue pairs (1 to [`MAX_QUEUE_PAIRS`]).
-    pub fn new(queue_pairs: u16) -> Session {
+    /// A fresh session of a port with so many queue pairs (1 to [`MAX_QUEUE_PAIRS`]), which may offer offloads.
+    pub fn new(queue_pairs: u16, offloads: bool) -> Session {
         let pairs = usize::from(queue_pairs.clamp(1, MAX_QUEUE_PAIRS));
         Session {
             connection: 0,
+            offloads,
             features: 0,
             protocol_features: VhostUserProtocolFeatures::empty(),
             memory: Arc::default(),
@@ -120,7 +137,7 @@ impl Session {
 
     /// The feature bits offered to every front end.
     pub fn offered(&self) -> u64 {
-        FEATURES | if self.queue_pairs() > 1 { F_MQ } else { 0 }
+        FEATURES | if self.queue_pairs() > 1 { F_MQ } else { 0 } | if self.offloads { OFFLOADS } else { 0 }
     }
 
     /// The feature bits acknowledged.
@@ -162,7 +179,7 @@ impl Session {
     pub fn reset(&mut self, rings: &mut dyn Rings) -> Result<(), RingsError> {
         // The rings go first, so that the memory is unmapped here and not by the worker.
         let result = rings.operate(VhostOp::Reset);
-        *self = Session::new(u16::try_from(self.queue_pairs()).unwrap_or(MAX_QUEUE_PAIRS));
+        *self = Session::new(u16::try_from(self.queue_pairs()).unwrap_or(MAX_QUEUE_PAIRS), self.offloads);
         result.map(|_| ())
     }
 

@@ -57,7 +57,16 @@ pub fn socket_path(name: &str) -> PathBuf {
 pub fn config(path: &Path, role: Role) -> EndpointConfig {
     let timing = Timing { patience: Duration::from_millis(300), retry: Duration::from_millis(20) };
     let port_name = "guest1".to_owned();
-    EndpointConfig { port_name, path: path.to_owned(), role, mode: 0o660, group: None, queue_pairs: 1, timing }
+    EndpointConfig {
+        port_name,
+        path: path.to_owned(),
+        role,
+        mode: 0o660,
+        group: None,
+        queue_pairs: 1,
+        offloads: true,
+        timing,
+    }
 }
 
 /// An endpoint, its port and its event loop.

@@ -46,7 +46,7 @@ impl Front {
     fn new(queue_pairs: u16) -> Front {
         let memory = memfd_create("session", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&memory, MEMORY_BYTES).unwrap();
-        Front { session: Session::new(queue_pairs), log: Log::default(), memory }
+        Front { session: Session::new(queue_pairs, true), log: Log::default(), memory }
     }
 
     fn try_send(&mut self, code: Req, words: &[u64], fds: Vec<OwnedFd>) -> Result<Option<u64>, SessionError> {
@@ -110,16 +110,17 @@ impl Front {
 #[test]
 fn offers() {
     let mut one = Front::new(1);
-    assert_eq!(one.send(Req::GET_FEATURES, &[]), Some(0xd_7000_8000));
+    assert_eq!(one.send(Req::GET_FEATURES, &[]), Some(0xd_7000_bb83));
+    assert_eq!(Session::new(1, false).offered(), 0xd_7000_8000);
     assert_eq!(one.send(Req::GET_QUEUE_NUM, &[]), Some(1));
     let mut several = Front::new(4);
-    assert_eq!(several.send(Req::GET_FEATURES, &[]), Some(0xd_7040_8000));
+    assert_eq!(several.send(Req::GET_FEATURES, &[]), Some(0xd_7040_bb83));
     assert_eq!(several.send(Req::GET_QUEUE_NUM, &[]), Some(4));
     assert_eq!(several.send(Req::GET_MAX_MEM_SLOTS, &[]), Some(64));
     assert_eq!(several.send(Req::GET_PROTOCOL_FEATURES, &[]), Some(0x8009));
     assert_eq!(feature_names(several.session.offered()).len(), FEATURE_NAMES.len());
     // No feature of today can go without front ends of yesterday noticing.
-    assert!(several.try_send(Req::SET_FEATURES, &[1], vec![]).is_err());
+    assert!(several.try_send(Req::SET_FEATURES, &[1 << 2], vec![]).is_err());
 }
 
 #[test]
