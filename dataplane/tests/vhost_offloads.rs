@@ -70,7 +70,7 @@ fn a_request_reaches_a_guest_that_accepts_it_as_it_was() {
         if growth != 0 {
             sent.splice(12..12, TAG);
         }
-        let headers_bytes = (packet.header_bytes() as i32 + growth) as u16;
+        let headers_bytes = u16::try_from(packet.header_bytes() as i32 + growth).unwrap();
         let wanted = [(whole, 0), (cut, headers_bytes), (cut, headers_bytes), (Request::NONE, 0)]
             .map(|(request, bytes)| (request.shifted(growth).unwrap().encode(bytes), sent.clone()));
         assert_eq!(receiver.received_with_headers(RX), wanted, "features {form:#x}");
