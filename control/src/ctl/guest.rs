@@ -47,7 +47,8 @@ pub(super) fn run(arguments: Arguments, session: &mut Session, output: &mut Outp
     let request = Request::ShowPort { name };
     let reply = session.call(&request)?;
     let Reply::Port(port) = reply else { return output.reply(&reply) };
-    let options = Options { memory, qemu_version: qemu_version.unwrap_or(Options::default().qemu_version) };
+    let usual = Options::default();
+    let options = Options { memory, qemu_version: qemu_version.unwrap_or(usual.qemu_version) };
     let text = glue::snippet(&port, target, &options)?;
     if output.is_json() {
         return output.pretty(&Snippet { target: target.name(), port: &port.name, text: &text });

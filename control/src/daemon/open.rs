@@ -42,6 +42,9 @@ pub enum OpenError {
     /// The interface of a TAP port is something else.
     #[error("interface {0} exists and is no TAP interface; name another for this port")]
     NotATap(String),
+    /// The interface of a TAP port, which somebody else made, has gone.
+    #[error("{0} was removed")]
+    Removed(String),
     /// The interface of a guest's TAP port belongs to a bridge.
     #[error("interface {0} belongs to a bridge; take it out (ip link set {0} nomaster), or name another")]
     Bridged(String),

@@ -52,7 +52,7 @@ fn memory(socket: &Socket<'_>, options: &Options) -> Vec<[String; 2]> {
 /// The network device.
 pub(super) fn device(socket: &Socket<'_>, options: &Options) -> Vec<[String; 2]> {
     let Socket { port, mac, .. } = socket;
-    let words = match &socket.plug {
+    match &socket.plug {
         Plug::Socket { path, switch_listens, queue_pairs } => {
             let mut chardev = format!("socket,id=chr-{port},path={}", quote::qemu(path));
             chardev += match (switch_listens, options.qemu_version >= RECONNECT_MS) {
@@ -84,8 +84,7 @@ pub(super) fn device(socket: &Socket<'_>, options: &Options) -> Vec<[String; 2]>
             let device = format!("e1000e,netdev=net-{port},mac={mac}");
             vec![["-netdev", &netdev].map(str::to_owned), ["-device", &device].map(str::to_owned)]
         }
-    };
-    words
+    }
 }
 
 /// The options of cloud-hypervisor.
