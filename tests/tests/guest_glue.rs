@@ -76,6 +76,47 @@ fn qemu_boots_with_the_printed_options() {
 }
 
 #[test]
+fn a_guest_is_told_the_mtu_of_its_port_and_no_larger_one() {
+    if !require::all(&[Need::Root, Need::Labswd, Need::Guest]) {
+        return;
+    }
+    let (site, container) = (Site::new("gluemtu"), Netns::new("box"));
+    let ports = "[ports.a]\ntype = \"vhost_user\"\nmtu = 9000\n[ports.b]\ntype = \"vhost_user\"\n";
+    let mut switch = Labswd::start(&site, &(lab(&container, ports) + "mtu = 9000\n"));
+    container.address("eth0", &format!("{NEIGHBOUR}/24"));
+    let (major, minor) = guest::version();
+    let version = format!("{major}.{minor}");
+    let [a_options, b_options] = ["a", "b"]
+        .map(|port| printed(&switch, &[port, "--for", "qemu", "--memory", "192M", "--qemu-version", &version]));
+    assert!(a_options.contains(",host_mtu=9000") && !b_options.contains("host_mtu"));
+    // Somebody gave the other guest more than its port has.
+    let b_options = b_options.replace(",tx_queue_size=1024", ",tx_queue_size=1024,host_mtu=9000");
+    let mut a = Guest::boot_printed(&site.ns, "a", "10.1.0.1/24", 1, &a_options);
+    let mut b = Guest::boot_printed(&site.ns, "b", "10.1.0.2/24", 1, &b_options);
+    let large = format!("ping -c 3 -W 5 -s 8000 {NEIGHBOUR}");
+    a.ready();
+    assert!(a.ok("ip link show eth0").contains("mtu 9000"));
+    a.wait_ping(NEIGHBOUR, SOON);
+    a.ok(&large);
+    let features = switch.port("a")["features"].clone();
+    assert!(features.to_string().contains("\"MTU\""), "{features}");
+
+    b.ready();
+    switch.wait_port("b", "down", SOON);
+    let reason = switch.port("b")["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason.contains("an MTU of 9000 bytes, the port has 1500: set mtu = 9000"), "{reason}");
+    assert!(switch.log().contains("MTU refused"));
+    assert!(b.log().contains("MTU not supported by the backend"), "QEMU says it as well: {}", b.log());
+
+    // A switch that was killed offers the same: neither guest notices another device.
+    switch.kill9();
+    switch.restart();
+    a.wait_ping(NEIGHBOUR, SOON);
+    a.ok(&large);
+    assert_eq!(switch.port("a")["features"], features);
+}
+
+#[test]
 fn containers_start_with_the_printed_lines() {
     if !require::all(&[Need::Root, Need::Labswd, Need::Lxc, Need::Program("systemd-nspawn")]) {
         return;

@@ -197,7 +197,7 @@ impl Switch {
                 if *role == VhostRole::Server || socket.is_none() {
                     make_parent(&path)?;
                 }
-                self.open_guest(id, &config.name, path, *role, *queue_pairs)
+                self.open_guest(id, config, path, *role, *queue_pairs)
             }
             PortKind::AfXdp { device, mode, queues } => {
                 let link = find_device(device, &self.config, &mut self.links)?;
@@ -250,7 +250,7 @@ impl Switch {
     fn open_guest(
         &mut self,
         id: PortId,
-        name: &str,
+        config: &PortConfig,
         path: PathBuf,
         role: VhostRole,
         queue_pairs: u16,
@@ -259,7 +259,7 @@ impl Switch {
         // Where the queues are is known once they are placed.
         let homes = Homes::new(rx.iter().map(|_| 0));
         let endpoint = EndpointConfig {
-            port_name: name.to_owned(),
+            port_name: config.name.clone(),
             path,
             role: match role {
                 VhostRole::Server => Role::Server,
@@ -268,6 +268,7 @@ impl Switch {
             mode: self.config.socket_mode,
             group: self.socket_group,
             queue_pairs,
+            mtu: config.mtu,
             timing: Timing::default(),
         };
         let [listener, connection] = port_tokens(id);

@@ -22,6 +22,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
+use vhost::vhost_user::message::FrontendReq;
 
 use super::message::{self, Inbox, Received, Reply};
 use super::operation::Rings;
@@ -34,6 +35,8 @@ const NO_MEMORY: &str = "connected, but no memory table yet: either the guest's 
                          memory is not shared (QEMU: memory-backend-memfd with share=on)";
 /// Front ends that may wait for the current one to leave.
 const BACKLOG: i32 = 16;
+/// The request whose refusal does not end the connection.
+const NET_SET_MTU: u32 = FrontendReq::NET_SET_MTU as u32;
 /// Requests served in one go.
 const REQUESTS_PER_TURN: usize = 64;
 
@@ -76,6 +79,8 @@ pub struct EndpointConfig {
     pub group: Option<u32>,
     /// Queue pairs of the port.
     pub queue_pairs: u16,
+    /// MTU of the port, bytes.
+    pub mtu: u32,
     /// How long to wait for what.
     pub timing: Timing,
 }
@@ -173,7 +178,7 @@ impl Endpoint {
             ),
             Role::Client => None,
         };
-        let session = Session::new(config.queue_pairs);
+        let session = Session::new(config.queue_pairs, config.mtu);
         let reason = None;
         Ok(Endpoint {
             config,
@@ -250,6 +255,7 @@ impl Endpoint {
             self.connection.as_ref().is_some_and(|connection| connection.explained) && !self.session.has_memory();
         let reason = match state {
             EndpointState::Up => None,
+            _ if self.session.mtu_refused().is_some() => self.session.mtu_refused().map(str::to_owned),
             _ if unshared => Some(NO_MEMORY.to_owned()),
             _ => self.reason.clone(),
         };
@@ -349,6 +355,9 @@ impl Endpoint {
                             (self.session.acknowledges(&request).then_some(refusal), Some(error.to_string()))
                         }
                     };
+                    if let (NET_SET_MTU, Some(reason)) = (request.code, self.session.mtu_refused()) {
+                        tracing::warn!(port = self.config.port_name, reason, "MTU refused");
+                    }
                     let sent = reply.map_or(Ok(()), |reply| message::reply(connection.socket.as_fd(), &reply));
                     if let Some(reason) = error.or_else(|| sent.err().map(|error| error.to_string())) {
                         return self.disconnect(Some(reason), now);
