@@ -2,6 +2,8 @@
 //! start with the lines, a shell runs the commands, and each then talks to a neighbour through the switch. Domain XML is
 //! held against libvirt's schema.
 
+#![allow(clippy::expect_used, reason = "tests")]
+
 use std::time::Duration;
 
 use labsw_tests::guest::{self, Guest};
