@@ -23,7 +23,8 @@ packages=(
   gcc libc6-dev make pkg-config                           # linking
   clang llvm m4 libelf-dev zlib1g-dev                     # libxdp, which a test of AF_XDP against xsk-rs builds
   iproute2 ethtool tcpdump iperf3 iputils-ping            # namespaces and traffic
-  dnsmasq-base lxc                                        # the gateway's DHCP, containers
+  dnsmasq-base lxc systemd-container                      # the gateway's DHCP, containers
+  libvirt-clients libxml2-utils                           # virt-xml-validate, for printed domain XML
   dpdk-dev librte-mempool-ring23 librte-net-vhost23 librte-net-virtio23   # dpdk-testpmd and its drivers
   busybox-static cpio xz-utils                            # the guest's initramfs
   jq procps ca-certificates

@@ -285,6 +285,11 @@ fn json_is_the_bare_list_or_object() {
     let stats = switch.json(&["stats", "uplink"]);
     assert_eq!((&stats[0]["name"], &stats[0]["drops"]["vlan_not_member"]), (&json!("uplink"), &json!(7)));
 
+    let guest = ["guest", "dc01", "--for", "qemu", "--memory", "64M"];
+    let snippet = switch.json(&guest);
+    assert_eq!(snippet, json!({"for": "qemu", "port": "dc01", "text": switch.ok(&guest)}));
+    assert!(snippet["text"].as_str().unwrap().contains("-m 64M"), "{snippet}");
+
     let status = switch.json(&["status"]);
     assert_eq!(status["uptime_seconds"], 3725);
     assert_eq!(status["workers"], switch.json(&["worker", "list"]));
@@ -344,7 +349,12 @@ fn changes_are_asked_for_as_typed() {
 #[test]
 fn refusals_name_the_object_and_exit_with_1() {
     let switch = Switch::start();
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
+        (
+            &["guest", "uplink", "--for", "lxc"],
+            "labsw-ctl: port \"uplink\" is a network device, which lxc can't be plugged into; plug guests into vhost_user, tap \
+             (for = \"guest\") and veth ports\n",
+        ),
         (&["port", "show", "nope"], "labsw-ctl: port \"nope\" does not exist\n"),
         (&["mirror", "show", "nope"], "labsw-ctl: mirror \"nope\" does not exist\n"),
         (
@@ -384,6 +394,11 @@ fn wrong_usage_exits_with_2_before_the_switch_is_asked() {
         "mirror set detect --source dc01 --snaplen -1 --to span",
         "mirror set detect --source dc01 --vlan 4095 --to span",
         "stats --wach",
+        "guest dc01",
+        "guest dc01 --for vmware",
+        "guest dc01 --for qemu --memory 0G",
+        "guest dc01 --for qemu --memory 512",
+        "guest dc01 --for qemu --qemu-version new",
         "completions cmd",
     ] {
         let output = command(nowhere, &line.split_whitespace().collect::<Vec<&str>>()).output().unwrap();

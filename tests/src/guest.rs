@@ -120,19 +120,21 @@ impl Nic {
     }
 }
 
-/// The chardev option that makes QEMU connect again, in the spelling of the installed version.
+/// The chardev option that makes QEMU connect again, in the spelling of the installed version: since 9.2 in milliseconds; the
+/// old one, in seconds, is gone in 10.
 fn reconnect_option() -> String {
-    static OPTION: OnceLock<String> = OnceLock::new();
-    OPTION
-        .get_or_init(|| {
-            let text = process::run(Command::new(QEMU).arg("--version"));
-            let version = text.split_once("version ").map_or("", |(_, rest)| rest);
-            let mut numbers = version.split(['.', ' ', '(']).map(|part| part.parse::<u32>().unwrap_or(0));
-            let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-            // Since 9.2 in milliseconds; the old spelling, in seconds, is gone in 10.
-            if version >= (9, 2) { "reconnect-ms=300" } else { "reconnect=1" }.to_owned()
-        })
-        .clone()
+    if version() >= (9, 2) { "reconnect-ms=300" } else { "reconnect=1" }.to_owned()
+}
+
+/// Major and minor version of the installed QEMU.
+pub fn version() -> (u32, u32) {
+    static VERSION: OnceLock<(u32, u32)> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let text = process::run(Command::new(QEMU).arg("--version"));
+        let version = text.split_once("version ").map_or("", |(_, rest)| rest);
+        let mut numbers = version.split(['.', ' ', '(']).map(|part| part.parse::<u32>().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    })
 }
 
 /// KVM where an ordinary kernel runs on it: `kvm_intel` or `kvm_amd`, not one of the paravirtual kinds that need a
@@ -209,24 +211,43 @@ impl Guest {
         Self::launch(ns.command(QEMU), name, ip, std::slice::from_ref(nic), &format!("{MEMORY_MIB}M"), &[])
     }
 
+    /// Starts a guest in the namespace `ns` with options as `labsw-ctl guest --for qemu` prints them: its comments are left
+    /// out, the rest is given to a shell as it is, behind a machine with so many processors, a kernel and a console.
+    ///
+    /// # Panics
+    /// When QEMU or the guest's image is missing.
+    pub fn boot_printed(ns: &Netns, name: &str, ip: &str, processors: u16, printed: &str) -> Self {
+        let options: String =
+            printed.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+        let mut command = ns.command("sh");
+        command.args(["-c", &format!("exec \"$@\" \\\n{options}"), "sh", QEMU]);
+        Self::machine(&mut command, name, ip, processors);
+        Self { process: Process::spawn(&format!("guest {name}"), &mut command), position: 0, commands: 0 }
+    }
+
     fn launch(mut command: Command, name: &str, ips: &str, nics: &[Nic], memory: &str, extra: &[&str]) -> Self {
-        let (kernel, initramfs) = image().unwrap_or_else(|e| panic!("{e}"));
-        let accel = accelerator();
         let queue_pairs = nics.iter().map(|nic| nic.queue_pairs).max().unwrap_or(1);
-        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-name", name]);
-        command.args(["-accel", &accel, "-cpu", if accel == "kvm" { "host" } else { "max" }]);
-        command.args(["-machine", "pc", "-m", memory, "-smp", &queue_pairs.to_string()]).args(extra);
+        Self::machine(&mut command, name, ips, queue_pairs);
         // The switch maps the guest's memory: it has to be shared.
-        command.args(["-object", &format!("memory-backend-memfd,id=mem,size={MEMORY_MIB}M,share=on")]);
-        command.args(["-numa", "node,memdev=mem"]);
-        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args([
-            "-append",
-            &format!("console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on lab.ip={ips}"),
-        ]);
+        command.args(["-m", memory, "-object", &format!("memory-backend-memfd,id=mem,size={MEMORY_MIB}M,share=on")]);
+        command.args(["-numa", "node,memdev=mem"]).args(extra);
         for (n, nic) in nics.iter().enumerate() {
             command.args(nic.qemu_args(n));
         }
         Self { process: Process::spawn(&format!("guest {name}"), &mut command), position: 0, commands: 0 }
+    }
+
+    /// A machine without memory and NICs.
+    fn machine(command: &mut Command, name: &str, ips: &str, processors: u16) {
+        let (kernel, initramfs) = image().unwrap_or_else(|e| panic!("{e}"));
+        let accel = accelerator();
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-name", name]);
+        command.args(["-accel", &accel, "-cpu", if accel == "kvm" { "host" } else { "max" }]);
+        command.args(["-machine", "pc", "-smp", &processors.to_string()]);
+        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args([
+            "-append",
+            &format!("console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on lab.ip={ips}"),
+        ]);
     }
 
     /// Waits until the guest has booted and its shell takes commands.

@@ -49,6 +49,7 @@ pub mod guest;
 pub mod hostile;
 pub mod lxc;
 pub mod netns;
+pub mod nspawn;
 pub mod packet;
 pub mod process;
 pub mod require;

@@ -182,6 +182,40 @@ fn an_interface_that_goes_comes_back_and_no_other_port_notices() {
     assert_eq!(ns.link_names(), ["theirs"]);
 }
 
+/// The index of an interface.
+fn index(ns: &Netns, name: &str) -> Option<u64> {
+    ns.links().iter().find(|link| link["ifname"] == name).and_then(|link| link["ifindex"].as_u64())
+}
+
+#[test]
+fn a_guests_interface_that_goes_is_made_anew() {
+    if !needs(&[]) {
+        return;
+    }
+    let site = Site::new("tapg");
+    let config = "[ports.vm]\ntype = \"tap\"\ninterface = \"vm0\"\nfor = \"guest\"\nowner = \"nobody\"\n";
+    let switch = Labswd::start(&site, config);
+    let first = index(&site.ns, "vm0").unwrap();
+    switch.ctl(&["worker", "pin", "vm", "0", "0"]);
+    site.ns.ip(&["link", "del", "vm0"]);
+    let second = wait_for("another vm0", PATIENCE, || index(&site.ns, "vm0").filter(|index| *index != first));
+    switch.wait_port("vm", "down", PATIENCE);
+    assert!(switch.port("vm")["reason"].as_str().unwrap().contains("no program has opened it"));
+    assert!(switch.log().contains("vm0 was removed"), "{}", switch.log());
+    assert!(site.ns.ip(&["tuntap", "list"]).contains("user 65534"), "it is its owner's");
+    assert_eq!(switch.ctl(&["worker", "list"])[0]["queues"][0]["pinned"], true, "pins stay");
+
+    // Under another name it is the same interface, and goes with the port.
+    site.ns.ip(&["link", "set", "vm0", "down"]);
+    site.ns.ip(&["link", "set", "vm0", "name", "vm1"]);
+    site.ns.ip(&["link", "set", "vm1", "up"]);
+    wait_for("the new name", PATIENCE, || (switch.port("vm")["interface"] == "vm1").then_some(()));
+    assert_eq!(index(&site.ns, "vm1"), Some(second));
+    switch.ctl(&["port", "del", "vm"]);
+    assert_eq!(site.ns.link_names(), Vec::<String>::new());
+    switch.stop();
+}
+
 /// The words of `port add`.
 fn add<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["port", "add", name, "--type", "tap"], more].concat()

@@ -16,6 +16,7 @@ use clap_complete::Shell;
 use crate::api::Request;
 
 mod fdb;
+mod guest;
 mod mirror;
 mod output;
 mod parse;
@@ -65,6 +66,8 @@ enum Noun {
     Mirror(mirror::Command),
     /// Frames, bytes, and drops by reason.
     Stats(stats::Arguments),
+    /// What to paste into a hypervisor's or a container's configuration to plug it into a port.
+    Guest(guest::Arguments),
     /// Prints the completions of a shell.
     Completions {
         /// The shell.
@@ -93,6 +96,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Stats(stats) if stats.watch => {
             return stats::watch(stats, &mut Session::open(&arguments.socket)?, &mut output);
         }
+        Noun::Guest(guest) => return guest::run(guest, &mut Session::open(&arguments.socket)?, &mut output),
         Noun::Status => Request::GetStatus,
         Noun::Worker(command) => command.request(),
         Noun::Port(command) => command.request(),

@@ -301,7 +301,6 @@ impl Switch {
             *load = [worker.load(), load[0]];
         }
         self.shared.fdb.sweep(self.shared.now_seconds(), SWEEP_SLOTS);
-        self.watch_taps();
     }
 }
 

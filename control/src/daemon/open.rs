@@ -42,6 +42,9 @@ pub enum OpenError {
     /// The interface of a TAP port is something else.
     #[error("interface {0} exists and is no TAP interface; name another for this port")]
     NotATap(String),
+    /// The interface of a TAP port, which somebody else made, has gone.
+    #[error("{0} was removed")]
+    Removed(String),
     /// The interface of a guest's TAP port belongs to a bridge.
     #[error("interface {0} belongs to a bridge; take it out (ip link set {0} nomaster), or name another")]
     Bridged(String),
@@ -194,7 +197,7 @@ impl Switch {
                 if *role == VhostRole::Server || socket.is_none() {
                     make_parent(&path)?;
                 }
-                self.open_guest(id, &config.name, path, *role, *queue_pairs, *offloads)
+                self.open_guest(id, config, path, *role, *queue_pairs, *offloads)
             }
             PortKind::AfXdp { device, mode, queues } => {
                 let link = find_device(device, &self.config, &mut self.links)?;
@@ -247,7 +250,7 @@ impl Switch {
     fn open_guest(
         &mut self,
         id: PortId,
-        name: &str,
+        config: &PortConfig,
         path: PathBuf,
         role: VhostRole,
         queue_pairs: u16,
@@ -257,7 +260,7 @@ impl Switch {
         // Where the queues are is known once they are placed.
         let homes = Homes::new(rx.iter().map(|_| 0));
         let endpoint = EndpointConfig {
-            port_name: name.to_owned(),
+            port_name: config.name.clone(),
             path,
             role: match role {
                 VhostRole::Server => Role::Server,
@@ -267,6 +270,7 @@ impl Switch {
             group: self.socket_group,
             queue_pairs,
             offloads,
+            mtu: config.mtu,
             timing: Timing::default(),
         };
         let [listener, connection] = port_tokens(id);

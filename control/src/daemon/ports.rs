@@ -35,8 +35,6 @@ pub(super) struct Port {
     pub(super) tx: Option<Arc<dyn TxPort>>,
     pub(super) queues: Queues,
     stats: Arc<PortStats>,
-    /// Why it was taken out of service.
-    pub(super) fault: Option<String>,
     /// Its device is set up, as far as is known; a guest's port has none that could be down.
     pub(super) link_up: bool,
 }
@@ -77,7 +75,7 @@ impl Port {
                 }
                 Ok(Some(_)) => (PortState::Up, None),
             },
-            Attachment::Tap(tap) => tap.state(self.fault.as_ref(), links),
+            Attachment::Tap(tap) => tap.state(links),
         }
     }
 
@@ -123,7 +121,7 @@ impl Switch {
         if let Attachment::Absent(absence) = &attachment {
             tracing::info!(port = name, reason = absence.reason, "waiting");
         }
-        let port = Port { id, config, enabled: true, attachment, tx, queues, stats, link_up: true, fault: None };
+        let port = Port { id, config, enabled: true, attachment, tx, queues, stats, link_up: true };
         self.ports.insert(name.clone(), port);
         let placed = self.set_tables().and_then(|()| self.place_queues().map_err(|error| refused(error.to_string())));
         if let Err(error) = placed {
@@ -172,7 +170,7 @@ impl Switch {
             Attachment::Device(device) => {
                 also(device.close(&mut self.links, &mut self.ledger).map_err(OpenError::from));
             }
-            Attachment::Absent(_) => {}
+            Attachment::Absent(absence) => also(absence.close(&mut self.links).map_err(OpenError::from)),
             Attachment::Tap(tap) => also(tap.close(&mut self.links).map_err(OpenError::from)),
         }
         if !gone {
@@ -186,32 +184,23 @@ impl Switch {
     /// A worker found that a port can't go on: notes why; everything else runs on.
     pub(super) fn port_fault(&mut self, id: PortId, fault: &Fault) {
         let Some((name, port)) = self.ports.iter_mut().find(|(_, port)| port.id == id) else { return };
-        let connection = match &mut port.attachment {
+        let (connection, index) = match &mut port.attachment {
             Attachment::Guest(endpoint) => {
                 if endpoint.fault(fault, Instant::now()) {
                     tracing::warn!(port = name, reason = %fault, "port fault");
                 }
                 return;
             }
-            Attachment::Tap(tap) => {
-                // Both halves, or several workers, may have met it.
-                if tap.connection == fault.connection && port.fault.is_none() {
-                    tracing::warn!(port = name, reason = %fault, "port fault");
-                    port.fault = Some(fault.reason.clone());
-                    let name = name.clone();
-                    if let Err(error) = self.take_out(&name) {
-                        tracing::error!(port = name, %error, "not taken out of service cleanly");
-                    }
-                }
-                return;
-            }
-            Attachment::Device(device) => device.connection,
+            Attachment::Tap(tap) => (tap.connection, tap.index()),
+            Attachment::Device(device) => (device.connection, device.link.index),
             Attachment::Absent(_) => return,
         };
         // Both halves, or several workers, may have met it.
         if connection == fault.connection {
             let name = name.clone();
-            self.lose(&name, Some(&fault.reason));
+            // The worker may be the first to see that the device has gone.
+            let reason = (!self.links.has_gone(index)).then_some(fault.reason.as_str());
+            self.lose(&name, reason);
         }
     }
 
@@ -227,15 +216,6 @@ impl Switch {
         self.ports.insert(name.to_owned(), port);
         let placed = self.place_queues().map_err(failed);
         outcome.and(dropped).and(placed)
-    }
-
-    /// Puts a port back in service that was taken out.
-    pub(super) fn put_in(&mut self, name: &str, opened: Opened) -> Result<(), Error> {
-        let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
-        let Opened { attachment, tx, queues } = opened;
-        (port.attachment, port.tx, port.queues, port.fault) = (attachment, tx, queues, None);
-        self.set_tables()?;
-        self.place_queues().map_err(|error| Error::refused("worker", error.to_string()))
     }
 
     /// Changes settings of a port that frames can pass during: everything but what it is attached to.

@@ -22,10 +22,12 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
+use vhost::vhost_user::message::FrontendReq;
 
+use super::features::feature_names;
 use super::message::{self, Inbox, Received, Reply};
 use super::operation::Rings;
-use super::session::{RingStatus, Session, feature_names};
+use super::session::{RingStatus, Session};
 use crate::port::{Fault, next_connection};
 use crate::socket::{self, SocketError, SocketFile};
 
@@ -34,6 +36,8 @@ const NO_MEMORY: &str = "connected, but no memory table yet: either the guest's 
                          memory is not shared (QEMU: memory-backend-memfd with share=on)";
 /// Front ends that may wait for the current one to leave.
 const BACKLOG: i32 = 16;
+/// The request whose refusal does not end the connection.
+const NET_SET_MTU: u32 = FrontendReq::NET_SET_MTU as u32;
 /// Requests served in one go.
 const REQUESTS_PER_TURN: usize = 64;
 
@@ -78,6 +82,8 @@ pub struct EndpointConfig {
     pub queue_pairs: u16,
     /// Checksum and segmentation offloads are offered.
     pub offloads: bool,
+    /// MTU of the port, bytes.
+    pub mtu: u32,
     /// How long to wait for what.
     pub timing: Timing,
 }
@@ -175,7 +181,7 @@ impl Endpoint {
             ),
             Role::Client => None,
         };
-        let session = Session::new(config.queue_pairs, config.offloads);
+        let session = Session::new(config.queue_pairs, config.mtu, config.offloads);
         let reason = None;
         Ok(Endpoint {
             config,
@@ -252,6 +258,7 @@ impl Endpoint {
             self.connection.as_ref().is_some_and(|connection| connection.explained) && !self.session.has_memory();
         let reason = match state {
             EndpointState::Up => None,
+            _ if self.session.mtu_refused().is_some() => self.session.mtu_refused().map(str::to_owned),
             _ if unshared => Some(NO_MEMORY.to_owned()),
             _ => self.reason.clone(),
         };
@@ -351,6 +358,9 @@ impl Endpoint {
                             (self.session.acknowledges(&request).then_some(refusal), Some(error.to_string()))
                         }
                     };
+                    if let (NET_SET_MTU, Some(reason)) = (request.code, self.session.mtu_refused()) {
+                        tracing::warn!(port = self.config.port_name, reason, "MTU refused");
+                    }
                     let sent = reply.map_or(Ok(()), |reply| message::reply(connection.socket.as_fd(), &reply));
                     if let Some(reason) = error.or_else(|| sent.err().map(|error| error.to_string())) {
                         return self.disconnect(Some(reason), now);

@@ -36,6 +36,7 @@ pub const GET_PROTOCOL_FEATURES: u32 = 15;
 pub const SET_PROTOCOL_FEATURES: u32 = 16;
 pub const GET_QUEUE_NUM: u32 = 17;
 pub const SET_VRING_ENABLE: u32 = 18;
+pub const NET_SET_MTU: u32 = 20;
 pub const GET_MAX_MEM_SLOTS: u32 = 36;
 pub const PROTOCOL: u64 = 1 << 30;
 
@@ -65,6 +66,7 @@ pub fn config(path: &Path, role: Role) -> EndpointConfig {
         group: None,
         queue_pairs: 1,
         offloads: true,
+        mtu: 1500,
         timing,
     }
 }

@@ -27,6 +27,7 @@ pub const BUFFER_BYTES: usize = 2048;
 /// Room for the tables of one ring.
 const TABLES_BYTES: usize = 0x10000;
 
+pub const MTU: u64 = 1 << 3;
 pub const MRG_RXBUF: u64 = 1 << 15;
 pub const INDIRECT: u64 = 1 << 28;
 pub const EVENT_IDX: u64 = 1 << 29;

@@ -95,6 +95,7 @@ impl Bench {
             group: None,
             queue_pairs: PAIRS,
             offloads: true,
+            mtu: 1500,
             timing: Timing { patience: PATIENCE, retry: Duration::from_millis(500) },
         };
         let poll = Poll::new().expect("epoll");
