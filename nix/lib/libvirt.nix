@@ -54,6 +54,9 @@ let
       target = { inherit (d') bus dev; };
     };
 
+  # What lets a guest run guests: Intel's and AMD's.
+  nestedFeatures = [ "vmx" "svm" ];
+
   memoryBacking = hugepages: {
     source.type = "memfd";
     access.mode = "shared";
@@ -70,19 +73,21 @@ in
   # The host's CPU as it is, with or without vmx and svm.
   libvirtCpu = { nested ? false }:
     if nested then "<cpu mode='host-passthrough'/>\n"
-    else "<cpu mode='host-passthrough'>\n  <feature policy='disable' name='vmx'/>\n  <feature policy='disable' name='svm'/>\n</cpu>\n";
+    else "<cpu mode='host-passthrough'>\n${lib.concatMapStrings (name: "  <feature policy='disable' name='${name}'/>\n") nestedFeatures}</cpu>\n";
 
   # The same for `devices.interface` of NixVirt.
   nixvirtInterface = given: interface (require given);
 
   # A NixVirt domain with all that a guest of these ports needs: interfaces in place of what it had, shared memory, the
-  # host's CPU and, if given, disks past the page cache (`{ path, format, bus, dev }` each).
-  nixvirtGuest = { ports, hugepages ? false, disks ? null }: domain:
+  # host's CPU, and its disks (`{ path, format, bus, dev }` each) in front of those it had, past the page cache.
+  nixvirtGuest = { ports, hugepages ? false, nested ? false, disks ? [ ] }: domain:
     domain // {
       memoryBacking = memoryBacking hugepages;
-      cpu = (domain.cpu or { }) // { mode = "host-passthrough"; };
+      cpu = { mode = "host-passthrough"; }
+        // lib.optionalAttrs (!nested) { feature = map (name: { policy = "disable"; inherit name; }) nestedFeatures; };
       devices = (domain.devices or { }) // {
         interface = map (given: interface (require given)) ports;
-      } // lib.optionalAttrs (disks != null) { disk = map disk disks; };
+        disk = map disk disks ++ (domain.devices.disk or [ ]);
+      };
     };
 }

@@ -119,8 +119,8 @@ let
           + lib.concatMapStrings bound.libvirtInterface nics;
         nixvirt = bound.nixvirtGuest {
           ports = nics;
-          inherit (config) hugepages;
-          disks = if config.disks == [ ] then null else config.disks;
+          inherit (config) hugepages disks;
+          nested = config.nestedVirtualization;
         };
       };
   });

@@ -72,7 +72,11 @@ let
   };
 
   nics = lib.filter (n: n != null) [ cfg.portA cfg.portB ];
-  device = n: if n.pciAddress != null then "pci:${n.pciAddress}" else "mac:${toString n.macAddress}";
+  # Without an address there is no device, and an assertion says so.
+  device = n:
+    if n.pciAddress != null then "pci:${n.pciAddress}"
+    else if n.macAddress != null then "mac:${n.macAddress}"
+    else null;
 
   link = n: {
     name = "10-labsw-${n.interface}";
@@ -171,7 +175,7 @@ in
       networking.dhcpcd.denyInterfaces = silent;
       networking.networkmanager.unmanaged = map (name: "interface-name:${name}") silent;
       # systemd's udev rules apply these when the interface appears.
-      boot.kernel.sysctl = lib.mkMerge (map
+      boot.kernel.sysctl = lib.mkMerge (lib.optional (ofType "veth" != [ ]) { "net.ipv6.conf.lsw-*.disable_ipv6" = 1; } ++ map
         (n: {
           "net.ipv6.conf.${n.interface}.disable_ipv6" = 1;
           "net.ipv6.conf.${n.interface}.accept_ra" = 0;

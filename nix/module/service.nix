@@ -13,7 +13,7 @@ let
 
   file = format.generate "labsw.toml" cfg.finalSettings;
   # CPUs are left out of the check: those of the building machine say nothing about the lab host.
-  checkedSettings = lib.recursiveUpdate cfg.finalSettings { } // { switch = removeAttrs switch [ "workers" ]; };
+  checkedSettings = cfg.finalSettings // { switch = removeAttrs switch [ "workers" ]; };
   checkedFile = pkgs.runCommand "labsw.toml" { } ''
     cp ${format.generate "labsw-check.toml" checkedSettings} labsw.toml
     ${lib.getExe' cfg.package "labswd"} --config labsw.toml --check
@@ -27,7 +27,12 @@ in
 {
   options.services.labsw = {
     enable = lib.mkEnableOption "labsw, a user-space virtual Ethernet switch for lab hosts";
-    package = lib.mkPackageOption pkgs "labsw" { };
+    package = mkOption {
+      type = types.package;
+      default = pkgs.labsw or (pkgs.callPackage ../package.nix { });
+      defaultText = lib.literalExpression "pkgs.labsw of the overlay, else the package of this flake";
+      description = "The package with labswd, labsw-ctl and the unit.";
+    };
     checkConfig = mkOption {
       type = types.bool;
       default = true;
@@ -83,6 +88,9 @@ in
         reloadTriggers = [ cfg.configFile ];
         serviceConfig = {
           SupplementaryGroups = lib.unique ([ switch.socket_group ] ++ cfg.extraGroups);
+          # The unit lets the switch write in /run/labsw only.
+          ReadWritePaths = map (path: "-${path}") (lib.filter (path: !lib.hasPrefix "/run/labsw" path)
+            (lib.unique [ switch.vhost_user_dir (builtins.dirOf switch.control_socket) ]));
         } // lib.optionalAttrs usesNetns {
           # To move a container's end into its namespace. Beside what the unit has.
           AmbientCapabilities = [ "CAP_SYS_ADMIN" ];

@@ -1,15 +1,17 @@
-# Evaluates the module, and NixOS configurations that use it, with nixpkgs' `lib` and the stubs beside this file: no
-# packages and no store are needed. `lib` is a path (that of nixpkgs' lib directory). tests/tests/nix.rs asks for the
-# attributes.
-{ lib }:
+# What tests/tests/nix.rs asks Nix for, an attribute each. The module, and whole NixOS configurations that use it, are
+# evaluated with nixpkgs' `lib` and the stubs beside this file: no packages, no store and no NixOS are needed.
+#
+#   nix-instantiate --eval --strict --json --arg lib /path/to/nixpkgs/lib -A mistakes nix/tests/eval.nix
+{ lib ? <nixpkgs/lib> }:
 
 let
   lib' = import lib;
-  inherit (lib') evalModules;
+  glue = import ../lib { lib = lib'; };
 
   # As much of pkgs as the modules touch. Programs are paths that say what they are.
   program = name: { type = "derivation"; outPath = "/nix/store/${name}"; inherit name; version = "10.1.0"; };
   pkgs = {
+    lib = lib';
     labsw = program "labsw";
     qemu_kvm = program "qemu";
     iproute2 = program "iproute2";
@@ -17,7 +19,7 @@ let
       type = lib'.types.attrsOf lib'.types.anything;
       generate = name: value: { outPath = "/nix/store/${name}"; inherit value; };
     };
-    runCommand = name: _: script: "/nix/store/checked-${name}";
+    runCommand = name: _: _script: "/nix/store/checked-${name}";
     writeShellScript = name: _: "/nix/store/${name}";
     stdenv = {
       buildPlatform.canExecute = _: true;
@@ -26,16 +28,99 @@ let
   };
   utils.escapeSystemdExecArgs = lib'.concatMapStringsSep " " (arg: builtins.toJSON (toString arg));
 
-  evaluate = modules: evalModules {
+  evaluate = { modules, specialArgs ? { }, ... }: lib'.evalModules {
     modules = [ ./stubs.nix ] ++ modules;
-    specialArgs = { inherit utils; inherit pkgs; modulesPath = "/nixos/modules"; };
+    specialArgs = { inherit utils pkgs; } // specialArgs;
   };
-  nixos = modules: evaluate ([ ../module ] ++ modules);
-  lab = settings: (nixos [{ services.labsw = { enable = true; } // settings; }]).config;
-
+  host = settings: also: (evaluate { modules = [ ../module also { services.labsw = { enable = true; } // settings; } ]; }).config;
   broken = config: map (a: a.message) (lib'.filter (a: !a.assertion) config.assertions);
+
+  # The whole flakes under examples/, with stubs for their inputs.
+  example = directory:
+    let
+      flake = import (../examples + "/${directory}/flake.nix");
+      inputs = {
+        self = { };
+        nixpkgs.lib = lib' // { nixosSystem = evaluate; };
+        labsw = { nixosModules.default = ../module; lib = glue; };
+        microvm.nixosModules.host = ./stubs-microvm.nix;
+        nixvirt = {
+          nixosModules.default = { };
+          lib.domain = {
+            writeXML = domain: domain;
+            templates.windows = given: given // { devices = { disk = [{ device = "cdrom"; }]; interface = { type = "bridge"; }; }; };
+          };
+        };
+      };
+      # Every input that the flake declares has a stub, and every stub that is used is declared.
+      config = (flake.outputs (lib'.genAttrs (lib'.attrNames flake.inputs ++ [ "self" ]) (name: inputs.${name}))).nixosConfigurations.lab.config;
+      labsw = config.services.labsw;
+    in
+    {
+      broken = broken config;
+      settings = labsw.finalSettings;
+      inherit (config.boot) kernelParams kernelModules extraModprobeConfig;
+      sysctl = config.boot.kernel.sysctl;
+      links = lib'.mapAttrs (_: l: { inherit (l) matchConfig linkConfig; }) config.systemd.network.links;
+      networks = lib'.mapAttrs (_: n: { inherit (n) matchConfig linkConfig networkConfig; }) config.systemd.network.networks;
+      units = lib'.mapAttrs
+        (_: u: lib'.filterAttrs (_: value: value != [ ] && value != { } && value != null && value != "") (removeAttrs u [ "overrideStrategy" ]))
+        config.systemd.services;
+      manager = config.systemd.settings.Manager;
+      users = lib'.mapAttrs (_: u: u.extraGroups) config.users.users;
+      etc = lib'.mapAttrs (_: e: if e.text != null then e.text else "${e.source}") config.environment.etc;
+      containers = lib'.mapAttrs (_: c: removeAttrs c [ "config" ]) config.containers;
+      domains = map (d: d.definition) (config.virtualisation.libvirt.connections."qemu:///system".domains or [ ]);
+      microvms = lib'.mapAttrs
+        (_: vm: {
+          inherit ((lib'.evalModules { modules = [ ./stubs-guest.nix vm.config ]; }).config) microvm assertions networking;
+        })
+        (config.microvm.vms or { });
+    };
+
+  mistake = name: { settings, message, also ? { } }: {
+    inherit name;
+    want = [ message ];
+    got = broken (host settings also);
+  };
 in
 {
-  inherit evaluate nixos lab broken pkgs;
-  lib = lib';
+  mistakes = lib'.mapAttrsToList mistake (import ./mistakes.nix);
+  examples = lib'.mapAttrs (name: _: example name) (builtins.readDir ../examples);
+  golden = import ./golden.nix { lib = lib'; };
+  # Nothing is set while the module is imported and not enabled.
+  off =
+    let
+      config = (evaluate { modules = [ ../module ]; }).config;
+    in
+    {
+      inherit (config.boot) kernelParams kernelModules;
+      inherit (config) assertions;
+      services = lib'.attrNames config.systemd.services;
+      inherit (config.systemd) packages;
+    };
+  # A lab with the impairment tables that a later switch takes.
+  impaired = (host { settings = { profiles.lossy.loss = "5%"; impair.a.profile = "lossy"; }; ports.a = { }; } { }).services.labsw.finalSettings;
+  # Given settings win over what ports A and B are by themselves.
+  injecting = (host { portA = { pciAddress = "0000:03:00.0"; settings.mirror_only = false; }; } { }).services.labsw.finalSettings;
+  # Ports by name, and by name with something else about them.
+  bound =
+    let
+      labsw = (host { ports.vm.queue_pairs = 2; ports.web = { type = "veth"; peer = "ls-web"; netns = "n"; }; settings.switch.vhost_user_dir = "/run/labsw/x"; } { }).lib.labsw;
+    in
+    {
+      args = labsw.qemuArgs "vm";
+      other = labsw.qemuArgs { port = "vm"; queuePairs = 1; };
+      lxc = labsw.lxc "web";
+    };
+  # Refused by the types, or by the glue: each throws.
+  refused = {
+    vlan = (host { ports.a.vlan = 5000; } { }).services.labsw.finalSettings;
+    type = (host { ports.a.type = "vhost-user"; } { }).services.labsw.finalSettings;
+    pci = (host { portA.pciAddress = "03:00.0"; } { }).services.labsw.finalSettings;
+    name = (host { portA = { pciAddress = "0000:03:00.0"; interface = "a-name-that-is-too-long"; }; } { }).services.labsw.finalSettings;
+    unknownPort = (host { ports.a = { }; } { }).lib.labsw.qemuArgs "b";
+    wrongType = (host { ports.a = { }; } { }).lib.labsw.lxc "a";
+    wrongModel = glue.libvirtInterface { port = "a"; model = "e1000e"; };
+  };
 }

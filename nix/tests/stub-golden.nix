@@ -1,0 +1,2 @@
+# The golden files without nixpkgs.
+import ./golden.nix { lib = import ./stub-lib.nix; }
