@@ -26,6 +26,7 @@ packages=(
   dnsmasq-base lxc                                        # the gateway's DHCP, containers
   dpdk-dev librte-mempool-ring23 librte-net-vhost23 librte-net-virtio23   # dpdk-testpmd and its drivers
   busybox-static cpio xz-utils                            # the guest's initramfs
+  nix-bin systemd                                         # the Nix files, the unit (both only read)
   jq procps ca-certificates
 )
 

@@ -84,7 +84,7 @@ in
     domain // {
       memoryBacking = memoryBacking hugepages;
       cpu = { mode = "host-passthrough"; }
-        // lib.optionalAttrs (!nested) { feature = map (name: { policy = "disable"; inherit name; }) nestedFeatures; };
+      // lib.optionalAttrs (!nested) { feature = map (name: { policy = "disable"; inherit name; }) nestedFeatures; };
       devices = (domain.devices or { }) // {
         interface = map (given: interface (require given)) ports;
         disk = map disk disks ++ (domain.devices.disk or [ ]);

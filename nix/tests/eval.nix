@@ -21,10 +21,42 @@ let
     };
     runCommand = name: _: _script: "/nix/store/checked-${name}";
     writeShellScript = name: _: "/nix/store/${name}";
-    stdenv = {
-      buildPlatform.canExecute = _: true;
-      hostPlatform = { qemuArch = "x86_64"; isAarch64 = false; system = "x86_64-linux"; };
+    # The rest is for flake.nix: packages are what they are made from.
+    callPackage = path: given:
+      let
+        f = import path;
+      in
+      f (builtins.intersectAttrs (builtins.functionArgs f) fakes // given);
+    testers.runNixOSTest = test: program test.name // {
+      inherit (test) testScript;
+      broken = broken (evaluate { modules = [ ./stubs-vm.nix test.nodes.lab ]; }).config;
+      settings = (evaluate { modules = [ ./stubs-vm.nix test.nodes.lab ]; }).config.services.labsw.finalSettings;
     };
+    writeText = name: _: program name;
+    linkFarm = name: _: program name;
+    path = lib + "/..";
+    clippy = program "clippy";
+    nixpkgs-fmt = program "nixpkgs-fmt";
+    deadnix = program "deadnix";
+    jq = program "jq";
+    libvirt = program "libvirt";
+    libxml2 = program "libxml2";
+    tcpdump = program "tcpdump";
+    stdenv = {
+      cc.libc.bin = program "libc";
+      buildPlatform.canExecute = _: true;
+      hostPlatform = { qemuArch = "x86_64"; isAarch64 = false; isx86_64 = true; system = "x86_64-linux"; linux-kernel.target = "bzImage"; };
+    };
+  };
+  made = args: program (args.pname or args.name or "shell") // args // { overrideAttrs = f: made (args // (if lib'.isFunction f then f args else f)); };
+  # Whatever a package asks for.
+  fakes = lib'.genAttrs
+    (lib'.concatMap (file: lib'.attrNames (builtins.functionArgs (import file))) [ ../package.nix ../shell.nix ../demo.nix ../guest-image.nix ])
+    program // pkgs // {
+    rustPlatform.buildRustPackage = made;
+    mkShell = made;
+    writeShellApplication = made;
+    pkgsStatic.busybox = program "busybox-static";
   };
   utils.escapeSystemdExecArgs = lib'.concatMapStringsSep " " (arg: builtins.toJSON (toString arg));
 
@@ -78,6 +110,29 @@ let
         (config.microvm.vms or { });
     };
 
+  flake =
+    let
+      outputs = (import ../../flake.nix).outputs {
+        self = outputs;
+        nixpkgs = { lib = lib'; legacyPackages = lib'.genAttrs [ "x86_64-linux" "aarch64-linux" ] (_: pkgs); };
+      };
+      perSystem = lib'.mapAttrs (_: lib'.mapAttrs (_: value: value.program or value.name or "?"));
+    in
+    {
+      inherit (outputs) nixosModules;
+      packages = perSystem outputs.packages;
+      apps = perSystem outputs.apps;
+      devShells = perSystem outputs.devShells;
+      checks = lib'.mapAttrs (_: removeExamples) outputs.checks;
+      formatter = lib'.mapAttrs (_: f: f.name) outputs.formatter;
+      lib = lib'.attrNames outputs.lib;
+      overlay = (outputs.overlays.default pkgs { }).labsw.pname;
+      vm = { inherit (outputs.checks.x86_64-linux.vm-lab) broken settings testScript; };
+      package = { inherit (outputs.packages.x86_64-linux.default) version postInstall cargoBuildFlags; };
+    };
+  # The examples want the whole of NixOS.
+  removeExamples = checks: lib'.mapAttrs (_: check: check.name or check) (removeAttrs checks [ "examples" ]) // { examples = checks ? examples; };
+
   mistake = name: { settings, message, also ? { } }: {
     inherit name;
     want = [ message ];
@@ -87,6 +142,7 @@ in
 {
   mistakes = lib'.mapAttrsToList mistake (import ./mistakes.nix);
   examples = lib'.mapAttrs (name: _: example name) (builtins.readDir ../examples);
+  inherit flake;
   golden = import ./golden.nix { lib = lib'; };
   # Nothing is set while the module is imported and not enabled.
   off =
