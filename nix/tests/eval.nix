@@ -1,8 +1,9 @@
 # What tests/tests/nix.rs asks Nix for, an attribute each. The module, and whole NixOS configurations that use it, are
-# evaluated with nixpkgs' `lib` and the stubs beside this file: no packages, no store and no NixOS are needed.
+# evaluated with the stubs beside this file: no packages, no store and no NixOS are needed. `lib` is that of nixpkgs, where
+# it is to be had, or the stub.
 #
-#   nix-instantiate --eval --strict --json --arg lib /path/to/nixpkgs/lib -A mistakes nix/tests/eval.nix
-{ lib ? <nixpkgs/lib> }:
+#   nix-instantiate --eval --strict --json -A mistakes nix/tests/eval.nix [--arg lib /path/to/nixpkgs/lib]
+{ lib ? ./stub-lib.nix }:
 
 let
   lib' = import lib;
@@ -99,7 +100,7 @@ let
         (_: u: lib'.filterAttrs (_: value: value != [ ] && value != { } && value != null && value != "") (removeAttrs u [ "overrideStrategy" ]))
         config.systemd.services;
       manager = config.systemd.settings.Manager;
-      users = lib'.mapAttrs (_: u: u.extraGroups) config.users.users;
+      users = lib'.mapAttrs (_: u: builtins.sort builtins.lessThan u.extraGroups) config.users.users;
       etc = lib'.mapAttrs (_: e: if e.text != null then e.text else "${e.source}") config.environment.etc;
       containers = lib'.mapAttrs (_: c: removeAttrs c [ "config" ]) config.containers;
       domains = map (d: d.definition) (config.virtualisation.libvirt.connections."qemu:///system".domains or [ ]);

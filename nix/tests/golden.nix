@@ -1,5 +1,5 @@
 # What the glue makes of typical ports: `{ FILE = text; }`, compared with the files in golden/ by tests/tests/nix.rs and by
-# `nix flake check`. Needs of `lib` only what stub-lib.nix has, so that it runs where nixpkgs is not.
+# `nix flake check`.
 { lib }:
 
 let

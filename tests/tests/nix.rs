@@ -1,10 +1,11 @@
 //! Proves of the Nix files what can be proved without a store of packages: every file parses and is laid out alike; the
-//! guest glue makes what `nix/tests/golden/` says, and a real guest boots with it; and, where nixpkgs' `lib` is to be had,
-//! the NixOS module: mistakes get one message each, the examples evaluate to what they promise, and the real `labswd
-//! --check` takes the configuration that each generates.
+//! guest glue makes what `nix/tests/golden/` says, and a real guest boots with it; mistakes in a NixOS configuration get
+//! one message each; the examples evaluate to what they promise, and the real `labswd --check` takes the configuration that
+//! each generates; the flake has its outputs.
 //!
-//! `LABSW_NIXPKGS_LIB` names nixpkgs' `lib` directory; left out, `<nixpkgs/lib>` is looked for. Without either the tests of
-//! the module say so on standard error and pass, `LABSW_TEST_REQUIRE=1` or not: no Debian package has it.
+//! All that is evaluated with the small `lib` of `nix/tests/stub-lib.nix`, and with nixpkgs' own where it is to be had:
+//! `LABSW_NIXPKGS_LIB` names its directory, or `<nixpkgs/lib>` is found. Both have to give the same. Without nixpkgs the
+//! comparison says so on standard error and passes, `LABSW_TEST_REQUIRE=1` or not: no Debian package has it.
 //! `LABSW_BLESS=1` writes the golden files anew.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
@@ -19,6 +20,17 @@ use labsw_tests::switch::{Labswd, Site, check_config};
 use serde_json::{Value, json};
 
 const NIX: Need = Need::Program("nix-instantiate");
+
+/// What the types and the glue refuse (`refused` in eval.nix), and what the message has to say.
+const REFUSED: [(&str, &str); 7] = [
+    ("vlan", "services.labsw.ports.a.vlan"),
+    ("type", "services.labsw.ports.a.type"),
+    ("pci", "services.labsw.portA.pciAddress"),
+    ("name", "services.labsw.portA.interface"),
+    ("unknownPort", "labsw: there is no port b; the ports are a"),
+    ("wrongType", "labsw: a container attaches to a port of type veth; port a is of type vhost_user"),
+    ("wrongModel", "make it type = \"tap\", for = \"guest\""),
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -40,23 +52,17 @@ fn evaluate(args: &[&str]) -> Result<Value, String> {
     Err(String::from_utf8_lossy(&out.stderr).into_owned())
 }
 
-/// Where nixpkgs' `lib` is, or says aloud that it is not.
+/// Where nixpkgs' `lib` is, if it is anywhere.
 fn nixpkgs_lib() -> Option<String> {
-    let given = std::env::var("LABSW_NIXPKGS_LIB").ok();
-    let found = given.or_else(|| {
+    std::env::var("LABSW_NIXPKGS_LIB").ok().or_else(|| {
         let path = evaluate(&["--expr", "toString <nixpkgs/lib>"]).ok()?;
         path.as_str().map(str::to_owned)
-    });
-    if found.is_none() {
-        let test = std::thread::current().name().unwrap_or("test").to_owned();
-        say(&format!("SKIPPED {test}: no nixpkgs lib to evaluate the module with; LABSW_NIXPKGS_LIB=DIR names one"));
-    }
-    found
+    })
 }
 
-/// An attribute of `nix/tests/eval.nix`.
-fn attribute(lib: &str, name: &str) -> Result<Value, String> {
-    evaluate(&["--arg", "lib", lib, "-A", name, "nix/tests/eval.nix"])
+/// An attribute of `nix/tests/eval.nix`, with the stub's `lib`.
+fn attribute(name: &str) -> Result<Value, String> {
+    evaluate(&["-A", name, "nix/tests/eval.nix"])
 }
 
 fn nix_files(dir: &Path) -> Vec<PathBuf> {
@@ -141,9 +147,25 @@ fn glue_is_what_the_golden_files_say() {
     if !require::all(&[NIX]) {
         return;
     }
-    assert_golden(&evaluate(&["nix/tests/stub-golden.nix"]).unwrap());
-    if let Some(lib) = nixpkgs_lib() {
-        assert_golden(&attribute(&lib, "golden").unwrap());
+    assert_golden(&attribute("golden").unwrap());
+}
+
+#[test]
+fn nixpkgs_gives_the_same() {
+    if !require::all(&[NIX]) {
+        return;
+    }
+    let Some(lib) = nixpkgs_lib() else {
+        say("SKIPPED nixpkgs_gives_the_same: no nixpkgs lib to evaluate with; LABSW_NIXPKGS_LIB=DIR names one");
+        return;
+    };
+    for name in ["golden", "mistakes", "examples", "flake", "off", "impaired", "injecting", "bound"] {
+        let with_nixpkgs = evaluate(&["--arg", "lib", &lib, "-A", name, "nix/tests/eval.nix"]).unwrap();
+        assert_eq!(attribute(name).unwrap(), with_nixpkgs, "{name}");
+    }
+    for (name, says) in REFUSED {
+        let error = evaluate(&["--arg", "lib", &lib, "-A", &format!("refused.{name}"), "nix/tests/eval.nix"]);
+        assert!(error.as_ref().is_err_and(|error| error.contains(says)), "{name}: {error:?}");
     }
 }
 
@@ -202,22 +224,16 @@ fn a_guest_runs_with_the_arguments() {
 
 #[test]
 fn mistakes_get_one_message_each() {
-    let Some(lib) = require::all(&[NIX]).then(nixpkgs_lib).flatten() else { return };
-    let mistakes = attribute(&lib, "mistakes").unwrap();
+    if !require::all(&[NIX]) {
+        return;
+    }
+    let mistakes = attribute("mistakes").unwrap();
     for mistake in mistakes.as_array().unwrap() {
         assert_eq!(mistake["got"], mistake["want"], "{}", mistake["name"]);
     }
     assert!(mistakes.as_array().unwrap().len() >= 30);
-    for (name, says) in [
-        ("vlan", "services.labsw.ports.a.vlan"),
-        ("type", "services.labsw.ports.a.type"),
-        ("pci", "services.labsw.portA.pciAddress"),
-        ("name", "services.labsw.portA.interface"),
-        ("unknownPort", "labsw: there is no port b; the ports are a"),
-        ("wrongType", "labsw: a container attaches to a port of type veth; port a is of type vhost_user"),
-        ("wrongModel", "make it type = \"tap\", for = \"guest\""),
-    ] {
-        let error = attribute(&lib, &format!("refused.{name}")).expect_err(name);
+    for (name, says) in REFUSED {
+        let error = attribute(&format!("refused.{name}")).expect_err(name);
         assert!(error.contains(says), "{name}: {error}");
     }
 }
@@ -240,8 +256,10 @@ fn assert_checked(what: &str, settings: &Value) {
 
 #[test]
 fn the_examples_are_whole() {
-    let Some(lib) = require::all(&[NIX, Need::Labswd]).then(nixpkgs_lib).flatten() else { return };
-    let examples = attribute(&lib, "examples").unwrap();
+    if !require::all(&[NIX, Need::Labswd]) {
+        return;
+    }
+    let examples = attribute("examples").unwrap();
     let names: Vec<_> = examples.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(names, ["break-and-detect", "microvm-cluster", "windows-lab"]);
     for (name, example) in examples.as_object().unwrap() {
@@ -261,8 +279,10 @@ fn the_examples_are_whole() {
 
 #[test]
 fn a_host_is_made_ready_for_two_ports() {
-    let Some(lib) = require::all(&[NIX]).then(nixpkgs_lib).flatten() else { return };
-    let lab = attribute(&lib, "examples.break-and-detect").unwrap();
+    if !require::all(&[NIX]) {
+        return;
+    }
+    let lab = attribute("examples.break-and-detect").unwrap();
     let settings = &lab["settings"];
     assert_eq!(settings["ports"]["span"], json!({"type": "af_xdp", "device": "pci:0000:03:00.0", "mirror_only": true}));
     assert_eq!(settings["ports"]["uplink"]["vlan"], json!({"mode": "trunk", "trunks": [10, 20]}));
@@ -296,7 +316,7 @@ fn a_host_is_made_ready_for_two_ports() {
     assert_eq!(lab["kernelParams"], parameters);
     assert_eq!(lab["manager"], json!({"CPUAffinity": "0 1"}));
     assert!(lab["extraModprobeConfig"].as_str().unwrap().contains("options kvm_intel nested=1"));
-    assert_eq!(lab["users"]["alice"], json!(["wheel", "kvm", "labsw"]));
+    assert_eq!(lab["users"]["alice"], json!(["kvm", "labsw", "wheel"]));
     // A port in a namespace needs what the unit does not have.
     let service = &lab["units"]["labsw"]["serviceConfig"];
     assert_eq!(service["CapabilityBoundingSet"], json!(["CAP_SYS_ADMIN"]));
@@ -316,8 +336,10 @@ fn a_host_is_made_ready_for_two_ports() {
 
 #[test]
 fn windows_and_microvms_get_their_nics() {
-    let Some(lib) = require::all(&[NIX]).then(nixpkgs_lib).flatten() else { return };
-    let windows = attribute(&lib, "examples.windows-lab").unwrap();
+    if !require::all(&[NIX]) {
+        return;
+    }
+    let windows = attribute("examples.windows-lab").unwrap();
     let domain = |name: &str| {
         let domains = windows["domains"].as_array().unwrap();
         domains.iter().find(|domain| domain["name"] == name).unwrap_or_else(|| panic!("{name}")).clone()
@@ -337,18 +359,20 @@ fn windows_and_microvms_get_their_nics() {
     assert_eq!(sccm01["devices"]["interface"][0]["target"], json!({"dev": "win-sccm01", "managed": false}));
     assert_eq!(sccm01["cpu"], json!({"mode": "host-passthrough"}));
 
-    let cluster = attribute(&lib, "examples.microvm-cluster").unwrap();
+    let cluster = attribute("examples.microvm-cluster").unwrap();
     let args = cluster["microvms"]["node2"]["microvm"]["qemu"]["extraArgs"].to_string();
     assert!(args.contains("/run/labsw/vhost/node2.sock") && args.contains("size=512M,share=on"), "{args}");
     assert!(cluster["settings"]["impair"].is_null(), "a switch without impairment has to take the file");
-    let impaired = attribute(&lib, "impaired").unwrap();
+    let impaired = attribute("impaired").unwrap();
     assert_eq!(impaired["impair"], json!({"a": {"profile": "lossy"}}));
 }
 
 #[test]
 fn the_flake_has_its_outputs() {
-    let Some(lib) = require::all(&[NIX, Need::Labswd]).then(nixpkgs_lib).flatten() else { return };
-    let flake = attribute(&lib, "flake").unwrap();
+    if !require::all(&[NIX, Need::Labswd]) {
+        return;
+    }
+    let flake = attribute("flake").unwrap();
     for system in ["x86_64-linux", "aarch64-linux"] {
         assert_eq!(flake["packages"][system], json!({"default": "labsw", "labsw": "labsw"}));
         let apps: Vec<_> = flake["apps"][system].as_object().unwrap().keys().collect();
@@ -367,12 +391,12 @@ fn the_flake_has_its_outputs() {
     let install = flake["package"]["postInstall"].as_str().unwrap();
     assert!(install.contains("control/labsw.service $out/lib/systemd/system/labsw.service"), "{install}");
 
-    let off = attribute(&lib, "off").unwrap();
+    let off = attribute("off").unwrap();
     let nothing = json!({"kernelParams": [], "kernelModules": [], "assertions": [], "services": [], "packages": []});
     assert_eq!(off, nothing, "the module sets something although it is not enabled");
-    let injecting = attribute(&lib, "injecting").unwrap();
+    let injecting = attribute("injecting").unwrap();
     assert_eq!(injecting["ports"]["span"]["mirror_only"], false);
-    let bound = attribute(&lib, "bound").unwrap();
+    let bound = attribute("bound").unwrap();
     assert!(
         bound["args"].to_string().contains("path=/run/labsw/x/vm.sock")
             && bound["args"].to_string().contains("queues=2")

@@ -1,2 +1,0 @@
-# The golden files without nixpkgs.
-import ./golden.nix { lib = import ./stub-lib.nix; }
