@@ -17,7 +17,7 @@
       overlays.default = import ./nix/overlay.nix;
 
       nixosModules = rec {
-        labsw = ./nix/module;
+        labsw.imports = [ ./nix/module ];
         default = labsw;
       };
 

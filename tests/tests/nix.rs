@@ -319,7 +319,9 @@ fn a_host_is_made_ready_for_two_ports() {
     assert_eq!(lab["users"]["alice"], json!(["kvm", "labsw", "wheel"]));
     // A port in a namespace needs what the unit does not have.
     let service = &lab["units"]["labsw"]["serviceConfig"];
-    assert_eq!(service["CapabilityBoundingSet"], json!(["CAP_SYS_ADMIN"]));
+    for key in ["AmbientCapabilities", "CapabilityBoundingSet"] {
+        assert_eq!(service[key], json!(["CAP_SYS_ADMIN"]), "{key}");
+    }
     assert_eq!(service["RestrictNamespaces"], "net");
     let target = &lab["units"]["labsw-guest-target"];
     assert_eq!((&target["wants"], &target["restartIfChanged"]), (&json!(["labsw.service"]), &json!(false)));
