@@ -54,8 +54,21 @@ let
       target = { inherit (d') bus dev; };
     };
 
-  # What lets a guest run guests: Intel's and AMD's.
-  nestedFeatures = [ "vmx" "svm" ];
+  # What lets a guest run guests, and is taken from it: Intel's and AMD's.
+  withheld = nested: arch: lib.optionals (!nested && arch == "x86_64") [ "vmx" "svm" ];
+
+  # "0000:04:00.1" as numbers, and as libvirt writes them.
+  pci = address:
+    let
+      parts = builtins.match "([0-9a-f]+):([0-9a-f]+):([0-9a-f]+)\\.([0-7])" address;
+      hex = digits: lib.foldl' (sum: digit: 16 * sum + digit) 0 (map (c: valueOf.${c}) (lib.stringToCharacters digits));
+      valueOf = lib.listToAttrs (lib.imap0 (value: name: { inherit name value; }) (lib.stringToCharacters "0123456789abcdef"));
+      part = builtins.elemAt parts;
+    in
+    {
+      text = "domain='0x${part 0}' bus='0x${part 1}' slot='0x${part 2}' function='0x${part 3}'";
+      numbers = { domain = hex (part 0); bus = hex (part 1); slot = hex (part 2); function = hex (part 3); };
+    };
 
   memoryBacking = hugepages: {
     source.type = "memfd";
@@ -71,23 +84,40 @@ in
     "<memoryBacking>\n${lib.optionalString hugepages "  <hugepages/>\n"}  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>\n";
 
   # The host's CPU as it is, with or without vmx and svm.
-  libvirtCpu = { nested ? false }:
-    if nested then "<cpu mode='host-passthrough'/>\n"
-    else "<cpu mode='host-passthrough'>\n${lib.concatMapStrings (name: "  <feature policy='disable' name='${name}'/>\n") nestedFeatures}</cpu>\n";
+  libvirtCpu = { nested ? false, arch ? "x86_64" }:
+    let
+      features = lib.concatMapStrings (name: "  <feature policy='disable' name='${name}'/>\n") (withheld nested arch);
+    in
+    if features == "" then "<cpu mode='host-passthrough'/>\n" else "<cpu mode='host-passthrough'>\n${features}</cpu>\n";
+
+  # A disk past the page cache, through io_uring: `{ path, format ? "raw", bus ? "virtio", dev ? "vda" }`.
+  libvirtDisk = given:
+    let
+      d = disk given;
+      source = if d.type == "block" then "dev='${attribute d.source.dev}'" else "file='${attribute d.source.file}'";
+    in
+    "<disk type='${d.type}' device='disk'>\n  <driver name='qemu' type='${d.driver.type}' cache='none' io='io_uring' discard='unmap'/>\n"
+    + "  <source ${source}/>\n  <target dev='${d.target.dev}' bus='${d.target.bus}'/>\n</disk>\n";
+
+  # A PCI device (an NVMe drive, say) handed to the guest whole; libvirt takes it from the host and gives it back.
+  libvirtPassthrough = address:
+    "<hostdev mode='subsystem' type='pci' managed='yes'>\n  <source>\n    <address ${(pci address).text}/>\n  </source>\n</hostdev>\n";
 
   # The same for `devices.interface` of NixVirt.
   nixvirtInterface = given: interface (require given);
 
   # A NixVirt domain with all that a guest of these ports needs: interfaces in place of what it had, shared memory, the
-  # host's CPU, and its disks (`{ path, format, bus, dev }` each) in front of those it had, past the page cache.
-  nixvirtGuest = { ports, hugepages ? false, nested ? false, disks ? [ ] }: domain:
+  # host's CPU, its disks (as for libvirtDisk) in front of those it had, and PCI devices handed over.
+  nixvirtGuest = { ports, hugepages ? false, nested ? false, arch ? "x86_64", disks ? [ ], passthrough ? [ ] }: domain:
     domain // {
       memoryBacking = memoryBacking hugepages;
       cpu = { mode = "host-passthrough"; }
-      // lib.optionalAttrs (!nested) { feature = map (name: { policy = "disable"; inherit name; }) nestedFeatures; };
+      // lib.optionalAttrs (withheld nested arch != [ ]) { feature = map (name: { policy = "disable"; inherit name; }) (withheld nested arch); };
       devices = (domain.devices or { }) // {
         interface = map (given: interface (require given)) ports;
         disk = map disk disks ++ (domain.devices.disk or [ ]);
+      } // lib.optionalAttrs (passthrough != [ ]) {
+        hostdev = map (address: { mode = "subsystem"; type = "pci"; managed = true; source.address = (pci address).numbers; }) passthrough;
       };
     };
 }

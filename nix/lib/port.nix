@@ -30,7 +30,7 @@ let
     memory = null;
     # Huge pages for that memory: null, "2M" or "1G".
     hugepageSize = null;
-    # Decides how reconnecting is spelled.
+    # Decides how reconnecting is spelled in QEMU's arguments.
     qemuVersion = "10.0";
   };
 

@@ -77,11 +77,11 @@ in
     else memoryArgs p ++ vhostUser p;
 
   # With `nested` the guest sees vmx or svm, if KVM on the host offers it (services.labsw.host.nestedVirtualization).
-  qemuCpuArgs = { nested ? false, cpus ? 1 }: [
+  qemuCpuArgs = { nested ? false, cpus ? 1, arch ? "x86_64" }: [
     "-accel"
     "kvm"
     "-cpu"
-    (if nested then "host" else "host,vmx=off,svm=off")
+    (if nested || arch != "x86_64" then "host" else "host,vmx=off,svm=off")
     "-smp"
     (toString cpus)
   ];

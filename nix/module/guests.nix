@@ -37,8 +37,10 @@ let
       qemuVersion = pkgs.qemu_kvm.version;
     } // lib.optionalAttrs (p ? socket) { inherit (p) socket; } // wanted;
 
+  arch = pkgs.stdenv.hostPlatform.qemuArch;
+
   bound = {
-    inherit (glue) macOf qemuCpuArgs qemuDiskArgs qemuPassthroughArgs libvirtMemoryBacking libvirtCpu;
+    inherit (glue) macOf qemuCpuArgs qemuDiskArgs qemuPassthroughArgs libvirtMemoryBacking libvirtCpu libvirtDisk libvirtPassthrough;
     qemuArgs = given: glue.qemuArgs (lookUp given);
     libvirtInterface = given: glue.libvirtInterface (lookUp given);
     nixvirtInterface = given: glue.nixvirtInterface (lookUp given);
@@ -93,14 +95,14 @@ let
       passthrough = mkOption {
         type = types.listOf types.str;
         default = [ ];
-        description = "qemu: PCI devices of `services.labsw.host.passthrough` handed over whole.";
+        description = "PCI devices handed over whole: an NVMe drive, say. For qemu they have to be in `services.labsw.host.passthrough`; libvirt takes them itself.";
       };
       user = mkOption { type = types.str; default = "labsw-guest"; description = "qemu: who runs it. Block devices and passed-through devices usually need root."; };
       extraArgs = mkOption { type = types.listOf types.str; default = [ ]; description = "qemu: more arguments, kernel and firmware for instance."; };
       autoStart = mkOption { type = types.bool; default = true; description = "qemu: start with the host."; };
 
       qemuArgs = mkOption { type = types.raw; readOnly = true; description = "QEMU's arguments."; };
-      xml = mkOption { type = types.raw; readOnly = true; description = "libvirt: memory backing, CPU and interfaces of the domain."; };
+      xml = mkOption { type = types.raw; readOnly = true; description = "libvirt: memory backing, CPU, interfaces, disks and devices of the domain."; };
       nixvirt = mkOption { type = types.raw; readOnly = true; description = "A function that completes a NixVirt domain."; };
     };
     config =
@@ -112,14 +114,17 @@ let
         nicArgs = lib.concatLists (lib.imap0 (i: n: bound.qemuArgs (n // lib.optionalAttrs (i == 0) memory)) nics);
       in
       {
-        qemuArgs = bound.qemuCpuArgs { nested = config.nestedVirtualization; inherit (config) cpus; }
+        qemuArgs = bound.qemuCpuArgs { nested = config.nestedVirtualization; inherit (config) cpus; inherit arch; }
           ++ nicArgs ++ bound.qemuDiskArgs config.disks ++ bound.qemuPassthroughArgs config.passthrough ++ config.extraArgs;
         xml = bound.libvirtMemoryBacking { inherit (config) hugepages; }
-          + bound.libvirtCpu { nested = config.nestedVirtualization; }
-          + lib.concatMapStrings bound.libvirtInterface nics;
+          + bound.libvirtCpu { nested = config.nestedVirtualization; inherit arch; }
+          + lib.concatMapStrings bound.libvirtInterface nics
+          + lib.concatMapStrings bound.libvirtDisk config.disks
+          + lib.concatMapStrings bound.libvirtPassthrough config.passthrough;
         nixvirt = bound.nixvirtGuest {
           ports = nics;
-          inherit (config) hugepages disks;
+          inherit (config) hugepages disks passthrough;
+          inherit arch;
           nested = config.nestedVirtualization;
         };
       };
@@ -139,7 +144,7 @@ let
       # A new configuration of the host is no reason to pull the plug; it counts from the guest's next start.
       restartIfChanged = false;
       serviceConfig = {
-        ExecStart = utils.escapeSystemdExecArgs ([ "${pkgs.qemu_kvm}/bin/qemu-system-${pkgs.stdenv.hostPlatform.qemuArch}" "-name" name "-machine" machine "-nodefaults" "-display" "none" ] ++ g.qemuArgs);
+        ExecStart = utils.escapeSystemdExecArgs ([ "${pkgs.qemu_kvm}/bin/qemu-system-${arch}" "-name" name "-machine" machine "-nodefaults" "-display" "none" ] ++ g.qemuArgs);
         User = g.user;
         SupplementaryGroups = lib.unique [ "kvm" switch.socket_group ];
         Slice = "labsw-guests.slice";
@@ -194,8 +199,12 @@ let
         message = "${where}.nestedVirtualization needs it on the host: set services.labsw.host.nestedVirtualization = true.";
       }
       {
-        assertion = lib.subtractLists cfg.host.passthrough g.passthrough == [ ];
+        assertion = g.backend != "qemu" || lib.subtractLists cfg.host.passthrough g.passthrough == [ ];
         message = "${where}.passthrough: ${first (lib.subtractLists cfg.host.passthrough g.passthrough)} is still the host's; add it to services.labsw.host.passthrough.";
+      }
+      {
+        assertion = g.passthrough == [ ] || cfg.host.iommu != null || cfg.host.passthrough != [ ];
+        message = "${where}.passthrough needs the IOMMU: set services.labsw.host.iommu = \"intel\" or \"amd\".";
       }
       {
         assertion = g.backend != "microvm" || options ? microvm;

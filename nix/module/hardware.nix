@@ -86,13 +86,17 @@ let
         Name = n.interface;
         MACAddressPolicy = "none";
         WakeOnLan = "off";
-        RxBufferSize = n.ring.rx;
-        TxBufferSize = n.ring.tx;
+        RxBufferSize = if n.ring.rx == "max" then null else n.ring.rx;
+        TxBufferSize = if n.ring.tx == "max" then null else n.ring.tx;
         RxCoalesceSec = if n.coalesce.rxUsecs == null then null else "${toString n.coalesce.rxUsecs}us";
         TxCoalesceSec = if n.coalesce.txUsecs == null then null else "${toString n.coalesce.txUsecs}us";
         UseAdaptiveRxCoalesce = n.coalesce.adaptive;
         UseAdaptiveTxCoalesce = n.coalesce.adaptive;
       };
+      # systemd takes "max"; nixpkgs' check of linkConfig wants a number.
+      extraConfig = lib.optionalString (n.ring.rx == "max" || n.ring.tx == "max") (
+        "[Link]\n" + lib.optionalString (n.ring.rx == "max") "RxBufferSize=max\n" + lib.optionalString (n.ring.tx == "max") "TxBufferSize=max\n"
+      );
     };
   };
 

@@ -6,6 +6,13 @@ let
   cfg = config.services.labsw;
   host = cfg.host;
   cpuList = lib.concatMapStringsSep "," toString;
+  sysctls = {
+    "net.ipv4.ip_forward" = 0;
+    "net.ipv6.conf.default.accept_ra" = 0;
+    "net.bridge.bridge-nf-call-iptables" = 0;
+    "net.bridge.bridge-nf-call-ip6tables" = 0;
+    "net.bridge.bridge-nf-call-arptables" = 0;
+  } // host.sysctl;
   isolated = host.isolatedCpus != [ ];
   vfio = pkgs.writeShellScript "labsw-vfio" ''
     # Gives each PCI device named to vfio-pci, whatever driver has it.
@@ -74,12 +81,14 @@ in
       defaultText = lib.literalExpression ''[ "tun" "veth" ], and "vfio-pci" with an IOMMU'';
       description = "Modules loaded at boot. A unit with ProtectKernelModules can't have them loaded on demand.";
     };
-    manageSysctls = mkOption {
-      type = types.bool;
-      default = true;
+    sysctl = mkOption {
+      type = types.attrsOf (types.nullOr types.ints.unsigned);
+      default = { };
+      example = { "net.ipv4.ip_forward" = 1; };
       description = ''
-        Says explicitly what labs trip over: no routing between the host's interfaces, bridged frames not handed to
-        iptables, no router advertisements taken from the lab. Each is a default that `boot.kernel.sysctl` overrides.
+        What labs trip over is said explicitly: no routing between the host's interfaces (`net.ipv4.ip_forward`), bridged
+        frames not handed to iptables (`net.bridge.bridge-nf-call-*`), no router advertisements taken by default
+        (`net.ipv6.conf.default.accept_ra`): all 0. Another number here replaces one of them, `null` leaves it alone.
       '';
     };
   };
@@ -121,15 +130,9 @@ in
       sliceConfig = { CPUWeight = 50; IOWeight = 50; };
     };
 
-    boot.kernel.sysctl = lib.mkIf host.manageSysctls {
-      "net.ipv4.ip_forward" = lib.mkDefault 0;
-      "net.ipv6.conf.default.accept_ra" = lib.mkDefault 0;
-      "net.bridge.bridge-nf-call-iptables" = lib.mkDefault 0;
-      "net.bridge.bridge-nf-call-ip6tables" = lib.mkDefault 0;
-      "net.bridge.bridge-nf-call-arptables" = lib.mkDefault 0;
-    };
+    boot.kernel.sysctl = lib.mapAttrs (_: lib.mkDefault) (lib.filterAttrs (_: value: value != null) sysctls);
     # The three for bridges exist only when br_netfilter is loaded, which another program may do at any time.
-    services.udev.extraRules = lib.mkIf host.manageSysctls ''
+    services.udev.extraRules = ''
       ACTION=="add", SUBSYSTEM=="module", KERNEL=="br_netfilter", RUN+="${config.systemd.package}/lib/systemd/systemd-sysctl --prefix=/net/bridge"
     '';
 

@@ -94,7 +94,7 @@ let
       settings = labsw.finalSettings;
       inherit (config.boot) kernelParams kernelModules extraModprobeConfig;
       sysctl = config.boot.kernel.sysctl;
-      links = lib'.mapAttrs (_: l: { inherit (l) matchConfig linkConfig; }) config.systemd.network.links;
+      links = lib'.mapAttrs (_: l: { inherit (l) matchConfig linkConfig extraConfig; }) config.systemd.network.links;
       networks = lib'.mapAttrs (_: n: { inherit (n) matchConfig linkConfig networkConfig; }) config.systemd.network.networks;
       units = lib'.mapAttrs
         (_: u: lib'.filterAttrs (_: value: value != [ ] && value != { } && value != null && value != "") (removeAttrs u [ "overrideStrategy" ]))
@@ -158,6 +158,8 @@ in
     };
   # A lab with the impairment tables that a later switch takes.
   impaired = (host { settings = { profiles.lossy.loss = "5%"; impair.a.profile = "lossy"; }; ports.a = { }; } { }).services.labsw.finalSettings;
+  # A value of the host that is given wins over the default, and null leaves it alone.
+  sysctl = (host { host.sysctl = { "net.ipv4.ip_forward" = 1; "net.bridge.bridge-nf-call-iptables" = null; }; } { }).boot.kernel.sysctl;
   # Given settings win over what ports A and B are by themselves.
   injecting = (host { portA = { pciAddress = "0000:03:00.0"; settings.mirror_only = false; }; } { }).services.labsw.finalSettings;
   # Ports by name, and by name with something else about them.

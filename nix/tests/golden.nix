@@ -33,10 +33,14 @@ in
   "libvirt-hugepages.xml" = glue.libvirtMemoryBacking { hugepages = true; };
   "libvirt-cpu.xml" = glue.libvirtCpu { };
   "libvirt-cpu-nested.xml" = glue.libvirtCpu { nested = true; };
+  "libvirt-disk.xml" = glue.libvirtDisk { path = "/dev/nvme0n1"; };
+  "libvirt-disk-file.xml" = glue.libvirtDisk { path = "/var/lib/vm.qcow2"; format = "qcow2"; bus = "sata"; dev = "sda"; };
+  "libvirt-passthrough.xml" = glue.libvirtPassthrough "0000:0a:1f.1";
+  "qemu-cpu-aarch64.args" = lines (glue.qemuCpuArgs { arch = "aarch64"; });
   "nixvirt-interface.json" = builtins.toJSON (glue.nixvirtInterface vm);
   "nixvirt-tap.json" = builtins.toJSON (glue.nixvirtInterface win);
   "nixvirt-guest.json" = builtins.toJSON (glue.nixvirtGuest
-    { ports = [ many win ]; hugepages = true; disks = [{ path = "/dev/vg/dc01"; } { path = "/img.qcow2"; format = "qcow2"; bus = "sata"; dev = "sda"; }]; }
+    { ports = [ many win ]; hugepages = true; passthrough = [ "0000:0a:1f.1" ]; disks = [{ path = "/dev/vg/dc01"; } { path = "/img.qcow2"; format = "qcow2"; bus = "sata"; dev = "sda"; }]; }
     { name = "DC01"; devices = { disk = [{ device = "cdrom"; }]; interface = { type = "bridge"; }; sound.model = "ich9"; }; });
   "microvm.args" = lines (microvm [ ]);
   "microvm-shares.args" = lines (microvm [{ tag = "store"; }]);

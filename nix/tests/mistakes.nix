@@ -115,8 +115,12 @@ in
     message = "services.labsw.guests.vm.nestedVirtualization needs it on the host: set services.labsw.host.nestedVirtualization = true.";
   };
   "a device that is still the host's" = {
-    settings = { ports.vm = { }; guests.vm.passthrough = [ "0000:04:00.0" ]; };
+    settings = { ports.vm = { }; guests.vm.passthrough = [ "0000:04:00.0" ]; host.iommu = "amd"; };
     message = "services.labsw.guests.vm.passthrough: 0000:04:00.0 is still the host's; add it to services.labsw.host.passthrough.";
+  };
+  "a device for a libvirt guest without an IOMMU" = {
+    settings = { ports.vm = { }; guests.vm = { backend = "libvirt"; passthrough = [ "0000:04:00.0" ]; }; };
+    message = "services.labsw.guests.vm.passthrough needs the IOMMU: set services.labsw.host.iommu = \"intel\" or \"amd\".";
   };
   "guests in too few huge pages" = {
     settings = { ports.vm = { }; guests.vm = { hugepages = true; memory = 1024; }; host.hugepages.count = 512; };

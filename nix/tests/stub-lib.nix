@@ -36,8 +36,8 @@ let
     hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
     optionalString = condition: text: if condition then text else "";
     splitString = separator: text: filter builtins.isString (builtins.split separator text);
-    toUpper = replaceStrings (letters "abcdefghijklmnopqrstuvwxyz") (letters "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
-    letters = text: builtins.genList (n: builtins.substring n 1 text) (builtins.stringLength text);
+    toUpper = replaceStrings (stringToCharacters "abcdefghijklmnopqrstuvwxyz") (stringToCharacters "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    stringToCharacters = text: builtins.genList (n: builtins.substring n 1 text) (builtins.stringLength text);
     versionAtLeast = version: least: builtins.compareVersions version least >= 0;
     getExe' = package: name: "${package}/bin/${name}";
 

@@ -30,6 +30,7 @@ let
       matchConfig = free;
       linkConfig = free;
       networkConfig = free;
+      extraConfig = mkOption { type = types.lines; default = ""; };
     };
   };
 in

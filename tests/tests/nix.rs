@@ -159,7 +159,7 @@ fn nixpkgs_gives_the_same() {
         say("SKIPPED nixpkgs_gives_the_same: no nixpkgs lib to evaluate with; LABSW_NIXPKGS_LIB=DIR names one");
         return;
     };
-    for name in ["golden", "mistakes", "examples", "flake", "off", "impaired", "injecting", "bound"] {
+    for name in ["golden", "mistakes", "examples", "flake", "off", "impaired", "injecting", "bound", "sysctl"] {
         let with_nixpkgs = evaluate(&["--arg", "lib", &lib, "-A", name, "nix/tests/eval.nix"]).unwrap();
         assert_eq!(attribute(name).unwrap(), with_nixpkgs, "{name}");
     }
@@ -189,7 +189,7 @@ fn libvirt_takes_the_xml() {
         .unwrap();
         process::output(Command::new("virt-xml-validate").arg(&file).arg("domain"))
     };
-    for name in ["interface", "queues", "client", "tap", "escaped"] {
+    for name in ["interface", "queues", "client", "tap", "escaped", "disk", "disk-file", "passthrough"] {
         let (status, text) = validate(&golden(&format!("libvirt-{name}.xml")));
         assert!(status.success(), "{name}: {text}");
     }
@@ -289,6 +289,7 @@ fn a_host_is_made_ready_for_two_ports() {
     assert_eq!(settings["switch"]["protected_interfaces"], json!(["eno1"]));
     let link = &lab["links"]["10-labsw-lab-b"];
     assert_eq!(link["matchConfig"], json!({"Path": "pci-0000:03:00.1"}));
+    assert_eq!(link["extraConfig"], "[Link]\nRxBufferSize=max\nTxBufferSize=max\n");
     assert_eq!((&link["linkConfig"]["Name"], &link["linkConfig"]["RxCoalesceSec"]), (&json!("lab-b"), &json!("0us")));
     for name in ["lab-a", "lab-b"] {
         let network = &lab["networks"][format!("05-labsw-{name}")];
@@ -303,6 +304,9 @@ fn a_host_is_made_ready_for_two_ports() {
     // A container's end keeps its flags when it is moved: networkd has to leave it alone altogether.
     assert_eq!(lab["networks"]["05-labsw-ls-web"]["linkConfig"], json!({"Unmanaged": true}));
     assert_eq!(lab["sysctl"]["net.ipv4.ip_forward"], 0);
+    let given = attribute("sysctl").unwrap();
+    assert_eq!((&given["net.ipv4.ip_forward"], &given["net.ipv6.conf.default.accept_ra"]), (&json!(1), &json!(0)));
+    assert!(given["net.bridge.bridge-nf-call-iptables"].is_null());
     let parameters = json!([
         "hugepagesz=2M",
         "hugepages=2112",

@@ -3,6 +3,7 @@
 
   inputs = {
     nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+    # Where this repository is; from a checkout: "path:../../..".
     labsw.url = "github:labsw/labsw";
     labsw.inputs.nixpkgs.follows = "nixpkgs";
     nixvirt.url = "github:AshleyYakeley/NixVirt";
