@@ -43,6 +43,7 @@ let
     inherit (glue) macOf qemuCpuArgs qemuDiskArgs qemuPassthroughArgs libvirtMemoryBacking libvirtCpu libvirtDisk libvirtPassthrough;
     qemuArgs = given: glue.qemuArgs (lookUp given);
     libvirtInterface = given: glue.libvirtInterface (lookUp given);
+    libvirtCommandline = givens: glue.libvirtCommandline (map lookUp givens);
     nixvirtInterface = given: glue.nixvirtInterface (lookUp given);
     nixvirtGuest = given: glue.nixvirtGuest (given // { ports = map lookUp given.ports; });
     microvm = given: glue.microvm (lookUp given);
@@ -102,7 +103,7 @@ let
       autoStart = mkOption { type = types.bool; default = true; description = "qemu: start with the host."; };
 
       qemuArgs = mkOption { type = types.raw; readOnly = true; description = "QEMU's arguments."; };
-      xml = mkOption { type = types.raw; readOnly = true; description = "libvirt: memory backing, CPU, interfaces, disks and devices of the domain."; };
+      xml = mkOption { type = types.raw; readOnly = true; description = "libvirt: memory backing, CPU, interfaces, disks, devices and arguments of the domain."; };
       nixvirt = mkOption { type = types.raw; readOnly = true; description = "A function that completes a NixVirt domain."; };
     };
     config =
@@ -120,7 +121,8 @@ let
           + bound.libvirtCpu { nested = config.nestedVirtualization; inherit arch; }
           + lib.concatMapStrings bound.libvirtInterface nics
           + lib.concatMapStrings bound.libvirtDisk config.disks
-          + lib.concatMapStrings bound.libvirtPassthrough config.passthrough;
+          + lib.concatMapStrings bound.libvirtPassthrough config.passthrough
+          + bound.libvirtCommandline nics;
         nixvirt = bound.nixvirtGuest {
           ports = nics;
           inherit (config) hugepages disks passthrough;
