@@ -27,6 +27,7 @@ packages=(
   libvirt-clients libxml2-utils                           # virt-xml-validate, for printed domain XML
   dpdk-dev librte-mempool-ring23 librte-net-vhost23 librte-net-virtio23   # dpdk-testpmd and its drivers
   busybox-static cpio xz-utils                            # the guest's initramfs
+  nix-bin systemd                                         # the Nix files, the unit (both only read)
   jq procps ca-certificates
 )
 
