@@ -21,7 +21,25 @@ pub fn serve(ns: &Netns) -> Process {
     server
 }
 
-/// A client's report on one TCP connection.
+/// Runs clients against `address`, where a server in `server` is, forth and back, three seconds each; `more` are further
+/// options. `client` runs a shell line and gives what it printed.
+///
+/// # Panics
+/// When a run does not come to its end.
+pub fn forth_and_back(
+    server: &Netns,
+    address: &str,
+    more: &str,
+    mut client: impl FnMut(&str) -> String,
+) -> [Report; 2] {
+    ["", "--reverse"].map(|direction| {
+        let _server = serve(server);
+        let line = format!("iperf3 -c {address} -t 3 --connect-timeout 5000 -J {more} {direction}");
+        Report::parse(&client(&line)).unwrap_or_else(|e| panic!("{line}: {e}"))
+    })
+}
+
+/// A client's report on its TCP connections.
 #[derive(Debug)]
 pub struct Report(Value);
 

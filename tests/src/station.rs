@@ -20,7 +20,7 @@ use crate::switch::find_binary;
 /// The VLAN of tagged frames.
 pub const VLAN: u16 = 7;
 /// How long a command may take.
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The TCP port that files are sent to.
 const FILE_PORT: u16 = 5000;
@@ -124,7 +124,8 @@ impl<'a> Station<'a> {
     pub fn run(&self, command: &str) -> (i32, String) {
         match &self.body {
             Body::Namespace(ns) => {
-                let (status, text) = ns.try_run(&["sh", "-c", command]);
+                let limit = TIMEOUT.as_secs().to_string();
+                let (status, text) = ns.try_run(&["timeout", &limit, "sh", "-c", command]);
                 (status.code().unwrap_or(-1), text)
             }
             Body::Guest(guest) => {
