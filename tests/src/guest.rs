@@ -3,7 +3,8 @@
 //!
 //! It runs under emulation (TCG) unless KVM is really there; `LABSW_QEMU_ACCEL=kvm|tcg` decides otherwise. A boot takes
 //! seconds on an idle machine and over a minute on a busy one, so several guests are best booted together: all
-//! [`Guest::boot`] first, then [`Guest::ready`] on each.
+//! [`Guest::boot`] first, then [`Guest::ready`] on each. Its kernel does not try out the timer (`no_timer_check`): on a busy
+//! machine the emulated one may seem not to tick.
 //!
 //! QEMU falls back to its own virtio without a word when vhost-user fails: a test has to look at the switch's
 //! counters, or get an answer from another port, before it believes that frames went through the switch.
@@ -233,7 +234,9 @@ impl Guest {
         command.args(["-numa", "node,memdev=mem"]);
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args([
             "-append",
-            &format!("console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on lab.ip={ips}"),
+            &format!(
+                "console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on no_timer_check lab.ip={ips}"
+            ),
         ]);
         for (n, nic) in nics.iter().enumerate() {
             command.args(nic.qemu_args(n));

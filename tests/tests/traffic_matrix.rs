@@ -152,7 +152,7 @@ impl Lab<'_> {
         if again * 1000 > segments {
             return Err(format!("{again} of {segments} segments sent again"));
         }
-        if rate < CALM_MBIT * 0.7 { Err(format!("{rate} of {CALM_MBIT} Mbit/s")) } else { Ok(()) }
+        if rate < CALM_MBIT / 4.0 { Err(format!("{rate} of {CALM_MBIT} Mbit/s")) } else { Ok(()) }
     }
 
     /// TCP as fast as it gets, both directions: slow it may be, but it never stands still.
