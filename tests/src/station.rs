@@ -213,6 +213,17 @@ impl<'a> Station<'a> {
         assert_eq!(digest(to, &got), digest(self, &from.to_string()), "{from} from {} to {}", self.port, to.port);
     }
 
+    /// Segments that its kernel sent again in vain: the receiver had them, and said so (D-SACK, RFC 2883).
+    ///
+    /// # Panics
+    /// When the kernel does not count them.
+    pub fn sent_in_vain(&self) -> u64 {
+        let text = self.ok("grep TcpExt /proc/net/netstat");
+        let (names, values) = text.split_once('\n').unwrap_or_default();
+        let column = names.split_whitespace().zip(values.split_whitespace()).find(|(name, _)| *name == "TCPDSACKRecv");
+        column.and_then(|(_, value)| value.parse().ok()).unwrap_or_else(|| panic!("no TCPDSACKRecv in {text}"))
+    }
+
     /// Segments, datagrams and messages that its kernel refused for their checksum, by the name of the counter.
     pub fn checksum_errors(&self) -> Vec<String> {
         let text = self.ok("cat /proc/net/snmp /proc/net/snmp6");
