@@ -25,7 +25,7 @@ let
     in
     [
       "-netdev"
-      "tap,id=labsw-${p.port},ifname=${p.interface},script=no,downscript=no,vnet_hdr=off"
+      "tap,id=labsw-${p.port},ifname=${p.interface},script=no,downscript=no"
       "-device"
       "${device},netdev=labsw-${p.port},mac=${p.mac}"
     ];

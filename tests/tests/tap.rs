@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use labsw_tests::guest::{Guest, Nic};
+use labsw_tests::iperf;
 use labsw_tests::netns::Netns;
 use labsw_tests::packet::{BROADCAST, Frame, RawSocket, mac};
 use labsw_tests::process::{Process, wait_for};
@@ -20,7 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const HOST_FLOOR: f64 = 50.0;
 /// The guest's CPU is emulated.
 const GUEST_FLOOR: f64 = 3.0;
-const IPERF_SECONDS: u32 = 3;
 
 fn needs(more: &[Need]) -> bool {
     require::all(&[&[Need::Root, Need::Labswd], more].concat())
@@ -46,23 +46,11 @@ fn wait_ping(ns: &Netns, address: &str) {
     wait_for(&format!("answer from {address}"), PATIENCE, || pings(ns, address).then_some(()));
 }
 
-/// Mbit/s received, by iperf3's own account.
-fn mbit_received(json: &str) -> f64 {
-    let json = json.get(json.find('{').unwrap_or(0)..).unwrap_or_default();
-    let report: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
-    report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0) / 1e6
-}
-
 /// TCP from `client` to a server in `server`, forth and back; `more` are further options.
-fn tcp(server: &Netns, address: &str, more: &str, floor: f64, mut client: impl FnMut(&str) -> String) {
-    for direction in ["", "--reverse"] {
-        let mut listening =
-            Process::spawn("iperf3 server", server.command("iperf3").args(["-s", "-1", "--forceflush"]));
-        listening.wait_for_text(0, "Server listening", PATIENCE);
-        let report =
-            client(&format!("iperf3 -c {address} -t {IPERF_SECONDS} --connect-timeout 5000 -J {more} {direction}"));
-        let rate = mbit_received(&report);
-        assert!(rate > floor, "{direction} {rate} Mbit/s, at least {floor} wanted:\n{report}");
+fn tcp(server: &Netns, address: &str, more: &str, floor: f64, client: impl FnMut(&str) -> String) {
+    for report in iperf::forth_and_back(server, address, more, client) {
+        let rate = report.mbit_received();
+        assert!(rate > floor, "{rate} Mbit/s, at least {floor} wanted: {report:?}");
     }
 }
 
