@@ -148,10 +148,11 @@ impl Switch {
         let retry_at = Some(Instant::now() + if fault.is_some() { RETRY } else { Duration::ZERO });
         let absent = Attachment::Absent(Absence { reason, retry_at, pins });
         let Some(port) = self.ports.get_mut(name) else { return };
-        if let Attachment::Device(device) = std::mem::replace(&mut port.attachment, absent)
-            && let Err(error) = device.close(&mut self.links, &mut self.ledger)
-        {
-            tracing::warn!(port = name, %error, "the device is not as it was before");
+        if let Attachment::Device(device) = std::mem::replace(&mut port.attachment, absent) {
+            port.kernel_before += device.kernel_counters();
+            if let Err(error) = device.close(&mut self.links, &mut self.ledger) {
+                tracing::warn!(port = name, %error, "the device is not as it was before");
+            }
         }
         self.shared.fdb.flush(None, Some(id));
     }
