@@ -3,14 +3,14 @@
 # vhost-user) or INTERFACE (a name: AF_XDP).
 # usage: peer-labswd.sh DIR CORE SOCKET|INTERFACE...      (port pN for the N-th)
 # With a third port, MIRROR=1 makes port p2 the destination of a mirror of p0, both directions. VLAN=N: all ports access N.
-# KEYS: a line more for each port, as in KEYS='busy_poll = true'.
+# KEYS: a line more for each port, as in KEYS="mtu = 9000". POWER: performance (default), or adaptive.
 set -eu
 dir=$1 core=$2
 shift 2
 bin=${LABSW_BIN_DIR:-$(dirname "$0")/../target/release}
 config=$dir/labswd.toml
 {
-    printf '[switch]\nworkers = [%s]\npower = "performance"\ncontrol_socket = "%s/control.sock"\nvhost_user_dir = "%s"\n' "$core" "$dir" "$dir"
+    printf '[switch]\nworkers = [%s]\npower = "%s"\ncontrol_socket = "%s/control.sock"\nvhost_user_dir = "%s"\n' "$core" "${POWER:-performance}" "$dir" "$dir"
     n=0
     for port in "$@"; do
         printf '[ports.p%s]\n' "$n"

@@ -176,7 +176,7 @@ fn busy_polling_is_what_the_kernel_says_it_is() {
             port.release(0, &mut burst).unwrap();
         }
         let polled = lab.in_switch(polled_packets) - before;
-        // Since 6.14 the kernel knows the receive loop behind a socket only if the driver says which it is, and only with
+        // Linux 6.14 and some after it know the receive loop behind a socket only if the driver says which it is, and only with
         // zero copy; before that also behind a veth, once a frame was received.
         let polls = busy_poll && port.statistics()[0].napi_id().is_some();
         eprintln!("{mode:?}, busy poll {busy_poll}: {polled} of 500 frames were received by polling");
