@@ -25,7 +25,14 @@ struct Fake {
 
 fn counters(rx_frames: u64, drops: &[(&str, u64)]) -> Counters {
     let drops = drops.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
-    Counters { rx_frames, rx_bytes: rx_frames * 100, tx_frames: rx_frames / 2, tx_bytes: rx_frames * 50, drops }
+    Counters {
+        rx_frames,
+        rx_bytes: rx_frames * 100,
+        tx_frames: rx_frames / 2,
+        tx_bytes: rx_frames * 50,
+        drops,
+        kernel: BTreeMap::new(),
+    }
 }
 
 fn ports() -> Vec<Port> {
@@ -34,7 +41,11 @@ fn ports() -> Vec<Port> {
     let dc01 = Vlan { mode: VlanMode::Access, tag: Some(20), trunks: VlanList::default() };
     vec![
         Port {
-            counters: counters(1000, &[("runt", 0), ("vlan_not_member", 7)]),
+            counters: Counters {
+                kernel: BTreeMap::from([("rx_dropped".into(), 0), ("rx_ring_full".into(), 3)]),
+                ..counters(1000, &[("runt", 0), ("vlan_not_member", 7)])
+            },
+            busy_poll: Some("off".into()),
             device: Some("name:enp3s0f1".into()),
             xdp_mode: Some("zero_copy".into()),
             queues: Some(8),

@@ -174,6 +174,7 @@ impl Switch {
         let lost = std::mem::replace(&mut port.attachment, Attachment::Absent(absence));
         match (lost, &mut port.attachment) {
             (Attachment::Device(device), _) => {
+                port.kernel_before += device.kernel_counters();
                 if let Err(error) = device.close(&mut self.links, &mut self.ledger) {
                     tracing::warn!(port = name, %error, "the device is not as it was before");
                 }

@@ -15,6 +15,7 @@
 //!   themselves and the rest is recognised and reused by the next run.
 
 mod answers;
+mod busy_poll;
 mod devices;
 mod mirrors;
 mod open;
@@ -46,6 +47,7 @@ use crate::config::{Config, ConfigError, Power, SwitchConfig};
 use crate::device::{Ledger, LinkEvents, Links};
 use crate::varlink::Server;
 
+use busy_poll::BusyPolls;
 pub use devices::awaited;
 use mirrors::Mirror;
 pub use open::OpenError;
@@ -128,6 +130,7 @@ struct Switch {
     unreturned: BTreeSet<PortId>,
     ports: BTreeMap<String, Port>,
     mirrors: BTreeMap<String, Mirror>,
+    busy_polls: BusyPolls,
 }
 
 impl Daemon {
@@ -195,6 +198,7 @@ impl Daemon {
             unreturned: BTreeSet::new(),
             ports: BTreeMap::new(),
             mirrors: BTreeMap::new(),
+            busy_polls: BusyPolls::default(),
         };
         let signals = signal_pipe(poll.registry())?;
         let mut daemon = Daemon { poll, signals, link_events, server: Some(server), switch, worker_events };
@@ -301,6 +305,7 @@ impl Switch {
             *load = [worker.load(), load[0]];
         }
         self.shared.fdb.sweep(self.shared.now_seconds(), SWEEP_SLOTS);
+        self.look_at_busy_polls();
     }
 }
 

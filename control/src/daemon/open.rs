@@ -9,7 +9,9 @@ use labsw_dataplane::handle::{Homes, WorkerError};
 use labsw_dataplane::port::{RxQueue, TxPort};
 use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::vhost::{Endpoint, EndpointConfig, Role, Timing, VhostPort};
-use labsw_dataplane::xdp::{self, PacketMemory, UmemError, XdpConfig, XdpError, XdpPort, XdpStatus};
+use labsw_dataplane::xdp::{
+    self, PacketMemory, Statistics, UmemError, XdpConfig, XdpCounters, XdpError, XdpPort, XdpStatus,
+};
 use labsw_switch::PortId;
 use mio::Token;
 
@@ -124,6 +126,10 @@ pub(super) struct Device {
     pub(super) connection: u64,
     pub(super) link: Link,
     pub(super) status: XdpStatus,
+    /// What the kernel knows of each socket.
+    pub(super) statistics: Vec<Statistics>,
+    /// Whether its queues were left to a port that polls, or why that failed.
+    pub(super) interrupts_deferred: Result<bool, String>,
     pub(super) veth: Option<Veth>,
     /// The device is promiscuous while this lives.
     promiscuous: Promiscuous,
@@ -138,6 +144,13 @@ pub(super) struct Veth {
 }
 
 impl Device {
+    /// What the kernel counted since the device was opened.
+    pub(super) fn kernel_counters(&self) -> XdpCounters {
+        let mut sum = XdpCounters::default();
+        self.statistics.iter().for_each(|socket| sum += socket.read());
+        sum
+    }
+
     /// Puts the device back as it was, or removes it if it was made for the port. Both halves of the port are closed.
     pub(super) fn close(self, links: &mut Links, ledger: &mut Ledger) -> Result<(), DeviceError> {
         drop(self.promiscuous);
@@ -199,9 +212,9 @@ impl Switch {
                 }
                 self.open_guest(id, config, path, *role, *queue_pairs, *offloads)
             }
-            PortKind::AfXdp { device, mode, queues } => {
+            PortKind::AfXdp { device, mode, queues, busy_poll } => {
                 let link = find_device(device, &self.config, &mut self.links)?;
-                let xdp = xdp_config(id, &link, *mode, *queues, config.mtu);
+                let xdp = XdpConfig { busy_poll: *busy_poll, ..xdp_config(id, &link, *mode, *queues, config.mtu) };
                 Ok(self.open_device(link, xdp, None)?.into())
             }
             PortKind::Tap { .. } => self.open_tap(config),
@@ -284,10 +297,15 @@ impl Switch {
     fn open_device(&mut self, link: Link, xdp: XdpConfig, veth: Option<Veth>) -> Result<OpenedDevice, OpenError> {
         match self.open_xdp(&link, xdp, veth.is_some()) {
             Ok((port, promiscuous)) => {
-                let (connection, status) = (port.connection(), port.status().clone());
+                let (connection, status, statistics) = (port.connection(), port.status().clone(), port.statistics());
+                if let Some(error) = &status.host_heard {
+                    tracing::warn!(interface = link.name, error, "the host's own frames can leave by it");
+                }
                 let XdpPort { tx, rx, .. } = port;
                 let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
-                Ok(OpenedDevice { device: Device { connection, link, status, veth, promiscuous }, tx, rx })
+                let device =
+                    Device { connection, link, status, statistics, interrupts_deferred: Ok(false), veth, promiscuous };
+                Ok(OpenedDevice { device, tx, rx })
             }
             Err(reason) => {
                 if let Err(error) = give_up(veth.as_ref(), &link, &mut self.links, &mut self.ledger) {
@@ -355,6 +373,7 @@ fn xdp_config(id: PortId, link: &Link, mode: XdpMode, queues: config::Queues, mt
         },
         mtu,
         owner: id.0,
+        busy_poll: false,
     }
 }
 

@@ -14,6 +14,7 @@ use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::stats::{PortSnapshot, PortStats};
 use labsw_dataplane::vhost::{Endpoint, EndpointState};
 use labsw_dataplane::worker::Output;
+use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::tables::PortRules;
 use labsw_switch::{MAX_PORTS, PortId};
 use mio::Token;
@@ -22,7 +23,7 @@ use super::open::{Attachment, OpenError, Opened, preflight};
 use super::placement::Queues;
 use super::{FIRST_PORT, Switch};
 use crate::api::{Error, PortState};
-use crate::config::PortConfig;
+use crate::config::{PortConfig, PortKind};
 use crate::device::Links;
 
 /// One port.
@@ -35,6 +36,8 @@ pub(super) struct Port {
     pub(super) tx: Option<Arc<dyn TxPort>>,
     pub(super) queues: Queues,
     stats: Arc<PortStats>,
+    /// What the kernel counted at devices that are closed.
+    pub(super) kernel_before: XdpCounters,
     /// Its device is set up, as far as is known; a guest's port has none that could be down.
     pub(super) link_up: bool,
 }
@@ -43,6 +46,18 @@ impl Port {
     /// The counters since the port was added.
     pub(super) fn counters(&self) -> PortSnapshot {
         self.stats.snapshot()
+    }
+
+    /// What the kernel counted since the port was added, if it is one that has sockets for that.
+    pub(super) fn kernel_counters(&self) -> Option<XdpCounters> {
+        if !matches!(self.config.kind, PortKind::AfXdp { .. } | PortKind::Veth { .. }) {
+            return None;
+        }
+        let mut sum = self.kernel_before;
+        if let Attachment::Device(device) = &self.attachment {
+            sum += device.kernel_counters();
+        }
+        Some(sum)
     }
 
     /// What it is doing, and why it is not up.
@@ -121,7 +136,17 @@ impl Switch {
         if let Attachment::Absent(absence) = &attachment {
             tracing::info!(port = name, reason = absence.reason, "waiting");
         }
-        let port = Port { id, config, enabled: true, attachment, tx, queues, stats, link_up: true };
+        let port = Port {
+            id,
+            config,
+            enabled: true,
+            attachment,
+            tx,
+            queues,
+            stats,
+            kernel_before: XdpCounters::default(),
+            link_up: true,
+        };
         self.ports.insert(name.clone(), port);
         let placed = self.set_tables().and_then(|()| self.place_queues().map_err(|error| refused(error.to_string())));
         if let Err(error) = placed {

@@ -22,10 +22,10 @@ use rustix::io::Errno;
 
 use super::buffers::Buffers;
 use super::device::{self, End, PIECES, Received, TapError};
-use super::isolate::Isolation;
 use super::vnet::{self, Header};
 use crate::flow::spread;
 use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, Segment};
+use crate::isolate::Isolation;
 use crate::offload::Offers;
 use crate::port::{Fault, Lane, RxQueue, TxPort, next_connection};
 use crate::stats::PortDelta;

@@ -13,13 +13,15 @@ use std::sync::Arc;
 use labsw_switch::forward::TxItem;
 use rustix::io::Errno;
 
-use super::open::{ONE_CHUNK_MTU, Opened, XdpConfig, XdpError, XdpMode, XdpStatus, open};
+use super::open::{BusyPoll, ONE_CHUNK_MTU, Opened, XdpConfig, XdpError, XdpMode, XdpStatus, open};
 use super::program::Program;
 use super::rx::XdpRx;
-use super::socket::{Binding, Descriptor, Statistics, XskSocket};
+use super::socket::{Binding, Descriptor, XskSocket};
+use super::statistics::Statistics;
 use super::tx::XdpTx;
 use super::umem::{NotOwned, PacketMemory};
 use crate::frame::Burst;
+use crate::isolate::Silence;
 use crate::port::{Fault, Lane, RxQueue, TxPort, next_connection};
 use crate::stats::PortDelta;
 
@@ -39,6 +41,8 @@ pub struct XdpPort {
 pub(super) struct Core {
     /// There until drop.
     program: Option<Program>,
+    /// Keeps the host's own stack from sending through the device.
+    _silence: Option<Silence>,
     pub(super) sockets: Vec<Descriptor>,
     /// One unbound socket per queue, see drop.
     spares: Vec<OwnedFd>,
@@ -54,7 +58,8 @@ impl XdpPort {
     /// Opens the port. All system calls that may take time are made here, on the calling (control) thread; the halves
     /// then move to the workers.
     pub fn open(config: XdpConfig, memory: &Arc<PacketMemory>) -> Result<XdpPort, XdpError> {
-        let Opened { program, sockets, spares, tx_queues, status, pad, multi_buffer } = open(&config, &memory.umem)?;
+        let opened = open(&config, &memory.umem)?;
+        let Opened { program, sockets, spares, tx_queues, status, silence, pad, multi_buffer } = opened;
         let (mut rx, mut tx, mut descriptors) = (Vec::new(), Vec::new(), Vec::new());
         for XskSocket { rx: rx_rings, tx: tx_rings, descriptor } in sockets {
             rx.push(rx_rings);
@@ -64,6 +69,7 @@ impl XdpPort {
         tx.truncate(tx_queues);
         let core = Arc::new(Core {
             program: Some(program),
+            _silence: silence,
             sockets: descriptors,
             spares,
             memory: Arc::clone(memory),
@@ -74,8 +80,9 @@ impl XdpPort {
         });
         // A large frame takes several chunks, so that a veth's burst of them takes most of a ring.
         let deep = status.mode == XdpMode::ZeroCopy || config.mtu > ONE_CHUNK_MTU;
+        let busy = status.busy_poll == BusyPoll::Asked;
         let rx = rx.into_iter().enumerate();
-        let rx = rx.map(|(queue, rings)| XdpRx::new(rings, queue, deep, Arc::clone(&core))).collect();
+        let rx = rx.map(|(queue, rings)| XdpRx::new(rings, queue, deep, busy, Arc::clone(&core))).collect();
         let tx = Arc::new(XdpTx::new(tx, pad, multi_buffer, Arc::clone(&core)));
         Ok(XdpPort { tx, rx, status, core })
     }
