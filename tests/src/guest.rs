@@ -27,6 +27,8 @@ pub const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 const MEMORY_MIB: u32 = 192;
 const QEMU: &str = "qemu-system-x86_64";
+/// Emulation does string instructions byte by byte: without these two features the guest copies three times as fast.
+const EMULATED_CPU: &str = "max,-erms,-fsrm";
 
 /// Guest kernel and initramfs; for an `e1000e` the general ones, with a driver for it, which boot more slowly.
 ///
@@ -256,7 +258,7 @@ impl Guest {
         let (kernel, initramfs) = image(e1000e).unwrap_or_else(|e| panic!("{e}"));
         let accel = accelerator();
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-name", name]);
-        command.args(["-accel", &accel, "-cpu", if accel == "kvm" { "host" } else { "max" }]);
+        command.args(["-accel", &accel, "-cpu", if accel == "kvm" { "host" } else { EMULATED_CPU }]);
         command.args(["-machine", "pc", "-smp", &processors.to_string()]);
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args([
             "-append",
