@@ -14,7 +14,7 @@ let
       # The switch makes the interface and keeps it; libvirt only opens it.
       target = { dev = p.interface; managed = false; };
       model.type = p.model;
-    } // lib.optionalAttrs (p.model == "virtio") { driver.host = lib.genAttrs offloads (_: false); }
+    }
     else {
       type = "vhostuser";
       mac.address = p.mac;
@@ -35,11 +35,9 @@ let
       queues = lib.optionalString (p.queuePairs > 1) " queues='${toString p.queuePairs}'";
       reconnect = "  <source type='unix' path='${attribute p.socket}' mode='client'>\n    <reconnect enabled='yes' timeout='1'/>\n  </source>\n";
       source = if p.role == "client" then "  <source type='unix' path='${attribute p.socket}' mode='server'/>\n" else reconnect;
-      finished = lib.optionalString (p.model == "virtio")
-        "  <driver>\n    <host ${lib.concatMapStringsSep " " (name: "${name}='off'") offloads}/>\n  </driver>\n";
     in
     if p.type == "tap" then
-      "<interface type='ethernet'>\n${mac}  <target dev='${attribute p.interface}' managed='no'/>\n  <model type='${p.model}'/>\n${finished}</interface>\n"
+      "<interface type='ethernet'>\n${mac}  <target dev='${attribute p.interface}' managed='no'/>\n  <model type='${p.model}'/>\n</interface>\n"
     else
       "<interface type='vhostuser'>\n${mac}${source}  <model type='virtio'/>\n  <driver${queues} rx_queue_size='1024' tx_queue_size='1024'/>\n</interface>\n";
 
@@ -55,11 +53,6 @@ let
       source = if block then { dev = d'.path; } else { file = d'.path; };
       target = { inherit (d') bus dev; };
     };
-
-  # The switch takes finished frames from a TAP. libvirt opens it with a vnet header for these two, so virtio is told to
-  # offer no offloads, and QEMU's e1000e to do them itself (which only an argument of QEMU says). e1000 and rtl8139 have none.
-  offloads = [ "csum" "ecn" "gso" "tso4" "tso6" "ufo" ];
-  e1000eArgs = ports: lib.optionals (lib.any (p: p.type == "tap" && p.model == "e1000e") ports) [ "-global" "e1000e.disable_vnet_hdr=1" ];
 
   # What lets a guest run guests, and is taken from it: Intel's and AMD's.
   withheld = nested: arch: lib.optionals (!nested && arch == "x86_64") [ "vmx" "svm" ];
@@ -110,23 +103,12 @@ in
   libvirtPassthrough = address:
     "<hostdev mode='subsystem' type='pci' managed='yes'>\n  <source>\n    <address ${(pci address).text}/>\n  </source>\n</hostdev>\n";
 
-  # Arguments of QEMU that a guest of these ports needs; the last thing in `<domain>`, or nothing.
-  libvirtCommandline = givens:
-    let
-      args = e1000eArgs (map require givens);
-    in
-    lib.optionalString (args != [ ])
-      "<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\n${lib.concatMapStrings (arg: "  <qemu:arg value='${arg}'/>\n") args}</qemu:commandline>\n";
-
   # The same for `devices.interface` of NixVirt.
   nixvirtInterface = given: interface (require given);
 
   # A NixVirt domain with all that a guest of these ports needs: interfaces in place of what it had, shared memory, the
   # host's CPU, its disks (as for libvirtDisk) in front of those it had, and PCI devices handed over.
   nixvirtGuest = { ports, hugepages ? false, nested ? false, arch ? "x86_64", disks ? [ ], passthrough ? [ ] }: domain:
-    let
-      args = map (value: { inherit value; }) (e1000eArgs (map require ports));
-    in
     domain // {
       memoryBacking = memoryBacking hugepages;
       cpu = { mode = "host-passthrough"; }
@@ -137,7 +119,5 @@ in
       } // lib.optionalAttrs (passthrough != [ ]) {
         hostdev = map (address: { mode = "subsystem"; type = "pci"; managed = true; source.address = (pci address).numbers; }) passthrough;
       };
-    } // lib.optionalAttrs (args != [ ]) {
-      qemu-commandline = (domain.qemu-commandline or { }) // { arg = (domain.qemu-commandline.arg or [ ]) ++ args; };
     };
 }

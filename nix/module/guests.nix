@@ -43,7 +43,6 @@ let
     inherit (glue) macOf qemuCpuArgs qemuDiskArgs qemuPassthroughArgs libvirtMemoryBacking libvirtCpu libvirtDisk libvirtPassthrough;
     qemuArgs = given: glue.qemuArgs (lookUp given);
     libvirtInterface = given: glue.libvirtInterface (lookUp given);
-    libvirtCommandline = givens: glue.libvirtCommandline (map lookUp givens);
     nixvirtInterface = given: glue.nixvirtInterface (lookUp given);
     nixvirtGuest = given: glue.nixvirtGuest (given // { ports = map lookUp given.ports; });
     microvm = given: glue.microvm (lookUp given);
@@ -121,8 +120,7 @@ let
           + bound.libvirtCpu { nested = config.nestedVirtualization; inherit arch; }
           + lib.concatMapStrings bound.libvirtInterface nics
           + lib.concatMapStrings bound.libvirtDisk config.disks
-          + lib.concatMapStrings bound.libvirtPassthrough config.passthrough
-          + bound.libvirtCommandline nics;
+          + lib.concatMapStrings bound.libvirtPassthrough config.passthrough;
         nixvirt = bound.nixvirtGuest {
           ports = nics;
           inherit (config) hugepages disks passthrough;

@@ -29,8 +29,6 @@ in
   "libvirt-client.xml" = glue.libvirtInterface (vm // { role = "client"; });
   "libvirt-tap.xml" = glue.libvirtInterface win;
   "libvirt-tap-virtio.xml" = glue.libvirtInterface (win // { model = "virtio"; });
-  "libvirt-commandline.xml" = glue.libvirtCommandline [ vm win ];
-  "libvirt-no-commandline.xml" = glue.libvirtCommandline [ vm (win // { model = "e1000"; }) ];
   "nixvirt-tap-virtio.json" = builtins.toJSON (glue.nixvirtInterface (win // { model = "virtio"; }));
   "libvirt-escaped.xml" = glue.libvirtInterface (vm // { socket = "/run/a'b&c.sock"; });
   "libvirt-memory.xml" = glue.libvirtMemoryBacking { };
