@@ -142,6 +142,19 @@ impl SwitchConfig {
         Ok(switch)
     }
 
+    /// The keys in which `other` differs and which only a new start of the daemon can follow.
+    pub fn restart_keys(&self, other: &SwitchConfig) -> Vec<&'static str> {
+        let differs = [
+            ("workers", self.workers != other.workers),
+            ("control_socket", self.control_socket != other.control_socket),
+            ("vhost_user_dir", self.vhost_user_dir != other.vhost_user_dir),
+            ("admin_group", self.admin_group != other.admin_group),
+            ("mac_table_size", self.mac_table_size != other.mac_table_size),
+            ("hugepages", self.hugepages != other.hugepages),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+
     /// The first of the workers' CPUs that this machine does not have.
     pub(super) fn missing_cpu(&self) -> Option<usize> {
         let missing = |cpu: usize| !std::path::Path::new(&format!("/sys/devices/system/cpu/cpu{cpu}")).exists();

@@ -15,6 +15,7 @@ use clap_complete::Shell;
 
 use crate::api::Request;
 
+mod config;
 mod fdb;
 mod mirror;
 mod output;
@@ -63,6 +64,9 @@ enum Noun {
     /// Mirrors: copies of frames, sent to a port.
     #[command(subcommand)]
     Mirror(mirror::Command),
+    /// The configuration that runs: show it, compare it with a file, apply a file.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Frames, bytes, and drops by reason.
     Stats(stats::Arguments),
     /// Prints the completions of a shell.
@@ -93,6 +97,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Stats(stats) if stats.watch => {
             return stats::watch(stats, &mut Session::open(&arguments.socket)?, &mut output);
         }
+        Noun::Config(command) => return config::run(command, &arguments.socket, &mut output),
         Noun::Status => Request::GetStatus,
         Noun::Worker(command) => command.request(),
         Noun::Port(command) => command.request(),

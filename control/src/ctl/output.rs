@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::session::Failure;
-use super::{fdb, mirror, port, stats, status, vlan, worker};
+use super::{config, fdb, mirror, port, stats, status, table, vlan, worker};
 use crate::api::Reply;
 
 /// Where replies go, and in which form.
@@ -41,6 +41,8 @@ impl Output {
                 Reply::Mirrors(mirrors) => self.pretty(mirrors),
                 Reply::Mirror(mirror) => self.pretty(mirror),
                 Reply::Stats(stats) => self.pretty(&stats.ports),
+                Reply::Config(shown) => self.pretty(&shown.config),
+                Reply::Awaited(_) | Reply::Changes(_) => self.pretty(reply),
             };
         }
         let text = match reply {
@@ -56,6 +58,9 @@ impl Output {
             Reply::Mirrors(mirrors) => mirror::table(mirrors),
             Reply::Mirror(mirror) => mirror::details(mirror),
             Reply::Stats(stats) => stats::table(stats),
+            Reply::Config(shown) => shown.text.clone(),
+            Reply::Awaited(lines) => lines.iter().map(|line| format!("{}\n", table::one_line(line))).collect(),
+            Reply::Changes(changes) => config::lines(changes),
         };
         self.bytes(text.as_bytes())
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::api::{Reply, Request};
+use crate::config::ConfigError;
 use crate::varlink::{CallError, Client};
 
 /// Why a command was not done. The text is one line.
@@ -13,6 +14,9 @@ pub(super) enum Failure {
     /// The switch said no, or something that makes no sense.
     #[error("{0}")]
     Refused(CallError),
+    /// A configuration file is not in order.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// No answer from the switch.
     #[error("{}: the switch can't be reached: {reason}", socket.display())]
     Unreachable {
@@ -33,7 +37,7 @@ impl Failure {
     /// The exit status this ends with.
     pub(super) fn exit_status(&self) -> ExitCode {
         match self {
-            Failure::Refused(_) | Failure::Output(_) => ExitCode::from(1),
+            Failure::Refused(_) | Failure::Config(_) | Failure::Output(_) => ExitCode::from(1),
             Failure::Unreachable { .. } => ExitCode::from(3),
             Failure::ReaderGone => ExitCode::SUCCESS,
         }

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Switch;
-use super::open::{Attachment, Device, OpenError, Veth, preflight};
+use super::apply::awaited_by;
+use super::open::{Attachment, Device, OpenError, Veth};
 use crate::api::Error;
 use crate::config::Config;
 use crate::device::{DeviceError, Link, Links};
@@ -35,6 +36,21 @@ pub(super) struct Absence {
 }
 
 impl Absence {
+    /// Of a port whose attachment was taken from it; its queues were pinned like this.
+    pub(super) fn detached(pins: Vec<Option<usize>>) -> Absence {
+        Absence { reason: "is being attached anew".to_owned(), retry_at: None, pins }
+    }
+
+    /// The workers that the queues were pinned to.
+    pub(super) fn pins(&self) -> &[Option<usize>] {
+        &self.pins
+    }
+
+    /// Has it tried again soon.
+    pub(super) fn retry(&mut self) {
+        self.retry_at = Some(Instant::now() + RETRY);
+    }
+
     /// Of a port that could not be opened.
     pub(super) fn because(error: &OpenError) -> Absence {
         // A namespace comes without any news of links.
@@ -43,22 +59,14 @@ impl Absence {
         Absence { reason: error.to_string(), retry_at, pins: Vec::new() }
     }
 
-    fn with_pins(self, pins: Vec<Option<usize>>) -> Absence {
+    pub(super) fn with_pins(self, pins: Vec<Option<usize>>) -> Absence {
         Absence { pins, ..self }
     }
 }
 
 /// What ports of `config` would wait for if the switch were started now, one line each.
 pub fn awaited(config: &Config) -> Vec<String> {
-    let Ok(mut links) = Links::open() else { return Vec::new() };
-    let mut awaited = Vec::new();
-    for port in &config.ports {
-        match preflight(port, &config.switch, &mut links) {
-            Err((key, error)) if error.is_absence() => awaited.push(format!("ports.{}.{key}: {error}", port.name)),
-            _ => {}
-        }
-    }
-    awaited
+    Links::open().map_or_else(|_| Vec::new(), |mut links| awaited_by(config, &mut links))
 }
 
 impl Switch {

@@ -15,6 +15,8 @@
 //!   themselves and the rest is recognised and reused by the next run.
 
 mod answers;
+mod apply;
+mod change;
 mod devices;
 mod mirrors;
 mod open;
@@ -34,15 +36,15 @@ use labsw_dataplane::handle::{WorkerError, Workers};
 use labsw_dataplane::load::LoadSnapshot;
 use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::stats::MirrorStats;
-use labsw_dataplane::worker::{self, Event, Shared};
+use labsw_dataplane::worker::{Event, Shared};
 use labsw_dataplane::xdp::PacketMemory;
 use labsw_switch::fdb::Fdb;
 use labsw_switch::{MAX_MIRRORS, PortId};
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::api;
-use crate::config::{Config, ConfigError, Power, SwitchConfig};
+use crate::config::{Config, ConfigError, SwitchConfig};
 use crate::device::{Ledger, LinkEvents, Links};
 use crate::varlink::Server;
 
@@ -57,8 +59,10 @@ const WORKER_EVENTS: Token = Token(0);
 const SIGNALS: Token = Token(1);
 /// Network links have changed.
 const LINK_EVENTS: Token = Token(2);
+/// SIGHUP.
+const RELOAD: Token = Token(3);
 /// The control socket; its clients follow.
-const CONTROL_SOCKET: Token = Token(3);
+const CONTROL_SOCKET: Token = Token(4);
 /// Two per port (listener, connection), from here.
 const FIRST_PORT: usize = 1 << 20;
 /// Forwarding database slots looked at per second for entries that aged.
@@ -100,7 +104,10 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> DaemonError {
 /// Everything the control thread owns.
 pub struct Daemon {
     poll: Poll,
+    /// The configuration file, to be read again.
+    file: PathBuf,
     signals: UnixStream,
+    reloads: UnixStream,
     link_events: LinkEvents,
     server: Option<Server>,
     switch: Switch,
@@ -110,6 +117,8 @@ pub struct Daemon {
 /// The switch itself: what the control socket shows and changes.
 struct Switch {
     config: SwitchConfig,
+    /// What the switch was last given, at its start or by an apply. What differs was changed at run time.
+    given: Config,
     started: Instant,
     /// The group that owns the guests' sockets.
     socket_group: Option<u32>,
@@ -156,6 +165,9 @@ impl Daemon {
                 _ => {}
             }
         }
+        if let Some((key, reason)) = apply::device_twice(&config.ports, &BTreeMap::new(), &mut links) {
+            return Err(in_file(&key, &reason));
+        }
         let socket = &config.switch.control_socket;
         open::make_parent(socket).map_err(DaemonError::Directory)?;
         let mut server =
@@ -173,15 +185,14 @@ impl Daemon {
         };
         let (event_sender, worker_events) = unbounded();
         let waker = Arc::new(mio::Waker::new(&registry, WORKER_EVENTS).map_err(system("event loop"))?);
-        let power = match config.switch.power {
-            Power::Adaptive => worker::Power::Adaptive,
-            Power::Performance => worker::Power::Performance,
-        };
+        let power = apply::worker_power(config.switch.power);
         let workers = Workers::spawn(&cpus, power, &shared, &event_sender, &waker)?;
         let ledger = Ledger::open(devices::ledger_path(socket));
         let link_events = link_events(&registry)?;
+        let given = config.clone();
         let switch = Switch {
             config: config.switch,
+            given,
             started: Instant::now(),
             socket_group,
             registry,
@@ -196,8 +207,11 @@ impl Daemon {
             ports: BTreeMap::new(),
             mirrors: BTreeMap::new(),
         };
-        let signals = signal_pipe(poll.registry())?;
-        let mut daemon = Daemon { poll, signals, link_events, server: Some(server), switch, worker_events };
+        let signals = signal_pipe(poll.registry(), &[SIGTERM, SIGINT], SIGNALS)?;
+        let reloads = signal_pipe(poll.registry(), &[SIGHUP], RELOAD)?;
+        let file = file.to_owned();
+        let server = Some(server);
+        let mut daemon = Daemon { poll, file, signals, reloads, link_events, server, switch, worker_events };
         // Guests first: their sockets must listen again within a second of a restart.
         let (guests, devices): (Vec<_>, Vec<_>) = config.ports.into_iter().partition(|port| port.is_vhost_user());
         for port in guests.into_iter().chain(devices) {
@@ -247,6 +261,11 @@ impl Daemon {
             for event in &events {
                 match event.token() {
                     WORKER_EVENTS | SIGNALS => {}
+                    RELOAD => {
+                        if signalled(&mut self.reloads) {
+                            self.reload();
+                        }
+                    }
                     LINK_EVENTS => {
                         if self.link_events.drain() {
                             self.switch.links_changed(now);
@@ -279,6 +298,27 @@ impl Daemon {
         notify(&[sd_notify::NotifyState::Stopping]);
         self.stop();
         outcome
+    }
+
+    /// Reads the configuration file again and applies it, and tells the service manager (systemd's `Type=notify-reload`).
+    fn reload(&mut self) {
+        let reloading = sd_notify::NotifyState::Reloading;
+        match sd_notify::NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[reloading, now]),
+            Err(_) => notify(&[reloading]),
+        }
+        let file = self.file.display().to_string();
+        let outcome = match Config::read_text(&self.file) {
+            Ok(text) => {
+                let applied = self.switch.apply_config(&api::ConfigText { file, text }, false);
+                applied.map(drop).map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(reason) = outcome {
+            tracing::error!("configuration not applied: {reason}");
+        }
+        notify(&[sd_notify::NotifyState::Ready]);
     }
 
     /// Removes everything that was made, in the reverse order.
@@ -360,16 +400,16 @@ fn random_seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-/// A stream that becomes readable on SIGTERM and SIGINT.
-fn signal_pipe(registry: &mio::Registry) -> Result<UnixStream, DaemonError> {
+/// A stream that becomes readable on these signals.
+fn signal_pipe(registry: &mio::Registry, signals: &[i32], token: Token) -> Result<UnixStream, DaemonError> {
     let (reader, writer) = UnixStream::pair().map_err(system("signals"))?;
     reader.set_nonblocking(true).map_err(system("signals"))?;
-    for signal in [SIGTERM, SIGINT] {
+    for signal in signals {
         let writer = writer.try_clone().map_err(system("signals"))?;
-        signal_hook::low_level::pipe::register(signal, writer).map_err(system("signals"))?;
+        signal_hook::low_level::pipe::register(*signal, writer).map_err(system("signals"))?;
     }
     let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);
-    registry.register(&mut mio::unix::SourceFd(&fd), SIGNALS, Interest::READABLE).map_err(system("signals"))?;
+    registry.register(&mut mio::unix::SourceFd(&fd), token, Interest::READABLE).map_err(system("signals"))?;
     Ok(reader)
 }
 

@@ -9,7 +9,7 @@ use labsw_dataplane::handle::{Homes, WorkerError};
 use labsw_dataplane::port::{RxQueue, TxPort};
 use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::vhost::{Endpoint, EndpointConfig, Role, Timing, VhostPort};
-use labsw_dataplane::xdp::{self, PacketMemory, UmemError, XdpConfig, XdpError, XdpPort, XdpStatus};
+use labsw_dataplane::xdp::{self, FillDepth, PacketMemory, UmemError, XdpConfig, XdpError, XdpPort, XdpStatus};
 use labsw_switch::PortId;
 use mio::Token;
 
@@ -122,6 +122,8 @@ pub(super) struct Device {
     pub(super) link: Link,
     pub(super) status: XdpStatus,
     pub(super) veth: Option<Veth>,
+    /// How much its fill rings may hold.
+    pub(super) depth: FillDepth,
     /// The device is promiscuous while this lives.
     promiscuous: Promiscuous,
 }
@@ -279,9 +281,9 @@ impl Switch {
         match self.open_xdp(&link, xdp, veth.is_some()) {
             Ok((port, promiscuous)) => {
                 let (connection, status) = (port.connection(), port.status().clone());
-                let XdpPort { tx, rx, .. } = port;
+                let XdpPort { tx, rx, depth, .. } = port;
                 let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
-                Ok(OpenedDevice { device: Device { connection, link, status, veth, promiscuous }, tx, rx })
+                Ok(OpenedDevice { device: Device { connection, link, status, veth, depth, promiscuous }, tx, rx })
             }
             Err(reason) => {
                 if let Err(error) = give_up(veth.as_ref(), &link, &mut self.links, &mut self.ledger) {

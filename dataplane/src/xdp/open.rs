@@ -79,6 +79,8 @@ pub struct XdpStatus {
     pub why: String,
     /// Receive queues bound.
     pub queues: u32,
+    /// Frames may be in several chunks: an MTU beyond [`ONE_CHUNK_MTU`] is possible.
+    pub multi_buffer: bool,
 }
 
 /// Why a port could not be opened.
@@ -165,8 +167,6 @@ pub(super) struct Opened {
     pub(super) status: XdpStatus,
     /// Whether short frames have to be padded.
     pub(super) pad: bool,
-    /// Whether a frame may be in several chunks.
-    pub(super) multi_buffer: bool,
 }
 
 /// Opens the port's sockets in the best mode allowed.
@@ -207,9 +207,9 @@ pub(super) fn open(config: &XdpConfig, umem: &Umem) -> Result<Opened, XdpError> 
             Ok(program) => match open_sockets(config, umem, &program, queues, binding) {
                 Ok((sockets, spares, multi_buffer)) => {
                     let tx_queues = sockets.len().min(channels.tx as usize);
-                    let status = XdpStatus { mode, why, queues };
+                    let status = XdpStatus { mode, why, queues, multi_buffer };
                     let pad = device::has_wire(interface);
-                    return Ok(Opened { program, sockets, spares, tx_queues, status, pad, multi_buffer });
+                    return Ok(Opened { program, sockets, spares, tx_queues, status, pad });
                 }
                 Err(failure) => {
                     attached = Some((attachment, program));
