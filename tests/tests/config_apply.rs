@@ -1,6 +1,7 @@
 //! Proves that a configuration is applied as a whole or not at all: a hundred applies while a numbered flow between two
 //! ports that stay loses nothing; a step that fails undoes those before it; drift shows, and is kept if asked to; SIGHUP
 //! applies the file; bad input changes nothing.
+#![allow(clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::fmt::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -54,7 +55,7 @@ fn variation(lab: &Lab, round: usize) -> String {
         ("p", has(0), trunk.as_str()),
         ("q", has(1), &access),
         ("span", true, span),
-        ("r", round % 3 == 0, "queues = 2"),
+        ("r", round.is_multiple_of(3), "queues = 2"),
     ] {
         if there {
             text += &lab.ports(&[(port, keys)]);
