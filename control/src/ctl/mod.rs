@@ -69,6 +69,8 @@ enum Noun {
     Config(config::Command),
     /// Frames, bytes, and drops by reason.
     Stats(stats::Arguments),
+    /// The metrics, as Prometheus reads them.
+    Metrics,
     /// Prints the completions of a shell.
     Completions {
         /// The shell.
@@ -98,6 +100,10 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             return stats::watch(stats, &mut Session::open(&arguments.socket)?, &mut output);
         }
         Noun::Config(command) => return config::run(command, &arguments.socket, &mut output),
+        Noun::Metrics => {
+            let reply = Session::open(&arguments.socket)?.call(&Request::GetStatus)?;
+            return output.metrics(&reply);
+        }
         Noun::Status => Request::GetStatus,
         Noun::Worker(command) => command.request(),
         Noun::Port(command) => command.request(),

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::session::Failure;
 use super::{config, fdb, mirror, port, stats, status, table, vlan, worker};
 use crate::api::Reply;
+use crate::metrics;
 
 /// Where replies go, and in which form.
 #[derive(Debug)]
@@ -63,6 +64,16 @@ impl Output {
             Reply::Changes(changes) => config::lines(changes),
         };
         self.bytes(text.as_bytes())
+    }
+
+    /// Prints a status as metrics.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub(super) fn metrics(&mut self, reply: &Reply) -> Result<(), Failure> {
+        let Reply::Status(status) = reply else { return self.reply(reply) };
+        let families = metrics::families(status);
+        if self.json { self.pretty(&families) } else { self.bytes(metrics::text(&families).as_bytes()) }
     }
 
     fn pretty(&mut self, value: &impl Serialize) -> Result<(), Failure> {

@@ -89,7 +89,7 @@ impl Switch {
         Ok(Reply::Done)
     }
 
-    fn show_status(&mut self) -> api::Status {
+    pub(super) fn show_status(&mut self) -> api::Status {
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),

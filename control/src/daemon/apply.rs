@@ -9,6 +9,8 @@
 //! that was changed at run time, and is called *drift*.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,7 @@ use super::{Switch, ageing_seconds, group_id};
 use crate::api::{ConfigChange, ConfigText, Error, ShownConfig};
 use crate::config::{Config, ConfigError, PortConfig, PortKind, Power, SwitchConfig, VhostRole};
 use crate::device::Links;
+use crate::metrics::Listener;
 use crate::plan::{Step, changes, keep_runtime, plan};
 
 /// What makes a step undone.
@@ -248,6 +251,17 @@ impl Switch {
                 }
             }
         }
+        if config.metrics_listen != self.config.metrics_listen {
+            // It may be the same port at another address.
+            self.metrics = None;
+            match metrics_listener(config.metrics_listen, &self.registry) {
+                Ok(listener) => self.metrics = listener,
+                Err(error) => {
+                    self.metrics = metrics_listener(self.config.metrics_listen, &self.registry).unwrap_or_default();
+                    return Err(refused("metrics_listen", error.to_string()));
+                }
+            }
+        }
         if config.power != self.config.power {
             let power = worker_power(config.power);
             self.workers.links().set_power(power).map_err(|error| refused("power", error.to_string()))?;
@@ -268,6 +282,25 @@ impl Switch {
         let guests = guests.filter_map(|port| port.config.vhost_socket(&self.config));
         std::iter::once(self.config.control_socket.clone()).chain(guests).collect()
     }
+}
+
+/// The address of the metrics can't be listened at.
+#[derive(Debug, thiserror::Error)]
+#[error("{address}: {source}; name another address or port")]
+pub(super) struct MetricsError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// The metrics listener, if there is an address for one.
+pub(super) fn metrics_listener(
+    address: Option<SocketAddr>,
+    registry: &mio::Registry,
+) -> Result<Option<Listener>, MetricsError> {
+    let open = |address| {
+        Listener::open(address, registry, super::METRICS.0).map_err(|source| MetricsError { address, source })
+    };
+    address.map(open).transpose()
 }
 
 /// The workers' word for it.

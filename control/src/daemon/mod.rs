@@ -46,6 +46,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::api;
 use crate::config::{Config, ConfigError, SwitchConfig};
 use crate::device::{Ledger, LinkEvents, Links};
+use crate::metrics::{self, Listener};
 use crate::varlink::Server;
 
 pub use devices::awaited;
@@ -63,6 +64,8 @@ const LINK_EVENTS: Token = Token(2);
 const RELOAD: Token = Token(3);
 /// The control socket; its clients follow.
 const CONTROL_SOCKET: Token = Token(4);
+/// The metrics listener; its clients follow.
+const METRICS: Token = Token(CONTROL_SOCKET.0 + Server::TOKENS);
 /// Two per port (listener, connection), from here.
 const FIRST_PORT: usize = 1 << 20;
 /// Forwarding database slots looked at per second for entries that aged.
@@ -133,6 +136,7 @@ struct Switch {
     loads: Vec<[LoadSnapshot; 2]>,
     shared: Shared,
     packet_memory: Option<Arc<PacketMemory>>,
+    metrics: Option<Listener>,
     /// Ids of ports that a worker did not give back in time: never given to another port.
     unreturned: BTreeSet<PortId>,
     ports: BTreeMap<String, Port>,
@@ -174,6 +178,9 @@ impl Daemon {
             Server::bind(socket, config.switch.socket_mode, socket_group, admin_group).map_err(control_socket)?;
         server.register(&registry, CONTROL_SOCKET.0).map_err(system("control socket"))?;
 
+        let metrics = apply::metrics_listener(config.switch.metrics_listen, &registry)
+            .map_err(|error| in_file("switch.metrics_listen", &error.to_string()))?;
+
         let mut cpus: Vec<Option<usize>> = config.switch.workers.iter().copied().map(Some).collect();
         if cpus.is_empty() {
             cpus.push(None);
@@ -203,6 +210,7 @@ impl Daemon {
             workers,
             shared,
             packet_memory: None,
+            metrics,
             unreturned: BTreeSet::new(),
             ports: BTreeMap::new(),
             mirrors: BTreeMap::new(),
@@ -272,6 +280,9 @@ impl Daemon {
                         }
                     }
                     token if token.0 >= FIRST_PORT => self.switch.port_ready(token, now),
+                    token if token.0 >= METRICS.0 => {
+                        self.switch.serve_metrics(|listener, text| listener.ready(token, now, text));
+                    }
                     token => {
                         if let Some(server) = &mut self.server {
                             server.ready(token, &mut self.switch);
@@ -285,6 +296,7 @@ impl Daemon {
             }
             let ports_due = self.switch.tick_ports(now);
             let devices_due = self.switch.tick_devices(now);
+            let metrics_due = self.switch.serve_metrics(|listener, text| listener.tick(now, text)).flatten();
             let server_due = self.server.as_mut().and_then(|server| {
                 server.tick(now, &mut self.switch);
                 server.next_tick(now)
@@ -293,7 +305,10 @@ impl Daemon {
                 next_second = now + Duration::from_secs(1);
                 self.switch.every_second();
             }
-            wait = [ports_due, devices_due, server_due].into_iter().flatten().fold(next_second - now, Duration::min);
+            wait = [ports_due, devices_due, metrics_due, server_due]
+                .into_iter()
+                .flatten()
+                .fold(next_second - now, Duration::min);
         };
         notify(&[sd_notify::NotifyState::Stopping]);
         self.stop();
@@ -335,6 +350,14 @@ impl Daemon {
 }
 
 impl Switch {
+    /// Has the metrics listener do something, if there is one.
+    fn serve_metrics<T>(&mut self, work: impl FnOnce(&mut Listener, &mut dyn FnMut() -> String) -> T) -> Option<T> {
+        let mut listener = self.metrics.take()?;
+        let done = work(&mut listener, &mut || metrics::text(&metrics::families(&self.show_status())));
+        self.metrics = Some(listener);
+        Some(done)
+    }
+
     fn every_second(&mut self) {
         self.workers.rouse_if_stuck();
         for (load, worker) in self.loads.iter_mut().zip(self.workers.handles()) {
