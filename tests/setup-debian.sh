@@ -9,6 +9,7 @@
 # It leaves there:
 #   vmlinuz            the guest kernel
 #   initramfs.cpio     busybox, virtio_net and 8021q modules, iperf3, ethtool, tcpdump
+#   promtool           Prometheus' checker of metrics
 #   guest.stamp        what the two were made from; a change of it makes them again
 set -euo pipefail
 
@@ -95,6 +96,21 @@ if [ ${#missing[@]} -gt 0 ]; then
   apt_retry install -y --no-install-recommends "${missing[@]}"
 fi
 install_qemu
+
+# Prometheus' own checker of metrics, out of its package: installed, that would run a server.
+if [ ! -x "$cache/promtool" ]; then
+  refresh
+  say "fetching promtool"
+  mkdir -p "$cache"
+  (
+    work=$(mktemp -d "$cache/setup.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    cd "$work"
+    apt_retry -o APT::Sandbox::User=root download prometheus
+    dpkg --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
+    mv usr/bin/promtool "$cache/promtool"
+  )
+fi
 
 # The guest. The stamp names the script that makes it, so that a change of either rebuilds.
 stamp="initramfs $(sha256sum "$here/guest/mkinitramfs.sh" "$here/guest/init" | sha256sum | cut -c1-16)"

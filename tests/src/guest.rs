@@ -32,7 +32,7 @@ const QEMU: &str = "qemu-system-x86_64";
 /// # Errors
 /// Which file is missing and what makes it.
 pub fn image() -> Result<(PathBuf, PathBuf), String> {
-    let cache = std::env::var_os("LABSW_CACHE").map_or_else(|| PathBuf::from("/var/cache/labsw"), PathBuf::from);
+    let cache = crate::require::cache();
     let (kernel, initramfs) = (cache.join("vmlinuz"), cache.join("initramfs.cpio"));
     if let Some(file) = [&kernel, &initramfs].into_iter().find(|file| !file.is_file()) {
         return Err(format!("{} (tests/setup-debian.sh)", file.display()));
