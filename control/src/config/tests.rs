@@ -182,7 +182,7 @@ fn the_rest_of_the_file_is_refused_as_clearly() {
         (
             vhost("a", "")
                 + &vhost("b", "[mirrors.m]\nsources = ['a']\nto = 'b'\n[mirrors.n]\nsources = ['*']\nto = 'a'"),
-            "lab.toml:10:6: mirrors.n.to: \"a\" is a source of mirror \"m\", so it can't be a destination",
+            "lab.toml:11:6: mirrors.n.to: \"a\" is a source of mirror \"m\", so it can't be a destination",
         ),
         ("[switch]\nsocket_mode = '999'\n".into(), "lab.toml:2:15: switch.socket_mode: \"999\" is not permission bits"),
         (

@@ -108,23 +108,21 @@ impl Switch {
 
     /// Looks whether steps can be carried out, without touching anything.
     fn check_steps(&mut self, steps: &[Step], wanted: &Config, source: &ConfigText) -> Result<(), Error> {
-        let names = |name: &str, step: &Step| matches!(step, Step::DetachPort(port) if port == name);
-        let freed: Vec<&PortConfig> = self.ports.values().map(|port| &port.config).collect();
-        let freed: Vec<PortConfig> =
-            freed.into_iter().filter(|port| steps.iter().any(|step| names(&port.name, step))).cloned().collect();
-        let protects = steps.iter().any(|step| matches!(step, Step::SetSwitch(_)));
-        if let Some(Step::SetSwitch(switch)) = steps.iter().find(|step| matches!(step, Step::SetSwitch(_))) {
-            let group = switch.socket_group.as_deref().map(group_id).transpose();
-            group.map_err(|error| complaint(source, "switch.socket_group", &error.to_string()))?;
-        }
+        let detached = |name: &str| steps.iter().any(|step| matches!(step, Step::DetachPort(port) if port == name));
+        let freed: Vec<PortConfig> = {
+            let freed = self.ports.values().filter(|port| detached(&port.config.name));
+            freed.map(|port| port.config.clone()).collect()
+        };
+        let protected_differ = wanted.switch.protected_interfaces != self.config.protected_interfaces;
+        let group = wanted.switch.socket_group.as_deref().map(group_id).transpose();
+        group.map_err(|error| complaint(source, "switch.socket_group", &error.to_string()))?;
         for port in &wanted.ports {
-            let attached = self.ports.get(&port.name);
-            let stays = attached.is_some_and(|running| {
+            let stays = self.ports.get(&port.name).is_some_and(|running| {
                 running.config.is_attached_like(port, &self.config) && running.config.mtu >= port.mtu
             });
             // What another port still has shows when it is free.
             let taken = freed.iter().any(|other| other.name != port.name && other.may_clash(port, &wanted.switch));
-            if (stays && !protects) || taken {
+            if (stays && !protected_differ) || taken {
                 continue;
             }
             match preflight(port, &wanted.switch, &mut self.links) {

@@ -89,7 +89,9 @@ impl Switch {
 
     fn resize_to(&mut self, name: &str, mtu: u32) -> Result<(), OpenError> {
         let Switch { ports, links, ledger, .. } = self;
-        match ports.get_mut(name).map(|port| &mut port.attachment) {
+        // An interface that has gone comes back with the MTU of the port.
+        let port = ports.get_mut(name).filter(|port| port.fault.is_none());
+        match port.map(|port| &mut port.attachment) {
             Some(Attachment::Device(device)) => {
                 let Some(link) = links.link_by_index(device.link.index)? else { return Ok(()) };
                 match &mut device.veth {
