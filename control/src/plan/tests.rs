@@ -218,6 +218,38 @@ fn ports_go_last_unless_they_are_in_the_way() {
 }
 
 #[test]
+fn mirrors_and_devices_get_out_of_each_others_way() {
+    let ports = |mirror_only: &str| {
+        let port = |name: &str| {
+            let only = name == mirror_only;
+            format!("[ports.{name}]\ntype='vhost_user'\nmirror_only={only}\n")
+        };
+        ["a", "b", "c", "d"].map(port).concat()
+    };
+    let mirror = |name: &str, source: &str, to: &str| format!("[mirrors.{name}]\nsources=['{source}']\nto='{to}'\n");
+    let running = config(&(ports("") + &mirror("m", "a", "b") + &mirror("n", "c", "d")));
+    // Either of the wanted ones would copy copies of the other as it was.
+    let wanted = config(&(ports("") + &mirror("m", "a", "c") + &mirror("n", "b", "d")));
+    let steps = plan(&running, &wanted).unwrap();
+    assert_eq!(steps[..2], [Step::DeleteMirror("m".into()), Step::DeleteMirror("n".into())]);
+    let wanted = config(&(ports("a") + &mirror("m", "c", "b") + &mirror("n", "c", "d")));
+    let steps = plan(&running, &wanted).unwrap();
+    assert_eq!(steps[0], Step::DeleteMirror("m".into()), "its source is to send copies only: {steps:?}");
+    assert_eq!(steps.len(), 3, "n is not touched: {steps:?}");
+    for (from, to) in [(&running, &wanted), (&wanted, &running)] {
+        let mut model = Model::of(from);
+        plan(from, to).unwrap().iter().for_each(|step| model.take(step));
+    }
+
+    // One device may be named in several ways.
+    let device = |name: &str, device: &str| config(&format!("[ports.{name}]\ntype='af_xdp'\ndevice='{device}'\n"));
+    let steps = plan(&device("a", "name:x"), &device("b", "mac:02:00:00:00:00:01")).unwrap();
+    assert_eq!(steps[0], Step::DetachPort("a".into()));
+    let steps = plan(&device("a", "name:x"), &device("b", "name:y")).unwrap();
+    assert!(matches!(steps[0], Step::AddPort(_)), "{steps:?}");
+}
+
+#[test]
 fn what_means_the_same_is_the_same() {
     let short = config(
         "[ports.a]\ntype='veth'\npeer='p'\n[ports.g]\ntype='vhost_user'\n[mirrors.m]\nsources=['a','g']\nto='b'\n[ports.b]\ntype='veth'\npeer='q'\nnetns='n'\n",
