@@ -13,10 +13,16 @@ MIRI_TESTS := fdb::tests::learning fdb::tests::a_slot fdb::tests::time header ma
 # In CI a test that lacks something fails instead of being skipped.
 export LABSW_TEST_REQUIRE := $(or $(LABSW_TEST_REQUIRE),$(if $(filter true,$(CI)),1))
 
-.PHONY: help build setup lint unit models sanitize e2e-build e2e test demo bench bench-peers
+# Where `make install` puts things, and where it takes the programs from.
+PREFIX ?= /usr/local
+DESTDIR ?=
+BIN_DIR ?= $(TARGET_DIR)/release
+
+.PHONY: help build install install-files setup lint unit models sanitize e2e-build e2e test demo bench bench-peers
 
 help:
 > @echo "make build        labswd and labsw-ctl, release"
+> @echo "make install      programs, unit, completions under PREFIX=/usr/local; see docs/service.md"
 > @echo "make demo         a whole lab on this machine, narrated; needs root"
 > @echo "make test         format, clippy, unit tests, end-to-end tests; needs root"
 > @echo "make lint         format and clippy only"
@@ -27,6 +33,22 @@ help:
 
 build:
 > $(CARGO) build --release -p labsw-control --bins
+
+install: build
+> $(MAKE) install-files
+
+# The unit names /usr/local; any other PREFIX is put in its place.
+install-files:
+> install -D -m755 -t $(DESTDIR)$(PREFIX)/bin $(BIN_DIR)/labswd $(BIN_DIR)/labsw-ctl
+> install -D -m644 control/labsw.service $(DESTDIR)$(PREFIX)/lib/systemd/system/labsw.service
+> sed -i 's#/usr/local/#$(PREFIX)/#g' $(DESTDIR)$(PREFIX)/lib/systemd/system/labsw.service
+> install -D -m644 control/labsw.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/labsw.conf
+> install -D -m644 -t $(DESTDIR)$(PREFIX)/share/doc/labsw docs/*.md control/examples/lab.toml
+> install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+>     $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+> $(BIN_DIR)/labsw-ctl completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/labsw-ctl
+> $(BIN_DIR)/labsw-ctl completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_labsw-ctl
+> $(BIN_DIR)/labsw-ctl completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/labsw-ctl.fish
 
 setup:
 > tests/setup-debian.sh

@@ -14,13 +14,23 @@
         default = labsw;
       });
 
+      overlays.default = import ./nix/overlay.nix;
+
+      nixosModules = rec {
+        labsw.imports = [ ./nix/module ];
+        default = labsw;
+      };
+
+      # Guest glue; in a NixOS configuration `config.lib.labsw` is the same with its ports looked up.
+      lib = import ./nix/lib { inherit (nixpkgs) lib; };
+
+      apps = forEachSystem (pkgs: import ./nix/apps.nix { inherit pkgs; });
+
       devShells = forEachSystem (pkgs: {
         default = pkgs.callPackage ./nix/shell.nix { };
       });
 
-      checks = forEachSystem (pkgs: {
-        inherit (self.packages.${pkgs.stdenv.hostPlatform.system}) labsw;
-      });
+      checks = forEachSystem (pkgs: import ./nix/checks { inherit pkgs; });
 
       formatter = forEachSystem (pkgs: pkgs.nixpkgs-fmt);
     };

@@ -16,7 +16,7 @@ use labsw_dataplane::offload::{Coalescer, Cutter, Offers, Request, Sum, copy_and
 use offload_frames::{Packet, noise, resolved};
 
 const MSS: u16 = 1448;
-const OFFERS: Offers = Offers { csum: true, tcp4: true, tcp6: true, ecn: true };
+const OFFERS: Offers = Offers::ALL;
 
 fn sums(criterion: &mut Criterion) {
     for bytes in [64usize, 1448, 9000, 65_536] {

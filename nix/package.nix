@@ -1,5 +1,5 @@
 # labswd and labsw-ctl. They need no library but the C one; what needs clang and libelf is a test of another crate.
-{ lib, rustPlatform }:
+{ lib, rustPlatform, installShellFiles, stdenv }:
 
 let
   manifest = (lib.importTOML ../Cargo.toml).workspace.package;
@@ -8,7 +8,7 @@ rustPlatform.buildRustPackage {
   pname = "labsw";
   inherit (manifest) version;
 
-  # Only what cargo reads: a change of the documentation builds nothing anew.
+  # Only what is built or installed.
   src = lib.fileset.toSource {
     root = ../.;
     fileset = lib.fileset.unions [
@@ -19,6 +19,7 @@ rustPlatform.buildRustPackage {
       ../control
       ../tests
       ../benches
+      ../docs
     ];
   };
   cargoLock.lockFile = ../Cargo.lock;
@@ -27,6 +28,19 @@ rustPlatform.buildRustPackage {
 
   # The tests of the other crates want root, namespaces and /dev/kvm, or skip most of themselves in a sandbox.
   cargoTestFlags = [ "-p" "labsw-switch" ];
+
+  nativeBuildInputs = [ installShellFiles ];
+  postInstall = ''
+    install -Dm444 control/labsw.service $out/lib/systemd/system/labsw.service
+    substituteInPlace $out/lib/systemd/system/labsw.service \
+      --replace-fail /usr/local/bin $out/bin --replace-fail file:///usr/local file://$out
+    install -Dm444 -t $out/share/doc/labsw docs/*.md
+  '' + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+    installShellCompletion --cmd labsw-ctl \
+      --bash <($out/bin/labsw-ctl completions bash) \
+      --zsh <($out/bin/labsw-ctl completions zsh) \
+      --fish <($out/bin/labsw-ctl completions fish)
+  '';
 
   meta = {
     description = "User-space virtual Ethernet switch for lab hosts, with vhost-user, AF_XDP, veth and TAP ports";

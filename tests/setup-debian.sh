@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what a Debian 12 machine lacks for building, demonstrating and testing labsw, and prepares the test
-# guest: a Debian cloud kernel and an initramfs, both kept outside the repository in $LABSW_CACHE.
+# guest: a Debian cloud kernel and an initramfs, and Debian's general kernel with one of its own for guests whose NIC is
+# emulated; all kept outside the repository in $LABSW_CACHE.
 #
 # Idempotent: with everything in place it only looks and returns. Needs root.
 #
@@ -9,8 +10,10 @@
 # It leaves there:
 #   vmlinuz            the guest kernel
 #   initramfs.cpio     busybox, virtio_net and 8021q modules, iperf3, ethtool, tcpdump
+#   vmlinuz-general, initramfs-general.cpio
+#                      the same with Debian's general kernel, which has a driver for e1000e
 #   promtool           Prometheus' checker of metrics
-#   guest.stamp        what the two were made from; a change of it makes them again
+#   guest.stamp        what the guests were made from; a change of it makes them again
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -24,9 +27,11 @@ packages=(
   gcc libc6-dev make pkg-config                           # linking
   clang llvm m4 libelf-dev zlib1g-dev                     # libxdp, which a test of AF_XDP against xsk-rs builds
   iproute2 ethtool tcpdump iperf3 iputils-ping            # namespaces and traffic
-  dnsmasq-base lxc                                        # the gateway's DHCP, containers
+  dnsmasq-base lxc systemd-container                      # the gateway's DHCP, containers
+  libvirt-clients libxml2-utils                           # virt-xml-validate, for printed domain XML
   dpdk-dev librte-mempool-ring23 librte-net-vhost23 librte-net-virtio23   # dpdk-testpmd and its drivers
   busybox-static cpio xz-utils                            # the guest's initramfs
+  nix-bin systemd                                         # the Nix files, the unit (both only read)
   jq procps ca-certificates
 )
 
@@ -112,27 +117,45 @@ if [ ! -x "$cache/promtool" ]; then
   )
 fi
 
-# The guest. The stamp names the script that makes it, so that a change of either rebuilds.
-stamp="initramfs $(sha256sum "$here/guest/mkinitramfs.sh" "$here/guest/init" | sha256sum | cut -c1-16)"
-if [ -s "$cache/vmlinuz" ] && [ -s "$cache/initramfs.cpio" ] && [ "$(cat "$cache/guest.stamp" 2>/dev/null)" = "$stamp" ]; then
+# The guests. The stamp names the scripts that make them, so that a change of one rebuilds.
+stamp="initramfs $(cat "$here/guest/mkinitramfs.sh" "$here/guest/init" "$here/setup-debian.sh" | sha256sum | cut -c1-16)"
+images=(vmlinuz initramfs.cpio vmlinuz-general initramfs-general.cpio)
+complete=yes
+for image in "${images[@]}"; do [ -s "$cache/$image" ] || complete=no; done
+if [ $complete = yes ] && [ "$(cat "$cache/guest.stamp" 2>/dev/null)" = "$stamp" ]; then
   exit 0
 fi
 mkdir -p "$cache"
 work=$(mktemp -d "$cache/setup.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-if [ ! -d "$cache/kernel/boot" ]; then
+
+# Unpacks the kernel that the package $1 depends on, with its network drivers and protocols only, into $cache/$2.
+unpack_kernel() {
+  local kernel
+  [ -d "$cache/$2/boot" ] && return 0
   refresh
-  kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }')
-  [ -n "$kernel" ] || { say "linux-image-cloud-amd64 names no kernel package"; exit 1; }
+  kernel=$(apt-cache depends "$1" | awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }')
+  [ -n "$kernel" ] || { say "$1 names no kernel package"; return 1; }
   say "fetching the guest kernel $kernel"
-  (cd "$work" && apt_retry -o APT::Sandbox::User=root download "$kernel")
-  dpkg -x "$work"/linux-image-*.deb "$work/kernel"
-  rm -rf "$cache/kernel"
-  mv "$work/kernel" "$cache/kernel"
-fi
-say "building the guest initramfs"
-"$here/guest/mkinitramfs.sh" "$cache/kernel" "$work/initramfs.cpio"
-mv "$work/initramfs.cpio" "$cache/initramfs.cpio"
-cp "$cache"/kernel/boot/vmlinuz-* "$cache/vmlinuz.new"
-mv "$cache/vmlinuz.new" "$cache/vmlinuz"
+  mkdir "$work/$2"
+  (cd "$work/$2" && apt_retry -o APT::Sandbox::User=root download "$kernel")
+  dpkg --fsys-tarfile "$work/$2"/linux-image-*.deb | tar -x -C "$work/$2" --wildcards './boot/vmlinuz-*' \
+    './lib/modules/*/kernel/net/*' './lib/modules/*/kernel/drivers/virtio/*' './lib/modules/*/kernel/drivers/net/*'
+  rm "$work/$2"/linux-image-*.deb
+  mv "$work/$2" "$cache/$2"
+}
+
+# Makes kernel image and initramfs, named with the suffix $2, of the kernel in $cache/$1.
+make_guest() {
+  say "building the initramfs of $1"
+  "$here/guest/mkinitramfs.sh" "$cache/$1" "$work/initramfs.cpio"
+  mv "$work/initramfs.cpio" "$cache/initramfs$2.cpio"
+  cp "$cache/$1"/boot/vmlinuz-* "$cache/vmlinuz.new"
+  mv "$cache/vmlinuz.new" "$cache/vmlinuz$2"
+}
+
+unpack_kernel linux-image-cloud-amd64 kernel
+unpack_kernel linux-image-amd64 kernel-general
+make_guest kernel ""
+make_guest kernel-general -general
 echo "$stamp" >"$cache/guest.stamp"

@@ -25,7 +25,14 @@ struct Fake {
 
 fn counters(rx_frames: u64, drops: &[(&str, u64)]) -> Counters {
     let drops = drops.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
-    Counters { rx_frames, rx_bytes: rx_frames * 100, tx_frames: rx_frames / 2, tx_bytes: rx_frames * 50, drops }
+    Counters {
+        rx_frames,
+        rx_bytes: rx_frames * 100,
+        tx_frames: rx_frames / 2,
+        tx_bytes: rx_frames * 50,
+        drops,
+        kernel: BTreeMap::new(),
+    }
 }
 
 fn ports() -> Vec<Port> {
@@ -34,7 +41,11 @@ fn ports() -> Vec<Port> {
     let dc01 = Vlan { mode: VlanMode::Access, tag: Some(20), trunks: VlanList::default() };
     vec![
         Port {
-            counters: counters(1000, &[("runt", 0), ("vlan_not_member", 7)]),
+            counters: Counters {
+                kernel: BTreeMap::from([("rx_dropped".into(), 0), ("rx_ring_full".into(), 3)]),
+                ..counters(1000, &[("runt", 0), ("vlan_not_member", 7)])
+            },
+            busy_poll: Some("off".into()),
             device: Some("name:enp3s0f1".into()),
             xdp_mode: Some("zero_copy".into()),
             queues: Some(8),
@@ -315,6 +326,11 @@ fn json_is_the_bare_list_or_object() {
     let stats = switch.json(&["stats", "uplink"]);
     assert_eq!((&stats[0]["name"], &stats[0]["drops"]["vlan_not_member"]), (&json!("uplink"), &json!(7)));
 
+    let guest = ["guest", "dc01", "--for", "qemu", "--memory", "64M"];
+    let snippet = switch.json(&guest);
+    assert_eq!(snippet, json!({"for": "qemu", "port": "dc01", "text": switch.ok(&guest)}));
+    assert!(snippet["text"].as_str().unwrap().contains("-m 64M"), "{snippet}");
+
     let status = switch.json(&["status"]);
     assert_eq!(status["uptime_seconds"], 3725);
     assert_eq!(status["workers"], switch.json(&["worker", "list"]));
@@ -374,7 +390,12 @@ fn changes_are_asked_for_as_typed() {
 #[test]
 fn refusals_name_the_object_and_exit_with_1() {
     let switch = Switch::start();
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
+        (
+            &["guest", "uplink", "--for", "lxc"],
+            "labsw-ctl: port \"uplink\" is a network device, which lxc can't be plugged into; plug guests into vhost_user, tap \
+             (for = \"guest\") and veth ports\n",
+        ),
         (&["port", "show", "nope"], "labsw-ctl: port \"nope\" does not exist\n"),
         (&["mirror", "show", "nope"], "labsw-ctl: mirror \"nope\" does not exist\n"),
         (
@@ -414,6 +435,11 @@ fn wrong_usage_exits_with_2_before_the_switch_is_asked() {
         "mirror set detect --source dc01 --snaplen -1 --to span",
         "mirror set detect --source dc01 --vlan 4095 --to span",
         "stats --wach",
+        "guest dc01",
+        "guest dc01 --for vmware",
+        "guest dc01 --for qemu --memory 0G",
+        "guest dc01 --for qemu --memory 512",
+        "guest dc01 --for qemu --qemu-version new",
         "completions cmd",
     ] {
         let output = command(nowhere, &line.split_whitespace().collect::<Vec<&str>>()).output().unwrap();

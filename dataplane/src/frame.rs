@@ -3,7 +3,8 @@
 //! **How it works.** A driver's receive fills a [`Burst`]: per frame it records where the bytes lie
 //! ([`Segment`]s in foreign memory) and copies the first up to 128 bytes into the *snapshot*. Decisions
 //! are made on the snapshot alone. A driver's send asks for a [`FrameReader`] and copies the frame into
-//! its own buffers: snapshot bytes first (with the tag edit applied), then what follows from the segments.
+//! its own buffers: snapshot bytes first (with the tag edit applied), then what follows from the segments. What its sender
+//! left to do for a frame ([`Asked`]) is kept beside it; most frames have nothing.
 //!
 //! **Invariants.**
 //! - Look once: the bytes that were checked are the bytes that are sent; the part of the foreign memory
@@ -13,9 +14,18 @@
 //! - The segments of a frame stay mapped from receive until the driver's release: the driver that
 //!   pushed them keeps the mapping alive (guest memory in an `Arc`, UMEM for the life of the worker).
 
+mod copy;
+mod reader;
+
 use labsw_switch::BURST_FRAMES;
 use labsw_switch::forward::TxItem;
 pub use labsw_switch::header::SNAPSHOT_BYTES;
+
+use crate::offload::{Asked, HEADER_BYTES, Offers, Refused};
+use copy::{copy, copy_short};
+
+pub(crate) use copy::prefetch;
+pub use reader::{FrameReader, PlainFrame};
 
 /// The largest frame that can pass, bytes (a 64-KiB TSO frame with its headers).
 pub const MAX_FRAME_BYTES: u32 = 65_535 + 64;
@@ -45,6 +55,8 @@ pub struct RxFrame {
     rest: Segment,
     /// Length in bytes, without any virtio-net header.
     pub len: u32,
+    /// Length on a wire, bytes: of a frame still to be cut, that of its longest segment.
+    pub wire_bytes: u32,
     /// First segment behind `rest`, index into the burst's segments.
     first_segment: u32,
     /// Number of segments behind `rest`.
@@ -55,6 +67,8 @@ pub struct RxFrame {
     pub moved: bool,
     /// It came in several pieces: its token stands for the first, and no egress may take it.
     scattered: bool,
+    /// It lies in the snapshot and one piece behind that, and nothing is left to do for it.
+    plain: bool,
 }
 
 impl RxFrame {
@@ -62,11 +76,13 @@ impl RxFrame {
         token: 0,
         rest: Segment::EMPTY,
         len: 0,
+        wire_bytes: 0,
         first_segment: 0,
         segment_count: 0,
         snapshot_len: 0,
         moved: false,
         scattered: false,
+        plain: true,
     };
 }
 
@@ -90,6 +106,10 @@ pub struct Burst {
     frames: Box<[RxFrame; BURST_FRAMES]>,
     snapshots: Box<[Snapshot; BURST_FRAMES]>,
     segments: Vec<Segment>,
+    /// What is left to do for the frames in `asking`; of the others it is of an earlier burst.
+    asked: Box<[Asked; BURST_FRAMES]>,
+    /// The frames (bit = index) for which there is something to do or to say.
+    asking: u64,
     movable: bool,
 }
 
@@ -111,6 +131,8 @@ impl Burst {
             frames: Box::new([RxFrame::NONE; BURST_FRAMES]),
             snapshots: Box::new([Snapshot([0; SNAPSHOT_BYTES]); BURST_FRAMES]),
             segments: Vec::with_capacity(4 * BURST_FRAMES),
+            asked: Box::new([Asked::default(); BURST_FRAMES]),
+            asking: 0,
             movable: false,
         }
     }
@@ -120,6 +142,7 @@ impl Burst {
     pub fn clear(&mut self) {
         self.count = 0;
         self.segments.clear();
+        self.asking = 0;
         self.movable = false;
     }
 
@@ -172,7 +195,8 @@ impl Burst {
         let rest = Segment { ptr: unsafe { segment.ptr.add(taken as usize) }, len: segment.len - taken };
         #[allow(clippy::cast_possible_truncation, reason = "taken <= 128")]
         let snapshot_len = taken as u8;
-        *frame = RxFrame { token, rest, len: segment.len, snapshot_len, ..RxFrame::NONE };
+        let len = segment.len;
+        *frame = RxFrame { token, rest, len, wire_bytes: len, snapshot_len, ..RxFrame::NONE };
         self.count += 1;
         true
     }
@@ -210,14 +234,88 @@ impl Burst {
             token,
             rest,
             len,
+            wire_bytes: len,
             first_segment: first_segment as u32,
             segment_count: (self.segments.len() - first_segment) as u32,
             snapshot_len: taken as u8,
             moved: false,
             scattered: segments.len() > 1,
+            plain: self.segments.len() == first_segment,
         };
         *frame = described;
         self.count += 1;
+        true
+    }
+
+    /// Notes what the last frame's virtio-net header asks for, from a sender with `offers`; if that is refused, the frame
+    /// is taken back out.
+    ///
+    /// # Errors
+    /// As [`Asked::admit`].
+    #[inline(never)]
+    pub fn ask(&mut self, header: &[u8; HEADER_BYTES], offers: Offers) -> Result<(), Refused> {
+        let Some(last) = self.count.checked_sub(1) else { return Ok(()) };
+        let frame_bytes = self.frame(last).map_or(0, |frame| frame.len);
+        match Asked::admit(header, self.snapshot(last), frame_bytes, offers) {
+            Ok(asked) => {
+                self.set_asked(asked);
+                Ok(())
+            }
+            Err(refused) => {
+                self.count = last;
+                Err(refused)
+            }
+        }
+    }
+
+    /// Notes what is left to do for the last frame.
+    pub(crate) fn set_asked(&mut self, asked: Asked) {
+        let Some(last) = self.count.checked_sub(1) else { return };
+        if asked != Asked::default()
+            && let Some(place) = self.asked.get_mut(last)
+        {
+            *place = asked;
+            self.asking |= 1 << last;
+            if let Some(frame) = self.frames.get_mut(last) {
+                frame.wire_bytes = asked.wire_bytes(frame.len);
+                frame.plain = false;
+            }
+        }
+    }
+
+    /// The frames (bit = index) for which something is left to do or to say: [`Burst::asked`] of all others is nothing.
+    #[inline]
+    pub fn asking(&self) -> u64 {
+        self.asking
+    }
+
+    /// What is left to do for the frame at `index`.
+    #[inline]
+    pub fn asked(&self, index: usize) -> Asked {
+        let asks = self.asking >> (index % BURST_FRAMES) & 1 == 1;
+        self.asked.get(index).filter(|_| asks).copied().unwrap_or_default()
+    }
+
+    /// Adds the frame at `index` of another burst as it is, with what is left to do for it. Returns false, and adds
+    /// nothing, if this burst is full or there is no such frame.
+    ///
+    /// # Safety
+    /// The other burst is cleared after this one.
+    pub(crate) unsafe fn push_from(&mut self, other: &Burst, index: usize) -> bool {
+        let (Some(frame), Some(from)) = (other.frame(index), other.snapshots.get(index)) else { return false };
+        let (Some(place), Some(snapshot)) = (self.frames.get_mut(self.count), self.snapshots.get_mut(self.count))
+        else {
+            return false;
+        };
+        let (first, count) = (frame.first_segment as usize, frame.segment_count as usize);
+        let Some(segments) = other.segments.get(first..first + count) else { return false };
+        #[allow(clippy::cast_possible_truncation, reason = "a burst has far fewer than 2^32 segments")]
+        let first_segment = self.segments.len() as u32;
+        *place = RxFrame { first_segment, ..*frame };
+        *snapshot = *from;
+        self.segments.extend_from_slice(segments);
+        self.count += 1;
+        self.set_asked(other.asked(index));
         true
     }
 
@@ -260,13 +358,14 @@ impl Burst {
         }
     }
 
-    /// A frame that leaves as it came and lies in one piece: the usual one. All others are read by [`Burst::reader`].
+    /// A frame that leaves as it came, lies in one piece and is finished: the usual one. All others are read by
+    /// [`Burst::reader`].
     #[inline(always)]
     pub fn plain(&self, item: &TxItem) -> Option<PlainFrame<'_>> {
         let index = usize::from(item.frame);
         let (frame, snapshot) = (self.frame(index)?, self.snapshots.get(index)?);
-        let plain = item.edit.keeps() && item.snap_bytes == 0 && frame.segment_count == 0;
-        plain.then_some(PlainFrame { snapshot: snapshot.of(frame), rest: frame.rest, len: frame.len })
+        let plain = item.edit.keeps() && item.snap_bytes == 0 && frame.plain;
+        plain.then(|| PlainFrame::new(snapshot.of(frame), frame.rest, frame.len))
     }
 
     /// Reads a frame as it leaves. `None` if there is no such frame, or it is too short for the edit.
@@ -286,14 +385,8 @@ impl Burst {
             let len = frame.len.checked_add_signed(item.edit.growth_bytes())?;
             ([snapshot.get(..TAG_OFFSET)?, rest], item.edit.insert, len)
         };
-        Some(FrameReader {
-            pieces,
-            tag: tag.unwrap_or_default(),
-            tag_left: if tag.is_some() { 4 } else { 0 },
-            rest: frame.rest,
-            segments,
-            remaining: if item.snap_bytes == 0 { len } else { len.min(item.snap_bytes.into()) },
-        })
+        let remaining = if item.snap_bytes == 0 { len } else { len.min(item.snap_bytes.into()) };
+        Some(FrameReader::new(pieces, tag, frame.rest, segments, remaining))
     }
 }
 
@@ -302,193 +395,4 @@ impl Snapshot {
     fn of(&self, frame: &RxFrame) -> &[u8] {
         self.0.get(..usize::from(frame.snapshot_len)).unwrap_or_default()
     }
-}
-
-/// A frame that leaves as it came, in two pieces: its snapshot, and the bytes behind.
-#[derive(Clone, Copy, Debug)]
-pub struct PlainFrame<'a> {
-    snapshot: &'a [u8],
-    rest: Segment,
-    len: u32,
-}
-
-impl PlainFrame<'_> {
-    /// Length in bytes.
-    #[inline]
-    pub fn bytes(&self) -> u32 {
-        self.len
-    }
-
-    /// Copies the frame to `to`.
-    ///
-    /// # Safety
-    /// `to` is writable for [`PlainFrame::bytes`] bytes and does not overlap the frame.
-    #[inline(always)]
-    pub unsafe fn copy_to(&self, to: *mut u8) {
-        let PlainFrame { snapshot, rest, .. } = self;
-        // SAFETY: snapshot and `rest` together are the frame, for which there is room (caller); a snapshot has at most 128
-        // bytes. `rest` is readable until the burst is cleared (contract of `Burst::push`), which the borrow prevents.
-        unsafe {
-            copy_short(snapshot.as_ptr(), to, snapshot.len());
-            if rest.len > 0 {
-                copy(rest.ptr, to.add(snapshot.len()), rest.len as usize);
-            }
-        }
-    }
-}
-
-/// Reads one outgoing frame front to back: MACs, inserted tag, rest of the snapshot, segments.
-#[derive(Clone, Copy, Debug)]
-pub struct FrameReader<'a> {
-    /// Snapshot before and behind the place of the tag.
-    pieces: [&'a [u8]; 2],
-    tag: [u8; 4],
-    tag_left: u8,
-    /// What is left of the segment at hand.
-    rest: Segment,
-    segments: &'a [Segment],
-    remaining: u32,
-}
-
-impl FrameReader<'_> {
-    /// Bytes not yet read; before the first read, the length of the outgoing frame.
-    #[inline]
-    pub fn remaining(&self) -> u32 {
-        self.remaining
-    }
-
-    /// Where what is left of the frame lies, in order, for a system call that gathers: fills `pieces` from the front and
-    /// returns how many are used, or `None` if there are not enough. They are readable as long as this reader is neither
-    /// moved nor read from.
-    pub fn gather(&self, pieces: &mut [Segment]) -> Option<usize> {
-        let whole = |bytes: &[u8]| Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
-        let [before, behind] = self.pieces;
-        let tag = self.tag.get(self.tag.len() - usize::from(self.tag_left)..).unwrap_or_default();
-        let parts = [whole(before), whole(tag), whole(behind), self.rest];
-        let (mut used, mut left) = (0, self.remaining);
-        for part in parts.iter().chain(self.segments) {
-            let len = part.len.min(left);
-            if len > 0 {
-                *pieces.get_mut(used)? = Segment { ptr: part.ptr, len };
-                used += 1;
-                left -= len;
-            }
-        }
-        Some(used)
-    }
-
-    /// Copies the next `room` bytes (or what is left, if less) to `to` and returns how many that were.
-    ///
-    /// # Safety
-    /// `to` is writable for `room` bytes and does not overlap this frame.
-    pub unsafe fn read(&mut self, mut to: *mut u8, room: u32) -> u32 {
-        let want = room.min(self.remaining);
-        let mut left = want as usize;
-        self.remaining -= want;
-        for piece in 0..2 {
-            let bytes = self.pieces[piece];
-            if !bytes.is_empty() && left > 0 {
-                let here = bytes.len().min(left);
-                // SAFETY: `here` is within `bytes`, and within the `left` bytes still writable at `to` (caller).
-                unsafe {
-                    copy(bytes.as_ptr(), to, here);
-                    to = to.add(here);
-                }
-                self.pieces[piece] = bytes.get(here..).unwrap_or_default();
-                left -= here;
-            }
-            if piece == 0 && self.tag_left > 0 && left > 0 {
-                let here = usize::from(self.tag_left).min(left);
-                // SAFETY: `tag_left` counts the unread bytes at the end of the four-byte tag; `here <= left` are writable
-                // at `to`.
-                unsafe {
-                    copy(self.tag.as_ptr().add(4 - usize::from(self.tag_left)), to, here);
-                    to = to.add(here);
-                }
-                #[allow(clippy::cast_possible_truncation, reason = "here <= 4")]
-                let done = here as u8;
-                self.tag_left -= done;
-                left -= here;
-            }
-        }
-        while left > 0 {
-            if self.rest.len == 0 {
-                let Some((&next, further)) = self.segments.split_first() else { break };
-                (self.rest, self.segments) = (next, further);
-            }
-            let here = (self.rest.len as usize).min(left);
-            // SAFETY: `rest` is readable for its length until the burst is cleared (contract of `Burst::push`), which this
-            // reader's borrow of the burst prevents; `here` is at most that; `here <= left` are writable at `to`.
-            unsafe {
-                copy(self.rest.ptr, to, here);
-                to = to.add(here);
-                self.rest.ptr = self.rest.ptr.add(here);
-            }
-            left -= here;
-            #[allow(clippy::cast_possible_truncation, reason = "here <= rest.len, a u32")]
-            let done = here as u32;
-            self.rest.len -= done;
-        }
-        want
-    }
-}
-
-/// The copy routine of the frame path.
-///
-/// # Safety
-/// `from` is readable and `to` writable for `len` bytes, and they do not overlap.
-#[inline(always)]
-unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: the caller's contract is that of `copy_nonoverlapping`.
-    unsafe { std::ptr::copy_nonoverlapping(from, to, len) }
-}
-
-/// The copy routine for at most 128 bytes: in line, two pieces of a fixed size, which overlap unless the length is twice
-/// that.
-///
-/// # Safety
-/// As for [`copy`], and `len` is at most 128.
-#[inline(always)]
-unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
-    debug_assert!(len <= SNAPSHOT_BYTES);
-    // SAFETY: `both` copies the first and the last `N` bytes of `len`, and is called with `N <= len <= 2 * N`, so all of
-    // what the caller promised and nothing else.
-    unsafe {
-        match len {
-            64.. => both::<64>(from, to, len),
-            32.. => both::<32>(from, to, len),
-            16.. => both::<16>(from, to, len),
-            8.. => both::<8>(from, to, len),
-            4.. => both::<4>(from, to, len),
-            2.. => both::<2>(from, to, len),
-            1 => copy(from, to, 1),
-            0 => {}
-        }
-    }
-}
-
-/// Copies the first and the last `N` bytes of `len`.
-///
-/// # Safety
-/// As for [`copy`], and `N` is at most `len`.
-#[inline(always)]
-unsafe fn both<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: `N` bytes at offset 0, and at `len - N`, are inside the `len` bytes that are readable and writable (caller).
-    unsafe {
-        copy(from, to, N);
-        copy(from.add(len - N), to.add(len - N), N);
-    }
-}
-
-/// Has the processor fetch the cache line at `ptr`. A hint: it may be any address.
-#[inline(always)]
-pub(crate) fn prefetch(ptr: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: prefetching has no effect but on caches, and does not fault, wherever it points.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(ptr.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = ptr;
 }

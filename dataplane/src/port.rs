@@ -16,6 +16,7 @@ use std::time::Duration;
 use labsw_switch::forward::TxItem;
 
 use crate::frame::Burst;
+use crate::offload::Offers;
 use crate::stats::PortDelta;
 use crate::vhost::VhostRx;
 
@@ -130,6 +131,11 @@ pub trait TxPort: Send + Sync + std::fmt::Debug {
         sole: u64,
         stats: &mut PortDelta,
     ) -> Result<u64, Fault>;
+
+    /// What may be left to do in the frames it is given; all others have to be finished.
+    fn offers(&self) -> Offers {
+        Offers::NONE
+    }
 
     /// Work that has to be done even without traffic (reap completions, kick a stuck ring). Any worker calls it at any
     /// time; what another worker is at already is left to that one.

@@ -21,22 +21,26 @@
 mod command;
 mod mirror;
 mod sleep;
+mod slot;
+mod stage;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use labsw_switch::fdb::Fdb;
-use labsw_switch::forward::{Copies, Egress, Forwarder, TxItem};
+use labsw_switch::forward::{Copies, Egress, Forwarder};
 use labsw_switch::tables::Tables;
-use labsw_switch::{DropReason, MAX_PORTS, PortId};
+use labsw_switch::{MAX_PORTS, PortId};
 use mio::Token;
 
 use crate::frame::Burst;
 use crate::load::{Load, WorkerLoad};
 use crate::port::{Fault, Lane};
-use crate::stats::{MirrorStats, PortDelta};
+use crate::stats::MirrorStats;
 
 use sleep::Queue;
+use slot::{Slot, prepares, slot};
+use stage::Stage;
 
 pub use command::{Command, ControlEnds, Event, Output, Snapshot};
 
@@ -76,15 +80,6 @@ impl Shared {
     }
 }
 
-/// A port as this worker sees it.
-#[derive(Debug)]
-struct Slot {
-    output: Output,
-    delta: PortDelta,
-    /// Frames of the current burst that this port did not take (bit = index).
-    failed: u64,
-}
-
 /// One polling thread's state.
 #[derive(Debug)]
 pub struct Worker {
@@ -102,6 +97,7 @@ pub struct Worker {
     shared: Shared,
     power: Power,
     burst: Burst,
+    stage: Stage,
     egress: Egress,
     copies: Copies,
     /// Ports whose delta has something to publish.
@@ -135,6 +131,7 @@ impl Worker {
             shared,
             power,
             burst: Burst::new(),
+            stage: Stage::new(),
             egress: Egress::new(),
             copies: Copies::new(),
             dirty: Vec::with_capacity(MAX_PORTS),
@@ -246,7 +243,7 @@ impl Worker {
         let (slots, dirty) = (&mut self.slots, &mut self.dirty);
         let mut decisions = forwarder.ingress(ingress);
         for (index, (frame, snapshot)) in (0u8..).zip(self.burst.snapshots()) {
-            decisions.frame(index, snapshot, frame.len, &mut self.egress, &mut |port, reason| {
+            decisions.frame(index, snapshot, frame.wire_bytes, &mut self.egress, &mut |port, reason| {
                 if let Some(slot) = slot(slots, port) {
                     slot.delta.drop(reason);
                     if dirty.last() != Some(&port) {
@@ -264,7 +261,12 @@ impl Worker {
         for at in 0..self.egress.active().len() {
             let Some(&port) = self.egress.active().get(at) else { break };
             let items = self.egress.items(port);
-            let failed = send_to(&mut self.slots, self.lane, port, &mut self.burst, items, sole);
+            let Some(slot) = slot(&mut self.slots, port) else { continue };
+            let failed = if prepares(&self.burst, items) {
+                slot.prepare_and_send(&mut self.stage, self.lane, &mut self.burst, items, sole)
+            } else {
+                slot.send(self.lane, &mut self.burst, items, sole)
+            };
             self.sent(port, failed);
         }
     }
@@ -376,8 +378,7 @@ impl Worker {
 
     fn set_snapshot(&mut self, snapshot: &Snapshot) {
         self.tables = Arc::clone(&snapshot.tables);
-        let slot = |output: &Output| Slot { output: output.clone(), delta: PortDelta::ZERO, failed: 0 };
-        self.slots = snapshot.outputs.iter().map(|output| output.as_ref().map(slot)).collect();
+        self.slots = snapshot.outputs.iter().map(|output| output.as_ref().map(Slot::new)).collect();
     }
 
     /// Lets queues and transmit sides do their timed work.
@@ -401,31 +402,6 @@ impl Worker {
     /// Seconds since the epoch at `now`.
     fn seconds(&self, now: Instant) -> u32 {
         u32::try_from((now - self.shared.epoch).as_secs()).unwrap_or(u32::MAX)
-    }
-}
-
-#[inline]
-fn slot(slots: &mut [Option<Slot>], port: PortId) -> Option<&mut Slot> {
-    slots.get_mut(port.index())?.as_mut()
-}
-
-/// Hands frames to one port; those it does not take are counted there. Returns the mask of frames not taken.
-#[inline]
-fn send_to(
-    slots: &mut [Option<Slot>],
-    lane: Lane,
-    port: PortId,
-    burst: &mut Burst,
-    items: &[TxItem],
-    sole: u64,
-) -> Result<u64, Fault> {
-    let Some(slot) = slot(slots, port) else { return Ok(u64::MAX) };
-    match &slot.output.tx {
-        Some(tx) => tx.send(lane, burst, items, sole, &mut slot.delta),
-        None => {
-            slot.delta.drop_many(DropReason::NotConnected, items.len() as u64);
-            Ok(u64::MAX)
-        }
     }
 }
 

@@ -17,7 +17,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 
-const ALL: Offers = Offers { csum: true, tcp4: true, tcp6: true, ecn: true };
+const ALL: Offers = Offers::ALL;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]

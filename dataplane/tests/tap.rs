@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use guest::{Guest, VERSION_1};
 use labsw_dataplane::frame::{Burst, Segment};
+use labsw_dataplane::offload::Partial;
 use labsw_dataplane::port::{Fault, Lane, RxQueue, TxPort};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::tap::{TapError, TapPort, TapRx, make_persistent};
@@ -238,20 +239,23 @@ fn frames_pass_between_switch_and_a_guests_program_and_the_host_sees_none() {
 }
 
 #[test]
-fn unfinished_frames_of_a_guest_are_dropped_and_counted() {
+fn what_a_guest_left_undone_is_noted_and_the_impossible_dropped_and_counted() {
     let Some(lab) = Lab::new() else { return };
     let (mut port, mut guest) = guest_port(&lab);
     let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
     let mut tcp = frame(3, 66);
     tcp[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 52, 0, 0, 0, 0, 64, 6]);
-    // NEEDS_CSUM at byte 34, to be stored 16 behind.
+    // NEEDS_CSUM at byte 34, to be stored 16 behind; then UDP segments (VIRTIO_NET_HDR_GSO_UDP_L4), which nobody offered.
     let header = [1u8, 0, 0, 0, 0, 0, 34, 0, 16, 0];
     guest.write_all(&[&header, tcp.as_slice()].concat()).unwrap();
+    tcp[23] = 17;
+    guest.write_all(&[&[1, 5, 0, 0, 8, 0, 34, 0, 6, 0], tcp.as_slice()].concat()).unwrap();
     guest.write_all(&[&[0; 10], frame(4, 60).as_slice()].concat()).unwrap();
     let rx = &mut port.rx[0];
-    assert_eq!(receive(rx, &mut burst, &mut stats), Ok(1));
-    assert_eq!(bytes(&burst, 0, TagEdit::KEEP), frame(4, 60));
-    assert_eq!((stats.rx_frames, stats.drops[DropReason::BadOffload as usize]), (2, 1));
+    assert_eq!(receive(rx, &mut burst, &mut stats), Ok(2));
+    assert_eq!(burst.asked(0).request.csum, Some(Partial { start: 34, offset: 16 }));
+    assert_eq!(bytes(&burst, 1, TagEdit::KEEP), frame(4, 60));
+    assert_eq!((burst.asking(), stats.rx_frames, stats.drops[DropReason::BadOffload as usize]), (1, 3, 1));
 }
 
 #[test]

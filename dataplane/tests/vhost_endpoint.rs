@@ -12,10 +12,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use frontend::{
-    Front, GET_FEATURES, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, GET_VRING_BASE, Harness, PROTOCOL,
-    Port, SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES, SET_VRING_ERR, config, socket_path,
+    Front, GET_FEATURES, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, GET_VRING_BASE, Harness, NET_SET_MTU,
+    PROTOCOL, Port, SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES, SET_VRING_ERR, config, socket_path,
 };
-use guest::{EVENT_IDX, Guest, IN_ORDER, INDIRECT, MRG_RXBUF, RING_PACKED, VERSION_1, frame, frames_of};
+use guest::{EVENT_IDX, Guest, IN_ORDER, INDIRECT, MRG_RXBUF, MTU, RING_PACKED, VERSION_1, frame, frames_of};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::port::{Fault, RxQueue};
 use labsw_dataplane::stats::PortDelta;
@@ -44,9 +44,13 @@ fn assert_frames_pass(harness: &Harness, guest: &mut Guest) {
 /// QEMU 10: enables rings long before they exist, and not again.
 fn qemu(harness: &mut Harness, front: &mut Front, guest: &Guest) {
     let offered = harness.ask(front, GET_FEATURES, &[]);
-    assert_eq!(offered, VERSION_1 | MRG_RXBUF | INDIRECT | EVENT_IDX | RING_PACKED | IN_ORDER | PROTOCOL);
+    let offloads = 0x3b83; // CSUM and TSO for IPv4, IPv6 and ECN, each way
+    assert_eq!(
+        offered,
+        VERSION_1 | MRG_RXBUF | INDIRECT | EVENT_IDX | RING_PACKED | IN_ORDER | PROTOCOL | MTU | offloads
+    );
     let protocol = harness.ask(front, GET_PROTOCOL_FEATURES, &[]);
-    assert_eq!(protocol, 1 | 1 << 3 | 1 << 15);
+    assert_eq!(protocol, 1 | 1 << 3 | 1 << 4 | 1 << 15);
     front.send(SET_PROTOCOL_FEATURES, &[protocol], &[]);
     assert_eq!(harness.ask(front, GET_QUEUE_NUM, &[]), 1);
     assert!(harness.ask(front, GET_MAX_MEM_SLOTS, &[]) >= 32);
@@ -91,6 +95,28 @@ fn qemus_order_of_messages() {
     }
     harness.until("up again", |endpoint| endpoint.status().state == EndpointState::Up);
     assert_frames_pass(&harness, &mut guest);
+}
+
+#[test]
+fn an_mtu_that_is_too_large_is_refused_and_explained_to_a_front_end_that_stays() {
+    let mut harness = Harness::new("mtu", Role::Server);
+    let guest = Guest::new(VERSION_1 | MRG_RXBUF, 256);
+    let mut front = harness.connect();
+    let protocol = harness.ask(&mut front, GET_PROTOCOL_FEATURES, &[]);
+    front.send(SET_PROTOCOL_FEATURES, &[protocol], &[]);
+    let mut ask = |harness: &mut Harness, mtu| {
+        front.send_flags(NET_SET_MTU, 9, &[mtu], &[]);
+        harness.during(|| front.reply(NET_SET_MTU))
+    };
+    assert_eq!(ask(&mut harness, 9000), 1);
+    let status = harness.endpoint.status();
+    assert_eq!((status.state, status.connected), (EndpointState::Waiting, true));
+    assert!(status.reason.unwrap().contains("an MTU of 9000 bytes, the port has 1500"));
+    assert_eq!(ask(&mut harness, 1500), 0);
+    assert_eq!(harness.endpoint.status().reason, None);
+    // It starts as if nothing had been.
+    qemu(&mut harness, &mut front, &guest);
+    assert_eq!(harness.endpoint.status().reason, None);
 }
 
 #[test]

@@ -332,7 +332,7 @@ fn requests_that_end_the_connection() {
         ("SET_LOG_BASE with 1 descriptors", 6, &[0, 0], &[memory]),
         ("GET_FEATURES with a payload of 8 bytes", GET_FEATURES, &[0], &[]),
         ("GET_FEATURES with 8 descriptors instead of 0", GET_FEATURES, &[], &eight),
-        ("bits 0x1,", SET_FEATURES, &[1], &[]),
+        ("bits 0x4,", SET_FEATURES, &[4], &[]),
         ("bits 0x10000,", SET_PROTOCOL_FEATURES, &[1 << 16], &[]),
         ("a payload of 0 bytes", SET_MEM_TABLE, &[], &[]),
         ("a payload of 16 bytes", SET_MEM_TABLE, &[1, 2], &[memory]),

@@ -173,7 +173,7 @@ fn a_hundred_thousand_frames_lose_no_chunk() {
             assert_eq!(pool.free_chunks() + pool.owned_chunks(1) + pool.owned_chunks(2), 4096);
         }
         let heard = listener.join().unwrap();
-        let kernel = ingress.statistics()[0].read().unwrap();
+        let kernel = ingress.statistics()[0].read();
         eprintln!(
             "received {} sent {} heard {heard}; kernel {kernel:?}; drops {:?}",
             rx.rx_frames, tx.tx_frames, tx.drops
@@ -182,13 +182,13 @@ fn a_hundred_thousand_frames_lose_no_chunk() {
         assert_eq!(rx.rx_frames, tx.tx_frames + tx.drops.iter().sum::<u64>());
         // The peer's own kernel may lose some behind the veth (its backlog).
         assert!(u64::from(heard) <= tx.tx_frames && u64::from(heard) > tx.tx_frames / 10 * 9);
-        assert_eq!((kernel.rx_invalid, kernel.tx_invalid), (0, 0));
-        let egress_kernel: Vec<_> = egress.statistics().iter().map(|s| s.read().unwrap().tx_invalid).collect();
+        assert_eq!((kernel.rx_invalid_descs, kernel.tx_invalid_descs), (0, 0));
+        let egress_kernel: Vec<_> = egress.statistics().iter().map(|s| s.read().tx_invalid_descs).collect();
         assert_eq!(egress_kernel, [0, 0]);
     });
-    let readers = ingress.statistics();
+    let (readers, kernel) = (ingress.statistics(), ingress.statistics()[0].read());
     drop((ingress, egress));
-    assert_eq!(readers[0].read(), None);
+    assert_eq!(readers[0].read(), kernel, "what was counted outlives the socket");
     assert_eq!(memory.pool().free_chunks(), 4096);
 }
 
@@ -229,7 +229,7 @@ fn workers_share_the_transmit_side() {
             port.tx.tick().unwrap();
         }
         assert_eq!(memory.pool().owned_chunks(1), filled, "all chunks sent came back");
-        let invalid: Vec<_> = port.statistics().iter().map(|queue| queue.read().unwrap().tx_invalid).collect();
+        let invalid: Vec<_> = port.statistics().iter().map(|queue| queue.read().tx_invalid_descs).collect();
         assert_eq!(invalid, [0, 0]);
         drop(port);
         assert_eq!(memory.pool().free_chunks(), 4096);
@@ -341,7 +341,10 @@ fn a_missing_privilege_is_named() {
             set_capabilities(None, sets).unwrap();
             let ifindex = xdp_lab::ifindex("s1");
             let (interface, queues, mode) = ("s1".to_owned(), Queues::All, XdpMode::Auto);
-            XdpPort::open(XdpConfig { interface, ifindex, queues, mode, mtu: 1500, owner: 1 }, &memory)
+            XdpPort::open(
+                XdpConfig { interface, ifindex, queues, mode, mtu: 1500, owner: 1, busy_poll: false },
+                &memory,
+            )
         });
         match result {
             Err(error @ XdpError::Privilege { .. }) => {
@@ -359,6 +362,7 @@ fn a_missing_privilege_is_named() {
         mode: XdpMode::Auto,
         mtu: 1500,
         owner: 1,
+        busy_poll: false,
     };
     let error = lab.in_switch(|| XdpPort::open(config, &memory)).unwrap_err();
     assert_eq!(error.to_string(), "nosuch: no such network interface");

@@ -1,9 +1,9 @@
 #!/bin/bash
 # mkinitramfs.sh KERNEL_DIR OUT.cpio
 #
-# Builds the test guest's initramfs (uncompressed: it boots fastest under emulation): static busybox, the virtio_net
-# and 8021q modules of the unpacked linux-image package in KERNEL_DIR, and iperf3, ethtool and tcpdump with the
-# shared libraries they need. `init` beside this script runs in it.
+# Builds a test guest's initramfs (uncompressed: it boots fastest under emulation): static busybox, the virtio_net,
+# e1000e and 8021q modules of the unpacked linux-image package in KERNEL_DIR (those it has), and iperf3, ethtool and
+# tcpdump with the shared libraries they need. `init` beside this script runs in it.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,7 +20,7 @@ done
 
 # Load order: virtio_ring goes before virtio on 6.1. What the kernel has built in is not found, and left out.
 modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net
-  llc stp mrp garp 8021q af_packet)
+  e1000e llc stp mrp garp 8021q af_packet)
 for module in "${modules[@]}"; do
   file=$(find "$kernel/lib/modules" -name "$module.ko*" -print -quit)
   case $file in

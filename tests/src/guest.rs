@@ -3,7 +3,8 @@
 //!
 //! It runs under emulation (TCG) unless KVM is really there; `LABSW_QEMU_ACCEL=kvm|tcg` decides otherwise. A boot takes
 //! seconds on an idle machine and over a minute on a busy one, so several guests are best booted together: all
-//! [`Guest::boot`] first, then [`Guest::ready`] on each.
+//! [`Guest::boot`] first, then [`Guest::ready`] on each. Its kernel does not try out the timer (`no_timer_check`): on a busy
+//! machine the emulated one may seem not to tick.
 //!
 //! QEMU falls back to its own virtio without a word when vhost-user fails: a test has to look at the switch's
 //! counters, or get an answer from another port, before it believes that frames went through the switch.
@@ -27,20 +28,21 @@ pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 const MEMORY_MIB: u32 = 192;
 const QEMU: &str = "qemu-system-x86_64";
 
-/// Guest kernel and initramfs.
+/// Guest kernel and initramfs; for an `e1000e` the general ones, with a driver for it, which boot more slowly.
 ///
 /// # Errors
 /// Which file is missing and what makes it.
-pub fn image() -> Result<(PathBuf, PathBuf), String> {
+pub fn image(e1000e: bool) -> Result<(PathBuf, PathBuf), String> {
     let cache = crate::require::cache();
-    let (kernel, initramfs) = (cache.join("vmlinuz"), cache.join("initramfs.cpio"));
+    let kind = if e1000e { "-general" } else { "" };
+    let (kernel, initramfs) = (cache.join(format!("vmlinuz{kind}")), cache.join(format!("initramfs{kind}.cpio")));
     if let Some(file) = [&kernel, &initramfs].into_iter().find(|file| !file.is_file()) {
         return Err(format!("{} (tests/setup-debian.sh)", file.display()));
     }
     Ok((kernel, initramfs))
 }
 
-/// One virtio-net device of a guest. The defaults are QEMU's own, with QEMU as the socket's client.
+/// One network device of a guest, virtio-net unless said otherwise. The defaults are QEMU's own, with QEMU as the socket's client.
 #[derive(Clone, Debug)]
 pub struct Nic {
     /// The vhost-user socket.
@@ -61,6 +63,8 @@ pub struct Nic {
     pub indirect_and_event: bool,
     /// `VIRTIO_F_RING_PACKED` is offered (QEMU's own default is not to).
     pub packed: bool,
+    /// An emulated Intel NIC on a TAP interface; of what is above, only `tap` and `mac` apply.
+    pub e1000e: bool,
 }
 
 impl Nic {
@@ -76,12 +80,18 @@ impl Nic {
             mergeable: true,
             indirect_and_event: true,
             packed: false,
+            e1000e: false,
         }
     }
 
     /// A device on the TAP interface `interface`, with the MAC address `52:54:00:00:00:n`.
     pub fn on_tap(interface: &str, n: u8) -> Self {
         Self { tap: Some(interface.to_owned()), ..Self::new("", n) }
+    }
+
+    /// An e1000e on the TAP interface `interface`, with the MAC address `52:54:00:00:00:n`.
+    pub fn e1000e(interface: &str, n: u8) -> Self {
+        Self { e1000e: true, ..Self::on_tap(interface, n) }
     }
 
     fn qemu_args(&self, n: usize) -> Vec<String> {
@@ -103,8 +113,11 @@ impl Nic {
                 device += option;
             }
         }
+        if self.e1000e {
+            device = format!("e1000e,netdev=n{n},mac={}", self.mac);
+        }
         if let Some(interface) = &self.tap {
-            let netdev = format!("tap,id=n{n},ifname={interface},script=no,downscript=no,vnet_hdr=off");
+            let netdev = format!("tap,id=n{n},ifname={interface},script=no,downscript=no");
             return ["-netdev", &netdev, "-device", &device].map(str::to_owned).to_vec();
         }
         let socket = self.socket.display();
@@ -120,19 +133,21 @@ impl Nic {
     }
 }
 
-/// The chardev option that makes QEMU connect again, in the spelling of the installed version.
+/// The chardev option that makes QEMU connect again, in the spelling of the installed version: since 9.2 in milliseconds; the
+/// old one, in seconds, is gone in 10.
 fn reconnect_option() -> String {
-    static OPTION: OnceLock<String> = OnceLock::new();
-    OPTION
-        .get_or_init(|| {
-            let text = process::run(Command::new(QEMU).arg("--version"));
-            let version = text.split_once("version ").map_or("", |(_, rest)| rest);
-            let mut numbers = version.split(['.', ' ', '(']).map(|part| part.parse::<u32>().unwrap_or(0));
-            let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-            // Since 9.2 in milliseconds; the old spelling, in seconds, is gone in 10.
-            if version >= (9, 2) { "reconnect-ms=300" } else { "reconnect=1" }.to_owned()
-        })
-        .clone()
+    if version() >= (9, 2) { "reconnect-ms=300" } else { "reconnect=1" }.to_owned()
+}
+
+/// Major and minor version of the installed QEMU.
+pub fn version() -> (u32, u32) {
+    static VERSION: OnceLock<(u32, u32)> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let text = process::run(Command::new(QEMU).arg("--version"));
+        let version = text.split_once("version ").map_or("", |(_, rest)| rest);
+        let mut numbers = version.split(['.', ' ', '(']).map(|part| part.parse::<u32>().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    })
 }
 
 /// KVM where an ordinary kernel runs on it: `kvm_intel` or `kvm_amd`, not one of the paravirtual kinds that need a
@@ -209,24 +224,46 @@ impl Guest {
         Self::launch(ns.command(QEMU), name, ip, std::slice::from_ref(nic), &format!("{MEMORY_MIB}M"), &[])
     }
 
+    /// Starts a guest in the namespace `ns` with options as `labsw-ctl guest --for qemu` prints them: its comments are left
+    /// out, the rest is given to a shell as it is, behind a machine with so many processors, a kernel and a console.
+    ///
+    /// # Panics
+    /// When QEMU or the guest's image is missing.
+    pub fn boot_printed(ns: &Netns, name: &str, ip: &str, processors: u16, printed: &str) -> Self {
+        let options: String =
+            printed.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+        let mut command = ns.command("sh");
+        command.args(["-c", &format!("exec \"$@\" \\\n{options}"), "sh", QEMU]);
+        Self::machine(&mut command, name, ip, processors, false);
+        Self { process: Process::spawn(&format!("guest {name}"), &mut command), position: 0, commands: 0 }
+    }
+
     fn launch(mut command: Command, name: &str, ips: &str, nics: &[Nic], memory: &str, extra: &[&str]) -> Self {
-        let (kernel, initramfs) = image().unwrap_or_else(|e| panic!("{e}"));
-        let accel = accelerator();
+        let e1000e = nics.iter().any(|nic| nic.e1000e);
         let queue_pairs = nics.iter().map(|nic| nic.queue_pairs).max().unwrap_or(1);
-        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-name", name]);
-        command.args(["-accel", &accel, "-cpu", if accel == "kvm" { "host" } else { "max" }]);
-        command.args(["-machine", "pc", "-m", memory, "-smp", &queue_pairs.to_string()]).args(extra);
+        Self::machine(&mut command, name, ips, queue_pairs, e1000e);
         // The switch maps the guest's memory: it has to be shared.
-        command.args(["-object", &format!("memory-backend-memfd,id=mem,size={MEMORY_MIB}M,share=on")]);
-        command.args(["-numa", "node,memdev=mem"]);
-        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args([
-            "-append",
-            &format!("console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on lab.ip={ips}"),
-        ]);
+        command.args(["-m", memory, "-object", &format!("memory-backend-memfd,id=mem,size={MEMORY_MIB}M,share=on")]);
+        command.args(["-numa", "node,memdev=mem"]).args(extra);
         for (n, nic) in nics.iter().enumerate() {
             command.args(nic.qemu_args(n));
         }
         Self { process: Process::spawn(&format!("guest {name}"), &mut command), position: 0, commands: 0 }
+    }
+
+    /// A machine without memory and NICs.
+    fn machine(command: &mut Command, name: &str, ips: &str, processors: u16, e1000e: bool) {
+        let (kernel, initramfs) = image(e1000e).unwrap_or_else(|e| panic!("{e}"));
+        let accel = accelerator();
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-name", name]);
+        command.args(["-accel", &accel, "-cpu", if accel == "kvm" { "host" } else { "max" }]);
+        command.args(["-machine", "pc", "-smp", &processors.to_string()]);
+        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args([
+            "-append",
+            &format!(
+                "console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on no_timer_check lab.ip={ips}"
+            ),
+        ]);
     }
 
     /// Waits until the guest has booted and its shell takes commands.

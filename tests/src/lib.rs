@@ -15,6 +15,9 @@
 //! * [`veth_lab`]: a switch of veth ports, and numbered frames between two of them.
 //! * [`fuzz`]: what the fuzz targets run (`tests/fuzz`), shared with the replay of their corpora.
 //! * [`packet`]: exact frames in and out of an interface, VLAN tags included.
+//! * [`checksum`]: the judge of a frame's lengths and checksums; [`capture`]: that judge at an interface.
+//! * [`iperf`]: iperf3's servers and reports.
+//! * [`station`]: one end of traffic, whatever it is; [`sweep`]: datagrams of every size between two of them.
 //!
 //! Order of declaration matters: values are dropped in reverse, so declare namespaces first, then the switch, then
 //! what is attached to it.
@@ -43,15 +46,21 @@
 //! ```
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a test helper reports by panicking")]
 
+pub mod capture;
+pub mod checksum;
 pub mod fuzz;
 pub mod gateway;
 pub mod guest;
 pub mod hostile;
+pub mod iperf;
 pub mod lxc;
 pub mod netns;
+pub mod nspawn;
 pub mod packet;
 pub mod process;
 pub mod require;
+pub mod station;
+pub mod sweep;
 pub mod switch;
 pub mod target;
 pub mod testpmd;

@@ -30,6 +30,16 @@ impl<'a> Container<'a> {
     /// # Panics
     /// When LXC refuses.
     pub fn start(ns: &'a Netns, name: &str, link: &str) -> Self {
+        let network =
+            format!("lxc.net.0.type = phys\nlxc.net.0.link = {link}\nlxc.net.0.name = eth0\nlxc.net.0.flags = up\n");
+        Self::start_with(ns, name, &network)
+    }
+
+    /// Makes and starts a container with these lines about its network in its configuration.
+    ///
+    /// # Panics
+    /// When LXC refuses.
+    pub fn start_with(ns: &'a Netns, name: &str, network: &str) -> Self {
         let dir = TempDir::new();
         let path = dir.path().to_string_lossy().into_owned();
         process::run(Command::new("lxc-create").args(["-P", &path, "-n", name, "-t", "busybox", "-f", "/dev/null"]));
@@ -42,15 +52,8 @@ impl<'a> Container<'a> {
         std::fs::write(&script, kept).unwrap_or_else(|e| panic!("{}: {e}", script.display()));
         let config = container.join("config");
         let mut text = std::fs::read_to_string(&config).unwrap_or_else(|e| panic!("{}: {e}", config.display()));
-        let lines = [
-            "lxc.apparmor.profile = unconfined",
-            "lxc.console.path = none",
-            "lxc.net.0.type = phys",
-            &format!("lxc.net.0.link = {link}"),
-            "lxc.net.0.name = eth0",
-            "lxc.net.0.flags = up",
-        ];
-        text.extend(lines.iter().map(|line| format!("{line}\n")));
+        text += "lxc.apparmor.profile = unconfined\nlxc.console.path = none\n";
+        text += network;
         std::fs::write(&config, text).unwrap_or_else(|e| panic!("{}: {e}", config.display()));
 
         let (process, pid) = Self::launch(ns, name, &dir);

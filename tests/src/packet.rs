@@ -222,6 +222,14 @@ impl RawSocket {
     /// # Errors
     /// `WouldBlock` when none waits, else what the kernel says (`ENETDOWN` once after the interface went down).
     pub fn try_recv(&self) -> io::Result<Vec<u8>> {
+        self.try_recv_with_state().map(|(frame, _)| frame)
+    }
+
+    /// As [`RawSocket::try_recv`], and whether the kernel knows that the frame's checksum is still to be finished.
+    ///
+    /// # Errors
+    /// As [`RawSocket::try_recv`].
+    pub fn try_recv_with_state(&self) -> io::Result<(Vec<u8>, bool)> {
         let mut frame = vec![0_u8; 65_536 + 18];
         let mut control = [0_u64; 16];
         let mut part = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
@@ -235,11 +243,27 @@ impl RawSocket {
         let length = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, 0) };
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
         frame.truncate(length);
-        if let Some((tpid, tci)) = stripped_tag(&message) {
+        let auxiliary = auxiliary_data(&message);
+        if let Some((tpid, tci)) = auxiliary.as_ref().and_then(stripped_tag) {
             let tag = [tpid.to_be_bytes(), tci.to_be_bytes()].concat();
             frame.splice(12..12, tag);
         }
-        Ok(frame)
+        Ok((frame, auxiliary.is_some_and(|data| data.tp_status & libc::TP_STATUS_CSUMNOTREADY != 0)))
+    }
+
+    /// Frames that found the socket's buffer full since the last call.
+    ///
+    /// # Panics
+    /// When the kernel does not say.
+    pub fn lost(&self) -> u32 {
+        // SAFETY: all-zero is a valid tpacket_stats.
+        let mut stats: libc::tpacket_stats = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+        let (fd, place) = (self.fd.as_raw_fd(), (&raw mut stats).cast());
+        // SAFETY: pointer and length are those of `stats`, which outlives the call.
+        let result = unsafe { libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, place, &raw mut length) };
+        check(result).expect("a packet socket has statistics");
+        stats.tp_drops
     }
 }
 
@@ -249,8 +273,8 @@ impl AsFd for RawSocket {
     }
 }
 
-/// The tag that the kernel took out of the frame of `message`: (tag protocol id, tag control information).
-fn stripped_tag(message: &libc::msghdr) -> Option<(u16, u16)> {
+/// What the kernel says beside the frame of `message`.
+fn auxiliary_data(message: &libc::msghdr) -> Option<libc::tpacket_auxdata> {
     // SAFETY: the kernel filled in the control part of `message`; the macros stay inside it.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !header.is_null() {
@@ -258,17 +282,19 @@ fn stripped_tag(message: &libc::msghdr) -> Option<(u16, u16)> {
         let (level, kind) = unsafe { ((*header).cmsg_level, (*header).cmsg_type) };
         if level == libc::SOL_PACKET && kind == libc::PACKET_AUXDATA {
             // SAFETY: this kind of message carries a tpacket_auxdata; it may stand unaligned.
-            let data = unsafe { libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned() };
-            if data.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
-                return None;
-            }
-            let has_tpid = data.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
-            return Some((if has_tpid { data.tp_vlan_tpid } else { TPID_8021Q }, data.tp_vlan_tci));
+            return Some(unsafe { libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned() });
         }
         // SAFETY: as above.
         header = unsafe { libc::CMSG_NXTHDR(message, header) };
     }
     None
+}
+
+/// The tag that the kernel took out of a frame: (tag protocol id, tag control information).
+fn stripped_tag(data: &libc::tpacket_auxdata) -> Option<(u16, u16)> {
+    let has_tpid = data.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+    let tpid = if has_tpid { data.tp_vlan_tpid } else { TPID_8021Q };
+    (data.tp_status & libc::TP_STATUS_VLAN_VALID != 0).then_some((tpid, data.tp_vlan_tci))
 }
 
 fn check(result: i32) -> io::Result<()> {

@@ -48,6 +48,31 @@ pub fn run(command: &mut Command) -> String {
     text
 }
 
+/// The machine's CPU time so far, all CPUs together.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuTime {
+    all: u64,
+    idle: u64,
+}
+
+impl CpuTime {
+    /// What `/proc/stat` says (proc(5)).
+    ///
+    /// # Panics
+    /// When it says nothing.
+    pub fn read() -> Self {
+        let text = std::fs::read_to_string("/proc/stat").unwrap_or_else(|e| panic!("/proc/stat: {e}"));
+        let ticks: Vec<u64> = text.lines().next().unwrap_or("").split(' ').filter_map(|n| n.parse().ok()).collect();
+        Self { all: ticks.iter().sum(), idle: ticks[3] }
+    }
+
+    /// Percent of the time since then in which a CPU had nothing to do.
+    pub fn idle_percent_since(self) -> u64 {
+        let now = Self::read();
+        100 * (now.idle - self.idle) / (now.all - self.all).max(1)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Log {
     bytes: Mutex<Vec<u8>>,

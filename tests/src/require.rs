@@ -17,6 +17,8 @@ pub enum Need {
     Labswd,
     /// QEMU, the guest kernel and the initramfs.
     Guest,
+    /// As [`Need::Guest`], with a kernel that has drivers of emulated NICs.
+    GeneralGuest,
     /// LXC with its busybox template.
     Lxc,
     /// DPDK's testpmd.
@@ -49,7 +51,8 @@ fn missing(need: Need) -> Option<String> {
     match need {
         Need::Root => (!rustix::process::geteuid().is_root()).then(|| "root".to_owned()),
         Need::Labswd => ["labswd", "labsw-ctl"].iter().find_map(|name| switch::find_binary(name).err()),
-        Need::Guest => program("qemu-system-x86_64").or_else(|| guest::image().err()),
+        Need::Guest => program("qemu-system-x86_64").or_else(|| guest::image(false).err()),
+        Need::GeneralGuest => program("qemu-system-x86_64").or_else(|| guest::image(true).err()),
         Need::Lxc => program("lxc-start").or_else(|| program("busybox")),
         Need::Testpmd => program("dpdk-testpmd"),
         Need::Promtool => (!promtool().is_file()).then(|| "promtool (tests/setup-debian.sh)".to_owned()),

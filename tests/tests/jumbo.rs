@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use labsw_tests::guest::{Guest, Nic};
+use labsw_tests::iperf;
 use labsw_tests::netns::{Netns, wire};
 use labsw_tests::packet::{BROADCAST, Frame, RawSocket, mac};
-use labsw_tests::process::{self, Process};
+use labsw_tests::process;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site};
 use labsw_tests::veth_lab::{Flow, Lab};
@@ -21,20 +22,11 @@ fn port(name: &str, ns: &Netns, mtu: u32) -> String {
 }
 
 /// Runs iperf3 to `server`, forth and back, and gives the rates in Mbit/s.
-fn iperf(server: &Netns, address: &str, mut client: impl FnMut(&str) -> String) -> Vec<f64> {
-    let mut rates = Vec::new();
-    for direction in ["", "--reverse"] {
-        let mut listening =
-            Process::spawn("iperf3 server", server.command("iperf3").args(["-s", "-1", "--forceflush"]));
-        listening.wait_for_text(0, "Server listening", 20 * SECOND);
-        let text = client(&format!("iperf3 -c {address} -t 3 --connect-timeout 5000 -J {direction}"));
-        let json = text.get(text.find('{').unwrap_or(0)..).unwrap_or_default();
-        let report: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
-        let segment = report["start"]["tcp_mss_default"].as_u64().unwrap_or(0);
-        assert!(segment > 8000, "segments of jumbo size: {segment}\n{text}");
-        rates.push(report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0) / 1e6);
-    }
-    rates
+fn iperf(server: &Netns, address: &str, client: impl FnMut(&str) -> String) -> [f64; 2] {
+    iperf::forth_and_back(server, address, "", client).map(|report| {
+        assert!(report.segment_size() > 8000, "segments of jumbo size: {report:?}");
+        report.mbit_received()
+    })
 }
 
 #[test]

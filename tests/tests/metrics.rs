@@ -74,6 +74,7 @@ fn the_metrics_are_what_the_switch_counts() {
         }
         for line in [
             "labsw_port_dropped_frames_total{port=\"p2\",reason=\"oversize\",type=\"veth\"} 1",
+            "labsw_port_kernel_events_total{counter=\"rx_ring_full\",port=\"p1\",type=\"veth\"} 0",
             "labsw_port_state{port=\"vm\",state=\"down\",type=\"vhost_user\"} 1",
             "labsw_port_state{port=\"p1\",state=\"up\",type=\"veth\"} 1",
             "labsw_mirror_up{mirror=\"m\",to=\"span\"} 1",

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use labsw_tests::guest::{Guest, Nic};
+use labsw_tests::iperf;
 use labsw_tests::netns::Netns;
 use labsw_tests::packet::{BROADCAST, Frame, RawSocket, mac};
 use labsw_tests::process::{Process, wait_for};
@@ -20,7 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const HOST_FLOOR: f64 = 50.0;
 /// The guest's CPU is emulated.
 const GUEST_FLOOR: f64 = 3.0;
-const IPERF_SECONDS: u32 = 3;
 
 fn needs(more: &[Need]) -> bool {
     require::all(&[&[Need::Root, Need::Labswd], more].concat())
@@ -46,23 +46,11 @@ fn wait_ping(ns: &Netns, address: &str) {
     wait_for(&format!("answer from {address}"), PATIENCE, || pings(ns, address).then_some(()));
 }
 
-/// Mbit/s received, by iperf3's own account.
-fn mbit_received(json: &str) -> f64 {
-    let json = json.get(json.find('{').unwrap_or(0)..).unwrap_or_default();
-    let report: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
-    report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0) / 1e6
-}
-
 /// TCP from `client` to a server in `server`, forth and back; `more` are further options.
-fn tcp(server: &Netns, address: &str, more: &str, floor: f64, mut client: impl FnMut(&str) -> String) {
-    for direction in ["", "--reverse"] {
-        let mut listening =
-            Process::spawn("iperf3 server", server.command("iperf3").args(["-s", "-1", "--forceflush"]));
-        listening.wait_for_text(0, "Server listening", PATIENCE);
-        let report =
-            client(&format!("iperf3 -c {address} -t {IPERF_SECONDS} --connect-timeout 5000 -J {more} {direction}"));
-        let rate = mbit_received(&report);
-        assert!(rate > floor, "{direction} {rate} Mbit/s, at least {floor} wanted:\n{report}");
+fn tcp(server: &Netns, address: &str, more: &str, floor: f64, client: impl FnMut(&str) -> String) {
+    for report in iperf::forth_and_back(server, address, more, client) {
+        let rate = report.mbit_received();
+        assert!(rate > floor, "{rate} Mbit/s, at least {floor} wanted: {report:?}");
     }
 }
 
@@ -180,6 +168,40 @@ fn an_interface_that_goes_comes_back_and_no_other_port_notices() {
     // It is there after the switch.
     switch.stop();
     assert_eq!(ns.link_names(), ["theirs"]);
+}
+
+/// The index of an interface.
+fn index(ns: &Netns, name: &str) -> Option<u64> {
+    ns.links().iter().find(|link| link["ifname"] == name).and_then(|link| link["ifindex"].as_u64())
+}
+
+#[test]
+fn a_guests_interface_that_goes_is_made_anew() {
+    if !needs(&[]) {
+        return;
+    }
+    let site = Site::new("tapg");
+    let config = "[ports.vm]\ntype = \"tap\"\ninterface = \"vm0\"\nfor = \"guest\"\nowner = \"nobody\"\n";
+    let switch = Labswd::start(&site, config);
+    let first = index(&site.ns, "vm0").unwrap();
+    switch.ctl(&["worker", "pin", "vm", "0", "0"]);
+    site.ns.ip(&["link", "del", "vm0"]);
+    let second = wait_for("another vm0", PATIENCE, || index(&site.ns, "vm0").filter(|index| *index != first));
+    switch.wait_port("vm", "down", PATIENCE);
+    assert!(switch.port("vm")["reason"].as_str().unwrap().contains("no program has opened it"));
+    assert!(switch.log().contains("vm0 was removed"), "{}", switch.log());
+    assert!(site.ns.ip(&["tuntap", "list"]).contains("user 65534"), "it is its owner's");
+    assert_eq!(switch.ctl(&["worker", "list"])[0]["queues"][0]["pinned"], true, "pins stay");
+
+    // Under another name it is the same interface, and goes with the port.
+    site.ns.ip(&["link", "set", "vm0", "down"]);
+    site.ns.ip(&["link", "set", "vm0", "name", "vm1"]);
+    site.ns.ip(&["link", "set", "vm1", "up"]);
+    wait_for("the new name", PATIENCE, || (switch.port("vm")["interface"] == "vm1").then_some(()));
+    assert_eq!(index(&site.ns, "vm1"), Some(second));
+    switch.ctl(&["port", "del", "vm"]);
+    assert_eq!(site.ns.link_names(), Vec::<String>::new());
+    switch.stop();
 }
 
 /// The words of `port add`.

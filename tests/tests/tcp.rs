@@ -6,8 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use labsw_tests::guest::{Guest, Nic};
+use labsw_tests::iperf;
 use labsw_tests::netns::Netns;
-use labsw_tests::process::{self, Process};
+use labsw_tests::process;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site};
 
@@ -17,22 +18,11 @@ const CONTAINER_FLOOR: f64 = 50.0;
 /// The guest's CPU is emulated.
 const GUEST_FLOOR: f64 = 5.0;
 
-/// Mbit/s received, by iperf3's own account.
-fn mbit_received(json: &str) -> f64 {
-    let json = json.get(json.find('{').unwrap_or(0)..).unwrap_or_default();
-    let report: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
-    report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0) / 1e6
-}
-
 /// Runs iperf3 from `client` to `server` (a container), forth and back.
-fn iperf_between(server: &Netns, address: &str, mut client: impl FnMut(&str) -> String, floor: f64) {
-    for direction in ["", "--reverse"] {
-        let mut listening =
-            Process::spawn("iperf3 server", server.command("iperf3").args(["-s", "-1", "--forceflush"]));
-        listening.wait_for_text(0, "Server listening", 20 * SECOND);
-        let report = client(&format!("iperf3 -c {address} -t 3 --connect-timeout 5000 -J {direction}"));
-        let rate = mbit_received(&report);
-        assert!(rate > floor, "{direction} {rate} Mbit/s, at least {floor} wanted:\n{report}");
+fn iperf_between(server: &Netns, address: &str, client: impl FnMut(&str) -> String, floor: f64) {
+    for report in iperf::forth_and_back(server, address, "", client) {
+        let rate = report.mbit_received();
+        assert!(rate > floor, "{rate} Mbit/s, at least {floor} wanted: {report:?}");
     }
 }
 

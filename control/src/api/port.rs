@@ -82,6 +82,10 @@ pub struct Counters {
     pub tx_bytes: u64,
     /// Frames dropped, by reason; every reason is there, also those never seen.
     pub drops: BTreeMap<String, u64>,
+    /// `af_xdp`, `veth`: what the kernel counted at the port's sockets, by its own names. Frames that it dropped never were
+    /// the switch's, so they are in no other counter.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kernel: BTreeMap<String, u64>,
 }
 
 impl Counters {
@@ -100,6 +104,7 @@ impl From<&PortSnapshot> for Counters {
             tx_frames: snapshot.tx_frames,
             tx_bytes: snapshot.tx_bytes,
             drops: drops.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+            kernel: BTreeMap::new(),
         }
     }
 }
@@ -136,6 +141,9 @@ pub struct Port {
     /// `af_xdp`, `veth`: why this mode and no faster one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xdp_mode_reason: Option<String>,
+    /// `af_xdp`: `effective`, `ineffective: ` and why, or `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_poll: Option<String>,
     /// `af_xdp`, `veth`, `tap`: number of queues in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u32>,
@@ -184,6 +192,7 @@ impl Port {
             device: None,
             xdp_mode: None,
             xdp_mode_reason: None,
+            busy_poll: None,
             queues: None,
             socket: None,
             role: None,

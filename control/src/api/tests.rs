@@ -7,6 +7,10 @@ use varlink_parser::{IDL, VStruct, VStructOrEnum};
 
 use super::*;
 
+fn counters() -> Counters {
+    Counters { kernel: [("rx_ring_full".to_owned(), 1)].into(), ..Counters::default() }
+}
+
 fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(fields) => fields,
@@ -21,6 +25,8 @@ fn port() -> Port {
         device: Some("name:eth9".into()),
         xdp_mode: Some("skb".into()),
         xdp_mode_reason: Some("no driver support".into()),
+        busy_poll: Some("off".into()),
+        counters: counters(),
         queues: Some(1),
         socket: Some("/run/a.sock".into()),
         role: Some("server".into()),
@@ -145,7 +151,7 @@ fn reply_to(request: &Request) -> Reply {
         Request::ShowMirror { .. } => Reply::Mirror(mirror()),
         Request::GetStats { .. } => Reply::Stats(Stats {
             uptime_milliseconds: 7,
-            ports: vec![PortStats { name: "dc01".into(), counters: Counters::default() }],
+            ports: vec![PortStats { name: "dc01".into(), counters: counters() }],
         }),
         Request::ShowConfig => Reply::Config(ShownConfig { text: "[switch]\n".into(), config: json!({"switch": {}}) }),
         Request::CheckConfig(_) => Reply::Awaited(vec!["ports.a.device: name:b0 is awaited".into()]),

@@ -58,6 +58,8 @@ pub enum PortKind {
         mode: XdpMode,
         /// How many receive queues are bound.
         queues: Queues,
+        /// The worker runs the kernel's receive loop.
+        busy_poll: bool,
     },
     /// A guest's virtio-net device.
     VhostUser {
@@ -67,6 +69,8 @@ pub enum PortKind {
         socket: Option<PathBuf>,
         /// Pairs of a receive and a transmit ring, at most 8.
         queue_pairs: u16,
+        /// Checksum and segmentation offloads are offered to the guest.
+        offloads: bool,
     },
     /// A pair of virtual Ethernet devices, one end for a container.
     Veth {
@@ -159,8 +163,8 @@ const LINK_LOCAL: [(&str, LinkLocal); 2] = [("transparent", LinkLocal::Transpare
 const COMMON_KEYS: [&str; 5] = ["type", "vlan", "mtu", "link_local", "mirror_only"];
 /// The types, and the keys each has besides.
 const TYPES: [(&str, &[&str]); 4] = [
-    ("af_xdp", &["device", "mode", "queues"]),
-    ("vhost_user", &["role", "socket", "queue_pairs"]),
+    ("af_xdp", &["device", "mode", "queues", "busy_poll"]),
+    ("vhost_user", &["role", "socket", "queue_pairs", "offloads"]),
     ("veth", &["peer", "interface", "netns", "peer_name", "queues"]),
     ("tap", &["interface", "for", "queues", "mac", "owner", "group"]),
 ];
@@ -284,14 +288,16 @@ impl PortConfig {
         table.insert("type".into(), self.type_name().into());
         let mut set = |key: &str, value: toml::Value| table.insert(key.to_owned(), value);
         match &self.kind {
-            PortKind::AfXdp { device, mode, queues } => {
+            PortKind::AfXdp { device, mode, queues, busy_poll } => {
                 set("device", device.to_string().into());
                 set("mode", word_of(&XDP_MODES, *mode));
                 set("queues", queues.to_toml());
+                set("busy_poll", (*busy_poll).into());
             }
-            PortKind::VhostUser { role, socket, queue_pairs } => {
+            PortKind::VhostUser { role, socket, queue_pairs, offloads } => {
                 set("role", word_of(&ROLES, *role));
                 set("queue_pairs", i64::from(*queue_pairs).into());
+                set("offloads", (*offloads).into());
                 if let Some(socket) = socket {
                     set("socket", socket.to_string_lossy().into_owned().into());
                 }
@@ -344,7 +350,13 @@ fn read_af_xdp(section: &Section<'_>) -> Result<PortKind, ConfigError> {
     let device = device.string(what)?.parse().map_err(|wrong| device.error(wrong))?;
     let mode = section.get("mode").map(|field| field.choice(&XDP_MODES)).transpose()?;
     let queues = section.get("queues").map(|field| read_queues(&field)).transpose()?;
-    Ok(PortKind::AfXdp { device, mode: mode.unwrap_or(XdpMode::Auto), queues: queues.unwrap_or(Queues::All) })
+    let busy_poll = section.get("busy_poll").map(|field| field.boolean()).transpose()?;
+    Ok(PortKind::AfXdp {
+        device,
+        mode: mode.unwrap_or(XdpMode::Auto),
+        queues: queues.unwrap_or(Queues::All),
+        busy_poll: busy_poll.unwrap_or(false),
+    })
 }
 
 fn read_queues(field: &Field<'_>) -> Result<Queues, ConfigError> {
@@ -369,7 +381,9 @@ fn read_vhost_user(section: &Section<'_>) -> Result<PortKind, ConfigError> {
         }
         None => 1,
     };
-    Ok(PortKind::VhostUser { role: role.unwrap_or(VhostRole::Server), socket: socket.map(PathBuf::from), queue_pairs })
+    let offloads = section.get("offloads").map(|field| field.boolean()).transpose()?.unwrap_or(true);
+    let (role, socket) = (role.unwrap_or(VhostRole::Server), socket.map(PathBuf::from));
+    Ok(PortKind::VhostUser { role, socket, queue_pairs, offloads })
 }
 
 fn read_veth(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> {

@@ -271,7 +271,10 @@ fn settings_of_a_command_are_read_as_the_file_is() {
     assert_eq!(refused("a\nb", &[]), "ports.x.type: \"a\\nb\" is not one of af_xdp, vhost_user, veth, tap");
     let uplink = PortConfig::from_settings("up", "af_xdp", &settings(&["device=name:enp3s0f1", "queues=2"])).unwrap();
     let device = DeviceSpec::Name("enp3s0f1".to_owned());
-    assert_eq!(uplink.kind, PortKind::AfXdp { device, mode: XdpMode::Auto, queues: Queues::Count(2) });
+    assert_eq!(
+        uplink.kind,
+        PortKind::AfXdp { device, mode: XdpMode::Auto, queues: Queues::Count(2), busy_poll: false }
+    );
     assert!(PortConfig::from_settings("-x", "vhost_user", &[]).is_err());
     assert!(split_setting("mtu").is_err());
 }
@@ -346,15 +349,17 @@ fn port_strategy() -> impl Strategy<Value = PortConfig> {
     let mode = prop::sample::select(vec![XdpMode::Auto, XdpMode::ZeroCopy, XdpMode::Copy, XdpMode::Skb]);
     let role = prop::sample::select(vec![VhostRole::Server, VhostRole::Client]);
     let kind = prop_oneof![
-        (device, mode, queues).prop_map(|(device, mode, queues)| PortKind::AfXdp {
+        (device, mode, queues, any::<bool>()).prop_map(|(device, mode, queues, busy_poll)| PortKind::AfXdp {
             device: device.parse().unwrap(),
             mode,
-            queues
+            queues,
+            busy_poll
         }),
         (role, prop::option::of("/[ -~]{1,40}")).prop_map(|(role, socket)| PortKind::VhostUser {
             role,
             socket: socket.map(Into::into),
-            queue_pairs: 1
+            queue_pairs: 1,
+            offloads: true
         }),
         (interface, interface, prop::option::of((interface, interface)), 1..=64_u16).prop_map(
             |(peer, own, netns, queues)| {

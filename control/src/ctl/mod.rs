@@ -17,6 +17,7 @@ use crate::api::Request;
 
 mod config;
 mod fdb;
+mod guest;
 mod mirror;
 mod output;
 mod parse;
@@ -71,6 +72,8 @@ enum Noun {
     Stats(stats::Arguments),
     /// The metrics, as Prometheus reads them.
     Metrics,
+    /// What to paste into a hypervisor's or a container's configuration to plug it into a port.
+    Guest(guest::Arguments),
     /// Prints the completions of a shell.
     Completions {
         /// The shell.
@@ -104,6 +107,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             let reply = Session::open(&arguments.socket)?.call(&Request::GetStatus)?;
             return output.metrics(&reply);
         }
+        Noun::Guest(guest) => return guest::run(guest, &mut Session::open(&arguments.socket)?, &mut output),
         Noun::Status => Request::GetStatus,
         Noun::Worker(command) => command.request(),
         Noun::Port(command) => command.request(),

@@ -32,3 +32,22 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
 pub(super) fn name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("an empty name".to_owned()) } else { Ok(text.to_owned()) }
 }
+
+/// A size of memory: a number and a unit.
+pub(super) fn memory(text: &str) -> Result<String, String> {
+    let number = text.strip_suffix(['K', 'M', 'G', 'T']).unwrap_or_default();
+    match number.parse::<u32>() {
+        Ok(1..) => Ok(text.to_owned()),
+        _ => Err("not a number with K, M, G or T behind it (as in 512M)".to_owned()),
+    }
+}
+
+/// The first two numbers of a version.
+pub(super) fn version(text: &str) -> Result<(u32, u32), String> {
+    let mut numbers = text.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        (Some(Ok(major)), None) => Ok((major, 0)),
+        _ => Err("not a version (as in 7.2)".to_owned()),
+    }
+}

@@ -112,6 +112,7 @@ pub(super) fn details(port: &Port) -> String {
         ("interface", port.interface.clone()),
         ("xdp mode", port.xdp_mode.clone()),
         ("xdp mode reason", port.xdp_mode_reason.clone()),
+        ("busy poll", port.busy_poll.clone()),
         ("queues", port.queues.map(|queues| queues.to_string())),
         ("peer", port.peer.clone()),
         ("netns", port.netns.clone()),
@@ -133,5 +134,9 @@ pub(super) fn details(port: &Port) -> String {
     ]);
     let drops = port.counters.drops.iter().filter(|(_, count)| **count > 0);
     lines.push(("drops", list(drops.map(|(reason, count)| format!("{reason} {count}")), "none")));
+    if !port.counters.kernel.is_empty() {
+        let kernel = port.counters.kernel.iter().filter(|(_, count)| **count > 0);
+        lines.push(("kernel", list(kernel.map(|(name, count)| format!("{name} {count}")), "no drops")));
+    }
     pairs(lines)
 }

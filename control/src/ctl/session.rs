@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::api::{Reply, Request};
 use crate::config::ConfigError;
+use crate::glue::GlueError;
 use crate::varlink::{CallError, Client};
 
 /// Why a command was not done. The text is one line.
@@ -17,6 +18,9 @@ pub(super) enum Failure {
     /// A configuration file is not in order.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What is asked for makes no sense with this port.
+    #[error("{0}")]
+    Unfit(#[from] GlueError),
     /// No answer from the switch.
     #[error("{}: the switch can't be reached: {reason}", socket.display())]
     Unreachable {
@@ -37,7 +41,7 @@ impl Failure {
     /// The exit status this ends with.
     pub(super) fn exit_status(&self) -> ExitCode {
         match self {
-            Failure::Refused(_) | Failure::Config(_) | Failure::Output(_) => ExitCode::from(1),
+            Failure::Refused(_) | Failure::Config(_) | Failure::Unfit(_) | Failure::Output(_) => ExitCode::from(1),
             Failure::Unreachable { .. } => ExitCode::from(3),
             Failure::ReaderGone => ExitCode::SUCCESS,
         }

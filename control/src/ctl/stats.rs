@@ -40,7 +40,10 @@ pub(super) fn table(stats: &Stats) -> String {
 
     let drops = stats.ports.iter().flat_map(|port| {
         let seen = port.counters.drops.iter().filter(|(_, count)| **count > 0);
-        seen.map(|(reason, count)| vec![text(&port.name), text(reason), number(count), text(explanation(reason))])
+        let row = |name: String, count: &u64, meaning| vec![text(&port.name), text(name), number(count), text(meaning)];
+        let kernel = port.counters.kernel.iter().filter(|(_, count)| **count > 0);
+        let kernel = kernel.map(move |(name, count)| row(format!("kernel {name}"), count, kernel_explanation(name)));
+        seen.map(move |(reason, count)| row(reason.clone(), count, explanation(reason))).chain(kernel)
     });
     let drops = rows(&["port", "drop reason", "frames", "meaning"], drops.collect(), "no drops");
     format!("{counters}\n{drops}")
@@ -49,6 +52,18 @@ pub(super) fn table(stats: &Stats) -> String {
 /// What a drop reason means; nothing for one this client does not know.
 fn explanation(name: &str) -> &'static str {
     DropReason::ALL.iter().find(|reason| reason.name() == name).map_or("", |reason| reason.explanation())
+}
+
+/// What a counter of the kernel means; nothing for one this client does not know.
+fn kernel_explanation(name: &str) -> &'static str {
+    match name {
+        "rx_dropped" => "Before the switch: no free chunk for the frame, or too long for one.",
+        "rx_ring_full" => "Before the switch: its receive ring was full.",
+        "rx_fill_ring_empty" => "Not frames but times: the kernel found no free chunk.",
+        "rx_invalid_descs" => "Entries of the receive side that the kernel refused.",
+        "tx_invalid_descs" => "Behind the switch: frames that the kernel refused to send.",
+        _ => "",
+    }
 }
 
 /// Prints what was added per second, until interrupted. As JSON: the counters, one line per answer.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::fdb::FdbFilter;
 use labsw_switch::tables::LinkLocal;
 use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
@@ -122,14 +123,14 @@ impl Switch {
     }
 
     fn show_ports(&mut self) -> Vec<api::Port> {
-        let Switch { ports, links, config, .. } = self;
+        let Switch { ports, links, config, busy_polls, .. } = self;
         ports
             .values()
             .map(|port| {
                 let (state, reason) = port.state(links);
                 let mut shown = api::Port::new(&port.config.name, port_type(&port.config.kind), shown_vlan(port));
                 (shown.state, shown.reason) = (state, reason);
-                shown.counters = (&port.counters()).into();
+                shown.counters = shown_counters(port);
                 shown.mtu = port.config.mtu;
                 shown.link_local = match port.config.link_local {
                     LinkLocal::Transparent => "transparent",
@@ -140,6 +141,9 @@ impl Switch {
                 shown.socket = port.config.vhost_socket(config).map(|path| path.display().to_string());
                 show_kind(&port.config.kind, &mut shown);
                 show_attachment(&port.attachment, &mut shown);
+                if let (PortKind::AfXdp { .. }, Attachment::Device(device)) = (&port.config.kind, &port.attachment) {
+                    shown.busy_poll = Some(busy_polls.verdict(device, shown.counters.rx_frames > 0));
+                }
                 shown
             })
             .collect()
@@ -217,8 +221,7 @@ impl Switch {
     }
 
     fn show_stats(&self, only: Option<&str>) -> Result<api::Stats, Error> {
-        let shown =
-            |port: &Port| api::PortStats { name: port.config.name.clone(), counters: (&port.counters()).into() };
+        let shown = |port: &Port| api::PortStats { name: port.config.name.clone(), counters: shown_counters(port) };
         let ports = match only {
             Some(name) => vec![shown(self.port(name)?)],
             None => self.ports.values().map(shown).collect(),
@@ -226,6 +229,13 @@ impl Switch {
         let uptime_milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(api::Stats { uptime_milliseconds, ports })
     }
+}
+
+fn shown_counters(port: &Port) -> api::Counters {
+    let counters = api::Counters::from(&port.counters());
+    let kernel =
+        port.kernel_counters().iter().flat_map(XdpCounters::named).map(|(name, n)| (name.to_owned(), n)).collect();
+    api::Counters { kernel, ..counters }
 }
 
 /// The queues of `port` that `worker` has.

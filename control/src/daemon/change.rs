@@ -1,8 +1,8 @@
 //! Ports changed while they run: rules, MTU, and what they are attached to.
 //!
 //! VLANs, `link_local` and `mirror_only` are rules of the tables: one snapshot, and no frame is lost. So is an MTU, with
-//! the MTU of the interfaces: raised before the tables, lowered after them, so that what the tables let pass the interface
-//! takes. Everything else is what the port is attached to: that is taken from it and another one given (*attached anew*).
+//! the MTU of the interfaces and of the guest's session: raised before the tables, lowered after them, so that what the
+//! tables let pass the interface takes. Everything else is what the port is attached to: that is taken from it and another one given (*attached anew*).
 //! The port keeps its id, counters, mirrors, static addresses and pins, as one does whose device goes and comes back.
 //!
 //! **Invariant.** A change that fails leaves the port as it was; one that could not even be given its attachment back waits
@@ -90,8 +90,7 @@ impl Switch {
     fn resize_to(&mut self, name: &str, mtu: u32) -> Result<(), OpenError> {
         let Switch { ports, links, ledger, .. } = self;
         // An interface that has gone comes back with the MTU of the port.
-        let port = ports.get_mut(name).filter(|port| port.fault.is_none());
-        match port.map(|port| &mut port.attachment) {
+        match ports.get_mut(name).map(|port| &mut port.attachment) {
             Some(Attachment::Device(device)) => {
                 let Some(link) = links.link_by_index(device.link.index)? else { return Ok(()) };
                 match &mut device.veth {
@@ -105,7 +104,8 @@ impl Switch {
                 device.depth.set_mtu(device.status.mode, mtu);
             }
             Some(Attachment::Tap(tap)) => tap.set_mtu(links, mtu)?,
-            Some(Attachment::Guest(_) | Attachment::Absent(_)) | None => {}
+            Some(Attachment::Guest(endpoint)) => endpoint.set_mtu(mtu),
+            Some(Attachment::Absent(_)) | None => {}
         }
         Ok(())
     }
@@ -205,7 +205,7 @@ impl Switch {
             place.pinned = pin;
         }
         if let Some(port) = self.ports.get_mut(name) {
-            (port.link_up, port.detached) = (true, false);
+            port.detached = false;
         }
         if let Err(error) = self.put_in(name, opened) {
             self.detach_port(name)?;

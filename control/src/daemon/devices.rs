@@ -3,7 +3,8 @@
 //! **How it works.** The kernel says when links of the namespace have changed ([`LinkEvents`]); a moment later
 //! [`Switch::look_after_devices`] looks at all of them once. A port whose device has gone is given up (*lost*): its
 //! halves are taken from the workers, what is left of the device is put back, and the port waits. A port that waits is
-//! opened as it was at its start. VLANs, counters, mirrors and pins are the port's and not the device's, so they stay. What
+//! opened as it was at its start. TAP interfaces are devices, too; what is left of one that the switch made for a guest stays
+//! while the port waits, since the guest's program may have it open. VLANs, counters, mirrors and pins are the port's and not the device's, so they stay. What
 //! failed for another reason than absence is tried again every second.
 //!
 //! **Invariants.** A port is never out of service for good: it is up, set down, or waits. Links are known by index, which
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use super::Switch;
 use super::apply::awaited_by;
 use super::open::{Attachment, Device, OpenError, Veth};
+use super::tap::Tap;
 use crate::api::Error;
 use crate::config::Config;
 use crate::device::{DeviceError, Link, Links};
@@ -31,19 +33,29 @@ pub(super) struct Absence {
     pub(super) reason: String,
     /// Not before then is it tried again; `None`: when links have changed.
     retry_at: Option<Instant>,
-    /// The workers that the queues of the last device were pinned to.
+    /// What the port had before.
+    before: Before,
+}
+
+/// What outlives the device that a port has lost.
+#[derive(Default)]
+struct Before {
+    /// The workers that its queues were pinned to.
     pins: Vec<Option<usize>>,
+    /// The interface of a TAP port; it may still be there.
+    tap: Option<Box<Tap>>,
 }
 
 impl Absence {
     /// Of a port whose attachment was taken from it; its queues were pinned like this.
     pub(super) fn detached(pins: Vec<Option<usize>>) -> Absence {
-        Absence { reason: "is being attached anew".to_owned(), retry_at: None, pins }
+        let before = Before { pins, tap: None };
+        Absence { reason: "is being attached anew".to_owned(), retry_at: None, before }
     }
 
     /// The workers that the queues were pinned to.
     pub(super) fn pins(&self) -> &[Option<usize>] {
-        &self.pins
+        &self.before.pins
     }
 
     /// Has it tried again soon.
@@ -54,13 +66,19 @@ impl Absence {
     /// Of a port that could not be opened.
     pub(super) fn because(error: &OpenError) -> Absence {
         // A namespace comes without any news of links.
-        let on_news = matches!(error, OpenError::NoDevice { .. });
+        let on_news = matches!(error, OpenError::NoDevice { .. } | OpenError::Removed(_));
         let retry_at = (!on_news).then(|| Instant::now() + RETRY);
-        Absence { reason: error.to_string(), retry_at, pins: Vec::new() }
+        Absence { reason: error.to_string(), retry_at, before: Before::default() }
     }
 
+    /// With the workers that the queues were pinned to.
     pub(super) fn with_pins(self, pins: Vec<Option<usize>>) -> Absence {
-        Absence { pins, ..self }
+        Absence { before: Before { pins, ..self.before }, ..self }
+    }
+
+    /// Removes what is left of the device.
+    pub(super) fn close(self, links: &mut Links) -> Result<(), DeviceError> {
+        self.before.tap.map_or(Ok(()), |tap| tap.close(links))
     }
 }
 
@@ -114,13 +132,20 @@ impl Switch {
             let Switch { ports, links: netlink, .. } = self;
             let Some(port) = ports.get_mut(&name) else { continue };
             let gone = match &mut port.attachment {
-                Attachment::Guest(_) | Attachment::Tap(_) => continue,
+                Attachment::Guest(_) => continue,
                 Attachment::Absent(absence) => {
                     if absence.retry_at.is_none_or(|at| at <= now) {
                         self.try_open(&name);
                     }
                     continue;
                 }
+                Attachment::Tap(tap) => match links.get(&tap.index()) {
+                    Some(link) => {
+                        tap.renamed(&link.name);
+                        false
+                    }
+                    None => netlink.has_gone(tap.index()),
+                },
                 Attachment::Device(device) => match links.get(&device.link.index) {
                     Some(link) => {
                         device.link.name.clone_from(&link.name);
@@ -129,8 +154,7 @@ impl Switch {
                         look_after_peer(device, link, netlink);
                         false
                     }
-                    // Only an answer about this very link is proof enough.
-                    None => matches!(netlink.link_by_index(device.link.index), Ok(None)),
+                    None => netlink.has_gone(device.link.index),
                 },
             };
             if gone {
@@ -148,18 +172,29 @@ impl Switch {
         let Some(port) = self.ports.get_mut(name) else { return };
         let id = port.id;
         let pins = port.queues.places.iter().map(|place| place.pinned).collect();
-        let reason = fault.map_or_else(|| "its device was removed".to_owned(), str::to_owned);
+        let reason = match (fault, &port.attachment) {
+            (Some(fault), _) => fault.to_owned(),
+            (None, Attachment::Device(device)) => format!("{} was removed", device.link.name),
+            (None, Attachment::Tap(tap)) => format!("{} was removed", tap.name()),
+            (None, Attachment::Guest(_) | Attachment::Absent(_)) => return,
+        };
         tracing::warn!(port = name, reason, "device lost");
         if let Err(error) = self.take_out(name) {
             tracing::error!(port = name, %error, "not taken out of service cleanly");
         }
         let retry_at = Some(Instant::now() + if fault.is_some() { RETRY } else { Duration::ZERO });
-        let absent = Attachment::Absent(Absence { reason, retry_at, pins });
+        let absence = Absence { reason, retry_at, before: Before { pins, tap: None } };
         let Some(port) = self.ports.get_mut(name) else { return };
-        if let Attachment::Device(device) = std::mem::replace(&mut port.attachment, absent)
-            && let Err(error) = device.close(&mut self.links, &mut self.ledger)
-        {
-            tracing::warn!(port = name, %error, "the device is not as it was before");
+        let lost = std::mem::replace(&mut port.attachment, Attachment::Absent(absence));
+        match (lost, &mut port.attachment) {
+            (Attachment::Device(device), _) => {
+                port.kernel_before += device.kernel_counters();
+                if let Err(error) = device.close(&mut self.links, &mut self.ledger) {
+                    tracing::warn!(port = name, %error, "the device is not as it was before");
+                }
+            }
+            (Attachment::Tap(tap), Attachment::Absent(absence)) => absence.before.tap = Some(tap),
+            _ => {}
         }
         self.shared.fdb.flush(None, Some(id));
     }
@@ -168,33 +203,30 @@ impl Switch {
     fn try_open(&mut self, name: &str) {
         let Some(port) = self.ports.get(name) else { return };
         let (id, config, enabled) = (port.id, port.config.clone(), port.enabled);
-        let opened = self.open(id, &config);
+        let Attachment::Absent(Absence { before: Before { tap, .. }, .. }) = &port.attachment else { return };
+        let may_open = tap.as_ref().map_or(Ok(()), |tap| tap.check_back(&config, &mut self.links));
+        let opened = may_open.and_then(|()| self.open(id, &config));
         let Some(port) = self.ports.get_mut(name) else { return };
-        let Attachment::Absent(before) = &mut port.attachment else { return };
-        let pins = std::mem::take(&mut before.pins);
+        let Attachment::Absent(absence) = &mut port.attachment else { return };
+        let before = std::mem::take(&mut absence.before);
         match opened {
-            Ok(opened) => {
-                (port.attachment, port.tx, port.queues) = (opened.attachment, opened.tx, opened.queues);
-                port.link_up = true;
-                for (place, pin) in port.queues.places.iter_mut().zip(pins) {
+            Ok(mut opened) => {
+                for (place, pin) in opened.queues.places.iter_mut().zip(before.pins) {
                     place.pinned = pin;
                 }
-                tracing::info!(port = name, "device opened");
-                if !enabled {
+                tracing::info!(port = name, "back in service");
+                if let Err(error) = self.put_in(name, opened) {
+                    self.lose(name, Some(&error.to_string()));
+                } else if !enabled {
                     self.show_port_state(name);
-                }
-                let placed = self.set_tables().map_err(|error| error.to_string());
-                let placed = placed.and_then(|()| self.place_queues().map_err(|error| error.to_string()));
-                if let Err(error) = placed {
-                    self.lose(name, Some(&error));
                 }
             }
             Err(error) => {
-                let absence = Absence::because(&error).with_pins(pins);
-                if before.reason != absence.reason {
-                    tracing::info!(port = name, reason = absence.reason, "waiting");
+                let now = Absence { before, ..Absence::because(&error) };
+                if absence.reason != now.reason {
+                    tracing::info!(port = name, reason = now.reason, "waiting");
                 }
-                port.attachment = Attachment::Absent(absence);
+                port.attachment = Attachment::Absent(now);
             }
         }
     }

@@ -16,6 +16,7 @@
 
 mod answers;
 mod apply;
+mod busy_poll;
 mod change;
 mod devices;
 mod mirrors;
@@ -49,6 +50,7 @@ use crate::device::{Ledger, LinkEvents, Links};
 use crate::metrics::{self, Listener};
 use crate::varlink::Server;
 
+use busy_poll::BusyPolls;
 pub use devices::awaited;
 use mirrors::Mirror;
 pub use open::OpenError;
@@ -141,6 +143,7 @@ struct Switch {
     unreturned: BTreeSet<PortId>,
     ports: BTreeMap<String, Port>,
     mirrors: BTreeMap<String, Mirror>,
+    busy_polls: BusyPolls,
 }
 
 impl Daemon {
@@ -214,6 +217,7 @@ impl Daemon {
             unreturned: BTreeSet::new(),
             ports: BTreeMap::new(),
             mirrors: BTreeMap::new(),
+            busy_polls: BusyPolls::default(),
         };
         let signals = signal_pipe(poll.registry(), &[SIGTERM, SIGINT], SIGNALS)?;
         let reloads = signal_pipe(poll.registry(), &[SIGHUP], RELOAD)?;
@@ -364,7 +368,7 @@ impl Switch {
             *load = [worker.load(), load[0]];
         }
         self.shared.fdb.sweep(self.shared.now_seconds(), SWEEP_SLOTS);
-        self.watch_taps();
+        self.look_at_busy_polls();
     }
 }
 

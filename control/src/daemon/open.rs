@@ -9,7 +9,9 @@ use labsw_dataplane::handle::{Homes, WorkerError};
 use labsw_dataplane::port::{RxQueue, TxPort};
 use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::vhost::{Endpoint, EndpointConfig, Role, Timing, VhostPort};
-use labsw_dataplane::xdp::{self, FillDepth, PacketMemory, UmemError, XdpConfig, XdpError, XdpPort, XdpStatus};
+use labsw_dataplane::xdp::{
+    self, FillDepth, PacketMemory, Statistics, UmemError, XdpConfig, XdpCounters, XdpError, XdpPort, XdpStatus,
+};
 use labsw_switch::PortId;
 use mio::Token;
 
@@ -42,6 +44,9 @@ pub enum OpenError {
     /// The interface of a TAP port is something else.
     #[error("interface {0} exists and is no TAP interface; name another for this port")]
     NotATap(String),
+    /// The interface of a TAP port, which somebody else made, has gone.
+    #[error("{0} was removed")]
+    Removed(String),
     /// The interface of a guest's TAP port belongs to a bridge.
     #[error("interface {0} belongs to a bridge; take it out (ip link set {0} nomaster), or name another")]
     Bridged(String),
@@ -121,6 +126,10 @@ pub(super) struct Device {
     pub(super) connection: u64,
     pub(super) link: Link,
     pub(super) status: XdpStatus,
+    /// What the kernel knows of each socket.
+    pub(super) statistics: Vec<Statistics>,
+    /// Whether its queues were left to a port that polls, or why that failed.
+    pub(super) interrupts_deferred: Result<bool, String>,
     pub(super) veth: Option<Veth>,
     /// How much its fill rings may hold.
     pub(super) depth: FillDepth,
@@ -137,6 +146,13 @@ pub(super) struct Veth {
 }
 
 impl Device {
+    /// What the kernel counted since the device was opened.
+    pub(super) fn kernel_counters(&self) -> XdpCounters {
+        let mut sum = XdpCounters::default();
+        self.statistics.iter().for_each(|socket| sum += socket.read());
+        sum
+    }
+
     /// Puts the device back as it was, or removes it if it was made for the port. Both halves of the port are closed.
     pub(super) fn close(self, links: &mut Links, ledger: &mut Ledger) -> Result<(), DeviceError> {
         drop(self.promiscuous);
@@ -190,17 +206,17 @@ impl Switch {
     /// Opens what the port is attached to. On an error nothing is left of it.
     pub(super) fn open(&mut self, id: PortId, config: &PortConfig) -> Result<Opened, OpenError> {
         match &config.kind {
-            PortKind::VhostUser { role, queue_pairs, socket } => {
+            PortKind::VhostUser { role, queue_pairs, offloads, socket } => {
                 let path = socket.clone().unwrap_or_else(|| self.config.default_socket(&config.name));
                 // Our own directory is there for whoever listens in it.
                 if *role == VhostRole::Server || socket.is_none() {
                     make_parent(&path)?;
                 }
-                self.open_guest(id, &config.name, path, *role, *queue_pairs)
+                self.open_guest(id, config, path, *role, *queue_pairs, *offloads)
             }
-            PortKind::AfXdp { device, mode, queues } => {
+            PortKind::AfXdp { device, mode, queues, busy_poll } => {
                 let link = find_device(device, &self.config, &mut self.links)?;
-                let xdp = xdp_config(id, &link, *mode, *queues, config.mtu);
+                let xdp = XdpConfig { busy_poll: *busy_poll, ..xdp_config(id, &link, *mode, *queues, config.mtu) };
                 Ok(self.open_device(link, xdp, None)?.into())
             }
             PortKind::Tap { .. } => self.open_tap(config),
@@ -249,16 +265,17 @@ impl Switch {
     fn open_guest(
         &mut self,
         id: PortId,
-        name: &str,
+        config: &PortConfig,
         path: PathBuf,
         role: VhostRole,
         queue_pairs: u16,
+        offloads: bool,
     ) -> Result<Opened, OpenError> {
         let VhostPort { tx, rx } = VhostPort::new(queue_pairs);
         // Where the queues are is known once they are placed.
         let homes = Homes::new(rx.iter().map(|_| 0));
         let endpoint = EndpointConfig {
-            port_name: name.to_owned(),
+            port_name: config.name.clone(),
             path,
             role: match role {
                 VhostRole::Server => Role::Server,
@@ -267,6 +284,8 @@ impl Switch {
             mode: self.config.socket_mode,
             group: self.socket_group,
             queue_pairs,
+            offloads,
+            mtu: config.mtu,
             timing: Timing::default(),
         };
         let [listener, connection] = port_tokens(id);
@@ -280,10 +299,16 @@ impl Switch {
     fn open_device(&mut self, link: Link, xdp: XdpConfig, veth: Option<Veth>) -> Result<OpenedDevice, OpenError> {
         match self.open_xdp(&link, xdp, veth.is_some()) {
             Ok((port, promiscuous)) => {
-                let (connection, status) = (port.connection(), port.status().clone());
+                let (connection, status, statistics) = (port.connection(), port.status().clone(), port.statistics());
+                if let Some(error) = &status.host_heard {
+                    tracing::warn!(interface = link.name, error, "the host's own frames can leave by it");
+                }
                 let XdpPort { tx, rx, depth, .. } = port;
                 let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
-                Ok(OpenedDevice { device: Device { connection, link, status, veth, depth, promiscuous }, tx, rx })
+                let interrupts_deferred = Ok(false);
+                let device =
+                    Device { connection, link, status, statistics, interrupts_deferred, veth, depth, promiscuous };
+                Ok(OpenedDevice { device, tx, rx })
             }
             Err(reason) => {
                 if let Err(error) = give_up(veth.as_ref(), &link, &mut self.links, &mut self.ledger) {
@@ -351,6 +376,7 @@ fn xdp_config(id: PortId, link: &Link, mode: XdpMode, queues: config::Queues, mt
         },
         mtu,
         owner: id.0,
+        busy_poll: false,
     }
 }
 

@@ -14,6 +14,7 @@ use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::stats::{PortSnapshot, PortStats};
 use labsw_dataplane::vhost::{Endpoint, EndpointState};
 use labsw_dataplane::worker::Output;
+use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::tables::PortRules;
 use labsw_switch::{MAX_PORTS, PortId};
 use mio::Token;
@@ -23,7 +24,7 @@ use super::open::{Attachment, OpenError, Opened};
 use super::placement::Queues;
 use super::{FIRST_PORT, Switch};
 use crate::api::{Error, PortState};
-use crate::config::PortConfig;
+use crate::config::{PortConfig, PortKind};
 use crate::device::Links;
 
 /// One port.
@@ -38,8 +39,8 @@ pub(super) struct Port {
     stats: Arc<PortStats>,
     /// Its attachment was taken from it, to be given back or replaced within the same change.
     pub(super) detached: bool,
-    /// Why it was taken out of service.
-    pub(super) fault: Option<String>,
+    /// What the kernel counted at devices that are closed.
+    pub(super) kernel_before: XdpCounters,
     /// Its device is set up, as far as is known; a guest's port has none that could be down.
     pub(super) link_up: bool,
 }
@@ -48,6 +49,18 @@ impl Port {
     /// The counters since the port was added.
     pub(super) fn counters(&self) -> PortSnapshot {
         self.stats.snapshot()
+    }
+
+    /// What the kernel counted since the port was added, if it is one that has sockets for that.
+    pub(super) fn kernel_counters(&self) -> Option<XdpCounters> {
+        if !matches!(self.config.kind, PortKind::AfXdp { .. } | PortKind::Veth { .. }) {
+            return None;
+        }
+        let mut sum = self.kernel_before;
+        if let Attachment::Device(device) = &self.attachment {
+            sum += device.kernel_counters();
+        }
+        Some(sum)
     }
 
     /// What it is doing, and why it is not up.
@@ -80,7 +93,7 @@ impl Port {
                 }
                 Ok(Some(_)) => (PortState::Up, None),
             },
-            Attachment::Tap(tap) => tap.state(self.fault.as_ref(), links),
+            Attachment::Tap(tap) => tap.state(links),
         }
     }
 
@@ -129,8 +142,8 @@ impl Switch {
             queues,
             stats,
             detached: false,
+            kernel_before: XdpCounters::default(),
             link_up: true,
-            fault: None,
         };
         self.ports.insert(name.clone(), port);
         let placed = self.set_tables().and_then(|()| self.place_queues().map_err(|error| refused(error.to_string())));
@@ -185,8 +198,11 @@ impl Switch {
                 endpoint.close();
                 Ok(())
             }
-            Attachment::Device(device) => device.close(&mut self.links, &mut self.ledger).map_err(OpenError::from),
-            Attachment::Absent(_) => Ok(()),
+            Attachment::Device(device) => {
+                port.kernel_before += device.kernel_counters();
+                device.close(&mut self.links, &mut self.ledger).map_err(OpenError::from)
+            }
+            Attachment::Absent(absence) => absence.close(&mut self.links).map_err(OpenError::from),
             Attachment::Tap(tap) => tap.close(&mut self.links).map_err(OpenError::from),
         };
         let outcome = dropped.map_err(OpenError::from).and(closed);
@@ -196,32 +212,23 @@ impl Switch {
     /// A worker found that a port can't go on: notes why; everything else runs on.
     pub(super) fn port_fault(&mut self, id: PortId, fault: &Fault) {
         let Some((name, port)) = self.ports.iter_mut().find(|(_, port)| port.id == id) else { return };
-        let connection = match &mut port.attachment {
+        let (connection, index) = match &mut port.attachment {
             Attachment::Guest(endpoint) => {
                 if endpoint.fault(fault, Instant::now()) {
                     tracing::warn!(port = name, reason = %fault, "port fault");
                 }
                 return;
             }
-            Attachment::Tap(tap) => {
-                // Both halves, or several workers, may have met it.
-                if tap.connection == fault.connection && port.fault.is_none() {
-                    tracing::warn!(port = name, reason = %fault, "port fault");
-                    port.fault = Some(fault.reason.clone());
-                    let name = name.clone();
-                    if let Err(error) = self.take_out(&name) {
-                        tracing::error!(port = name, %error, "not taken out of service cleanly");
-                    }
-                }
-                return;
-            }
-            Attachment::Device(device) => device.connection,
+            Attachment::Tap(tap) => (tap.connection, tap.index()),
+            Attachment::Device(device) => (device.connection, device.link.index),
             Attachment::Absent(_) => return,
         };
         // Both halves, or several workers, may have met it.
         if connection == fault.connection {
             let name = name.clone();
-            self.lose(&name, Some(&fault.reason));
+            // The worker may be the first to see that the device has gone.
+            let reason = (!self.links.has_gone(index)).then_some(fault.reason.as_str());
+            self.lose(&name, reason);
         }
     }
 
@@ -239,11 +246,11 @@ impl Switch {
         outcome.and(dropped).and(placed)
     }
 
-    /// Puts a port back in service that was taken out.
+    /// Puts a port in service.
     pub(super) fn put_in(&mut self, name: &str, opened: Opened) -> Result<(), Error> {
         let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
-        let Opened { attachment, tx, queues } = opened;
-        (port.attachment, port.tx, port.queues, port.fault) = (attachment, tx, queues, None);
+        (port.attachment, port.tx, port.queues) = (opened.attachment, opened.tx, opened.queues);
+        port.link_up = true;
         self.set_tables()?;
         self.place_queues().map_err(|error| Error::refused("worker", error.to_string()))
     }

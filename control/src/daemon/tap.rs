@@ -1,11 +1,11 @@
-//! TAP ports in the switch: opened, watched, and brought back.
+//! TAP ports in the switch: looked at, opened, shown.
 //!
-//! Once a second the control thread looks whether the interfaces are still there. A port whose interface was removed is
-//! taken out of service, waits, and is opened anew as soon as that is possible: an interface that the switch makes at
-//! once, one that somebody else made when it is there again.
+//! A TAP interface comes and goes as other devices do ([`super::devices`]). What is particular: an interface that the switch
+//! makes is made again at once, one that somebody else made is waited for; and an interface of a guest outlives a fault of
+//! the port, since the guest's program has it open.
 
 use labsw_dataplane::handle::Homes;
-use labsw_dataplane::port::{Fault, RxQueue};
+use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::tap::TapPort;
 
 use super::open::{Attachment, OpenError, Opened};
@@ -23,7 +23,7 @@ pub(super) struct Tap {
     pub(super) queues: usize,
     other_end: TapEnd,
     tap: TapLink,
-    /// It was there before the port: waits for whoever made it.
+    /// It was there before the port: whoever made it is waited for.
     found: bool,
 }
 
@@ -43,18 +43,36 @@ impl Tap {
         self.tap.remove(links)
     }
 
-    /// As [`super::ports::Port::state`]; `fault` is why it is out of service.
-    pub(super) fn state(&self, fault: Option<&String>, links: &mut Links) -> (PortState, Option<String>) {
+    /// The index of the interface.
+    pub(super) fn index(&self) -> u32 {
+        self.tap.link.index
+    }
+
+    /// Notes what the interface is called.
+    pub(super) fn renamed(&mut self, name: &str) {
+        name.clone_into(&mut self.tap.link.name);
+    }
+
+    /// As [`super::ports::Port::state`].
+    pub(super) fn state(&self, links: &mut Links) -> (PortState, Option<String>) {
         let name = self.name();
-        match (fault, links.link_by_index(self.tap.link.index)) {
-            (Some(fault), _) => (PortState::Waiting, Some(fault.clone())),
-            (None, Err(error)) => (PortState::Failed, Some(error.to_string())),
-            (None, Ok(None)) => (PortState::Waiting, Some(format!("{name} was removed"))),
-            (None, Ok(Some(link))) if !link.up => (PortState::Down, Some(format!("{name} is set down"))),
-            (None, Ok(Some(link))) if self.other_end == TapEnd::Guest && !link.carrier => {
+        match links.link_by_index(self.index()) {
+            Err(error) => (PortState::Failed, Some(error.to_string())),
+            Ok(None) => (PortState::Waiting, Some(format!("{name} was removed"))),
+            Ok(Some(link)) if !link.up => (PortState::Down, Some(format!("{name} is set down"))),
+            Ok(Some(link)) if self.other_end == TapEnd::Guest && !link.carrier => {
                 (PortState::Down, Some(format!("{name} has no carrier: no program has opened it")))
             }
-            (None, Ok(Some(_))) => (PortState::Up, None),
+            Ok(Some(_)) => (PortState::Up, None),
+        }
+    }
+
+    /// Looks whether the interface can be opened again: one that was not ours to make has to be there.
+    pub(super) fn check_back(&self, config: &PortConfig, links: &mut Links) -> Result<(), OpenError> {
+        let PortKind::Tap { interface, .. } = &config.kind else { return Ok(()) };
+        match self.found && links.link_by_name(interface)?.is_none() {
+            true => Err(OpenError::Removed(interface.clone())),
+            false => Ok(()),
         }
     }
 }
@@ -117,50 +135,5 @@ impl Switch {
         let found = was_there && !tap.is_ours();
         let tap = Tap { connection, queues: rx.len(), other_end: *other_end, tap, found };
         Ok(Opened { attachment: Attachment::Tap(Box::new(tap)), tx: Some(tx), queues: Queues::new(rx, homes) })
-    }
-
-    /// Looks after the interfaces of TAP ports: takes ports out of service whose interface has gone, and opens those
-    /// again that can be.
-    pub(super) fn watch_taps(&mut self) {
-        let Switch { ports, links, .. } = self;
-        let mut gone = Vec::new();
-        let mut waiting = Vec::new();
-        for (name, port) in ports.iter() {
-            let Attachment::Tap(tap) = &port.attachment else { continue };
-            match &port.fault {
-                Some(_) => waiting.push((name.clone(), port.config.clone(), tap.found)),
-                None if matches!(links.link_by_index(tap.tap.link.index), Ok(None)) => {
-                    gone.push((port.id, Fault::new(tap.connection, format!("{} was removed", tap.name()))));
-                }
-                None => {}
-            }
-        }
-        for (id, fault) in gone {
-            self.port_fault(id, &fault);
-        }
-        for (name, config, found) in waiting {
-            self.bring_back(&name, &config, found);
-        }
-    }
-
-    fn bring_back(&mut self, name: &str, config: &PortConfig, found: bool) {
-        let PortKind::Tap { interface, other_end, .. } = &config.kind else { return };
-        let opened = match existing(interface, *other_end, &self.config, &mut self.links) {
-            Ok(None) if found => return,
-            _ => self.open_tap(config),
-        };
-        let outcome = match opened {
-            Ok(opened) => self.put_in(name, opened).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match outcome {
-            Ok(()) => tracing::info!(port = name, "back in service"),
-            Err(reason) => {
-                if let Some(port) = self.ports.get_mut(name).filter(|port| port.fault.as_ref() != Some(&reason)) {
-                    tracing::warn!(port = name, reason, "not brought back yet");
-                    port.fault = Some(reason);
-                }
-            }
-        }
     }
 }

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::DeviceError;
 use super::ethtool;
 use super::links::{Link, Links};
+use super::napi::Deferral;
 
 /// Largest file that is read, bytes: more than 1024 ports can make.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -39,6 +40,9 @@ pub struct Before {
     pub mtu: Option<u32>,
     /// It was set down.
     pub down: bool,
+    /// When it interrupted, if that was changed.
+    #[serde(default)]
+    pub deferral: Option<Deferral>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +115,7 @@ impl Ledger {
             before.channels = older.channels.or(before.channels);
             before.mtu = older.mtu.or(before.mtu);
             before.down |= older.down;
+            before.deferral = older.deferral.or(before.deferral);
         }
         before.features.sort();
         before.features.dedup();
@@ -217,12 +222,16 @@ impl DeviceEntry {
 
     fn put_back(&self, links: &mut Links) -> Result<(), DeviceError> {
         let Some(link) = links.link_by_index(self.index)?.filter(|link| self.fits(link)) else { return Ok(()) };
-        let Before { features, channels, mtu, down } = &self.before;
+        let Before { features, channels, mtu, down, deferral } = &self.before;
         // Each for itself: one that fails is no reason to leave the others.
         let outcomes = [
             mtu.map_or(Ok(()), |mtu| links.set_mtu(link.index, mtu)),
             channels.map_or(Ok(()), |channels| ethtool::set_channels(&link.name, channels)),
             if features.is_empty() { Ok(()) } else { ethtool::switch_on(&link.name, features) },
+            deferral.map_or(Ok(()), |deferral| {
+                let what = || format!("{}: interrupts as before", link.name);
+                deferral.apply(&link.name).map_err(|error| DeviceError::refused(what(), error))
+            }),
             if *down { links.set_down(link.index) } else { Ok(()) },
         ];
         outcomes.into_iter().collect()

@@ -86,6 +86,11 @@ impl Links {
         self.get(change_of(index), &format!("look up interface {index}"))
     }
 
+    /// Whether there is no such link any more. Only an answer about this very link is proof enough: a list may lack it.
+    pub fn has_gone(&mut self, index: u32) -> bool {
+        matches!(self.link_by_index(index), Ok(None))
+    }
+
     fn get(&mut self, message: LinkMessage, what: &str) -> Result<Option<Link>, DeviceError> {
         let answer = match self.netlink.request(RouteNetlinkMessage::GetLink(message), 0, what) {
             Err(DeviceError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => return Ok(None),

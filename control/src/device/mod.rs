@@ -13,6 +13,7 @@
 //! | `prepare` | a device made ready for AF_XDP | |
 //! | `ledger` | what was changed, to be put back also after a kill | |
 //! | `promiscuous` | promiscuous mode that ends with its holder | packet(7) |
+//! | `napi` | receive queues left to a program that polls | kernel napi.rst |
 //! | `netns` | named namespaces | ip-netns(8), setns(2) |
 //! | `tap` | the interface of a TAP port, made, taken over and removed | kernel tuntap.rst |
 //! | `veth` | the pair of a veth port, made, reused and removed | veth(4) |
@@ -25,6 +26,7 @@ pub mod ethtool;
 mod events;
 mod ledger;
 mod links;
+mod napi;
 mod netlink;
 mod netns;
 pub mod prepare;
@@ -41,6 +43,7 @@ use std::io;
 pub use events::LinkEvents;
 pub use ledger::{Before, Ledger};
 pub use links::{Link, Links};
+pub use napi::{Deferral, defer_interrupts};
 pub use netns::{Netns, in_netns};
 pub use promiscuous::Promiscuous;
 pub use tap::{TapLink, TapPlan, TapUse};

@@ -40,6 +40,7 @@ pub fn device(
         channels: channels.as_ref().map(|change| change.from),
         mtu: (link.mtu < mtu).then_some(link.mtu),
         down: !link.up,
+        deferral: None,
     };
     ledger.note(link, before);
     offloads_off(&link.name)?;

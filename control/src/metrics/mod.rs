@@ -125,11 +125,14 @@ fn port_families(ports: &[Port]) -> Vec<Family> {
         sample(labels, f64::from(u8::from(port.state == state)))
     };
     let states = ports.iter().flat_map(|port| states.map(|one| state(port, one))).collect();
+    let named = |port: &Port, label, name: &String| {
+        [("port", port.name.clone()), ("type", port.port_type.to_string()), (label, name.clone())]
+    };
     let drops = ports.iter().flat_map(|port| {
-        let labels = |reason: &String| {
-            [("port", port.name.clone()), ("type", port.port_type.to_string()), ("reason", reason.clone())]
-        };
-        port.counters.drops.iter().map(move |(reason, count)| sample(labels(reason), float(*count)))
+        port.counters.drops.iter().map(move |(name, count)| sample(named(port, "reason", name), float(*count)))
+    });
+    let kernel = ports.iter().flat_map(|port| {
+        port.counters.kernel.iter().map(move |(name, count)| sample(named(port, "counter", name), float(*count)))
     });
     vec![
         family("labsw_port_state", Kind::Gauge, "1 for the state the port is in, 0 for the others.", states),
@@ -145,6 +148,12 @@ fn port_families(ports: &[Port]) -> Vec<Family> {
             Kind::Counter,
             "Frames dropped at the port, by reason.",
             drops.collect(),
+        ),
+        family(
+            "labsw_port_kernel_events_total",
+            Kind::Counter,
+            "What the kernel counted at the port's AF_XDP sockets, by its own names; nothing of it is in other counters.",
+            kernel.collect(),
         ),
     ]
 }

@@ -16,7 +16,8 @@ use crate::api::{Counters, PortType, Vlan, VlanList, VlanMode};
 fn status() -> Status {
     let vlan = Vlan { mode: VlanMode::Access, tag: Some(20), trunks: VlanList::default() };
     let drops = [("oversize".to_owned(), 3), ("runt".to_owned(), 0)].into();
-    let counters = Counters { rx_frames: 5, rx_bytes: 500, tx_frames: 4, tx_bytes: 400, drops };
+    let kernel = [("rx_dropped".to_owned(), 6)].into();
+    let counters = Counters { rx_frames: 5, rx_bytes: 500, tx_frames: 4, tx_bytes: 400, drops, kernel };
     let port = Port { state: PortState::Waiting, counters, ..Port::new("we\"b\\", PortType::Veth, vlan) };
     let mirror = Mirror {
         name: "m".into(),
@@ -70,6 +71,7 @@ fn the_text_is_that_of_prometheus() {
         "labsw_port_sent_bytes_total{port=\"we\\\"b\\\\\",type=\"veth\"} 400",
         "labsw_port_dropped_frames_total{port=\"we\\\"b\\\\\",reason=\"oversize\",type=\"veth\"} 3",
         "labsw_port_dropped_frames_total{port=\"we\\\"b\\\\\",reason=\"runt\",type=\"veth\"} 0",
+        "labsw_port_kernel_events_total{counter=\"rx_dropped\",port=\"we\\\"b\\\\\",type=\"veth\"} 6",
         "labsw_mirror_up{mirror=\"m\",to=\"span\"} 1",
         "labsw_mirror_matched_frames_total{mirror=\"m\",to=\"span\"} 9",
         "labsw_mirror_sent_frames_total{mirror=\"m\",to=\"span\"} 8",

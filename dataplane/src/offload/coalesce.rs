@@ -47,6 +47,16 @@ pub struct Merged<'a> {
 }
 
 impl Coalescer {
+    /// Whether the frame of `frame_bytes` that begins with `headers` is TCP, so that a closer look may be worth while.
+    pub fn is_candidate(headers: &[u8], frame_bytes: u32) -> bool {
+        Segment::layout(headers, frame_bytes).is_some()
+    }
+
+    /// Length of the headers of a whole TCP frame; `None` of anything else.
+    pub fn header_bytes(frame: &[u8]) -> Option<usize> {
+        Some(Segment::layout(frame, u32::try_from(frame.len()).ok()?)?.header_bytes)
+    }
+
     /// Begins with a segment of `frame_bytes` that begins with `headers`; `payload` is the sum of the bytes behind the
     /// TCP header. `None` if nothing can be merged with it.
     pub fn begin(headers: &[u8], frame_bytes: u32, payload: Sum) -> Option<Coalescer> {
@@ -96,6 +106,11 @@ impl Coalescer {
     /// Whether no further segment can be added.
     pub fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Length of the first segment with its headers, bytes.
+    pub fn first_frame_bytes(&self) -> u32 {
+        self.same.header_bytes() + self.same.payload_bytes
     }
 
     /// Length of the frame so far, bytes.
@@ -154,13 +169,18 @@ struct Segment {
 }
 
 impl Segment {
-    /// `None` if it may not be merged with anything.
-    fn read(headers: &[u8], frame_bytes: u32, payload: Sum) -> Option<Segment> {
-        let layout = match Layout::of(headers, frame_bytes, GsoKind::Tcp4) {
+    /// `None` if it is not TCP.
+    fn layout(headers: &[u8], frame_bytes: u32) -> Option<Layout> {
+        match Layout::of(headers, frame_bytes, GsoKind::Tcp4) {
             Err(Refused::Ethertype(_)) => Layout::of(headers, frame_bytes, GsoKind::Tcp6),
             found => found,
-        };
-        let layout @ Layout { kind, l3, l4, header_bytes } = layout.ok()?;
+        }
+        .ok()
+    }
+
+    /// `None` if it may not be merged with anything.
+    fn read(headers: &[u8], frame_bytes: u32, payload: Sum) -> Option<Segment> {
+        let layout @ Layout { kind, l3, l4, header_bytes } = Segment::layout(headers, frame_bytes)?;
         let flags = *headers.get(l4 + 13)?;
         let reserved = *headers.get(l4 + 12)? & 0xf;
         let payload_bytes = frame_bytes - u32::try_from(header_bytes).ok()?;

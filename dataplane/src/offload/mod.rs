@@ -5,7 +5,7 @@
 //! frame travels with its [`Request`]; only an egress that cannot pass the request on resolves it:
 //!
 //! - [`Request`] is the virtio-net header, checked and typed, and back; [`Offers`] is what one side may ask for, and
-//!   [`Request::resolve`] compares the two.
+//!   [`Request::resolve`] compares the two. [`Asked`] is a request that fits its frame, as the frame carries it.
 //! - [`finish_checksum`] completes a partial checksum; [`Sum`] is the arithmetic, [`copy_and_sum`] takes the sum while
 //!   copying.
 //! - [`Cutter`] cuts a frame into segments; it finds its way by [`Layout`].
@@ -21,6 +21,7 @@
 //! RFC 3168 (CWR). Where these leave a choice, the one of the Linux kernel's software segmentation is taken, with which
 //! `tests/offload_kernel.rs` compares byte by byte.
 
+mod asked;
 mod coalesce;
 mod copy;
 mod finish;
@@ -29,10 +30,14 @@ mod request;
 mod segment;
 mod sum;
 
+pub use asked::Asked;
 pub use coalesce::{Coalescer, Merged};
 pub use copy::{copy_and_sum, copy_and_sum_raw};
 pub use finish::finish_checksum;
 pub use layout::{Layout, MAX_HEADER_BYTES};
+pub use request::{
+    F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
+};
 pub use request::{Gso, GsoKind, HEADER_BYTES, MIN_SEGMENT_BYTES, Offers, Partial, Refused, Request, Resolution};
 pub use segment::{Cut, Cutter};
 pub use sum::Sum;

@@ -10,6 +10,7 @@
 //! Reference: Virtio 1.2, 5.1.6 (the header), 5.1.6.2 "Packet Transmission", 5.1.6.4 "Processing of Incoming Packets",
 //! 5.1.3 "Feature bits".
 
+use super::layout::{Layout, MAX_IP_BYTES, TCP_CHECKSUM};
 use super::sum::put_u16_le;
 
 /// Bytes of the header that describe offloads; `num_buffers`, if present, follows.
@@ -17,6 +18,23 @@ pub const HEADER_BYTES: usize = 10;
 /// The smallest segment payload accepted, bytes: Linux keeps the MSS at 48 or more, of which TCP options can take 40.
 /// It bounds the work that one frame can ask for.
 pub const MIN_SEGMENT_BYTES: u16 = 8;
+
+/// VIRTIO_NET_F_CSUM: the device finishes checksums.
+pub const F_CSUM: u64 = 1 << 0;
+/// VIRTIO_NET_F_GUEST_CSUM: the driver takes unfinished checksums.
+pub const F_GUEST_CSUM: u64 = 1 << 1;
+/// VIRTIO_NET_F_GUEST_TSO4: the driver takes TCP over IPv4 that is still to be cut.
+pub const F_GUEST_TSO4: u64 = 1 << 7;
+/// VIRTIO_NET_F_GUEST_TSO6: the same over IPv6.
+pub const F_GUEST_TSO6: u64 = 1 << 8;
+/// VIRTIO_NET_F_GUEST_ECN: the same with ECN.
+pub const F_GUEST_ECN: u64 = 1 << 9;
+/// VIRTIO_NET_F_HOST_TSO4: the device cuts TCP over IPv4.
+pub const F_HOST_TSO4: u64 = 1 << 11;
+/// VIRTIO_NET_F_HOST_TSO6: the same over IPv6.
+pub const F_HOST_TSO6: u64 = 1 << 12;
+/// VIRTIO_NET_F_HOST_ECN: the same with ECN.
+pub const F_HOST_ECN: u64 = 1 << 13;
 
 /// `flags`: the checksum is unfinished.
 const NEEDS_CSUM: u8 = 1;
@@ -83,22 +101,39 @@ pub struct Offers {
     pub tcp6: bool,
     /// The same for frames with ECN bits.
     pub ecn: bool,
+    /// To believe that a checksum was verified.
+    pub verified: bool,
 }
 
 impl Offers {
-    /// What a guest that negotiated `features` may ask for in the frames it sends.
+    /// Nothing: every frame is finished.
+    pub const NONE: Offers = Offers { csum: false, tcp4: false, tcp6: false, ecn: false, verified: false };
+    /// Everything there is.
+    pub const ALL: Offers = Offers { csum: true, tcp4: true, tcp6: true, ecn: true, verified: true };
+
+    /// What a guest that negotiated `features` may ask for in the frames it sends. It is not believed about checksums.
     pub fn by_guest(features: u64) -> Offers {
-        Offers::bits(features, [0, 11, 12, 13])
+        let has = |bit| features & bit != 0;
+        Offers {
+            csum: has(F_CSUM),
+            tcp4: has(F_HOST_TSO4),
+            tcp6: has(F_HOST_TSO6),
+            ecn: has(F_HOST_ECN),
+            verified: false,
+        }
     }
 
     /// What a guest that negotiated `features` accepts in the frames it receives.
     pub fn to_guest(features: u64) -> Offers {
-        Offers::bits(features, [1, 7, 8, 9])
+        let has = |bit| features & bit != 0;
+        let csum = has(F_GUEST_CSUM);
+        Offers { csum, tcp4: has(F_GUEST_TSO4), tcp6: has(F_GUEST_TSO6), ecn: has(F_GUEST_ECN), verified: csum }
     }
 
-    fn bits(features: u64, [csum, tcp4, tcp6, ecn]: [u8; 4]) -> Offers {
-        let has = |bit: u8| features >> bit & 1 == 1;
-        Offers { csum: has(csum), tcp4: has(tcp4), tcp6: has(tcp6), ecn: has(ecn) }
+    /// Whether segments of a TCP flow may be merged for it.
+    #[inline]
+    pub fn takes_merged(self) -> bool {
+        self.csum && (self.tcp4 || self.tcp6)
     }
 
     fn kind(self, kind: GsoKind) -> bool {
@@ -270,6 +305,24 @@ impl Request {
         header
     }
 
+    /// Where the headers lie of a frame that is to be cut, of `frame_bytes` and beginning with `headers`.
+    ///
+    /// # Errors
+    /// [`Refused`]: the frame is not what the request says, or its headers are not whole in `headers`.
+    pub(super) fn layout(&self, headers: &[u8], frame_bytes: u32) -> Result<Layout, Refused> {
+        let Request { csum: Some(csum), gso: Some(gso) } = *self else { return Err(Refused::NotAsked) };
+        let layout = Layout::of(headers, frame_bytes, gso.kind)?;
+        if usize::from(csum.start) != layout.l4 || csum.offset != TCP_CHECKSUM {
+            return Err(Refused::ChecksumNotTcp);
+        }
+        let header_bytes = u32::try_from(layout.header_bytes).map_err(|_| Refused::HeadersTooLong)?;
+        let largest = header_bytes + u32::from(gso.size);
+        if frame_bytes > largest && layout.ip_bytes(largest) > MAX_IP_BYTES {
+            return Err(Refused::SegmentTooLong);
+        }
+        Ok(layout)
+    }
+
     /// What an egress that accepts `offers` has to do.
     #[inline]
     pub fn resolve(&self, offers: Offers) -> Resolution {
@@ -295,9 +348,9 @@ impl Request {
     /// The same request for the frame with `growth_bytes` more in front of `csum_start`: a VLAN tag pushed (4) or
     /// popped (-4). `None` if the checksum would then begin outside any frame.
     #[inline]
-    pub fn shifted(self, growth_bytes: i16) -> Option<Request> {
+    pub fn shifted(self, growth_bytes: i32) -> Option<Request> {
         let Some(Partial { start, offset }) = self.csum else { return Some(self) };
-        let start = start.checked_add_signed(growth_bytes)?;
+        let start = u16::try_from(i32::from(start) + growth_bytes).ok()?;
         Some(Request { csum: Some(Partial { start, offset }), ..self })
     }
 }
@@ -306,7 +359,7 @@ impl Request {
 mod tests {
     use super::*;
 
-    const ALL: Offers = Offers { csum: true, tcp4: true, tcp6: true, ecn: true };
+    const ALL: Offers = Offers::ALL;
 
     fn header(flags: u8, gso_type: u8, size: u16, start: u16, offset: u16) -> [u8; HEADER_BYTES] {
         let ([a, b], [c, d], [e, f]) = (size.to_le_bytes(), start.to_le_bytes(), offset.to_le_bytes());
@@ -383,7 +436,8 @@ mod tests {
 
     #[test]
     fn feature_bits_of_the_standard() {
-        assert_eq!(Offers::by_guest(1 << 0 | 1 << 11 | 1 << 12 | 1 << 13), ALL);
+        let believed = |verified| Offers { verified, ..ALL };
+        assert_eq!(Offers::by_guest(1 << 0 | 1 << 11 | 1 << 12 | 1 << 13), believed(false));
         assert_eq!(Offers::to_guest(1 << 1 | 1 << 7 | 1 << 8 | 1 << 9), ALL);
         assert_eq!(Offers::by_guest(1 << 1 | 1 << 7 | 1 << 8 | 1 << 9), Offers::default());
         assert_eq!(Offers::to_guest(1 << 7), Offers { tcp4: true, ..Offers::default() });

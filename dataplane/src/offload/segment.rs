@@ -18,7 +18,7 @@
 use std::ops::Range;
 
 use super::finish::finish_checksum;
-use super::layout::{Layout, MAX_HEADER_BYTES, MAX_IP_BYTES, TCP_CHECKSUM};
+use super::layout::{Layout, MAX_HEADER_BYTES, TCP_CHECKSUM};
 use super::request::{GsoKind, Partial, Refused, Request};
 use super::sum::{Sum, get_u16, get_u32, put};
 
@@ -55,11 +55,8 @@ impl Cutter {
     /// # Errors
     /// [`Refused`]: the frame is not what the request says, or its headers are not whole in `headers`.
     pub fn new(headers: &[u8], frame_bytes: u32, request: Request) -> Result<Cutter, Refused> {
-        let Request { csum: Some(csum), gso: Some(gso) } = request else { return Err(Refused::NotAsked) };
-        let layout = Layout::of(headers, frame_bytes, gso.kind)?;
-        if usize::from(csum.start) != layout.l4 || csum.offset != TCP_CHECKSUM {
-            return Err(Refused::ChecksumNotTcp);
-        }
+        let layout = request.layout(headers, frame_bytes)?;
+        let Some(gso) = request.gso else { return Err(Refused::NotAsked) };
         let mut copy = [0; MAX_HEADER_BYTES];
         if let (Some(to), Some(from)) = (copy.get_mut(..layout.header_bytes), headers.get(..layout.header_bytes)) {
             to.copy_from_slice(from);
@@ -82,9 +79,6 @@ impl Cutter {
             ipv4_sum: Sum::default(),
         };
         if cutter.segments > 1 {
-            if layout.ip_bytes(header_bytes + size) > MAX_IP_BYTES {
-                return Err(Refused::SegmentTooLong);
-            }
             cutter.sum_what_stays();
         }
         Ok(cutter)

@@ -118,8 +118,9 @@ pub(super) fn open_queues(interface: &str, queues: u16, make: bool) -> Result<Ve
         // SAFETY: the kernel reads one int at the pointer, which lives across the call.
         unsafe { control(queue, libc::TUNSETVNETHDRSZ, (&raw mut header_bytes).addr()) }
             .map_err(kernel("setting the header length"))?;
+        let offloads = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
         // SAFETY: the argument is a number.
-        unsafe { control(queue, libc::TUNSETOFFLOAD, 0) }.map_err(kernel("switching offloads off"))?;
+        unsafe { control(queue, libc::TUNSETOFFLOAD, offloads as usize) }.map_err(kernel("switching offloads on"))?;
     }
     Ok(opened)
 }
@@ -219,8 +220,10 @@ pub(super) fn open_interface(interface: &str, ifindex: u32) -> Result<OwnedFd, T
 /// What was received.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
-    /// Its offsets count without a tag that the kernel told beside the frame (`offset` 0).
+    /// Its offsets count without a tag that the kernel told beside the frame.
     pub(super) header: Header,
+    /// Length of that tag, bytes; 0 if there was none.
+    pub(super) tag_bytes: u16,
     /// Where the frame begins in its slot, bytes.
     pub(super) offset: usize,
     /// Its length, bytes, tag included; more than a frame may have if it was longer.
@@ -267,9 +270,12 @@ pub(super) unsafe fn receive(fd: BorrowedFd<'_>, end: End, slot: *mut u8) -> Res
                 std::ptr::copy(room, slot, TAG_OFFSET);
                 slot.add(TAG_OFFSET).copy_from_nonoverlapping(tag.as_ptr(), TAG_BYTES);
             }
-            Ok(Received { header, offset: HEADROOM_BYTES - TAG_BYTES, bytes: bytes + TAG_BYTES })
+            let bytes = bytes + TAG_BYTES;
+            #[allow(clippy::cast_possible_truncation, reason = "4")]
+            let tag_bytes = TAG_BYTES as u16;
+            Ok(Received { header, tag_bytes, offset: HEADROOM_BYTES - TAG_BYTES, bytes })
         }
-        _ => Ok(Received { header, offset: HEADROOM_BYTES, bytes }),
+        _ => Ok(Received { header, tag_bytes: 0, offset: HEADROOM_BYTES, bytes }),
     }
 }
 

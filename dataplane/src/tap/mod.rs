@@ -9,19 +9,17 @@
 //! | a guest | the interface, through a packet socket | the descriptor: opened by QEMU and the like |
 //!
 //! Both are descriptors from which one system call takes a frame with a virtio-net header in front, so from
-//! there on they are one driver.
+//! there on they are one driver. `crate::isolate` keeps the host's stack off an interface that is a guest's.
 //!
 //! | file | what |
 //! |---|---|
 //! | `port` | the port: receive queues and the transmit side |
 //! | `device` | system calls: make, open, receive, send |
-//! | `isolate` | keeps the host's stack off an interface that is a guest's |
 //! | `buffers` | where received frames lie while they are lent |
 //! | `vnet` | the virtio-net header |
 
 mod buffers;
 mod device;
-mod isolate;
 mod port;
 mod vnet;
 

@@ -22,10 +22,11 @@ use rustix::io::Errno;
 
 use super::buffers::Buffers;
 use super::device::{self, End, PIECES, Received, TapError};
-use super::isolate::Isolation;
-use super::vnet::{self, FINISHED};
+use super::vnet::{self, Header};
 use crate::flow::spread;
 use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, Segment};
+use crate::isolate::Isolation;
+use crate::offload::Offers;
 use crate::port::{Fault, Lane, RxQueue, TxPort, next_connection};
 use crate::stats::PortDelta;
 
@@ -142,23 +143,26 @@ impl RxQueue for TapRx {
         for _ in 0..BURST_FRAMES {
             let Some(slot) = self.buffers.slot(burst.len()) else { break };
             // SAFETY: no frame of the burst, which is the only one of this queue, lies in that slot yet.
-            let Received { header, offset, bytes } = match unsafe { device::receive(fd.as_fd(), self.core.end, slot) } {
-                Ok(received) => received,
-                Err(Errno::INTR) => continue,
-                // The interface was set down; when it goes, the control thread sees.
-                Err(Errno::AGAIN | Errno::NETDOWN) => break,
-                Err(errno) => return Err(self.core.fault(errno)),
-            };
+            let Received { header, offset, bytes, tag_bytes } =
+                match unsafe { device::receive(fd.as_fd(), self.core.end, slot) } {
+                    Ok(received) => received,
+                    Err(Errno::INTR) => continue,
+                    // The interface was set down; when it goes, the control thread sees.
+                    Err(Errno::AGAIN | Errno::NETDOWN) => break,
+                    Err(errno) => return Err(self.core.fault(errno)),
+                };
             let len = u32::try_from(bytes).unwrap_or(u32::MAX);
             stats.received(len);
-            let fits = if len > MAX_FRAME_BYTES { Err(DropReason::Oversize) } else { vnet::check(&header) };
-            if let Err(reason) = fits {
-                stats.drop(reason);
+            if len > MAX_FRAME_BYTES {
+                stats.drop(DropReason::Oversize);
                 continue;
             }
             // SAFETY: `len` bytes from `offset` are inside the slot, whose next write is after this burst's release.
             unsafe {
                 burst.push_whole(0, Segment { ptr: slot.add(offset), len });
+            }
+            if let Err(reason) = vnet::ask(header, tag_bytes, burst) {
+                stats.drop(reason);
             }
         }
         Ok(())
@@ -253,6 +257,10 @@ impl TxPort for TapTx {
             self.send_on(lane.ring(nth, queues), burst, items, stats)
         })
     }
+
+    fn offers(&self) -> Offers {
+        vnet::to_kernel(self.core.end)
+    }
 }
 
 /// Sends one frame and returns its length.
@@ -260,16 +268,17 @@ impl TxPort for TapTx {
 fn send_one(queue: &OwnedFd, burst: &Burst, item: &TxItem) -> Result<u32, Lost> {
     let reader = burst.reader(item).filter(|reader| reader.remaining() >= ETHERNET_HEADER_BYTES);
     let reader = reader.ok_or(Lost::Dropped(DropReason::Runt))?;
+    let header = vnet::header(burst, item).ok_or(Lost::Dropped(DropReason::BadOffload))?;
     let bytes = reader.remaining();
     let mut pieces = [Segment::EMPTY; PIECES];
     let gathered = match reader.gather(&mut pieces) {
         // SAFETY: the pieces lie in the burst, in `reader`, and in the memory that is lent to the burst; all stay where
         // they are until the call returns.
-        Some(used) => unsafe { device::send(queue.as_fd(), &FINISHED, pieces.get(..used).unwrap_or_default()) },
+        Some(used) => unsafe { device::send(queue.as_fd(), &header, pieces.get(..used).unwrap_or_default()) },
         None => Err(Errno::FAULT),
     };
     let outcome = match gathered {
-        Err(Errno::FAULT) => send_copied(queue, reader),
+        Err(Errno::FAULT) => send_copied(queue, &header, reader),
         other => other,
     };
     match outcome {
@@ -286,11 +295,11 @@ fn send_one(queue: &OwnedFd, burst: &Burst, item: &TxItem) -> Result<u32, Lost> 
 /// Sends a frame that the kernel can't gather: too many pieces, or memory that is no longer there, which our own
 /// reading of it makes known.
 #[cold]
-fn send_copied(queue: &OwnedFd, mut reader: FrameReader<'_>) -> Result<(), Errno> {
+fn send_copied(queue: &OwnedFd, header: &Header, mut reader: FrameReader<'_>) -> Result<(), Errno> {
     let room = reader.remaining();
     let mut frame = vec![0; room as usize];
     // SAFETY: `frame` is writable for `room` bytes and our own.
     unsafe { reader.read(frame.as_mut_ptr(), room) };
     // SAFETY: `frame` is initialised and lives across the call.
-    unsafe { device::send(queue.as_fd(), &FINISHED, &[Segment { ptr: frame.as_ptr(), len: room }]) }
+    unsafe { device::send(queue.as_fd(), header, &[Segment { ptr: frame.as_ptr(), len: room }]) }
 }

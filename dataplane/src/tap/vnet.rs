@@ -1,42 +1,113 @@
 //! The virtio-net header in front of each frame: the only place that writes or reads it.
 //!
-//! **How it works.** 12 bytes, those of a virtio-net device without negotiated hashes, in the machine's byte order. No
-//! offload is agreed with the kernel (`TUNSETOFFLOAD` 0), so a frame for the host leaves with an empty header. The
-//! host's frames come finished; a guest's may not be, because its hypervisor hands them over as the guest left them:
-//! such a frame can't be passed on whole and is dropped.
+//! **How it works.** 12 bytes, those of a virtio-net device without negotiated hashes, in the machine's byte order. A frame
+//! goes to the kernel with what is left to do for it in the header, if the kernel takes that ([`to_kernel`]). The same is agreed for the other direction (`TUNSETOFFLOAD`); a
+//! guest's program may hand over what its guest left undone, in which case the packet socket says so.
 //!
 //! Reference: Virtio 1.2, 5.1.6 (`struct virtio_net_hdr`); kernel `include/uapi/linux/virtio_net.h`.
 
 use labsw_switch::DropReason;
+use labsw_switch::forward::TxItem;
+
+use super::device::End;
+use crate::frame::Burst;
+use crate::offload::{self, Offers};
 
 /// Length of the header, bytes.
 pub(super) const HEADER_BYTES: usize = 12;
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
 const NEEDS_CHECKSUM: u8 = 1;
+/// Where `csum_start` stands.
+const CHECKSUM_START: usize = 6;
+/// What the kernel, or a guest behind it, may leave to the switch.
+const FROM_KERNEL: Offers = Offers::ALL;
+
+/// What the switch may leave to the kernel.
+pub(super) fn to_kernel(end: End) -> Offers {
+    match end {
+        End::Tun => Offers::ALL,
+        // On the way past the host's queues the kernel cuts nothing: it drops what the device can't take whole, and
+        // whether it can is the guest's program's affair.
+        End::Interface => Offers { csum: true, verified: true, ..Offers::NONE },
+    }
+}
 
 /// A header as it lies in front of a frame.
 pub(super) type Header = [u8; HEADER_BYTES];
 
-/// In front of a frame that is finished.
-pub(super) const FINISHED: Header = [0; HEADER_BYTES];
-
-/// Whether a received frame can be passed on as it is.
+/// Notes what `header` leaves to do for the last frame of `burst`, of which the kernel told the outer VLAN tag, of
+/// `tag_bytes`, beside it. Takes the frame back out if that can't be done.
 #[inline]
-pub(super) fn check(header: &Header) -> Result<(), DropReason> {
-    let [flags, segmentation, ..] = *header;
-    if flags & NEEDS_CHECKSUM != 0 || segmentation != 0 { Err(DropReason::BadOffload) } else { Ok(()) }
+pub(super) fn ask(header: Header, tag_bytes: u16, burst: &mut Burst) -> Result<(), DropReason> {
+    let [asks @ .., _, _] = header;
+    if asks == [0; offload::HEADER_BYTES] { Ok(()) } else { ask_for(asks, tag_bytes, burst) }
+}
+
+fn ask_for(mut asks: [u8; offload::HEADER_BYTES], tag_bytes: u16, burst: &mut Burst) -> Result<(), DropReason> {
+    if asks[0] & NEEDS_CHECKSUM != 0 {
+        let start = u16::from_le_bytes([asks[CHECKSUM_START], asks[CHECKSUM_START + 1]]);
+        // Too large a sum is behind any frame's end, and so refused.
+        [asks[CHECKSUM_START], asks[CHECKSUM_START + 1]] = start.saturating_add(tag_bytes).to_le_bytes();
+    }
+    burst.ask(&asks, FROM_KERNEL).map_err(|_| DropReason::BadOffload)
+}
+
+/// The header in front of a frame that is sent; `None` if it can't be said.
+#[inline]
+pub(super) fn header(burst: &Burst, item: &TxItem) -> Option<Header> {
+    let asks = burst.asked(item.frame.into()).encode(Offers::ALL, item.edit.growth_bytes())?;
+    let mut header = [0; HEADER_BYTES];
+    header[..asks.len()].copy_from_slice(&asks);
+    Some(header)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use labsw_switch::forward::TagEdit;
+
     use super::*;
+    use crate::frame::Segment;
+
+    fn burst_of(frame: &[u8]) -> Burst {
+        let mut burst = Burst::new();
+        // SAFETY: the frames of these tests outlive their bursts.
+        assert!(unsafe {
+            burst.push_whole(0, Segment { ptr: frame.as_ptr(), len: u32::try_from(frame.len()).unwrap() })
+        });
+        burst
+    }
 
     #[test]
-    fn finished_frames_pass_and_unfinished_ones_do_not() {
-        assert_eq!(check(&FINISHED), Ok(()));
-        // VIRTIO_NET_HDR_F_DATA_VALID: somebody looked at the checksum already.
-        assert_eq!(check(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]), Ok(()));
-        assert_eq!(check(&[1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0]), Err(DropReason::BadOffload));
-        assert_eq!(check(&[0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Err(DropReason::BadOffload));
+    fn what_comes_in_goes_out_again_and_the_tag_beside_counts() {
+        let frame = [0; 100];
+        for (header, tag_bytes, out) in [
+            ([0; 12], 4, [0; 12]),
+            // VIRTIO_NET_HDR_F_DATA_VALID: somebody looked at the checksum already.
+            ([2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], 0, [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            ([1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0], 0, [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0]),
+            ([1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0], 4, [1, 0, 0, 0, 0, 0, 38, 0, 16, 0, 0, 0]),
+        ] {
+            let mut burst = burst_of(&frame);
+            assert_eq!(ask(header, tag_bytes, &mut burst), Ok(()));
+            assert_eq!(self::header(&burst, &TxItem::whole(0, TagEdit::KEEP)), Some(out));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_taken_out() {
+        let frame = [0; 100];
+        for header in [
+            // Behind the frame, at once and with the tag; segments of what is no TCP; UDP segments.
+            [1, 0, 0, 0, 0, 0, 100, 0, 0, 0, 0, 0],
+            [1, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0, 5, 34, 0, 16, 0, 0, 0],
+            [1, 5, 0, 0, 0, 5, 34, 0, 6, 0, 0, 0],
+        ] {
+            let mut burst = burst_of(&frame);
+            assert_eq!(ask(header, 4, &mut burst), Err(DropReason::BadOffload));
+            assert!(burst.is_empty());
+        }
     }
 }

@@ -22,10 +22,12 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
+use vhost::vhost_user::message::FrontendReq;
 
+use super::features::feature_names;
 use super::message::{self, Inbox, Received, Reply};
 use super::operation::Rings;
-use super::session::{RingStatus, Session, feature_names};
+use super::session::{RingStatus, Session};
 use crate::port::{Fault, next_connection};
 use crate::socket::{self, SocketError, SocketFile};
 
@@ -34,6 +36,8 @@ const NO_MEMORY: &str = "connected, but no memory table yet: either the guest's 
                          memory is not shared (QEMU: memory-backend-memfd with share=on)";
 /// Front ends that may wait for the current one to leave.
 const BACKLOG: i32 = 16;
+/// The request whose refusal does not end the connection.
+const NET_SET_MTU: u32 = FrontendReq::NET_SET_MTU as u32;
 /// Requests served in one go.
 const REQUESTS_PER_TURN: usize = 64;
 
@@ -76,6 +80,10 @@ pub struct EndpointConfig {
     pub group: Option<u32>,
     /// Queue pairs of the port.
     pub queue_pairs: u16,
+    /// Checksum and segmentation offloads are offered.
+    pub offloads: bool,
+    /// MTU of the port, bytes.
+    pub mtu: u32,
     /// How long to wait for what.
     pub timing: Timing,
 }
@@ -173,7 +181,7 @@ impl Endpoint {
             ),
             Role::Client => None,
         };
-        let session = Session::new(config.queue_pairs);
+        let session = Session::new(config.queue_pairs, config.mtu, config.offloads);
         let reason = None;
         Ok(Endpoint {
             config,
@@ -237,6 +245,12 @@ impl Endpoint {
         true
     }
 
+    /// Gives the port another MTU in bytes: what the front end asks for is compared with it.
+    pub fn set_mtu(&mut self, mtu: u32) {
+        self.config.mtu = mtu;
+        self.session.set_mtu(mtu);
+    }
+
     /// Where the port stands.
     pub fn status(&self) -> EndpointStatus {
         let state = if self.session.is_up() {
@@ -250,8 +264,8 @@ impl Endpoint {
             self.connection.as_ref().is_some_and(|connection| connection.explained) && !self.session.has_memory();
         let reason = match state {
             EndpointState::Up => None,
-            _ if unshared => Some(NO_MEMORY.to_owned()),
-            _ => self.reason.clone(),
+            _ if unshared => self.session.mtu_refused().or_else(|| Some(NO_MEMORY.to_owned())),
+            _ => self.session.mtu_refused().or_else(|| self.reason.clone()),
         };
         EndpointStatus {
             state,
@@ -349,6 +363,9 @@ impl Endpoint {
                             (self.session.acknowledges(&request).then_some(refusal), Some(error.to_string()))
                         }
                     };
+                    if let (NET_SET_MTU, Some(reason)) = (request.code, self.session.mtu_refused()) {
+                        tracing::warn!(port = self.config.port_name, reason, "MTU refused");
+                    }
                     let sent = reply.map_or(Ok(()), |reply| message::reply(connection.socket.as_fd(), &reply));
                     if let Some(reason) = error.or_else(|| sent.err().map(|error| error.to_string())) {
                         return self.disconnect(Some(reason), now);

@@ -1,17 +1,19 @@
 //! The guest's transmit ring: frames come out of it borrowed.
 //!
 //! [`SplitRing::receive`] takes up to 64 chains, checks each and lends its buffers to the burst; [`SplitRing::release`]
-//! completes them all, in order. [`lend`] says what a frame in a chain is, for packed rings as well. A chain that merely holds a bad frame is counted and completed with the others; a broken
-//! ring is an error, after which the ring must not be used any more.
+//! completes them all, in order. [`lend`] says what a frame in a chain is, for packed rings as well, and notes what its
+//! header leaves to do. A chain that merely holds a bad frame is counted and completed with the others; a broken ring is an
+//! error, after which the ring must not be used any more.
 //!
 //! Reference: Virtio 1.2, 5.1.6.2 "Packet Transmission".
 
 use labsw_switch::{BURST_FRAMES, DropReason};
 
 use super::chain::{Direction, Walk};
-use super::ring::RingError;
+use super::ring::{F_MRG_RXBUF, F_VERSION_1, RingError};
 use super::split::{Chain, SplitRing};
 use crate::frame::{Burst, MAX_FRAME_BYTES, Segment};
+use crate::offload::{self, Offers};
 use crate::stats::PortDelta;
 
 /// The largest virtio-net header, bytes.
@@ -20,6 +22,25 @@ pub(super) const HEADER_BYTES: usize = 12;
 const NEEDS_CSUM: u8 = 1;
 /// No segmentation asked for.
 const GSO_NONE: u8 = 0;
+
+/// How the guest speaks of its frames.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialect {
+    /// Length of the virtio-net header, bytes: 12, or 10 for a legacy guest without mergeable buffers.
+    pub(super) header_bytes: u32,
+    /// What it may ask for in the frames it sends.
+    pub(super) may_ask: Offers,
+    /// What it accepts in the frames it receives.
+    pub(super) accepts: Offers,
+}
+
+impl Dialect {
+    /// Of a guest that acknowledged `features`.
+    pub(super) fn of(features: u64) -> Dialect {
+        let header_bytes = if features & (F_MRG_RXBUF | F_VERSION_1) != 0 { 12 } else { 10 };
+        Dialect { header_bytes, may_ask: Offers::by_guest(features), accepts: Offers::to_guest(features) }
+    }
+}
 
 impl SplitRing {
     /// Lends the frames that have arrived to `burst`, up to 64, until [`SplitRing::release`].
@@ -30,12 +51,12 @@ impl SplitRing {
             // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
             let outcome = unsafe {
                 if chain.buffer.len > 0 {
-                    lend_whole(chain.buffer, id, self.header_bytes, burst, stats)
+                    lend_whole(chain.buffer, id, self.dialect, burst, stats)
                 } else {
                     self.segments.clear();
-                    let until = most_bytes(self.header_bytes) + 1;
+                    let until = most_bytes(self.dialect.header_bytes) + 1;
                     let walk = self.walker.walk(chain.head, Direction::FromGuest, until, &mut self.segments)?;
-                    lend(walk, id, &mut self.segments, self.header_bytes, burst, stats)
+                    lend(walk, id, &mut self.segments, self.dialect, burst, stats)
                 }
             };
             if let Some(reason) = outcome {
@@ -79,10 +100,11 @@ pub(super) fn most_bytes(header_bytes: u32) -> u64 {
 pub(super) unsafe fn lend_whole(
     buffer: Segment,
     id: u64,
-    header_bytes: u32,
+    dialect: Dialect,
     burst: &mut Burst,
     stats: &mut PortDelta,
 ) -> Option<DropReason> {
+    let header_bytes = dialect.header_bytes;
     let bytes = buffer.len.checked_sub(header_bytes).filter(|&bytes| bytes <= MAX_FRAME_BYTES);
     let Some(frame_bytes) = bytes else {
         stats.received(0);
@@ -90,14 +112,14 @@ pub(super) unsafe fn lend_whole(
     };
     stats.received(frame_bytes);
     // SAFETY: the buffer is readable for at least the 10 bytes of the shortest header.
-    let header = unsafe { buffer.ptr.cast::<[u8; 2]>().read() };
-    if asks_for_offload(header) {
-        return Some(DropReason::BadOffload);
-    }
+    let header = unsafe { buffer.ptr.cast::<[u8; offload::HEADER_BYTES]>().read() };
     // SAFETY: the header lies in front of the frame in the same buffer, so the rest of it is readable (caller).
     unsafe {
-        let ptr = buffer.ptr.add(header_bytes as usize);
-        burst.push_whole(id, Segment { ptr, len: frame_bytes });
+        let frame = Segment { ptr: buffer.ptr.add(header_bytes as usize), len: frame_bytes };
+        if asks(&header) {
+            return lend_asking(id, &[frame], &header, dialect, burst);
+        }
+        burst.push_whole(id, frame);
     }
     None
 }
@@ -111,10 +133,11 @@ pub(super) unsafe fn lend(
     walk: Walk,
     id: u64,
     segments: &mut [Segment],
-    header_bytes: u32,
+    dialect: Dialect,
     burst: &mut Burst,
     stats: &mut PortDelta,
 ) -> Option<DropReason> {
+    let header_bytes = dialect.header_bytes;
     let bytes = match walk {
         Walk::Bytes(bytes) if bytes <= most_bytes(header_bytes) => u32::try_from(bytes).ok(),
         Walk::Bytes(_) | Walk::WrongWay => None,
@@ -124,19 +147,39 @@ pub(super) unsafe fn lend(
         return Some(DropReason::BadChain);
     };
     stats.received(frame_bytes);
-    let [flags, gso, ..] = take_header(segments, header_bytes);
-    if asks_for_offload([flags, gso]) {
-        return Some(DropReason::BadOffload);
-    }
+    let [header @ .., _, _] = take_header(segments, header_bytes);
     // SAFETY: the caller's promise.
-    unsafe { burst.push(id, segments) };
+    unsafe {
+        if asks(&header) {
+            return lend_asking(id, segments, &header, dialect, burst);
+        }
+        burst.push(id, segments);
+    }
     None
 }
 
-/// Whether a header with these `flags` and this `gso_type` asks for an offload. None is offered, so none may be.
-#[inline]
-fn asks_for_offload([flags, gso_type]: [u8; 2]) -> bool {
+/// Whether something is left to do for the frame behind this header.
+#[inline(always)]
+fn asks(&[flags, gso_type, ..]: &[u8; offload::HEADER_BYTES]) -> bool {
     flags & NEEDS_CSUM != 0 || gso_type != GSO_NONE
+}
+
+/// Adds a frame and what its header asks for to `burst`, or says why not.
+///
+/// # Safety
+/// As for [`lend_whole`], each segment.
+// Never: it would make the usual case longer.
+#[inline(never)]
+unsafe fn lend_asking(
+    id: u64,
+    segments: &[Segment],
+    header: &[u8; offload::HEADER_BYTES],
+    dialect: Dialect,
+    burst: &mut Burst,
+) -> Option<DropReason> {
+    // SAFETY: the caller's promise.
+    unsafe { burst.push(id, segments) };
+    burst.ask(header, dialect.may_ask).err().map(|_| DropReason::BadOffload)
 }
 
 /// Reads the virtio-net header of `header_bytes` (10 or 12) off the front of `segments`, which hold at least that many.

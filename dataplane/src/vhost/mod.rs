@@ -4,7 +4,7 @@
 //! - the workers' side: [`VhostRx`] and [`VhostTx`] drive rings ([`ring`]; [`split`], [`packed`], [`chain`],
 //!   [`from_guest`], [`to_guest`]) that lie in guest memory ([`layout`], [`memory`], guarded by [`sigbus`]);
 //! - the session ([`session`]): what each request of the front end means, a pure state machine that
-//!   reaches the rings through [`Rings`] as [`VhostOp`]s;
+//!   reaches the rings through [`Rings`] as [`VhostOp`]s; what is offered is in [`features`];
 //! - the endpoint ([`endpoint`]): the socket, driven by the control thread's event loop, and the byte
 //!   stream on it ([`message`]).
 //!
@@ -12,6 +12,7 @@
 
 pub mod chain;
 pub mod endpoint;
+mod features;
 pub mod from_guest;
 pub mod layout;
 pub mod memory;

@@ -31,10 +31,10 @@ use labsw_switch::BURST_FRAMES;
 use labsw_switch::forward::TxItem;
 
 use super::chain::{Direction, PackedWalk, Walk, Walker};
-use super::from_guest::{lend, lend_whole, most_bytes};
+use super::from_guest::{Dialect, lend, lend_whole, most_bytes};
 use super::layout::RingLayout;
-use super::ring::{Doorbells, F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1, RingError, RingSetup, passed};
-use super::to_guest::{Sent, Tally, write, write_plain};
+use super::ring::{Doorbells, F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, RingError, RingSetup, passed};
+use super::to_guest::{Asks, Sent, Tally, write, write_plain};
 use crate::frame::{Burst, FrameReader, Segment};
 use crate::stats::PortDelta;
 
@@ -134,8 +134,7 @@ pub struct PackedRing {
     size: u16,
     event_idx: bool,
     mergeable: bool,
-    /// Length of the virtio-net header, bytes.
-    header_bytes: u32,
+    dialect: Dialect,
     /// Next slot to take.
     next_avail: Position,
     /// Next slot to complete.
@@ -171,7 +170,7 @@ impl PackedRing {
             size: layout.size,
             event_idx: features & F_EVENT_IDX != 0,
             mergeable: features & F_MRG_RXBUF != 0,
-            header_bytes: if features & (F_MRG_RXBUF | F_VERSION_1) != 0 { 12 } else { 10 },
+            dialect: Dialect::of(features),
             next_avail: at,
             next_used: at,
             unannounced: 0,
@@ -263,14 +262,14 @@ impl PackedRing {
             // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
             let (chain, outcome) = unsafe {
                 if let Some((buffer, id)) = self.single(at, Direction::FromGuest) {
-                    let outcome = lend_whole(buffer, id.into(), self.header_bytes, burst, stats);
+                    let outcome = lend_whole(buffer, id.into(), self.dialect, burst, stats);
                     (Chain { id, slots: 1 }, outcome)
                 } else {
                     self.segments.clear();
-                    let until = most_bytes(self.header_bytes) + 1;
+                    let until = most_bytes(self.dialect.header_bytes) + 1;
                     let Some(found) = self.walk(at, Direction::FromGuest, until)? else { break };
                     let PackedWalk { walk, id, slots } = found;
-                    let outcome = lend(walk, id.into(), &mut self.segments, self.header_bytes, burst, stats);
+                    let outcome = lend(walk, id.into(), &mut self.segments, self.dialect, burst, stats);
                     (Chain { id, slots }, outcome)
                 }
             };
@@ -311,25 +310,25 @@ impl PackedRing {
         for item in items {
             let at = self.next_avail;
             if let (Some(frame), Some((buffer, id))) = (burst.plain(item), self.single(at, Direction::ToGuest))
-                && buffer.len >= self.header_bytes + frame.bytes()
+                && buffer.len >= self.dialect.header_bytes + frame.bytes()
             {
                 // SAFETY: the buffer comes from the walker, whose memory the ring keeps mapped.
-                unsafe { write_plain(buffer, self.header_bytes, frame) };
+                unsafe { write_plain(buffer, self.dialect.header_bytes, frame) };
                 self.reserve(1);
-                self.complete(at, Chain { id, slots: 1 }, self.header_bytes + frame.bytes());
+                self.complete(at, Chain { id, slots: 1 }, self.dialect.header_bytes + frame.bytes());
                 self.next_avail = at.after(1, self.size);
                 self.next_used = self.next_avail;
                 tally.sent(frame.bytes());
             } else {
-                tally.send(burst, item, stats, |frame| self.scatter(frame))?;
+                tally.send(burst, item, self.dialect.accepts, stats, |frame, asks| self.scatter(frame, asks))?;
             }
         }
         Ok(tally.close(stats))
     }
 
     /// Copies a frame into the next buffers, however many and of whatever form.
-    fn scatter(&mut self, frame: &mut FrameReader<'_>) -> Result<Sent, RingError> {
-        let needed = self.header_bytes + frame.remaining();
+    fn scatter(&mut self, frame: &mut FrameReader<'_>, asks: Asks) -> Result<Sent, RingError> {
+        let needed = self.dialect.header_bytes + frame.remaining();
         self.segments.clear();
         self.chains.clear();
         let mut at = self.next_avail;
@@ -356,7 +355,7 @@ impl PackedRing {
         }
         let buffers = u16::try_from(self.chains.len()).unwrap_or(u16::MAX);
         // SAFETY: the segments come from the walker, whose memory the ring keeps mapped.
-        unsafe { write(&self.segments, self.header_bytes, frame, buffers) };
+        unsafe { write(&self.segments, self.dialect.header_bytes, asks, frame, buffers) };
         self.reserve(slots);
         self.complete_frame();
         self.next_avail = at;

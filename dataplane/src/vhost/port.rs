@@ -25,6 +25,7 @@ use super::ring::{Ring, RingError};
 use super::sigbus;
 use crate::flow::spread;
 use crate::frame::Burst;
+use crate::offload::Offers;
 use crate::port::{Fault, Lane, RxQueue, TxPort, lock};
 use crate::stats::PortDelta;
 use crate::watchdog;
@@ -131,12 +132,14 @@ pub struct VhostTx {
     /// A bit for each ring that takes frames, 64 to a word. Changed under the ring's lock; who reads it without only
     /// chooses by it, and asks the ring again.
     outlets: [AtomicU64; 2],
+    /// The features of the driver whose rings they are, or were.
+    features: AtomicU64,
 }
 
 impl VhostTx {
     fn new(queue_pairs: u16) -> VhostTx {
         let rings = (0..usize::from(queue_pairs)).map(|pair| Mutex::new(Place::new(2 * pair))).collect();
-        VhostTx { rings, outlets: Default::default() }
+        VhostTx { rings, outlets: Default::default(), features: AtomicU64::new(0) }
     }
 
     /// Carries out an operation on a ring, or for `Reset` on all. `rouse` is called while a worker keeps the ring's
@@ -157,6 +160,9 @@ impl VhostTx {
     fn operate_on(&self, pair: usize, op: VhostOp, rouse: &mut dyn FnMut()) -> Option<VhostReply> {
         let Some(place) = self.rings.get(pair) else { return Some(VhostReply::NoSuchRing) };
         let mut place = watchdog::lock_patiently(place, rouse)?;
+        if let VhostOp::StartRing { setup, .. } = &op {
+            self.features.store(setup.features, Ordering::Relaxed);
+        }
         let reply = place.operate(op);
         self.note(pair, &place);
         Some(reply)
@@ -206,6 +212,10 @@ impl TxPort for VhostTx {
             let set = (0..before).fold(outlets, |outlets, _| outlets & outlets.wrapping_sub(1));
             self.send_to(set.trailing_zeros() as usize, burst, items, stats)
         })
+    }
+
+    fn offers(&self) -> Offers {
+        Offers::to_guest(self.features.load(Ordering::Relaxed))
     }
 }
 

@@ -25,6 +25,8 @@ use super::split::SplitRing;
 use crate::frame::Burst;
 use crate::stats::PortDelta;
 
+/// VIRTIO_NET_F_MTU: the device tells the driver its MTU.
+pub const F_MTU: u64 = 1 << 3;
 /// VIRTIO_NET_F_MRG_RXBUF: a frame may be spread over several receive buffers.
 pub const F_MRG_RXBUF: u64 = 1 << 15;
 /// VIRTIO_NET_F_MQ: several queue pairs.

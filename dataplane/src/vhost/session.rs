@@ -3,6 +3,8 @@
 //! **How it works.** [`Session::handle`] takes one whole request with the descriptors that came with it, changes the
 //! state, has rings started and stopped through [`Rings`], and returns the reply that is due. A ring starts as soon as
 //! its size, addresses and doorbell and the memory are known, without waiting for a kick; it stops on GET_VRING_BASE.
+//! The front end tells its guest an MTU by itself and asks whether it is ours as well (NET_SET_MTU); one that is not is
+//! answered with failure, which front ends take as a reason to leave the rings alone.
 //! What changes under a running ring (memory, size, addresses, features, doorbell) stops it and starts it anew with
 //! everything checked again. QEMU enables rings long before they exist and not again later: that is remembered.
 //!
@@ -17,39 +19,20 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 
+use super::features::{F_PROTOCOL, FEATURES, OFFLOADS, PROTOCOL_FEATURES};
 use super::memory::{GuestMemory, MAX_REGIONS, MemoryError, Region};
 use super::message::{Reply, Request};
 use super::operation::{Rings, RingsError, VhostOp, VhostReply};
 use super::request::{DOORBELL_RING, SessionError, eventfd, one, region_info, within, words};
-use super::ring::{
-    F_EVENT_IDX, F_IN_ORDER, F_INDIRECT_DESC, F_MQ, F_MRG_RXBUF, F_RING_PACKED, F_VERSION_1, RingAddresses, RingLayout,
-    RingSetup,
-};
+use super::ring::{F_MQ, F_RING_PACKED, RingAddresses, RingLayout, RingSetup};
 
-/// VHOST_USER_F_PROTOCOL_FEATURES.
-const F_PROTOCOL: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-/// What every port offers; [`F_MQ`] comes on top with more than one queue pair.
-const FEATURES: u64 =
-    F_VERSION_1 | F_MRG_RXBUF | F_INDIRECT_DESC | F_EVENT_IDX | F_RING_PACKED | F_IN_ORDER | F_PROTOCOL;
-/// The protocol features offered.
-const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
-    .union(VhostUserProtocolFeatures::REPLY_ACK)
-    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
-/// Names for people, by bit.
-const FEATURE_NAMES: [(u64, &str); 8] = [
-    (F_VERSION_1, "VERSION_1"),
-    (F_MRG_RXBUF, "MRG_RXBUF"),
-    (F_INDIRECT_DESC, "INDIRECT_DESC"),
-    (F_EVENT_IDX, "EVENT_IDX"),
-    (F_MQ, "MQ"),
-    (F_RING_PACKED, "RING_PACKED"),
-    (F_IN_ORDER, "IN_ORDER"),
-    (F_PROTOCOL, "PROTOCOL_FEATURES"),
-];
 /// The most queue pairs a port can have: a doorbell message numbers rings in one byte.
 pub const MAX_QUEUE_PAIRS: u16 = 128;
+
+/// The smallest MTU that a device may have, bytes (virtio 1.2, 5.1.4.1).
+const MTU_MIN: u64 = 68;
 
 /// What is known of a ring's doorbell.
 #[derive(Debug, Default)]
@@ -89,22 +72,32 @@ pub struct RingStatus {
 pub struct Session {
     /// The number of the connection; the rings' faults carry it.
     connection: u64,
+    /// Offloads are offered.
+    offloads: bool,
     features: u64,
     protocol_features: VhostUserProtocolFeatures,
     memory: Arc<GuestMemory>,
     rings: Vec<RingState>,
+    /// MTU of the port, bytes.
+    mtu: u32,
+    /// The MTU that the front end asked for last.
+    mtu_asked: Option<u64>,
 }
 
 impl Session {
-    /// A fresh session of a port with so many queue pairs (1 to [`MAX_QUEUE_PAIRS`]).
-    pub fn new(queue_pairs: u16) -> Session {
+    /// A fresh session of a port with so many queue pairs (1 to [`MAX_QUEUE_PAIRS`]) and this MTU in bytes, which may offer
+    /// offloads.
+    pub fn new(queue_pairs: u16, mtu: u32, offloads: bool) -> Session {
         let pairs = usize::from(queue_pairs.clamp(1, MAX_QUEUE_PAIRS));
         Session {
             connection: 0,
+            offloads,
             features: 0,
             protocol_features: VhostUserProtocolFeatures::empty(),
             memory: Arc::default(),
             rings: (0..2 * pairs).map(|_| RingState::default()).collect(),
+            mtu,
+            mtu_asked: None,
         }
     }
 
@@ -120,7 +113,7 @@ impl Session {
 
     /// The feature bits offered to every front end.
     pub fn offered(&self) -> u64 {
-        FEATURES | if self.queue_pairs() > 1 { F_MQ } else { 0 }
+        FEATURES | if self.queue_pairs() > 1 { F_MQ } else { 0 } | if self.offloads { OFFLOADS } else { 0 }
     }
 
     /// The feature bits acknowledged.
@@ -131,6 +124,27 @@ impl Session {
     /// Whether the front end has shared memory.
     pub fn has_memory(&self) -> bool {
         self.memory.region_count() > 0
+    }
+
+    /// Gives the port another MTU in bytes.
+    pub fn set_mtu(&mut self, mtu: u32) {
+        self.mtu = mtu;
+    }
+
+    /// What is wrong with the MTU that the front end asked for last, to tell its guest. A smaller one than the port's is its
+    /// own business.
+    pub fn mtu_refused(&self) -> Option<String> {
+        let own = self.mtu;
+        match self.mtu_asked? {
+            asked @ ..MTU_MIN => {
+                Some(format!("the front end asks for an MTU of {asked} bytes, the least is {MTU_MIN} (QEMU: host_mtu)"))
+            }
+            asked if asked > u64::from(own) => Some(format!(
+                "the front end asks for an MTU of {asked} bytes, the port has {own}: set mtu = {asked} at the port, or \
+                 host_mtu={own} in QEMU"
+            )),
+            _ => None,
+        }
     }
 
     /// Whether both rings of at least one pair are started and enabled.
@@ -162,7 +176,8 @@ impl Session {
     pub fn reset(&mut self, rings: &mut dyn Rings) -> Result<(), RingsError> {
         // The rings go first, so that the memory is unmapped here and not by the worker.
         let result = rings.operate(VhostOp::Reset);
-        *self = Session::new(u16::try_from(self.queue_pairs()).unwrap_or(MAX_QUEUE_PAIRS));
+        let queue_pairs = u16::try_from(self.queue_pairs()).unwrap_or(MAX_QUEUE_PAIRS);
+        *self = Session::new(queue_pairs, self.mtu, self.offloads);
         result.map(|_| ())
     }
 
@@ -177,7 +192,8 @@ impl Session {
         let code =
             FrontendReq::try_from(request.code).map_err(|_| SessionError::UnknownRequest { code: request.code })?;
         let value = self.execute(code, &request.payload, fds, rings)?;
-        let value = value.or_else(|| self.acknowledges(request).then_some(0));
+        let refused = code == FrontendReq::NET_SET_MTU && self.mtu_refused().is_some();
+        let value = value.or_else(|| self.acknowledges(request).then_some(u64::from(refused)));
         Ok(value.map(|value| Reply { code: request.code, value }))
     }
 
@@ -266,6 +282,7 @@ impl Session {
                 within(request, bits, PROTOCOL_FEATURES.bits())?;
                 self.protocol_features = VhostUserProtocolFeatures::from_bits_truncate(bits);
             }
+            (Req::NET_SET_MTU, &[mtu]) => self.mtu_asked = Some(mtu),
             (Req::SET_VRING_NUM, &[state]) => {
                 let (index, size) = self.ring_state(request, state)?;
                 self.stop(index, rings)?;
@@ -309,6 +326,7 @@ impl Session {
                 | Req::RESET_OWNER
                 | Req::SET_FEATURES
                 | Req::SET_PROTOCOL_FEATURES
+                | Req::NET_SET_MTU
                 | Req::SET_MEM_TABLE
                 | Req::ADD_MEM_REG
                 | Req::REM_MEM_REG
@@ -448,11 +466,6 @@ impl Session {
         let value = (word >> 32) as u32;
         Ok((self.ring_index(request, word & 0xffff_ffff)?, value))
     }
-}
-
-/// The names of feature bits, unknown ones left out.
-pub fn feature_names(bits: u64) -> Vec<&'static str> {
-    FEATURE_NAMES.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, name)| name).collect()
 }
 
 #[cfg(test)]

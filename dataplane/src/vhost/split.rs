@@ -19,8 +19,9 @@ use std::sync::atomic::{Ordering, fence};
 use labsw_switch::BURST_FRAMES;
 
 use super::chain::{Direction, Walker};
+use super::from_guest::Dialect;
 use super::layout::RingLayout;
-use super::ring::{Doorbells, F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1, RingError, RingSetup, passed};
+use super::ring::{Doorbells, F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, RingError, RingSetup, passed};
 use crate::frame::{Segment, prefetch};
 
 /// `used.flags`: the device needs no kicks.
@@ -50,8 +51,7 @@ pub struct SplitRing {
     mask: u16,
     event_idx: bool,
     pub(super) mergeable: bool,
-    /// Length of the virtio-net header, bytes: 12, or 10 for a legacy guest without mergeable buffers.
-    pub(super) header_bytes: u32,
+    pub(super) dialect: Dialect,
     /// Next entry of the available ring to take.
     pub(super) next_avail: u16,
     /// The guest's available index as last read.
@@ -90,7 +90,7 @@ impl SplitRing {
             mask: size - 1,
             event_idx: features & F_EVENT_IDX != 0,
             mergeable: features & F_MRG_RXBUF != 0,
-            header_bytes: if features & (F_MRG_RXBUF | F_VERSION_1) != 0 { 12 } else { 10 },
+            dialect: Dialect::of(features),
             next_avail: next,
             avail_seen: next,
             next_used: next,

@@ -15,7 +15,11 @@ use super::from_guest::HEADER_BYTES;
 use super::ring::RingError;
 use super::split::{Chain, SplitRing};
 use crate::frame::{Burst, FrameReader, PlainFrame, Segment};
+use crate::offload::{self, Offers};
 use crate::stats::PortDelta;
+
+/// What the guest has to do for a frame: the front of its virtio-net header, up to `num_buffers`.
+pub(super) type Asks = [u8; offload::HEADER_BYTES];
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,15 +68,22 @@ impl Tally {
         &mut self,
         burst: &Burst,
         item: &TxItem,
+        accepts: Offers,
         stats: &mut PortDelta,
-        send: impl FnOnce(&mut FrameReader<'_>) -> Result<Sent, RingError>,
+        send: impl FnOnce(&mut FrameReader<'_>, Asks) -> Result<Sent, RingError>,
     ) -> Result<(), RingError> {
         let Some(mut frame) = burst.reader(item) else {
             self.lost(item, DropReason::Runt, stats);
             return Ok(());
         };
+        // The worker has finished what this guest does not accept. If it does not now, it is another driver already.
+        let asked = burst.asked(item.frame.into()).encode(accepts, item.edit.growth_bytes());
+        let Some(asks) = asked else {
+            self.lost(item, DropReason::NotConnected, stats);
+            return Ok(());
+        };
         let bytes = frame.remaining();
-        match send(&mut frame)? {
+        match send(&mut frame, asks)? {
             Sent::Done => self.sent(bytes),
             Sent::RingFull => self.lost(item, DropReason::GuestRingFull, stats),
             Sent::BufferTooSmall => self.lost(item, DropReason::GuestBufferTooSmall, stats),
@@ -91,15 +102,16 @@ impl SplitRing {
         for item in items {
             let next = self.gathered.get(..gathered).and_then(|chains| chains.get(usize::from(taken)));
             if let (Some(frame), Some(&Chain { buffer, head })) = (burst.plain(item), next)
-                && buffer.len >= self.header_bytes + frame.bytes()
+                && buffer.len >= self.dialect.header_bytes + frame.bytes()
             {
                 // SAFETY: the buffer comes from the walker, whose memory the ring keeps mapped.
-                unsafe { write_plain(buffer, self.header_bytes, frame) };
-                self.complete(head, self.header_bytes + frame.bytes());
+                unsafe { write_plain(buffer, self.dialect.header_bytes, frame) };
+                self.complete(head, self.dialect.header_bytes + frame.bytes());
                 taken += 1;
                 tally.sent(frame.bytes());
             } else {
-                tally.send(burst, item, stats, |frame| self.scatter(&mut taken, frame))?;
+                let accepts = self.dialect.accepts;
+                tally.send(burst, item, accepts, stats, |frame, asks| self.scatter(&mut taken, frame, asks))?;
             }
         }
         self.next_avail = self.next_avail.wrapping_add(taken);
@@ -108,8 +120,8 @@ impl SplitRing {
 
     /// Copies a frame into the next buffers, however many and of whatever form, behind the `taken` chains that were filled
     /// already.
-    fn scatter(&mut self, taken: &mut u16, frame: &mut FrameReader<'_>) -> Result<Sent, RingError> {
-        let needed = self.header_bytes + frame.remaining();
+    fn scatter(&mut self, taken: &mut u16, frame: &mut FrameReader<'_>, asks: Asks) -> Result<Sent, RingError> {
+        let needed = self.dialect.header_bytes + frame.remaining();
         self.segments.clear();
         self.chains.clear();
         let mut gathered = 0u32;
@@ -134,7 +146,7 @@ impl SplitRing {
             }
         }
         // SAFETY: the segments come from the walker, whose memory the ring keeps mapped.
-        unsafe { write(&self.segments, self.header_bytes, frame, count) };
+        unsafe { write(&self.segments, self.dialect.header_bytes, asks, frame, count) };
         *taken += count;
         for place in 0..self.chains.len() {
             if let Some(&(head, bytes)) = self.chains.get(place) {
@@ -170,10 +182,17 @@ pub(super) unsafe fn write_plain(buffer: Segment, header_bytes: u32, frame: Plai
 ///
 /// # Safety
 /// Each segment was translated by the walker as a range of one region, mapped writable, and is still mapped.
-pub(super) unsafe fn write(segments: &[Segment], header_bytes: u32, frame: &mut FrameReader<'_>, buffers: u16) {
-    // All zero: no flags, no segmentation; a checksum is as it is. A 10-byte header ends before `num_buffers`.
+pub(super) unsafe fn write(
+    segments: &[Segment],
+    header_bytes: u32,
+    asks: Asks,
+    frame: &mut FrameReader<'_>,
+    buffers: u16,
+) {
+    // A 10-byte header ends before `num_buffers`.
     let mut header = [0u8; HEADER_BYTES];
-    header[10..].copy_from_slice(&buffers.to_le_bytes());
+    header[..asks.len()].copy_from_slice(&asks);
+    header[asks.len()..].copy_from_slice(&buffers.to_le_bytes());
     let mut header = header.get(..header_bytes as usize).unwrap_or_default();
     for segment in segments {
         let (mut to, mut room) = (segment.ptr.cast_mut(), segment.len);

@@ -9,6 +9,7 @@ use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 
 use crate::frame::{Burst, Segment};
+use crate::offload::{HEADER_BYTES, Offers};
 use crate::port::{Fault, Lane, RxQueue, TxPort};
 use crate::stats::PortDelta;
 
@@ -27,6 +28,12 @@ pub struct Wire {
     pub sent_movable: bool,
     /// Frames the port takes before it is full.
     pub room: Option<usize>,
+    /// The virtio-net header of each frame to the switch; that of a sender who may ask for everything.
+    pub asks: Option<[u8; HEADER_BYTES]>,
+    /// What the port accepts.
+    pub offers: Offers,
+    /// The headers of the frames in `from_switch`.
+    pub asked: Vec<[u8; HEADER_BYTES]>,
 }
 
 /// The receiving half.
@@ -69,6 +76,9 @@ impl RxQueue for MemoryRx {
             let segment = Segment { ptr: frame.as_ptr(), len: u32::try_from(frame.len()).unwrap() };
             // SAFETY: the heap buffer of `frame` stays in `held` until release.
             assert!(unsafe { burst.push(0, &[segment]) });
+            if let Some(asks) = wire.asks {
+                burst.ask(&asks, Offers::ALL).unwrap();
+            }
         }
         Ok(())
     }
@@ -129,8 +139,14 @@ impl TxPort for MemoryTx {
             unsafe { reader.read(frame.as_mut_ptr(), u32::try_from(frame.len()).unwrap()) };
             stats.sent(u32::try_from(frame.len()).unwrap());
             wire.from_switch.push(frame);
+            let asked = burst.asked(item.frame.into()).encode(wire.offers, item.edit.growth_bytes());
+            wire.asked.push(asked.expect("what it does not accept never reaches it"));
         }
         Ok(failed)
+    }
+
+    fn offers(&self) -> Offers {
+        self.0.lock().unwrap().offers
     }
 }
 

@@ -1,17 +1,19 @@
 //! Mirror copies of a burst: after the egress ports took their frames, each mirror destination gets its copies.
 //!
 //! Which copies those are, [`Copies::choose`](labsw_switch::forward::Copies::choose) works out from what the ports really
-//! took; here they are sent and counted, mirror by mirror.
+//! took; here they are sent and counted, mirror by mirror. What was left to do for a frame is done before: a mirror shows
+//! frames as they are on a wire. Counted is a frame once, however many segments it was cut into.
 
 use labsw_switch::PortId;
 
-use super::{Worker, send_to};
+use super::{Worker, slot};
 
 impl Worker {
     /// Copies to the mirror destinations what really passed of a burst from `ingress`.
     pub(super) fn send_mirrors(&mut self, ingress: PortId) {
-        let slot = |port: PortId| self.slots.get(port.index()).and_then(Option::as_ref);
-        let failed = |port| slot(port).map_or(u64::MAX, |slot| slot.failed);
+        let slots = &self.slots;
+        let failed =
+            |port: PortId| slots.get(port.index()).and_then(Option::as_ref).map_or(u64::MAX, |slot| slot.failed);
         self.copies.choose(&self.tables, ingress, &self.egress, failed);
         for (mirror, matched) in self.copies.matched() {
             if let Some(stats) = self.shared.mirrors.get(mirror.index()) {
@@ -21,7 +23,8 @@ impl Worker {
         for at in 0..self.copies.destinations().len() {
             let Some(destination) = self.copies.destinations().get(at) else { break };
             let to = destination.to;
-            let outcome = send_to(&mut self.slots, self.lane, to, &mut self.burst, &destination.items, 0);
+            let Some(slot) = slot(&mut self.slots, to) else { continue };
+            let outcome = slot.send_finished(&mut self.stage, self.lane, &mut self.burst, &destination.items);
             self.count_copies(at, *outcome.as_ref().unwrap_or(&u64::MAX));
             self.sent(to, outcome);
         }

@@ -9,7 +9,11 @@ use labsw_switch::vlan::{PortVlan, VlanMode};
 use labsw_switch::{BURST_FRAMES, MAX_MIRRORS, MirrorId};
 
 use super::memory_port::{Wire, frame, memory_port};
+use labsw_switch::DropReason;
+
 use super::*;
+use crate::offload::Offers;
+use crate::offload_frames::{Packet, noise, resolved};
 use crate::stats::PortStats;
 
 /// A worker with memory ports 0, 1, … that are driven turn by turn.
@@ -228,4 +232,34 @@ fn a_queue_that_nobody_waits_for_any_more_stays() {
     let hello = frame(0xff, 1, 1);
     lab.send(0, &hello);
     assert_eq!(lab.turn()[1], [hello]);
+}
+
+#[test]
+fn offloads_are_left_to_who_accepts_them_and_done_for_all_others() {
+    let mut lab = Lab::new(5);
+    lab.specs[2].1.vlan = PortVlan::new(VlanMode::Trunk, None, &[]).unwrap();
+    lab.specs[3].1.mtu_bytes = 1400;
+    lab.wires[1].lock().unwrap().offers = Offers::ALL;
+    lab.wires[2].lock().unwrap().offers = Offers { tcp4: false, ..Offers::ALL };
+    lab.wires[4].lock().unwrap().offers = Offers::ALL;
+    for (id, spec) in &mut lab.specs {
+        if *id != PortId(2) {
+            spec.vlan = PortVlan::new(VlanMode::Access, Some(20), &[]).unwrap();
+        }
+    }
+    lab.set_tables(vec![mirror(&[(0, true, false)], 4, 0)]);
+    let packet = Packet::tcp(false, noise(40_000, 1));
+    let request = packet.request(Some(1448));
+    let (frame, segments) = (packet.partial(), resolved(&packet.partial(), 128, request).unwrap());
+    lab.wires[0].lock().unwrap().asks = Some(request.encode(54));
+    lab.send(0, &frame);
+    let got = lab.turn();
+    let tagged = |frame: &Vec<u8>| [&frame[..12], &[0x81, 0x00, 0x00, 20], &frame[12..]].concat();
+    assert_eq!(got[1], std::slice::from_ref(&frame), "as it is");
+    assert_eq!(lab.wires[1].lock().unwrap().asked, [request.encode(54)]);
+    assert_eq!(got[2], segments.iter().map(tagged).collect::<Vec<_>>(), "cut, and then tagged");
+    assert_eq!(got[3], [] as [Vec<u8>; 0], "segments are longer than its MTU");
+    assert_eq!(lab.drops(3, DropReason::Oversize), 1);
+    assert_eq!(got[4], segments, "a mirror shows frames of a wire");
+    assert_eq!(lab.worker.shared.mirrors[3].snapshot().sent, 1);
 }

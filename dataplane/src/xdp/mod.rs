@@ -1,7 +1,7 @@
 //! AF_XDP ports: frames of a network device received into and sent from the switch's own packet memory.
 //!
 //! Reading order: [`umem`] (packet memory and who owns which chunk), `ring` (the four rings shared with the kernel),
-//! `socket` (one queue of one device), `program` (the XDP program in front), `open` (a port's sockets, set up on the
+//! `socket` (one queue of one device; `statistics`: what the kernel counts there), `program` (the XDP program in front), `open` (a port's sockets, set up on the
 //! control thread; `device` and `foreign` ask the kernel for it), `rx` and `tx` (the halves that workers drive) and
 //! [`port`] (what holds them together).
 //!
@@ -15,13 +15,14 @@ mod program;
 mod ring;
 mod rx;
 mod socket;
+mod statistics;
 mod tx;
 pub mod umem;
 
 pub use foreign::attached as attached_program;
-pub use open::{ONE_CHUNK_MTU, Queues, XdpConfig, XdpError, XdpMode, XdpStatus};
+pub use open::{BusyPoll, ONE_CHUNK_MTU, Queues, XdpConfig, XdpError, XdpMode, XdpStatus};
 pub use port::{FillDepth, XdpPort};
 pub use rx::XdpRx;
-pub use socket::{Statistics, XdpCounters};
+pub use statistics::{Statistics, XdpCounters};
 pub use tx::XdpTx;
 pub use umem::{Backing, FramePool, Hugepages, PacketMemory, Umem, UmemError};

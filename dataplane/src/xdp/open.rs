@@ -1,7 +1,8 @@
 //! Opening an AF_XDP port: the best mode that works, and why not a better one.
 //!
 //! **How it works.** On the control thread: the program is attached first (from then on frames without a socket are
-//! dropped, not leaked), then every receive queue gets a socket, then the program's map is filled. Modes
+//! dropped, not leaked), then every receive queue gets a socket, then the program's map is filled; last, what the host's
+//! own stack sends is stopped. Modes
 //! from best to worst: *zero copy* (native program), *copy* (native program), *skb* (generic program, copy). With
 //! `auto` each failure's reason is kept and the next mode tried; all queues of a port have the same mode. What no
 //! other mode would mend (privileges, a foreign program, no such device) ends the attempt at once.
@@ -13,6 +14,7 @@ use super::program::{Attachment, Program, ProgramError};
 use super::socket::{self, Binding, SocketError, XskSocket};
 use super::umem::Umem;
 use super::{device, foreign};
+use crate::isolate::Silence;
 
 /// How many receive queues are bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -68,6 +70,19 @@ pub struct XdpConfig {
     pub mtu: u32,
     /// The port's id, under which the pool keeps the port's chunks. Not 65535.
     pub owner: u16,
+    /// The kernel is asked to receive when the worker looks, and not by interrupt.
+    pub busy_poll: bool,
+}
+
+/// Whether a port's sockets poll busily.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BusyPoll {
+    /// Not asked for.
+    Off,
+    /// The kernel took the options of every socket.
+    Asked,
+    /// The kernel refused, for this reason.
+    Refused(String),
 }
 
 /// What was got, for people.
@@ -81,6 +96,10 @@ pub struct XdpStatus {
     pub queues: u32,
     /// Frames may be in several chunks: an MTU beyond [`ONE_CHUNK_MTU`] is possible.
     pub multi_buffer: bool,
+    /// Whether it polls busily.
+    pub busy_poll: BusyPoll,
+    /// Why the host's own stack can still send through the device; `None`: it can't.
+    pub host_heard: Option<String>,
 }
 
 /// Why a port could not be opened.
@@ -165,6 +184,8 @@ pub(super) struct Opened {
     /// How many of the sockets have a transmit queue.
     pub(super) tx_queues: usize,
     pub(super) status: XdpStatus,
+    /// Drops what the host sends by itself.
+    pub(super) silence: Option<Silence>,
     /// Whether short frames have to be padded.
     pub(super) pad: bool,
 }
@@ -207,9 +228,14 @@ pub(super) fn open(config: &XdpConfig, umem: &Umem) -> Result<Opened, XdpError> 
             Ok(program) => match open_sockets(config, umem, &program, queues, binding) {
                 Ok((sockets, spares, multi_buffer)) => {
                     let tx_queues = sockets.len().min(channels.tx as usize);
-                    let status = XdpStatus { mode, why, queues, multi_buffer };
+                    let busy_poll = if config.busy_poll { ask_for_busy_poll(&sockets) } else { BusyPoll::Off };
+                    let (silence, host_heard) = match Silence::hold(config.ifindex) {
+                        Ok(silence) => (Some(silence), None),
+                        Err(error) => (None, Some(error.to_string())),
+                    };
+                    let status = XdpStatus { mode, why, queues, multi_buffer, busy_poll, host_heard };
                     let pad = device::has_wire(interface);
-                    return Ok(Opened { program, sockets, spares, tx_queues, status, pad });
+                    return Ok(Opened { program, sockets, spares, tx_queues, status, silence, pad });
                 }
                 Err(failure) => {
                     attached = Some((attachment, program));
@@ -227,6 +253,13 @@ pub(super) fn open(config: &XdpConfig, umem: &Umem) -> Result<Opened, XdpError> 
         }
     }
     Err(XdpError::NoMode { interface: interface.clone(), why })
+}
+
+fn ask_for_busy_poll(sockets: &[XskSocket]) -> BusyPoll {
+    match sockets.iter().try_for_each(|socket| socket::busy_poll(&socket.descriptor)) {
+        Ok(()) => BusyPoll::Asked,
+        Err(error) => BusyPoll::Refused(error.to_string()),
+    }
 }
 
 /// Whether a worse mode is worth trying.

@@ -14,13 +14,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use labsw_switch::forward::TxItem;
 use rustix::io::Errno;
 
-use super::open::{ONE_CHUNK_MTU, Opened, XdpConfig, XdpError, XdpMode, XdpStatus, open};
+use super::open::{BusyPoll, ONE_CHUNK_MTU, Opened, XdpConfig, XdpError, XdpMode, XdpStatus, open};
 use super::program::Program;
 use super::rx::{COPY_FILL, XdpRx};
-use super::socket::{Binding, Descriptor, RING_ENTRIES, Statistics, XskSocket};
+use super::socket::{Binding, Descriptor, RING_ENTRIES, XskSocket};
+use super::statistics::Statistics;
 use super::tx::XdpTx;
 use super::umem::{NotOwned, PacketMemory};
 use crate::frame::Burst;
+use crate::isolate::Silence;
 use crate::port::{Fault, Lane, RxQueue, TxPort, next_connection};
 use crate::stats::PortDelta;
 
@@ -64,6 +66,8 @@ impl FillDepth {
 pub(super) struct Core {
     /// There until drop.
     program: Option<Program>,
+    /// Keeps the host's own stack from sending through the device.
+    _silence: Option<Silence>,
     pub(super) sockets: Vec<Descriptor>,
     /// One unbound socket per queue, see drop.
     spares: Vec<OwnedFd>,
@@ -79,7 +83,7 @@ impl XdpPort {
     /// Opens the port. All system calls that may take time are made here, on the calling (control) thread; the halves
     /// then move to the workers.
     pub fn open(config: XdpConfig, memory: &Arc<PacketMemory>) -> Result<XdpPort, XdpError> {
-        let Opened { program, sockets, spares, tx_queues, status, pad } = open(&config, &memory.umem)?;
+        let Opened { program, sockets, spares, tx_queues, status, silence, pad } = open(&config, &memory.umem)?;
         let (mut rx, mut tx, mut descriptors) = (Vec::new(), Vec::new(), Vec::new());
         for XskSocket { rx: rx_rings, tx: tx_rings, descriptor } in sockets {
             rx.push(rx_rings);
@@ -89,6 +93,7 @@ impl XdpPort {
         tx.truncate(tx_queues);
         let core = Arc::new(Core {
             program: Some(program),
+            _silence: silence,
             sockets: descriptors,
             spares,
             memory: Arc::clone(memory),
@@ -99,8 +104,9 @@ impl XdpPort {
         });
         let depth = FillDepth::of_chunks(COPY_FILL);
         depth.set_mtu(status.mode, config.mtu);
+        let busy = status.busy_poll == BusyPoll::Asked;
         let rx = rx.into_iter().enumerate();
-        let rx = rx.map(|(queue, rings)| XdpRx::new(rings, queue, depth.clone(), Arc::clone(&core))).collect();
+        let rx = rx.map(|(queue, rings)| XdpRx::new(rings, queue, depth.clone(), busy, Arc::clone(&core))).collect();
         let tx = Arc::new(XdpTx::new(tx, pad, status.multi_buffer, Arc::clone(&core)));
         Ok(XdpPort { tx, rx, depth, status, core })
     }

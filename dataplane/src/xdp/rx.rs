@@ -54,6 +54,10 @@ pub struct XdpRx {
     queue: usize,
     /// The most chunks its fill ring is given.
     depth: FillDepth,
+    /// It is to poll busily.
+    busy: bool,
+    /// It does: the kernel knows what to poll.
+    polls: bool,
     /// The fill ring was filled for the first time.
     primed: bool,
     /// The first descriptors of a frame whose last one has not been read.
@@ -71,11 +75,14 @@ pub struct XdpRx {
 }
 
 impl XdpRx {
-    pub(super) fn new(rings: RxRings, queue: usize, depth: FillDepth, core: Arc<Core>) -> XdpRx {
+    /// With `busy` the socket polls busily, if it can.
+    pub(super) fn new(rings: RxRings, queue: usize, depth: FillDepth, busy: bool, core: Arc<Core>) -> XdpRx {
         XdpRx {
             rings,
             queue,
             depth,
+            busy,
+            polls: false,
             primed: false,
             partial: Vec::with_capacity(MAX_PIECES),
             further: Vec::with_capacity(BURST_FRAMES),
@@ -99,6 +106,12 @@ impl XdpRx {
     fn wake(&mut self) -> Result<(), Fault> {
         let Some(socket) = self.core.sockets.get(self.queue) else { return Ok(()) };
         self.rings.wake_receiver(socket).map_err(|errno| self.core.device_fault(errno))
+    }
+
+    /// Has the kernel receive.
+    fn poll(&mut self) -> Result<(), Fault> {
+        let Some(socket) = self.core.sockets.get(self.queue) else { return Ok(()) };
+        self.rings.poll(socket).map_err(|errno| self.core.device_fault(errno))
     }
 
     fn socket(&self) -> Option<&Descriptor> {
@@ -203,6 +216,9 @@ impl RxQueue for XdpRx {
             self.refill()?;
         }
         self.read.clear();
+        if self.polls && self.rings.rx.available() == 0 {
+            self.poll()?;
+        }
         while self.read.len() < BURST_FRAMES
             && let Some(desc) = self.rings.rx.read()
         {
@@ -244,6 +260,9 @@ impl RxQueue for XdpRx {
         }
         let pending: Result<(), Errno> = self.socket().map_or(Ok(()), Descriptor::pending_error);
         pending.map_err(|errno| self.core.device_fault(errno))?;
+        if self.busy && !self.polls {
+            self.polls = self.socket().is_some_and(|socket| socket.statistics().napi_id().is_some());
+        }
         self.refill()
     }
 

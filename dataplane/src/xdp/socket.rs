@@ -8,11 +8,13 @@
 //! (a work queue ends the registration), hence the retry on EBUSY. Readers of statistics share the
 //! descriptor under a lock and never a duplicate of it, so dropping it really closes it.
 //!
+//! **Busy polling** has the caller of recv(2) run the kernel's receive loop of the queue, in place of the interrupt's
+//! processor. The kernel does it for whoever asked with the three options of [`busy_poll`].
+//!
 //! References: kernel `Documentation/networking/af_xdp.rst`, `include/uapi/linux/if_xdp.h`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -21,6 +23,7 @@ use rustix::net::xdp::{XdpUmemReg, XdpUmemRegFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
 use super::ring::{Consumer, Producer, RingMemory};
+use super::statistics::Statistics;
 use super::umem::{CHUNK_BYTES, Umem};
 
 /// Entries of each of the four rings, a power of two. A veth hands over at most 256 frames per NAPI run (its XDP ring) and
@@ -33,6 +36,10 @@ const SEND_BUFFER_BYTES: usize = 16 << 20;
 const COPY_BUDGET_FRAMES: u32 = 256;
 /// Most system calls per kick: enough for a whole ring at 32 frames each.
 const KICKS: u32 = RING_ENTRIES / 32 + 8;
+/// Frames a call may bring in that polls busily: a burst.
+const BUSY_POLL_FRAMES: u32 = 64;
+/// Any time but 0 makes a socket one that polls busily; a call that does not block looks once, whatever it is.
+const BUSY_POLL_MICROSECONDS: u32 = 20;
 /// How long a queue whose last socket is still being released is waited for.
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
@@ -67,45 +74,6 @@ pub(super) enum SocketError {
     Bind(io::Error),
 }
 
-/// The descriptor of a socket, shared with [`Statistics`] readers.
-type SharedFd = Arc<Mutex<Option<OwnedFd>>>;
-
-/// What the kernel counts at a socket (`XDP_STATISTICS`); frames unless said otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct XdpCounters {
-    /// Dropped by the kernel for other reasons than the ones below (larger than a chunk, for instance).
-    pub rx_dropped: u64,
-    /// Dropped because the receive ring was full: the worker was too slow.
-    pub rx_ring_full: u64,
-    /// Times the kernel wanted a free chunk and the fill ring was empty.
-    pub rx_fill_ring_empty: u64,
-    /// Fill ring entries the kernel refused.
-    pub rx_invalid: u64,
-    /// Transmit ring entries the kernel refused.
-    pub tx_invalid: u64,
-}
-
-/// Reads the kernel's counters of one socket from any thread.
-#[derive(Clone, Debug)]
-pub struct Statistics {
-    fd: SharedFd,
-}
-
-impl Statistics {
-    /// The counters since the socket was opened, or `None` if it is closed.
-    pub fn read(&self) -> Option<XdpCounters> {
-        let fd = self.fd.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = sockopt::xdp_statistics(fd.as_ref()?).ok()?;
-        Some(XdpCounters {
-            rx_dropped: seen.rx_dropped,
-            rx_ring_full: seen.rx_ring_full.unwrap_or(0),
-            rx_fill_ring_empty: seen.rx_fill_ring_empty_descs.unwrap_or(0),
-            rx_invalid: seen.rx_invalid_descs,
-            tx_invalid: seen.tx_invalid_descs,
-        })
-    }
-}
-
 /// A bound socket and its rings.
 #[derive(Debug)]
 pub(super) struct XskSocket {
@@ -136,7 +104,7 @@ pub(super) struct TxRings {
 #[derive(Debug)]
 pub(super) struct Descriptor {
     raw: RawFd,
-    shared: SharedFd,
+    statistics: Statistics,
 }
 
 impl XskSocket {
@@ -186,7 +154,7 @@ impl XskSocket {
         let (rx, tx, fill, completion) = rings().map_err(SocketError::Rings)?;
         bind(fd.as_fd(), ifindex, queue, binding, multi_buffer).map_err(|errno| SocketError::Bind(errno.into()))?;
         tune(fd.as_fd());
-        let descriptor = Descriptor { raw: fd.as_raw_fd(), shared: Arc::new(Mutex::new(Some(fd))) };
+        let descriptor = Descriptor { raw: fd.as_raw_fd(), statistics: Statistics::new(fd) };
         Ok(XskSocket { rx: RxRings { rx, fill }, tx: TxRings { tx, completion }, descriptor })
     }
 }
@@ -195,13 +163,13 @@ impl Descriptor {
     /// The descriptor.
     #[inline]
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: only our drop takes the descriptor out of `shared` and closes it, and drop needs `&mut self`.
+        // SAFETY: only our drop closes the descriptor, and drop needs `&mut self`.
         unsafe { BorrowedFd::borrow_raw(self.raw) }
     }
 
     /// For reading the kernel's counters from another thread.
     pub(super) fn statistics(&self) -> Statistics {
-        Statistics { fd: Arc::clone(&self.shared) }
+        self.statistics.clone()
     }
 
     /// What the kernel has to say about the socket: the device was removed, for instance.
@@ -239,6 +207,12 @@ impl RxRings {
         if !self.fill.needs_wakeup() {
             return Ok(());
         }
+        self.poll(socket)
+    }
+
+    /// Has the kernel look at the queue: for free chunks and, if it [polls busily](busy_poll), for frames.
+    #[inline]
+    pub(super) fn poll(&mut self, socket: &Descriptor) -> Result<(), Errno> {
         let mut nothing = [0u8; 0];
         tolerate(rustix::net::recv(socket.fd(), &mut nothing, RecvFlags::DONTWAIT).map(|(read, _)| read))
     }
@@ -246,9 +220,8 @@ impl RxRings {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // Readers of statistics hold the lock for one getsockopt(2); afterwards they find nothing. The kernel lets go
-        // of the queue when the rings are unmapped as well.
-        drop(self.shared.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // Readers hold the lock for one getsockopt(2). The kernel lets go of the queue when the rings are unmapped as well.
+        self.statistics.close();
     }
 }
 
@@ -300,12 +273,22 @@ fn tune(fd: BorrowedFd<'_>) {
     if sockopt::set_socket_send_buffer_size_force(fd, SEND_BUFFER_BYTES).is_err() {
         let _ = sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_BYTES);
     }
-    let budget = COPY_BUDGET_FRAMES;
-    // SAFETY: the option's value is a u32, and `budget` lives across the call. Kernels without the option refuse it.
-    unsafe {
-        let value = (&raw const budget).cast::<libc::c_void>();
-        #[allow(clippy::cast_possible_truncation, reason = "four bytes")]
-        let bytes = size_of::<u32>() as libc::socklen_t;
-        libc::setsockopt(fd.as_raw_fd(), libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, value, bytes);
-    }
+    // Kernels without the option refuse it.
+    let _ = set_option(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, COPY_BUDGET_FRAMES);
+}
+
+/// Has recv(2) and send(2) on the socket run the queue's receive loop, and nobody else as long as that goes on.
+pub(super) fn busy_poll(socket: &Descriptor) -> io::Result<()> {
+    set_option(socket.fd(), libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, 1)?;
+    set_option(socket.fd(), libc::SOL_SOCKET, libc::SO_BUSY_POLL, BUSY_POLL_MICROSECONDS)?;
+    set_option(socket.fd(), libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, BUSY_POLL_FRAMES)
+}
+
+fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: u32) -> io::Result<()> {
+    #[allow(clippy::cast_possible_truncation, reason = "four bytes")]
+    let bytes = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the value of the options used here is four bytes, and `value` lives across the call.
+    let result =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast::<libc::c_void>(), bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -36,6 +36,7 @@ pub const GET_PROTOCOL_FEATURES: u32 = 15;
 pub const SET_PROTOCOL_FEATURES: u32 = 16;
 pub const GET_QUEUE_NUM: u32 = 17;
 pub const SET_VRING_ENABLE: u32 = 18;
+pub const NET_SET_MTU: u32 = 20;
 pub const GET_MAX_MEM_SLOTS: u32 = 36;
 pub const PROTOCOL: u64 = 1 << 30;
 
@@ -57,7 +58,17 @@ pub fn socket_path(name: &str) -> PathBuf {
 pub fn config(path: &Path, role: Role) -> EndpointConfig {
     let timing = Timing { patience: Duration::from_millis(300), retry: Duration::from_millis(20) };
     let port_name = "guest1".to_owned();
-    EndpointConfig { port_name, path: path.to_owned(), role, mode: 0o660, group: None, queue_pairs: 1, timing }
+    EndpointConfig {
+        port_name,
+        path: path.to_owned(),
+        role,
+        mode: 0o660,
+        group: None,
+        queue_pairs: 1,
+        offloads: true,
+        mtu: 1500,
+        timing,
+    }
 }
 
 /// An endpoint, its port and its event loop.

@@ -27,6 +27,7 @@ pub const BUFFER_BYTES: usize = 2048;
 /// Room for the tables of one ring.
 const TABLES_BYTES: usize = 0x10000;
 
+pub const MTU: u64 = 1 << 3;
 pub const MRG_RXBUF: u64 = 1 << 15;
 pub const INDIRECT: u64 = 1 << 28;
 pub const EVENT_IDX: u64 = 1 << 29;
@@ -326,6 +327,15 @@ impl Guest {
 
     /// Takes the frames received so far, checking header and lengths.
     pub fn received(&mut self, ring: usize) -> Vec<Vec<u8>> {
+        let without = |(header, frame): ([u8; 10], Vec<u8>)| {
+            assert_eq!(header, [0; 10]);
+            frame
+        };
+        self.received_with_headers(ring).into_iter().map(without).collect()
+    }
+
+    /// The same, with the front of each frame's virtio-net header.
+    pub fn received_with_headers(&mut self, ring: usize) -> Vec<([u8; 10], Vec<u8>)> {
         let mut frames = Vec::new();
         let end = self.used(ring, 2).load(Ordering::Acquire);
         while self.rings[ring].last_used != end {
@@ -337,7 +347,6 @@ impl Guest {
                 let bytes = self.read(self.buffer(ring, head as u16), len as usize);
                 if frame.is_empty() {
                     let header = &bytes[..self.header_bytes()];
-                    assert_eq!(header[..10], [0; 10]);
                     left = if header.len() == 12 { u16::from_le_bytes([header[10], header[11]]) } else { 1 };
                     assert!(left == 1 || self.features & MRG_RXBUF != 0);
                 }
@@ -351,7 +360,8 @@ impl Guest {
                 }
                 self.rings[ring].free.push(head as u16);
             }
-            frames.push(frame.split_off(self.header_bytes()));
+            let body = frame.split_off(self.header_bytes());
+            frames.push((frame[..10].try_into().unwrap(), body));
         }
         frames
     }

@@ -103,6 +103,11 @@ impl Lab {
         run(&all);
     }
 
+    /// The name of the switch's namespace.
+    pub fn switch_name(&self) -> &str {
+        &self.switch
+    }
+
     /// Runs `work` on a thread that is in the switch's namespace.
     pub fn in_switch<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         inside(&self.switch, work)
@@ -124,7 +129,10 @@ impl Lab {
         self.in_switch(|| {
             let interface = format!("s{number}");
             let ifindex = ifindex(&interface);
-            XdpPort::open(XdpConfig { interface, ifindex, queues, mode, mtu: 9000, owner: number as u16 }, memory)
+            XdpPort::open(
+                XdpConfig { interface, ifindex, queues, mode, mtu: 9000, owner: number as u16, busy_poll: false },
+                memory,
+            )
         })
     }
 
@@ -208,6 +216,11 @@ impl RawSocket {
                 Err(error) => panic!("sending {} bytes: {error}", frame.len()),
             }
         }
+    }
+
+    /// Sends one frame, if the kernel lets it out.
+    pub fn try_send(&self, frame: &[u8]) {
+        let _ = rustix::net::send(&self.fd, frame, rustix::net::SendFlags::empty());
     }
 
     /// The next test frame, or `None` after `patience`.

@@ -18,10 +18,13 @@ use std::process::ExitCode;
 
 use labsw_tests::packet::{RawSocket, TPID_8021Q};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force};
 
 const USAGE: &str = "usage: labsw-vlan-gateway --parent INTERFACE --vlan ID=TAP [--vlan ID=TAP]...";
 /// Frames handled per descriptor before the others get their turn.
 const BURST: usize = 64;
+/// Bytes that the trunk's socket can hold each way.
+const BUFFER: usize = 16 << 20;
 const TAG_OFFSET: usize = 12;
 const TAG_LEN: usize = 4;
 
@@ -63,6 +66,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(String, Vec<(u16, St
 
 fn run(parent: &str, vlans: &[(u16, String)]) -> io::Result<()> {
     let trunk = RawSocket::open_here(parent).map_err(|e| io::Error::other(format!("{parent}: {e}")))?;
+    // A burst of jumbo frames waits here while this program does.
+    set_socket_recv_buffer_size_force(&trunk, BUFFER)?;
+    set_socket_send_buffer_size_force(&trunk, BUFFER)?;
     let open = |(id, name): &(u16, String)| {
         let tap = open_tap(name).map_err(|e| io::Error::other(format!("TAP {name}: {e}")))?;
         Ok(Vlan { id: *id, tap })

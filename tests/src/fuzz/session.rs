@@ -94,6 +94,8 @@ impl Bench {
             mode: 0o600,
             group: None,
             queue_pairs: PAIRS,
+            offloads: true,
+            mtu: 1500,
             timing: Timing { patience: PATIENCE, retry: Duration::from_millis(500) },
         };
         let poll = Poll::new().expect("epoll");

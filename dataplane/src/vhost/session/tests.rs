@@ -6,6 +6,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vhost::vhost_user::message::FrontendReq as Req;
 
+use super::super::features::{FEATURE_NAMES, feature_names};
+use super::super::ring::{F_MRG_RXBUF, F_MTU, F_VERSION_1};
 use super::*;
 use crate::vhost::ring::{LayoutError, MAX_RING_SIZE};
 
@@ -46,7 +48,7 @@ impl Front {
     fn new(queue_pairs: u16) -> Front {
         let memory = memfd_create("session", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&memory, MEMORY_BYTES).unwrap();
-        Front { session: Session::new(queue_pairs), log: Log::default(), memory }
+        Front { session: Session::new(queue_pairs, 1500, true), log: Log::default(), memory }
     }
 
     fn try_send(&mut self, code: Req, words: &[u64], fds: Vec<OwnedFd>) -> Result<Option<u64>, SessionError> {
@@ -110,16 +112,17 @@ impl Front {
 #[test]
 fn offers() {
     let mut one = Front::new(1);
-    assert_eq!(one.send(Req::GET_FEATURES, &[]), Some(0xd_7000_8000));
+    assert_eq!(one.send(Req::GET_FEATURES, &[]), Some(0xd_7000_bb8b));
+    assert_eq!(Session::new(1, 1500, false).offered(), 0xd_7000_8008);
     assert_eq!(one.send(Req::GET_QUEUE_NUM, &[]), Some(1));
     let mut several = Front::new(4);
-    assert_eq!(several.send(Req::GET_FEATURES, &[]), Some(0xd_7040_8000));
+    assert_eq!(several.send(Req::GET_FEATURES, &[]), Some(0xd_7040_bb8b));
     assert_eq!(several.send(Req::GET_QUEUE_NUM, &[]), Some(4));
     assert_eq!(several.send(Req::GET_MAX_MEM_SLOTS, &[]), Some(64));
-    assert_eq!(several.send(Req::GET_PROTOCOL_FEATURES, &[]), Some(0x8009));
+    assert_eq!(several.send(Req::GET_PROTOCOL_FEATURES, &[]), Some(0x8019));
     assert_eq!(feature_names(several.session.offered()).len(), FEATURE_NAMES.len());
     // No feature of today can go without front ends of yesterday noticing.
-    assert!(several.try_send(Req::SET_FEATURES, &[1], vec![]).is_err());
+    assert!(several.try_send(Req::SET_FEATURES, &[1 << 2], vec![]).is_err());
 }
 
 #[test]
@@ -282,6 +285,48 @@ fn acknowledgements_are_given_only_when_negotiated_and_asked_for() {
     assert_eq!(front.send(Req::SET_OWNER, &[]), None);
     assert_eq!(front.try_send_flags(Req::SET_OWNER, &[], vec![], true).unwrap(), Some(0));
     assert_ne!(front.try_send_flags(Req::GET_FEATURES, &[], vec![], true).unwrap(), Some(0));
+}
+
+#[test]
+fn an_mtu_above_the_ports_is_refused_and_ends_nothing() {
+    let mut front = Front::running(F_VERSION_1 | F_MTU | F_PROTOCOL);
+    front.send(Req::SET_PROTOCOL_FEATURES, &[REPLY_ACK | VhostUserProtocolFeatures::MTU.bits()]);
+    let ask = |front: &mut Front, mtu| front.try_send_flags(Req::NET_SET_MTU, &[mtu], vec![], true).unwrap();
+    for mtu in [68, 1400, 1500] {
+        assert_eq!((ask(&mut front, mtu), front.session.mtu_refused()), (Some(0), None), "{mtu}");
+    }
+    for mtu in [1501, 9000, 65536, 0x1_0000_05dc, u64::MAX, 67, 0] {
+        assert_eq!(ask(&mut front, mtu), Some(1), "{mtu}");
+        let reason = front.session.mtu_refused().unwrap();
+        assert!(reason.contains(&format!("an MTU of {mtu} bytes")) && reason.lines().count() == 1, "{reason}");
+    }
+    assert!(front.took().is_empty(), "rings run on");
+    assert_eq!(front.send(Req::NET_SET_MTU, &[9000]), None, "nobody asked for an answer");
+    assert!(front.session.mtu_refused().unwrap().contains("the port has 1500: set mtu = 9000"));
+    // The next request is answered for itself.
+    assert_eq!(front.try_send_flags(Req::SET_OWNER, &[], vec![], true).unwrap(), Some(0));
+    assert_eq!((ask(&mut front, 1500), front.session.mtu_refused()), (Some(0), None));
+    // Malformed ones end the session, as any request does.
+    for words in [&[][..], &[1500, 0]] {
+        let error = front.try_send(Req::NET_SET_MTU, words, vec![]).unwrap_err();
+        assert!(matches!(error, SessionError::PayloadSize { request: Req::NET_SET_MTU, .. }), "{error}");
+    }
+    let fd = front.memory.try_clone().unwrap();
+    assert!(matches!(
+        front.try_send(Req::NET_SET_MTU, &[1500], vec![fd]),
+        Err(SessionError::Descriptors { request: Req::NET_SET_MTU, .. })
+    ));
+    // What was refused is in order once the port has more, and the other way round.
+    ask(&mut front, 9000);
+    front.session.set_mtu(9000);
+    assert_eq!((front.session.mtu_refused(), ask(&mut front, 9000)), (None, Some(0)));
+    front.session.set_mtu(1500);
+    assert!(front.session.mtu_refused().unwrap().contains("the port has 1500"));
+    assert_eq!(ask(&mut front, 9000), Some(1));
+    front.session.reset(&mut front.log).unwrap();
+    assert_eq!(front.session.mtu_refused(), None, "the next front end is another one");
+    front.send(Req::SET_PROTOCOL_FEATURES, &[REPLY_ACK]);
+    assert_eq!(ask(&mut front, 1501), Some(1), "and the port's MTU is the same");
 }
 
 #[test]

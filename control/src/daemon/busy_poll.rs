@@ -1,0 +1,129 @@
+//! Whether ports that poll busily really receive by it: found out, not assumed.
+//!
+//! **How it works.** Once a second the kernel is asked for two things. Which receive loop (NAPI) is behind each socket:
+//! without one there is nothing to poll, whatever options the kernel took; drivers and modes differ, and kernels too. Once
+//! it is known, the device is set to leave its queues alone. And how many frames of this network namespace were received by
+//! polling (`BusyPollRxPackets`), against how many the ports that poll have got: the frames themselves say who brought
+//! them. The counter is one for all ports of the namespace, so the share is theirs together.
+
+use std::fs;
+
+use labsw_dataplane::xdp::BusyPoll;
+
+use super::Switch;
+use super::open::{Attachment, Device};
+use super::ports::Port;
+use crate::device::defer_interrupts;
+
+const NETSTAT: &str = "/proc/thread-self/net/netstat";
+
+/// What was found out about all ports that poll.
+#[derive(Debug, Default)]
+pub(super) struct BusyPolls {
+    /// Frames of those ports, and frames received by polling, until the last look.
+    before: Option<(u64, u64)>,
+    /// How many came between the last two looks that saw any, and how many of them by polling.
+    share: Option<(u64, u64)>,
+}
+
+impl BusyPolls {
+    fn look(&mut self, frames: u64, polled: u64) {
+        if let Some((frames_before, polled_before)) = self.before.replace((frames, polled)) {
+            // A port that goes takes its frames along.
+            let added = frames.saturating_sub(frames_before);
+            if added > 0 {
+                self.share = Some((added, polled.saturating_sub(polled_before)));
+            }
+        }
+    }
+
+    /// For people: `off`, `effective`, or `ineffective: ` and why.
+    pub(super) fn verdict(&self, device: &Device, received: bool) -> String {
+        let driven = device.statistics.iter().all(|socket| socket.napi_id().is_some());
+        let why = match &device.status.busy_poll {
+            BusyPoll::Off => return "off".to_owned(),
+            BusyPoll::Refused(error) => format!("the kernel refused it: {error}"),
+            BusyPoll::Asked if !driven && !received => "no frame was received yet".to_owned(),
+            BusyPoll::Asked if !driven => {
+                let mode = device.status.mode.name();
+                format!("the kernel knows no receive loop (NAPI) to poll for this device in mode {mode}")
+            }
+            BusyPoll::Asked => match (&device.interrupts_deferred, self.share) {
+                (Err(error), _) => format!("interrupts can't be deferred: {error}"),
+                (Ok(_), None) => "no frame was received yet".to_owned(),
+                (Ok(_), Some((frames, polled))) if polled < frames.div_ceil(2) => {
+                    format!("of the last {frames} frames only {polled} were received by polling")
+                }
+                (Ok(_), Some(_)) => return "effective".to_owned(),
+            },
+        };
+        format!("ineffective: {why}")
+    }
+}
+
+impl Switch {
+    /// The look of once a second.
+    pub(super) fn look_at_busy_polls(&mut self) {
+        let Switch { ports, ledger, busy_polls, .. } = self;
+        let mut frames = None;
+        for (name, port) in ports {
+            let received = port.counters().rx_frames;
+            let Port { attachment: Attachment::Device(device), .. } = port else { continue };
+            if device.status.busy_poll != BusyPoll::Asked {
+                continue;
+            }
+            *frames.get_or_insert(0) += received;
+            let driven = device.statistics.iter().all(|socket| socket.napi_id().is_some());
+            if driven && device.interrupts_deferred == Ok(false) {
+                device.interrupts_deferred = match defer_interrupts(ledger, &device.link) {
+                    Ok(()) => Ok(true),
+                    Err(error) => {
+                        tracing::warn!(port = name, %error, "interrupts can't be deferred");
+                        Err(error.to_string())
+                    }
+                };
+            }
+        }
+        if let (Some(frames), Some(polled)) = (frames, fs::read_to_string(NETSTAT).ok().and_then(|text| polled(&text)))
+        {
+            busy_polls.look(frames, polled);
+        }
+    }
+}
+
+/// `BusyPollRxPackets` of netstat's text: a line of names, and one of values.
+fn polled(text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:")).map(str::split_whitespace);
+    let (names, mut values) = (lines.next()?, lines.next()?);
+    values.nth(names.into_iter().position(|name| name == "BusyPollRxPackets")?)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_counter_is_found_by_its_name() {
+        let text = "TcpExt: A BusyPollRxPackets C\nTcpExt: 1 77 3\nIpExt: A B\nIpExt: 5 6\n";
+        assert_eq!(polled(text), Some(77));
+        assert_eq!(polled("TcpExt: A B\nTcpExt: 1 2\n"), None);
+        assert_eq!(polled("TcpExt: A BusyPollRxPackets\nTcpExt: 1\n"), None);
+        assert_eq!(polled(""), None);
+        assert!(fs::read_to_string(NETSTAT).is_ok_and(|text| polled(&text).is_some()), "this kernel has it");
+    }
+
+    #[test]
+    fn the_share_is_that_of_the_last_look_with_frames() {
+        let mut polls = BusyPolls::default();
+        polls.look(100, 1000);
+        assert_eq!(polls.share, None, "what was before nobody knows");
+        polls.look(200, 1090);
+        assert_eq!(polls.share, Some((100, 90)));
+        polls.look(200, 1090);
+        assert_eq!(polls.share, Some((100, 90)), "silence says nothing");
+        polls.look(50, 1090);
+        assert_eq!(polls.share, Some((100, 90)), "a port has gone");
+        polls.look(150, 1091);
+        assert_eq!(polls.share, Some((100, 1)));
+    }
+}

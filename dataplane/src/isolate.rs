@@ -1,0 +1,64 @@
+//! Keeps the host's own stack off an interface that is the switch's.
+//!
+//! **How it works.** A two-instruction program at the interface's egress hook (tcx) drops what the host sends by itself
+//! ([`Silence`]); the switch's own frames go past the hook: AF_XDP transmits below it, and packet sockets with
+//! `PACKET_QDISC_BYPASS` do. At the ingress hook the same program drops what was received, after a packet socket got its
+//! copy and before the host's protocols do ([`Isolation`] is both); an AF_XDP port needs no such, its XDP program lets
+//! nothing through. The program goes in front of all others at its hook. Attachments are BPF links and go with their
+//! descriptors, also by `kill -9`.
+//!
+//! Reference: kernel `Documentation/bpf`, `include/uapi/linux/bpf.h` (`BPF_TCX_INGRESS`); Linux 6.6 or newer.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::bpf::{self, ProgramKind, instruction};
+
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
+/// In front of the program named in the request; there is none, so in front of all.
+const BPF_F_BEFORE: u32 = 1 << 3;
+const TCX_DROP: i32 = 2;
+
+/// While this lives, the host says nothing on the interface.
+#[derive(Debug)]
+pub(crate) struct Silence {
+    _link: OwnedFd,
+}
+
+/// While this lives, the host neither hears nor says anything on the interface.
+#[derive(Debug)]
+pub(crate) struct Isolation {
+    _links: [OwnedFd; 2],
+}
+
+impl Silence {
+    /// Of the interface with this index, in the calling thread's network namespace.
+    pub(crate) fn hold(ifindex: u32) -> io::Result<Silence> {
+        Ok(Silence { _link: attach(&load()?, ifindex, BPF_TCX_EGRESS)? })
+    }
+}
+
+impl Isolation {
+    /// Of the interface with this index, in the calling thread's network namespace.
+    pub(crate) fn hold(ifindex: u32) -> io::Result<Isolation> {
+        let program = load()?;
+        let link = |hook| attach(&program, ifindex, hook);
+        Ok(Isolation { _links: [link(BPF_TCX_INGRESS)?, link(BPF_TCX_EGRESS)?] })
+    }
+}
+
+fn load() -> io::Result<OwnedFd> {
+    let instructions = [
+        instruction(0xb7, 0, 0, 0, TCX_DROP), // r0 = what to do
+        instruction(0x95, 0, 0, 0, 0),        // return r0
+    ];
+    let kind =
+        ProgramKind { program_type: BPF_PROG_TYPE_SCHED_CLS, attach_type: 0, flags: 0, name: *b"labsw_host_off\0\0" };
+    bpf::load(&instructions, kind)
+}
+
+fn attach(program: &OwnedFd, ifindex: u32, hook: u32) -> io::Result<OwnedFd> {
+    bpf::link(program.as_fd(), ifindex, hook, BPF_F_BEFORE)
+}

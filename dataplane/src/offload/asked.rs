@@ -1,0 +1,89 @@
+//! What is left to do for a frame on its way through the switch.
+//!
+//! [`Asked::admit`] judges the virtio-net header of a received frame by the frame's own headers, once: whatever it lets
+//! pass can be cut or finished, and [`Asked::wire_bytes`] says how long its longest segment is. [`Asked::encode`] is
+//! the header for the next one who takes the frame as it is.
+
+use super::request::{HEADER_BYTES, Offers, Refused, Request, Resolution};
+
+/// `flags`: the checksum was verified (`VIRTIO_NET_HDR_F_DATA_VALID`).
+const DATA_VALID: u8 = 2;
+
+/// What is left to do for a frame, and what is known of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The checksum to finish, the segments to cut.
+    pub request: Request,
+    /// Length of the headers of a frame to be cut, which each segment will have, bytes; otherwise 0.
+    header_bytes: u16,
+    /// Its checksum is right: somebody to be believed has looked.
+    pub verified: bool,
+}
+
+impl Asked {
+    /// Of a frame whose checksum we have verified.
+    pub const VERIFIED: Asked = Asked { request: Request::NONE, header_bytes: 0, verified: true };
+
+    /// What `header`, the virtio-net header of a frame of `frame_bytes` that begins with `snapshot`, asks for. A frame
+    /// that would be cut into a single segment is left its checksum only.
+    ///
+    /// # Errors
+    /// [`Refused`]: not among `offers`, or impossible for this frame.
+    pub fn admit(
+        header: &[u8; HEADER_BYTES],
+        snapshot: &[u8],
+        frame_bytes: u32,
+        offers: Offers,
+    ) -> Result<Asked, Refused> {
+        let request = Request::parse(header, frame_bytes, offers)?;
+        Ok(match request {
+            Request { csum: None, .. } => {
+                Asked { verified: offers.verified && header[0] & DATA_VALID != 0, ..Asked::default() }
+            }
+            Request { gso: None, .. } => Asked { request, ..Asked::default() },
+            Request { gso: Some(gso), .. } => {
+                let layout = request.layout(snapshot, frame_bytes)?;
+                let header_bytes = u16::try_from(layout.header_bytes).map_err(|_| Refused::HeadersTooLong)?;
+                if frame_bytes > u32::from(header_bytes) + u32::from(gso.size) {
+                    Asked { request, header_bytes, verified: false }
+                } else {
+                    Asked { request: Request { gso: None, ..request }, ..Asked::default() }
+                }
+            }
+        })
+    }
+
+    /// Length of the longest frame on a wire that the frame of `frame_bytes` will be.
+    #[inline]
+    pub fn wire_bytes(&self, frame_bytes: u32) -> u32 {
+        match self.request.gso {
+            Some(gso) => frame_bytes.min(u32::from(self.header_bytes) + u32::from(gso.size)),
+            None => frame_bytes,
+        }
+    }
+
+    /// Whether somebody who accepts `offers` can be given the frame as it is.
+    #[inline]
+    pub fn passes(&self, offers: Offers) -> bool {
+        self.request.resolve(offers) == Resolution::PassOn
+    }
+
+    /// The header for somebody who accepts `offers`, of the frame with `growth_bytes` more in front of its headers. `None` if
+    /// they don't accept this.
+    #[inline]
+    pub fn encode(&self, offers: Offers, growth_bytes: i32) -> Option<[u8; HEADER_BYTES]> {
+        if !self.passes(offers) {
+            return None;
+        }
+        let request = self.request.shifted(growth_bytes)?;
+        let header_bytes = match self.header_bytes {
+            0 => 0,
+            bytes => u16::try_from(i32::from(bytes) + growth_bytes).ok()?,
+        };
+        let mut header = request.encode(header_bytes);
+        if self.verified && offers.verified {
+            header[0] |= DATA_VALID;
+        }
+        Some(header)
+    }
+}

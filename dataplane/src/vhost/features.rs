@@ -1,0 +1,51 @@
+//! Which features a vhost-user port offers, and what they are called.
+//!
+//! The same in every run of a version: a guest keeps what it acknowledged when the switch is started anew.
+//!
+//! Reference: Virtio 1.2, 5.1.3, 6; QEMU's `docs/interop/vhost-user.rst`, "Protocol features".
+
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+
+use super::ring::{F_EVENT_IDX, F_IN_ORDER, F_INDIRECT_DESC, F_MQ, F_MRG_RXBUF, F_MTU, F_RING_PACKED, F_VERSION_1};
+use crate::offload::{
+    F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
+};
+
+/// VHOST_USER_F_PROTOCOL_FEATURES.
+pub(super) const F_PROTOCOL: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+/// What every port offers; [`F_MQ`] comes on top with more than one queue pair, and [`OFFLOADS`] if it has them.
+pub(super) const FEATURES: u64 =
+    F_VERSION_1 | F_MRG_RXBUF | F_INDIRECT_DESC | F_EVENT_IDX | F_RING_PACKED | F_IN_ORDER | F_PROTOCOL | F_MTU;
+/// What guest and switch may leave to each other to do.
+pub(super) const OFFLOADS: u64 =
+    F_CSUM | F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN;
+/// The protocol features offered.
+pub(super) const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
+    .union(VhostUserProtocolFeatures::REPLY_ACK)
+    .union(VhostUserProtocolFeatures::MTU)
+    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
+/// Names for people, by bit.
+pub(super) const FEATURE_NAMES: [(u64, &str); 17] = [
+    (F_CSUM, "CSUM"),
+    (F_GUEST_CSUM, "GUEST_CSUM"),
+    (F_GUEST_TSO4, "GUEST_TSO4"),
+    (F_GUEST_TSO6, "GUEST_TSO6"),
+    (F_GUEST_ECN, "GUEST_ECN"),
+    (F_HOST_TSO4, "HOST_TSO4"),
+    (F_HOST_TSO6, "HOST_TSO6"),
+    (F_HOST_ECN, "HOST_ECN"),
+    (F_VERSION_1, "VERSION_1"),
+    (F_MRG_RXBUF, "MRG_RXBUF"),
+    (F_INDIRECT_DESC, "INDIRECT_DESC"),
+    (F_EVENT_IDX, "EVENT_IDX"),
+    (F_MQ, "MQ"),
+    (F_RING_PACKED, "RING_PACKED"),
+    (F_IN_ORDER, "IN_ORDER"),
+    (F_PROTOCOL, "PROTOCOL_FEATURES"),
+    (F_MTU, "MTU"),
+];
+
+/// The names of feature bits, unknown ones left out.
+pub fn feature_names(bits: u64) -> Vec<&'static str> {
+    FEATURE_NAMES.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, name)| name).collect()
+}

@@ -1,0 +1,91 @@
+//! A port as one worker sees it, and how it is given frames.
+//!
+//! Most bursts go to the port as they are. One with frames that are not finished, or that might be merged, is compared
+//! with what the port accepts first ([`TxPort::offers`](crate::port::TxPort::offers)), and the [`Stage`] does the rest.
+
+use labsw_switch::forward::TxItem;
+use labsw_switch::{DropReason, PortId};
+
+use super::Output;
+use super::stage::{self, Stage};
+use crate::frame::Burst;
+use crate::offload::Offers;
+use crate::port::{Fault, Lane};
+use crate::stats::PortDelta;
+
+/// A port as this worker sees it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) output: Output,
+    pub(super) delta: PortDelta,
+    /// Frames of the current burst that this port did not take (bit = index).
+    pub(super) failed: u64,
+}
+
+/// The slot of a port.
+#[inline]
+pub(super) fn slot(slots: &mut [Option<Slot>], port: PortId) -> Option<&mut Slot> {
+    slots.get_mut(port.index())?.as_mut()
+}
+
+/// Whether it has to be asked what the port accepts: some frames may have to be finished, cut, or merged for it.
+#[inline]
+pub(super) fn prepares(burst: &Burst, items: &[TxItem]) -> bool {
+    burst.asking() != 0 || (burst.is_movable() && items.len() > 1)
+}
+
+impl Slot {
+    pub(super) fn new(output: &Output) -> Slot {
+        Slot { output: output.clone(), delta: PortDelta::ZERO, failed: 0 }
+    }
+
+    /// Hands frames to the port; those it does not take are counted there. Returns the mask of frames not taken.
+    #[inline]
+    pub(super) fn send(&mut self, lane: Lane, burst: &mut Burst, items: &[TxItem], sole: u64) -> Result<u64, Fault> {
+        match &self.output.tx {
+            Some(tx) => tx.send(lane, burst, items, sole, &mut self.delta),
+            None => Ok(self.not_connected(items)),
+        }
+    }
+
+    /// As [`Slot::send`], after doing what the port does not accept to be left to it.
+    pub(super) fn prepare_and_send(
+        &mut self,
+        stage: &mut Stage,
+        lane: Lane,
+        burst: &mut Burst,
+        items: &[TxItem],
+        sole: u64,
+    ) -> Result<u64, Fault> {
+        let Some(tx) = &self.output.tx else { return Ok(self.not_connected(items)) };
+        let offers = tx.offers();
+        if burst.asking() != 0 && stage::is_needed(burst, items, offers) {
+            stage.resolve(&**tx, lane, burst, items, offers, &mut self.delta)
+        } else if burst.is_movable() && offers.takes_merged() && stage::may_merge(burst, items) {
+            stage.merge(&**tx, lane, burst, items, &mut self.delta)
+        } else {
+            tx.send(lane, burst, items, sole, &mut self.delta)
+        }
+    }
+
+    /// As [`Slot::send`], every frame as it is on a wire.
+    pub(super) fn send_finished(
+        &mut self,
+        stage: &mut Stage,
+        lane: Lane,
+        burst: &mut Burst,
+        items: &[TxItem],
+    ) -> Result<u64, Fault> {
+        let Some(tx) = &self.output.tx else { return Ok(self.not_connected(items)) };
+        if burst.asking() != 0 && stage::is_needed(burst, items, Offers::NONE) {
+            stage.resolve(&**tx, lane, burst, items, Offers::NONE, &mut self.delta)
+        } else {
+            tx.send(lane, burst, items, 0, &mut self.delta)
+        }
+    }
+
+    fn not_connected(&mut self, items: &[TxItem]) -> u64 {
+        self.delta.drop_many(DropReason::NotConnected, items.len() as u64);
+        u64::MAX
+    }
+}

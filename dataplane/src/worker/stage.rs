@@ -1,0 +1,383 @@
+//! Frames made ready for a port that can't take them as they are, or would rather have fewer, larger ones.
+//!
+//! **How it works.** In place of the burst the port is given a second one, the *stage*, with its frames in the same
+//! order. [`Stage::resolve`]: a frame whose request the port does not accept is finished, or cut into segments; the
+//! others are lent on as they lie. [`Stage::merge`]: TCP segments that follow each other become one frame with a request
+//! (GRO), for a port that accepts it; a frame of a flow never overtakes another of the same flow. Everything is done in
+//! the form in which the frames were received; the tag edit is applied by the port, to each segment.
+//!
+//! **Memory.** Frames that are made here are copied into the *arena*, once. When it is full, or the stage has 64 frames,
+//! they are sent, and it starts from the beginning. Nothing is allocated after [`Stage::new`].
+//!
+//! **Invariants.**
+//! - The stage is empty between two calls: its burst is cleared before the one that it was made from.
+//! - The arena is written only while no frame is lent from it.
+//! - The ports need to know nothing of segments: what a port does not accept never reaches it.
+//!
+//! The engine is [`crate::offload`]. Reference: Virtio 1.2, 5.1.6; kernel `Documentation/networking/segmentation-offloads.rst`.
+
+use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_switch::{BURST_FRAMES, DropReason};
+
+use crate::flow::flow_hash;
+use crate::frame::{Burst, MAX_FRAME_BYTES, Segment};
+use crate::offload::{Asked, Coalescer, Cutter, Offers, Partial, Resolution, Sum, finish_checksum};
+use crate::port::{Fault, Lane, TxPort};
+use crate::stats::PortDelta;
+
+/// Room for frames that are made here, bytes: a few of the largest, or a burst of ordinary ones that stays in a core's
+/// own cache.
+const ARENA_BYTES: usize = 256 * 1024;
+const _: () = assert!(ARENA_BYTES > 2 * MAX_FRAME_BYTES as usize);
+/// Flows that are merged side by side.
+const MAX_MERGES: usize = 16;
+/// A shorter frame is not worth merging, bytes.
+const MIN_MERGED_BYTES: u32 = 256;
+
+/// Where the frames of a stage go, and what became of them.
+struct Delivery<'a> {
+    tx: &'a dyn TxPort,
+    lane: Lane,
+    /// What they are made from.
+    from: &'a Burst,
+    stats: &'a mut PortDelta,
+    /// The frames of `from` (bit = index) of which anything was sent.
+    sent: u64,
+}
+
+/// A frame of the stage.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// The frame it was made from, the first of them if merged.
+    item: TxItem,
+    /// All frames it was made from (bit = index).
+    origins: u64,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// As it was received.
+    AsIs,
+    /// In the arena.
+    Made { at: usize, len: usize },
+    /// Of the merge with this index.
+    Merged(usize),
+}
+
+/// Segments of a flow that become one frame.
+#[derive(Debug)]
+struct Merge {
+    coalescer: Coalescer,
+    /// Of its flow.
+    hash: u32,
+    /// Where the first segment lies in the arena, headers first.
+    at: usize,
+    /// A frame of the same flow that can't be merged with it came behind it.
+    closed: bool,
+    /// Of the frame as it is sent.
+    asked: Asked,
+}
+
+/// Payload of a further segment, in the arena.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    merge: usize,
+    at: usize,
+    len: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Stage {
+    burst: Burst,
+    items: Vec<TxItem>,
+    entries: Vec<Entry>,
+    merges: Vec<Merge>,
+    pieces: Vec<Piece>,
+    arena: Box<[u8]>,
+    used: usize,
+}
+
+/// Whether a port that accepts `offers` has to have some of these frames changed.
+pub(super) fn is_needed(burst: &Burst, items: &[TxItem], offers: Offers) -> bool {
+    items.iter().any(|item| !burst.asked(item.frame.into()).passes(offers))
+}
+
+/// Whether it may be worth while to merge some of these frames.
+pub(super) fn may_merge(burst: &Burst, items: &[TxItem]) -> bool {
+    let long = |item: &&TxItem| burst.frame(item.frame.into()).is_some_and(|frame| frame.len >= MIN_MERGED_BYTES);
+    items.iter().filter(long).take(2).count() == 2
+}
+
+impl Stage {
+    /// An empty stage.
+    pub(super) fn new() -> Stage {
+        Stage {
+            burst: Burst::new(),
+            items: Vec::with_capacity(BURST_FRAMES),
+            entries: Vec::with_capacity(BURST_FRAMES),
+            merges: Vec::with_capacity(MAX_MERGES),
+            pieces: Vec::with_capacity(BURST_FRAMES),
+            arena: vec![0; ARENA_BYTES].into_boxed_slice(),
+            used: 0,
+        }
+    }
+
+    /// Sends frames of `from` to a port that accepts `offers`, and does for it what it does not. As [`TxPort::send`]; a
+    /// frame counts as sent if any of its segments was.
+    pub(super) fn resolve(
+        &mut self,
+        tx: &dyn TxPort,
+        lane: Lane,
+        from: &Burst,
+        items: &[TxItem],
+        offers: Offers,
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        let mut delivery = Delivery { tx, lane, from, stats, sent: 0 };
+        for item in items {
+            match from.asked(item.frame.into()).request.resolve(offers) {
+                Resolution::PassOn => self.add(item, Form::AsIs, &mut delivery)?,
+                Resolution::Finish(partial) => self.finish(item, partial, &mut delivery)?,
+                Resolution::Cut => self.cut(item, &mut delivery)?,
+            }
+        }
+        self.flush(&mut delivery)?;
+        Ok(set_of(items) & !delivery.sent)
+    }
+
+    /// Sends frames of `from` to a port that takes merged ones. As [`TxPort::send`].
+    pub(super) fn merge(
+        &mut self,
+        tx: &dyn TxPort,
+        lane: Lane,
+        from: &Burst,
+        items: &[TxItem],
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        let mut delivery = Delivery { tx, lane, from, stats, sent: 0 };
+        for item in items {
+            self.merge_one(item, &mut delivery)?;
+        }
+        self.flush(&mut delivery)?;
+        Ok(set_of(items) & !delivery.sent)
+    }
+
+    /// Finishes the checksum of a frame.
+    fn finish(&mut self, item: &TxItem, partial: Partial, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+        let Some((at, len)) = self.copy(item, delivery)? else { return Ok(()) };
+        let frame = self.arena.get_mut(at..at + len).unwrap_or_default();
+        // It was seen to lie inside the frame when the frame was received.
+        if finish_checksum(frame, Sum::default(), partial).is_err() {
+            delivery.stats.drop(DropReason::BadOffload);
+            return Ok(());
+        }
+        self.add(item, Form::Made { at, len }, delivery)
+    }
+
+    /// Cuts a frame.
+    fn cut(&mut self, item: &TxItem, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+        let from = delivery.from;
+        let index = usize::from(item.frame);
+        let (Some(frame), Some(mut reader)) = (from.frame(index), from.reader(&as_received(item))) else {
+            return Ok(());
+        };
+        // The snapshot is what was judged when the frame was received, so it is not refused here.
+        let Ok(mut cutter) = Cutter::new(from.snapshot(index), frame.len, from.asked(index).request) else {
+            delivery.stats.drop(DropReason::BadOffload);
+            return Ok(());
+        };
+        let header_bytes = cutter.header_bytes();
+        reader.skip(header_bytes);
+        while let Some(cut) = cutter.next_cut() {
+            let len = cut.frame_bytes() as usize;
+            let at = self.reserve(len, delivery)?;
+            let Some((headers, payload)) =
+                self.arena.get_mut(at..at + len).and_then(|place| place.split_at_mut_checked(header_bytes))
+            else {
+                break;
+            };
+            reader.read_to(payload);
+            headers.copy_from_slice(cut.finish(Sum::of(payload)));
+            self.add(item, Form::Made { at, len }, delivery)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a frame, to one of the same flow if it continues that.
+    fn merge_one(&mut self, item: &TxItem, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+        let index = usize::from(item.frame);
+        let (snapshot, len) = (delivery.from.snapshot(index), delivery.from.frame(index).map_or(0, |frame| frame.len));
+        let worth = len >= MIN_MERGED_BYTES && Coalescer::is_candidate(snapshot, len);
+        if !worth {
+            if !self.merges.is_empty() {
+                self.close(flow_hash(snapshot));
+            }
+            return self.add(item, Form::AsIs, delivery);
+        }
+        let hash = flow_hash(snapshot);
+        let Some((at, len)) = self.copy(item, delivery)? else { return Ok(()) };
+        let frame = self.arena.get(at..at + len).unwrap_or_default();
+        let Some(header_bytes) = Coalescer::header_bytes(frame) else {
+            self.close(hash);
+            return self.add(item, Form::Made { at, len }, delivery);
+        };
+        let payload = Sum::of(frame.get(header_bytes..).unwrap_or_default());
+        let frame_bytes = u32::try_from(len).unwrap_or(u32::MAX);
+        let open = self.merges.iter_mut().enumerate().find(|(_, merge)| merge.hash == hash && !merge.closed);
+        if let Some((merge, open)) = open {
+            if open.coalescer.add(frame, frame_bytes, payload) {
+                self.pieces.push(Piece { merge, at: at + header_bytes, len: len - header_bytes });
+                let first = self.entries.iter_mut().find(|entry| matches!(entry.form, Form::Merged(of) if of == merge));
+                if let Some(first) = first {
+                    first.origins |= 1 << item.frame;
+                }
+                return Ok(());
+            }
+            open.closed = true;
+        }
+        match Coalescer::begin(frame, frame_bytes, payload) {
+            Some(coalescer) if self.merges.len() < MAX_MERGES => {
+                self.merges.push(Merge { coalescer, hash, at, closed: false, asked: Asked::VERIFIED });
+                self.add(item, Form::Merged(self.merges.len() - 1), delivery)
+            }
+            _ => self.add(item, Form::Made { at, len }, delivery),
+        }
+    }
+
+    /// Nothing more is added to the frame of this flow.
+    fn close(&mut self, hash: u32) {
+        for merge in self.merges.iter_mut().filter(|merge| merge.hash == hash) {
+            merge.closed = true;
+        }
+    }
+
+    /// Copies a frame as it was received into the arena; returns where it lies.
+    fn copy(&mut self, item: &TxItem, delivery: &mut Delivery<'_>) -> Result<Option<(usize, usize)>, Fault> {
+        let Some(mut reader) = delivery.from.reader(&as_received(item)) else { return Ok(None) };
+        let len = reader.remaining() as usize;
+        let at = self.reserve(len, delivery)?;
+        reader.read_to(self.arena.get_mut(at..at + len).unwrap_or_default());
+        Ok(Some((at, len)))
+    }
+
+    /// Room for `len` bytes in the arena, and for one more frame; what is there is sent if need be.
+    fn reserve(&mut self, len: usize, delivery: &mut Delivery<'_>) -> Result<usize, Fault> {
+        self.make_room(delivery)?;
+        if self.arena.len() - self.used < len {
+            self.flush(delivery)?;
+        }
+        let at = self.used;
+        self.used += len;
+        Ok(at)
+    }
+
+    /// Room for one more frame.
+    fn make_room(&mut self, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+        if self.entries.len() >= BURST_FRAMES { self.flush(delivery) } else { Ok(()) }
+    }
+
+    fn add(&mut self, item: &TxItem, form: Form, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+        self.make_room(delivery)?;
+        self.entries.push(Entry { item: *item, origins: 1 << item.frame, form });
+        Ok(())
+    }
+
+    /// Sends what is there.
+    fn flush(&mut self, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+        self.burst.clear();
+        self.items.clear();
+        self.finish_merges();
+        for at in 0..self.entries.len() {
+            self.lend(at, delivery.from);
+        }
+        let outcome = if self.items.is_empty() {
+            Ok(0)
+        } else {
+            delivery.tx.send(delivery.lane, &mut self.burst, &self.items, 0, delivery.stats)
+        };
+        self.burst.clear();
+        if let Ok(unsent) = outcome {
+            for (item, entry) in self.items.iter().zip(&self.entries) {
+                if unsent >> item.frame & 1 == 0 {
+                    delivery.sent |= entry.origins;
+                }
+            }
+        }
+        self.entries.clear();
+        self.merges.clear();
+        self.pieces.clear();
+        self.used = 0;
+        outcome.map(drop)
+    }
+
+    /// Puts the entry `at` into the burst.
+    fn lend(&mut self, at: usize, from: &Burst) {
+        let Some(&Entry { item, form, .. }) = self.entries.get(at) else { return };
+        #[allow(clippy::cast_possible_truncation, reason = "fewer than 64")]
+        let frame = self.burst.len() as u8;
+        let lent = match form {
+            // SAFETY: `flush` clears the burst before it returns, `from` is borrowed longer than that.
+            Form::AsIs => unsafe { self.burst.push_from(from, item.frame.into()) },
+            Form::Made { at, len } => {
+                let segment = self.segment(at, len);
+                // SAFETY: it lies in the arena, which is not written before `flush` has cleared the burst.
+                unsafe { self.burst.push_whole(0, segment) }
+            }
+            Form::Merged(merge) => self.lend_merged(merge),
+        };
+        // The lists go in step: an entry always fits.
+        debug_assert!(lent);
+        self.items.push(TxItem { frame, ..item });
+    }
+
+    /// Writes the headers of the merged frames.
+    fn finish_merges(&mut self) {
+        for Merge { coalescer, at, asked, .. } in self.merges.iter_mut().filter(|merge| merge.coalescer.segments() > 1)
+        {
+            let frame_bytes = coalescer.frame_bytes();
+            let merged = coalescer.finish();
+            if let Some(headers) = self.arena.get_mut(*at..*at + merged.headers.len()) {
+                headers.copy_from_slice(merged.headers);
+            }
+            let header = merged.request.encode(0);
+            *asked = Asked::admit(&header, merged.headers, frame_bytes, Offers::ALL).unwrap_or_default();
+        }
+    }
+
+    fn lend_merged(&mut self, index: usize) -> bool {
+        let Some(Merge { coalescer, at, asked, .. }) = self.merges.get(index) else { return false };
+        let first = self.segment(*at, coalescer.first_frame_bytes() as usize);
+        let further = self.pieces.iter().filter(|piece| piece.merge == index);
+        let further = further.map(|piece| self.segment(piece.at, piece.len));
+        let (mut segments, mut count) = ([Segment::EMPTY; BURST_FRAMES], 0);
+        for (place, segment) in segments.iter_mut().zip(std::iter::once(first).chain(further)) {
+            *place = segment;
+            count += 1;
+        }
+        // SAFETY: all lie in the arena, which is not written before `flush` has cleared the burst.
+        let lent = unsafe { self.burst.push(0, segments.get(..count).unwrap_or_default()) };
+        self.burst.set_asked(*asked);
+        lent
+    }
+
+    /// What lies in the arena there.
+    fn segment(&self, at: usize, len: usize) -> Segment {
+        let bytes = self.arena.get(at..at + len).unwrap_or_default();
+        Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or_default() }
+    }
+}
+
+/// The frame as it was received, whole.
+fn as_received(item: &TxItem) -> TxItem {
+    TxItem::whole(item.frame, TagEdit::KEEP)
+}
+
+fn set_of(items: &[TxItem]) -> u64 {
+    items.iter().fold(0, |set, item| set | 1 << item.frame)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

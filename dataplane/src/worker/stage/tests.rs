@@ -1,0 +1,292 @@
+//! The stage against what the offload engine makes of each frame alone, whose own tests have the kernel as oracle.
+
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::offload::{Gso, HEADER_BYTES, Request};
+use crate::offload_frames::{Packet, noise, received, resolved};
+
+/// Takes all frames but those that its list says.
+#[derive(Debug, Default)]
+struct Sink {
+    got: Mutex<Vec<(Vec<u8>, [u8; HEADER_BYTES])>>,
+    /// Frames of this length are not taken.
+    refuses: Option<usize>,
+    offers: Offers,
+    breaks: bool,
+}
+
+impl TxPort for Sink {
+    fn send(
+        &self,
+        _lane: Lane,
+        burst: &mut Burst,
+        items: &[TxItem],
+        sole: u64,
+        stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        assert_eq!(sole, 0, "nothing of the stage may be moved");
+        if self.breaks {
+            return Err(Fault::new(1, "broken on purpose"));
+        }
+        let mut unsent = 0;
+        for item in items {
+            let mut reader = burst.reader(item).unwrap();
+            let mut frame = vec![0; reader.remaining() as usize];
+            reader.read_to(&mut frame);
+            if self.refuses == Some(frame.len()) {
+                stats.drop(DropReason::TxRingFull);
+                unsent |= 1 << item.frame;
+                continue;
+            }
+            stats.sent(u32::try_from(frame.len()).unwrap());
+            let header = burst.asked(item.frame.into()).encode(self.offers, item.edit.growth_bytes());
+            self.got.lock().unwrap().push((frame, header.unwrap()));
+        }
+        Ok(unsent)
+    }
+}
+
+impl Sink {
+    fn accepting(offers: Offers) -> Sink {
+        Sink { offers, ..Sink::default() }
+    }
+
+    fn take(&self) -> Vec<(Vec<u8>, [u8; HEADER_BYTES])> {
+        std::mem::take(&mut self.got.lock().unwrap())
+    }
+
+    fn frames(&self) -> Vec<Vec<u8>> {
+        self.take().into_iter().map(|(frame, _)| frame).collect()
+    }
+}
+
+/// A burst of frames, each scattered over pieces of `piece` bytes.
+fn burst<'a>(frames: impl IntoIterator<Item = (&'a [u8], Request)>, piece: usize) -> Burst {
+    let mut burst = Burst::new();
+    for (frame, request) in frames {
+        let segments: Vec<_> = frame
+            .chunks(piece)
+            .map(|chunk| Segment { ptr: chunk.as_ptr(), len: u32::try_from(chunk.len()).unwrap() })
+            .collect();
+        // SAFETY: the frames outlive the burst.
+        assert!(unsafe { burst.push(0, &segments) });
+        burst.ask(&request.encode(0), Offers::ALL).unwrap();
+    }
+    burst
+}
+
+fn items(burst: &Burst) -> Vec<TxItem> {
+    (0..u8::try_from(burst.len()).unwrap()).map(|frame| TxItem::whole(frame, TagEdit::KEEP)).collect()
+}
+
+fn resolve(burst: &Burst, sink: &Sink) -> (Result<u64, Fault>, PortDelta) {
+    let mut stats = PortDelta::ZERO;
+    let outcome = Stage::new().resolve(sink, Lane::ONLY, burst, &items(burst), sink.offers, &mut stats);
+    (outcome, stats)
+}
+
+fn merge(burst: &Burst, sink: &Sink) -> u64 {
+    let mut stats = PortDelta::ZERO;
+    Stage::new().merge(sink, Lane::ONLY, burst, &items(burst), &mut stats).unwrap()
+}
+
+/// A flow of its own for each number.
+fn flow(number: u8, v6: bool, payload: Vec<u8>) -> Packet {
+    Packet { ip_options: vec![], sequence: u32::from(number) << 24, identification: 100, ..Packet::tcp(v6, payload) }
+}
+
+/// The frame with other TCP ports.
+fn of_flow(mut frame: Vec<u8>, packet: &Packet, number: u8) -> Vec<u8> {
+    // Two words that sum up to the same: no checksum changes.
+    let sum = frame[packet.l4()] + frame[packet.l4() + 2];
+    frame[packet.l4()] = number;
+    frame[packet.l4() + 2] = sum - number;
+    frame
+}
+
+#[test]
+fn a_whole_burst_of_the_largest_frames_is_cut() {
+    let packets: Vec<_> = (0..64).map(|n| flow(n, n % 2 == 0, noise(65_000 - usize::from(n), n.into()))).collect();
+    let frames: Vec<_> = packets.iter().map(Packet::partial).collect();
+    let request = |packet: &Packet| packet.request(Some(1400));
+    let burst = burst(frames.iter().zip(&packets).map(|(frame, packet)| (&frame[..], request(packet))), 4096);
+    let sink = Sink::default();
+    let (outcome, stats) = resolve(&burst, &sink);
+    assert_eq!(outcome, Ok(0));
+    let wanted: Vec<_> = frames
+        .iter()
+        .zip(&packets)
+        .flat_map(|(frame, packet)| resolved(frame, 128, request(packet)).unwrap())
+        .collect();
+    let got = sink.frames();
+    assert_eq!(got.len(), 64 * 47);
+    assert!(got == wanted);
+    assert_eq!(stats.tx_frames, 64 * 47);
+}
+
+#[test]
+fn a_frame_is_sent_if_a_segment_of_it_was() {
+    let packet = flow(0, false, noise(2500, 3));
+    let frame = packet.partial();
+    let request = packet.request(Some(1000));
+    let burst = burst([(&frame[..], request), (&frame[..300], Request::NONE)], 4096);
+    let last = Sink { refuses: Some(554), ..Sink::default() };
+    assert_eq!(resolve(&burst, &last).0, Ok(0));
+    let first_two = Sink { refuses: Some(1054), ..Sink::default() };
+    assert_eq!(resolve(&burst, &first_two).0, Ok(0));
+    let other = Sink { refuses: Some(300), ..Sink::default() };
+    assert_eq!(resolve(&burst, &other).0, Ok(0b10));
+    assert!(resolve(&burst, &Sink { breaks: true, ..Sink::default() }).0.is_err());
+}
+
+#[test]
+fn segments_of_interleaved_flows_become_one_frame_each() {
+    for v6 in [false, true] {
+        let packet = flow(1, v6, noise(20_000, 9));
+        let request = packet.request(Some(1448));
+        let segments = resolved(&packet.partial(), 128, request).unwrap();
+        let flows: Vec<Vec<_>> =
+            (1..=4).map(|n| segments.iter().map(|segment| of_flow(segment.clone(), &packet, n)).collect()).collect();
+        let mixed: Vec<_> = (0..segments.len()).flat_map(|at| flows.iter().map(move |flow| &flow[at])).collect();
+        let burst = burst(mixed.iter().map(|frame| (&frame[..], Request::NONE)), 1000);
+        let sink = Sink::accepting(Offers::ALL);
+        assert_eq!(merge(&burst, &sink), 0);
+        let got = sink.take();
+        assert_eq!(got.len(), 4);
+        for (n, (frame, header)) in (1..=4).zip(&got) {
+            assert_eq!(*frame, of_flow(packet.partial(), &packet, n), "flow {n}");
+            assert_eq!(*header, request.encode(u16::try_from(packet.header_bytes()).unwrap()));
+        }
+    }
+}
+
+#[test]
+fn a_frame_never_overtakes_one_of_its_flow() {
+    let packet = flow(1, false, noise(8 * 1000, 9));
+    let segments = resolved(&packet.partial(), 128, packet.request(Some(1000))).unwrap();
+    let mut ack = resolved(&flow(1, false, vec![]).partial(), 128, flow(1, false, vec![]).request(None)).unwrap();
+    let ack = ack.remove(0);
+    let mut broken = segments[5].clone();
+    broken[1000] ^= 1;
+    let order = [&segments[0], &segments[1], &ack, &segments[2], &segments[3], &segments[4], &broken, &segments[6]];
+    let burst = burst(order.map(|frame| (&frame[..], Request::NONE)), 4096);
+    let sink = Sink::accepting(Offers::ALL);
+    assert_eq!(merge(&burst, &sink), 0);
+    let got = sink.take();
+    let lengths: Vec<_> = got.iter().map(|(frame, _)| frame.len()).collect();
+    assert_eq!(lengths, [54 + 2000, 54, 54 + 3000, 1054, 1054]);
+    assert_eq!((&got[1].0, &got[3].0, &got[4].0), (&ack, &broken, &segments[6]));
+    // Only what was verified is said to be.
+    assert_eq!([got[1].1[0], got[3].1[0], got[4].1[0]], [0, 0, 2]);
+}
+
+#[test]
+fn what_is_not_tcp_stays_as_it_is() {
+    let packet = Packet { udp: true, ..flow(1, false, noise(1000, 9)) };
+    let frame = resolved(&packet.partial(), 128, packet.request(None)).unwrap().remove(0);
+    let burst = burst([(&frame[..], Request::NONE), (&frame[..], Request::NONE)], 4096);
+    assert!(may_merge(&burst, &items(&burst)));
+    let sink = Sink::accepting(Offers::ALL);
+    assert_eq!(merge(&burst, &sink), 0);
+    assert_eq!(sink.take(), [(frame.clone(), [0; HEADER_BYTES]), (frame, [0; HEADER_BYTES])]);
+}
+
+#[test]
+fn merging_is_tried_where_there_is_something_to_merge() {
+    let (short, long) = (noise(255, 1), noise(256, 1));
+    let of = |frames: &[&Vec<u8>]| {
+        let burst = burst(frames.iter().map(|frame| (&frame[..], Request::NONE)), 4096);
+        may_merge(&burst, &items(&burst))
+    };
+    assert!(!of(&[&short, &long, &short]));
+    assert!(of(&[&short, &long, &long]));
+}
+
+/// Frames of a few flows, finished or not.
+fn traffic() -> impl Strategy<Value = Vec<(Packet, Option<u16>, bool)>> {
+    let flags = prop::sample::select(vec![0x10u8, 0x10, 0x10, 0x18, 0x11, 0x90]);
+    let one = (0..3u8, any::<bool>(), 0usize..9000, flags, prop::option::of(500u16..2000), any::<bool>());
+    prop::collection::vec(one, 1..64).prop_map(|list| {
+        let mut next = [0u32; 3];
+        let packet = |(number, udp, len, flags, size, v6): (u8, bool, usize, u8, Option<u16>, bool)| {
+            let sequence = &mut next[usize::from(number)];
+            let packet = Packet { flags, sequence: *sequence, ..flow(number, v6, noise(len, *sequence)) };
+            *sequence = sequence.wrapping_add(u32::try_from(len).unwrap());
+            (packet, size, udp)
+        };
+        list.into_iter().map(packet).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever an egress accepts, it gets the same bytes of a wire in the end.
+    #[test]
+    fn the_same_frames_arrive_whatever_is_accepted(
+        list in traffic(),
+        (csum, tcp4, tcp6) in any::<(bool, bool, bool)>(),
+        piece in 60usize..5000,
+    ) {
+        let offers = Offers { csum, tcp4: csum && tcp4, tcp6: csum && tcp6, ecn: csum, verified: csum };
+        let asked: Vec<_> = list
+            .iter()
+            .map(|(packet, size, finished)| {
+                let request = packet.request(*size);
+                match finished {
+                    true => (resolved(&packet.partial(), 128, packet.request(None)).unwrap().remove(0), Request::NONE),
+                    false => (packet.partial(), request),
+                }
+            })
+            .collect();
+        let burst = burst(asked.iter().map(|(frame, request)| (&frame[..], *request)), piece);
+        let sink = Sink::accepting(offers);
+        prop_assert_eq!(resolve(&burst, &sink).0, Ok(0));
+        prop_assert_eq!(on_wire(sink.take()), on_wire(asked.into_iter().map(|(f, r)| (f, r.encode(0))).collect()));
+    }
+
+    /// Cut again, merged frames are what came in, flow by flow in order.
+    #[test]
+    fn merging_loses_nothing(list in traffic(), piece in 60usize..5000) {
+        let frames: Vec<_> = list
+            .iter()
+            .flat_map(|(packet, size, _)| resolved(&packet.partial(), 128, packet.request(*size)).unwrap())
+            .take(BURST_FRAMES)
+            .collect();
+        let burst = burst(frames.iter().map(|frame| (&frame[..], Request::NONE)), piece);
+        let sink = Sink::accepting(Offers::ALL);
+        prop_assert_eq!(merge(&burst, &sink), 0);
+        let mut got = on_wire(sink.take());
+        let mut wanted = frames;
+        // Flows may pass each other; the ports are the same in all, the sequence tells them apart.
+        got.sort_by_key(|frame| flow_hash(frame));
+        wanted.sort_by_key(|frame| flow_hash(frame));
+        prop_assert_eq!(got, wanted);
+    }
+}
+
+/// What becomes of frames with these headers in the end.
+fn on_wire(frames: Vec<(Vec<u8>, [u8; HEADER_BYTES])>) -> Vec<Vec<u8>> {
+    frames
+        .into_iter()
+        .flat_map(|(frame, header)| {
+            let bytes = u32::try_from(frame.len()).unwrap();
+            resolved(&frame, 256, Request::parse(&header, bytes, Offers::ALL).unwrap()).unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn the_oracle_is_right_about_a_frame() {
+    let packet = flow(3, true, noise(5000, 1));
+    let whole: Vec<u8> = resolved(&packet.partial(), 128, packet.request(Some(1448)))
+        .unwrap()
+        .iter()
+        .flat_map(|segment| received(segment, &packet).payload)
+        .collect();
+    assert_eq!(whole, packet.payload);
+    assert_eq!(packet.request(Some(9)).gso.map(|Gso { size, .. }| size), Some(9));
+}

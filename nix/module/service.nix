@@ -1,0 +1,103 @@
+# The program: its file, checked when it is built; its unit; who may talk to it.
+#
+# The unit is control/labsw.service, the same on every distribution, with all its hardening: it comes with the package, and
+# what is said here is a drop-in. The file is /etc/labsw/labsw.toml, so that a new one is a reload (`labsw-ctl config
+# apply`), under which ports that did not change lose no frame; a new program is a restart.
+{ config, lib, pkgs, ... }:
+
+let
+  inherit (lib) mkOption types;
+  cfg = config.services.labsw;
+  format = pkgs.formats.toml { };
+  switch = cfg.finalSettings.switch;
+
+  file = format.generate "labsw.toml" cfg.finalSettings;
+  # CPUs are left out of the check: those of the building machine say nothing about the lab host.
+  checkedSettings = cfg.finalSettings // { switch = removeAttrs switch [ "workers" ]; };
+  checkedFile = pkgs.runCommand "labsw.toml" { } ''
+    cp ${format.generate "labsw-check.toml" checkedSettings} labsw.toml
+    ${lib.getExe' cfg.package "labswd"} --config labsw.toml --check
+    cp ${file} $out
+  '';
+  canCheck = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;
+
+  usesNetns = lib.any (p: p ? netns) (lib.attrValues (cfg.finalSettings.ports or { }));
+  groups = lib.unique ([ switch.socket_group ] ++ lib.optional (switch ? admin_group) switch.admin_group);
+in
+{
+  options.services.labsw = {
+    enable = lib.mkEnableOption "labsw, a user-space virtual Ethernet switch for lab hosts";
+    package = mkOption {
+      type = types.package;
+      default = pkgs.labsw or (pkgs.callPackage ../package.nix { });
+      defaultText = lib.literalExpression "pkgs.labsw of the overlay, else the package of this flake";
+      description = "The package with labswd, labsw-ctl and the unit.";
+    };
+    checkConfig = mkOption {
+      type = types.bool;
+      default = true;
+      description = "Have `labswd --check` read the configuration file when it is built. Skipped when the builder can't run the host's programs.";
+    };
+    socketUsers = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "alice" ];
+      description = "Users whose guests may open the sockets, and who may look at the switch: members of `settings.switch.socket_group`.";
+    };
+    adminUsers = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "alice" ];
+      description = "Users who may change the running switch: members of `settings.switch.admin_group`, and of the socket group.";
+    };
+    extraGroups = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      description = "More groups for the daemon, for sockets in directories of others (role `client`).";
+    };
+    configFile = mkOption {
+      type = types.path;
+      internal = true;
+      readOnly = true;
+      description = "The file in the store.";
+    };
+  };
+
+  config = lib.mkMerge [
+    { services.labsw.configFile = if cfg.checkConfig && canCheck then checkedFile else file; }
+    (lib.mkIf cfg.enable {
+      environment.systemPackages = [ cfg.package ];
+      environment.etc."labsw/labsw.toml".source = cfg.configFile;
+      environment.sessionVariables = lib.mkIf (switch.control_socket != "/run/labsw/control.sock") {
+        LABSW_SOCKET = switch.control_socket;
+      };
+
+      users.groups = lib.genAttrs ([ "labsw" ] ++ groups) (_: { });
+      users.users = lib.mkMerge [
+        { labsw = { isSystemUser = true; group = "labsw"; description = "labsw switch"; }; }
+        (lib.genAttrs cfg.socketUsers (_: { extraGroups = [ switch.socket_group ]; }))
+        (lib.genAttrs cfg.adminUsers (_: { extraGroups = groups; }))
+        (lib.mkIf config.virtualisation.libvirtd.enable { qemu-libvirtd.extraGroups = [ switch.socket_group ]; })
+      ];
+      # As root without capabilities QEMU could not open a socket of user labsw.
+      virtualisation.libvirtd.qemu.runAsRoot = lib.mkDefault false;
+
+      systemd.packages = [ cfg.package ];
+      systemd.services.labsw = {
+        wantedBy = [ "multi-user.target" ];
+        reloadTriggers = [ cfg.configFile ];
+        serviceConfig = {
+          SupplementaryGroups = lib.unique ([ switch.socket_group ] ++ cfg.extraGroups);
+          # The unit lets the switch write in /run/labsw only.
+          ReadWritePaths = map (path: "-${path}") (lib.filter (path: !lib.hasPrefix "/run/labsw" path)
+            (lib.unique [ switch.vhost_user_dir (builtins.dirOf switch.control_socket) ]));
+        } // lib.optionalAttrs usesNetns {
+          # To move a container's end into its namespace. Beside what the unit has.
+          AmbientCapabilities = [ "CAP_SYS_ADMIN" ];
+          CapabilityBoundingSet = [ "CAP_SYS_ADMIN" ];
+          RestrictNamespaces = "net";
+        };
+      };
+    })
+  ];
+}

@@ -1,0 +1,171 @@
+# What the configuration file says. `settings` is the file, freely (RFC 42); `ports` and `mirrors` are its tables with
+# types, descriptions and a short form for VLANs. Keys keep the names that docs/configuration.md has for them.
+{ config, lib, pkgs, ... }:
+
+let
+  inherit (lib) mkOption types;
+  cfg = config.services.labsw;
+  format = pkgs.formats.toml { };
+
+  vid = types.ints.between 1 4094;
+  optional = type: description: mkOption {
+    type = types.nullOr type;
+    default = null;
+    inherit description;
+  };
+
+  # 20 is access; [ 10 "20-29" ] a trunk; an attribute set the table as it is in the file.
+  vlan = types.oneOf [ vid (types.listOf (types.either vid types.str)) vlanTable ];
+  vlanTable = types.submodule {
+    options = {
+      mode = optional (types.enum [ "access" "trunk" "native-tagged" "native-untagged" "dot1q-tunnel" ]) "How tags are treated; see docs/vlans.md.";
+      tag = optional vid "The VLAN of untagged frames.";
+      trunks = optional (types.listOf (types.either vid types.str)) "VLANs, and ranges as in \"20-29\".";
+    };
+  };
+  vlanSettings = value:
+    if builtins.isInt value then { mode = "access"; tag = value; }
+    else if builtins.isList value then { mode = "trunk"; trunks = value; }
+    else value;
+
+  port = types.submodule {
+    freeformType = format.type;
+    options = {
+      type = mkOption {
+        type = types.enum [ "vhost_user" "af_xdp" "veth" "tap" ];
+        default = "vhost_user";
+        description = "What is attached: a guest's virtio NIC, a NIC of the host, a container, a TAP interface.";
+      };
+      vlan = mkOption {
+        type = types.nullOr vlan;
+        default = null;
+        example = 20;
+        description = ''
+          `20`: access to VLAN 20. `[ 10 "20-29" ]`: a trunk of these VLANs. Or the table of the file:
+          `{ mode = "native-untagged"; tag = 10; trunks = [ 10 20 ]; }`. Left out: all VLANs, untagged frames in VLAN 1.
+        '';
+      };
+      mtu = optional (types.ints.between 68 9216) "Bytes behind Ethernet header and tags; 1500 if left out.";
+      link_local = optional (types.enum [ "transparent" "drop" ]) "STP, LLDP, 802.1X and the like: flooded, or dropped.";
+      mirror_only = optional types.bool "The port takes copies of mirrors and nothing else.";
+      queue_pairs = optional (types.ints.between 1 8) "vhost_user: queue pairs of the guest's NIC.";
+      role = optional (types.enum [ "server" "client" ]) "vhost_user: `server` makes the socket, `client` connects to it.";
+      socket = optional types.str "vhost_user: where the socket is, if not in `vhost_user_dir`.";
+      device = optional (types.strMatching "(pci|mac|name):.+") "af_xdp: the NIC, as pci:0000:03:00.1, mac:52:54:00:12:34:56 or name:enp3s0f1. Ports A and B are better given as `portA` and `portB`.";
+      peer = optional types.str "veth: the container's end.";
+      netns = optional types.str "veth: the named network namespace that the container's end is moved to.";
+      peer_name = optional types.str "veth: the name of the container's end in `netns`.";
+      interface = optional types.str "veth: the switch's end; tap: the interface.";
+      "for" = optional (types.enum [ "host" "guest" ]) "tap: who is at the other end, the host itself or a guest with an emulated NIC.";
+      owner = optional types.str "tap for a guest: the user who may open it.";
+    };
+  };
+
+  mirror = types.submodule {
+    freeformType = format.type;
+    options = {
+      sources = mkOption {
+        type = types.nonEmptyListOf types.str;
+        example = [ "dc01" "web:rx" ];
+        description = "Ports that are copied: PORT, PORT:rx, PORT:tx; `*` is every port.";
+      };
+      to = mkOption {
+        type = types.str;
+        example = "span";
+        description = "The port that takes the copies.";
+      };
+      vlans = optional (types.nonEmptyListOf (types.either vid types.str)) "Only frames of these VLANs.";
+      snaplen = optional types.ints.unsigned "Bytes of each frame; 0: all.";
+    };
+  };
+
+  withoutNulls = lib.filterAttrsRecursive (_: value: value != null);
+in
+{
+  options.services.labsw = {
+    settings = mkOption {
+      default = { };
+      description = "The configuration file of labswd (docs/configuration.md). `ports` and `mirrors` of this module end up here.";
+      example = lib.literalExpression ''{ switch = { workers = [ 2 3 ]; power = "adaptive"; }; }'';
+      type = types.submodule {
+        freeformType = format.type;
+        options.switch = mkOption {
+          default = { };
+          description = "The `[switch]` table.";
+          type = types.submodule {
+            freeformType = format.type;
+            options = {
+              workers = optional (types.listOf types.ints.unsigned) "CPUs of the polling workers. Left out: one worker, not pinned.";
+              power = optional (types.enum [ "adaptive" "performance" ]) "`adaptive` sleeps when there is no traffic.";
+              control_socket = mkOption {
+                type = types.str;
+                default = "/run/labsw/control.sock";
+                description = "The control socket. In /run/labsw, which systemd makes for the unit.";
+              };
+              vhost_user_dir = mkOption {
+                type = types.str;
+                default = "/run/labsw/vhost";
+                description = "Where the sockets of guests are: DIRECTORY/PORT.sock.";
+              };
+              socket_group = mkOption {
+                type = types.str;
+                default = "kvm";
+                description = "The group that may open the control socket (to read) and the guests' sockets. microvm.nix runs guests in group kvm.";
+              };
+              socket_mode = mkOption {
+                type = types.strMatching "0[0-7]{3}";
+                default = "0660";
+                description = "Permission bits of the sockets.";
+              };
+              admin_group = mkOption {
+                type = types.nullOr types.str;
+                default = "labsw";
+                description = "Members may change the switch at run time; see `services.labsw.adminUsers`.";
+              };
+              mac_ageing = optional types.str "When a silent station is forgotten, as in \"300s\".";
+              mac_table_size = optional (types.ints.between 16 1048576) "Most stations that are known at a time.";
+              hugepages = mkOption {
+                type = types.enum [ "auto" "required" "off" ];
+                default = "auto";
+                description = "Packet memory in huge pages of 2 MiB: if there are enough, or nothing else, or never.";
+              };
+              protected_interfaces = mkOption {
+                type = types.listOf types.str;
+                default = [ ];
+                description = "Interfaces that the switch never opens. `managementInterface` is added.";
+              };
+            };
+          };
+        };
+      };
+    };
+
+    ports = mkOption {
+      type = types.attrsOf port;
+      default = { };
+      example = lib.literalExpression ''{ dc01.vlan = 20; web = { type = "veth"; peer = "ls-web"; vlan = 10; }; }'';
+      description = "The ports of the switch besides A and B; keys as in the file, `vlan` with a short form.";
+    };
+
+    mirrors = mkOption {
+      type = types.attrsOf mirror;
+      default = { };
+      example = lib.literalExpression ''{ detect = { sources = [ "dc01" ]; to = "span"; }; }'';
+      description = "Mirror (SPAN) sessions.";
+    };
+
+    finalSettings = mkOption {
+      type = types.raw;
+      internal = true;
+      readOnly = true;
+      description = "`settings` without what is left out: what the file says.";
+    };
+  };
+
+  config.services.labsw = {
+    settings.ports = lib.mkIf (cfg.ports != { })
+      (lib.mapAttrs (_: p: withoutNulls (p // { vlan = if p.vlan == null then null else withoutNulls (vlanSettings p.vlan); })) cfg.ports);
+    settings.mirrors = lib.mkIf (cfg.mirrors != { }) (lib.mapAttrs (_: withoutNulls) cfg.mirrors);
+    finalSettings = withoutNulls cfg.settings;
+  };
+}

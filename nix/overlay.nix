@@ -1,0 +1,4 @@
+# `pkgs.labsw`.
+final: _prev: {
+  labsw = final.callPackage ./package.nix { };
+}

@@ -1,0 +1,133 @@
+# Mistakes, and the one message that each gets. `settings` is what stands under services.labsw, `also` what stands beside.
+let
+  portA.pciAddress = "0000:03:00.0";
+  portB.pciAddress = "0000:03:00.1";
+in
+{
+  "port A is port B" = {
+    settings = { inherit portA; portB = portA; };
+    message = "services.labsw: portA and portB are the same NIC; give each its own pciAddress or macAddress (lspci -D lists them).";
+  };
+  "ports A and B under one name" = {
+    settings = { inherit portA; portB = portB // { interface = "lab-a"; }; };
+    message = "services.labsw: portA and portB both get the name lab-a; give each its own `interface`.";
+  };
+  "ports A and B as one port" = {
+    settings = { portA = portA // { port = "uplink"; settings.device = "pci:0000:03:00.1"; settings.mirror_only = true; }; portB = portB // { settings.mirror_only = true; }; };
+    message = "services.labsw: portA and portB are both port uplink of the switch; give each its own `port`.";
+  };
+  "a NIC without an address" = {
+    settings.portA = { };
+    message = "services.labsw.portA: give either pciAddress (lspci -D) or macAddress (ethtool -P), not neither.";
+  };
+  "a NIC with two addresses" = {
+    settings.portB = portB // { macAddress = "52:54:00:12:34:56"; };
+    message = "services.labsw.portB: give either pciAddress (lspci -D) or macAddress (ethtool -P), not both.";
+  };
+  "the management interface is port B" = {
+    settings = { inherit portB; managementInterface = "lab-b"; };
+    message = "services.labsw.managementInterface: lab-b is portB; the management interface can't be a port of the lab. Name the host's own interface, or give portB another `interface`.";
+  };
+  "a port opens the management interface" = {
+    settings = { managementInterface = "eno1"; ports.out = { type = "af_xdp"; device = "name:eno1"; }; };
+    message = "services.labsw.ports.out: uses eno1, which is the managementInterface; use another interface.";
+  };
+  "a TAP port is the management interface" = {
+    settings = { managementInterface = "host"; ports.host.type = "tap"; };
+    message = "services.labsw.ports.host: uses host, which is the managementInterface; use another interface.";
+  };
+  "no huge pages, but required" = {
+    settings = { settings.switch.hugepages = "required"; host.hugepages.count = 0; };
+    message = "services.labsw.settings.switch.hugepages = \"required\", but 0 huge pages of 2M are reserved: set services.labsw.host.hugepages = { size = \"2M\"; count = 64; } (32 are the switch's), or make it \"auto\".";
+  };
+  "huge pages of the wrong size, but required" = {
+    settings = { settings.switch.hugepages = "required"; host.hugepages = { size = "1G"; count = 64; }; };
+    message = "services.labsw.settings.switch.hugepages = \"required\", but 0 huge pages of 2M are reserved: set services.labsw.host.hugepages = { size = \"2M\"; count = 64; } (32 are the switch's), or make it \"auto\".";
+  };
+  "a mirror of an unknown port" = {
+    settings = { inherit portA; mirrors.m = { sources = [ "nobody:rx" ]; to = "span"; }; };
+    message = "services.labsw.mirrors.m.sources: there is no port nobody; the ports are span.";
+  };
+  "a mirror to an unknown port" = {
+    settings = { ports.vm = { }; mirrors.m = { sources = [ "*" ]; to = "span"; }; };
+    message = "services.labsw.mirrors.m.to: there is no port span; the ports are vm.";
+  };
+  "a mirror to itself" = {
+    settings = { inherit portA; mirrors.m = { sources = [ "span:tx" ]; to = "span"; }; };
+    message = "services.labsw.mirrors.m: span is also a source; a mirror cannot feed itself.";
+  };
+  "a mirror in the free settings" = {
+    settings = { inherit portA; settings.mirrors.m = { sources = [ "nobody" ]; to = "span"; }; };
+    message = "services.labsw.mirrors.m.sources: there is no port nobody; the ports are span.";
+  };
+  "a CPU isolated and not" = {
+    settings.host = { isolatedCpus = [ 1 2 ]; housekeepingCpus = [ 0 1 ]; };
+    message = "services.labsw.host: CPU 1 is in isolatedCpus and in housekeepingCpus; take it out of one.";
+  };
+  "isolated CPUs without the others" = {
+    settings.host.isolatedCpus = [ 2 ];
+    message = "services.labsw.host.isolatedCpus: also set housekeepingCpus to the CPUs that are left (lscpu -e lists them), so that the host keeps them to itself.";
+  };
+  "a worker beside the isolated CPUs" = {
+    settings = { settings.switch.workers = [ 1 2 ]; host = { isolatedCpus = [ 2 3 ]; housekeepingCpus = [ 0 ]; }; };
+    message = "services.labsw.settings.switch.workers: CPU 1 is not isolated; put the workers on host.isolatedCpus (2, 3).";
+  };
+  "passthrough without an IOMMU" = {
+    settings.host.passthrough = [ "0000:04:00.0" ];
+    message = "services.labsw.host.passthrough needs the IOMMU: set services.labsw.host.iommu = \"intel\" or \"amd\".";
+  };
+  "a DHCP server of networkd in the lab" = {
+    settings.ports.host.type = "tap";
+    also.systemd.network.networks."30-x" = { matchConfig.Name = "host"; networkConfig.DHCPServer = true; };
+    message = "systemd.network.networks: a DHCP server on an interface of the lab (host); leave DHCPServer out, addresses in the lab are the external gateway's business.";
+  };
+  "a DHCP server of dnsmasq in the lab" = {
+    settings = { inherit portB; };
+    also.services.dnsmasq = { enable = true; settings = { dhcp-range = "10.0.0.2,10.0.0.9"; interface = "lab-b"; }; };
+    message = "services.dnsmasq.settings: serves DHCP on an interface of the lab; take it out of `interface`, addresses in the lab are the external gateway's business.";
+  };
+  "a guest at an unknown port" = {
+    settings = { ports.vm = { }; guests.dc01 = { }; };
+    message = "services.labsw.guests.dc01.ports: there is no port dc01; the ports are vm. Add services.labsw.ports.dc01, or name one of them.";
+  };
+  "a container at a guest's port" = {
+    settings = { ports.vm = { }; guests.vm.backend = "lxc"; };
+    message = "services.labsw.guests.vm: a lxc guest attaches to a port of type veth; port vm is of type vhost_user.";
+  };
+  "a libvirt guest at a NIC" = {
+    settings = { inherit portB; guests.vm = { backend = "libvirt"; ports = [ "uplink" ]; }; };
+    message = "services.labsw.guests.vm: a libvirt guest attaches to a port of type vhost_user or tap; port uplink is of type af_xdp.";
+  };
+  "a guest at the host's own port" = {
+    settings = { ports.host.type = "tap"; guests.vm.ports = [ "host" ]; };
+    message = "services.labsw.guests.vm: port host is the host's own (tap with for = \"host\"); set services.labsw.ports.host.for = \"guest\".";
+  };
+  "an emulated NIC at a vhost-user port" = {
+    settings = { ports.vm = { }; guests.vm.model = "e1000e"; };
+    message = "services.labsw.guests.vm.model: port vm is of type vhost_user, whose NIC is virtio; for e1000e make the port type = \"tap\", for = \"guest\".";
+  };
+  "two guests at one port" = {
+    settings = { ports.vm = { }; guests.a.ports = [ "vm" ]; guests.b.ports = [ "vm" ]; };
+    message = "services.labsw.guests: port vm is used by two guests; a port takes one guest at a time.";
+  };
+  "nested virtualisation of a guest only" = {
+    settings = { ports.vm = { }; guests.vm.nestedVirtualization = true; };
+    message = "services.labsw.guests.vm.nestedVirtualization needs it on the host: set services.labsw.host.nestedVirtualization = true.";
+  };
+  "a device that is still the host's" = {
+    settings = { ports.vm = { }; guests.vm.passthrough = [ "0000:04:00.0" ]; host.iommu = "amd"; };
+    message = "services.labsw.guests.vm.passthrough: 0000:04:00.0 is still the host's; add it to services.labsw.host.passthrough.";
+  };
+  "a device for a libvirt guest without an IOMMU" = {
+    settings = { ports.vm = { }; guests.vm = { backend = "libvirt"; passthrough = [ "0000:04:00.0" ]; }; };
+    message = "services.labsw.guests.vm.passthrough needs the IOMMU: set services.labsw.host.iommu = \"intel\" or \"amd\".";
+  };
+  "guests in too few huge pages" = {
+    settings = { ports.vm = { }; guests.vm = { hugepages = true; memory = 1024; }; host.hugepages.count = 512; };
+    message = "services.labsw.guests: guests in huge pages and the switch need 544 pages of 2M, 512 are reserved; raise services.labsw.host.hugepages.count.";
+  };
+  "a microVM without microvm.nix" = {
+    settings = { ports.vm = { }; guests.vm.backend = "microvm"; };
+    message = "services.labsw.guests.vm: import microvm.nixosModules.host (github:microvm-nix/microvm.nix) beside labsw's module.";
+  };
+}

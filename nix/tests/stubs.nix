@@ -1,0 +1,105 @@
+# The options of NixOS that labsw's module sets, declared and nothing more, so that the module can be evaluated with
+# nixpkgs' `lib` alone. What the module sets and this file lacks is an error, as a misspelt option would be in NixOS.
+{ lib, ... }:
+
+let
+  inherit (lib) mkOption types;
+  any = default: mkOption { type = types.anything; inherit default; };
+  free = mkOption { type = types.attrsOf types.anything; default = { }; };
+  list = mkOption { type = types.listOf types.anything; default = [ ]; };
+  unit = types.submodule {
+    options = {
+      description = any "";
+      wantedBy = list;
+      wants = list;
+      requires = list;
+      bindsTo = list;
+      partOf = list;
+      after = list;
+      before = list;
+      reloadTriggers = list;
+      restartTriggers = list;
+      restartIfChanged = any true;
+      overrideStrategy = any null;
+      unitConfig = free;
+      serviceConfig = free;
+    };
+  };
+  network = types.submodule {
+    options = {
+      matchConfig = free;
+      linkConfig = free;
+      networkConfig = free;
+      extraConfig = mkOption { type = types.lines; default = ""; };
+    };
+  };
+in
+{
+  options = {
+    assertions = list;
+    warnings = list;
+    lib = mkOption { type = types.attrsOf types.attrs; default = { }; };
+    boot = {
+      kernelParams = list;
+      kernelModules = list;
+      extraModprobeConfig = mkOption { type = types.lines; default = ""; };
+      kernel.sysctl = mkOption { type = types.attrsOf types.anything; default = { }; };
+      loader = free;
+    };
+    environment = {
+      systemPackages = list;
+      sessionVariables = free;
+      etc = mkOption {
+        type = types.attrsOf (types.submodule { options = { text = any null; source = any null; }; });
+        default = { };
+      };
+    };
+    networking = {
+      hostName = any "";
+      useDHCP = any false;
+      useNetworkd = any false;
+      dhcpcd.denyInterfaces = list;
+      networkmanager.unmanaged = list;
+      firewall = free;
+    };
+    services.udev.extraRules = mkOption { type = types.lines; default = ""; };
+    services.openssh = free;
+    services.dnsmasq = { enable = any false; settings = free; };
+    systemd = {
+      package = any "/systemd";
+      packages = list;
+      settings.Manager = free;
+      services = mkOption { type = types.attrsOf unit; default = { }; };
+      slices = mkOption { type = types.attrsOf (types.submodule { options = { description = any ""; sliceConfig = free; }; }); default = { }; };
+      network = {
+        enable = any false;
+        links = mkOption { type = types.attrsOf network; default = { }; };
+        networks = mkOption { type = types.attrsOf network; default = { }; };
+      };
+    };
+    users.users = mkOption {
+      type = types.attrsOf (types.submodule {
+        options = {
+          isSystemUser = any false;
+          isNormalUser = any false;
+          group = any "";
+          description = any "";
+          extraGroups = list;
+          openssh = free;
+        };
+      });
+      default = { };
+    };
+    users.groups = free;
+    virtualisation.libvirtd = {
+      enable = any false;
+      qemu = { runAsRoot = any true; swtpm.enable = any false; };
+    };
+    virtualisation.lxc.enable = any false;
+    virtualisation.libvirt = free;
+    containers = mkOption { type = types.attrsOf (types.attrsOf types.anything); default = { }; };
+    fileSystems = free;
+    system.stateVersion = any "";
+    nixpkgs = free;
+  };
+}
