@@ -12,7 +12,8 @@
 #   initramfs.cpio     busybox, virtio_net and 8021q modules, iperf3, ethtool, tcpdump
 #   vmlinuz-general, initramfs-general.cpio
 #                      the same with Debian's general kernel, which has a driver for e1000e
-#   guest.stamp        what they were made from; a change of it makes them again
+#   promtool           Prometheus' checker of metrics
+#   guest.stamp        what the guests were made from; a change of it makes them again
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -100,6 +101,21 @@ if [ ${#missing[@]} -gt 0 ]; then
   apt_retry install -y --no-install-recommends "${missing[@]}"
 fi
 install_qemu
+
+# Prometheus' own checker of metrics, out of its package: installed, that would run a server.
+if [ ! -x "$cache/promtool" ]; then
+  refresh
+  say "fetching promtool"
+  mkdir -p "$cache"
+  (
+    work=$(mktemp -d "$cache/setup.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    cd "$work"
+    apt_retry -o APT::Sandbox::User=root download prometheus
+    dpkg --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
+    mv usr/bin/promtool "$cache/promtool"
+  )
+fi
 
 # The guests. The stamp names the scripts that make them, so that a change of one rebuilds.
 stamp="initramfs $(cat "$here/guest/mkinitramfs.sh" "$here/guest/init" "$here/setup-debian.sh" | sha256sum | cut -c1-16)"

@@ -1,8 +1,8 @@
 //! The control side of labsw: everything that is not per frame.
 //!
 //! [`config`] reads and checks what is wanted, [`device`] prepares network devices, [`daemon`] brings it about and serves the
-//! control socket ([`api`]: what is said on it, [`varlink`]: how), and [`ctl`] is the tool that talks to it. [`glue`] writes down
-//! how guests are plugged in.
+//! control socket ([`api`]: what is said on it, [`varlink`]: how) and the [`metrics`]; [`plan`] finds what to do when something
+//! else is wanted, and [`ctl`] is the tool that talks to it. [`glue`] writes down how guests are plugged in.
 
 pub mod api;
 pub mod config;
@@ -10,4 +10,6 @@ pub mod ctl;
 pub mod daemon;
 pub mod device;
 pub mod glue;
+pub mod metrics;
+pub mod plan;
 pub mod varlink;

@@ -105,6 +105,28 @@ fn workers() -> Vec<Worker> {
     vec![busy, idle]
 }
 
+fn differences() -> Vec<ConfigChange> {
+    let setting = ConfigSetting {
+        key: "mtu".into(),
+        running: Some("1500".into()),
+        wanted: Some("9000".into()),
+        drift: true,
+        restart: false,
+    };
+    let change = |action, kind: &str, name: &str, settings: &[ConfigSetting]| ConfigChange {
+        action,
+        kind: kind.into(),
+        name: name.into(),
+        settings: settings.to_vec(),
+        drift: !settings.is_empty(),
+    };
+    vec![
+        change(ConfigAction::Change, "port", "web", &[setting]),
+        change(ConfigAction::Add, "port", "db", &[]),
+        change(ConfigAction::Remove, "mirror", "detect", &[]),
+    ]
+}
+
 impl Handler for Fake {
     fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
         let find = |name: &str| ports().into_iter().find(|port| port.name == name);
@@ -153,10 +175,18 @@ impl Handler for Fake {
                 });
                 Reply::Stats(Stats { uptime_milliseconds: self.readings * 500, ports: stats.collect() })
             }
+            Request::ShowConfig => {
+                let text = "[switch]\npower = \"adaptive\"\n".to_owned();
+                Reply::Config(ShownConfig { text, config: json!({"switch": {"power": "adaptive"}}) })
+            }
+            Request::CheckConfig(ConfigText { file, .. }) => Reply::Awaited(vec![format!("{file}: something")]),
+            Request::DiffConfig { keep_runtime: true, .. } => Reply::Changes(Vec::new()),
+            Request::DiffConfig { .. } => Reply::Changes(differences()),
             Request::Change(change) => {
                 self.changes.lock().unwrap().push(change.clone());
                 match change {
                     Change::FlushFdb { .. } => Reply::Removed(3),
+                    Change::ApplyConfig { .. } => Reply::Changes(differences()),
                     Change::AddPort { name, .. } if name == "dc01" => {
                         return Err(Error::refused("port \"dc01\"", "a port of this name exists; delete it first"));
                     }
@@ -486,4 +516,40 @@ fn completions_need_no_switch() {
         assert!(output.status.success());
         assert!(text(&output.stdout).contains("mirror"), "{shell}");
     }
+}
+
+#[test]
+fn configurations_are_read_here_and_sent_as_text() {
+    let switch = Switch::start();
+    let file = std::env::temp_dir().join(format!("labsw-ctl-{}.toml", std::process::id()));
+    let path = file.display().to_string();
+    std::fs::write(&file, "[switch]\n").unwrap();
+    let lines = "~ port web: mtu 1500 -> 9000 (changed at run time)\n+ port db\n- mirror detect\n";
+    assert_eq!(switch.ok(&["config", "show"]), "[switch]\npower = \"adaptive\"\n");
+    assert_eq!(switch.json(&["config", "show"]), json!({"switch": {"power": "adaptive"}}));
+    assert_eq!(switch.ok(&["config", "check", &path]), format!("{path}: something\n"));
+    assert_eq!(switch.json(&["config", "check", &path]), json!({"awaited": [format!("{path}: something")]}));
+    assert_eq!(switch.ok(&["config", "diff", &path]), lines);
+    assert_eq!(switch.ok(&["config", "diff", "--keep-runtime", &path]), "no difference\n");
+    assert_eq!(switch.json(&["config", "diff", &path])["changes"][0]["settings"][0]["wanted"], "9000");
+    assert_eq!(switch.ok(&["config", "apply", &path]), lines);
+    let config = ConfigText { file: path.clone(), text: "[switch]\n".into() };
+    let applied = switch.changes.lock().unwrap().pop();
+    assert_eq!(applied, Some(Change::ApplyConfig { config: config.clone(), keep_runtime: false }));
+    let change = switch.change(&["config", "apply", "--keep-runtime", &path]);
+    assert_eq!(change, Change::ApplyConfig { config, keep_runtime: true });
+
+    // Without a switch the file alone is checked.
+    let nowhere = Path::new("/nonexistent/labsw.sock");
+    let output = command(nowhere, &["config", "check", &path]).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), String::new()));
+    assert!(text(&output.stderr).ends_with("only the file itself was checked\n"), "{output:?}");
+    assert_eq!(failure(command(nowhere, &["config", "diff", &path]).output().unwrap()).0, Some(3));
+    std::fs::write(&file, "[swich]\n").unwrap();
+    let line = format!("labsw-ctl: {path}:1:2: swich: unknown key; did you mean `switch`?\n");
+    assert_eq!(failure(command(nowhere, &["config", "check", &path]).output().unwrap()), (Some(1), line));
+    std::fs::remove_file(&file).unwrap();
+    let line = format!("labsw-ctl: {path}: cannot be read: No such file or directory (os error 2)\n");
+    assert_eq!(failure(switch.command(&["config", "apply", &path]).output().unwrap()), (Some(1), line));
+    assert_eq!(switch.command(&["config", "apply"]).output().unwrap().status.code(), Some(2));
 }

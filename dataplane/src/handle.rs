@@ -277,6 +277,11 @@ impl Links {
         outcome
     }
 
+    /// Has the workers sleep when nothing arrives, or not.
+    pub fn set_power(&self, power: Power) -> Result<(), WorkerError> {
+        (0..self.count()).map(|worker| self.send(worker, Command::SetPower(power))).fold(Ok(()), Result::and)
+    }
+
     /// The rings of one vhost-user port, as its session sees them.
     pub fn rings(&self, port: PortId, tx: Arc<VhostTx>, homes: Homes) -> PortRings {
         PortRings { links: self.clone(), port, tx, homes }

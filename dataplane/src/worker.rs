@@ -359,6 +359,7 @@ impl Worker {
                         }
                     }
                 }
+                Command::SetPower(power) => self.power = power,
                 Command::Stop => return false,
             }
         }

@@ -35,7 +35,7 @@ const EMULATED_CPU: &str = "max,-erms,-fsrm";
 /// # Errors
 /// Which file is missing and what makes it.
 pub fn image(e1000e: bool) -> Result<(PathBuf, PathBuf), String> {
-    let cache = std::env::var_os("LABSW_CACHE").map_or_else(|| PathBuf::from("/var/cache/labsw"), PathBuf::from);
+    let cache = crate::require::cache();
     let kind = if e1000e { "-general" } else { "" };
     let (kernel, initramfs) = (cache.join(format!("vmlinuz{kind}")), cache.join(format!("initramfs{kind}.cpio")));
     if let Some(file) = [&kernel, &initramfs].into_iter().find(|file| !file.is_file()) {

@@ -23,6 +23,8 @@ pub enum Need {
     Lxc,
     /// DPDK's testpmd.
     Testpmd,
+    /// Prometheus' checker of metrics.
+    Promtool,
     /// A program by its name in the `PATH`.
     Program(&'static str),
 }
@@ -34,6 +36,16 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
     dirs.map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
+/// Where `tests/setup-debian.sh` puts what is neither the project's nor a package's.
+pub fn cache() -> PathBuf {
+    std::env::var_os("LABSW_CACHE").map_or_else(|| PathBuf::from("/var/cache/labsw"), PathBuf::from)
+}
+
+/// The place of `promtool`.
+pub fn promtool() -> PathBuf {
+    find_program("promtool").unwrap_or_else(|| cache().join("promtool"))
+}
+
 fn missing(need: Need) -> Option<String> {
     let program = |name: &str| find_program(name).is_none().then(|| format!("program {name} (tests/setup-debian.sh)"));
     match need {
@@ -43,6 +55,7 @@ fn missing(need: Need) -> Option<String> {
         Need::GeneralGuest => program("qemu-system-x86_64").or_else(|| guest::image(true).err()),
         Need::Lxc => program("lxc-start").or_else(|| program("busybox")),
         Need::Testpmd => program("dpdk-testpmd"),
+        Need::Promtool => (!promtool().is_file()).then(|| "promtool (tests/setup-debian.sh)".to_owned()),
         Need::Program(name) => program(name),
     }
 }

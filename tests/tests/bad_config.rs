@@ -304,7 +304,7 @@ fn commands_that_are_wrong() {
         (&["port", "add", "x", "--type", "veth", "--set", "peer=bc-box"], &["x", "bc-box"]),
         (&["port", "add", "a/b", "--type", "vhost_user"], &["a/b"]),
         (&["port", "set", "guest", "vlan.tag=5000"], &["guest", "4094"]),
-        (&["port", "set", "guest", "socket=/tmp/elsewhere.sock"], &["guest"]),
+        (&["port", "set", "guest", "type=tap"], &["guest", "vhost_user"]),
         (&["mirror", "set", "m", "--source", "nobody", "--to", "span"], &["m", "nobody"]),
         (&["mirror", "set", "m", "--source", "guest", "--to", "nobody"], &["m", "nobody"]),
         (&["mirror", "show", "m"], &["m"]),

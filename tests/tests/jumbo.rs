@@ -10,6 +10,7 @@ use labsw_tests::packet::{BROADCAST, Frame, RawSocket, mac};
 use labsw_tests::process;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site};
+use labsw_tests::veth_lab::{Flow, Lab};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -88,4 +89,77 @@ fn between_a_container_and_a_guest() {
     assert!(rates.iter().all(|rate| *rate > 5.0), "{rates:?}");
     drop(guest);
     switch.stop();
+}
+
+/// The MTU of an interface.
+fn mtu(ns: &Netns, device: &str) -> u64 {
+    let link = ns.links().into_iter().find(|link| link["ifname"] == device).unwrap_or_default();
+    link["mtu"].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn the_mtu_changes_at_run_time() {
+    if !require::all(&[Need::Root, Need::Labswd, Need::Program("ping")]) {
+        return;
+    }
+    let lab = Lab::new("mtu");
+    let (c, gateway) = (Netns::new("c"), Netns::new("gw"));
+    wire((&lab.site.ns, "b0"), (&gateway, "g0"));
+    let more = port("c", &c, 1500) + "[ports.t]\ntype = \"tap\"\n[ports.up]\ntype = \"af_xdp\"\ndevice = \"name:b0\"\n";
+    let switch = lab.start("", &[("x1", ""), ("x2", "")], &more);
+    lab.peers.address("x1", "10.1.0.1/24");
+    c.address("eth0", "10.1.0.2/24");
+    gateway.address("g0", "10.1.0.3/24");
+    let ping = |bytes: u64, address: &str| {
+        let size = (bytes - 28).to_string();
+        let args = ["-I", "x1", "-s", &size, "-M", "do", "-c", "10", "-i", "0.05", "-W", "2", address];
+        process::output(lab.peers.command("ping").args(args)).0.success()
+    };
+    let set = |ports: &[&str], bytes: u64| {
+        for name in ports {
+            switch.ctl(&["port", "set", name, &format!("mtu={bytes}")]);
+            assert_eq!(switch.port(name)["mtu"], bytes);
+        }
+    };
+    let flow = Flow::start(&lab, "x1", "x2");
+    for (bytes, wire_bytes) in [(1500, 1500), (9000, 9000), (1500, 1500), (3000, 3000), (9000, 9000), (1500, 1500)] {
+        set(&["x1", "c", "t", "up"], bytes);
+        gateway.ip(&["link", "set", "g0", "mtu", &bytes.to_string()]);
+        let inside = [mtu(&lab.peers, "x1"), mtu(&c, "eth0")];
+        let outside = ["lsw-x1", "lsw-c", "t", "b0"].map(|device| mtu(&lab.site.ns, device));
+        assert_eq!((inside, outside), ([bytes; 2], [wire_bytes; 4]));
+        assert!(ping(bytes, "10.1.0.2") && ping(bytes, "10.1.0.3"), "a ping of {bytes} bytes");
+        assert!(!ping(bytes + 1, "10.1.0.2"), "a ping of {} bytes", bytes + 1);
+    }
+    // Towards a port that takes less: dropped there, and counted.
+    set(&["x1"], 9000);
+    let (near, far) = (RawSocket::open(&lab.peers, "x1"), RawSocket::open(&c, "eth0"));
+    let [fits, large] = [1500, 1501].map(|bytes| Frame::new(BROADCAST, mac(1)).payload(&vec![5; bytes]).build());
+    let before = switch.drops("c", "oversize");
+    near.send(&large);
+    near.send(&fits);
+    assert!(far.recv_matching(5 * SECOND, |frame| frame == fits).is_some());
+    assert_eq!(switch.drops("c", "oversize"), before + 1);
+    // The other rules change without a loss on the port itself, too.
+    for round in 0..20 {
+        for name in ["x1", "x2"] {
+            let change = ["mtu=1500", "mtu=9000", "link_local=drop", "vlan.trunks=[7]", "link_local=transparent"];
+            switch.ctl(&["port", "set", name, change[round % change.len()]]);
+        }
+    }
+    flow.assert_flowing("after the changes");
+    let frames = flow.finish();
+    assert!(frames > 500, "{frames} frames are too few to prove anything");
+
+    // More than a device takes (a macvlan, as much as what it stands on): one line, and nothing has changed.
+    lab.site.ns.ip(&["link", "add", "link", "b0", "name", "mv", "type", "macvlan"]);
+    switch.ctl(&["port", "add", "mv", "--type", "af_xdp", "--set", "device=name:mv"]);
+    let refused = switch.ctl_refused(&["port", "set", "mv", "mtu=9000", "vlan.tag=7"]);
+    assert!(refused.contains("port \"mv\": ") && refused.contains("to 9000: "), "{refused}");
+    let port = switch.port("mv");
+    assert_eq!((&port["mtu"], &port["vlan"]["tag"], mtu(&lab.site.ns, "mv")), (&1500.into(), &1.into(), 1500));
+    switch.ctl(&["port", "del", "mv"]);
+    lab.site.ns.ip(&["link", "del", "mv"]);
+    switch.stop();
+    assert_eq!(mtu(&lab.site.ns, "b0"), 1500);
 }

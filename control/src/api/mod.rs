@@ -9,6 +9,7 @@
 //!
 //! Reference: <https://varlink.org/Interface-Definition>.
 
+mod config;
 mod error;
 mod mirror;
 mod parameters;
@@ -20,11 +21,12 @@ mod vlan;
 #[cfg(test)]
 mod tests;
 
+pub use config::{ConfigAction, ConfigChange, ConfigSetting, ShownConfig};
 pub use error::Error;
 pub use mirror::{Direction, InvalidSource, Mirror, MirrorState, Source};
 pub use port::{Counters, Port, PortState, PortType};
 pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker, WorkerQueue};
-pub use request::{Change, Request};
+pub use request::{Change, ConfigText, Request};
 pub use vlan::{InvalidVlanId, Vlan, VlanItem, VlanList, VlanMember, VlanMode, VlanRow, parse_vlan_id};
 
 /// The name of the interface.

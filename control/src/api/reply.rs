@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Counters, Mirror, Port, VlanRow};
+use super::{ConfigChange, Counters, Mirror, Port, ShownConfig, VlanRow};
 
 /// A polling worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,6 +111,12 @@ pub enum Reply {
     Mirror(Mirror),
     /// To `GetStats`.
     Stats(Stats),
+    /// To `ShowConfig`.
+    Config(ShownConfig),
+    /// To `CheckConfig`: what ports would wait for, one line each.
+    Awaited(Vec<String>),
+    /// To `DiffConfig` and `ApplyConfig`: what changes, or has changed.
+    Changes(Vec<ConfigChange>),
 }
 
 /// The parameters of the reply message.
@@ -128,6 +134,9 @@ impl Serialize for Reply {
             Reply::Mirrors(mirrors) => serializer.collect_map([("mirrors", mirrors)]),
             Reply::Mirror(mirror) => serializer.collect_map([("mirror", mirror)]),
             Reply::Stats(stats) => stats.serialize(serializer),
+            Reply::Config(config) => config.serialize(serializer),
+            Reply::Awaited(lines) => serializer.collect_map([("awaited", lines)]),
+            Reply::Changes(changes) => serializer.collect_map([("changes", changes)]),
         }
     }
 }

@@ -47,8 +47,28 @@ pub enum Request {
         /// Milliseconds between the replies of a stream; for the server, the handler need not look.
         interval_milliseconds: Option<u32>,
     },
+    /// The configuration that runs → [`Reply::Config`].
+    ShowConfig,
+    /// Whether a configuration could be applied → [`Reply::Awaited`].
+    CheckConfig(ConfigText),
+    /// What applying a configuration would change → [`Reply::Changes`].
+    DiffConfig {
+        /// The configuration.
+        config: ConfigText,
+        /// What was changed at run time would stay.
+        keep_runtime: bool,
+    },
     /// Something that changes the switch.
     Change(Change),
+}
+
+/// A configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigText {
+    /// What messages call it.
+    pub file: String,
+    /// What is in it.
+    pub text: String,
 }
 
 /// The requests that change the switch, for peers that may do so.
@@ -124,6 +144,13 @@ pub enum Change {
         /// Name of the mirror.
         name: String,
     },
+    /// Applies a configuration, as a whole or not at all → [`Reply::Changes`].
+    ApplyConfig {
+        /// The configuration.
+        config: ConfigText,
+        /// What was changed at run time stays.
+        keep_runtime: bool,
+    },
     /// Has a receive queue served by this worker until the port goes → [`Reply::Done`].
     PinQueue {
         /// Name of the port.
@@ -159,6 +186,15 @@ impl Request {
                 port: read.optional("port")?,
                 interval_milliseconds: read.optional("interval_milliseconds")?,
             },
+            "ShowConfig" => Request::ShowConfig,
+            "CheckConfig" => Request::CheckConfig(config_text(&mut read)?),
+            "DiffConfig" => {
+                Request::DiffConfig { config: config_text(&mut read)?, keep_runtime: keep_runtime(&mut read)? }
+            }
+            "ApplyConfig" => Request::Change(Change::ApplyConfig {
+                config: config_text(&mut read)?,
+                keep_runtime: keep_runtime(&mut read)?,
+            }),
             "AddPort" => Request::Change(Change::AddPort {
                 name: name(&mut read, "name")?,
                 port_type: read.required("type")?,
@@ -216,6 +252,9 @@ impl Request {
             Request::ListMirrors => "ListMirrors",
             Request::ShowMirror { .. } => "ShowMirror",
             Request::GetStats { .. } => "GetStats",
+            Request::ShowConfig => "ShowConfig",
+            Request::CheckConfig(_) => "CheckConfig",
+            Request::DiffConfig { .. } => "DiffConfig",
             Request::Change(change) => change.method(),
         }
     }
@@ -227,7 +266,10 @@ impl Request {
             | Request::ListWorkers
             | Request::ListPorts
             | Request::ListVlans
-            | Request::ListMirrors => json!({}),
+            | Request::ListMirrors
+            | Request::ShowConfig => json!({}),
+            Request::CheckConfig(ConfigText { file, text }) => json!({"file": file, "text": text}),
+            Request::DiffConfig { config, keep_runtime } => config_parameters(config, *keep_runtime),
             Request::ShowPort { name } | Request::ShowMirror { name } => json!({"name": name}),
             Request::ListFdb { vlan, port } => without_nulls(json!({"vlan": vlan, "port": port})),
             Request::GetStats { port, interval_milliseconds } => {
@@ -254,6 +296,11 @@ impl Request {
             Request::ListMirrors => Reply::Mirrors(read(method, field("mirrors"))?),
             Request::ShowMirror { .. } => Reply::Mirror(read(method, field("mirror"))?),
             Request::GetStats { .. } => Reply::Stats(read(method, Value::Object(parameters))?),
+            Request::ShowConfig => Reply::Config(read(method, Value::Object(parameters))?),
+            Request::CheckConfig(_) => Reply::Awaited(read(method, field("awaited"))?),
+            Request::DiffConfig { .. } | Request::Change(Change::ApplyConfig { .. }) => {
+                Reply::Changes(read(method, field("changes"))?)
+            }
             Request::Change(Change::FlushFdb { .. }) => Reply::Removed(read(method, field("removed"))?),
             Request::Change(_) => Reply::Done,
         })
@@ -274,6 +321,7 @@ impl Change {
             Change::SetMirror { .. } => "SetMirror",
             Change::DeleteMirror { .. } => "DeleteMirror",
             Change::PinQueue { .. } => "PinQueue",
+            Change::ApplyConfig { .. } => "ApplyConfig",
         }
     }
 
@@ -286,6 +334,7 @@ impl Change {
             Change::SetPort { name, settings } => json!({"name": name, "settings": settings}),
             Change::DeletePort { name } | Change::DeleteMirror { name } => json!({"name": name}),
             Change::PinQueue { port, queue, worker } => json!({"port": port, "queue": queue, "worker": worker}),
+            Change::ApplyConfig { config, keep_runtime } => config_parameters(config, *keep_runtime),
             Change::SetPortState { name, up } => json!({"name": name, "up": up}),
             Change::AddFdb { vlan, mac, port } => json!({"vlan": vlan, "mac": mac.to_string(), "port": port}),
             Change::DeleteFdb { vlan, mac } => json!({"vlan": vlan, "mac": mac.to_string()}),
@@ -312,6 +361,18 @@ fn without_nulls(mut value: Value) -> Value {
 fn name(parameters: &mut Parameters, parameter: &str) -> Result<String, Error> {
     let name: String = parameters.required(parameter)?;
     if name.is_empty() { Err(Error::invalid(parameter)) } else { Ok(name) }
+}
+
+fn config_text(parameters: &mut Parameters) -> Result<ConfigText, Error> {
+    Ok(ConfigText { file: name(parameters, "file")?, text: parameters.required("text")? })
+}
+
+fn keep_runtime(parameters: &mut Parameters) -> Result<bool, Error> {
+    Ok(parameters.optional("keep_runtime")?.unwrap_or_default())
+}
+
+fn config_parameters(config: &ConfigText, keep_runtime: bool) -> Value {
+    json!({"file": config.file, "text": config.text, "keep_runtime": keep_runtime})
 }
 
 fn vlan(parameters: &mut Parameters) -> Result<u16, Error> {

@@ -80,10 +80,23 @@ fn status() -> Status {
     }
 }
 
+fn change() -> ConfigChange {
+    let setting =
+        ConfigSetting { key: "vlan.tag".into(), running: Some("10".into()), wanted: None, drift: true, restart: false };
+    ConfigChange {
+        action: ConfigAction::Change,
+        kind: "port".into(),
+        name: "web".into(),
+        settings: vec![setting],
+        drift: true,
+    }
+}
+
 /// One request of every method, all parameters given.
 fn requests() -> Vec<Request> {
     let name = || "dc01".to_owned();
     let mac = "52:54:00:12:34:56".parse().unwrap();
+    let config = || ConfigText { file: "lab.toml".into(), text: "[switch]\n".into() };
     let settings = || [("vlan.tag".to_owned(), "20".to_owned())].into();
     vec![
         Request::GetStatus,
@@ -95,6 +108,10 @@ fn requests() -> Vec<Request> {
         Request::ListMirrors,
         Request::ShowMirror { name: name() },
         Request::GetStats { port: Some(name()), interval_milliseconds: Some(500) },
+        Request::ShowConfig,
+        Request::CheckConfig(config()),
+        Request::DiffConfig { config: config(), keep_runtime: true },
+        Request::Change(Change::ApplyConfig { config: config(), keep_runtime: false }),
         Request::Change(Change::AddPort { name: name(), port_type: PortType::Veth, settings: settings() }),
         Request::Change(Change::SetPort { name: name(), settings: settings() }),
         Request::Change(Change::DeletePort { name: name() }),
@@ -136,6 +153,9 @@ fn reply_to(request: &Request) -> Reply {
             uptime_milliseconds: 7,
             ports: vec![PortStats { name: "dc01".into(), counters: counters() }],
         }),
+        Request::ShowConfig => Reply::Config(ShownConfig { text: "[switch]\n".into(), config: json!({"switch": {}}) }),
+        Request::CheckConfig(_) => Reply::Awaited(vec!["ports.a.device: name:b0 is awaited".into()]),
+        Request::DiffConfig { .. } | Request::Change(Change::ApplyConfig { .. }) => Reply::Changes(vec![change()]),
         Request::Change(Change::FlushFdb { .. }) => Reply::Removed(3),
         Request::Change(_) => Reply::Done,
     }
@@ -188,6 +208,9 @@ fn bad_parameters_are_named() {
         ("SetPortState", json!({"name": "a", "up": "yes"}), "up"),
         ("PinQueue", json!({"port": "a", "queue": -1, "worker": 0}), "queue"),
         ("PinQueue", json!({"port": "a", "queue": 0, "worker": "one"}), "worker"),
+        ("ApplyConfig", json!({"file": "lab.toml"}), "text"),
+        ("DiffConfig", json!({"file": "a", "text": "", "keep_runtime": 1}), "keep_runtime"),
+        ("CheckConfig", json!({"file": "", "text": ""}), "file"),
         ("SetMirror", json!({"name": "m", "sources": [], "to": "span"}), "sources"),
         ("SetMirror", json!({"name": "m", "sources": ["a:up"], "to": "span"}), "sources"),
         ("SetMirror", json!({"name": "m", "sources": ["a"], "vlans": [4095], "to": "span"}), "vlans"),
@@ -270,6 +293,10 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
                 samples.push(("VlanRow", reply["vlans"][0].clone()));
             }
             Request::ListFdb { .. } => samples.push(("FdbEntry", reply["entries"][0].clone())),
+            Request::DiffConfig { .. } => {
+                samples.push(("ConfigChange", reply["changes"][0].clone()));
+                samples.push(("ConfigSetting", reply["changes"][0]["settings"][0].clone()));
+            }
             Request::GetStats { .. } => samples.push(("PortStats", reply["ports"][0].clone())),
             _ => {}
         }
@@ -282,6 +309,7 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
     }
     let enums = [
         ("PortType", json!(PortType::ALL)),
+        ("ConfigAction", json!([ConfigAction::Add, ConfigAction::Change, ConfigAction::Remake, ConfigAction::Remove])),
         ("PortState", json!([PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed])),
         ("MirrorState", json!([MirrorState::Up, MirrorState::Waiting, MirrorState::Failed])),
     ];

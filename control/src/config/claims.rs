@@ -104,6 +104,15 @@ impl PortConfig {
         Ok(())
     }
 
+    /// Whether this port and `other` can't be attached at the same time, or if that can't be told from how they are named.
+    pub fn may_clash(&self, other: &PortConfig, switch: &SwitchConfig) -> bool {
+        if let (PortKind::AfXdp { device: one, .. }, PortKind::AfXdp { device: two, .. }) = (&self.kind, &other.kind) {
+            return one == two || std::mem::discriminant(one) != std::mem::discriminant(two);
+        }
+        let theirs = other.claims(switch);
+        self.claims(switch).iter().any(|(_, claim)| theirs.iter().any(|(_, other)| other == claim))
+    }
+
     fn claims(&self, switch: &SwitchConfig) -> Vec<(&'static str, Claim)> {
         let here = |name: &str| Claim::Interface { name: name.to_owned(), netns: None };
         match &self.kind {

@@ -15,6 +15,40 @@ const SNAPLEN_MAX: u32 = 65535;
 
 const KEYS: [&str; 4] = ["sources", "vlans", "snaplen", "to"];
 
+/// A session that would copy copies.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MirrorLoop {
+    /// It has the destination of another as a source.
+    #[error("{port:?} is the destination of mirror {other:?}, so it can't be a source")]
+    SourceIsDestination {
+        /// The port.
+        port: String,
+        /// The other mirror.
+        other: String,
+    },
+    /// Its destination is a source of another.
+    #[error("{port:?} is a source of mirror {other:?}, so it can't be a destination")]
+    DestinationIsSource {
+        /// The port.
+        port: String,
+        /// The other mirror.
+        other: String,
+    },
+    /// It has a port as a source that only sends copies.
+    #[error("{0:?} is mirror_only, so it can't be a source")]
+    SourceOnlySends(String),
+}
+
+impl MirrorLoop {
+    /// The key of the mirror's table that it is about.
+    pub fn key(&self) -> &'static str {
+        match self {
+            MirrorLoop::DestinationIsSource { .. } => "to",
+            MirrorLoop::SourceIsDestination { .. } | MirrorLoop::SourceOnlySends(_) => "sources",
+        }
+    }
+}
+
 /// One mirror session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorConfig {
@@ -86,6 +120,27 @@ impl MirrorConfig {
         let absent = |name: &str| name != "*" && !ports.contains(&name);
         let source = self.sources.iter().find(|source| absent(&source.port)).map(|s| ("sources", s.port.as_str()));
         source.or_else(|| absent(&self.to).then_some(("to", self.to.as_str())))
+    }
+
+    /// Checks this mirror against `others` (one of its own name is passed over) and the ports: it must not copy its own
+    /// copies, nor those of another mirror. `only_sends` says of a port whether it is `mirror_only`.
+    pub fn check_beside<'m>(
+        &self,
+        others: impl IntoIterator<Item = &'m MirrorConfig>,
+        only_sends: impl Fn(&str) -> bool,
+    ) -> Result<(), MirrorLoop> {
+        for other in others.into_iter().filter(|other| other.name != self.name) {
+            if self.sources.iter().any(|source| source.port == other.to) {
+                return Err(MirrorLoop::SourceIsDestination { port: other.to.clone(), other: other.name.clone() });
+            }
+            if other.sources.iter().any(|source| source.port == self.to) {
+                return Err(MirrorLoop::DestinationIsSource { port: self.to.clone(), other: other.name.clone() });
+            }
+        }
+        match self.sources.iter().find(|source| only_sends(&source.port)) {
+            Some(source) => Err(MirrorLoop::SourceOnlySends(source.port.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Whether `port` is a source by name, or the destination.

@@ -33,7 +33,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, Place};
-pub use mirror::{MirrorConfig, MirrorSource};
+pub use mirror::{MirrorConfig, MirrorLoop, MirrorSource};
 use names::SOCKET_PATH_BYTES;
 pub use port::{
     DeviceSpec, MTU_DEFAULT, MTU_MAX, MTU_MIN, PortConfig, PortKind, Queues, TapEnd, VhostRole, XdpMode,
@@ -58,15 +58,24 @@ pub struct Config {
 impl Config {
     /// Reads and checks the file at `path`.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        Config::parse_here(&Config::read_text(path)?, &path.to_string_lossy())
+    }
+
+    /// Reads the text of the file at `path`.
+    pub fn read_text(path: &Path) -> Result<String, ConfigError> {
         let name = path.to_string_lossy();
         let text = std::fs::read(path)
             .map_err(|error| ConfigError::new(None, "", &format!("{name}: cannot be read: {error}")))?;
-        let text = String::from_utf8(text)
-            .map_err(|error| ConfigError::new(None, "", &format!("{name}: is not UTF-8 text: {error}")))?;
-        let config = Config::parse(&text, &name)?;
+        String::from_utf8(text)
+            .map_err(|error| ConfigError::new(None, "", &format!("{name}: is not UTF-8 text: {error}")))
+    }
+
+    /// As [`Config::parse`], and checks that this machine has the CPUs it names.
+    pub fn parse_here(text: &str, file_name: &str) -> Result<Config, ConfigError> {
+        let config = Config::parse(text, file_name)?;
         if let Some(cpu) = config.switch.missing_cpu() {
             let message = format!("this machine has no CPU {cpu}; `lscpu -e` shows those there are");
-            return Err(Config::complaint(path, "switch.workers", &message));
+            return Err(Config::complaint_in(text, file_name, "switch.workers", &message));
         }
         Ok(config)
     }
@@ -92,16 +101,39 @@ impl Config {
     /// A complaint about `key` (dotted, as `ports.dc01.device`) that came up after the file was read, with its place: that
     /// of the longest part of the key that the file has.
     pub fn complaint(path: &Path, key: &str, message: &str) -> ConfigError {
-        let name = path.to_string_lossy();
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let source = Source { file: Some(&name), text: &text };
-        let offset = DeTable::parse(&text).map_or(0, |table| section::offset_of(&table, key));
+        Config::complaint_in(&std::fs::read_to_string(path).unwrap_or_default(), &path.to_string_lossy(), key, message)
+    }
+
+    /// As [`Config::complaint`], about the text of a file.
+    pub fn complaint_in(text: &str, file_name: &str, key: &str, message: &str) -> ConfigError {
+        let source = Source { file: Some(file_name), text };
+        let offset = DeTable::parse(text).map_or(0, |table| section::offset_of(&table, key));
         source.error(offset, key, message)
     }
 
     /// The port called `name`.
     pub fn port(&self, name: &str) -> Option<&PortConfig> {
         self.ports.iter().find(|port| port.name == name)
+    }
+
+    /// The mirror called `name`.
+    pub fn mirror(&self, name: &str) -> Option<&MirrorConfig> {
+        self.mirrors.iter().find(|mirror| mirror.name == name)
+    }
+
+    /// This configuration with what a port's defaults are written out or left out alike, so that two that mean the same
+    /// are equal, and in order of name.
+    pub fn normalised(&self) -> Config {
+        let mut config = self.clone();
+        for port in &mut config.ports {
+            port.normalise(&self.switch);
+        }
+        config.ports.sort_by(|a, b| a.name.cmp(&b.name));
+        config.mirrors.sort_by(|a, b| a.name.cmp(&b.name));
+        for mirror in &mut config.mirrors {
+            mirror.sources.sort_by(|a, b| a.port.cmp(&b.port));
+        }
+        config
     }
 
     /// As a table that [`Config::parse`] reads to the same configuration (ports and mirrors in order of name).
@@ -145,7 +177,8 @@ fn read_ports(root: &Section<'_>, switch: &SwitchConfig) -> Result<Vec<PortConfi
 
 fn read_mirrors(root: &Section<'_>, ports: &[PortConfig]) -> Result<Vec<MirrorConfig>, ConfigError> {
     let port_names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-    let mut mirrors = Vec::new();
+    let mut mirrors: Vec<MirrorConfig> = Vec::new();
+    let only_sends = |name: &str| ports.iter().any(|port| port.name == name && port.mirror_only);
     for field in named_tables(root, "mirrors", "mirror", labsw_switch::MAX_MIRRORS)? {
         let section = field.section()?;
         let mirror = MirrorConfig::read(field.key, &section)?;
@@ -156,6 +189,7 @@ fn read_mirrors(root: &Section<'_>, ports: &[PortConfig]) -> Result<Vec<MirrorCo
             };
             return Err(section.error_at(key, format_args!("there is no port {name:?}; {hint}")));
         }
+        mirror.check_beside(&mirrors, only_sends).map_err(|looped| section.error_at(looped.key(), &looped))?;
         mirrors.push(mirror);
     }
     Ok(mirrors)

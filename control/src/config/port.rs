@@ -16,6 +16,7 @@ use super::error::ConfigError;
 use super::names;
 use super::section::{Field, Section};
 use super::settings;
+use super::switch::SwitchConfig;
 use super::vlan;
 
 /// Smallest MTU of a port, bytes: what every IPv4 host must take (RFC 791).
@@ -220,6 +221,11 @@ impl PortConfig {
     /// This port with some settings changed, as in `labsw-ctl port set NAME KEY=VALUE…`. A new `vlan.mode` begins with an
     /// empty `vlan` table, so that the tag of an access port does not stick to a trunk.
     pub fn with_settings(&self, set: &[(String, String)]) -> Result<PortConfig, ConfigError> {
+        if set.iter().any(|(key, _)| key == "type") {
+            let path = format!("ports.{}.type", self.name);
+            let message = format!("is {} for good; remove the port and add it anew", self.type_name());
+            return Err(ConfigError::new(None, &path, &message));
+        }
         let mut table = self.to_toml();
         table.remove("type");
         if set.iter().any(|(key, _)| key == "vlan" || key == "vlan.mode") {
@@ -237,6 +243,28 @@ impl PortConfig {
         merged.retain(|(key, _)| set.iter().all(|(changed, _)| changed != key));
         merged.extend(set.iter().cloned());
         PortConfig::from_settings(&self.name, self.type_name(), &merged)
+    }
+
+    /// Whether both are attached to the same, in the same way.
+    pub fn is_attached_like(&self, other: &PortConfig, switch: &SwitchConfig) -> bool {
+        let [mut one, mut two] = [self.clone(), other.clone()];
+        one.normalise(switch);
+        two.normalise(switch);
+        one.kind == two.kind
+    }
+
+    /// Leaves out what is said of the attachment and is the default anyway.
+    pub(super) fn normalise(&mut self, switch: &SwitchConfig) {
+        match &mut self.kind {
+            PortKind::VhostUser { socket, .. } => {
+                socket.take_if(|path| *path == switch.default_socket(&self.name));
+            }
+            PortKind::Veth { peer, interface, peer_name, .. } => {
+                interface.take_if(|name| *name == default_interface(&self.name));
+                peer_name.take_if(|name| *name == *peer);
+            }
+            PortKind::AfXdp { .. } | PortKind::Tap { .. } => {}
+        }
     }
 
     /// Whether a guest is attached to it.

@@ -1,5 +1,6 @@
 //! The `[switch]` table: what concerns the daemon as a whole.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ const POWER: [(&str, Power); 2] = [("adaptive", Power::Adaptive), ("performance"
 const HUGEPAGES: [(&str, Hugepages); 3] =
     [("auto", Hugepages::Auto), ("required", Hugepages::Required), ("off", Hugepages::Off)];
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "workers",
     "power",
     "control_socket",
@@ -44,6 +45,7 @@ const KEYS: [&str; 11] = [
     "mac_ageing",
     "mac_table_size",
     "hugepages",
+    "metrics_listen",
     "protected_interfaces",
 ];
 
@@ -75,6 +77,8 @@ pub struct SwitchConfig {
     pub mac_table_size: usize,
     /// Whether packet memory comes from huge pages.
     pub hugepages: Hugepages,
+    /// Where metrics are served over HTTP; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Interfaces that are never opened, whatever a port says.
     pub protected_interfaces: Vec<String>,
 }
@@ -92,6 +96,7 @@ impl Default for SwitchConfig {
             mac_ageing: Duration::from_secs(300),
             mac_table_size: 65536,
             hugepages: Hugepages::Auto,
+            metrics_listen: None,
             protected_interfaces: Vec::new(),
         }
     }
@@ -99,9 +104,7 @@ impl Default for SwitchConfig {
 
 impl SwitchConfig {
     pub(super) fn read(section: &Section<'_>) -> Result<SwitchConfig, ConfigError> {
-        section.check_keys(&KEYS, |key| {
-            (key == "metrics_listen").then(|| "this version has no metrics listener; leave the key out".to_owned())
-        })?;
+        section.check_keys(&KEYS, |_| None)?;
         let mut switch = SwitchConfig::default();
         if let Some(field) = section.get("workers") {
             switch.workers = workers(&field)?;
@@ -134,12 +137,28 @@ impl SwitchConfig {
         if let Some(field) = section.get("hugepages") {
             switch.hugepages = field.choice(&HUGEPAGES)?;
         }
+        if let Some(field) = section.get("metrics_listen") {
+            switch.metrics_listen = Some(socket_address(&field)?);
+        }
         if let Some(field) = section.get("protected_interfaces") {
             for element in field.array("an array of interface names")? {
                 switch.protected_interfaces.push(element.checked("an interface name", names::interface)?);
             }
         }
         Ok(switch)
+    }
+
+    /// The keys in which `other` differs and which only a new start of the daemon can follow.
+    pub fn restart_keys(&self, other: &SwitchConfig) -> Vec<&'static str> {
+        let differs = [
+            ("workers", self.workers != other.workers),
+            ("control_socket", self.control_socket != other.control_socket),
+            ("vhost_user_dir", self.vhost_user_dir != other.vhost_user_dir),
+            ("admin_group", self.admin_group != other.admin_group),
+            ("mac_table_size", self.mac_table_size != other.mac_table_size),
+            ("hugepages", self.hugepages != other.hugepages),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 
     /// The first of the workers' CPUs that this machine does not have.
@@ -175,6 +194,9 @@ impl SwitchConfig {
         table.insert("mac_ageing".into(), format!("{}s", self.mac_ageing.as_secs()).into());
         table.insert("mac_table_size".into(), i64::try_from(self.mac_table_size).unwrap_or(i64::MAX).into());
         table.insert("hugepages".into(), word(word_of(&HUGEPAGES, self.hugepages)));
+        if let Some(address) = self.metrics_listen {
+            table.insert("metrics_listen".into(), address.to_string().into());
+        }
         table.insert("protected_interfaces".into(), self.protected_interfaces.clone().into());
         table
     }
@@ -199,6 +221,17 @@ fn workers(field: &Field<'_>) -> Result<Vec<usize>, ConfigError> {
         cpus.push(cpu);
     }
     Ok(cpus)
+}
+
+/// `"127.0.0.1:9477"`, `"[::1]:9477"`.
+fn socket_address(field: &Field<'_>) -> Result<SocketAddr, ConfigError> {
+    let text = field.string("an address and a port, as in \"127.0.0.1:9477\"")?;
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+    address.ok_or_else(|| {
+        field.error(format_args!(
+            "{text:?} is not an IP address and a port (as in \"127.0.0.1:9477\" or \"[::1]:9477\")"
+        ))
+    })
 }
 
 /// `"0660"`, in octal.

@@ -161,7 +161,28 @@ fn the_rest_of_the_file_is_refused_as_clearly() {
         ("[switch]\nworkers = [-1]\n".into(), "lab.toml:2:12: switch.workers[0]: -1 is not a CPU number"),
         (
             "[switch]\nmetrics_listen = ':1'\n".into(),
-            "lab.toml:2:1: switch.metrics_listen: this version has no metrics",
+            "lab.toml:2:18: switch.metrics_listen: \":1\" is not an IP address and a port (as in \"127.0.0.1:9477\"",
+        ),
+        (
+            "[switch]\nmetrics_listen = '127.0.0.1:0'\n".into(),
+            "lab.toml:2:18: switch.metrics_listen: \"127.0.0.1:0\" is not an IP address and a port",
+        ),
+        (
+            vhost("a", "vlan = { trunks = [10, '20-29', '25-40'] }"),
+            "lab.toml:3:33: ports.a.vlan.trunks[2]: VLAN 25 is named twice",
+        ),
+        (
+            vhost("a", "vlan = { trunks = ['1-100', 7] }"),
+            "lab.toml:3:29: ports.a.vlan.trunks[1]: VLAN 7 is named twice",
+        ),
+        (
+            vhost("a", "mirror_only = true\n[mirrors.m]\nsources = ['a']\nto = 'b'") + &vhost("b", ""),
+            "lab.toml:5:11: mirrors.m.sources: \"a\" is mirror_only, so it can't be a source",
+        ),
+        (
+            vhost("a", "")
+                + &vhost("b", "[mirrors.m]\nsources = ['a']\nto = 'b'\n[mirrors.n]\nsources = ['*']\nto = 'a'"),
+            "lab.toml:11:6: mirrors.n.to: \"a\" is a source of mirror \"m\", so it can't be a destination",
         ),
         ("[switch]\nsocket_mode = '999'\n".into(), "lab.toml:2:15: switch.socket_mode: \"999\" is not permission bits"),
         (

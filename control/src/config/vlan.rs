@@ -78,16 +78,23 @@ fn vlan_id(field: &Field<'_>) -> Result<u16, ConfigError> {
     u16::try_from(id).map_err(|error| field.error(error))
 }
 
-/// An array of VLAN ids and ranges like `"20-29"`, not empty.
+/// An array of VLAN ids and ranges like `"20-29"`, not empty, each VLAN once.
 fn vlan_ranges(field: &Field<'_>) -> Result<Vec<RangeInclusive<u16>>, ConfigError> {
-    let mut ranges = Vec::new();
+    let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
     for element in field.array("an array of VLAN ids and ranges, as in [10, \"20-29\"]")? {
-        if element.is_string() {
-            ranges.push(vlan_range(&element)?);
+        let range = if element.is_string() {
+            vlan_range(&element)?
         } else {
             let id = vlan_id(&element)?;
-            ranges.push(id..=id);
+            id..=id
+        };
+        // Of two ranges that overlap, one holds the beginning of the other.
+        let common = ranges.iter().map(|earlier| *earlier.start().max(range.start())).zip(&ranges);
+        let mut common = common.filter(|(id, earlier)| earlier.contains(id) && range.contains(id));
+        if let Some((id, _)) = common.next() {
+            return Err(element.error(format_args!("VLAN {id} is named twice; name each VLAN once")));
         }
+        ranges.push(range);
     }
     if ranges.is_empty() {
         return Err(field.error("is empty; leave the key out to mean all VLANs"));

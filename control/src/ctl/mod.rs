@@ -15,6 +15,7 @@ use clap_complete::Shell;
 
 use crate::api::Request;
 
+mod config;
 mod fdb;
 mod guest;
 mod mirror;
@@ -64,8 +65,13 @@ enum Noun {
     /// Mirrors: copies of frames, sent to a port.
     #[command(subcommand)]
     Mirror(mirror::Command),
+    /// The configuration that runs: show it, compare it with a file, apply a file.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Frames, bytes, and drops by reason.
     Stats(stats::Arguments),
+    /// The metrics, as Prometheus reads them.
+    Metrics,
     /// What to paste into a hypervisor's or a container's configuration to plug it into a port.
     Guest(guest::Arguments),
     /// Prints the completions of a shell.
@@ -95,6 +101,11 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Completions { shell } => return completions(shell, &mut output),
         Noun::Stats(stats) if stats.watch => {
             return stats::watch(stats, &mut Session::open(&arguments.socket)?, &mut output);
+        }
+        Noun::Config(command) => return config::run(command, &arguments.socket, &mut output),
+        Noun::Metrics => {
+            let reply = Session::open(&arguments.socket)?.call(&Request::GetStatus)?;
+            return output.metrics(&reply);
         }
         Noun::Guest(guest) => return guest::run(guest, &mut Session::open(&arguments.socket)?, &mut output),
         Noun::Status => Request::GetStatus,

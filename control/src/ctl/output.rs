@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::session::Failure;
-use super::{fdb, mirror, port, stats, status, vlan, worker};
+use super::{config, fdb, mirror, port, stats, status, table, vlan, worker};
 use crate::api::Reply;
+use crate::metrics;
 
 /// Where replies go, and in which form.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ impl Output {
                 Reply::Mirrors(mirrors) => self.pretty(mirrors),
                 Reply::Mirror(mirror) => self.pretty(mirror),
                 Reply::Stats(stats) => self.pretty(&stats.ports),
+                Reply::Config(shown) => self.pretty(&shown.config),
+                Reply::Awaited(_) | Reply::Changes(_) => self.pretty(reply),
             };
         }
         let text = match reply {
@@ -56,8 +59,21 @@ impl Output {
             Reply::Mirrors(mirrors) => mirror::table(mirrors),
             Reply::Mirror(mirror) => mirror::details(mirror),
             Reply::Stats(stats) => stats::table(stats),
+            Reply::Config(shown) => shown.text.clone(),
+            Reply::Awaited(lines) => lines.iter().map(|line| format!("{}\n", table::one_line(line))).collect(),
+            Reply::Changes(changes) => config::lines(changes),
         };
         self.bytes(text.as_bytes())
+    }
+
+    /// Prints a status as metrics.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub(super) fn metrics(&mut self, reply: &Reply) -> Result<(), Failure> {
+        let Reply::Status(status) = reply else { return self.reply(reply) };
+        let families = metrics::families(status);
+        if self.json { self.pretty(&families) } else { self.bytes(metrics::text(&families).as_bytes()) }
     }
 
     /// Prints JSON for people to read, too.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::api::{Reply, Request};
+use crate::config::ConfigError;
 use crate::glue::GlueError;
 use crate::varlink::{CallError, Client};
 
@@ -14,6 +15,9 @@ pub(super) enum Failure {
     /// The switch said no, or something that makes no sense.
     #[error("{0}")]
     Refused(CallError),
+    /// A configuration file is not in order.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// What is asked for makes no sense with this port.
     #[error("{0}")]
     Unfit(#[from] GlueError),
@@ -37,7 +41,7 @@ impl Failure {
     /// The exit status this ends with.
     pub(super) fn exit_status(&self) -> ExitCode {
         match self {
-            Failure::Refused(_) | Failure::Unfit(_) | Failure::Output(_) => ExitCode::from(1),
+            Failure::Refused(_) | Failure::Config(_) | Failure::Unfit(_) | Failure::Output(_) => ExitCode::from(1),
             Failure::Unreachable { .. } => ExitCode::from(3),
             Failure::ReaderGone => ExitCode::SUCCESS,
         }

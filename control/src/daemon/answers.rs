@@ -34,6 +34,11 @@ impl Handler for Switch {
                 mirror.map(Reply::Mirror).ok_or_else(|| Error::not_found("mirror", name))
             }
             Request::GetStats { port, .. } => Ok(Reply::Stats(self.show_stats(port.as_deref())?)),
+            Request::ShowConfig => Ok(Reply::Config(self.show_config())),
+            Request::CheckConfig(config) => Ok(Reply::Awaited(self.check_config(&config)?)),
+            Request::DiffConfig { config, keep_runtime } => {
+                Ok(Reply::Changes(self.diff_config(&config, keep_runtime)?))
+            }
             Request::Change(change) => self.change(change),
         }
     }
@@ -77,12 +82,15 @@ impl Switch {
                 self.set_mirror(config.map_err(|error| wrong_setting("mirror", &name, &error))?)?;
             }
             Change::PinQueue { port, queue, worker } => self.pin_queue(&port, queue, worker)?,
-            Change::DeleteMirror { name } => self.delete_mirror(&name)?,
+            Change::DeleteMirror { name } => drop(self.delete_mirror(&name)?),
+            Change::ApplyConfig { config, keep_runtime } => {
+                return Ok(Reply::Changes(self.apply_config(&config, keep_runtime)?));
+            }
         }
         Ok(Reply::Done)
     }
 
-    fn show_status(&mut self) -> api::Status {
+    pub(super) fn show_status(&mut self) -> api::Status {
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),

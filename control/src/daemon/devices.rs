@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Switch;
-use super::open::{Attachment, Device, OpenError, Veth, preflight};
+use super::apply::awaited_by;
+use super::open::{Attachment, Device, OpenError, Veth};
 use super::tap::Tap;
 use crate::api::Error;
 use crate::config::Config;
@@ -46,12 +47,33 @@ struct Before {
 }
 
 impl Absence {
+    /// Of a port whose attachment was taken from it; its queues were pinned like this.
+    pub(super) fn detached(pins: Vec<Option<usize>>) -> Absence {
+        let before = Before { pins, tap: None };
+        Absence { reason: "is being attached anew".to_owned(), retry_at: None, before }
+    }
+
+    /// The workers that the queues were pinned to.
+    pub(super) fn pins(&self) -> &[Option<usize>] {
+        &self.before.pins
+    }
+
+    /// Has it tried again soon.
+    pub(super) fn retry(&mut self) {
+        self.retry_at = Some(Instant::now() + RETRY);
+    }
+
     /// Of a port that could not be opened.
     pub(super) fn because(error: &OpenError) -> Absence {
         // A namespace comes without any news of links.
         let on_news = matches!(error, OpenError::NoDevice { .. } | OpenError::Removed(_));
         let retry_at = (!on_news).then(|| Instant::now() + RETRY);
         Absence { reason: error.to_string(), retry_at, before: Before::default() }
+    }
+
+    /// With the workers that the queues were pinned to.
+    pub(super) fn with_pins(self, pins: Vec<Option<usize>>) -> Absence {
+        Absence { before: Before { pins, ..self.before }, ..self }
     }
 
     /// Removes what is left of the device.
@@ -62,15 +84,7 @@ impl Absence {
 
 /// What ports of `config` would wait for if the switch were started now, one line each.
 pub fn awaited(config: &Config) -> Vec<String> {
-    let Ok(mut links) = Links::open() else { return Vec::new() };
-    let mut awaited = Vec::new();
-    for port in &config.ports {
-        match preflight(port, &config.switch, &mut links) {
-            Err((key, error)) if error.is_absence() => awaited.push(format!("ports.{}.{key}: {error}", port.name)),
-            _ => {}
-        }
-    }
-    awaited
+    Links::open().map_or_else(|_| Vec::new(), |mut links| awaited_by(config, &mut links))
 }
 
 impl Switch {
@@ -196,20 +210,15 @@ impl Switch {
         let Attachment::Absent(absence) = &mut port.attachment else { return };
         let before = std::mem::take(&mut absence.before);
         match opened {
-            Ok(opened) => {
-                (port.attachment, port.tx, port.queues) = (opened.attachment, opened.tx, opened.queues);
-                port.link_up = true;
-                for (place, pin) in port.queues.places.iter_mut().zip(before.pins) {
+            Ok(mut opened) => {
+                for (place, pin) in opened.queues.places.iter_mut().zip(before.pins) {
                     place.pinned = pin;
                 }
                 tracing::info!(port = name, "back in service");
-                if !enabled {
+                if let Err(error) = self.put_in(name, opened) {
+                    self.lose(name, Some(&error.to_string()));
+                } else if !enabled {
                     self.show_port_state(name);
-                }
-                let placed = self.set_tables().map_err(|error| error.to_string());
-                let placed = placed.and_then(|()| self.place_queues().map_err(|error| error.to_string()));
-                if let Err(error) = placed {
-                    self.lose(name, Some(&error));
                 }
             }
             Err(error) => {

@@ -15,18 +15,8 @@ use super::Switch;
 use crate::api::Error;
 use crate::config::MirrorConfig;
 
-/// A session that would copy copies.
-#[derive(Debug, thiserror::Error)]
-enum MirrorLoop {
-    #[error("{port:?} is the destination of mirror {other:?}, so it can't be a source")]
-    SourceIsDestination { port: String, other: String },
-    #[error("{port:?} is a source of mirror {other:?}, so it can't be a destination")]
-    DestinationIsSource { port: String, other: String },
-    #[error("{0:?} is mirror_only, so it can't be a source")]
-    SourceOnlySends(String),
-}
-
 /// One session.
+#[derive(Clone)]
 pub(super) struct Mirror {
     pub(super) id: MirrorId,
     pub(super) config: MirrorConfig,
@@ -44,7 +34,9 @@ impl Switch {
                 "{key}: there is no port {port:?}; `labsw-ctl port list` shows those there are"
             )));
         }
-        self.check_loops(&config).map_err(|error| refused(error.to_string()))?;
+        let only_sends = |name: &str| self.ports.get(name).is_some_and(|port| port.config.mirror_only);
+        let others = self.mirrors.values().map(|mirror| &mirror.config);
+        config.check_beside(others, only_sends).map_err(|error| refused(error.to_string()))?;
         let before = self.mirrors.remove(&config.name);
         let mirror = match &before {
             // The same session goes on: so do its counters.
@@ -71,12 +63,21 @@ impl Switch {
         Ok(())
     }
 
-    /// Ends a session.
-    pub(super) fn delete_mirror(&mut self, name: &str) -> Result<(), Error> {
-        self.mirrors.remove(name).ok_or_else(|| Error::not_found("mirror", name))?;
-        self.set_tables()?;
+    /// Ends a session; gives it, for [`Switch::restore_mirror`].
+    pub(super) fn delete_mirror(&mut self, name: &str) -> Result<Mirror, Error> {
+        let mirror = self.mirrors.remove(name).ok_or_else(|| Error::not_found("mirror", name))?;
+        if let Err(error) = self.set_tables() {
+            self.mirrors.insert(name.to_owned(), mirror);
+            return Err(error);
+        }
         tracing::info!(mirror = name, "removed");
-        Ok(())
+        Ok(mirror)
+    }
+
+    /// Has a session go on that was removed or replaced, and its counters; its slot is free or its own.
+    pub(super) fn restore_mirror(&mut self, mirror: Mirror) -> Result<(), Error> {
+        self.mirrors.insert(mirror.config.name.clone(), mirror);
+        self.set_tables()
     }
 
     /// The counters of a session since it began.
@@ -91,24 +92,6 @@ impl Switch {
         let snapshot = Snapshot { tables: Arc::new(tables), outputs: self.outputs() };
         let links = self.workers.links();
         links.set_snapshot(&snapshot).map_err(|error| Error::refused("worker", error.to_string()))
-    }
-
-    /// A mirror must not copy its own copies, nor those of another mirror.
-    fn check_loops(&self, config: &MirrorConfig) -> Result<(), MirrorLoop> {
-        let others = || self.mirrors.values().map(|mirror| &mirror.config).filter(|other| other.name != config.name);
-        for other in others() {
-            if config.sources.iter().any(|source| source.port == other.to) {
-                return Err(MirrorLoop::SourceIsDestination { port: other.to.clone(), other: other.name.clone() });
-            }
-            if other.sources.iter().any(|source| source.port == config.to) {
-                return Err(MirrorLoop::DestinationIsSource { port: config.to.clone(), other: other.name.clone() });
-            }
-        }
-        let only_sends = |name: &str| self.ports.get(name).is_some_and(|port| port.config.mirror_only);
-        match config.sources.iter().find(|source| only_sends(&source.port)) {
-            Some(source) => Err(MirrorLoop::SourceOnlySends(source.port.clone())),
-            None => Ok(()),
-        }
     }
 
     fn spec(&self, mirror: &Mirror) -> MirrorSpec {

@@ -15,7 +15,9 @@
 //!   themselves and the rest is recognised and reused by the next run.
 
 mod answers;
+mod apply;
 mod busy_poll;
+mod change;
 mod devices;
 mod mirrors;
 mod open;
@@ -35,16 +37,17 @@ use labsw_dataplane::handle::{WorkerError, Workers};
 use labsw_dataplane::load::LoadSnapshot;
 use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::stats::MirrorStats;
-use labsw_dataplane::worker::{self, Event, Shared};
+use labsw_dataplane::worker::{Event, Shared};
 use labsw_dataplane::xdp::PacketMemory;
 use labsw_switch::fdb::Fdb;
 use labsw_switch::{MAX_MIRRORS, PortId};
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::api;
-use crate::config::{Config, ConfigError, Power, SwitchConfig};
+use crate::config::{Config, ConfigError, SwitchConfig};
 use crate::device::{Ledger, LinkEvents, Links};
+use crate::metrics::{self, Listener};
 use crate::varlink::Server;
 
 use busy_poll::BusyPolls;
@@ -59,8 +62,12 @@ const WORKER_EVENTS: Token = Token(0);
 const SIGNALS: Token = Token(1);
 /// Network links have changed.
 const LINK_EVENTS: Token = Token(2);
+/// SIGHUP.
+const RELOAD: Token = Token(3);
 /// The control socket; its clients follow.
-const CONTROL_SOCKET: Token = Token(3);
+const CONTROL_SOCKET: Token = Token(4);
+/// The metrics listener; its clients follow.
+const METRICS: Token = Token(CONTROL_SOCKET.0 + Server::TOKENS);
 /// Two per port (listener, connection), from here.
 const FIRST_PORT: usize = 1 << 20;
 /// Forwarding database slots looked at per second for entries that aged.
@@ -102,7 +109,10 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> DaemonError {
 /// Everything the control thread owns.
 pub struct Daemon {
     poll: Poll,
+    /// The configuration file, to be read again.
+    file: PathBuf,
     signals: UnixStream,
+    reloads: UnixStream,
     link_events: LinkEvents,
     server: Option<Server>,
     switch: Switch,
@@ -112,6 +122,8 @@ pub struct Daemon {
 /// The switch itself: what the control socket shows and changes.
 struct Switch {
     config: SwitchConfig,
+    /// What the switch was last given, at its start or by an apply. What differs was changed at run time.
+    given: Config,
     started: Instant,
     /// The group that owns the guests' sockets.
     socket_group: Option<u32>,
@@ -126,6 +138,7 @@ struct Switch {
     loads: Vec<[LoadSnapshot; 2]>,
     shared: Shared,
     packet_memory: Option<Arc<PacketMemory>>,
+    metrics: Option<Listener>,
     /// Ids of ports that a worker did not give back in time: never given to another port.
     unreturned: BTreeSet<PortId>,
     ports: BTreeMap<String, Port>,
@@ -159,11 +172,17 @@ impl Daemon {
                 _ => {}
             }
         }
+        if let Some((key, reason)) = apply::device_twice(&config.ports, &BTreeMap::new(), &mut links) {
+            return Err(in_file(&key, &reason));
+        }
         let socket = &config.switch.control_socket;
         open::make_parent(socket).map_err(DaemonError::Directory)?;
         let mut server =
             Server::bind(socket, config.switch.socket_mode, socket_group, admin_group).map_err(control_socket)?;
         server.register(&registry, CONTROL_SOCKET.0).map_err(system("control socket"))?;
+
+        let metrics = apply::metrics_listener(config.switch.metrics_listen, &registry)
+            .map_err(|error| in_file("switch.metrics_listen", &error.to_string()))?;
 
         let mut cpus: Vec<Option<usize>> = config.switch.workers.iter().copied().map(Some).collect();
         if cpus.is_empty() {
@@ -176,15 +195,14 @@ impl Daemon {
         };
         let (event_sender, worker_events) = unbounded();
         let waker = Arc::new(mio::Waker::new(&registry, WORKER_EVENTS).map_err(system("event loop"))?);
-        let power = match config.switch.power {
-            Power::Adaptive => worker::Power::Adaptive,
-            Power::Performance => worker::Power::Performance,
-        };
+        let power = apply::worker_power(config.switch.power);
         let workers = Workers::spawn(&cpus, power, &shared, &event_sender, &waker)?;
         let ledger = Ledger::open(devices::ledger_path(socket));
         let link_events = link_events(&registry)?;
+        let given = config.clone();
         let switch = Switch {
             config: config.switch,
+            given,
             started: Instant::now(),
             socket_group,
             registry,
@@ -195,13 +213,17 @@ impl Daemon {
             workers,
             shared,
             packet_memory: None,
+            metrics,
             unreturned: BTreeSet::new(),
             ports: BTreeMap::new(),
             mirrors: BTreeMap::new(),
             busy_polls: BusyPolls::default(),
         };
-        let signals = signal_pipe(poll.registry())?;
-        let mut daemon = Daemon { poll, signals, link_events, server: Some(server), switch, worker_events };
+        let signals = signal_pipe(poll.registry(), &[SIGTERM, SIGINT], SIGNALS)?;
+        let reloads = signal_pipe(poll.registry(), &[SIGHUP], RELOAD)?;
+        let file = file.to_owned();
+        let server = Some(server);
+        let mut daemon = Daemon { poll, file, signals, reloads, link_events, server, switch, worker_events };
         // Guests first: their sockets must listen again within a second of a restart.
         let (guests, devices): (Vec<_>, Vec<_>) = config.ports.into_iter().partition(|port| port.is_vhost_user());
         for port in guests.into_iter().chain(devices) {
@@ -251,12 +273,20 @@ impl Daemon {
             for event in &events {
                 match event.token() {
                     WORKER_EVENTS | SIGNALS => {}
+                    RELOAD => {
+                        if signalled(&mut self.reloads) {
+                            self.reload();
+                        }
+                    }
                     LINK_EVENTS => {
                         if self.link_events.drain() {
                             self.switch.links_changed(now);
                         }
                     }
                     token if token.0 >= FIRST_PORT => self.switch.port_ready(token, now),
+                    token if token.0 >= METRICS.0 => {
+                        self.switch.serve_metrics(|listener, text| listener.ready(token, now, text));
+                    }
                     token => {
                         if let Some(server) = &mut self.server {
                             server.ready(token, &mut self.switch);
@@ -270,6 +300,7 @@ impl Daemon {
             }
             let ports_due = self.switch.tick_ports(now);
             let devices_due = self.switch.tick_devices(now);
+            let metrics_due = self.switch.serve_metrics(|listener, text| listener.tick(now, text)).flatten();
             let server_due = self.server.as_mut().and_then(|server| {
                 server.tick(now, &mut self.switch);
                 server.next_tick(now)
@@ -278,11 +309,35 @@ impl Daemon {
                 next_second = now + Duration::from_secs(1);
                 self.switch.every_second();
             }
-            wait = [ports_due, devices_due, server_due].into_iter().flatten().fold(next_second - now, Duration::min);
+            wait = [ports_due, devices_due, metrics_due, server_due]
+                .into_iter()
+                .flatten()
+                .fold(next_second - now, Duration::min);
         };
         notify(&[sd_notify::NotifyState::Stopping]);
         self.stop();
         outcome
+    }
+
+    /// Reads the configuration file again and applies it, and tells the service manager (systemd's `Type=notify-reload`).
+    fn reload(&mut self) {
+        let reloading = sd_notify::NotifyState::Reloading;
+        match sd_notify::NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[reloading, now]),
+            Err(_) => notify(&[reloading]),
+        }
+        let file = self.file.display().to_string();
+        let outcome = match Config::read_text(&self.file) {
+            Ok(text) => {
+                let applied = self.switch.apply_config(&api::ConfigText { file, text }, false);
+                applied.map(drop).map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(reason) = outcome {
+            tracing::error!("configuration not applied: {reason}");
+        }
+        notify(&[sd_notify::NotifyState::Ready]);
     }
 
     /// Removes everything that was made, in the reverse order.
@@ -299,6 +354,14 @@ impl Daemon {
 }
 
 impl Switch {
+    /// Has the metrics listener do something, if there is one.
+    fn serve_metrics<T>(&mut self, work: impl FnOnce(&mut Listener, &mut dyn FnMut() -> String) -> T) -> Option<T> {
+        let mut listener = self.metrics.take()?;
+        let done = work(&mut listener, &mut || metrics::text(&metrics::families(&self.show_status())));
+        self.metrics = Some(listener);
+        Some(done)
+    }
+
     fn every_second(&mut self) {
         self.workers.rouse_if_stuck();
         for (load, worker) in self.loads.iter_mut().zip(self.workers.handles()) {
@@ -364,16 +427,16 @@ fn random_seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-/// A stream that becomes readable on SIGTERM and SIGINT.
-fn signal_pipe(registry: &mio::Registry) -> Result<UnixStream, DaemonError> {
+/// A stream that becomes readable on these signals.
+fn signal_pipe(registry: &mio::Registry, signals: &[i32], token: Token) -> Result<UnixStream, DaemonError> {
     let (reader, writer) = UnixStream::pair().map_err(system("signals"))?;
     reader.set_nonblocking(true).map_err(system("signals"))?;
-    for signal in [SIGTERM, SIGINT] {
+    for signal in signals {
         let writer = writer.try_clone().map_err(system("signals"))?;
-        signal_hook::low_level::pipe::register(signal, writer).map_err(system("signals"))?;
+        signal_hook::low_level::pipe::register(*signal, writer).map_err(system("signals"))?;
     }
     let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);
-    registry.register(&mut mio::unix::SourceFd(&fd), SIGNALS, Interest::READABLE).map_err(system("signals"))?;
+    registry.register(&mut mio::unix::SourceFd(&fd), token, Interest::READABLE).map_err(system("signals"))?;
     Ok(reader)
 }
 

@@ -10,7 +10,7 @@ use labsw_dataplane::port::{RxQueue, TxPort};
 use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::vhost::{Endpoint, EndpointConfig, Role, Timing, VhostPort};
 use labsw_dataplane::xdp::{
-    self, PacketMemory, Statistics, UmemError, XdpConfig, XdpCounters, XdpError, XdpPort, XdpStatus,
+    self, FillDepth, PacketMemory, Statistics, UmemError, XdpConfig, XdpCounters, XdpError, XdpPort, XdpStatus,
 };
 use labsw_switch::PortId;
 use mio::Token;
@@ -131,6 +131,8 @@ pub(super) struct Device {
     /// Whether its queues were left to a port that polls, or why that failed.
     pub(super) interrupts_deferred: Result<bool, String>,
     pub(super) veth: Option<Veth>,
+    /// How much its fill rings may hold.
+    pub(super) depth: FillDepth,
     /// The device is promiscuous while this lives.
     promiscuous: Promiscuous,
 }
@@ -301,10 +303,11 @@ impl Switch {
                 if let Some(error) = &status.host_heard {
                     tracing::warn!(interface = link.name, error, "the host's own frames can leave by it");
                 }
-                let XdpPort { tx, rx, .. } = port;
+                let XdpPort { tx, rx, depth, .. } = port;
                 let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
+                let interrupts_deferred = Ok(false);
                 let device =
-                    Device { connection, link, status, statistics, interrupts_deferred: Ok(false), veth, promiscuous };
+                    Device { connection, link, status, statistics, interrupts_deferred, veth, depth, promiscuous };
                 Ok(OpenedDevice { device, tx, rx })
             }
             Err(reason) => {

@@ -19,7 +19,8 @@ use labsw_switch::tables::PortRules;
 use labsw_switch::{MAX_PORTS, PortId};
 use mio::Token;
 
-use super::open::{Attachment, OpenError, Opened, preflight};
+use super::devices::Absence;
+use super::open::{Attachment, OpenError, Opened};
 use super::placement::Queues;
 use super::{FIRST_PORT, Switch};
 use crate::api::{Error, PortState};
@@ -36,6 +37,8 @@ pub(super) struct Port {
     pub(super) tx: Option<Arc<dyn TxPort>>,
     pub(super) queues: Queues,
     stats: Arc<PortStats>,
+    /// Its attachment was taken from it, to be given back or replaced within the same change.
+    pub(super) detached: bool,
     /// What the kernel counted at devices that are closed.
     pub(super) kernel_before: XdpCounters,
     /// Its device is set up, as far as is known; a guest's port has none that could be down.
@@ -119,13 +122,7 @@ impl Switch {
         if self.ports.contains_key(&config.name) {
             return Err(refused("is there already; use `port set`, or `port del` first".to_owned()));
         }
-        config
-            .check_beside(self.ports.values().map(|port| &port.config), &self.config)
-            .map_err(|error| refused(error.within(&format!("ports.{}", config.name))))?;
-        match preflight(&config, &self.config, &mut self.links) {
-            Err((key, reason)) if !reason.is_absence() => return Err(refused(format!("{key}: {reason}"))),
-            _ => {}
-        }
+        self.check_attachable(&config)?;
         let id = self.free_id().ok_or_else(|| refused(format!("a switch has at most {MAX_PORTS} ports")))?;
         let stats = Arc::new(PortStats::new(self.workers.handles().len()));
         let name = config.name.clone();
@@ -144,6 +141,7 @@ impl Switch {
             tx,
             queues,
             stats,
+            detached: false,
             kernel_before: XdpCounters::default(),
             link_up: true,
         };
@@ -174,36 +172,41 @@ impl Switch {
     /// Takes a port out of the tables and the workers, then closes it. Goes through to the end whatever fails.
     pub(super) fn close_port(&mut self, name: &str) -> Result<(), Error> {
         let Some(mut port) = self.ports.remove(name) else { return Ok(()) };
-        let mut outcome = self.set_tables();
-        let mut gone = outcome.is_ok();
-        let mut also = |result: Result<(), OpenError>| {
-            if let (Ok(()), Err(error)) = (&outcome, result) {
-                outcome = Err(Error::refused(format!("port {name:?}"), error.to_string()));
-            }
-        };
+        let tables = self.set_tables();
+        let (released, gone) = self.release(&mut port, Absence::detached(Vec::new()));
+        if tables.is_err() || !gone {
+            self.unreturned.insert(port.id);
+        }
+        self.shared.fdb.remove_port(port.id);
+        let placed = self.place_queues().map_err(|error| Error::refused(format!("port {name:?}"), error.to_string()));
+        tables.and(released).and(placed)
+    }
+
+    /// Closes what a port is attached to that is in no table, or in them without a transmit side; `absence` stands there
+    /// then. Goes through to the end whatever fails; also says whether no worker has anything of the port any more.
+    pub(super) fn release(&mut self, port: &mut Port, absence: Absence) -> (Result<(), Error>, bool) {
         // A guest's rings are reset by the workers that have its queues, so before they are taken away; a device's
         // halves must be closed before it is put back as it was.
         if let Attachment::Guest(endpoint) = &mut port.attachment {
             endpoint.hang_up();
         }
-        let dropped = self.drop_queues(&mut port);
+        let dropped = self.drop_queues(port);
         port.tx = None;
-        gone &= dropped.is_ok();
-        also(dropped.map_err(OpenError::from));
-        match port.attachment {
-            Attachment::Guest(endpoint) => endpoint.close(),
-            Attachment::Device(device) => {
-                also(device.close(&mut self.links, &mut self.ledger).map_err(OpenError::from));
+        let gone = dropped.is_ok();
+        let closed = match std::mem::replace(&mut port.attachment, Attachment::Absent(absence)) {
+            Attachment::Guest(endpoint) => {
+                endpoint.close();
+                Ok(())
             }
-            Attachment::Absent(absence) => also(absence.close(&mut self.links).map_err(OpenError::from)),
-            Attachment::Tap(tap) => also(tap.close(&mut self.links).map_err(OpenError::from)),
-        }
-        if !gone {
-            self.unreturned.insert(port.id);
-        }
-        self.shared.fdb.remove_port(port.id);
-        also(self.place_queues().map_err(OpenError::from));
-        outcome
+            Attachment::Device(device) => {
+                port.kernel_before += device.kernel_counters();
+                device.close(&mut self.links, &mut self.ledger).map_err(OpenError::from)
+            }
+            Attachment::Absent(absence) => absence.close(&mut self.links).map_err(OpenError::from),
+            Attachment::Tap(tap) => tap.close(&mut self.links).map_err(OpenError::from),
+        };
+        let outcome = dropped.map_err(OpenError::from).and(closed);
+        (outcome.map_err(|error| Error::refused(format!("port {:?}", port.config.name), error.to_string())), gone)
     }
 
     /// A worker found that a port can't go on: notes why; everything else runs on.
@@ -243,23 +246,13 @@ impl Switch {
         outcome.and(dropped).and(placed)
     }
 
-    /// Changes settings of a port that frames can pass during: everything but what it is attached to.
-    pub(super) fn set_port(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
-        let port = self.ports.get_mut(name).ok_or_else(|| Error::not_found("port", name))?;
-        if config.kind != port.config.kind || config.mtu != port.config.mtu {
-            let reason =
-                "only vlan, link_local and mirror_only can change while it runs; delete the port and add it anew";
-            return Err(Error::refused(format!("port {name:?}"), reason));
-        }
-        let id = port.id;
-        let before = std::mem::replace(&mut port.config, config);
-        let outcome = self.set_tables();
-        if outcome.is_ok() {
-            self.shared.fdb.flush(None, Some(id));
-        } else if let Some(port) = self.ports.get_mut(name) {
-            port.config = before;
-        }
-        outcome
+    /// Puts a port in service.
+    pub(super) fn put_in(&mut self, name: &str, opened: Opened) -> Result<(), Error> {
+        let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
+        (port.attachment, port.tx, port.queues) = (opened.attachment, opened.tx, opened.queues);
+        port.link_up = true;
+        self.set_tables()?;
+        self.place_queues().map_err(|error| Error::refused("worker", error.to_string()))
     }
 
     /// Switches a port on or off, within a burst, and shows it to whom it can.

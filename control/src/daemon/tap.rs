@@ -33,6 +33,11 @@ impl Tap {
         &self.tap.link.name
     }
 
+    /// Gives the interface the MTU of a port with this one.
+    pub(super) fn set_mtu(&self, links: &mut Links, mtu: u32) -> Result<(), DeviceError> {
+        self.tap.set_mtu(links, self.other_end == TapEnd::Guest, mtu)
+    }
+
     /// Removes what was made. All halves of the port are closed.
     pub(super) fn close(self, links: &mut Links) -> Result<(), DeviceError> {
         self.tap.remove(links)

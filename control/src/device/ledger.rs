@@ -125,6 +125,11 @@ impl Ledger {
         self.write();
     }
 
+    /// The MTU that `link` had before the switch changed it, if it did.
+    pub fn mtu_before(&self, link: &Link) -> Option<u32> {
+        self.own.devices.iter().find(|entry| entry.fits(link)).and_then(|entry| entry.before.mtu)
+    }
+
     /// Puts the device with `index` back as it was. The entry of one that has gone is kept: it may only be in another
     /// namespace, and come back as it went, under any index.
     pub fn put_back(&mut self, links: &mut Links, index: u32) -> Result<(), DeviceError> {

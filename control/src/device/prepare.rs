@@ -53,6 +53,18 @@ pub fn device(
     links.set_up(link.index)
 }
 
+/// Gives a device that was prepared the MTU it would have been prepared with for a port with this one: its own, or more.
+pub fn change_mtu(links: &mut Links, ledger: &mut Ledger, link: &Link, mtu: u32) -> Result<(), DeviceError> {
+    check_mtu(link, mtu)?;
+    let own = ledger.mtu_before(link).unwrap_or(link.mtu);
+    let wanted = own.max(mtu);
+    if wanted == link.mtu {
+        return Ok(());
+    }
+    ledger.note(link, Before { mtu: Some(own), ..Before::default() });
+    links.set_mtu(link.index, wanted)
+}
+
 /// Whether `link` can have this MTU.
 pub fn check_mtu(link: &Link, mtu: u32) -> Result<(), DeviceError> {
     match link.max_mtu {

@@ -113,6 +113,11 @@ impl TapLink {
         }
     }
 
+    /// Gives the interface the MTU of a port with this one.
+    pub fn set_mtu(&self, links: &mut Links, for_guest: bool, mtu: u32) -> Result<(), DeviceError> {
+        links.set_mtu(self.link.index, if for_guest { mtu + TAGS_BYTES } else { mtu })
+    }
+
     /// Whether the interface goes with the port.
     pub fn is_ours(&self) -> bool {
         self.made

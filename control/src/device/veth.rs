@@ -109,6 +109,29 @@ impl VethPair {
         }
     }
 
+    /// Gives both ends another MTU. Where the container's end is in a namespace without a name, its MTU is for the container
+    /// to set.
+    pub fn set_mtu(&self, links: &mut Links, plan: &VethPlan, mtu: u32) -> Result<(), DeviceError> {
+        let Some(end) = links.link_by_index(self.switch_end.index)? else { return Ok(()) };
+        links.set_mtu(end.index, mtu).map_err(|error| plan.error(error))?;
+        let Some(peer) = end.lower else { return Ok(()) };
+        let outcome = match &plan.netns {
+            _ if !end.lower_is_elsewhere => links.set_mtu(peer, mtu),
+            Some(netns) => Netns::open(netns)?.run(|| {
+                let mut links = Links::open()?;
+                match links.link_by_index(peer)? {
+                    Some(link) if is_veth(&link) && link.lower == Some(end.index) => links.set_mtu(peer, mtu),
+                    _ => Ok(()),
+                }
+            }),
+            None => {
+                tracing::info!(port = plan.port, mtu, "the container's end keeps its MTU until it is set there");
+                Ok(())
+            }
+        };
+        outcome.map_err(|error| plan.error(error))
+    }
+
     /// Prepares the container's end anew that has come back from a container, which may have renamed it and switched
     /// its offloads on. Whoever starts the next container finds it as the last one did.
     pub fn peer_came_back(&self, links: &mut Links, plan: &VethPlan) -> Result<(), DeviceError> {

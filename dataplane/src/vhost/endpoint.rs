@@ -245,6 +245,12 @@ impl Endpoint {
         true
     }
 
+    /// Gives the port another MTU in bytes: what the front end asks for is compared with it.
+    pub fn set_mtu(&mut self, mtu: u32) {
+        self.config.mtu = mtu;
+        self.session.set_mtu(mtu);
+    }
+
     /// Where the port stands.
     pub fn status(&self) -> EndpointStatus {
         let state = if self.session.is_up() {
@@ -258,9 +264,8 @@ impl Endpoint {
             self.connection.as_ref().is_some_and(|connection| connection.explained) && !self.session.has_memory();
         let reason = match state {
             EndpointState::Up => None,
-            _ if self.session.mtu_refused().is_some() => self.session.mtu_refused().map(str::to_owned),
-            _ if unshared => Some(NO_MEMORY.to_owned()),
-            _ => self.reason.clone(),
+            _ if unshared => self.session.mtu_refused().or_else(|| Some(NO_MEMORY.to_owned())),
+            _ => self.session.mtu_refused().or_else(|| self.reason.clone()),
         };
         EndpointStatus {
             state,

@@ -80,8 +80,8 @@ pub struct Session {
     rings: Vec<RingState>,
     /// MTU of the port, bytes.
     mtu: u32,
-    /// Why the MTU that the front end asked for last was refused.
-    mtu_refused: Option<String>,
+    /// The MTU that the front end asked for last.
+    mtu_asked: Option<u64>,
 }
 
 impl Session {
@@ -97,7 +97,7 @@ impl Session {
             memory: Arc::default(),
             rings: (0..2 * pairs).map(|_| RingState::default()).collect(),
             mtu,
-            mtu_refused: None,
+            mtu_asked: None,
         }
     }
 
@@ -126,9 +126,25 @@ impl Session {
         self.memory.region_count() > 0
     }
 
-    /// Why the MTU that the front end asked for last was refused, if it was.
-    pub fn mtu_refused(&self) -> Option<&str> {
-        self.mtu_refused.as_deref()
+    /// Gives the port another MTU in bytes.
+    pub fn set_mtu(&mut self, mtu: u32) {
+        self.mtu = mtu;
+    }
+
+    /// What is wrong with the MTU that the front end asked for last, to tell its guest. A smaller one than the port's is its
+    /// own business.
+    pub fn mtu_refused(&self) -> Option<String> {
+        let own = self.mtu;
+        match self.mtu_asked? {
+            asked @ ..MTU_MIN => {
+                Some(format!("the front end asks for an MTU of {asked} bytes, the least is {MTU_MIN} (QEMU: host_mtu)"))
+            }
+            asked if asked > u64::from(own) => Some(format!(
+                "the front end asks for an MTU of {asked} bytes, the port has {own}: set mtu = {asked} at the port, or \
+                 host_mtu={own} in QEMU"
+            )),
+            _ => None,
+        }
     }
 
     /// Whether both rings of at least one pair are started and enabled.
@@ -176,7 +192,7 @@ impl Session {
         let code =
             FrontendReq::try_from(request.code).map_err(|_| SessionError::UnknownRequest { code: request.code })?;
         let value = self.execute(code, &request.payload, fds, rings)?;
-        let refused = code == FrontendReq::NET_SET_MTU && self.mtu_refused.is_some();
+        let refused = code == FrontendReq::NET_SET_MTU && self.mtu_refused().is_some();
         let value = value.or_else(|| self.acknowledges(request).then_some(u64::from(refused)));
         Ok(value.map(|value| Reply { code: request.code, value }))
     }
@@ -266,7 +282,7 @@ impl Session {
                 within(request, bits, PROTOCOL_FEATURES.bits())?;
                 self.protocol_features = VhostUserProtocolFeatures::from_bits_truncate(bits);
             }
-            (Req::NET_SET_MTU, &[mtu]) => self.mtu_refused = self.check_mtu(mtu),
+            (Req::NET_SET_MTU, &[mtu]) => self.mtu_asked = Some(mtu),
             (Req::SET_VRING_NUM, &[state]) => {
                 let (index, size) = self.ring_state(request, state)?;
                 self.stop(index, rings)?;
@@ -327,21 +343,6 @@ impl Session {
             _ => return Err(SessionError::NotOffered { request }),
         }
         Ok(None)
-    }
-
-    /// What is wrong with an MTU that the front end wants to tell its guest. A smaller one than the port's is its own business.
-    fn check_mtu(&self, asked: u64) -> Option<String> {
-        let own = self.mtu;
-        match asked {
-            ..MTU_MIN => {
-                Some(format!("the front end asks for an MTU of {asked} bytes, the least is {MTU_MIN} (QEMU: host_mtu)"))
-            }
-            _ if asked > u64::from(own) => Some(format!(
-                "the front end asks for an MTU of {asked} bytes, the port has {own}: set mtu = {asked} at the port, or \
-                 host_mtu={own} in QEMU"
-            )),
-            _ => None,
-        }
     }
 
     /// SET_MEM_TABLE: `counts` is the number of regions and padding.

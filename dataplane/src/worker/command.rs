@@ -13,6 +13,7 @@ use labsw_switch::tables::Tables;
 use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::PortStats;
 use crate::vhost::{VhostOp, VhostReply};
+use crate::worker::Power;
 
 /// All that the workers decide and send by. Immutable: a change is a new one, taken over between two bursts.
 #[derive(Clone, Debug)]
@@ -78,6 +79,8 @@ pub enum Command {
         /// Gets the answer; dropped unanswered if the worker does not have the queue.
         reply: Sender<VhostReply>,
     },
+    /// Whether it sleeps when nothing arrives.
+    SetPower(Power),
     /// Ends the worker; its queues are dropped.
     Stop,
 }

@@ -21,7 +21,7 @@ pub mod umem;
 
 pub use foreign::attached as attached_program;
 pub use open::{BusyPoll, ONE_CHUNK_MTU, Queues, XdpConfig, XdpError, XdpMode, XdpStatus};
-pub use port::XdpPort;
+pub use port::{FillDepth, XdpPort};
 pub use rx::XdpRx;
 pub use statistics::{Statistics, XdpCounters};
 pub use tx::XdpTx;

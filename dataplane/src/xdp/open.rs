@@ -94,6 +94,8 @@ pub struct XdpStatus {
     pub why: String,
     /// Receive queues bound.
     pub queues: u32,
+    /// Frames may be in several chunks: an MTU beyond [`ONE_CHUNK_MTU`] is possible.
+    pub multi_buffer: bool,
     /// Whether it polls busily.
     pub busy_poll: BusyPoll,
     /// Why the host's own stack can still send through the device; `None`: it can't.
@@ -186,8 +188,6 @@ pub(super) struct Opened {
     pub(super) silence: Option<Silence>,
     /// Whether short frames have to be padded.
     pub(super) pad: bool,
-    /// Whether a frame may be in several chunks.
-    pub(super) multi_buffer: bool,
 }
 
 /// Opens the port's sockets in the best mode allowed.
@@ -233,9 +233,9 @@ pub(super) fn open(config: &XdpConfig, umem: &Umem) -> Result<Opened, XdpError> 
                         Ok(silence) => (Some(silence), None),
                         Err(error) => (None, Some(error.to_string())),
                     };
-                    let status = XdpStatus { mode, why, queues, busy_poll, host_heard };
+                    let status = XdpStatus { mode, why, queues, multi_buffer, busy_poll, host_heard };
                     let pad = device::has_wire(interface);
-                    return Ok(Opened { program, sockets, spares, tx_queues, status, silence, pad, multi_buffer });
+                    return Ok(Opened { program, sockets, spares, tx_queues, status, silence, pad });
                 }
                 Err(failure) => {
                     attached = Some((attachment, program));

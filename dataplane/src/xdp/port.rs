@@ -9,14 +9,15 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use labsw_switch::forward::TxItem;
 use rustix::io::Errno;
 
 use super::open::{BusyPoll, ONE_CHUNK_MTU, Opened, XdpConfig, XdpError, XdpMode, XdpStatus, open};
 use super::program::Program;
-use super::rx::XdpRx;
-use super::socket::{Binding, Descriptor, XskSocket};
+use super::rx::{COPY_FILL, XdpRx};
+use super::socket::{Binding, Descriptor, RING_ENTRIES, XskSocket};
 use super::statistics::Statistics;
 use super::tx::XdpTx;
 use super::umem::{NotOwned, PacketMemory};
@@ -32,8 +33,32 @@ pub struct XdpPort {
     pub tx: Arc<XdpTx>,
     /// The receiving half of each queue.
     pub rx: Vec<XdpRx>,
+    /// How much its fill rings may hold.
+    pub depth: FillDepth,
     status: XdpStatus,
     core: Arc<Core>,
+}
+
+/// The most chunks that each fill ring of a port is given. A large frame takes several, so that a veth's burst of them takes
+/// most of a ring; so the port's MTU decides, which may change while the port runs.
+#[derive(Clone, Debug)]
+pub struct FillDepth(Arc<AtomicU32>);
+
+impl FillDepth {
+    pub(super) fn of_chunks(chunks: u32) -> FillDepth {
+        FillDepth(Arc::new(AtomicU32::new(chunks)))
+    }
+
+    /// Suits it to an MTU; the rings follow as they are refilled.
+    pub fn set_mtu(&self, mode: XdpMode, mtu: u32) {
+        let deep = mode == XdpMode::ZeroCopy || mtu > ONE_CHUNK_MTU;
+        self.0.store(if deep { RING_ENTRIES } else { COPY_FILL }, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn chunks(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What the halves of a port hold in common.
@@ -58,8 +83,7 @@ impl XdpPort {
     /// Opens the port. All system calls that may take time are made here, on the calling (control) thread; the halves
     /// then move to the workers.
     pub fn open(config: XdpConfig, memory: &Arc<PacketMemory>) -> Result<XdpPort, XdpError> {
-        let opened = open(&config, &memory.umem)?;
-        let Opened { program, sockets, spares, tx_queues, status, silence, pad, multi_buffer } = opened;
+        let Opened { program, sockets, spares, tx_queues, status, silence, pad } = open(&config, &memory.umem)?;
         let (mut rx, mut tx, mut descriptors) = (Vec::new(), Vec::new(), Vec::new());
         for XskSocket { rx: rx_rings, tx: tx_rings, descriptor } in sockets {
             rx.push(rx_rings);
@@ -78,13 +102,13 @@ impl XdpPort {
             owner: config.owner,
             connection: next_connection(),
         });
-        // A large frame takes several chunks, so that a veth's burst of them takes most of a ring.
-        let deep = status.mode == XdpMode::ZeroCopy || config.mtu > ONE_CHUNK_MTU;
+        let depth = FillDepth::of_chunks(COPY_FILL);
+        depth.set_mtu(status.mode, config.mtu);
         let busy = status.busy_poll == BusyPoll::Asked;
         let rx = rx.into_iter().enumerate();
-        let rx = rx.map(|(queue, rings)| XdpRx::new(rings, queue, deep, busy, Arc::clone(&core))).collect();
-        let tx = Arc::new(XdpTx::new(tx, pad, multi_buffer, Arc::clone(&core)));
-        Ok(XdpPort { tx, rx, status, core })
+        let rx = rx.map(|(queue, rings)| XdpRx::new(rings, queue, depth.clone(), busy, Arc::clone(&core))).collect();
+        let tx = Arc::new(XdpTx::new(tx, pad, status.multi_buffer, Arc::clone(&core)));
+        Ok(XdpPort { tx, rx, depth, status, core })
     }
 
     /// The mode it got, and why not a better one.

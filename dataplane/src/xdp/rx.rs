@@ -20,8 +20,8 @@ use labsw_switch::{BURST_FRAMES, DropReason};
 use rustix::io::Errno;
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 
-use super::port::{Core, accounting_fault};
-use super::socket::{Descriptor, RING_ENTRIES, RxRings};
+use super::port::{Core, FillDepth, accounting_fault};
+use super::socket::{Descriptor, RxRings};
 use super::umem::{CHUNK_BYTES, FramePool, MAX_PIECES, NotOwned};
 use crate::frame::Burst;
 use crate::port::{Fault, RxQueue};
@@ -53,7 +53,7 @@ pub struct XdpRx {
     rings: RxRings,
     queue: usize,
     /// The most chunks its fill ring is given.
-    most_filled: u32,
+    depth: FillDepth,
     /// It is to poll busily.
     busy: bool,
     /// It does: the kernel knows what to poll.
@@ -75,12 +75,12 @@ pub struct XdpRx {
 }
 
 impl XdpRx {
-    /// With `deep` the fill ring may be filled to the brim; with `busy` the socket polls busily, if it can.
-    pub(super) fn new(rings: RxRings, queue: usize, deep: bool, busy: bool, core: Arc<Core>) -> XdpRx {
+    /// With `busy` the socket polls busily, if it can.
+    pub(super) fn new(rings: RxRings, queue: usize, depth: FillDepth, busy: bool, core: Arc<Core>) -> XdpRx {
         XdpRx {
             rings,
             queue,
-            most_filled: if deep { RING_ENTRIES } else { COPY_FILL },
+            depth,
             busy,
             polls: false,
             primed: false,
@@ -96,8 +96,8 @@ impl XdpRx {
     /// Tops the fill ring up to its share, publishes it, and tells the kernel if it waits for that.
     #[inline]
     fn refill(&mut self) -> Result<(), Fault> {
-        let XdpRx { rings, core, most_filled, .. } = self;
-        self.starving = refill(rings, &mut core.memory.pool(), *most_filled, core.owner);
+        let XdpRx { rings, core, depth, .. } = self;
+        self.starving = refill(rings, &mut core.memory.pool(), depth.chunks(), core.owner);
         self.primed = true;
         self.wake()
     }
@@ -126,7 +126,7 @@ impl XdpRx {
 
     /// Puts what was read into the burst.
     fn lend(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
-        let XdpRx { rings, core, most_filled, partial, further, read, .. } = self;
+        let XdpRx { rings, core, depth, partial, further, read, .. } = self;
         let umem = &core.memory.umem;
         let outside = |desc: &XdpDesc| {
             let XdpDesc { addr, len, .. } = desc;
@@ -152,7 +152,7 @@ impl XdpRx {
             stats.received(bytes);
             if partial.len() > MAX_PIECES {
                 let mut pool = core.memory.pool();
-                let mut room = fill_room(rings, &pool, *most_filled);
+                let mut room = fill_room(rings, &pool, depth.chunks());
                 for desc in partial.drain(..) {
                     recycle(rings, desc.addr, &mut room, &mut pool, core.owner)
                         .map_err(|error| accounting_fault(core, error))?;
@@ -236,10 +236,11 @@ impl RxQueue for XdpRx {
     }
 
     fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
-        let XdpRx { rings, core, most_filled, further, .. } = self;
+        let XdpRx { rings, core, depth, further, .. } = self;
+        let most_filled = depth.chunks();
         let mut result = Ok(());
         let mut pool = core.memory.pool();
-        let mut room = fill_room(rings, &pool, *most_filled);
+        let mut room = fill_room(rings, &pool, most_filled);
         let first = burst.frames().iter().filter(|frame| !frame.moved).map(|frame| frame.token);
         for addr in first.chain(further.drain(..)) {
             if let Err(error) = recycle(rings, addr, &mut room, &mut pool, core.owner) {
@@ -247,7 +248,7 @@ impl RxQueue for XdpRx {
             }
         }
         burst.clear();
-        self.starving = refill(rings, &mut pool, *most_filled, core.owner);
+        self.starving = refill(rings, &mut pool, most_filled, core.owner);
         drop(pool);
         result?;
         self.wake()

@@ -74,7 +74,9 @@ impl Handler for Fake {
                     _ => Ok(Reply::Done),
                 }
             }
-            Request::GetStatus => Err(Error::refused("status", "none")),
+            Request::CheckConfig(config) => Ok(Reply::Awaited(vec![config.text])),
+            Request::DiffConfig { .. } => Ok(Reply::Changes(Vec::new())),
+            Request::GetStatus | Request::ShowConfig => Err(Error::refused("status", "none")),
         }
     }
 }

@@ -316,7 +316,13 @@ fn an_mtu_above_the_ports_is_refused_and_ends_nothing() {
         front.try_send(Req::NET_SET_MTU, &[1500], vec![fd]),
         Err(SessionError::Descriptors { request: Req::NET_SET_MTU, .. })
     ));
+    // What was refused is in order once the port has more, and the other way round.
     ask(&mut front, 9000);
+    front.session.set_mtu(9000);
+    assert_eq!((front.session.mtu_refused(), ask(&mut front, 9000)), (None, Some(0)));
+    front.session.set_mtu(1500);
+    assert!(front.session.mtu_refused().unwrap().contains("the port has 1500"));
+    assert_eq!(ask(&mut front, 9000), Some(1));
     front.session.reset(&mut front.log).unwrap();
     assert_eq!(front.session.mtu_refused(), None, "the next front end is another one");
     front.send(Req::SET_PROTOCOL_FEATURES, &[REPLY_ACK]);

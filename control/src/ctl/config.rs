@@ -1,0 +1,86 @@
+//! `labsw-ctl config`: the configuration that runs, and files beside it.
+//!
+//! A file is read here, with the rights of who calls, and sent to the switch as text. `check` also works without a switch:
+//! then only what the file says is checked.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::output::Output;
+use super::session::{Failure, Session};
+use crate::api::{Change, ConfigChange, ConfigText, Reply, Request};
+use crate::config::Config;
+
+/// What can be done with configurations.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Prints the configuration that runs, with what was changed at run time.
+    Show,
+    /// Checks whether a file could be applied; nothing is changed.
+    Check {
+        /// The configuration file.
+        file: PathBuf,
+    },
+    /// Shows what applying a file would change.
+    Diff(Wanted),
+    /// Applies a file, as a whole or not at all.
+    Apply(Wanted),
+}
+
+/// The file, and what becomes of changes made at run time.
+#[derive(Debug, Args)]
+pub(super) struct Wanted {
+    /// The configuration file.
+    file: PathBuf,
+    /// Keep what was changed at run time.
+    #[arg(long)]
+    keep_runtime: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of reading the file, of the switch, and of writing.
+pub(super) fn run(command: Command, socket: &Path, output: &mut Output) -> Result<(), Failure> {
+    let request = match command {
+        Command::Show => Request::ShowConfig,
+        Command::Check { file } => return check(&file, socket, output),
+        Command::Diff(Wanted { file, keep_runtime }) => Request::DiffConfig { config: read(&file)?, keep_runtime },
+        Command::Apply(Wanted { file, keep_runtime }) => {
+            Request::Change(Change::ApplyConfig { config: read(&file)?, keep_runtime })
+        }
+    };
+    let reply = Session::open(socket)?.call(&request)?;
+    output.reply(&reply)
+}
+
+fn read(file: &Path) -> Result<ConfigText, Failure> {
+    let text = Config::read_text(file)?;
+    Ok(ConfigText { file: file.display().to_string(), text })
+}
+
+fn check(file: &Path, socket: &Path, output: &mut Output) -> Result<(), Failure> {
+    let config = read(file)?;
+    Config::parse_here(&config.text, &config.file)?;
+    match Session::open(socket) {
+        Ok(mut session) => {
+            let reply = session.call(&Request::CheckConfig(config))?;
+            output.reply(&reply)
+        }
+        Err(unreachable) => {
+            // Nothing can be said if stderr is closed.
+            let _ = writeln!(std::io::stderr(), "labsw-ctl: {unreachable}; only the file itself was checked");
+            output.reply(&Reply::Awaited(Vec::new()))
+        }
+    }
+}
+
+/// What changes, one line each.
+pub(super) fn lines(changes: &[ConfigChange]) -> String {
+    if changes.is_empty() {
+        return "no difference\n".to_owned();
+    }
+    changes.iter().map(|change| format!("{}\n", super::table::one_line(&change.to_string()))).collect()
+}

@@ -1,0 +1,231 @@
+//! Ports changed while they run: rules, MTU, and what they are attached to.
+//!
+//! VLANs, `link_local` and `mirror_only` are rules of the tables: one snapshot, and no frame is lost. So is an MTU, with
+//! the MTU of the interfaces and of the guest's session: raised before the tables, lowered after them, so that what the
+//! tables let pass the interface takes. Everything else is what the port is attached to: that is taken from it and another one given (*attached anew*).
+//! The port keeps its id, counters, mirrors, static addresses and pins, as one does whose device goes and comes back.
+//!
+//! **Invariant.** A change that fails leaves the port as it was; one that could not even be given its attachment back waits
+//! and is tried again every second.
+
+use labsw_dataplane::xdp::ONE_CHUNK_MTU;
+
+use super::Switch;
+use super::devices::Absence;
+use super::open::{Attachment, OpenError, Opened, Veth, preflight};
+use super::placement::Queues;
+use crate::api::Error;
+use crate::config::{PortConfig, PortKind};
+use crate::device::prepare;
+
+impl Switch {
+    /// Changes a port, or gives one an attachment that it was taken from.
+    pub(super) fn set_port(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
+        let port = self.port(name)?;
+        let (id, before) = (port.id, port.config.clone());
+        let refused = |reason: String| Error::refused(format!("port {name:?}"), reason);
+        if config.mirror_only && !before.mirror_only {
+            let mut mirrors = self.mirrors.values().map(|mirror| &mirror.config);
+            if let Some(mirror) = mirrors.find(|mirror| mirror.sources.iter().any(|source| source.port == name)) {
+                let reason = format!("mirror {:?} has it as a source, so it can't be mirror_only", mirror.name);
+                return Err(refused(reason));
+            }
+        }
+        if port.detached || !config.is_attached_like(&before, &self.config) || self.needs_new_sockets(name, config.mtu)
+        {
+            return self.attach_anew(name, config);
+        }
+        let (mtu, moved) = (config.mtu, config.vlan != before.vlan || config.mirror_only != before.mirror_only);
+        if mtu > before.mtu {
+            self.resize(name, before.mtu, mtu)?;
+        }
+        if let Err(error) = self.set_rules(name, config) {
+            if mtu > before.mtu {
+                self.resize(name, mtu, before.mtu)?;
+            }
+            return Err(error);
+        }
+        if mtu < before.mtu
+            && let Err(error) = self.resize(name, before.mtu, mtu)
+        {
+            self.set_rules(name, before)?;
+            return Err(error);
+        }
+        if moved {
+            self.shared.fdb.flush(None, Some(id));
+        }
+        Ok(())
+    }
+
+    /// Puts the rules of a port in force.
+    fn set_rules(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
+        let Some(port) = self.ports.get_mut(name) else { return Err(Error::not_found("port", name)) };
+        let before = std::mem::replace(&mut port.config, config);
+        let outcome = self.set_tables();
+        if let (Err(_), Some(port)) = (&outcome, self.ports.get_mut(name)) {
+            port.config = before;
+        }
+        outcome
+    }
+
+    /// Whether the sockets of a device port were opened for smaller frames than this MTU allows.
+    fn needs_new_sockets(&self, name: &str, mtu: u32) -> bool {
+        match self.ports.get(name).map(|port| &port.attachment) {
+            Some(Attachment::Device(device)) => mtu > ONE_CHUNK_MTU && !device.status.multi_buffer,
+            _ => false,
+        }
+    }
+
+    /// Gives the interfaces of a port another MTU; on an error they keep `from`.
+    fn resize(&mut self, name: &str, from: u32, to: u32) -> Result<(), Error> {
+        let outcome = self.resize_to(name, to);
+        if outcome.is_err()
+            && let Err(error) = self.resize_to(name, from)
+        {
+            tracing::warn!(port = name, %error, "the MTU is not as it was");
+        }
+        outcome.map_err(|error| Error::refused(format!("port {name:?}"), error.to_string()))
+    }
+
+    fn resize_to(&mut self, name: &str, mtu: u32) -> Result<(), OpenError> {
+        let Switch { ports, links, ledger, .. } = self;
+        // An interface that has gone comes back with the MTU of the port.
+        match ports.get_mut(name).map(|port| &mut port.attachment) {
+            Some(Attachment::Device(device)) => {
+                let Some(link) = links.link_by_index(device.link.index)? else { return Ok(()) };
+                match &mut device.veth {
+                    Some(Veth { pair, plan, .. }) => {
+                        prepare::check_mtu(&link, mtu)?;
+                        pair.set_mtu(links, plan, mtu)?;
+                        plan.mtu = mtu;
+                    }
+                    None => prepare::change_mtu(links, ledger, &link, mtu)?,
+                }
+                device.depth.set_mtu(device.status.mode, mtu);
+            }
+            Some(Attachment::Tap(tap)) => tap.set_mtu(links, mtu)?,
+            Some(Attachment::Guest(endpoint)) => endpoint.set_mtu(mtu),
+            Some(Attachment::Absent(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Gives a port what `config` says it is attached to, and its rules. On an error it has its former attachment again.
+    fn attach_anew(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
+        self.check_attachable(&config)?;
+        let port = self.port(name)?;
+        let (before, was_detached) = (port.config.clone(), port.detached);
+        if !was_detached {
+            self.detach_port(name)?;
+        }
+        let set = |switch: &mut Switch, config: PortConfig| {
+            if let Some(port) = switch.ports.get_mut(name) {
+                port.config = config;
+            }
+        };
+        set(self, config);
+        let outcome = self.attach_port(name);
+        match &outcome {
+            Ok(()) => tracing::info!(port = name, "attached anew"),
+            Err(_) => {
+                set(self, before);
+                if !was_detached {
+                    self.reattach_port(name);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Whether a port could be attached as `config` says, as far as can be seen without doing so: beside the others, of
+    /// which those that are detached need nothing, and on this machine.
+    pub(super) fn check_attachable(&mut self, config: &PortConfig) -> Result<(), Error> {
+        let refused = |reason: String| Error::refused(format!("port {:?}", config.name), reason);
+        let others = self.ports.values().filter(|port| !port.detached && port.config.name != config.name);
+        config
+            .check_beside(others.map(|port| &port.config), &self.config)
+            .map_err(|error| refused(error.within(&format!("ports.{}", config.name))))?;
+        if let PortKind::AfXdp { device, .. } = &config.kind
+            && let Ok(Some(link)) = self.links.resolve(device)
+        {
+            let has_it = |attachment: &Attachment| match attachment {
+                Attachment::Device(device) => device.link.index == link.index,
+                _ => false,
+            };
+            let mut others = self.ports.values().filter(|port| port.config.name != config.name);
+            if let Some(other) = others.find(|port| has_it(&port.attachment)) {
+                let reason = format!("device: {device} is {}, which port {} has", link.name, other.config.name);
+                return Err(refused(format!("{reason}; each port needs its own")));
+            }
+        }
+        match preflight(config, &self.config, &mut self.links) {
+            Err((key, reason)) if !reason.is_absence() => Err(refused(format!("{key}: {reason}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes its attachment from a port. Goes through to the end whatever fails.
+    pub(super) fn detach_port(&mut self, name: &str) -> Result<(), Error> {
+        let port = self.ports.get_mut(name).ok_or_else(|| Error::not_found("port", name))?;
+        let id = port.id;
+        let tx = port.tx.take();
+        port.detached = true;
+        let tables = self.set_tables();
+        drop(tx);
+        let Some(mut port) = self.ports.remove(name) else { return tables };
+        let pins = match &port.attachment {
+            Attachment::Absent(absence) => absence.pins().to_vec(),
+            _ => port.queues.places.iter().map(|place| place.pinned).collect(),
+        };
+        let (released, _) = self.release(&mut port, Absence::detached(pins));
+        self.ports.insert(name.to_owned(), port);
+        self.shared.fdb.flush(None, Some(id));
+        let placed = self.place_queues().map_err(|error| Error::refused("worker", error.to_string()));
+        tables.and(released).and(placed)
+    }
+
+    /// Attaches a port that is detached to what its configuration says. On an error it stays detached.
+    fn attach_port(&mut self, name: &str) -> Result<(), Error> {
+        let port = self.port(name)?;
+        let (id, config, enabled) = (port.id, port.config.clone(), port.enabled);
+        let pins = match &port.attachment {
+            Attachment::Absent(absence) => absence.pins().to_vec(),
+            _ => Vec::new(),
+        };
+        let mut opened = match self.open(id, &config) {
+            Ok(opened) => opened,
+            Err(error) if error.is_absence() => {
+                let absence = Absence::because(&error).with_pins(pins.clone());
+                tracing::info!(port = name, reason = absence.reason, "waiting");
+                Opened { attachment: Attachment::Absent(absence), tx: None, queues: Queues::none() }
+            }
+            Err(error) => return Err(Error::refused(format!("port {name:?}"), error.to_string())),
+        };
+        for (place, pin) in opened.queues.places.iter_mut().zip(pins) {
+            place.pinned = pin;
+        }
+        if let Some(port) = self.ports.get_mut(name) {
+            port.detached = false;
+        }
+        if let Err(error) = self.put_in(name, opened) {
+            self.detach_port(name)?;
+            return Err(error);
+        }
+        if !enabled {
+            self.show_port_state(name);
+        }
+        Ok(())
+    }
+
+    /// Gives a port its attachment back, now or as soon as that is possible.
+    pub(super) fn reattach_port(&mut self, name: &str) {
+        let outcome = self.attach_port(name);
+        if let (Err(error), Some(port)) = (outcome, self.ports.get_mut(name)) {
+            tracing::error!(port = name, %error, "not attached again yet");
+            port.detached = false;
+            if let Attachment::Absent(absence) = &mut port.attachment {
+                absence.retry();
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Metrics for Prometheus: what the switch counts, as families of samples, and as the text a scrape gets.
+//!
+//! [`families`] is a pure function of the same [`Status`] that `labsw-ctl status` shows, so `labsw-ctl metrics` and the
+//! [`Listener`] (`switch.metrics_listen`) say the same. Counters begin at 0 when the port or mirror is added. Names follow
+//! <https://prometheus.io/docs/practices/naming/>, the text
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/> (version 0.0.4).
+
+mod listener;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+pub use listener::Listener;
+
+use crate::api::{Mirror, MirrorState, Port, PortState, Status, Worker};
+
+/// What a family is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One value, and whose it is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sample {
+    /// Labels, by name.
+    pub labels: BTreeMap<&'static str, String>,
+    /// The value.
+    pub value: f64,
+}
+
+/// All values of one name.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Family {
+    /// The name.
+    pub name: &'static str,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// One line for people.
+    pub help: &'static str,
+    /// The values.
+    pub samples: Vec<Sample>,
+}
+
+/// The metrics of a switch.
+pub fn families(status: &Status) -> Vec<Family> {
+    let version = sample([("version", status.version.clone())], 1.0);
+    let mut families = vec![
+        family("labsw_build_info", Kind::Gauge, "Version of the switch, in its label; always 1.", vec![version]),
+        family(
+            "labsw_uptime_seconds",
+            Kind::Gauge,
+            "Seconds since the switch started.",
+            vec![sample([], float(status.uptime_seconds))],
+        ),
+    ];
+    families.extend(worker_families(&status.workers));
+    families.extend(port_families(&status.ports));
+    families.extend(mirror_families(&status.mirrors));
+    families
+}
+
+/// The text of a scrape.
+pub fn text(families: &[Family]) -> String {
+    let mut out = String::new();
+    for Family { name, kind, help, samples } in families {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        // Writing to a string does not fail.
+        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        for Sample { labels, value } in samples {
+            let labels: Vec<String> =
+                labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
+            let _ = match labels.is_empty() {
+                true => writeln!(out, "{name} {value}"),
+                false => writeln!(out, "{name}{{{}}} {value}", labels.join(",")),
+            };
+        }
+    }
+    out
+}
+
+fn worker_families(workers: &[Worker]) -> Vec<Family> {
+    let each = |value: fn(&Worker) -> f64| {
+        let labels = |worker: &Worker| {
+            let cpu = worker.cpu.map(|cpu| cpu.to_string()).unwrap_or_default();
+            [("worker", worker.id.to_string()), ("cpu", cpu)]
+        };
+        workers.iter().map(|worker| sample(labels(worker), value(worker))).collect()
+    };
+    let gauge = |name, help, value| family(name, Kind::Gauge, help, each(value));
+    vec![
+        gauge("labsw_worker_busy_ratio", "Share of the last second spent on frames, 0 to 1.", |w| {
+            w.busy_percent / 100.0
+        }),
+        gauge("labsw_worker_asleep_ratio", "Share of the last second spent asleep, 0 to 1.", |w| {
+            w.asleep_percent / 100.0
+        }),
+        gauge(
+            "labsw_worker_frames_per_burst",
+            "Mean number of frames per burst that was not empty, over the last second.",
+            |w| w.frames_per_burst,
+        ),
+    ]
+}
+
+fn port_families(ports: &[Port]) -> Vec<Family> {
+    let of = |port: &Port| [("port", port.name.clone()), ("type", port.port_type.to_string())];
+    let each = |value: fn(&Port) -> u64| ports.iter().map(|port| sample(of(port), float(value(port)))).collect();
+    let counter = |name, help, value| family(name, Kind::Counter, help, each(value));
+    let states = [PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed];
+    let state = |port: &Port, state: PortState| {
+        let labels = [("port", port.name.clone()), ("type", port.port_type.to_string()), ("state", state.to_string())];
+        sample(labels, f64::from(u8::from(port.state == state)))
+    };
+    let states = ports.iter().flat_map(|port| states.map(|one| state(port, one))).collect();
+    let named = |port: &Port, label, name: &String| {
+        [("port", port.name.clone()), ("type", port.port_type.to_string()), (label, name.clone())]
+    };
+    let drops = ports.iter().flat_map(|port| {
+        port.counters.drops.iter().map(move |(name, count)| sample(named(port, "reason", name), float(*count)))
+    });
+    let kernel = ports.iter().flat_map(|port| {
+        port.counters.kernel.iter().map(move |(name, count)| sample(named(port, "counter", name), float(*count)))
+    });
+    vec![
+        family("labsw_port_state", Kind::Gauge, "1 for the state the port is in, 0 for the others.", states),
+        family("labsw_port_mtu_bytes", Kind::Gauge, "The port's MTU.", each(|port| port.mtu.into())),
+        counter("labsw_port_received_frames_total", "Frames received from the port, dropped ones included.", |port| {
+            port.counters.rx_frames
+        }),
+        counter("labsw_port_received_bytes_total", "Bytes of those frames.", |port| port.counters.rx_bytes),
+        counter("labsw_port_sent_frames_total", "Frames the port took.", |port| port.counters.tx_frames),
+        counter("labsw_port_sent_bytes_total", "Bytes of those frames.", |port| port.counters.tx_bytes),
+        family(
+            "labsw_port_dropped_frames_total",
+            Kind::Counter,
+            "Frames dropped at the port, by reason.",
+            drops.collect(),
+        ),
+        family(
+            "labsw_port_kernel_events_total",
+            Kind::Counter,
+            "What the kernel counted at the port's AF_XDP sockets, by its own names; nothing of it is in other counters.",
+            kernel.collect(),
+        ),
+    ]
+}
+
+fn mirror_families(mirrors: &[Mirror]) -> Vec<Family> {
+    let of = |mirror: &Mirror| [("mirror", mirror.name.clone()), ("to", mirror.to.clone())];
+    let each =
+        |value: fn(&Mirror) -> u64| mirrors.iter().map(|mirror| sample(of(mirror), float(value(mirror)))).collect();
+    let counter = |name, help, value| family(name, Kind::Counter, help, each(value));
+    let up = each(|mirror| u64::from(mirror.state == MirrorState::Up));
+    vec![
+        family("labsw_mirror_up", Kind::Gauge, "Whether copies are sent.", up),
+        counter("labsw_mirror_matched_frames_total", "Frames the mirror selected.", |mirror| mirror.matched),
+        counter("labsw_mirror_sent_frames_total", "Copies the destination took.", |mirror| mirror.sent),
+        counter("labsw_mirror_dropped_frames_total", "Copies the destination did not take.", |mirror| mirror.dropped),
+        counter("labsw_mirror_truncated_frames_total", "Copies that were cut.", |mirror| mirror.truncated),
+    ]
+}
+
+fn family(name: &'static str, kind: Kind, help: &'static str, samples: Vec<Sample>) -> Family {
+    Family { name, kind, help, samples }
+}
+
+fn sample<const LABELS: usize>(labels: [(&'static str, String); LABELS], value: f64) -> Sample {
+    Sample { labels: labels.into(), value }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "Prometheus has no other numbers; exact up to 2^53")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// A label's value, as the text format wants it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

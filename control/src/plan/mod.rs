@@ -1,0 +1,111 @@
+//! From the configuration that runs to the one that is wanted: a pure function, and what follows from it.
+//!
+//! [`plan`] compares the two and gives the [`Step`]s between them, in an order in which each is possible when its turn has
+//! come. Nothing here looks at the machine or the switch; `daemon::apply` carries the steps out, and undoes them.
+//! [`changes`] says the same for people; [`keep_runtime`] merges what was changed at run time into what is wanted.
+//!
+//! **Order.** First what is in somebody's way goes: mirrors, then the attachments (devices, interfaces, sockets) of ports
+//! that another port takes over. Then what may fail comes: settings of the switch, new ports, changed ports, mirrors. Ports
+//! that are not wanted go last, when nothing can fail any more, so that a failure finds them as they were. Only where there
+//! would be more ports than a switch can have do they go first.
+//!
+//! **Invariants.** Two configurations that mean the same have an empty plan. What is the same in both is in no step. No
+//! step refers to a port or takes an attachment that is not there, or not free, at that moment. Configurations are valid
+//! ones, as [`Config::parse`] gives them.
+
+mod changes;
+mod keep;
+#[cfg(test)]
+mod tests;
+
+use labsw_switch::MAX_PORTS;
+
+pub use changes::changes;
+pub use keep::keep_runtime;
+
+use crate::config::{Config, MirrorConfig, PortConfig, SwitchConfig};
+
+/// One step from one configuration to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Ends a mirror.
+    DeleteMirror(String),
+    /// Takes a port's device, interface or socket from it; the port stays and has nothing.
+    DetachPort(String),
+    /// Changes settings of the switch.
+    SetSwitch(SwitchConfig),
+    /// Adds a port.
+    AddPort(PortConfig),
+    /// Changes a port; one whose attachment differs, or was taken from it, is attached anew.
+    SetPort(PortConfig),
+    /// Makes or replaces a mirror.
+    SetMirror(MirrorConfig),
+    /// Removes a port.
+    DeletePort(String),
+}
+
+/// Settings that only a new start can follow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} can't change while the switch runs; restart labswd for that, or leave as is", .0.iter().map(|key| format!("switch.{key}")).collect::<Vec<_>>().join(", "))]
+pub struct NeedsRestart(pub Vec<&'static str>);
+
+/// The steps from `running` to `wanted`.
+///
+/// # Errors
+/// [`NeedsRestart`] with every key that stands in the way.
+pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart> {
+    let restart = running.switch.restart_keys(&wanted.switch);
+    if !restart.is_empty() {
+        return Err(NeedsRestart(restart));
+    }
+    let (running, wanted) = (running.normalised(), wanted.normalised());
+    let switch = &wanted.switch;
+
+    let unwanted: Vec<&PortConfig> = running.ports.iter().filter(|port| wanted.port(&port.name).is_none()).collect();
+    let added: Vec<&PortConfig> = wanted.ports.iter().filter(|port| running.port(&port.name).is_none()).collect();
+    let changed: Vec<(&PortConfig, &PortConfig)> = wanted
+        .ports
+        .iter()
+        .filter_map(|port| Some((running.port(&port.name)?, port)))
+        .filter(|(a, b)| a != b)
+        .collect();
+    let remade: Vec<(&PortConfig, &PortConfig)> = changed.iter().copied().filter(|(a, b)| a.kind != b.kind).collect();
+    // Room is needed first.
+    let first = running.ports.len() + added.len() > MAX_PORTS;
+
+    // What ports get that are attached in this plan.
+    let attached: Vec<&PortConfig> = added.iter().copied().chain(remade.iter().map(|(_, new)| *new)).collect();
+    let in_the_way =
+        |port: &PortConfig| attached.iter().any(|taker| taker.name != port.name && taker.may_clash(port, switch));
+    let detached = unwanted.iter().copied().filter(|_| !first).chain(remade.iter().map(|(old, _)| *old));
+
+    let mut steps: Vec<Step> = Vec::new();
+    let stays = |mirror: &&MirrorConfig| stays(mirror, &wanted, if first { &unwanted } else { &[] });
+    let goes = running.mirrors.iter().filter(|mirror| !stays(mirror));
+    steps.extend(goes.map(|mirror| Step::DeleteMirror(mirror.name.clone())));
+    let deletions = unwanted.iter().map(|port| Step::DeletePort(port.name.clone()));
+    if first {
+        steps.extend(deletions.clone());
+    }
+    steps.extend(detached.filter(|port| in_the_way(port)).map(|port| Step::DetachPort(port.name.clone())));
+    if running.switch != wanted.switch {
+        steps.push(Step::SetSwitch(wanted.switch.clone()));
+    }
+    steps.extend(added.iter().map(|port| Step::AddPort((*port).clone())));
+    steps.extend(changed.iter().map(|(_, new)| Step::SetPort((*new).clone())));
+    let mirrors = wanted.mirrors.iter().filter(|mirror| running.mirror(&mirror.name) != Some(mirror));
+    steps.extend(mirrors.map(|mirror| Step::SetMirror(mirror.clone())));
+    if !first {
+        steps.extend(deletions);
+    }
+    Ok(steps)
+}
+
+/// Whether a running mirror can stay until the wanted one of its name replaces it, while ports and mirrors become what is
+/// wanted and ports in `gone` go.
+fn stays(mirror: &MirrorConfig, wanted: &Config, gone: &[&PortConfig]) -> bool {
+    let only_sends = |name: &str| wanted.port(name).is_some_and(|port| port.mirror_only);
+    wanted.mirror(&mirror.name).is_some()
+        && mirror.check_beside(&wanted.mirrors, only_sends).is_ok()
+        && !gone.iter().any(|port| mirror.names(&port.name))
+}
