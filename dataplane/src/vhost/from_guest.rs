@@ -51,12 +51,12 @@ impl SplitRing {
             // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
             let outcome = unsafe {
                 if chain.buffer.len > 0 {
-                    lend_whole(chain.buffer, id, self.dialect, burst, stats)
+                    lend_whole(chain.buffer, id, &self.dialect, burst, stats)
                 } else {
                     self.segments.clear();
                     let until = most_bytes(self.dialect.header_bytes) + 1;
                     let walk = self.walker.walk(chain.head, Direction::FromGuest, until, &mut self.segments)?;
-                    lend(walk, id, &mut self.segments, self.dialect, burst, stats)
+                    lend(walk, id, &mut self.segments, &self.dialect, burst, stats)
                 }
             };
             if let Some(reason) = outcome {
@@ -100,7 +100,7 @@ pub(super) fn most_bytes(header_bytes: u32) -> u64 {
 pub(super) unsafe fn lend_whole(
     buffer: Segment,
     id: u64,
-    dialect: Dialect,
+    dialect: &Dialect,
     burst: &mut Burst,
     stats: &mut PortDelta,
 ) -> Option<DropReason> {
@@ -112,12 +112,14 @@ pub(super) unsafe fn lend_whole(
     };
     stats.received(frame_bytes);
     // SAFETY: the buffer is readable for at least the 10 bytes of the shortest header.
-    let header = unsafe { buffer.ptr.cast::<[u8; offload::HEADER_BYTES]>().read() };
+    let front = unsafe { buffer.ptr.cast::<[u8; 8]>().read() };
     // SAFETY: the header lies in front of the frame in the same buffer, so the rest of it is readable (caller).
     unsafe {
         let frame = Segment { ptr: buffer.ptr.add(header_bytes as usize), len: frame_bytes };
-        if asks(&header) {
-            return lend_asking(id, &[frame], &header, dialect, burst);
+        if asks(front) {
+            // What was not read yet.
+            let [c, d] = buffer.ptr.add(front.len()).cast::<[u8; 2]>().read();
+            return lend_asking(id, &[frame], front, [c, d], dialect, burst);
         }
         burst.push_whole(id, frame);
     }
@@ -133,7 +135,7 @@ pub(super) unsafe fn lend(
     walk: Walk,
     id: u64,
     segments: &mut [Segment],
-    dialect: Dialect,
+    dialect: &Dialect,
     burst: &mut Burst,
     stats: &mut PortDelta,
 ) -> Option<DropReason> {
@@ -150,8 +152,9 @@ pub(super) unsafe fn lend(
     let [header @ .., _, _] = take_header(segments, header_bytes);
     // SAFETY: the caller's promise.
     unsafe {
-        if asks(&header) {
-            return lend_asking(id, segments, &header, dialect, burst);
+        let [front @ .., c, d] = header;
+        if asks(front) {
+            return lend_asking(id, segments, front, [c, d], dialect, burst);
         }
         burst.push(id, segments);
     }
@@ -160,7 +163,7 @@ pub(super) unsafe fn lend(
 
 /// Whether something is left to do for the frame behind this header.
 #[inline(always)]
-fn asks(&[flags, gso_type, ..]: &[u8; offload::HEADER_BYTES]) -> bool {
+fn asks([flags, gso_type, ..]: [u8; 8]) -> bool {
     flags & NEEDS_CSUM != 0 || gso_type != GSO_NONE
 }
 
@@ -173,13 +176,17 @@ fn asks(&[flags, gso_type, ..]: &[u8; offload::HEADER_BYTES]) -> bool {
 unsafe fn lend_asking(
     id: u64,
     segments: &[Segment],
-    header: &[u8; offload::HEADER_BYTES],
-    dialect: Dialect,
+    front: [u8; 8],
+    back: [u8; 2],
+    dialect: &Dialect,
     burst: &mut Burst,
 ) -> Option<DropReason> {
     // SAFETY: the caller's promise.
     unsafe { burst.push(id, segments) };
-    burst.ask(header, dialect.may_ask).err().map(|_| DropReason::BadOffload)
+    let mut header = [0; offload::HEADER_BYTES];
+    header[..8].copy_from_slice(&front);
+    header[8..].copy_from_slice(&back);
+    burst.ask(&header, dialect.may_ask).err().map(|_| DropReason::BadOffload)
 }
 
 /// Reads the virtio-net header of `header_bytes` (10 or 12) off the front of `segments`, which hold at least that many.

@@ -262,14 +262,14 @@ impl PackedRing {
             // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
             let (chain, outcome) = unsafe {
                 if let Some((buffer, id)) = self.single(at, Direction::FromGuest) {
-                    let outcome = lend_whole(buffer, id.into(), self.dialect, burst, stats);
+                    let outcome = lend_whole(buffer, id.into(), &self.dialect, burst, stats);
                     (Chain { id, slots: 1 }, outcome)
                 } else {
                     self.segments.clear();
                     let until = most_bytes(self.dialect.header_bytes) + 1;
                     let Some(found) = self.walk(at, Direction::FromGuest, until)? else { break };
                     let PackedWalk { walk, id, slots } = found;
-                    let outcome = lend(walk, id.into(), &mut self.segments, self.dialect, burst, stats);
+                    let outcome = lend(walk, id.into(), &mut self.segments, &self.dialect, burst, stats);
                     (Chain { id, slots }, outcome)
                 }
             };
