@@ -23,6 +23,7 @@ mod open;
 mod placement;
 mod ports;
 mod tap;
+mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
@@ -32,8 +33,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, unbounded};
-use labsw_dataplane::handle::{WorkerError, Workers};
-use labsw_dataplane::load::LoadSnapshot;
+use labsw_dataplane::handle::{WorkerError, WorkerHandle, Workers};
+use labsw_dataplane::load::{LoadSnapshot, Pulse};
 use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::stats::MirrorStats;
 use labsw_dataplane::worker::{Event, Shared};
@@ -53,6 +54,7 @@ pub use devices::awaited;
 use mirrors::Mirror;
 pub use open::OpenError;
 use ports::Port;
+use watchdog::Watchdog;
 
 /// The workers' events.
 const WORKER_EVENTS: Token = Token(0);
@@ -132,6 +134,8 @@ struct Switch {
     /// When the devices are looked at next.
     look_at: Option<Instant>,
     workers: Workers,
+    /// How the service manager hears that the switch is alive, if it wants to.
+    watchdog: Option<Watchdog>,
     /// The load of each worker: now, and a second ago.
     loads: Vec<[LoadSnapshot; 2]>,
     shared: Shared,
@@ -208,6 +212,7 @@ impl Daemon {
             look_at: None,
             loads: workers.handles().iter().map(|worker| [worker.load(); 2]).collect(),
             workers,
+            watchdog: None,
             shared,
             packet_memory: None,
             metrics,
@@ -250,6 +255,8 @@ impl Daemon {
         let mut next_second = Instant::now();
         let mut wait = Duration::ZERO;
         notify(&[sd_notify::NotifyState::Ready]);
+        // Its time runs from here.
+        self.switch.watchdog = Watchdog::from_environment(Instant::now(), self.switch.pulses());
         tracing::info!(
             ports = self.switch.ports.len(),
             socket = %self.switch.config.control_socket.display(),
@@ -305,7 +312,8 @@ impl Daemon {
                 next_second = now + Duration::from_secs(1);
                 self.switch.every_second();
             }
-            wait = [ports_due, devices_due, metrics_due, server_due]
+            let watchdog_due = self.switch.beat();
+            wait = [ports_due, devices_due, metrics_due, server_due, watchdog_due]
                 .into_iter()
                 .flatten()
                 .fold(next_second - now, Duration::min);
@@ -356,6 +364,21 @@ impl Switch {
         let done = work(&mut listener, &mut || metrics::text(&metrics::families(&self.show_status())));
         self.metrics = Some(listener);
         Some(done)
+    }
+
+    /// Tells the service manager that the switch is alive, if it is time and it is. Returns in how long to call again.
+    /// Long work of the control thread calls this in between.
+    fn beat(&mut self) -> Option<Duration> {
+        let (now, pulses) = (Instant::now(), self.pulses());
+        let watchdog = self.watchdog.as_mut()?;
+        if watchdog.beat(now, &pulses) {
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+        Some(watchdog.due_in(now))
+    }
+
+    fn pulses(&self) -> Vec<Pulse> {
+        self.workers.handles().iter().map(WorkerHandle::pulse).collect()
     }
 
     fn every_second(&mut self) {
