@@ -76,7 +76,11 @@ impl Output {
         if self.json { self.pretty(&families) } else { self.bytes(metrics::text(&families).as_bytes()) }
     }
 
-    fn pretty(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+    /// Prints JSON for people to read as well.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub(super) fn pretty(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
         text.push(b'\n');
         self.bytes(&text)
