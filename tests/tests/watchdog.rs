@@ -3,6 +3,8 @@
 //!
 //! The hanging worker is a thread that is stopped by itself (ptrace(2), `PTRACE_INTERRUPT`); all others run on.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
+
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
