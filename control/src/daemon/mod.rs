@@ -33,8 +33,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, unbounded};
-use labsw_dataplane::handle::{WorkerError, WorkerHandle, Workers};
-use labsw_dataplane::load::{LoadSnapshot, Pulse};
+use labsw_dataplane::handle::{WorkerError, Workers};
+use labsw_dataplane::load::LoadSnapshot;
 use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::stats::MirrorStats;
 use labsw_dataplane::worker::{Event, Shared};
@@ -364,21 +364,6 @@ impl Switch {
         let done = work(&mut listener, &mut || metrics::text(&metrics::families(&self.show_status())));
         self.metrics = Some(listener);
         Some(done)
-    }
-
-    /// Tells the service manager that the switch is alive, if it is time and it is. Returns in how long to call again.
-    /// Long work of the control thread calls this in between.
-    fn beat(&mut self) -> Option<Duration> {
-        let (now, pulses) = (Instant::now(), self.pulses());
-        let watchdog = self.watchdog.as_mut()?;
-        if watchdog.beat(now, &pulses) {
-            notify(&[sd_notify::NotifyState::Watchdog]);
-        }
-        Some(watchdog.due_in(now))
-    }
-
-    fn pulses(&self) -> Vec<Pulse> {
-        self.workers.handles().iter().map(WorkerHandle::pulse).collect()
     }
 
     fn every_second(&mut self) {

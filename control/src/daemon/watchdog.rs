@@ -4,7 +4,8 @@
 //! service when it stays away. The control thread sends one at half that time, if every worker has made progress since
 //! the one before or sleeps for want of frames ([`Pulse::beats_since`]). If one has not, the control thread looks again at a
 //! quarter of that half, so that a worker that was only starved of its CPU, or was looked at in the moment of its
-//! waking, has not lost anything; one that hangs ends the messages. A control thread that hangs sends none either.
+//! waking, has not lost anything; one that hangs ends the messages. A control thread that hangs sends none either. Before work that may
+//! take seconds (a NIC's driver starts anew when a program is attached) it sends one early.
 //!
 //! A worker stuck in a guest's doorbell does not get that far: it is got out within two seconds
 //! ([`labsw_dataplane::watchdog`]).
@@ -13,7 +14,10 @@
 
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::handle::WorkerHandle;
 use labsw_dataplane::load::Pulse;
+
+use super::{Switch, notify};
 
 /// When a message is due, and how the workers were when the last one was sent.
 #[derive(Debug)]
@@ -38,7 +42,7 @@ impl Watchdog {
     }
 
     /// Whether to send a message `now`, with the workers as they are.
-    pub(super) fn beat(&mut self, now: Instant, workers: &[Pulse]) -> bool {
+    fn beat(&mut self, now: Instant, workers: &[Pulse]) -> bool {
         if now < self.due {
             return false;
         }
@@ -60,9 +64,43 @@ impl Watchdog {
         stuck.is_none()
     }
 
+    /// Whether to send a message before work that may take long, though none is due: that work then has all of the time.
+    fn beat_early(&mut self, now: Instant, workers: &[Pulse]) -> bool {
+        let all = workers.iter().zip(&self.seen).all(|(now, seen)| now.beats_since(seen));
+        if all {
+            self.due = now + self.every;
+            self.seen = workers.to_vec();
+        }
+        all
+    }
+
     /// Time from `now` until it has to be called again.
-    pub(super) fn due_in(&self, now: Instant) -> Duration {
+    fn due_in(&self, now: Instant) -> Duration {
         self.due.saturating_duration_since(now)
+    }
+}
+
+impl Switch {
+    /// As [`Switch::beat`], before work that may take long.
+    pub(super) fn beat_early(&mut self) {
+        let (now, pulses) = (Instant::now(), self.pulses());
+        if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.beat_early(now, &pulses)) {
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+
+    /// Tells the service manager that the switch is alive, if it is time and it is. Returns in how long to call again.
+    pub(super) fn beat(&mut self) -> Option<Duration> {
+        let (now, pulses) = (Instant::now(), self.pulses());
+        let watchdog = self.watchdog.as_mut()?;
+        if watchdog.beat(now, &pulses) {
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+        Some(watchdog.due_in(now))
+    }
+
+    pub(super) fn pulses(&self) -> Vec<Pulse> {
+        self.workers.handles().iter().map(WorkerHandle::pulse).collect()
     }
 }
 
@@ -94,6 +132,18 @@ mod tests {
         assert!(watchdog.beat(start + 13 * SECOND, &[awake(3), asleep()]));
         assert_eq!(watchdog.due_in(start + 13 * SECOND), 5 * SECOND);
         assert_eq!(watchdog.due_in(start + 30 * SECOND), Duration::ZERO);
+    }
+
+    #[test]
+    fn told_early_unless_a_worker_has_not_moved() {
+        let start = Instant::now();
+        let mut watchdog = Watchdog::new(10 * SECOND, start, vec![awake(1)]);
+        assert!(!watchdog.beat_early(start + SECOND, &[awake(1)]), "it may hang, or be in its turn");
+        assert_eq!(watchdog.due_in(start + SECOND), 4 * SECOND, "as before");
+        assert!(watchdog.beat_early(start + SECOND, &[awake(2)]));
+        assert_eq!(watchdog.due_in(start + SECOND), 5 * SECOND);
+        // What was said early can't be said again.
+        assert!(!watchdog.beat(start + 6 * SECOND, &[awake(2)]));
     }
 
     #[test]
