@@ -63,6 +63,13 @@ fn what_it_says_is_so() {
         assert!(!text(finding, "summary").is_empty() && !text(finding, "evidence").is_empty(), "{finding}");
     }
 
+    let ctl = find_binary("labsw-ctl").expect("labsw-ctl").to_string_lossy().into_owned();
+    let socket = site.control_socket().to_string_lossy().into_owned();
+    let (_, table) = site.ns.try_run(&[&ctl, "--socket", &socket, "doctor", "--config", &file.to_string_lossy()]);
+    let count = |level| findings.iter().filter(|finding| finding["level"] == level).count();
+    let counts = format!("problems: {problems}, advice: {}, ok: {}", count("advice"), count("ok"));
+    assert!(table.lines().any(|line| line == counts), "{counts}\n{table}");
+
     assert_eq!(text(finding(&findings, "switch", None), "level"), "advice", "none runs here");
     assert!(text(finding(&findings, "configuration", None), "evidence").ends_with("lab.toml"));
     if meminfo("Hugepagesize") == "2048" {

@@ -49,8 +49,9 @@ fn switch(host: &Host) -> Finding {
             Finding::ok("switch", "it runs and answers", evidence)
         }
         SwitchAnswer::Denied { socket, reason } => {
+            let group = host.facts.config.switch.socket_group.as_deref().unwrap_or("GROUP");
             Finding::problem("switch", "you may not ask it", format!("{}: {reason}", socket.display()))
-                .command("usermod -aG GROUP USER   # GROUP: socket_group of the configuration; then log in again")
+                .command(format!("usermod -aG {group} USER, and log in again; or as root"))
                 .nixos("services.labsw.socketUsers = [ \"USER\" ]")
         }
         SwitchAnswer::Absent { socket, reason } => {

@@ -26,8 +26,10 @@ fn pages(host: &Host) -> Finding {
     let (Some(total), Some(free)) = (host.number(&total), host.number(&free)) else {
         let summary = "this kernel has no huge pages of 2 MiB (CONFIG_HUGETLBFS)";
         return if wanted == Hugepages::Required {
-            let fallback = "labsw-ctl config show   # set hugepages = \"auto\"";
-            Finding::problem(CHECK, format!("{summary}, and hugepages = \"required\""), evidence).command(fallback)
+            let fallback = "set hugepages = \"auto\" in [switch], and start labswd again";
+            Finding::problem(CHECK, format!("{summary}, and hugepages = \"required\""), evidence)
+                .command(fallback)
+                .nixos("services.labsw.settings.switch.hugepages = \"auto\"")
         } else {
             Finding::advice(CHECK, format!("{summary}; packet memory lies in normal pages"), evidence)
         };
