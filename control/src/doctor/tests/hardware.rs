@@ -149,6 +149,7 @@ fn devices() {
             Advice,
             "mtu=3498",
         ),
+        ("just fits", new().nic(|nic| nic.link.as_mut().unwrap().max_mtu = Some(1500)), "nic_mtu", Ok, ""),
         ("large", new().config(&jumbo), "nic_mtu", Ok, ""),
         ("tags taken out", new().nic(stuck), "nic_vlan_tags", Problem, "another NIC"),
         ("tags taken out of nobody's", new().nic(free).nic(stuck), "nic_vlan_tags", Advice, "another NIC"),

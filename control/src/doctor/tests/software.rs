@@ -45,6 +45,7 @@ fn kernels() {
         ("jumbo", kernel("6.10.1").config(&jumbo), "kernel_xdp_multi_buffer", Ok, ""),
         ("a guest's TAP on an old kernel", kernel("6.1.0-21-amd64"), "kernel_tcx", Problem, "6.6"),
         ("no guest's TAP", kernel("6.1.0-21-amd64").config(""), "kernel_tcx", Advice, "6.6"),
+        ("a guest's TAP on a new kernel", kernel("7.0.1"), "kernel_tcx", Ok, ""),
         ("a version nobody reads", kernel("next"), "kernel_tcx", Advice, ""),
         (
             "interpreted",
@@ -186,6 +187,8 @@ fn sockets_and_who_may_open_them() {
             "--config",
         ),
     ]);
+    let closed = guest(0o666, false).mode("/run/labsw", 0o700).mode("/run/labsw/vhost", 0o700);
+    assert_eq!(closed.says("guest_access").command.as_deref(), Some("chmod o+x /run/labsw"), "the outermost first");
     assert_eq!(new().answers(&[guest_is_off]).says("port").check, "none", "a guest that is off is nothing to mend");
 }
 
