@@ -2,13 +2,15 @@
 //!
 //! [`config`] reads and checks what is wanted, [`device`] prepares network devices, [`daemon`] brings it about and serves the
 //! control socket ([`api`]: what is said on it, [`varlink`]: how) and the [`metrics`]; [`plan`] finds what to do when something
-//! else is wanted, and [`ctl`] is the tool that talks to it. [`glue`] writes down how guests are plugged in.
+//! else is wanted, and [`ctl`] is the tool that talks to it. [`glue`] writes down how guests are plugged in, [`doctor`] looks at
+//! the host.
 
 pub mod api;
 pub mod config;
 pub mod ctl;
 pub mod daemon;
 pub mod device;
+pub mod doctor;
 pub mod glue;
 pub mod metrics;
 pub mod plan;

@@ -14,7 +14,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded}
 use labsw_switch::PortId;
 use rustix::thread::Pid;
 
-use crate::load::{LoadSnapshot, WorkerLoad};
+use crate::load::{LoadSnapshot, Pulse, WorkerLoad};
 use crate::port::{Lane, RxQueue};
 use crate::thread::exact_timers;
 use crate::vhost::{Rings, RingsError, VhostOp, VhostReply, VhostTx};
@@ -67,8 +67,8 @@ pub struct WorkerHandle {
     load: Arc<WorkerLoad>,
     cpu: Option<usize>,
     thread: JoinHandle<()>,
-    /// The load at the last [`Workers::rouse_if_stuck`].
-    seen: Option<LoadSnapshot>,
+    /// How it was at the last [`Workers::rouse_if_stuck`].
+    seen: Option<Pulse>,
 }
 
 /// A way to send commands to the workers; cheap to clone.
@@ -127,9 +127,9 @@ impl Workers {
     /// once a second.
     pub fn rouse_if_stuck(&mut self) {
         for (handle, link) in self.handles.iter_mut().zip(self.links.0.iter()) {
-            let now = handle.load();
+            let now = handle.pulse();
             let seen = handle.seen.replace(now);
-            if seen.is_some_and(|seen| now.same_turn(&seen)) && !handle.load.asleep() {
+            if seen.is_some_and(|seen| !now.beats_since(&seen)) && !now.ended {
                 watchdog::interrupt(link.thread);
             }
         }
@@ -161,6 +161,11 @@ impl WorkerHandle {
     /// Whether it is blocked waiting for frames, or about to.
     pub fn asleep(&self) -> bool {
         self.load.asleep()
+    }
+
+    /// How it is at this moment.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { load: self.load(), asleep: self.asleep(), ended: self.thread.is_finished() }
     }
 }
 

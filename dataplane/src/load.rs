@@ -47,6 +47,25 @@ pub struct LoadSnapshot {
     pub busy_turns: u64,
 }
 
+/// A worker at one look: how far it has come, and whether it has a reason not to go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Its load.
+    pub load: LoadSnapshot,
+    /// It is blocked waiting for frames, or about to.
+    pub asleep: bool,
+    /// Its thread has ended.
+    pub ended: bool,
+}
+
+impl Pulse {
+    /// Whether the worker makes progress: it has ended a turn since `earlier`, or sleeps because there is nothing to do.
+    /// One that has just been woken from a sleep that began before `earlier` seems not to, until its first turn ends.
+    pub fn beats_since(&self, earlier: &Pulse) -> bool {
+        !self.ended && (self.asleep || !self.load.same_turn(&earlier.load))
+    }
+}
+
 impl WorkerLoad {
     /// Whether the worker is blocked waiting for frames, or about to.
     pub fn asleep(&self) -> bool {
@@ -153,4 +172,29 @@ impl Load {
 fn add(total: &AtomicU64, more: u64) {
     // A single writer: no read-modify-write needed.
     total.store(total.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_beats_if_it_ended_a_turn_or_sleeps() {
+        let pulse = |busy_ns, idle_ns, asleep, ended| Pulse {
+            load: LoadSnapshot { elapsed_ns: 9, busy_ns, idle_ns, ..LoadSnapshot::default() },
+            asleep,
+            ended,
+        };
+        let before = pulse(5, 5, false, false);
+        for (what, now, beats) in [
+            ("a turn with frames", pulse(6, 5, false, false), true),
+            ("a turn without", pulse(5, 6, false, false), true),
+            ("asleep", pulse(5, 5, true, false), true),
+            ("neither", pulse(5, 5, false, false), false),
+            ("ended in a sleep", pulse(5, 5, true, true), false),
+            ("ended after a turn", pulse(6, 5, false, true), false),
+        ] {
+            assert_eq!(now.beats_since(&before), beats, "{what}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! **How it works.** Each noun has a file with its commands, the request each one makes, and the table of the reply.
 //! A command is a request, a call, and a table or JSON; only `stats --watch` takes more than one reply.
 //!
-//! **Exit status.** 0: done. 1: the switch refused, or the thing does not exist. 2: wrong usage. 3: the switch can't be
+//! **Exit status.** 0: done. 1: the switch refused, or the thing does not exist; `doctor`: there is a problem. 2: wrong usage. 3: the switch can't be
 //! reached. Errors are one line on stderr. A reader that goes away (`| head`) is no error.
 
 use std::io::{self, Write};
@@ -16,6 +16,7 @@ use clap_complete::Shell;
 use crate::api::Request;
 
 mod config;
+mod doctor;
 mod fdb;
 mod guest;
 mod mirror;
@@ -74,6 +75,8 @@ enum Noun {
     Metrics,
     /// What to paste into a hypervisor's or a container's configuration to plug it into a port.
     Guest(guest::Arguments),
+    /// What the host lacks, and the command or option that mends it; nothing is changed.
+    Doctor(doctor::Arguments),
     /// Prints the completions of a shell.
     Completions {
         /// The shell.
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut output = Output::new(arguments.json);
     let request = match arguments.noun {
+        Noun::Doctor(doctor) => return doctor::run(&doctor, &arguments.socket, &mut output),
         Noun::Completions { shell } => return completions(shell, &mut output),
         Noun::Stats(stats) if stats.watch => {
             return stats::watch(stats, &mut Session::open(&arguments.socket)?, &mut output);

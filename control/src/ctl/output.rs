@@ -76,7 +76,7 @@ impl Output {
         if self.json { self.pretty(&families) } else { self.bytes(metrics::text(&families).as_bytes()) }
     }
 
-    /// Prints JSON for people to read, too.
+    /// Prints JSON for people to read as well.
     ///
     /// # Errors
     /// Those of writing.

@@ -29,6 +29,9 @@ pub(super) enum Failure {
         /// What happened.
         reason: String,
     },
+    /// The doctor found something that can't work.
+    #[error("{}", if *.0 == 1 { "there is 1 problem".to_owned() } else { format!("there are {} problems", .0) })]
+    Problems(usize),
     /// The output can't be written.
     #[error("writing the output: {0}")]
     Output(io::Error),
@@ -41,7 +44,11 @@ impl Failure {
     /// The exit status this ends with.
     pub(super) fn exit_status(&self) -> ExitCode {
         match self {
-            Failure::Refused(_) | Failure::Config(_) | Failure::Unfit(_) | Failure::Output(_) => ExitCode::from(1),
+            Failure::Refused(_)
+            | Failure::Config(_)
+            | Failure::Unfit(_)
+            | Failure::Problems(_)
+            | Failure::Output(_) => ExitCode::from(1),
             Failure::Unreachable { .. } => ExitCode::from(3),
             Failure::ReaderGone => ExitCode::SUCCESS,
         }

@@ -79,6 +79,7 @@ impl Switch {
         let changes = changes(&self.given, &running, &wanted);
         let mut done = Vec::new();
         for step in steps {
+            self.beat();
             let key = key_of(&step);
             match self.carry_out(step) {
                 Ok(undo) => done.extend(undo),
@@ -193,6 +194,7 @@ impl Switch {
     fn undo(&mut self, done: Vec<Undo>) -> String {
         let mut outcome = Ok(());
         for undo in done.into_iter().rev() {
+            self.beat();
             let undone = match undo {
                 Undo::RestoreMirror(mirror) => self.restore_mirror(*mirror),
                 Undo::DeleteMirror(name) => self.delete_mirror(&name).map(drop),

@@ -24,6 +24,7 @@ mod open;
 mod placement;
 mod ports;
 mod tap;
+mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
@@ -55,6 +56,7 @@ pub use devices::awaited;
 use mirrors::Mirror;
 pub use open::OpenError;
 use ports::Port;
+use watchdog::Watchdog;
 
 /// The workers' events.
 const WORKER_EVENTS: Token = Token(0);
@@ -134,6 +136,8 @@ struct Switch {
     /// When the devices are looked at next.
     look_at: Option<Instant>,
     workers: Workers,
+    /// How the service manager hears that the switch is alive, if it wants to.
+    watchdog: Option<Watchdog>,
     /// The load of each worker: now, and a second ago.
     loads: Vec<[LoadSnapshot; 2]>,
     shared: Shared,
@@ -211,6 +215,7 @@ impl Daemon {
             look_at: None,
             loads: workers.handles().iter().map(|worker| [worker.load(); 2]).collect(),
             workers,
+            watchdog: None,
             shared,
             packet_memory: None,
             metrics,
@@ -254,6 +259,8 @@ impl Daemon {
         let mut next_second = Instant::now();
         let mut wait = Duration::ZERO;
         notify(&[sd_notify::NotifyState::Ready]);
+        // Its time runs from here.
+        self.switch.watchdog = Watchdog::from_environment(Instant::now(), self.switch.pulses());
         tracing::info!(
             ports = self.switch.ports.len(),
             socket = %self.switch.config.control_socket.display(),
@@ -309,7 +316,8 @@ impl Daemon {
                 next_second = now + Duration::from_secs(1);
                 self.switch.every_second();
             }
-            wait = [ports_due, devices_due, metrics_due, server_due]
+            let watchdog_due = self.switch.beat();
+            wait = [ports_due, devices_due, metrics_due, server_due, watchdog_due]
                 .into_iter()
                 .flatten()
                 .fold(next_second - now, Duration::min);

@@ -320,6 +320,7 @@ impl Switch {
     }
 
     fn open_xdp(&mut self, link: &Link, xdp: XdpConfig, made: bool) -> Result<(XdpPort, Promiscuous), OpenError> {
+        self.beat_early();
         let memory = self.packet_memory()?;
         let promiscuous = Promiscuous::hold(link.index, &link.name)?;
         if made {

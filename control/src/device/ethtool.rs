@@ -73,6 +73,8 @@ struct Feature {
     word: usize,
     mask: u32,
     active: bool,
+    /// It can be switched.
+    changeable: bool,
 }
 
 /// Switches `offloads` of `device` off and reads back that they are. Returns the kernel's names of those that were
@@ -138,6 +140,15 @@ pub fn active(device: &str, offloads: &[Offload]) -> Result<Vec<String>, DeviceE
     Ok(features.into_iter().filter(meant).map(|feature| feature.name).collect())
 }
 
+/// The kernel's names of those of `offloads` that are on and can't be switched off.
+pub fn stuck(device: &str, offloads: &[Offload]) -> Result<Vec<String>, DeviceError> {
+    let meant = |feature: &Feature| {
+        feature.active && !feature.changeable && offloads.iter().any(|offload| offload.includes(&feature.name))
+    };
+    let features = Ethtool::open(device)?.features()?;
+    Ok(features.into_iter().filter(meant).map(|feature| feature.name).collect())
+}
+
 /// A socket for ioctls about one device of the calling thread's namespace.
 struct Ethtool<'a> {
     device: &'a str,
@@ -165,10 +176,13 @@ impl Ethtool<'_> {
         let mut request = vec![0_u32; 2 + blocks * 4];
         request[..2].copy_from_slice(&[ETHTOOL_GFEATURES, self.length(blocks)?]);
         self.ioctl(&mut request, "read the features")?;
-        let active: Vec<u32> = request.iter().skip(2 + 2).step_by(4).copied().collect();
+        let has = |word: usize, field: usize, mask: u32| {
+            request.get(2 + word * 4 + field).is_some_and(|bits: &u32| bits & mask != 0)
+        };
         let feature = |(bit, name): (usize, String)| {
             let (word, mask) = (bit / 32, 1 << (bit % 32));
-            Feature { name, word, mask, active: active.get(word).is_some_and(|bits| bits & mask != 0) }
+            let changeable = has(word, 0, mask) && !has(word, 3, mask);
+            Feature { name, word, mask, active: has(word, 2, mask), changeable }
         };
         Ok(names.into_iter().enumerate().map(feature).collect())
     }

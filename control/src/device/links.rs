@@ -19,7 +19,7 @@ use super::netlink::Netlink;
 use super::netns::Netns;
 
 /// A network link as the kernel described it when it was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Index, unique in its namespace.
     pub index: u32,
