@@ -5,12 +5,15 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often conditions are looked at again.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the output of a child that has ended is waited for.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Looks at `condition` until it gives a value, at most for `timeout`; `what` goes into the failure message.
 ///
@@ -77,6 +80,8 @@ impl CpuTime {
 struct Log {
     bytes: Mutex<Vec<u8>>,
     grown: Condvar,
+    /// Streams that have not ended.
+    open: AtomicUsize,
 }
 
 impl Log {
@@ -87,6 +92,7 @@ impl Log {
 }
 
 fn collect(mut source: impl Read + Send + 'static, log: Arc<Log>) {
+    log.open.fetch_add(1, Ordering::Relaxed);
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(n) = source.read(&mut buffer) {
@@ -95,6 +101,7 @@ fn collect(mut source: impl Read + Send + 'static, log: Arc<Log>) {
             }
             log.append(&buffer[..n]);
         }
+        log.open.fetch_sub(1, Ordering::Release);
     });
 }
 
@@ -127,6 +134,14 @@ impl Process {
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until everything printed by a child that has ended is in the log; not long, its own children may go on.
+    fn wait_for_log(&self) {
+        let deadline = Instant::now() + LOG_PATIENCE;
+        while self.log.open.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Everything printed so far.
@@ -190,7 +205,9 @@ impl Process {
     /// When it does not within `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> ExitStatus {
         let what = format!("end of {}", self.name);
-        wait_for(&what, timeout, || self.child.try_wait().unwrap())
+        let status = wait_for(&what, timeout, || self.child.try_wait().unwrap());
+        self.wait_for_log();
+        status
     }
 
     /// Kills the child with SIGKILL and reaps it.

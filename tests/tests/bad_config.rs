@@ -127,8 +127,6 @@ fn start_badly(site: &Site, config: &str) -> (Option<i32>, String) {
     let mut command = site.ns.command(&program.to_string_lossy());
     let mut process = Process::spawn("labswd", command.arg("--config").arg(file).args(["--log-level", "error"]));
     let status = process.wait(END);
-    // The log's reader may be a moment behind.
-    std::thread::sleep(Duration::from_millis(50));
     (status.code(), process.log())
 }
 

@@ -8,7 +8,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use labsw_tests::process::Process;
+use labsw_tests::process::{Process, wait_for};
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Site, find_binary};
 
@@ -117,7 +117,7 @@ fn a_worker_that_hangs_ends_the_messages() {
     while manager.hear(PATIENCE * 3 / 2).is_some() {
         assert!(since.elapsed() < PATIENCE, "messages go on although a worker hangs");
     }
-    assert!(switch.log().contains("makes no progress"), "{}", switch.log());
+    wait_for("a word about it in the log", PATIENCE, || switch.log().contains("makes no progress").then_some(()));
     drop(stopped);
     manager.expect("WATCHDOG=1", PATIENCE);
     manager.expect("WATCHDOG=1", PATIENCE);
