@@ -63,7 +63,7 @@ fn frames_the_kernel_drops_are_counted_over_the_devices_that_come_and_go() {
             (now - lost + switch.counter("up", "rx_frames") - received >= MANY).then_some(())
         });
         let now = kernel_counter(&switch, "rx_dropped");
-        assert!(now - lost > MANY / 2, "round {round}: {now} after {lost}");
+        assert!(now - lost > MANY / 4, "round {round}: {now} after {lost}");
         assert!(kernel_counter(&switch, "rx_fill_ring_empty") >= now);
         lost = now;
         // A fill ring that ran dry is filled again: frames pass.
