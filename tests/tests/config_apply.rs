@@ -374,7 +374,11 @@ fn sighup_applies_the_file() {
         let reloading = hear();
         assert!(reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="), "{reloading}");
         assert!(hear().contains("READY=1"));
-        switch.log().get(from..).unwrap_or_default().to_owned()
+        // What it says of it comes another way.
+        wait_for("the outcome in the log", 5 * SECOND, || {
+            let log = switch.log().get(from..).unwrap_or_default().to_owned();
+            (log.ends_with('\n') && log.contains("configuration ")).then_some(log)
+        })
     };
     let head = std::fs::read_to_string(&file).expect("the file");
     let log = reload(&(head.clone() + &lab.ports(&[("b", "")])));
@@ -390,7 +394,9 @@ fn sighup_applies_the_file() {
     let from = switch.log_len();
     switch.signal(libc::SIGHUP);
     assert!(hear().contains("RELOADING=1") && hear().contains("READY=1"));
-    assert!(switch.log()[from..].contains("lab.toml: cannot be read"), "{}", switch.log());
+    wait_for("the outcome in the log", 5 * SECOND, || {
+        switch.log()[from..].contains("lab.toml: cannot be read").then_some(())
+    });
     std::fs::write(&file, &head).expect("the file");
     switch.signal(libc::SIGHUP);
     assert!(hear().contains("RELOADING=1") && hear().contains("READY=1"));
