@@ -48,6 +48,7 @@ let
       mtu = optional (types.ints.between 68 9216) "Bytes behind Ethernet header and tags; 1500 if left out.";
       link_local = optional (types.enum [ "transparent" "drop" ]) "STP, LLDP, 802.1X and the like: flooded, or dropped.";
       mirror_only = optional types.bool "The port takes copies of mirrors and nothing else.";
+      allow_mirror = optional types.bool "The port may be mirrored, and be the destination of mirrors; as `switch.allow_mirror` says if left out.";
       queue_pairs = optional (types.ints.between 1 8) "vhost_user: queue pairs of the guest's NIC.";
       role = optional (types.enum [ "server" "client" ]) "vhost_user: `server` makes the socket, `client` connects to it.";
       socket = optional types.str "vhost_user: where the socket is, if not in `vhost_user_dir`.";

@@ -42,10 +42,12 @@ pub struct PortRules {
     pub learning: bool,
     /// Whether the port is kept for mirror copies even while no mirror points to it.
     pub mirror_only: bool,
+    /// Whether mirrors of all ports watch it.
+    pub allow_mirror: bool,
 }
 
 impl Default for PortRules {
-    /// `native-untagged` in VLAN 1 with all VLANs, transparent, MTU 1500, up, learning.
+    /// `native-untagged` in VLAN 1 with all VLANs, transparent, MTU 1500, up, learning, watched.
     fn default() -> PortRules {
         PortRules {
             vlan: PortVlan::default(),
@@ -54,6 +56,7 @@ impl Default for PortRules {
             enabled: true,
             learning: true,
             mirror_only: false,
+            allow_mirror: true,
         }
     }
 }
@@ -83,7 +86,7 @@ pub struct MirrorSpec {
     pub id: MirrorId,
     /// The ports it watches.
     pub sources: Vec<(PortId, Direction)>,
-    /// Watches every port that is no mirror destination, too.
+    /// Watches every port that is no mirror destination and [may be](PortRules::allow_mirror), too.
     pub all_ports: Option<Direction>,
     /// Only frames of these VLANs; `None`: all frames.
     pub vlans: Option<VlanSet>,

@@ -352,3 +352,43 @@ fn commands_that_are_wrong() {
     assert!(code == Some(1) && text.trim_end().lines().count() == 1 && text.contains("control.sock"), "{text}");
     assert_eq!(std::fs::read(&socket).unwrap(), b"x");
 }
+
+#[test]
+fn huge_pages_that_are_required_and_not_there() {
+    if !needs() {
+        return;
+    }
+    let site = Site::new("bch");
+    let veth = "[ports.box]\ntype = \"veth\"\npeer = \"bc-box\"\n";
+    let guest = "hugepages = \"required\"\n[ports.guest]\ntype = \"vhost_user\"\n";
+    let both = format!("{guest}{veth}");
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    if free.is_ok_and(|count| count.trim().parse::<u32>().is_ok_and(|count| count >= 32)) {
+        // This machine has them.
+        let switch = Labswd::start(&site, &both);
+        switch.wait_port_up("box");
+        switch.stop();
+        return;
+    }
+    let links = site.ns.link_names();
+    let (code, text) = start_badly(&site, &both);
+    assert_eq!((code, text.trim_end().lines().count()), (Some(1), 1), "{text}");
+    let reason = "packet memory needs 32 free 2-MiB huge pages (see vm.nr_hugepages)";
+    assert!(text.contains("switch.hugepages: ") && text.contains(reason), "{text}");
+    assert_eq!(site.ns.link_names(), links);
+
+    // Guests alone need none; what would need them is refused while the switch runs, too.
+    let switch = Labswd::start(&site, guest);
+    let config = switch.ctl(&["config", "show"]);
+    let file = site.write_config(&format!("mac_ageing = \"60s\"\n{both}"));
+    for arguments in [
+        &["port", "add", "box", "--type", "veth", "--set", "peer=bc-box"][..],
+        &["config", "check", &file.to_string_lossy()],
+        &["config", "apply", &file.to_string_lossy()],
+    ] {
+        let refused = switch.ctl_refused(arguments);
+        assert!(refused.contains(reason), "{arguments:?}: {refused}");
+        assert_eq!((switch.ctl(&["config", "show"]), site.ns.link_names()), (config.clone(), links.clone()));
+    }
+    switch.stop();
+}

@@ -377,7 +377,7 @@ fn sighup_applies_the_file() {
         // The log's reader may be a moment behind.
         wait_for("a word about it in the log", 5 * SECOND, || {
             let log = switch.log().get(from..).unwrap_or_default().to_owned();
-            log.contains("configuration").then_some(log)
+            (log.ends_with('\n') && log.contains("configuration ")).then_some(log)
         })
     };
     let head = std::fs::read_to_string(&file).expect("the file");

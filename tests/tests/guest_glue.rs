@@ -110,6 +110,16 @@ fn a_guest_is_told_the_mtu_of_its_port_and_no_larger_one() {
     assert!(switch.log().contains("MTU refused"));
     assert!(b.log().contains("MTU not supported by the backend"), "QEMU says it as well: {}", b.log());
 
+    // With what the reason says, set at run time, the same guest is told its MTU.
+    switch.ctl(&["port", "set", "b", "mtu=9000"]);
+    drop(b);
+    let mut b = Guest::boot_printed(&site.ns, "b2", "10.1.0.2/24", 1, &b_options);
+    b.ready();
+    b.wait_ping(NEIGHBOUR, SOON);
+    b.ok(&large);
+    drop(b);
+    switch.ctl(&["port", "set", "b", "mtu=1500"]);
+
     // A switch that was killed offers the same: neither guest notices another device.
     switch.kill9();
     switch.restart();

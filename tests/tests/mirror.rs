@@ -359,3 +359,73 @@ fn changes_at_run_time_cost_no_frame() {
     assert_eq!(count("matched"), count("sent") + count("dropped"), "{mirror}");
     bench.switch.stop();
 }
+
+#[test]
+fn only_ports_that_allow_it_are_mirrored() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let lab = Lab::new("mirrora");
+    let ports = [("a", "allow_mirror = true"), ("b", ""), ("span", "mirror_only = true\nallow_mirror = true")];
+    let switch = lab.start("allow_mirror = \"declared\"", &ports, "");
+    let [a, b, span] = ["a", "b", "span"].map(|port| lab.socket(port));
+    let allowed = |port: &str| switch.port(port)["allow_mirror"].as_bool().unwrap();
+    assert_eq!(["a", "b", "span"].map(allowed), [true, false, true]);
+    for (source, to, reason) in [
+        ("b", "span", "\"b\" can't be a source: its allow_mirror is false"),
+        ("a", "b", "\"b\" can't be a destination: its allow_mirror is false"),
+    ] {
+        let refused = switch.ctl_refused(&["mirror", "set", "m", "--source", source, "--to", to]);
+        assert!(refused.contains(reason), "{refused}");
+    }
+    assert_eq!(switch.ctl(&["mirror", "list"]), serde_json::json!([]));
+
+    // Who is seen behind the destination of a mirror of all ports.
+    switch.ctl(&["mirror", "set", "all", "--source", "*:rx", "--to", "span"]);
+    let mut number = 0;
+    let mut assert_seen = |seen: &[(Mac, bool)], what: &str| {
+        number += 1;
+        let frames = seen.iter().map(|(from, _)| Frame::new(BROADCAST, *from).number(number).build());
+        let frames: Vec<Vec<u8>> = frames.collect();
+        for ((from, _), frame) in seen.iter().zip(&frames) {
+            let (out, other) = if *from == A { (&a, &b) } else { (&b, &a) };
+            out.send(frame);
+            assert_eq!(
+                receive(other, 1, PATIENCE, Duration::ZERO),
+                std::slice::from_ref(frame),
+                "{what}: the frame itself"
+            );
+        }
+        let copies: Vec<Vec<u8>> =
+            seen.iter().zip(frames).filter(|((_, copied), _)| *copied).map(|(_, frame)| frame).collect();
+        assert_eq!(receive(&span, copies.len(), PATIENCE, QUIET), copies, "{what}");
+    };
+    assert_seen(&[(A, true), (B, false)], "as declared");
+    switch.ctl(&["port", "set", "a", "allow_mirror=false"]);
+    switch.ctl(&["port", "set", "b", "allow_mirror=true"]);
+    assert_seen(&[(A, false), (B, true)], "the other way round");
+    let refused = switch.ctl_refused(&["port", "set", "span", "allow_mirror=false"]);
+    assert!(refused.contains("mirror \"all\" uses it, so allow_mirror can't be false"), "{refused}");
+
+    // What the file says is looked at before anything is done.
+    let mirror = |source: &str| format!("[mirrors.all]\nsources = [\"{source}\"]\nto = \"span\"\n");
+    let file = |switch: &str, source: &str| {
+        lab.site.write_config(&format!("{switch}\n{}\n{}", lab.ports(&ports), mirror(source)))
+    };
+    for command in ["check", "apply"] {
+        let file = file("allow_mirror = \"declared\"\nmac_ageing = \"60s\"", "b:rx");
+        let refused = switch.ctl_refused(&["config", command, &file.to_string_lossy()]);
+        assert!(refused.contains("mirrors.all.sources: \"b\" can't be a source"), "{refused}");
+    }
+    assert_seen(&[(A, false), (B, true)], "after a refusal");
+    for (switch_says, seen) in [
+        ("allow_mirror = \"declared\"", [(A, true), (B, false)]),
+        ("allow_mirror = \"all\"", [(A, true), (B, true)]),
+        ("", [(A, true), (B, true)]),
+        ("allow_mirror = \"declared\"", [(A, true), (B, false)]),
+    ] {
+        switch.ctl(&["config", "apply", &file(switch_says, "*:rx").to_string_lossy()]);
+        assert_seen(&seen, switch_says);
+    }
+    switch.stop();
+}

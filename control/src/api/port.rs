@@ -132,6 +132,8 @@ pub struct Port {
     pub link_local: String,
     /// Whether the port only sends mirrored frames.
     pub mirror_only: bool,
+    /// Whether the port may be a source of mirrors, or their destination.
+    pub allow_mirror: bool,
     /// `af_xdp`: the device as configured; `veth`: the switch's end; `tap`: the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
@@ -189,6 +191,7 @@ impl Port {
             mtu: 1500,
             link_local: "transparent".to_owned(),
             mirror_only: false,
+            allow_mirror: true,
             device: None,
             xdp_mode: None,
             xdp_mode_reason: None,

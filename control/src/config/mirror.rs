@@ -4,6 +4,7 @@ use labsw_switch::vlan::VlanSet;
 
 use super::error::ConfigError;
 use super::names;
+use super::port::PortConfig;
 use super::section::{Field, Section};
 use super::settings;
 use super::vlan;
@@ -15,9 +16,9 @@ const SNAPLEN_MAX: u32 = 65535;
 
 const KEYS: [&str; 4] = ["sources", "vlans", "snaplen", "to"];
 
-/// A session that would copy copies.
+/// Why a session can't be beside the others and of these ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MirrorLoop {
+pub enum MirrorRefusal {
     /// It has the destination of another as a source.
     #[error("{port:?} is the destination of mirror {other:?}, so it can't be a source")]
     SourceIsDestination {
@@ -37,14 +38,26 @@ pub enum MirrorLoop {
     /// It has a port as a source that only sends copies.
     #[error("{0:?} is mirror_only, so it can't be a source")]
     SourceOnlySends(String),
+    /// It has a port as a source that may not be mirrored.
+    #[error(
+        "{0:?} can't be a source: its allow_mirror is false; set allow_mirror = true at the port if it may be mirrored"
+    )]
+    SourceNotAllowed(String),
+    /// Its destination may not be one.
+    #[error(
+        "{0:?} can't be a destination: its allow_mirror is false; set allow_mirror = true at the port if it may be one"
+    )]
+    DestinationNotAllowed(String),
 }
 
-impl MirrorLoop {
+impl MirrorRefusal {
     /// The key of the mirror's table that it is about.
     pub fn key(&self) -> &'static str {
         match self {
-            MirrorLoop::DestinationIsSource { .. } => "to",
-            MirrorLoop::SourceIsDestination { .. } | MirrorLoop::SourceOnlySends(_) => "sources",
+            MirrorRefusal::DestinationIsSource { .. } | MirrorRefusal::DestinationNotAllowed(_) => "to",
+            MirrorRefusal::SourceIsDestination { .. }
+            | MirrorRefusal::SourceOnlySends(_)
+            | MirrorRefusal::SourceNotAllowed(_) => "sources",
         }
     }
 }
@@ -67,7 +80,7 @@ pub struct MirrorConfig {
 /// A port whose frames are copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorSource {
-    /// The port, or `*` for every port but the destination.
+    /// The port, or `*` for every port but destinations and those that may not be mirrored.
     pub port: String,
     /// Frames received from it.
     pub rx: bool,
@@ -123,23 +136,31 @@ impl MirrorConfig {
     }
 
     /// Checks this mirror against `others` (one of its own name is passed over) and the ports: it must not copy its own
-    /// copies, nor those of another mirror. `only_sends` says of a port whether it is `mirror_only`.
-    pub fn check_beside<'m>(
+    /// copies, nor those of another mirror, and a port may not allow it. `port` finds a port by its name.
+    pub fn check_beside<'m, 'p>(
         &self,
         others: impl IntoIterator<Item = &'m MirrorConfig>,
-        only_sends: impl Fn(&str) -> bool,
-    ) -> Result<(), MirrorLoop> {
+        port: impl Fn(&str) -> Option<&'p PortConfig>,
+    ) -> Result<(), MirrorRefusal> {
         for other in others.into_iter().filter(|other| other.name != self.name) {
             if self.sources.iter().any(|source| source.port == other.to) {
-                return Err(MirrorLoop::SourceIsDestination { port: other.to.clone(), other: other.name.clone() });
+                return Err(MirrorRefusal::SourceIsDestination { port: other.to.clone(), other: other.name.clone() });
             }
             if other.sources.iter().any(|source| source.port == self.to) {
-                return Err(MirrorLoop::DestinationIsSource { port: self.to.clone(), other: other.name.clone() });
+                return Err(MirrorRefusal::DestinationIsSource { port: self.to.clone(), other: other.name.clone() });
             }
         }
-        match self.sources.iter().find(|source| only_sends(&source.port)) {
-            Some(source) => Err(MirrorLoop::SourceOnlySends(source.port.clone())),
-            None => Ok(()),
+        for source in self.sources.iter().filter_map(|source| port(&source.port)) {
+            if source.mirror_only {
+                return Err(MirrorRefusal::SourceOnlySends(source.name.clone()));
+            }
+            if !source.allow_mirror {
+                return Err(MirrorRefusal::SourceNotAllowed(source.name.clone()));
+            }
+        }
+        match port(&self.to) {
+            Some(to) if !to.allow_mirror => Err(MirrorRefusal::DestinationNotAllowed(to.name.clone())),
+            _ => Ok(()),
         }
     }
 

@@ -33,7 +33,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, Place};
-pub use mirror::{MirrorConfig, MirrorLoop, MirrorSource};
+pub use mirror::{MirrorConfig, MirrorRefusal, MirrorSource};
 use names::SOCKET_PATH_BYTES;
 pub use port::{
     DeviceSpec, MTU_DEFAULT, MTU_MAX, MTU_MIN, PortConfig, PortKind, Queues, TapEnd, VhostRole, XdpMode,
@@ -168,7 +168,7 @@ fn read_ports(root: &Section<'_>, switch: &SwitchConfig) -> Result<Vec<PortConfi
     let mut ports: Vec<PortConfig> = Vec::new();
     for field in named_tables(root, "ports", "port", labsw_switch::MAX_PORTS)? {
         let section = field.section()?;
-        let port = PortConfig::read(field.key, &section)?;
+        let port = PortConfig::read(field.key, &section, switch)?;
         port.conflict(&ports, switch).map_err(|(key, message)| section.error_at(key, message))?;
         ports.push(port);
     }
@@ -178,7 +178,7 @@ fn read_ports(root: &Section<'_>, switch: &SwitchConfig) -> Result<Vec<PortConfi
 fn read_mirrors(root: &Section<'_>, ports: &[PortConfig]) -> Result<Vec<MirrorConfig>, ConfigError> {
     let port_names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
     let mut mirrors: Vec<MirrorConfig> = Vec::new();
-    let only_sends = |name: &str| ports.iter().any(|port| port.name == name && port.mirror_only);
+    let port = |name: &str| ports.iter().find(|port| port.name == name);
     for field in named_tables(root, "mirrors", "mirror", labsw_switch::MAX_MIRRORS)? {
         let section = field.section()?;
         let mirror = MirrorConfig::read(field.key, &section)?;
@@ -189,7 +189,7 @@ fn read_mirrors(root: &Section<'_>, ports: &[PortConfig]) -> Result<Vec<MirrorCo
             };
             return Err(section.error_at(key, format_args!("there is no port {name:?}; {hint}")));
         }
-        mirror.check_beside(&mirrors, only_sends).map_err(|looped| section.error_at(looped.key(), &looped))?;
+        mirror.check_beside(&mirrors, port).map_err(|refusal| section.error_at(refusal.key(), &refusal))?;
         mirrors.push(mirror);
     }
     Ok(mirrors)

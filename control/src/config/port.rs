@@ -45,6 +45,8 @@ pub struct PortConfig {
     pub link_local: LinkLocal,
     /// Takes mirrored frames and nothing else.
     pub mirror_only: bool,
+    /// May be a source of mirrors, or their destination.
+    pub allow_mirror: bool,
 }
 
 /// What is attached to a port.
@@ -160,7 +162,7 @@ const TAP_ENDS: [(&str, TapEnd); 2] = [("host", TapEnd::Host), ("guest", TapEnd:
 const LINK_LOCAL: [(&str, LinkLocal); 2] = [("transparent", LinkLocal::Transparent), ("drop", LinkLocal::Drop)];
 
 /// The keys every port has.
-const COMMON_KEYS: [&str; 5] = ["type", "vlan", "mtu", "link_local", "mirror_only"];
+const COMMON_KEYS: [&str; 6] = ["type", "vlan", "mtu", "link_local", "mirror_only", "allow_mirror"];
 /// The types, and the keys each has besides.
 const TYPES: [(&str, &[&str]); 4] = [
     ("af_xdp", &["device", "mode", "queues", "busy_poll"]),
@@ -172,17 +174,23 @@ const TYPES: [(&str, &[&str]); 4] = [
 impl PortConfig {
     /// A port from a command: `labsw-ctl port add NAME --type TYPE --set KEY=VALUE…`.
     ///
-    /// A value is a TOML value, or anything else as a bare string; a key may be dotted (`vlan.tag`).
-    pub fn from_settings(name: &str, type_name: &str, set: &[(String, String)]) -> Result<PortConfig, ConfigError> {
+    /// A value is a TOML value, or anything else as a bare string; a key may be dotted (`vlan.tag`). What is left out may be
+    /// as `switch` says.
+    pub fn from_settings(
+        name: &str,
+        type_name: &str,
+        set: &[(String, String)],
+        switch: &SwitchConfig,
+    ) -> Result<PortConfig, ConfigError> {
         let type_setting = ("type".to_owned(), settings::quoted(type_name));
         let set: Vec<_> = std::iter::once(type_setting).chain(set.iter().cloned()).collect();
         settings::read(&format!("ports.{name}"), &set, |section| {
             names::port(name).map_err(|wrong| section.error(format_args!("{name:?} is not a port name: {wrong}")))?;
-            PortConfig::read(name, section)
+            PortConfig::read(name, section, switch)
         })
     }
 
-    pub(super) fn read(name: &str, section: &Section<'_>) -> Result<PortConfig, ConfigError> {
+    pub(super) fn read(name: &str, section: &Section<'_>, switch: &SwitchConfig) -> Result<PortConfig, ConfigError> {
         let (type_name, own_keys) = port_type(section)?;
         let known: Vec<&str> = COMMON_KEYS.iter().chain(own_keys).copied().collect();
         section.check_keys(&known, |key| {
@@ -202,6 +210,7 @@ impl PortConfig {
         let mtu = section.get("mtu").map(|field| field.integer("an MTU in bytes", MTU_MIN..=MTU_MAX)).transpose()?;
         let link_local = section.get("link_local").map(|field| field.choice(&LINK_LOCAL)).transpose()?;
         let mirror_only = section.get("mirror_only").map(|field| field.boolean()).transpose()?;
+        let allow_mirror = section.get("allow_mirror").map(|field| field.boolean()).transpose()?;
         let kind = match type_name {
             "af_xdp" => read_af_xdp(section)?,
             "vhost_user" => read_vhost_user(section)?,
@@ -215,6 +224,7 @@ impl PortConfig {
             mtu: mtu.unwrap_or(MTU_DEFAULT),
             link_local: link_local.unwrap_or(LinkLocal::Transparent),
             mirror_only: mirror_only.unwrap_or(false),
+            allow_mirror: allow_mirror.unwrap_or(switch.allow_mirror),
         })
     }
 
@@ -242,7 +252,8 @@ impl PortConfig {
         }
         merged.retain(|(key, _)| set.iter().all(|(changed, _)| changed != key));
         merged.extend(set.iter().cloned());
-        PortConfig::from_settings(&self.name, self.type_name(), &merged)
+        // Every key is there, so nothing is as a switch says.
+        PortConfig::from_settings(&self.name, self.type_name(), &merged, &SwitchConfig::default())
     }
 
     /// Whether both are attached to the same, in the same way.
@@ -329,6 +340,7 @@ impl PortConfig {
         set("mtu", i64::from(self.mtu).into());
         set("link_local", word_of(&LINK_LOCAL, self.link_local));
         set("mirror_only", self.mirror_only.into());
+        set("allow_mirror", self.allow_mirror.into());
         table
     }
 }

@@ -34,7 +34,9 @@ const POWER: [(&str, Power); 2] = [("adaptive", Power::Adaptive), ("performance"
 const HUGEPAGES: [(&str, Hugepages); 3] =
     [("auto", Hugepages::Auto), ("required", Hugepages::Required), ("off", Hugepages::Off)];
 
-const KEYS: [&str; 12] = [
+const ALLOW_MIRROR: [(&str, bool); 2] = [("all", true), ("declared", false)];
+
+const KEYS: [&str; 13] = [
     "workers",
     "power",
     "control_socket",
@@ -47,6 +49,7 @@ const KEYS: [&str; 12] = [
     "hugepages",
     "metrics_listen",
     "protected_interfaces",
+    "allow_mirror",
 ];
 
 /// Highest CPU number that can be named; the kernel's own limit on x86-64 (`NR_CPUS`) is 8192.
@@ -81,6 +84,8 @@ pub struct SwitchConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// Interfaces that are never opened, whatever a port says.
     pub protected_interfaces: Vec<String>,
+    /// Whether ports that say nothing of it may be mirrored, and be the destination of mirrors.
+    pub allow_mirror: bool,
 }
 
 impl Default for SwitchConfig {
@@ -98,6 +103,7 @@ impl Default for SwitchConfig {
             hugepages: Hugepages::Auto,
             metrics_listen: None,
             protected_interfaces: Vec::new(),
+            allow_mirror: true,
         }
     }
 }
@@ -144,6 +150,9 @@ impl SwitchConfig {
             for element in field.array("an array of interface names")? {
                 switch.protected_interfaces.push(element.checked("an interface name", names::interface)?);
             }
+        }
+        if let Some(field) = section.get("allow_mirror") {
+            switch.allow_mirror = field.choice(&ALLOW_MIRROR)?;
         }
         Ok(switch)
     }
@@ -198,6 +207,7 @@ impl SwitchConfig {
             table.insert("metrics_listen".into(), address.to_string().into());
         }
         table.insert("protected_interfaces".into(), self.protected_interfaces.clone().into());
+        table.insert("allow_mirror".into(), word(word_of(&ALLOW_MIRROR, self.allow_mirror)));
         table
     }
 }

@@ -52,7 +52,9 @@ fn what_is_left_out_has_its_default() {
     let switch = Config::parse(text, "lab.toml").unwrap().switch;
     assert_eq!((switch.mac_table_size, switch.socket_mode, switch.workers), (4096, 0o600, vec![2]));
     assert_eq!(switch.mac_ageing, Duration::from_secs(300));
-    let mode = |vlan: &str| PortConfig::from_settings("a", "vhost_user", &settings(&[vlan])).unwrap().vlan.mode();
+    let mode = |vlan: &str| {
+        PortConfig::from_settings("a", "vhost_user", &settings(&[vlan]), &SwitchConfig::default()).unwrap().vlan.mode()
+    };
     assert_eq!(mode("vlan.tag=20"), VlanMode::Access);
     assert_eq!(mode("vlan.trunks=[10]"), VlanMode::Trunk);
     assert_eq!(mode("vlan={tag=1,trunks=[10]}"), VlanMode::NativeUntagged);
@@ -184,6 +186,20 @@ fn the_rest_of_the_file_is_refused_as_clearly() {
                 + &vhost("b", "[mirrors.m]\nsources = ['a']\nto = 'b'\n[mirrors.n]\nsources = ['*']\nto = 'a'"),
             "lab.toml:11:6: mirrors.n.to: \"a\" is a source of mirror \"m\", so it can't be a destination",
         ),
+        (
+            vhost("a", "[mirrors.m]\nsources = ['a']\nto = 'b'") + &vhost("b", "allow_mirror = false"),
+            "lab.toml:5:6: mirrors.m.to: \"b\" can't be a destination: its allow_mirror is false; set allow_mirror = true",
+        ),
+        (
+            "[switch]\nallow_mirror = 'declared'\n".to_owned()
+                + &vhost("a", "[mirrors.m]\nsources = ['*', 'a']\nto = 'b'")
+                + &vhost("b", "allow_mirror = true"),
+            "lab.toml:6:11: mirrors.m.sources: \"a\" can't be a source: its allow_mirror is false; set allow_mirror = true",
+        ),
+        (
+            "[switch]\nallow_mirror = true\n".into(),
+            "lab.toml:2:16: switch.allow_mirror: should be one of all, declared",
+        ),
         ("[switch]\nsocket_mode = '999'\n".into(), "lab.toml:2:15: switch.socket_mode: \"999\" is not permission bits"),
         (
             "[switch]\nmac_ageing = '0s'\n".into(),
@@ -256,32 +272,40 @@ fn a_file_that_cannot_be_read_says_so_in_one_line() {
 #[test]
 fn settings_of_a_command_are_read_as_the_file_is() {
     let set = settings(&["peer=ls-web", "vlan.mode=access", "vlan.tag=20", "netns=web", "peer_name=eth0"]);
-    let from_command = PortConfig::from_settings("web", "veth", &set).unwrap();
+    let from_command = PortConfig::from_settings("web", "veth", &set, &SwitchConfig::default()).unwrap();
     let text = "[ports.web]\ntype = 'veth'\npeer = 'ls-web'\nnetns = 'web'\npeer_name = 'eth0'\n\
                 vlan = { mode = 'access', tag = 20 }\n";
     assert_eq!(Some(&from_command), Config::parse(text, "lab.toml").unwrap().port("web"));
 
-    let refused =
-        |kind: &str, set: &[&str]| PortConfig::from_settings("x", kind, &settings(set)).unwrap_err().to_string();
+    let refused = |kind: &str, set: &[&str]| {
+        PortConfig::from_settings("x", kind, &settings(set), &SwitchConfig::default()).unwrap_err().to_string()
+    };
     assert_eq!(refused("vhost_user", &["vlan.tag=5000"]), "ports.x.vlan.tag: 5000 is not a VLAN id (1 to 4094)");
     assert_eq!(refused("vhost_user", &["mtu=1400", "mtu=1500"]), "ports.x.mtu: given twice; keep one of the two");
     assert_eq!(refused("vhost_user", &["mtu=1400\ntype='veth'"]).split(": ").next(), Some("ports.x.mtu"));
     assert_eq!(refused("vhost_user", &["a b=1"]), "ports.x: \"a b\" is not a key (as in mtu or vlan.tag)");
     assert_eq!(refused("bridge", &[]), "ports.x.type: \"bridge\" is not one of af_xdp, vhost_user, veth, tap");
     assert_eq!(refused("a\nb", &[]), "ports.x.type: \"a\\nb\" is not one of af_xdp, vhost_user, veth, tap");
-    let uplink = PortConfig::from_settings("up", "af_xdp", &settings(&["device=name:enp3s0f1", "queues=2"])).unwrap();
+    let uplink = PortConfig::from_settings(
+        "up",
+        "af_xdp",
+        &settings(&["device=name:enp3s0f1", "queues=2"]),
+        &SwitchConfig::default(),
+    )
+    .unwrap();
     let device = DeviceSpec::Name("enp3s0f1".to_owned());
     assert_eq!(
         uplink.kind,
         PortKind::AfXdp { device, mode: XdpMode::Auto, queues: Queues::Count(2), busy_poll: false }
     );
-    assert!(PortConfig::from_settings("-x", "vhost_user", &[]).is_err());
+    assert!(PortConfig::from_settings("-x", "vhost_user", &[], &SwitchConfig::default()).is_err());
     assert!(split_setting("mtu").is_err());
 }
 
 #[test]
 fn a_tap_port_keeps_its_settings_when_others_change() {
-    let tap = |set: &[&str]| PortConfig::from_settings("host", "tap", &settings(set)).unwrap();
+    let tap =
+        |set: &[&str]| PortConfig::from_settings("host", "tap", &settings(set), &SwitchConfig::default()).unwrap();
     let plain = tap(&[]);
     let kind = |queues, mac: Option<&str>| PortKind::Tap {
         interface: "host".to_owned(),
@@ -302,9 +326,26 @@ fn a_tap_port_keeps_its_settings_when_others_change() {
 }
 
 #[test]
+fn whether_a_port_may_be_mirrored_is_its_own_word_or_the_switchs() {
+    let port = |name: &str, key: &str| format!("[ports.{name}]\ntype = 'vhost_user'\n{key}\n");
+    let ports = port("own", "allow_mirror = true") + &port("not", "allow_mirror = false") + &port("silent", "");
+    for (switch, silent) in [("", true), ("allow_mirror = 'all'", true), ("allow_mirror = 'declared'", false)] {
+        let config = Config::parse(&format!("[switch]\n{switch}\n{ports}"), "x.toml").unwrap();
+        let allowed = ["own", "not", "silent"].map(|name| config.port(name).unwrap().allow_mirror);
+        assert_eq!(allowed, [true, false, silent], "{switch}");
+        let added = PortConfig::from_settings("new", "vhost_user", &[], &config.switch).unwrap();
+        assert_eq!(added.allow_mirror, silent);
+        let changed = added.with_settings(&settings(&["mtu=9000"])).unwrap();
+        assert_eq!(changed.allow_mirror, silent, "what is not named stays");
+    }
+}
+
+#[test]
 fn a_new_port_is_checked_beside_the_running_ones() {
     let switch = SwitchConfig::default();
-    let port = |name: &str, set: &[&str]| PortConfig::from_settings(name, "veth", &settings(set)).unwrap();
+    let port = |name: &str, set: &[&str]| {
+        PortConfig::from_settings(name, "veth", &settings(set), &SwitchConfig::default()).unwrap()
+    };
     let running = [port("a", &["peer=p"])];
     let beside = |new: PortConfig| new.check_beside(&running, &switch).map_err(|error| error.to_string());
     assert_eq!(beside(port("b", &["peer=q"])), Ok(()));
@@ -355,12 +396,14 @@ fn port_strategy() -> impl Strategy<Value = PortConfig> {
             queues,
             busy_poll
         }),
-        (role, prop::option::of("/[ -~]{1,40}")).prop_map(|(role, socket)| PortKind::VhostUser {
-            role,
-            socket: socket.map(Into::into),
-            queue_pairs: 1,
-            offloads: true
-        }),
+        (role, prop::option::of("/[ -~]{1,40}"), 1..=8_u16, any::<bool>()).prop_map(
+            |(role, socket, queue_pairs, offloads)| PortKind::VhostUser {
+                role,
+                socket: socket.map(Into::into),
+                queue_pairs,
+                offloads
+            }
+        ),
         (interface, interface, prop::option::of((interface, interface)), 1..=64_u16).prop_map(
             |(peer, own, netns, queues)| {
                 PortKind::Veth {
@@ -379,14 +422,15 @@ fn port_strategy() -> impl Strategy<Value = PortConfig> {
         let ranges = if mode == VlanMode::Access { Vec::new() } else { ranges };
         PortVlan::new(mode, tag, &ranges).unwrap()
     });
-    (name, kind, vlan, MTU_MIN..=MTU_MAX, any::<bool>(), any::<bool>()).prop_map(
-        |(name, kind, vlan, mtu, drop, mirror_only)| PortConfig {
+    (name, kind, vlan, MTU_MIN..=MTU_MAX, any::<[bool; 3]>()).prop_map(
+        |(name, kind, vlan, mtu, [drop, mirror_only, allow_mirror])| PortConfig {
             name,
             kind,
             vlan,
             mtu,
             link_local: if drop { LinkLocal::Drop } else { LinkLocal::Transparent },
             mirror_only,
+            allow_mirror,
         },
     )
 }
@@ -403,7 +447,9 @@ proptest! {
             snaplen: 64,
             to: port.name.clone(),
         };
-        let config = Config { switch: SwitchConfig::default(), ports: vec![port], mirrors: vec![mirror] };
+        let mirrors = if port.allow_mirror { vec![mirror] } else { Vec::new() };
+        let switch = SwitchConfig { allow_mirror: port.mtu % 2 == 0, ..SwitchConfig::default() };
+        let config = Config { switch, ports: vec![port], mirrors };
         let text = config.to_toml().to_string();
         prop_assert_eq!(Config::parse(&text, "written.toml"), Ok(config), "{}", text);
     }

@@ -129,6 +129,7 @@ pub(super) fn details(port: &Port) -> String {
         ("mtu", port.mtu.to_string()),
         ("link-local frames", port.link_local.clone()),
         ("mirror only", if port.mirror_only { "yes" } else { "no" }.to_owned()),
+        ("mirrors allowed", if port.allow_mirror { "yes" } else { "no" }.to_owned()),
         ("rx", format!("{} frames, {} bytes", port.counters.rx_frames, port.counters.rx_bytes)),
         ("tx", format!("{} frames, {} bytes", port.counters.tx_frames, port.counters.tx_bytes)),
     ]);

@@ -48,7 +48,7 @@ impl Switch {
     fn change(&mut self, change: Change) -> Result<Reply, Error> {
         match change {
             Change::AddPort { name, port_type, settings } => {
-                let config = PortConfig::from_settings(&name, port_type.name(), &pairs(settings));
+                let config = PortConfig::from_settings(&name, port_type.name(), &pairs(settings), &self.config);
                 self.add_port(config.map_err(|error| wrong_setting("port", &name, &error))?)?;
             }
             Change::SetPort { name, settings } => {
@@ -138,6 +138,7 @@ impl Switch {
                 }
                 .to_owned();
                 shown.mirror_only = port.config.mirror_only;
+                shown.allow_mirror = port.config.allow_mirror;
                 shown.socket = port.config.vhost_socket(config).map(|path| path.display().to_string());
                 show_kind(&port.config.kind, &mut shown);
                 show_attachment(&port.attachment, &mut shown);

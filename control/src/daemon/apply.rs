@@ -133,6 +133,8 @@ impl Switch {
                 _ => {}
             }
         }
+        self.require_memory(&wanted.ports)
+            .map_err(|error| complaint(source, "switch.hugepages", &error.to_string()))?;
         let indices = self.ports.values().filter_map(|port| match &port.attachment {
             Attachment::Device(device) => Some((port.config.name.clone(), device.link.index)),
             _ => None,

@@ -1,6 +1,6 @@
 //! Ports changed while they run: rules, MTU, and what they are attached to.
 //!
-//! VLANs, `link_local` and `mirror_only` are rules of the tables: one snapshot, and no frame is lost. So is an MTU, with
+//! VLANs, `link_local`, `mirror_only` and `allow_mirror` are rules of the tables: one snapshot, and no frame is lost. So is an MTU, with
 //! the MTU of the interfaces and of the guest's session: raised before the tables, lowered after them, so that what the
 //! tables let pass the interface takes. Everything else is what the port is attached to: that is taken from it and another one given (*attached anew*).
 //! The port keeps its id, counters, mirrors, static addresses and pins, as one does whose device goes and comes back.
@@ -30,6 +30,13 @@ impl Switch {
                 let reason = format!("mirror {:?} has it as a source, so it can't be mirror_only", mirror.name);
                 return Err(refused(reason));
             }
+        }
+        if !config.allow_mirror
+            && let Some(mirror) = self.mirrors.values().map(|mirror| &mirror.config).find(|mirror| mirror.names(name))
+        {
+            let mirror = &mirror.name;
+            let reason = format!("mirror {mirror:?} uses it, so allow_mirror can't be false; remove the mirror first");
+            return Err(refused(format!("{reason} (labsw-ctl mirror del {mirror})")));
         }
         if port.detached || !config.is_attached_like(&before, &self.config) || self.needs_new_sockets(name, config.mtu)
         {
@@ -159,9 +166,10 @@ impl Switch {
             }
         }
         match preflight(config, &self.config, &mut self.links) {
-            Err((key, reason)) if !reason.is_absence() => Err(refused(format!("{key}: {reason}"))),
-            _ => Ok(()),
+            Err((key, reason)) if !reason.is_absence() => return Err(refused(format!("{key}: {reason}"))),
+            _ => {}
         }
+        self.require_memory(std::slice::from_ref(config)).map_err(|error| refused(error.to_string()))
     }
 
     /// Takes its attachment from a port. Goes through to the end whatever fails.

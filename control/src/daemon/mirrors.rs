@@ -34,9 +34,9 @@ impl Switch {
                 "{key}: there is no port {port:?}; `labsw-ctl port list` shows those there are"
             )));
         }
-        let only_sends = |name: &str| self.ports.get(name).is_some_and(|port| port.config.mirror_only);
+        let port = |name: &str| self.ports.get(name).map(|port| &port.config);
         let others = self.mirrors.values().map(|mirror| &mirror.config);
-        config.check_beside(others, only_sends).map_err(|error| refused(error.to_string()))?;
+        config.check_beside(others, port).map_err(|error| refused(error.to_string()))?;
         let before = self.mirrors.remove(&config.name);
         let mirror = match &before {
             // The same session goes on: so do its counters.

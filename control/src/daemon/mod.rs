@@ -179,6 +179,8 @@ impl Daemon {
         if let Some((key, reason)) = apply::device_twice(&config.ports, &BTreeMap::new(), &mut links) {
             return Err(in_file(&key, &reason));
         }
+        let packet_memory = open::required_memory(&config.ports, &config.switch)
+            .map_err(|error| in_file("switch.hugepages", &error.to_string()))?;
         let socket = &config.switch.control_socket;
         open::make_parent(socket).map_err(DaemonError::Directory)?;
         let mut server =
@@ -217,7 +219,7 @@ impl Daemon {
             workers,
             watchdog: None,
             shared,
-            packet_memory: None,
+            packet_memory,
             metrics,
             unreturned: BTreeSet::new(),
             ports: BTreeMap::new(),

@@ -340,16 +340,39 @@ impl Switch {
         if let Some(memory) = &self.packet_memory {
             return Ok(Arc::clone(memory));
         }
-        let hugepages = match self.config.hugepages {
-            Hugepages::Auto => xdp::Hugepages::Auto,
-            Hugepages::Required => xdp::Hugepages::Required,
-            Hugepages::Off => xdp::Hugepages::Off,
-        };
-        let memory = Arc::new(PacketMemory::new(UMEM_CHUNKS, hugepages)?);
-        tracing::info!(chunks = memory.umem.chunks(), backing = ?memory.umem.backing(), "packet memory");
+        let memory = packet_memory(self.config.hugepages)?;
         self.packet_memory = Some(Arc::clone(&memory));
         Ok(memory)
     }
+
+    /// Has the packet memory that is required for `ports` before anything is done for them.
+    pub(super) fn require_memory(&mut self, ports: &[PortConfig]) -> Result<(), OpenError> {
+        if self.packet_memory.is_none() {
+            self.packet_memory = required_memory(ports, &self.config)?;
+        }
+        Ok(())
+    }
+}
+
+/// The packet memory, if one of `ports` needs it and it has to be of huge pages: there may be none.
+pub(super) fn required_memory(
+    ports: &[PortConfig],
+    switch: &SwitchConfig,
+) -> Result<Option<Arc<PacketMemory>>, OpenError> {
+    let needs = |port: &PortConfig| matches!(port.kind, PortKind::AfXdp { .. } | PortKind::Veth { .. });
+    let required = switch.hugepages == Hugepages::Required && ports.iter().any(needs);
+    required.then(|| packet_memory(switch.hugepages)).transpose()
+}
+
+fn packet_memory(hugepages: Hugepages) -> Result<Arc<PacketMemory>, OpenError> {
+    let hugepages = match hugepages {
+        Hugepages::Auto => xdp::Hugepages::Auto,
+        Hugepages::Required => xdp::Hugepages::Required,
+        Hugepages::Off => xdp::Hugepages::Off,
+    };
+    let memory = PacketMemory::new(UMEM_CHUNKS, hugepages)?;
+    tracing::info!(chunks = memory.umem.chunks(), backing = ?memory.umem.backing(), "packet memory");
+    Ok(Arc::new(memory))
 }
 
 impl From<OpenedDevice> for Opened {

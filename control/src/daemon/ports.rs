@@ -109,6 +109,7 @@ impl Port {
             mtu_bytes: self.config.mtu,
             enabled: self.enabled && self.link_up,
             mirror_only: self.config.mirror_only,
+            allow_mirror: self.config.allow_mirror,
             ..PortRules::default()
         }
     }

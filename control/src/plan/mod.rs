@@ -104,8 +104,7 @@ pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart
 /// Whether a running mirror can stay until the wanted one of its name replaces it, while ports and mirrors become what is
 /// wanted and ports in `gone` go.
 fn stays(mirror: &MirrorConfig, wanted: &Config, gone: &[&PortConfig]) -> bool {
-    let only_sends = |name: &str| wanted.port(name).is_some_and(|port| port.mirror_only);
     wanted.mirror(&mirror.name).is_some()
-        && mirror.check_beside(&wanted.mirrors, only_sends).is_ok()
+        && mirror.check_beside(&wanted.mirrors, |name| wanted.port(name)).is_ok()
         && !gone.iter().any(|port| mirror.names(&port.name))
 }

@@ -63,12 +63,13 @@ impl Model {
                 }
                 let watched = |mirror: &MirrorConfig| mirror.sources.iter().any(|source| source.port == port.name);
                 assert!(!port.mirror_only || !self.mirrors.values().any(watched), "{} is watched", port.name);
+                let used = self.mirrors.values().any(|mirror| mirror.names(&port.name));
+                assert!(port.allow_mirror || !used, "a mirror uses {}", port.name);
             }
             Step::SetMirror(mirror) => {
                 let ports: Vec<&str> = self.ports.keys().map(String::as_str).collect();
                 assert_eq!(mirror.missing_port(&ports), None);
-                let only_sends = |name: &str| self.ports.get(name).is_some_and(|port| port.mirror_only);
-                assert_eq!(mirror.check_beside(self.mirrors.values(), only_sends), Ok(()));
+                assert_eq!(mirror.check_beside(self.mirrors.values(), |name| self.ports.get(name)), Ok(()));
                 self.mirrors.insert(mirror.name.clone(), mirror.clone());
             }
             Step::DeletePort(name) => {
@@ -105,11 +106,22 @@ fn config_strategy() -> impl Strategy<Value = Config> {
             format!("type='vhost_user'\n{}", n.map_or_else(String::new, |n| format!("socket='/s{n}'")))
         }),
     ];
-    let port = (attachment, 0..3_u16, any::<bool>(), prop::sample::select(vec![1500, 9000]));
+    let port = (
+        attachment,
+        0..3_u16,
+        any::<bool>(),
+        prop::sample::select(vec!["1500", "9000", "9000\nallow_mirror=true", "9000\nallow_mirror=false"]),
+    );
     let ports = prop::collection::btree_map("[a-f]", port, 0..6);
     let mirror = (prop::collection::vec("[a-f*]", 1..3), "[a-f]", 0..2_u32);
     let mirrors = prop::collection::btree_map("[mno]", mirror, 0..3);
-    let switch = prop::sample::select(vec!["", "power='performance'", "mac_ageing='60s'", "socket_mode='0600'"]);
+    let switch = prop::sample::select(vec![
+        "",
+        "allow_mirror='declared'",
+        "power='performance'",
+        "mac_ageing='60s'",
+        "socket_mode='0600'",
+    ]);
     (switch, ports, mirrors).prop_filter_map("a valid configuration", |(switch, ports, mirrors)| {
         let mut text = format!("[switch]\n{switch}\n");
         // What is impossible beside the rest is left out, so that most texts are of use.
@@ -240,6 +252,17 @@ fn mirrors_and_devices_get_out_of_each_others_way() {
         let mut model = Model::of(from);
         plan(from, to).unwrap().iter().for_each(|step| model.take(step));
     }
+
+    // What is not to be mirrored any more is not, before it says so; who allows it comes first.
+    let declared = |ports: &[&str]| {
+        let port = |name: &str| format!("[ports.{name}]\ntype='vhost_user'\nallow_mirror={}\n", ports.contains(&name));
+        ["a", "b", "c", "d"].map(port).concat()
+    };
+    let running = config(&(declared(&["a", "b", "c"]) + &mirror("m", "a", "b")));
+    let wanted = config(&(declared(&["b", "c", "d"]) + &mirror("m", "c", "d")));
+    let steps = plan(&running, &wanted).unwrap();
+    assert_eq!(steps[0], Step::DeleteMirror("m".into()));
+    assert!(matches!(steps[1..], [Step::SetPort(_), Step::SetPort(_), Step::SetMirror(_)]), "{steps:?}");
 
     // One device may be named in several ways.
     let device = |name: &str, device: &str| config(&format!("[ports.{name}]\ntype='af_xdp'\ndevice='{device}'\n"));

@@ -53,7 +53,7 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
         let mirror_destination = destinations.contains(&id);
         let watches = |direction: fn(Direction) -> bool| -> Watches {
             let live = mirrors.iter().filter(|_| !mirror_destination);
-            live.filter_map(|mirror| watch(mirror, id, direction, &up)).collect()
+            live.filter_map(|mirror| watch(mirror, (id, &rules), direction, &up)).collect()
         };
         let port = Port { mirror_destination, rx_mirrors: watches(|d| d.rx), tx_mirrors: watches(|d| d.tx), rules };
         if let Some(place) = table.get_mut(id.index()) {
@@ -67,10 +67,15 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
 }
 
 /// How `mirror` watches frames of `port` in a direction, if it does and has a destination that is up.
-fn watch(mirror: &MirrorSpec, port: PortId, direction: fn(Direction) -> bool, up: &HashSet<PortId>) -> Option<Watch> {
+fn watch(
+    mirror: &MirrorSpec,
+    (port, rules): (PortId, &PortRules),
+    direction: fn(Direction) -> bool,
+    up: &HashSet<PortId>,
+) -> Option<Watch> {
     let to = mirror.to.filter(|to| up.contains(to))?;
     let named = mirror.sources.iter().filter(|(source, _)| *source == port).map(|(_, watched)| *watched);
-    named.chain(mirror.all_ports).any(direction).then(|| Watch {
+    named.chain(mirror.all_ports.filter(|_| rules.allow_mirror)).any(direction).then(|| Watch {
         mirror: mirror.id,
         to,
         // Longer than any frame is as good as whole.

@@ -57,6 +57,19 @@ fn a_mirror_never_watches_a_destination() {
 }
 
 #[test]
+fn a_mirror_of_all_ports_passes_over_those_that_may_not_be_watched() {
+    let mut three = ports(3);
+    three[0].1.allow_mirror = false;
+    let all = MirrorSpec { all_ports: Some(Direction::BOTH), ..mirror(0, &[], Some(2)) };
+    let tables = Tables::build(three, vec![all]).unwrap();
+    let watched = [0, 1].map(|port| {
+        let port = tables.port(PortId(port)).unwrap();
+        [port.rx_mirrors.iter().count(), port.tx_mirrors.iter().count()]
+    });
+    assert_eq!(watched, [[0, 0], [1, 1]]);
+}
+
+#[test]
 fn a_mirror_without_a_destination_that_is_up_costs_nothing() {
     let mut ports = ports(3);
     ports[2].1.enabled = false;

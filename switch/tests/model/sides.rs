@@ -57,6 +57,7 @@ pub fn tables(ports: &[Port], mirrors: &[Mirror]) -> Tables {
         mtu_bytes: port.mtu,
         enabled: port.enabled,
         learning: port.learning,
+        allow_mirror: true,
         mirror_only: port.mirror_only,
     };
     let spec = |(id, mirror): (u16, &Mirror)| MirrorSpec {
