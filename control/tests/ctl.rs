@@ -228,7 +228,10 @@ impl Switch {
             let mut events = Events::with_capacity(16);
             while !stopped.load(Ordering::Relaxed) {
                 let timeout = server.next_tick(Instant::now()).unwrap_or(Duration::MAX).min(Duration::from_millis(20));
-                poll.poll(&mut events, Some(timeout)).unwrap();
+                match poll.poll(&mut events, Some(timeout)) {
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    outcome => outcome.unwrap(),
+                }
                 for event in &events {
                     server.ready(event.token(), &mut fake);
                 }

@@ -4,9 +4,9 @@
 //! writes the settings down as TOML first), so both get the same checks and the same messages.
 //! What two ports cannot share stands in [`super::claims`].
 
-use std::fmt;
+mod device;
+
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use labsw_switch::Mac;
 use labsw_switch::tables::LinkLocal;
@@ -18,6 +18,8 @@ use super::section::{Field, Section};
 use super::settings;
 use super::switch::SwitchConfig;
 use super::vlan;
+
+pub use device::DeviceSpec;
 
 /// Smallest MTU of a port, bytes: what every IPv4 host must take (RFC 791).
 pub const MTU_MIN: u32 = 68;
@@ -111,17 +113,6 @@ pub enum TapEnd {
     Host,
     /// A guest's hypervisor opens the interface.
     Guest,
-}
-
-/// How a network device is named.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum DeviceSpec {
-    /// `pci:0000:03:00.1`: the PCI address, lower case, with its domain.
-    Pci(String),
-    /// `mac:52:54:00:12:34:56`: the permanent MAC address.
-    Mac(Mac),
-    /// `name:enp3s0f1`: the name of the interface.
-    Name(String),
 }
 
 /// How frames get in and out of a network driver.
@@ -473,52 +464,6 @@ impl Queues {
         match self {
             Queues::All => "all".into(),
             Queues::Count(count) => i64::from(count).into(),
-        }
-    }
-}
-
-impl FromStr for DeviceSpec {
-    type Err = String;
-
-    /// The error says what is wrong and what would be right.
-    fn from_str(text: &str) -> Result<DeviceSpec, String> {
-        match text.split_once(':') {
-            Some(("pci", address)) => pci_address(address).map(DeviceSpec::Pci).ok_or_else(|| {
-                format!("{text:?} is not a PCI address with its domain (as `lspci -D` shows, pci:0000:03:00.1)")
-            }),
-            Some(("mac", address)) => match address.parse::<Mac>() {
-                Ok(mac) if !mac.is_group() && mac != Mac::default() => Ok(DeviceSpec::Mac(mac)),
-                Ok(_) => Err(format!("{text:?} is not the address of one device")),
-                Err(wrong) => Err(format!("{text:?}: {wrong}")),
-            },
-            Some(("name", name)) => match names::interface(name) {
-                Ok(()) => Ok(DeviceSpec::Name(name.to_owned())),
-                Err(wrong) => Err(format!("{text:?} is not an interface name: {wrong}")),
-            },
-            _ => Err(format!("{text:?} does not begin with one of pci: mac: name: (as in name:enp3s0f1)")),
-        }
-    }
-}
-
-/// `0000:03:00.1` in lower case, if that is what it is.
-fn pci_address(text: &str) -> Option<String> {
-    let hex = |part: &str, digits: usize| part.len() == digits && part.bytes().all(|b| b.is_ascii_hexdigit());
-    let (bus_device, function) = text.split_once('.')?;
-    let mut parts = bus_device.split(':');
-    let (domain, bus, device) = (parts.next()?, parts.next()?, parts.next()?);
-    // Domains beyond 16 bits exist (VMD, Hyper-V) and have up to 8 digits.
-    let domain_ok = (4..=8).contains(&domain.len()) && hex(domain, domain.len());
-    let function_ok = function.len() == 1 && function.bytes().all(|b| (b'0'..=b'7').contains(&b));
-    let legal = domain_ok && hex(bus, 2) && hex(device, 2) && function_ok && parts.next().is_none();
-    legal.then(|| text.to_ascii_lowercase())
-}
-
-impl fmt::Display for DeviceSpec {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DeviceSpec::Pci(address) => write!(out, "pci:{address}"),
-            DeviceSpec::Mac(mac) => write!(out, "mac:{mac}"),
-            DeviceSpec::Name(name) => write!(out, "name:{name}"),
         }
     }
 }
