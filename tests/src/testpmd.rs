@@ -92,7 +92,9 @@ impl Testpmd {
         command.args(["--total-num-mbufs=8192", &format!("--rxq={queues}"), &format!("--txq={queues}")]);
         command.args(["--eth-peer", &format!("0,{peer}"), "--forward-mode", mode.name()]);
         let mut process = Process::spawn("testpmd", &mut command);
-        let (_, position) = process.wait_for_text(0, PROMPT, START_TIMEOUT);
+        // A message on the other stream may come in the midst of the first prompt.
+        let (_, links) = process.wait_for_text(0, "Checking link statuses", START_TIMEOUT);
+        let (_, position) = process.wait_for_text(links, "> ", START_TIMEOUT);
         Self { process, position }
     }
 
