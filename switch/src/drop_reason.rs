@@ -69,6 +69,10 @@ drop_reasons! {
     TxRingFull = "tx_ring_full",
     /// No free buffer in the switch's own packet memory.
     NoBuffer = "no_buffer",
+    /// An impairment of the port lost the frame, as it was asked to.
+    ImpairLoss = "impair_loss",
+    /// The queue of an impairment's rate is full.
+    ImpairQueueFull = "impair_queue_full",
 }
 
 /// Number of drop reasons, the length of per-reason counter arrays.

@@ -8,6 +8,9 @@
 //! [`fdb::Fdb::learn`] → [`fdb::Fdb::lookup`] → [`vlan::PortVlan::egress`] → [`forward::Egress`]; all of it is
 //! called from one place, [`forward::Forwarder::frame`].
 //!
+//! [`impair::Impairment`] stands beside that way: what a bad link does to the frames of one port and direction. No port uses it
+//! yet.
+//!
 //! [`tables::Tables`] is everything configured, immutable, replaced as a whole.
 
 #![forbid(unsafe_code)]
@@ -16,6 +19,7 @@ pub mod drop_reason;
 pub mod fdb;
 pub mod forward;
 pub mod header;
+pub mod impair;
 pub mod mac;
 mod sync;
 pub mod tables;
