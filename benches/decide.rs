@@ -12,7 +12,7 @@ use labsw_switch::fdb::Fdb;
 use labsw_switch::forward::{Egress, Forwarder};
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules, Tables};
 use labsw_switch::vlan::{PortVlan, VlanMode};
-use labsw_switch::{BURST_FRAMES, MirrorId, PortId};
+use labsw_switch::{BURST_FRAMES, DropReason, MirrorId, PortId};
 
 /// Decides all of `frames`, 64 at a time, as the worker does.
 fn decide(tables: &Tables, fdb: &Fdb, frames: &[Vec<u8>], egress: &mut Egress) {
@@ -22,7 +22,7 @@ fn decide(tables: &Tables, fdb: &Fdb, frames: &[Vec<u8>], egress: &mut Egress) {
         for (index, frame) in (0u8..).zip(burst) {
             let snapshot = frame.get(..128).unwrap_or(frame);
             let bytes = u32::try_from(frame.len()).unwrap();
-            ingress.frame(index, snapshot, bytes, egress, &mut |port, reason| {
+            ingress.frame(index, snapshot, bytes, egress, &mut |_: u8, port: PortId, reason: DropReason| {
                 black_box((port, reason));
             });
         }
@@ -41,7 +41,13 @@ fn case(criterion: &mut Criterion, name: &str, tables: &Tables, flows: u16, broa
     let mut egress = Egress::new();
     let teach = Forwarder { tables, fdb: &fdb, now_seconds: 1 };
     for flow in 0..flows {
-        teach.ingress(PortId(1)).frame(0, &frame(64, flow, 0x4000 | flow), 60, &mut egress, &mut |_, _| {});
+        teach.ingress(PortId(1)).frame(
+            0,
+            &frame(64, flow, 0x4000 | flow),
+            60,
+            &mut egress,
+            &mut |_: u8, _: PortId, _: DropReason| {},
+        );
         egress.clear();
     }
     let frames: Vec<_> = (0..flows.max(64))

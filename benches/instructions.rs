@@ -18,10 +18,10 @@ use std::hint::black_box;
 use growth_cases::around;
 use lab::Lab;
 use labsw_benches::frame;
-use labsw_switch::PortId;
 use labsw_switch::fdb::Fdb;
 use labsw_switch::forward::{Egress, Forwarder};
 use labsw_switch::tables::{PortRules, Tables};
+use labsw_switch::{DropReason, PortId};
 use walks::{Notification, fill_ours, fill_theirs, take_ours, take_theirs};
 
 /// What is counted.
@@ -41,7 +41,7 @@ fn decide(flows: u16) -> impl FnMut() {
     for flow in 0..flows {
         let answer = frame(64, flow, 0x4000 | flow);
         let forwarder = Forwarder { tables: &tables, fdb: &fdb, now_seconds: 1 };
-        forwarder.ingress(PortId(1)).frame(0, &answer, 60, &mut egress, &mut |_, _| {});
+        forwarder.ingress(PortId(1)).frame(0, &answer, 60, &mut egress, &mut |_: u8, _: PortId, _: DropReason| {});
     }
     egress.clear();
     let mut next = 0;
@@ -49,7 +49,8 @@ fn decide(flows: u16) -> impl FnMut() {
         let mut burst = Forwarder { tables: &tables, fdb: &fdb, now_seconds: 1 }.ingress(PortId(0));
         for index in 0..64 {
             let frame = black_box(frames[next].as_slice());
-            burst.frame(index, frame, 60, &mut egress, &mut |_, reason| panic!("{reason:?}"));
+            burst
+                .frame(index, frame, 60, &mut egress, &mut |_: u8, _: PortId, reason: DropReason| panic!("{reason:?}"));
             next = (next + 1) % frames.len();
         }
         assert_eq!(egress.items(PortId(1)).len(), 64);

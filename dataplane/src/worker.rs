@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use labsw_switch::fdb::Fdb;
 use labsw_switch::forward::{Copies, Egress, Forwarder};
 use labsw_switch::tables::Tables;
-use labsw_switch::{MAX_PORTS, PortId};
+use labsw_switch::{DropReason, MAX_PORTS, PortId};
 use mio::Token;
 
 use crate::frame::Burst;
@@ -243,14 +243,20 @@ impl Worker {
         let (slots, dirty) = (&mut self.slots, &mut self.dirty);
         let mut decisions = forwarder.ingress(ingress);
         for (index, (frame, snapshot)) in (0u8..).zip(self.burst.snapshots()) {
-            decisions.frame(index, snapshot, frame.wire_bytes, &mut self.egress, &mut |port, reason| {
-                if let Some(slot) = slot(slots, port) {
-                    slot.delta.drop(reason);
-                    if dirty.last() != Some(&port) {
-                        dirty.push(port);
+            decisions.frame(
+                index,
+                snapshot,
+                frame.wire_bytes,
+                &mut self.egress,
+                &mut |_: u8, port: PortId, reason: DropReason| {
+                    if let Some(slot) = slot(slots, port) {
+                        slot.delta.drop(reason);
+                        if dirty.last() != Some(&port) {
+                            dirty.push(port);
+                        }
                     }
-                }
-            });
+                },
+            );
         }
     }
 

@@ -23,9 +23,11 @@ use crate::{DropReason, PortId, Vid, vlan};
 
 mod copies;
 mod egress;
+mod witness;
 
 pub use copies::{Copies, Destination, Part};
 pub use egress::Egress;
+pub use witness::Witness;
 
 /// How the outgoing frame differs from the received one: at most one VLAN tag removed and one inserted,
 /// both right behind the MAC addresses (offset 12).
@@ -129,7 +131,7 @@ impl<'a> Ingress<'a> {
     /// [`crate::header::SNAPSHOT_BYTES`]).
     ///
     /// `frame_bytes` is its length on the wire; of a frame still to be segmented (TSO), the length of its
-    /// largest segment. What is to be sent goes into `egress`; each drop is told to `drops` with the port
+    /// largest segment. What is to be sent goes into `egress`; each drop is told to `witness` with the port
     /// it counts at.
     #[inline]
     pub fn frame(
@@ -138,7 +140,7 @@ impl<'a> Ingress<'a> {
         snapshot: &[u8],
         frame_bytes: u32,
         egress: &mut Egress,
-        drops: &mut impl FnMut(PortId, DropReason),
+        witness: &mut impl Witness,
     ) {
         let words = HeaderWords::read(snapshot);
         if let (Some(known), Some(words)) = (&self.known, words)
@@ -151,11 +153,11 @@ impl<'a> Ingress<'a> {
         let ingress = self.id;
         let port = match self.port {
             Ok(port) => port,
-            Err(reason) => return drops(ingress, reason),
+            Err(reason) => return witness.dropped(index, ingress, reason),
         };
         let header = match words.map_or_else(|| Header::parse_short(snapshot), HeaderWords::header) {
             Ok(header) => header,
-            Err(reason) => return drops(ingress, reason),
+            Err(reason) => return witness.dropped(index, ingress, reason),
         };
         let Forwarder { tables, fdb, now_seconds } = self.by;
         let vlan = port.rules.vlan.classify(header.outer);
@@ -171,23 +173,23 @@ impl<'a> Ingress<'a> {
         }
         let payload_bytes = frame_bytes.saturating_sub(u32::from(header.l3_offset));
         if payload_bytes > port.rules.mtu_bytes {
-            return drops(ingress, DropReason::Oversize);
+            return witness.dropped(index, ingress, DropReason::Oversize);
         }
         if port.rules.link_local == LinkLocal::Drop && header.dst.is_link_local() {
-            return drops(ingress, DropReason::LinkLocal);
+            return witness.dropped(index, ingress, DropReason::LinkLocal);
         }
         let vid = match vlan {
             Ok(vid) => vid,
-            Err(reason) => return drops(ingress, reason),
+            Err(reason) => return witness.dropped(index, ingress, reason),
         };
-        if port.rules.learning {
+        if port.rules.learning && !is_dry(witness) {
             fdb.learn(vid, header.src, ingress, now_seconds);
         }
         let known = if header.dst.is_group() { None } else { fdb.lookup(vid, header.dst, now_seconds) };
         let to = match known {
-            Some(to) if to == ingress => return drops(ingress, DropReason::SamePort),
+            Some(to) if to == ingress => return witness.dropped(index, ingress, DropReason::SamePort),
             Some(to) => to,
-            None => return self.by.flood(ingress, index, vid, &{ header }, payload_bytes, egress, drops),
+            None => return self.by.flood(ingress, index, vid, &{ header }, payload_bytes, egress, witness),
         };
         match unicast(tables, to, vid, &header, payload_bytes) {
             Ok((port_to, edit)) => {
@@ -209,7 +211,7 @@ impl<'a> Ingress<'a> {
                 // A header cut short (22 bytes are looked at, 14 are enough) is not compared with others.
                 self.known = words.is_some().then_some(known);
             }
-            Err(reason) => drops(to, reason),
+            Err(reason) => witness.dropped(index, to, reason),
         }
     }
 }
@@ -226,6 +228,12 @@ impl Known {
             egress.share(index);
         }
     }
+}
+
+/// Whether the decision is only asked about.
+#[inline(always)]
+fn is_dry<W: Witness>(_witness: &W) -> bool {
+    W::DRY_RUN
 }
 
 /// The port `to` that a frame's destination is on, and how the frame leaves it; or why it does not.
@@ -260,7 +268,7 @@ impl Forwarder<'_> {
         header: &Header,
         payload_bytes: u32,
         egress: &mut Egress,
-        drops: &mut impl FnMut(PortId, DropReason),
+        witness: &mut impl Witness,
     ) {
         let Header { outer, inner_tagged, .. } = *header;
         let edit_tagged = vlan::edit(true, vid, outer, inner_tagged);
@@ -270,12 +278,12 @@ impl Forwarder<'_> {
             nobody = false;
             let edit = match if member.tagged { edit_tagged } else { edit_untagged } {
                 Ok(_) if payload_bytes > member.mtu_bytes => {
-                    drops(member.port, DropReason::Oversize);
+                    witness.dropped(index, member.port, DropReason::Oversize);
                     continue;
                 }
                 Ok(edit) => edit,
                 Err(reason) => {
-                    drops(member.port, reason);
+                    witness.dropped(index, member.port, reason);
                     continue;
                 }
             };
@@ -285,7 +293,7 @@ impl Forwarder<'_> {
             }
         }
         if nobody {
-            drops(ingress, DropReason::NoDestination);
+            witness.dropped(index, ingress, DropReason::NoDestination);
         }
     }
 }

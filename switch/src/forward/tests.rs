@@ -59,7 +59,7 @@ impl Bed {
 
     fn frame(&mut self, ingress: PortId, index: u8, frame: &[u8], frame_bytes: u32) {
         let forwarder = Forwarder { tables: &self.tables, fdb: &self.fdb, now_seconds: 0 };
-        let drops = &mut |port, reason| self.drops.push((port, reason));
+        let drops = &mut |_: u8, port: PortId, reason: DropReason| self.drops.push((port, reason));
         forwarder.ingress(ingress).frame(index, frame, frame_bytes, &mut self.egress, drops);
     }
 

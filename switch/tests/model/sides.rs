@@ -107,7 +107,10 @@ pub fn decide(
     for (index, frame) in (0u8..).zip(frames) {
         let snapshot = &frame[..frame.len().min(SNAPSHOT_BYTES)];
         let frame_bytes = u32::try_from(frame.len()).unwrap();
-        let mut count = |port: PortId, reason: DropReason| outcome.drops.push((port.0, reason));
+        let mut count = |at: u8, port: PortId, reason: DropReason| {
+            assert_eq!(at, index, "a drop of another frame");
+            outcome.drops.push((port.0, reason));
+        };
         burst.frame(index, snapshot, frame_bytes, egress, &mut count);
     }
     for port in egress.active() {
