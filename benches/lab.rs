@@ -155,7 +155,7 @@ impl Lab {
         let mut outputs = Vec::new();
         let mut attach = |port, guest: &Guest, stats| {
             let VhostPort { tx, rx } = guest.port();
-            outputs.push(Some(Output { tx: Some(tx), stats }));
+            outputs.push(Some(Output::new(Some(tx), stats)));
             for (queue, rx) in rx.into_iter().enumerate() {
                 commands.send(Command::AddQueue { port: PortId(port), queue, rx: Box::new(rx) }).unwrap();
             }

@@ -78,7 +78,7 @@ impl Lab {
             fill_receive(guest);
             fill_transmit(guest, 64);
             let VhostPort { tx, mut rx } = guest.port();
-            outputs.push(Some(Output { tx: Some(tx), stats: Arc::new(PortStats::new(1)) }));
+            outputs.push(Some(Output::new(Some(tx), Arc::new(PortStats::new(1)))));
             queues.push(rx.remove(0));
         }
         worker.links().set_snapshot(&Snapshot { tables, outputs: outputs.into() }).unwrap();

@@ -138,6 +138,7 @@ impl Handler for Fake {
                 workers: workers(),
                 ports: ports(),
                 mirrors: vec![mirror()],
+                impairments: Vec::new(),
             }),
             Request::ListWorkers => Reply::Workers(workers()),
             Request::ListPorts => Reply::Ports(ports()),
@@ -166,6 +167,22 @@ impl Handler for Fake {
             Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
             Request::ShowMirror { name } if name == "detect" => Reply::Mirror(mirror()),
             Request::ShowMirror { name } => return Err(Error::not_found("mirror", name)),
+            Request::ListImpairments => Reply::Impairments(vec![
+                Impairment {
+                    port: "dc01".into(),
+                    direction: PortDirection::Tx,
+                    profile: Some("lossy".into()),
+                    seed: 42,
+                    frames: 1000,
+                    delayed: 952,
+                    lost: 48,
+                    delay: Some("20ms".into()),
+                    jitter: Some("10ms".into()),
+                    loss: Some("5%".into()),
+                    ..Impairment::default()
+                },
+                Impairment { port: "web".into(), seed: 7, ..Impairment::default() },
+            ]),
             Request::GetStats { port, .. } => {
                 self.readings += 1;
                 let wanted = ports().into_iter().filter(|found| port.as_ref().is_none_or(|name| *name == found.name));
@@ -291,7 +308,7 @@ fn failure(output: Output) -> (Option<i32>, String) {
 #[test]
 fn tables_are_for_people() {
     let switch = Switch::start();
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["status"], include_str!("ctl/status.txt")),
         (&["worker", "list"], include_str!("ctl/worker-list.txt")),
         (&["port", "list"], include_str!("ctl/port-list.txt")),
@@ -301,6 +318,7 @@ fn tables_are_for_people() {
         (&["fdb", "list"], include_str!("ctl/fdb-list.txt")),
         (&["mirror", "list"], include_str!("ctl/mirror-list.txt")),
         (&["mirror", "show", "detect"], include_str!("ctl/mirror-show.txt")),
+        (&["impair", "list"], include_str!("ctl/impair-list.txt")),
         (&["stats"], include_str!("ctl/stats.txt")),
         (&["fdb", "list", "--vlan", "99"], "no entries\n"),
     ];

@@ -10,6 +10,7 @@ mod bpf;
 pub mod flow;
 pub mod frame;
 pub mod handle;
+pub mod impair;
 mod isolate;
 pub mod load;
 pub mod offload;

@@ -19,6 +19,7 @@
 //! - All counters are published when a turn ends, so slots can be replaced between turns.
 
 mod command;
+mod delay;
 mod mirror;
 mod sleep;
 mod slot;
@@ -102,6 +103,8 @@ pub struct Worker {
     copies: Copies,
     /// Ports whose delta has something to publish.
     dirty: Vec<PortId>,
+    /// Ports with an impairment before their transmit side.
+    delayed: Vec<PortId>,
     now_seconds: u32,
     load: Load,
     control: ControlEnds,
@@ -135,6 +138,7 @@ impl Worker {
             egress: Egress::new(),
             copies: Copies::new(),
             dirty: Vec::with_capacity(MAX_PORTS),
+            delayed: Vec::new(),
             load: Load::new(load),
             control,
             poll,
@@ -153,6 +157,9 @@ impl Worker {
             let frames = self.turn();
             if self.armed {
                 self.disarm();
+            }
+            if !self.delayed.is_empty() {
+                self.release_due();
             }
             let now = Instant::now();
             self.load.turn(now, frames);
@@ -186,7 +193,7 @@ impl Worker {
         for step in 0..woken + queues {
             let at = if step < woken { self.queue_of(step) } else { Some(step - woken) };
             // Most queues are silent most of the time: that takes one look here.
-            let waiting = |at: &usize| self.queues.get(*at).is_some_and(|queue| queue.rx.is_waiting());
+            let waiting = |at: &usize| self.queues.get(*at).is_some_and(Queue::is_waiting);
             if let Some(at) = at.filter(waiting) {
                 frames += self.serve(at);
             }
@@ -211,7 +218,7 @@ impl Worker {
         let Some(slot) = slot(&mut self.slots, ingress) else { return 0 };
         // What a queue says of its burst (that it can be moved) must not stick to that of the next one.
         self.burst.clear();
-        if let Err(fault) = queue.rx.receive(&mut self.burst, &mut slot.delta) {
+        if let Err(fault) = queue.receive(&mut self.burst, &mut self.stage, &mut slot.delta) {
             self.queue_fault(at, fault);
             return 0;
         }
@@ -228,7 +235,7 @@ impl Worker {
         }
         self.egress.clear();
         if let Some(queue) = self.queues.get_mut(at)
-            && let Err(fault) = queue.rx.release(&mut self.burst)
+            && let Err(fault) = queue.release(&mut self.burst)
         {
             self.queue_fault(at, fault);
         }
@@ -334,17 +341,20 @@ impl Worker {
                     self.next_token = self.next_token.wrapping_add(1) % WAKER.0;
                     queue.poll(&self.poll);
                     self.queues.push(queue);
+                    self.set_incoming(self.queues.len() - 1);
                 }
                 Command::TakeQueue { port, queue, reply } => {
                     if let Some(at) = self.find(port, queue) {
                         let mut queue = self.queues.remove(at);
                         queue.unpoll(&self.poll);
                         queue.rx.disarm();
+                        self.end_incoming(port, queue.incoming.take());
                         if let Err(unwanted) = reply.send(queue.rx) {
                             // Nobody waits for it any more: it stays here, as the control thread thinks.
                             queue.rx = unwanted.into_inner();
                             queue.poll(&self.poll);
                             self.queues.push(queue);
+                            self.set_incoming(self.queues.len() - 1);
                         }
                     }
                 }
@@ -384,7 +394,9 @@ impl Worker {
 
     fn set_snapshot(&mut self, snapshot: &Snapshot) {
         self.tables = Arc::clone(&snapshot.tables);
-        self.slots = snapshot.outputs.iter().map(|output| output.as_ref().map(Slot::new)).collect();
+        let slots = snapshot.outputs.iter().map(|output| output.as_ref().map(Slot::new)).collect();
+        let before = std::mem::replace(&mut self.slots, slots);
+        self.set_impairments(before);
     }
 
     /// Lets queues and transmit sides do their timed work.

@@ -105,7 +105,7 @@ fn load(power: Power, work: Duration, pause: Duration) -> (LoadSnapshot, f64, u6
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
     let (events, _told) = unbounded();
     let worker = Workers::spawn(&[None], power, &shared, &events, &waker).unwrap();
-    let output = Output { tx: None, stats: Arc::new(PortStats::new(1)) };
+    let output = Output::new(None, Arc::new(PortStats::new(1)));
     let snapshot = Snapshot { tables: Arc::new(Tables::empty()), outputs: vec![Some(output)].into() };
     worker.links().set_snapshot(&snapshot).unwrap();
     let seen = Arc::new(Seen::default());

@@ -33,7 +33,7 @@ fn worker(guest: &Guest) -> (Workers, Shared) {
     let tables = Arc::new(Tables::build(vec![(PortId(0), PortRules::default())], Vec::new()).unwrap());
     let worker = Workers::spawn(&[None], Power::Adaptive, &shared, &events, &waker).unwrap();
     let VhostPort { tx, rx } = guest.port();
-    let output = Output { tx: Some(tx), stats: Arc::new(PortStats::new(1)) };
+    let output = Output::new(Some(tx), Arc::new(PortStats::new(1)));
     worker.links().set_snapshot(&Snapshot { tables, outputs: vec![Some(output)].into() }).unwrap();
     for (queue, rx) in rx.into_iter().enumerate() {
         worker.links().add_queue(0, PortId(0), queue, Box::new(rx)).unwrap();

@@ -156,7 +156,7 @@ in
       services = lib'.attrNames config.systemd.services;
       inherit (config.systemd) packages;
     };
-  # A lab with the impairment tables that a later switch takes.
+  # A lab with impairments.
   impaired = (host { settings = { profiles.lossy.loss = "5%"; impair.a.profile = "lossy"; }; ports.a = { }; } { }).services.labsw.finalSettings;
   # A value of the host that is given wins over the default, and null leaves it alone.
   sysctl = (host { host.sysctl = { "net.ipv4.ip_forward" = 1; "net.bridge.bridge-nf-call-iptables" = null; }; } { }).boot.kernel.sysctl;

@@ -73,6 +73,10 @@ drop_reasons! {
     ImpairLoss = "impair_loss",
     /// The queue of an impairment's rate is full.
     ImpairQueueFull = "impair_queue_full",
+    /// An impairment keeps as many frames as it may.
+    ImpairMemoryFull = "impair_memory_full",
+    /// The frame waited in an impairment that was changed or cleared, or whose port went.
+    ImpairCleared = "impair_cleared",
 }
 
 /// Number of drop reasons, the length of per-reason counter arrays.

@@ -8,8 +8,7 @@
 //! [`fdb::Fdb::learn`] → [`fdb::Fdb::lookup`] → [`vlan::PortVlan::egress`] → [`forward::Egress`]; all of it is
 //! called from one place, [`forward::Forwarder::frame`].
 //!
-//! [`impair::Impairment`] stands beside that way: what a bad link does to the frames of one port and direction. No port uses it
-//! yet.
+//! [`impair::Impairment`] stands beside that way: what a bad link does to the frames of one port and direction.
 //!
 //! [`tables::Tables`] is everything configured, immutable, replaced as a whole.
 

@@ -11,6 +11,7 @@
 
 mod config;
 mod error;
+mod impair;
 mod mirror;
 mod parameters;
 mod port;
@@ -23,8 +24,9 @@ mod tests;
 
 pub use config::{ConfigAction, ConfigChange, ConfigSetting, ShownConfig};
 pub use error::Error;
+pub use impair::{Impairment, PortDirection};
 pub use mirror::{Direction, InvalidSource, Mirror, MirrorState, Source};
-pub use port::{Counters, Port, PortState, PortType};
+pub use port::{Counters, Flap, Port, PortState, PortType};
 pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker, WorkerQueue};
 pub use request::{Change, ConfigText, Request};
 pub use vlan::{InvalidVlanId, Vlan, VlanItem, VlanList, VlanMember, VlanMode, VlanRow, parse_vlan_id};

@@ -176,6 +176,18 @@ pub struct Port {
     /// `veth`: namespace of the container's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
+    /// It goes down and up by itself, for some time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flap: Option<Flap>,
+}
+
+/// A port that flaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flap {
+    /// From one time it goes down to the next.
+    pub every_milliseconds: u64,
+    /// How many times it still comes up.
+    pub left: u32,
 }
 
 impl Port {
@@ -206,6 +218,7 @@ impl Port {
             interface: None,
             peer: None,
             netns: None,
+            flap: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{ConfigChange, Counters, Mirror, Port, ShownConfig, VlanRow};
+use super::{ConfigChange, Counters, Impairment, Mirror, Port, ShownConfig, VlanRow};
 
 /// A polling worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,8 @@ pub struct Status {
     pub ports: Vec<Port>,
     /// The mirrors, by name.
     pub mirrors: Vec<Mirror>,
+    /// The impairments, by port and direction.
+    pub impairments: Vec<Impairment>,
 }
 
 /// An entry of the forwarding database.
@@ -109,6 +111,8 @@ pub enum Reply {
     Mirrors(Vec<Mirror>),
     /// To `ShowMirror`.
     Mirror(Mirror),
+    /// To `ListImpairments`.
+    Impairments(Vec<Impairment>),
     /// To `GetStats`.
     Stats(Stats),
     /// To `ShowConfig`.
@@ -133,6 +137,7 @@ impl Serialize for Reply {
             Reply::Removed(removed) => serializer.collect_map([("removed", removed)]),
             Reply::Mirrors(mirrors) => serializer.collect_map([("mirrors", mirrors)]),
             Reply::Mirror(mirror) => serializer.collect_map([("mirror", mirror)]),
+            Reply::Impairments(impairments) => serializer.collect_map([("impairments", impairments)]),
             Reply::Stats(stats) => stats.serialize(serializer),
             Reply::Config(config) => config.serialize(serializer),
             Reply::Awaited(lines) => serializer.collect_map([("awaited", lines)]),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::parameters::Parameters;
 use super::vlan::is_vlan_id;
-use super::{Error, INTERFACE, PortType, Reply, Source, UnexpectedReply};
+use super::{Error, INTERFACE, PortDirection, PortType, Reply, Source, UnexpectedReply};
 
 /// A call of a method of `org.labsw.Switch1`. See the interface description for what each does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub enum Request {
         /// Name of the mirror.
         name: String,
     },
+    /// All impairments → [`Reply::Impairments`].
+    ListImpairments,
     /// Counters → [`Reply::Stats`]. With `more` the server asks again every interval.
     GetStats {
         /// Only this port.
@@ -96,6 +98,15 @@ pub enum Change {
         /// Name of the port.
         name: String,
     },
+    /// Has a port go down and up again, so many times → [`Reply::Done`].
+    FlapPort {
+        /// Name of the port.
+        name: String,
+        /// From one time it goes down to the next.
+        every_milliseconds: u64,
+        /// How many times it goes down.
+        count: u32,
+    },
     /// Switches a port on or off → [`Reply::Done`].
     SetPortState {
         /// Name of the port.
@@ -144,6 +155,20 @@ pub enum Change {
         /// Name of the mirror.
         name: String,
     },
+    /// Sets or replaces the impairment of a port → [`Reply::Done`].
+    SetImpairment {
+        /// Name of the port.
+        port: String,
+        /// Keys and values as in the configuration; strings may go without quotes.
+        settings: BTreeMap<String, String>,
+    },
+    /// Ends the impairment of a port → [`Reply::Done`].
+    ClearImpairment {
+        /// Name of the port.
+        port: String,
+        /// Only in this direction.
+        direction: Option<PortDirection>,
+    },
     /// Applies a configuration, as a whole or not at all → [`Reply::Changes`].
     ApplyConfig {
         /// The configuration.
@@ -182,6 +207,7 @@ impl Request {
             "ListFdb" => Request::ListFdb { vlan: optional_vlan(&mut read)?, port: read.optional("port")? },
             "ListMirrors" => Request::ListMirrors,
             "ShowMirror" => Request::ShowMirror { name: name(&mut read, "name")? },
+            "ListImpairments" => Request::ListImpairments,
             "GetStats" => Request::GetStats {
                 port: read.optional("port")?,
                 interval_milliseconds: read.optional("interval_milliseconds")?,
@@ -208,6 +234,11 @@ impl Request {
             "SetPortState" => {
                 Request::Change(Change::SetPortState { name: name(&mut read, "name")?, up: read.required("up")? })
             }
+            "FlapPort" => Request::Change(Change::FlapPort {
+                name: name(&mut read, "name")?,
+                every_milliseconds: read.required("every_milliseconds")?,
+                count: read.required("count")?,
+            }),
             "AddFdb" => Request::Change(Change::AddFdb {
                 vlan: vlan(&mut read)?,
                 mac: mac(&mut read)?,
@@ -229,6 +260,14 @@ impl Request {
                 to: name(&mut read, "to")?,
             }),
             "DeleteMirror" => Request::Change(Change::DeleteMirror { name: name(&mut read, "name")? }),
+            "SetImpairment" => Request::Change(Change::SetImpairment {
+                port: name(&mut read, "port")?,
+                settings: read.required("settings")?,
+            }),
+            "ClearImpairment" => Request::Change(Change::ClearImpairment {
+                port: name(&mut read, "port")?,
+                direction: read.optional("direction")?,
+            }),
             "PinQueue" => Request::Change(Change::PinQueue {
                 port: name(&mut read, "port")?,
                 queue: read.required("queue")?,
@@ -251,6 +290,7 @@ impl Request {
             Request::ListFdb { .. } => "ListFdb",
             Request::ListMirrors => "ListMirrors",
             Request::ShowMirror { .. } => "ShowMirror",
+            Request::ListImpairments => "ListImpairments",
             Request::GetStats { .. } => "GetStats",
             Request::ShowConfig => "ShowConfig",
             Request::CheckConfig(_) => "CheckConfig",
@@ -267,6 +307,7 @@ impl Request {
             | Request::ListPorts
             | Request::ListVlans
             | Request::ListMirrors
+            | Request::ListImpairments
             | Request::ShowConfig => json!({}),
             Request::CheckConfig(ConfigText { file, text }) => json!({"file": file, "text": text}),
             Request::DiffConfig { config, keep_runtime } => config_parameters(config, *keep_runtime),
@@ -295,6 +336,7 @@ impl Request {
             Request::ListFdb { .. } => Reply::Fdb(read(method, field("entries"))?),
             Request::ListMirrors => Reply::Mirrors(read(method, field("mirrors"))?),
             Request::ShowMirror { .. } => Reply::Mirror(read(method, field("mirror"))?),
+            Request::ListImpairments => Reply::Impairments(read(method, field("impairments"))?),
             Request::GetStats { .. } => Reply::Stats(read(method, Value::Object(parameters))?),
             Request::ShowConfig => Reply::Config(read(method, Value::Object(parameters))?),
             Request::CheckConfig(_) => Reply::Awaited(read(method, field("awaited"))?),
@@ -315,11 +357,14 @@ impl Change {
             Change::SetPort { .. } => "SetPort",
             Change::DeletePort { .. } => "DeletePort",
             Change::SetPortState { .. } => "SetPortState",
+            Change::FlapPort { .. } => "FlapPort",
             Change::AddFdb { .. } => "AddFdb",
             Change::DeleteFdb { .. } => "DeleteFdb",
             Change::FlushFdb { .. } => "FlushFdb",
             Change::SetMirror { .. } => "SetMirror",
             Change::DeleteMirror { .. } => "DeleteMirror",
+            Change::SetImpairment { .. } => "SetImpairment",
+            Change::ClearImpairment { .. } => "ClearImpairment",
             Change::PinQueue { .. } => "PinQueue",
             Change::ApplyConfig { .. } => "ApplyConfig",
         }
@@ -333,9 +378,14 @@ impl Change {
             }
             Change::SetPort { name, settings } => json!({"name": name, "settings": settings}),
             Change::DeletePort { name } | Change::DeleteMirror { name } => json!({"name": name}),
+            Change::SetImpairment { port, settings } => json!({"port": port, "settings": settings}),
+            Change::ClearImpairment { port, direction } => without_nulls(json!({"port": port, "direction": direction})),
             Change::PinQueue { port, queue, worker } => json!({"port": port, "queue": queue, "worker": worker}),
             Change::ApplyConfig { config, keep_runtime } => config_parameters(config, *keep_runtime),
             Change::SetPortState { name, up } => json!({"name": name, "up": up}),
+            Change::FlapPort { name, every_milliseconds, count } => {
+                json!({"name": name, "every_milliseconds": every_milliseconds, "count": count})
+            }
             Change::AddFdb { vlan, mac, port } => json!({"vlan": vlan, "mac": mac.to_string(), "port": port}),
             Change::DeleteFdb { vlan, mac } => json!({"vlan": vlan, "mac": mac.to_string()}),
             Change::FlushFdb { vlan, port } => without_nulls(json!({"vlan": vlan, "port": port})),

@@ -37,6 +37,7 @@ fn port() -> Port {
         interface: Some("eth9".into()),
         peer: Some("ls-web".into()),
         netns: Some("web".into()),
+        flap: Some(Flap { every_milliseconds: 2000, left: 3 }),
         ..Port::new("uplink", PortType::AfXdp, vlan)
     }
 }
@@ -77,6 +78,7 @@ fn status() -> Status {
         workers: vec![worker()],
         ports: vec![port()],
         mirrors: vec![mirror()],
+        impairments: vec![impairment()],
     }
 }
 
@@ -116,6 +118,7 @@ fn requests() -> Vec<Request> {
         Request::Change(Change::SetPort { name: name(), settings: settings() }),
         Request::Change(Change::DeletePort { name: name() }),
         Request::Change(Change::SetPortState { name: name(), up: false }),
+        Request::Change(Change::FlapPort { name: name(), every_milliseconds: 2000, count: 5 }),
         Request::Change(Change::AddFdb { vlan: 4094, mac, port: name() }),
         Request::Change(Change::DeleteFdb { vlan: 1, mac }),
         Request::Change(Change::FlushFdb { vlan: Some(20), port: Some(name()) }),
@@ -127,8 +130,21 @@ fn requests() -> Vec<Request> {
             to: "span".into(),
         }),
         Request::Change(Change::DeleteMirror { name: name() }),
+        Request::ListImpairments,
+        Request::Change(Change::SetImpairment { port: name(), settings: [("delay".into(), "20ms".into())].into() }),
+        Request::Change(Change::ClearImpairment { port: name(), direction: Some(PortDirection::Rx) }),
         Request::Change(Change::PinQueue { port: name(), queue: 1, worker: 2 }),
     ]
+}
+
+fn impairment() -> Impairment {
+    Impairment {
+        port: "dc01".into(),
+        direction: PortDirection::Tx,
+        seed: 7,
+        delay: Some("20ms".into()),
+        ..Impairment::default()
+    }
 }
 
 fn reply_to(request: &Request) -> Reply {
@@ -149,6 +165,7 @@ fn reply_to(request: &Request) -> Reply {
         }]),
         Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
         Request::ShowMirror { .. } => Reply::Mirror(mirror()),
+        Request::ListImpairments => Reply::Impairments(vec![impairment()]),
         Request::GetStats { .. } => Reply::Stats(Stats {
             uptime_milliseconds: 7,
             ports: vec![PortStats { name: "dc01".into(), counters: counters() }],
@@ -206,8 +223,13 @@ fn bad_parameters_are_named() {
         ("AddPort", json!({"name": "a", "type": "bridge"}), "type"),
         ("AddPort", json!({"name": "a", "type": "veth", "settings": {"peer": 1}}), "settings"),
         ("SetPortState", json!({"name": "a", "up": "yes"}), "up"),
+        ("FlapPort", json!({"name": "a", "every_milliseconds": "2s", "count": 1}), "every_milliseconds"),
+        ("FlapPort", json!({"name": "a", "every_milliseconds": 2000}), "count"),
         ("PinQueue", json!({"port": "a", "queue": -1, "worker": 0}), "queue"),
         ("PinQueue", json!({"port": "a", "queue": 0, "worker": "one"}), "worker"),
+        ("SetImpairment", json!({"port": "a", "settings": {"seed": 1}}), "settings"),
+        ("ClearImpairment", json!({}), "port"),
+        ("ClearImpairment", json!({"port": "a", "direction": "both"}), "direction"),
         ("ApplyConfig", json!({"file": "lab.toml"}), "text"),
         ("DiffConfig", json!({"file": "a", "text": "", "keep_runtime": 1}), "keep_runtime"),
         ("CheckConfig", json!({"file": "", "text": ""}), "file"),
@@ -281,6 +303,7 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
     let mut samples = vec![
         ("Port", status["ports"][0].clone()),
         ("Vlan", status["ports"][0]["vlan"].clone()),
+        ("Flap", status["ports"][0]["flap"].clone()),
         ("Worker", status["workers"][0].clone()),
         ("WorkerQueue", status["workers"][0]["queues"][0].clone()),
         ("Mirror", status["mirrors"][0].clone()),
@@ -293,6 +316,7 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
                 samples.push(("VlanRow", reply["vlans"][0].clone()));
             }
             Request::ListFdb { .. } => samples.push(("FdbEntry", reply["entries"][0].clone())),
+            Request::ListImpairments => samples.push(("Impairment", reply["impairments"][0].clone())),
             Request::DiffConfig { .. } => {
                 samples.push(("ConfigChange", reply["changes"][0].clone()));
                 samples.push(("ConfigSetting", reply["changes"][0]["settings"][0].clone()));
@@ -310,6 +334,7 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
     let enums = [
         ("PortType", json!(PortType::ALL)),
         ("ConfigAction", json!([ConfigAction::Add, ConfigAction::Change, ConfigAction::Remake, ConfigAction::Remove])),
+        ("PortDirection", json!(PortDirection::ALL)),
         ("PortState", json!([PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed])),
         ("MirrorState", json!([MirrorState::Up, MirrorState::Waiting, MirrorState::Failed])),
     ];

@@ -9,7 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `section` | tables and values that know their path and place |
-//! | `switch`, `port`, `vlan`, `mirror` | the reader of each table |
+//! | `switch`, `port`, `vlan`, `mirror`, `impair` | the reader of each table |
 //! | `claims` | what two ports cannot share |
 //! | `settings` | `--set key=value` of commands, read by the same readers |
 //!
@@ -17,6 +17,7 @@
 
 mod claims;
 mod error;
+mod impair;
 mod mirror;
 mod names;
 mod port;
@@ -33,6 +34,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, Place};
+pub use impair::{ImpairConfig, ImpairDirection, ProfileConfig, Settings as ImpairSettings};
 pub use mirror::{MirrorConfig, MirrorRefusal, MirrorSource};
 use names::SOCKET_PATH_BYTES;
 pub use port::{
@@ -53,6 +55,10 @@ pub struct Config {
     pub ports: Vec<PortConfig>,
     /// The mirrors, in the order of the file.
     pub mirrors: Vec<MirrorConfig>,
+    /// The impairment profiles, in the order of the file; those built in are not among them.
+    pub profiles: Vec<ProfileConfig>,
+    /// The impairments, in the order of the file.
+    pub impairments: Vec<ImpairConfig>,
 }
 
 impl Config {
@@ -85,17 +91,16 @@ impl Config {
         let source = Source { file: Some(file_name), text };
         let table = DeTable::parse(text).map_err(|error| source.parse_error("", &error))?;
         let root = Section::root(source, "", &table);
-        root.check_keys(&["switch", "ports", "mirrors"], |key| match key {
-            "profiles" | "impair" => Some("this version has no impairment; leave the table out".to_owned()),
-            _ => None,
-        })?;
+        root.check_keys(&["switch", "ports", "mirrors", "profiles", "impair"], |_| None)?;
         let switch = match root.get("switch") {
             Some(field) => SwitchConfig::read(&field.section()?)?,
             None => SwitchConfig::default(),
         };
         let ports = read_ports(&root, &switch)?;
         let mirrors = read_mirrors(&root, &ports)?;
-        Ok(Config { switch, ports, mirrors })
+        let profiles = read_profiles(&root)?;
+        let impairments = read_impairments(&root, &ports, &profiles)?;
+        Ok(Config { switch, ports, mirrors, profiles, impairments })
     }
 
     /// A complaint about `key` (dotted, as `ports.dc01.device`) that came up after the file was read, with its place: that
@@ -121,6 +126,11 @@ impl Config {
         self.mirrors.iter().find(|mirror| mirror.name == name)
     }
 
+    /// The impairment of the port called `name`.
+    pub fn impairment(&self, name: &str) -> Option<&ImpairConfig> {
+        self.impairments.iter().find(|impairment| impairment.port == name)
+    }
+
     /// This configuration with what a port's defaults are written out or left out alike, so that two that mean the same
     /// are equal, and in order of name.
     pub fn normalised(&self) -> Config {
@@ -130,20 +140,26 @@ impl Config {
         }
         config.ports.sort_by(|a, b| a.name.cmp(&b.name));
         config.mirrors.sort_by(|a, b| a.name.cmp(&b.name));
+        config.profiles.sort_by(|a, b| a.name.cmp(&b.name));
+        config.impairments.sort_by(|a, b| a.port.cmp(&b.port));
         for mirror in &mut config.mirrors {
             mirror.sources.sort_by(|a, b| a.port.cmp(&b.port));
         }
         config
     }
 
-    /// As a table that [`Config::parse`] reads to the same configuration (ports and mirrors in order of name).
+    /// As a table that [`Config::parse`] reads to the same configuration (its tables in order of name).
     pub fn to_toml(&self) -> toml::Table {
         let ports = self.ports.iter().map(|port| (port.name.clone(), port.to_toml().into()));
         let mirrors = self.mirrors.iter().map(|mirror| (mirror.name.clone(), mirror.to_toml().into()));
+        let profiles = self.profiles.iter().map(|profile| (profile.name.clone(), profile.to_toml().into()));
+        let impairments = self.impairments.iter().map(|impair| (impair.port.clone(), impair.to_toml().into()));
         let mut table = toml::Table::new();
         table.insert("switch".into(), self.switch.to_toml().into());
         table.insert("ports".into(), toml::Value::Table(ports.collect()));
         table.insert("mirrors".into(), toml::Value::Table(mirrors.collect()));
+        table.insert("profiles".into(), toml::Value::Table(profiles.collect()));
+        table.insert("impair".into(), toml::Value::Table(impairments.collect()));
         table
     }
 }
@@ -183,14 +199,42 @@ fn read_mirrors(root: &Section<'_>, ports: &[PortConfig]) -> Result<Vec<MirrorCo
         let section = field.section()?;
         let mirror = MirrorConfig::read(field.key, &section)?;
         if let Some((key, name)) = mirror.missing_port(&port_names) {
-            let hint = match section::nearest(name, &port_names) {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => "add it under [ports], or name one that is there".to_owned(),
-            };
-            return Err(section.error_at(key, format_args!("there is no port {name:?}; {hint}")));
+            return Err(section.error_at(key, no_port(name, &port_names)));
         }
         mirror.check_beside(&mirrors, port).map_err(|refusal| section.error_at(refusal.key(), &refusal))?;
         mirrors.push(mirror);
     }
     Ok(mirrors)
+}
+
+/// The most profiles of a configuration.
+const MAX_PROFILES: usize = 256;
+
+fn read_profiles(root: &Section<'_>) -> Result<Vec<ProfileConfig>, ConfigError> {
+    let fields = named_tables(root, "profiles", "profile", MAX_PROFILES)?;
+    fields.iter().map(|field| ProfileConfig::read(field.key, &field.section()?)).collect()
+}
+
+fn read_impairments(
+    root: &Section<'_>,
+    ports: &[PortConfig],
+    profiles: &[ProfileConfig],
+) -> Result<Vec<ImpairConfig>, ConfigError> {
+    let port_names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+    let mut impairments = Vec::new();
+    for field in named_tables(root, "impair", "port", labsw_switch::MAX_PORTS)? {
+        if !port_names.contains(&field.key) {
+            return Err(field.key_error(no_port(field.key, &port_names)));
+        }
+        impairments.push(ImpairConfig::read(field.key, &field.section()?, profiles)?);
+    }
+    Ok(impairments)
+}
+
+/// What to say of a port that is not there.
+fn no_port(name: &str, ports: &[&str]) -> String {
+    match section::nearest(name, ports) {
+        Some(near) => format!("there is no port {name:?}; did you mean {near:?}?"),
+        None => format!("there is no port {name:?}; add it under [ports], or name one that is there"),
+    }
 }

@@ -154,7 +154,7 @@ fn the_rest_of_the_file_is_refused_as_clearly() {
         ("[ports.\"a\\nb\"]\n".into(), "lab.toml:1:8: ports.a\\nb: \"a\\nb\" is not a port name"),
         ("ports = 3\n".into(), "lab.toml:1:9: ports: should be a table, is the number 3"),
         ("[swich]\n".into(), "lab.toml:1:2: swich: unknown key; did you mean `switch`?"),
-        ("[impair.x]\n".into(), "lab.toml:1:2: impair: this version has no impairment"),
+        ("[impair.x]\n".into(), "lab.toml:1:9: impair.x: there is no port \"x\"; add it under [ports]"),
         ("[switch]\nworkers = [1, 2, 1]\n".into(), "lab.toml:2:18: switch.workers[2]: CPU 1 has a worker already"),
         (
             format!("[switch]\nworkers = {:?}\n", (0..65).collect::<Vec<_>>()),
@@ -449,7 +449,7 @@ proptest! {
         };
         let mirrors = if port.allow_mirror { vec![mirror] } else { Vec::new() };
         let switch = SwitchConfig { allow_mirror: port.mtu % 2 == 0, ..SwitchConfig::default() };
-        let config = Config { switch, ports: vec![port], mirrors };
+        let config = Config { switch, ports: vec![port], mirrors, ..Config::default() };
         let text = config.to_toml().to_string();
         prop_assert_eq!(Config::parse(&text, "written.toml"), Ok(config), "{}", text);
     }

@@ -19,6 +19,7 @@ mod config;
 mod doctor;
 mod fdb;
 mod guest;
+mod impair;
 mod mirror;
 mod output;
 mod parse;
@@ -66,6 +67,9 @@ enum Noun {
     /// Mirrors: copies of frames, sent to a port.
     #[command(subcommand)]
     Mirror(mirror::Command),
+    /// Impairments: links made slow, lossy or late, per port and direction.
+    #[command(subcommand)]
+    Impair(impair::Command),
     /// The configuration that runs: show it, compare it with a file, apply a file.
     #[command(subcommand)]
     Config(config::Command),
@@ -118,6 +122,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Vlan(command) => command.request(),
         Noun::Fdb(command) => command.request(),
         Noun::Mirror(command) => command.request(),
+        Noun::Impair(command) => command.request(),
         Noun::Stats(stats) => stats.request(),
     };
     let reply = Session::open(&arguments.socket)?.call(&request)?;

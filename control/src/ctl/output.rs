@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::session::Failure;
-use super::{config, fdb, mirror, port, stats, status, table, vlan, worker};
+use super::{config, fdb, impair, mirror, port, stats, status, table, vlan, worker};
 use crate::api::Reply;
 use crate::metrics;
 
@@ -41,6 +41,7 @@ impl Output {
                 Reply::Fdb(entries) => self.pretty(entries),
                 Reply::Mirrors(mirrors) => self.pretty(mirrors),
                 Reply::Mirror(mirror) => self.pretty(mirror),
+                Reply::Impairments(impairments) => self.pretty(impairments),
                 Reply::Stats(stats) => self.pretty(&stats.ports),
                 Reply::Config(shown) => self.pretty(&shown.config),
                 Reply::Awaited(_) | Reply::Changes(_) => self.pretty(reply),
@@ -58,6 +59,7 @@ impl Output {
             Reply::Fdb(entries) => fdb::table(entries),
             Reply::Mirrors(mirrors) => mirror::table(mirrors),
             Reply::Mirror(mirror) => mirror::details(mirror),
+            Reply::Impairments(impairments) => impair::table(impairments),
             Reply::Stats(stats) => stats::table(stats),
             Reply::Config(shown) => shown.text.clone(),
             Reply::Awaited(lines) => lines.iter().map(|line| format!("{}\n", table::one_line(line))).collect(),

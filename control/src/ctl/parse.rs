@@ -28,6 +28,12 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A time, in milliseconds.
+pub(super) fn milliseconds(text: &str) -> Result<u64, String> {
+    let time = humantime::parse_duration(text).map_err(|_| "not a time (as in 2s or 500ms)".to_owned())?;
+    u64::try_from(time.as_millis()).map_err(|_| "too long a time".to_owned())
+}
+
 /// A name, which is never empty.
 pub(super) fn name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("an empty name".to_owned()) } else { Ok(text.to_owned()) }

@@ -1,13 +1,14 @@
 //! `labsw-ctl port`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use super::parse;
 use super::table::{list, number, pairs, rows, shortened, text};
-use crate::api::{Change, Port, PortType, Request, Vlan};
+use crate::api::{Change, Flap, Port, PortType, Request, Vlan};
 
 /// What can be done with ports.
 #[derive(Debug, Subcommand)]
@@ -41,6 +42,17 @@ pub(super) enum Command {
     Up(Name),
     /// Switches a port off.
     Down(Name),
+    /// Has a port go down and up again, and leaves it up; `port up` and `port down` end that.
+    Flap {
+        #[command(flatten)]
+        port: Name,
+        /// From one time it goes down to the next, as in 2s; it is down for half of that.
+        #[arg(long, value_name = "T", value_parser = parse::milliseconds)]
+        every: u64,
+        /// How many times it goes down.
+        #[arg(long, value_name = "N")]
+        count: u32,
+    },
 }
 
 /// Which port.
@@ -72,6 +84,9 @@ impl Command {
             Command::Del(Name { name }) => Change::DeletePort { name },
             Command::Up(Name { name }) => Change::SetPortState { name, up: true },
             Command::Down(Name { name }) => Change::SetPortState { name, up: false },
+            Command::Flap { port: Name { name }, every, count } => {
+                Change::FlapPort { name, every_milliseconds: every, count }
+            }
         };
         Request::Change(change)
     }
@@ -102,12 +117,19 @@ fn vlan(vlan: &Vlan) -> String {
     format!("{}{tag}{trunks}", vlan.mode)
 }
 
+/// `every 2s, 3 times left`.
+fn flapping(flap: Flap) -> String {
+    let every = humantime::format_duration(Duration::from_millis(flap.every_milliseconds));
+    format!("every {every}, {} times left", flap.left)
+}
+
 /// One port in full.
 pub(super) fn details(port: &Port) -> String {
     let mut lines =
         vec![("name", port.name.clone()), ("type", port.port_type.to_string()), ("state", port.state.to_string())];
     let optional = [
         ("reason", port.reason.clone()),
+        ("flapping", port.flap.map(flapping)),
         ("device", port.device.clone()),
         ("interface", port.interface.clone()),
         ("xdp mode", port.xdp_mode.clone()),

@@ -1,6 +1,7 @@
 //! Answers to the control socket: each request to the switch's own method, each thing as it is shown.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::fdb::FdbFilter;
@@ -9,11 +10,12 @@ use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
 use labsw_switch::{PortId, Vid};
 
 use super::Switch;
+use super::flap::Flap;
 use super::mirrors::Mirror;
 use super::open::Attachment;
 use super::ports::Port;
 use crate::api::{self, Change, Error, Handler, MirrorState, Peer, PortState, PortType, Reply, Request};
-use crate::config::{ConfigError, MirrorConfig, PortConfig, PortKind, Power, TapEnd, VhostRole};
+use crate::config::{ConfigError, ImpairConfig, MirrorConfig, PortConfig, PortKind, Power, TapEnd, VhostRole};
 
 impl Handler for Switch {
     fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
@@ -33,6 +35,7 @@ impl Handler for Switch {
                 let mirror = self.show_mirrors().into_iter().find(|mirror| mirror.name == name);
                 mirror.map(Reply::Mirror).ok_or_else(|| Error::not_found("mirror", name))
             }
+            Request::ListImpairments => Ok(Reply::Impairments(self.show_impairments())),
             Request::GetStats { port, .. } => Ok(Reply::Stats(self.show_stats(port.as_deref())?)),
             Request::ShowConfig => Ok(Reply::Config(self.show_config())),
             Request::CheckConfig(config) => Ok(Reply::Awaited(self.check_config(&config)?)),
@@ -57,7 +60,10 @@ impl Switch {
                 self.set_port(&name, config.map_err(|error| wrong_setting("port", &name, &error))?)?;
             }
             Change::DeletePort { name } => self.delete_port(&name)?,
-            Change::SetPortState { name, up } => self.set_port_state(&name, up)?,
+            Change::SetPortState { name, up } => self.switch_port(&name, up)?,
+            Change::FlapPort { name, every_milliseconds, count } => {
+                self.flap_port(&name, Duration::from_millis(every_milliseconds), count)?;
+            }
             Change::AddFdb { vlan, mac, port } => {
                 let id = self.port(&port)?.id;
                 let refused = |reason: String| Error::refused(format!("fdb entry {mac} in VLAN {vlan}"), reason);
@@ -82,6 +88,15 @@ impl Switch {
                 self.set_mirror(config.map_err(|error| wrong_setting("mirror", &name, &error))?)?;
             }
             Change::PinQueue { port, queue, worker } => self.pin_queue(&port, queue, worker)?,
+            Change::SetImpairment { port, settings } => {
+                self.port(&port)?;
+                let config = ImpairConfig::from_settings(&port, &pairs(settings), &self.profiles);
+                let refused = |error: ConfigError| {
+                    Error::refused(format!("impairment of {port:?}"), error.within(&format!("impair.{port}")))
+                };
+                self.impair(config.map_err(refused)?)?;
+            }
+            Change::ClearImpairment { port, direction } => drop(self.clear_impairment(&port, direction)?),
             Change::DeleteMirror { name } => drop(self.delete_mirror(&name)?),
             Change::ApplyConfig { config, keep_runtime } => {
                 return Ok(Reply::Changes(self.apply_config(&config, keep_runtime)?));
@@ -102,6 +117,7 @@ impl Switch {
             workers: self.show_workers(),
             ports: self.show_ports(),
             mirrors: self.show_mirrors(),
+            impairments: self.show_impairments(),
         }
     }
 
@@ -132,6 +148,7 @@ impl Switch {
                 (shown.state, shown.reason) = (state, reason);
                 shown.counters = shown_counters(port);
                 shown.mtu = port.config.mtu;
+                shown.flap = port.flap.as_ref().map(Flap::show);
                 shown.link_local = match port.config.link_local {
                     LinkLocal::Transparent => "transparent",
                     LinkLocal::Drop => "drop",

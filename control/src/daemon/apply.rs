@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 
 use labsw_dataplane::worker;
 
+use super::impairments::Impaired;
 use super::mirrors::Mirror;
 use super::open::{Attachment, preflight};
 use super::{Switch, ageing_seconds, group_id};
 use crate::api::{ConfigChange, ConfigText, Error, ShownConfig};
-use crate::config::{Config, ConfigError, PortConfig, PortKind, Power, SwitchConfig, VhostRole};
+use crate::config::{Config, ConfigError, PortConfig, PortKind, Power, ProfileConfig, SwitchConfig, VhostRole};
 use crate::device::Links;
 use crate::metrics::Listener;
 use crate::plan::{Step, changes, keep_runtime, plan};
@@ -33,9 +34,12 @@ enum Undo {
     /// The port had this configuration, and was detached or not.
     SetPort(Box<PortConfig>, bool),
     SetSwitch(Box<SwitchConfig>),
+    SetProfiles(Vec<ProfileConfig>),
+    /// The port had this impairment, or none.
+    Impair(String, Box<Option<Impaired>>),
     DeletePort(String),
-    /// The port had this configuration, and was switched on or off.
-    AddPort(Box<PortConfig>, bool),
+    /// The port had this configuration, was switched on or off, and had this impairment.
+    AddPort(Box<PortConfig>, bool, Box<Option<Impaired>>),
 }
 
 impl Switch {
@@ -45,6 +49,8 @@ impl Switch {
             switch: self.config.clone(),
             ports: self.ports.values().map(|port| port.config.clone()).collect(),
             mirrors: self.mirrors.values().map(|mirror| mirror.config.clone()).collect(),
+            profiles: self.profiles.clone(),
+            impairments: self.ports.values().filter_map(|port| Some(port.impaired.as_ref()?.config.clone())).collect(),
         }
     }
 
@@ -180,9 +186,19 @@ impl Switch {
                 self.set_port(&name, config)?;
                 undo
             }
+            Step::SetProfiles(profiles) => Undo::SetProfiles(std::mem::replace(&mut self.profiles, profiles)),
+            Step::SetImpairment(config) => {
+                let name = config.port.clone();
+                Undo::Impair(name, Box::new(self.set_impairment(config)?))
+            }
+            Step::ClearImpairment(name) => {
+                let before = self.clear_impairment(&name, None)?;
+                Undo::Impair(name, Box::new(before))
+            }
             Step::DeletePort(name) => {
                 let port = self.port(&name)?;
-                let undo = Undo::AddPort(Box::new(port.config.clone()), port.enabled);
+                let impaired = Box::new(port.impaired.clone());
+                let undo = Undo::AddPort(Box::new(port.config.clone()), port.enabled || port.flap.is_some(), impaired);
                 // The port is gone in any case.
                 if let Err(error) = self.delete_port(&name) {
                     tracing::warn!(port = name, %error, "not removed cleanly");
@@ -218,10 +234,16 @@ impl Switch {
                 }
                 Undo::SetSwitch(config) => self.set_switch(*config),
                 Undo::DeletePort(name) => self.delete_port(&name),
-                Undo::AddPort(config, enabled) => {
+                Undo::SetProfiles(profiles) => {
+                    self.profiles = profiles;
+                    Ok(())
+                }
+                Undo::Impair(name, before) => self.replace_impairment(&name, *before).map(drop),
+                Undo::AddPort(config, enabled, impaired) => {
                     let name = config.name.clone();
                     let added = self.add_port(*config);
-                    added.and_then(|()| if enabled { Ok(()) } else { self.set_port_state(&name, false) })
+                    let added = added.and_then(|()| if enabled { Ok(()) } else { self.set_port_state(&name, false) });
+                    added.and_then(|()| self.replace_impairment(&name, *impaired).map(drop))
                 }
             };
             outcome = outcome.and(undone);
@@ -374,6 +396,9 @@ fn key_of(step: &Step) -> String {
         Step::SetMirror(mirror) => format!("mirrors.{}", mirror.name),
         Step::DetachPort(name) | Step::DeletePort(name) => format!("ports.{name}"),
         Step::AddPort(port) | Step::SetPort(port) => format!("ports.{}", port.name),
+        Step::SetProfiles(_) => "profiles".to_owned(),
+        Step::SetImpairment(impairment) => format!("impair.{}", impairment.port),
+        Step::ClearImpairment(name) => format!("impair.{name}"),
     }
 }
 

@@ -19,6 +19,8 @@ mod apply;
 mod busy_poll;
 mod change;
 mod devices;
+mod flap;
+mod impairments;
 mod mirrors;
 mod open;
 mod placement;
@@ -46,7 +48,7 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::api;
-use crate::config::{Config, ConfigError, SwitchConfig};
+use crate::config::{Config, ConfigError, ProfileConfig, SwitchConfig};
 use crate::device::{Ledger, LinkEvents, Links};
 use crate::metrics::{self, Listener};
 use crate::varlink::Server;
@@ -147,6 +149,8 @@ struct Switch {
     unreturned: BTreeSet<PortId>,
     ports: BTreeMap<String, Port>,
     mirrors: BTreeMap<String, Mirror>,
+    /// The impairment profiles of the configuration.
+    profiles: Vec<ProfileConfig>,
     busy_polls: BusyPolls,
 }
 
@@ -224,6 +228,7 @@ impl Daemon {
             unreturned: BTreeSet::new(),
             ports: BTreeMap::new(),
             mirrors: BTreeMap::new(),
+            profiles: config.profiles,
             busy_polls: BusyPolls::default(),
         };
         let signals = signal_pipe(poll.registry(), &[SIGTERM, SIGINT], SIGNALS)?;
@@ -245,6 +250,13 @@ impl Daemon {
             if let Err(error) = daemon.switch.set_mirror(mirror) {
                 daemon.stop();
                 return Err(in_file(&format!("mirrors.{name}"), &reason_of(&error)));
+            }
+        }
+        for impairment in config.impairments {
+            let name = impairment.port.clone();
+            if let Err(error) = daemon.switch.set_impairment(impairment) {
+                daemon.stop();
+                return Err(in_file(&format!("impair.{name}"), &reason_of(&error)));
             }
         }
         let Switch { ledger, links, .. } = &mut daemon.switch;
@@ -308,6 +320,7 @@ impl Daemon {
                 self.switch.port_fault(id, &fault);
             }
             let ports_due = self.switch.tick_ports(now);
+            let flaps_due = self.switch.tick_flaps(now);
             let devices_due = self.switch.tick_devices(now);
             let metrics_due = self.switch.serve_metrics(|listener, text| listener.tick(now, text)).flatten();
             let server_due = self.server.as_mut().and_then(|server| {
@@ -319,7 +332,7 @@ impl Daemon {
                 self.switch.every_second();
             }
             let watchdog_due = self.switch.beat();
-            wait = [ports_due, devices_due, metrics_due, server_due, watchdog_due]
+            wait = [ports_due, flaps_due, devices_due, metrics_due, server_due, watchdog_due]
                 .into_iter()
                 .flatten()
                 .fold(next_second - now, Duration::min);

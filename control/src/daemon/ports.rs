@@ -20,6 +20,8 @@ use labsw_switch::{MAX_PORTS, PortId};
 use mio::Token;
 
 use super::devices::Absence;
+use super::flap::Flap;
+use super::impairments::Impaired;
 use super::open::{Attachment, OpenError, Opened};
 use super::placement::Queues;
 use super::{FIRST_PORT, Switch};
@@ -37,6 +39,9 @@ pub(super) struct Port {
     pub(super) tx: Option<Arc<dyn TxPort>>,
     pub(super) queues: Queues,
     stats: Arc<PortStats>,
+    pub(super) impaired: Option<Impaired>,
+    /// It goes down and up by itself.
+    pub(super) flap: Option<Flap>,
     /// Its attachment was taken from it, to be given back or replaced within the same change.
     pub(super) detached: bool,
     /// What the kernel counted at devices that are closed.
@@ -66,7 +71,8 @@ impl Port {
     /// What it is doing, and why it is not up.
     pub(super) fn state(&self, links: &mut Links) -> (PortState, Option<String>) {
         if !self.enabled {
-            return (PortState::Down, Some("administratively down".to_owned()));
+            let reason = if self.flap.is_some() { "flapping" } else { "administratively down" };
+            return (PortState::Down, Some(reason.to_owned()));
         }
         match &self.attachment {
             Attachment::Guest(endpoint) => {
@@ -99,7 +105,14 @@ impl Port {
 
     /// As the workers see it.
     fn output(&self) -> Output {
-        Output { tx: self.tx.clone(), stats: Arc::clone(&self.stats) }
+        let mut output = Output::new(self.tx.clone(), Arc::clone(&self.stats));
+        if let Some(impaired) = &self.impaired {
+            output.impaired_rx = impaired.rx().cloned();
+            if let Some(line) = impaired.tx() {
+                output = output.behind(Arc::clone(line));
+            }
+        }
+        output
     }
 
     fn rules(&self) -> PortRules {
@@ -142,6 +155,8 @@ impl Switch {
             tx,
             queues,
             stats,
+            impaired: None,
+            flap: None,
             detached: false,
             kernel_before: XdpCounters::default(),
             link_up: true,

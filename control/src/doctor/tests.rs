@@ -176,6 +176,7 @@ impl Machine {
             workers: Vec::new(),
             ports: ports.to_vec(),
             mirrors: Vec::new(),
+            impairments: Vec::new(),
         };
         let socket = PathBuf::from("/run/labsw/control.sock");
         self.facts(|facts| facts.switch = SwitchAnswer::Status { socket, status: Box::new(status) })

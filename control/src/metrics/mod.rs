@@ -16,7 +16,7 @@ use serde::Serialize;
 
 pub use listener::Listener;
 
-use crate::api::{Mirror, MirrorState, Port, PortState, Status, Worker};
+use crate::api::{Impairment, Mirror, MirrorState, Port, PortState, Status, Worker};
 
 /// What a family is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -66,6 +66,7 @@ pub fn families(status: &Status) -> Vec<Family> {
     families.extend(worker_families(&status.workers));
     families.extend(port_families(&status.ports));
     families.extend(mirror_families(&status.mirrors));
+    families.push(impairment_family(&status.impairments));
     families
 }
 
@@ -171,6 +172,29 @@ fn mirror_families(mirrors: &[Mirror]) -> Vec<Family> {
         counter("labsw_mirror_dropped_frames_total", "Copies the destination did not take.", |mirror| mirror.dropped),
         counter("labsw_mirror_truncated_frames_total", "Copies that were cut.", |mirror| mirror.truncated),
     ]
+}
+
+fn impairment_family(impairments: &[Impairment]) -> Family {
+    let outcomes = |shown: &Impairment| {
+        [
+            ("passed", shown.frames - (shown.lost + shown.queue_full).min(shown.frames)),
+            ("delayed", shown.delayed),
+            ("lost", shown.lost),
+            ("queue_full", shown.queue_full),
+            ("duplicated", shown.duplicated),
+            ("corrupted", shown.corrupted),
+            ("reordered", shown.reordered),
+        ]
+    };
+    let samples = impairments.iter().flat_map(|shown| {
+        let labels = |outcome: &str| {
+            let direction = shown.direction.to_string();
+            [("port", shown.port.clone()), ("direction", direction), ("outcome", outcome.to_owned())]
+        };
+        outcomes(shown).map(|(outcome, count)| sample(labels(outcome), float(count)))
+    });
+    let help = "What an impairment did to frames, since it was set; a frame may have several outcomes.";
+    family("labsw_impair_frames_total", Kind::Counter, help, samples.collect())
 }
 
 fn family(name: &'static str, kind: Kind, help: &'static str, samples: Vec<Sample>) -> Family {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll};
 
 use super::*;
-use crate::api::{Counters, PortType, Vlan, VlanList, VlanMode};
+use crate::api::{Counters, PortDirection, PortType, Vlan, VlanList, VlanMode};
 
 fn status() -> Status {
     let vlan = Vlan { mode: VlanMode::Access, tag: Some(20), trunks: VlanList::default() };
@@ -48,6 +48,15 @@ fn status() -> Status {
         workers: vec![worker],
         ports: vec![port],
         mirrors: vec![mirror],
+        impairments: vec![Impairment {
+            port: "p".into(),
+            direction: PortDirection::Tx,
+            frames: 9,
+            delayed: 6,
+            lost: 2,
+            queue_full: 1,
+            ..Impairment::default()
+        }],
     }
 }
 
@@ -55,6 +64,9 @@ fn status() -> Status {
 fn the_text_is_that_of_prometheus() {
     let text = text(&families(&status()));
     for line in [
+        "# TYPE labsw_impair_frames_total counter",
+        "labsw_impair_frames_total{direction=\"tx\",outcome=\"passed\",port=\"p\"} 6",
+        "labsw_impair_frames_total{direction=\"tx\",outcome=\"lost\",port=\"p\"} 2",
         "labsw_build_info{version=\"0.1.0\"} 1",
         "labsw_uptime_seconds 7",
         "# TYPE labsw_worker_busy_ratio gauge",

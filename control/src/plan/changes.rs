@@ -1,4 +1,4 @@
-//! The difference of two configurations for people and scripts: what becomes of which port, mirror and setting.
+//! The difference of two configurations for people and scripts: what becomes of which port, mirror, impairment and setting.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,11 @@ use toml::{Table, Value};
 use crate::api::{ConfigAction, ConfigChange, ConfigSetting};
 use crate::config::Config;
 
-/// What has to change in `running` to be `wanted`: the switch, then ports, then mirrors, by name. `base` is what the
+/// What there is to change, and the table it stands in.
+const GROUPS: [(&str, &str); 5] =
+    [("switch", "switch"), ("port", "ports"), ("mirror", "mirrors"), ("profile", "profiles"), ("impairment", "impair")];
+
+/// What has to change in `running` to be `wanted`: the switch, ports, mirrors, profiles and impairments, by name. `base` is what the
 /// switch was last given; what differs from it was changed at run time.
 pub fn changes(base: &Config, running: &Config, wanted: &Config) -> Vec<ConfigChange> {
     let remade: BTreeSet<String> = {
@@ -19,7 +23,7 @@ pub fn changes(base: &Config, running: &Config, wanted: &Config) -> Vec<ConfigCh
     let restart = running.switch.restart_keys(&wanted.switch);
     let [base, running, wanted] = [base, running, wanted].map(|config| config.normalised().to_toml());
     let mut found = Vec::new();
-    for (kind, group) in [("switch", "switch"), ("port", "ports"), ("mirror", "mirrors")] {
+    for (kind, group) in GROUPS {
         let [base, running, wanted] = [&base, &running, &wanted].map(|all| named(all, group));
         let names: BTreeSet<&String> = running.keys().chain(wanted.keys()).collect();
         for name in names {

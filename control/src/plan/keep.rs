@@ -3,7 +3,7 @@
 //! Three configurations are merged setting by setting: `base`, which the switch was started with or was last given,
 //! `running`, which it has come to since, and `wanted`, the new file. Where `running` differs from `base`, somebody changed
 //! it, and that counts; elsewhere `wanted` does. The settings are those of the tables `[switch]`, `[ports.NAME]` and
-//! `[mirrors.NAME]`; `vlan` is one of them. A port whose type was changed is kept or replaced as a whole.
+//! `[mirrors.NAME]`; `vlan` is one of them. A port whose type was changed is kept or replaced as a whole, and so is an impairment.
 //!
 //! What comes out may contradict itself (a mirror of the file to a port removed at run time): [`Config::parse`] says so.
 
@@ -18,7 +18,8 @@ pub fn keep_runtime(base: &Config, running: &Config, wanted: &Config) -> Table {
     let [base, running, wanted] = [base, running, wanted].map(|config| config.normalised().to_toml());
     merge(&base, &running, &wanted, |key, base, running, wanted| {
         Some(Value::Table(match key {
-            "switch" => merge(&table(base), &table(running), &table(wanted), setting),
+            // The settings of an impairment mean something together: each is kept or replaced as a whole.
+            "switch" | "profiles" | "impair" => merge(&table(base), &table(running), &table(wanted), setting),
             _ => merge(&table(base), &table(running), &table(wanted), named),
         }))
     })

@@ -5,7 +5,8 @@
 //! [`changes`] says the same for people; [`keep_runtime`] merges what was changed at run time into what is wanted.
 //!
 //! **Order.** First what is in somebody's way goes: mirrors, then the attachments (devices, interfaces, sockets) of ports
-//! that another port takes over. Then what may fail comes: settings of the switch, new ports, changed ports, mirrors. Ports
+//! that another port takes over. Then what may fail comes: settings of the switch, new ports, changed ports, mirrors,
+//! impairments. Ports
 //! that are not wanted go last, when nothing can fail any more, so that a failure finds them as they were. Only where there
 //! would be more ports than a switch can have do they go first.
 //!
@@ -23,7 +24,7 @@ use labsw_switch::MAX_PORTS;
 pub use changes::changes;
 pub use keep::keep_runtime;
 
-use crate::config::{Config, MirrorConfig, PortConfig, SwitchConfig};
+use crate::config::{Config, ImpairConfig, MirrorConfig, PortConfig, ProfileConfig, SwitchConfig};
 
 /// One step from one configuration to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +41,13 @@ pub enum Step {
     SetPort(PortConfig),
     /// Makes or replaces a mirror.
     SetMirror(MirrorConfig),
-    /// Removes a port.
+    /// Replaces the impairment profiles; impairments stay as they are.
+    SetProfiles(Vec<ProfileConfig>),
+    /// Makes or replaces the impairment of a port.
+    SetImpairment(ImpairConfig),
+    /// Ends the impairment of a port that stays.
+    ClearImpairment(String),
+    /// Removes a port, and its impairment.
     DeletePort(String),
 }
 
@@ -95,6 +102,15 @@ pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart
     steps.extend(changed.iter().map(|(_, new)| Step::SetPort((*new).clone())));
     let mirrors = wanted.mirrors.iter().filter(|mirror| running.mirror(&mirror.name) != Some(mirror));
     steps.extend(mirrors.map(|mirror| Step::SetMirror(mirror.clone())));
+    if running.profiles != wanted.profiles {
+        steps.push(Step::SetProfiles(wanted.profiles.clone()));
+    }
+    let impaired =
+        wanted.impairments.iter().filter(|impairment| running.impairment(&impairment.port) != Some(impairment));
+    steps.extend(impaired.map(|impairment| Step::SetImpairment(impairment.clone())));
+    let over = running.impairments.iter().map(|impairment| impairment.port.as_str());
+    let over = over.filter(|port| wanted.port(port).is_some() && wanted.impairment(port).is_none());
+    steps.extend(over.map(|port| Step::ClearImpairment(port.to_owned())));
     if !first {
         steps.extend(deletions);
     }

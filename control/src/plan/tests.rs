@@ -17,6 +17,8 @@ struct Model {
     ports: BTreeMap<String, PortConfig>,
     detached: BTreeSet<String>,
     mirrors: BTreeMap<String, MirrorConfig>,
+    profiles: Vec<ProfileConfig>,
+    impairments: BTreeMap<String, ImpairConfig>,
 }
 
 impl Model {
@@ -27,13 +29,16 @@ impl Model {
             ports: config.ports.into_iter().map(|port| (port.name.clone(), port)).collect(),
             detached: BTreeSet::new(),
             mirrors: config.mirrors.into_iter().map(|mirror| (mirror.name.clone(), mirror)).collect(),
+            profiles: config.profiles,
+            impairments: config.impairments.into_iter().map(|impair| (impair.port.clone(), impair)).collect(),
         }
     }
 
     fn config(&self) -> Config {
         assert!(self.detached.is_empty(), "without an attachment: {:?}", self.detached);
         let (ports, mirrors) = (self.ports.values().cloned().collect(), self.mirrors.values().cloned().collect());
-        Config { switch: self.switch.clone(), ports, mirrors }
+        let impairments = self.impairments.values().cloned().collect();
+        Config { switch: self.switch.clone(), ports, mirrors, profiles: self.profiles.clone(), impairments }
     }
 
     /// Every attachment is one port's.
@@ -72,23 +77,36 @@ impl Model {
                 assert_eq!(mirror.check_beside(self.mirrors.values(), |name| self.ports.get(name)), Ok(()));
                 self.mirrors.insert(mirror.name.clone(), mirror.clone());
             }
+            Step::SetProfiles(profiles) => self.profiles.clone_from(profiles),
+            Step::SetImpairment(impairment) => {
+                assert!(self.ports.contains_key(&impairment.port), "no port {}", impairment.port);
+                self.impairments.insert(impairment.port.clone(), impairment.clone());
+            }
+            Step::ClearImpairment(name) => assert!(self.impairments.remove(name).is_some(), "{name} is not impaired"),
             Step::DeletePort(name) => {
                 assert!(!self.mirrors.values().any(|mirror| mirror.names(name)), "a mirror uses {name}");
                 assert!(self.ports.remove(name).is_some(), "no port {name}");
                 self.detached.remove(name);
+                self.impairments.remove(name);
             }
         }
     }
 }
 
-/// The ports and mirrors that a step is about.
-fn names(step: &Step) -> (Option<&str>, Option<&str>) {
+/// Whether what a step is about differs.
+fn differs(step: &Step, running: &Config, wanted: &Config) -> bool {
+    let port = |name: &str| running.port(name) != wanted.port(name);
+    let mirror = |name: &str| running.mirror(name) != wanted.mirror(name);
+    let impairment = |name: &str| running.impairment(name) != wanted.impairment(name);
     match step {
-        Step::SetSwitch(_) => (None, None),
-        Step::DeleteMirror(name) => (None, Some(name)),
-        Step::SetMirror(mirror) => (None, Some(&mirror.name)),
-        Step::DetachPort(name) | Step::DeletePort(name) => (Some(name), None),
-        Step::AddPort(port) | Step::SetPort(port) => (Some(&port.name), None),
+        Step::SetSwitch(_) => running.switch != wanted.switch,
+        Step::DeleteMirror(name) => mirror(name),
+        Step::SetMirror(set) => mirror(&set.name),
+        Step::DetachPort(name) | Step::DeletePort(name) => port(name),
+        Step::AddPort(set) | Step::SetPort(set) => port(&set.name),
+        Step::SetProfiles(_) => running.profiles != wanted.profiles,
+        Step::SetImpairment(set) => impairment(&set.port),
+        Step::ClearImpairment(name) => impairment(name),
     }
 }
 
@@ -122,7 +140,18 @@ fn config_strategy() -> impl Strategy<Value = Config> {
         "mac_ageing='60s'",
         "socket_mode='0600'",
     ]);
-    (switch, ports, mirrors).prop_filter_map("a valid configuration", |(switch, ports, mirrors)| {
+    let settings = || {
+        prop::sample::select(vec!["delay='5ms'", "delay='5ms'\njitter='1ms'", "loss='2%'\nseed=1", "profile='lossy'"])
+    };
+    let profiles = prop::collection::btree_map(prop::sample::select(vec!["far", "lossy"]), 1..4_u8, 0..3);
+    let impairment = (
+        prop::sample::select(vec!["", "direction='rx'", "direction='tx'", "rx", "tx", "rx tx"]),
+        settings(),
+        prop_oneof![settings(), Just("profile='far'")],
+    );
+    let impairments = prop::collection::btree_map("[a-f]", impairment, 0..4);
+    let parts = (switch, ports, mirrors, profiles, impairments);
+    parts.prop_filter_map("a valid configuration", |(switch, ports, mirrors, profiles, impairments)| {
         let mut text = format!("[switch]\n{switch}\n");
         // What is impossible beside the rest is left out, so that most texts are of use.
         let mut add = |part: &str| {
@@ -138,6 +167,16 @@ fn config_strategy() -> impl Strategy<Value = Config> {
         for (name, (sources, to, snaplen)) in mirrors {
             let snaplen = snaplen * 64;
             add(&format!("[mirrors.{name}]\nsources={sources:?}\nto='{to}'\nsnaplen={snaplen}\n"));
+        }
+        for (name, loss) in profiles {
+            add(&format!("[profiles.{name}]\nloss='{loss}%'\n"));
+        }
+        for (port, (form, one, other)) in impairments {
+            add(&match form {
+                "rx tx" => format!("[impair.{port}.rx]\n{one}\n[impair.{port}.tx]\n{other}\n"),
+                "rx" | "tx" => format!("[impair.{port}.{form}]\n{other}\n"),
+                _ => format!("[impair.{port}]\n{form}\n{other}\n"),
+            });
         }
         Config::parse(&text, "x.toml").ok()
     })
@@ -162,13 +201,7 @@ proptest! {
         let steps = plan(&running, &wanted).unwrap();
         let (running, wanted) = (running.normalised(), wanted.normalised());
         for step in &steps {
-            let (port, mirror) = names(step);
-            if let Some(name) = port {
-                prop_assert_ne!(running.port(name), wanted.port(name), "{:?}", step);
-            }
-            if let Some(name) = mirror {
-                prop_assert_ne!(running.mirror(name), wanted.mirror(name), "{:?}", step);
-            }
+            prop_assert!(differs(step, &running, &wanted), "{:?}", step);
         }
         prop_assert_eq!(plan(&running, &running).unwrap(), []);
     }

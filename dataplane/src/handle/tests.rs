@@ -42,7 +42,7 @@ fn snapshot(outputs: Vec<Option<Output>>) -> Snapshot {
 }
 
 fn output(tx: Arc<dyn TxPort>, workers: usize) -> Option<Output> {
-    Some(Output { tx: Some(tx), stats: Arc::new(PortStats::new(workers)) })
+    Some(Output::new(Some(tx), Arc::new(PortStats::new(workers))))
 }
 
 /// An eventfd whose write blocks for ever.
@@ -162,7 +162,7 @@ fn after_the_acknowledgement_nothing_goes_the_old_way() {
         // A port comes under traffic from all workers, gets some of it, and goes.
         let (_, tx, wire) = memory_port();
         let (stats, tx): (_, Arc<dyn TxPort>) = (Arc::new(PortStats::new(WORKERS)), tx);
-        outputs.push(Some(Output { tx: Some(Arc::clone(&tx)), stats: Arc::clone(&stats) }));
+        outputs.push(Some(Output::new(Some(Arc::clone(&tx)), Arc::clone(&stats))));
         links.set_snapshot(&snapshot(outputs.clone())).unwrap();
         let end = Instant::now() + PATIENCE;
         while count(&wire) < 50 {

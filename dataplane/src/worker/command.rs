@@ -10,6 +10,7 @@ use crossbeam::channel::{Receiver, Sender};
 use labsw_switch::PortId;
 use labsw_switch::tables::Tables;
 
+use crate::impair::{ImpairedTx, Schedule, TxLine};
 use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::PortStats;
 use crate::vhost::{VhostOp, VhostReply};
@@ -38,6 +39,30 @@ pub struct Output {
     pub tx: Option<Arc<dyn TxPort>>,
     /// Where its counters go.
     pub stats: Arc<PortStats>,
+    /// What happens to the frames that come from it.
+    pub impaired_rx: Option<Arc<Schedule>>,
+    /// The same as `tx`, if that is one with an impairment before it.
+    delayed_tx: Option<Arc<ImpairedTx>>,
+}
+
+impl Output {
+    /// A port without impairments.
+    pub fn new(tx: Option<Arc<dyn TxPort>>, stats: Arc<PortStats>) -> Output {
+        Output { tx, stats, impaired_rx: None, delayed_tx: None }
+    }
+
+    /// With this line before its transmit side.
+    #[must_use]
+    pub fn behind(self, line: Arc<TxLine>) -> Output {
+        let Some(inner) = self.tx else { return self };
+        let tx = Arc::new(ImpairedTx::new(inner, line));
+        Output { tx: Some(Arc::clone(&tx) as Arc<dyn TxPort>), delayed_tx: Some(tx), ..self }
+    }
+
+    /// The transmit side, if frames are delayed on their way to it.
+    pub(super) fn delayed_tx(&self) -> Option<&ImpairedTx> {
+        self.delayed_tx.as_deref()
+    }
 }
 
 /// What the control thread asks of a worker. Each is done between two turns.

@@ -8,7 +8,7 @@ use labsw_switch::tables::{Direction, MirrorSpec, PortRules};
 use labsw_switch::vlan::{PortVlan, VlanMode};
 use labsw_switch::{BURST_FRAMES, MAX_MIRRORS, MirrorId};
 
-use super::memory_port::{Wire, frame, memory_port};
+use super::memory_port::{MemoryTx, Wire, frame, memory_port};
 use labsw_switch::DropReason;
 
 use super::*;
@@ -16,10 +16,13 @@ use crate::offload::Offers;
 use crate::offload_frames::{Packet, noise, resolved};
 use crate::stats::PortStats;
 
+mod impair;
+
 /// A worker with memory ports 0, 1, … that are driven turn by turn.
 struct Lab {
     worker: Worker,
     wires: Vec<Arc<Mutex<Wire>>>,
+    wires_tx: Vec<Arc<MemoryTx>>,
     stats: Vec<Arc<PortStats>>,
     outputs: Vec<Option<Output>>,
     commands: Sender<Command>,
@@ -43,13 +46,14 @@ impl Lab {
         let load = Arc::new(WorkerLoad::default());
         let worker = Worker::new(Lane::ONLY, shared, Power::Adaptive, load, control, poll);
         let (wires, stats, outputs) = (Vec::new(), Vec::new(), Vec::new());
-        let mut lab = Lab { worker, wires, stats, outputs, commands, events, specs };
+        let mut lab = Lab { worker, wires, wires_tx: Vec::new(), stats, outputs, commands, events, specs };
         for id in 0..ports {
             let (rx, tx, wire) = memory_port();
             let stats = Arc::new(PortStats::new(1));
             lab.command(Command::AddQueue { port: PortId(id), queue: 0, rx });
             lab.wires.push(wire);
-            lab.outputs.push(Some(Output { tx: Some(tx), stats: Arc::clone(&stats) }));
+            lab.wires_tx.push(Arc::clone(&tx));
+            lab.outputs.push(Some(Output::new(Some(tx), Arc::clone(&stats))));
             lab.stats.push(stats);
         }
         lab.set_tables(Vec::new());

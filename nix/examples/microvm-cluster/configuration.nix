@@ -4,9 +4,7 @@
 let
   nodes = [ "node1" "node2" "node3" ];
 
-  # Impairment of each link. A switch that has no impairment refuses these tables by name when the file is checked, at
-  # build time; with one that has it, set this to true.
-  impairment = false;
+  # Impairment of each link.
   profiles = {
     lossy = { loss = "5%"; delay = "20ms"; jitter = "10ms"; };
     far = { delay = "120ms"; jitter = "5ms"; rate = "10Mbit"; };
@@ -26,7 +24,7 @@ in
   services.labsw = {
     enable = true;
     managementInterface = "eno1";
-    settings = lib.mkIf impairment { inherit profiles impair; };
+    settings = { inherit profiles impair; };
 
     # The host's own port in the lab, for ssh into the nodes. Its address is given below.
     ports = lib.genAttrs nodes (_: { vlan = 30; }) // {

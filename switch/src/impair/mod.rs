@@ -60,6 +60,25 @@ pub enum Verdict {
     },
 }
 
+/// What became of frames so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All that were asked about.
+    pub frames: u64,
+    /// Passed, but not at once.
+    pub delayed: u64,
+    /// Lost.
+    pub lost: u64,
+    /// Found the queue of the rate full.
+    pub queue_full: u64,
+    /// Passed with a copy.
+    pub duplicated: u64,
+    /// Passed with a wrong bit.
+    pub corrupted: u64,
+    /// Passed, and were let overtake.
+    pub reordered: u64,
+}
+
 /// One link in one direction; see the module.
 #[derive(Clone, Debug)]
 pub struct Impairment {
@@ -74,6 +93,7 @@ pub struct Impairment {
     now_ns: u64,
     /// When the last frame is due that did not overtake.
     last_due_ns: u64,
+    counts: Counts,
 }
 
 impl Impairment {
@@ -93,6 +113,7 @@ impl Impairment {
             jitter: (spec.jitter_ns > 0).then(|| Jitter::new(spec.jitter_ns, Random::new(spec.seed, 5))),
             now_ns: 0,
             last_due_ns: 0,
+            counts: Counts::default(),
         })
     }
 
@@ -110,17 +131,30 @@ impl Impairment {
         let doubled = self.duplicate.hits(self.spec.duplicate);
         let overtakes = self.reorder.hits(self.spec.reorder);
         let flip_bit = self.flip(frame_bytes);
+        self.counts.frames += 1;
         if lost {
+            self.counts.lost += 1;
             return Verdict::Drop(DropReason::ImpairLoss);
         }
         let Some(sent_ns) = self.enqueue(now_ns, frame_bytes) else {
+            self.counts.queue_full += 1;
             return Verdict::Drop(DropReason::ImpairQueueFull);
         };
         let due_ns = self.due(sent_ns, overtakes);
         // A copy that finds the queue full is not made; the frame itself is not lost by that.
         let copy_due_ns =
             doubled.then(|| self.enqueue(now_ns, frame_bytes)).flatten().map(|sent_ns| self.due(sent_ns, overtakes));
+        let Counts { delayed, duplicated, corrupted, reordered, .. } = &mut self.counts;
+        *delayed += u64::from(due_ns > now_ns);
+        *duplicated += u64::from(copy_due_ns.is_some());
+        *corrupted += u64::from(flip_bit.is_some());
+        *reordered += u64::from(overtakes);
         Verdict::Pass { due_ns, copy_due_ns, flip_bit }
+    }
+
+    /// What became of frames so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     fn flip(&mut self, frame_bytes: u32) -> Option<u32> {

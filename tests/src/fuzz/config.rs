@@ -35,10 +35,12 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// Ports and mirrors in order of name.
+/// All tables in order of name.
 fn in_order(mut config: Config) -> Config {
     config.ports.sort_by(|a, b| a.name.cmp(&b.name));
     config.mirrors.sort_by(|a, b| a.name.cmp(&b.name));
+    config.profiles.sort_by(|a, b| a.name.cmp(&b.name));
+    config.impairments.sort_by(|a, b| a.port.cmp(&b.port));
     config
 }
 

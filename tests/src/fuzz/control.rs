@@ -51,6 +51,7 @@ impl Handler for Fake {
             Request::ListPorts => Ok(Reply::Ports(Vec::new())),
             Request::ListVlans => Ok(Reply::Vlans(Vec::new())),
             Request::ListMirrors => Ok(Reply::Mirrors(Vec::new())),
+            Request::ListImpairments => Ok(Reply::Impairments(Vec::new())),
             Request::ShowPort { name } => Err(Error::not_found("port", name)),
             Request::ShowMirror { name } => Err(Error::not_found("mirror", name)),
             // More than may wait to be written, for some.

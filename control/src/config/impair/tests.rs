@@ -1,0 +1,149 @@
+//! Proves how values and tables of impairments are read and written, and what is refused where.
+
+use super::*;
+use crate::config::Config;
+
+#[test]
+fn shares_rates_and_times_are_read_and_written() {
+    for (text, per_million, back) in [
+        ("5%", 50_000, "5%"),
+        ("0.25 %", 2_500, "0.25%"),
+        ("100%", 1_000_000, "100%"),
+        ("0.0001%", 1, "0.0001%"),
+        ("0%", 0, "0%"),
+    ] {
+        let read = chance(text).unwrap();
+        assert_eq!((read.per_million(), percent(read).as_str()), (per_million, back), "{text}");
+    }
+    for (text, expected, back) in [
+        ("10mbit", 10_000_000, "10mbit"),
+        ("2.5Gbit", 2_500_000_000, "2.5gbit"),
+        ("64 kbit", 64_000, "64kbit"),
+        ("9600bit", 9_600, "9.6kbit"),
+        ("1234567bit", 1_234_567, "1234567bit"),
+    ] {
+        assert_eq!((rate(text), bits(expected).as_str()), (Some(expected), back), "{text}");
+        assert_eq!(rate(&bits(expected)), Some(expected));
+    }
+    for text in
+        ["5", "%", "-1%", "101%", "5.00001%", "1e1%", "+5%", "5%%", ".5%", "5.%", "100.0001%", "99999999999999999999%"]
+    {
+        assert_eq!(chance(text), None, "{text}");
+    }
+    for text in ["10", "10mb", "bit", "mbit", "-1mbit", "1.0001kbit", "0.0005kbit", "10mbit/s", "99999999999gbit"] {
+        assert_eq!(rate(text), None, "{text}");
+    }
+    for text in ["", "1%", "1% 2% 3% 4% 5%", "1 2", "1%,2%"] {
+        assert_eq!(model(text), None, "{text}");
+    }
+    let [enter, leave] = [1, 25].map(Chance::percent);
+    let expected = Loss::GilbertElliott { enter, leave, loss_bad: Chance::ALWAYS, loss_good: Chance::NEVER };
+    assert_eq!(model("1% 25%"), Some(expected));
+}
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, "lab.toml")
+}
+
+/// A text with port `a` and these lines behind it, from line 3.
+fn impaired(lines: &str) -> String {
+    format!("[ports.a]\ntype = 'vhost_user'\n{lines}\n")
+}
+
+/// The first impairment, which is the same in both directions.
+fn both(config: &Config) -> &ImpairDirection {
+    let impairment = &config.impairments[0];
+    assert_eq!(impairment.rx, impairment.tx);
+    impairment.rx.as_ref().unwrap()
+}
+
+#[test]
+fn impairments_take_a_profile_and_what_they_set_themselves_above_it() {
+    let config = parse(&impaired(
+        "[profiles.far]\ndelay = '40ms'\njitter = '1.5ms'\nloss = '2%'\n[impair.a]\nprofile = 'far'\nloss = '0.5%'\nrate = '10mbit'\nqueue_frames = 7\ndirection = 'rx'\nseed = 9",
+    ))
+    .unwrap();
+    assert_eq!(config.impairments[0].tx, None);
+    let impair = config.impairments[0].rx.as_ref().unwrap();
+    let written: Vec<String> = impair.settings.written().iter().map(|(key, value)| format!("{key} {value}")).collect();
+    assert_eq!(written.join(", "), "delay 40ms, jitter 1ms 500us, loss 0.5%, rate 10mbit, queue_frames 7, seed 9");
+    assert_eq!(impair.profile.as_deref(), Some("far"));
+    let spec = impair.settings.spec(1);
+    assert_eq!((spec.delay_ns, spec.jitter_ns, spec.seed), (40_000_000, 1_500_000, 1));
+    assert_eq!(spec.rate.map(|rate| (rate.bits_per_second, rate.queue_frames)), Some((10_000_000, 7)));
+    assert_eq!(parse(&config.to_toml().to_string()).unwrap(), config);
+    // A built-in profile can be replaced.
+    let replaced = parse(&impaired("[profiles.lossy]\nloss = '9%'\n[impair.a]\nprofile = 'lossy'")).unwrap();
+    assert_eq!(both(&replaced).settings.written(), [("loss", "9%".to_owned())]);
+    let bursts = parse(&impaired("[impair.a]\ngemodel = '1% 25% 90%'")).unwrap();
+    assert_eq!(both(&bursts).settings.written(), [("gemodel", "1% 25% 90% 0%".to_owned())]);
+    assert_eq!(parse(&bursts.to_toml().to_string()).unwrap(), bursts);
+}
+
+#[test]
+fn impairments_that_make_no_sense_are_refused_with_their_place() {
+    for (lines, expected) in [
+        ("[impair.a]", "3:9: impair.a: sets nothing; name a profile"),
+        ("[impair.a]\nseed = 1", "3:9: impair.a: sets nothing"),
+        ("[impair.a]\ndelay = 20", "4:9: impair.a.delay: should be a time, as in \"20ms\", is the number 20"),
+        ("[impair.a]\ndelay = '20'", "4:9: impair.a.delay: \"20\" is not a time"),
+        ("[impair.a]\ndelay = '11s'", "4:9: impair.a.delay: delay and jitter together are longer than the 10 s"),
+        ("[impair.a]\ndelay = '1ms'\njitter = '2ms'", "5:10: impair.a.jitter: jitter is larger than delay"),
+        ("[impair.a]\njitter = '2ms'", "4:10: impair.a.jitter: jitter is larger than delay"),
+        ("[impair.a]\nreorder = '5%'", "4:11: impair.a.reorder: reorder needs a delay"),
+        ("[impair.a]\nprofile = 'default'\nreorder = '5%'", "5:11: impair.a.reorder: reorder needs a delay"),
+        ("[impair.a]\nloss = '100.1%'", "4:8: impair.a.loss: \"100.1%\" is not a share"),
+        ("[impair.a]\nloss = '1%'\ngemodel = '1% 1%'", "5:11: impair.a.gemodel: says which frames are lost, and so"),
+        ("[impair.a]\ngemodel = '1%'", "4:11: impair.a.gemodel: \"1%\" is not two to four shares"),
+        ("[impair.a]\nrate = '10'", "4:8: impair.a.rate: \"10\" is not a rate"),
+        ("[impair.a]\nrate = '1kbit'", "4:8: impair.a.rate: rate is not between 8 kbit and 100 gbit"),
+        ("[impair.a]\nrate = '1gbit'\nqueue_frames = 0", "5:16: impair.a.queue_frames: 0 is not a number of frames"),
+        ("[impair.a]\ndelay = '1ms'\nqueue_bytes = 9", "5:15: impair.a.queue_bytes: is the queue of a rate, and no"),
+        ("[impair.a]\ndelay = '1ms'\ndirection = 'up'", "5:13: impair.a.direction: \"up\" is not one of rx, tx, both"),
+        (
+            "[impair.a]\nprofile = 'loss'",
+            "4:11: impair.a.profile: there is no profile \"loss\"; did you mean \"lossy\"?",
+        ),
+        ("[impair.a]\ndelay = '1ms'\nfilter = 'arp'", "5:1: impair.a.filter: this version impairs all frames"),
+        ("[impair.a]\ndelays = '1ms'", "4:1: impair.a.delays: unknown key; did you mean `delay`?"),
+        (
+            "[impair.a]\ndelay = '1ms'\nrx = { loss = '1%' }",
+            "4:1: impair.a.delay: stands beside a table of one direction",
+        ),
+        ("[impair.a.rx]\ndelay = '1ms'\ndirection = 'tx'", "5:1: impair.a.rx.direction: unknown key"),
+        ("[impair.a.rx]\ndelay = '1ms'\n[impair.a.tx]", "5:11: impair.a.tx: sets nothing"),
+        ("[impair.a.rx]\nloss = '2%'\n[impair.a.tx]\nloss = 2", "6:8: impair.a.tx.loss: should be a share"),
+        ("[impair.a]\nrx = 'lossy'", "4:6: impair.a.rx: should be a table"),
+        ("[impair.b]\ndelay = '1ms'", "3:9: impair.b: there is no port \"b\""),
+        ("[profiles.p]\njitter = '2ms'", "4:10: profiles.p.jitter: jitter is larger than delay"),
+        ("[profiles.p]\nprofile = 'x'", "4:1: profiles.p.profile: unknown key"),
+        ("[profiles.'a b']", "3:11: profiles.a b: \"a b\" is not a profile name"),
+    ] {
+        let error = parse(&impaired(lines)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("lab.toml:{expected}")), "{lines}: {error}");
+    }
+}
+
+#[test]
+fn each_direction_can_have_its_own() {
+    let config = parse(&impaired("[impair.a.rx]\ndelay = '1ms'\n[impair.a.tx]\nprofile = 'lossy'")).unwrap();
+    let impairment = &config.impairments[0];
+    let written = |direction: &Option<ImpairDirection>| direction.as_ref().unwrap().settings.written().len();
+    assert_eq!((written(&impairment.rx), written(&impairment.tx)), (1, 3));
+    assert_eq!(parse(&config.to_toml().to_string()).unwrap(), config);
+    // The same in both is written in the short form, and means the same.
+    let long = parse(&impaired("[impair.a.rx]\ndelay = '1ms'\n[impair.a.tx]\ndelay = '1ms'")).unwrap();
+    let short = parse(&impaired("[impair.a]\ndelay = '1ms'")).unwrap();
+    assert_eq!(long, short);
+    assert_eq!(short.impairments[0].to_toml().to_string(), "delay = \"1ms\"\ndirection = \"both\"\n");
+    // What a command sets of one direction leaves the other.
+    let set = |pairs: &[(&str, &str)]| {
+        let pairs: Vec<_> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        ImpairConfig::from_settings("a", &pairs, &[]).unwrap()
+    };
+    let rx = set(&[("direction", "rx"), ("delay", "1ms")]);
+    assert_eq!(rx.clone().above(None), rx);
+    let tx = set(&[("direction", "tx"), ("profile", "lossy")]).above(Some(&rx));
+    assert_eq!(&tx, impairment);
+    assert_eq!(set(&[("delay", "1ms")]).above(Some(&tx)), short.impairments[0]);
+}

@@ -1,0 +1,75 @@
+//! Impairments carried out: frames of one port and direction kept, changed, doubled or lost, as a schedule says.
+//!
+//! **How it works.** The schedule is [`labsw_switch::impair`]; here are the frames. A [`Line`] asks it about each frame
+//! ([`Line::accept`]), keeps an owned copy of those that pass in its [`store`], and lends them again, in bursts, when
+//! they are due. Everything is impaired as it would be on a wire: who gives frames to a line has cut what was to be cut,
+//! and finished checksums, before (a flipped bit would otherwise be covered by a checksum made later).
+//!
+//! - To the port (tx): an [`ImpairedTx`] stands before the port's transmit side and is one itself. All workers share its
+//!   line, under a lock held for a burst. The worker that gave it frames last lets those that are due go; the lock is
+//!   held meanwhile, so that two workers can't swap frames.
+//! - From the port (rx): each receive queue has a line of its own, at its worker; the lines of a port share one
+//!   [`Schedule`], so that its rate and its seed are those of the port.
+//!
+//! **Invariants.**
+//! - A port without an impairment has none of this in its way.
+//! - Memory is bounded: see [`store`]. What finds no room is dropped as `impair_memory_full`; what is given up before it
+//!   was due (the impairment changed, the queue or port went) as `impair_cleared`.
+//! - Borrowed frames end at [`Line::accept`], so no descriptor is held over a turn.
+
+mod line;
+mod store;
+mod tx;
+
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use labsw_switch::impair::{Contradiction, Counts, ImpairSpec, Impairment, Verdict};
+
+use crate::port::lock;
+
+pub(crate) use line::{Line, whole};
+pub use store::{MAX_DELAYED_BYTES, MAX_LINE_BYTES, MAX_LINE_FRAMES};
+pub use tx::{ImpairedTx, TxLine};
+
+/// A worker does not block for the last part of its wait for a due frame: the system's timers count in milliseconds.
+pub(crate) const LAST_WAIT: Duration = Duration::from_micros(1200);
+
+/// The schedule of one port and direction, shared by its lines.
+#[derive(Debug)]
+pub struct Schedule(Mutex<Impairment>);
+
+impl Schedule {
+    /// A link without a past.
+    ///
+    /// # Errors
+    /// [`Contradiction`]: it is out of range or contradicts itself.
+    pub fn new(spec: ImpairSpec) -> Result<Schedule, Contradiction> {
+        Ok(Schedule(Mutex::new(Impairment::new(spec)?)))
+    }
+
+    /// What became of frames so far, in all lines together.
+    pub fn counts(&self) -> Counts {
+        lock(&self.0).counts()
+    }
+
+    /// Verdicts about frames of these lengths, in order.
+    fn judge(&self, now_ns: u64, frames: impl Iterator<Item = u32>, mut each: impl FnMut(Verdict)) {
+        let mut impairment = lock(&self.0);
+        frames.for_each(|bytes| each(impairment.verdict(now_ns, bytes)));
+    }
+}
+
+/// The clock of all schedules, ns.
+pub(crate) fn now_ns() -> u64 {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(EPOCH.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// How long until `due_ns`; `None` if that is never.
+pub(crate) fn until(due_ns: u64) -> Option<Duration> {
+    (due_ns != NEVER).then(|| Duration::from_nanos(due_ns.saturating_sub(now_ns())))
+}
+
+/// The due time of a line without frames.
+pub(crate) const NEVER: u64 = u64::MAX;
