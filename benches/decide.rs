@@ -85,6 +85,7 @@ fn benches(criterion: &mut Criterion) {
         vlans: None,
         to: Some(PortId(2)),
         snaplen_bytes: 0,
+        filter: None,
     };
     let mirrored = Tables::build(ports(3, &PortVlan::default()), vec![mirror]).unwrap();
     case(criterion, "mirror", &mirrored, 1, false);

@@ -13,7 +13,8 @@ rounds=1000
 [ $# -gt 0 ] || set -- turn/64/32 turn/512/32 turn/1518/32 decide/1 decide/1000 \
   take virtio-queue/take fill/64 virtio-queue/fill/64 fill/1518 virtio-queue/fill/1518 \
   growth/ports-2/32 growth/ports-32/32 growth/macs-1k/32 growth/macs-64k/32 \
-  growth/vlans-1/32 growth/vlans-64/32 growth/mirrors-0/32 growth/mirrors-8/32
+  growth/vlans-1/32 growth/vlans-64/32 growth/mirrors-0/32 growth/mirrors-8/32 \
+  growth/captures-0/32 growth/captures-100/32
 
 for tool in valgrind jq; do
   command -v $tool >/dev/null || { echo "instructions.sh: $tool is not installed (Debian: apt-get install $tool)" >&2; exit 1; }

@@ -17,12 +17,14 @@ use std::time::Instant;
 use crossbeam::channel::{Sender, bounded, unbounded};
 use guest::{EVENT_IDX, Guest, INDIRECT, MRG_RXBUF, VERSION_1};
 use labsw_benches::frame;
+use labsw_dataplane::capture::{Capture, Captures, Reasons, Watch};
 use labsw_dataplane::load::WorkerLoad;
 use labsw_dataplane::port::Lane;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
 use labsw_dataplane::vhost::VhostPort;
 use labsw_dataplane::worker::{Command, ControlEnds, Output, Power, Shared, Snapshot, Worker};
 use labsw_switch::fdb::Fdb;
+use labsw_switch::filter::{Filter, Form, Insn};
 use labsw_switch::mac::Mac;
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules, Tables};
 use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
@@ -40,10 +42,15 @@ const BUFFER_BYTES: u32 = 2048;
 /// What a Linux guest negotiates, but without indirect tables: the frames here have one descriptor each.
 pub const FEATURES: u64 = VERSION_1 | MRG_RXBUF | EVENT_IDX;
 
-/// Fills the transmit ring with frames and offers none of them.
+/// Fills the transmit ring with equal frames and offers none of them.
 pub fn fill_transmit(guest: &mut Guest, wire_bytes: usize) {
-    for _ in 0..RING {
-        guest.transmit(TRANSMIT, &frame(wire_bytes, 2, 1), &[]);
+    fill_transmit_with(guest, |_| frame(wire_bytes, 2, 1));
+}
+
+/// Fills the transmit ring with frames, made from their number, and offers none of them.
+fn fill_transmit_with(guest: &mut Guest, frame: impl Fn(u16) -> Vec<u8>) {
+    for number in 0..RING {
+        guest.transmit(TRANSMIT, &frame(number), &[]);
     }
     guest.avail(TRANSMIT, 2).store(0, Ordering::Release);
 }
@@ -71,13 +78,37 @@ pub struct Around {
     pub vlans: u16,
     /// Mirrors that select nothing: half of them watch all ports, but another VLAN; half watch another port.
     pub mirrors: u16,
+    /// Captures of the first of the silent guests, half of what passes there, half of what is dropped there.
+    pub captures: u16,
     /// The first of the silent guests gets a copy of every frame: a mirror of the port that sends, both directions.
     pub mirrored: bool,
+    /// A mirror of the port that sends, both directions, that selects nothing.
+    pub watched: Option<Watched>,
+    /// Conversations that the frames belong to, none like the one before unless there is only one.
+    pub flows: u16,
+}
+
+/// Why a mirror selects nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// It is for another VLAN.
+    OtherVlan,
+    /// Its filter is `tcp port 445`, and the frames are UDP.
+    Filter,
 }
 
 impl Default for Around {
     fn default() -> Around {
-        Around { idle_ports: 0, stations: 0, vlans: 4094, mirrors: 0, mirrored: false }
+        Around {
+            idle_ports: 0,
+            stations: 0,
+            vlans: 4094,
+            mirrors: 0,
+            captures: 0,
+            mirrored: false,
+            watched: None,
+            flows: 1,
+        }
     }
 }
 
@@ -93,6 +124,7 @@ impl Around {
             vlans: id.is_multiple_of(2).then(|| VlanSet::from_ranges(&[4000 + id..=4000 + id]).unwrap()),
             to: Some(PortId(3)),
             snaplen_bytes: 0,
+            filter: None,
         };
         let copying = MirrorSpec {
             id: MirrorId(self.mirrors),
@@ -101,9 +133,35 @@ impl Around {
             vlans: None,
             to: Some(PortId(2)),
             snaplen_bytes: 0,
+            filter: None,
         };
-        let mirrors = (0..self.mirrors).map(mirror).chain(self.mirrored.then_some(copying));
+        let watching = self.watched.map(|watched| MirrorSpec {
+            vlans: (watched == Watched::OtherVlan).then(|| VlanSet::from_ranges(&[4000..=4000]).unwrap()),
+            filter: (watched == Watched::Filter).then(|| Arc::new(tcp_port_445())),
+            ..copying.clone()
+        });
+        let copying = self.mirrored.then_some(copying);
+        let mirrors = (0..self.mirrors).map(mirror).chain(copying).chain(watching);
         Tables::build(ports, mirrors.collect()).unwrap()
+    }
+
+    fn captures(self, waker: &Arc<mio::Waker>) -> Captures {
+        let mut captures = Captures::default();
+        for number in 0..self.captures {
+            let capture = Capture::new(0, None, Arc::default(), Arc::clone(waker));
+            let watch = Watch::new(Arc::new(capture), 0, Arc::default());
+            if number % 2 == 0 {
+                captures.watch(PortId(2), Direction::BOTH, &watch);
+            } else {
+                captures.watch_drops(PortId(2), Direction::BOTH, Reasons::ALL, &watch);
+            }
+        }
+        captures
+    }
+
+    /// The stations that a conversation goes to and comes from.
+    fn addresses(self, flow: u16) -> (u16, u16) {
+        if self.flows == 1 { (2, 1) } else { (0x4000 | flow, 0x2000 | flow) }
     }
 
     fn fdb(self) -> Fdb {
@@ -112,8 +170,44 @@ impl Around {
             fdb.learn(Vid::DEFAULT, Mac::from_u64(0x0600_0000_0000 + u64::from(station)), PortId(2), 0);
         }
         assert_eq!(fdb.len(), self.stations as usize);
+        for flow in 0..self.flows {
+            fdb.learn(Vid::DEFAULT, station(self.addresses(flow).0), PortId(1), 0);
+        }
         fdb
     }
+}
+
+/// The address that `labsw_benches::frame` gives a station.
+fn station(number: u16) -> Mac {
+    Mac::from_u64(0x0200_0000_0000 | u64::from(number))
+}
+
+/// `tcp port 445`, as libpcap 1.10 compiles it.
+fn tcp_port_445() -> Filter {
+    let program = [
+        (0x28, 0, 0, 12),
+        (0x15, 0, 6, 0x86dd),
+        (0x30, 0, 0, 20),
+        (0x15, 0, 15, 6),
+        (0x28, 0, 0, 54),
+        (0x15, 12, 0, 445),
+        (0x28, 0, 0, 56),
+        (0x15, 10, 11, 445),
+        (0x15, 0, 10, 0x0800),
+        (0x30, 0, 0, 23),
+        (0x15, 0, 8, 6),
+        (0x28, 0, 0, 20),
+        (0x45, 6, 0, 0x1fff),
+        (0xb1, 0, 0, 14),
+        (0x48, 0, 0, 14),
+        (0x15, 2, 0, 445),
+        (0x48, 0, 0, 16),
+        (0x15, 0, 1, 445),
+        (0x06, 0, 0, 262_144),
+        (0x06, 0, 0, 0),
+    ];
+    let program = program.map(|(code, jt, jf, k)| Insn { code, jt, jf, k });
+    Filter::new(&program, Form::Untagged).unwrap()
 }
 
 /// A worker between two guests that know each other's stations.
@@ -145,6 +239,7 @@ impl Lab {
         let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
         let (commands, receiver) = unbounded();
         let (events, _) = unbounded();
+        let captures = Arc::new(around.captures(&waker));
         let ends = ControlEnds { commands: receiver, events, waker };
         let load = Arc::new(WorkerLoad::default());
         let mut worker = Worker::new(Lane::ONLY, shared, Power::Performance, load, ends, poll);
@@ -168,13 +263,17 @@ impl Lab {
         }
         let snapshot = Snapshot { tables, outputs: outputs.into() };
         commands.send(Command::SetSnapshot { snapshot, done: bounded(1).0 }).unwrap();
+        commands.send(Command::SetCaptures { captures, done: bounded(1).0 }).unwrap();
         assert!(worker.obey());
         // The answer first, so that the flow is known.
         from.post(RECEIVE, 1, BUFFER_BYTES, None);
         to.transmit(TRANSMIT, &frame(64, 1, 2), &[]);
         worker.turn();
         fill_receive(&mut to);
-        fill_transmit(&mut from, wire_bytes);
+        fill_transmit_with(&mut from, |number| {
+            let (to, from) = around.addresses(number % around.flows);
+            frame(wire_bytes, to, from)
+        });
         let mut lab = Lab { worker, _commands: commands, from, to, idle, mirrored: around.mirrored, stats };
         // Once round the rings, so that every page was touched.
         for _ in 0..RING / 64 {

@@ -1,5 +1,5 @@
-# labswd and labsw-ctl. They need no library but the C one; what needs clang and libelf is a test of another crate.
-{ lib, rustPlatform, installShellFiles, stdenv }:
+# labswd and labsw-ctl. They need libpcap and the C library; what needs clang and libelf is a test of another crate.
+{ lib, rustPlatform, installShellFiles, libpcap, stdenv }:
 
 let
   manifest = (lib.importTOML ../Cargo.toml).workspace.package;
@@ -30,6 +30,7 @@ rustPlatform.buildRustPackage {
   cargoTestFlags = [ "-p" "labsw-switch" ];
 
   nativeBuildInputs = [ installShellFiles ];
+  buildInputs = [ libpcap ];
   postInstall = ''
     install -Dm444 control/labsw.service $out/lib/systemd/system/labsw.service
     substituteInPlace $out/lib/systemd/system/labsw.service \

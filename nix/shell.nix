@@ -7,6 +7,7 @@
 , ethtool
 , gnumake
 , iproute2
+, libpcap
 , llvm
 , m4
 , pkg-config
@@ -18,7 +19,7 @@
 mkShell {
   # clang, llvm, m4, libelf and zlib: the test of AF_XDP against xsk-rs builds libxdp.
   nativeBuildInputs = [ cargo clippy rustc rustfmt clang llvm m4 pkg-config gnumake iproute2 ethtool ];
-  buildInputs = [ elfutils zlib ];
+  buildInputs = [ elfutils libpcap zlib ];
 
   # The compiler wrapper's hardening flags are not known to clang's BPF target.
   hardeningDisable = [ "all" ];

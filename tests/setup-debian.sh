@@ -25,6 +25,7 @@ command -v apt-get >/dev/null || { say "this script knows Debian only; see its p
 
 packages=(
   gcc libc6-dev make pkg-config                           # linking
+  libpcap-dev                                             # compiles filter expressions
   clang llvm m4 libelf-dev zlib1g-dev                     # libxdp, which a test of AF_XDP against xsk-rs builds
   iproute2 ethtool tcpdump iperf3 iputils-ping            # namespaces and traffic
   dnsmasq-base lxc systemd-container                      # the gateway's DHCP, containers
@@ -32,6 +33,7 @@ packages=(
   dpdk-dev librte-mempool-ring23 librte-net-vhost23 librte-net-virtio23   # dpdk-testpmd and its drivers
   busybox-static cpio xz-utils                            # the guest's initramfs
   nix-bin systemd                                         # the Nix files, the unit (both only read)
+  tshark                                                  # reads captures, and captures through extcap
   jq procps ca-certificates
 )
 

@@ -3,7 +3,7 @@
 //! [`config`] reads and checks what is wanted, [`device`] prepares network devices, [`daemon`] brings it about and serves the
 //! control socket ([`api`]: what is said on it, [`varlink`]: how) and the [`metrics`]; [`plan`] finds what to do when something
 //! else is wanted, and [`ctl`] is the tool that talks to it. [`glue`] writes down how guests are plugged in, [`doctor`] looks at
-//! the host.
+//! the host. [`filter`] compiles expressions in tcpdump's syntax.
 
 pub mod api;
 pub mod config;
@@ -11,7 +11,9 @@ pub mod ctl;
 pub mod daemon;
 pub mod device;
 pub mod doctor;
+pub mod filter;
 pub mod glue;
 pub mod metrics;
+pub mod pcapng;
 pub mod plan;
 pub mod varlink;

@@ -36,9 +36,8 @@ fn counters(rx_frames: u64, drops: &[(&str, u64)]) -> Counters {
 }
 
 fn ports() -> Vec<Port> {
-    let uplink =
-        Vlan { mode: VlanMode::NativeUntagged, tag: Some(10), trunks: VlanList::from_ranges([10..=10, 20..=29]) };
-    let dc01 = Vlan { mode: VlanMode::Access, tag: Some(20), trunks: VlanList::default() };
+    let uplink = Vlan::new(VlanMode::NativeUntagged, Some(10), VlanList::from_ranges([10..=10, 20..=29]));
+    let dc01 = Vlan::new(VlanMode::Access, Some(20), VlanList::default());
     vec![
         Port {
             counters: Counters {
@@ -66,6 +65,29 @@ fn ports() -> Vec<Port> {
     ]
 }
 
+fn multicast() -> Multicast {
+    let port = |port: &str, age_seconds| MulticastPort { port: port.into(), age_seconds };
+    let routers = |family: &str, state: &str, querier: Option<&str>, ports| MulticastRouters {
+        vlan: 20,
+        family: family.into(),
+        state: state.into(),
+        querier: querier.map(str::to_owned),
+        ports,
+    };
+    Multicast {
+        groups: vec![MulticastGroup {
+            vlan: 20,
+            group: "239.1.2.3".into(),
+            ports: vec![port("dc01", 90), port("uplink", 7)],
+        }],
+        routers: vec![
+            routers("ipv4", "in_force", Some("10.0.0.1"), vec![port("uplink", 3)]),
+            routers("ipv6", "no_querier", None, vec![]),
+        ],
+        totals: MulticastTotals { groups: 1, ..MulticastTotals::default() },
+    }
+}
+
 fn mirror() -> Mirror {
     Mirror {
         name: "detect".into(),
@@ -75,6 +97,7 @@ fn mirror() -> Mirror {
         sources: vec!["dc01".parse().unwrap(), "web:rx".parse().unwrap()],
         vlans: vec![20],
         snaplen: 0,
+        inject: None,
         matched: 12,
         sent: 11,
         dropped: 1,
@@ -139,6 +162,7 @@ impl Handler for Fake {
                 ports: ports(),
                 mirrors: vec![mirror()],
                 impairments: Vec::new(),
+                multicast: MulticastTotals::default(),
             }),
             Request::ListWorkers => Reply::Workers(workers()),
             Request::ListPorts => Reply::Ports(ports()),
@@ -160,10 +184,13 @@ impl Handler for Fake {
                     mac: mac.into(),
                     port: "dc01".into(),
                     is_static,
+                    sticky: false,
                     age_seconds,
                 };
                 Reply::Fdb(vec![entry("52:54:00:00:00:01", false, 12), entry("52:54:00:00:00:02", true, 0)])
             }
+            Request::ListMulticast { vlan: Some(_) } => Reply::Multicast(Multicast::default()),
+            Request::ListMulticast { vlan: None } => Reply::Multicast(multicast()),
             Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
             Request::ShowMirror { name } if name == "detect" => Reply::Mirror(mirror()),
             Request::ShowMirror { name } => return Err(Error::not_found("mirror", name)),
@@ -197,6 +224,16 @@ impl Handler for Fake {
                 Reply::Config(ShownConfig { text, config: json!({"switch": {"power": "adaptive"}}) })
             }
             Request::CheckConfig(ConfigText { file, .. }) => Reply::Awaited(vec![format!("{file}: something")]),
+            Request::Capture(_) => return Err(Error::ExpectedMore),
+            Request::ListCaptures => Reply::Captures(vec![RunningCapture {
+                ports: vec!["dc01:rx".parse().unwrap()],
+                filter: Some("tcp port 445".into()),
+                pid: 4711,
+                age_seconds: 12,
+                captured: 100,
+                dropped: 2,
+                ..RunningCapture::default()
+            }]),
             Request::DiffConfig { keep_runtime: true, .. } => Reply::Changes(Vec::new()),
             Request::DiffConfig { .. } => Reply::Changes(differences()),
             Request::Change(change) => {
@@ -214,6 +251,35 @@ impl Handler for Fake {
                 }
             }
         })
+    }
+
+    fn capture(&mut self, _peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
+        match spec.ports.first() {
+            Some(source) if source.port == "nowhere" => Err(Error::not_found("port", "nowhere")),
+            _ => Ok(Box::new(Hello(spec.count == Some(1), Some(Instant::now())))),
+        }
+    }
+}
+
+/// A capture of the bytes "hello", and of " end" when it is finished; some are so by themselves.
+#[derive(Debug)]
+struct Hello(bool, Option<Instant>);
+
+impl Feed for Hello {
+    fn due(&self) -> Option<Instant> {
+        self.1
+    }
+
+    fn next(&mut self, _now: Instant) -> Option<(Reply, bool)> {
+        let piece = |pcapng: &str, captured| CapturePiece { pcapng: pcapng.into(), captured, dropped: 1 };
+        if self.1.take().is_some() {
+            return Some((Reply::CapturePiece(piece("aGVsbG8=", 1)), false));
+        }
+        self.0.then(|| (Reply::CapturePiece(piece("IGVuZA==", 2)), true))
+    }
+
+    fn finish(&mut self, _now: Instant) {
+        self.0 = true;
     }
 }
 
@@ -308,18 +374,21 @@ fn failure(output: Output) -> (Option<i32>, String) {
 #[test]
 fn tables_are_for_people() {
     let switch = Switch::start();
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 15] = [
         (&["status"], include_str!("ctl/status.txt")),
         (&["worker", "list"], include_str!("ctl/worker-list.txt")),
         (&["port", "list"], include_str!("ctl/port-list.txt")),
         (&["port", "show", "uplink"], include_str!("ctl/port-show-af-xdp.txt")),
         (&["port", "show", "dc01"], include_str!("ctl/port-show-vhost-user.txt")),
         (&["vlan", "list"], include_str!("ctl/vlan-list.txt")),
+        (&["mcast", "list"], include_str!("ctl/mcast-list.txt")),
+        (&["mcast", "list", "--vlan", "9"], "no groups\n\nno routers\n"),
         (&["fdb", "list"], include_str!("ctl/fdb-list.txt")),
         (&["mirror", "list"], include_str!("ctl/mirror-list.txt")),
         (&["mirror", "show", "detect"], include_str!("ctl/mirror-show.txt")),
         (&["impair", "list"], include_str!("ctl/impair-list.txt")),
         (&["stats"], include_str!("ctl/stats.txt")),
+        (&["capture", "--list"], include_str!("ctl/capture-list.txt")),
         (&["fdb", "list", "--vlan", "99"], "no entries\n"),
     ];
     for (arguments, golden) in cases {
@@ -337,6 +406,7 @@ fn json_is_the_bare_list_or_object() {
     assert_eq!(switch.json(&["port", "show", "dc01"]), json!(ports()[1]));
     assert_eq!(switch.json(&["mirror", "list"]), json!([mirror()]));
     assert_eq!(switch.json(&["mirror", "show", "detect"]), json!(mirror()));
+    assert_eq!(switch.json(&["mcast", "list"])["routers"][0]["querier"], json!("10.0.0.1"));
     assert_eq!(switch.json(&["fdb", "flush"]), json!({"removed": 3}));
     assert_eq!(switch.json(&["fdb", "list", "--vlan", "99"]), json!([]));
     assert_eq!(switch.json(&["mirror", "del", "detect"]), json!({}));
@@ -398,6 +468,23 @@ fn changes_are_asked_for_as_typed() {
                 vlans: vec![20],
                 snaplen: 96,
                 to: "span".into(),
+                inject: None,
+            },
+        ),
+        (
+            "mirror set detect --source dc01 --to span --inject-as web --inject-rate 1kpps --inject-source 52-54-00-12-34-56",
+            Change::SetMirror {
+                name: "detect".into(),
+                sources: vec!["dc01:both".parse().unwrap()],
+                vlans: vec![],
+                snaplen: 0,
+                to: "span".into(),
+                inject: Some(labsw_control::api::Inject {
+                    vlan: None,
+                    as_port: Some(name()),
+                    rate: Some("1kpps".into()),
+                    sources: vec!["52:54:00:12:34:56".into()],
+                }),
             },
         ),
         ("mirror del detect", Change::DeleteMirror { name: "detect".into() }),
@@ -444,6 +531,7 @@ fn wrong_usage_exits_with_2_before_the_switch_is_asked() {
         "port add web --type veth --set tag",
         "port set web",
         "port set web =5",
+        "mcast list --vlan 0",
         "fdb list --vlan 0",
         "fdb list --vlan 4095",
         "fdb list --vlan x",
@@ -573,4 +661,77 @@ fn configurations_are_read_here_and_sent_as_text() {
     let line = format!("labsw-ctl: {path}: cannot be read: No such file or directory (os error 2)\n");
     assert_eq!(failure(switch.command(&["config", "apply", &path]).output().unwrap()), (Some(1), line));
     assert_eq!(switch.command(&["config", "apply"]).output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn captures_are_written_and_end_with_a_summary() {
+    let switch = Switch::start();
+    let output = switch.command(&["capture", "dc01", "--count", "1", "-w", "-"]).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "hello end".into()));
+    assert_eq!(text(&output.stderr), "2 frames captured, 1 dropped because the capture was too slow\n");
+    let file = std::env::temp_dir().join(format!("labsw-ctl-capture-{}", std::process::id()));
+    let name = file.to_str().unwrap();
+    let output = switch.command(&["capture", "--count", "1", "-w", name, "--json"]).output().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&text(&output.stderr)).unwrap(), json!({"captured": 2, "dropped": 1}));
+    assert_eq!((text(&output.stdout).as_str(), std::fs::read(&file).unwrap()), ("", b"hello end".to_vec()));
+
+    // A signal ends it as if it had been its end.
+    let mut child = switch.command(&["capture", "-w", "-"]);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 5];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&first), text(&output.stdout)), (Some(0), "hello".into(), " end".into()));
+    assert!(text(&output.stderr).starts_with("2 frames captured"), "{output:?}");
+
+    // What is refused leaves a file alone.
+    let output = switch.command(&["capture", "nowhere", "-w", name]).output().unwrap();
+    assert_eq!(failure(output), (Some(1), "labsw-ctl: port \"nowhere\" does not exist\n".into()));
+    assert_eq!(std::fs::read(&file).unwrap(), b"hello end");
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_capture_that_can_t_be_written_says_so_on_one_line() {
+    let switch = Switch::start();
+    let output = switch.command(&["capture", "-w", "/dev/full"]).output().unwrap();
+    assert_eq!(failure(output), (Some(1), "labsw-ctl: /dev/full: No space left on device (os error 28)\n".into()));
+    let output = switch.command(&["capture", "-w", "/nonexistent/a"]).output().unwrap();
+    assert_eq!(
+        failure(output),
+        (Some(1), "labsw-ctl: /nonexistent/a: No such file or directory (os error 2)\n".into())
+    );
+    // Nothing comes any more, and still it is noticed that nobody reads.
+    let mut child = switch.command(&["capture", "-w", "-"]);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 5];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut first).unwrap();
+    drop(stdout);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn wireshark_learns_of_the_ports() {
+    let switch = Switch::start();
+    let interfaces = switch.ok(&["extcap", "--extcap-interfaces", "--extcap-version=4.0"]);
+    let expected = [
+        concat!("extcap {version=", env!("CARGO_PKG_VERSION"), "}{display=labsw}"),
+        "interface {value=labsw-uplink}{display=labsw port uplink (af_xdp)}",
+        "interface {value=labsw-dc01}{display=labsw port dc01 (vhost_user)}",
+        "interface {value=labsw_drops}{display=labsw, what the switch drops}",
+    ];
+    assert_eq!(interfaces.lines().collect::<Vec<_>>(), expected);
+    let dlts = switch.ok(&["extcap", "--extcap-dlts", "--extcap-interface", "labsw-dc01"]);
+    assert_eq!(dlts, "dlt {number=1}{name=EN10MB}{display=Ethernet}\n");
+    let options = |interface| switch.ok(&["extcap", "--extcap-config", "--extcap-interface", interface]);
+    assert!(options("labsw-dc01").contains("{call=--drops}") && !options("labsw_drops").contains("{call=--drops}"));
+    let check = |filter| switch.ok(&["extcap", "--extcap-interface", "labsw-dc01", "--extcap-capture-filter", filter]);
+    assert_eq!((check("tcp port 445"), check("tcp prot 445").lines().count()), (String::new(), 1));
+    let nobody = Path::new("/nonexistent/labsw.sock");
+    let output = command(nobody, &["extcap", "--extcap-interfaces"]).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stdout).lines().count()), (Some(0), 1));
 }

@@ -15,6 +15,7 @@
 //!   pushed them keeps the mapping alive (guest memory in an `Arc`, UMEM for the life of the worker).
 
 mod copy;
+mod filter;
 mod reader;
 
 use labsw_switch::BURST_FRAMES;

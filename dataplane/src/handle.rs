@@ -14,6 +14,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded}
 use labsw_switch::PortId;
 use rustix::thread::Pid;
 
+use crate::capture::Captures;
 use crate::load::{LoadSnapshot, Pulse, WorkerLoad};
 use crate::port::{Lane, RxQueue};
 use crate::thread::exact_timers;
@@ -268,9 +269,19 @@ impl Links {
 
     /// Replaces tables and outputs; on return no worker decides by, or sends to, the old ones any more.
     pub fn set_snapshot(&self, snapshot: &Snapshot) -> Result<(), WorkerError> {
+        self.tell_all(|done| Command::SetSnapshot { snapshot: snapshot.clone(), done })
+    }
+
+    /// Replaces what is captured; on return no worker gives a frame to a capture that went.
+    pub fn set_captures(&self, captures: &Arc<Captures>) -> Result<(), WorkerError> {
+        self.tell_all(|done| Command::SetCaptures { captures: Arc::clone(captures), done })
+    }
+
+    /// Sends a command to all workers, and waits until each says that it is done.
+    fn tell_all(&self, command: impl Fn(Sender<()>) -> Command) -> Result<(), WorkerError> {
         let ask = |worker| {
             let (done, answered) = bounded(1);
-            self.send(worker, Command::SetSnapshot { snapshot: snapshot.clone(), done }).map(|()| answered)
+            self.send(worker, command(done)).map(|()| answered)
         };
         // All are asked before the first is waited for.
         let asked: Vec<_> = (0..self.count()).map(ask).collect();

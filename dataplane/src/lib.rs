@@ -7,12 +7,16 @@
 //! frame to completion.
 
 mod bpf;
+pub mod capture;
+pub mod clock;
 pub mod flow;
 pub mod frame;
 pub mod handle;
 pub mod impair;
+pub mod inject;
 mod isolate;
 pub mod load;
+pub mod mirror_tx;
 pub mod offload;
 pub mod port;
 pub mod socket;

@@ -47,6 +47,12 @@ impl PortDelta {
         self.dropped |= frames > 0;
     }
 
+    /// Takes back one drop that was counted and was none.
+    pub fn take_back(&mut self, reason: DropReason) {
+        let count = &mut self.drops[reason as usize];
+        *count = count.saturating_sub(1);
+    }
+
     /// Counts one frame of `bytes` that the port took.
     #[inline]
     pub fn sent(&mut self, bytes: u32) {
@@ -69,13 +75,20 @@ pub struct PortStats {
     sets: Box<[CachePadded<PortCounters>]>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct PortCounters {
     rx_frames: AtomicU64,
     rx_bytes: AtomicU64,
     tx_frames: AtomicU64,
     tx_bytes: AtomicU64,
     drops: [AtomicU64; DROP_REASONS],
+}
+
+impl Default for PortCounters {
+    fn default() -> PortCounters {
+        let [rx_frames, rx_bytes, tx_frames, tx_bytes] = Default::default();
+        PortCounters { rx_frames, rx_bytes, tx_frames, tx_bytes, drops: [const { AtomicU64::new(0) }; DROP_REASONS] }
+    }
 }
 
 /// What a reader sees of [`PortStats`]; fields as in [`PortDelta`].

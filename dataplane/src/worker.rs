@@ -18,11 +18,13 @@
 //!   that a guest's process still holds would stay registered after our own end is closed (epoll(7), Q6).
 //! - All counters are published when a turn ends, so slots can be replaced between turns.
 
+mod capture;
 mod command;
 mod delay;
 mod mirror;
 mod sleep;
 mod slot;
+mod snoop;
 mod stage;
 
 use std::sync::Arc;
@@ -34,11 +36,13 @@ use labsw_switch::tables::Tables;
 use labsw_switch::{DropReason, MAX_PORTS, PortId};
 use mio::Token;
 
+use crate::clock::now_ns;
 use crate::frame::Burst;
 use crate::load::{Load, WorkerLoad};
 use crate::port::{Fault, Lane};
 use crate::stats::MirrorStats;
 
+use capture::Capturing;
 use sleep::Queue;
 use slot::{Slot, prepares, slot};
 use stage::Stage;
@@ -101,11 +105,16 @@ pub struct Worker {
     stage: Stage,
     egress: Egress,
     copies: Copies,
+    capturing: Capturing,
+    /// A control message of multicast.
+    message: snoop::Message,
     /// Ports whose delta has something to publish.
     dirty: Vec<PortId>,
     /// Ports with an impairment before their transmit side.
     delayed: Vec<PortId>,
     now_seconds: u32,
+    /// The same time, finer.
+    now_ns: u64,
     load: Load,
     control: ControlEnds,
     poll: mio::Poll,
@@ -131,12 +140,15 @@ impl Worker {
             armed: false,
             tables: Arc::new(Tables::empty()),
             now_seconds: shared.now_seconds(),
+            now_ns: 0,
             shared,
             power,
             burst: Burst::new(),
             stage: Stage::new(),
             egress: Egress::new(),
             copies: Copies::new(),
+            capturing: Capturing::new(),
+            message: snoop::Message::new(),
             dirty: Vec::with_capacity(MAX_PORTS),
             delayed: Vec::new(),
             load: Load::new(load),
@@ -163,7 +175,7 @@ impl Worker {
             }
             let now = Instant::now();
             self.load.turn(now, frames);
-            self.now_seconds = self.seconds(now);
+            self.set_now(now);
             if now - last_tick >= TICK {
                 last_tick = now;
                 self.tick();
@@ -175,7 +187,7 @@ impl Worker {
                 let now = Instant::now();
                 self.load.slept(now);
                 // It may have been hours, and the next turn is the one that matters.
-                self.now_seconds = self.seconds(now);
+                self.set_now(now);
                 // After a time-out there is no reason to expect more than one look finds.
                 if woken {
                     last_frame = now;
@@ -228,10 +240,20 @@ impl Worker {
             return 0;
         }
         self.dirty.push(ingress);
-        self.decide(ingress);
+        if self.capturing.any {
+            self.decide_and_capture(ingress);
+        } else {
+            self.decide::<false>(ingress);
+        }
+        if self.egress.candidates() != 0 {
+            self.select_for_mirrors(ingress);
+        }
+        if self.egress.messages() != 0 {
+            self.snoop(ingress);
+        }
         self.send();
         if self.egress.candidates() != 0 {
-            self.send_mirrors(ingress);
+            self.send_mirrors();
         }
         self.egress.clear();
         if let Some(queue) = self.queues.get_mut(at)
@@ -243,24 +265,30 @@ impl Worker {
         frames
     }
 
-    /// Fills `egress` for the frames of the burst.
-    #[inline]
-    fn decide(&mut self, ingress: PortId) {
+    /// Fills `egress` for the frames of the burst; `NOTE`: drops are noted for captures.
+    #[inline(always)]
+    fn decide<const NOTE: bool>(&mut self, ingress: PortId) {
         let forwarder = Forwarder { tables: &self.tables, fdb: &self.shared.fdb, now_seconds: self.now_seconds };
-        let (slots, dirty) = (&mut self.slots, &mut self.dirty);
-        let mut decisions = forwarder.ingress(ingress);
+        let (slots, dirty, capturing) = (&mut self.slots, &mut self.dirty, &mut self.capturing);
+        let mut decisions = forwarder.ingress(ingress).at_ns(self.now_ns);
+        if decisions.is_gated() {
+            decisions.set_gate_time(now_ns());
+        }
         for (index, (frame, snapshot)) in (0u8..).zip(self.burst.snapshots()) {
             decisions.frame(
                 index,
                 snapshot,
                 frame.wire_bytes,
                 &mut self.egress,
-                &mut |_: u8, port: PortId, reason: DropReason| {
+                &mut |frame: u8, port: PortId, reason: DropReason| {
                     if let Some(slot) = slot(slots, port) {
                         slot.delta.drop(reason);
                         if dirty.last() != Some(&port) {
                             dirty.push(port);
                         }
+                    }
+                    if NOTE {
+                        capturing.note(frame, port, reason);
                     }
                 },
             );
@@ -275,12 +303,21 @@ impl Worker {
             let Some(&port) = self.egress.active().get(at) else { break };
             let items = self.egress.items(port);
             let Some(slot) = slot(&mut self.slots, port) else { continue };
+            let watched = slot.watched;
+            // The bytes of a frame that is captured when it was sent must be there still.
+            let sole = if watched { 0 } else { sole };
+            if watched {
+                self.capturing.before_send(&slot.delta);
+            }
             let failed = if prepares(&self.burst, items) {
                 slot.prepare_and_send(&mut self.stage, self.lane, &mut self.burst, items, sole)
             } else {
                 slot.send(self.lane, &mut self.burst, items, sole)
             };
             self.sent(port, failed);
+            if watched {
+                self.capture_sent(port);
+            }
         }
     }
 
@@ -375,6 +412,10 @@ impl Worker {
                         }
                     }
                 }
+                Command::SetCaptures { captures, done } => {
+                    self.set_captures(captures);
+                    let _ = done.send(());
+                }
                 Command::SetPower(power) => self.power = power,
                 Command::Stop => return false,
             }
@@ -397,6 +438,7 @@ impl Worker {
         let slots = snapshot.outputs.iter().map(|output| output.as_ref().map(Slot::new)).collect();
         let before = std::mem::replace(&mut self.slots, slots);
         self.set_impairments(before);
+        self.mark_watched();
     }
 
     /// Lets queues and transmit sides do their timed work.
@@ -417,9 +459,11 @@ impl Worker {
         }
     }
 
-    /// Seconds since the epoch at `now`.
-    fn seconds(&self, now: Instant) -> u32 {
-        u32::try_from((now - self.shared.epoch).as_secs()).unwrap_or(u32::MAX)
+    /// Sets the time that decisions are made by.
+    fn set_now(&mut self, now: Instant) {
+        let time = now - self.shared.epoch;
+        self.now_seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        self.now_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     }
 }
 

@@ -21,6 +21,8 @@ let
       mode = optional (types.enum [ "access" "trunk" "native-tagged" "native-untagged" "dot1q-tunnel" ]) "How tags are treated; see docs/vlans.md.";
       tag = optional vid "The VLAN of untagged frames.";
       trunks = optional (types.listOf (types.either vid types.str)) "VLANs, and ranges as in \"20-29\".";
+      cvlans = optional (types.listOf (types.either (types.ints.between 0 4094) types.str)) "For dot1q-tunnel: the customer's VLANs that may pass, 0 for untagged frames.";
+      ethertype = optional (types.enum [ "0x88a8" "0x8100" ]) "For dot1q-tunnel: what the tag in front of the customer's begins with.";
     };
   };
   vlanSettings = value:
@@ -124,6 +126,7 @@ in
                 description = "Members may change the switch at run time; see `services.labsw.adminUsers`.";
               };
               mac_ageing = optional types.str "When a silent station is forgotten, as in \"300s\".";
+              multicast_snooping = optional (types.either types.bool (types.listOf (types.either types.int types.str))) "VLANs in which multicast frames go to who asked for them only, or true for all; needs a querier.";
               mac_table_size = optional (types.ints.between 16 1048576) "Most stations that are known at a time.";
               hugepages = mkOption {
                 type = types.enum [ "auto" "required" "off" ];

@@ -77,6 +77,32 @@ drop_reasons! {
     ImpairMemoryFull = "impair_memory_full",
     /// The frame waited in an impairment that was changed or cleared, or whose port went.
     ImpairCleared = "impair_cleared",
+    /// Ingress: more broadcast frames than the port's storm control lets flood.
+    StormBroadcast = "storm_broadcast",
+    /// Ingress: more multicast frames than the port's storm control lets flood.
+    StormMulticast = "storm_multicast",
+    /// Ingress: more frames to unknown unicast addresses than the port's storm control lets flood.
+    StormUnknownUnicast = "storm_unknown_unicast",
+    /// Ingress: the source is one more than the port may have.
+    MacLimit = "mac_limit",
+    /// Ingress: the source is known at another port, where it stays (sticky).
+    MacSticky = "mac_sticky",
+    /// Ingress: the port is pinned to other sources.
+    MacNotAllowed = "mac_not_allowed",
+    /// Egress: the frame came from an isolated port, and this is another one.
+    Isolated = "isolated",
+    /// Ingress: what a DHCP server sends, or might be, on a port that has none.
+    DhcpGuard = "dhcp_guard",
+    /// Ingress: what an IPv6 router sends, or might be, on a port that has none.
+    RaGuard = "ra_guard",
+    /// Ingress: a mirror copy that came back to the port it was sent to.
+    MirrorLoop = "mirror_loop",
+    /// Ingress: more frames than the port may inject.
+    InjectRate = "inject_rate",
+    /// Ingress: the source is not among those that the port may inject.
+    InjectSource = "inject_source",
+    /// Ingress: with multicast snooping, no other port asked for the group or has a router.
+    MulticastNotWanted = "multicast_not_wanted",
 }
 
 /// Number of drop reasons, the length of per-reason counter arrays.

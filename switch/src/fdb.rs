@@ -14,7 +14,8 @@
 //! - A time stamp is refreshed by compare-and-swap against the value that was read, at most once a second;
 //!   it fails if the slot was given to another key meanwhile.
 //! - Whoever fills the table pays for it: the entry that makes room belongs to the port with the most
-//!   dynamic entries, and to the learning port itself if none has more. Static entries never make room.
+//!   dynamic entries, and to the learning port itself if none has more. Static entries never make room; sticky ones
+//!   (dynamic entries of a sticky port, which neither age nor move) do, as any other of their port.
 //!
 //! Times are seconds of one clock modulo 2^32. An entry stamped in the (by then wrapped) future has age 0.
 
@@ -50,6 +51,8 @@ pub enum Learned {
     Static,
     /// A group address; not learned.
     Group,
+    /// A sticky port has it; not learned.
+    Sticky,
     /// The port holds as many entries as [`Fdb::set_port_limit`] allows; not learned.
     PortLimit,
     /// No entry could fairly make room; not learned.
@@ -81,6 +84,8 @@ pub struct FdbEntry {
     pub port: PortId,
     /// Whether it was added by hand: never ages, moves, or makes room.
     pub is_static: bool,
+    /// Whether it was learned at a sticky port: neither ages nor moves.
+    pub is_sticky: bool,
     /// Seconds since the address was last seen; 0 for static entries.
     pub age_seconds: u32,
 }
@@ -147,6 +152,7 @@ impl Fdb {
         match found {
             Some((_, value)) if value.is_static() && value.port() == port => Learned::Known,
             Some((_, value)) if value.is_static() => Learned::Static,
+            Some((_, value)) if value.is_sticky() && value.port() != port => Learned::Sticky,
             Some((slot, value)) if value.port() == port && !value.is_aged(ageing, now_seconds) => {
                 let refreshed = value.with_stamp(now_seconds).0;
                 // Losing the race means that somebody else wrote a newer truth, or the same stamp.
@@ -154,6 +160,28 @@ impl Fdb {
                 Learned::Refreshed
             }
             _ => self.with_writer(|writer| writer.learn(&self.buckets, self.pair(key), key, port, ageing, now_seconds)),
+        }
+    }
+
+    /// What [`Fdb::learn`] would come to, as far as it is refused: nothing is changed. Whether an entry could make room is
+    /// not looked at.
+    pub fn would_learn(&self, vid: Vid, mac: Mac, port: PortId, now_seconds: u32) -> Learned {
+        if mac.is_group() {
+            return Learned::Group;
+        }
+        let key = key_of(vid, mac);
+        let [first, second] = self.pair(key);
+        let from = match first.find(key).or_else(|| second.find(key)) {
+            Some(value) if value.port() == port => return Learned::Known,
+            Some(value) if value.is_static() => return Learned::Static,
+            Some(value) if value.is_sticky() => return Learned::Sticky,
+            Some(value) if value.is_aged(self.ageing_seconds(), now_seconds) => None,
+            found => found.map(Value::port),
+        };
+        match from {
+            _ if self.with_writer(|writer| writer.is_at_limit(port)) => Learned::PortLimit,
+            Some(from) => Learned::Moved { from },
+            None => Learned::New,
         }
     }
 
@@ -172,18 +200,30 @@ impl Fdb {
         self.with_writer(|writer| writer.remove(self.pair(key), key))
     }
 
-    /// Removes the dynamic entries of `vid` and `port` (`None`: any); returns how many.
+    /// Removes the dynamic entries of `vid` and `port` (`None`: any), but for sticky ones; returns how many.
     pub fn flush(&self, vid: Option<Vid>, port: Option<PortId>) -> usize {
+        self.remove_dynamic(vid, port, false)
+    }
+
+    /// As [`Fdb::flush`], sticky ones too.
+    pub fn flush_with_sticky(&self, vid: Option<Vid>, port: Option<PortId>) -> usize {
+        self.remove_dynamic(vid, port, true)
+    }
+
+    fn remove_dynamic(&self, vid: Option<Vid>, port: Option<PortId>, sticky_too: bool) -> usize {
         self.remove_where(|key, value| {
             !value.is_static()
+                && (sticky_too || !value.is_sticky())
                 && vid.is_none_or(|vid| vid_of(key) == Some(vid))
                 && port.is_none_or(|port| value.port() == port)
         })
     }
 
-    /// Removes every entry of a port, static ones too, and its limit; returns how many entries. For a port that goes away.
+    /// Removes every entry of a port, static ones too, its limit and its stickiness; returns how many entries. For a port that
+    /// goes away.
     pub fn remove_port(&self, port: PortId) -> usize {
         self.set_port_limit(port, None);
+        self.set_port_sticky(port, false, 0);
         self.remove_where(|_, value| value.port() == port)
     }
 
@@ -200,6 +240,7 @@ impl Fdb {
                     mac: Mac::from_u64(key),
                     port: value.port(),
                     is_static: value.is_static(),
+                    is_sticky: value.is_sticky(),
                     age_seconds: if value.is_static() { 0 } else { value.age_seconds(now_seconds) },
                 };
                 let wanted = filter.vid.is_none_or(|vid| vid == entry.vid)
@@ -235,6 +276,13 @@ impl Fdb {
     /// Limits the dynamic entries of `port`; `None` lifts the limit. Entries it already has stay.
     pub fn set_port_limit(&self, port: PortId, limit: Option<u32>) {
         self.with_writer(|writer| writer.set_limit(port, limit));
+    }
+
+    /// Makes `port` sticky, or not: what is learned there, and what was and has not aged, neither ages nor moves, until it is
+    /// flushed with [`Fdb::flush_with_sticky`].
+    pub fn set_port_sticky(&self, port: PortId, sticky: bool, now_seconds: u32) {
+        let ageing = self.ageing_seconds();
+        self.with_writer(|writer| writer.set_sticky(&self.buckets, port, sticky, ageing, now_seconds));
     }
 
     /// Sets after how many seconds a dynamic entry that was not seen counts as absent (0: never).

@@ -5,29 +5,40 @@
 //! header snapshot. When the ports have taken their frames, [`Copies::choose`] works out the mirror copies of the burst.
 //!
 //! **Order of the decision.** Port up? Mirror destination? Header. From here on mirrors may copy the frame. MTU.
-//! Link-local policy. VLAN. Learning. Look-up. Then per egress port: up? mirror destination? VLAN and tag edit, MTU.
+//! Link-local policy. VLAN. Guards. Learning. Look-up. Storm control if it floods (of a multicast frame: who wants it). Then per egress
+//! port: up? mirror destination? VLAN and tag edit, MTU, isolation.
 //! The first check that fails is the one that is counted.
 //!
 //! **Repetition.** Frames come in runs of one conversation. What is decided depends on the header, the tables and the
 //! forwarding database only, and a frame that was learned from changes nothing when it comes again; so a frame whose header
-//! is that of the one before it in the burst, and which is not too long, goes where that one went ([`Known`]).
+//! is that of the one before it in the burst, and which is not too long, goes where that one went ([`Known`]). Guards that look
+//! behind the header, or count, keep that from being noted.
+//!
+//! **Injection.** A mirror destination that may inject ([`crate::inject`]) takes frames in through its gate; what has passed is decided
+//! about as a frame of another port is, by the same code. Its copies go to other destinations, never back.
 //!
 //! **Invariants.** A frame never leaves by the port it came in on, a port gets a frame at most once, a mirror
 //! destination gets at most one copy of a frame, and no copy is made of a frame from or to a mirror
 //! destination. The way of a unicast frame to a known address takes no lock and allocates nothing.
 
-use crate::fdb::Fdb;
+use crate::fdb::{Fdb, Learned};
 use crate::header::{Header, HeaderWords};
-use crate::tables::{LinkLocal, Port, Tables};
+use crate::inject::Entry;
+use crate::multicast::PortSet;
+use crate::tables::{Gate, LinkLocal, Port, Tables};
+use crate::vlan::{Leaves, Tags};
 use crate::{DropReason, PortId, Vid, vlan};
 
 mod copies;
 mod egress;
+mod multicast;
 mod witness;
 
 pub use copies::{Copies, Destination, Part};
 pub use egress::Egress;
 pub use witness::Witness;
+
+const NS_PER_SECOND: u64 = 1_000_000_000;
 
 /// How the outgoing frame differs from the received one: at most one VLAN tag removed and one inserted,
 /// both right behind the MAC addresses (offset 12).
@@ -90,10 +101,16 @@ pub struct Forwarder<'a> {
 pub struct Ingress<'a> {
     by: Forwarder<'a>,
     id: PortId,
+    /// The time for what is finer than seconds, of the same clock.
+    now_ns: u64,
     /// The port, or why it takes nothing.
     port: Result<&'a Port, DropReason>,
     /// Where the frame before went.
     known: Option<Known>,
+    /// The way in, if it is a mirror destination that may inject.
+    gate: Option<&'a Gate>,
+    /// The time, for the gate.
+    gate_ns: u64,
 }
 
 /// The decision about a frame to a known address, for all that have the same header.
@@ -122,11 +139,38 @@ impl<'a> Forwarder<'a> {
             Some(found) => Ok(found),
             None => Err(DropReason::PortDown),
         };
-        Ingress { by: self, id: port, port: found, known: None }
+        let gate = if found.is_err() { self.gate(port) } else { None };
+        let now_ns = u64::from(self.now_seconds) * NS_PER_SECOND;
+        Ingress { by: self, id: port, now_ns, port: found, known: None, gate, gate_ns: 0 }
+    }
+
+    /// The way in from a port that takes nothing in otherwise.
+    #[cold]
+    fn gate(self, port: PortId) -> Option<&'a Gate> {
+        self.tables.port(port).filter(|port| port.rules.enabled)?.gate.as_ref()
     }
 }
 
 impl<'a> Ingress<'a> {
+    /// The time of the burst, nanoseconds of the clock of [`Forwarder::now_seconds`], for rates; else it is the begin of that
+    /// second.
+    #[inline]
+    pub fn at_ns(self, now_ns: u64) -> Ingress<'a> {
+        Ingress { now_ns, ..self }
+    }
+
+    /// Whether what it receives has to pass a gate, which needs the time: [`Ingress::set_gate_time`].
+    #[inline]
+    pub fn is_gated(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    /// The time, ns of any clock that all who inject on the port and all who send copies to it share.
+    #[inline]
+    pub fn set_gate_time(&mut self, now_ns: u64) {
+        self.gate_ns = now_ns;
+    }
+
     /// Decides about the `index`-th frame of the burst, which begins with `snapshot` (see
     /// [`crate::header::SNAPSHOT_BYTES`]).
     ///
@@ -153,7 +197,7 @@ impl<'a> Ingress<'a> {
         let ingress = self.id;
         let port = match self.port {
             Ok(port) => port,
-            Err(reason) => return witness.dropped(index, ingress, reason),
+            Err(reason) => return self.inject(index, snapshot, frame_bytes, reason, egress, witness),
         };
         let header = match words.map_or_else(|| Header::parse_short(snapshot), HeaderWords::header) {
             Ok(header) => header,
@@ -182,16 +226,55 @@ impl<'a> Ingress<'a> {
             Ok(vid) => vid,
             Err(reason) => return witness.dropped(index, ingress, reason),
         };
-        if port.rules.learning && !is_dry(witness) {
-            fdb.learn(vid, header.src, ingress, now_seconds);
+        let guards = port.rules.guards.as_deref();
+        if let Some(guards) = guards
+            && let Err(reason) = guards.admit(header.src, snapshot)
+        {
+            return witness.dropped(index, ingress, reason);
         }
+        let mut repeats = guards.is_none_or(|guards| !guards.looks_behind_header());
+        if port.rules.learning {
+            let learned = match is_dry(witness) {
+                false => fdb.learn(vid, header.src, ingress, now_seconds),
+                true => fdb.would_learn(vid, header.src, ingress, now_seconds),
+            };
+            match learned {
+                Learned::Sticky => return witness.dropped(index, ingress, DropReason::MacSticky),
+                Learned::PortLimit => {
+                    repeats = false;
+                    if let Some(guards) = guards
+                        && let Err(reason) = guards.over_limit(header.src, is_dry(witness))
+                    {
+                        return witness.dropped(index, ingress, reason);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let tags = port.rules.vlan.tags(&header);
         let known = if header.dst.is_group() { None } else { fdb.lookup(vid, header.dst, now_seconds) };
         let to = match known {
             Some(to) if to == ingress => return witness.dropped(index, ingress, DropReason::SamePort),
             Some(to) => to,
-            None => return self.by.flood(ingress, index, vid, &{ header }, payload_bytes, egress, witness),
+            None => {
+                if let Some(guards) = guards
+                    && let Err(reason) = guards.flood(header.dst, self.now_ns, is_dry(witness))
+                {
+                    return witness.dropped(index, ingress, reason);
+                }
+                let audience = if header.dst.is_group() {
+                    self.by.audience(index, vid, &{ header }, &{ tags }, snapshot, egress)
+                } else {
+                    None
+                };
+                let audience = audience.as_ref();
+                return self.by.flood(ingress, index, vid, &{ tags }, payload_bytes, audience, egress, witness);
+            }
         };
-        match unicast(tables, to, vid, &header, payload_bytes) {
+        match unicast(tables, to, vid, tags, payload_bytes) {
+            Ok((port_to, _)) if guards.is_some() && port.is_isolated() && port_to.is_isolated() => {
+                witness.dropped(index, to, DropReason::Isolated);
+            }
             Ok((port_to, edit)) => {
                 let known = Known {
                     header: words.unwrap_or_default(),
@@ -199,7 +282,7 @@ impl<'a> Ingress<'a> {
                     most_bytes: port
                         .rules
                         .mtu_bytes
-                        .min(port_to.rules.mtu_bytes)
+                        .min(port_to.rules.mtu_bytes.saturating_sub(customer_bytes(edit, tags)))
                         .saturating_add(header.l3_offset.into()),
                     vid,
                     to,
@@ -209,10 +292,37 @@ impl<'a> Ingress<'a> {
                 };
                 known.send(index, egress);
                 // A header cut short (22 bytes are looked at, 14 are enough) is not compared with others.
-                self.known = words.is_some().then_some(known);
+                self.known = (words.is_some() && repeats).then_some(known);
             }
             Err(reason) => witness.dropped(index, to, reason),
         }
+    }
+}
+
+impl Ingress<'_> {
+    /// Decides about a frame of a port that takes nothing in for this `reason`, but what passes its gate.
+    #[cold]
+    #[inline(never)]
+    fn inject<W: Witness>(
+        &mut self,
+        index: u8,
+        snapshot: &[u8],
+        frame_bytes: u32,
+        reason: DropReason,
+        egress: &mut Egress,
+        witness: &mut W,
+    ) {
+        let Some(Gate { injection, own }) = self.gate else { return witness.dropped(index, self.id, reason) };
+        if let Err(reason) = injection.admit(snapshot, frame_bytes, self.gate_ns, W::DRY_RUN) {
+            return witness.dropped(index, self.id, reason);
+        }
+        let mut entered = match (injection.spec().entry, own) {
+            (Entry::Vlan(_), Some(own)) => Ingress { port: Ok(own), ..self.by.ingress(self.id) },
+            (Entry::Port(port), _) => self.by.ingress(port),
+            (Entry::Vlan(_), None) => return witness.dropped(index, self.id, reason),
+        };
+        (entered.now_ns, entered.gate) = (self.now_ns, None);
+        entered.frame(index, snapshot, frame_bytes, egress, witness);
     }
 }
 
@@ -236,28 +346,34 @@ fn is_dry<W: Witness>(_witness: &W) -> bool {
     W::DRY_RUN
 }
 
+/// The bytes of customer's tags that are payload to who sends the frame with `edit`: those behind a tag of the VLAN.
+#[inline(always)]
+fn customer_bytes(edit: TagEdit, tags: Tags) -> u32 {
+    if edit.insert.is_some() { tags.customer_bytes.into() } else { 0 }
+}
+
 /// The port `to` that a frame's destination is on, and how the frame leaves it; or why it does not.
 #[inline(always)]
-fn unicast<'a>(
-    tables: &'a Tables,
+fn unicast(
+    tables: &Tables,
     to: PortId,
     vid: Vid,
-    header: &Header,
+    tags: Tags,
     payload_bytes: u32,
-) -> Result<(&'a Port, TagEdit), DropReason> {
+) -> Result<(&Port, TagEdit), DropReason> {
     let port = tables.port(to).filter(|port| port.rules.enabled).ok_or(DropReason::PortDown)?;
     if port.mirror_destination {
         return Err(DropReason::MirrorDestination);
     }
-    let edit = port.rules.vlan.egress(vid, header.outer, header.inner_tagged)?;
-    if payload_bytes > port.rules.mtu_bytes {
+    let edit = port.rules.vlan.egress(vid, tags)?;
+    if payload_bytes.saturating_add(customer_bytes(edit, tags)) > port.rules.mtu_bytes {
         return Err(DropReason::Oversize);
     }
     Ok((port, edit))
 }
 
 impl Forwarder<'_> {
-    /// Sends the frame to every other port of its VLAN.
+    /// Sends the frame to every other port of its VLAN that is in `audience` (`None`: to all of them).
     #[inline(never)]
     #[allow(clippy::too_many_arguments, reason = "all that is known of the frame by then")]
     fn flood(
@@ -265,20 +381,35 @@ impl Forwarder<'_> {
         ingress: PortId,
         index: u8,
         vid: Vid,
-        header: &Header,
+        tags: &Tags,
         payload_bytes: u32,
+        audience: Option<&PortSet>,
         egress: &mut Egress,
         witness: &mut impl Witness,
     ) {
-        let Header { outer, inner_tagged, .. } = *header;
-        let edit_tagged = vlan::edit(true, vid, outer, inner_tagged);
-        let edit_untagged = vlan::edit(false, vid, outer, inner_tagged);
+        let isolated = self.tables.port(ingress).is_some_and(Port::is_isolated);
+        let edit_of = |leaves| vlan::edit(leaves, vid, *tags);
+        let edit_tagged = edit_of(Leaves::Tagged);
+        let edit_untagged = edit_of(Leaves::Untagged);
         let mut nobody = true;
         for member in self.tables.flood(vid).iter().filter(|member| member.port != ingress) {
+            if audience.is_some_and(|audience| !audience.contains(member.port)) {
+                continue;
+            }
+            let edit = match member.leaves {
+                Leaves::Tagged => edit_tagged,
+                Leaves::Untagged => edit_untagged,
+                Leaves::Tunnel if !self.tables.takes_customer(member.port, tags.inner) => continue,
+                Leaves::Tunnel => edit_of(Leaves::Tunnel),
+            };
             nobody = false;
-            let edit = match if member.tagged { edit_tagged } else { edit_untagged } {
-                Ok(_) if payload_bytes > member.mtu_bytes => {
+            let edit = match edit {
+                Ok(edit) if payload_bytes.saturating_add(customer_bytes(edit, *tags)) > member.mtu_bytes => {
                     witness.dropped(index, member.port, DropReason::Oversize);
+                    continue;
+                }
+                Ok(_) if isolated && member.isolated => {
+                    witness.dropped(index, member.port, DropReason::Isolated);
                     continue;
                 }
                 Ok(edit) => edit,
@@ -293,7 +424,8 @@ impl Forwarder<'_> {
             }
         }
         if nobody {
-            witness.dropped(index, ingress, DropReason::NoDestination);
+            let reason = if audience.is_some() { DropReason::MulticastNotWanted } else { DropReason::NoDestination };
+            witness.dropped(index, ingress, reason);
         }
     }
 }

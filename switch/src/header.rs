@@ -51,8 +51,8 @@ pub struct Header {
     pub src: Mac,
     /// The first VLAN tag.
     pub outer: Option<Tag>,
-    /// Whether a second tag follows the first.
-    pub inner_tagged: bool,
+    /// The tag that follows the first.
+    pub inner: Option<Tag>,
     /// The type (or, up to 1500, the length) behind up to two tags.
     pub ethertype: u16,
     /// Where the payload behind up to two tags begins, bytes: 14, 18 or 22.
@@ -60,6 +60,9 @@ pub struct Header {
 }
 
 impl Header {
+    /// Length of a header without tags, bytes.
+    pub const UNTAGGED_BYTES: u8 = 14;
+
     /// Reads the header of the frame that begins with `snapshot`.
     ///
     /// # Errors
@@ -130,22 +133,15 @@ impl HeaderWords {
         // The 16 bits that end `shift` bits above the word's end.
         #[allow(clippy::cast_possible_truncation, reason = "cuts out 16 bits")]
         let half = |word: u64, shift: u32| (word >> shift) as u16;
-        let (types, tci) = ([half(second, 0), half(third, 32), half(third, 0)], half(third, 48));
-        let outer = is_tpid(types[0]).then_some(Tag { tpid: types[0], tci });
-        let inner_tagged = outer.is_some() && is_tpid(types[1]);
-        let (ethertype, l3_offset) = match (outer.is_some(), inner_tagged) {
+        let types = [half(second, 0), half(third, 32), half(third, 0)];
+        let outer = is_tpid(types[0]).then_some(Tag { tpid: types[0], tci: half(third, 48) });
+        let inner = (outer.is_some() && is_tpid(types[1])).then_some(Tag { tpid: types[1], tci: half(third, 16) });
+        let (ethertype, l3_offset) = match (outer.is_some(), inner.is_some()) {
             (false, _) => (types[0], 14),
             (true, false) => (types[1], 18),
             (true, true) => (types[2], 22),
         };
-        Header {
-            dst: Mac::from_u64(first >> 16),
-            src: Mac::from_u64(second >> 16),
-            outer,
-            inner_tagged,
-            ethertype,
-            l3_offset,
-        }
+        Header { dst: Mac::from_u64(first >> 16), src: Mac::from_u64(second >> 16), outer, inner, ethertype, l3_offset }
     }
 
     /// The bits of the third word that are header, of one of `l3_offset` bytes: none, the first four bytes, or all.

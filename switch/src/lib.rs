@@ -10,16 +10,28 @@
 //!
 //! [`impair::Impairment`] stands beside that way: what a bad link does to the frames of one port and direction.
 //!
+//! [`guard::Guards`] is what a port refuses, if it guards anything.
+//!
+//! [`filter::Filter`] says whether a frame is wanted: a program that libpcap compiled.
+//!
+//! [`inject::Injection`] is the gate for frames that come from a mirror destination.
+//!
+//! [`multicast::Snooping`] narrows the flooding of multicast frames where that is asked for.
+//!
 //! [`tables::Tables`] is everything configured, immutable, replaced as a whole.
 
 #![forbid(unsafe_code)]
 
 pub mod drop_reason;
 pub mod fdb;
+pub mod filter;
 pub mod forward;
+pub mod guard;
 pub mod header;
 pub mod impair;
+pub mod inject;
 pub mod mac;
+pub mod multicast;
 mod sync;
 pub mod tables;
 pub mod vlan;

@@ -9,7 +9,14 @@
 //! flood list and watched by no mirror, so that there are no copies of copies. Disabled ports are in no
 //! flood list.
 
-use crate::vlan::{PortVlan, VlanSet};
+use std::sync::Arc;
+
+use crate::filter::Filter;
+use crate::guard::Guards;
+use crate::header::Tag;
+use crate::inject::{Entry, Injection};
+use crate::multicast::Snooping;
+use crate::vlan::{Leaves, PortVlan, VlanSet};
 use crate::{MAX_MIRRORS, MAX_PORTS, MirrorId, PortId, Vid};
 
 mod build;
@@ -28,7 +35,7 @@ pub enum LinkLocal {
 }
 
 /// The rules of one port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PortRules {
     /// VLAN membership.
     pub vlan: PortVlan,
@@ -44,10 +51,14 @@ pub struct PortRules {
     pub mirror_only: bool,
     /// Whether mirrors of all ports watch it.
     pub allow_mirror: bool,
+    /// What it guards, if anything.
+    pub guards: Option<Box<Guards>>,
+    /// The gate for what comes from it while it is a mirror destination; `None`: nothing may.
+    pub inject: Option<Arc<Injection>>,
 }
 
 impl Default for PortRules {
-    /// `native-untagged` in VLAN 1 with all VLANs, transparent, MTU 1500, up, learning, watched.
+    /// `native-untagged` in VLAN 1 with all VLANs, transparent, MTU 1500, up, learning, watched, nothing guarded.
     fn default() -> PortRules {
         PortRules {
             vlan: PortVlan::default(),
@@ -57,6 +68,8 @@ impl Default for PortRules {
             learning: true,
             mirror_only: false,
             allow_mirror: true,
+            guards: None,
+            inject: None,
         }
     }
 }
@@ -94,6 +107,8 @@ pub struct MirrorSpec {
     pub to: Option<PortId>,
     /// The most bytes of a copy; 0: whole frames.
     pub snaplen_bytes: u32,
+    /// Only frames that it selects; `None`: all frames.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// Why tables cannot be built.
@@ -140,6 +155,15 @@ pub struct Tables {
     /// Per VLAN id, index into `floods`.
     flood_of: Box<[u16; 4096]>,
     floods: Vec<Box<[FloodMember]>>,
+    /// `None`: multicast frames are flooded in every VLAN.
+    snooping: Option<Snooped>,
+}
+
+/// Where multicast snooping is on, and what it knows.
+#[derive(Clone, Debug)]
+struct Snooped {
+    vlans: Box<VlanSet>,
+    table: Arc<Snooping>,
 }
 
 /// A port as forwarding sees it.
@@ -152,6 +176,25 @@ pub(crate) struct Port {
     pub rx_mirrors: Watches,
     /// Mirrors that watch sent frames.
     pub tx_mirrors: Watches,
+    /// How frames that come from this mirror destination enter.
+    pub gate: Option<Gate>,
+}
+
+/// The way in from a mirror destination.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    /// Who may pass.
+    pub injection: Arc<Injection>,
+    /// The port a frame by VLAN is judged by; otherwise it is one of the switch's own.
+    pub own: Option<Box<Port>>,
+}
+
+impl Port {
+    /// Whether it exchanges no frames with other isolated ports.
+    #[inline]
+    pub fn is_isolated(&self) -> bool {
+        self.rules.guards.as_ref().is_some_and(|guards| guards.spec.isolated)
+    }
 }
 
 /// The mirrors that watch one direction of a port.
@@ -211,6 +254,8 @@ pub(crate) struct Watch {
     pub to: PortId,
     /// Its snap length, bytes; 0: whole frames.
     pub snap_bytes: u16,
+    /// What it selects of the frames of its VLANs; `None`: all of them.
+    pub filter: Option<Arc<Filter>>,
     vlans: Option<Box<VlanSet>>,
 }
 
@@ -235,10 +280,12 @@ impl Watch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FloodMember {
     pub port: PortId,
-    /// Whether frames of this VLAN leave it tagged.
-    pub tagged: bool,
+    /// How frames of this VLAN leave it.
+    pub leaves: Leaves,
     /// Whether any mirror watches what it sends.
     pub watched: bool,
+    /// Whether it takes no frames from isolated ports.
+    pub isolated: bool,
     pub mtu_bytes: u32,
 }
 
@@ -255,6 +302,18 @@ impl Tables {
     pub fn build(ports: Vec<(PortId, PortRules)>, mirrors: Vec<MirrorSpec>) -> Result<Tables, TablesError> {
         build::check(&ports, &mirrors)?;
         Ok(build::tables(ports, mirrors))
+    }
+
+    /// These tables with multicast snooping in `vlans`.
+    #[must_use]
+    pub fn with_snooping(self, vlans: VlanSet, table: Arc<Snooping>) -> Tables {
+        Tables { snooping: Some(Snooped { vlans: Box::new(vlans), table }), ..self }
+    }
+
+    /// What multicast snooping knows, if it is on in `vid`.
+    #[inline]
+    pub(crate) fn snooping(&self, vid: Vid) -> Option<&Snooping> {
+        self.snooping.as_ref().filter(|snooped| snooped.vlans.contains(vid)).map(|snooped| &*snooped.table)
     }
 
     /// The rules of a port; `None` if there is no such port.
@@ -278,6 +337,21 @@ impl Tables {
         self.mirrors_in_force
     }
 
+    /// The port that frames from `port` are judged as received on: another one if it is a mirror destination that injects so.
+    #[inline]
+    pub(crate) fn judged_as(&self, port: PortId) -> PortId {
+        match self.injection(port).map(|injection| injection.spec().entry) {
+            Some(Entry::Port(other)) => other,
+            _ => port,
+        }
+    }
+
+    /// The gate for what comes from a mirror destination, if it may inject.
+    #[inline]
+    pub fn injection(&self, port: PortId) -> Option<&Arc<Injection>> {
+        self.port(port)?.gate.as_ref().map(|gate| &gate.injection)
+    }
+
     /// Whether the port sends only mirror copies.
     #[inline]
     pub fn is_mirror_destination(&self, port: PortId) -> bool {
@@ -287,6 +361,13 @@ impl Tables {
     #[inline]
     pub(crate) fn port(&self, port: PortId) -> Option<&Port> {
         self.ports.get(port.index())?.as_ref()
+    }
+
+    /// Whether a tunnel port takes frames with this tag of its customer.
+    #[inline]
+    pub(crate) fn takes_customer(&self, port: PortId, tag: Option<Tag>) -> bool {
+        let tunnel = self.port(port).and_then(|port| port.rules.vlan.tunnel());
+        tunnel.is_some_and(|tunnel| tunnel.admit(tag).is_ok())
     }
 
     /// The ports that flooded frames of `vid` go to, ascending.

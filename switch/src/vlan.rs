@@ -9,10 +9,16 @@
 //! | `trunk` | dropped | if listed | (none) | tagged |
 //! | `native-tagged` | VLAN `tag` | `tag`, or listed | tagged | tagged |
 //! | `native-untagged` | VLAN `tag` | `tag`, or listed | untagged | tagged |
+//! | `dot1q-tunnel` | VLAN `tag` | VLAN `tag`, if the VID is allowed | as the customer sent them | (none) |
 //!
 //! A frame that stays tagged keeps TPID, priority and DEI; an inserted tag is 0x8100 with priority 0. A
 //! priority tag (VID 0) is rewritten where the frame leaves tagged and removed where it leaves untagged.
-//! No tag is ever removed from in front of another one.
+//!
+//! **Whose tag it is.** At a tunnel port a received tag is the customer's and not looked at but for being allowed
+//! ([`Tunnel`]); the tag of the VLAN is put in front of it where the frame leaves tagged. [`Tags`] says of a received frame
+//! which tag is that of its VLAN and which one stands behind it. Only a tunnel port removes a tag from in front of another
+//! one, or sends a frame of its VLAN with one that is not the VLAN's: everywhere else the inner tag would be taken for that
+//! of a VLAN.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -21,11 +27,13 @@ use std::str::FromStr;
 
 use crate::DropReason;
 use crate::forward::TagEdit;
-use crate::header::{TCI_VID_MASK, TPID_C_TAG, Tag};
+use crate::header::{Header, TCI_VID_MASK, TPID_C_TAG, Tag};
 
 mod set;
+mod tunnel;
 
 pub use set::VlanSet;
+pub use tunnel::{CustomerVlans, Tunnel};
 
 /// A VLAN id a frame can be in: 1 to 4094.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,7 +118,7 @@ pub enum VlanError {
         end: u16,
     },
     /// Text that is no VLAN mode.
-    #[error("not a VLAN mode; access, trunk, native-tagged and native-untagged are right")]
+    #[error("not a VLAN mode; access, trunk, native-tagged, native-untagged and dot1q-tunnel are right")]
     UnknownMode,
     /// The mode needs a tag.
     #[error("VLAN mode {0} needs a tag (the VLAN of untagged frames)")]
@@ -118,9 +126,9 @@ pub enum VlanError {
     /// Trunk mode has no native VLAN.
     #[error("VLAN mode trunk takes no tag; native-tagged and native-untagged do")]
     TagNotAllowed,
-    /// Access mode has one VLAN.
-    #[error("VLAN mode access takes no trunks; trunk, native-tagged and native-untagged do")]
-    TrunksNotAllowed,
+    /// Access and tunnel mode have one VLAN.
+    #[error("VLAN mode {0} takes no trunks; trunk, native-tagged and native-untagged do")]
+    TrunksNotAllowed(VlanMode),
 }
 
 /// How a port takes part in VLANs.
@@ -134,12 +142,14 @@ pub enum VlanMode {
     NativeTagged,
     /// A trunk with a native VLAN, whose frames leave untagged.
     NativeUntagged,
+    /// One VLAN; what arrives, tagged or not, is carried in it as it is.
+    Dot1qTunnel,
 }
 
 impl VlanMode {
     /// Every mode.
-    pub const ALL: [VlanMode; 4] =
-        [VlanMode::Access, VlanMode::Trunk, VlanMode::NativeTagged, VlanMode::NativeUntagged];
+    pub const ALL: [VlanMode; 5] =
+        [VlanMode::Access, VlanMode::Trunk, VlanMode::NativeTagged, VlanMode::NativeUntagged, VlanMode::Dot1qTunnel];
 
     /// The name in configuration and JSON.
     pub fn name(self) -> &'static str {
@@ -148,7 +158,13 @@ impl VlanMode {
             VlanMode::Trunk => "trunk",
             VlanMode::NativeTagged => "native-tagged",
             VlanMode::NativeUntagged => "native-untagged",
+            VlanMode::Dot1qTunnel => "dot1q-tunnel",
         }
+    }
+
+    /// Whether a port of this mode is in VLAN `tag` and no other.
+    pub fn has_one_vlan(self) -> bool {
+        matches!(self, VlanMode::Access | VlanMode::Dot1qTunnel)
     }
 }
 
@@ -172,12 +188,38 @@ pub struct PortVlan {
     mode: VlanMode,
     tag: Option<Vid>,
     trunks: VlanSet,
+    /// There exactly in tunnel mode.
+    tunnel: Option<Box<Tunnel>>,
+}
+
+/// The tags of a received frame, as its ingress port sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tags {
+    /// The tag of its VLAN, or a priority tag.
+    pub outer: Option<Tag>,
+    /// The tag behind that, or the customer's in front of everything else.
+    pub inner: Option<Tag>,
+    /// The TPID of a tag that is put in front of it.
+    pub tpid: u16,
+    /// The customer's tags that are payload to the VLAN, bytes.
+    pub customer_bytes: u8,
+}
+
+/// How the frames of a VLAN leave a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaves {
+    /// Without a tag.
+    Untagged,
+    /// With the tag of the VLAN.
+    Tagged,
+    /// Without the tag of the VLAN, with that of the customer if there is one.
+    Tunnel,
 }
 
 impl Default for PortVlan {
     /// `native-untagged`, tag 1, all VLANs as trunks.
     fn default() -> PortVlan {
-        PortVlan { mode: VlanMode::NativeUntagged, tag: Some(Vid::DEFAULT), trunks: VlanSet::ALL }
+        PortVlan { mode: VlanMode::NativeUntagged, tag: Some(Vid::DEFAULT), trunks: VlanSet::ALL, tunnel: None }
     }
 }
 
@@ -192,19 +234,27 @@ impl PortVlan {
         let listed = VlanSet::from_ranges(trunks)?;
         match (mode, tag) {
             (VlanMode::Trunk, Some(_)) => return Err(VlanError::TagNotAllowed),
-            (VlanMode::Access | VlanMode::NativeTagged | VlanMode::NativeUntagged, None) => {
-                return Err(VlanError::TagMissing(mode));
+            (VlanMode::Trunk, None) => {}
+            (_, None) => return Err(VlanError::TagMissing(mode)),
+            (_, Some(_)) if mode.has_one_vlan() && !trunks.is_empty() => {
+                return Err(VlanError::TrunksNotAllowed(mode));
             }
-            (VlanMode::Access, Some(_)) if !trunks.is_empty() => return Err(VlanError::TrunksNotAllowed),
             _ => {}
         }
-        let trunks = if mode != VlanMode::Access && listed.is_empty() { VlanSet::ALL } else { listed };
-        Ok(PortVlan { mode, tag, trunks })
+        let trunks = if !mode.has_one_vlan() && listed.is_empty() { VlanSet::ALL } else { listed };
+        let tunnel = (mode == VlanMode::Dot1qTunnel).then(Box::default);
+        Ok(PortVlan { mode, tag, trunks, tunnel })
+    }
+
+    /// A tunnel port in VLAN `vid`.
+    pub fn tunnel_in(vid: Vid, tunnel: Tunnel) -> PortVlan {
+        let tunnel = Some(Box::new(tunnel));
+        PortVlan { mode: VlanMode::Dot1qTunnel, tag: Some(vid), trunks: VlanSet::EMPTY, tunnel }
     }
 
     /// An access port in VLAN `vid`.
     pub fn access(vid: Vid) -> PortVlan {
-        PortVlan { mode: VlanMode::Access, tag: Some(vid), trunks: VlanSet::EMPTY }
+        PortVlan { mode: VlanMode::Access, tag: Some(vid), trunks: VlanSet::EMPTY, tunnel: None }
     }
 
     /// The mode.
@@ -217,9 +267,14 @@ impl PortVlan {
         self.tag
     }
 
-    /// The listed VLANs (all if none were listed); empty in access mode.
+    /// The listed VLANs (all if none were listed); empty in access and tunnel mode.
     pub fn trunks(&self) -> &VlanSet {
         &self.trunks
+    }
+
+    /// What a tunnel port does with its customer's tags; `None` in the other modes.
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        self.tunnel.as_deref()
     }
 
     /// Whether the port is in VLAN `vid`.
@@ -228,13 +283,15 @@ impl PortVlan {
         self.tag == Some(vid) || self.trunks.contains(vid)
     }
 
-    /// Whether frames of VLAN `vid` leave the port with a tag.
+    /// How frames of VLAN `vid` leave the port.
     #[inline]
-    pub fn leaves_tagged(&self, vid: Vid) -> bool {
+    pub fn leaves(&self, vid: Vid) -> Leaves {
         match self.mode {
-            VlanMode::Access => false,
-            VlanMode::Trunk | VlanMode::NativeTagged => true,
-            VlanMode::NativeUntagged => self.tag != Some(vid),
+            VlanMode::Access => Leaves::Untagged,
+            VlanMode::Trunk | VlanMode::NativeTagged => Leaves::Tagged,
+            VlanMode::NativeUntagged if self.tag == Some(vid) => Leaves::Untagged,
+            VlanMode::NativeUntagged => Leaves::Tagged,
+            VlanMode::Dot1qTunnel => Leaves::Tunnel,
         }
     }
 
@@ -245,6 +302,10 @@ impl PortVlan {
     /// [`DropReason::VlanNotMember`] or [`DropReason::VidReserved`].
     #[inline]
     pub fn classify(&self, outer: Option<Tag>) -> Result<Vid, DropReason> {
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.admit(outer)?;
+            return self.tag.ok_or(DropReason::UntaggedNotAllowed);
+        }
         let tag = match outer {
             Some(tag) if tag.vid() != 0 => tag,
             _ => return self.tag.ok_or(DropReason::UntaggedNotAllowed),
@@ -259,36 +320,50 @@ impl PortVlan {
         }
     }
 
-    /// How a frame of VLAN `vid`, received with the outer tag `outer` and with or without a second one,
-    /// leaves the port.
+    /// The tags of a frame received with this header.
+    #[inline]
+    pub fn tags(&self, header: &Header) -> Tags {
+        match &self.tunnel {
+            None => Tags { outer: header.outer, inner: header.inner, tpid: TPID_C_TAG, customer_bytes: 0 },
+            Some(tunnel) => {
+                let customer_bytes = header.l3_offset.saturating_sub(Header::UNTAGGED_BYTES);
+                Tags { outer: None, inner: header.outer, tpid: tunnel.tpid, customer_bytes }
+            }
+        }
+    }
+
+    /// How a frame of VLAN `vid`, received with `tags`, leaves the port.
     ///
     /// # Errors
-    /// [`DropReason::VlanNotMember`], or [`DropReason::DoubleTag`] as in [`edit`].
+    /// [`DropReason::VlanNotMember`], or as in [`edit`]; at a tunnel port what [`Tunnel::admit`] says of the customer's tag.
     #[inline]
-    pub fn egress(&self, vid: Vid, outer: Option<Tag>, inner_tagged: bool) -> Result<TagEdit, DropReason> {
+    pub fn egress(&self, vid: Vid, tags: Tags) -> Result<TagEdit, DropReason> {
         if !self.is_member(vid) {
             return Err(DropReason::VlanNotMember);
         }
-        edit(self.leaves_tagged(vid), vid, outer, inner_tagged)
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.admit(tags.inner)?;
+        }
+        edit(self.leaves(vid), vid, tags)
     }
 }
 
-/// What changes on a frame of VLAN `vid` that leaves tagged or untagged.
+/// What changes on a frame of VLAN `vid` that leaves in this way.
 ///
 /// # Errors
-/// [`DropReason::DoubleTag`] if the frame would leave without its outer tag but with an inner one.
+/// [`DropReason::DoubleTag`] if the frame would leave untagged but for a tag that is not that of its VLAN.
 #[inline]
-pub fn edit(tagged: bool, vid: Vid, outer: Option<Tag>, inner_tagged: bool) -> Result<TagEdit, DropReason> {
-    match (tagged, outer) {
-        (true, None) => Ok(TagEdit { strip_bytes: 0, insert: Some(tag_bytes(TPID_C_TAG, vid.get())) }),
-        (true, Some(tag)) if tag.vid() == vid.get() => Ok(TagEdit::KEEP),
-        (true, Some(tag)) => {
+pub fn edit(leaves: Leaves, vid: Vid, Tags { outer, inner, tpid, .. }: Tags) -> Result<TagEdit, DropReason> {
+    match (leaves, outer) {
+        (Leaves::Tagged, None) => Ok(TagEdit { strip_bytes: 0, insert: Some(tag_bytes(tpid, vid.get())) }),
+        (Leaves::Tagged, Some(tag)) if tag.vid() == vid.get() => Ok(TagEdit::KEEP),
+        (Leaves::Tagged, Some(tag)) => {
             let tci = tag.tci & !TCI_VID_MASK | vid.get();
             Ok(TagEdit { strip_bytes: 4, insert: Some(tag_bytes(tag.tpid, tci)) })
         }
-        (false, None) => Ok(TagEdit::KEEP),
-        (false, Some(_)) if inner_tagged => Err(DropReason::DoubleTag),
-        (false, Some(_)) => Ok(TagEdit { strip_bytes: 4, insert: None }),
+        (Leaves::Untagged, _) if inner.is_some() => Err(DropReason::DoubleTag),
+        (_, None) => Ok(TagEdit::KEEP),
+        (_, Some(_)) => Ok(TagEdit { strip_bytes: 4, insert: None }),
     }
 }
 

@@ -7,7 +7,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use labsw_switch::fdb::Fdb;
 use labsw_switch::forward::Forwarder;
 use labsw_switch::vlan::VlanMode;
 use labsw_switch::{Mac, PortId, Vid};
@@ -17,7 +16,7 @@ use proptest::prelude::*;
 mod sides;
 
 use sides::naive::Naive;
-use sides::{AGEING_SECONDS, Decided, Mirror, Port, decide, sane, tables};
+use sides::{Decided, Guarded, Inject, Mirror, Pattern, Port, decide, fdb, sane, tables};
 
 /// What happens next.
 #[derive(Clone, Debug)]
@@ -40,18 +39,45 @@ fn port() -> impl Strategy<Value = Port> {
         vlan_id(),
         trunks,
         prop::sample::select(vec![1500u32, 1500, 100, 46]),
-        (often(), often(), often(), any::<bool>()),
+        (often(), often(), often(), any::<[bool; 3]>()),
+        guarded(),
+        prop::option::of(inject()),
     )
-        .prop_map(|(mode, tag, trunks, mtu, (enabled, learning, usual, drops_link_local))| Port {
-            mode,
-            tag,
-            trunks: if mode == VlanMode::Access { Vec::new() } else { trunks },
-            mtu,
-            enabled,
-            learning,
-            mirror_only: !usual,
-            drops_link_local,
+        .prop_map(|(mode, tag, trunks, mtu, flags, guards, inject)| {
+            let (enabled, learning, usual, [drops_link_local, customer_untagged, c_tag]) = flags;
+            Port {
+                mode,
+                tag,
+                trunks: if mode == VlanMode::Access { Vec::new() } else { trunks },
+                customer_untagged,
+                tpid: if c_tag { 0x8100 } else { 0x88a8 },
+                mtu,
+                enabled,
+                learning,
+                mirror_only: !usual,
+                drops_link_local,
+                guards,
+                inject,
+            }
         })
+}
+
+/// Most ports guard nothing.
+fn guarded() -> impl Strategy<Value = Guarded> {
+    let seldom = || prop::bool::weighted(0.2);
+    let pinned = prop::collection::vec(0u8..6, 1..4);
+    (
+        seldom(),
+        prop::bool::weighted(0.3),
+        prop::option::weighted(0.1, pinned),
+        prop::option::weighted(0.2, (1u32..4, any::<bool>())),
+    )
+        .prop_map(|(sticky, isolated, pinned, limit)| Guarded { sticky, isolated, pinned, limit })
+}
+
+fn inject() -> impl Strategy<Value = Inject> {
+    let sources = prop::collection::vec((0u8..6).prop_map(|last| [0x52, 0x54, 0, 0, 0, last]), 0..5);
+    (prop::option::of(vlan_id()), 0u16..8, sources).prop_map(|(vlan, port, sources)| Inject { vlan, port, sources })
 }
 
 fn mirror(ports: u16) -> impl Strategy<Value = Mirror> {
@@ -64,8 +90,17 @@ fn mirror(ports: u16) -> impl Strategy<Value = Mirror> {
         // Few destinations, so that mirrors share them.
         prop::option::weighted(0.9, 0..ports.min(2)),
         prop::sample::select(vec![0u32, 0, 0, 1, 14, 60, 65_535, 65_536]),
+        prop::option::of(pattern()),
     )
-        .prop_map(|(sources, all, vlans, to, snap)| Mirror { sources, all, vlans, to, snap })
+        .prop_map(|(sources, all, vlans, to, snap, pattern)| Mirror { sources, all, vlans, to, snap, pattern })
+}
+
+/// Filters that many frames pass, over addresses, tags, what follows, and what is behind the snapshot.
+fn pattern() -> impl Strategy<Value = Pattern> {
+    let at = prop_oneof![2 => 5u32..30, 1 => 30u32..180];
+    let bits = prop_oneof![3 => Just((1u8, 0u8)), 1 => Just((0, 0)), 1 => any::<u8>().prop_map(|value| (value, value))];
+    (any::<bool>(), prop_oneof![3 => Just(0u32), 1 => 14u32..170], at, bits)
+        .prop_map(|(tagged, least, at, bits)| Pattern { tagged, least, at, mask: bits.0, value: bits.1 })
 }
 
 fn frame() -> impl Strategy<Value = Vec<u8>> {
@@ -129,7 +164,11 @@ fn scenario() -> impl Strategy<Value = (Vec<Port>, Vec<Mirror>, Vec<Step>)> {
             1 => (vlan_id(), 0u8..6, 0..count).prop_map(|(vlan, mac, port)| Step::AddStatic(vlan, mac, port)),
         ];
         (
-            prop::collection::vec(port(), usize::from(count)),
+            prop::collection::vec(port(), usize::from(count)).prop_map(|mut ports| {
+                let count = u16::try_from(ports.len()).unwrap();
+                ports.iter_mut().flat_map(|port| &mut port.inject).for_each(|inject| inject.port %= count);
+                ports
+            }),
             prop::collection::vec(mirror(count), 0..4),
             prop::collection::vec(step, 1..25),
         )
@@ -143,7 +182,7 @@ proptest! {
     fn decides_as_the_model_does((ports, mirrors, steps) in scenario(), seed: u64) {
         let mirrors = sane(mirrors, &ports);
         let tables = tables(&ports, &mirrors);
-        let fdb = Fdb::new(1000, AGEING_SECONDS, seed);
+        let fdb = fdb(&ports, seed);
         let mut decided = Decided::default();
         let mut naive = Naive::new(ports, mirrors);
         let mut now_seconds = u32::MAX - 20;

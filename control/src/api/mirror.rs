@@ -102,6 +102,20 @@ impl fmt::Display for MirrorState {
     }
 }
 
+/// What the destination of a mirror may inject.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Inject {
+    /// As frames of this VLAN.
+    pub vlan: Option<u16>,
+    /// As frames received on this port.
+    pub as_port: Option<String>,
+    /// The most frames per second, as in the configuration (`10kpps`).
+    pub rate: Option<String>,
+    /// The source addresses that may occur; empty: any.
+    pub sources: Vec<String>,
+}
+
 /// A mirror session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mirror {
@@ -119,6 +133,8 @@ pub struct Mirror {
     pub vlans: Vec<u16>,
     /// Bytes copied of each frame; 0: all.
     pub snaplen: u32,
+    /// What this mirror says the destination may inject.
+    pub inject: Option<Inject>,
     /// Frames selected.
     pub matched: u64,
     /// Copies the destination took.

@@ -9,10 +9,14 @@
 //!
 //! Reference: <https://varlink.org/Interface-Definition>.
 
+mod capture;
 mod config;
 mod error;
+mod guard;
 mod impair;
+mod inject;
 mod mirror;
+mod multicast;
 mod parameters;
 mod port;
 mod reply;
@@ -22,10 +26,14 @@ mod vlan;
 #[cfg(test)]
 mod tests;
 
+pub use capture::{CapturePiece, CaptureSpec, DEFAULT_SNAPLEN, Feed, RunningCapture};
 pub use config::{ConfigAction, ConfigChange, ConfigSetting, ShownConfig};
 pub use error::Error;
+pub use guard::{Guards, Storm};
 pub use impair::{Impairment, PortDirection};
-pub use mirror::{Direction, InvalidSource, Mirror, MirrorState, Source};
+pub use inject::{InjectFrame, Injected};
+pub use mirror::{Direction, Inject, InvalidSource, Mirror, MirrorState, Source};
+pub use multicast::{Multicast, MulticastGroup, MulticastPort, MulticastRouters, MulticastTotals};
 pub use port::{Counters, Flap, Port, PortState, PortType};
 pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker, WorkerQueue};
 pub use request::{Change, ConfigText, Request};
@@ -73,4 +81,13 @@ pub trait Handler {
     /// [`Error::NotFound`] for a name that does not exist, [`Error::Refused`] for what the switch will not do; the
     /// switch is then as it was before.
     fn call(&mut self, peer: &Peer, request: Request) -> Result<Reply, Error>;
+
+    /// Begins a capture, for a peer that may change the switch. It ends when what this gives is dropped.
+    ///
+    /// # Errors
+    /// As [`Handler::call`].
+    fn capture(&mut self, _peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
+        let _ = spec;
+        Err(Error::MethodNotImplemented { method: format!("{INTERFACE}.Capture") })
+    }
 }

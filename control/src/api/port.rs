@@ -7,7 +7,7 @@ use labsw_dataplane::stats::PortSnapshot;
 use labsw_switch::DropReason;
 use serde::{Deserialize, Serialize};
 
-use super::Vlan;
+use super::{Guards, Vlan};
 
 /// How a port moves bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +134,9 @@ pub struct Port {
     pub mirror_only: bool,
     /// Whether the port may be a source of mirrors, or their destination.
     pub allow_mirror: bool,
+    /// What the port guards; left out: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guards: Option<Guards>,
     /// `af_xdp`: the device as configured; `veth`: the switch's end; `tap`: the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
@@ -204,6 +207,7 @@ impl Port {
             link_local: "transparent".to_owned(),
             mirror_only: false,
             allow_mirror: true,
+            guards: None,
             device: None,
             xdp_mode: None,
             xdp_mode_reason: None,

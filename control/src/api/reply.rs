@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{ConfigChange, Counters, Impairment, Mirror, Port, ShownConfig, VlanRow};
+use super::{
+    CapturePiece, ConfigChange, Counters, Impairment, Injected, Mirror, Multicast, MulticastTotals, Port,
+    RunningCapture, ShownConfig, VlanRow,
+};
 
 /// A polling worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +54,8 @@ pub struct Status {
     pub mirrors: Vec<Mirror>,
     /// The impairments, by port and direction.
     pub impairments: Vec<Impairment>,
+    /// Counts of multicast snooping.
+    pub multicast: MulticastTotals,
 }
 
 /// An entry of the forwarding database.
@@ -65,6 +70,9 @@ pub struct FdbEntry {
     /// Whether it was added by hand and stays.
     #[serde(rename = "static")]
     pub is_static: bool,
+    /// Whether it was learned at a sticky port, where it stays; left out: no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sticky: bool,
     /// Seconds since the address was last seen as a source; 0 for a static entry.
     pub age_seconds: u64,
 }
@@ -105,6 +113,8 @@ pub enum Reply {
     Vlans(Vec<VlanRow>),
     /// To `ListFdb`.
     Fdb(Vec<FdbEntry>),
+    /// To `ListMulticast`.
+    Multicast(Multicast),
     /// To `FlushFdb`: how many entries were removed.
     Removed(u64),
     /// To `ListMirrors`.
@@ -113,6 +123,8 @@ pub enum Reply {
     Mirror(Mirror),
     /// To `ListImpairments`.
     Impairments(Vec<Impairment>),
+    /// To `Inject`.
+    Injected(Injected),
     /// To `GetStats`.
     Stats(Stats),
     /// To `ShowConfig`.
@@ -121,6 +133,10 @@ pub enum Reply {
     Awaited(Vec<String>),
     /// To `DiffConfig` and `ApplyConfig`: what changes, or has changed.
     Changes(Vec<ConfigChange>),
+    /// To `Capture`.
+    CapturePiece(CapturePiece),
+    /// To `ListCaptures`.
+    Captures(Vec<RunningCapture>),
 }
 
 /// The parameters of the reply message.
@@ -134,14 +150,18 @@ impl Serialize for Reply {
             Reply::Port(port) => serializer.collect_map([("port", port)]),
             Reply::Vlans(vlans) => serializer.collect_map([("vlans", vlans)]),
             Reply::Fdb(entries) => serializer.collect_map([("entries", entries)]),
+            Reply::Multicast(multicast) => multicast.serialize(serializer),
             Reply::Removed(removed) => serializer.collect_map([("removed", removed)]),
             Reply::Mirrors(mirrors) => serializer.collect_map([("mirrors", mirrors)]),
             Reply::Mirror(mirror) => serializer.collect_map([("mirror", mirror)]),
             Reply::Impairments(impairments) => serializer.collect_map([("impairments", impairments)]),
+            Reply::Injected(injected) => injected.serialize(serializer),
             Reply::Stats(stats) => stats.serialize(serializer),
             Reply::Config(config) => config.serialize(serializer),
             Reply::Awaited(lines) => serializer.collect_map([("awaited", lines)]),
             Reply::Changes(changes) => serializer.collect_map([("changes", changes)]),
+            Reply::CapturePiece(piece) => piece.serialize(serializer),
+            Reply::Captures(captures) => serializer.collect_map([("captures", captures)]),
         }
     }
 }

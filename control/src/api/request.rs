@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use labsw_switch::Mac;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::parameters::Parameters;
 use super::vlan::is_vlan_id;
-use super::{Error, INTERFACE, PortDirection, PortType, Reply, Source, UnexpectedReply};
+use super::{
+    CaptureSpec, Error, INTERFACE, Inject, InjectFrame, PortDirection, PortType, Reply, Source, UnexpectedReply,
+};
 
 /// A call of a method of `org.labsw.Switch1`. See the interface description for what each does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,11 @@ pub enum Request {
         vlan: Option<u16>,
         /// Only entries at this port.
         port: Option<String>,
+    },
+    /// What multicast snooping knows → [`Reply::Multicast`].
+    ListMulticast {
+        /// Only this VLAN.
+        vlan: Option<u16>,
     },
     /// All mirrors → [`Reply::Mirrors`].
     ListMirrors,
@@ -60,6 +68,10 @@ pub enum Request {
         /// What was changed at run time would stay.
         keep_runtime: bool,
     },
+    /// Frames, as they pass or are dropped → [`Reply::CapturePiece`], many. Not for [`Handler::call`](super::Handler::call).
+    Capture(CaptureSpec),
+    /// The captures that run → [`Reply::Captures`].
+    ListCaptures,
     /// Something that changes the switch.
     Change(Change),
 }
@@ -149,6 +161,8 @@ pub enum Change {
         snaplen: u32,
         /// Name of the destination port.
         to: String,
+        /// What that port may inject.
+        inject: Option<Inject>,
     },
     /// Removes a mirror → [`Reply::Done`].
     DeleteMirror {
@@ -168,6 +182,17 @@ pub enum Change {
         port: String,
         /// Only in this direction.
         direction: Option<PortDirection>,
+    },
+    /// Has a port receive frames → [`Reply::Injected`].
+    Inject {
+        /// Name of the port.
+        port: String,
+        /// The injection they belong to; none: a new one.
+        injection: Option<u64>,
+        /// The frames.
+        frames: Vec<InjectFrame>,
+        /// Whether the injection is over; frames that wait are dropped.
+        end: bool,
     },
     /// Applies a configuration, as a whole or not at all → [`Reply::Changes`].
     ApplyConfig {
@@ -205,6 +230,7 @@ impl Request {
             "ShowPort" => Request::ShowPort { name: name(&mut read, "name")? },
             "ListVlans" => Request::ListVlans,
             "ListFdb" => Request::ListFdb { vlan: optional_vlan(&mut read)?, port: read.optional("port")? },
+            "ListMulticast" => Request::ListMulticast { vlan: optional_vlan(&mut read)? },
             "ListMirrors" => Request::ListMirrors,
             "ShowMirror" => Request::ShowMirror { name: name(&mut read, "name")? },
             "ListImpairments" => Request::ListImpairments,
@@ -217,6 +243,8 @@ impl Request {
             "DiffConfig" => {
                 Request::DiffConfig { config: config_text(&mut read)?, keep_runtime: keep_runtime(&mut read)? }
             }
+            "Capture" => Request::Capture(CaptureSpec::parse(&mut read)?),
+            "ListCaptures" => Request::ListCaptures,
             "ApplyConfig" => Request::Change(Change::ApplyConfig {
                 config: config_text(&mut read)?,
                 keep_runtime: keep_runtime(&mut read)?,
@@ -258,6 +286,7 @@ impl Request {
                     .ok_or_else(|| Error::invalid("vlans"))?,
                 snaplen: read.optional("snaplen")?.unwrap_or_default(),
                 to: name(&mut read, "to")?,
+                inject: read.optional("inject")?,
             }),
             "DeleteMirror" => Request::Change(Change::DeleteMirror { name: name(&mut read, "name")? }),
             "SetImpairment" => Request::Change(Change::SetImpairment {
@@ -267,6 +296,12 @@ impl Request {
             "ClearImpairment" => Request::Change(Change::ClearImpairment {
                 port: name(&mut read, "port")?,
                 direction: read.optional("direction")?,
+            }),
+            "Inject" => Request::Change(Change::Inject {
+                port: name(&mut read, "port")?,
+                injection: read.optional("injection")?,
+                frames: read.optional("frames")?.unwrap_or_default(),
+                end: read.optional("end")?.unwrap_or_default(),
             }),
             "PinQueue" => Request::Change(Change::PinQueue {
                 port: name(&mut read, "port")?,
@@ -288,6 +323,7 @@ impl Request {
             Request::ShowPort { .. } => "ShowPort",
             Request::ListVlans => "ListVlans",
             Request::ListFdb { .. } => "ListFdb",
+            Request::ListMulticast { .. } => "ListMulticast",
             Request::ListMirrors => "ListMirrors",
             Request::ShowMirror { .. } => "ShowMirror",
             Request::ListImpairments => "ListImpairments",
@@ -295,6 +331,8 @@ impl Request {
             Request::ShowConfig => "ShowConfig",
             Request::CheckConfig(_) => "CheckConfig",
             Request::DiffConfig { .. } => "DiffConfig",
+            Request::Capture(_) => "Capture",
+            Request::ListCaptures => "ListCaptures",
             Request::Change(change) => change.method(),
         }
     }
@@ -308,10 +346,13 @@ impl Request {
             | Request::ListVlans
             | Request::ListMirrors
             | Request::ListImpairments
-            | Request::ShowConfig => json!({}),
+            | Request::ShowConfig
+            | Request::ListCaptures => json!({}),
+            Request::Capture(spec) => without_nulls(spec.to_parameters()),
             Request::CheckConfig(ConfigText { file, text }) => json!({"file": file, "text": text}),
             Request::DiffConfig { config, keep_runtime } => config_parameters(config, *keep_runtime),
             Request::ShowPort { name } | Request::ShowMirror { name } => json!({"name": name}),
+            Request::ListMulticast { vlan } => without_nulls(json!({"vlan": vlan})),
             Request::ListFdb { vlan, port } => without_nulls(json!({"vlan": vlan, "port": port})),
             Request::GetStats { port, interval_milliseconds } => {
                 without_nulls(json!({"port": port, "interval_milliseconds": interval_milliseconds}))
@@ -334,6 +375,7 @@ impl Request {
             Request::ShowPort { .. } => Reply::Port(Box::new(read(method, field("port"))?)),
             Request::ListVlans => Reply::Vlans(read(method, field("vlans"))?),
             Request::ListFdb { .. } => Reply::Fdb(read(method, field("entries"))?),
+            Request::ListMulticast { .. } => Reply::Multicast(read(method, Value::Object(parameters))?),
             Request::ListMirrors => Reply::Mirrors(read(method, field("mirrors"))?),
             Request::ShowMirror { .. } => Reply::Mirror(read(method, field("mirror"))?),
             Request::ListImpairments => Reply::Impairments(read(method, field("impairments"))?),
@@ -343,7 +385,10 @@ impl Request {
             Request::DiffConfig { .. } | Request::Change(Change::ApplyConfig { .. }) => {
                 Reply::Changes(read(method, field("changes"))?)
             }
+            Request::Capture(_) => Reply::CapturePiece(read(method, Value::Object(parameters))?),
+            Request::ListCaptures => Reply::Captures(read(method, field("captures"))?),
             Request::Change(Change::FlushFdb { .. }) => Reply::Removed(read(method, field("removed"))?),
+            Request::Change(Change::Inject { .. }) => Reply::Injected(read(method, Value::Object(parameters))?),
             Request::Change(_) => Reply::Done,
         })
     }
@@ -365,6 +410,7 @@ impl Change {
             Change::DeleteMirror { .. } => "DeleteMirror",
             Change::SetImpairment { .. } => "SetImpairment",
             Change::ClearImpairment { .. } => "ClearImpairment",
+            Change::Inject { .. } => "Inject",
             Change::PinQueue { .. } => "PinQueue",
             Change::ApplyConfig { .. } => "ApplyConfig",
         }
@@ -380,6 +426,9 @@ impl Change {
             Change::DeletePort { name } | Change::DeleteMirror { name } => json!({"name": name}),
             Change::SetImpairment { port, settings } => json!({"port": port, "settings": settings}),
             Change::ClearImpairment { port, direction } => without_nulls(json!({"port": port, "direction": direction})),
+            Change::Inject { port, injection, frames, end } => {
+                without_nulls(json!({"port": port, "injection": injection, "frames": frames, "end": end}))
+            }
             Change::PinQueue { port, queue, worker } => json!({"port": port, "queue": queue, "worker": worker}),
             Change::ApplyConfig { config, keep_runtime } => config_parameters(config, *keep_runtime),
             Change::SetPortState { name, up } => json!({"name": name, "up": up}),
@@ -389,9 +438,10 @@ impl Change {
             Change::AddFdb { vlan, mac, port } => json!({"vlan": vlan, "mac": mac.to_string(), "port": port}),
             Change::DeleteFdb { vlan, mac } => json!({"vlan": vlan, "mac": mac.to_string()}),
             Change::FlushFdb { vlan, port } => without_nulls(json!({"vlan": vlan, "port": port})),
-            Change::SetMirror { name, sources, vlans, snaplen, to } => {
+            Change::SetMirror { name, sources, vlans, snaplen, to, inject } => {
                 let sources: Vec<String> = sources.iter().map(Source::to_string).collect();
-                json!({"name": name, "sources": sources, "vlans": vlans, "snaplen": snaplen, "to": to})
+                let fixed = json!({"name": name, "sources": sources, "vlans": vlans, "snaplen": snaplen, "to": to});
+                with(fixed, "inject", inject.as_ref())
             }
         }
     }
@@ -399,6 +449,14 @@ impl Change {
 
 fn read<T: DeserializeOwned>(method: &'static str, value: Value) -> Result<T, UnexpectedReply> {
     serde_json::from_value(value).map_err(|error| UnexpectedReply { method, reason: error.to_string() })
+}
+
+/// An object with one more field, if it has a value.
+fn with<T: Serialize>(mut object: Value, key: &str, value: Option<&T>) -> Value {
+    if let (Value::Object(fields), Some(value)) = (&mut object, value) {
+        fields.insert(key.to_owned(), json!(value));
+    }
+    object
 }
 
 fn without_nulls(mut value: Value) -> Value {

@@ -19,7 +19,11 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 fn port() -> Port {
-    let vlan = Vlan { mode: VlanMode::NativeUntagged, tag: Some(10), trunks: VlanList::from_ids([10, 20, 21, 22]) };
+    let vlan = Vlan {
+        cvlans: Some(VlanList::from_ids([0, 5])),
+        ethertype: Some("0x88a8".into()),
+        ..Vlan::new(VlanMode::NativeUntagged, Some(10), VlanList::from_ids([10, 20, 21, 22]))
+    };
     Port {
         reason: Some("why".into()),
         device: Some("name:eth9".into()),
@@ -38,8 +42,20 @@ fn port() -> Port {
         peer: Some("ls-web".into()),
         netns: Some("web".into()),
         flap: Some(Flap { every_milliseconds: 2000, left: 3 }),
+        guards: Some(Guards {
+            mac_limit: Some(8),
+            mac_limit_action: Some("alert".into()),
+            mac_limit_frames: 3,
+            mac_limit_last: Some("52:54:00:12:34:56".into()),
+            macs: vec!["52:54:00:12:34:57".into()],
+            ..Guards::default()
+        }),
         ..Port::new("uplink", PortType::AfXdp, vlan)
     }
+}
+
+fn inject() -> Inject {
+    Inject { vlan: Some(20), as_port: None, rate: Some("10kpps".into()), sources: vec!["52:54:00:12:34:56".into()] }
 }
 
 fn mirror() -> Mirror {
@@ -51,6 +67,7 @@ fn mirror() -> Mirror {
         sources: vec!["web:rx".parse().unwrap()],
         vlans: vec![20],
         snaplen: 0,
+        inject: Some(inject()),
         matched: 4,
         sent: 3,
         dropped: 1,
@@ -79,6 +96,17 @@ fn status() -> Status {
         ports: vec![port()],
         mirrors: vec![mirror()],
         impairments: vec![impairment()],
+        multicast: multicast().totals,
+    }
+}
+
+fn multicast() -> Multicast {
+    let ports = vec![MulticastPort { port: "dc01".into(), age_seconds: 9 }];
+    let querier = Some("10.0.0.1".into());
+    Multicast {
+        groups: vec![MulticastGroup { vlan: 20, group: "239.1.2.3".into(), ports: ports.clone() }],
+        routers: vec![MulticastRouters { vlan: 20, family: "ipv4".into(), state: "in_force".into(), querier, ports }],
+        totals: MulticastTotals { groups: 1, invalid_messages: 2, refused_memberships: 3 },
     }
 }
 
@@ -107,12 +135,23 @@ fn requests() -> Vec<Request> {
         Request::ShowPort { name: name() },
         Request::ListVlans,
         Request::ListFdb { vlan: Some(20), port: Some(name()) },
+        Request::ListMulticast { vlan: Some(20) },
         Request::ListMirrors,
         Request::ShowMirror { name: name() },
         Request::GetStats { port: Some(name()), interval_milliseconds: Some(500) },
         Request::ShowConfig,
         Request::CheckConfig(config()),
         Request::DiffConfig { config: config(), keep_runtime: true },
+        Request::Capture(CaptureSpec {
+            ports: vec!["web:rx".parse().unwrap()],
+            drops: true,
+            reasons: vec!["runt".into()],
+            filter: Some("arp".into()),
+            snaplen: 96,
+            count: Some(3),
+            duration_milliseconds: Some(1500),
+        }),
+        Request::ListCaptures,
         Request::Change(Change::ApplyConfig { config: config(), keep_runtime: false }),
         Request::Change(Change::AddPort { name: name(), port_type: PortType::Veth, settings: settings() }),
         Request::Change(Change::SetPort { name: name(), settings: settings() }),
@@ -128,11 +167,18 @@ fn requests() -> Vec<Request> {
             vlans: vec![20],
             snaplen: 96,
             to: "span".into(),
+            inject: Some(inject()),
         }),
         Request::Change(Change::DeleteMirror { name: name() }),
         Request::ListImpairments,
         Request::Change(Change::SetImpairment { port: name(), settings: [("delay".into(), "20ms".into())].into() }),
         Request::Change(Change::ClearImpairment { port: name(), direction: Some(PortDirection::Rx) }),
+        Request::Change(Change::Inject {
+            port: name(),
+            injection: Some(3),
+            frames: vec![InjectFrame::new(7, &[1, 2, 3])],
+            end: true,
+        }),
         Request::Change(Change::PinQueue { port: name(), queue: 1, worker: 2 }),
     ]
 }
@@ -161,8 +207,10 @@ fn reply_to(request: &Request) -> Reply {
             mac: "52:54:00:12:34:56".into(),
             port: "dc01".into(),
             is_static: true,
+            sticky: true,
             age_seconds: 0,
         }]),
+        Request::ListMulticast { .. } => Reply::Multicast(multicast()),
         Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
         Request::ShowMirror { .. } => Reply::Mirror(mirror()),
         Request::ListImpairments => Reply::Impairments(vec![impairment()]),
@@ -173,7 +221,15 @@ fn reply_to(request: &Request) -> Reply {
         Request::ShowConfig => Reply::Config(ShownConfig { text: "[switch]\n".into(), config: json!({"switch": {}}) }),
         Request::CheckConfig(_) => Reply::Awaited(vec!["ports.a.device: name:b0 is awaited".into()]),
         Request::DiffConfig { .. } | Request::Change(Change::ApplyConfig { .. }) => Reply::Changes(vec![change()]),
+        Request::Capture(_) => Reply::CapturePiece(CapturePiece { pcapng: "Cg0NCg==".into(), captured: 2, dropped: 1 }),
+        Request::ListCaptures => {
+            Reply::Captures(vec![RunningCapture { filter: Some("arp".into()), pid: 7, ..RunningCapture::default() }])
+        }
         Request::Change(Change::FlushFdb { .. }) => Reply::Removed(3),
+        Request::Change(Change::Inject { .. }) => {
+            let drops = [("oversize".to_owned(), 1)].into();
+            Reply::Injected(Injected { injection: 3, taken: 1, waiting: 0, sent: 1, drops })
+        }
         Request::Change(_) => Reply::Done,
     }
 }
@@ -218,6 +274,7 @@ fn bad_parameters_are_named() {
         ("ListFdb", json!({"vlan": 4095}), "vlan"),
         ("ListFdb", json!({"vlan": 70000}), "vlan"),
         ("ListFdb", json!({"vlan": "20"}), "vlan"),
+        ("ListMulticast", json!({"vlan": 4095}), "vlan"),
         ("AddFdb", json!({"vlan": 20, "mac": "52:54:00", "port": "a"}), "mac"),
         ("DeleteFdb", json!({"mac": "52:54:00:12:34:56"}), "vlan"),
         ("AddPort", json!({"name": "a", "type": "bridge"}), "type"),
@@ -233,6 +290,11 @@ fn bad_parameters_are_named() {
         ("ApplyConfig", json!({"file": "lab.toml"}), "text"),
         ("DiffConfig", json!({"file": "a", "text": "", "keep_runtime": 1}), "keep_runtime"),
         ("CheckConfig", json!({"file": "", "text": ""}), "file"),
+        ("Capture", json!({"ports": ["a:up"]}), "ports"),
+        ("Capture", json!({"drops": true, "reasons": ["bad_luck"]}), "reasons"),
+        ("Capture", json!({"reasons": ["runt"]}), "reasons"),
+        ("Capture", json!({"count": 0}), "count"),
+        ("Capture", json!({"snaplen": -1}), "snaplen"),
         ("SetMirror", json!({"name": "m", "sources": [], "to": "span"}), "sources"),
         ("SetMirror", json!({"name": "m", "sources": ["a:up"], "to": "span"}), "sources"),
         ("SetMirror", json!({"name": "m", "sources": ["a"], "vlans": [4095], "to": "span"}), "vlans"),
@@ -304,9 +366,13 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
         ("Port", status["ports"][0].clone()),
         ("Vlan", status["ports"][0]["vlan"].clone()),
         ("Flap", status["ports"][0]["flap"].clone()),
+        ("Guards", status["ports"][0]["guards"].clone()),
+        ("Storm", status["ports"][0]["guards"]["storm"].clone()),
         ("Worker", status["workers"][0].clone()),
         ("WorkerQueue", status["workers"][0]["queues"][0].clone()),
         ("Mirror", status["mirrors"][0].clone()),
+        ("Inject", status["mirrors"][0]["inject"].clone()),
+        ("InjectFrame", json!(InjectFrame::new(0, &[]))),
     ];
     for request in requests() {
         let reply = json!(reply_to(&request));
@@ -317,11 +383,18 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
             }
             Request::ListFdb { .. } => samples.push(("FdbEntry", reply["entries"][0].clone())),
             Request::ListImpairments => samples.push(("Impairment", reply["impairments"][0].clone())),
+            Request::ListMulticast { .. } => {
+                samples.push(("MulticastGroup", reply["groups"][0].clone()));
+                samples.push(("MulticastPort", reply["groups"][0]["ports"][0].clone()));
+                samples.push(("MulticastRouters", reply["routers"][0].clone()));
+                samples.push(("MulticastTotals", reply["totals"].clone()));
+            }
             Request::DiffConfig { .. } => {
                 samples.push(("ConfigChange", reply["changes"][0].clone()));
                 samples.push(("ConfigSetting", reply["changes"][0]["settings"][0].clone()));
             }
             Request::GetStats { .. } => samples.push(("PortStats", reply["ports"][0].clone())),
+            Request::ListCaptures => samples.push(("RunningCapture", reply["captures"][0].clone())),
             _ => {}
         }
     }

@@ -40,6 +40,8 @@ pub enum VlanMode {
     NativeTagged,
     /// A trunk whose untagged frames are in VLAN `tag`; it leaves untagged.
     NativeUntagged,
+    /// Everything, tagged or not, in VLAN `tag`; it leaves as it came.
+    Dot1qTunnel,
 }
 
 impl fmt::Display for VlanMode {
@@ -49,6 +51,7 @@ impl fmt::Display for VlanMode {
             VlanMode::Trunk => "trunk",
             VlanMode::NativeTagged => "native-tagged",
             VlanMode::NativeUntagged => "native-untagged",
+            VlanMode::Dot1qTunnel => "dot1q-tunnel",
         })
     }
 }
@@ -60,8 +63,21 @@ pub struct Vlan {
     pub mode: VlanMode,
     /// The VLAN of untagged frames; a trunk has none.
     pub tag: Option<u16>,
-    /// The VLANs that pass tagged; empty for an access port.
+    /// The VLANs that pass tagged; empty for an access or tunnel port.
     pub trunks: VlanList,
+    /// Of a tunnel port, the customer VLANs that may pass, 0 for untagged frames; left out: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cvlans: Option<VlanList>,
+    /// Of a tunnel port, the TPID of the tag in front of the customer's: 0x88a8 or 0x8100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ethertype: Option<String>,
+}
+
+impl Vlan {
+    /// Settings of a port that is no tunnel.
+    pub fn new(mode: VlanMode, tag: Option<u16>, trunks: VlanList) -> Vlan {
+        Vlan { mode, tag, trunks, cvlans: None, ethertype: None }
+    }
 }
 
 /// One element of a [`VlanList`].

@@ -3,6 +3,7 @@
 use labsw_switch::vlan::VlanSet;
 
 use super::error::ConfigError;
+use super::inject::InjectConfig;
 use super::names;
 use super::port::PortConfig;
 use super::section::{Field, Section};
@@ -14,7 +15,7 @@ const SNAPLEN_MIN: u32 = 14;
 /// Longest copy that is still shorter than a whole frame can be.
 const SNAPLEN_MAX: u32 = 65535;
 
-const KEYS: [&str; 4] = ["sources", "vlans", "snaplen", "to"];
+const KEYS: [&str; 5] = ["sources", "vlans", "snaplen", "to", "inject"];
 
 /// Why a session can't be beside the others and of these ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,13 +49,44 @@ pub enum MirrorRefusal {
         "{0:?} can't be a destination: its allow_mirror is false; set allow_mirror = true at the port if it may be one"
     )]
     DestinationNotAllowed(String),
+    /// What it injects would be judged as received on a port that only gets copies.
+    #[error("as_port: {0:?} is a mirror destination, which takes nothing in; name a port of the lab, or use `vlan`")]
+    InjectAsDestination(String),
+    /// What it injects would be judged as received on a port that may not be used so.
+    #[error(
+        "as_port: allow_mirror of {0:?} is false; set allow_mirror = true at the port if frames may be injected as its"
+    )]
+    InjectAsNotAllowed(String),
+    /// Its destination is what another injects as.
+    #[error("frames are injected as those of {port:?} by mirror {other:?}, so it can't be a destination")]
+    DestinationIsEntry {
+        /// The port.
+        port: String,
+        /// The other mirror.
+        other: String,
+    },
+    /// Another mirror to the same destination says otherwise.
+    #[error(
+        "mirror {other:?} to {port:?} injects otherwise; one destination injects in one way, and one mirror to it is enough to say so"
+    )]
+    InjectsOtherwise {
+        /// The destination.
+        port: String,
+        /// The other mirror.
+        other: String,
+    },
 }
 
 impl MirrorRefusal {
     /// The key of the mirror's table that it is about.
     pub fn key(&self) -> &'static str {
         match self {
-            MirrorRefusal::DestinationIsSource { .. } | MirrorRefusal::DestinationNotAllowed(_) => "to",
+            MirrorRefusal::DestinationIsSource { .. }
+            | MirrorRefusal::DestinationIsEntry { .. }
+            | MirrorRefusal::DestinationNotAllowed(_) => "to",
+            MirrorRefusal::InjectAsDestination(_)
+            | MirrorRefusal::InjectAsNotAllowed(_)
+            | MirrorRefusal::InjectsOtherwise { .. } => "inject",
             MirrorRefusal::SourceIsDestination { .. }
             | MirrorRefusal::SourceOnlySends(_)
             | MirrorRefusal::SourceNotAllowed(_) => "sources",
@@ -75,6 +107,8 @@ pub struct MirrorConfig {
     pub snaplen: u32,
     /// The port that gets the copies.
     pub to: String,
+    /// What that port may inject; `None`: what this mirror says of it is nothing.
+    pub inject: Option<InjectConfig>,
 }
 
 /// A port whose frames are copied.
@@ -89,13 +123,15 @@ pub struct MirrorSource {
 }
 
 impl MirrorConfig {
-    /// A mirror from a command: `labsw-ctl mirror set NAME --source PORT[:rx|:tx|:both]… --vlan N… --to PORT`.
+    /// A mirror from a command: `labsw-ctl mirror set NAME --source PORT[:rx|:tx|:both]… --vlan N… --to PORT`. `more` are
+    /// further keys with their values, as TOML.
     pub fn from_parts(
         name: &str,
         sources: &[String],
         vlans: &[u16],
         snaplen: u32,
         to: &str,
+        more: &[(String, String)],
     ) -> Result<MirrorConfig, ConfigError> {
         let array = |elements: Vec<String>| format!("[{}]", elements.join(", "));
         let mut set = vec![
@@ -106,6 +142,7 @@ impl MirrorConfig {
         if !vlans.is_empty() {
             set.push(("vlans".to_owned(), array(vlans.iter().map(u16::to_string).collect())));
         }
+        set.extend_from_slice(more);
         settings::read(&format!("mirrors.{name}"), &set, |section| {
             names::port(name).map_err(|wrong| section.error(format_args!("{name:?} is not a mirror name: {wrong}")))?;
             MirrorConfig::read(name, section)
@@ -115,7 +152,6 @@ impl MirrorConfig {
     pub(super) fn read(name: &str, section: &Section<'_>) -> Result<MirrorConfig, ConfigError> {
         section.check_keys(&KEYS, |key| match key {
             "filter" => Some("this version has no mirror filters; leave the key out".to_owned()),
-            "inject" => Some("this version has no injection on a mirror's port; leave the key out".to_owned()),
             _ => None,
         })?;
         let sources = read_sources(&section.require("sources", "an array of PORT[:rx|:tx|:both]")?)?;
@@ -125,14 +161,28 @@ impl MirrorConfig {
         if sources.iter().any(|source| source.port == to) {
             return Err(section.error_at("to", format_args!("{to:?} is also a source; a mirror cannot feed itself")));
         }
-        Ok(MirrorConfig { name: name.to_owned(), sources, vlans, snaplen: snaplen.unwrap_or(0), to })
+        let inject = match section.get("inject") {
+            Some(field) => Some(InjectConfig::read(&field.section()?)?),
+            None => None,
+        };
+        if inject.as_ref().is_some_and(|inject| inject.as_port() == Some(&to)) {
+            return Err(section.error_at("inject", MirrorRefusal::InjectAsDestination(to)));
+        }
+        Ok(MirrorConfig { name: name.to_owned(), sources, vlans, snaplen: snaplen.unwrap_or(0), to, inject })
     }
 
     /// The first key that names a port which is not in `ports`, and that port.
     pub fn missing_port(&self, ports: &[&str]) -> Option<(&'static str, &str)> {
         let absent = |name: &str| name != "*" && !ports.contains(&name);
         let source = self.sources.iter().find(|source| absent(&source.port)).map(|s| ("sources", s.port.as_str()));
-        source.or_else(|| absent(&self.to).then_some(("to", self.to.as_str())))
+        let to = || absent(&self.to).then_some(("to", self.to.as_str()));
+        let entry = || self.enters_as().filter(|port| absent(port)).map(|port| ("inject", port));
+        source.or_else(to).or_else(entry)
+    }
+
+    /// The port as whose its destination injects.
+    pub fn enters_as(&self) -> Option<&str> {
+        self.inject.as_ref().and_then(InjectConfig::as_port)
     }
 
     /// Checks this mirror against `others` (one of its own name is passed over) and the ports: it must not copy its own
@@ -149,6 +199,16 @@ impl MirrorConfig {
             if other.sources.iter().any(|source| source.port == self.to) {
                 return Err(MirrorRefusal::DestinationIsSource { port: self.to.clone(), other: other.name.clone() });
             }
+            if other.enters_as() == Some(&self.to) {
+                return Err(MirrorRefusal::DestinationIsEntry { port: self.to.clone(), other: other.name.clone() });
+            }
+            if self.enters_as() == Some(&other.to) {
+                return Err(MirrorRefusal::InjectAsDestination(other.to.clone()));
+            }
+            let both = self.inject.as_ref().zip(other.inject.as_ref()).filter(|_| self.to == other.to);
+            if both.is_some_and(|(own, others)| own != others) {
+                return Err(MirrorRefusal::InjectsOtherwise { port: self.to.clone(), other: other.name.clone() });
+            }
         }
         for source in self.sources.iter().filter_map(|source| port(&source.port)) {
             if source.mirror_only {
@@ -158,15 +218,23 @@ impl MirrorConfig {
                 return Err(MirrorRefusal::SourceNotAllowed(source.name.clone()));
             }
         }
+        if let Some(entry) = self.enters_as().and_then(&port) {
+            if entry.mirror_only {
+                return Err(MirrorRefusal::InjectAsDestination(entry.name.clone()));
+            }
+            if !entry.allow_mirror {
+                return Err(MirrorRefusal::InjectAsNotAllowed(entry.name.clone()));
+            }
+        }
         match port(&self.to) {
             Some(to) if !to.allow_mirror => Err(MirrorRefusal::DestinationNotAllowed(to.name.clone())),
             _ => Ok(()),
         }
     }
 
-    /// Whether `port` is a source by name, or the destination.
+    /// Whether `port` is a source by name, the destination, or what it injects as.
     pub fn names(&self, port: &str) -> bool {
-        self.to == port || self.sources.iter().any(|source| source.port == port)
+        self.to == port || self.enters_as() == Some(port) || self.sources.iter().any(|source| source.port == port)
     }
 
     /// As a table of the configuration.
@@ -179,6 +247,9 @@ impl MirrorConfig {
         }
         table.insert("snaplen".into(), i64::from(self.snaplen).into());
         table.insert("to".into(), self.to.as_str().into());
+        if let Some(inject) = &self.inject {
+            table.insert("inject".into(), inject.to_toml().into());
+        }
         table
     }
 }

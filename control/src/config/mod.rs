@@ -9,7 +9,8 @@
 //! | file | what |
 //! |---|---|
 //! | `section` | tables and values that know their path and place |
-//! | `switch`, `port`, `vlan`, `mirror`, `impair` | the reader of each table |
+//! | `switch`, `port`, `vlan`, `mirror`, `inject`, `impair` | the reader of each table |
+//! | `frame_rate` | frames per second |
 //! | `claims` | what two ports cannot share |
 //! | `settings` | `--set key=value` of commands, read by the same readers |
 //!
@@ -17,7 +18,9 @@
 
 mod claims;
 mod error;
+mod frame_rate;
 mod impair;
+mod inject;
 mod mirror;
 mod names;
 mod port;
@@ -35,6 +38,7 @@ use toml::de::DeTable;
 
 pub use error::{ConfigError, Place};
 pub use impair::{ImpairConfig, ImpairDirection, ProfileConfig, Settings as ImpairSettings};
+pub use inject::{InjectConfig, InjectEntry, parse_rate, rate_text};
 pub use mirror::{MirrorConfig, MirrorRefusal, MirrorSource};
 use names::SOCKET_PATH_BYTES;
 pub use port::{
@@ -44,7 +48,7 @@ pub use port::{
 use section::{Field, Section, Source};
 pub use settings::split as split_setting;
 pub use switch::{Hugepages, Power, SwitchConfig};
-pub use vlan::to_toml as vlan_to_toml;
+pub use vlan::{ethertype as tunnel_ethertype, to_toml as vlan_to_toml};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

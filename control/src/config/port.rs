@@ -5,10 +5,12 @@
 //! What two ports cannot share stands in [`super::claims`].
 
 mod device;
+mod guard;
 
 use std::path::PathBuf;
 
 use labsw_switch::Mac;
+use labsw_switch::guard::GuardSpec;
 use labsw_switch::tables::LinkLocal;
 use labsw_switch::vlan::PortVlan;
 
@@ -49,6 +51,8 @@ pub struct PortConfig {
     pub mirror_only: bool,
     /// May be a source of mirrors, or their destination.
     pub allow_mirror: bool,
+    /// What it guards.
+    pub guards: GuardSpec,
 }
 
 /// What is attached to a port.
@@ -183,7 +187,7 @@ impl PortConfig {
 
     pub(super) fn read(name: &str, section: &Section<'_>, switch: &SwitchConfig) -> Result<PortConfig, ConfigError> {
         let (type_name, own_keys) = port_type(section)?;
-        let known: Vec<&str> = COMMON_KEYS.iter().chain(own_keys).copied().collect();
+        let known: Vec<&str> = COMMON_KEYS.iter().chain(&guard::KEYS).chain(own_keys).copied().collect();
         section.check_keys(&known, |key| {
             let others: Vec<&str> =
                 TYPES.iter().filter(|(_, keys)| keys.contains(&key)).map(|(name, _)| *name).collect();
@@ -216,6 +220,7 @@ impl PortConfig {
             link_local: link_local.unwrap_or(LinkLocal::Transparent),
             mirror_only: mirror_only.unwrap_or(false),
             allow_mirror: allow_mirror.unwrap_or(switch.allow_mirror),
+            guards: guard::read(section)?,
         })
     }
 
@@ -231,6 +236,9 @@ impl PortConfig {
         table.remove("type");
         if set.iter().any(|(key, _)| key == "vlan" || key == "vlan.mode") {
             table.remove("vlan");
+        }
+        if set.iter().any(|(key, _)| key == "storm") {
+            table.remove("storm");
         }
         let mut merged: Vec<(String, String)> = Vec::new();
         for (key, value) in &table {
@@ -332,6 +340,7 @@ impl PortConfig {
         set("link_local", word_of(&LINK_LOCAL, self.link_local));
         set("mirror_only", self.mirror_only.into());
         set("allow_mirror", self.allow_mirror.into());
+        guard::to_toml(&self.guards, &mut table);
         table
     }
 }

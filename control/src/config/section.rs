@@ -175,7 +175,8 @@ impl<'a> Field<'a> {
         self.source.error(self.key_offset, &self.path, message)
     }
 
-    fn wrong_type(&self, expected: &str) -> ConfigError {
+    /// An error about the kind of this value.
+    pub fn wrong_type(&self, expected: &str) -> ConfigError {
         let found = match self.value.get_ref() {
             DeValue::String(text) => format!("the string {text:?}"),
             DeValue::Integer(number) => format!("the number {number}"),
@@ -216,6 +217,16 @@ impl<'a> Field<'a> {
     /// The text of a string.
     pub fn string(&self, what: &str) -> Result<&'a str, ConfigError> {
         self.value.get_ref().as_str().ok_or_else(|| self.wrong_type(what))
+    }
+
+    /// The value, if it is true or false.
+    pub fn as_boolean(&self) -> Option<bool> {
+        self.value.get_ref().as_bool()
+    }
+
+    /// Whether the value is an array.
+    pub fn is_array(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::Array(_))
     }
 
     /// Whether the value is a string.

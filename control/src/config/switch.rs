@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use labsw_dataplane::handle::MAX_WORKERS;
+use labsw_switch::vlan::VlanSet;
 
 use super::error::ConfigError;
 use super::names;
 use super::section::{Field, Section};
+use super::vlan;
 
 /// Whether an idle worker sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,7 @@ const HUGEPAGES: [(&str, Hugepages); 3] =
 
 const ALLOW_MIRROR: [(&str, bool); 2] = [("all", true), ("declared", false)];
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "workers",
     "power",
     "control_socket",
@@ -50,6 +52,7 @@ const KEYS: [&str; 13] = [
     "metrics_listen",
     "protected_interfaces",
     "allow_mirror",
+    "multicast_snooping",
 ];
 
 /// Highest CPU number that can be named; the kernel's own limit on x86-64 (`NR_CPUS`) is 8192.
@@ -86,6 +89,8 @@ pub struct SwitchConfig {
     pub protected_interfaces: Vec<String>,
     /// Whether ports that say nothing of it may be mirrored, and be the destination of mirrors.
     pub allow_mirror: bool,
+    /// VLANs in which multicast frames go to who asked for them only.
+    pub multicast_snooping: VlanSet,
 }
 
 impl Default for SwitchConfig {
@@ -104,6 +109,7 @@ impl Default for SwitchConfig {
             metrics_listen: None,
             protected_interfaces: Vec::new(),
             allow_mirror: true,
+            multicast_snooping: VlanSet::EMPTY,
         }
     }
 }
@@ -153,6 +159,9 @@ impl SwitchConfig {
         }
         if let Some(field) = section.get("allow_mirror") {
             switch.allow_mirror = field.choice(&ALLOW_MIRROR)?;
+        }
+        if let Some(field) = section.get("multicast_snooping") {
+            switch.multicast_snooping = multicast_snooping(&field)?;
         }
         Ok(switch)
     }
@@ -208,6 +217,12 @@ impl SwitchConfig {
         }
         table.insert("protected_interfaces".into(), self.protected_interfaces.clone().into());
         table.insert("allow_mirror".into(), word(word_of(&ALLOW_MIRROR, self.allow_mirror)));
+        let snooping = match &self.multicast_snooping {
+            none if none.is_empty() => false.into(),
+            all if *all == VlanSet::ALL => true.into(),
+            some => vlan::set_to_toml(some),
+        };
+        table.insert("multicast_snooping".into(), snooping);
         table
     }
 }
@@ -215,6 +230,16 @@ impl SwitchConfig {
 /// The word for `value`.
 fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: T) -> Option<&'static str> {
     words.iter().find(|(_, candidate)| *candidate == value).map(|(word, _)| *word)
+}
+
+/// `true` and `false` for all VLANs and none, or an array of them.
+fn multicast_snooping(field: &Field<'_>) -> Result<VlanSet, ConfigError> {
+    match field.as_boolean() {
+        Some(true) => Ok(VlanSet::ALL),
+        Some(false) => Ok(VlanSet::EMPTY),
+        None if field.is_array() => vlan::vlan_set(field),
+        None => Err(field.wrong_type("true, false or an array of VLAN ids and ranges, as in [10, \"20-29\"]")),
+    }
 }
 
 fn workers(field: &Field<'_>) -> Result<Vec<usize>, ConfigError> {

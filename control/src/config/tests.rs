@@ -4,10 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use labsw_switch::tables::LinkLocal;
-use labsw_switch::vlan::{PortVlan, VlanMode};
+use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanMode, VlanSet};
+use labsw_switch::{Mac, Vid};
 use proptest::prelude::*;
 
 use super::*;
+
+mod guard;
 
 /// The one line that `text` is refused with.
 fn refusal(text: &str) -> String {
@@ -76,7 +79,27 @@ fn every_refusal_names_place_key_and_remedy() {
         (
             "vlan = { mode = 'acces', tag = 1 }",
             "lab.toml:3:17: ports.dc01.vlan.mode: \"acces\" is not one of access, trunk, native-tagged, \
-             native-untagged",
+             native-untagged, dot1q-tunnel",
+        ),
+        (
+            "vlan = { mode = 'dot1q-tunnel' }",
+            "lab.toml:3:1: ports.dc01.vlan: `tag` is missing; a tunnel port needs the VLAN id of the tunnel (1 to 4094)",
+        ),
+        (
+            "vlan = { mode = 'dot1q-tunnel', tag = 100, trunks = [1] }",
+            "lab.toml:3:53: ports.dc01.vlan.trunks: a tunnel port has no trunks; `cvlans` lists its customer's VLANs",
+        ),
+        (
+            "vlan = { mode = 'dot1q-tunnel', tag = 100, cvlans = [0, 5, 0] }",
+            "lab.toml:3:60: ports.dc01.vlan.cvlans[2]: VLAN 0 is named twice; name each VLAN once",
+        ),
+        (
+            "vlan = { mode = 'dot1q-tunnel', tag = 100, ethertype = '0x9100' }",
+            "lab.toml:3:56: ports.dc01.vlan.ethertype: \"0x9100\" is not one of 0x88a8, 0x8100",
+        ),
+        (
+            "vlan = { tag = 100, cvlans = [5] }",
+            "lab.toml:3:21: ports.dc01.vlan.cvlans: is a key of a tunnel port; set mode = \"dot1q-tunnel\", or leave it out",
         ),
         (
             "vlan = { mode = 'access' }",
@@ -106,7 +129,6 @@ fn every_refusal_names_place_key_and_remedy() {
 
 #[test]
 fn the_rest_of_the_file_is_refused_as_clearly() {
-    let vhost = |name: &str, more: &str| format!("[ports.{name}]\ntype = 'vhost_user'\n{more}\n");
     let cases = [
         ("[ports.x]\n".to_owned(), "lab.toml:1:8: ports.x: `type` is missing; it should be one of"),
         (
@@ -197,6 +219,14 @@ fn the_rest_of_the_file_is_refused_as_clearly() {
             "lab.toml:6:11: mirrors.m.sources: \"a\" can't be a source: its allow_mirror is false; set allow_mirror = true",
         ),
         (
+            "[switch]\nmulticast_snooping = 'on'\n".into(),
+            "lab.toml:2:22: switch.multicast_snooping: should be true, false or an array of VLAN ids and ranges, as in [10, \"20-29\"], is the string \"on\"",
+        ),
+        (
+            "[switch]\nmulticast_snooping = [10, 4095]\n".into(),
+            "lab.toml:2:27: switch.multicast_snooping[1]: 4095 is not a VLAN id (1 to 4094)",
+        ),
+        (
             "[switch]\nallow_mirror = true\n".into(),
             "lab.toml:2:16: switch.allow_mirror: should be one of all, declared",
         ),
@@ -253,8 +283,8 @@ fn the_rest_of_the_file_is_refused_as_clearly() {
             "lab.toml:6:1: mirrors.m.filter: this version has no mirror filters",
         ),
         (
-            vhost("a", "[mirrors.m]\nsources = ['*']\nto = 'a'\ninject = { vlan = 1 }"),
-            "lab.toml:6:1: mirrors.m.inject: this version has no injection",
+            vhost("a", "[mirrors.m]\nsources = ['*']\nto = 'a'\ninject = { vlan = 1, rates = '1pps' }"),
+            "lab.toml:6:22: mirrors.m.inject.rates: unknown key; did you mean `rate`?",
         ),
     ];
     for (text, expected) in cases {
@@ -358,14 +388,14 @@ fn a_new_port_is_checked_beside_the_running_ones() {
 #[test]
 fn a_mirror_of_a_command_is_read_as_the_file_is() {
     let sources = ["a:rx".to_owned(), "b".to_owned(), "a:tx".to_owned()];
-    let mirror = MirrorConfig::from_parts("m", &sources, &[20], 0, "span").unwrap();
+    let mirror = MirrorConfig::from_parts("m", &sources, &[20], 0, "span", &[]).unwrap();
     let both = |port: &str| MirrorSource { port: port.to_owned(), rx: true, tx: true };
     assert_eq!(mirror.sources, [both("a"), both("b")]);
     assert_eq!(mirror.missing_port(&["a", "b", "span"]), None);
     assert_eq!(mirror.missing_port(&["a", "span"]), Some(("sources", "b")));
-    let error = MirrorConfig::from_parts("m", &sources, &[4095], 0, "span").unwrap_err().to_string();
+    let error = MirrorConfig::from_parts("m", &sources, &[4095], 0, "span", &[]).unwrap_err().to_string();
     assert_eq!(error, "mirrors.m.vlans[0]: 4095 is not a VLAN id (1 to 4094)");
-    let error = MirrorConfig::from_parts("m", &sources, &[], 5, "span").unwrap_err().to_string();
+    let error = MirrorConfig::from_parts("m", &sources, &[], 5, "span", &[]).unwrap_err().to_string();
     assert_eq!(error, "mirrors.m.snaplen: 5 cuts into the Ethernet header; use 0 or at least 14");
 }
 
@@ -419,11 +449,18 @@ fn port_strategy() -> impl Strategy<Value = PortConfig> {
     let ranges = prop::collection::vec((1..4095_u16, 0..50_u16).prop_map(|(low, n)| low..=(low + n).min(4094)), 1..6);
     let vlan = (prop::sample::select(VlanMode::ALL.to_vec()), 1..4095_u16, ranges).prop_map(|(mode, tag, ranges)| {
         let tag = (mode != VlanMode::Trunk).then_some(tag);
+        if mode == VlanMode::Dot1qTunnel {
+            let tagged = VlanSet::from_ranges(&ranges).unwrap();
+            let cvlans = CustomerVlans { untagged: ranges.len() % 2 == 0, tagged };
+            let tpid = if ranges.len() > 3 { 0x8100 } else { 0x88a8 };
+            let cvlans = Some(cvlans).filter(|_| ranges.len() > 1);
+            return PortVlan::tunnel_in(tag.unwrap().try_into().unwrap(), Tunnel { cvlans, tpid });
+        }
         let ranges = if mode == VlanMode::Access { Vec::new() } else { ranges };
         PortVlan::new(mode, tag, &ranges).unwrap()
     });
-    (name, kind, vlan, MTU_MIN..=MTU_MAX, any::<[bool; 3]>()).prop_map(
-        |(name, kind, vlan, mtu, [drop, mirror_only, allow_mirror])| PortConfig {
+    (name, kind, vlan, MTU_MIN..=MTU_MAX, any::<[bool; 3]>(), guard::guards()).prop_map(
+        |(name, kind, vlan, mtu, [drop, mirror_only, allow_mirror], guards)| PortConfig {
             name,
             kind,
             vlan,
@@ -431,6 +468,7 @@ fn port_strategy() -> impl Strategy<Value = PortConfig> {
             link_local: if drop { LinkLocal::Drop } else { LinkLocal::Transparent },
             mirror_only,
             allow_mirror,
+            guards,
         },
     )
 }
@@ -446,9 +484,16 @@ proptest! {
             vlans: Some(port.vlan.trunks().clone()).filter(|set| !set.is_empty()),
             snaplen: 64,
             to: port.name.clone(),
+            inject: (port.mtu % 3 == 0).then(|| InjectConfig {
+                entry: InjectEntry::Vlan(Vid::try_from(1 + port.mtu as u16 % 4094).unwrap()),
+                rate_fps: port.mtu * [1, 1000, 500][port.mtu as usize % 3],
+                sources: vec![Mac::from_u64(port.mtu.into())],
+            }),
         };
         let mirrors = if port.allow_mirror { vec![mirror] } else { Vec::new() };
-        let switch = SwitchConfig { allow_mirror: port.mtu % 2 == 0, ..SwitchConfig::default() };
+        let multicast_snooping = if port.mtu % 3 == 0 { VlanSet::ALL } else { port.vlan.trunks().clone() };
+        let allow_mirror = port.mtu % 2 == 0;
+        let switch = SwitchConfig { allow_mirror, multicast_snooping, ..SwitchConfig::default() };
         let config = Config { switch, ports: vec![port], mirrors, ..Config::default() };
         let text = config.to_toml().to_string();
         prop_assert_eq!(Config::parse(&text, "written.toml"), Ok(config), "{}", text);
@@ -460,4 +505,79 @@ proptest! {
             prop_assert!(!error.to_string().contains('\n'));
         }
     }
+}
+
+fn vhost(name: &str, more: &str) -> String {
+    format!("[ports.{name}]\ntype = 'vhost_user'\n{more}\n")
+}
+
+/// Ports `a` to `c` and `span`, and mirrors, given as name, destination and further keys; each watches port a.
+fn with_mirrors(mirrors: &[(&str, &str, &str)]) -> Result<Config, ConfigError> {
+    let ports = ["a", "b", "c", "span"].map(|name| vhost(name, "")).concat();
+    let mirror =
+        |(name, to, keys): &(&str, &str, &str)| format!("[mirrors.{name}]\nsources=['a']\nto='{to}'\n{keys}\n");
+    Config::parse(&(ports + &mirrors.iter().map(mirror).collect::<String>()), "x.toml")
+}
+
+#[test]
+fn what_a_destination_may_inject() {
+    let read = |keys: &str| with_mirrors(&[("m", "span", &format!("inject = {{ {keys} }}"))]);
+    let inject = |keys: &str| read(keys).unwrap().mirrors.remove(0).inject.unwrap();
+    let by_vlan = InjectEntry::Vlan(Vid::try_from(20).unwrap());
+    let expected = InjectConfig { entry: by_vlan, rate_fps: 10_000, sources: vec![] };
+    assert_eq!(inject("vlan = 20"), expected, "the default rate");
+    assert_eq!(inject("vlan = 20, rate = '10kpps', sources = []"), expected);
+    for (rate, fps) in
+        [("500pps", 500), ("1pps", 1), ("10 kpps", 10_000), ("1Mpps", 1_000_000), ("1000Mpps", 1_000_000_000)]
+    {
+        assert_eq!(inject(&format!("vlan = 1, rate = '{rate}'")).rate_fps, fps);
+        assert_eq!(parse_rate(&rate_text(fps)), Ok(fps));
+    }
+    let sources = "sources = ['52:54:00:00:00:02', '52:54:00:00:00:01', '52:54:00:00:00:02']";
+    let as_port = inject(&format!("as_port = 'b', {sources}"));
+    assert_eq!((as_port.as_port(), as_port.sources.len()), (Some("b"), 2));
+    for (keys, wrong) in [
+        ("", "mirrors.m.inject: neither `vlan` nor `as_port` is there"),
+        ("rate = '1pps'", "mirrors.m.inject: neither `vlan` nor `as_port` is there"),
+        ("vlan = 0", "mirrors.m.inject.vlan: 0 is not a VLAN id (1 to 4094)"),
+        ("vlan = 1, as_port = 'b'", "mirrors.m.inject.as_port: can't stand beside `vlan`"),
+        ("vlan = 1, rate = 5", "mirrors.m.inject.rate: should be a rate (as in 10kpps), is the number 5"),
+        ("vlan = 1, rate = '0pps'", "mirrors.m.inject.rate: \"0pps\" is not a rate of 1pps to 1000Mpps"),
+        ("vlan = 1, rate = '5000Mpps'", "is not a rate of 1pps to 1000Mpps"),
+        ("vlan = 1, rate = '10mbit'", "is not a rate"),
+        ("vlan = 1, sources = ['x']", "mirrors.m.inject.sources[0]: \"x\" is not a MAC address"),
+        ("vlan = 1, sources = ['33:33:00:00:00:01']", "is a group address, which no frame comes from"),
+        ("as_port = 'bb'", "mirrors.m.inject: there is no port \"bb\"; did you mean \"b\"?"),
+        ("as_port = 'span'", "mirrors.m.inject: as_port: \"span\" is a mirror destination, which takes nothing in"),
+    ] {
+        let error = read(keys).unwrap_err().to_string();
+        assert!(error.contains(wrong) && !error.contains('\n'), "{keys}: {error}");
+    }
+    let error =
+        Config::parse(&(vhost("a", "") + &vhost("b", "[mirrors.m]\nsources=['a']\nto='b'\ninject=3")), "x.toml");
+    assert!(error.unwrap_err().to_string().contains("mirrors.m.inject: should be a table"));
+}
+
+#[test]
+fn mirrors_that_would_contradict_each_other_or_feed_themselves() {
+    let vlan = "inject = { vlan = 20 }";
+    for (second, wrong) in [
+        (("n", "span", "inject = { vlan = 21 }"), "mirrors.n.inject: mirror \"m\" to \"span\" injects otherwise"),
+        (
+            ("n", "span", "inject = { vlan = 20, rate = '5pps' }"),
+            "mirrors.n.inject: mirror \"m\" to \"span\" injects otherwise",
+        ),
+        (("n", "b", "inject = { as_port = 'span' }"), "mirrors.n.inject: as_port: \"span\" is a mirror destination"),
+    ] {
+        let error = with_mirrors(&[("m", "span", vlan), second]).unwrap_err().to_string();
+        assert!(error.contains(wrong) && !error.contains('\n'), "{error}");
+    }
+    let as_b = "inject = { as_port = 'b' }";
+    let error = with_mirrors(&[("m", "span", as_b), ("n", "b", "")]).unwrap_err().to_string();
+    assert!(error.contains("mirrors.n.to: frames are injected as those of \"b\" by mirror \"m\""), "{error}");
+    // The same twice, silence beside a word, and a source as what frames enter as: all of that is possible.
+    for second in [("n", "span", vlan), ("n", "span", ""), ("n", "b", "inject = { vlan = 9 }")] {
+        with_mirrors(&[("m", "span", vlan), second]).unwrap();
+    }
+    with_mirrors(&[("m", "span", "inject = { as_port = 'a' }")]).unwrap();
 }

@@ -40,7 +40,7 @@ pub(super) enum Command {
         #[arg(long, value_parser = parse::vlan)]
         vlan: u16,
     },
-    /// Removes learned entries.
+    /// Removes learned entries; sticky ones only with --port.
     Flush {
         /// Only of this VLAN.
         #[arg(long, value_parser = parse::vlan)]
@@ -66,7 +66,11 @@ impl Command {
 /// The entries.
 pub(super) fn table(entries: &[FdbEntry]) -> String {
     let row = |entry: &FdbEntry| {
-        let age = if entry.is_static { "static".to_owned() } else { format!("{} s", entry.age_seconds) };
+        let age = match entry {
+            FdbEntry { is_static: true, .. } => "static".to_owned(),
+            FdbEntry { sticky: true, age_seconds, .. } => format!("sticky, {age_seconds} s"),
+            FdbEntry { age_seconds, .. } => format!("{age_seconds} s"),
+        };
         vec![number(entry.vlan), text(&entry.mac), text(&entry.port), number(age)]
     };
     rows(&["vlan", "mac", "port", "age"], entries.iter().map(row).collect(), "no entries")

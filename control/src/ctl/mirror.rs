@@ -1,10 +1,11 @@
 //! `labsw-ctl mirror`.
 
 use clap::{Args, Subcommand};
+use labsw_switch::Mac;
 
 use super::parse;
 use super::table::{list, number, pairs, rows, shortened, text};
-use crate::api::{Change, Mirror, Request, Source};
+use crate::api::{Change, Inject, Mirror, Request, Source};
 
 /// What can be done with mirrors.
 #[derive(Debug, Subcommand)]
@@ -45,14 +46,42 @@ pub(super) struct Set {
     /// The port the copies are sent to.
     #[arg(long, value_name = "PORT", value_parser = parse::name)]
     to: String,
+    #[command(flatten)]
+    inject: InjectArguments,
+}
+
+/// What the destination may inject.
+#[derive(Debug, Args)]
+struct InjectArguments {
+    /// Frames from that port enter as frames of this VLAN; without this and --inject-as they are dropped.
+    #[arg(long = "inject-vlan", value_name = "N", value_parser = parse::vlan, conflicts_with = "as_port")]
+    vlan: Option<u16>,
+    /// Frames from that port enter as if received on this one.
+    #[arg(long = "inject-as", id = "as_port", value_name = "PORT", value_parser = parse::name)]
+    as_port: Option<String>,
+    /// The most frames per second that enter: 500pps, 10kpps, 1Mpps. [default: 10kpps]
+    #[arg(long = "inject-rate", id = "inject_rate", value_name = "RATE", value_parser = parse::frame_rate)]
+    rate: Option<String>,
+    /// Only frames from this source address enter; may be given several times.
+    #[arg(long = "inject-source", id = "inject_source", value_name = "MAC", value_parser = parse::unicast_mac)]
+    sources: Vec<Mac>,
+}
+
+impl InjectArguments {
+    fn given(self) -> Option<Inject> {
+        let InjectArguments { vlan, as_port, rate, sources } = self;
+        let sources = sources.iter().map(Mac::to_string).collect();
+        let inject = Inject { vlan, as_port, rate, sources };
+        Some(inject).filter(|inject| *inject != Inject::default())
+    }
 }
 
 impl Command {
     /// The request this command makes.
     pub(super) fn request(self) -> Request {
         match self {
-            Command::Set(Set { name, sources, vlans, snaplen, to }) => {
-                Request::Change(Change::SetMirror { name, sources, vlans, snaplen, to })
+            Command::Set(Set { name, sources, vlans, snaplen, to, inject }) => {
+                Request::Change(Change::SetMirror { name, sources, vlans, snaplen, to, inject: inject.given() })
             }
             Command::List => Request::ListMirrors,
             Command::Show { name } => Request::ShowMirror { name },
@@ -90,10 +119,26 @@ pub(super) fn details(mirror: &Mirror) -> String {
         ("vlans", list(&mirror.vlans, "all")),
         ("to", mirror.to.clone()),
         ("snaplen", snaplen),
+    ]);
+    lines.extend(mirror.inject.as_ref().map(|inject| ("inject", injected(inject))));
+    lines.extend([
         ("matched", mirror.matched.to_string()),
         ("sent", mirror.sent.to_string()),
         ("dropped", mirror.dropped.to_string()),
         ("truncated", mirror.truncated.to_string()),
     ]);
     pairs(lines)
+}
+
+/// What may be injected, on one line.
+fn injected(inject: &Inject) -> String {
+    let entry = match (inject.vlan, &inject.as_port) {
+        (Some(vlan), _) => format!("into VLAN {vlan}"),
+        (None, Some(port)) => format!("as port {port}"),
+        (None, None) => "-".to_owned(),
+    };
+    let rate = inject.rate.as_deref().unwrap_or("-");
+    let sources =
+        if inject.sources.is_empty() { String::new() } else { format!(", from {}", list(&inject.sources, "-")) };
+    format!("{entry}, at most {rate}{sources}")
 }

@@ -1,7 +1,7 @@
 //! `labsw-ctl`: everything a person or a script does to the switch.
 //!
 //! **How it works.** Each noun has a file with its commands, the request each one makes, and the table of the reply.
-//! A command is a request, a call, and a table or JSON; only `stats --watch` takes more than one reply.
+//! A command is a request, a call, and a table or JSON; only `stats --watch` and `capture` take more than one reply.
 //!
 //! **Exit status.** 0: done. 1: the switch refused, or the thing does not exist; `doctor`: there is a problem. 2: wrong usage. 3: the switch can't be
 //! reached. Errors are one line on stderr. A reader that goes away (`| head`) is no error.
@@ -15,11 +15,15 @@ use clap_complete::Shell;
 
 use crate::api::Request;
 
+mod capture;
 mod config;
 mod doctor;
+mod extcap;
 mod fdb;
 mod guest;
 mod impair;
+mod inject;
+mod mcast;
 mod mirror;
 mod output;
 mod parse;
@@ -64,6 +68,9 @@ enum Noun {
     /// The forwarding database: which MAC address is at which port.
     #[command(subcommand)]
     Fdb(fdb::Command),
+    /// Multicast snooping: who asked for which group, and where routers are.
+    #[command(subcommand)]
+    Mcast(mcast::Command),
     /// Mirrors: copies of frames, sent to a port.
     #[command(subcommand)]
     Mirror(mirror::Command),
@@ -75,10 +82,16 @@ enum Noun {
     Config(config::Command),
     /// Frames, bytes, and drops by reason.
     Stats(stats::Arguments),
+    /// Frames that pass, or are dropped, as a pcapng stream.
+    Capture(capture::Arguments),
+    /// Shows the ports to Wireshark as interfaces; `extcap install` tells Wireshark where they are.
+    Extcap(extcap::Arguments),
     /// The metrics, as Prometheus reads them.
     Metrics,
     /// What to paste into a hypervisor's or a container's configuration to plug it into a port.
     Guest(guest::Arguments),
+    /// Replays a capture into the switch, as if received on a port.
+    Inject(inject::Arguments),
     /// What the host lacks, and the command or option that mends it; nothing is changed.
     Doctor(doctor::Arguments),
     /// Prints the completions of a shell.
@@ -110,17 +123,21 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Stats(stats) if stats.watch => {
             return stats::watch(stats, &mut Session::open(&arguments.socket)?, &mut output);
         }
+        Noun::Capture(capture) => return capture::run(capture, &arguments.socket, &mut output),
+        Noun::Extcap(extcap) => return extcap::run(extcap, &arguments.socket, &mut output),
         Noun::Config(command) => return config::run(command, &arguments.socket, &mut output),
         Noun::Metrics => {
             let reply = Session::open(&arguments.socket)?.call(&Request::GetStatus)?;
             return output.metrics(&reply);
         }
         Noun::Guest(guest) => return guest::run(guest, &mut Session::open(&arguments.socket)?, &mut output),
+        Noun::Inject(inject) => return inject::run(inject, &mut Session::open(&arguments.socket)?, &mut output),
         Noun::Status => Request::GetStatus,
         Noun::Worker(command) => command.request(),
         Noun::Port(command) => command.request(),
         Noun::Vlan(command) => command.request(),
         Noun::Fdb(command) => command.request(),
+        Noun::Mcast(command) => command.request(),
         Noun::Mirror(command) => command.request(),
         Noun::Impair(command) => command.request(),
         Noun::Stats(stats) => stats.request(),

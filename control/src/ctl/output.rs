@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::session::Failure;
-use super::{config, fdb, impair, mirror, port, stats, status, table, vlan, worker};
+use super::{capture, config, fdb, impair, mcast, mirror, port, stats, status, table, vlan, worker};
 use crate::api::Reply;
 use crate::metrics;
 
@@ -39,12 +39,16 @@ impl Output {
                 Reply::Port(port) => self.pretty(port),
                 Reply::Vlans(vlans) => self.pretty(vlans),
                 Reply::Fdb(entries) => self.pretty(entries),
+                Reply::Multicast(multicast) => self.pretty(multicast),
                 Reply::Mirrors(mirrors) => self.pretty(mirrors),
                 Reply::Mirror(mirror) => self.pretty(mirror),
                 Reply::Impairments(impairments) => self.pretty(impairments),
                 Reply::Stats(stats) => self.pretty(&stats.ports),
                 Reply::Config(shown) => self.pretty(&shown.config),
-                Reply::Awaited(_) | Reply::Changes(_) => self.pretty(reply),
+                Reply::Captures(captures) => self.pretty(captures),
+                Reply::Awaited(_) | Reply::Changes(_) | Reply::Injected(_) | Reply::CapturePiece(_) => {
+                    self.pretty(reply)
+                }
             };
         }
         let text = match reply {
@@ -57,6 +61,7 @@ impl Output {
             Reply::Port(port) => port::details(port),
             Reply::Vlans(vlans) => vlan::table(vlans),
             Reply::Fdb(entries) => fdb::table(entries),
+            Reply::Multicast(multicast) => mcast::table(multicast),
             Reply::Mirrors(mirrors) => mirror::table(mirrors),
             Reply::Mirror(mirror) => mirror::details(mirror),
             Reply::Impairments(impairments) => impair::table(impairments),
@@ -64,6 +69,9 @@ impl Output {
             Reply::Config(shown) => shown.text.clone(),
             Reply::Awaited(lines) => lines.iter().map(|line| format!("{}\n", table::one_line(line))).collect(),
             Reply::Changes(changes) => config::lines(changes),
+            Reply::Injected(injected) => format!("{} frames sent\n", injected.sent),
+            Reply::CapturePiece(_) => return Ok(()),
+            Reply::Captures(captures) => capture::table(captures),
         };
         self.bytes(text.as_bytes())
     }

@@ -3,6 +3,7 @@
 use labsw_switch::Mac;
 
 use crate::api::parse_vlan_id;
+use crate::config::parse_rate;
 
 /// A VLAN id, 1 to 4094.
 pub(super) fn vlan(text: &str) -> Result<u16, String> {
@@ -18,6 +19,11 @@ pub(super) fn mac(text: &str) -> Result<Mac, String> {
 pub(super) fn unicast_mac(text: &str) -> Result<Mac, String> {
     let mac = mac(text)?;
     if mac.is_group() { Err("a group address, which is at no single port".to_owned()) } else { Ok(mac) }
+}
+
+/// A rate in frames per second.
+pub(super) fn frame_rate(text: &str) -> Result<String, String> {
+    parse_rate(text).map(|_| text.to_owned())
 }
 
 /// `key=value`.
@@ -55,5 +61,13 @@ pub(super) fn version(text: &str) -> Result<(u32, u32), String> {
         (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
         (Some(Ok(major)), None) => Ok((major, 0)),
         _ => Err("not a version (as in 7.2)".to_owned()),
+    }
+}
+
+/// A time of a millisecond at least, in milliseconds.
+pub(super) fn some_milliseconds(text: &str) -> Result<u64, String> {
+    match milliseconds(text)? {
+        0 => Err("no time at all; at least 1ms".to_owned()),
+        some => Ok(some),
     }
 }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::parse;
 use super::table::{list, number, pairs, rows, shortened, text};
-use crate::api::{Change, Flap, Port, PortType, Request, Vlan};
+use crate::api::{Change, Flap, Guards, Port, PortType, Request, Vlan};
 
 /// What can be done with ports.
 #[derive(Debug, Subcommand)]
@@ -114,7 +114,9 @@ pub(super) fn table(ports: &[Port]) -> String {
 fn vlan(vlan: &Vlan) -> String {
     let tag = vlan.tag.map(|tag| format!(" {tag}")).unwrap_or_default();
     let trunks = if vlan.trunks.0.is_empty() { String::new() } else { format!(" ({})", vlan.trunks) };
-    format!("{}{tag}{trunks}", vlan.mode)
+    let cvlans = vlan.cvlans.as_ref().map(|cvlans| format!(" (customer {cvlans})")).unwrap_or_default();
+    let ethertype = vlan.ethertype.as_ref().map(|ethertype| format!(" {ethertype}")).unwrap_or_default();
+    format!("{}{tag}{ethertype}{trunks}{cvlans}", vlan.mode)
 }
 
 /// `every 2s, 3 times left`.
@@ -152,6 +154,7 @@ pub(super) fn details(port: &Port) -> String {
         ("link-local frames", port.link_local.clone()),
         ("mirror only", if port.mirror_only { "yes" } else { "no" }.to_owned()),
         ("mirrors allowed", if port.allow_mirror { "yes" } else { "no" }.to_owned()),
+        ("guards", port.guards.as_ref().map_or_else(|| "none".to_owned(), Guards::summary)),
         ("rx", format!("{} frames, {} bytes", port.counters.rx_frames, port.counters.rx_bytes)),
         ("tx", format!("{} frames, {} bytes", port.counters.tx_frames, port.counters.tx_bytes)),
     ]);

@@ -1,6 +1,7 @@
 //! The connection to the switch, and what can go wrong in words and exit statuses.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -32,6 +33,20 @@ pub(super) enum Failure {
     /// The doctor found something that can't work.
     #[error("{}", if *.0 == 1 { "there is 1 problem".to_owned() } else { format!("there are {} problems", .0) })]
     Problems(usize),
+    /// A capture can't be replayed.
+    #[error("{0}")]
+    Capture(String),
+    /// A file can't be written.
+    #[error("{}: {reason}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// What is asked for makes no sense.
+    #[error("{0}")]
+    Usage(&'static str),
     /// The output can't be written.
     #[error("writing the output: {0}")]
     Output(io::Error),
@@ -48,7 +63,10 @@ impl Failure {
             | Failure::Config(_)
             | Failure::Unfit(_)
             | Failure::Problems(_)
+            | Failure::Capture(_)
+            | Failure::File { .. }
             | Failure::Output(_) => ExitCode::from(1),
+            Failure::Usage(_) => ExitCode::from(2),
             Failure::Unreachable { .. } => ExitCode::from(3),
             Failure::ReaderGone => ExitCode::SUCCESS,
         }
@@ -89,6 +107,14 @@ impl Session {
     /// [`Failure::Refused`], [`Failure::Unreachable`].
     pub(super) fn call(&mut self, request: &Request) -> Result<Reply, Failure> {
         self.client.call(request).map_err(|error| failure(&self.socket, error))
+    }
+
+    /// As [`Client::wait_for_ever`].
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`].
+    pub(super) fn wait_for_ever(&self) -> Result<UnixStream, Failure> {
+        self.client.wait_for_ever().map_err(|error| failure(&self.socket, error.into()))
     }
 
     /// Calls a method that answers with a stream, until it ends or `each` fails.

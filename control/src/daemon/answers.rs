@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use labsw_dataplane::xdp::XdpCounters;
-use labsw_switch::fdb::FdbFilter;
+use labsw_switch::fdb::{Fdb, FdbFilter};
 use labsw_switch::tables::LinkLocal;
-use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
+use labsw_switch::vlan::{Leaves, PortVlan, VlanMode, VlanSet};
 use labsw_switch::{PortId, Vid};
 
 use super::Switch;
@@ -14,8 +14,13 @@ use super::flap::Flap;
 use super::mirrors::Mirror;
 use super::open::Attachment;
 use super::ports::Port;
-use crate::api::{self, Change, Error, Handler, MirrorState, Peer, PortState, PortType, Reply, Request};
-use crate::config::{ConfigError, ImpairConfig, MirrorConfig, PortConfig, PortKind, Power, TapEnd, VhostRole};
+use crate::api::{
+    self, CaptureSpec, Change, Error, Feed, Handler, MirrorState, Peer, PortState, PortType, Reply, Request,
+};
+use crate::config::{
+    ConfigError, ImpairConfig, InjectConfig, InjectEntry, MirrorConfig, PortConfig, PortKind, Power, TapEnd, VhostRole,
+    rate_text, tunnel_ethertype,
+};
 
 impl Handler for Switch {
     fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
@@ -30,6 +35,7 @@ impl Handler for Switch {
             }
             Request::ListVlans => Ok(Reply::Vlans(self.show_vlans())),
             Request::ListFdb { vlan, port } => Ok(Reply::Fdb(self.show_fdb(vlan, port.as_deref())?)),
+            Request::ListMulticast { vlan } => Ok(Reply::Multicast(self.show_multicast(vlan.map(vid).transpose()?))),
             Request::ListMirrors => Ok(Reply::Mirrors(self.show_mirrors())),
             Request::ShowMirror { name } => {
                 let mirror = self.show_mirrors().into_iter().find(|mirror| mirror.name == name);
@@ -42,8 +48,14 @@ impl Handler for Switch {
             Request::DiffConfig { config, keep_runtime } => {
                 Ok(Reply::Changes(self.diff_config(&config, keep_runtime)?))
             }
+            Request::Capture(_) => Err(Error::ExpectedMore),
+            Request::ListCaptures => Ok(Reply::Captures(self.show_captures())),
             Request::Change(change) => self.change(change),
         }
+    }
+
+    fn capture(&mut self, peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
+        self.begin_capture(peer, spec)
     }
 }
 
@@ -80,12 +92,18 @@ impl Switch {
             }
             Change::FlushFdb { vlan, port } => {
                 let (vlan, port) = self.fdb_filter(vlan, port.as_deref())?;
-                return Ok(Reply::Removed(self.shared.fdb.flush(vlan, port) as u64));
+                let fdb = &self.shared.fdb;
+                let flush = if port.is_some() { Fdb::flush_with_sticky } else { Fdb::flush };
+                return Ok(Reply::Removed(flush(fdb, vlan, port) as u64));
             }
-            Change::SetMirror { name, sources, vlans, snaplen, to } => {
+            Change::SetMirror { name, sources, vlans, snaplen, to, inject } => {
                 let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
-                let config = MirrorConfig::from_parts(&name, &sources, &vlans, snaplen, &to);
+                let config =
+                    MirrorConfig::from_parts(&name, &sources, &vlans, snaplen, &to, &inject_keys(inject.as_ref()));
                 self.set_mirror(config.map_err(|error| wrong_setting("mirror", &name, &error))?)?;
+            }
+            Change::Inject { port, injection, frames, end } => {
+                return Ok(Reply::Injected(self.inject(&port, injection, &frames, end)?));
             }
             Change::PinQueue { port, queue, worker } => self.pin_queue(&port, queue, worker)?,
             Change::SetImpairment { port, settings } => {
@@ -118,6 +136,7 @@ impl Switch {
             ports: self.show_ports(),
             mirrors: self.show_mirrors(),
             impairments: self.show_impairments(),
+            multicast: self.multicast_totals(),
         }
     }
 
@@ -156,6 +175,7 @@ impl Switch {
                 .to_owned();
                 shown.mirror_only = port.config.mirror_only;
                 shown.allow_mirror = port.config.allow_mirror;
+                shown.guards = api::Guards::of(&port.config.guards, port.guard_state.over_limit.seen());
                 shown.socket = port.config.vhost_socket(config).map(|path| path.display().to_string());
                 show_kind(&port.config.kind, &mut shown);
                 show_attachment(&port.attachment, &mut shown);
@@ -175,7 +195,7 @@ impl Switch {
             let in_vlan = members.iter().filter(|port| port.config.vlan.is_member(vid));
             let shown = in_vlan.map(|port| api::VlanMember {
                 port: port.config.name.clone(),
-                tagged: port.config.vlan.leaves_tagged(vid),
+                tagged: port.config.vlan.leaves(vid) == Leaves::Tagged,
             });
             api::VlanRow { vlan: vid.into(), ports: shown.collect() }
         };
@@ -192,6 +212,7 @@ impl Switch {
                 mac: entry.mac.to_string(),
                 port: name_of(entry.port)?,
                 is_static: entry.is_static,
+                sticky: entry.is_sticky,
                 age_seconds: entry.age_seconds.into(),
             })
         });
@@ -231,6 +252,7 @@ impl Switch {
             sources: config.sources.iter().filter_map(|source| source.to_string().parse().ok()).collect(),
             vlans: config.vlans.iter().flat_map(VlanSet::iter).map(u16::from).collect(),
             snaplen: config.snaplen,
+            inject: config.inject.as_ref().map(shown_inject),
             matched: counters.matched,
             sent: counters.sent,
             dropped: counters.dropped,
@@ -247,6 +269,31 @@ impl Switch {
         let uptime_milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(api::Stats { uptime_milliseconds, ports })
     }
+}
+
+fn shown_inject(inject: &InjectConfig) -> api::Inject {
+    api::Inject {
+        vlan: match &inject.entry {
+            InjectEntry::Vlan(vid) => Some(vid.get()),
+            InjectEntry::Port(_) => None,
+        },
+        as_port: inject.as_port().map(str::to_owned),
+        rate: Some(rate_text(inject.rate_fps)),
+        sources: inject.sources.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// What a request says of injection, as keys of the configuration.
+fn inject_keys(inject: Option<&api::Inject>) -> Vec<(String, String)> {
+    let Some(api::Inject { vlan, as_port, rate, sources }) = inject else { return Vec::new() };
+    let text = |text: &String| toml::Value::from(text.as_str()).to_string();
+    let mut keys: Vec<(String, String)> = Vec::new();
+    let mut add = |key: &str, value: String| keys.push((format!("inject.{key}"), value));
+    vlan.iter().for_each(|vlan| add("vlan", vlan.to_string()));
+    as_port.iter().for_each(|port| add("as_port", text(port)));
+    rate.iter().for_each(|rate| add("rate", text(rate)));
+    add("sources", format!("[{}]", sources.iter().map(text).collect::<Vec<_>>().join(", ")));
+    keys
 }
 
 fn shown_counters(port: &Port) -> api::Counters {
@@ -305,9 +352,16 @@ fn shown_vlan(port: &Port) -> api::Vlan {
         VlanMode::Trunk => api::VlanMode::Trunk,
         VlanMode::NativeTagged => api::VlanMode::NativeTagged,
         VlanMode::NativeUntagged => api::VlanMode::NativeUntagged,
+        VlanMode::Dot1qTunnel => api::VlanMode::Dot1qTunnel,
     };
     let trunks = api::VlanList::from_ids(vlan.trunks().iter().map(u16::from));
-    api::Vlan { mode, tag: vlan.tag().map(u16::from), trunks }
+    let cvlans = vlan.tunnel().and_then(|tunnel| tunnel.cvlans.as_ref()).map(|allowed| {
+        let untagged = allowed.untagged.then_some(api::VlanItem::Id(0));
+        let tagged = api::VlanList::from_ids(allowed.tagged.iter().map(u16::from));
+        api::VlanList(untagged.into_iter().chain(tagged.0).collect())
+    });
+    let ethertype = vlan.tunnel().map(|tunnel| tunnel_ethertype(tunnel).to_owned());
+    api::Vlan { cvlans, ethertype, ..api::Vlan::new(mode, vlan.tag().map(u16::from), trunks) }
 }
 
 /// What the configuration says of this kind of port.

@@ -290,9 +290,16 @@ impl Switch {
             let power = worker_power(config.power);
             self.workers.links().set_power(power).map_err(|error| refused("power", error.to_string()))?;
         }
-        self.shared.fdb.set_ageing(ageing_seconds(&config));
+        let before = std::mem::replace(&mut self.config, config);
+        if self.config.multicast_snooping != before.multicast_snooping {
+            if let Err(error) = self.set_tables() {
+                self.config = before;
+                return Err(error);
+            }
+            self.forget_unsnooped();
+        }
+        self.shared.fdb.set_ageing(ageing_seconds(&self.config));
         self.socket_group = group;
-        self.config = config;
         tracing::info!("settings of the switch changed");
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Ports changed while they run: rules, MTU, and what they are attached to.
 //!
-//! VLANs, `link_local`, `mirror_only` and `allow_mirror` are rules of the tables: one snapshot, and no frame is lost. So is an MTU, with
+//! VLANs, `link_local`, `mirror_only`, `allow_mirror` and guards are rules of the tables: one snapshot, and no frame is lost. So is an MTU, with
 //! the MTU of the interfaces and of the guest's session: raised before the tables, lowered after them, so that what the
 //! tables let pass the interface takes. Everything else is what the port is attached to: that is taken from it and another one given (*attached anew*).
 //! The port keeps its id, counters, mirrors, static addresses and pins, as one does whose device goes and comes back.
@@ -25,8 +25,12 @@ impl Switch {
         let (id, before) = (port.id, port.config.clone());
         let refused = |reason: String| Error::refused(format!("port {name:?}"), reason);
         if config.mirror_only && !before.mirror_only {
-            let mut mirrors = self.mirrors.values().map(|mirror| &mirror.config);
-            if let Some(mirror) = mirrors.find(|mirror| mirror.sources.iter().any(|source| source.port == name)) {
+            let mirrors = || self.mirrors.values().map(|mirror| &mirror.config);
+            if let Some(mirror) = mirrors().find(|mirror| mirror.enters_as() == Some(name)) {
+                let reason = format!("mirror {:?} injects frames as its, so it can't be mirror_only", mirror.name);
+                return Err(refused(reason));
+            }
+            if let Some(mirror) = mirrors().find(|mirror| mirror.sources.iter().any(|source| source.port == name)) {
                 let reason = format!("mirror {:?} has it as a source, so it can't be mirror_only", mirror.name);
                 return Err(refused(reason));
             }
@@ -59,7 +63,7 @@ impl Switch {
             return Err(error);
         }
         if moved {
-            self.shared.fdb.flush(None, Some(id));
+            self.forget_learned(id);
         }
         Ok(())
     }
@@ -187,7 +191,7 @@ impl Switch {
         };
         let (released, _) = self.release(&mut port, Absence::detached(pins));
         self.ports.insert(name.to_owned(), port);
-        self.shared.fdb.flush(None, Some(id));
+        self.forget_learned(id);
         let placed = self.place_queues().map_err(|error| Error::refused("worker", error.to_string()));
         tables.and(released).and(placed)
     }

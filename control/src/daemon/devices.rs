@@ -196,7 +196,7 @@ impl Switch {
             (Attachment::Tap(tap), Attachment::Absent(absence)) => absence.before.tap = Some(tap),
             _ => {}
         }
-        self.shared.fdb.flush(None, Some(id));
+        self.forget_learned(id);
     }
 
     /// Opens the device of a port that waits, if it is there.

@@ -57,7 +57,7 @@ impl Switch {
         }
         if let Some(to) = self.ports.get(&config.to) {
             // From now on it takes no other traffic, so nothing can be at it.
-            self.shared.fdb.flush(None, Some(to.id));
+            self.forget_learned(to.id);
         }
         tracing::info!(mirror = config.name, to = config.to, "set");
         Ok(())
@@ -87,11 +87,15 @@ impl Switch {
 
     /// Builds tables from what is there now, and puts them in force at all workers.
     pub(super) fn set_tables(&mut self) -> Result<(), Error> {
+        self.set_destinations();
         let specs = self.mirrors.values().map(|mirror| self.spec(mirror)).collect();
         let tables = Tables::build(self.rules(), specs).map_err(|error| Error::refused("tables", error.to_string()))?;
+        let tables = self.with_snooping(tables);
         let snapshot = Snapshot { tables: Arc::new(tables), outputs: self.outputs() };
         let links = self.workers.links();
-        links.set_snapshot(&snapshot).map_err(|error| Error::refused("worker", error.to_string()))
+        links.set_snapshot(&snapshot).map_err(|error| Error::refused("worker", error.to_string()))?;
+        self.set_learning_rules();
+        self.follow_captures()
     }
 
     fn spec(&self, mirror: &Mirror) -> MirrorSpec {
@@ -113,6 +117,7 @@ impl Switch {
             vlans: mirror.config.vlans.clone(),
             to: id_of(&mirror.config.to),
             snaplen_bytes: mirror.config.snaplen,
+            filter: None,
         }
     }
 

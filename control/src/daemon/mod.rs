@@ -17,11 +17,16 @@
 mod answers;
 mod apply;
 mod busy_poll;
+mod captures;
 mod change;
+mod destinations;
 mod devices;
 mod flap;
+mod guards;
 mod impairments;
+mod inject;
 mod mirrors;
+mod multicast;
 mod open;
 mod placement;
 mod ports;
@@ -54,7 +59,9 @@ use crate::metrics::{self, Listener};
 use crate::varlink::Server;
 
 use busy_poll::BusyPolls;
+use captures::Sessions;
 pub use devices::awaited;
+use inject::Injections;
 use mirrors::Mirror;
 pub use open::OpenError;
 use ports::Port;
@@ -151,7 +158,10 @@ struct Switch {
     mirrors: BTreeMap<String, Mirror>,
     /// The impairment profiles of the configuration.
     profiles: Vec<ProfileConfig>,
+    injections: Injections,
+    multicast: multicast::Multicast,
     busy_polls: BusyPolls,
+    captures: Sessions,
 }
 
 impl Daemon {
@@ -229,7 +239,10 @@ impl Daemon {
             ports: BTreeMap::new(),
             mirrors: BTreeMap::new(),
             profiles: config.profiles,
+            injections: Injections::default(),
+            multicast: multicast::Multicast::default(),
             busy_polls: BusyPolls::default(),
+            captures: Sessions::new(waker),
         };
         let signals = signal_pipe(poll.registry(), &[SIGTERM, SIGINT], SIGNALS)?;
         let reloads = signal_pipe(poll.registry(), &[SIGHUP], RELOAD)?;
@@ -327,6 +340,7 @@ impl Daemon {
                 server.tick(now, &mut self.switch);
                 server.next_tick(now)
             });
+            self.switch.sweep_captures();
             if now >= next_second {
                 next_second = now + Duration::from_secs(1);
                 self.switch.every_second();
@@ -391,7 +405,10 @@ impl Switch {
             *load = [worker.load(), load[0]];
         }
         self.shared.fdb.sweep(self.shared.now_seconds(), SWEEP_SLOTS);
+        self.report_over_limit();
+        self.tick_multicast();
         self.look_at_busy_polls();
+        self.end_silent_injections();
     }
 }
 

@@ -15,10 +15,12 @@ use labsw_dataplane::stats::{PortSnapshot, PortStats};
 use labsw_dataplane::vhost::{Endpoint, EndpointState};
 use labsw_dataplane::worker::Output;
 use labsw_dataplane::xdp::XdpCounters;
+use labsw_switch::guard::{GuardState, Guards};
 use labsw_switch::tables::PortRules;
 use labsw_switch::{MAX_PORTS, PortId};
 use mio::Token;
 
+use super::destinations::Destination;
 use super::devices::Absence;
 use super::flap::Flap;
 use super::impairments::Impaired;
@@ -42,10 +44,16 @@ pub(super) struct Port {
     pub(super) impaired: Option<Impaired>,
     /// It goes down and up by itself.
     pub(super) flap: Option<Flap>,
+    /// What its guards have seen.
+    pub(super) guard_state: Arc<GuardState>,
+    /// How many of the frames beyond its learning limit were reported.
+    pub(super) over_limit_reported: u64,
     /// Its attachment was taken from it, to be given back or replaced within the same change.
     pub(super) detached: bool,
     /// What the kernel counted at devices that are closed.
     pub(super) kernel_before: XdpCounters,
+    /// What it has as the destination of mirrors.
+    pub(super) destination: Destination,
     /// Its device is set up, as far as is known; a guest's port has none that could be down.
     pub(super) link_up: bool,
 }
@@ -105,7 +113,7 @@ impl Port {
 
     /// As the workers see it.
     fn output(&self) -> Output {
-        let mut output = Output::new(self.tx.clone(), Arc::clone(&self.stats));
+        let mut output = Output::new(self.destination.before(self.tx.as_ref()), Arc::clone(&self.stats));
         if let Some(impaired) = &self.impaired {
             output.impaired_rx = impaired.rx().cloned();
             if let Some(line) = impaired.tx() {
@@ -123,6 +131,8 @@ impl Port {
             enabled: self.enabled && self.link_up,
             mirror_only: self.config.mirror_only,
             allow_mirror: self.config.allow_mirror,
+            guards: Guards::new(self.config.guards.clone(), &self.guard_state),
+            inject: self.destination.gate.clone(),
             ..PortRules::default()
         }
     }
@@ -157,8 +167,11 @@ impl Switch {
             stats,
             impaired: None,
             flap: None,
+            guard_state: Arc::default(),
+            over_limit_reported: 0,
             detached: false,
             kernel_before: XdpCounters::default(),
+            destination: Destination::default(),
             link_up: true,
         };
         self.ports.insert(name.clone(), port);
@@ -188,11 +201,13 @@ impl Switch {
     /// Takes a port out of the tables and the workers, then closes it. Goes through to the end whatever fails.
     pub(super) fn close_port(&mut self, name: &str) -> Result<(), Error> {
         let Some(mut port) = self.ports.remove(name) else { return Ok(()) };
+        self.end_injections_of(port.id);
         let tables = self.set_tables();
         let (released, gone) = self.release(&mut port, Absence::detached(Vec::new()));
         if tables.is_err() || !gone {
             self.unreturned.insert(port.id);
         }
+        self.forget_learned(port.id);
         self.shared.fdb.remove_port(port.id);
         let placed = self.place_queues().map_err(|error| Error::refused(format!("port {name:?}"), error.to_string()));
         tables.and(released).and(placed)
@@ -207,6 +222,7 @@ impl Switch {
             endpoint.hang_up();
         }
         let dropped = self.drop_queues(port);
+        port.destination = Destination::default();
         port.tx = None;
         let gone = dropped.is_ok();
         let closed = match std::mem::replace(&mut port.attachment, Attachment::Absent(absence)) {
@@ -282,7 +298,7 @@ impl Switch {
         self.set_tables()?;
         if !up {
             self.show_port_state(name);
-            self.shared.fdb.flush(None, Some(id));
+            self.forget_learned(id);
         }
         Ok(())
     }

@@ -177,6 +177,7 @@ impl Machine {
             ports: ports.to_vec(),
             mirrors: Vec::new(),
             impairments: Vec::new(),
+            multicast: api::MulticastTotals::default(),
         };
         let socket = PathBuf::from("/run/labsw/control.sock");
         self.facts(|facts| facts.switch = SwitchAnswer::Status { socket, status: Box::new(status) })
@@ -204,7 +205,7 @@ fn channels(combined: u32) -> Channels {
 }
 
 fn running(name: &str, port_type: PortType, state: PortState) -> api::Port {
-    let vlan = Vlan { mode: api::VlanMode::Access, tag: Some(1), trunks: api::VlanList::default() };
+    let vlan = Vlan::new(api::VlanMode::Access, Some(1), api::VlanList::default());
     api::Port { state, ..api::Port::new(name, port_type, vlan) }
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::api::{Vlan, VlanList, VlanMode};
 
 fn port(name: &str, port_type: PortType) -> Port {
-    Port::new(name, port_type, Vlan { mode: VlanMode::Access, tag: Some(10), trunks: VlanList::default() })
+    Port::new(name, port_type, Vlan::new(VlanMode::Access, Some(10), VlanList::default()))
 }
 
 fn vhost() -> Port {

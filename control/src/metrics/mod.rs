@@ -16,7 +16,7 @@ use serde::Serialize;
 
 pub use listener::Listener;
 
-use crate::api::{Impairment, Mirror, MirrorState, Port, PortState, Status, Worker};
+use crate::api::{Impairment, Mirror, MirrorState, MulticastTotals, Port, PortState, Status, Worker};
 
 /// What a family is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -67,6 +67,7 @@ pub fn families(status: &Status) -> Vec<Family> {
     families.extend(port_families(&status.ports));
     families.extend(mirror_families(&status.mirrors));
     families.push(impairment_family(&status.impairments));
+    families.extend(multicast_families(&status.multicast));
     families
 }
 
@@ -195,6 +196,25 @@ fn impairment_family(impairments: &[Impairment]) -> Family {
     });
     let help = "What an impairment did to frames, since it was set; a frame may have several outcomes.";
     family("labsw_impair_frames_total", Kind::Counter, help, samples.collect())
+}
+
+fn multicast_families(totals: &MulticastTotals) -> Vec<Family> {
+    let one = |name, kind, help, value| family(name, kind, help, vec![sample([], float(value))]);
+    vec![
+        one("labsw_multicast_groups", Kind::Gauge, "Groups that snooping knows.", totals.groups),
+        one(
+            "labsw_multicast_invalid_messages_total",
+            Kind::Counter,
+            "Control messages that were not whole or not right.",
+            totals.invalid_messages,
+        ),
+        one(
+            "labsw_multicast_refused_memberships_total",
+            Kind::Counter,
+            "Memberships for which there was no room.",
+            totals.refused_memberships,
+        ),
+    ]
 }
 
 fn family(name: &'static str, kind: Kind, help: &'static str, samples: Vec<Sample>) -> Family {

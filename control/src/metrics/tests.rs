@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll};
 
 use super::*;
-use crate::api::{Counters, PortDirection, PortType, Vlan, VlanList, VlanMode};
+use crate::api::{Counters, MulticastTotals, PortDirection, PortType, Vlan, VlanList, VlanMode};
 
 fn status() -> Status {
-    let vlan = Vlan { mode: VlanMode::Access, tag: Some(20), trunks: VlanList::default() };
+    let vlan = Vlan::new(VlanMode::Access, Some(20), VlanList::default());
     let drops = [("oversize".to_owned(), 3), ("runt".to_owned(), 0)].into();
     let kernel = [("rx_dropped".to_owned(), 6)].into();
     let counters = Counters { rx_frames: 5, rx_bytes: 500, tx_frames: 4, tx_bytes: 400, drops, kernel };
@@ -27,6 +27,7 @@ fn status() -> Status {
         sources: Vec::new(),
         vlans: Vec::new(),
         snaplen: 0,
+        inject: None,
         matched: 9,
         sent: 8,
         dropped: 1,
@@ -57,6 +58,7 @@ fn status() -> Status {
             queue_full: 1,
             ..Impairment::default()
         }],
+        multicast: MulticastTotals { groups: 12, invalid_messages: 13, refused_memberships: 14 },
     }
 }
 
@@ -89,6 +91,9 @@ fn the_text_is_that_of_prometheus() {
         "labsw_mirror_sent_frames_total{mirror=\"m\",to=\"span\"} 8",
         "labsw_mirror_dropped_frames_total{mirror=\"m\",to=\"span\"} 1",
         "labsw_mirror_truncated_frames_total{mirror=\"m\",to=\"span\"} 0",
+        "labsw_multicast_groups 12",
+        "labsw_multicast_invalid_messages_total 13",
+        "labsw_multicast_refused_memberships_total 14",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
     }

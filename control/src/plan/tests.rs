@@ -110,6 +110,9 @@ fn differs(step: &Step, running: &Config, wanted: &Config) -> bool {
     }
 }
 
+const INJECT: [&str; 5] =
+    ["", "", "inject={vlan=1}", "inject={vlan=2}", "inject={as_port='b',sources=['52:54:00:00:00:01']}"];
+
 /// Random configurations, as text, out of few names, so that pairs of them get in each other's way.
 fn config_strategy() -> impl Strategy<Value = Config> {
     let attachment = prop_oneof![
@@ -131,13 +134,14 @@ fn config_strategy() -> impl Strategy<Value = Config> {
         prop::sample::select(vec!["1500", "9000", "9000\nallow_mirror=true", "9000\nallow_mirror=false"]),
     );
     let ports = prop::collection::btree_map("[a-f]", port, 0..6);
-    let mirror = (prop::collection::vec("[a-f*]", 1..3), "[a-f]", 0..2_u32);
+    let mirror = (prop::collection::vec("[a-f*]", 1..3), "[a-f]", 0..2_u32, prop::sample::select(INJECT.to_vec()));
     let mirrors = prop::collection::btree_map("[mno]", mirror, 0..3);
     let switch = prop::sample::select(vec![
         "",
         "allow_mirror='declared'",
         "power='performance'",
         "mac_ageing='60s'",
+        "multicast_snooping=[10, '20-29']",
         "socket_mode='0600'",
     ]);
     let settings = || {
@@ -164,9 +168,9 @@ fn config_strategy() -> impl Strategy<Value = Config> {
             let vlan = if vlan == 0 { String::new() } else { format!("vlan={{tag={vlan}}}\n") };
             add(&format!("[ports.{name}]\n{attachment}\nmtu={mtu}\nmirror_only={mirror_only}\n{vlan}"));
         }
-        for (name, (sources, to, snaplen)) in mirrors {
+        for (name, (sources, to, snaplen, inject)) in mirrors {
             let snaplen = snaplen * 64;
-            add(&format!("[mirrors.{name}]\nsources={sources:?}\nto='{to}'\nsnaplen={snaplen}\n"));
+            add(&format!("[mirrors.{name}]\nsources={sources:?}\nto='{to}'\nsnaplen={snaplen}\n{inject}\n"));
         }
         for (name, loss) in profiles {
             add(&format!("[profiles.{name}]\nloss='{loss}%'\n"));

@@ -59,6 +59,16 @@ impl Client {
         Ok(Client { reader: BufReader::new(socket) })
     }
 
+    /// For a stream whose next reply may be long in coming. What this gives can end it from another thread: shut for
+    /// writing, the switch finishes; shut altogether, it is over.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn wait_for_ever(&self) -> io::Result<UnixStream> {
+        self.reader.get_ref().set_read_timeout(None)?;
+        self.reader.get_ref().try_clone()
+    }
+
     /// Calls a method and waits for its reply.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use mio::net::UnixStream;
 
 use super::message::{self, Answer, Call};
 use super::service;
-use crate::api::{Error, Handler, Peer, Request};
+use crate::api::{CaptureSpec, Error, Feed, Handler, Peer, Reply, Request};
 
 /// Largest call, without its zero byte.
 pub(super) const MAX_CALL_BYTES: usize = 1 << 20;
@@ -42,10 +42,11 @@ pub(super) enum Next {
 
 /// A call with `more` that is being answered.
 #[derive(Debug)]
-struct Stream {
-    request: Request,
-    interval: Duration,
-    due: Instant,
+enum Stream {
+    /// The same is asked again and again.
+    Repeat { request: Request, interval: Duration, due: Instant },
+    /// Replies come when there is something to say.
+    Feed(Box<dyn Feed>),
 }
 
 /// One client.
@@ -104,7 +105,12 @@ impl Connection {
 
     /// When [`Connection::tick`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
-        let stream = self.stream.as_ref().map(|stream| stream.due);
+        let stream = match &self.stream {
+            // It is asked when the client has taken what waits.
+            Some(Stream::Feed(feed)) if self.waiting_bytes() == 0 => feed.due(),
+            Some(Stream::Repeat { due, .. }) => Some(*due),
+            _ => None,
+        };
         let timeouts = [self.partial_since, self.stalled_since].into_iter().flatten().map(|since| since + PATIENCE);
         stream.into_iter().chain(timeouts).min()
     }
@@ -117,13 +123,18 @@ impl Connection {
             return Next::Close;
         }
         let slow = self.waiting_bytes() > 0;
-        let Some(stream) = self.stream.as_mut().filter(|stream| now >= stream.due) else { return Next::Wait };
-        stream.due = now + stream.interval;
-        if slow {
-            // It has not taken the last one yet: leave this one out instead of piling up.
-            return Next::Wait;
-        }
-        let request = stream.request.clone();
+        let request = match &mut self.stream {
+            Some(Stream::Feed(_)) => return self.turn(now, handler),
+            Some(Stream::Repeat { request, interval, due }) if now >= *due => {
+                *due = now + *interval;
+                if slow {
+                    // It has not taken the last one yet: leave this one out instead of piling up.
+                    return Next::Wait;
+                }
+                request.clone()
+            }
+            _ => return Next::Wait,
+        };
         let result = handler.call(&self.peer, request).map(Answer::Switch);
         if result.is_err() {
             self.stream = None;
@@ -151,6 +162,19 @@ impl Connection {
                 self.active_at = now;
                 self.answer(&call, now, handler);
                 continue;
+            }
+            if let Some(Stream::Feed(feed)) = &mut self.stream {
+                if self.ending {
+                    feed.finish(now);
+                }
+                if self.output.is_empty() {
+                    if let Some(reply) = feed.next(now) {
+                        self.put_fed(reply);
+                        continue;
+                    }
+                } else if self.ending {
+                    return Ok(Next::Wait);
+                }
             }
             if self.ending {
                 // A stream ends when the client has gone.
@@ -237,19 +261,26 @@ impl Connection {
             Ok(call) if bytes.len() <= MAX_CALL_BYTES => call,
             _ => return self.refuse(),
         };
-        let (oneway, more) = (call.oneway, call.more);
+        let (oneway, more) = (call.oneway, call.more && !call.oneway);
         let result = if call.upgrade {
             Err(Error::MethodNotImplemented { method: call.method })
         } else if service::owns(&call.method) {
             service::call(&call.method, &call.parameters).map(Answer::Service)
         } else {
-            Request::parse(&call.method, call.parameters).and_then(|request| {
-                let reply = self.ask(request.clone(), handler)?;
-                if more && !oneway {
-                    self.stream = stream_of(request, now);
-                }
-                Ok(Answer::Switch(reply))
-            })
+            match Request::parse(&call.method, call.parameters) {
+                Ok(Request::Capture(spec)) => match self.begin_capture(spec, more, handler) {
+                    // It answers itself.
+                    Ok(()) => return,
+                    Err(error) => Err(error),
+                },
+                Ok(request) => self.ask(request.clone(), handler).map(|reply| {
+                    if more {
+                        self.stream = stream_of(request, now);
+                    }
+                    Answer::Switch(reply)
+                }),
+                Err(error) => Err(error),
+            }
         };
         if !oneway {
             self.put(&result);
@@ -257,11 +288,32 @@ impl Connection {
     }
 
     /// Asks the switch, if the peer may ask this.
-    fn ask(&self, request: Request, handler: &mut dyn Handler) -> Result<crate::api::Reply, Error> {
+    fn ask(&self, request: Request, handler: &mut dyn Handler) -> Result<Reply, Error> {
         if matches!(request, Request::Change(_)) && !self.peer.may_change() {
             return Err(Error::PermissionDenied { reason: self.explanation.clone() });
         }
         handler.call(&self.peer, request)
+    }
+
+    /// Begins a capture, if the peer may see frames.
+    fn begin_capture(&mut self, spec: CaptureSpec, more: bool, handler: &mut dyn Handler) -> Result<(), Error> {
+        if !self.peer.may_change() {
+            let reason = format!("frames are for those who may change the switch, and {}", self.explanation);
+            return Err(Error::PermissionDenied { reason });
+        }
+        if !more {
+            return Err(Error::ExpectedMore);
+        }
+        self.stream = Some(Stream::Feed(handler.capture(&self.peer, spec)?));
+        Ok(())
+    }
+
+    /// Sends what a feed had to say.
+    fn put_fed(&mut self, (reply, last): (Reply, bool)) {
+        if last {
+            self.stream = None;
+        }
+        self.put(&Ok(Answer::Switch(reply)));
     }
 
     /// Refuses a message that makes no sense, after which nothing else the client says can be trusted to.
@@ -287,5 +339,5 @@ fn stream_of(request: Request, now: Instant) -> Option<Stream> {
     let Request::GetStats { interval_milliseconds, .. } = &request else { return None };
     let milliseconds = interval_milliseconds.unwrap_or(DEFAULT_INTERVAL_MILLISECONDS).max(MIN_INTERVAL_MILLISECONDS);
     let interval = Duration::from_millis(milliseconds.into());
-    Some(Stream { request, interval, due: now + interval })
+    Some(Stream::Repeat { request, interval, due: now + interval })
 }

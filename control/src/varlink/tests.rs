@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,10 @@ use serde_json::{Value, json};
 use super::Server;
 use super::connection::{Connection, Next, PATIENCE};
 use super::server::MAX_CLIENTS;
-use crate::api::{Change, Counters, Error, Handler, Peer, PortStats, Reply, Request, Stats};
+use crate::api::{CaptureSpec, Change, Counters, Error, Feed, Handler, Peer, PortStats, Reply, Request, Stats};
 
 mod clients;
+mod feed;
 mod socket;
 
 const FIRST_TOKEN: usize = 100;
@@ -26,6 +28,7 @@ const FIRST_TOKEN: usize = 100;
 struct Fake {
     calls: Vec<Request>,
     fdb_entries: usize,
+    feeds: Arc<feed::Feeds>,
 }
 
 impl Handler for Fake {
@@ -42,6 +45,7 @@ impl Handler for Fake {
                     mac: "52:54:00:00:00:01".into(),
                     port: "a".into(),
                     is_static: false,
+                    sticky: false,
                     age_seconds: 1,
                 };
                 Ok(Reply::Fdb(vec![entry; self.fdb_entries]))
@@ -54,6 +58,10 @@ impl Handler for Fake {
             }
             other => Err(Error::refused("fake", format!("{other:?}"))),
         }
+    }
+
+    fn capture(&mut self, _peer: &Peer, _spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
+        Ok(Box::new(feed::FakeFeed::new(&self.feeds)))
     }
 }
 

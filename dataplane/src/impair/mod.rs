@@ -21,12 +21,14 @@ mod line;
 mod store;
 mod tx;
 
-use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use labsw_switch::impair::{Contradiction, Counts, ImpairSpec, Impairment, Verdict};
 
 use crate::port::lock;
+
+pub(crate) use crate::clock::now_ns;
 
 pub(crate) use line::{Line, whole};
 pub use store::{MAX_DELAYED_BYTES, MAX_LINE_BYTES, MAX_LINE_FRAMES};
@@ -58,12 +60,6 @@ impl Schedule {
         let mut impairment = lock(&self.0);
         frames.for_each(|bytes| each(impairment.verdict(now_ns, bytes)));
     }
-}
-
-/// The clock of all schedules, ns.
-pub(crate) fn now_ns() -> u64 {
-    static EPOCH: OnceLock<Instant> = OnceLock::new();
-    u64::try_from(EPOCH.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How long until `due_ns`; `None` if that is never.

@@ -10,6 +10,7 @@ use crossbeam::channel::{Receiver, Sender};
 use labsw_switch::PortId;
 use labsw_switch::tables::Tables;
 
+use crate::capture::Captures;
 use crate::impair::{ImpairedTx, Schedule, TxLine};
 use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::PortStats;
@@ -103,6 +104,13 @@ pub enum Command {
         op: VhostOp,
         /// Gets the answer; dropped unanswered if the worker does not have the queue.
         reply: Sender<VhostReply>,
+    },
+    /// Replaces what is captured.
+    SetCaptures {
+        /// What is captured from now on.
+        captures: Arc<Captures>,
+        /// Told when no frame is given to a capture that went any more.
+        done: Sender<()>,
     },
     /// Whether it sleeps when nothing arrives.
     SetPower(Power),

@@ -26,6 +26,8 @@ pub struct Wire {
     pub movable: bool,
     /// Whether the last burst it was to send could be moved.
     pub sent_movable: bool,
+    /// The frames of the last burst whose buffers it could have had.
+    pub sole: u64,
     /// Frames the port takes before it is full.
     pub room: Option<usize>,
     /// The virtio-net header of each frame to the switch; that of a sender who may ask for everything.
@@ -119,7 +121,7 @@ impl TxPort for MemoryTx {
         _lane: Lane,
         burst: &mut Burst,
         items: &[TxItem],
-        _sole: u64,
+        sole: u64,
         stats: &mut PortDelta,
     ) -> Result<u64, Fault> {
         let mut wire = self.0.lock().unwrap();
@@ -127,6 +129,7 @@ impl TxPort for MemoryTx {
             return Err(Fault::new(7, "broken on purpose"));
         }
         wire.sent_movable = burst.is_movable();
+        wire.sole = sole;
         let mut failed = 0;
         for item in items {
             if wire.room == Some(0) {

@@ -9,12 +9,17 @@ use labsw_switch::PortId;
 use super::{Worker, slot};
 
 impl Worker {
-    /// Copies to the mirror destinations what really passed of a burst from `ingress`.
-    pub(super) fn send_mirrors(&mut self, ingress: PortId) {
+    /// Works out what mirrors select of a burst from `ingress`, before it is sent.
+    pub(super) fn select_for_mirrors(&mut self, ingress: PortId) {
+        self.copies.select(&self.tables, ingress, &mut self.egress, &self.burst);
+    }
+
+    /// Copies to the mirror destinations what was selected of the burst and really passed.
+    pub(super) fn send_mirrors(&mut self) {
         let slots = &self.slots;
         let failed =
             |port: PortId| slots.get(port.index()).and_then(Option::as_ref).map_or(u64::MAX, |slot| slot.failed);
-        self.copies.choose(&self.tables, ingress, &self.egress, failed);
+        self.copies.choose(&self.egress, failed);
         for (mirror, matched) in self.copies.matched() {
             if let Some(stats) = self.shared.mirrors.get(mirror.index()) {
                 stats.add_matched(self.lane.worker, matched.count_ones().into());
@@ -24,9 +29,16 @@ impl Worker {
             let Some(destination) = self.copies.destinations().get(at) else { break };
             let to = destination.to;
             let Some(slot) = slot(&mut self.slots, to) else { continue };
+            let watched = slot.watched;
+            if watched {
+                self.capturing.before_send(&slot.delta);
+            }
             let outcome = slot.send_finished(&mut self.stage, self.lane, &mut self.burst, &destination.items);
             self.count_copies(at, *outcome.as_ref().unwrap_or(&u64::MAX));
             self.sent(to, outcome);
+            if watched {
+                self.capture_mirrored(at);
+            }
         }
     }
 

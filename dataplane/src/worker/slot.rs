@@ -20,6 +20,8 @@ pub(super) struct Slot {
     pub(super) delta: PortDelta,
     /// Frames of the current burst that this port did not take (bit = index).
     pub(super) failed: u64,
+    /// What is sent here, or dropped here, is captured.
+    pub(super) watched: bool,
 }
 
 /// The slot of a port.
@@ -36,7 +38,7 @@ pub(super) fn prepares(burst: &Burst, items: &[TxItem]) -> bool {
 
 impl Slot {
     pub(super) fn new(output: &Output) -> Slot {
-        Slot { output: output.clone(), delta: PortDelta::ZERO, failed: 0 }
+        Slot { output: output.clone(), delta: PortDelta::ZERO, failed: 0, watched: false }
     }
 
     /// Hands frames to the port; those it does not take are counted there. Returns the mask of frames not taken.

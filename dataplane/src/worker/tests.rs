@@ -16,6 +16,7 @@ use crate::offload::Offers;
 use crate::offload_frames::{Packet, noise, resolved};
 use crate::stats::PortStats;
 
+mod capture;
 mod impair;
 
 /// A worker with memory ports 0, 1, … that are driven turn by turn.
@@ -96,6 +97,7 @@ fn mirror(sources: &[(u16, bool, bool)], to: u16, snaplen_bytes: u32) -> MirrorS
         vlans: None,
         to: Some(PortId(to)),
         snaplen_bytes,
+        filter: None,
     }
 }
 

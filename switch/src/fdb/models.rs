@@ -11,7 +11,7 @@
 use loom::sync::Arc;
 use loom::thread;
 
-use super::slot::Slot;
+use super::slot::{Kind, Slot};
 use super::*;
 
 /// How often a thread that could go on has to wait for another.
@@ -69,15 +69,15 @@ fn settled(fdb: &Fdb, now_seconds: u32) -> Vec<FdbEntry> {
 fn a_slot_never_yields_the_port_of_another_key() {
     let seen = explore(|| {
         let slot = Arc::new(Slot::default());
-        slot.occupy(7, P1, false, 5);
+        slot.occupy(7, P1, Kind::Dynamic, 5);
         let writer = {
             let slot = Arc::clone(&slot);
             thread::spawn(move || {
                 slot.clear();
-                slot.occupy(8, P2, false, 5);
-                slot.change(P4, false, 5);
+                slot.occupy(8, P2, Kind::Dynamic, 5);
+                slot.change(P4, Kind::Dynamic, 5);
                 slot.clear();
-                slot.occupy(7, P3, false, 5);
+                slot.occupy(7, P3, Kind::Dynamic, 5);
             })
         };
         let seen = slot.read().map(|(key, value)| (key, value.port()));
@@ -153,10 +153,10 @@ fn a_refresh_does_not_undo_a_move() {
 fn a_move_never_hides_a_key() {
     let seen = explore(|| {
         let slot = Arc::new(Slot::default());
-        slot.occupy(7, P1, false, 5);
+        slot.occupy(7, P1, Kind::Dynamic, 5);
         let writer = {
             let slot = Arc::clone(&slot);
-            thread::spawn(move || slot.change(P2, false, 5))
+            thread::spawn(move || slot.change(P2, Kind::Dynamic, 5))
         };
         let seen = slot.read().map(|(key, value)| (key, value.port()));
         writer.join().unwrap();

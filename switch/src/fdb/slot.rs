@@ -1,7 +1,7 @@
 //! One slot of the forwarding database: how its two words are laid out, written and read.
 //!
-//! Value word, low to high: time stamp in seconds (32 bits), port (16), generation (15), static (1). The
-//! generation says which tenancy of the slot the value belongs to. It wraps after 32768 keys; a reader would
+//! Value word, low to high: time stamp in seconds (32 bits), port (16), generation (14), sticky (1), static (1). The
+//! generation says which tenancy of the slot the value belongs to. It wraps after 16384 keys; a reader would
 //! have to sleep between two loads through an exact multiple of that, and wake to its own key, to be misled.
 
 use crate::PortId;
@@ -12,8 +12,20 @@ pub(super) const SLOTS: usize = 4;
 
 const PORT_SHIFT: u32 = 32;
 const GENERATION_SHIFT: u32 = 48;
-const GENERATION_MASK: u64 = 0x7fff << GENERATION_SHIFT;
+const GENERATION_MASK: u64 = 0x3fff << GENERATION_SHIFT;
+const STICKY: u64 = 1 << 62;
 const STATIC: u64 = 1 << 63;
+
+/// What may become of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Learned: ages, moves, makes room.
+    Dynamic,
+    /// Learned at a sticky port: neither ages nor moves, makes room.
+    Sticky,
+    /// Added by hand: none of it.
+    Static,
+}
 
 /// The value word of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +43,14 @@ impl Value {
         self.0 & STATIC != 0
     }
 
+    /// Whether it was learned at a sticky port.
     #[inline]
-    fn stamp(self) -> u32 {
+    pub fn is_sticky(self) -> bool {
+        self.0 & STICKY != 0
+    }
+
+    #[inline]
+    pub fn stamp(self) -> u32 {
         #[allow(clippy::cast_possible_truncation, reason = "cuts out the 32 bits of the stamp")]
         let stamp = self.0 as u32;
         stamp
@@ -44,8 +62,12 @@ impl Value {
     }
 
     /// The same tenancy of the slot with another port, kind and stamp.
-    pub fn with(self, port: PortId, is_static: bool, now_seconds: u32) -> Value {
-        let flag = if is_static { STATIC } else { 0 };
+    pub fn with(self, port: PortId, kind: Kind, now_seconds: u32) -> Value {
+        let flag = match kind {
+            Kind::Dynamic => 0,
+            Kind::Sticky => STICKY,
+            Kind::Static => STATIC,
+        };
         Value(flag | self.0 & GENERATION_MASK | u64::from(port.0) << PORT_SHIFT | u64::from(now_seconds))
     }
 
@@ -65,7 +87,7 @@ impl Value {
     #[inline]
     pub fn is_aged(self, ageing_seconds: u32, now_seconds: u32) -> bool {
         !self.is_fresh(now_seconds)
-            && !self.is_static()
+            && self.0 & (STATIC | STICKY) == 0
             && ageing_seconds != 0
             && self.age_seconds(now_seconds) >= ageing_seconds
     }
@@ -120,15 +142,15 @@ impl Slot {
 
     /// Gives a free slot to `key`. Writer only. The generation changes together with the rest of the value,
     /// so that no value of the tenancy before is taken for one of this.
-    pub fn occupy(&self, key: u64, port: PortId, is_static: bool, now_seconds: u32) {
-        let value = self.value().next_generation().with(port, is_static, now_seconds);
+    pub fn occupy(&self, key: u64, port: PortId, kind: Kind, now_seconds: u32) {
+        let value = self.value().next_generation().with(port, kind, now_seconds);
         self.value.store(value.0, Ordering::Release);
         self.key.store(key, Ordering::Release);
     }
 
     /// Changes the entry of the slot's key. Writer only.
-    pub fn change(&self, port: PortId, is_static: bool, now_seconds: u32) {
-        self.value.store(self.value().with(port, is_static, now_seconds).0, Ordering::Release);
+    pub fn change(&self, port: PortId, kind: Kind, now_seconds: u32) {
+        self.value.store(self.value().with(port, kind, now_seconds).0, Ordering::Release);
     }
 }
 

@@ -1,9 +1,10 @@
 //! The database against a `HashMap`, and fairness under a flood.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
+use super::slot::Kind;
 use super::*;
 
 mod threads;
@@ -72,7 +73,8 @@ fn static_entries_stay_put() {
     assert_eq!(fdb.learn(VLAN, mac(1), PortId(5), 77), Learned::Known);
     assert_eq!(fdb.lookup(VLAN, mac(1), 1_000_000), Some(PortId(5)));
     assert_eq!(fdb.flush(None, None) + fdb.sweep(1_000_000, 10_000), 0);
-    let listed = FdbEntry { vid: VLAN, mac: mac(1), port: PortId(5), is_static: true, age_seconds: 0 };
+    let listed =
+        FdbEntry { vid: VLAN, mac: mac(1), port: PortId(5), is_static: true, is_sticky: false, age_seconds: 0 };
     assert_eq!(fdb.entries(FdbFilter::default(), 99), [listed]);
     assert_eq!((fdb.len(), fdb.len_of_port(PortId(3)), fdb.len_of_port(PortId(5))), (1, 0, 0));
     assert_eq!(fdb.remove_port(PortId(5)), 1);
@@ -107,6 +109,68 @@ fn a_port_limit_holds_for_new_and_moving_addresses() {
     assert_eq!(fdb.learn(VLAN, mac(4), PortId(1), 0), Learned::New);
     let beyond = PortId(u16::try_from(crate::MAX_PORTS).unwrap());
     assert_eq!(fdb.learn(VLAN, mac(5), beyond, 0), Learned::PortLimit);
+}
+
+#[test]
+fn what_a_sticky_port_learned_stays_there() {
+    let fdb = Fdb::new(100, 10, 1);
+    fdb.learn(VLAN, mac(1), PortId(1), 0);
+    fdb.learn(VLAN, mac(2), PortId(1), 9);
+    fdb.set_port_sticky(PortId(1), true, 12);
+    fdb.learn(VLAN, mac(3), PortId(1), 12);
+    assert_eq!(fdb.lookup(VLAN, mac(1), 12), None, "had aged before");
+    let at = |number| fdb.lookup(VLAN, mac(number), 1_000_000);
+    assert_eq!((at(2), at(3)), (Some(PortId(1)), Some(PortId(1))));
+    for learned in [Fdb::would_learn, Fdb::learn] {
+        assert_eq!(learned(&fdb, VLAN, mac(2), PortId(2), 1_000_000), Learned::Sticky);
+    }
+    assert_eq!(fdb.learn(VLAN, mac(2), PortId(1), 1_000_000), Learned::Refreshed);
+    assert_eq!(fdb.flush(None, Some(PortId(1))) + fdb.sweep(1_000_000, 10_000), 0);
+    assert_eq!(fdb.len_of_port(PortId(1)), 2, "counts for the limit, and for who makes room");
+    assert!(fdb.entries(FdbFilter::default(), 1_000_000).iter().all(|entry| entry.is_sticky && !entry.is_static));
+    fdb.set_port_sticky(PortId(1), false, 1_000_000);
+    assert_eq!((at(2), at(3)), (Some(PortId(1)), None), "ages from when it was last seen");
+    fdb.set_port_sticky(PortId(1), true, 1_000_000);
+    fdb.remove_port(PortId(1));
+    fdb.learn(VLAN, mac(2), PortId(1), 0);
+    assert_eq!(fdb.learn(VLAN, mac(2), PortId(2), 0), Learned::Moved { from: PortId(1) }, "the next port is not");
+}
+
+/// Random addresses without end from one port: who holds no more than a fair share of the table loses nothing, and who holds
+/// more keeps that share.
+#[test]
+fn a_million_forged_addresses_evict_nobody_beyond_the_fair_share() {
+    const CAPACITY: usize = 65_536;
+    let fdb = Fdb::new(CAPACITY, 300, 0x5eed);
+    let held: [u64; 4] = [100, 5000, 10_000, 40_000];
+    let port = |index: usize| PortId(u16::try_from(index + 1).unwrap());
+    for (index, count) in held.iter().enumerate() {
+        for number in 0..*count {
+            assert_eq!(fdb.learn(VLAN, mac((index as u64) << 24 | number), port(index), 0), Learned::New);
+        }
+    }
+    let mut state = 1u64;
+    let mut forged = || {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        // An individual address, and none of those above.
+        Mac::from_u64((mixed ^ (mixed >> 31)) & 0xfeff_ffff_ffff | 0x0200_0000_0000)
+    };
+    for _ in 0..1_000_000 {
+        fdb.learn(VLAN, forged(), PortId(0), 1);
+    }
+    assert!(fdb.len() <= CAPACITY);
+    for (index, count) in held.iter().enumerate().take(3) {
+        for number in 0..*count {
+            assert_eq!(fdb.lookup(VLAN, mac((index as u64) << 24 | number), 1), Some(port(index)));
+        }
+    }
+    // What the small ones leave is shared by the flood and the port that holds as much.
+    let share = (CAPACITY - 15_100) / 2;
+    let kept = (fdb.len_of_port(port(3)), fdb.len_of_port(PortId(0)));
+    assert!(kept.0 >= share - 1 && kept.1 >= share - 1, "{kept:?} of {share}");
 }
 
 #[test]
@@ -157,18 +221,18 @@ fn full_buckets_make_room_by_the_same_rule() {
 #[test]
 fn a_slot_given_away_and_back_is_not_taken_for_the_same() {
     let slot = slot::Slot::default();
-    slot.occupy(7, PortId(1), false, 5);
+    slot.occupy(7, PortId(1), Kind::Dynamic, 5);
     let (_, before) = slot.read().unwrap();
     slot.clear();
     assert_eq!(slot.read(), None);
-    slot.occupy(8, PortId(2), false, 5);
+    slot.occupy(8, PortId(2), Kind::Dynamic, 5);
     slot.clear();
-    slot.occupy(7, PortId(1), false, 5);
+    slot.occupy(7, PortId(1), Kind::Dynamic, 5);
     let (key, after) = slot.read().unwrap();
     assert_eq!((key, after.port(), after.is_static()), (7, PortId(1), false));
     assert_ne!(before, after, "a refresh of the first tenancy would succeed in the second");
-    slot.change(PortId(3), false, 6);
-    slot.change(PortId(1), false, 5);
+    slot.change(PortId(3), Kind::Dynamic, 6);
+    slot.change(PortId(1), Kind::Dynamic, 5);
     assert_eq!(slot.read(), Some((7, after)), "a change is the same tenancy");
 }
 
@@ -177,7 +241,8 @@ enum Step {
     Learn(u16, u64, u16),
     Static(u16, u64, u16),
     Remove(u16, u64),
-    Flush(Option<u16>, Option<u16>),
+    Flush(Option<u16>, Option<u16>, bool),
+    Sticky(u16, bool),
     RemovePort(u16),
     Sweep,
     Wait(u32),
@@ -190,7 +255,9 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (vlan.clone(), 0u64..12, port.clone()).prop_map(|(v, m, p)| Step::Learn(v, m, p)),
         1 => (vlan.clone(), 0u64..12, port.clone()).prop_map(|(v, m, p)| Step::Static(v, m, p)),
         1 => (vlan.clone(), 0u64..12).prop_map(|(v, m)| Step::Remove(v, m)),
-        1 => (prop::option::of(vlan), prop::option::of(port.clone())).prop_map(|(v, p)| Step::Flush(v, p)),
+        1 => (prop::option::of(vlan), prop::option::of(port.clone()), any::<bool>())
+            .prop_map(|(v, p, sticky_too)| Step::Flush(v, p, sticky_too)),
+        1 => (port.clone(), any::<bool>()).prop_map(|(p, sticky)| Step::Sticky(p, sticky)),
         1 => port.prop_map(Step::RemovePort),
         1 => Just(Step::Sweep),
         6 => (0u32..7).prop_map(Step::Wait),
@@ -199,17 +266,21 @@ fn step() -> impl Strategy<Value = Step> {
 
 const AGEING: u32 = 10;
 
-/// What the database should be: port, static, stamp.
+/// What the database should be: port, kind, stamp; and the sticky ports.
 #[derive(Default)]
-struct Model(HashMap<(u16, u64), (u16, bool, u32)>);
+struct Model(HashMap<(u16, u64), (u16, Kind, u32)>, HashSet<u16>);
 
 impl Model {
-    fn get(&self, key: (u16, u64), now: u32) -> Option<(u16, bool, u32)> {
+    fn get(&self, key: (u16, u64), now: u32) -> Option<(u16, Kind, u32)> {
         let entry = *self.0.get(&key)?;
-        (entry.1 || now.wrapping_sub(entry.2) < AGEING).then_some(entry)
+        (entry.1 != Kind::Dynamic || now.wrapping_sub(entry.2) < AGEING).then_some(entry)
     }
 
-    fn remove(&mut self, gone: impl Fn(u16, (u16, bool, u32)) -> bool) -> usize {
+    fn kind_at(&self, port: u16) -> Kind {
+        if self.1.contains(&port) { Kind::Sticky } else { Kind::Dynamic }
+    }
+
+    fn remove(&mut self, gone: impl Fn(u16, (u16, Kind, u32)) -> bool) -> usize {
         let before = self.0.len();
         self.0.retain(|key, entry| !gone(key.0, *entry));
         before - self.0.len()
@@ -227,34 +298,52 @@ proptest! {
                 Step::Learn(v, m, p) => {
                     let expected = match model.get((v, m), now) {
                         None => Learned::New,
-                        Some((port, true, _)) => if port == p { Learned::Known } else { Learned::Static },
+                        Some((port, Kind::Static, _)) => if port == p { Learned::Known } else { Learned::Static },
+                        Some((port, Kind::Sticky, _)) if port != p => Learned::Sticky,
                         Some((port, ..)) if port != p => Learned::Moved { from: PortId(port) },
                         Some((_, _, stamp)) => if stamp == now { Learned::Known } else { Learned::Refreshed },
                     };
+                    let foretold = fdb.would_learn(vid(v), mac(m), PortId(p), now);
+                    prop_assert_eq!(foretold == Learned::Sticky, expected == Learned::Sticky);
                     prop_assert_eq!(fdb.learn(vid(v), mac(m), PortId(p), now), expected);
-                    if !matches!(expected, Learned::Static) && !model.0.get(&(v, m)).is_some_and(|entry| entry.1) {
-                        model.0.insert((v, m), (p, false, now));
+                    let fixed = model.0.get(&(v, m)).is_some_and(|entry| entry.1 == Kind::Static);
+                    if !fixed && !matches!(expected, Learned::Static | Learned::Sticky) {
+                        model.0.insert((v, m), (p, model.kind_at(p), now));
                     }
                 }
                 Step::Static(v, m, p) => {
                     fdb.add_static(vid(v), mac(m), PortId(p)).unwrap();
-                    model.0.insert((v, m), (p, true, 0));
+                    model.0.insert((v, m), (p, Kind::Static, 0));
                 }
                 Step::Remove(v, m) => {
                     prop_assert_eq!(fdb.remove(vid(v), mac(m)), model.0.remove(&(v, m)).is_some());
                 }
-                Step::Flush(v, p) => {
-                    let expected = model.remove(|vlan, (port, fixed, _)| {
-                        !fixed && v.is_none_or(|v| v == vlan) && p.is_none_or(|p| p == port)
+                Step::Flush(v, p, sticky_too) => {
+                    let expected = model.remove(|vlan, (port, kind, _)| {
+                        (kind == Kind::Dynamic || sticky_too && kind == Kind::Sticky) && v.is_none_or(|v| v == vlan) && p.is_none_or(|p| p == port)
                     });
-                    prop_assert_eq!(fdb.flush(v.map(vid), p.map(PortId)), expected);
+                    let flush = if sticky_too { Fdb::flush_with_sticky } else { Fdb::flush };
+                    prop_assert_eq!(flush(&fdb, v.map(vid), p.map(PortId)), expected);
+                }
+                Step::Sticky(p, sticky) => {
+                    fdb.set_port_sticky(PortId(p), sticky, now);
+                    let changes = if sticky { model.1.insert(p) } else { model.1.remove(&p) };
+                    if changes {
+                        model.remove(|_, (port, kind, stamp)| {
+                            port == p && kind == Kind::Dynamic && now.wrapping_sub(stamp) >= AGEING
+                        });
+                        let kind = model.kind_at(p);
+                        let learned = model.0.values_mut().filter(|entry| entry.0 == p && entry.1 != Kind::Static);
+                        learned.for_each(|entry| entry.1 = kind);
+                    }
                 }
                 Step::RemovePort(p) => {
                     let expected = model.remove(|_, (port, ..)| port == p);
                     prop_assert_eq!(fdb.remove_port(PortId(p)), expected);
+                    model.1.remove(&p);
                 }
                 Step::Sweep => {
-                    let expected = model.remove(|_, (_, fixed, stamp)| !fixed && now.wrapping_sub(stamp) >= AGEING);
+                    let expected = model.remove(|_, (_, kind, stamp)| kind == Kind::Dynamic && now.wrapping_sub(stamp) >= AGEING);
                     prop_assert_eq!(fdb.sweep(now, usize::MAX), expected);
                 }
                 Step::Wait(seconds) => now = now.wrapping_add(seconds),
@@ -267,15 +356,16 @@ proptest! {
             }
             prop_assert_eq!(fdb.len(), model.0.len());
             for p in 0..4 {
-                let dynamic = model.0.values().filter(|(port, fixed, _)| *port == p && !fixed).count();
+                let dynamic = model.0.values().filter(|(port, kind, _)| *port == p && *kind != Kind::Static).count();
                 prop_assert_eq!(fdb.len_of_port(PortId(p)), dynamic);
             }
         }
         let mut listed = fdb.entries(FdbFilter::default(), now);
         let mut expected: Vec<FdbEntry> = model.0.keys().filter_map(|key| {
-            let (port, is_static, stamp) = model.get(*key, now)?;
+            let (port, kind, stamp) = model.get(*key, now)?;
+            let (is_static, is_sticky) = (kind == Kind::Static, kind == Kind::Sticky);
             let age_seconds = if is_static { 0 } else { now.wrapping_sub(stamp) };
-            Some(FdbEntry { vid: vid(key.0), mac: mac(key.1), port: PortId(port), is_static, age_seconds })
+            Some(FdbEntry { vid: vid(key.0), mac: mac(key.1), port: PortId(port), is_static, is_sticky, age_seconds })
         }).collect();
         listed.sort();
         expected.sort();

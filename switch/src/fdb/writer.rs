@@ -6,7 +6,7 @@
 //! learning port, one of the learning port itself, or the new entry is refused. At capacity a hand moves
 //! over the buckets and looks at [`SCAN_BUCKETS`] at most.
 
-use super::slot::{Bucket, Slot, Value};
+use super::slot::{Bucket, Kind, Slot, Value};
 use super::{FdbFull, Learned};
 use crate::{MAX_PORTS, PortId};
 
@@ -23,8 +23,12 @@ pub(super) struct Writer {
     dynamics: usize,
     /// Dynamic entries per port.
     per_port: Box<[u32; MAX_PORTS]>,
+    /// So many of them have ever been used.
+    ports: usize,
     /// The most dynamic entries per port.
     limits: Box<[u32; MAX_PORTS]>,
+    /// The ports where what is learned stays.
+    sticky: Box<[bool; MAX_PORTS]>,
     eviction_hand: usize,
     sweep_hand: usize,
 }
@@ -36,7 +40,9 @@ impl Writer {
             statics: 0,
             dynamics: 0,
             per_port: Box::new([0; MAX_PORTS]),
+            ports: 0,
             limits: Box::new([u32::MAX; MAX_PORTS]),
+            sticky: Box::new([false; MAX_PORTS]),
             eviction_hand: 0,
             sweep_hand: 0,
         }
@@ -54,7 +60,7 @@ impl Writer {
         self.per_port.get(port.index()).copied().unwrap_or(0)
     }
 
-    fn is_at_limit(&self, port: PortId) -> bool {
+    pub fn is_at_limit(&self, port: PortId) -> bool {
         // A port beyond the most possible ports has no counter and gets no entry.
         self.limits.get(port.index()).is_none_or(|limit| self.count(port) >= *limit)
     }
@@ -62,6 +68,38 @@ impl Writer {
     pub fn set_limit(&mut self, port: PortId, limit: Option<u32>) {
         if let Some(place) = self.limits.get_mut(port.index()) {
             *place = limit.unwrap_or(u32::MAX);
+        }
+    }
+
+    /// What an entry learned at `port` is.
+    fn kind_at(&self, port: PortId) -> Kind {
+        if self.sticky.get(port.index()).copied().unwrap_or(false) { Kind::Sticky } else { Kind::Dynamic }
+    }
+
+    /// Makes `port` sticky or not, and what was learned there and has not aged with it.
+    pub fn set_sticky(
+        &mut self,
+        buckets: &[Bucket],
+        port: PortId,
+        sticky: bool,
+        ageing_seconds: u32,
+        now_seconds: u32,
+    ) {
+        match self.sticky.get_mut(port.index()) {
+            Some(place) if *place != sticky => *place = sticky,
+            _ => return,
+        }
+        let kind = self.kind_at(port);
+        for slot in buckets.iter().flat_map(|bucket| &bucket.slots).filter(|slot| slot.key() != 0) {
+            let value = slot.value();
+            if value.port() != port || value.is_static() {
+                continue;
+            }
+            if value.is_aged(ageing_seconds, now_seconds) {
+                self.take_out(slot);
+            } else {
+                self.change(slot, port, kind, value.stamp());
+            }
         }
     }
 
@@ -73,7 +111,9 @@ impl Writer {
             return;
         }
         self.dynamics = step(self.dynamics);
-        if let Some(count) = self.per_port.get_mut(value.port().index()) {
+        let port = value.port().index();
+        if let Some(count) = self.per_port.get_mut(port) {
+            self.ports = self.ports.max(port + 1);
             *count = if added { *count + 1 } else { count.saturating_sub(1) };
         }
     }
@@ -83,14 +123,14 @@ impl Writer {
         slot.clear();
     }
 
-    fn put_in(&mut self, slot: &Slot, key: u64, port: PortId, is_static: bool, now_seconds: u32) {
-        slot.occupy(key, port, is_static, now_seconds);
+    fn put_in(&mut self, slot: &Slot, key: u64, port: PortId, kind: Kind, now_seconds: u32) {
+        slot.occupy(key, port, kind, now_seconds);
         self.account(slot.value(), true);
     }
 
-    fn change(&mut self, slot: &Slot, port: PortId, is_static: bool, now_seconds: u32) {
+    fn change(&mut self, slot: &Slot, port: PortId, kind: Kind, now_seconds: u32) {
         self.account(slot.value(), false);
-        slot.change(port, is_static, now_seconds);
+        slot.change(port, kind, now_seconds);
         self.account(slot.value(), true);
     }
 
@@ -108,10 +148,12 @@ impl Writer {
             let from = value.port();
             return if value.is_static() {
                 if from == port { Learned::Known } else { Learned::Static }
+            } else if from != port && value.is_sticky() {
+                Learned::Sticky
             } else if from != port && self.is_at_limit(port) {
                 Learned::PortLimit
             } else {
-                self.change(slot, port, false, now_seconds);
+                self.change(slot, port, self.kind_at(port), now_seconds);
                 match value.is_aged(ageing_seconds, now_seconds) {
                     true => Learned::New,
                     false if from == port => Learned::Refreshed,
@@ -136,7 +178,7 @@ impl Writer {
             }
         }
         let Some(slot) = free_slot(pair) else { return Learned::Full };
-        self.put_in(slot, key, port, false, now_seconds);
+        self.put_in(slot, key, port, self.kind_at(port), now_seconds);
         Learned::New
     }
 
@@ -148,7 +190,7 @@ impl Writer {
         port: PortId,
     ) -> Result<(), FdbFull> {
         if let Some(slot) = slot_of(pair, key) {
-            self.change(slot, port, true, 0);
+            self.change(slot, port, Kind::Static, 0);
             return Ok(());
         }
         if self.statics >= self.capacity {
@@ -167,7 +209,7 @@ impl Writer {
                 |slot: &&Slot| slot.key() != 0 && !slot.value().is_static() && slot.value().port() == heaviest;
             self.take_out(all.find(of_heaviest).ok_or(FdbFull)?);
         }
-        self.put_in(free_slot(pair).ok_or(FdbFull)?, key, port, true, 0);
+        self.put_in(free_slot(pair).ok_or(FdbFull)?, key, port, Kind::Static, 0);
         Ok(())
     }
 
@@ -202,11 +244,12 @@ impl Writer {
 
     /// The port with the most dynamic entries; `learner` if none has more than it.
     fn heaviest(&self, learner: PortId) -> PortId {
-        let most = self.per_port.iter().copied().max().unwrap_or(0);
+        let counts = self.per_port.get(..self.ports).unwrap_or_default();
+        let most = counts.iter().copied().max().unwrap_or(0);
         if self.count(learner) == most {
             return learner;
         }
-        let index = self.per_port.iter().position(|count| *count == most);
+        let index = counts.iter().position(|count| *count == most);
         index.and_then(|index| u16::try_from(index).ok()).map_or(learner, PortId)
     }
 

@@ -1,10 +1,15 @@
-//! Which mirror copies of a burst are made: worked out per burst, after the egress ports took their frames.
+//! Which mirror copies of a burst are made: worked out per burst, in two steps.
 //!
-//! **How it works.** Whether a mirror wants a frame depends on the frame's VLAN only, and that [`Egress`] has noted; so each
-//! mirror is asked for a set of frames at once. Of a frame a mirror destination may be offered several copies: the frame as
-//! received (the ingress is watched), and as each watched egress sends it. They are tried in this order: the mirrors of the
+//! **How it works.** [`Copies::select`], before the egress ports take their frames: each mirror is asked for the set of frames
+//! that it selects, as received if it watches the ingress, and as sent for each egress that it watches. Port and direction
+//! say which sets those are, the VLANs that [`Egress`] has noted and the mirror's filter which frames are in them. A frame
+//! that nobody selects may then be given away by its only taker. [`Copies::choose`], after the ports took their frames: of a
+//! frame a mirror destination may be offered several copies, and they are tried in this order: the mirrors of the
 //! ingress, ascending by mirror; then egress by egress, ascending by port, the mirrors of that egress, ascending by
 //! mirror. A destination's list fills in this order, set by set, and is sorted by frame at the end if there were several.
+//!
+//! What was injected from a mirror destination is no copy for that destination. If it is judged as received on a port, the mirrors of
+//! that port see it.
 //!
 //! **Invariants.** A destination gets at most one copy of a frame, in the order of the frames. A copy of what an egress
 //! sends is made only if that egress really took the frame. A mirror matches a frame that it selects once, whether or not
@@ -12,8 +17,9 @@
 
 use super::egress::frame_bit;
 use super::{Egress, TagEdit, TxItem};
+use crate::filter::Frames;
 use crate::tables::{Tables, Watch, Watches};
-use crate::{BURST_FRAMES, MAX_MIRRORS, MirrorId, PortId};
+use crate::{BURST_FRAMES, MAX_MIRRORS, MAX_PORTS, MirrorId, PortId};
 
 const _: () = assert!(MAX_MIRRORS <= 64, "a set of mirrors is one u64");
 
@@ -29,6 +35,20 @@ pub struct Copies {
     matched: [u64; MAX_MIRRORS],
     /// The egress ports that are watched, ascending.
     watched: Vec<PortId>,
+    /// What the mirrors select, in the order in which copies are tried.
+    selections: Vec<Selection>,
+}
+
+/// Frames that a mirror selects.
+#[derive(Clone, Copy, Debug)]
+struct Selection {
+    mirror: MirrorId,
+    to: PortId,
+    snap_bytes: u16,
+    /// The egress that sends them; `None`: as received.
+    egress: Option<PortId>,
+    /// The frames (bit = index in the burst).
+    frames: u64,
 }
 
 /// What one mirror destination gets.
@@ -75,7 +95,9 @@ impl Copies {
             used: 0,
             selecting: 0,
             matched: [0; MAX_MIRRORS],
-            watched: Vec::with_capacity(crate::MAX_PORTS),
+            watched: Vec::with_capacity(MAX_PORTS),
+            // Memory that is not written is not used.
+            selections: Vec::with_capacity(MAX_MIRRORS * (MAX_PORTS + 1)),
         }
     }
 
@@ -91,19 +113,28 @@ impl Copies {
             .filter_map(|mirror| Some((MirrorId(mirror.into()), *self.matched.get(usize::from(mirror))?)))
     }
 
-    /// Works out the copies of the burst that came from `ingress` and that `egress` was decided about by `tables`.
-    ///
-    /// `failed` says which frames a port of [`Egress::active`] did not take (bit = index).
-    pub fn choose(&mut self, tables: &Tables, ingress: PortId, egress: &Egress, failed: impl Fn(PortId) -> u64) {
+    /// Works out what the mirrors select of the burst `frames`, which came from `ingress` and which `egress` was decided about by
+    /// `tables`, and tells `egress`.
+    pub fn select(&mut self, tables: &Tables, ingress: PortId, egress: &mut Egress, frames: &(impl Frames + ?Sized)) {
         (self.used, self.selecting) = (0, 0);
-        self.watched.clear();
+        self.selections.clear();
         let candidates = egress.candidates();
         if candidates == 0 {
             return;
         }
-        if let Some(port) = tables.port(ingress) {
-            self.received(&port.rx_mirrors, candidates, egress);
+        if let Some(port) = tables.port(tables.judged_as(ingress)) {
+            let wanted = port.rx_mirrors.pick(candidates, egress);
+            if wanted != 0 {
+                for watch in port.rx_mirrors.iter().filter(|watch| watch.to != ingress) {
+                    let mut selected = watch.pick(wanted, egress);
+                    if let Some(filter) = &watch.filter {
+                        selected = filter.pick(selected, TagEdit::KEEP, frames);
+                    }
+                    self.add(watch, None, selected);
+                }
+            }
         }
+        self.watched.clear();
         let watched = |to: &PortId| tables.port(*to).is_some_and(|port| !port.tx_mirrors.is_empty());
         self.watched.extend(egress.active().iter().copied().filter(watched));
         self.watched.sort_unstable();
@@ -111,7 +142,70 @@ impl Copies {
             if let Some(&to) = self.watched.get(at)
                 && let Some(port) = tables.port(to)
             {
-                self.sent(&port.tx_mirrors, egress, to, failed(to));
+                self.select_sent(&port.tx_mirrors, egress, to, ingress, frames);
+            }
+        }
+        egress.set_copied(self.selections.iter().fold(0, |set, selection| set | selection.frames));
+    }
+
+    /// Works out what is selected of what `from` has sent to `to`.
+    fn select_sent(
+        &mut self,
+        watches: &Watches,
+        egress: &Egress,
+        to: PortId,
+        from: PortId,
+        frames: &(impl Frames + ?Sized),
+    ) {
+        let items = egress.items(to);
+        let wanted = watches.pick(set_of(items), egress);
+        if wanted == 0 {
+            return;
+        }
+        for watch in watches.iter().filter(|watch| watch.to != from) {
+            let mut selected = watch.pick(wanted, egress);
+            if let Some(filter) = &watch.filter {
+                // Frames that follow each other mostly leave with the same edit.
+                let alike = items.chunk_by(|one, next| one.edit == next.edit);
+                selected = alike.fold(0, |picked, run| {
+                    let edit = run.first().map_or(TagEdit::KEEP, |item| item.edit);
+                    picked | filter.pick(selected & set_of(run), edit, frames)
+                });
+            }
+            self.add(watch, Some(to), selected);
+        }
+    }
+
+    /// Notes that a mirror selects `frames`.
+    fn add(&mut self, watch: &Watch, egress: Option<PortId>, frames: u64) {
+        if frames == 0 {
+            return;
+        }
+        let Watch { mirror, to, snap_bytes, .. } = *watch;
+        self.selections.push(Selection { mirror, to, snap_bytes, egress, frames });
+        let Some(matched) = self.matched.get_mut(mirror.index()) else { return };
+        let bit = 1u64 << (mirror.0 % 64);
+        *matched = if self.selecting & bit == 0 { frames } else { *matched | frames };
+        self.selecting |= bit;
+    }
+
+    /// Works out the copies of what was selected. `failed` says which frames a port of [`Egress::active`] did not take
+    /// (bit = index).
+    pub fn choose(&mut self, egress: &Egress, failed: impl Fn(PortId) -> u64) {
+        self.used = 0;
+        for at in 0..self.selections.len() {
+            let Some(&selection) = self.selections.get(at) else { break };
+            let Selection { snap_bytes, egress: sender, .. } = selection;
+            let Some((destination, frames)) = self.open(selection, sender.map_or(0, &failed)) else { continue };
+            match sender {
+                None => {
+                    let copy = |frame| TxItem { frame, edit: TagEdit::KEEP, snap_bytes };
+                    destination.items.extend(bits(frames).map(copy));
+                }
+                Some(sender) => {
+                    let sent = egress.items(sender).iter().filter(|item| frames & frame_bit(item.frame) != 0);
+                    destination.items.extend(sent.map(|item| TxItem { snap_bytes, ..*item }));
+                }
             }
         }
         for destination in self.destinations.iter_mut().take(self.used) {
@@ -121,56 +215,20 @@ impl Copies {
         }
     }
 
-    /// Copies frames as they were received.
-    fn received(&mut self, watches: &Watches, candidates: u64, egress: &Egress) {
-        let wanted = watches.pick(candidates, egress);
-        if wanted == 0 {
-            return;
-        }
-        for watch in watches.iter() {
-            if let Some((destination, frames)) = self.select(watch, watch.pick(wanted, egress), 0) {
-                let copy = |frame| TxItem { frame, edit: TagEdit::KEEP, snap_bytes: watch.snap_bytes };
-                destination.items.extend(bits(frames).map(copy));
-            }
-        }
-    }
-
-    /// Copies frames as they are sent to `to`, which did not take those in `failed`.
-    fn sent(&mut self, watches: &Watches, egress: &Egress, to: PortId, failed: u64) {
-        let items = egress.items(to);
-        let given = items.iter().fold(0, |given, item| given | frame_bit(item.frame));
-        let wanted = watches.pick(given, egress);
-        if wanted == 0 {
-            return;
-        }
-        for watch in watches.iter() {
-            if let Some((destination, frames)) = self.select(watch, watch.pick(wanted, egress), failed) {
-                let chosen = items.iter().filter(|item| frames & frame_bit(item.frame) != 0);
-                destination.items.extend(chosen.map(|item| TxItem { snap_bytes: watch.snap_bytes, ..*item }));
-            }
-        }
-    }
-
-    /// Notes that a mirror selects `frames`. Returns its destination and those of the frames that are to be copied to it:
-    /// not `failed` and not copied to it already. `None` if there are none.
+    /// The destination of a selection, and those of its frames that are to be copied there: not `failed` and not copied to it
+    /// already. `None` if there are none.
     #[inline]
-    fn select(&mut self, watch: &Watch, frames: u64, failed: u64) -> Option<(&mut Destination, u64)> {
-        if frames == 0 {
-            return None;
-        }
-        let matched = self.matched.get_mut(watch.mirror.index())?;
-        let bit = 1u64 << (watch.mirror.0 % 64);
-        *matched = if self.selecting & bit == 0 { frames } else { *matched | frames };
-        self.selecting |= bit;
+    fn open(&mut self, selection: Selection, failed: u64) -> Option<(&mut Destination, u64)> {
+        let Selection { mirror, to, snap_bytes, frames, .. } = selection;
         let to_make = frames & !failed;
         if to_make == 0 {
             return None;
         }
-        let at = self.destinations().iter().position(|destination| destination.to == watch.to);
+        let at = self.destinations().iter().position(|destination| destination.to == to);
         let destination = self.destinations.get_mut(at.unwrap_or(self.used))?;
         if at.is_none() {
             self.used += 1;
-            (destination.to, destination.chosen) = (watch.to, 0);
+            (destination.to, destination.chosen) = (to, 0);
             destination.items.clear();
             destination.parts.clear();
         }
@@ -179,7 +237,7 @@ impl Copies {
             return None;
         }
         destination.chosen |= frames;
-        destination.parts.push(Part { mirror: watch.mirror, frames, snap_bytes: watch.snap_bytes });
+        destination.parts.push(Part { mirror, frames, snap_bytes });
         Some((destination, frames))
     }
 }
@@ -204,6 +262,12 @@ impl Watch {
 #[inline]
 fn pick(frames: u64, wanted: impl Fn(u8) -> bool) -> u64 {
     bits(frames).filter(|frame| wanted(*frame)).fold(0, |set, frame| set | frame_bit(frame))
+}
+
+/// The frames of some items.
+#[inline]
+fn set_of(items: &[TxItem]) -> u64 {
+    items.iter().fold(0, |set, item| set | frame_bit(item.frame))
 }
 
 /// The members of a set, ascending.

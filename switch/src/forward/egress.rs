@@ -16,12 +16,16 @@ pub struct Egress {
     active: Vec<PortId>,
     /// Bit per frame: at least one port takes it.
     taken: u64,
-    /// Bit per frame: several ports take it, or a mirror selects it.
+    /// Bit per frame: several ports take it.
     shared: u64,
+    /// Bit per frame: a mirror selects it, as far as is known.
+    copied: u64,
     /// Bit per frame: mirrors may copy it, and its VLAN is noted.
     seen: u64,
     /// Per frame, the VLAN by which mirrors select it; `None`: it is in none. Of frames not in `seen`, without meaning.
     vids: [Option<Vid>; BURST_FRAMES],
+    /// Bit per frame: it may teach multicast snooping something.
+    messages: u64,
 }
 
 impl Default for Egress {
@@ -38,8 +42,10 @@ impl Egress {
             active: Vec::with_capacity(MAX_PORTS),
             taken: 0,
             shared: 0,
+            copied: 0,
             seen: 0,
             vids: [None; BURST_FRAMES],
+            messages: 0,
         }
     }
 
@@ -51,7 +57,7 @@ impl Egress {
                 list.clear();
             }
         }
-        (self.taken, self.shared, self.seen) = (0, 0, 0);
+        (self.taken, self.shared, self.copied, self.seen, self.messages) = (0, 0, 0, 0, 0);
     }
 
     /// The ports that get frames, in the order they got their first one.
@@ -69,13 +75,24 @@ impl Egress {
     /// Bit per frame: exactly one port takes it and no mirror copies it, so its buffer may be given away.
     #[inline]
     pub fn sole_mask(&self) -> u64 {
-        self.taken & !self.shared
+        self.taken & !(self.shared | self.copied)
     }
 
     /// Bit per frame: some mirror may select it. All that any mirror selects are among them.
     #[inline]
     pub fn candidates(&self) -> u64 {
-        self.seen & self.shared
+        self.seen & self.copied
+    }
+
+    /// Bit per frame: multicast snooping may learn from it, as a whole ([`super::Forwarder::observe`]).
+    #[inline]
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    #[inline]
+    pub(super) fn note_message(&mut self, frame: u8) {
+        self.messages |= frame_bit(frame);
     }
 
     /// The VLAN by which mirrors select the frame.
@@ -105,10 +122,16 @@ impl Egress {
         }
     }
 
-    /// A mirror selects the frame.
+    /// A mirror selects the frame, by all but its filter.
     #[inline]
     pub(super) fn share(&mut self, frame: u8) {
-        self.shared |= frame_bit(frame);
+        self.copied |= frame_bit(frame);
+    }
+
+    /// These frames only are selected by mirrors.
+    #[inline]
+    pub(super) fn set_copied(&mut self, frames: u64) {
+        self.copied = frames;
     }
 }
 

@@ -5,6 +5,8 @@ use crate::tables::{Direction, MirrorSpec, PortRules};
 use crate::vlan::{PortVlan, VlanMode};
 use crate::{Mac, MirrorId};
 
+mod guards;
+
 const A: PortId = PortId(0);
 const B: PortId = PortId(1);
 const C: PortId = PortId(2);
@@ -30,6 +32,7 @@ fn mirror(id: u16, sources: &[(PortId, Direction)]) -> MirrorSpec {
         vlans: None,
         to: Some(SPAN),
         snaplen_bytes: 0,
+        filter: None,
     }
 }
 
@@ -70,7 +73,8 @@ impl Bed {
     /// The copies SPAN gets of what came from A, with their mirrors, if `failed` tells what other ports did not take;
     /// and how many frames each mirror matched.
     fn copies(&mut self, failed: impl Fn(PortId) -> u64) -> (Vec<SpanCopy>, Vec<(u16, u32)>) {
-        self.copies.choose(&self.tables, A, &self.egress, failed);
+        self.copies.select(&self.tables, A, &mut self.egress, &[[]; 0] as &[[u8; 0]]);
+        self.copies.choose(&self.egress, failed);
         let matched = self.copies.matched().map(|(mirror, frames)| (mirror.0, frames.count_ones())).collect();
         assert!(self.copies.destinations().len() <= 1, "there is one destination");
         let Some(destination) = self.copies.destinations().first() else { return (Vec::new(), matched) };

@@ -13,16 +13,17 @@ fn untagged_tagged_and_twice_tagged() {
     let header = Header::parse(&frame(&[0x08, 0x00])).unwrap();
     assert_eq!(header.dst, Mac::new([0x52, 0x54, 0, 0, 0, 2]));
     assert_eq!(header.src, Mac::new([0x52, 0x54, 0, 0, 0, 1]));
-    assert_eq!((header.outer, header.inner_tagged, header.ethertype, header.l3_offset), (None, false, 0x0800, 14));
+    assert_eq!((header.outer, header.inner, header.ethertype, header.l3_offset), (None, None, 0x0800, 14));
 
     let header = Header::parse(&frame(&[0x81, 0x00, 0xb0, 0x14, 0x86, 0xdd])).unwrap();
     let tag = Tag { tpid: 0x8100, tci: 0xb014 };
-    assert_eq!((header.outer, header.inner_tagged, header.ethertype, header.l3_offset), (Some(tag), false, 0x86dd, 18));
+    assert_eq!((header.outer, header.inner, header.ethertype, header.l3_offset), (Some(tag), None, 0x86dd, 18));
     assert_eq!(tag.vid(), 20);
 
     let header = Header::parse(&frame(&[0x88, 0xa8, 0, 10, 0x81, 0, 0x0f, 0xff, 0x08, 0x06])).unwrap();
     let tag = Tag { tpid: 0x88a8, tci: 10 };
-    assert_eq!((header.outer, header.inner_tagged, header.ethertype, header.l3_offset), (Some(tag), true, 0x0806, 22));
+    let inner = Tag { tpid: 0x8100, tci: 0x0fff };
+    assert_eq!((header.outer, header.inner, header.ethertype, header.l3_offset), (Some(tag), Some(inner), 0x0806, 22));
 
     // Other types that carry VLAN tags elsewhere are payload here.
     assert_eq!(Header::parse(&frame(&[0x91, 0x00, 0, 10, 0x08, 0x00])).unwrap().outer, None);

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::{Direction, FloodMember, MirrorSpec, Port, PortRules, Tables, TablesError, Watch, Watches};
+use super::{Direction, FloodMember, Gate, MirrorSpec, Port, PortRules, Tables, TablesError, Watch, Watches};
+use crate::inject::Entry;
+use crate::vlan::{PortVlan, VlanMode};
 use crate::{MAX_MIRRORS, MAX_PORTS, PortId, Vid};
 
 pub(super) fn check(ports: &[(PortId, PortRules)], mirrors: &[MirrorSpec]) -> Result<(), TablesError> {
@@ -55,7 +57,9 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
             let live = mirrors.iter().filter(|_| !mirror_destination);
             live.filter_map(|mirror| watch(mirror, (id, &rules), direction, &up)).collect()
         };
-        let port = Port { mirror_destination, rx_mirrors: watches(|d| d.rx), tx_mirrors: watches(|d| d.tx), rules };
+        let gate = gate(&rules).filter(|_| mirror_destination);
+        let (rx_mirrors, tx_mirrors) = (watches(|d| d.rx), watches(|d| d.tx));
+        let port = Port { mirror_destination, rx_mirrors, tx_mirrors, rules, gate };
         if let Some(place) = table.get_mut(id.index()) {
             *place = Some(port);
         }
@@ -63,7 +67,24 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
     let (flood_of, floods) = floods(&table);
     let watched = |port: &Port| !port.rx_mirrors.is_empty() || !port.tx_mirrors.is_empty();
     let mirrors_in_force = table.iter().flatten().any(watched);
-    Tables { ports: table, mirrors, mirrors_in_force, flood_of, floods }
+    Tables { ports: table, mirrors, mirrors_in_force, flood_of, floods, snooping: None }
+}
+
+/// The way in from a mirror destination with these rules.
+fn gate(rules: &PortRules) -> Option<Gate> {
+    let injection = rules.inject.clone()?;
+    let own = match injection.spec().entry {
+        Entry::Port(_) => None,
+        Entry::Vlan(vid) => {
+            let only = [vid.get()..=vid.get()];
+            let vlan = PortVlan::new(VlanMode::NativeUntagged, Some(vid.get()), &only).ok()?;
+            let rules = PortRules { vlan, learning: false, inject: None, ..rules.clone() };
+            let none = || Watches::from_iter([]);
+            let (rx_mirrors, tx_mirrors) = (none(), none());
+            Some(Box::new(Port { rules, mirror_destination: false, rx_mirrors, tx_mirrors, gate: None }))
+        }
+    };
+    Some(Gate { injection, own })
 }
 
 /// How `mirror` watches frames of `port` in a direction, if it does and has a destination that is up.
@@ -80,6 +101,7 @@ fn watch(
         to,
         // Longer than any frame is as good as whole.
         snap_bytes: u16::try_from(mirror.snaplen_bytes).unwrap_or(0),
+        filter: mirror.filter.clone(),
         vlans: mirror.vlans.clone().map(Box::new),
     })
 }
@@ -106,8 +128,9 @@ fn member(id: PortId, port: &Port, vid: Vid) -> Option<FloodMember> {
     let Port { rules, mirror_destination, tx_mirrors, .. } = port;
     (rules.enabled && !mirror_destination && rules.vlan.is_member(vid)).then(|| FloodMember {
         port: id,
-        tagged: rules.vlan.leaves_tagged(vid),
+        leaves: rules.vlan.leaves(vid),
         watched: tx_mirrors.select(Some(vid)),
+        isolated: port.is_isolated(),
         mtu_bytes: rules.mtu_bytes,
     })
 }

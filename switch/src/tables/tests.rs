@@ -14,6 +14,7 @@ fn mirror(id: u16, sources: &[u16], to: Option<u16>) -> MirrorSpec {
         vlans: None,
         to: to.map(PortId),
         snaplen_bytes: 0,
+        filter: None,
     }
 }
 
@@ -89,7 +90,7 @@ fn flood_lists_hold_the_members_that_are_up() {
     let tables = Tables::build(ports, vec![]).unwrap();
     let flood = |vid: u16| {
         let members = tables.flood(Vid::try_from(vid).unwrap());
-        members.iter().map(|member| (member.port.0, member.tagged)).collect::<Vec<_>>()
+        members.iter().map(|member| (member.port.0, member.leaves == Leaves::Tagged)).collect::<Vec<_>>()
     };
     assert_eq!(flood(1), [(0, false)]);
     assert_eq!(flood(20), [(0, true), (1, false)]);

@@ -1,4 +1,4 @@
-//! The four modes, as tables: what each kind of frame is classified as, and how it leaves.
+//! The modes, as tables: what each kind of frame is classified as, and how it leaves.
 
 use super::*;
 use crate::DropReason::{DoubleTag, TaggedNotAllowed, UntaggedNotAllowed, VidReserved, VlanNotMember};
@@ -18,6 +18,7 @@ fn port(mode: VlanMode) -> PortVlan {
         VlanMode::Access => PortVlan::new(mode, Some(10), &[]),
         VlanMode::Trunk => PortVlan::new(mode, None, &[20..=20, 30..=39]),
         VlanMode::NativeTagged | VlanMode::NativeUntagged => PortVlan::new(mode, Some(10), &[20..=20, 30..=39]),
+        VlanMode::Dot1qTunnel => PortVlan::new(mode, Some(10), &[]),
     }
     .unwrap()
 }
@@ -37,6 +38,7 @@ fn classification_of_every_kind_of_frame_in_every_mode() {
         (VlanMode::Trunk, trunk),
         (VlanMode::NativeTagged, native),
         (VlanMode::NativeUntagged, native),
+        (VlanMode::Dot1qTunnel, [Ok(10); 7]),
     ] {
         for (outer, expected) in frames.into_iter().zip(expected) {
             assert_eq!(port(mode).classify(outer).map(Vid::get), expected, "{mode} {outer:x?}");
@@ -51,43 +53,88 @@ fn egress_of_every_kind_of_frame_in_every_mode() {
     let insert = |tag| Ok(TagEdit { strip_bytes: 0, insert: Some(tag) });
     let rewrite = |tag| Ok(TagEdit { strip_bytes: 4, insert: Some(tag) });
     let out = Err(VlanNotMember);
-    // (VLAN, outer tag, inner tag) → access, trunk, native-tagged, native-untagged.
+    let c = |vid| tag(0x8100, vid);
+    // (VLAN, outer tag, inner tag) → access, trunk, native-tagged, native-untagged, dot1q-tunnel.
     let rows = [
-        ((10, None, false), [keep, out, insert([0x81, 0, 0, 10]), keep]),
-        ((10, tag(0x8100, 0), false), [strip, out, rewrite([0x81, 0, 0xb0, 10]), strip]),
-        ((10, tag(0x88a8, 0), false), [strip, out, rewrite([0x88, 0xa8, 0xb0, 10]), strip]),
-        ((10, tag(0x8100, 10), false), [strip, out, keep, strip]),
-        ((10, tag(0x88a8, 10), true), [Err(DoubleTag), out, keep, Err(DoubleTag)]),
-        ((10, tag(0x8100, 0), true), [Err(DoubleTag), out, rewrite([0x81, 0, 0xb0, 10]), Err(DoubleTag)]),
-        ((20, None, false), [out, insert([0x81, 0, 0, 20]), insert([0x81, 0, 0, 20]), insert([0x81, 0, 0, 20])]),
+        ((10, None, None), [keep, out, insert([0x81, 0, 0, 10]), keep, keep]),
+        ((10, c(0), None), [strip, out, rewrite([0x81, 0, 0xb0, 10]), strip, strip]),
+        ((10, tag(0x88a8, 0), None), [strip, out, rewrite([0x88, 0xa8, 0xb0, 10]), strip, strip]),
+        ((10, c(10), None), [strip, out, keep, strip, strip]),
+        ((10, tag(0x88a8, 10), c(7)), [Err(DoubleTag), out, keep, Err(DoubleTag), strip]),
+        ((10, c(0), c(7)), [Err(DoubleTag), out, rewrite([0x81, 0, 0xb0, 10]), Err(DoubleTag), strip]),
+        // From a tunnel port: the customer's tag stands where that of the VLAN would.
+        ((10, None, c(7)), [Err(DoubleTag), out, insert([0x81, 0, 0, 10]), Err(DoubleTag), keep]),
+        ((20, None, None), [out, insert([0x81, 0, 0, 20]), insert([0x81, 0, 0, 20]), insert([0x81, 0, 0, 20]), out]),
         (
-            (20, tag(0x8100, 0), true),
-            [out, rewrite([0x81, 0, 0xb0, 20]), rewrite([0x81, 0, 0xb0, 20]), rewrite([0x81, 0, 0xb0, 20])],
+            (20, c(0), c(7)),
+            [out, rewrite([0x81, 0, 0xb0, 20]), rewrite([0x81, 0, 0xb0, 20]), rewrite([0x81, 0, 0xb0, 20]), out],
         ),
-        ((20, tag(0x88a8, 20), true), [out, keep, keep, keep]),
-        ((39, tag(0x8100, 39), false), [out, keep, keep, keep]),
-        ((40, tag(0x8100, 40), false), [out, out, out, out]),
+        ((20, tag(0x88a8, 20), c(7)), [out, keep, keep, keep, out]),
+        ((39, c(39), None), [out, keep, keep, keep, out]),
+        ((40, c(40), None), [out, out, out, out, out]),
     ];
     for ((in_vlan, outer, inner), expected) in rows {
         for (mode, expected) in VlanMode::ALL.into_iter().zip(expected) {
-            assert_eq!(
-                port(mode).egress(vid(in_vlan), outer, inner),
-                expected,
-                "{mode} VLAN {in_vlan} {outer:x?} {inner}"
-            );
+            let tags = Tags { outer, inner, tpid: TPID_C_TAG, customer_bytes: 0 };
+            let edit = port(mode).egress(vid(in_vlan), tags);
+            assert_eq!(edit, expected, "{mode} VLAN {in_vlan} {outer:x?} {inner:x?}");
         }
     }
 }
 
 #[test]
+fn a_tunnel_takes_the_customers_tag_for_payload() {
+    let header = |tags: &[[u8; 4]]| {
+        let bytes = [&[0x52; 12], tags.concat().as_slice(), &[8, 0], &[0; 46]].concat();
+        Header::parse(&bytes).unwrap()
+    };
+    let tunnel = PortVlan::tunnel_in(vid(100), Tunnel { tpid: 0x9999, ..Tunnel::default() });
+    let (customer, second) = (Some(Tag { tpid: 0x8100, tci: 0x6007 }), [0x88, 0xa8, 0, 9]);
+    for (tags, inner, customer_bytes) in
+        [(&[][..], None, 0), (&[[0x81, 0, 0x60, 7]], customer, 4), (&[[0x81, 0, 0x60, 7], second], customer, 8)]
+    {
+        let tags = tunnel.tags(&header(tags));
+        assert_eq!(tags, Tags { outer: None, inner, tpid: 0x9999, customer_bytes });
+        let pushed = PortVlan::default().egress(vid(100), tags).unwrap();
+        assert_eq!(pushed, TagEdit { strip_bytes: 0, insert: Some([0x99, 0x99, 0, 100]) });
+    }
+    let carried = header(&[[0x88, 0xa8, 0, 100], [0x81, 0, 0x60, 7]]);
+    let tags = PortVlan::default().tags(&carried);
+    assert_eq!((tags.outer, tags.inner, tags.customer_bytes), (carried.outer, customer, 0));
+    assert_eq!(PortVlan::new(VlanMode::Dot1qTunnel, Some(100), &[]).unwrap().tunnel(), Some(&Tunnel::default()));
+    assert_eq!(Tunnel::default().tpid, 0x88a8);
+}
+
+#[test]
+fn customer_vlans_that_are_not_listed_pass_neither_way() {
+    let tagged = VlanSet::from_ranges(&[5..=9, 20..=20]).unwrap();
+    let plain = [None, tag(0x8100, 0)];
+    let ids = [5, 9, 20, 4, 21].map(|vid| tag(0x88a8, vid));
+    for untagged in [false, true] {
+        let cvlans = Some(CustomerVlans { untagged, tagged: tagged.clone() });
+        let port = PortVlan::tunnel_in(vid(100), Tunnel { cvlans, ..Tunnel::default() });
+        let of_plain = if untagged { Ok(()) } else { Err(UntaggedNotAllowed) };
+        let of_ids = [Ok(()), Ok(()), Ok(()), Err(VlanNotMember), Err(VlanNotMember)];
+        for (customer, expected) in plain.into_iter().zip([of_plain; 2]).chain(ids.into_iter().zip(of_ids)) {
+            assert_eq!(port.classify(customer).map(drop), expected, "in {customer:x?}");
+            let tags = Tags { outer: tag(0x88a8, 100), inner: customer, tpid: TPID_C_TAG, customer_bytes: 0 };
+            assert_eq!(port.egress(vid(100), tags).map(drop), expected, "out {customer:x?}");
+        }
+        assert_eq!(port.classify(tag(0x8100, 4095)), Err(VidReserved));
+    }
+}
+
+#[test]
 fn settings_that_do_not_fit_the_mode_are_refused() {
-    use VlanMode::{Access, NativeTagged, NativeUntagged, Trunk};
+    use VlanMode::{Access, Dot1qTunnel, NativeTagged, NativeUntagged, Trunk};
     for (mode, tag, trunks, error) in [
         (Access, None, &[][..], VlanError::TagMissing(Access)),
         (NativeTagged, None, &[5..=6], VlanError::TagMissing(NativeTagged)),
         (NativeUntagged, None, &[], VlanError::TagMissing(NativeUntagged)),
         (Trunk, Some(1), &[], VlanError::TagNotAllowed),
-        (Access, Some(1), &[5..=6], VlanError::TrunksNotAllowed),
+        (Access, Some(1), &[5..=6], VlanError::TrunksNotAllowed(Access)),
+        (Dot1qTunnel, None, &[], VlanError::TagMissing(Dot1qTunnel)),
+        (Dot1qTunnel, Some(1), &[5..=6], VlanError::TrunksNotAllowed(Dot1qTunnel)),
         (Access, Some(0), &[], VlanError::VidOutOfRange(0)),
         (Access, Some(4095), &[], VlanError::VidOutOfRange(4095)),
         (Trunk, None, &[1..=4095], VlanError::VidOutOfRange(4095)),

@@ -4,7 +4,7 @@
 use labsw_switch::DropReason;
 use labsw_switch::vlan::VlanMode;
 
-use super::{AGEING_SECONDS, BTreeMap, HashMap, Mirror, Port};
+use super::{AGEING_SECONDS, BTreeMap, HashMap, Mirror, Pattern, Port};
 
 /// What a burst led to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub type Copy = (usize, u16, Vec<u8>);
 struct Place {
     port: u16,
     fixed: bool,
+    /// Learned at a sticky port.
+    stays: bool,
     seen: u32,
 }
 
@@ -78,6 +80,16 @@ impl Parts {
     }
 }
 
+/// Whether a mirror with this filter wants the frame.
+fn fits(pattern: Option<&Pattern>, frame: &[u8]) -> bool {
+    let Some(Pattern { tagged, least, at, mask, value }) = pattern else { return true };
+    let mut frame = frame.to_vec();
+    if !tagged && matches!(word(&frame, 12), Some(0x8100 | 0x88a8)) {
+        frame.drain(12..16);
+    }
+    frame.len() >= *least as usize && frame.get(*at as usize).is_some_and(|byte| byte & mask == *value)
+}
+
 fn in_trunks(port: &Port, vlan: u16) -> bool {
     port.trunks.is_empty() || port.trunks.iter().any(|range| range.contains(&vlan))
 }
@@ -87,11 +99,25 @@ fn carries(port: &Port, vlan: u16) -> bool {
         VlanMode::Access => port.tag == vlan,
         VlanMode::Trunk => in_trunks(port, vlan),
         VlanMode::NativeTagged | VlanMode::NativeUntagged => port.tag == vlan || in_trunks(port, vlan),
+        VlanMode::Dot1qTunnel => port.tag == vlan,
+    }
+}
+
+/// Whether a tunnel port takes frames of this VLAN of its customer; 0: untagged.
+fn may_be_carried(port: &Port, customer: u16) -> Result<(), DropReason> {
+    match customer {
+        _ if port.trunks.is_empty() => Ok(()),
+        0 if port.customer_untagged => Ok(()),
+        0 => Err(DropReason::UntaggedNotAllowed),
+        4095 => Err(DropReason::VidReserved),
+        _ if in_trunks(port, customer) => Ok(()),
+        _ => Err(DropReason::VlanNotMember),
     }
 }
 
 fn vlan_of(port: &Port, frame: &Parts) -> Result<u16, DropReason> {
     match (port.mode, frame.vid()) {
+        (VlanMode::Dot1qTunnel, customer) => may_be_carried(port, customer).map(|()| port.tag),
         (VlanMode::Trunk, 0) => Err(DropReason::UntaggedNotAllowed),
         (_, 0) => Ok(port.tag),
         (VlanMode::Access, _) => Err(DropReason::TaggedNotAllowed),
@@ -100,21 +126,52 @@ fn vlan_of(port: &Port, frame: &Parts) -> Result<u16, DropReason> {
     }
 }
 
-/// The frame as a port of its VLAN sends it.
-fn leaving(port: &Port, vlan: u16, frame: &Parts) -> Result<Vec<u8>, DropReason> {
-    let untagged = port.mode == VlanMode::Access || port.mode == VlanMode::NativeUntagged && port.tag == vlan;
-    let mut tags = frame.tags.clone();
-    if untagged {
-        if tags.len() == 2 {
-            return Err(DropReason::DoubleTag);
-        }
-        tags.clear();
-    } else if let Some((_, tci)) = tags.first_mut() {
-        *tci = *tci / 4096 * 4096 + vlan;
-    } else {
-        tags.push((0x8100, vlan));
+/// The VLAN of a frame of which `from` took the tags apart, its priority (and TPID) if it had a tag of that VLAN, and
+/// the tags behind that.
+struct Carried {
+    vlan: u16,
+    tag: Option<(u16, u16)>,
+    behind: Vec<(u16, u16)>,
+    tpid: u16,
+}
+
+impl Carried {
+    fn new(from: &Port, vlan: u16, frame: &Parts) -> Carried {
+        let mut tags = frame.tags.clone().into_iter();
+        let tunnel = from.mode == VlanMode::Dot1qTunnel;
+        let tag = if tunnel { None } else { tags.next() };
+        Carried { vlan, tag, behind: tags.collect(), tpid: if tunnel { from.tpid } else { 0x8100 } }
     }
-    let payload = frame.rest.len() - 2;
+
+    /// The customer VLAN of a frame in a tunnel; 0: untagged.
+    fn customer(&self) -> u16 {
+        self.behind.first().map_or(0, |(_, tci)| tci % 4096)
+    }
+}
+
+/// The frame as a port of its VLAN sends it.
+fn leaving(from: &Port, port: &Port, carried: &Carried, frame: &Parts) -> Result<Vec<u8>, DropReason> {
+    let vlan = carried.vlan;
+    let mut payload = frame.rest.len() - 2;
+    let tags = match port.mode {
+        VlanMode::Dot1qTunnel => {
+            may_be_carried(port, carried.customer())?;
+            carried.behind.clone()
+        }
+        VlanMode::Access | VlanMode::NativeUntagged if port.tag == vlan => {
+            if !carried.behind.is_empty() {
+                return Err(DropReason::DoubleTag);
+            }
+            Vec::new()
+        }
+        _ => {
+            if from.mode == VlanMode::Dot1qTunnel {
+                payload += 4 * carried.behind.len();
+            }
+            let (tpid, tci) = carried.tag.unwrap_or((carried.tpid, 0));
+            [vec![(tpid, tci / 4096 * 4096 + vlan)], carried.behind.clone()].concat()
+        }
+    };
     if payload > port.mtu as usize { Err(DropReason::Oversize) } else { Ok(frame.with_tags(&tags)) }
 }
 
@@ -124,7 +181,7 @@ impl Naive {
     }
 
     pub fn add_static(&mut self, vlan: u16, mac: [u8; 6], port: u16) {
-        self.places.insert((vlan, mac), Place { port, fixed: true, seen: 0 });
+        self.places.insert((vlan, mac), Place { port, fixed: true, stays: false, seen: 0 });
     }
 
     fn port(&self, port: u16) -> &Port {
@@ -137,6 +194,9 @@ impl Naive {
 
     /// Mirrors that watch `port` in a direction and take frames of `vlan`, with their destinations.
     fn watching(&self, port: u16, sending: bool, vlan: Option<u16>) -> Vec<(u16, u16)> {
+        if self.is_destination(port) {
+            return Vec::new();
+        }
         let watches = |mirror: &Mirror| {
             let wants = |rx: bool, tx: bool| if sending { tx } else { rx };
             let named = mirror.sources.iter().any(|(source, rx, tx)| *source == port && wants(*rx, *tx));
@@ -150,7 +210,7 @@ impl Naive {
 
     fn place(&self, vlan: u16, mac: [u8; 6], now: u32) -> Option<u16> {
         let place = self.places.get(&(vlan, mac))?;
-        (place.fixed || now.wrapping_sub(place.seen) < AGEING_SECONDS).then_some(place.port)
+        (place.fixed || place.stays || now.wrapping_sub(place.seen) < AGEING_SECONDS).then_some(place.port)
     }
 
     /// Of the frames for port `n`, it does not take those in `failed[n]` (bit = index).
@@ -163,6 +223,9 @@ impl Naive {
             if let Err(drop) = self.frame(ingress, bytes, now, &mut sent, &mut copies, &mut outcome.drops) {
                 outcome.drops.push(drop);
             }
+            copies.retain(|(mirror, .., bytes)| fits(self.mirrors[usize::from(*mirror)].pattern.as_ref(), bytes));
+            // Nothing that was injected comes back as a copy.
+            copies.retain(|copy| copy.1 != ingress);
             if sent.len() == 1 && copies.is_empty() {
                 outcome.sole |= 1 << index;
             }
@@ -189,6 +252,25 @@ impl Naive {
         outcome
     }
 
+    fn learn(&mut self, ingress: u16, port: &Port, key: (u16, [u8; 6]), now: u32) -> Result<(), DropReason> {
+        let place = self.places.get(&key);
+        if place.is_some_and(|place| place.fixed) {
+            return Ok(());
+        }
+        if place.is_some_and(|place| place.stays && place.port != ingress) {
+            return Err(DropReason::MacSticky);
+        }
+        if let Some((limit, drops)) = port.guards.limit
+            && place.is_none_or(|place| place.port != ingress)
+            && self.places.values().filter(|place| place.port == ingress && !place.fixed).count() >= limit as usize
+        {
+            return if drops { Err(DropReason::MacLimit) } else { Ok(()) };
+        }
+        let learned = Place { port: ingress, fixed: false, stays: port.guards.sticky, seen: now };
+        self.places.insert(key, learned);
+        Ok(())
+    }
+
     fn frame(
         &mut self,
         ingress: u16,
@@ -198,14 +280,48 @@ impl Naive {
         copies: &mut Vec<(u16, u16, Option<u16>, Vec<u8>)>,
         drops: &mut Vec<(u16, DropReason)>,
     ) -> Result<(), (u16, DropReason)> {
+        if !self.port(ingress).enabled {
+            return Err((ingress, DropReason::PortDown));
+        }
+        if !self.is_destination(ingress) {
+            let port = self.port(ingress).clone();
+            return self.judge(ingress, port, bytes, now, sent, copies, drops);
+        }
+        let Some(inject) = self.port(ingress).inject.clone() else {
+            return Err((ingress, DropReason::MirrorDestination));
+        };
+        let source = bytes.get(6..12);
+        if !inject.sources.is_empty() && source.is_some_and(|source| !inject.sources.iter().any(|mac| mac == source)) {
+            return Err((ingress, DropReason::InjectSource));
+        }
+        match inject.vlan {
+            Some(vlan) => {
+                let (mode, trunks) = (VlanMode::NativeUntagged, vec![vlan..=vlan]);
+                let port = Port { mode, trunks, tag: vlan, learning: false, ..self.port(ingress).clone() };
+                self.judge(ingress, port, bytes, now, sent, copies, drops)
+            }
+            None if !self.port(inject.port).enabled => Err((inject.port, DropReason::PortDown)),
+            None if self.is_destination(inject.port) => Err((inject.port, DropReason::MirrorDestination)),
+            None => {
+                let port = self.port(inject.port).clone();
+                self.judge(inject.port, port, bytes, now, sent, copies, drops)
+            }
+        }
+    }
+
+    /// What becomes of a frame that is in the switch.
+    #[allow(clippy::too_many_arguments, reason = "all that is known of the frame by then")]
+    fn judge(
+        &mut self,
+        ingress: u16,
+        port: Port,
+        bytes: &[u8],
+        now: u32,
+        sent: &mut Vec<(u16, Vec<u8>)>,
+        copies: &mut Vec<(u16, u16, Option<u16>, Vec<u8>)>,
+        drops: &mut Vec<(u16, DropReason)>,
+    ) -> Result<(), (u16, DropReason)> {
         let refuse = |reason| Err((ingress, reason));
-        let port = self.port(ingress).clone();
-        if !port.enabled {
-            return refuse(DropReason::PortDown);
-        }
-        if self.is_destination(ingress) {
-            return refuse(DropReason::MirrorDestination);
-        }
         let Some(frame) = Parts::of(bytes) else { return refuse(DropReason::Runt) };
         let (dst, src): ([u8; 6], [u8; 6]) = (bytes[..6].try_into().unwrap(), bytes[6..12].try_into().unwrap());
         if src[0] % 2 == 1 {
@@ -226,26 +342,40 @@ impl Naive {
             return refuse(DropReason::LinkLocal);
         }
         let vlan = classified.map_err(|reason| (ingress, reason))?;
-        let fixed = self.places.get(&(vlan, src)).is_some_and(|place| place.fixed);
-        if port.learning && !fixed {
-            self.places.insert((vlan, src), Place { port: ingress, fixed: false, seen: now });
+        let guards = &port.guards;
+        if guards.pinned.as_ref().is_some_and(|macs| !macs.iter().any(|last| src == [0x52, 0x54, 0, 0, 0, *last])) {
+            return refuse(DropReason::MacNotAllowed);
         }
+        if port.learning {
+            self.learn(ingress, &port, (vlan, src), now).map_err(|reason| (ingress, reason))?;
+        }
+        let carried = Carried::new(&port, vlan, &frame);
         let targets: Vec<u16> = match self.place(vlan, dst, now).filter(|_| dst[0] % 2 == 0) {
             Some(to) if to == ingress => return refuse(DropReason::SamePort),
             Some(to) if !self.port(to).enabled => return Err((to, DropReason::PortDown)),
             Some(to) if self.is_destination(to) => return Err((to, DropReason::MirrorDestination)),
             Some(to) if !carries(self.port(to), vlan) => return Err((to, DropReason::VlanNotMember)),
+            Some(to) if guards.isolated && self.port(to).guards.isolated => {
+                // Of several reasons the first is told.
+                let reason = leaving(&port, self.port(to), &carried, &frame).err().unwrap_or(DropReason::Isolated);
+                return Err((to, reason));
+            }
             Some(to) => vec![to],
             None => (0..u16::try_from(self.ports.len()).unwrap())
                 .filter(|to| *to != ingress && self.port(*to).enabled)
                 .filter(|to| !self.is_destination(*to) && carries(self.port(*to), vlan))
+                .filter(|to| {
+                    let to = self.port(*to);
+                    to.mode != VlanMode::Dot1qTunnel || may_be_carried(to, carried.customer()).is_ok()
+                })
                 .collect(),
         };
         if targets.is_empty() {
             return refuse(DropReason::NoDestination);
         }
         for to in targets {
-            match leaving(self.port(to), vlan, &frame) {
+            match leaving(&port, self.port(to), &carried, &frame) {
+                Ok(_) if guards.isolated && self.port(to).guards.isolated => drops.push((to, DropReason::Isolated)),
                 Ok(bytes) => {
                     for (mirror, destination) in self.watching(to, true, Some(vlan)) {
                         copies.push((mirror, destination, Some(to), bytes.clone()));

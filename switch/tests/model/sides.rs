@@ -3,13 +3,19 @@
 //! `forward`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::RandomState;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
+use labsw_switch::fdb::Fdb;
+use labsw_switch::filter::{Filter, Form, Insn};
 use labsw_switch::forward::{Copies, Egress, Forwarder, TagEdit};
+use labsw_switch::guard::{GuardSpec, Guards, LimitAction, MacLimit};
 use labsw_switch::header::SNAPSHOT_BYTES;
+use labsw_switch::inject::{Entry, InjectSpec, Injection};
 use labsw_switch::tables::{Direction, LinkLocal, MirrorSpec, PortRules, Tables};
-use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
-use labsw_switch::{DropReason, MirrorId, PortId, Vid};
+use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanMode, VlanSet};
+use labsw_switch::{DropReason, Mac, MirrorId, PortId, Vid};
 
 #[path = "naive.rs"]
 pub mod naive;
@@ -23,12 +29,40 @@ pub const AGEING_SECONDS: u32 = 10;
 pub struct Port {
     pub mode: VlanMode,
     pub tag: u16,
+    /// In tunnel mode, the customer VLANs; empty: all.
     pub trunks: Vec<RangeInclusive<u16>>,
+    /// In tunnel mode, whether the customer may send untagged frames where its VLANs are listed.
+    pub customer_untagged: bool,
+    /// In tunnel mode, the TPID of the tag put in front.
+    pub tpid: u16,
     pub mtu: u32,
     pub enabled: bool,
     pub learning: bool,
     pub mirror_only: bool,
     pub drops_link_local: bool,
+    pub guards: Guarded,
+    /// While it is a mirror destination.
+    pub inject: Option<Inject>,
+}
+
+/// What a port guards, as both sides are told about it. Stations are known by the last byte of their address.
+#[derive(Clone, Debug, Default)]
+pub struct Guarded {
+    pub sticky: bool,
+    pub isolated: bool,
+    /// The only stations that may send.
+    pub pinned: Option<Vec<u8>>,
+    /// How many are learned, and whether others are dropped.
+    pub limit: Option<(u32, bool)>,
+}
+
+/// What a destination may inject.
+#[derive(Clone, Debug)]
+pub struct Inject {
+    /// By this VLAN; `None`: as received on `port`.
+    pub vlan: Option<u16>,
+    pub port: u16,
+    pub sources: Vec<[u8; 6]>,
 }
 
 /// A mirror as both sides are told about it.
@@ -39,6 +73,30 @@ pub struct Mirror {
     pub vlans: Option<Vec<u16>>,
     pub to: Option<u16>,
     pub snap: u32,
+    pub pattern: Option<Pattern>,
+}
+
+/// A filter as both sides are told about it: frames of `least` bytes or more with some bits of one byte.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    pub tagged: bool,
+    pub least: u32,
+    pub at: u32,
+    pub mask: u8,
+    pub value: u8,
+}
+
+impl Pattern {
+    fn filter(&self) -> Filter {
+        let insn = |code, jt, jf, k| Insn { code, jt, jf, k };
+        let length = [insn(0x80, 0, 0, 0), insn(0x35, 0, 4, self.least)];
+        let byte = [insn(0x30, 0, 0, self.at), insn(0x54, 0, 0, self.mask.into()), insn(0x15, 0, 1, self.value.into())];
+        let end = [insn(0x06, 0, 0, 1), insn(0x06, 0, 0, 0)];
+        // A length of 0 is not asked for: then bytes alone decide.
+        let length = if self.least == 0 { &[] } else { &length[..] };
+        let form = if self.tagged { Form::Tagged } else { Form::Untagged };
+        Filter::new(&[length, &byte, &end].concat(), form).unwrap()
+    }
 }
 
 /// The specification of a mirror, without the sources that would be refused.
@@ -51,14 +109,25 @@ pub fn sane(mut mirrors: Vec<Mirror>, ports: &[Port]) -> Vec<Mirror> {
 }
 
 pub fn tables(ports: &[Port], mirrors: &[Mirror]) -> Tables {
+    let vlan = |port: &Port| {
+        if port.mode != VlanMode::Dot1qTunnel {
+            return PortVlan::new(port.mode, (port.mode != VlanMode::Trunk).then_some(port.tag), &port.trunks).unwrap();
+        }
+        let tagged = VlanSet::from_ranges(&port.trunks).unwrap();
+        let cvlans = CustomerVlans { untagged: port.customer_untagged, tagged };
+        let cvlans = Some(cvlans).filter(|_| !port.trunks.is_empty());
+        PortVlan::tunnel_in(Vid::try_from(port.tag).unwrap(), Tunnel { cvlans, tpid: port.tpid })
+    };
     let rules = |port: &Port| PortRules {
-        vlan: PortVlan::new(port.mode, (port.mode != VlanMode::Trunk).then_some(port.tag), &port.trunks).unwrap(),
+        vlan: vlan(port),
         link_local: if port.drops_link_local { LinkLocal::Drop } else { LinkLocal::Transparent },
         mtu_bytes: port.mtu,
         enabled: port.enabled,
         learning: port.learning,
         allow_mirror: true,
         mirror_only: port.mirror_only,
+        guards: Guards::new(guards(&port.guards), &Arc::default()),
+        inject: port.inject.as_ref().map(gate),
     };
     let spec = |(id, mirror): (u16, &Mirror)| MirrorSpec {
         id: MirrorId(id),
@@ -70,9 +139,45 @@ pub fn tables(ports: &[Port], mirrors: &[Mirror]) -> Tables {
             .map(|vlans| vlans.iter().map(|vlan| Vid::try_from(*vlan).unwrap()).collect::<VlanSet>()),
         to: mirror.to.map(PortId),
         snaplen_bytes: mirror.snap,
+        filter: mirror.pattern.as_ref().map(|pattern| Arc::new(pattern.filter())),
     };
     let ports = (0u16..).zip(ports).map(|(id, port)| (PortId(id), rules(port))).collect();
     Tables::build(ports, (0u16..).zip(mirrors).map(spec).collect()).unwrap()
+}
+
+fn guards(guarded: &Guarded) -> GuardSpec {
+    let action = |drops| if drops { LimitAction::Drop } else { LimitAction::Alert };
+    let mut macs: Vec<Mac> =
+        guarded.pinned.iter().flatten().map(|last| Mac::new([0x52, 0x54, 0, 0, 0, *last])).collect();
+    macs.sort_unstable();
+    GuardSpec {
+        sticky: guarded.sticky,
+        isolated: guarded.isolated,
+        macs,
+        mac_limit: guarded.limit.map(|(addresses, drops)| MacLimit { addresses, action: action(drops) }),
+        ..GuardSpec::default()
+    }
+}
+
+/// A forwarding database that knows the rules of these ports.
+pub fn fdb(ports: &[Port], seed: u64) -> Fdb {
+    let fdb = Fdb::new(1000, AGEING_SECONDS, seed);
+    for (id, port) in (0u16..).zip(ports) {
+        fdb.set_port_limit(PortId(id), port.guards.limit.map(|(addresses, _)| addresses));
+        fdb.set_port_sticky(PortId(id), port.guards.sticky, 0);
+    }
+    fdb
+}
+
+/// A gate that lets through as many frames as come.
+fn gate(inject: &Inject) -> Arc<Injection> {
+    let by_vlan = inject.vlan.map(|vlan| Entry::Vlan(Vid::try_from(vlan).unwrap()));
+    let spec = InjectSpec {
+        entry: by_vlan.unwrap_or(Entry::Port(PortId(inject.port))),
+        rate_fps: 1_000_000_000,
+        sources: inject.sources.iter().copied().map(Mac::new).collect(),
+    };
+    Arc::new(Injection::new(spec, RandomState::new()))
 }
 
 /// The frame as it leaves with `edit`.
@@ -104,6 +209,7 @@ pub fn decide(
     let mut outcome = Outcome::default();
     egress.clear();
     let mut burst = forwarder.ingress(PortId(ingress));
+    burst.set_gate_time(3_000_000_000 * u64::from(forwarder.now_seconds));
     for (index, frame) in (0u8..).zip(frames) {
         let snapshot = &frame[..frame.len().min(SNAPSHOT_BYTES)];
         let frame_bytes = u32::try_from(frame.len()).unwrap();
@@ -120,7 +226,8 @@ pub fn decide(
         });
         assert!(outcome.sent.insert(port.0, sent.collect()).is_none(), "port {} is listed twice", port.0);
     }
-    copies.choose(forwarder.tables, PortId(ingress), egress, |port| failed[port.index()]);
+    copies.select(forwarder.tables, PortId(ingress), egress, frames);
+    copies.choose(egress, |port| failed[port.index()]);
     for destination in copies.destinations() {
         let list = destination.items.iter().map(|item| {
             let index = usize::from(item.frame);

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use labsw_control::api::{
-    Change, Counters, Error, FdbEntry, Handler, INTERFACE, Peer, PortStats, Reply, Request, Stats,
+    CaptureSpec, Change, Counters, Error, FdbEntry, Feed, Handler, INTERFACE, Multicast, Peer, PortStats, Reply,
+    Request, Stats,
 };
 use labsw_control::varlink::Server;
 use mio::{Poll, Token};
@@ -43,22 +44,21 @@ struct Fake;
 
 impl Handler for Fake {
     fn call(&mut self, peer: &Peer, request: Request) -> Result<Reply, Error> {
-        let Value::Object(parameters) = request.to_parameters() else { panic!("no object: {request:?}") };
-        let method = format!("{INTERFACE}.{}", request.method());
-        assert_eq!(Request::parse(&method, parameters).as_ref(), Ok(&request));
+        assert_survives(&request);
         match request {
             Request::ListWorkers => Ok(Reply::Workers(Vec::new())),
             Request::ListPorts => Ok(Reply::Ports(Vec::new())),
             Request::ListVlans => Ok(Reply::Vlans(Vec::new())),
             Request::ListMirrors => Ok(Reply::Mirrors(Vec::new())),
             Request::ListImpairments => Ok(Reply::Impairments(Vec::new())),
+            Request::ListMulticast { .. } => Ok(Reply::Multicast(Multicast::default())),
             Request::ShowPort { name } => Err(Error::not_found("port", name)),
             Request::ShowMirror { name } => Err(Error::not_found("mirror", name)),
             // More than may wait to be written, for some.
             Request::ListFdb { vlan, port } => {
                 let (mac, port) = ("52:54:00:00:00:01".into(), port.unwrap_or_default());
                 let vlan = vlan.unwrap_or(1);
-                let entry = FdbEntry { vlan, mac, port, is_static: false, age_seconds: 1 };
+                let entry = FdbEntry { vlan, mac, port, is_static: false, sticky: false, age_seconds: 1 };
                 Ok(Reply::Fdb(vec![entry; usize::from(vlan)]))
             }
             Request::GetStats { port, .. } if port.as_deref() == Some("gone") => Err(Error::not_found("port", "gone")),
@@ -77,9 +77,24 @@ impl Handler for Fake {
             }
             Request::CheckConfig(config) => Ok(Reply::Awaited(vec![config.text])),
             Request::DiffConfig { .. } => Ok(Reply::Changes(Vec::new())),
+            Request::ListCaptures => Ok(Reply::Captures(Vec::new())),
+            Request::Capture(_) => panic!("a capture is no call with one answer"),
             Request::GetStatus | Request::ShowConfig => Err(Error::refused("status", "none")),
         }
     }
+
+    fn capture(&mut self, peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
+        assert!(peer.may_change());
+        assert_survives(&Request::Capture(spec));
+        Err(Error::refused("capture", "none"))
+    }
+}
+
+/// Asserts that a request is the same after it was written down.
+fn assert_survives(request: &Request) {
+    let Value::Object(parameters) = request.to_parameters() else { panic!("no object: {request:?}") };
+    let method = format!("{INTERFACE}.{}", request.method());
+    assert_eq!(Request::parse(&method, parameters).as_ref(), Ok(request));
 }
 
 /// A client and what passed between it and the server.

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 
 use labsw_dataplane::frame::{Burst, Segment};
-use labsw_switch::fdb::Fdb;
 use labsw_switch::forward::{Forwarder, TxItem};
 use labsw_switch::vlan::VlanMode;
 use labsw_switch::{Mac, PortId, Vid};
@@ -14,7 +13,7 @@ mod sides;
 
 use super::feed::Feed;
 use sides::naive::{Naive, Outcome};
-use sides::{AGEING_SECONDS, Decided, Mirror, Port, decide, sane, tables};
+use sides::{Decided, Guarded, Mirror, Pattern, Port, decide, fdb, sane, tables};
 
 const VLANS: [u16; 6] = [1, 10, 20, 21, 4094, 2];
 const STEPS: usize = 32;
@@ -37,7 +36,7 @@ fn play(feed: &mut Feed<'_>, decided: &mut Decided) {
     let mirrors = (0..feed.u8() % 4).map(|_| mirror(feed, count)).collect();
     let mirrors = sane(mirrors, &ports);
     let tables = tables(&ports, &mirrors);
-    let fdb = Fdb::new(1000, AGEING_SECONDS, 1);
+    let fdb = fdb(&ports, 1);
     let mut naive = Naive::new(ports, mirrors);
     let mut now_seconds = u32::MAX - 20;
     for _ in 0..STEPS {
@@ -79,11 +78,20 @@ fn port(feed: &mut Feed<'_>) -> Port {
         mode,
         tag,
         trunks: trunks.collect(),
+        customer_untagged: chosen & 0x20 != 0,
+        tpid: if chosen & 0x40 != 0 { 0x8100 } else { 0x88a8 },
         mtu: feed.choose(&[1500, 1500, 100, 46]),
         enabled: flags & 7 != 7,
         learning: flags & 0x38 != 0x38,
         mirror_only: flags & 0xc0 == 0xc0,
         drops_link_local: chosen & 0x10 != 0,
+        guards: Guarded {
+            sticky: chosen & 0x20 != 0,
+            isolated: chosen & 0x40 != 0,
+            pinned: None,
+            limit: (chosen & 0x80 != 0).then_some((2, flags & 1 != 0)),
+        },
+        inject: None,
     }
 }
 
@@ -102,6 +110,13 @@ fn mirror(feed: &mut Feed<'_>, ports: u16) -> Mirror {
         // Few destinations, so that mirrors share them.
         to: (flags & 0xc0 != 0xc0).then(|| u16::from(flags >> 6) % ports.min(2)),
         snap: if flags & 3 == 1 { [14, 60, 65_535, 65_536][usize::from(flags >> 2 & 3)] } else { 0 },
+        pattern: (flags & 0x24 == 0x24).then_some(Pattern {
+            tagged: flags & 0x80 != 0,
+            least: if flags & 0x40 == 0 { 0 } else { 64 },
+            at: if flags & 0x08 == 0 { 15 } else { 5 },
+            mask: 1,
+            value: flags & 1,
+        }),
     }
 }
 

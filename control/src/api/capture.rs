@@ -1,0 +1,124 @@
+//! Captures: what is asked for, what comes, and what runs.
+
+use std::fmt::Debug;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::parameters::Parameters;
+use super::{Error, Reply, Source};
+
+/// Bytes kept of a frame where nothing is said.
+pub const DEFAULT_SNAPLEN: u32 = 65_535;
+
+/// What to capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptureSpec {
+    /// At which ports; empty: at all.
+    pub ports: Vec<Source>,
+    /// What was dropped there in place of what passed.
+    pub drops: bool,
+    /// Drops for these reasons only; empty: for any.
+    pub reasons: Vec<String>,
+    /// Only frames that this selects, in tcpdump syntax.
+    pub filter: Option<String>,
+    /// Bytes kept of each frame; 0: all.
+    pub snaplen: u32,
+    /// It ends after so many frames.
+    pub count: Option<u64>,
+    /// It ends after this time.
+    pub duration_milliseconds: Option<u64>,
+}
+
+impl Default for CaptureSpec {
+    /// All that passes at all ports, without end.
+    fn default() -> CaptureSpec {
+        CaptureSpec {
+            ports: Vec::new(),
+            drops: false,
+            reasons: Vec::new(),
+            filter: None,
+            snaplen: DEFAULT_SNAPLEN,
+            count: None,
+            duration_milliseconds: None,
+        }
+    }
+}
+
+impl CaptureSpec {
+    pub(super) fn parse(read: &mut Parameters) -> Result<CaptureSpec, Error> {
+        let spec = CaptureSpec {
+            ports: read.optional("ports")?.unwrap_or_default(),
+            drops: read.optional("drops")?.unwrap_or_default(),
+            reasons: read.optional("reasons")?.unwrap_or_default(),
+            filter: read.optional("filter")?,
+            snaplen: read.optional("snaplen")?.unwrap_or(DEFAULT_SNAPLEN),
+            count: read.optional("count")?,
+            duration_milliseconds: read.optional("duration_milliseconds")?,
+        };
+        let known = |reason: &String| labsw_switch::DropReason::ALL.iter().any(|known| known.name() == reason.as_str());
+        if !spec.reasons.iter().all(known) || (!spec.drops && !spec.reasons.is_empty()) {
+            return Err(Error::invalid("reasons"));
+        }
+        if spec.count == Some(0) {
+            return Err(Error::invalid("count"));
+        }
+        Ok(spec)
+    }
+
+    pub(super) fn to_parameters(&self) -> Value {
+        let CaptureSpec { ports, drops, reasons, filter, snaplen, count, duration_milliseconds } = self;
+        json!({
+            "ports": ports,
+            "drops": drops,
+            "reasons": reasons,
+            "filter": filter,
+            "snaplen": snaplen,
+            "count": count,
+            "duration_milliseconds": duration_milliseconds,
+        })
+    }
+}
+
+/// A piece of a capture.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapturePiece {
+    /// Bytes of a pcapng file, in base64: the next ones.
+    pub pcapng: String,
+    /// Frames captured since it began.
+    pub captured: u64,
+    /// Frames for which it had no room.
+    pub dropped: u64,
+}
+
+/// A capture that runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningCapture {
+    /// Where; empty: everywhere.
+    pub ports: Vec<Source>,
+    /// Whether it is one of drops.
+    pub drops: bool,
+    /// Its filter.
+    pub filter: Option<String>,
+    /// Process id of the client; 0 if it is in another pid namespace.
+    pub pid: i32,
+    /// Seconds since it began.
+    pub age_seconds: u64,
+    /// Frames captured since.
+    pub captured: u64,
+    /// Frames for which it had no room.
+    pub dropped: u64,
+}
+
+/// Replies that come when there is something to say, to one client. Dropped when the client goes.
+pub trait Feed: Debug + Send {
+    /// When to ask for the next one at the latest, if that is known.
+    fn due(&self) -> Option<Instant>;
+
+    /// The next reply, if there is one, and whether it is the last.
+    fn next(&mut self, now: Instant) -> Option<(Reply, bool)>;
+
+    /// Nothing new is wanted: what is left is to come, up to the last.
+    fn finish(&mut self, now: Instant);
+}

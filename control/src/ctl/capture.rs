@@ -1,0 +1,210 @@
+//! `labsw-ctl capture`: frames into a file or a pipe.
+//!
+//! **How it works.** The switch sends the bytes of a pcapng file in pieces; here they are written where they are wanted. The file
+//! is opened when the first piece has come, so that a capture that is refused touches nothing. Two threads look after the end:
+//! one waits for SIGINT and SIGTERM and has the switch finish, the other waits for the reader of a pipe to go, which
+//! otherwise would be noticed only with the next frame.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use labsw_switch::DropReason;
+use rustix::event::{PollFd, PollFlags, poll};
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::output::Output;
+use super::parse;
+use super::session::{Failure, Session};
+use super::table::{list, number, rows, shortened, text};
+use crate::api::{CaptureSpec, DEFAULT_SNAPLEN, Reply, Request, RunningCapture, Source};
+
+/// Exit status of a second signal, which ends at once.
+const INTERRUPTED: i32 = 130;
+
+/// What to capture, and where to put it.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Where: PORT, PORT:rx (from the port), PORT:tx (to the port) or PORT:both. Left out: every port that may be mirrored.
+    #[arg(value_name = "PORT[:rx|:tx]")]
+    ports: Vec<Source>,
+    /// The file to write, pcapng; -: standard output, for a pipe.
+    #[arg(short, long, value_name = "FILE|-", required_unless_present = "list")]
+    write: Option<PathBuf>,
+    /// Only frames that this selects (tcpdump syntax, as in 'tcp port 445 or arp').
+    #[arg(long, value_name = "EXPR")]
+    filter: Option<String>,
+    /// Bytes kept of each frame; 0: all.
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_SNAPLEN)]
+    snaplen: u32,
+    /// End after so many frames.
+    #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after this time (as in 10s).
+    #[arg(long, value_name = "TIME", value_parser = parse::some_milliseconds)]
+    duration: Option<u64>,
+    /// What the switch dropped, in place of what passes.
+    #[arg(long)]
+    drops: bool,
+    /// Only drops for this reason; several are possible.
+    #[arg(long = "reason", value_name = "REASON", requires = "drops", hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.name())))]
+    reasons: Vec<String>,
+    /// List the captures that run.
+    #[arg(long, conflicts_with_all = ["write", "ports", "filter", "count", "duration", "drops"])]
+    list: bool,
+}
+
+/// Where the frames go.
+pub(super) enum Target {
+    /// Standard output.
+    Stdout,
+    /// A file, which is made or emptied, or a pipe with a name.
+    File(PathBuf),
+}
+
+/// How a capture went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Summary {
+    captured: u64,
+    dropped: u64,
+}
+
+/// Captures, or lists captures.
+pub(super) fn run(arguments: Arguments, socket: &Path, output: &mut Output) -> Result<(), Failure> {
+    let Some(file) = arguments.write.filter(|_| !arguments.list) else {
+        let reply = Session::open(socket)?.call(&Request::ListCaptures)?;
+        return output.reply(&reply);
+    };
+    let target = if file.as_os_str() == "-" { Target::Stdout } else { Target::File(file) };
+    if matches!(target, Target::Stdout) && io::stdout().is_terminal() {
+        return Err(Failure::Usage("standard output is a terminal; send it into a pipe, or name a file with -w FILE"));
+    }
+    let spec = CaptureSpec {
+        ports: arguments.ports,
+        drops: arguments.drops,
+        reasons: arguments.reasons,
+        filter: arguments.filter,
+        snaplen: arguments.snaplen,
+        count: arguments.count,
+        duration_milliseconds: arguments.duration,
+    };
+    let Summary { captured, dropped } = record(spec, socket, &target)?;
+    // Standard output may be the capture itself.
+    let mut stderr = io::stderr();
+    let _ = if output.is_json() {
+        writeln!(stderr, "{}", json!({"captured": captured, "dropped": dropped}))
+    } else {
+        writeln!(stderr, "{captured} frames captured, {dropped} dropped because the capture was too slow")
+    };
+    Ok(())
+}
+
+/// Captures until it ends, is ended by a signal, or fails.
+///
+/// # Errors
+/// The switch refuses, or the target can't be written; [`Failure::ReaderGone`] if nobody reads it any more.
+pub(super) fn record(spec: CaptureSpec, socket: &Path, target: &Target) -> Result<Summary, Failure> {
+    let mut session = Session::open(socket)?;
+    let end = Arc::new(session.wait_for_ever()?);
+    end_on_signals(Arc::clone(&end)).map_err(Failure::Output)?;
+    let gone = Arc::new(AtomicBool::new(false));
+    let (mut summary, mut file) = (Summary::default(), None);
+    let outcome = session.stream(&Request::Capture(spec), |reply| {
+        let Reply::CapturePiece(piece) = reply else { return Ok(()) };
+        let bytes = STANDARD.decode(&piece.pcapng).map_err(|error| Failure::Output(io::Error::other(error)))?;
+        let file = match &mut file {
+            Some(file) => file,
+            none => {
+                let opened = target.open()?;
+                end_with_reader(&opened, Arc::clone(&end), Arc::clone(&gone)).map_err(|error| target.failure(error))?;
+                none.insert(opened)
+            }
+        };
+        file.write_all(&bytes).map_err(|error| target.failure(error))?;
+        summary = Summary { captured: piece.captured, dropped: piece.dropped };
+        Ok(())
+    });
+    if gone.load(Ordering::Relaxed) {
+        return Err(Failure::ReaderGone);
+    }
+    outcome.map(|()| summary)
+}
+
+impl Target {
+    fn open(&self) -> Result<File, Failure> {
+        let opened = match self {
+            Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+            Target::File(path) => File::create(path),
+        };
+        opened.map_err(|error| self.failure(error))
+    }
+
+    fn failure(&self, error: io::Error) -> Failure {
+        match self {
+            Target::File(file) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Failure::File { file: file.clone(), reason: error }
+            }
+            _ => error.into(),
+        }
+    }
+}
+
+/// Has the switch finish on the first signal; on the second, ends the process.
+fn end_on_signals(end: Arc<UnixStream>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut waiting = signals.forever();
+        if waiting.next().is_some() {
+            // If the switch has gone, the stream ends without this.
+            let _ = end.shutdown(Shutdown::Write);
+        }
+        if waiting.next().is_some() {
+            std::process::exit(INTERRUPTED);
+        }
+    })?;
+    Ok(())
+}
+
+/// Ends the capture when nobody reads the pipe any more. A file has no reader; nothing happens there.
+fn end_with_reader(file: &File, end: Arc<UnixStream>, gone: Arc<AtomicBool>) -> io::Result<()> {
+    let file = file.try_clone()?;
+    thread::Builder::new().name("reader".to_owned()).spawn(move || {
+        let mut watched = [PollFd::new(&file, PollFlags::empty())];
+        while poll(&mut watched, None).is_err_and(|error| error == rustix::io::Errno::INTR) {}
+        if watched.iter().any(|fd| fd.revents().contains(PollFlags::ERR)) {
+            gone.store(true, Ordering::Relaxed);
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    })?;
+    Ok(())
+}
+
+/// The captures that run.
+pub(super) fn table(captures: &[RunningCapture]) -> String {
+    let row = |capture: &RunningCapture| {
+        vec![
+            number(capture.pid),
+            text(list(&capture.ports, "all")),
+            text(if capture.drops { "drops" } else { "frames" }),
+            text(shortened(capture.filter.as_deref().unwrap_or("-"), 40)),
+            number(capture.age_seconds),
+            number(capture.captured),
+            number(capture.dropped),
+        ]
+    };
+    let headings = ["process", "ports", "of", "filter", "seconds", "captured", "dropped"];
+    rows(&headings, captures.iter().map(row).collect(), "no captures")
+}

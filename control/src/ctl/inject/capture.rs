@@ -1,0 +1,311 @@
+//! Capture files read frame by frame: pcap and pcapng, as they are written on any machine.
+//!
+//! The parser is the `pcap-parser` crate; here is what can be made of its blocks for replay. Memory is bounded by one buffer: a block that
+//! does not fit is refused. Every complaint names the byte of the file where it stands.
+
+use std::io::Read;
+
+use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
+use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
+
+/// The longest block that is read, bytes.
+const BUFFER_BYTES: usize = 1 << 20;
+/// The shortest frame: an Ethernet header.
+pub(super) const MIN_FRAME_BYTES: usize = 14;
+/// The longest frame: 64 KiB with its header.
+pub(super) const MAX_FRAME_BYTES: usize = 65_549;
+const NS_PER_SECOND: i128 = 1_000_000_000;
+
+/// A frame of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// When it was captured, ns since whenever the file counts from.
+    pub(super) at_ns: i128,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// What is wrong with a file, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("byte {offset}: {what}")]
+pub(super) struct CaptureError {
+    offset: u64,
+    what: String,
+}
+
+/// A file that is being read.
+pub(super) struct Capture<'a> {
+    blocks: Box<dyn PcapReaderIterator + Send + 'a>,
+    section: Section,
+    /// Where the next block begins.
+    offset: u64,
+}
+
+/// What was said before the frames.
+#[derive(Default)]
+struct Section {
+    /// Nanoseconds per unit of a pcap's time stamps.
+    unit_ns: i128,
+    interfaces: Vec<Interface>,
+    /// Of the frame before: some frames have no time of their own.
+    last_ns: i128,
+    frames: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Interface {
+    link_type: Linktype,
+    units_per_second: Option<u64>,
+    offset_seconds: i64,
+}
+
+impl<'a> Capture<'a> {
+    /// Begins to read.
+    pub(super) fn open(file: impl Read + Send + 'a) -> Result<Capture<'a>, CaptureError> {
+        let blocks = create_reader(BUFFER_BYTES, file).map_err(|error| CaptureError {
+            offset: 0,
+            what: match error {
+                PcapError::Eof => "the file is empty".to_owned(),
+                PcapError::ReadError => "it can't be read".to_owned(),
+                _ => "it does not begin like a pcap or pcapng file".to_owned(),
+            },
+        })?;
+        Ok(Capture { blocks, section: Section::default(), offset: 0 })
+    }
+
+    /// The next frame; `None` at the end of the file.
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, CaptureError> {
+        loop {
+            let at = self.offset;
+            let wrong = |what: String| CaptureError { offset: at, what };
+            let (used, found) = match self.blocks.next() {
+                Ok((used, block)) => (used, self.section.take(block)),
+                Err(PcapError::Eof) => return Ok(None),
+                Err(PcapError::Incomplete(_)) => {
+                    self.blocks.refill().map_err(|_| wrong("it can't be read on".to_owned()))?;
+                    continue;
+                }
+                Err(error) => return Err(wrong(explain(&error))),
+            };
+            if used == 0 {
+                return Err(wrong("a block without a length".to_owned()));
+            }
+            self.blocks.consume(used);
+            self.offset += used as u64;
+            if let Some(frame) = found.map_err(wrong)? {
+                return Ok(Some(frame));
+            }
+        }
+    }
+}
+
+impl Section {
+    /// Reads one block; gives the frame in it, if it has one.
+    fn take(&mut self, block: PcapBlockOwned<'_>) -> Result<Option<Frame>, String> {
+        let (bytes, original, at_ns) = match &block {
+            PcapBlockOwned::LegacyHeader(header) => {
+                self.unit_ns = if header.is_nanosecond_precision() { 1 } else { 1000 };
+                is_ethernet(header.network)?;
+                return Ok(None);
+            }
+            PcapBlockOwned::Legacy(frame) => {
+                let at_ns = i128::from(frame.ts_sec) * NS_PER_SECOND + i128::from(frame.ts_usec) * self.unit_ns;
+                (frame.data, frame.origlen, at_ns)
+            }
+            PcapBlockOwned::NG(Block::SectionHeader(_)) => {
+                self.interfaces.clear();
+                return Ok(None);
+            }
+            PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
+                self.interfaces.push(Interface {
+                    link_type: interface.linktype,
+                    units_per_second: interface.ts_resolution(),
+                    offset_seconds: interface.ts_offset(),
+                });
+                return Ok(None);
+            }
+            PcapBlockOwned::NG(Block::EnhancedPacket(frame)) => {
+                let at_ns = self.interface(frame.if_id)?.time(frame.ts_high, frame.ts_low)?;
+                (frame.packet_data(), frame.origlen, at_ns)
+            }
+            PcapBlockOwned::NG(Block::SimplePacket(frame)) => {
+                self.interface(0)?;
+                let len = frame.data.len().min(usize::try_from(frame.origlen).unwrap_or(usize::MAX));
+                (frame.data.get(..len).unwrap_or_default(), frame.origlen, self.last_ns)
+            }
+            PcapBlockOwned::NG(_) => return Ok(None),
+        };
+        self.frames += 1;
+        let (number, len) = (self.frames, bytes.len());
+        if u32::try_from(len).is_ok_and(|len| len < original) {
+            return Err(format!(
+                "frame {number} is cut: {len} of {original} bytes; capture whole frames (tcpdump -s 0)"
+            ));
+        }
+        if !(MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&len) {
+            return Err(format!("frame {number} has {len} bytes; a frame has {MIN_FRAME_BYTES} to {MAX_FRAME_BYTES}"));
+        }
+        self.last_ns = at_ns;
+        Ok(Some(Frame { at_ns, bytes: bytes.to_vec() }))
+    }
+
+    fn interface(&self, number: u32) -> Result<Interface, String> {
+        let found = usize::try_from(number).ok().and_then(|number| self.interfaces.get(number));
+        let interface = found.ok_or_else(|| format!("a frame of interface {number}, which was not described"))?;
+        is_ethernet(interface.link_type).map(|()| *interface)
+    }
+}
+
+impl Interface {
+    fn time(self, high: u32, low: u32) -> Result<i128, String> {
+        let units = i128::from(u64::from(high) << 32 | u64::from(low));
+        let per_second = self.units_per_second.filter(|units| *units > 0).map(i128::from);
+        let per_second = per_second.ok_or_else(|| "time stamps in units that nothing can be made of".to_owned())?;
+        Ok(units * NS_PER_SECOND / per_second + i128::from(self.offset_seconds) * NS_PER_SECOND)
+    }
+}
+
+fn is_ethernet(link_type: Linktype) -> Result<(), String> {
+    if link_type == Linktype::ETHERNET {
+        return Ok(());
+    }
+    Err(format!("frames of link type {}; only Ethernet (1) can be replayed", link_type.0))
+}
+
+/// What the parser found wrong.
+fn explain(error: &PcapError<&[u8]>) -> String {
+    match error {
+        PcapError::UnexpectedEof => "the file ends within a block".to_owned(),
+        PcapError::BufferTooSmall => format!("a block of more than {BUFFER_BYTES} bytes"),
+        PcapError::ReadError => "it can't be read on".to_owned(),
+        _ => "no block of a capture".to_owned(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A pcap with these frames: seconds, fraction, bytes, original length.
+    pub(in crate::ctl::inject) fn pcap(link_type: u32, frames: &[(u32, u32, &[u8], usize)]) -> Vec<u8> {
+        let mut file = Vec::new();
+        for word in [0xa1b2_c3d4u32, 4 << 16 | 2, 0, 0, 65_535, link_type] {
+            file.extend(word.to_le_bytes());
+        }
+        for (seconds, micros, bytes, original) in frames {
+            for word in [*seconds, *micros, bytes.len() as u32, *original as u32] {
+                file.extend(word.to_le_bytes());
+            }
+            file.extend(*bytes);
+        }
+        file
+    }
+
+    /// A block of a pcapng.
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let mut body = body.to_vec();
+        body.resize(body.len().next_multiple_of(4), 0);
+        let len = (body.len() as u32 + 12).to_le_bytes();
+        [&kind.to_le_bytes()[..], &len, &body, &len].concat()
+    }
+
+    fn words(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    fn section() -> Vec<u8> {
+        block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX]))
+    }
+
+    /// With a resolution of nanoseconds.
+    fn interface(link_type: u32) -> Vec<u8> {
+        block(1, &words(&[link_type, 0, 1 << 16 | 9, 9, 0]))
+    }
+
+    fn enhanced(interface: u32, at: u64, bytes: &[u8], original: usize) -> Vec<u8> {
+        let head = words(&[interface, (at >> 32) as u32, at as u32, bytes.len() as u32, original as u32]);
+        block(6, &[&head, bytes].concat())
+    }
+
+    fn read(file: &[u8]) -> Result<Vec<Frame>, CaptureError> {
+        let mut capture = Capture::open(file)?;
+        let mut frames = Vec::new();
+        while let Some(frame) = capture.next_frame()? {
+            frames.push(frame);
+        }
+        Ok(frames)
+    }
+
+    #[test]
+    fn both_formats_give_the_frames_and_their_times() {
+        let (a, b) = ([1u8; 60], [2u8; 65_549]);
+        let frames = read(&pcap(1, &[(5, 7, &a, 60), (6, 0, &b, 65_549)])).unwrap();
+        let expected = [(5_000_007_000, &a[..]), (6_000_000_000, &b[..])];
+        let expected = expected.map(|(at_ns, bytes)| Frame { at_ns, bytes: bytes.to_vec() });
+        assert_eq!(frames, expected);
+        let other = block(0x0bad, &[0; 40]);
+        let simple = block(3, &[&words(&[61])[..], &[9; 61]].concat());
+        let parts =
+            [section(), interface(1), other, enhanced(0, 1_000_000_001, &a[..59], 59), simple, section(), interface(1)];
+        let file = [parts.concat(), enhanced(0, 3, &b, 65_549)].concat();
+        let got: Vec<_> = read(&file).unwrap().iter().map(|frame| (frame.at_ns, frame.bytes.len())).collect();
+        assert_eq!(got, [(1_000_000_001, 59), (1_000_000_001, 61), (3, 65_549)]);
+        assert_eq!(read(&pcap(1, &[])), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_can_not_be_replayed_is_named_with_its_place() {
+        let frame = [1u8; 60];
+        let good = pcap(1, &[(5, 7, &frame, 60)]);
+        let ng = [section(), interface(1)].concat();
+        let cut = |file: &[u8]| file[..file.len() - 1].to_vec();
+        for (file, wrong) in [
+            (vec![], "byte 0: the file is empty"),
+            (vec![0; 5000], "byte 0: it does not begin like a pcap or pcapng file"),
+            (b"hello, world, this is a text".to_vec(), "byte 0: it does not begin like"),
+            (cut(&good), "byte 24: the file ends within a block"),
+            ([good.clone(), vec![0xff; 16]].concat(), "byte 100: "),
+            (pcap(113, &[]), "byte 0: frames of link type 113; only Ethernet (1) can be replayed"),
+            (pcap(1, &[(0, 0, &frame, 60), (0, 0, &frame, 61)]), "byte 100: frame 2 is cut: 60 of 61 bytes"),
+            (pcap(1, &[(0, 0, &frame[..13], 13)]), "byte 24: frame 1 has 13 bytes; a frame has 14 to 65549"),
+            (pcap(1, &[(0, 0, &[0; 65_550], 65_550)]), "byte 24: frame 1 has 65550 bytes"),
+            (cut(&ng), "byte 28: the file ends within a block"),
+            (
+                [ng.clone(), enhanced(1, 0, &frame, 60)].concat(),
+                "byte 60: a frame of interface 1, which was not described",
+            ),
+            ([section(), enhanced(0, 0, &frame, 60)].concat(), "byte 28: a frame of interface 0"),
+            ([section(), interface(127), enhanced(0, 0, &frame, 60)].concat(), "byte 60: frames of link type 127"),
+            ([ng.clone(), words(&[6, u32::MAX - 3])].concat(), "byte 60: "),
+        ] {
+            let error = read(&file).unwrap_err().to_string();
+            assert!(error.starts_with(wrong) && !error.contains('\n'), "{error}, expected {wrong}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_file_makes_it_panic_or_go_on_for_ever(
+            changes in prop::collection::vec((0usize..300, any::<u8>()), 0..6), cut in 0usize..300, ng: bool
+        ) {
+            let frame = [7u8; 60];
+            let mut file = if ng {
+                [section(), interface(1), enhanced(0, 5, &frame, 60), enhanced(0, 6, &frame, 60)].concat()
+            } else {
+                pcap(1, &[(1, 2, &frame, 60), (1, 3, &frame, 60)])
+            };
+            for (at, byte) in changes {
+                if let Some(place) = file.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            file.truncate(file.len().saturating_sub(cut % 100));
+            if let Ok(frames) = read(&file) {
+                prop_assert!(frames.len() <= 20);
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `labsw-ctl mcast`.
+
+use clap::Subcommand;
+
+use super::parse;
+use super::table::{list, number, rows, text};
+use crate::api::{Multicast, MulticastPort, Request};
+
+/// What can be asked of multicast snooping.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Lists the groups that ports asked for, and where routers are.
+    List {
+        /// Only this VLAN.
+        #[arg(long, value_parser = parse::vlan)]
+        vlan: Option<u16>,
+    },
+}
+
+impl Command {
+    /// The request this command makes.
+    pub(super) fn request(self) -> Request {
+        match self {
+            Command::List { vlan } => Request::ListMulticast { vlan },
+        }
+    }
+}
+
+/// Groups, then routers.
+pub(super) fn table(multicast: &Multicast) -> String {
+    let names = |ports: &[MulticastPort]| text(list(ports.iter().map(|port| &port.port), "-"));
+    let youngest = |ports: &[MulticastPort]| {
+        let age = ports.iter().map(|port| port.age_seconds).min();
+        number(age.map_or_else(|| "-".to_owned(), |age| format!("{age} s")))
+    };
+    let groups = multicast
+        .groups
+        .iter()
+        .map(|group| vec![number(group.vlan), text(&group.group), names(&group.ports), youngest(&group.ports)]);
+    let routers = multicast.routers.iter().map(|entry| {
+        let querier = entry.querier.as_deref().unwrap_or("-");
+        let ports = names(&entry.ports);
+        vec![number(entry.vlan), text(&entry.family), text(&entry.state), text(querier), ports, youngest(&entry.ports)]
+    });
+    format!(
+        "{}\n{}",
+        rows(&["vlan", "group", "ports", "age"], groups.collect(), "no groups"),
+        rows(&["vlan", "family", "state", "querier", "router ports", "age"], routers.collect(), "no routers"),
+    )
+}

@@ -1,0 +1,389 @@
+//! Captures: who looks on, at which ports, and what becomes of the frames.
+//!
+//! **How it works.** A capture is a [`Session`], shared by the switch, which has the workers fill it, and a [`Pieces`], which the
+//! control socket empties for one client. The session gives each port it watches a number, the pcapng interface, and keeps it
+//! by name: a port that comes back is the same interface, one that is added appears as one more. What is watched is
+//! worked out anew with every new tables ([`Switch::set_captures`]).
+//!
+//! **Ending.** The client, the count or the time ends a session by closing its queue; what is left is still sent. When the client
+//! has gone its [`Pieces`] are dropped, and the loop takes the session from the workers ([`Switch::sweep_captures`]).
+//!
+//! **Limits.** At most [`MAX_CAPTURES`]. Pieces are made only when the client has taken the one before, of [`PIECE_BYTES`],
+//! and a client with a steady stream is served every [`PACE`] rather than once a frame.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use labsw_dataplane::capture::{self, Budget, Captured, Captures, Reasons, Watch, Way};
+use labsw_switch::DropReason;
+use labsw_switch::tables::Direction;
+
+use super::Switch;
+use crate::api::{self, CapturePiece, CaptureSpec, Error, Feed, Peer, Reply, Source};
+use crate::config::{PortConfig, PortKind};
+use crate::filter;
+use crate::pcapng::{self, Bound, Packet, Statistics};
+
+/// Captures at the same time; the other clients of the control socket have places left.
+const MAX_CAPTURES: usize = 100;
+/// A piece ends with the frame that makes it as long as this, before base64.
+const PIECE_BYTES: usize = 128 << 10;
+/// While frames come, they are collected this long.
+const PACE: Duration = Duration::from_millis(5);
+
+/// All captures.
+pub(super) struct Sessions {
+    list: Vec<Arc<Session>>,
+    budget: Arc<Budget>,
+    /// Wakes the control thread.
+    waker: Arc<mio::Waker>,
+}
+
+impl Sessions {
+    /// None yet.
+    pub(super) fn new(waker: Arc<mio::Waker>) -> Sessions {
+        Sessions { list: Vec::new(), budget: Arc::default(), waker }
+    }
+}
+
+/// A capture that runs.
+#[derive(Debug)]
+struct Session {
+    spec: CaptureSpec,
+    pid: i32,
+    started: Instant,
+    queue: Arc<capture::Capture>,
+    interfaces: Mutex<Vec<Interface>>,
+    /// The client has gone.
+    over: AtomicBool,
+}
+
+/// A port in a capture.
+#[derive(Debug)]
+struct Interface {
+    port: String,
+    description: &'static str,
+    captured: u64,
+    /// Frames for which the queue had no room.
+    missed: Arc<AtomicU64>,
+}
+
+impl Session {
+    fn interfaces(&self) -> MutexGuard<'_, Vec<Interface>> {
+        self.interfaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// The capture at this port, which becomes an interface if it is not one yet.
+    fn watch(&self, config: &PortConfig) -> Watch {
+        let mut interfaces = self.interfaces();
+        let at = interfaces.iter().position(|interface| interface.port == config.name).unwrap_or_else(|| {
+            let (port, description) = (config.name.clone(), description(&config.kind));
+            interfaces.push(Interface { port, description, captured: 0, missed: Arc::default() });
+            interfaces.len() - 1
+        });
+        let missed = interfaces.get(at).map(|interface| Arc::clone(&interface.missed)).unwrap_or_default();
+        Watch::new(Arc::clone(&self.queue), u32::try_from(at).unwrap_or(u32::MAX), missed)
+    }
+
+    /// Frames captured, and frames missed.
+    fn counts(&self) -> (u64, u64) {
+        self.interfaces().iter().fold((0, 0), |(captured, missed), interface| {
+            (captured + interface.captured, missed + interface.missed.load(Ordering::Relaxed))
+        })
+    }
+}
+
+impl Switch {
+    /// Begins a capture.
+    pub(super) fn begin_capture(&mut self, peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
+        self.sweep_captures();
+        let refused = |reason: String| Error::refused("capture", reason);
+        if self.captures.list.len() >= MAX_CAPTURES {
+            return Err(refused(format!("{MAX_CAPTURES} captures run already; end one (labsw-ctl capture --list)")));
+        }
+        for source in spec.ports.iter().filter(|source| source.port != "*") {
+            if !self.port(&source.port)?.config.allow_mirror {
+                return Err(Error::refused(
+                    format!("port {:?}", source.port),
+                    "can't be captured: its allow_mirror is false; set allow_mirror = true at the port if it may be",
+                ));
+            }
+        }
+        let filter = spec.filter.as_deref().map(filter::compile).transpose();
+        let filter = filter.map_err(|error| refused(format!("filter: {error}")))?;
+        let Sessions { budget, waker, .. } = &self.captures;
+        let queue = capture::Capture::new(spec.snaplen, filter, Arc::clone(budget), Arc::clone(waker));
+        let session = Arc::new(Session {
+            spec,
+            pid: peer.pid,
+            started: Instant::now(),
+            queue: Arc::new(queue),
+            interfaces: Mutex::default(),
+            over: AtomicBool::new(false),
+        });
+        self.captures.list.push(Arc::clone(&session));
+        if let Err(error) = self.set_captures() {
+            self.captures.list.pop();
+            return Err(error);
+        }
+        tracing::info!(pid = peer.pid, "capture begun");
+        Ok(Box::new(Pieces::new(session)))
+    }
+
+    /// Works out what is captured at which port, and has the workers do it.
+    pub(super) fn set_captures(&mut self) -> Result<(), Error> {
+        let mut captures = Captures::default();
+        for session in self.captures.list.iter().filter(|session| !session.is_over()) {
+            let reasons = reasons(&session.spec);
+            for (port, direction) in self.watched(&session.spec) {
+                let Some(port) = self.ports.get(port) else { continue };
+                let watch = session.watch(&port.config);
+                if session.spec.drops {
+                    captures.watch_drops(port.id, direction, reasons, &watch);
+                } else {
+                    captures.watch(port.id, direction, &watch);
+                }
+            }
+        }
+        let links = self.workers.links();
+        links.set_captures(&Arc::new(captures)).map_err(|error| Error::refused("worker", error.to_string()))
+    }
+
+    /// Captures follow the ports, once the workers have new tables.
+    pub(super) fn follow_captures(&mut self) -> Result<(), Error> {
+        if self.captures.list.is_empty() { Ok(()) } else { self.set_captures() }
+    }
+
+    /// Takes captures whose client has gone from the workers.
+    pub(super) fn sweep_captures(&mut self) {
+        let before = self.captures.list.len();
+        self.captures.list.retain(|session| !session.is_over());
+        if self.captures.list.len() == before {
+            return;
+        }
+        // Their queues are closed, so that nothing depends on it.
+        if let Err(error) = self.set_captures() {
+            tracing::warn!(%error, "captures not taken out");
+        }
+        tracing::info!(left = self.captures.list.len(), "capture ended");
+    }
+
+    /// The captures, as they are shown.
+    pub(super) fn show_captures(&self) -> Vec<api::RunningCapture> {
+        let shown = self.captures.list.iter().filter(|session| !session.is_over()).map(|session| {
+            let (captured, dropped) = session.counts();
+            api::RunningCapture {
+                ports: session.spec.ports.clone(),
+                drops: session.spec.drops,
+                filter: session.spec.filter.clone(),
+                pid: session.pid,
+                age_seconds: session.started.elapsed().as_secs(),
+                captured,
+                dropped,
+            }
+        });
+        shown.collect()
+    }
+
+    /// The ports that a capture watches, by name, and in which direction. `*` passes over ports that may not be captured,
+    /// and, for what passes, over those that send copies of what passes elsewhere.
+    fn watched(&self, spec: &CaptureSpec) -> BTreeMap<&str, Direction> {
+        let everywhere = [Source { port: "*".to_owned(), direction: api::Direction::Both }];
+        let sources = if spec.ports.is_empty() { &everywhere[..] } else { &spec.ports };
+        let mut watched: BTreeMap<&str, Direction> = BTreeMap::new();
+        for source in sources {
+            let all = source.port == "*";
+            for port in self.ports.values().map(|port| &port.config) {
+                let wanted = if all { spec.drops || !self.sends_copies(port) } else { source.port == port.name };
+                if wanted && port.allow_mirror {
+                    let direction = watched.entry(&port.name).or_default();
+                    direction.rx |= source.direction != api::Direction::Tx;
+                    direction.tx |= source.direction != api::Direction::Rx;
+                }
+            }
+        }
+        watched
+    }
+
+    fn sends_copies(&self, port: &PortConfig) -> bool {
+        port.mirror_only || self.mirrors.values().any(|mirror| mirror.config.to == port.name)
+    }
+}
+
+/// What one client gets of a capture.
+#[derive(Debug)]
+struct Pieces {
+    session: Arc<Session>,
+    begun: bool,
+    /// Interfaces that the client knows.
+    described: usize,
+    /// Frames that are still wanted.
+    left: u64,
+    start_ns: u64,
+    end_at: Option<Instant>,
+    /// Not before this, while frames come.
+    next_at: Instant,
+    finishing: bool,
+    /// The last piece was given.
+    done: bool,
+}
+
+impl Pieces {
+    fn new(session: Arc<Session>) -> Pieces {
+        let started = session.started;
+        let duration = session.spec.duration_milliseconds.map(Duration::from_millis);
+        Pieces {
+            begun: false,
+            described: 0,
+            left: session.spec.count.unwrap_or(u64::MAX),
+            start_ns: now_ns(),
+            end_at: duration.and_then(|duration| started.checked_add(duration)),
+            next_at: started,
+            finishing: false,
+            done: false,
+            session,
+        }
+    }
+
+    /// Describes the interfaces that are new.
+    fn describe(&mut self, out: &mut Vec<u8>) {
+        let spec = &self.session.spec;
+        let interfaces = self.session.interfaces();
+        for interface in interfaces.iter().skip(self.described) {
+            pcapng::interface(out, &interface.port, interface.description, spec.snaplen, spec.filter.as_deref());
+        }
+        self.described = interfaces.len();
+    }
+
+    /// Adds a frame.
+    fn add(&mut self, out: &mut Vec<u8>, frame: &Captured) {
+        let mut interfaces = self.session.interfaces();
+        let Some(interface) = interfaces.get_mut(frame.interface as usize) else { return };
+        interface.captured += 1;
+        self.left = self.left.saturating_sub(1);
+        let (bound, way) = match frame.way {
+            Way::Rx => (Bound::Inbound, "rx"),
+            Way::Tx => (Bound::Outbound, "tx"),
+        };
+        let comment = if frame.dropped.is_empty() {
+            way.to_owned()
+        } else {
+            let reasons: Vec<_> = frame.dropped.iter().map(DropReason::name).collect();
+            format!("{way} dropped at {}: {}", interface.port, reasons.join(" or "))
+        };
+        pcapng::packet(
+            out,
+            &Packet {
+                interface: frame.interface,
+                time_ns: frame.time_ns,
+                bound,
+                wire_bytes: frame.wire_bytes,
+                bytes: &frame.bytes,
+                comment: &comment,
+            },
+        );
+    }
+
+    /// Adds the counters of all interfaces.
+    fn conclude(&self, out: &mut Vec<u8>) {
+        let end_ns = now_ns();
+        for (number, interface) in (0..).zip(self.session.interfaces().iter()) {
+            let dropped = interface.missed.load(Ordering::Relaxed);
+            let received = interface.captured + dropped;
+            let start_ns = self.start_ns;
+            pcapng::statistics(out, &Statistics { interface: number, start_ns, end_ns, received, dropped });
+        }
+    }
+}
+
+impl Feed for Pieces {
+    fn due(&self) -> Option<Instant> {
+        let next = (self.finishing || self.session.queue.is_awake()).then_some(self.next_at);
+        next.into_iter().chain(self.end_at).min().filter(|_| !self.done)
+    }
+
+    fn next(&mut self, now: Instant) -> Option<(Reply, bool)> {
+        if self.end_at.is_some_and(|end| now >= end) {
+            self.finish(now);
+        }
+        let idle = !self.session.queue.is_awake() || now < self.next_at;
+        if self.done || (self.begun && !self.finishing && idle) {
+            return None;
+        }
+        let mut out = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
+        if !self.begun {
+            self.begun = true;
+            pcapng::section(&mut out, concat!("labswd ", env!("CARGO_PKG_VERSION")));
+        }
+        self.describe(&mut out);
+        let mut emptied = false;
+        while self.left > 0 && !emptied && out.len() < PIECE_BYTES {
+            match self.session.queue.fetch() {
+                Some(frame) => self.add(&mut out, &frame),
+                None => emptied = true,
+            }
+        }
+        if self.left == 0 {
+            self.finish(now);
+        }
+        if self.finishing && (emptied || self.left == 0) {
+            self.done = true;
+            self.conclude(&mut out);
+        } else if emptied {
+            if out.is_empty() {
+                // The next frame wakes this thread.
+                self.session.queue.sleep();
+                return None;
+            }
+            self.next_at = now + PACE;
+        }
+        let (captured, dropped) = self.session.counts();
+        let piece = CapturePiece { pcapng: STANDARD.encode(&out), captured, dropped };
+        Some((Reply::CapturePiece(piece), self.done))
+    }
+
+    fn finish(&mut self, now: Instant) {
+        self.session.queue.close();
+        self.finishing = true;
+        self.next_at = now;
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        self.session.queue.close();
+        self.session.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The drops that a capture is for.
+fn reasons(spec: &CaptureSpec) -> Reasons {
+    if spec.reasons.is_empty() {
+        return Reasons::ALL;
+    }
+    let named = DropReason::ALL.iter().filter(|reason| spec.reasons.iter().any(|name| name == reason.name()));
+    named.fold(Reasons::NONE, |reasons, reason| reasons.with(*reason))
+}
+
+/// What a port is, in a capture.
+fn description(kind: &PortKind) -> &'static str {
+    match kind {
+        PortKind::AfXdp { .. } => "labsw port, af_xdp",
+        PortKind::VhostUser { .. } => "labsw port, vhost_user",
+        PortKind::Veth { .. } => "labsw port, veth",
+        PortKind::Tap { .. } => "labsw port, tap",
+    }
+}
+
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

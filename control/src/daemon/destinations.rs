@@ -1,0 +1,68 @@
+//! What mirror destinations have beside their ports: the gate for what they inject, and the backlog of their copies.
+//!
+//! Both outlive tables and replaced mirrors, so that a rate is met and copies that come back are known whatever changes meanwhile.
+//! A gate goes when no mirror to the port says the same any more; the backlog when the port's transmit side does.
+
+use std::hash::RandomState;
+use std::sync::Arc;
+
+use labsw_dataplane::mirror_tx::MirrorTx;
+use labsw_dataplane::port::TxPort;
+use labsw_switch::inject::{Entry, InjectSpec, Injection};
+
+use super::Switch;
+use crate::config::{InjectConfig, InjectEntry};
+
+/// Of one port.
+#[derive(Default)]
+pub(super) struct Destination {
+    pub(super) gate: Option<Arc<Injection>>,
+    tx: Option<Arc<MirrorTx>>,
+}
+
+impl Destination {
+    /// What the workers send by: the backlog, or else the port itself.
+    pub(super) fn before(&self, port: Option<&Arc<dyn TxPort>>) -> Option<Arc<dyn TxPort>> {
+        match &self.tx {
+            Some(tx) => Some(Arc::clone(tx) as Arc<dyn TxPort>),
+            None => port.cloned(),
+        }
+    }
+}
+
+impl Switch {
+    /// Gives every mirror destination what it needs, and takes it from ports that are none any more.
+    pub(super) fn set_destinations(&mut self) {
+        let destinations: Vec<(String, bool, Option<InjectSpec>)> = {
+            let mirrors = || self.mirrors.values().map(|mirror| &mirror.config);
+            let of = |name: &String| {
+                let injects = mirrors().filter(|mirror| mirror.to == *name).find_map(|mirror| mirror.inject.as_ref());
+                let is_destination = mirrors().any(|mirror| mirror.to == *name);
+                (name.clone(), is_destination, injects.and_then(|inject| self.inject_spec(inject)))
+            };
+            self.ports.keys().map(of).collect()
+        };
+        for (name, is_destination, spec) in destinations {
+            let Some(port) = self.ports.get_mut(&name) else { continue };
+            let Destination { gate, tx } = &mut port.destination;
+            if gate.as_ref().map(|gate| gate.spec()) != spec.as_ref() {
+                *gate = spec.map(|spec| Arc::new(Injection::new(spec, RandomState::new())));
+            }
+            *tx = match port.tx.as_ref().filter(|_| is_destination) {
+                None => None,
+                Some(port) => {
+                    let kept = tx.take().filter(|tx| tx.is_of(port, gate.as_ref()));
+                    Some(kept.unwrap_or_else(|| Arc::new(MirrorTx::new(Arc::clone(port), gate.clone()))))
+                }
+            };
+        }
+    }
+
+    fn inject_spec(&self, inject: &InjectConfig) -> Option<InjectSpec> {
+        let entry = match &inject.entry {
+            InjectEntry::Vlan(vid) => Entry::Vlan(*vid),
+            InjectEntry::Port(name) => Entry::Port(self.ports.get(name)?.id),
+        };
+        Some(InjectSpec { entry, rate_fps: inject.rate_fps, sources: inject.sources.clone() })
+    }
+}

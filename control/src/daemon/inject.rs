@@ -1,0 +1,161 @@
+//! Injections: captures that clients replay into the switch.
+//!
+//! Each is a receive queue of its own ([`labsw_dataplane::inject`]) that a worker serves for the port, beside the port's own queues. It
+//! lasts until its client ends it, until the port goes, or until nobody has said anything of it for [`LEASE`]: a client
+//! that dies leaves nothing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use labsw_dataplane::clock::now_ns;
+use labsw_dataplane::inject::{InjectQueue, injection};
+use labsw_dataplane::stats::PortSnapshot;
+use labsw_switch::{DropReason, PortId};
+
+use super::Switch;
+use crate::api::{Error, InjectFrame, Injected};
+
+/// Injections at the same time.
+const MAX_INJECTIONS: usize = 16;
+/// An injection that nobody speaks of for so long is over.
+const LEASE: Duration = Duration::from_secs(3);
+/// The first frame is due so long after it has arrived: those behind it can arrive meanwhile.
+const HEAD_START_NS: u64 = 10_000_000;
+/// The numbers of their queues, above those of the port's own.
+const FIRST_QUEUE: usize = 1 << 16;
+/// Lengths of frames, bytes.
+const FRAME_BYTES: std::ops::RangeInclusive<usize> = 14..=65_549;
+
+/// All that run.
+#[derive(Default)]
+pub(super) struct Injections {
+    running: BTreeMap<u64, Running>,
+    last: u64,
+}
+
+struct Running {
+    port: PortId,
+    worker: usize,
+    queue: InjectQueue,
+    /// What the port had counted when it began.
+    before: PortSnapshot,
+    /// When its first frame is due.
+    start_ns: Option<u64>,
+    given: u64,
+    heard_at: Instant,
+}
+
+impl Switch {
+    /// Begins an injection, or goes on with one: takes as many frames as there is room for, and may end it.
+    pub(super) fn inject(
+        &mut self,
+        name: &str,
+        number: Option<u64>,
+        frames: &[InjectFrame],
+        end: bool,
+    ) -> Result<Injected, Error> {
+        let number = match number {
+            Some(number) => number,
+            None => self.begin_injection(name)?,
+        };
+        let gone = || Error::not_found("injection", number.to_string());
+        let id = self.port(name)?.id;
+        let running = self.injections.running.get_mut(&number).filter(|running| running.port == id);
+        let running = running.ok_or_else(gone)?;
+        running.heard_at = Instant::now();
+        let mut taken = 0;
+        for frame in frames {
+            let bytes = frame.bytes().filter(|bytes| FRAME_BYTES.contains(&bytes.len()));
+            let Some(bytes) = bytes else {
+                self.end_injection(number);
+                return Err(Error::invalid("frames"));
+            };
+            let start_ns = *running.start_ns.get_or_insert_with(|| now_ns() + HEAD_START_NS);
+            if !running.queue.push(start_ns.saturating_add(frame.at_nanoseconds), &bytes) {
+                break;
+            }
+            taken += 1;
+        }
+        running.given += taken;
+        if taken > 0 {
+            running.queue.wake();
+        }
+        let (before, queue, given) = (running.before.clone(), running.queue.clone(), running.given);
+        if end {
+            self.end_injection(number);
+        }
+        let counted = self.port(name)?.counters();
+        let dropped = |reason: &DropReason| {
+            let of = |counted: &PortSnapshot| counted.drops.get(*reason as usize).copied().unwrap_or(0);
+            (reason.name().to_owned(), of(&counted).wrapping_sub(of(&before)))
+        };
+        let sent = queue.received();
+        Ok(Injected {
+            injection: number,
+            taken,
+            waiting: given - sent.min(given),
+            sent,
+            drops: DropReason::ALL.iter().map(dropped).filter(|(_, frames)| *frames > 0).collect(),
+        })
+    }
+
+    /// Gives a worker one more queue of a port.
+    fn begin_injection(&mut self, name: &str) -> Result<u64, Error> {
+        let refused = |reason: String| Error::refused(format!("port {name:?}"), reason);
+        let port = self.port(name)?;
+        let mut to_it = self.mirrors.values().filter(|mirror| mirror.config.to == name);
+        if port.config.mirror_only || to_it.next().is_some() && port.destination.gate.is_none() {
+            return Err(refused("it is a mirror destination, which takes nothing in".to_owned()));
+        }
+        if !port.enabled {
+            return Err(refused(format!("it is switched off; switch it on (labsw-ctl port up {name})")));
+        }
+        if self.injections.running.len() >= MAX_INJECTIONS {
+            return Err(refused(format!("{MAX_INJECTIONS} injections run already; wait until one has ended")));
+        }
+        let (queue, rx) = injection().map_err(|error| refused(format!("no timer for an injection: {error}")))?;
+        let worker = port.queues.places.first().and_then(|place| place.home).unwrap_or(0);
+        let (id, before) = (port.id, port.counters());
+        let number = self.injections.last + 1;
+        let links = self.workers.links();
+        let added = links.add_queue(worker, id, queue_number(number), Box::new(rx));
+        added.map_err(|error| Error::refused("worker", error.to_string()))?;
+        self.injections.last = number;
+        let (start_ns, heard_at) = (None, Instant::now());
+        let running = Running { port: id, worker, queue, before, start_ns, given: 0, heard_at };
+        self.injections.running.insert(number, running);
+        tracing::info!(port = name, injection = number, "injection begins");
+        Ok(number)
+    }
+
+    /// Takes the queue of an injection back.
+    fn end_injection(&mut self, number: u64) {
+        let Some(running) = self.injections.running.remove(&number) else { return };
+        let links = self.workers.links();
+        if let Err(error) = links.take_queue(running.worker, running.port, queue_number(number)) {
+            tracing::warn!(injection = number, %error, "not ended cleanly");
+        }
+        tracing::info!(injection = number, frames = running.queue.received(), "injection has ended");
+    }
+
+    /// Ends the injections of a port that goes.
+    pub(super) fn end_injections_of(&mut self, port: PortId) {
+        self.end_injections(|running| running.port == port);
+    }
+
+    /// Ends the injections whose client is silent. Called once a second.
+    pub(super) fn end_silent_injections(&mut self) {
+        self.end_injections(|running| running.heard_at.elapsed() > LEASE);
+    }
+
+    fn end_injections(&mut self, which: impl Fn(&Running) -> bool) {
+        let running = self.injections.running.iter();
+        let over: Vec<u64> = running.filter(|(_, running)| which(running)).map(|(number, _)| *number).collect();
+        over.into_iter().for_each(|number| self.end_injection(number));
+    }
+}
+
+/// The number of an injection's queue at its port.
+fn queue_number(injection: u64) -> usize {
+    usize::try_from(injection).map_or(usize::MAX, |number| FIRST_QUEUE.saturating_add(number))
+}

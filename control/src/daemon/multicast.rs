@@ -1,0 +1,115 @@
+//! Multicast snooping: its table over the life of the switch, and how it is shown.
+//!
+//! The table is made when snooping is first asked for, and then stays; what it knows of VLANs without snooping is forgotten.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use labsw_switch::multicast::{Member, Snooping, State};
+use labsw_switch::tables::Tables;
+use labsw_switch::{PortId, Vid};
+
+use super::{Switch, random_seed};
+use crate::api;
+
+/// A table that is full is told of again after this long.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
+/// What the control thread keeps of snooping.
+#[derive(Default)]
+pub(super) struct Multicast {
+    table: Option<Arc<Snooping>>,
+    /// Refused memberships told of, and when.
+    told: u64,
+    told_at: Option<Instant>,
+}
+
+impl Switch {
+    /// These tables, with snooping where it is asked for.
+    pub(super) fn with_snooping(&mut self, tables: Tables) -> Tables {
+        let vlans = self.config.multicast_snooping.clone();
+        if vlans.is_empty() {
+            return tables;
+        }
+        let table = self.multicast.table.get_or_insert_with(|| Arc::new(Snooping::new(random_seed())));
+        tables.with_snooping(vlans, Arc::clone(table))
+    }
+
+    /// Forgets what is known of VLANs without snooping.
+    pub(super) fn forget_unsnooped(&self) {
+        if let Some(table) = &self.multicast.table {
+            table.retain_vlans(&self.config.multicast_snooping, self.shared.now_seconds());
+        }
+    }
+
+    /// Forgets what was learned at a port: addresses, groups, routers.
+    pub(super) fn forget_learned(&self, port: PortId) {
+        self.shared.fdb.flush(None, Some(port));
+        if let Some(table) = &self.multicast.table {
+            table.forget_port(port, self.shared.now_seconds());
+        }
+    }
+
+    /// Lets memberships end, and says so if there is no room for more.
+    pub(super) fn tick_multicast(&mut self) {
+        let Some(table) = &self.multicast.table else { return };
+        table.sweep(self.shared.now_seconds());
+        let refused = table.counters().refused;
+        let is_due = self.multicast.told_at.is_none_or(|at| at.elapsed() >= TELL_AGAIN);
+        if refused > self.multicast.told && is_due {
+            tracing::warn!(refused, "no room for more multicast groups; their VLANs get all multicast frames");
+            (self.multicast.told, self.multicast.told_at) = (refused, Some(Instant::now()));
+        }
+    }
+
+    pub(super) fn multicast_totals(&self) -> api::MulticastTotals {
+        let Some(table) = &self.multicast.table else { return api::MulticastTotals::default() };
+        let counters = table.counters();
+        api::MulticastTotals {
+            groups: table.group_count() as u64,
+            invalid_messages: counters.invalid,
+            refused_memberships: counters.refused,
+        }
+    }
+
+    pub(super) fn show_multicast(&self, only: Option<Vid>) -> api::Multicast {
+        let Some(table) = &self.multicast.table else { return api::Multicast::default() };
+        let now = self.shared.now_seconds();
+        let wanted = |vid: Vid| only.is_none_or(|only| only == vid);
+        let groups = table.groups(now).into_iter().filter(|entry| wanted(entry.vid));
+        let routers = table.routers(now).into_iter().filter(|entry| wanted(entry.vid));
+        api::Multicast {
+            groups: groups
+                .map(|entry| api::MulticastGroup {
+                    vlan: entry.vid.into(),
+                    group: entry.group.to_string(),
+                    ports: self.shown_members(&entry.members),
+                })
+                .collect(),
+            routers: routers
+                .map(|entry| api::MulticastRouters {
+                    vlan: entry.vid.into(),
+                    family: entry.family.name().to_owned(),
+                    state: match entry.state {
+                        State::InForce => "in_force",
+                        State::NoQuerier => "no_querier",
+                        State::Learning => "learning",
+                        State::Full => "full",
+                    }
+                    .to_owned(),
+                    querier: entry.querier.map(|querier| querier.to_string()),
+                    ports: self.shown_members(&entry.ports),
+                })
+                .collect(),
+            totals: self.multicast_totals(),
+        }
+    }
+
+    fn shown_members(&self, members: &[Member]) -> Vec<api::MulticastPort> {
+        let shown = members.iter().filter_map(|member| {
+            let port = self.ports.values().find(|port| port.id == member.port)?;
+            Some(api::MulticastPort { port: port.config.name.clone(), age_seconds: member.age_seconds.into() })
+        });
+        shown.collect()
+    }
+}

@@ -1,0 +1,72 @@
+//! Filter expressions in tcpdump's syntax (pcap-filter(7)), made programs of the switch.
+//!
+//! libpcap compiles them, for an Ethernet capture that is none (a dead handle), so that everything is read from the bytes of the
+//! frame. Before, [`words`] looks at the expression word by word: a name that a resolver would be asked for is refused, because
+//! the control thread waits for nobody, and an expression that says `vlan` is for frames as they are on the wire, any other
+//! for frames without their outer tag.
+//!
+//! Invariants: an expression is at most [`MAX_BYTES`] long, which bounds the time libpcap takes (about 0.1 s on one CPU for a
+//! list of hosts). What an expression compiles to depends on the expression and the names of ports and protocols in the
+//! system's files only. Errors are one line.
+
+mod libpcap;
+mod words;
+
+use labsw_switch::filter::{Filter, FilterError, Form};
+
+use words::Words;
+
+/// The longest expression, bytes.
+pub const MAX_BYTES: usize = 2048;
+
+/// Why an expression is no filter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// It says nothing.
+    #[error("the expression is empty; leave the filter out for all frames")]
+    Empty,
+    /// It is too long.
+    #[error("the expression has {0} bytes; at most {MAX_BYTES} are allowed")]
+    TooLong(usize),
+    /// It has a character that no expression has.
+    #[error("character {0:?} can't stand in an expression")]
+    Character(char),
+    /// It has a name where libpcap would ask a resolver.
+    #[error(
+        "{0:?} is no word of the filter language, and names of hosts and networks are not looked up; write the address"
+    )]
+    Name(String),
+    /// libpcap refuses it: its message.
+    #[error("{0}")]
+    Refused(String),
+    /// What libpcap made of it can't be run.
+    #[error("{0}")]
+    Program(#[from] FilterError),
+}
+
+/// Compiles an expression.
+///
+/// # Errors
+/// It is not one, or can't be for frames in a switch; see [`CompileError`].
+pub fn compile(expression: &str) -> Result<Filter, CompileError> {
+    if expression.trim().is_empty() {
+        return Err(CompileError::Empty);
+    }
+    if expression.len() > MAX_BYTES {
+        return Err(CompileError::TooLong(expression.len()));
+    }
+    let is_foreign = |c: &char| !c.is_ascii() || (c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r'));
+    if let Some(character) = expression.chars().find(is_foreign) {
+        return Err(CompileError::Character(character));
+    }
+    let words = Words::of(expression);
+    if let Some(name) = words.name {
+        return Err(CompileError::Name(name));
+    }
+    let program = libpcap::compile(expression)?;
+    Ok(Filter::new(&program, if words.says_vlan { Form::Tagged } else { Form::Untagged })?)
+}
+
+#[cfg(test)]
+mod tests;

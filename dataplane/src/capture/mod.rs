@@ -1,0 +1,340 @@
+//! Captures: copies of the frames of ports, or of what was dropped, for someone who looks on.
+//!
+//! **How it works.** A [`Capture`] is a bounded queue of owned copies, filled by the workers and emptied by the control thread
+//! ([`Capture::fetch`]). Which ports it watches stands in [`Captures`], which the workers have beside their tables; a [`Watch`]
+//! there is one capture at one port. A capture is no mirror: it needs no destination and is none of the 64 sessions.
+//! Frames are taken as on a wire: who gives them to a watch has cut what is to be cut, and finished checksums, before.
+//!
+//! **Waking.** The control thread says that it will look no more ([`Capture::sleep`]); the first frame after that wakes it, once.
+//!
+//! **Invariants.**
+//! - Forwarding never waits: a frame that finds no room in the queue is not captured, and counted.
+//! - Memory is bounded: [`MAX_WAITING_FRAMES`] and [`MAX_WAITING_BYTES`] a capture, [`MAX_ALL_WAITING_BYTES`] for all.
+//! - A [closed](Capture::close) capture takes nothing, whoever still has it.
+
+mod reasons;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crossbeam::queue::ArrayQueue;
+use labsw_switch::filter::{Filter, Frame, Frames};
+use labsw_switch::forward::TxItem;
+use labsw_switch::tables::Direction;
+use labsw_switch::{DropReason, PortId};
+
+use crate::frame::Burst;
+use crate::port::{Fault, Lane, TxPort};
+use crate::stats::PortDelta;
+
+pub use reasons::Reasons;
+
+/// Frames that wait in one capture for the control thread.
+pub const MAX_WAITING_FRAMES: usize = 4096;
+/// Bytes of those frames.
+pub const MAX_WAITING_BYTES: usize = 4 << 20;
+/// Bytes that wait in all captures together.
+pub const MAX_ALL_WAITING_BYTES: usize = 64 << 20;
+
+/// Which way a frame went at a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the port into the switch.
+    Rx,
+    /// From the switch to the port.
+    Tx,
+}
+
+/// A captured frame.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// The number that the control thread gave the port in this capture.
+    pub interface: u32,
+    /// Which way it went.
+    pub way: Way,
+    /// Why it was dropped, one of these; none: it was not.
+    pub dropped: Reasons,
+    /// When, nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Its length; `bytes` may be fewer.
+    pub wire_bytes: u32,
+    /// The frame up to the snap length.
+    pub bytes: Box<[u8]>,
+}
+
+/// Bytes that wait in all captures.
+#[derive(Debug, Default)]
+pub struct Budget(AtomicUsize);
+
+/// What a capture takes, and what waits in it; see the module.
+#[derive(Debug)]
+pub struct Capture {
+    /// Bytes taken of a frame; 0: all.
+    snap_bytes: u32,
+    /// Which frames are wanted; `None`: all.
+    filter: Option<Filter>,
+    waiting: ArrayQueue<Captured>,
+    waiting_bytes: AtomicUsize,
+    budget: Arc<Budget>,
+    open: AtomicBool,
+    /// The next frame wakes the control thread.
+    asleep: AtomicBool,
+    waker: Arc<mio::Waker>,
+}
+
+impl Capture {
+    /// A capture of the frames that `filter` selects (without: of all), whole or the first `snap_bytes` of each, that wakes the
+    /// control thread with `waker`.
+    pub fn new(snap_bytes: u32, filter: Option<Filter>, budget: Arc<Budget>, waker: Arc<mio::Waker>) -> Capture {
+        Capture {
+            snap_bytes,
+            filter,
+            waiting: ArrayQueue::new(MAX_WAITING_FRAMES),
+            waiting_bytes: AtomicUsize::new(0),
+            budget,
+            open: AtomicBool::new(true),
+            asleep: AtomicBool::new(true),
+            waker,
+        }
+    }
+
+    /// Takes the frame that waits longest.
+    pub fn fetch(&self) -> Option<Captured> {
+        let captured = self.waiting.pop()?;
+        self.give_back(captured.bytes.len());
+        Some(captured)
+    }
+
+    /// Whether it is for this frame, as it leaves by `item`.
+    fn selects(&self, burst: &Burst, item: &TxItem) -> bool {
+        let Some(filter) = &self.filter else { return true };
+        let (snapshot, wire_bytes) = (Frames::snapshot(burst, item.frame), burst.wire_bytes(item.frame));
+        filter.selects(&Frame { snapshot, wire_bytes, edit: item.edit, behind: burst.behind(item.frame) })
+    }
+
+    /// Takes no further frame.
+    pub fn close(&self) {
+        self.open.store(false, Ordering::Release);
+    }
+
+    /// Whether the control thread has been woken since it went to sleep.
+    pub fn is_awake(&self) -> bool {
+        !self.asleep.load(Ordering::Acquire)
+    }
+
+    /// Has the next frame wake the control thread; false if one waits already.
+    pub fn sleep(&self) -> bool {
+        self.asleep.store(true, Ordering::Release);
+        // Pairs with the fence in `wake`: either the frame is seen here, or the sleep is seen there.
+        fence(Ordering::SeqCst);
+        let empty = self.waiting.is_empty();
+        if !empty {
+            self.asleep.store(false, Ordering::Release);
+        }
+        empty
+    }
+
+    /// Wakes the control thread if it sleeps.
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
+            // It fails only when the switch ends, and then nobody waits.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Whether there is room for a frame of `bytes`; it is then taken.
+    fn reserve(&self, bytes: usize) -> bool {
+        let fits = |used: &AtomicUsize, most: usize| {
+            used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|sum| *sum <= most)
+            })
+            .is_ok()
+        };
+        if !fits(&self.waiting_bytes, MAX_WAITING_BYTES) {
+            return false;
+        }
+        if !fits(&self.budget.0, MAX_ALL_WAITING_BYTES) {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(*self.waiting_bytes.get_mut(), Ordering::Relaxed);
+    }
+}
+
+/// A capture at one port.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    capture: Arc<Capture>,
+    interface: u32,
+    /// Frames that found no room.
+    missed: Arc<AtomicU64>,
+}
+
+impl Watch {
+    /// `interface` is the port's number in the capture; what finds no room is counted in `missed`.
+    pub fn new(capture: Arc<Capture>, interface: u32, missed: Arc<AtomicU64>) -> Watch {
+        Watch { capture, interface, missed }
+    }
+
+    /// Copies frames of `burst` as they leave, or as they came if `items` say so.
+    fn record(&self, burst: &Burst, items: &[TxItem], way: Way, dropped: Reasons, time_ns: u64) {
+        let Watch { capture, interface, missed } = self;
+        if !capture.open.load(Ordering::Acquire) {
+            return;
+        }
+        for item in items.iter().filter(|item| capture.selects(burst, item)) {
+            let Some(mut reader) = burst.reader(item) else { continue };
+            let wire_bytes = reader.remaining();
+            let kept = if capture.snap_bytes == 0 { wire_bytes } else { wire_bytes.min(capture.snap_bytes) } as usize;
+            if !capture.reserve(kept) {
+                missed.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let mut bytes = vec![0; kept].into_boxed_slice();
+            reader.read_to(&mut bytes);
+            let captured = Captured { interface: *interface, way, dropped, time_ns, wire_bytes, bytes };
+            if capture.waiting.push(captured).is_err() {
+                capture.give_back(kept);
+                missed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        capture.wake();
+    }
+}
+
+/// A watch that is given frames of one event, as something that frames are sent to.
+#[derive(Debug)]
+pub(crate) struct Recorder<'a> {
+    pub watch: &'a Watch,
+    pub way: Way,
+    pub dropped: Reasons,
+    pub time_ns: u64,
+}
+
+impl Recorder<'_> {
+    /// Takes copies of frames that are as on a wire.
+    pub(crate) fn take(&self, burst: &Burst, items: &[TxItem]) {
+        self.watch.record(burst, items, self.way, self.dropped, self.time_ns);
+    }
+}
+
+impl TxPort for Recorder<'_> {
+    fn send(
+        &self,
+        _lane: Lane,
+        burst: &mut Burst,
+        items: &[TxItem],
+        _sole: u64,
+        _stats: &mut PortDelta,
+    ) -> Result<u64, Fault> {
+        self.take(burst, items);
+        Ok(0)
+    }
+}
+
+/// Watches for drops.
+#[derive(Clone, Debug)]
+pub(crate) struct DropWatch {
+    pub watch: Watch,
+    /// At the port the frames came from, or at ports they were to leave by.
+    pub direction: Direction,
+    pub reasons: Reasons,
+}
+
+impl DropWatch {
+    /// Whether it is for a drop for one of these reasons.
+    pub(crate) fn wants(&self, way: Way, reasons: Reasons) -> bool {
+        let direction = match way {
+            Way::Rx => self.direction.rx,
+            Way::Tx => self.direction.tx,
+        };
+        direction && self.reasons.intersects(reasons)
+    }
+}
+
+/// What is captured at one port.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PortCaptures {
+    pub received: Vec<Watch>,
+    pub sent: Vec<Watch>,
+    pub dropped: Vec<DropWatch>,
+}
+
+/// What is captured at all ports. Immutable for the workers; replaced as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct Captures {
+    /// By [`PortId::index`].
+    ports: Vec<PortCaptures>,
+    drops: bool,
+    any: bool,
+}
+
+impl Captures {
+    /// Has `watch` take what passes at a port.
+    pub fn watch(&mut self, port: PortId, direction: Direction, watch: &Watch) {
+        let captures = self.at(port);
+        if direction.rx {
+            captures.received.push(watch.clone());
+        }
+        if direction.tx {
+            captures.sent.push(watch.clone());
+        }
+    }
+
+    /// Has `watch` take what is dropped at a port for one of these reasons.
+    pub fn watch_drops(&mut self, port: PortId, direction: Direction, reasons: Reasons, watch: &Watch) {
+        self.at(port).dropped.push(DropWatch { watch: watch.clone(), direction, reasons });
+        self.drops = true;
+    }
+
+    fn at(&mut self, port: PortId) -> &mut PortCaptures {
+        self.any = true;
+        if self.ports.len() <= port.index() {
+            self.ports.resize_with(port.index() + 1, PortCaptures::default);
+        }
+        &mut self.ports[port.index()]
+    }
+
+    /// Whether anything is captured anywhere.
+    pub fn any(&self) -> bool {
+        self.any
+    }
+
+    /// Whether drops are captured anywhere.
+    pub(crate) fn drops(&self) -> bool {
+        self.drops
+    }
+
+    pub(crate) fn port(&self, port: PortId) -> Option<&PortCaptures> {
+        self.ports.get(port.index())
+    }
+}
+
+/// The time for captured frames, nanoseconds since 1970.
+pub(crate) fn now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The one reason.
+impl From<DropReason> for Reasons {
+    fn from(reason: DropReason) -> Reasons {
+        Reasons::NONE.with(reason)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

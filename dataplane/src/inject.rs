@@ -1,0 +1,235 @@
+//! Frames that the control thread puts into the switch as if they were received on a port.
+//!
+//! **How it works.** An injection is one more receive queue of a port. The control thread fills it ([`InjectQueue::push`]) with owned
+//! frames, each with the time at which it is due; the worker that has the other half ([`InjectRx`]) receives those that are due. A
+//! timer's descriptor wakes a sleeping worker at the time of the next one, and when frames are put into an empty queue.
+//!
+//! **Limits.** [`QUEUE_FRAMES`] and [`QUEUE_BYTES`] wait at most; whoever fills it looks at [`InjectQueue::room`] first.
+//!
+//! **Invariant.** Frames leave in the order they came in: none is due before the one ahead of it.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+use crate::clock::now_ns;
+use crate::frame::{Burst, Segment};
+use crate::port::{Fault, RxQueue};
+use crate::stats::PortDelta;
+
+/// Frames that wait in one injection at most.
+pub const QUEUE_FRAMES: usize = 4096;
+/// Bytes of frames that wait in one injection at most, but for the last one.
+pub const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+
+/// A frame, and when it is due.
+#[derive(Debug)]
+struct Waiting {
+    due_ns: u64,
+    bytes: Box<[u8]>,
+}
+
+/// The control thread's half of an injection.
+#[derive(Clone, Debug)]
+pub struct InjectQueue(Arc<Core>);
+
+#[derive(Debug)]
+struct Core {
+    waiting: ArrayQueue<Waiting>,
+    /// Bytes in `waiting`.
+    bytes: AtomicUsize,
+    /// When the last one put in is due.
+    last_due_ns: AtomicU64,
+    received: AtomicU64,
+    timer: OwnedFd,
+}
+
+/// The worker's half.
+#[derive(Debug)]
+pub struct InjectRx {
+    core: Arc<Core>,
+    /// The first one, which is not due yet.
+    next: Option<Waiting>,
+    /// Those of the burst at hand.
+    held: Vec<Box<[u8]>>,
+}
+
+/// Both halves of a new injection.
+///
+/// # Errors
+/// Those of timerfd_create(2).
+pub fn injection() -> std::io::Result<(InjectQueue, InjectRx)> {
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+    let core = Arc::new(Core {
+        waiting: ArrayQueue::new(QUEUE_FRAMES),
+        bytes: AtomicUsize::new(0),
+        last_due_ns: AtomicU64::new(0),
+        received: AtomicU64::new(0),
+        timer,
+    });
+    Ok((InjectQueue(Arc::clone(&core)), InjectRx { core, next: None, held: Vec::new() }))
+}
+
+impl InjectQueue {
+    /// How many more frames there is room for.
+    pub fn room(&self) -> usize {
+        let full = self.0.bytes.load(Ordering::Relaxed) >= QUEUE_BYTES;
+        if full { 0 } else { QUEUE_FRAMES - self.0.waiting.len() }
+    }
+
+    /// Puts a frame in, due at `due_ns` ([`crate::clock`]) or with the one before it if that is later. False: there is no room.
+    pub fn push(&self, due_ns: u64, bytes: &[u8]) -> bool {
+        if self.room() == 0 {
+            return false;
+        }
+        let due_ns = self.0.last_due_ns.fetch_max(due_ns, Ordering::Relaxed).max(due_ns);
+        self.0.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.0.waiting.push(Waiting { due_ns, bytes: bytes.into() }).is_ok()
+    }
+
+    /// Has the worker look at what was put in.
+    pub fn wake(&self) {
+        self.0.wake_in(1);
+    }
+
+    /// Frames that the worker has received.
+    pub fn received(&self) -> u64 {
+        self.0.received.load(Ordering::Relaxed)
+    }
+}
+
+impl Core {
+    /// Has the descriptor become readable after so long.
+    fn wake_in(&self, ns: u64) {
+        let it_value = Timespec {
+            tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(ns % 1_000_000_000).unwrap_or(0),
+        };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+        // It can't fail with a valid time; late frames are received when the worker wakes for another reason.
+        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once);
+    }
+
+    fn pop(&self) -> Option<Waiting> {
+        let frame = self.waiting.pop()?;
+        self.bytes.fetch_sub(frame.bytes.len(), Ordering::Relaxed);
+        Some(frame)
+    }
+}
+
+impl RxQueue for InjectRx {
+    fn is_waiting(&self) -> bool {
+        match &self.next {
+            Some(next) => next.due_ns <= now_ns(),
+            None => !self.core.waiting.is_empty(),
+        }
+    }
+
+    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+        let now_ns = now_ns();
+        while !burst.is_full()
+            && let Some(frame) = self.next.take().or_else(|| self.core.pop())
+        {
+            if frame.due_ns > now_ns {
+                self.next = Some(frame);
+                break;
+            }
+            let len = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
+            stats.received(len);
+            let segment = Segment { ptr: frame.bytes.as_ptr(), len };
+            // SAFETY: the heap buffer of the frame stays in `held` until `release`, which clears the burst.
+            unsafe { burst.push_whole(0, segment) };
+            self.held.push(frame.bytes);
+        }
+        self.core.received.fetch_add(self.held.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
+        burst.clear();
+        self.held.clear();
+        Ok(())
+    }
+
+    fn arm(&mut self) -> bool {
+        if self.next.is_none() {
+            self.next = self.core.pop();
+        }
+        // Of an empty queue the timer is left alone: whoever fills it sets it.
+        let Some(next) = &self.next else { return false };
+        let wait_ns = next.due_ns.saturating_sub(now_ns());
+        if wait_ns > 0 {
+            self.core.wake_in(wait_ns);
+        }
+        wait_ns == 0
+    }
+
+    fn disarm(&mut self) {}
+
+    fn wait_fd(&self) -> Option<RawFd> {
+        Some(self.core.timer.as_raw_fd())
+    }
+
+    fn fail(&mut self) {
+        self.next = None;
+        while self.core.pop().is_some() {}
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn receive(rx: &mut InjectRx) -> Vec<Vec<u8>> {
+        let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+        rx.receive(&mut burst, &mut stats).unwrap();
+        assert_eq!(stats.rx_frames as usize, burst.len());
+        let frames = (0..burst.len()).map(|at| burst.snapshot(at).to_vec()).collect();
+        rx.release(&mut burst).unwrap();
+        assert!(burst.is_empty());
+        frames
+    }
+
+    #[test]
+    fn frames_are_received_when_they_are_due_in_the_order_they_came_in() {
+        let (queue, mut rx) = injection().unwrap();
+        assert!(!rx.is_waiting() && !rx.arm());
+        let soon = now_ns() + 30_000_000;
+        assert!(queue.push(0, &[1; 60]));
+        assert!(queue.push(soon, &[2; 60]));
+        assert!(queue.push(0, &[3; 60]), "not before the one ahead of it");
+        assert!(rx.is_waiting());
+        assert_eq!(receive(&mut rx), [vec![1; 60]]);
+        assert!(!rx.is_waiting() && !rx.arm(), "the next one is not due");
+        // What a sleeping worker waits for.
+        let mut fds = [rustix::event::PollFd::new(&rx.core.timer, rustix::event::PollFlags::IN)];
+        let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut fds, Some(&limit)), Ok(1));
+        assert!(now_ns() >= soon && rx.is_waiting());
+        assert_eq!(receive(&mut rx), [vec![2; 60], vec![3; 60]]);
+        assert_eq!(queue.received(), 3);
+        assert!(!rx.is_waiting());
+    }
+
+    #[test]
+    fn no_more_waits_than_there_is_room_for() {
+        let (queue, mut rx) = injection().unwrap();
+        assert_eq!((0..QUEUE_FRAMES + 10).filter(|_| queue.push(0, &[0; 60])).count(), QUEUE_FRAMES);
+        let mut received = 0;
+        while rx.is_waiting() {
+            received += receive(&mut rx).len();
+        }
+        assert_eq!((received, queue.room()), (QUEUE_FRAMES, QUEUE_FRAMES));
+        let long = vec![0; 65_549];
+        let most = QUEUE_BYTES / long.len() + 1;
+        assert_eq!((0..1000).filter(|_| queue.push(0, &long)).count(), most);
+        rx.fail();
+        assert_eq!(queue.room(), QUEUE_FRAMES);
+    }
+}

@@ -1,0 +1,138 @@
+//! A destination that is slow: order, bounds, counters, and that nobody waits for it.
+
+use labsw_switch::Vid;
+use labsw_switch::inject::{Entry, InjectSpec};
+
+use super::*;
+use crate::worker::memory_port::{Wire, memory_port};
+
+struct Bed {
+    tx: MirrorTx,
+    wire: Arc<Mutex<Wire>>,
+    stats: PortDelta,
+    number: u32,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let (_, port, wire) = memory_port();
+        Bed { tx: MirrorTx::new(port, None), wire, stats: PortDelta::ZERO, number: 0 }
+    }
+
+    /// Sends numbered frames of so many bytes; gives how many were lost.
+    fn send(&mut self, frames: usize, len: usize) -> u32 {
+        let bytes: Vec<Vec<u8>> = (0..frames)
+            .map(|_| {
+                self.number += 1;
+                let mut frame = vec![0; len];
+                frame[..4].copy_from_slice(&self.number.to_be_bytes());
+                frame
+            })
+            .collect();
+        let mut burst = Burst::new();
+        for frame in &bytes {
+            let segment = Segment { ptr: frame.as_ptr(), len: u32::try_from(len).unwrap() };
+            // SAFETY: `bytes` outlives the burst.
+            assert!(unsafe { burst.push_whole(0, segment) });
+        }
+        let items: Vec<TxItem> =
+            (0..u8::try_from(frames).unwrap()).map(|at| TxItem::whole(at, TagEdit::KEEP)).collect();
+        self.tx.send(Lane::ONLY, &mut burst, &items, 0, &mut self.stats).unwrap().count_ones()
+    }
+
+    fn room(&self, frames: Option<usize>) {
+        self.wire.lock().unwrap().room = frames;
+    }
+
+    /// The numbers of the frames that arrived since the last look.
+    fn arrived(&self) -> Vec<u32> {
+        let frames = std::mem::take(&mut self.wire.lock().unwrap().from_switch);
+        frames.iter().map(|frame| u32::from_be_bytes(frame[..4].try_into().unwrap())).collect()
+    }
+}
+
+#[test]
+fn who_keeps_up_has_no_backlog() {
+    let mut bed = Bed::new();
+    assert_eq!(bed.send(64, 100), 0);
+    assert_eq!(bed.arrived(), (1..=64).collect::<Vec<_>>());
+    assert!(bed.tx.backlog.lock().unwrap().bytes.is_empty() && bed.tx.tick_within().is_none());
+}
+
+#[test]
+fn a_slow_destination_gets_all_frames_in_order_as_long_as_there_is_room() {
+    let mut bed = Bed::new();
+    let (mut got, mut sent) = (Vec::new(), 0u32);
+    for round in 0..200usize {
+        bed.room(Some(round * 7 % 13));
+        assert_eq!(bed.send(round % 12, 60 + round * 5), 0);
+        sent += u32::try_from(round % 12).unwrap();
+        if round % 3 == 0 {
+            bed.tx.tick().unwrap();
+        }
+        got.extend(bed.arrived());
+    }
+    bed.room(None);
+    bed.tx.tick().unwrap();
+    got.extend(bed.arrived());
+    assert_eq!(got, (1..=sent).collect::<Vec<_>>());
+    assert_eq!((bed.stats.tx_frames, bed.stats.drops.iter().sum::<u64>()), (u64::from(sent), 0));
+    assert!(bed.tx.tick_within().is_none(), "nothing is kept");
+}
+
+#[test]
+fn a_destination_that_never_takes_anything_costs_bounded_memory_and_the_rest_is_counted() {
+    let mut bed = Bed::new();
+    bed.room(Some(0));
+    let lost: u32 = (0..20).map(|_| bed.send(64, 200)).sum();
+    assert_eq!(lost as usize, 20 * 64 - BACKLOG_FRAMES);
+    let dropped: u64 = FULL.iter().map(|reason| bed.stats.drops[*reason as usize]).sum();
+    assert_eq!((dropped, bed.stats.tx_frames), (lost.into(), BACKLOG_FRAMES as u64));
+    // It is looked at less and less often.
+    assert!((0..20).all(|_| bed.tx.tick().is_ok()));
+    assert_eq!(bed.tx.tick_within(), Some(FIRST_LOOK * 64));
+    // The oldest are those that were kept.
+    bed.room(None);
+    bed.tx.tick().unwrap();
+    assert_eq!(bed.arrived(), (1..=u32::try_from(BACKLOG_FRAMES).unwrap()).collect::<Vec<_>>());
+
+    // Bytes are a limit, too, with the longest frames as with any.
+    bed.room(Some(0));
+    let before = bed.number;
+    assert_eq!(bed.send(40, 65_599), 40 - u32::try_from(BACKLOG_BYTES / 65_599).unwrap());
+    bed.room(None);
+    assert_eq!(bed.send(1, 60), 0);
+    let kept = u32::try_from(BACKLOG_BYTES / 65_599).unwrap();
+    let expected: Vec<u32> = (before + 1..=before + kept).chain([before + 41]).collect();
+    assert_eq!(bed.arrived(), expected);
+}
+
+#[test]
+fn copies_are_noted_as_they_go_out_and_known_when_they_come_back() {
+    let spec = InjectSpec { entry: Entry::Vlan(Vid::DEFAULT), rate_fps: 1000, sources: vec![] };
+    let injection = Arc::new(Injection::new(spec, std::hash::RandomState::new()));
+    let (_, port, wire) = memory_port();
+    let tx = MirrorTx::new(port, Some(Arc::clone(&injection)));
+    let frame: Vec<u8> = (0..300u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let mut burst = Burst::new();
+    // SAFETY: `frame` outlives the burst.
+    assert!(unsafe { burst.push_whole(0, Segment { ptr: frame.as_ptr(), len: 300 }) });
+    let edit = TagEdit { strip_bytes: 0, insert: Some([0x81, 0, 0, 20]) };
+    for item in [
+        TxItem::whole(0, TagEdit::KEEP),
+        TxItem::whole(0, edit),
+        TxItem { frame: 0, edit, snap_bytes: 64 },
+        TxItem { frame: 0, edit: TagEdit::KEEP, snap_bytes: 128 },
+    ] {
+        tx.send(Lane::ONLY, &mut burst, &[item], 0, &mut PortDelta::ZERO.clone()).unwrap();
+        let sent = wire.lock().unwrap().from_switch.pop().unwrap();
+        let back = |bytes: &[u8]| {
+            let len = u32::try_from(bytes.len()).unwrap();
+            injection.admit(&bytes[..bytes.len().min(SNAPSHOT_BYTES)], len, now_ns(), false)
+        };
+        assert_eq!(back(&sent), Err(DropReason::MirrorLoop), "{item:?}");
+        let mut other = sent.clone();
+        other[3] ^= 1;
+        assert_eq!(back(&other), Ok(()));
+    }
+}

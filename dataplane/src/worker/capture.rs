@@ -1,0 +1,187 @@
+//! Captures in the worker: which frames of a burst go to which [`Watch`](crate::capture::Watch).
+//!
+//! What came from a port is captured before it is sent anywhere, as it was received; what went to a port after that port took
+//! it, as it was sent. Drops are noted while they are decided about; of those at an egress port the port's own counters tell the
+//! reason: what was counted during the send. If that were several, each of its frames may be any of them.
+//!
+//! While a port is watched no buffer is given away on the way to it, so that the bytes are still there afterwards.
+//! All of this is out of line: a worker without captures tests one flag a burst and one per egress port.
+
+use std::sync::Arc;
+
+use labsw_switch::drop_reason::DROP_REASONS;
+use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_switch::{BURST_FRAMES, DropReason, PortId};
+
+use super::stage::{self, Stage};
+use super::{Worker, slot};
+use crate::capture::{Captures, Reasons, Recorder, Way, now_ns};
+use crate::frame::Burst;
+use crate::offload::Offers;
+use crate::port::Lane;
+use crate::stats::PortDelta;
+
+/// What a worker captures.
+#[derive(Debug)]
+pub(super) struct Capturing {
+    captures: Arc<Captures>,
+    /// There is a capture, at whatever port.
+    pub(super) any: bool,
+    /// Drops decided about in this burst, if drops are captured: at most one per frame and port.
+    noted: Vec<(u8, PortId, DropReason)>,
+    /// What a port had counted before it was given frames.
+    before: [u64; DROP_REASONS],
+    /// Frames chosen for a watch.
+    chosen: Vec<TxItem>,
+}
+
+impl Capturing {
+    pub(super) fn new() -> Capturing {
+        Capturing {
+            captures: Arc::default(),
+            any: false,
+            noted: Vec::new(),
+            before: [0; DROP_REASONS],
+            chosen: Vec::with_capacity(BURST_FRAMES),
+        }
+    }
+
+    /// Notes a drop that was decided about, if drops are captured.
+    pub(super) fn note(&mut self, frame: u8, port: PortId, reason: DropReason) {
+        if self.captures.drops() {
+            self.noted.push((frame, port, reason));
+        }
+    }
+
+    /// A watched port is about to be given frames.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn before_send(&mut self, counted: &PortDelta) {
+        self.before = counted.drops;
+    }
+
+    /// A port was given these frames and did not take those in `failed`.
+    fn sent(
+        &mut self,
+        by: &mut Stage,
+        lane: Lane,
+        burst: &Burst,
+        port: PortId,
+        items: &[TxItem],
+        outcome: Outcome<'_>,
+    ) {
+        let Some(captures) = self.captures.port(port) else { return };
+        let time_ns = now_ns();
+        let took = |item: &&TxItem| outcome.failed >> item.frame & 1 == 0;
+        self.chosen.clear();
+        self.chosen.extend(items.iter().filter(took));
+        for watch in &captures.sent {
+            let recorder = Recorder { watch, way: Way::Tx, dropped: Reasons::NONE, time_ns };
+            show(&recorder, by, lane, burst, &self.chosen);
+        }
+        if captures.dropped.is_empty() || self.chosen.len() == items.len() {
+            return;
+        }
+        let dropped = Reasons::counted(&self.before, outcome.counted);
+        self.chosen.clear();
+        self.chosen.extend(items.iter().filter(|item| !took(item)).map(|item| as_received(item.frame)));
+        for watch in captures.dropped.iter().filter(|watch| watch.wants(Way::Tx, dropped)) {
+            let recorder = Recorder { watch: &watch.watch, way: Way::Tx, dropped, time_ns };
+            show(&recorder, by, lane, burst, &self.chosen);
+        }
+    }
+}
+
+/// What became of frames given to a port.
+struct Outcome<'a> {
+    /// Those it did not take (bit = index).
+    failed: u64,
+    /// The port's drop counters after that.
+    counted: &'a [u64; DROP_REASONS],
+}
+
+impl Worker {
+    /// Captures by these from the next burst on.
+    pub(super) fn set_captures(&mut self, captures: Arc<Captures>) {
+        self.capturing.any = captures.any();
+        self.capturing.captures = captures;
+        self.mark_watched();
+    }
+
+    /// Says in each slot whether what is sent there is captured.
+    pub(super) fn mark_watched(&mut self) {
+        for (id, slot) in (0..).map(PortId).zip(&mut self.slots) {
+            let captures = self.capturing.captures.port(id);
+            let watched = captures.is_some_and(|port| !port.sent.is_empty() || !port.dropped.is_empty());
+            if let Some(slot) = slot {
+                slot.watched = watched;
+            }
+        }
+    }
+
+    /// Decides about the burst, and captures what came from `ingress` and what of it is dropped by that.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn decide_and_capture(&mut self, ingress: PortId) {
+        self.decide::<true>(ingress);
+        self.capture_received(ingress);
+    }
+
+    fn capture_received(&mut self, ingress: PortId) {
+        let Worker { capturing, stage, lane, burst, .. } = self;
+        let Capturing { captures, noted, chosen, .. } = capturing;
+        let received = captures.port(ingress).map_or(&[][..], |port| &port.received);
+        if received.is_empty() && noted.is_empty() {
+            return;
+        }
+        let time_ns = now_ns();
+        chosen.clear();
+        chosen.extend((0u8..).map(as_received).take(burst.len()));
+        for watch in received {
+            let recorder = Recorder { watch, way: Way::Rx, dropped: Reasons::NONE, time_ns };
+            show(&recorder, stage, *lane, burst, chosen);
+        }
+        for (frame, port, reason) in noted.drain(..) {
+            let dropped = Reasons::from(reason);
+            let way = if port == ingress { Way::Rx } else { Way::Tx };
+            let watches = captures.port(port).map_or(&[][..], |port| &port.dropped);
+            for watch in watches.iter().filter(|watch| watch.wants(way, dropped)) {
+                let recorder = Recorder { watch: &watch.watch, way, dropped, time_ns };
+                show(&recorder, stage, *lane, burst, &[as_received(frame)]);
+            }
+        }
+    }
+
+    /// Captures what a port was sent of the burst, and what it did not take.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn capture_sent(&mut self, port: PortId) {
+        let Some(slot) = slot(&mut self.slots, port) else { return };
+        let outcome = Outcome { failed: slot.failed, counted: &slot.delta.drops };
+        self.capturing.sent(&mut self.stage, self.lane, &self.burst, port, self.egress.items(port), outcome);
+    }
+
+    /// As [`Worker::capture_sent`], of what the `at`-th mirror destination was sent.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn capture_mirrored(&mut self, at: usize) {
+        let Some(destination) = self.copies.destinations().get(at) else { return };
+        let Some(slot) = slot(&mut self.slots, destination.to) else { return };
+        let outcome = Outcome { failed: slot.failed, counted: &slot.delta.drops };
+        self.capturing.sent(&mut self.stage, self.lane, &self.burst, destination.to, &destination.items, outcome);
+    }
+}
+
+/// Gives frames to a recorder as they are on a wire.
+fn show(recorder: &Recorder<'_>, stage: &mut Stage, lane: Lane, burst: &Burst, items: &[TxItem]) {
+    if burst.asking() != 0 && stage::is_needed(burst, items, Offers::NONE) {
+        // A recorder takes everything; what can't be cut is counted at the port that it was for.
+        let _ = stage.resolve(recorder, lane, burst, items, Offers::NONE, &mut PortDelta::ZERO.clone());
+    } else {
+        recorder.take(burst, items);
+    }
+}
+
+fn as_received(frame: u8) -> TxItem {
+    TxItem::whole(frame, TagEdit::KEEP)
+}

@@ -1,0 +1,44 @@
+//! Multicast frames in VLANs where snooping is on ([`crate::multicast`]): who gets a flooded frame, and what whole frames
+//! teach. Nothing here is reached by unicast frames, nor by any frame of a VLAN without snooping.
+
+use super::{Egress, Forwarder};
+use crate::header::Header;
+use crate::multicast::{PortSet, look};
+use crate::vlan::Tags;
+use crate::{PortId, Vid};
+
+impl Forwarder<'_> {
+    /// Those of the VLAN's ports that get a frame to a group address; `None`: all. A frame that may teach something is noted
+    /// in `egress`.
+    #[inline(never)]
+    pub(super) fn audience(
+        &self,
+        index: u8,
+        vid: Vid,
+        header: &Header,
+        tags: &Tags,
+        snapshot: &[u8],
+        egress: &mut Egress,
+    ) -> Option<PortSet> {
+        let snooping = self.tables.snooping(vid)?;
+        // What stands behind a second tag is not of this VLAN but of a customer's.
+        if tags.inner.is_some() {
+            return None;
+        }
+        let look = look(header, snapshot);
+        if look.is_message() {
+            egress.note_message(index);
+        }
+        snooping.audience(vid, look)
+    }
+
+    /// Learns from a whole frame, received on `ingress`, that [`Egress::messages`] names.
+    pub fn observe(&self, ingress: PortId, frame: &[u8]) {
+        let Some(port) = self.tables.port(ingress) else { return };
+        let Ok(header) = Header::parse(frame) else { return };
+        let Ok(vid) = port.rules.vlan.classify(header.outer) else { return };
+        if let Some(snooping) = self.tables.snooping(vid) {
+            snooping.observe(vid, ingress, &header, frame, self.now_seconds);
+        }
+    }
+}
