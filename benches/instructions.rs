@@ -4,6 +4,7 @@
 //!
 //! Workloads: `turn/SIZE/BURST`, a whole turn guest → guest as in `turn`; `decide/FLOWS`, the decision alone; `take`,
 //! `fill/SIZE` and the same with `virtio-queue/` in front, 64 frames a round as in `crates`, with the event index;
+//! `forged/COUNT`, as `decide/1000` after so many forged source addresses from another port; `forge`, 64 of those;
 //! `growth/CASE/BURST`, the same turn with 64-byte frames and more around it ([`growth_cases`]).
 //!
 //! All that is to be counted happens inside `measured`, which is never inlined, so that callgrind can be told its name.
@@ -21,7 +22,7 @@ use labsw_benches::frame;
 use labsw_switch::fdb::Fdb;
 use labsw_switch::forward::{Egress, Forwarder};
 use labsw_switch::tables::{PortRules, Tables};
-use labsw_switch::{DropReason, PortId};
+use labsw_switch::{DropReason, Mac, PortId, Vid};
 use walks::{Notification, fill_ours, fill_theirs, take_ours, take_theirs};
 
 /// What is counted.
@@ -32,9 +33,10 @@ fn measured(round: &mut dyn FnMut(), rounds: u64) {
     }
 }
 
-/// Decides about 64 frames of `flows` conversations, none like the one before unless there is only one.
-fn decide(flows: u16) -> impl FnMut() {
-    let ports = [0, 1].map(|port| (PortId(port), PortRules::default()));
+/// Decides about 64 frames of `flows` conversations, none like the one before unless there is only one; after `forged` source
+/// addresses from a third port.
+fn decide(flows: u16, forged: u64) -> impl FnMut() {
+    let ports = [0, 1, 2].map(|port| (PortId(port), PortRules::default()));
     let tables = Tables::build(ports.to_vec(), Vec::new()).unwrap();
     let (fdb, mut egress) = (Fdb::new(65_536, 300, 1), Egress::new());
     let frames: Vec<_> = (0..flows).map(|flow| frame(64, 0x4000 | flow, flow)).collect();
@@ -44,6 +46,9 @@ fn decide(flows: u16) -> impl FnMut() {
         forwarder.ingress(PortId(1)).frame(0, &answer, 60, &mut egress, &mut |_: u8, _: PortId, _: DropReason| {});
     }
     egress.clear();
+    for number in 0..forged {
+        fdb.learn(Vid::DEFAULT, forged_address(number), PortId(2), 1);
+    }
     let mut next = 0;
     move || {
         let mut burst = Forwarder { tables: &tables, fdb: &fdb, now_seconds: 1 }.ingress(PortId(0));
@@ -58,6 +63,34 @@ fn decide(flows: u16) -> impl FnMut() {
     }
 }
 
+/// An address that nobody has, none twice: the low bits of a permutation of the numbers.
+fn forged_address(number: u64) -> Mac {
+    Mac::from_u64(number.wrapping_mul(0x9e37_79b9_7f4b) & 0x00ff_ffff_ffff | 0x0a00_0000_0000)
+}
+
+/// Decides about 64 broadcasts from forged source addresses, in a table that is full of such.
+fn forge() -> impl FnMut() {
+    let ports = [0, 1].map(|port| (PortId(port), PortRules::default()));
+    let tables = Tables::build(ports.to_vec(), Vec::new()).unwrap();
+    let (fdb, mut egress) = (Fdb::new(65_536, 300, 1), Egress::new());
+    for number in 0..65_536 {
+        fdb.learn(Vid::DEFAULT, forged_address(number), PortId(0), 1);
+    }
+    let mut number = 65_536;
+    move || {
+        let mut burst = Forwarder { tables: &tables, fdb: &fdb, now_seconds: 1 }.ingress(PortId(0));
+        for index in 0..64 {
+            let mut frame = frame(64, 2, 1);
+            frame.splice(..12, [[0xff; 6], forged_address(number).octets()].concat());
+            number += 1;
+            burst.frame(index, &frame, 60, &mut egress, &mut |_: u8, _: PortId, reason: DropReason| {
+                panic!("{reason:?}")
+            });
+        }
+        egress.clear();
+    }
+}
+
 /// One round of a workload. Each checks by itself that all frames come through.
 fn workload(name: &str) -> Box<dyn FnMut()> {
     let by = Notification::EventIdx;
@@ -67,7 +100,9 @@ fn workload(name: &str) -> Box<dyn FnMut()> {
             let burst = burst.parse().unwrap();
             Box::new(move || lab.turn(burst))
         }
-        ["decide", flows] => Box::new(decide(flows.parse().unwrap())),
+        ["decide", flows] => Box::new(decide(flows.parse().unwrap(), 0)),
+        ["forged", count] => Box::new(decide(1000, count.parse().unwrap())),
+        ["forge"] => Box::new(forge()),
         ["growth", case, burst] => {
             let mut lab = Lab::with(64, around(case));
             let burst = burst.parse().unwrap();
@@ -87,7 +122,17 @@ fn main() {
     if let [name, rounds] = arguments.as_slice() {
         return measured(&mut *workload(name), rounds.parse().unwrap());
     }
-    for name in ["turn/64/32", "growth/ports-32/32", "take", "fill/64", "virtio-queue/take", "virtio-queue/fill/64"] {
+    for name in [
+        "turn/64/32",
+        "forged/1000",
+        "forge",
+        "growth/ports-32/32",
+        "growth/delayed/32",
+        "take",
+        "fill/64",
+        "virtio-queue/take",
+        "virtio-queue/fill/64",
+    ] {
         measured(&mut *workload(name), 1);
     }
 }

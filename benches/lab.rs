@@ -17,7 +17,8 @@ use std::time::Instant;
 use crossbeam::channel::{Sender, bounded, unbounded};
 use guest::{EVENT_IDX, Guest, INDIRECT, MRG_RXBUF, VERSION_1};
 use labsw_benches::frame;
-use labsw_dataplane::capture::{Capture, Captures, Reasons, Watch};
+use labsw_dataplane::capture::{Capture, Captures, Watch};
+use labsw_dataplane::impair::{Schedule, TxLine};
 use labsw_dataplane::load::WorkerLoad;
 use labsw_dataplane::port::Lane;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
@@ -25,6 +26,7 @@ use labsw_dataplane::vhost::VhostPort;
 use labsw_dataplane::worker::{Command, ControlEnds, Output, Power, Shared, Snapshot, Worker};
 use labsw_switch::fdb::Fdb;
 use labsw_switch::filter::{Filter, Form, Insn};
+use labsw_switch::impair::ImpairSpec;
 use labsw_switch::mac::Mac;
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules, Tables};
 use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
@@ -78,7 +80,7 @@ pub struct Around {
     pub vlans: u16,
     /// Mirrors that select nothing: half of them watch all ports, but another VLAN; half watch another port.
     pub mirrors: u16,
-    /// Captures of the first of the silent guests, half of what passes there, half of what is dropped there.
+    /// Captures of what passes at the first of the silent guests.
     pub captures: u16,
     /// The first of the silent guests gets a copy of every frame: a mirror of the port that sends, both directions.
     pub mirrored: bool,
@@ -86,6 +88,8 @@ pub struct Around {
     pub watched: Option<Watched>,
     /// Conversations that the frames belong to, none like the one before unless there is only one.
     pub flows: u16,
+    /// Frames to the second guest are kept until the next turn: an impairment with the shortest delay.
+    pub delayed: bool,
 }
 
 /// Why a mirror selects nothing.
@@ -108,6 +112,7 @@ impl Default for Around {
             mirrored: false,
             watched: None,
             flows: 1,
+            delayed: false,
         }
     }
 }
@@ -147,14 +152,10 @@ impl Around {
 
     fn captures(self, waker: &Arc<mio::Waker>) -> Captures {
         let mut captures = Captures::default();
-        for number in 0..self.captures {
+        for _ in 0..self.captures {
             let capture = Capture::new(0, None, Arc::default(), Arc::clone(waker));
             let watch = Watch::new(Arc::new(capture), 0, Arc::default());
-            if number % 2 == 0 {
-                captures.watch(PortId(2), Direction::BOTH, &watch);
-            } else {
-                captures.watch_drops(PortId(2), Direction::BOTH, Reasons::ALL, &watch);
-            }
+            captures.watch(PortId(2), Direction::BOTH, &watch);
         }
         captures
     }
@@ -175,6 +176,12 @@ impl Around {
         }
         fdb
     }
+}
+
+/// The shortest delay: a frame given in one turn is due in the next.
+fn delay() -> Arc<TxLine> {
+    let spec = ImpairSpec { delay_ns: 1, ..ImpairSpec::NONE };
+    Arc::new(TxLine::new(Schedule::new(spec).unwrap()))
 }
 
 /// The address that `labsw_benches::frame` gives a station.
@@ -250,7 +257,8 @@ impl Lab {
         let mut outputs = Vec::new();
         let mut attach = |port, guest: &Guest, stats| {
             let VhostPort { tx, rx } = guest.port();
-            outputs.push(Some(Output::new(Some(tx), stats)));
+            let output = Output::new(Some(tx), stats);
+            outputs.push(Some(if around.delayed && port == 1 { output.behind(delay()) } else { output }));
             for (queue, rx) in rx.into_iter().enumerate() {
                 commands.send(Command::AddQueue { port: PortId(port), queue, rx: Box::new(rx) }).unwrap();
             }
@@ -279,7 +287,7 @@ impl Lab {
         for _ in 0..RING / 64 {
             lab.turn(64);
         }
-        assert_eq!(lab.forwarded(), u64::from(RING));
+        assert_eq!(lab.forwarded(), u64::from(RING) - if around.delayed { 64 } else { 0 });
         lab
     }
 

@@ -2,7 +2,7 @@
 //!
 //! [`config`] reads and checks what is wanted, [`device`] prepares network devices, [`daemon`] brings it about and serves the
 //! control socket ([`api`]: what is said on it, [`varlink`]: how) and the [`metrics`]; [`plan`] finds what to do when something
-//! else is wanted, and [`ctl`] is the tool that talks to it. [`glue`] writes down how guests are plugged in, [`doctor`] looks at
+//! else is wanted, `trace` puts in words what would become of a frame, and [`ctl`] is the tool that talks to it. [`glue`] writes down how guests are plugged in, [`doctor`] looks at
 //! the host. [`filter`] compiles expressions in tcpdump's syntax.
 
 pub mod api;
@@ -16,4 +16,5 @@ pub mod glue;
 pub mod metrics;
 pub mod pcapng;
 pub mod plan;
+mod trace;
 pub mod varlink;

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may assert the plain way, as tests do")]
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -96,6 +96,7 @@ fn mirror() -> Mirror {
         to: "span".into(),
         sources: vec!["dc01".parse().unwrap(), "web:rx".parse().unwrap()],
         vlans: vec![20],
+        filter: Some("tcp port 445 or arp".into()),
         snaplen: 0,
         inject: None,
         matched: 12,
@@ -157,6 +158,7 @@ impl Handler for Fake {
             Request::GetStatus => Reply::Status(Status {
                 version: "0.1.0".into(),
                 uptime_seconds: 3725,
+                uptime_milliseconds: 3725000,
                 power: "adaptive".into(),
                 workers: workers(),
                 ports: ports(),
@@ -192,7 +194,7 @@ impl Handler for Fake {
             Request::ListMulticast { vlan: Some(_) } => Reply::Multicast(Multicast::default()),
             Request::ListMulticast { vlan: None } => Reply::Multicast(multicast()),
             Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
-            Request::ShowMirror { name } if name == "detect" => Reply::Mirror(mirror()),
+            Request::ShowMirror { name } if name == "detect" => Reply::Mirror(Box::new(mirror())),
             Request::ShowMirror { name } => return Err(Error::not_found("mirror", name)),
             Request::ListImpairments => Reply::Impairments(vec![
                 Impairment {
@@ -219,6 +221,35 @@ impl Handler for Fake {
                 });
                 Reply::Stats(Stats { uptime_milliseconds: self.readings * 500, ports: stats.collect() })
             }
+            // What is asked comes back.
+            Request::TraceFrame { port, frame } => Reply::Trace(Trace {
+                verdict: TraceVerdict::Dropped,
+                summary: "dropped at dc01 (vlan_not_member)".into(),
+                steps: vec![
+                    TraceStep {
+                        stage: "port".into(),
+                        outcome: TraceOutcome::Pass,
+                        port: Some(port),
+                        mirror: None,
+                        vlan: None,
+                        reason: None,
+                        frame: None,
+                        text: frame_text(&frame),
+                        hint: None,
+                    },
+                    TraceStep {
+                        stage: "vlan".into(),
+                        outcome: TraceOutcome::Drop,
+                        port: Some("dc01".into()),
+                        mirror: None,
+                        vlan: Some(30),
+                        reason: Some("vlan_not_member".into()),
+                        frame: None,
+                        text: "dropped at dc01: vlan_not_member: VLAN 30\nis not a member".into(),
+                        hint: Some("another VLAN".into()),
+                    },
+                ],
+            }),
             Request::ShowConfig => {
                 let text = "[switch]\npower = \"adaptive\"\n".to_owned();
                 Reply::Config(ShownConfig { text, config: json!({"switch": {"power": "adaptive"}}) })
@@ -461,11 +492,12 @@ fn changes_are_asked_for_as_typed() {
         ("fdb del 52-54-00-12-34-56 --vlan 20", Change::DeleteFdb { vlan: 20, mac }),
         ("fdb flush --vlan 20 --port dc01", Change::FlushFdb { vlan: Some(20), port: Some(port()) }),
         (
-            "mirror set detect --source dc01 --source web:rx --vlan 20 --snaplen 96 --to span",
+            "mirror set detect --source dc01 --source web:rx --vlan 20 --filter arp --snaplen 96 --to span",
             Change::SetMirror {
                 name: "detect".into(),
                 sources: vec!["dc01:both".parse().unwrap(), "web:rx".parse().unwrap()],
                 vlans: vec![20],
+                filter: Some("arp".into()),
                 snaplen: 96,
                 to: "span".into(),
                 inject: None,
@@ -477,6 +509,7 @@ fn changes_are_asked_for_as_typed() {
                 name: "detect".into(),
                 sources: vec!["dc01:both".parse().unwrap()],
                 vlans: vec![],
+                filter: None,
                 snaplen: 0,
                 to: "span".into(),
                 inject: Some(labsw_control::api::Inject {
@@ -544,6 +577,25 @@ fn wrong_usage_exits_with_2_before_the_switch_is_asked() {
         "mirror set detect --source dc01 --snaplen -1 --to span",
         "mirror set detect --source dc01 --vlan 4095 --to span",
         "stats --wach",
+        "stats --interval 1s",
+        "stats --watch --interval 10ms",
+        "stats --watch --interval soon",
+        "top --interval 0s",
+        "top",
+        "top --json",
+        "trace",
+        "trace --in dc01",
+        "trace --frame 00",
+        "trace --in dc01 --frame 0",
+        "trace --in dc01 --frame 0g",
+        "trace --in dc01 --src 02:00:00:00:00:01",
+        "trace --in dc01 --src 02:00:00:00:00:01 --dst 02:00:00:00:00",
+        "trace --in dc01 --src 02:00:00:00:00:01 --dst 02:00:00:00:00:02 --vlan 4096",
+        "trace --in dc01 --src 02:00:00:00:00:01 --dst 02:00:00:00:00:02 --ethertype ipx",
+        "trace --in dc01 --src 02:00:00:00:00:01 --dst 02:00:00:00:00:02 --bytes 59",
+        "trace --in dc01 --frame 00 --src 02:00:00:00:00:01 --dst 02:00:00:00:00:02",
+        "trace --in dc01 --frame 00 --vlan 20",
+        "trace --in dc01 --frame 00 --ethertype arp",
         "guest dc01",
         "guest dc01 --for vmware",
         "guest dc01 --for qemu --memory 0G",
@@ -583,6 +635,67 @@ fn watching_prints_rates_until_the_reader_goes() {
     drop(stdout);
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn watching_as_json_has_one_document_a_line_and_ends_quietly_when_interrupted() {
+    let switch = Switch::start();
+    let mut child = switch
+        .command(&["stats", "uplink", "--watch", "--interval", "100ms", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    let (first, second) = (next(), next());
+    assert_eq!(
+        (&first[0]["name"], &first[0]["rx_frames"], &first[0]["rates"]),
+        (&json!("uplink"), &json!(1000), &Value::Null)
+    );
+    assert_eq!(second[0]["rx_frames"], 2000);
+    let rates = json!({
+        "rx_frames_per_second": 2000.0,
+        "rx_bits_per_second": 0.0,
+        "tx_frames_per_second": 0.0,
+        "tx_bits_per_second": 0.0,
+        "dropped_per_second": 0.0,
+        "main_drop_reason": null,
+    });
+    assert_eq!(second[0]["rates"], rates);
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn traces_are_numbered_lines_and_frames_are_made_up_as_asked() {
+    let switch = Switch::start();
+    let hexadecimal = ["trace", "--in", "dc01", "--frame", "02:00 ab-cd"];
+    let shown = " 1   port       0200abcd\n \
+                 2 ✗ vlan       dropped at dc01: vlan_not_member: VLAN 30 is not a member\n               → another VLAN\n\n\
+                 ✗ dropped at dc01 (vlan_not_member)\n";
+    assert_eq!(switch.ok(&hexadecimal), shown);
+    let trace = switch.json(&hexadecimal);
+    let dropped = json!({
+        "stage": "vlan", "outcome": "drop", "port": "dc01", "vlan": 30, "reason": "vlan_not_member",
+        "text": "dropped at dc01: vlan_not_member: VLAN 30\nis not a member", "hint": "another VLAN",
+    });
+    assert_eq!((&trace["verdict"], &trace["steps"][1]), (&json!("dropped"), &dropped));
+    for (arguments, header, bytes) in [
+        ("", "0200000000020200000000 0188b5", 60),
+        ("--ethertype arp", "0200000000020200000000010806", 60),
+        ("--ethertype 0x86DD --vlan 20", "02000000000202000000000181000014 86dd", 60),
+        ("--vlan 0 --bytes 1600", "0200000000020200000000018100 0000 88b5", 1600),
+    ] {
+        let addresses = "trace --in dc01 --src 02:00:00:00:00:01 --dst 02:00:00:00:00:02";
+        let line = format!("{addresses} {arguments}");
+        let trace = switch.json(&line.split_whitespace().collect::<Vec<&str>>());
+        let frame = trace["steps"][0]["text"].as_str().unwrap();
+        assert_eq!(frame.len(), 2 * bytes, "{arguments}");
+        assert_eq!(frame.trim_end_matches('0'), header.replace(' ', ""), "{arguments}");
+    }
 }
 
 #[test]

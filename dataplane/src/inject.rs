@@ -189,7 +189,7 @@ mod tests {
     fn receive(rx: &mut InjectRx) -> Vec<Vec<u8>> {
         let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
         rx.receive(&mut burst, &mut stats).unwrap();
-        assert_eq!(stats.rx_frames as usize, burst.len());
+        assert_eq!(stats.rx_frames, burst.len() as u64);
         let frames = (0..burst.len()).map(|at| burst.snapshot(at).to_vec()).collect();
         rx.release(&mut burst).unwrap();
         assert!(burst.is_empty());

@@ -243,16 +243,16 @@ impl Worker {
         if self.capturing.any {
             self.decide_and_capture(ingress);
         } else {
-            self.decide::<false>(ingress);
+            self.decide::<0>(ingress);
         }
-        if self.egress.candidates() != 0 {
+        if self.tables.has_mirrors_in_force() {
             self.select_for_mirrors(ingress);
         }
         if self.egress.messages() != 0 {
             self.snoop(ingress);
         }
         self.send();
-        if self.egress.candidates() != 0 {
+        if self.egress.copied() != 0 {
             self.send_mirrors();
         }
         self.egress.clear();
@@ -265,12 +265,13 @@ impl Worker {
         frames
     }
 
-    /// Fills `egress` for the frames of the burst; `NOTE`: drops are noted for captures.
+    /// Fills `egress` for the frames of the burst. `CAPTURES` is 0 where there are none, [`capture::DROPS`] where drops are
+    /// noted for them; each is compiled for itself.
     #[inline(always)]
-    fn decide<const NOTE: bool>(&mut self, ingress: PortId) {
+    fn decide<const CAPTURES: u8>(&mut self, ingress: PortId) {
         let forwarder = Forwarder { tables: &self.tables, fdb: &self.shared.fdb, now_seconds: self.now_seconds };
         let (slots, dirty, capturing) = (&mut self.slots, &mut self.dirty, &mut self.capturing);
-        let mut decisions = forwarder.ingress(ingress).at_ns(self.now_ns);
+        let mut decisions = forwarder.ingress_at(ingress, self.now_ns);
         if decisions.is_gated() {
             decisions.set_gate_time(now_ns());
         }
@@ -287,7 +288,7 @@ impl Worker {
                             dirty.push(port);
                         }
                     }
-                    if NOTE {
+                    if CAPTURES == capture::DROPS {
                         capturing.note(frame, port, reason);
                     }
                 },

@@ -59,6 +59,13 @@ pub enum Learned {
     Full,
 }
 
+impl Learned {
+    /// Whether the address is known on this port then.
+    pub fn is_here(self) -> bool {
+        matches!(self, Learned::Known | Learned::Refreshed | Learned::New | Learned::Moved { .. })
+    }
+}
+
 /// No room for a static entry: the table, or the few places of this key, hold nothing but static entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the forwarding database has no room for another static entry")]
@@ -144,6 +151,35 @@ impl Fdb {
         }
     }
 
+    /// What [`Fdb::learn`] would return; changes nothing.
+    pub fn would_learn(&self, vid: Vid, mac: Mac, port: PortId, now_seconds: u32) -> Learned {
+        if mac.is_group() {
+            return Learned::Group;
+        }
+        let (key, ageing) = (key_of(vid, mac), self.ageing_seconds());
+        let [first, second] = self.pair(key);
+        match first.find(key).or_else(|| second.find(key)) {
+            Some(value) if value.is_static() && value.port() != port => Learned::Static,
+            Some(value) if value.is_sticky() && value.port() != port => Learned::Sticky,
+            Some(value) if value.port() == port && (value.is_static() || value.is_fresh(now_seconds)) => Learned::Known,
+            Some(value) if value.port() == port && !value.is_aged(ageing, now_seconds) => Learned::Refreshed,
+            _ => self.with_writer(|writer| {
+                writer.would_learn(&self.buckets, self.pair(key), key, port, ageing, now_seconds)
+            }),
+        }
+    }
+
+    /// What is known about one address; aged entries are absent.
+    pub fn entry(&self, vid: Vid, mac: Mac, now_seconds: u32) -> Option<FdbEntry> {
+        let key = key_of(vid, mac);
+        let [first, second] = self.pair(key);
+        let value = first.find(key).or_else(|| second.find(key))?;
+        let is_static = value.is_static();
+        let age_seconds = if is_static { 0 } else { value.age_seconds(now_seconds) };
+        let entry = FdbEntry { vid, mac, port: value.port(), is_static, is_sticky: value.is_sticky(), age_seconds };
+        (!value.is_aged(self.ageing_seconds(), now_seconds)).then_some(entry)
+    }
+
     /// The rest of [`Fdb::learn`]: `found` is what the database has, and it is not both right and fresh.
     #[cold]
     #[inline(never)]
@@ -160,28 +196,6 @@ impl Fdb {
                 Learned::Refreshed
             }
             _ => self.with_writer(|writer| writer.learn(&self.buckets, self.pair(key), key, port, ageing, now_seconds)),
-        }
-    }
-
-    /// What [`Fdb::learn`] would come to, as far as it is refused: nothing is changed. Whether an entry could make room is
-    /// not looked at.
-    pub fn would_learn(&self, vid: Vid, mac: Mac, port: PortId, now_seconds: u32) -> Learned {
-        if mac.is_group() {
-            return Learned::Group;
-        }
-        let key = key_of(vid, mac);
-        let [first, second] = self.pair(key);
-        let from = match first.find(key).or_else(|| second.find(key)) {
-            Some(value) if value.port() == port => return Learned::Known,
-            Some(value) if value.is_static() => return Learned::Static,
-            Some(value) if value.is_sticky() => return Learned::Sticky,
-            Some(value) if value.is_aged(self.ageing_seconds(), now_seconds) => None,
-            found => found.map(Value::port),
-        };
-        match from {
-            _ if self.with_writer(|writer| writer.is_at_limit(port)) => Learned::PortLimit,
-            Some(from) => Learned::Moved { from },
-            None => Learned::New,
         }
     }
 

@@ -2,9 +2,10 @@
 //!
 //! [`Forwarder::ingress`] begins a burst, [`Ingress::frame`] decides about one frame of it; everything it decides is
 //! pushed into [`Egress`], which the worker then walks port by port. Nothing here touches frame bytes beyond the
-//! header snapshot. When the ports have taken their frames, [`Copies::choose`] works out the mirror copies of the burst.
+//! header snapshot. Before the ports take their frames [`Copies::select`] finds those that mirrors
+//! select; when they have taken them, [`Copies::choose`] works out the copies.
 //!
-//! **Order of the decision.** Port up? Mirror destination? Header. From here on mirrors may copy the frame. MTU.
+//! **Order of the decision.** Port up? Mirror destination? Header. From here on mirrors may copy the frame ([`Copies::select`]). MTU.
 //! Link-local policy. VLAN. Guards. Learning. Look-up. Storm control if it floods (of a multicast frame: who wants it). Then per egress
 //! port: up? mirror destination? VLAN and tag edit, MTU, isolation.
 //! The first check that fails is the one that is counted.
@@ -31,12 +32,13 @@ use crate::{DropReason, PortId, Vid, vlan};
 
 mod copies;
 mod egress;
+mod guard;
 mod multicast;
 mod witness;
 
-pub use copies::{Copies, Destination, Part};
+pub use copies::{Copies, Destination, Part, Selection};
 pub use egress::Egress;
-pub use witness::Witness;
+pub use witness::{Step, Witness};
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -123,16 +125,20 @@ struct Known {
     vid: Vid,
     to: PortId,
     edit: TagEdit,
-    /// Some mirror is in force.
+    /// Some mirror selects frames of its VLAN.
     noted: bool,
-    /// One at the ingress or at the egress selects the frame.
-    copied: bool,
 }
 
 impl<'a> Forwarder<'a> {
     /// Begins a burst received on `port`.
     #[inline]
     pub fn ingress(self, port: PortId) -> Ingress<'a> {
+        self.ingress_at(port, u64::from(self.now_seconds) * NS_PER_SECOND)
+    }
+
+    /// As [`Forwarder::ingress`], at a time that is known in nanoseconds, of the same clock: rates need that.
+    #[inline]
+    pub fn ingress_at(self, port: PortId, now_ns: u64) -> Ingress<'a> {
         let found = match self.tables.port(port) {
             Some(found) if !found.rules.enabled => Err(DropReason::PortDown),
             Some(found) if found.mirror_destination => Err(DropReason::MirrorDestination),
@@ -140,7 +146,6 @@ impl<'a> Forwarder<'a> {
             None => Err(DropReason::PortDown),
         };
         let gate = if found.is_err() { self.gate(port) } else { None };
-        let now_ns = u64::from(self.now_seconds) * NS_PER_SECOND;
         Ingress { by: self, id: port, now_ns, port: found, known: None, gate, gate_ns: 0 }
     }
 
@@ -152,13 +157,6 @@ impl<'a> Forwarder<'a> {
 }
 
 impl<'a> Ingress<'a> {
-    /// The time of the burst, nanoseconds of the clock of [`Forwarder::now_seconds`], for rates; else it is the begin of that
-    /// second.
-    #[inline]
-    pub fn at_ns(self, now_ns: u64) -> Ingress<'a> {
-        Ingress { now_ns, ..self }
-    }
-
     /// Whether what it receives has to pass a gate, which needs the time: [`Ingress::set_gate_time`].
     #[inline]
     pub fn is_gated(&self) -> bool {
@@ -194,26 +192,63 @@ impl<'a> Ingress<'a> {
             return known.send(index, egress);
         }
         self.known = None;
+        // Pieces of code of their own, so that ports without guards and gates pay nothing for those of others.
+        match self.port {
+            Ok(port) if port.rules.guards.is_none() => {
+                self.unlike::<false>(port, index, snapshot, frame_bytes, egress, witness);
+            }
+            Ok(port) => self.guarded(port, index, snapshot, frame_bytes, egress, witness),
+            Err(reason) => self.inject(index, snapshot, frame_bytes, reason, egress, witness),
+        }
+    }
+
+    /// As [`Ingress::unlike`], of a port that may have guards.
+    #[cold]
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments, reason = "as `unlike`")]
+    fn guarded(
+        &mut self,
+        port: &'a Port,
+        index: u8,
+        snapshot: &[u8],
+        frame_bytes: u32,
+        egress: &mut Egress,
+        witness: &mut impl Witness,
+    ) {
+        self.unlike::<true>(port, index, snapshot, frame_bytes, egress, witness);
+    }
+
+    /// Decides about a frame of `port` that is not like the one before it.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "as `frame`, and the port")]
+    fn unlike<const GUARDED: bool>(
+        &mut self,
+        port: &'a Port,
+        index: u8,
+        snapshot: &[u8],
+        frame_bytes: u32,
+        egress: &mut Egress,
+        witness: &mut impl Witness,
+    ) {
+        let words = HeaderWords::read(snapshot);
         let ingress = self.id;
-        let port = match self.port {
-            Ok(port) => port,
-            Err(reason) => return self.inject(index, snapshot, frame_bytes, reason, egress, witness),
-        };
         let header = match words.map_or_else(|| Header::parse_short(snapshot), HeaderWords::header) {
             Ok(header) => header,
-            Err(reason) => return witness.dropped(index, ingress, reason),
+            Err(reason) => {
+                egress.hide(index);
+                return witness.dropped(index, ingress, reason);
+            }
         };
+        witness.step(index, || Step::Header(header));
         let Forwarder { tables, fdb, now_seconds } = self.by;
         let vlan = port.rules.vlan.classify(header.outer);
-        let noted = tables.has_mirrors_in_force();
-        let mut copied = false;
-        if noted {
-            let vid = vlan.ok().or_else(|| header.outer.and_then(Vid::from_tag));
+        let mut noted = false;
+        if let Some(mirrored) = tables.mirrored_vlans()
+            && let Some(vid) = vlan.ok().or_else(|| header.outer.and_then(Vid::from_tag))
+            && mirrored.contains(vid)
+        {
             egress.note(index, vid);
-            copied = port.rx_mirrors.select(vid);
-            if copied {
-                egress.share(index);
-            }
+            noted = true;
         }
         let payload_bytes = frame_bytes.saturating_sub(u32::from(header.l3_offset));
         if payload_bytes > port.rules.mtu_bytes {
@@ -226,40 +261,52 @@ impl<'a> Ingress<'a> {
             Ok(vid) => vid,
             Err(reason) => return witness.dropped(index, ingress, reason),
         };
-        let guards = port.rules.guards.as_deref();
-        if let Some(guards) = guards
-            && let Err(reason) = guards.admit(header.src, snapshot)
-        {
+        witness.step(index, || Step::Vlan(vid));
+        if GUARDED && let Err(reason) = guard::admit(port, header.src, snapshot) {
             return witness.dropped(index, ingress, reason);
         }
-        let mut repeats = guards.is_none_or(|guards| !guards.looks_behind_header());
+        if port.rules.guards.is_some() {
+            witness.step(index, || Step::Guarded);
+        }
         if port.rules.learning {
             let learned = match is_dry(witness) {
                 false => fdb.learn(vid, header.src, ingress, now_seconds),
                 true => fdb.would_learn(vid, header.src, ingress, now_seconds),
             };
-            match learned {
-                Learned::Sticky => return witness.dropped(index, ingress, DropReason::MacSticky),
-                Learned::PortLimit => {
-                    repeats = false;
-                    if let Some(guards) = guards
-                        && let Err(reason) = guards.over_limit(header.src, is_dry(witness))
-                    {
-                        return witness.dropped(index, ingress, reason);
-                    }
-                }
-                _ => {}
+            witness.step(index, || Step::Source(Some(learned)));
+            if learned == Learned::Sticky {
+                return witness.dropped(index, ingress, DropReason::MacSticky);
+            }
+            if GUARDED
+                && learned == Learned::PortLimit
+                && let Err(reason) = guard::over_limit(port, header.src, is_dry(witness))
+            {
+                return witness.dropped(index, ingress, reason);
             }
         }
+        if !port.rules.learning {
+            witness.step(index, || Step::Source(None));
+        }
         let tags = port.rules.vlan.tags(&header);
-        let known = if header.dst.is_group() { None } else { fdb.lookup(vid, header.dst, now_seconds) };
+        let known = match header.dst.is_group() {
+            true => None,
+            // A station that sends to itself is known by its own frame.
+            false
+                if is_dry(witness)
+                    && port.rules.learning
+                    && header.dst == header.src
+                    && fdb.would_learn(vid, header.src, ingress, now_seconds).is_here() =>
+            {
+                Some(ingress)
+            }
+            false => fdb.lookup(vid, header.dst, now_seconds),
+        };
+        witness.step(index, || self.by.destination(known, vid, &header));
         let to = match known {
             Some(to) if to == ingress => return witness.dropped(index, ingress, DropReason::SamePort),
             Some(to) => to,
             None => {
-                if let Some(guards) = guards
-                    && let Err(reason) = guards.flood(header.dst, self.now_ns, is_dry(witness))
-                {
+                if GUARDED && let Err(reason) = guard::flood(port, header.dst, self.now_ns, is_dry(witness)) {
                     return witness.dropped(index, ingress, reason);
                 }
                 let audience = if header.dst.is_group() {
@@ -267,12 +314,15 @@ impl<'a> Ingress<'a> {
                 } else {
                     None
                 };
+                if audience.is_some() {
+                    witness.step(index, || Step::Snooped);
+                }
                 let audience = audience.as_ref();
                 return self.by.flood(ingress, index, vid, &{ tags }, payload_bytes, audience, egress, witness);
             }
         };
         match unicast(tables, to, vid, tags, payload_bytes) {
-            Ok((port_to, _)) if guards.is_some() && port.is_isolated() && port_to.is_isolated() => {
+            Ok((port_to, _)) if GUARDED && port.is_isolated() && port_to.is_isolated() => {
                 witness.dropped(index, to, DropReason::Isolated);
             }
             Ok((port_to, edit)) => {
@@ -288,10 +338,10 @@ impl<'a> Ingress<'a> {
                     to,
                     edit,
                     noted,
-                    copied: copied || port_to.tx_mirrors.select(Some(vid)),
                 };
                 known.send(index, egress);
                 // A header cut short (22 bytes are looked at, 14 are enough) is not compared with others.
+                let repeats = !GUARDED || guard::repeats(port);
                 self.known = (words.is_some() && repeats).then_some(known);
             }
             Err(reason) => witness.dropped(index, to, reason),
@@ -299,7 +349,7 @@ impl<'a> Ingress<'a> {
     }
 }
 
-impl Ingress<'_> {
+impl<'a> Ingress<'a> {
     /// Decides about a frame of a port that takes nothing in for this `reason`, but what passes its gate.
     #[cold]
     #[inline(never)]
@@ -312,17 +362,40 @@ impl Ingress<'_> {
         egress: &mut Egress,
         witness: &mut W,
     ) {
-        let Some(Gate { injection, own }) = self.gate else { return witness.dropped(index, self.id, reason) };
-        if let Err(reason) = injection.admit(snapshot, frame_bytes, self.gate_ns, W::DRY_RUN) {
-            return witness.dropped(index, self.id, reason);
-        }
-        let mut entered = match (injection.spec().entry, own) {
-            (Entry::Vlan(_), Some(own)) => Ingress { port: Ok(own), ..self.by.ingress(self.id) },
-            (Entry::Port(port), _) => self.by.ingress(port),
-            (Entry::Vlan(_), None) => return witness.dropped(index, self.id, reason),
+        let admitted = match (self.gate, self.entered()) {
+            (Some(Gate { injection, .. }), Some(entered)) => injection
+                .admit(snapshot, frame_bytes, self.gate_ns, W::DRY_RUN)
+                .map(|()| (injection.spec().entry, entered)),
+            _ => Err(reason),
         };
-        (entered.now_ns, entered.gate) = (self.now_ns, None);
-        entered.frame(index, snapshot, frame_bytes, egress, witness);
+        let entered = match admitted {
+            Ok((entry, entered)) => {
+                witness.step(index, || Step::Injected(entry));
+                let id = entered.id;
+                entered.port.map(|port| (port, entered)).map_err(|reason| (id, reason))
+            }
+            Err(reason) => Err((self.id, reason)),
+        };
+        match entered {
+            Ok((port, entered)) => {
+                let mut entered = Ingress { now_ns: self.now_ns, ..entered };
+                entered.guarded(port, index, snapshot, frame_bytes, egress, witness);
+            }
+            Err((at, reason)) => {
+                egress.hide(index);
+                witness.dropped(index, at, reason);
+            }
+        }
+    }
+
+    /// As what injected frames enter.
+    fn entered(&self) -> Option<Ingress<'a>> {
+        let Gate { injection, own } = self.gate?;
+        match (injection.spec().entry, own) {
+            (Entry::Vlan(_), Some(own)) => Some(Ingress { port: Ok(own), ..self.by.ingress(self.id) }),
+            (Entry::Port(port), _) => Some(self.by.ingress(port)),
+            (Entry::Vlan(_), None) => None,
+        }
     }
 }
 
@@ -332,10 +405,7 @@ impl Known {
     fn send(&self, index: u8, egress: &mut Egress) {
         egress.send(self.to, TxItem::whole(index, self.edit));
         if self.noted {
-            egress.note(index, Some(self.vid));
-        }
-        if self.copied {
-            egress.share(index);
+            egress.note(index, self.vid);
         }
     }
 }
@@ -373,6 +443,19 @@ fn unicast(
 }
 
 impl Forwarder<'_> {
+    /// What a witness is told of where the frame goes.
+    fn destination(&self, known: Option<PortId>, vid: Vid, header: &Header) -> Step {
+        match known {
+            None if header.dst.is_group() => Step::Group,
+            None => Step::Unknown,
+            Some(at) => {
+                let entry = self.fdb.entry(vid, header.dst, self.now_seconds).filter(|entry| entry.port == at);
+                let (is_static, age_seconds) = entry.map_or((false, 0), |entry| (entry.is_static, entry.age_seconds));
+                Step::Known { at, is_static, age_seconds }
+            }
+        }
+    }
+
     /// Sends the frame to every other port of its VLAN that is in `audience` (`None`: to all of them).
     #[inline(never)]
     #[allow(clippy::too_many_arguments, reason = "all that is known of the frame by then")]
@@ -419,9 +502,6 @@ impl Forwarder<'_> {
                 }
             };
             egress.send(member.port, TxItem::whole(index, edit));
-            if member.watched {
-                egress.share(index);
-            }
         }
         if nobody {
             let reason = if audience.is_some() { DropReason::MulticastNotWanted } else { DropReason::NoDestination };

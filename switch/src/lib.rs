@@ -18,6 +18,8 @@
 //!
 //! [`multicast::Snooping`] narrows the flooding of multicast frames where that is asked for.
 //!
+//! [`trace::trace`] says what would become of a frame.
+//!
 //! [`tables::Tables`] is everything configured, immutable, replaced as a whole.
 
 #![forbid(unsafe_code)]
@@ -34,6 +36,7 @@ pub mod mac;
 pub mod multicast;
 mod sync;
 pub mod tables;
+pub mod trace;
 pub mod vlan;
 
 pub use drop_reason::DropReason;

@@ -152,6 +152,8 @@ pub struct Tables {
     mirrors: Vec<MirrorSpec>,
     /// Whether any port is watched by a mirror whose destination is up.
     mirrors_in_force: bool,
+    /// The VLANs of those mirrors in force that are for some VLANs only; `None`: there are no such mirrors.
+    mirrored_vlans: Option<Box<VlanSet>>,
     /// Per VLAN id, index into `floods`.
     flood_of: Box<[u16; 4096]>,
     floods: Vec<Box<[FloodMember]>>,
@@ -204,40 +206,21 @@ pub(crate) struct Watches {
     list: Box<[Watch]>,
     /// Whether one of them is for frames of any VLAN.
     any_vlan: bool,
-    /// The VLANs that one of them is for: one look tells of most frames that no mirror wants them.
-    vlans: Box<VlanSet>,
 }
 
 impl FromIterator<Watch> for Watches {
     fn from_iter<T: IntoIterator<Item = Watch>>(list: T) -> Watches {
         let list: Box<[Watch]> = list.into_iter().collect();
         let any_vlan = list.iter().any(|watch| watch.vlans.is_none());
-        let mut vlans = Box::new(VlanSet::EMPTY);
-        list.iter()
-            .filter_map(|watch| watch.vlans.as_ref())
-            .flat_map(|vlans| vlans.iter())
-            .for_each(|vid| vlans.insert(vid));
-        Watches { list, any_vlan, vlans }
+        Watches { list, any_vlan }
     }
 }
 
 impl Watches {
-    /// Whether there are none.
+    /// Whether one of them may select a frame, if `noted` frames are in VLANs by which some mirror selects.
     #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    /// Whether any copies frames of `vid`; `None` for a frame that is in no VLAN at all.
-    #[inline]
-    pub fn select(&self, vid: Option<Vid>) -> bool {
-        !self.list.is_empty() && (self.any_vlan || vid.is_some_and(|vid| self.vlans.contains(vid)))
-    }
-
-    /// Whether one of them is for frames of any VLAN.
-    #[inline]
-    pub fn takes_any_vlan(&self) -> bool {
-        self.any_vlan
+    pub fn may_select(&self, noted: u64) -> bool {
+        self.any_vlan || (noted != 0 && !self.list.is_empty())
     }
 
     /// All of them, ascending by mirror id.
@@ -260,19 +243,10 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Whether it copies frames of `vid`; `None` for a frame that is in no VLAN at all.
+    /// The VLANs it is for; `None`: frames of any VLAN and of none.
     #[inline]
-    pub fn selects(&self, vid: Option<Vid>) -> bool {
-        match &self.vlans {
-            None => true,
-            Some(vlans) => vid.is_some_and(|vid| vlans.contains(vid)),
-        }
-    }
-
-    /// Whether it is for frames of any VLAN.
-    #[inline]
-    pub fn takes_any_vlan(&self) -> bool {
-        self.vlans.is_none()
+    pub fn vlans(&self) -> Option<&VlanSet> {
+        self.vlans.as_deref()
     }
 }
 
@@ -282,8 +256,6 @@ pub(crate) struct FloodMember {
     pub port: PortId,
     /// How frames of this VLAN leave it.
     pub leaves: Leaves,
-    /// Whether any mirror watches what it sends.
-    pub watched: bool,
     /// Whether it takes no frames from isolated ports.
     pub isolated: bool,
     pub mtu_bytes: u32,
@@ -333,8 +305,14 @@ impl Tables {
 
     /// Whether any frame could be copied at all.
     #[inline]
-    pub(crate) fn has_mirrors_in_force(&self) -> bool {
+    pub fn has_mirrors_in_force(&self) -> bool {
         self.mirrors_in_force
+    }
+
+    /// The VLANs by which mirrors in force select frames; `None`: they select frames of any VLAN.
+    #[inline]
+    pub(crate) fn mirrored_vlans(&self) -> Option<&VlanSet> {
+        self.mirrored_vlans.as_deref()
     }
 
     /// The port that frames from `port` are judged as received on: another one if it is a mirror destination that injects so.

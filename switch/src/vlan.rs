@@ -303,8 +303,7 @@ impl PortVlan {
     #[inline]
     pub fn classify(&self, outer: Option<Tag>) -> Result<Vid, DropReason> {
         if let Some(tunnel) = &self.tunnel {
-            tunnel.admit(outer)?;
-            return self.tag.ok_or(DropReason::UntaggedNotAllowed);
+            return tunnel.admit(outer).and_then(|()| self.tag.ok_or(DropReason::UntaggedNotAllowed));
         }
         let tag = match outer {
             Some(tag) if tag.vid() != 0 => tag,

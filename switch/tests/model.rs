@@ -7,14 +7,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use labsw_switch::fdb::FdbFilter;
 use labsw_switch::forward::Forwarder;
 use labsw_switch::vlan::VlanMode;
 use labsw_switch::{Mac, PortId, Vid};
 use proptest::prelude::*;
 
+#[path = "model/foretell.rs"]
+mod foretell;
 #[path = "model/sides.rs"]
 mod sides;
 
+use foretell::foretell;
 use sides::naive::Naive;
 use sides::{Decided, Guarded, Inject, Mirror, Pattern, Port, decide, fdb, sane, tables};
 
@@ -199,6 +203,45 @@ proptest! {
                     let outcome = decide(forwarder, &mut decided, ingress, &frames, &failed);
                     let expected = naive.burst(ingress, &frames, now_seconds, &failed);
                     prop_assert_eq!(outcome, expected, "ingress {}, frames {:02x?}", ingress, frames);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// What a trace says of a frame is what becomes of it: where it leaves, with which bytes, what is dropped where and why, which
+    /// mirrors select it, and which copies are made. Asking changes nothing.
+    #[test]
+    fn a_trace_foretells_what_is_decided((ports, mirrors, steps) in scenario(), seed: u64) {
+        let mirrors = sane(mirrors, &ports);
+        let tables = tables(&ports, &mirrors);
+        let fdb = fdb(&ports, seed);
+        let mut decided = Decided::default();
+        let mut now_seconds = u32::MAX - 20;
+        for step in steps {
+            match step {
+                Step::Wait(seconds) => now_seconds = now_seconds.wrapping_add(seconds),
+                Step::AddStatic(vlan, last, port) => {
+                    let mac = Mac::new([0x52, 0x54, 0, 0, 0, last]);
+                    fdb.add_static(Vid::try_from(vlan).unwrap(), mac, PortId(port)).unwrap();
+                }
+                Step::Burst(ingress, frames, failed) => {
+                    let forwarder = Forwarder { tables: &tables, fdb: &fdb, now_seconds };
+                    let known = || {
+                        let mut entries = fdb.entries(FdbFilter::default(), now_seconds);
+                        entries.sort_unstable();
+                        entries
+                    };
+                    for frame in frames {
+                        let before = known();
+                        let foretold = foretell(forwarder, ingress, &frame, &failed);
+                        prop_assert_eq!(known(), before, "the trace has learned");
+                        let outcome = decide(forwarder, &mut decided, ingress, std::slice::from_ref(&frame), &failed);
+                        prop_assert_eq!(foretold, outcome, "ingress {}, frame {:02x?}", ingress, frame);
+                    }
                 }
             }
         }

@@ -255,6 +255,55 @@ foreign=$(seen 'ether host 52:54:00:00:00:20')
 [ "$others" = 0 ] && [ "$foreign" = 0 ] || fail "$others frames of other ports, $foreign of vm20 in the capture"
 holds "nothing of other ports"
 
+title "Break and detect: the sensor behind port A sees SMB, and nothing else"
+ip netns exec "$listener" tcpdump -Z root -U -nni l0 -w "$dir/sensor.pcap" 2>"$dir/sensor.log" &
+sensor=$!
+pids+=($sensor)
+wait_for "sensor" 10 grep -q 'listening on' "$dir/sensor.log"
+ctl mirror set detect --source '*' --filter 'tcp port 445' --to span --inject-vlan 10
+"$bin/labsw-ctl" --socket "$dir/control.sock" capture vm10:rx --filter 'tcp port 445' --count 1 --duration 30s \
+  -w "$dir/attack.pcapng" 2>"$dir/capture.log" &
+recording=$!
+pids+=($recording)
+wait_for "capture" 10 sh -c "'$bin/labsw-ctl' --socket '$dir/control.sock' capture --list | grep -q vm10"
+guest vm10 "ping -q -c 2 -W 5 $web; nc -w 1 $web 445 </dev/null" >/dev/null || true
+wait $recording || fail "$(cat "$dir/capture.log")"
+say "recorded: $(tcpdump -nr "$dir/attack.pcapng" 2>/dev/null | cut -c1-100)"
+
+title "The attacker is switched off, and its attack replayed through port A"
+ctl port down vm10
+"${enter_web[@]}" tcpdump -lnnc 1 -i eth0 'tcp dst port 445' >"$dir/web-smb" 2>"$dir/web-smb.log" &
+pids+=($!)
+wait_for "listener at web" 10 grep -q 'listening on' "$dir/web-smb.log"
+sleep 2.2 # a copy that comes back sooner is taken for a loop
+ctl inject span "$dir/attack.pcapng" | sed 's/^/   /'
+wait_for "replayed attack at web" 10 grep -q "$vm10.* > $web.445" "$dir/web-smb"
+holds "web got it: $(cut -c1-90 "$dir/web-smb")"
+ctl port up vm10
+sleep 0.5
+kill -INT $sensor
+wait $sensor || true
+smb=$(tcpdump -nr "$dir/sensor.pcap" 'tcp port 445' 2>/dev/null | wc -l)
+others=$(tcpdump -nr "$dir/sensor.pcap" 'not tcp port 445' 2>/dev/null | wc -l)
+[ "$smb" -ge 2 ] && [ "$others" = 0 ] || fail "the sensor saw $smb frames of SMB and $others others"
+holds "the sensor saw $smb frames of SMB, and none of the pings"
+
+title "A lossy link: labsw-ctl impair set web --loss 30% --delay 20ms --seed 7 --direction tx"
+ctl impair set web --loss 30% --delay 20ms --seed 7 --direction tx
+report=$(guest vm10 "ping -q -c 20 -i 0.1 -W 2 $web") || true
+ctl impair clear web
+say "$(sed -n 's/.*\(20 packets.*loss\).*/\1/p' <<<"$report"), $(sed -n 's/.*\(round-trip.*\)/\1/p' <<<"$report")"
+lost=$(sed -n 's/.* \([0-9]*\)% packet loss.*/\1/p' <<<"$report")
+fastest=$(sed -n 's/.* = \([0-9]*\)\..*/\1/p' <<<"$report")
+[ "$lost" -gt 0 ] && [ "$lost" -lt 100 ] && [ "$fastest" -ge 20 ] || fail "no lossy link of 20 ms: $report"
+holds "frames are late and lost towards web, and only there"
+
+title "Why is that frame dropped? labsw-ctl trace"
+ctl trace --in vm10 --src 52:54:00:00:00:10 --dst 52:54:00:00:00:20 --vlan 20 >"$dir/trace"
+sed 's/^/   /' "$dir/trace"
+grep -q 'dropped at vm10.*tagged_not_allowed' "$dir/trace" || fail "the trace does not say why"
+holds "vm10 can't tag itself into VLAN 20"
+
 title "What the switch says"
 for noun in status 'port list' 'fdb list' stats 'mirror list'; do
   echo "\$ labsw-ctl $noun"

@@ -137,40 +137,41 @@ fn a_storm_is_cut_to_its_rate_while_unicast_passes() {
         return;
     }
     const RATE: u64 = 200;
-    const SENT: u64 = 3000;
+    const SENT: u64 = 1500;
     let lab = Lab::new("gst");
     let keys = format!("storm = {{ broadcast = \"{RATE}pps\", unknown_unicast = \"{RATE}pps\" }}");
-    let bench = Bench::new(&lab, &[("a", &keys), ("b", "")]);
+    let bench = Bench::new(&lab, &[("a", &keys), ("b", ""), ("c", "")]);
     let flow = Flow::start(&lab, "a", "b");
+    // Of the flow, c only gets the first frame.
+    let (storms, floods) = (&bench.sockets["a"], &bench.sockets["c"]);
     for (dst, reason) in [(BROADCAST, "storm_broadcast"), (mac(77), "storm_unknown_unicast")] {
         let storm = Frame::new(dst, mac(1)).build();
-        bench.sockets["b"].recv_all(Duration::ZERO);
-        let before = bench.switch.counter("b", "tx_frames");
+        floods.recv_all(QUIET);
+        let before = bench.switch.counter("c", "tx_frames");
         let start = Instant::now();
         for n in 0..SENT {
-            bench.sockets["a"].send(&storm);
+            storms.send(&storm);
             if n % 10 == 0 {
                 std::thread::sleep(Duration::from_millis(3));
             }
         }
-        let dropped = || bench.switch.drops("a", reason);
-        wait_for("all of the storm", PATIENCE, || {
-            // The flow goes on meanwhile; of the storm, what was not dropped was sent.
-            (dropped() + RATE / 20 + RATE * 20 >= SENT && bench.switch.counter("b", "tx_frames") > before).then_some(())
+        let passed = wait_for("all of the storm, passed or counted", PATIENCE, || {
+            let passed = bench.switch.counter("c", "tx_frames") - before;
+            (passed + bench.switch.drops("a", reason) == SENT).then_some(passed)
         });
         let took = start.elapsed().as_secs_f64();
-        std::thread::sleep(QUIET);
-        let passed = receive(&bench.sockets["b"], 0, PATIENCE, QUIET).iter().filter(|frame| **frame == storm).count();
-        assert_eq!(passed as u64 + dropped(), SENT, "what does not pass is counted");
+        let seen = floods.recv_all(QUIET).iter().filter(|frame| **frame == storm).count();
+        assert_eq!(seen as u64, passed, "what is not dropped comes out");
         #[allow(clippy::cast_precision_loss, reason = "small numbers")]
         let (passed, due) = (passed as f64, took * RATE as f64);
         assert!(passed <= due + 10.0 + 1.0, "{passed} frames in {took} s");
-        assert!(passed >= 0.8 * due, "{passed} frames in {took} s are fewer than the rate allows");
+        assert!(passed >= 0.5 * due, "{passed} frames in {took} s are fewer than the rate allows");
         flow.assert_flowing("after a storm");
     }
-    assert!(flow.finish() > 500, "known unicast from the same port lost nothing");
+    assert!(flow.finish() > 300, "known unicast from the same port lost nothing");
+    bench.sockets.values().for_each(|socket| drop(socket.recv_all(QUIET)));
     bench.set("a", &["storm={}"]);
-    bench.passes("a", mac(1), BROADCAST, &["b"], "no storm control any more");
+    bench.passes("a", mac(1), BROADCAST, &["b", "c"], "no storm control any more");
     bench.switch.stop();
 }
 

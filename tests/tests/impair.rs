@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use labsw_control::api::{Reply, Request};
+use labsw_control::varlink::Client;
 use labsw_tests::iperf;
 use labsw_tests::netns::Netns;
 use labsw_tests::packet::{Frame, Mac, RawSocket};
@@ -119,18 +121,29 @@ fn delay_and_jitter_are_exact_in_each_direction() {
 
 /// Sends numbered frames from `a` to `b` no faster than they are taken, and gives the numbers that arrived.
 fn arrivals(switch: &Labswd<'_>, a: &RawSocket, b: &RawSocket, frames: u32) -> BTreeSet<u32> {
-    let before = switch.counter("a", "rx_frames");
+    // Asked often, so without a process each time.
+    let mut client = Client::connect(&switch.site().control_socket()).unwrap();
+    let request = Request::GetStats { port: Some("a".to_owned()), interval_milliseconds: None };
+    let mut taken = || match client.call(&request).unwrap() {
+        Reply::Stats(stats) => stats.ports[0].counters.rx_frames,
+        reply => panic!("{reply:?}"),
+    };
+    let before = taken();
     let mut arrived = BTreeSet::new();
     for first in (0..frames).step_by(BATCH as usize) {
         for number in first..frames.min(first + BATCH) {
             a.send(&Frame::new(B, A).number(number).build());
         }
         let sent = u64::from(frames.min(first + BATCH));
-        wait_for("frames to be taken", PATIENCE, || (switch.counter("a", "rx_frames") - before >= sent).then_some(()));
-        arrived.extend(b.recv_all(Duration::from_millis(2)).iter().map(|frame| number_of(frame)));
+        let patience = Instant::now() + PATIENCE;
+        while taken() - before < sent {
+            assert!(Instant::now() < patience, "frames were lost before the switch");
+            thread::sleep(Duration::from_micros(200));
+        }
+        arrived.extend(b.recv_all(Duration::from_millis(1)).iter().map(|frame| number_of(frame)));
     }
     arrived.extend(receive(b, 0, PATIENCE, QUIET).iter().map(|frame| number_of(frame)));
-    assert_eq!(switch.counter("a", "rx_frames") - before, u64::from(frames), "frames were lost before the switch");
+    assert_eq!(taken() - before, u64::from(frames));
     arrived
 }
 
@@ -329,6 +342,53 @@ fn each_direction_has_its_own_counts_what_it_does_and_outlives_the_device() {
 }
 
 #[test]
+fn with_a_filter_other_frames_pass_at_once_and_in_order() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let lab = Lab::new("imx");
+    let (switch, a, b) = start(&lab, TWO, "");
+    // The number is read behind the Ethernet header: odd ones.
+    for (port, direction) in [("b", "tx"), ("a", "rx")] {
+        switch.ctl(&[
+            "impair",
+            "set",
+            port,
+            "--direction",
+            direction,
+            "--delay",
+            "300ms",
+            "--filter",
+            "ether[17] & 1 = 1",
+        ]);
+        let sent = Instant::now();
+        for number in 0..100 {
+            a.send(&Frame::new(B, A).number(number).build());
+        }
+        let arrived: Vec<(u32, Duration)> =
+            (0..100).map(|_| (number_of(&b.recv(PATIENCE).expect("every frame")), sent.elapsed())).collect();
+        let numbers: Vec<u32> = arrived.iter().map(|(number, _)| *number).collect();
+        let expected: Vec<u32> = (0..100).step_by(2).chain((1..100).step_by(2)).collect();
+        assert_eq!(numbers, expected, "{port} {direction}");
+        assert!(arrived[49].1 < Duration::from_millis(300), "others wait as well: {arrived:?}");
+        assert!(arrived[50].1 >= Duration::from_millis(300), "too early: {arrived:?}");
+        let list = switch.ctl(&["impair", "list"]);
+        assert_eq!((&list[0]["frames"], &list[0]["delayed"]), (&50.into(), &50.into()));
+        assert_eq!(list[0]["filter"], "ether[17] & 1 = 1");
+        switch.ctl(&["impair", "clear", port]);
+    }
+    // What stands far behind the header.
+    switch.ctl(&["impair", "set", "b", "--loss", "100%", "--filter", "greater 1000 and ether[900] = 7"]);
+    for (byte, through) in [(7, false), (8, true)] {
+        let mut frame = Frame::new(B, A).number(1).build();
+        frame.resize(1200, byte);
+        a.send(&frame);
+        assert_eq!(b.recv(if through { PATIENCE } else { QUIET }), through.then_some(frame));
+    }
+    switch.stop();
+}
+
+#[test]
 fn impairments_are_part_of_the_configuration() {
     if !require::all(&[Need::Root, Need::Labswd]) {
         return;
@@ -412,7 +472,10 @@ fn what_makes_no_sense_is_refused_in_one_line_and_changes_nothing() {
     let (switch, _a, _b) = start(&lab, "", "");
     switch.ctl(&["impair", "set", "a", "--profile", "constrained", "--seed", "3"]);
     let before = switch.ctl(&["impair", "list"]);
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 16] = [
+        (&["set", "a", "--loss", "1%", "--filter", "tcp prot 445"], "filter: \"tcp prot 445\": "),
+        (&["set", "a", "--loss", "1%", "--filter", "host example.org"], "filter: "),
+        (&["set", "a", "--filter", "arp"], "sets nothing"),
         (&["set", "a", "--loss", "101%"], "loss: \"101%\" is not a share"),
         (&["set", "a", "--loss=-1%"], "loss: \"-1%\" is not a share"),
         (&["set", "a", "--loss", "5"], "loss: should be a share, as in \"5%\", is the number 5"),

@@ -367,7 +367,7 @@ fn windows_and_microvms_get_their_nics() {
     let cluster = attribute("examples.microvm-cluster").unwrap();
     let args = cluster["microvms"]["node2"]["microvm"]["qemu"]["extraArgs"].to_string();
     assert!(args.contains("/run/labsw/vhost/node2.sock") && args.contains("size=512M,share=on"), "{args}");
-    assert!(cluster["settings"]["impair"].is_null(), "a switch without impairment has to take the file");
+    assert_eq!(cluster["settings"]["impair"]["node2"], json!({"profile": "lossy", "direction": "both"}));
     let impaired = attribute("impaired").unwrap();
     assert_eq!(impaired["impair"], json!({"a": {"profile": "lossy"}}));
 }

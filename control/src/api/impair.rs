@@ -44,6 +44,8 @@ pub struct Impairment {
     pub direction: PortDirection,
     /// The profile it began with.
     pub profile: Option<String>,
+    /// The frames it is for, in tcpdump's syntax; null: all.
+    pub filter: Option<String>,
     /// The seed in use, given or not.
     pub seed: u32,
     /// How long a frame is under way.
@@ -96,6 +98,7 @@ impl Impairment {
             ("rate", &self.rate),
             ("queue_frames", &self.queue_frames),
             ("queue_bytes", &self.queue_bytes),
+            ("filter", &self.filter),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
     }

@@ -131,6 +131,8 @@ pub struct Mirror {
     pub sources: Vec<Source>,
     /// Only frames of these VLANs; empty: all.
     pub vlans: Vec<u16>,
+    /// Only frames that this expression selects; `None`: all.
+    pub filter: Option<String>,
     /// Bytes copied of each frame; 0: all.
     pub snaplen: u32,
     /// What this mirror says the destination may inject.

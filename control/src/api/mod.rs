@@ -21,6 +21,7 @@ mod parameters;
 mod port;
 mod reply;
 mod request;
+mod trace;
 mod vlan;
 
 #[cfg(test)]
@@ -37,6 +38,9 @@ pub use multicast::{Multicast, MulticastGroup, MulticastPort, MulticastRouters, 
 pub use port::{Counters, Flap, Port, PortState, PortType};
 pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker, WorkerQueue};
 pub use request::{Change, ConfigText, Request};
+pub use trace::{
+    InvalidFrame, MAX_TRACED_BYTES, Trace, TraceOutcome, TraceStep, TraceVerdict, frame_text, parse_frame,
+};
 pub use vlan::{InvalidVlanId, Vlan, VlanItem, VlanList, VlanMember, VlanMode, VlanRow, parse_vlan_id};
 
 /// The name of the interface.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     CapturePiece, ConfigChange, Counters, Impairment, Injected, Mirror, Multicast, MulticastTotals, Port,
-    RunningCapture, ShownConfig, VlanRow,
+    RunningCapture, ShownConfig, Trace, VlanRow,
 };
 
 /// A polling worker.
@@ -44,6 +44,8 @@ pub struct Status {
     pub version: String,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,
+    /// The same in milliseconds, so that rates come out exact whenever the answer arrives.
+    pub uptime_milliseconds: u64,
     /// `adaptive` or `performance`.
     pub power: String,
     /// The workers.
@@ -120,13 +122,15 @@ pub enum Reply {
     /// To `ListMirrors`.
     Mirrors(Vec<Mirror>),
     /// To `ShowMirror`.
-    Mirror(Mirror),
+    Mirror(Box<Mirror>),
     /// To `ListImpairments`.
     Impairments(Vec<Impairment>),
     /// To `Inject`.
     Injected(Injected),
     /// To `GetStats`.
     Stats(Stats),
+    /// To `TraceFrame`.
+    Trace(Trace),
     /// To `ShowConfig`.
     Config(ShownConfig),
     /// To `CheckConfig`: what ports would wait for, one line each.
@@ -157,6 +161,7 @@ impl Serialize for Reply {
             Reply::Impairments(impairments) => serializer.collect_map([("impairments", impairments)]),
             Reply::Injected(injected) => injected.serialize(serializer),
             Reply::Stats(stats) => stats.serialize(serializer),
+            Reply::Trace(trace) => trace.serialize(serializer),
             Reply::Config(config) => config.serialize(serializer),
             Reply::Awaited(lines) => serializer.collect_map([("awaited", lines)]),
             Reply::Changes(changes) => serializer.collect_map([("changes", changes)]),

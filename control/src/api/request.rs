@@ -11,6 +11,7 @@ use super::parameters::Parameters;
 use super::vlan::is_vlan_id;
 use super::{
     CaptureSpec, Error, INTERFACE, Inject, InjectFrame, PortDirection, PortType, Reply, Source, UnexpectedReply,
+    frame_text, parse_frame,
 };
 
 /// A call of a method of `org.labsw.Switch1`. See the interface description for what each does.
@@ -56,6 +57,13 @@ pub enum Request {
         port: Option<String>,
         /// Milliseconds between the replies of a stream; for the server, the handler need not look.
         interval_milliseconds: Option<u32>,
+    },
+    /// What would become of a frame → [`Reply::Trace`].
+    TraceFrame {
+        /// Name of the port it would come in by.
+        port: String,
+        /// The frame, without the check sequence.
+        frame: Vec<u8>,
     },
     /// The configuration that runs → [`Reply::Config`].
     ShowConfig,
@@ -157,6 +165,8 @@ pub enum Change {
         sources: Vec<Source>,
         /// Only these VLANs; empty: all.
         vlans: Vec<u16>,
+        /// Only frames that this expression selects; `None`: all.
+        filter: Option<String>,
         /// Bytes copied of each frame; 0: all.
         snaplen: u32,
         /// Name of the destination port.
@@ -238,6 +248,10 @@ impl Request {
                 port: read.optional("port")?,
                 interval_milliseconds: read.optional("interval_milliseconds")?,
             },
+            "TraceFrame" => Request::TraceFrame {
+                port: name(&mut read, "port")?,
+                frame: parse_frame(&read.required::<String>("frame")?).map_err(|_| Error::invalid("frame"))?,
+            },
             "ShowConfig" => Request::ShowConfig,
             "CheckConfig" => Request::CheckConfig(config_text(&mut read)?),
             "DiffConfig" => {
@@ -284,6 +298,7 @@ impl Request {
                 vlans: Some(read.optional::<Vec<u16>>("vlans")?.unwrap_or_default())
                     .filter(|vlans| vlans.iter().copied().all(is_vlan_id))
                     .ok_or_else(|| Error::invalid("vlans"))?,
+                filter: read.optional("filter")?,
                 snaplen: read.optional("snaplen")?.unwrap_or_default(),
                 to: name(&mut read, "to")?,
                 inject: read.optional("inject")?,
@@ -328,6 +343,7 @@ impl Request {
             Request::ShowMirror { .. } => "ShowMirror",
             Request::ListImpairments => "ListImpairments",
             Request::GetStats { .. } => "GetStats",
+            Request::TraceFrame { .. } => "TraceFrame",
             Request::ShowConfig => "ShowConfig",
             Request::CheckConfig(_) => "CheckConfig",
             Request::DiffConfig { .. } => "DiffConfig",
@@ -357,6 +373,7 @@ impl Request {
             Request::GetStats { port, interval_milliseconds } => {
                 without_nulls(json!({"port": port, "interval_milliseconds": interval_milliseconds}))
             }
+            Request::TraceFrame { port, frame } => json!({"port": port, "frame": frame_text(frame)}),
             Request::Change(change) => change.to_parameters(),
         }
     }
@@ -380,6 +397,7 @@ impl Request {
             Request::ShowMirror { .. } => Reply::Mirror(read(method, field("mirror"))?),
             Request::ListImpairments => Reply::Impairments(read(method, field("impairments"))?),
             Request::GetStats { .. } => Reply::Stats(read(method, Value::Object(parameters))?),
+            Request::TraceFrame { .. } => Reply::Trace(read(method, Value::Object(parameters))?),
             Request::ShowConfig => Reply::Config(read(method, Value::Object(parameters))?),
             Request::CheckConfig(_) => Reply::Awaited(read(method, field("awaited"))?),
             Request::DiffConfig { .. } | Request::Change(Change::ApplyConfig { .. }) => {
@@ -438,9 +456,11 @@ impl Change {
             Change::AddFdb { vlan, mac, port } => json!({"vlan": vlan, "mac": mac.to_string(), "port": port}),
             Change::DeleteFdb { vlan, mac } => json!({"vlan": vlan, "mac": mac.to_string()}),
             Change::FlushFdb { vlan, port } => without_nulls(json!({"vlan": vlan, "port": port})),
-            Change::SetMirror { name, sources, vlans, snaplen, to, inject } => {
+            Change::SetMirror { name, sources, vlans, filter, snaplen, to, inject } => {
                 let sources: Vec<String> = sources.iter().map(Source::to_string).collect();
-                let fixed = json!({"name": name, "sources": sources, "vlans": vlans, "snaplen": snaplen, "to": to});
+                let fixed = without_nulls(json!({
+                    "name": name, "sources": sources, "vlans": vlans, "filter": filter, "snaplen": snaplen, "to": to
+                }));
                 with(fixed, "inject", inject.as_ref())
             }
         }

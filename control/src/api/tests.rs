@@ -66,6 +66,7 @@ fn mirror() -> Mirror {
         to: "span".into(),
         sources: vec!["web:rx".parse().unwrap()],
         vlans: vec![20],
+        filter: None,
         snaplen: 0,
         inject: Some(inject()),
         matched: 4,
@@ -91,6 +92,7 @@ fn status() -> Status {
     Status {
         version: "0.1.0".into(),
         uptime_seconds: 5,
+        uptime_milliseconds: 5000,
         power: "adaptive".into(),
         workers: vec![worker()],
         ports: vec![port()],
@@ -139,6 +141,7 @@ fn requests() -> Vec<Request> {
         Request::ListMirrors,
         Request::ShowMirror { name: name() },
         Request::GetStats { port: Some(name()), interval_milliseconds: Some(500) },
+        Request::TraceFrame { port: name(), frame: vec![2, 0, 0, 0xab] },
         Request::ShowConfig,
         Request::CheckConfig(config()),
         Request::DiffConfig { config: config(), keep_runtime: true },
@@ -165,6 +168,7 @@ fn requests() -> Vec<Request> {
             name: name(),
             sources: vec!["web:rx".parse().unwrap(), "*".parse().unwrap()],
             vlans: vec![20],
+            filter: Some("arp or \"".into()),
             snaplen: 96,
             to: "span".into(),
             inject: Some(inject()),
@@ -212,11 +216,26 @@ fn reply_to(request: &Request) -> Reply {
         }]),
         Request::ListMulticast { .. } => Reply::Multicast(multicast()),
         Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
-        Request::ShowMirror { .. } => Reply::Mirror(mirror()),
         Request::ListImpairments => Reply::Impairments(vec![impairment()]),
+        Request::ShowMirror { .. } => Reply::Mirror(Box::new(mirror())),
         Request::GetStats { .. } => Reply::Stats(Stats {
             uptime_milliseconds: 7,
             ports: vec![PortStats { name: "dc01".into(), counters: counters() }],
+        }),
+        Request::TraceFrame { .. } => Reply::Trace(Trace {
+            verdict: TraceVerdict::Dropped,
+            summary: "dropped".into(),
+            steps: vec![TraceStep {
+                stage: "egress".into(),
+                outcome: TraceOutcome::Drop,
+                port: Some("dc01".into()),
+                mirror: Some("detect".into()),
+                vlan: Some(20),
+                reason: Some("runt".into()),
+                frame: Some("02".into()),
+                text: "why".into(),
+                hint: Some("what else".into()),
+            }],
         }),
         Request::ShowConfig => Reply::Config(ShownConfig { text: "[switch]\n".into(), config: json!({"switch": {}}) }),
         Request::CheckConfig(_) => Reply::Awaited(vec!["ports.a.device: name:b0 is awaited".into()]),
@@ -280,6 +299,12 @@ fn bad_parameters_are_named() {
         ("AddPort", json!({"name": "a", "type": "bridge"}), "type"),
         ("AddPort", json!({"name": "a", "type": "veth", "settings": {"peer": 1}}), "settings"),
         ("SetPortState", json!({"name": "a", "up": "yes"}), "up"),
+        ("TraceFrame", json!({"port": "", "frame": "00"}), "port"),
+        ("TraceFrame", json!({"port": "a"}), "frame"),
+        ("TraceFrame", json!({"port": "a", "frame": ""}), "frame"),
+        ("TraceFrame", json!({"port": "a", "frame": "0"}), "frame"),
+        ("TraceFrame", json!({"port": "a", "frame": "zz"}), "frame"),
+        ("TraceFrame", json!({"port": "a", "frame": "00".repeat(MAX_TRACED_BYTES + 1)}), "frame"),
         ("FlapPort", json!({"name": "a", "every_milliseconds": "2s", "count": 1}), "every_milliseconds"),
         ("FlapPort", json!({"name": "a", "every_milliseconds": 2000}), "count"),
         ("PinQueue", json!({"port": "a", "queue": -1, "worker": 0}), "queue"),
@@ -298,6 +323,7 @@ fn bad_parameters_are_named() {
         ("SetMirror", json!({"name": "m", "sources": [], "to": "span"}), "sources"),
         ("SetMirror", json!({"name": "m", "sources": ["a:up"], "to": "span"}), "sources"),
         ("SetMirror", json!({"name": "m", "sources": ["a"], "vlans": [4095], "to": "span"}), "vlans"),
+        ("SetMirror", json!({"name": "m", "sources": ["a"], "filter": 445, "to": "span"}), "filter"),
         ("SetMirror", json!({"name": "m", "sources": ["a"], "snaplen": -1, "to": "span"}), "snaplen"),
     ] {
         let full_method = format!("{INTERFACE}.{method}");
@@ -371,7 +397,7 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
         ("Worker", status["workers"][0].clone()),
         ("WorkerQueue", status["workers"][0]["queues"][0].clone()),
         ("Mirror", status["mirrors"][0].clone()),
-        ("Inject", status["mirrors"][0]["inject"].clone()),
+        ("MirrorInject", status["mirrors"][0]["inject"].clone()),
         ("InjectFrame", json!(InjectFrame::new(0, &[]))),
     ];
     for request in requests() {
@@ -393,6 +419,7 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
                 samples.push(("ConfigChange", reply["changes"][0].clone()));
                 samples.push(("ConfigSetting", reply["changes"][0]["settings"][0].clone()));
             }
+            Request::TraceFrame { .. } => samples.push(("TraceStep", reply["steps"][0].clone())),
             Request::GetStats { .. } => samples.push(("PortStats", reply["ports"][0].clone())),
             Request::ListCaptures => samples.push(("RunningCapture", reply["captures"][0].clone())),
             _ => {}
@@ -407,6 +434,11 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
     let enums = [
         ("PortType", json!(PortType::ALL)),
         ("ConfigAction", json!([ConfigAction::Add, ConfigAction::Change, ConfigAction::Remake, ConfigAction::Remove])),
+        ("TraceVerdict", json!([TraceVerdict::Forwarded, TraceVerdict::Flooded, TraceVerdict::Dropped])),
+        (
+            "TraceOutcome",
+            json!([TraceOutcome::Pass, TraceOutcome::Drop, TraceOutcome::Send, TraceOutcome::Copy, TraceOutcome::Note]),
+        ),
         ("PortDirection", json!(PortDirection::ALL)),
         ("PortState", json!([PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed])),
         ("MirrorState", json!([MirrorState::Up, MirrorState::Waiting, MirrorState::Failed])),
@@ -425,4 +457,16 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
         let name = full_name.rsplit('.').next().unwrap();
         assert_eq!(names(&idl.errors[name].parm), keys(parameters), "parameters of {name}");
     }
+}
+
+#[test]
+fn frames_are_read_with_what_stands_between_bytes() {
+    for text in ["0200ab", "02:00:ab", "02 00 AB", " 02-00\n ab ", "0x0200ab", "0200.ab"] {
+        assert_eq!(parse_frame(text), Ok(vec![2, 0, 0xab]), "{text:?}");
+    }
+    assert_eq!(frame_text(&[2, 0, 0xab]), "0200ab");
+    assert_eq!(parse_frame(" : "), Err(InvalidFrame::Empty));
+    assert_eq!(parse_frame("02 0"), Err(InvalidFrame::Odd(3)));
+    assert_eq!(parse_frame("02xy"), Err(InvalidFrame::NotHexadecimal('x')));
+    assert_eq!(parse_frame(&"00".repeat(65_536)), Err(InvalidFrame::TooLong(65_536)));
 }

@@ -88,6 +88,8 @@ pub struct ImpairConfig {
 pub struct ImpairDirection {
     /// The profile it begins with.
     pub profile: Option<String>,
+    /// The frames it is for, in tcpdump's syntax; `None`: all.
+    pub filter: Option<String>,
     /// What it sets itself.
     pub own: Settings,
     /// What both set together.
@@ -96,7 +98,9 @@ pub struct ImpairDirection {
 
 impl ProfileConfig {
     pub(super) fn read(name: &str, section: &Section<'_>) -> Result<ProfileConfig, ConfigError> {
-        section.check_keys(&KEYS, |_| None)?;
+        section.check_keys(&KEYS, |key| {
+            (key == "filter").then(|| "stands in [impair.PORT], not in a profile".to_owned())
+        })?;
         let settings = Settings::read(section)?;
         settings.check(section)?;
         Ok(ProfileConfig { name: name.to_owned(), settings })
@@ -126,7 +130,7 @@ impl ImpairConfig {
         let [rx, tx] = ["rx", "tx"].map(|key| section.get(key));
         if rx.is_some() || tx.is_some() {
             let beside = |key: &str| {
-                ["profile", "direction"].into_iter().chain(KEYS).any(|known| known == key).then(|| {
+                ["profile", "filter", "direction"].into_iter().chain(KEYS).any(|known| known == key).then(|| {
                     "stands beside a table of one direction (rx, tx); put it into that, or leave the tables out"
                         .to_owned()
                 })
@@ -179,11 +183,8 @@ impl ImpairDirection {
         others: &[&str],
         profiles: &[ProfileConfig],
     ) -> Result<ImpairDirection, ConfigError> {
-        let known: Vec<&str> = ["profile"].into_iter().chain(KEYS).chain(others.iter().copied()).collect();
-        section.check_keys(&known, |key| match key {
-            "filter" => Some("this version impairs all frames of a port; leave the key out".to_owned()),
-            _ => None,
-        })?;
+        let known: Vec<&str> = ["profile", "filter"].into_iter().chain(KEYS).chain(others.iter().copied()).collect();
+        section.check_keys(&known, |_| None)?;
         let named = section.get("profile");
         let profile = named.as_ref().map(|field| find(field, profiles)).transpose()?;
         let own = Settings::read(section)?;
@@ -192,15 +193,29 @@ impl ImpairDirection {
         }
         let settings = own.above(&profile.as_ref().map(|profile| profile.settings).unwrap_or_default());
         settings.check(section)?;
-        Ok(ImpairDirection { profile: profile.map(|profile| profile.name), own, settings })
+        let filter = section.get("filter").map(|field| filter(&field)).transpose()?;
+        Ok(ImpairDirection { profile: profile.map(|profile| profile.name), filter, own, settings })
+    }
+
+    /// Whether it does the same as `other`, wherever that is written.
+    pub fn does_as(&self, other: &ImpairDirection) -> bool {
+        (&self.settings, &self.filter) == (&other.settings, &other.filter)
     }
 
     fn to_toml(&self) -> toml::Table {
         let mut table = self.own.to_toml();
-        if let Some(profile) = &self.profile {
-            table.insert("profile".into(), profile.as_str().into());
-        }
+        let named = [("profile", &self.profile), ("filter", &self.filter)].into_iter();
+        table.extend(named.filter_map(|(key, value)| Some((key.to_owned(), value.as_deref()?.into()))));
         table
+    }
+}
+
+/// An expression that compiles.
+fn filter(field: &Field<'_>) -> Result<String, ConfigError> {
+    let text = field.string("a filter, as in \"tcp port 445\"")?.to_owned();
+    match crate::filter::compile(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(field.error(format_args!("{text:?}: {error}"))),
     }
 }
 

@@ -9,13 +9,17 @@ use super::port::PortConfig;
 use super::section::{Field, Section};
 use super::settings;
 use super::vlan;
+use crate::filter::Expression;
 
 /// Shortest copy: an Ethernet header.
 const SNAPLEN_MIN: u32 = 14;
 /// Longest copy that is still shorter than a whole frame can be.
 const SNAPLEN_MAX: u32 = 65535;
 
-const KEYS: [&str; 5] = ["sources", "vlans", "snaplen", "to", "inject"];
+/// As much of a filter is repeated in a complaint, characters.
+const SHOWN_CHARS: usize = 80;
+
+const KEYS: [&str; 6] = ["sources", "vlans", "filter", "snaplen", "to", "inject"];
 
 /// Why a session can't be beside the others and of these ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +107,8 @@ pub struct MirrorConfig {
     pub sources: Vec<MirrorSource>,
     /// Frames of these VLANs only; `None`: all.
     pub vlans: Option<VlanSet>,
+    /// Frames that it selects only; `None`: all.
+    pub filter: Option<Expression>,
     /// Copies end after this many bytes; 0: whole frames.
     pub snaplen: u32,
     /// The port that gets the copies.
@@ -123,12 +129,13 @@ pub struct MirrorSource {
 }
 
 impl MirrorConfig {
-    /// A mirror from a command: `labsw-ctl mirror set NAME --source PORT[:rx|:tx|:both]… --vlan N… --to PORT`. `more` are
+    /// A mirror from a command: `labsw-ctl mirror set NAME --source PORT[:rx|:tx|:both]… --vlan N… --filter EXPR --to PORT`. `more` are
     /// further keys with their values, as TOML.
     pub fn from_parts(
         name: &str,
         sources: &[String],
         vlans: &[u16],
+        filter: Option<&str>,
         snaplen: u32,
         to: &str,
         more: &[(String, String)],
@@ -143,6 +150,7 @@ impl MirrorConfig {
             set.push(("vlans".to_owned(), array(vlans.iter().map(u16::to_string).collect())));
         }
         set.extend_from_slice(more);
+        set.extend(filter.map(|filter| ("filter".to_owned(), settings::quoted(filter))));
         settings::read(&format!("mirrors.{name}"), &set, |section| {
             names::port(name).map_err(|wrong| section.error(format_args!("{name:?} is not a mirror name: {wrong}")))?;
             MirrorConfig::read(name, section)
@@ -150,13 +158,11 @@ impl MirrorConfig {
     }
 
     pub(super) fn read(name: &str, section: &Section<'_>) -> Result<MirrorConfig, ConfigError> {
-        section.check_keys(&KEYS, |key| match key {
-            "filter" => Some("this version has no mirror filters; leave the key out".to_owned()),
-            _ => None,
-        })?;
+        section.check_keys(&KEYS, |_| None)?;
         let sources = read_sources(&section.require("sources", "an array of PORT[:rx|:tx|:both]")?)?;
         let to = section.require("to", "the name of a port")?.checked("a port name", names::port)?;
         let vlans = section.get("vlans").map(|field| vlan::vlan_set(&field)).transpose()?;
+        let filter = section.get("filter").map(|field| read_filter(&field)).transpose()?;
         let snaplen = section.get("snaplen").map(|field| read_snaplen(&field)).transpose()?;
         if sources.iter().any(|source| source.port == to) {
             return Err(section.error_at("to", format_args!("{to:?} is also a source; a mirror cannot feed itself")));
@@ -168,7 +174,7 @@ impl MirrorConfig {
         if inject.as_ref().is_some_and(|inject| inject.as_port() == Some(&to)) {
             return Err(section.error_at("inject", MirrorRefusal::InjectAsDestination(to)));
         }
-        Ok(MirrorConfig { name: name.to_owned(), sources, vlans, snaplen: snaplen.unwrap_or(0), to, inject })
+        Ok(MirrorConfig { name: name.to_owned(), sources, vlans, filter, snaplen: snaplen.unwrap_or(0), to, inject })
     }
 
     /// The first key that names a port which is not in `ports`, and that port.
@@ -245,6 +251,9 @@ impl MirrorConfig {
         if let Some(vlans) = &self.vlans {
             table.insert("vlans".into(), vlan::set_to_toml(vlans));
         }
+        if let Some(filter) = &self.filter {
+            table.insert("filter".into(), filter.text().into());
+        }
         table.insert("snaplen".into(), i64::from(self.snaplen).into());
         table.insert("to".into(), self.to.as_str().into());
         if let Some(inject) = &self.inject {
@@ -252,6 +261,15 @@ impl MirrorConfig {
         }
         table
     }
+}
+
+fn read_filter(field: &Field<'_>) -> Result<Expression, ConfigError> {
+    let text = field.string("an expression in tcpdump's syntax")?;
+    Expression::new(text).map_err(|wrong| {
+        let shown: String = text.chars().take(SHOWN_CHARS).collect();
+        let more = if shown.len() < text.len() { "…" } else { "" };
+        field.error(format_args!("{:?}: {wrong}", shown + more))
+    })
 }
 
 fn read_snaplen(field: &Field<'_>) -> Result<u32, ConfigError> {

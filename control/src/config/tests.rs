@@ -9,6 +9,7 @@ use labsw_switch::{Mac, Vid};
 use proptest::prelude::*;
 
 use super::*;
+use crate::filter::Expression;
 
 mod guard;
 
@@ -279,8 +280,8 @@ fn the_rest_of_the_file_is_refused_as_clearly() {
             "lab.toml:4:12: mirrors.m.sources[0]: \"a:up\" has no direction rx, tx or both",
         ),
         (
-            vhost("a", "[mirrors.m]\nsources = ['*']\nto = 'a'\nfilter = 'arp'"),
-            "lab.toml:6:1: mirrors.m.filter: this version has no mirror filters",
+            vhost("a", "[mirrors.m]\nsources = ['*']\nto = 'a'\nfilter = 'tcp prot'"),
+            "lab.toml:6:10: mirrors.m.filter: \"tcp prot\": ",
         ),
         (
             vhost("a", "[mirrors.m]\nsources = ['*']\nto = 'a'\ninject = { vlan = 1, rates = '1pps' }"),
@@ -388,14 +389,14 @@ fn a_new_port_is_checked_beside_the_running_ones() {
 #[test]
 fn a_mirror_of_a_command_is_read_as_the_file_is() {
     let sources = ["a:rx".to_owned(), "b".to_owned(), "a:tx".to_owned()];
-    let mirror = MirrorConfig::from_parts("m", &sources, &[20], 0, "span", &[]).unwrap();
+    let mirror = MirrorConfig::from_parts("m", &sources, &[20], Some("tcp port 445 or arp"), 0, "span", &[]).unwrap();
     let both = |port: &str| MirrorSource { port: port.to_owned(), rx: true, tx: true };
     assert_eq!(mirror.sources, [both("a"), both("b")]);
     assert_eq!(mirror.missing_port(&["a", "b", "span"]), None);
     assert_eq!(mirror.missing_port(&["a", "span"]), Some(("sources", "b")));
-    let error = MirrorConfig::from_parts("m", &sources, &[4095], 0, "span", &[]).unwrap_err().to_string();
+    let error = MirrorConfig::from_parts("m", &sources, &[4095], None, 0, "span", &[]).unwrap_err().to_string();
     assert_eq!(error, "mirrors.m.vlans[0]: 4095 is not a VLAN id (1 to 4094)");
-    let error = MirrorConfig::from_parts("m", &sources, &[], 5, "span", &[]).unwrap_err().to_string();
+    let error = MirrorConfig::from_parts("m", &sources, &[], None, 5, "span", &[]).unwrap_err().to_string();
     assert_eq!(error, "mirrors.m.snaplen: 5 cuts into the Ethernet header; use 0 or at least 14");
 }
 
@@ -482,10 +483,11 @@ proptest! {
             name: "m".to_owned(),
             sources: vec![MirrorSource { port: "*".to_owned(), rx: true, tx: false }],
             vlans: Some(port.vlan.trunks().clone()).filter(|set| !set.is_empty()),
+            filter: (port.mtu % 3 == 0).then(|| Expression::new("tcp port 445 or ether proto \\arp").unwrap()),
             snaplen: 64,
             to: port.name.clone(),
             inject: (port.mtu % 3 == 0).then(|| InjectConfig {
-                entry: InjectEntry::Vlan(Vid::try_from(1 + port.mtu as u16 % 4094).unwrap()),
+                entry: InjectEntry::Vlan(Vid::try_from(u16::try_from(1 + port.mtu % 4094).unwrap()).unwrap()),
                 rate_fps: port.mtu * [1, 1000, 500][port.mtu as usize % 3],
                 sources: vec![Mac::from_u64(port.mtu.into())],
             }),

@@ -39,6 +39,9 @@ pub(super) struct Set {
     /// Frames from the port (rx), to the port (tx), or both, which is the default.
     #[arg(long, value_name = "rx|tx|both")]
     direction: Option<String>,
+    /// Only frames that match, as in "tcp port 445"; others pass.
+    #[arg(long, value_name = "EXPR")]
+    filter: Option<String>,
     /// How long a frame is under way, as in 20ms.
     #[arg(long, value_name = "T")]
     delay: Option<String>,
@@ -96,6 +99,7 @@ impl Set {
         let settings = [
             ("profile", self.profile),
             ("direction", self.direction),
+            ("filter", self.filter),
             ("delay", self.delay),
             ("jitter", self.jitter),
             ("loss", self.loss),

@@ -40,6 +40,9 @@ pub(super) struct Set {
     /// Only frames of this VLAN.
     #[arg(long = "vlan", value_name = "N", value_parser = parse::vlan)]
     vlans: Vec<u16>,
+    /// Only frames that this expression in tcpdump's syntax selects, as in "tcp port 445 or arp".
+    #[arg(long, value_name = "EXPR")]
+    filter: Option<String>,
     /// Copy only so many bytes of each frame; 0: all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     snaplen: u32,
@@ -80,8 +83,9 @@ impl Command {
     /// The request this command makes.
     pub(super) fn request(self) -> Request {
         match self {
-            Command::Set(Set { name, sources, vlans, snaplen, to, inject }) => {
-                Request::Change(Change::SetMirror { name, sources, vlans, snaplen, to, inject: inject.given() })
+            Command::Set(Set { name, sources, vlans, filter, snaplen, to, inject }) => {
+                let inject = inject.given();
+                Request::Change(Change::SetMirror { name, sources, vlans, filter, snaplen, to, inject })
             }
             Command::List => Request::ListMirrors,
             Command::Show { name } => Request::ShowMirror { name },
@@ -98,6 +102,7 @@ pub(super) fn table(mirrors: &[Mirror]) -> String {
             text(mirror.state),
             text(shortened(&list(&mirror.sources, "-"), 24)),
             text(shortened(&list(&mirror.vlans, "all"), 12)),
+            text(shortened(mirror.filter.as_deref().unwrap_or("all"), 24)),
             text(&mirror.to),
             number(mirror.matched),
             number(mirror.sent),
@@ -105,7 +110,7 @@ pub(super) fn table(mirrors: &[Mirror]) -> String {
             text(mirror.reason.as_deref().unwrap_or_default()),
         ]
     };
-    let headings = ["name", "state", "sources", "vlans", "to", "matched", "sent", "dropped", "reason"];
+    let headings = ["name", "state", "sources", "vlans", "filter", "to", "matched", "sent", "dropped", "reason"];
     rows(&headings, mirrors.iter().map(row).collect(), "no mirrors")
 }
 
@@ -117,6 +122,7 @@ pub(super) fn details(mirror: &Mirror) -> String {
     lines.extend([
         ("sources", list(&mirror.sources, "-")),
         ("vlans", list(&mirror.vlans, "all")),
+        ("filter", mirror.filter.clone().unwrap_or_else(|| "all frames".to_owned())),
         ("to", mirror.to.clone()),
         ("snaplen", snaplen),
     ]);

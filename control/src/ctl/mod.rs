@@ -1,7 +1,7 @@
 //! `labsw-ctl`: everything a person or a script does to the switch.
 //!
 //! **How it works.** Each noun has a file with its commands, the request each one makes, and the table of the reply.
-//! A command is a request, a call, and a table or JSON; only `stats --watch` and `capture` take more than one reply.
+//! A command is a request, a call, and a table or JSON; only `stats --watch`, `top` and `capture` take more than one reply.
 //!
 //! **Exit status.** 0: done. 1: the switch refused, or the thing does not exist; `doctor`: there is a problem. 2: wrong usage. 3: the switch can't be
 //! reached. Errors are one line on stderr. A reader that goes away (`| head`) is no error.
@@ -28,10 +28,13 @@ mod mirror;
 mod output;
 mod parse;
 mod port;
+mod rates;
 mod session;
 mod stats;
 mod status;
 mod table;
+mod top;
+mod trace;
 mod vlan;
 mod worker;
 
@@ -80,8 +83,12 @@ enum Noun {
     /// The configuration that runs: show it, compare it with a file, apply a file.
     #[command(subcommand)]
     Config(config::Command),
+    /// What would become of a frame, step by step; nothing is sent and nothing changes.
+    Trace(trace::Arguments),
     /// Frames, bytes, and drops by reason.
     Stats(stats::Arguments),
+    /// Ports, mirrors and workers live, on the whole screen.
+    Top(top::Arguments),
     /// Frames that pass, or are dropped, as a pcapng stream.
     Capture(capture::Arguments),
     /// Shows the ports to Wireshark as interfaces; `extcap install` tells Wireshark where they are.
@@ -120,6 +127,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let request = match arguments.noun {
         Noun::Doctor(doctor) => return doctor::run(&doctor, &arguments.socket, &mut output),
         Noun::Completions { shell } => return completions(shell, &mut output),
+        Noun::Top(top) => return top::run(&top, &arguments.socket, arguments.json),
         Noun::Stats(stats) if stats.watch => {
             return stats::watch(stats, &mut Session::open(&arguments.socket)?, &mut output);
         }
@@ -139,6 +147,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Fdb(command) => command.request(),
         Noun::Mcast(command) => command.request(),
         Noun::Mirror(command) => command.request(),
+        Noun::Trace(trace) => trace.request(),
         Noun::Impair(command) => command.request(),
         Noun::Stats(stats) => stats.request(),
     };

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::session::Failure;
-use super::{capture, config, fdb, impair, mcast, mirror, port, stats, status, table, vlan, worker};
+use super::{capture, config, fdb, impair, mcast, mirror, port, stats, status, table, trace, vlan, worker};
 use crate::api::Reply;
 use crate::metrics;
 
@@ -44,6 +44,7 @@ impl Output {
                 Reply::Mirror(mirror) => self.pretty(mirror),
                 Reply::Impairments(impairments) => self.pretty(impairments),
                 Reply::Stats(stats) => self.pretty(&stats.ports),
+                Reply::Trace(trace) => self.pretty(trace),
                 Reply::Config(shown) => self.pretty(&shown.config),
                 Reply::Captures(captures) => self.pretty(captures),
                 Reply::Awaited(_) | Reply::Changes(_) | Reply::Injected(_) | Reply::CapturePiece(_) => {
@@ -66,6 +67,7 @@ impl Output {
             Reply::Mirror(mirror) => mirror::details(mirror),
             Reply::Impairments(impairments) => impair::table(impairments),
             Reply::Stats(stats) => stats::table(stats),
+            Reply::Trace(trace) => trace::lines(trace),
             Reply::Config(shown) => shown.text.clone(),
             Reply::Awaited(lines) => lines.iter().map(|line| format!("{}\n", table::one_line(line))).collect(),
             Reply::Changes(changes) => config::lines(changes),

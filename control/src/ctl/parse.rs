@@ -1,5 +1,7 @@
 //! Arguments that are more than text, checked before the switch is asked: a mistake here is wrong usage (exit 2).
 
+use std::time::Duration;
+
 use labsw_switch::Mac;
 
 use crate::api::parse_vlan_id;
@@ -61,6 +63,16 @@ pub(super) fn version(text: &str) -> Result<(u32, u32), String> {
         (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
         (Some(Ok(major)), None) => Ok((major, 0)),
         _ => Err("not a version (as in 7.2)".to_owned()),
+    }
+}
+
+/// Time between two looks: not so short that looking is all the switch does.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let (least, most) = (Duration::from_millis(100), Duration::from_secs(3600));
+    match humantime::parse_duration(text) {
+        Ok(interval) if (least..=most).contains(&interval) => Ok(interval),
+        Ok(_) => Err("out of range; 100ms to 1h".to_owned()),
+        Err(_) => Err("not a time (as in 500ms, 2s or 1m)".to_owned()),
     }
 }
 

@@ -111,7 +111,8 @@ pub(super) fn table(ports: &[Port]) -> String {
 }
 
 /// VLAN settings on one line: mode, tag, and the trunks in parentheses.
-fn vlan(vlan: &Vlan) -> String {
+/// VLAN settings in short.
+pub(super) fn vlan(vlan: &Vlan) -> String {
     let tag = vlan.tag.map(|tag| format!(" {tag}")).unwrap_or_default();
     let trunks = if vlan.trunks.0.is_empty() { String::new() } else { format!(" ({})", vlan.trunks) };
     let cvlans = vlan.cvlans.as_ref().map(|cvlans| format!(" (customer {cvlans})")).unwrap_or_default();

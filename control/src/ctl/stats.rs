@@ -1,13 +1,20 @@
 //! `labsw-ctl stats`.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
 use clap::Args;
 use labsw_switch::DropReason;
+use serde::Serialize;
+use signal_hook::consts::SIGINT;
 
 use super::output::Output;
 use super::parse;
+use super::rates::{Rates, plain};
 use super::session::{Failure, Session};
 use super::table::{number, rows, text};
-use crate::api::{Counters, PortStats, Reply, Request, Stats};
+use crate::api::{PortStats, Reply, Request, Stats};
 
 /// What to count.
 #[derive(Debug, Args)]
@@ -18,12 +25,16 @@ pub(super) struct Arguments {
     /// Go on, and print what was added per second.
     #[arg(long)]
     pub(super) watch: bool,
+    /// Time between two lines of a port, as in 500ms or 2s; at least 100ms.
+    #[arg(long, value_name = "T", default_value = "1s", value_parser = parse::interval, requires = "watch")]
+    interval: Duration,
 }
 
 impl Arguments {
-    /// The request for one answer, or a stream with one a second.
+    /// The request for one answer, or a stream with one each interval.
     pub(super) fn request(self) -> Request {
-        Request::GetStats { port: self.port, interval_milliseconds: self.watch.then_some(1000) }
+        let interval = u32::try_from(self.interval.as_millis()).unwrap_or(u32::MAX);
+        Request::GetStats { port: self.port, interval_milliseconds: self.watch.then_some(interval) }
     }
 }
 
@@ -66,47 +77,56 @@ fn kernel_explanation(name: &str) -> &'static str {
     }
 }
 
-/// Prints what was added per second, until interrupted. As JSON: the counters, one line per answer.
+/// Counters of a port with what was added per second; `null` in the first line, which has nothing before it.
+#[derive(Serialize)]
+struct Watched<'a> {
+    #[serde(flatten)]
+    port: &'a PortStats,
+    rates: Option<Rates>,
+}
+
+/// Prints what was added per second, until interrupted or nobody reads it any more. As JSON: one document a line.
 pub(super) fn watch(arguments: Arguments, session: &mut Session, output: &mut Output) -> Result<(), Failure> {
+    // Ending this way is meant; each answer is written in one piece.
+    signal_hook::flag::register_conditional_shutdown(SIGINT, 0, Arc::new(AtomicBool::new(true)))?;
     let mut before: Option<Stats> = None;
     session.stream(&arguments.request(), |reply| {
         let Reply::Stats(now) = reply else { return Ok(()) };
         if output.is_json() {
-            output.json_line(&now.ports)?;
+            let rates = |port| before.as_ref().map(|before| rates(before, &now, port));
+            let watched = now.ports.iter().map(|port| Watched { port, rates: rates(port) });
+            output.json_line(&watched.collect::<Vec<_>>())?;
         } else if let Some(before) = &before {
-            output.bytes(format!("{}\n", rates(before, &now)).as_bytes())?;
+            output.bytes(format!("{}\n", watched_table(before, &now)).as_bytes())?;
         }
         before = Some(now);
         Ok(())
     })
 }
 
-/// What was added per second between two readings. A port that is new counts from 0; one that was
-/// made anew shows 0 once.
-fn rates(before: &Stats, now: &Stats) -> String {
-    let milliseconds = now.uptime_milliseconds.saturating_sub(before.uptime_milliseconds).max(1);
-    let row = |port: &PortStats| {
-        let earlier = before.ports.iter().find(|earlier| earlier.name == port.name);
-        let earlier = earlier.map(|earlier| earlier.counters.clone()).unwrap_or_default();
-        let per_second = |count: fn(&Counters) -> u64| {
-            let added = count(&port.counters).saturating_sub(count(&earlier));
-            u128::from(added) * 1000 / u128::from(milliseconds)
-        };
-        vec![
-            text(&port.name),
-            number(per_second(|counters| counters.rx_frames)),
-            number(megabits(per_second(|counters| counters.rx_bytes))),
-            number(per_second(|counters| counters.tx_frames)),
-            number(megabits(per_second(|counters| counters.tx_bytes))),
-            number(per_second(Counters::dropped)),
-        ]
-    };
-    let headings = ["port", "rx frames/s", "rx Mbit/s", "tx frames/s", "tx Mbit/s", "dropped/s"];
-    rows(&headings, now.ports.iter().map(row).collect(), "no ports")
+/// What was added at a port per second between two readings. A port that is new counts from 0; one that was made anew shows 0
+/// once.
+fn rates(before: &Stats, now: &Stats, port: &PortStats) -> Rates {
+    let milliseconds = now.uptime_milliseconds.saturating_sub(before.uptime_milliseconds);
+    let earlier = before.ports.iter().find(|earlier| earlier.name == port.name);
+    let earlier = earlier.map(|earlier| earlier.counters.clone()).unwrap_or_default();
+    Rates::between(&earlier, &port.counters, milliseconds)
 }
 
-/// Bytes as megabits with one decimal.
-fn megabits(bytes: u128) -> String {
-    let tenths = bytes * 8 / 100_000;
-    format!("{}.{}", tenths / 10, tenths % 10)
+fn watched_table(before: &Stats, now: &Stats) -> String {
+    let row = |port: &PortStats| {
+        let rates = rates(before, now, port);
+        let megabits = |bits: f64| format!("{:.1}", bits / 1e6);
+        vec![
+            text(&port.name),
+            number(plain(rates.rx_frames_per_second)),
+            number(megabits(rates.rx_bits_per_second)),
+            number(plain(rates.tx_frames_per_second)),
+            number(megabits(rates.tx_bits_per_second)),
+            number(plain(rates.dropped_per_second)),
+            text(rates.main_drop_reason.as_deref().unwrap_or("-")),
+        ]
+    };
+    let headings = ["port", "rx frames/s", "rx Mbit/s", "tx frames/s", "tx Mbit/s", "dropped/s", "most for"];
+    rows(&headings, now.ports.iter().map(row).collect(), "no ports")
 }

@@ -39,10 +39,11 @@ impl Handler for Switch {
             Request::ListMirrors => Ok(Reply::Mirrors(self.show_mirrors())),
             Request::ShowMirror { name } => {
                 let mirror = self.show_mirrors().into_iter().find(|mirror| mirror.name == name);
-                mirror.map(Reply::Mirror).ok_or_else(|| Error::not_found("mirror", name))
+                mirror.map(|mirror| Reply::Mirror(Box::new(mirror))).ok_or_else(|| Error::not_found("mirror", name))
             }
             Request::ListImpairments => Ok(Reply::Impairments(self.show_impairments())),
             Request::GetStats { port, .. } => Ok(Reply::Stats(self.show_stats(port.as_deref())?)),
+            Request::TraceFrame { port, frame } => Ok(Reply::Trace(self.trace(&port, &frame)?)),
             Request::ShowConfig => Ok(Reply::Config(self.show_config())),
             Request::CheckConfig(config) => Ok(Reply::Awaited(self.check_config(&config)?)),
             Request::DiffConfig { config, keep_runtime } => {
@@ -96,10 +97,11 @@ impl Switch {
                 let flush = if port.is_some() { Fdb::flush_with_sticky } else { Fdb::flush };
                 return Ok(Reply::Removed(flush(fdb, vlan, port) as u64));
             }
-            Change::SetMirror { name, sources, vlans, snaplen, to, inject } => {
+            Change::SetMirror { name, sources, vlans, filter, snaplen, to, inject } => {
                 let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
+                let inject = inject_keys(inject.as_ref());
                 let config =
-                    MirrorConfig::from_parts(&name, &sources, &vlans, snaplen, &to, &inject_keys(inject.as_ref()));
+                    MirrorConfig::from_parts(&name, &sources, &vlans, filter.as_deref(), snaplen, &to, &inject);
                 self.set_mirror(config.map_err(|error| wrong_setting("mirror", &name, &error))?)?;
             }
             Change::Inject { port, injection, frames, end } => {
@@ -127,6 +129,7 @@ impl Switch {
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
+            uptime_milliseconds: self.uptime_milliseconds(),
             power: match self.config.power {
                 Power::Adaptive => "adaptive",
                 Power::Performance => "performance",
@@ -251,6 +254,7 @@ impl Switch {
             to: config.to.clone(),
             sources: config.sources.iter().filter_map(|source| source.to_string().parse().ok()).collect(),
             vlans: config.vlans.iter().flat_map(VlanSet::iter).map(u16::from).collect(),
+            filter: config.filter.as_ref().map(|filter| filter.text().to_owned()),
             snaplen: config.snaplen,
             inject: config.inject.as_ref().map(shown_inject),
             matched: counters.matched,
@@ -266,8 +270,11 @@ impl Switch {
             Some(name) => vec![shown(self.port(name)?)],
             None => self.ports.values().map(shown).collect(),
         };
-        let uptime_milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ok(api::Stats { uptime_milliseconds, ports })
+        Ok(api::Stats { uptime_milliseconds: self.uptime_milliseconds(), ports })
+    }
+
+    fn uptime_milliseconds(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -12,6 +12,7 @@ use labsw_switch::impair::{Contradiction, Counts, ImpairSpec};
 use super::{Switch, random_seed};
 use crate::api::{self, Error, PortDirection};
 use crate::config::{ImpairConfig, ImpairDirection};
+use crate::filter;
 
 /// What sets the directions' numbers apart: added to the seed, which has 32 bits, from the port.
 const RX_SEED: u64 = 1 << 32;
@@ -95,7 +96,10 @@ fn carried<T>(
     }
     let refused =
         |error: Contradiction| Error::refused(format!("impairment of {port:?}"), format!("{}: {error}", error.key()));
-    let schedule = Schedule::new(spec).map_err(refused)?;
+    let filter = config.filter.as_deref().map(filter::compile).transpose();
+    let filter =
+        filter.map_err(|error| Error::refused(format!("impairment of {port:?}"), format!("filter: {error}")))?;
+    let schedule = Schedule::new(spec).map_err(refused)?.only(filter);
     Ok(Some(Carried { seed, by: Some(Arc::new(wrap(schedule))) }))
 }
 
@@ -111,6 +115,7 @@ fn shown(
         port: port.to_owned(),
         direction,
         profile: config.profile.clone(),
+        filter: config.filter.clone(),
         seed,
         frames: counts.frames,
         delayed: counts.delayed,
@@ -146,9 +151,12 @@ impl Switch {
     pub(super) fn set_impairment(&mut self, config: ImpairConfig) -> Result<Option<Impaired>, Error> {
         let name = config.port.clone();
         let before = self.port(&name)?.impaired.as_ref();
-        let settings = |config: &Option<ImpairDirection>| config.as_ref().map(|direction| direction.settings);
+        let does_as = |a: &Option<ImpairDirection>, b: &Option<ImpairDirection>| match (a, b) {
+            (Some(a), Some(b)) => a.does_as(b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
         let same = before.map_or((false, false), |before| {
-            (settings(&before.config.rx) == settings(&config.rx), settings(&before.config.tx) == settings(&config.tx))
+            (does_as(&before.config.rx, &config.rx), does_as(&before.config.tx, &config.tx))
         });
         let keeps = |direction| match direction {
             PortDirection::Rx => same.0,

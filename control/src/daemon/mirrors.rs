@@ -90,8 +90,8 @@ impl Switch {
         self.set_destinations();
         let specs = self.mirrors.values().map(|mirror| self.spec(mirror)).collect();
         let tables = Tables::build(self.rules(), specs).map_err(|error| Error::refused("tables", error.to_string()))?;
-        let tables = self.with_snooping(tables);
-        let snapshot = Snapshot { tables: Arc::new(tables), outputs: self.outputs() };
+        self.tables = Arc::new(self.with_snooping(tables));
+        let snapshot = Snapshot { tables: Arc::clone(&self.tables), outputs: self.outputs() };
         let links = self.workers.links();
         links.set_snapshot(&snapshot).map_err(|error| Error::refused("worker", error.to_string()))?;
         self.set_learning_rules();
@@ -117,7 +117,7 @@ impl Switch {
             vlans: mirror.config.vlans.clone(),
             to: id_of(&mirror.config.to),
             snaplen_bytes: mirror.config.snaplen,
-            filter: None,
+            filter: mirror.config.filter.as_ref().map(|filter| Arc::clone(filter.filter())),
         }
     }
 

@@ -31,6 +31,7 @@ mod open;
 mod placement;
 mod ports;
 mod tap;
+mod trace;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +49,7 @@ use labsw_dataplane::stats::MirrorStats;
 use labsw_dataplane::worker::{Event, Shared};
 use labsw_dataplane::xdp::PacketMemory;
 use labsw_switch::fdb::Fdb;
+use labsw_switch::tables::Tables;
 use labsw_switch::{MAX_MIRRORS, PortId};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -150,6 +152,8 @@ struct Switch {
     /// The load of each worker: now, and a second ago.
     loads: Vec<[LoadSnapshot; 2]>,
     shared: Shared,
+    /// The tables in force.
+    tables: Arc<Tables>,
     packet_memory: Option<Arc<PacketMemory>>,
     metrics: Option<Listener>,
     /// Ids of ports that a worker did not give back in time: never given to another port.
@@ -233,6 +237,7 @@ impl Daemon {
             workers,
             watchdog: None,
             shared,
+            tables: Arc::new(Tables::empty()),
             packet_memory,
             metrics,
             unreturned: BTreeSet::new(),

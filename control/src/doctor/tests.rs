@@ -172,6 +172,7 @@ impl Machine {
         let status = api::Status {
             version: "1".into(),
             uptime_seconds: 5,
+            uptime_milliseconds: 5000,
             power: "adaptive".into(),
             workers: Vec::new(),
             ports: ports.to_vec(),

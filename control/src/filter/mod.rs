@@ -12,6 +12,8 @@
 mod libpcap;
 mod words;
 
+use std::sync::Arc;
+
 use labsw_switch::filter::{Filter, FilterError, Form};
 
 use words::Words;
@@ -43,6 +45,33 @@ pub enum CompileError {
     /// What libpcap made of it can't be run.
     #[error("{0}")]
     Program(#[from] FilterError),
+}
+
+/// An expression and its program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expression {
+    text: String,
+    filter: Arc<Filter>,
+}
+
+impl Expression {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    /// As [`compile`].
+    pub fn new(text: &str) -> Result<Expression, CompileError> {
+        Ok(Expression { text: text.to_owned(), filter: Arc::new(compile(text)?) })
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Its program.
+    pub fn filter(&self) -> &Arc<Filter> {
+        &self.filter
+    }
 }
 
 /// Compiles an expression.

@@ -26,6 +26,7 @@ fn status() -> Status {
         to: "span".into(),
         sources: Vec::new(),
         vlans: Vec::new(),
+        filter: None,
         snaplen: 0,
         inject: None,
         matched: 9,
@@ -45,6 +46,7 @@ fn status() -> Status {
     Status {
         version: "0.1.0".into(),
         uptime_seconds: 7,
+        uptime_milliseconds: 7000,
         power: "adaptive".into(),
         workers: vec![worker],
         ports: vec![port],

@@ -44,7 +44,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 enum Stream {
     /// The same is asked again and again.
-    Repeat { request: Request, interval: Duration, due: Instant },
+    Repeat { request: Box<Request>, interval: Duration, due: Instant },
     /// Replies come when there is something to say.
     Feed(Box<dyn Feed>),
 }
@@ -131,7 +131,7 @@ impl Connection {
                     // It has not taken the last one yet: leave this one out instead of piling up.
                     return Next::Wait;
                 }
-                request.clone()
+                Request::clone(request)
             }
             _ => return Next::Wait,
         };
@@ -339,5 +339,5 @@ fn stream_of(request: Request, now: Instant) -> Option<Stream> {
     let Request::GetStats { interval_milliseconds, .. } = &request else { return None };
     let milliseconds = interval_milliseconds.unwrap_or(DEFAULT_INTERVAL_MILLISECONDS).max(MIN_INTERVAL_MILLISECONDS);
     let interval = Duration::from_millis(milliseconds.into());
-    Some(Stream::Repeat { request, interval, due: now + interval })
+    Some(Stream::Repeat { request: Box::new(request), interval, due: now + interval })
 }

@@ -278,8 +278,8 @@ pub(crate) struct PortCaptures {
 pub struct Captures {
     /// By [`PortId::index`].
     ports: Vec<PortCaptures>,
+    /// Drops are captured, at whatever port.
     drops: bool,
-    any: bool,
 }
 
 impl Captures {
@@ -301,7 +301,6 @@ impl Captures {
     }
 
     fn at(&mut self, port: PortId) -> &mut PortCaptures {
-        self.any = true;
         if self.ports.len() <= port.index() {
             self.ports.resize_with(port.index() + 1, PortCaptures::default);
         }
@@ -309,8 +308,8 @@ impl Captures {
     }
 
     /// Whether anything is captured anywhere.
-    pub fn any(&self) -> bool {
-        self.any
+    pub(crate) fn any(&self) -> bool {
+        !self.ports.is_empty()
     }
 
     /// Whether drops are captured anywhere.

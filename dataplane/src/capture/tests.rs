@@ -74,12 +74,12 @@ fn a_full_queue_drops_frames_by_number_and_by_bytes_and_has_room_again_after_a_f
 fn all_captures_share_a_budget_which_a_capture_that_ends_gives_back() {
     let lab = Lab::new();
     let most = MAX_ALL_WAITING_BYTES / MAX_WAITING_BYTES;
-    let frames = MAX_WAITING_BYTES as u32 / 65_536;
+    let frames = MAX_WAITING_BYTES / 65_536;
     let mut watches: Vec<_> = (0..=most).map(|_| lab.watch(0)).collect();
     for watch in &watches {
         (0..frames).for_each(|_| record(watch, 65_536, 0));
     }
-    assert_eq!(missed(&watches[most]), u64::from(frames), "nothing is left for the last");
+    assert_eq!(missed(&watches[most]), frames as u64, "nothing is left for the last");
     assert_eq!(lab.budget.0.load(Ordering::Relaxed), MAX_ALL_WAITING_BYTES);
     watches.remove(0);
     record(watches.last().unwrap(), 65_536, 0);

@@ -35,13 +35,30 @@ impl Line {
             Some(frame) => frame.bytes(),
             None => burst.reader(item).map_or(0, |reader| reader.remaining()),
         };
-        schedule.judge(now_ns, items.iter().map(bytes), |verdict| verdicts.push(verdict));
+        let selected = schedule.selected(burst, items);
+        let is_selected = |item: &&TxItem| selected >> item.frame & 1 == 1;
+        let count = items.iter().filter(is_selected).fold(0, |count, _| count + 1);
+        let lengths = items.iter().filter(is_selected).map(bytes);
+        let common = schedule.judge(now_ns, count, lengths, |verdict| verdicts.push(verdict));
         let mut failed = 0;
-        for (item, verdict) in items.iter().zip(verdicts) {
-            if let Err(reason) = keep(store, burst, item, *verdict) {
+        let mut note = |item: &TxItem, kept: Result<(), DropReason>| {
+            if let Err(reason) = kept {
                 stats.drop(reason);
                 failed |= 1 << item.frame;
             }
+        };
+        if let Some(Verdict::Pass { due_ns, copy_due_ns: None, flip_bit: None }) = common {
+            for item in items {
+                let due_ns = if is_selected(&item) { due_ns } else { now_ns };
+                note(item, put(store, burst, item, due_ns).map(drop));
+            }
+            return failed;
+        }
+        let mut verdicts = verdicts.iter();
+        for item in items {
+            let judged = if is_selected(&item) { common.or_else(|| verdicts.next().copied()) } else { None };
+            let verdict = judged.unwrap_or(Verdict::Pass { due_ns: now_ns, copy_due_ns: None, flip_bit: None });
+            note(item, keep(store, burst, item, verdict));
         }
         failed
     }
@@ -94,26 +111,34 @@ fn keep(store: &mut Store, burst: &Burst, item: &TxItem, verdict: Verdict) -> Re
         Verdict::Drop(reason) => return Err(reason),
         Verdict::Pass { due_ns, copy_due_ns, flip_bit } => (due_ns, copy_due_ns, flip_bit),
     };
-    for due_ns in std::iter::once(due_ns).chain(copy_due_ns) {
-        let bytes = if let Some(frame) = burst.plain(item) {
-            let bytes = store.insert(due_ns, frame.bytes()).ok_or(DropReason::ImpairMemoryFull)?;
-            // SAFETY: it is as long as the frame, and memory of our own, which no frame overlaps.
-            unsafe { frame.copy_to(bytes.as_mut_ptr()) };
-            bytes
-        } else {
-            // Too short for the tag edit, as the drivers say it.
-            let mut reader = burst.reader(item).ok_or(DropReason::Runt)?;
-            let bytes = store.insert(due_ns, reader.remaining()).ok_or(DropReason::ImpairMemoryFull)?;
-            reader.read_to(bytes);
-            bytes
-        };
+    let flip = |bytes: &mut [u8]| {
         if let Some(bit) = flip_bit
             && let Some(byte) = bytes.get_mut((bit / 8) as usize)
         {
             *byte ^= 1 << (bit % 8);
         }
+    };
+    flip(put(store, burst, item, due_ns)?);
+    if let Some(due_ns) = copy_due_ns {
+        flip(put(store, burst, item, due_ns)?);
     }
     Ok(())
+}
+
+/// Copies a frame, as it leaves, into the store.
+#[inline]
+fn put<'s>(store: &'s mut Store, burst: &Burst, item: &TxItem, due_ns: u64) -> Result<&'s mut [u8], DropReason> {
+    if let Some(frame) = burst.plain(item) {
+        let bytes = store.insert(due_ns, frame.bytes()).ok_or(DropReason::ImpairMemoryFull)?;
+        // SAFETY: it is as long as the frame, and memory of our own, which no frame overlaps.
+        unsafe { frame.copy_to(bytes.as_mut_ptr()) };
+        return Ok(bytes);
+    }
+    // Too short for the tag edit, as the drivers say it.
+    let mut reader = burst.reader(item).ok_or(DropReason::Runt)?;
+    let bytes = store.insert(due_ns, reader.remaining()).ok_or(DropReason::ImpairMemoryFull)?;
+    reader.read_to(bytes);
+    Ok(bytes)
 }
 
 /// The first `count` frames of a burst, as they are.

@@ -11,6 +11,8 @@
 //! - From the port (rx): each receive queue has a line of its own, at its worker; the lines of a port share one
 //!   [`Schedule`], so that its rate and its seed are those of the port.
 //!
+//! An impairment may be for some frames only. The others go the same way and are due at once, so they overtake those that wait.
+//!
 //! **Invariants.**
 //! - A port without an impairment has none of this in its way.
 //! - Memory is bounded: see [`store`]. What finds no room is dropped as `impair_memory_full`; what is given up before it
@@ -21,11 +23,14 @@ mod line;
 mod store;
 mod tx;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use labsw_switch::filter::{Filter, Picker};
+use labsw_switch::forward::TxItem;
 use labsw_switch::impair::{Contradiction, Counts, ImpairSpec, Impairment, Verdict};
 
+use crate::frame::Burst;
 use crate::port::lock;
 
 pub(crate) use crate::clock::now_ns;
@@ -39,7 +44,11 @@ pub(crate) const LAST_WAIT: Duration = Duration::from_micros(1200);
 
 /// The schedule of one port and direction, shared by its lines.
 #[derive(Debug)]
-pub struct Schedule(Mutex<Impairment>);
+pub struct Schedule {
+    impairment: Mutex<Impairment>,
+    /// The frames it is for; `None`: all.
+    filter: Option<Arc<Filter>>,
+}
 
 impl Schedule {
     /// A link without a past.
@@ -47,18 +56,46 @@ impl Schedule {
     /// # Errors
     /// [`Contradiction`]: it is out of range or contradicts itself.
     pub fn new(spec: ImpairSpec) -> Result<Schedule, Contradiction> {
-        Ok(Schedule(Mutex::new(Impairment::new(spec)?)))
+        Ok(Schedule { impairment: Mutex::new(Impairment::new(spec)?), filter: None })
+    }
+
+    /// For frames that this filter selects; others pass.
+    #[must_use]
+    pub fn only(self, filter: Option<Filter>) -> Schedule {
+        Schedule { filter: filter.map(Arc::new), ..self }
+    }
+
+    /// Those of `items` that it is for (bit = index in the burst).
+    fn selected(&self, burst: &Burst, items: &[TxItem]) -> u64 {
+        let Some(filter) = &self.filter else { return u64::MAX };
+        let alike = items.chunk_by(|a, b| a.edit == b.edit);
+        let mut picker = Picker::default();
+        let mut pick = |items: &[TxItem]| {
+            let set = items.iter().fold(0, |set, item| set | 1 << item.frame);
+            items.first().map_or(0, |first| picker.pick(filter, set, first.edit, burst))
+        };
+        alike.fold(0, |selected, items| selected | pick(items))
     }
 
     /// What became of frames so far, in all lines together.
     pub fn counts(&self) -> Counts {
-        lock(&self.0).counts()
+        lock(&self.impairment).counts()
     }
 
-    /// Verdicts about frames of these lengths, in order.
-    fn judge(&self, now_ns: u64, frames: impl Iterator<Item = u32>, mut each: impl FnMut(Verdict)) {
-        let mut impairment = lock(&self.0);
-        frames.for_each(|bytes| each(impairment.verdict(now_ns, bytes)));
+    /// Verdicts about `count` frames of these lengths, in order: one for all of them, or one for each.
+    fn judge(
+        &self,
+        now_ns: u64,
+        count: u32,
+        frames: impl Iterator<Item = u32>,
+        mut each: impl FnMut(Verdict),
+    ) -> Option<Verdict> {
+        let mut impairment = lock(&self.impairment);
+        let common = impairment.common_verdict(now_ns, count.into());
+        if common.is_none() {
+            frames.for_each(|bytes| each(impairment.verdict(now_ns, bytes)));
+        }
+        common
     }
 }
 

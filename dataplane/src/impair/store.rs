@@ -12,17 +12,20 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::frame::MAX_FRAME_BYTES;
+use crate::frame::{MAX_FRAME_BYTES, prefetch};
 
 /// Bytes of a block.
 const BLOCK_BYTES: usize = 256 * 1024;
 const _: () = assert!(BLOCK_BYTES > 2 * MAX_FRAME_BYTES as usize);
 /// A frame begins at a multiple of this, bytes.
 const GRAIN_BYTES: usize = 64;
+/// How far ahead memory is asked for, bytes and frames.
+const WRITE_AHEAD_BYTES: usize = 1024;
+const READ_AHEAD_FRAMES: usize = 8;
 /// Free blocks that a store keeps.
 const SPARE_BLOCKS: usize = 4;
 /// Most frames that wait in one port, direction and, if they came from the port, queue.
-pub const MAX_LINE_FRAMES: usize = 262_144;
+pub const MAX_LINE_FRAMES: usize = 524_288;
 /// Most memory for those frames, bytes.
 pub const MAX_LINE_BYTES: usize = 32 * 1024 * 1024;
 /// Most memory for the delayed frames of the whole switch, bytes.
@@ -56,6 +59,8 @@ pub(super) struct Store {
     /// Blocks without frames, except the current one.
     free: Vec<u32>,
     in_order: VecDeque<Waiting>,
+    /// When the last frame of that list was due, also after it has gone.
+    last_due_ns: u64,
     /// With the number of the frame: of those due at the same time the first goes first.
     overtaking: BinaryHeap<Reverse<(u64, u64, Waiting)>>,
     overtakers: u64,
@@ -74,32 +79,49 @@ impl Store {
     }
 
     /// Room for a frame of `len` bytes that is due then, to be filled. `None`: no memory for it.
+    #[inline]
     pub(super) fn insert(&mut self, due_ns: u64, len: u32) -> Option<&mut [u8]> {
         if self.len() >= MAX_LINE_FRAMES {
             return None;
         }
-        let (block, at) = self.reserve(len as usize)?;
+        let bytes = len as usize;
+        let room = bytes.max(1).next_multiple_of(GRAIN_BYTES);
+        let (block, at) = match self.current {
+            Some((block, used)) if used + room <= BLOCK_BYTES => (block, used),
+            _ => (self.take_block(room)?, 0),
+        };
+        self.current = Some((block, at + room));
         #[allow(clippy::cast_possible_truncation, reason = "within a block")]
         let frame = Waiting { due_ns, block, at: at as u32, len };
-        if self.in_order.back().is_none_or(|last| last.due_ns <= due_ns) {
+        if due_ns >= self.last_due_ns {
+            self.last_due_ns = due_ns;
             self.in_order.push_back(frame);
         } else {
             self.overtakers += 1;
             self.overtaking.push(Reverse((due_ns, self.overtakers, frame)));
         }
-        self.blocks.get_mut(block as usize)?.bytes.get_mut(at..at + len as usize)
+        let block = self.blocks.get_mut(block as usize)?;
+        block.frames += 1;
+        // What waits is more than the caches hold: memory is asked for before it is written, as in `Store::take_due` before
+        // it is read.
+        prefetch(block.bytes.as_ptr().wrapping_add(at + WRITE_AHEAD_BYTES));
+        block.bytes.get_mut(at..at + bytes)
     }
 
     /// Takes out the frame that is due next, if it is at `now_ns`. Its bytes stay until [`Store::gone`].
+    #[inline]
     pub(super) fn take_due(&mut self, now_ns: u64) -> Option<Waiting> {
-        if self.next_due_ns()? > now_ns {
-            return None;
+        if let Some(later) = self.in_order.get(READ_AHEAD_FRAMES) {
+            prefetch(self.bytes(later).as_ptr());
         }
         let first = self.in_order.front().map_or(u64::MAX, |frame| frame.due_ns);
-        match self.overtaking.peek() {
-            Some(Reverse((due_ns, ..))) if *due_ns < first => self.overtaking.pop().map(|Reverse((_, _, frame))| frame),
-            _ => self.in_order.pop_front(),
+        if let Some(Reverse((due_ns, ..))) = self.overtaking.peek()
+            && *due_ns < first
+        {
+            let is_due = *due_ns <= now_ns;
+            return if is_due { self.overtaking.pop().map(|Reverse((_, _, frame))| frame) } else { None };
         }
+        if first <= now_ns { self.in_order.pop_front() } else { None }
     }
 
     /// The bytes of a frame that was taken out.
@@ -132,19 +154,12 @@ impl Store {
         frames
     }
 
-    fn reserve(&mut self, len: usize) -> Option<(u32, usize)> {
-        let room = len.max(1).next_multiple_of(GRAIN_BYTES);
-        let (block, at) = match self.current {
-            Some((block, used)) if used + room <= BLOCK_BYTES => (block, used),
-            _ if room > BLOCK_BYTES => return None,
-            _ => (self.take_block()?, 0),
-        };
-        self.current = Some((block, at + room));
-        self.blocks.get_mut(block as usize)?.frames += 1;
-        Some((block, at))
-    }
-
-    fn take_block(&mut self) -> Option<u32> {
+    /// A block to be filled from its front, with that much room.
+    #[cold]
+    fn take_block(&mut self, room: usize) -> Option<u32> {
+        if room > BLOCK_BYTES {
+            return None;
+        }
         if let Some(block) = self.free.pop() {
             return Some(block);
         }

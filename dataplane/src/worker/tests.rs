@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use labsw_switch::Vid;
 use labsw_switch::fdb::Fdb;
+use labsw_switch::inject::{Entry, InjectSpec, Injection};
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules};
 use labsw_switch::vlan::{PortVlan, VlanMode};
 use labsw_switch::{BURST_FRAMES, MAX_MIRRORS, MirrorId};
@@ -12,8 +14,10 @@ use super::memory_port::{MemoryTx, Wire, frame, memory_port};
 use labsw_switch::DropReason;
 
 use super::*;
+use crate::mirror_tx::{BACKLOG_FRAMES, MirrorTx};
 use crate::offload::Offers;
 use crate::offload_frames::{Packet, noise, resolved};
+use crate::port::TxPort;
 use crate::stats::PortStats;
 
 mod capture;
@@ -268,4 +272,47 @@ fn offloads_are_left_to_who_accepts_them_and_done_for_all_others() {
     assert_eq!(lab.drops(3, DropReason::Oversize), 1);
     assert_eq!(got[4], segments, "a mirror shows frames of a wire");
     assert_eq!(lab.worker.shared.mirrors[3].snapshot().sent, 1);
+}
+
+#[test]
+fn a_mirror_destination_that_takes_nothing_delays_nobody() {
+    let mut lab = Lab::new(3);
+    let output = lab.outputs[2].as_mut().unwrap();
+    output.tx = output.tx.take().map(|tx| Arc::new(MirrorTx::new(tx, None)) as Arc<dyn TxPort>);
+    lab.set_tables(vec![mirror(&[(0, true, false)], 2, 0)]);
+    lab.wires[2].lock().unwrap().room = Some(0);
+    let rounds = BACKLOG_FRAMES + 100;
+    let numbered = |number: usize| [&frame(0xff, 1, 0)[..], &number.to_be_bytes()].concat();
+    for number in 0..rounds {
+        lab.send(0, &numbered(number));
+        assert_eq!(lab.turn(), [vec![], vec![numbered(number)], vec![]], "in the same turn");
+    }
+    let counted = lab.worker.shared.mirrors[3].snapshot();
+    assert_eq!((counted.matched, counted.sent, counted.dropped), (rounds as u64, BACKLOG_FRAMES as u64, 100));
+    // When it takes frames again, it gets what was kept, in order.
+    lab.wires[2].lock().unwrap().room = None;
+    lab.worker.tick();
+    assert_eq!(lab.turn()[2], (0..BACKLOG_FRAMES).map(numbered).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_injected_enters_and_what_was_copied_does_not() {
+    let mut lab = Lab::new(3);
+    let spec = InjectSpec { entry: Entry::Vlan(Vid::DEFAULT), rate_fps: 1000, sources: vec![] };
+    let gate = Arc::new(Injection::new(spec, std::hash::RandomState::new()));
+    let output = lab.outputs[2].as_mut().unwrap();
+    output.tx = output.tx.take().map(|tx| Arc::new(MirrorTx::new(tx, Some(Arc::clone(&gate)))) as Arc<dyn TxPort>);
+    lab.specs[2].1.inject = Some(gate);
+    lab.set_tables(vec![mirror(&[(0, true, true)], 2, 100)]);
+    lab.send(0, &frame(0xff, 1, 1));
+    let copy = lab.turn()[2].remove(0);
+    assert_eq!(copy.len(), 100);
+    lab.send(2, &copy);
+    assert_eq!(lab.turn(), [const { Vec::<Vec<u8>>::new() }; 3]);
+    assert_eq!(lab.drops(2, DropReason::MirrorLoop), 1);
+    let attack = frame(0xff, 9, 9);
+    lab.send(2, &attack);
+    assert_eq!(lab.turn(), [vec![attack.clone()], vec![attack], vec![]], "and is not copied back");
+    lab.send(0, &frame(9, 1, 2));
+    assert_eq!(lab.turn()[1].len(), 1, "its source was not learned: flooded");
 }

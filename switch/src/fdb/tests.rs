@@ -303,8 +303,7 @@ proptest! {
                         Some((port, ..)) if port != p => Learned::Moved { from: PortId(port) },
                         Some((_, _, stamp)) => if stamp == now { Learned::Known } else { Learned::Refreshed },
                     };
-                    let foretold = fdb.would_learn(vid(v), mac(m), PortId(p), now);
-                    prop_assert_eq!(foretold == Learned::Sticky, expected == Learned::Sticky);
+                    prop_assert_eq!(fdb.would_learn(vid(v), mac(m), PortId(p), now), expected);
                     prop_assert_eq!(fdb.learn(vid(v), mac(m), PortId(p), now), expected);
                     let fixed = model.0.get(&(v, m)).is_some_and(|entry| entry.1 == Kind::Static);
                     if !fixed && !matches!(expected, Learned::Static | Learned::Sticky) {
@@ -410,5 +409,39 @@ proptest! {
         // Someone new gets in at the flooder's cost.
         prop_assert_eq!(fdb.learn(VLAN, mac(0xcc00_0000), PortId(9), 6), Learned::New);
         prop_assert_eq!(fdb.lookup(VLAN, mac(0xcc00_0000), 6), Some(PortId(9)));
+    }
+}
+
+proptest! {
+    /// In a table so small that entries make room for each other, and with limits, what learning comes to is foretold, and
+    /// asking changes nothing.
+    #[test]
+    fn learning_is_foretold(
+        seed: u64,
+        capacity in 1usize..6,
+        limits in prop::collection::vec(prop::option::of(0u32..4), 3),
+        steps in prop::collection::vec((0u64..12, 0u16..3, 0u32..4, prop::bool::weighted(0.1)), 1..120),
+    ) {
+        let fdb = Fdb::new(capacity, AGEING, seed);
+        for (port, limit) in (0..).map(PortId).zip(limits) {
+            fdb.set_port_limit(port, limit);
+        }
+        let mut now = 1000;
+        for (address, port, wait, is_static) in steps {
+            now += wait;
+            if is_static {
+                let _ = fdb.add_static(VLAN, mac(address), PortId(port));
+                continue;
+            }
+            let listed = || { let mut list = fdb.entries(FdbFilter::default(), now); list.sort_unstable(); list };
+            let before = listed();
+            let entry = before.iter().find(|entry| entry.mac == mac(address)).copied();
+            prop_assert_eq!(fdb.entry(VLAN, mac(address), now), entry);
+            let foretold = fdb.would_learn(VLAN, mac(address), PortId(port), now);
+            prop_assert_eq!(listed(), before);
+            prop_assert_eq!(fdb.learn(VLAN, mac(address), PortId(port), now), foretold);
+            let known_here = fdb.lookup(VLAN, mac(address), now) == Some(PortId(port));
+            prop_assert_eq!(known_here, foretold.is_here() || foretold == Learned::PortLimit && entry.is_some_and(|entry| entry.port == PortId(port)));
+        }
     }
 }

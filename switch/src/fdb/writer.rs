@@ -60,7 +60,7 @@ impl Writer {
         self.per_port.get(port.index()).copied().unwrap_or(0)
     }
 
-    pub fn is_at_limit(&self, port: PortId) -> bool {
+    fn is_at_limit(&self, port: PortId) -> bool {
         // A port beyond the most possible ports has no counter and gets no entry.
         self.limits.get(port.index()).is_none_or(|limit| self.count(port) >= *limit)
     }
@@ -144,32 +144,20 @@ impl Writer {
         now_seconds: u32,
     ) -> Learned {
         if let Some(slot) = slot_of(pair, key) {
-            let value = slot.value();
-            let from = value.port();
-            return if value.is_static() {
-                if from == port { Learned::Known } else { Learned::Static }
-            } else if from != port && value.is_sticky() {
-                Learned::Sticky
-            } else if from != port && self.is_at_limit(port) {
-                Learned::PortLimit
-            } else {
+            let learned = self.judge(slot.value(), port, ageing_seconds, now_seconds);
+            if matches!(learned, Learned::New | Learned::Refreshed | Learned::Moved { .. }) {
                 self.change(slot, port, self.kind_at(port), now_seconds);
-                match value.is_aged(ageing_seconds, now_seconds) {
-                    true => Learned::New,
-                    false if from == port => Learned::Refreshed,
-                    false => Learned::Moved { from },
-                }
-            };
+            }
+            return learned;
         }
         if self.is_at_limit(port) {
             return Learned::PortLimit;
         }
-        let aged = |slot: &&Slot| slot.value().is_aged(ageing_seconds, now_seconds);
         if free_slot(pair).is_none() {
-            let Some(slot) = slots(pair).find(aged).or_else(|| self.victim_of_pair(pair, port, now_seconds)) else {
-                return Learned::Full;
-            };
-            self.take_out(slot);
+            match self.room_in_pair(pair, port, ageing_seconds, now_seconds) {
+                Some(slot) => self.take_out(slot),
+                None => return Learned::Full,
+            }
         }
         if self.len() >= self.capacity {
             match self.victim_of_table(buckets, self.heaviest(port), ageing_seconds, now_seconds) {
@@ -180,6 +168,64 @@ impl Writer {
         let Some(slot) = free_slot(pair) else { return Learned::Full };
         self.put_in(slot, key, port, self.kind_at(port), now_seconds);
         Learned::New
+    }
+
+    /// What [`Writer::learn`] would return; changes nothing.
+    pub fn would_learn(
+        &mut self,
+        buckets: &[Bucket],
+        pair: [&Bucket; 2],
+        key: u64,
+        port: PortId,
+        ageing_seconds: u32,
+        now_seconds: u32,
+    ) -> Learned {
+        if let Some(slot) = slot_of(pair, key) {
+            return self.judge(slot.value(), port, ageing_seconds, now_seconds);
+        }
+        if self.is_at_limit(port) {
+            return Learned::PortLimit;
+        }
+        if free_slot(pair).is_none() {
+            // What goes from the pair makes room in the table, too.
+            let room = self.room_in_pair(pair, port, ageing_seconds, now_seconds).is_some();
+            return if room { Learned::New } else { Learned::Full };
+        }
+        let hand = self.eviction_hand;
+        let room = self.len() < self.capacity
+            || self.victim_of_table(buckets, self.heaviest(port), ageing_seconds, now_seconds).is_some();
+        self.eviction_hand = hand;
+        if room { Learned::New } else { Learned::Full }
+    }
+
+    /// What learning comes to on `port` if the database has this value for the address.
+    fn judge(&self, value: Value, port: PortId, ageing_seconds: u32, now_seconds: u32) -> Learned {
+        let from = value.port();
+        if value.is_static() {
+            if from == port { Learned::Known } else { Learned::Static }
+        } else if from != port && value.is_sticky() {
+            Learned::Sticky
+        } else if from != port && self.is_at_limit(port) {
+            Learned::PortLimit
+        } else {
+            match value.is_aged(ageing_seconds, now_seconds) {
+                true => Learned::New,
+                false if from == port => Learned::Refreshed,
+                false => Learned::Moved { from },
+            }
+        }
+    }
+
+    /// An entry of the pair that may go for one of `learner`: an aged one, or else the pair's victim.
+    fn room_in_pair<'a>(
+        &self,
+        pair: [&'a Bucket; 2],
+        learner: PortId,
+        ageing_seconds: u32,
+        now_seconds: u32,
+    ) -> Option<&'a Slot> {
+        let aged = |slot: &&Slot| slot.value().is_aged(ageing_seconds, now_seconds);
+        slots(pair).find(aged).or_else(|| self.victim_of_pair(pair, learner, now_seconds))
     }
 
     pub fn add_static(

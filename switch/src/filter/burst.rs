@@ -2,8 +2,11 @@
 //!
 //! Frames come in runs of one conversation, and what a program looks at before it says no is a few bytes: of `tcp port 445`
 //! and a UDP datagram, the type and the protocol. [`Filter::judge`] tells which bytes decided; a later frame with the same
-//! bytes there has the same verdict. They are compared in up to [`WINDOWS`] windows of 16 bytes. If they do not fit there, or
-//! something else mattered, every frame is run.
+//! bytes there has the same verdict. They are compared in up to [`WINDOWS`] windows of 16 bytes: first those of all frames of a
+//! burst at once, without a decision for each; only if they differ somewhere frame by frame. If the deciding bytes do not
+//! fit there, or something else mattered, every frame is run.
+
+use std::sync::Arc;
 
 use super::{Behind, Filter, Frame};
 use crate::forward::TagEdit;
@@ -22,6 +25,10 @@ pub trait Frames {
     fn wire_bytes(&self, index: u8) -> u32;
     /// The rest of it.
     fn behind(&self, index: u8) -> impl Behind;
+    /// How many frames there are.
+    fn count(&self) -> usize;
+    /// In which bits (1) any frame's 16 bytes at `at` differ from `value`. `None` if a snapshot ends before them.
+    fn difference(&self, at: usize, value: &[u8; 16]) -> Option<[u8; 16]>;
 }
 
 /// Frames that lie in one piece.
@@ -37,101 +44,153 @@ impl<T: AsRef<[u8]>> Frames for [T] {
     fn behind(&self, _index: u8) -> impl Behind {
         super::Nothing
     }
+
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn difference(&self, at: usize, value: &[u8; 16]) -> Option<[u8; 16]> {
+        let mut found = [0; 16];
+        for frame in self {
+            add_difference(&mut found, frame.as_ref().get(at..)?.first_chunk()?, value);
+        }
+        Some(found)
+    }
 }
 
-/// A frame as others are compared with it: the bytes that decided about it.
+/// Adds to `found` the bits in which `bytes` differ from `value`.
+#[inline(always)]
+pub fn add_difference(found: &mut [u8; 16], bytes: &[u8; 16], value: &[u8; 16]) {
+    for ((found, byte), value) in found.iter_mut().zip(bytes).zip(value) {
+        *found |= byte ^ value;
+    }
+}
+
+/// Applies a filter to bursts, and remembers the last verdict.
+#[derive(Clone, Debug, Default)]
+pub struct Picker {
+    /// Whose verdict it is: held, so that no other filter can be taken for it.
+    filter: Option<Arc<Filter>>,
+    edit: TagEdit,
+    wanted: bool,
+    alike: Alike,
+}
+
+impl Picker {
+    /// Those of `set` (bit = index in the burst) that `filter` wants as they are with `edit`.
+    pub fn pick(&mut self, filter: &Arc<Filter>, set: u64, edit: TagEdit, frames: &(impl Frames + ?Sized)) -> u64 {
+        if set == 0 {
+            return 0;
+        }
+        if self.edit != edit || !self.filter.as_ref().is_some_and(|known| Arc::ptr_eq(known, filter)) {
+            *self = Picker { filter: Some(Arc::clone(filter)), edit, ..Picker::default() };
+        }
+        if self.alike.match_all(set, frames) {
+            return if self.wanted { set } else { 0 };
+        }
+        self.pick_each(filter, set, frames)
+    }
+
+    /// As [`Picker::pick`], frame by frame.
+    #[inline(never)]
+    fn pick_each(&mut self, filter: &Filter, set: u64, frames: &(impl Frames + ?Sized)) -> u64 {
+        let (mut left, mut picked) = (set, 0);
+        while left != 0 {
+            #[allow(clippy::cast_possible_truncation, reason = "at most 63")]
+            let index = left.trailing_zeros() as u8;
+            let snapshot = frames.snapshot(index);
+            if !self.alike.matches(snapshot) {
+                let (wire_bytes, behind) = (frames.wire_bytes(index), frames.behind(index));
+                let (wanted, deciding) = filter.judge(&Frame { snapshot, wire_bytes, edit: self.edit, behind });
+                (self.wanted, self.alike) = (wanted, Alike::new(snapshot, deciding));
+            }
+            let lowest = left & left.wrapping_neg();
+            left ^= lowest;
+            picked |= if self.wanted { lowest } else { 0 };
+        }
+        picked
+    }
+}
+
+/// The bytes that decided about a frame.
+#[derive(Clone, Debug, Default)]
 struct Alike {
     windows: [Window; WINDOWS],
-    /// It can't be compared.
-    unlike: bool,
+    /// Windows that are used; 0: nothing is comparable.
+    used: usize,
 }
 
-/// The deciding bytes within 16 that follow each other.
-#[derive(Clone, Copy)]
+/// The deciding bytes among 16 that follow each other.
+#[derive(Clone, Copy, Debug, Default)]
 struct Window {
     at: usize,
-    mask: u128,
-    value: u128,
-}
-
-impl Filter {
-    /// Those of `set` (bit = index in the burst) that are wanted as they are with `edit`.
-    pub fn pick(&self, set: u64, edit: TagEdit, frames: &(impl Frames + ?Sized)) -> u64 {
-        let (mut left, mut wanted) = (set, 0);
-        while left != 0 {
-            let first = lowest(left);
-            let (is_wanted, alike) = self.judge_first(first, edit, frames);
-            let mut run = 0;
-            loop {
-                run |= left & left.wrapping_neg();
-                left &= left.wrapping_sub(1);
-                if left == 0 || !alike.matches(frames.snapshot(lowest(left))) {
-                    break;
-                }
-            }
-            if is_wanted {
-                wanted |= run;
-            }
-        }
-        wanted
-    }
-
-    #[inline(never)]
-    fn judge_first(&self, index: u8, edit: TagEdit, frames: &(impl Frames + ?Sized)) -> (bool, Alike) {
-        let snapshot = frames.snapshot(index);
-        let (wire_bytes, behind) = (frames.wire_bytes(index), frames.behind(index));
-        let (wanted, deciding) = self.judge(&Frame { snapshot, wire_bytes, edit, behind });
-        (wanted, Alike::new(snapshot, deciding))
-    }
-}
-
-/// The lowest member of a set that has one.
-#[inline(always)]
-fn lowest(set: u64) -> u8 {
-    #[allow(clippy::cast_possible_truncation, reason = "at most 64")]
-    let lowest = set.trailing_zeros() as u8;
-    lowest
+    mask: [u8; WINDOW_BYTES],
+    value: [u8; WINDOW_BYTES],
 }
 
 impl Alike {
     /// `deciding` are bytes of the snapshot (bit = offset).
     fn new(snapshot: &[u8], deciding: Option<u128>) -> Alike {
-        let mut windows = [Window { at: 0, mask: 0, value: 0 }; WINDOWS];
-        let Some(mut left) = deciding else { return Alike { windows, unlike: true } };
-        for window in &mut windows {
-            if left == 0 {
-                break;
-            }
-            // The window ends with the last deciding byte it can hold, so that it lies in every frame that has that byte.
-            let first = left.trailing_zeros() as usize;
-            let within = left >> first & 0xffff;
-            let end = first + (u128::BITS - within.leading_zeros()) as usize;
-            let at = end.saturating_sub(WINDOW_BYTES);
-            let Some(bytes) = Window::bytes(snapshot, at) else { return Alike { windows, unlike: true } };
-            let spread =
-                |mask: u128, byte: usize| if left >> (at + byte) & 1 == 1 { mask | 0xff << (8 * byte) } else { mask };
-            let mask = (0..WINDOW_BYTES.min(end - at)).fold(0, spread);
-            *window = Window { at, mask, value: bytes & mask };
-            left &= u32::try_from(end).ok().and_then(|end| u128::MAX.checked_shl(end)).unwrap_or(0);
-        }
-        Alike { windows, unlike: left != 0 }
+        Alike::compact(snapshot, deciding).unwrap_or_default()
     }
 
-    /// Whether a frame has the deciding bytes.
+    /// `None` if they do not fit, or there are none.
+    fn compact(snapshot: &[u8], deciding: Option<u128>) -> Option<Alike> {
+        let mut left = deciding?;
+        let mut alike = Alike::default();
+        while left != 0 {
+            // The window ends with the last deciding byte it can hold, so that it lies in every frame that has that byte.
+            let first = left.trailing_zeros();
+            let end = u128::BITS - (left & (0xffff << first)).leading_zeros();
+            let at = end.saturating_sub(16);
+            let mut mask = [0; WINDOW_BYTES];
+            for (byte, place) in (at..end).zip(&mut mask) {
+                *place = if left >> byte & 1 == 1 { 0xff } else { 0 };
+            }
+            let at = at as usize;
+            let value = *snapshot.get(at..)?.first_chunk()?;
+            *alike.windows.get_mut(alike.used)? = Window { at, mask, value };
+            alike.used += 1;
+            left &= u128::MAX.checked_shl(end).unwrap_or(0);
+        }
+        Some(alike)
+    }
+
+    /// Whether a frame has them.
     #[inline(always)]
     fn matches(&self, snapshot: &[u8]) -> bool {
-        !self.unlike && self.windows.iter().all(|window| window.matches(snapshot))
+        let windows = self.windows.get(..self.used).unwrap_or_default();
+        !windows.is_empty() && windows.iter().all(|window| window.matches(snapshot))
+    }
+
+    /// Whether `set` is the whole burst and all of its frames have them.
+    #[inline(always)]
+    fn match_all(&self, set: u64, frames: &(impl Frames + ?Sized)) -> bool {
+        let windows = self.windows.get(..self.used).unwrap_or_default();
+        let whole = 1u64.checked_shl(u32::try_from(frames.count()).unwrap_or(64)).unwrap_or(0).wrapping_sub(1);
+        set == whole && !windows.is_empty() && windows.iter().all(|window| window.matches_all(frames))
     }
 }
 
 impl Window {
     #[inline(always)]
     fn matches(&self, snapshot: &[u8]) -> bool {
-        self.mask == 0 || Window::bytes(snapshot, self.at).is_some_and(|bytes| (bytes ^ self.value) & self.mask == 0)
+        let bytes = snapshot.get(self.at..).and_then(|rest| rest.first_chunk());
+        bytes.is_some_and(|bytes| {
+            let mut found = [0; WINDOW_BYTES];
+            add_difference(&mut found, bytes, &self.value);
+            self.allows(&found)
+        })
     }
 
     #[inline(always)]
-    fn bytes(snapshot: &[u8], at: usize) -> Option<u128> {
-        Some(u128::from_le_bytes(*snapshot.get(at..)?.first_chunk::<WINDOW_BYTES>()?))
+    fn matches_all(&self, frames: &(impl Frames + ?Sized)) -> bool {
+        frames.difference(self.at, &self.value).is_some_and(|difference| self.allows(&difference))
+    }
+
+    /// Whether no deciding byte differs.
+    #[inline(always)]
+    fn allows(&self, difference: &[u8; WINDOW_BYTES]) -> bool {
+        difference.iter().zip(&self.mask).fold(0, |found, (byte, mask)| found | (byte & mask)) == 0
     }
 }

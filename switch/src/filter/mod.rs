@@ -6,7 +6,7 @@
 //! for [`Form::Untagged`] sees the frame without its outer VLAN tag, so that `tcp port 445` means tagged and untagged frames
 //! alike; one for [`Form::Tagged`] sees it as it is on the wire.
 //! [`Filter::judge`] also tells which bytes decided, so that of the frames of a burst those alike are judged once
-//! ([`Filter::pick`], `burst`).
+//! ([`Picker`]).
 //!
 //! **Invariants.** Jumps lead forward and end inside the program, so a run takes at most [`MAX_INSNS`] steps. No program
 //! and no frame makes it panic: a load beyond the end of the frame and a division by zero end the run, and the frame is not
@@ -21,7 +21,7 @@ mod decode;
 mod frame;
 mod machine;
 
-pub use burst::Frames;
+pub use burst::{Frames, Picker, add_difference};
 pub use frame::{Behind, Frame, Nothing};
 
 /// The most instructions of a program (`BPF_MAXINSNS` of the kernel).

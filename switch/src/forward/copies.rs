@@ -17,7 +17,7 @@
 
 use super::egress::frame_bit;
 use super::{Egress, TagEdit, TxItem};
-use crate::filter::Frames;
+use crate::filter::{Frames, Picker};
 use crate::tables::{Tables, Watch, Watches};
 use crate::{BURST_FRAMES, MAX_MIRRORS, MAX_PORTS, MirrorId, PortId};
 
@@ -37,18 +37,30 @@ pub struct Copies {
     watched: Vec<PortId>,
     /// What the mirrors select, in the order in which copies are tried.
     selections: Vec<Selection>,
+    /// Per mirror.
+    pickers: Box<[Pickers]>,
+}
+
+/// What is remembered of a mirror's filter.
+#[derive(Clone, Debug, Default)]
+struct Pickers {
+    received: Picker,
+    sent: Picker,
 }
 
 /// Frames that a mirror selects.
-#[derive(Clone, Copy, Debug)]
-struct Selection {
-    mirror: MirrorId,
-    to: PortId,
-    snap_bytes: u16,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// The mirror.
+    pub mirror: MirrorId,
+    /// Where its copies go.
+    pub to: PortId,
+    /// Its snap length, bytes; 0: whole frames.
+    pub snap_bytes: u16,
     /// The egress that sends them; `None`: as received.
-    egress: Option<PortId>,
+    pub egress: Option<PortId>,
     /// The frames (bit = index in the burst).
-    frames: u64,
+    pub frames: u64,
 }
 
 /// What one mirror destination gets.
@@ -96,6 +108,7 @@ impl Copies {
             selecting: 0,
             matched: [0; MAX_MIRRORS],
             watched: Vec::with_capacity(MAX_PORTS),
+            pickers: vec![Pickers::default(); MAX_MIRRORS].into_boxed_slice(),
             // Memory that is not written is not used.
             selections: Vec::with_capacity(MAX_MIRRORS * (MAX_PORTS + 1)),
         }
@@ -105,6 +118,11 @@ impl Copies {
     #[inline]
     pub fn destinations(&self) -> &[Destination] {
         self.destinations.get(..self.used).unwrap_or_default()
+    }
+
+    /// What the mirrors select of the burst, in the order in which copies are tried.
+    pub fn selections(&self) -> &[Selection] {
+        &self.selections
     }
 
     /// The frames of the burst that each mirror selected (bit = index); mirrors that selected none are left out.
@@ -118,24 +136,23 @@ impl Copies {
     pub fn select(&mut self, tables: &Tables, ingress: PortId, egress: &mut Egress, frames: &(impl Frames + ?Sized)) {
         (self.used, self.selecting) = (0, 0);
         self.selections.clear();
-        let candidates = egress.candidates();
-        if candidates == 0 {
-            return;
-        }
-        if let Some(port) = tables.port(tables.judged_as(ingress)) {
-            let wanted = port.rx_mirrors.pick(candidates, egress);
-            if wanted != 0 {
-                for watch in port.rx_mirrors.iter().filter(|watch| watch.to != ingress) {
-                    let mut selected = watch.pick(wanted, egress);
-                    if let Some(filter) = &watch.filter {
-                        selected = filter.pick(selected, TagEdit::KEEP, frames);
-                    }
-                    self.add(watch, None, selected);
+        let noted = egress.noted();
+        if let Some(port) = tables.port(tables.judged_as(ingress))
+            && port.rx_mirrors.may_select(noted)
+        {
+            let seen = first(frames.count()) & !egress.hidden();
+            for watch in port.rx_mirrors.iter().filter(|watch| watch.to != ingress) {
+                let mut selected = watch.pick(seen, egress);
+                if let Some(filter) = &watch.filter
+                    && let Some(Pickers { received, .. }) = self.pickers.get_mut(watch.mirror.index())
+                {
+                    selected = received.pick(filter, selected, TagEdit::KEEP, frames);
                 }
+                self.add(watch, None, selected);
             }
         }
         self.watched.clear();
-        let watched = |to: &PortId| tables.port(*to).is_some_and(|port| !port.tx_mirrors.is_empty());
+        let watched = |to: &PortId| tables.port(*to).is_some_and(|port| port.tx_mirrors.may_select(noted));
         self.watched.extend(egress.active().iter().copied().filter(watched));
         self.watched.sort_unstable();
         for at in 0..self.watched.len() {
@@ -158,18 +175,17 @@ impl Copies {
         frames: &(impl Frames + ?Sized),
     ) {
         let items = egress.items(to);
-        let wanted = watches.pick(set_of(items), egress);
-        if wanted == 0 {
-            return;
-        }
+        let sent = set_of(items);
         for watch in watches.iter().filter(|watch| watch.to != from) {
-            let mut selected = watch.pick(wanted, egress);
-            if let Some(filter) = &watch.filter {
+            let mut selected = watch.pick(sent, egress);
+            if let Some(filter) = &watch.filter
+                && let Some(Pickers { sent, .. }) = self.pickers.get_mut(watch.mirror.index())
+            {
                 // Frames that follow each other mostly leave with the same edit.
                 let alike = items.chunk_by(|one, next| one.edit == next.edit);
                 selected = alike.fold(0, |picked, run| {
                     let edit = run.first().map_or(TagEdit::KEEP, |item| item.edit);
-                    picked | filter.pick(selected & set_of(run), edit, frames)
+                    picked | sent.pick(filter, selected & set_of(run), edit, frames)
                 });
             }
             self.add(watch, Some(to), selected);
@@ -242,26 +258,21 @@ impl Copies {
     }
 }
 
-impl Watches {
-    /// Those of `frames` that one of these mirrors selects.
-    #[inline]
-    fn pick(&self, frames: u64, egress: &Egress) -> u64 {
-        if self.takes_any_vlan() { frames } else { pick(frames, |frame| self.select(egress.vid(frame))) }
-    }
-}
-
 impl Watch {
-    /// Those of `frames` that this mirror selects.
+    /// Those of `frames` that are in its VLANs.
     #[inline]
     fn pick(&self, frames: u64, egress: &Egress) -> u64 {
-        if self.takes_any_vlan() { frames } else { pick(frames, |frame| self.selects(egress.vid(frame))) }
+        let Some(vlans) = self.vlans() else { return frames };
+        let wanted = |frame: &u8| egress.vid(*frame).is_some_and(|vid| vlans.contains(vid));
+        bits(frames & egress.noted()).filter(wanted).fold(0, |set, frame| set | frame_bit(frame))
     }
 }
 
-/// Those of `frames` that are wanted.
+/// The set of the first `count` frames.
 #[inline]
-fn pick(frames: u64, wanted: impl Fn(u8) -> bool) -> u64 {
-    bits(frames).filter(|frame| wanted(*frame)).fold(0, |set, frame| set | frame_bit(frame))
+fn first(count: usize) -> u64 {
+    let unused = BURST_FRAMES.saturating_sub(count);
+    u32::try_from(unused).ok().and_then(|unused| u64::MAX.checked_shr(unused)).unwrap_or(0)
 }
 
 /// The frames of some items.

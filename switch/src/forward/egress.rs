@@ -18,12 +18,14 @@ pub struct Egress {
     taken: u64,
     /// Bit per frame: several ports take it.
     shared: u64,
-    /// Bit per frame: a mirror selects it, as far as is known.
+    /// Bit per frame: a mirror selects it.
     copied: u64,
-    /// Bit per frame: mirrors may copy it, and its VLAN is noted.
-    seen: u64,
-    /// Per frame, the VLAN by which mirrors select it; `None`: it is in none. Of frames not in `seen`, without meaning.
-    vids: [Option<Vid>; BURST_FRAMES],
+    /// Bit per frame: mirrors pass over it.
+    hidden: u64,
+    /// Bit per frame: it is in a VLAN by which some mirror selects.
+    noted: u64,
+    /// Per frame, that VLAN. Of frames not in `noted`, without meaning.
+    vids: [Vid; BURST_FRAMES],
     /// Bit per frame: it may teach multicast snooping something.
     messages: u64,
 }
@@ -43,8 +45,9 @@ impl Egress {
             taken: 0,
             shared: 0,
             copied: 0,
-            seen: 0,
-            vids: [None; BURST_FRAMES],
+            hidden: 0,
+            noted: 0,
+            vids: [Vid::DEFAULT; BURST_FRAMES],
             messages: 0,
         }
     }
@@ -57,7 +60,8 @@ impl Egress {
                 list.clear();
             }
         }
-        (self.taken, self.shared, self.copied, self.seen, self.messages) = (0, 0, 0, 0, 0);
+        (self.taken, self.shared, self.copied, self.messages) = (0, 0, 0, 0);
+        (self.hidden, self.noted) = (0, 0);
     }
 
     /// The ports that get frames, in the order they got their first one.
@@ -72,16 +76,17 @@ impl Egress {
         self.items.get(port.index()).map_or(&[], |list| list)
     }
 
-    /// Bit per frame: exactly one port takes it and no mirror copies it, so its buffer may be given away.
+    /// Bit per frame: exactly one port takes it and no mirror copies it, so its buffer may be given away. What mirrors copy,
+    /// [`Copies::select`](super::Copies::select) finds out before.
     #[inline]
     pub fn sole_mask(&self) -> u64 {
         self.taken & !(self.shared | self.copied)
     }
 
-    /// Bit per frame: some mirror may select it. All that any mirror selects are among them.
+    /// Bit per frame: some mirror selects it.
     #[inline]
-    pub fn candidates(&self) -> u64 {
-        self.seen & self.copied
+    pub fn copied(&self) -> u64 {
+        self.copied
     }
 
     /// Bit per frame: multicast snooping may learn from it, as a whole ([`super::Forwarder::observe`]).
@@ -95,10 +100,22 @@ impl Egress {
         self.messages |= frame_bit(frame);
     }
 
-    /// The VLAN by which mirrors select the frame.
+    /// Bit per frame: mirrors pass over it, whatever they select.
+    #[inline]
+    pub(super) fn hidden(&self) -> u64 {
+        self.hidden
+    }
+
+    /// Bit per frame: it is in a VLAN by which some mirror selects, [`Egress::vid`].
+    #[inline]
+    pub(super) fn noted(&self) -> u64 {
+        self.noted
+    }
+
+    /// The VLAN by which mirrors select the frame, if it was noted.
     #[inline]
     pub(super) fn vid(&self, frame: u8) -> Option<Vid> {
-        self.vids.get(usize::from(frame)).copied().flatten()
+        self.vids.get(usize::from(frame)).copied()
     }
 
     #[inline]
@@ -113,22 +130,22 @@ impl Egress {
         list.push(item);
     }
 
-    /// Mirrors may copy the frame; they select it by `vid`.
+    /// Some mirror selects frames of `vid`, in which the frame is.
     #[inline]
-    pub(super) fn note(&mut self, frame: u8, vid: Option<Vid>) {
-        self.seen |= frame_bit(frame);
+    pub(super) fn note(&mut self, frame: u8, vid: Vid) {
+        self.noted |= frame_bit(frame);
         if let Some(place) = self.vids.get_mut(usize::from(frame)) {
             *place = vid;
         }
     }
 
-    /// A mirror selects the frame, by all but its filter.
-    #[inline]
-    pub(super) fn share(&mut self, frame: u8) {
-        self.copied |= frame_bit(frame);
+    /// Mirrors pass over the frame.
+    #[cold]
+    pub(super) fn hide(&mut self, frame: u8) {
+        self.hidden |= frame_bit(frame);
     }
 
-    /// These frames only are selected by mirrors.
+    /// These frames are selected by mirrors.
     #[inline]
     pub(super) fn set_copied(&mut self, frames: u64) {
         self.copied = frames;

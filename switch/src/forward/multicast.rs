@@ -32,9 +32,11 @@ impl Forwarder<'_> {
         snooping.audience(vid, look)
     }
 
-    /// Learns from a whole frame, received on `ingress`, that [`Egress::messages`] names.
+    /// Learns from a whole frame, received on `ingress`, that [`Egress::messages`] names; of an injected one as what it entered.
     pub fn observe(&self, ingress: PortId, frame: &[u8]) {
-        let Some(port) = self.tables.port(ingress) else { return };
+        let began = self.ingress(ingress);
+        let began = began.entered().unwrap_or(began);
+        let (Ok(port), ingress) = (began.port, began.id) else { return };
         let Ok(header) = Header::parse(frame) else { return };
         let Ok(vid) = port.rules.vlan.classify(header.outer) else { return };
         if let Some(snooping) = self.tables.snooping(vid) {

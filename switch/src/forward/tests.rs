@@ -50,6 +50,8 @@ struct Bed {
     fdb: Fdb,
     egress: Egress,
     copies: Copies,
+    /// The frames of the burst.
+    frames: Vec<Vec<u8>>,
     drops: Vec<(PortId, DropReason)>,
 }
 
@@ -57,10 +59,11 @@ impl Bed {
     fn new(ports: Vec<(PortId, PortRules)>, mirrors: Vec<MirrorSpec>) -> Bed {
         let tables = Tables::build(ports, mirrors).unwrap();
         let (egress, copies) = (Egress::new(), Copies::new());
-        Bed { tables, fdb: Fdb::new(100, 300, 1), egress, copies, drops: Vec::new() }
+        Bed { tables, fdb: Fdb::new(100, 300, 1), egress, copies, frames: Vec::new(), drops: Vec::new() }
     }
 
     fn frame(&mut self, ingress: PortId, index: u8, frame: &[u8], frame_bytes: u32) {
+        self.frames.resize(usize::from(index) + 1, frame.to_vec());
         let forwarder = Forwarder { tables: &self.tables, fdb: &self.fdb, now_seconds: 0 };
         let drops = &mut |_: u8, port: PortId, reason: DropReason| self.drops.push((port, reason));
         forwarder.ingress(ingress).frame(index, frame, frame_bytes, &mut self.egress, drops);
@@ -73,7 +76,7 @@ impl Bed {
     /// The copies SPAN gets of what came from A, with their mirrors, if `failed` tells what other ports did not take;
     /// and how many frames each mirror matched.
     fn copies(&mut self, failed: impl Fn(PortId) -> u64) -> (Vec<SpanCopy>, Vec<(u16, u32)>) {
-        self.copies.select(&self.tables, A, &mut self.egress, &[[]; 0] as &[[u8; 0]]);
+        self.copies.select(&self.tables, A, &mut self.egress, self.frames.as_slice());
         self.copies.choose(&self.egress, failed);
         let matched = self.copies.matched().map(|(mirror, frames)| (mirror.0, frames.count_ones())).collect();
         assert!(self.copies.destinations().len() <= 1, "there is one destination");
@@ -135,6 +138,29 @@ fn the_mtu_counts_behind_the_tags_and_where_the_frame_is_lost() {
 }
 
 #[test]
+fn what_a_tunnel_puts_in_front_counts_for_every_frame_of_a_run() {
+    let mut ports = ports();
+    ports[0].1.vlan = PortVlan::new(VlanMode::Dot1qTunnel, Some(100), &[]).unwrap();
+    ports[1].1.vlan = PortVlan::new(VlanMode::Trunk, None, &[]).unwrap();
+    let mut bed = Bed::new(ports, vec![]);
+    bed.fdb.learn(Vid::try_from(100).unwrap(), mac(2), B, 0);
+    let mut frame = bytes(mac(2), mac(1));
+    frame[12..18].copy_from_slice(&[0x81, 0, 0, 20, 0x08, 0]);
+    let forwarder = Forwarder { tables: &bed.tables, fdb: &bed.fdb, now_seconds: 0 };
+    let mut burst = forwarder.ingress(A);
+    for (index, frame_bytes) in [(0, 18 + 1496), (1, 18 + 1497), (2, 18 + 1496)] {
+        let drops = &mut |at: u8, port: PortId, reason: DropReason| {
+            assert_eq!((at, port, reason), (1, B, DropReason::Oversize));
+            bed.drops.push((port, reason));
+        };
+        burst.frame(index, &frame, frame_bytes, &mut bed.egress, drops);
+    }
+    assert_eq!((bed.drops.len(), bed.egress.items(B).len()), (1, 2));
+    let edit = TagEdit { strip_bytes: 0, insert: Some([0x88, 0xa8, 0, 100]) };
+    assert!(bed.egress.items(B).iter().all(|item| item.edit == edit));
+}
+
+#[test]
 fn a_lonely_port_has_no_destination() {
     let mut bed = Bed::new(ports()[..1].to_vec(), vec![]);
     bed.send(A, 0, Mac::BROADCAST, mac(1));
@@ -152,6 +178,7 @@ fn an_ingress_copy_serves_every_mirror_of_its_destination() {
     assert_eq!(matched, [(0, 2), (1, 2)]);
     assert_eq!(bed.egress.active(), [B, C], "nothing but copies for the destination");
     bed.egress.clear();
+    bed.frames.clear();
     assert_eq!(bed.copies(|_| 0), (vec![], vec![]));
 }
 

@@ -126,10 +126,11 @@ impl Guards {
         spec.is_any().then(|| Box::new(Guards { spec, state: Arc::clone(state) }))
     }
 
-    /// Whether frames with equal headers may differ in what becomes of them.
-    #[inline]
-    pub(crate) fn looks_behind_header(&self) -> bool {
-        self.spec.dhcp || self.spec.ra
+    /// Whether what becomes of a frame depends on its header only, and nothing is counted: then it need not be asked again about a
+    /// frame with the same header.
+    pub(crate) fn is_of_headers(&self) -> bool {
+        let GuardSpec { mac_limit, dhcp, ra, .. } = &self.spec;
+        !dhcp && !ra && !mac_limit.is_some_and(|limit| limit.action == LimitAction::Alert)
     }
 
     /// Whether a frame from `src` that begins with `snapshot` may come in.

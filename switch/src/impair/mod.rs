@@ -83,6 +83,8 @@ pub struct Counts {
 #[derive(Clone, Debug)]
 pub struct Impairment {
     spec: ImpairSpec,
+    /// It has no other stage than a delay without jitter.
+    only_delays: bool,
     loss: LossProcess,
     duplicate: Random,
     corrupt: Random,
@@ -103,8 +105,10 @@ impl Impairment {
     /// [`Contradiction`]: the specification is out of range or contradicts itself.
     pub fn new(spec: ImpairSpec) -> Result<Impairment, Contradiction> {
         spec.check()?;
+        let ImpairSpec { delay_ns, seed, .. } = spec;
         Ok(Impairment {
             spec,
+            only_delays: spec == ImpairSpec { delay_ns, seed, ..ImpairSpec::NONE },
             loss: LossProcess::new(spec.loss, Random::new(spec.seed, 1)),
             duplicate: Random::new(spec.seed, 2),
             corrupt: Random::new(spec.seed, 3),
@@ -155,6 +159,21 @@ impl Impairment {
     /// What became of frames so far.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// The verdict about `frames` frames that arrive together at `now_ns`, if it is the same for all, whatever they are: where
+    /// nothing but a constant delay is asked for.
+    pub fn common_verdict(&mut self, now_ns: u64, frames: u64) -> Option<Verdict> {
+        if !self.only_delays {
+            return None;
+        }
+        self.now_ns = self.now_ns.max(now_ns);
+        let due_ns = self.due(self.now_ns, false);
+        self.counts.frames += frames;
+        if due_ns > self.now_ns {
+            self.counts.delayed += frames;
+        }
+        Some(Verdict::Pass { due_ns, copy_due_ns: None, flip_bit: None })
     }
 
     fn flip(&mut self, frame_bytes: u32) -> Option<u32> {

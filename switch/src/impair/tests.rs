@@ -363,3 +363,59 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_verdict_for_all_is_that_of_each_and_only_given_where_all_have_the_same() {
+    let spec = ImpairSpec { delay_ns: 1000, seed: 7, ..ImpairSpec::NONE };
+    let (mut each, mut all) = (Impairment::new(spec).unwrap(), Impairment::new(spec).unwrap());
+    // A clock that goes backwards is held.
+    for now_ns in [0, 10, 5, 10_000] {
+        let one_by_one: Vec<Verdict> = (0..3).map(|_| each.verdict(now_ns, 60)).collect();
+        assert_eq!(vec![all.common_verdict(now_ns, 3).unwrap(); 3], one_by_one);
+    }
+    assert_eq!(all.counts(), each.counts());
+    assert_eq!((all.counts().frames, all.counts().delayed), (12, 12));
+    let chance = Chance::percent(1);
+    for spec in [
+        ImpairSpec { jitter_ns: 1, ..spec },
+        ImpairSpec { loss: Loss::Random(chance), ..spec },
+        ImpairSpec { duplicate: chance, ..spec },
+        ImpairSpec { reorder: chance, ..spec },
+        ImpairSpec { corrupt: chance, ..spec },
+        ImpairSpec { rate: Some(RateSpec::new(1_000_000)), ..spec },
+    ] {
+        assert_eq!(Impairment::new(spec).unwrap().common_verdict(1, 3), None, "{spec:?}");
+    }
+}
+
+#[test]
+fn what_became_of_frames_is_counted() {
+    let spec = ImpairSpec {
+        delay_ns: 1000,
+        loss: Loss::Random(Chance::percent(20)),
+        duplicate: Chance::percent(10),
+        corrupt: Chance::percent(30),
+        reorder: Chance::percent(40),
+        rate: Some(RateSpec { queue_frames: 3, ..RateSpec::new(1_000_000) }),
+        ..ImpairSpec::NONE
+    };
+    let mut impairment = Impairment::new(spec).unwrap();
+    let mut expected = Counts::default();
+    for frame in 0..10_000 {
+        let now_ns = frame * 400_000;
+        expected.frames += 1;
+        match impairment.verdict(now_ns, 100) {
+            Verdict::Drop(DropReason::ImpairLoss) => expected.lost += 1,
+            Verdict::Drop(_) => expected.queue_full += 1,
+            Verdict::Pass { due_ns, copy_due_ns, flip_bit } => {
+                expected.delayed += u64::from(due_ns > now_ns);
+                expected.duplicated += u64::from(copy_due_ns.is_some());
+                expected.corrupted += u64::from(flip_bit.is_some());
+            }
+        }
+    }
+    let counts = impairment.counts();
+    assert_eq!(Counts { reordered: 0, ..counts }, expected);
+    let passed = counts.frames - counts.lost - counts.queue_full;
+    assert!(counts.queue_full > 0 && (passed * 35 / 100..passed * 45 / 100).contains(&counts.reordered), "{counts:?}");
+}

@@ -24,7 +24,7 @@ pub const ECHO_NS: u64 = 2_000_000_000;
 /// Places that a hash can be in.
 const WAYS: usize = 4;
 /// The shortest frame on a wire, without its check sequence: drivers pad shorter ones with zeros.
-const MIN_WIRE_BYTES: usize = 60;
+const MIN_WIRE_BYTES: u32 = 60;
 /// Time is noted in units of 2 to the power of this, ns: 17 ms.
 const TIME_SHIFT: u32 = 24;
 /// Bits of the time; it wraps after 3 days.
@@ -76,8 +76,8 @@ impl Echoes {
             *to = *from;
         }
         let mut hasher = self.keys.build_hasher();
-        hasher.write(bytes.get(..known.max(MIN_WIRE_BYTES)).unwrap_or_default());
-        hasher.write_u32(frame_bytes.max(MIN_WIRE_BYTES as u32));
+        hasher.write(bytes.get(..known.max(MIN_WIRE_BYTES as usize)).unwrap_or_default());
+        hasher.write_u32(frame_bytes.max(MIN_WIRE_BYTES));
         let hash = hasher.finish();
         // The lower bits choose the set. A mark is never 0, which is a free place.
         let sets = ECHO_SLOTS / WAYS;

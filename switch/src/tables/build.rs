@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Direction, FloodMember, Gate, MirrorSpec, Port, PortRules, Tables, TablesError, Watch, Watches};
 use crate::inject::Entry;
-use crate::vlan::{PortVlan, VlanMode};
+use crate::vlan::{PortVlan, VlanMode, VlanSet};
 use crate::{MAX_MIRRORS, MAX_PORTS, PortId, Vid};
 
 pub(super) fn check(ports: &[(PortId, PortRules)], mirrors: &[MirrorSpec]) -> Result<(), TablesError> {
@@ -65,9 +65,15 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
         }
     }
     let (flood_of, floods) = floods(&table);
-    let watched = |port: &Port| !port.rx_mirrors.is_empty() || !port.tx_mirrors.is_empty();
-    let mirrors_in_force = table.iter().flatten().any(watched);
-    Tables { ports: table, mirrors, mirrors_in_force, flood_of, floods, snooping: None }
+    let ports = || table.iter().flatten();
+    let watches = || ports().flat_map(|port| port.rx_mirrors.iter().chain(port.tx_mirrors.iter()));
+    let mirrors_in_force = watches().next().is_some();
+    let mut mirrored_vlans = None;
+    for vlans in watches().filter_map(Watch::vlans) {
+        let set = mirrored_vlans.get_or_insert_with(|| Box::new(VlanSet::EMPTY));
+        vlans.iter().for_each(|vid| set.insert(vid));
+    }
+    Tables { ports: table, mirrors, mirrors_in_force, mirrored_vlans, flood_of, floods, snooping: None }
 }
 
 /// The way in from a mirror destination with these rules.
@@ -125,11 +131,10 @@ fn floods(table: &[Option<Port>]) -> (Box<[u16; 4096]>, Vec<Box<[FloodMember]>>)
 }
 
 fn member(id: PortId, port: &Port, vid: Vid) -> Option<FloodMember> {
-    let Port { rules, mirror_destination, tx_mirrors, .. } = port;
+    let Port { rules, mirror_destination, .. } = port;
     (rules.enabled && !mirror_destination && rules.vlan.is_member(vid)).then(|| FloodMember {
         port: id,
         leaves: rules.vlan.leaves(vid),
-        watched: tx_mirrors.select(Some(vid)),
         isolated: port.is_isolated(),
         mtu_bytes: rules.mtu_bytes,
     })

@@ -54,7 +54,11 @@ fn a_mirror_never_watches_a_destination() {
     assert_eq!(tables.port(PortId(0)).unwrap().rx_mirrors.iter().count(), 1);
     assert_eq!(tables.port(PortId(0)).unwrap().tx_mirrors.iter().count(), 1);
     let destination = tables.port(PortId(1)).unwrap();
-    assert!(destination.rx_mirrors.is_empty() && destination.tx_mirrors.is_empty() && destination.mirror_destination);
+    assert!(
+        destination.rx_mirrors.iter().next().is_none()
+            && destination.tx_mirrors.iter().next().is_none()
+            && destination.mirror_destination
+    );
 }
 
 #[test]
@@ -75,7 +79,7 @@ fn a_mirror_without_a_destination_that_is_up_costs_nothing() {
     let mut ports = ports(3);
     ports[2].1.enabled = false;
     let tables = Tables::build(ports, vec![mirror(7, &[0], Some(2)), mirror(2, &[0], None)]).unwrap();
-    assert!(tables.port(PortId(0)).unwrap().rx_mirrors.is_empty());
+    assert!(tables.port(PortId(0)).unwrap().rx_mirrors.iter().next().is_none());
     assert_eq!(tables.mirrors().iter().map(|mirror| mirror.id.0).collect::<Vec<_>>(), [2, 7]);
     assert_eq!(tables.mirrors().iter().map(|mirror| mirror.to).collect::<Vec<_>>(), [None, Some(PortId(2))]);
     assert!(!tables.has_mirrors_in_force());

@@ -39,7 +39,8 @@ impl Tunnel {
     ///
     /// # Errors
     /// [`DropReason::UntaggedNotAllowed`], [`DropReason::VlanNotMember`], [`DropReason::VidReserved`].
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub fn admit(&self, tag: Option<Tag>) -> Result<(), DropReason> {
         let vid = tag.map_or(0, Tag::vid);
         match &self.cvlans {

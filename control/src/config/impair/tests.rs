@@ -104,7 +104,10 @@ fn impairments_that_make_no_sense_are_refused_with_their_place() {
             "[impair.a]\nprofile = 'loss'",
             "4:11: impair.a.profile: there is no profile \"loss\"; did you mean \"lossy\"?",
         ),
-        ("[impair.a]\ndelay = '1ms'\nfilter = 'arp'", "5:1: impair.a.filter: this version impairs all frames"),
+        ("[impair.a]\nfilter = 'arp'", "3:9: impair.a: sets nothing"),
+        ("[impair.a]\ndelay = '1ms'\nfilter = 'tcp prot 445'", "5:10: impair.a.filter: \"tcp prot 445\": "),
+        ("[impair.a]\ndelay = '1ms'\nfilter = 445", "5:10: impair.a.filter: should be a filter"),
+        ("[profiles.p]\nloss = '2%'\nfilter = 'arp'", "5:1: profiles.p.filter: stands in [impair.PORT]"),
         ("[impair.a]\ndelays = '1ms'", "4:1: impair.a.delays: unknown key; did you mean `delay`?"),
         (
             "[impair.a]\ndelay = '1ms'\nrx = { loss = '1%' }",
@@ -131,6 +134,9 @@ fn each_direction_can_have_its_own() {
     let written = |direction: &Option<ImpairDirection>| direction.as_ref().unwrap().settings.written().len();
     assert_eq!((written(&impairment.rx), written(&impairment.tx)), (1, 3));
     assert_eq!(parse(&config.to_toml().to_string()).unwrap(), config);
+    let filtered = parse(&impaired("[impair.a]\nfilter = 'tcp port 445'\ndelay = '1ms'")).unwrap();
+    assert_eq!(both(&filtered).filter.as_deref(), Some("tcp port 445"));
+    assert_eq!(parse(&filtered.to_toml().to_string()).unwrap(), filtered);
     // The same in both is written in the short form, and means the same.
     let long = parse(&impaired("[impair.a.rx]\ndelay = '1ms'\n[impair.a.tx]\ndelay = '1ms'")).unwrap();
     let short = parse(&impaired("[impair.a]\ndelay = '1ms'")).unwrap();

@@ -182,13 +182,14 @@ fn explain(error: &PcapError<&[u8]>) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+#[allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// A pcap with these frames: seconds, fraction, bytes, original length.
-    pub(in crate::ctl::inject) fn pcap(link_type: u32, frames: &[(u32, u32, &[u8], usize)]) -> Vec<u8> {
+    fn pcap(link_type: u32, frames: &[(u32, u32, &[u8], usize)]) -> Vec<u8> {
         let mut file = Vec::new();
         for word in [0xa1b2_c3d4u32, 4 << 16 | 2, 0, 0, 65_535, link_type] {
             file.extend(word.to_le_bytes());

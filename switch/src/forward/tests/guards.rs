@@ -36,7 +36,7 @@ impl Bed {
     fn ask(&mut self, ingress: PortId, dst: Mac, src: Mac, now_ns: u64) -> Vec<(PortId, DropReason)> {
         let forwarder = Forwarder { tables: &self.tables, fdb: &self.fdb, now_seconds: 0 };
         let mut asks = Asks(Vec::new());
-        let mut ingress = forwarder.ingress(ingress).at_ns(now_ns);
+        let mut ingress = forwarder.ingress_at(ingress, now_ns);
         ingress.frame(0, &bytes(dst, src), 60, &mut Egress::new(), &mut asks);
         asks.0
     }
@@ -45,7 +45,7 @@ impl Bed {
     fn burst(&mut self, ingress: PortId, count: u8, dst: Mac, src: Mac, now_ns: u64) -> usize {
         let now_seconds = u32::try_from(now_ns / SECOND_NS).unwrap();
         let forwarder = Forwarder { tables: &self.tables, fdb: &self.fdb, now_seconds };
-        let mut ingress = forwarder.ingress(ingress).at_ns(now_ns);
+        let mut ingress = forwarder.ingress_at(ingress, now_ns);
         let before = self.drops.len();
         self.egress.clear();
         for index in 0..count {

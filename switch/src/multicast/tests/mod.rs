@@ -182,6 +182,31 @@ fn a_table_that_is_full_keeps_nobody_from_what_it_wants() {
 }
 
 #[test]
+fn who_says_again_that_it_leaves_does_not_stay_longer() {
+    let snooping = Snooping::new(7);
+    let group = ip("239.1.2.3");
+    observe(&snooping, A, &one(ON, 0x16, group), 0);
+    for now in [10, 11, 12] {
+        observe(&snooping, A, &one(ON, 0x17, group), now);
+        snooping.sweep(now);
+        assert_eq!(snooping.groups(now).len(), 1);
+    }
+    snooping.sweep(10 + LEAVE_SECONDS);
+    assert!(snooping.groups(13).is_empty());
+    // One that had but a second left is not given three.
+    observe(&snooping, A, &one(ON, 0x16, group), 20);
+    observe(&snooping, A, &one(ON, 0x17, group), 20 + MEMBERSHIP_SECONDS - 1);
+    snooping.sweep(20 + MEMBERSHIP_SECONDS);
+    assert!(snooping.groups(280).is_empty());
+    // And who is contradicted in time stays.
+    observe(&snooping, A, &one(ON, 0x16, group), 300);
+    observe(&snooping, A, &one(ON, 0x17, group), 301);
+    observe(&snooping, A, &one(ON, 0x16, group), 303);
+    snooping.sweep(310);
+    assert_eq!(snooping.groups(310).len(), 1);
+}
+
+#[test]
 fn vlans_without_snooping_and_ports_that_go_are_forgotten() {
     let snooping = Snooping::new(7);
     observe(&snooping, ROUTER, &query(ON, HOST_V6.into(), None, 10, false), 0);
@@ -244,5 +269,41 @@ proptest! {
                 prop_assert!(report.changes().all(|(group, _)| is_selective(&group)));
             }
         }
+    }
+}
+
+#[test]
+fn injected_messages_count_as_what_they_entered() {
+    use std::hash::RandomState;
+    use std::sync::Arc;
+
+    use crate::fdb::Fdb;
+    use crate::forward::{Egress, Forwarder};
+    use crate::inject::{Entry, InjectSpec, Injection};
+    use crate::tables::{PortRules, Tables};
+    use crate::{DropReason, Mac};
+
+    let span = PortId(2);
+    for (entry, expected) in [(Entry::Vlan(vid()), (10, span)), (Entry::Port(A), (1, A))] {
+        let spec = InjectSpec { entry, rate_fps: 1000, sources: Vec::<Mac>::new() };
+        let inject = Some(Arc::new(Injection::new(spec, RandomState::new())));
+        let rules = |port| PortRules {
+            mirror_only: port == span,
+            inject: inject.clone().filter(|_| port == span),
+            ..PortRules::default()
+        };
+        let snooping = Arc::new(Snooping::new(7));
+        let ports = [A, B, span].map(|port| (port, rules(port))).to_vec();
+        let tables = Tables::build(ports, vec![]).unwrap().with_snooping(VlanSet::ALL, Arc::clone(&snooping));
+        let fdb = Fdb::new(16, 300, 1);
+        let by = Forwarder { tables: &tables, fdb: &fdb, now_seconds: 0 };
+        let frame = query(None, HOST_V4.into(), None, 10, false);
+        let mut egress = Egress::new();
+        let mut lost = |_: u8, _: PortId, reason: DropReason| panic!("{reason:?}");
+        by.ingress(span).frame(0, &frame, 60, &mut egress, &mut lost);
+        assert_eq!(egress.messages(), 1);
+        by.observe(span, &frame);
+        let routers = snooping.routers(0);
+        assert_eq!((routers.len(), routers[0].vid.get(), routers[0].ports[0].port), (1, expected.0, expected.1));
     }
 }

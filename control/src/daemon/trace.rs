@@ -1,0 +1,49 @@
+//! What would become of a frame: worked out here on the control thread, with the tables and the forwarding database in force. No
+//! worker has any part in it.
+
+use labsw_dataplane::clock;
+use labsw_switch::forward::Forwarder;
+use labsw_switch::trace::Times;
+
+use super::Switch;
+use super::open::Attachment;
+use super::ports::Port;
+use crate::api::{self, Error, Impairment, PortDirection, PortState};
+use crate::device::Links;
+use crate::trace::{PortView, Scene, Trouble, explain};
+
+impl Switch {
+    pub(super) fn trace(&mut self, port: &str, frame: &[u8]) -> Result<api::Trace, Error> {
+        let ingress = self.port(port)?.id;
+        let impaired = self.show_impairments();
+        let Switch { ports, mirrors, links, shared, tables, .. } = self;
+        let scene = Scene {
+            by: Forwarder { tables, fdb: &shared.fdb, now_seconds: shared.now_seconds() },
+            at: Times {
+                now_ns: u64::try_from(shared.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX),
+                gate_ns: clock::now_ns(),
+            },
+            ports: ports.values().map(|port| (port.id, view(port, links, &impaired))).collect(),
+            mirrors: mirrors.values().map(|mirror| (mirror.id, mirror.config.name.clone())).collect(),
+        };
+        Ok(explain(&scene, ingress, frame))
+    }
+}
+
+fn view(port: &Port, links: &mut Links, impaired: &[Impairment]) -> PortView {
+    let (state, reason) = port.state(links);
+    let trouble = (state != PortState::Up).then(|| Trouble {
+        state,
+        reason: reason.unwrap_or_else(|| "no reason given".to_owned()),
+        // A device is given frames whatever its link does; a guest's rings and a TAP interface take none then.
+        takes_frames: port.tx.is_some() && matches!(port.attachment, Attachment::Device(_)),
+    });
+    let name = port.config.name.clone();
+    let how = |direction| {
+        let found = impaired.iter().find(|one| one.port == name && one.direction == direction)?;
+        let settings: Vec<String> = found.settings().iter().map(|(key, value)| format!("{key} {value}")).collect();
+        (!settings.is_empty()).then(|| settings.join(", "))
+    };
+    let (impaired_rx, impaired_tx) = (how(PortDirection::Rx), how(PortDirection::Tx));
+    PortView { name, trouble, impaired_rx, impaired_tx }
+}

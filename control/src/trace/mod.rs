@@ -1,0 +1,348 @@
+//! The explanation of what would become of a frame: what the switch decides ([`labsw_switch::trace`]), in the names and words of
+//! people.
+//!
+//! **How it works.** The control thread gives the tables and the forwarding database in force, the names of ports and mirrors, and
+//! what is known of ports that are not up ([`Scene`]). [`explain`] has the frame traced, and turns what was decided into steps:
+//! what each is about, what it comes to, what decided it, and what would change it ([`words`]). Pure: no worker, no device and no
+//! clock is asked.
+//!
+//! **Invariants.** A frame that the switch gives to a port which takes none (nobody connected, its device not there) is shown
+//! dropped there as [`DropReason::NotConnected`], as the port counts it.
+
+use std::collections::BTreeMap;
+
+use labsw_switch::forward::{Forwarder, Selection, Step, TagEdit};
+use labsw_switch::header::Header;
+use labsw_switch::inject::Entry;
+use labsw_switch::trace::{Copy, Event, Times, trace};
+use labsw_switch::{DropReason, MirrorId, PortId, Vid};
+
+use crate::api::{PortState, Trace, TraceOutcome, TraceStep, TraceVerdict, frame_text};
+
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub(crate) use words::ETHERTYPES;
+
+/// What a frame is traced in.
+pub(crate) struct Scene<'a> {
+    /// What decides.
+    pub by: Forwarder<'a>,
+    /// When.
+    pub at: Times,
+    /// The ports there are.
+    pub ports: BTreeMap<PortId, PortView>,
+    /// Names of the mirrors.
+    pub mirrors: BTreeMap<MirrorId, String>,
+}
+
+/// What is known of a port beside its rules.
+#[derive(Debug)]
+pub(crate) struct PortView {
+    /// Its name.
+    pub name: String,
+    /// Why it is not up.
+    pub trouble: Option<Trouble>,
+    /// The impairments of frames from the port, and to it.
+    pub impaired_rx: Option<String>,
+    pub impaired_tx: Option<String>,
+}
+
+/// A port is not up.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    /// What it is doing.
+    pub state: PortState,
+    /// Why, one clause.
+    pub reason: String,
+    /// It takes frames all the same, as a device without carrier does.
+    pub takes_frames: bool,
+}
+
+/// What would become of `frame` if it were received on `ingress`.
+pub(crate) fn explain(scene: &Scene<'_>, ingress: PortId, frame: &[u8]) -> Trace {
+    let told = trace(scene.by, scene.at, ingress, frame, |port| scene.takes(port));
+    let mut teller = Teller { scene, ingress, frame, header: None, vid: None, known: false, steps: Vec::new() };
+    teller.received();
+    let mut leaving: Vec<(PortId, Result<TagEdit, DropReason>)> =
+        told.sent.iter().map(|(port, edit)| (*port, Ok(*edit))).collect();
+    for event in &told.events {
+        match event {
+            Event::Step(step) => teller.step(step),
+            Event::Dropped(port, reason) if *port == teller.ingress => teller.dropped(*port, *reason),
+            Event::Dropped(port, reason) => leaving.push((*port, Err(*reason))),
+        }
+    }
+    leaving.sort_unstable_by_key(|(port, _)| scene.name(*port));
+    for (port, outcome) in &leaving {
+        match outcome {
+            Ok(edit) => teller.sent(*port, *edit),
+            Err(reason) => teller.dropped(*port, *reason),
+        }
+    }
+    if !teller.known && !leaving.is_empty() {
+        teller.left_out(&leaving);
+    }
+    let mut copies = told.copies;
+    for selection in &told.selected {
+        teller.selected(selection, &mut copies);
+    }
+    teller.verdict()
+}
+
+impl Scene<'_> {
+    fn name(&self, port: PortId) -> &str {
+        self.ports.get(&port).map_or("?", |port| &port.name)
+    }
+
+    fn trouble(&self, port: PortId) -> Option<&Trouble> {
+        self.ports.get(&port)?.trouble.as_ref()
+    }
+
+    fn takes(&self, port: PortId) -> bool {
+        self.trouble(port).is_none_or(|trouble| trouble.takes_frames)
+    }
+}
+
+/// Tells the steps one after the other.
+struct Teller<'a> {
+    scene: &'a Scene<'a>,
+    ingress: PortId,
+    frame: &'a [u8],
+    /// What was found out so far.
+    header: Option<Header>,
+    vid: Option<Vid>,
+    /// The destination is at a port.
+    known: bool,
+    steps: Vec<TraceStep>,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self, stage: &str, outcome: TraceOutcome, text: String) -> &mut TraceStep {
+        self.tell_at(self.steps.len(), stage, outcome, text)
+    }
+
+    fn tell_at(&mut self, at: usize, stage: &str, outcome: TraceOutcome, text: String) -> &mut TraceStep {
+        let vlan = self.vid.map(Vid::get);
+        let stage = stage.to_owned();
+        let (port, mirror, reason, frame, hint) = (None, None, None, None, None);
+        self.steps.insert(at, TraceStep { stage, outcome, port, mirror, vlan, reason, frame, text, hint });
+        &mut self.steps[at]
+    }
+
+    fn of_port(&mut self, port: PortId, stage: &str, outcome: TraceOutcome, text: String) -> &mut TraceStep {
+        let name = self.scene.name(port).to_owned();
+        let step = self.tell(stage, outcome, text);
+        step.port = Some(name);
+        step
+    }
+
+    /// Where the frame comes in.
+    fn received(&mut self) {
+        let name = self.scene.name(self.ingress);
+        let text = match self.scene.trouble(self.ingress) {
+            None => format!("received on {name}, which is up"),
+            Some(trouble) => {
+                format!("received on {name}, if anything were: it is {}: {}", trouble.state, trouble.reason)
+            }
+        };
+        self.of_port(self.ingress, "port", TraceOutcome::Pass, text);
+        let view = self.scene.ports.get(&self.ingress);
+        if let Some(how) = view.and_then(|view| view.impaired_rx.as_deref()) {
+            self.impaired(
+                self.ingress,
+                "rx",
+                format!("on its way in: {how}; what follows is for a frame that arrives"),
+            );
+        }
+    }
+
+    /// An impairment is in the way of the frame.
+    fn impaired(&mut self, port: PortId, direction: &str, text: String) {
+        let name = self.scene.name(port).to_owned();
+        let step = self.of_port(port, "impairment", TraceOutcome::Note, format!("{name}: impaired {text}"));
+        step.hint = Some(format!("labsw-ctl impair clear {name} --direction {direction}"));
+    }
+
+    /// One step of the decision. What other subjects tell ([`Step`]) gets its words here.
+    fn step(&mut self, step: &Step) {
+        let (scene, ingress) = (self.scene, self.ingress);
+        let rules = scene.by.tables.rules(ingress);
+        let vlan = self.vid.map_or(0, Vid::get);
+        let header = self.header;
+        match step {
+            Step::Header(header) => {
+                self.header = Some(*header);
+                self.tell("header", TraceOutcome::Pass, words::header(header, self.frame.len()));
+            }
+            Step::Vlan(vid) => {
+                self.vid = Some(*vid);
+                let why = words::classified(header.and_then(|header| header.outer), scene.name(ingress), rules);
+                self.of_port(ingress, "vlan", TraceOutcome::Pass, format!("in VLAN {vid}: {why}"));
+            }
+            Step::Injected(entry) => {
+                let name = scene.name(ingress).to_owned();
+                let how = match entry {
+                    Entry::Vlan(vid) => format!("as a frame of VLAN {vid}"),
+                    Entry::Port(port) => format!("as a frame that {} received", scene.name(*port)),
+                };
+                let text = format!("{name} is a mirror destination that may inject: the frame enters {how}");
+                self.of_port(ingress, "injection", TraceOutcome::Pass, text);
+                if let Entry::Port(port) = entry {
+                    self.ingress = *port;
+                }
+            }
+            Step::Guarded => {
+                let text = format!("the guards of {} let it pass", scene.name(ingress));
+                self.of_port(ingress, "guard", TraceOutcome::Pass, text);
+            }
+            Step::Source(learned) => {
+                let src = header.map(|header| header.src.to_string()).unwrap_or_default();
+                let text = words::learned(*learned, &src, vlan, scene.name(ingress), |port| scene.name(port));
+                self.of_port(ingress, "learning", TraceOutcome::Pass, text);
+            }
+            Step::Group => {
+                let text = format!("the destination is a group address: it goes to every other port of VLAN {vlan}");
+                self.tell("lookup", TraceOutcome::Pass, text);
+            }
+            Step::Snooped => {
+                let text = format!("snooping is on in VLAN {vlan}: only the ports that want the group get it");
+                self.tell("multicast", TraceOutcome::Pass, text);
+            }
+            Step::Unknown => {
+                let dst = header.map(|header| header.dst.to_string()).unwrap_or_default();
+                let text = format!("{dst} is not known in VLAN {vlan}: it goes to every other port of the VLAN");
+                self.tell("lookup", TraceOutcome::Pass, text);
+            }
+            Step::Known { at, is_static, age_seconds } => {
+                self.known = true;
+                let dst = header.map(|header| header.dst.to_string()).unwrap_or_default();
+                let how = match is_static {
+                    true => "a static entry".to_owned(),
+                    false => format!("learned, last seen {age_seconds} s ago"),
+                };
+                let text = format!("{dst} in VLAN {vlan} is at {} ({how})", scene.name(*at));
+                self.of_port(*at, "lookup", TraceOutcome::Pass, text);
+            }
+        }
+    }
+
+    /// The frame, or its copy for `port`, ends here.
+    fn dropped(&mut self, port: PortId, reason: DropReason) {
+        let stage = if port == self.ingress { words::stage(reason) } else { "egress" };
+        let about = words::Dropped {
+            reason,
+            port: self.scene.name(port),
+            rules: self.scene.by.tables.rules(port),
+            trouble: self.scene.trouble(port),
+            header: self.header.as_ref(),
+            vid: self.vid,
+            frame: self.frame,
+        };
+        let (text, hint) = (about.text(), about.hint());
+        let step = self.of_port(port, stage, TraceOutcome::Drop, text);
+        (step.reason, step.hint) = (Some(reason.name().to_owned()), hint);
+    }
+
+    /// A port is given the frame.
+    fn sent(&mut self, port: PortId, edit: TagEdit) {
+        let scene = self.scene;
+        if !scene.takes(port) {
+            return self.dropped(port, DropReason::NotConnected);
+        }
+        let mode = scene.by.tables.rules(port).map(|rules| words::membership(&rules.vlan)).unwrap_or_default();
+        let mut text = format!("{}: sent {} ({mode})", scene.name(port), words::edited(edit, self.header.as_ref()));
+        if let Some(trouble) = scene.trouble(port) {
+            text += &format!("; but the port is {}: {}", trouble.state, trouble.reason);
+        }
+        let frame = frame_text(&words::apply(edit, self.frame));
+        self.of_port(port, "egress", TraceOutcome::Send, text).frame = Some(frame);
+        if let Some(how) = scene.ports.get(&port).and_then(|view| view.impaired_tx.as_deref()) {
+            self.impaired(port, "tx", format!("on its way out: {how}"));
+        }
+    }
+
+    /// Members of the VLAN that a flooded frame does not go to.
+    fn left_out(&mut self, leaving: &[(PortId, Result<TagEdit, DropReason>)]) {
+        let (tables, ingress, Some(vid)) = (self.scene.by.tables, self.ingress, self.vid) else { return };
+        for port in tables.ports().filter(|port| *port != ingress) {
+            let Some(rules) = tables.rules(port).filter(|rules| rules.vlan.is_member(vid)) else { continue };
+            if leaving.iter().any(|(other, _)| *other == port) {
+                continue;
+            }
+            let why = match self.scene.trouble(port) {
+                _ if tables.is_mirror_destination(port) => "takes only mirror copies".to_owned(),
+                Some(trouble) if !rules.enabled => format!("is {}: {}", trouble.state, trouble.reason),
+                _ if !rules.enabled => "is down".to_owned(),
+                _ => continue,
+            };
+            let text = format!("{}: not sent, the port {why}", self.scene.name(port));
+            self.of_port(port, "egress", TraceOutcome::Note, text);
+        }
+    }
+
+    /// A mirror selects the frame. `copies` are those made, less those told of.
+    fn selected(&mut self, selection: &Selection, copies: &mut Vec<Copy>) {
+        let scene = self.scene;
+        let mirror = scene.mirrors.get(&selection.mirror).map_or("?", String::as_str).to_owned();
+        let to = scene.name(selection.to);
+        let what = match selection.egress {
+            None => format!("as {} received it", scene.name(self.ingress)),
+            Some(port) => format!("as {} sends it", scene.name(port)),
+        };
+        let takes = selection.egress.is_none_or(|port| scene.takes(port));
+        let is_this = |copy: &Copy| (copy.mirror, copy.to) == (selection.mirror, selection.to);
+        let made = copies.iter().position(is_this).filter(|_| takes).map(|made| copies.remove(made));
+        let mut reason = None;
+        let frame = made.map(|copy| {
+            let mut bytes = words::apply(copy.edit, self.frame);
+            bytes.truncate(if copy.snap_bytes == 0 { bytes.len() } else { copy.snap_bytes.into() });
+            frame_text(&bytes)
+        });
+        let (outcome, text) = match (made, scene.trouble(selection.to)) {
+            (None, _) if !takes => {
+                (TraceOutcome::Note, format!("{mirror} selects it {what}, but that does not happen"))
+            }
+            (None, _) => {
+                (TraceOutcome::Note, format!("{mirror} selects it {what}, too; {to} gets one copy of a frame"))
+            }
+            (Some(_), Some(trouble)) if !trouble.takes_frames => {
+                reason = Some(DropReason::NotConnected.name().to_owned());
+                let why = format!("{} is {}: {}", to, trouble.state, trouble.reason);
+                (TraceOutcome::Drop, format!("{mirror} copies it {what} to {to}, where the copy is lost: {why}"))
+            }
+            (Some(_), _) => (TraceOutcome::Copy, format!("{mirror} copies it {what} to {to}")),
+        };
+        let step = self.of_port(selection.to, "mirror", outcome, text);
+        (step.mirror, step.reason, step.frame) = (Some(mirror), reason, frame);
+    }
+
+    fn verdict(self) -> Trace {
+        let ports = |outcome: TraceOutcome| {
+            let of = self.steps.iter().filter(move |step| step.outcome == outcome && step.mirror.is_none());
+            of.filter_map(|step| Some((step.port.as_deref()?, step.reason.as_deref().unwrap_or_default())))
+        };
+        let sent: Vec<&str> = ports(TraceOutcome::Send).map(|(port, _)| port).collect();
+        let dropped: Vec<String> = ports(TraceOutcome::Drop).map(|(port, why)| format!("{port} ({why})")).collect();
+        let (verdict, mut summary) = match (sent.is_empty(), self.known) {
+            (true, _) => (TraceVerdict::Dropped, format!("dropped at {}", dropped.join(", "))),
+            (false, true) => (TraceVerdict::Forwarded, format!("forwarded to {}", sent.join(", "))),
+            (false, false) => {
+                let vlan = self.vid.map_or(0, Vid::get);
+                (TraceVerdict::Flooded, format!("flooded in VLAN {vlan} to {}", sent.join(", ")))
+            }
+        };
+        if !sent.is_empty() && !dropped.is_empty() {
+            summary += &format!("; dropped at {}", dropped.join(", "));
+        }
+        let copies = self.steps.iter().filter(|step| step.outcome == TraceOutcome::Copy);
+        let copies: Vec<String> = copies
+            .filter_map(|step| Some(format!("{} by {}", step.port.as_deref()?, step.mirror.as_deref()?)))
+            .collect();
+        if !copies.is_empty() {
+            summary += &format!("; copied to {}", copies.join(", "));
+        }
+        Trace { verdict, summary, steps: self.steps }
+    }
+}

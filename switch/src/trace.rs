@@ -1,0 +1,105 @@
+//! What would become of one frame, step by step, without anything becoming of it.
+//!
+//! [`trace`] has the frame decided by [`Ingress::frame`](crate::forward::Ingress::frame) and its copies chosen by
+//! [`Copies::choose`], exactly as a worker does, and writes down what they tell their witnesses. There is no second account of
+//! the rules here: what a trace says is what forwarding does. `switch/tests/model.rs` holds the two against each other.
+//!
+//! **Invariants.** Nothing is learned, no time stamp is refreshed and no allowance is used up ([`Witness::DRY_RUN`]).
+//!
+//! **Limit.** If a new address needs the place of another one in a full forwarding database, which one goes is not foreseen: a trace of a
+//! frame whose own destination would go shows it as still known.
+
+use crate::forward::{Copies, Egress, Forwarder, Selection, Step, TagEdit, TxItem, Witness};
+use crate::header::SNAPSHOT_BYTES;
+use crate::{DropReason, MirrorId, PortId};
+
+/// What was said of the frame while it was decided about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Something was found out.
+    Step(Step),
+    /// The frame, or its copy for one egress, is dropped; it counts at the port.
+    Dropped(PortId, DropReason),
+}
+
+/// When the frame would come, by the clocks of what is rated.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Nanoseconds of the clock of [`Forwarder::now_seconds`], for storm control.
+    pub now_ns: u64,
+    /// Nanoseconds of the clock of gates ([`Ingress::set_gate_time`](crate::forward::Ingress::set_gate_time)).
+    pub gate_ns: u64,
+}
+
+/// A mirror's copy of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// The mirror.
+    pub mirror: MirrorId,
+    /// Its destination.
+    pub to: PortId,
+    /// How the copy differs from the received frame.
+    pub edit: TagEdit,
+    /// Only this many bytes; 0: all.
+    pub snap_bytes: u16,
+}
+
+/// What would become of a frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// What was decided, in the order of the decision.
+    pub events: Vec<Event>,
+    /// The ports that are given the frame, ascending, and how it leaves.
+    pub sent: Vec<(PortId, TagEdit)>,
+    /// The mirrors that select the frame, in the order in which they are asked.
+    pub selected: Vec<Selection>,
+    /// The copies that are made.
+    pub copies: Vec<Copy>,
+}
+
+/// Writes down what it is told of the one frame there is.
+struct Notes(Vec<Event>);
+
+impl Witness for Notes {
+    const DRY_RUN: bool = true;
+
+    fn dropped(&mut self, _frame: u8, port: PortId, reason: DropReason) {
+        self.0.push(Event::Dropped(port, reason));
+    }
+
+    fn step(&mut self, _frame: u8, step: impl FnOnce() -> Step) {
+        self.0.push(Event::Step(step()));
+    }
+}
+
+/// What would become of `frame` (from the first address on, without check sequence) if it were received on `ingress`. `takes`
+/// says whether a port would take what it is given.
+pub fn trace(by: Forwarder<'_>, at: Times, ingress: PortId, frame: &[u8], takes: impl Fn(PortId) -> bool) -> Trace {
+    let snapshot = frame.get(..SNAPSHOT_BYTES).unwrap_or(frame);
+    let frame_bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    let (mut egress, mut notes) = (Egress::new(), Notes(Vec::new()));
+    let mut decision = by.ingress_at(ingress, at.now_ns);
+    decision.set_gate_time(at.gate_ns);
+    decision.frame(0, snapshot, frame_bytes, &mut egress, &mut notes);
+    let edits = |port: &PortId| egress.items(*port).iter().map(|item| (*port, item.edit)).collect::<Vec<_>>();
+    let mut sent: Vec<(PortId, TagEdit)> = egress.active().iter().flat_map(edits).collect();
+    sent.sort_unstable_by_key(|(port, _)| *port);
+    let mut copies = Copies::new();
+    copies.select(by.tables, ingress, &mut egress, &[frame][..]);
+    copies.choose(&egress, |port| if takes(port) { 0 } else { u64::MAX });
+    let made = copies.destinations().iter().flat_map(|destination| {
+        let mirrors = destination.parts.iter().map(|part| part.mirror);
+        let copy = |(mirror, item): (MirrorId, &TxItem)| Copy {
+            mirror,
+            to: destination.to,
+            edit: item.edit,
+            snap_bytes: item.snap_bytes,
+        };
+        mirrors.zip(&destination.items).map(copy)
+    });
+    let made = made.collect();
+    Trace { events: notes.0, sent, selected: copies.selections().to_vec(), copies: made }
+}
+
+#[cfg(test)]
+mod tests;
