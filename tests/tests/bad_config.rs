@@ -34,7 +34,7 @@ fn needs() -> bool {
 }
 
 /// (what, text behind [`GOOD`], what the line has to name).
-const CASES: [(&str, &str, &[&str]); 27] = [
+const CASES: [(&str, &str, &[&str]); 33] = [
     ("no TOML", "[ports.x\n", &[]),
     ("an unknown table", "[prots.x]\ntype = \"veth\"\n", &["prots", "ports"]),
     (
@@ -112,7 +112,37 @@ const CASES: [(&str, &str, &[&str]); 27] = [
         "[mirrors.m]\nsources = [\"guest:in\"]\nto = \"span\"\n",
         &["mirrors.m.sources", "rx"],
     ),
-    ("a mirror filter", "[mirrors.m]\nsources = [\"guest\"]\nto = \"span\"\nfilter = \"arp\"\n", &["mirrors.m.filter"]),
+    (
+        "a mirror filter that does not compile",
+        "[mirrors.m]\nsources = [\"guest\"]\nto = \"span\"\nfilter = \"tcp prot 445\"\n",
+        &["mirrors.m.filter", "prot"],
+    ),
+    (
+        "frames injected in two ways",
+        "[mirrors.m]\nsources = [\"guest\"]\nto = \"span\"\ninject = { vlan = 1, as_port = \"guest\" }\n",
+        &["mirrors.m.inject.as_port", "vlan"],
+    ),
+    (
+        "two mirrors in a ring",
+        "[mirrors.m]\nsources = [\"guest\"]\nto = \"span\"\n[mirrors.n]\nsources = [\"span\"]\nto = \"guest\"\n",
+        &["mirrors.n.sources", "span"],
+    ),
+    ("more loss than frames", "[impair.guest]\nloss = \"101%\"\n", &["impair.guest.loss", "101%"]),
+    (
+        "more jitter than delay",
+        "[impair.guest]\ndelay = \"10ms\"\njitter = \"20ms\"\n",
+        &["impair.guest.jitter", "delay"],
+    ),
+    (
+        "a storm at no rate",
+        "[ports.x]\ntype = \"vhost_user\"\nstorm = { broadcast = \"x\" }\n",
+        &["ports.x.storm.broadcast", "kpps"],
+    ),
+    (
+        "a tunnel without a VLAN",
+        "[ports.x]\ntype = \"vhost_user\"\nvlan = { mode = \"dot1q-tunnel\" }\n",
+        &["ports.x.vlan", "tag"],
+    ),
     (
         "a mirror in no VLAN",
         "[mirrors.m]\nsources = [\"guest\"]\nto = \"span\"\nvlans = [4095]\n",

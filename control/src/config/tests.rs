@@ -42,6 +42,15 @@ fn the_example_is_read_and_is_what_it_says() {
 }
 
 #[test]
+fn the_lab_of_the_walk_through_is_read() {
+    let config = Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/detect.toml")).unwrap();
+    let mirror = &config.mirrors[0];
+    let filter = mirror.filter.as_ref().map(|filter| filter.text());
+    assert_eq!((mirror.to.as_str(), filter), ("span", Some("tcp port 445")));
+    assert!(mirror.inject.is_some());
+}
+
+#[test]
 fn an_empty_file_is_a_switch_without_ports() {
     assert_eq!(Config::parse("", "lab.toml").unwrap(), Config::default());
 }
