@@ -12,6 +12,8 @@ use super::*;
 use crate::filter::Expression;
 
 mod guard;
+mod mirror;
+mod refusals;
 
 /// The one line that `text` is refused with.
 fn refusal(text: &str) -> String {
@@ -71,70 +73,6 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(mode("vlan.tag=20"), VlanMode::Access);
     assert_eq!(mode("vlan.trunks=[10]"), VlanMode::Trunk);
     assert_eq!(mode("vlan={tag=1,trunks=[10]}"), VlanMode::NativeUntagged);
-}
-
-#[test]
-fn every_refusal_names_place_key_and_remedy() {
-    // The text after the table header of a vhost_user port `dc01` (lines 1 and 2), and the whole refusal.
-    let of_a_port = [
-        ("vlan.tag = 5000", "lab.toml:3:12: ports.dc01.vlan.tag: 5000 is not a VLAN id (1 to 4094)"),
-        ("vlan.tag = 0", "lab.toml:3:12: ports.dc01.vlan.tag: 0 is not a VLAN id (1 to 4094)"),
-        ("vlan.tag = -1", "lab.toml:3:12: ports.dc01.vlan.tag: -1 is not a VLAN id (1 to 4094)"),
-        ("vlan.tag = '7'", "lab.toml:3:12: ports.dc01.vlan.tag: should be a VLAN id (1 to 4094), is the string \"7\""),
-        (
-            "vlan = { trunks = [10, '30-20'] }",
-            "lab.toml:3:24: ports.dc01.vlan.trunks[1]: \"30-20\" is not a range of VLAN ids \
-             (as in \"20-29\", within 1 to 4094)",
-        ),
-        (
-            "vlan = { mode = 'acces', tag = 1 }",
-            "lab.toml:3:17: ports.dc01.vlan.mode: \"acces\" is not one of access, trunk, native-tagged, \
-             native-untagged, dot1q-tunnel",
-        ),
-        (
-            "vlan = { mode = 'dot1q-tunnel' }",
-            "lab.toml:3:1: ports.dc01.vlan: `tag` is missing; a tunnel port needs the VLAN id of the tunnel (1 to 4094)",
-        ),
-        (
-            "vlan = { mode = 'dot1q-tunnel', tag = 100, trunks = [1] }",
-            "lab.toml:3:53: ports.dc01.vlan.trunks: a tunnel port has no trunks; `cvlans` lists its customer's VLANs",
-        ),
-        (
-            "vlan = { mode = 'dot1q-tunnel', tag = 100, cvlans = [0, 5, 0] }",
-            "lab.toml:3:60: ports.dc01.vlan.cvlans[2]: VLAN 0 is named twice; name each VLAN once",
-        ),
-        (
-            "vlan = { mode = 'dot1q-tunnel', tag = 100, ethertype = '0x9100' }",
-            "lab.toml:3:56: ports.dc01.vlan.ethertype: \"0x9100\" is not one of 0x88a8, 0x8100",
-        ),
-        (
-            "vlan = { tag = 100, cvlans = [5] }",
-            "lab.toml:3:21: ports.dc01.vlan.cvlans: is a key of a tunnel port; set mode = \"dot1q-tunnel\", or leave it out",
-        ),
-        (
-            "vlan = { mode = 'access' }",
-            "lab.toml:3:1: ports.dc01.vlan: `tag` is missing; an access port needs its VLAN id (1 to 4094)",
-        ),
-        ("vlan = 20", "lab.toml:3:8: ports.dc01.vlan: should be a table, is the number 20"),
-        ("vlna = 20", "lab.toml:3:1: ports.dc01.vlna: unknown key; did you mean `vlan`?"),
-        ("peer = 'x'", "lab.toml:3:1: ports.dc01.peer: is a key of type veth; this port is of type vhost_user"),
-        ("mtu = 9300", "lab.toml:3:7: ports.dc01.mtu: 9300 is not an MTU in bytes (68 to 9216)"),
-        ("mirror_only = 1", "lab.toml:3:15: ports.dc01.mirror_only: should be true or false, is the number 1"),
-        ("mtu = 1400\nmtu = 1500", "lab.toml:4:1: ports.dc01.mtu: given twice; keep one of the two"),
-        (
-            "vlan.tag = 1\n[ports.tag]\ntag = 1\ntag = 2",
-            "lab.toml:6:1: ports.tag.tag: given twice; keep one of the two",
-        ),
-        (
-            "mtu = 99999999999999999999",
-            "lab.toml:3:7: ports.dc01.mtu: 99999999999999999999 is not an MTU in bytes (68 to 9216)",
-        ),
-        ("[ports.dc01]", "lab.toml:3:8: ports.dc01: given twice; keep one of the two"),
-        ("queue_pairs = 9", "lab.toml:3:15: ports.dc01.queue_pairs: 9 is not a number of queue pairs (1 to 8)"),
-    ];
-    for (text, expected) in of_a_port {
-        assert_eq!(refusal(&format!("[ports.dc01]\ntype = 'vhost_user'\n{text}\n")), expected);
-    }
 }
 
 #[test]
@@ -396,20 +334,6 @@ fn a_new_port_is_checked_beside_the_running_ones() {
 }
 
 #[test]
-fn a_mirror_of_a_command_is_read_as_the_file_is() {
-    let sources = ["a:rx".to_owned(), "b".to_owned(), "a:tx".to_owned()];
-    let mirror = MirrorConfig::from_parts("m", &sources, &[20], Some("tcp port 445 or arp"), 0, "span", &[]).unwrap();
-    let both = |port: &str| MirrorSource { port: port.to_owned(), rx: true, tx: true };
-    assert_eq!(mirror.sources, [both("a"), both("b")]);
-    assert_eq!(mirror.missing_port(&["a", "b", "span"]), None);
-    assert_eq!(mirror.missing_port(&["a", "span"]), Some(("sources", "b")));
-    let error = MirrorConfig::from_parts("m", &sources, &[4095], None, 0, "span", &[]).unwrap_err().to_string();
-    assert_eq!(error, "mirrors.m.vlans[0]: 4095 is not a VLAN id (1 to 4094)");
-    let error = MirrorConfig::from_parts("m", &sources, &[], None, 5, "span", &[]).unwrap_err().to_string();
-    assert_eq!(error, "mirrors.m.snaplen: 5 cuts into the Ethernet header; use 0 or at least 14");
-}
-
-#[test]
 fn default_interfaces_fit_and_differ() {
     assert_eq!(default_interface("web"), "lsw-web");
     let long = ["a-container-with-a-long-name-1", "a-container-with-a-long-name-2"].map(default_interface);
@@ -528,67 +452,4 @@ fn with_mirrors(mirrors: &[(&str, &str, &str)]) -> Result<Config, ConfigError> {
     let mirror =
         |(name, to, keys): &(&str, &str, &str)| format!("[mirrors.{name}]\nsources=['a']\nto='{to}'\n{keys}\n");
     Config::parse(&(ports + &mirrors.iter().map(mirror).collect::<String>()), "x.toml")
-}
-
-#[test]
-fn what_a_destination_may_inject() {
-    let read = |keys: &str| with_mirrors(&[("m", "span", &format!("inject = {{ {keys} }}"))]);
-    let inject = |keys: &str| read(keys).unwrap().mirrors.remove(0).inject.unwrap();
-    let by_vlan = InjectEntry::Vlan(Vid::try_from(20).unwrap());
-    let expected = InjectConfig { entry: by_vlan, rate_fps: 10_000, sources: vec![] };
-    assert_eq!(inject("vlan = 20"), expected, "the default rate");
-    assert_eq!(inject("vlan = 20, rate = '10kpps', sources = []"), expected);
-    for (rate, fps) in
-        [("500pps", 500), ("1pps", 1), ("10 kpps", 10_000), ("1Mpps", 1_000_000), ("1000Mpps", 1_000_000_000)]
-    {
-        assert_eq!(inject(&format!("vlan = 1, rate = '{rate}'")).rate_fps, fps);
-        assert_eq!(parse_rate(&rate_text(fps)), Ok(fps));
-    }
-    let sources = "sources = ['52:54:00:00:00:02', '52:54:00:00:00:01', '52:54:00:00:00:02']";
-    let as_port = inject(&format!("as_port = 'b', {sources}"));
-    assert_eq!((as_port.as_port(), as_port.sources.len()), (Some("b"), 2));
-    for (keys, wrong) in [
-        ("", "mirrors.m.inject: neither `vlan` nor `as_port` is there"),
-        ("rate = '1pps'", "mirrors.m.inject: neither `vlan` nor `as_port` is there"),
-        ("vlan = 0", "mirrors.m.inject.vlan: 0 is not a VLAN id (1 to 4094)"),
-        ("vlan = 1, as_port = 'b'", "mirrors.m.inject.as_port: can't stand beside `vlan`"),
-        ("vlan = 1, rate = 5", "mirrors.m.inject.rate: should be a rate (as in 10kpps), is the number 5"),
-        ("vlan = 1, rate = '0pps'", "mirrors.m.inject.rate: \"0pps\" is not a rate of 1pps to 1000Mpps"),
-        ("vlan = 1, rate = '5000Mpps'", "is not a rate of 1pps to 1000Mpps"),
-        ("vlan = 1, rate = '10mbit'", "is not a rate"),
-        ("vlan = 1, sources = ['x']", "mirrors.m.inject.sources[0]: \"x\" is not a MAC address"),
-        ("vlan = 1, sources = ['33:33:00:00:00:01']", "is a group address, which no frame comes from"),
-        ("as_port = 'bb'", "mirrors.m.inject: there is no port \"bb\"; did you mean \"b\"?"),
-        ("as_port = 'span'", "mirrors.m.inject: as_port: \"span\" is a mirror destination, which takes nothing in"),
-    ] {
-        let error = read(keys).unwrap_err().to_string();
-        assert!(error.contains(wrong) && !error.contains('\n'), "{keys}: {error}");
-    }
-    let error =
-        Config::parse(&(vhost("a", "") + &vhost("b", "[mirrors.m]\nsources=['a']\nto='b'\ninject=3")), "x.toml");
-    assert!(error.unwrap_err().to_string().contains("mirrors.m.inject: should be a table"));
-}
-
-#[test]
-fn mirrors_that_would_contradict_each_other_or_feed_themselves() {
-    let vlan = "inject = { vlan = 20 }";
-    for (second, wrong) in [
-        (("n", "span", "inject = { vlan = 21 }"), "mirrors.n.inject: mirror \"m\" to \"span\" injects otherwise"),
-        (
-            ("n", "span", "inject = { vlan = 20, rate = '5pps' }"),
-            "mirrors.n.inject: mirror \"m\" to \"span\" injects otherwise",
-        ),
-        (("n", "b", "inject = { as_port = 'span' }"), "mirrors.n.inject: as_port: \"span\" is a mirror destination"),
-    ] {
-        let error = with_mirrors(&[("m", "span", vlan), second]).unwrap_err().to_string();
-        assert!(error.contains(wrong) && !error.contains('\n'), "{error}");
-    }
-    let as_b = "inject = { as_port = 'b' }";
-    let error = with_mirrors(&[("m", "span", as_b), ("n", "b", "")]).unwrap_err().to_string();
-    assert!(error.contains("mirrors.n.to: frames are injected as those of \"b\" by mirror \"m\""), "{error}");
-    // The same twice, silence beside a word, and a source as what frames enter as: all of that is possible.
-    for second in [("n", "span", vlan), ("n", "span", ""), ("n", "b", "inject = { vlan = 9 }")] {
-        with_mirrors(&[("m", "span", vlan), second]).unwrap();
-    }
-    with_mirrors(&[("m", "span", "inject = { as_port = 'a' }")]).unwrap();
 }

@@ -1,0 +1,80 @@
+//! Mirrors in the file and in commands, and what their destinations may inject.
+
+use super::*;
+
+#[test]
+fn a_mirror_of_a_command_is_read_as_the_file_is() {
+    let sources = ["a:rx".to_owned(), "b".to_owned(), "a:tx".to_owned()];
+    let mirror = MirrorConfig::from_parts("m", &sources, &[20], Some("tcp port 445 or arp"), 0, "span", &[]).unwrap();
+    let both = |port: &str| MirrorSource { port: port.to_owned(), rx: true, tx: true };
+    assert_eq!(mirror.sources, [both("a"), both("b")]);
+    assert_eq!(mirror.missing_port(&["a", "b", "span"]), None);
+    assert_eq!(mirror.missing_port(&["a", "span"]), Some(("sources", "b")));
+    let error = MirrorConfig::from_parts("m", &sources, &[4095], None, 0, "span", &[]).unwrap_err().to_string();
+    assert_eq!(error, "mirrors.m.vlans[0]: 4095 is not a VLAN id (1 to 4094)");
+    let error = MirrorConfig::from_parts("m", &sources, &[], None, 5, "span", &[]).unwrap_err().to_string();
+    assert_eq!(error, "mirrors.m.snaplen: 5 cuts into the Ethernet header; use 0 or at least 14");
+}
+
+#[test]
+fn what_a_destination_may_inject() {
+    let read = |keys: &str| with_mirrors(&[("m", "span", &format!("inject = {{ {keys} }}"))]);
+    let inject = |keys: &str| read(keys).unwrap().mirrors.remove(0).inject.unwrap();
+    let by_vlan = InjectEntry::Vlan(Vid::try_from(20).unwrap());
+    let expected = InjectConfig { entry: by_vlan, rate_fps: 10_000, sources: vec![] };
+    assert_eq!(inject("vlan = 20"), expected, "the default rate");
+    assert_eq!(inject("vlan = 20, rate = '10kpps', sources = []"), expected);
+    for (rate, fps) in
+        [("500pps", 500), ("1pps", 1), ("10 kpps", 10_000), ("1Mpps", 1_000_000), ("1000Mpps", 1_000_000_000)]
+    {
+        assert_eq!(inject(&format!("vlan = 1, rate = '{rate}'")).rate_fps, fps);
+        assert_eq!(parse_rate(&rate_text(fps)), Ok(fps));
+    }
+    let sources = "sources = ['52:54:00:00:00:02', '52:54:00:00:00:01', '52:54:00:00:00:02']";
+    let as_port = inject(&format!("as_port = 'b', {sources}"));
+    assert_eq!((as_port.as_port(), as_port.sources.len()), (Some("b"), 2));
+    for (keys, wrong) in [
+        ("", "mirrors.m.inject: neither `vlan` nor `as_port` is there"),
+        ("rate = '1pps'", "mirrors.m.inject: neither `vlan` nor `as_port` is there"),
+        ("vlan = 0", "mirrors.m.inject.vlan: 0 is not a VLAN id (1 to 4094)"),
+        ("vlan = 1, as_port = 'b'", "mirrors.m.inject.as_port: can't stand beside `vlan`"),
+        ("vlan = 1, rate = 5", "mirrors.m.inject.rate: should be a rate (as in 10kpps), is the number 5"),
+        ("vlan = 1, rate = '0pps'", "mirrors.m.inject.rate: \"0pps\" is not a rate of 1pps to 1000Mpps"),
+        ("vlan = 1, rate = '5000Mpps'", "is not a rate of 1pps to 1000Mpps"),
+        ("vlan = 1, rate = '10mbit'", "is not a rate"),
+        ("vlan = 1, sources = ['x']", "mirrors.m.inject.sources[0]: \"x\" is not a MAC address"),
+        ("vlan = 1, sources = ['33:33:00:00:00:01']", "is a group address, which no frame comes from"),
+        ("as_port = 'bb'", "mirrors.m.inject: there is no port \"bb\"; did you mean \"b\"?"),
+        ("as_port = 'span'", "mirrors.m.inject: as_port: \"span\" is a mirror destination, which takes nothing in"),
+    ] {
+        let error = read(keys).unwrap_err().to_string();
+        assert!(error.contains(wrong) && !error.contains('\n'), "{keys}: {error}");
+    }
+    let error =
+        Config::parse(&(vhost("a", "") + &vhost("b", "[mirrors.m]\nsources=['a']\nto='b'\ninject=3")), "x.toml");
+    assert!(error.unwrap_err().to_string().contains("mirrors.m.inject: should be a table"));
+}
+
+#[test]
+fn mirrors_that_would_contradict_each_other_or_feed_themselves() {
+    let vlan = "inject = { vlan = 20 }";
+    for (second, wrong) in [
+        (("n", "span", "inject = { vlan = 21 }"), "mirrors.n.inject: mirror \"m\" to \"span\" injects otherwise"),
+        (
+            ("n", "span", "inject = { vlan = 20, rate = '5pps' }"),
+            "mirrors.n.inject: mirror \"m\" to \"span\" injects otherwise",
+        ),
+        (("n", "b", "inject = { as_port = 'span' }"), "mirrors.n.inject: as_port: \"span\" is a mirror destination"),
+    ] {
+        let error = with_mirrors(&[("m", "span", vlan), second]).unwrap_err().to_string();
+        assert!(error.contains(wrong) && !error.contains('\n'), "{error}");
+    }
+    let as_b = "inject = { as_port = 'b' }";
+    let error = with_mirrors(&[("m", "span", as_b), ("n", "b", "")]).unwrap_err().to_string();
+    assert!(error.contains("mirrors.n.to: frames are injected as those of \"b\" by mirror \"m\""), "{error}");
+    // The same twice, silence beside a word, and a source as what frames enter as: all of that is possible.
+    for second in [("n", "span", vlan), ("n", "span", ""), ("n", "b", "inject = { vlan = 9 }")] {
+        with_mirrors(&[("m", "span", vlan), second]).unwrap();
+    }
+    with_mirrors(&[("m", "span", "inject = { as_port = 'a' }")]).unwrap();
+}

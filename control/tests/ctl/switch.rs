@@ -1,0 +1,397 @@
+//! A made-up switch behind a real server, and `labsw-ctl` run against it.
+
+use labsw_control::api::*;
+use labsw_control::varlink::Server;
+use mio::{Events, Poll};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub struct Fake {
+    changes: Arc<Mutex<Vec<Change>>>,
+    readings: u64,
+}
+
+pub fn counters(rx_frames: u64, drops: &[(&str, u64)]) -> Counters {
+    let drops = drops.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+    Counters {
+        rx_frames,
+        rx_bytes: rx_frames * 100,
+        tx_frames: rx_frames / 2,
+        tx_bytes: rx_frames * 50,
+        drops,
+        kernel: BTreeMap::new(),
+    }
+}
+
+pub fn ports() -> Vec<Port> {
+    let uplink = Vlan::new(VlanMode::NativeUntagged, Some(10), VlanList::from_ranges([10..=10, 20..=29]));
+    let dc01 = Vlan::new(VlanMode::Access, Some(20), VlanList::default());
+    vec![
+        Port {
+            counters: Counters {
+                kernel: BTreeMap::from([("rx_dropped".into(), 0), ("rx_ring_full".into(), 3)]),
+                ..counters(1000, &[("runt", 0), ("vlan_not_member", 7)])
+            },
+            busy_poll: Some("off".into()),
+            device: Some("name:enp3s0f1".into()),
+            xdp_mode: Some("zero_copy".into()),
+            queues: Some(8),
+            interface: Some("enp3s0f1".into()),
+            ..Port::new("uplink", PortType::AfXdp, uplink)
+        },
+        Port {
+            state: PortState::Waiting,
+            reason: Some("no guest is connected".into()),
+            counters: counters(0, &[("runt", 0), ("vlan_not_member", 0)]),
+            socket: Some("/run/labsw/vhost/dc01.sock".into()),
+            role: Some("server".into()),
+            features: Some(Vec::new()),
+            queue_pairs: Some(1),
+            connected: Some(false),
+            ..Port::new("dc01", PortType::VhostUser, dc01)
+        },
+    ]
+}
+
+pub fn multicast() -> Multicast {
+    let port = |port: &str, age_seconds| MulticastPort { port: port.into(), age_seconds };
+    let routers = |family: &str, state: &str, querier: Option<&str>, ports| MulticastRouters {
+        vlan: 20,
+        family: family.into(),
+        state: state.into(),
+        querier: querier.map(str::to_owned),
+        ports,
+    };
+    Multicast {
+        groups: vec![MulticastGroup {
+            vlan: 20,
+            group: "239.1.2.3".into(),
+            ports: vec![port("dc01", 90), port("uplink", 7)],
+        }],
+        routers: vec![
+            routers("ipv4", "in_force", Some("10.0.0.1"), vec![port("uplink", 3)]),
+            routers("ipv6", "no_querier", None, vec![]),
+        ],
+        totals: MulticastTotals { groups: 1, ..MulticastTotals::default() },
+    }
+}
+
+pub fn mirror() -> Mirror {
+    Mirror {
+        name: "detect".into(),
+        state: MirrorState::Up,
+        reason: None,
+        to: "span".into(),
+        sources: vec!["dc01".parse().unwrap(), "web:rx".parse().unwrap()],
+        vlans: vec![20],
+        filter: Some("tcp port 445 or arp".into()),
+        snaplen: 0,
+        inject: None,
+        matched: 12,
+        sent: 11,
+        dropped: 1,
+        truncated: 0,
+    }
+}
+
+pub fn workers() -> Vec<Worker> {
+    let queue = |port: &str, queue, pinned| WorkerQueue { port: port.into(), queue, pinned };
+    let [busy, idle] = [0, 1].map(|id| Worker {
+        id,
+        cpu: None,
+        busy_percent: 0.0,
+        frames_per_burst: 0.0,
+        asleep: true,
+        asleep_percent: 100.0,
+        queues: Vec::new(),
+    });
+    let busy = Worker {
+        cpu: Some(1),
+        busy_percent: 12.34,
+        frames_per_burst: 31.25,
+        asleep: false,
+        asleep_percent: 0.0,
+        queues: vec![queue("dc01", 0, false), queue("uplink", 3, true)],
+        ..busy
+    };
+    vec![busy, idle]
+}
+
+pub fn differences() -> Vec<ConfigChange> {
+    let setting = ConfigSetting {
+        key: "mtu".into(),
+        running: Some("1500".into()),
+        wanted: Some("9000".into()),
+        drift: true,
+        restart: false,
+    };
+    let change = |action, kind: &str, name: &str, settings: &[ConfigSetting]| ConfigChange {
+        action,
+        kind: kind.into(),
+        name: name.into(),
+        settings: settings.to_vec(),
+        drift: !settings.is_empty(),
+    };
+    vec![
+        change(ConfigAction::Change, "port", "web", &[setting]),
+        change(ConfigAction::Add, "port", "db", &[]),
+        change(ConfigAction::Remove, "mirror", "detect", &[]),
+    ]
+}
+
+impl Handler for Fake {
+    fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
+        let find = |name: &str| ports().into_iter().find(|port| port.name == name);
+        Ok(match request {
+            Request::GetStatus => Reply::Status(Status {
+                version: "0.1.0".into(),
+                uptime_seconds: 3725,
+                uptime_milliseconds: 3725000,
+                power: "adaptive".into(),
+                workers: workers(),
+                ports: ports(),
+                mirrors: vec![mirror()],
+                impairments: Vec::new(),
+                multicast: MulticastTotals::default(),
+            }),
+            Request::ListWorkers => Reply::Workers(workers()),
+            Request::ListPorts => Reply::Ports(ports()),
+            Request::ShowPort { name } => match find(&name) {
+                Some(port) => Reply::Port(Box::new(port)),
+                None => return Err(Error::not_found("port", name)),
+            },
+            Request::ListVlans => Reply::Vlans(vec![VlanRow {
+                vlan: 20,
+                ports: vec![
+                    VlanMember { port: "dc01".into(), tagged: false },
+                    VlanMember { port: "uplink".into(), tagged: true },
+                ],
+            }]),
+            Request::ListFdb { vlan: Some(99), .. } => Reply::Fdb(Vec::new()),
+            Request::ListFdb { .. } => {
+                let entry = |mac: &str, is_static, age_seconds| FdbEntry {
+                    vlan: 20,
+                    mac: mac.into(),
+                    port: "dc01".into(),
+                    is_static,
+                    sticky: false,
+                    age_seconds,
+                };
+                Reply::Fdb(vec![entry("52:54:00:00:00:01", false, 12), entry("52:54:00:00:00:02", true, 0)])
+            }
+            Request::ListMulticast { vlan: Some(_) } => Reply::Multicast(Multicast::default()),
+            Request::ListMulticast { vlan: None } => Reply::Multicast(multicast()),
+            Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
+            Request::ShowMirror { name } if name == "detect" => Reply::Mirror(Box::new(mirror())),
+            Request::ShowMirror { name } => return Err(Error::not_found("mirror", name)),
+            Request::ListImpairments => Reply::Impairments(vec![
+                Impairment {
+                    port: "dc01".into(),
+                    direction: PortDirection::Tx,
+                    profile: Some("lossy".into()),
+                    seed: 42,
+                    frames: 1000,
+                    delayed: 952,
+                    lost: 48,
+                    delay: Some("20ms".into()),
+                    jitter: Some("10ms".into()),
+                    loss: Some("5%".into()),
+                    ..Impairment::default()
+                },
+                Impairment { port: "web".into(), seed: 7, ..Impairment::default() },
+            ]),
+            Request::GetStats { port, .. } => {
+                self.readings += 1;
+                let wanted = ports().into_iter().filter(|found| port.as_ref().is_none_or(|name| *name == found.name));
+                let stats = wanted.map(|port| {
+                    let rx_frames = port.counters.rx_frames * self.readings;
+                    PortStats { name: port.name, counters: Counters { rx_frames, ..port.counters } }
+                });
+                Reply::Stats(Stats { uptime_milliseconds: self.readings * 500, ports: stats.collect() })
+            }
+            // What is asked comes back.
+            Request::TraceFrame { port, frame } => Reply::Trace(Trace {
+                verdict: TraceVerdict::Dropped,
+                summary: "dropped at dc01 (vlan_not_member)".into(),
+                steps: vec![
+                    TraceStep {
+                        stage: "port".into(),
+                        outcome: TraceOutcome::Pass,
+                        port: Some(port),
+                        mirror: None,
+                        vlan: None,
+                        reason: None,
+                        frame: None,
+                        text: frame_text(&frame),
+                        hint: None,
+                    },
+                    TraceStep {
+                        stage: "vlan".into(),
+                        outcome: TraceOutcome::Drop,
+                        port: Some("dc01".into()),
+                        mirror: None,
+                        vlan: Some(30),
+                        reason: Some("vlan_not_member".into()),
+                        frame: None,
+                        text: "dropped at dc01: vlan_not_member: VLAN 30\nis not a member".into(),
+                        hint: Some("another VLAN".into()),
+                    },
+                ],
+            }),
+            Request::ShowConfig => {
+                let text = "[switch]\npower = \"adaptive\"\n".to_owned();
+                Reply::Config(ShownConfig { text, config: json!({"switch": {"power": "adaptive"}}) })
+            }
+            Request::CheckConfig(ConfigText { file, .. }) => Reply::Awaited(vec![format!("{file}: something")]),
+            Request::Capture(_) => return Err(Error::ExpectedMore),
+            Request::ListCaptures => Reply::Captures(vec![RunningCapture {
+                ports: vec!["dc01:rx".parse().unwrap()],
+                filter: Some("tcp port 445".into()),
+                pid: 4711,
+                age_seconds: 12,
+                captured: 100,
+                dropped: 2,
+                ..RunningCapture::default()
+            }]),
+            Request::DiffConfig { keep_runtime: true, .. } => Reply::Changes(Vec::new()),
+            Request::DiffConfig { .. } => Reply::Changes(differences()),
+            Request::Change(change) => {
+                self.changes.lock().unwrap().push(change.clone());
+                match change {
+                    Change::FlushFdb { .. } => Reply::Removed(3),
+                    Change::ApplyConfig { .. } => Reply::Changes(differences()),
+                    Change::AddPort { name, .. } if name == "dc01" => {
+                        return Err(Error::refused("port \"dc01\"", "a port of this name exists; delete it first"));
+                    }
+                    Change::SetPort { name, .. } => {
+                        return Err(Error::refused(format!("port {name:?}"), "line\nbreak"));
+                    }
+                    _ => Reply::Done,
+                }
+            }
+        })
+    }
+
+    fn capture(&mut self, _peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
+        match spec.ports.first() {
+            Some(source) if source.port == "nowhere" => Err(Error::not_found("port", "nowhere")),
+            _ => Ok(Box::new(Hello(spec.count == Some(1), Some(Instant::now())))),
+        }
+    }
+}
+
+/// A capture of the bytes "hello", and of " end" when it is finished; some are so by themselves.
+#[derive(Debug)]
+pub struct Hello(bool, Option<Instant>);
+
+impl Feed for Hello {
+    fn due(&self) -> Option<Instant> {
+        self.1
+    }
+
+    fn next(&mut self, _now: Instant) -> Option<(Reply, bool)> {
+        let piece = |pcapng: &str, captured| CapturePiece { pcapng: pcapng.into(), captured, dropped: 1 };
+        if self.1.take().is_some() {
+            return Some((Reply::CapturePiece(piece("aGVsbG8=", 1)), false));
+        }
+        self.0.then(|| (Reply::CapturePiece(piece("IGVuZA==", 2)), true))
+    }
+
+    fn finish(&mut self, _now: Instant) {
+        self.0 = true;
+    }
+}
+
+/// A made-up switch in a thread of its own.
+pub struct Switch {
+    pub socket: PathBuf,
+    pub changes: Arc<Mutex<Vec<Change>>>,
+    pub stop: Arc<AtomicBool>,
+    pub thread: Option<JoinHandle<()>>,
+}
+
+impl Switch {
+    pub fn start() -> Switch {
+        Switch::start_with(0o600, None)
+    }
+
+    /// With these permission bits on the socket, and this admin group.
+    pub fn start_with(mode: u32, admin_group: Option<u32>) -> Switch {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let socket = std::env::temp_dir().join(format!("labsw-ctl-{}-{number}.sock", std::process::id()));
+        let (changes, stop) = (Arc::<Mutex<Vec<Change>>>::default(), Arc::<AtomicBool>::default());
+        let mut fake = Fake { changes: Arc::clone(&changes), readings: 0 };
+        let mut server = Server::bind(&socket, mode, None, admin_group).unwrap();
+        let mut poll = Poll::new().unwrap();
+        server.register(poll.registry(), 0).unwrap();
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut events = Events::with_capacity(16);
+            while !stopped.load(Ordering::Relaxed) {
+                let timeout = server.next_tick(Instant::now()).unwrap_or(Duration::MAX).min(Duration::from_millis(20));
+                match poll.poll(&mut events, Some(timeout)) {
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    outcome => outcome.unwrap(),
+                }
+                for event in &events {
+                    server.ready(event.token(), &mut fake);
+                }
+                server.tick(Instant::now(), &mut fake);
+            }
+        });
+        Switch { socket, changes, stop, thread: Some(thread) }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        command(&self.socket, arguments)
+    }
+
+    /// What a command that succeeds prints.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{arguments:?}");
+        text(&output.stdout)
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[arguments, &["--json"]].concat())).unwrap()
+    }
+
+    /// The change that a command asks for.
+    pub fn change(&self, arguments: &[&str]) -> Change {
+        self.command(arguments).output().unwrap();
+        let mut changes = self.changes.lock().unwrap();
+        assert_eq!(changes.len(), 1, "{arguments:?}");
+        changes.pop().unwrap()
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+pub fn command(socket: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_labsw-ctl"));
+    command.env("LABSW_SOCKET", socket).args(arguments).stdin(Stdio::null());
+    command
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Exit status and stderr of a command that fails and prints nothing on stdout.
+pub fn failure(output: Output) -> (Option<i32>, String) {
+    assert_eq!(text(&output.stdout), "");
+    (output.status.code(), text(&output.stderr))
+}
