@@ -10,6 +10,7 @@
 //! Reference: <https://varlink.org/Interface-Definition>.
 
 mod capture;
+mod change;
 mod config;
 mod error;
 mod guard;
@@ -28,6 +29,7 @@ mod vlan;
 mod tests;
 
 pub use capture::{CapturePiece, CaptureSpec, DEFAULT_SNAPLEN, Feed, RunningCapture};
+pub use change::Change;
 pub use config::{ConfigAction, ConfigChange, ConfigSetting, ShownConfig};
 pub use error::Error;
 pub use guard::{Guards, Storm};
@@ -37,7 +39,7 @@ pub use mirror::{Direction, Inject, InvalidSource, Mirror, MirrorState, Source};
 pub use multicast::{Multicast, MulticastGroup, MulticastPort, MulticastRouters, MulticastTotals};
 pub use port::{Counters, Flap, Port, PortState, PortType};
 pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker, WorkerQueue};
-pub use request::{Change, ConfigText, Request};
+pub use request::{ConfigText, Request};
 pub use trace::{
     InvalidFrame, MAX_TRACED_BYTES, Trace, TraceOutcome, TraceStep, TraceVerdict, frame_text, parse_frame,
 };
