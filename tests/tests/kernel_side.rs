@@ -137,6 +137,7 @@ fn the_host_says_nothing_through_a_device_that_is_a_port() {
     assert!(heard() > 0, "given back");
     switch.ctl(&["port", "add", "up", "--type", "af_xdp", "--set", "device=name:b0"]);
     switch.wait_port("up", "up", SOON);
+    drop(socket.recv_all(SECOND / 5));
     assert_eq!(heard(), 0);
     switch.kill9();
     assert!(heard() > 0, "given back by a kill as well");
