@@ -14,6 +14,7 @@
 //! - What the daemon made (links, programs, sockets) it removes on SIGTERM; after SIGKILL programs are gone by
 //!   themselves and the rest is recognised and reused by the next run.
 
+mod accounts;
 mod answers;
 mod apply;
 mod busy_poll;
@@ -60,6 +61,8 @@ use crate::device::{Ledger, LinkEvents, Links};
 use crate::metrics::{self, Listener};
 use crate::varlink::Server;
 
+pub use accounts::UnknownAccount;
+use accounts::group_id;
 use busy_poll::BusyPolls;
 use captures::Sessions;
 pub use devices::awaited;
@@ -437,36 +440,6 @@ fn ageing_seconds(config: &SwitchConfig) -> u32 {
     u32::try_from(config.mac_ageing.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// The id of a group of this system; a number is taken as it is.
-fn group_id(name: &str) -> Result<u32, UnknownAccount> {
-    if let Ok(id) = name.parse() {
-        return Ok(id);
-    }
-    match nix::unistd::Group::from_name(name) {
-        Ok(Some(group)) => Ok(group.gid.as_raw()),
-        _ => Err(UnknownAccount { kind: "group", name: name.to_owned() }),
-    }
-}
-
-/// The id of a user of this system; a number is taken as it is.
-fn user_id(name: &str) -> Result<u32, UnknownAccount> {
-    if let Ok(id) = name.parse() {
-        return Ok(id);
-    }
-    match nix::unistd::User::from_name(name) {
-        Ok(Some(user)) => Ok(user.uid.as_raw()),
-        _ => Err(UnknownAccount { kind: "user", name: name.to_owned() }),
-    }
-}
-
-/// A user or group that this system does not have.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no {kind} {name:?} on this system; make it ({kind}add {name}), or name another")]
-pub struct UnknownAccount {
-    kind: &'static str,
-    name: String,
-}
-
 /// A number that a guest can't guess, for the hash of the forwarding database.
 fn random_seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
@@ -502,19 +475,5 @@ fn signalled(reader: &mut UnixStream) -> bool {
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "service manager not told");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_and_users_are_found_by_name_or_number() {
-        assert_eq!(group_id("root").unwrap(), 0);
-        assert_eq!(group_id("4321").unwrap(), 4321);
-        assert!(group_id("no-such-group-here").unwrap_err().to_string().contains("no-such-group-here"));
-        assert_eq!((user_id("root").unwrap(), user_id("4321").unwrap()), (0, 4321));
-        assert!(user_id("no-such-user").unwrap_err().to_string().contains("useradd no-such-user"));
     }
 }

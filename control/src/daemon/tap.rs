@@ -8,9 +8,10 @@ use labsw_dataplane::handle::Homes;
 use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::tap::TapPort;
 
+use super::Switch;
+use super::accounts::{group_id, user_id};
 use super::open::{Attachment, OpenError, Opened};
 use super::placement::Queues;
-use super::{Switch, group_id, user_id};
 use crate::api::PortState;
 use crate::config::{PortConfig, PortKind, SwitchConfig, TapEnd};
 use crate::device::{DeviceError, Link, Links, TapLink, TapPlan, TapUse};

@@ -6,9 +6,9 @@ use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_switch::impair::Verdict;
 use labsw_switch::{BURST_FRAMES, DropReason};
 
-use super::store::{Store, Waiting};
+use super::store::{READ_AHEAD_BYTES, Run, Store, WRITE_AHEAD_BYTES, room};
 use super::{NEVER, Schedule};
-use crate::frame::{Burst, Segment};
+use crate::frame::{Burst, Segment, prefetch};
 use crate::stats::PortDelta;
 
 /// See the module.
@@ -17,7 +17,7 @@ pub(crate) struct Line {
     schedule: Arc<Schedule>,
     store: Store,
     /// Frames whose bytes are lent to a burst.
-    lent: Vec<Waiting>,
+    lent: Vec<Run>,
     verdicts: Vec<Verdict>,
 }
 
@@ -37,7 +37,8 @@ impl Line {
         };
         let selected = schedule.selected(burst, items);
         let is_selected = |item: &&TxItem| selected >> item.frame & 1 == 1;
-        let count = items.iter().filter(is_selected).fold(0, |count, _| count + 1);
+        let is_for_all = selected == u64::MAX;
+        let count = if is_for_all { items.len() } else { items.iter().filter(is_selected).count() };
         let lengths = items.iter().filter(is_selected).map(bytes);
         let common = schedule.judge(now_ns, count, lengths, |verdict| verdicts.push(verdict));
         let mut failed = 0;
@@ -47,10 +48,12 @@ impl Line {
                 failed |= 1 << item.frame;
             }
         };
-        if let Some(Verdict::Pass { due_ns, copy_due_ns: None, flip_bit: None }) = common {
-            for item in items {
-                let due_ns = if is_selected(&item) { due_ns } else { now_ns };
-                note(item, put(store, burst, item, due_ns).map(drop));
+        if is_for_all && let Some(Verdict::Pass { due_ns, copy_due_ns: None, flip_bit: None }) = common {
+            let mut items = items;
+            while let Some((first, others)) = items.split_first() {
+                let kept = put_alike(store, burst, items, due_ns);
+                items = kept.as_ref().map_or(others, |count| items.get((*count).max(1)..).unwrap_or_default());
+                note(first, kept.map(drop));
             }
             return failed;
         }
@@ -73,23 +76,28 @@ impl Line {
     /// # Safety
     /// The burst is cleared before [`Line::returned`] or [`Line::clear`] is called, or the line dropped.
     pub(crate) unsafe fn lend(&mut self, now_ns: u64, burst: &mut Burst) -> usize {
-        while !burst.is_full()
-            && let Some(frame) = self.store.take_due(now_ns)
+        let mut room = u32::try_from(BURST_FRAMES - burst.len().min(BURST_FRAMES)).unwrap_or(0);
+        let before = burst.len();
+        while room > 0
+            && let Some(run) = self.store.take_due(now_ns, room)
         {
-            let bytes = self.store.bytes(&frame);
-            let segment = Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or(0) };
-            // SAFETY: the bytes lie in a block of the store, which neither moves nor writes them before they are `gone`;
-            // until then the burst has been cleared (caller).
-            unsafe { burst.push_whole(0, segment) };
-            self.lent.push(frame);
+            for bytes in self.store.frames(&run) {
+                prefetch(bytes.as_ptr().wrapping_add(READ_AHEAD_BYTES));
+                let segment = Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or(0) };
+                // SAFETY: the bytes lie in a block of the store, which neither moves nor writes them before they are `gone`;
+                // until then the burst has been cleared (caller).
+                unsafe { burst.push_whole(0, segment) };
+            }
+            room -= run.count();
+            self.lent.push(run);
         }
-        self.lent.len()
+        burst.len() - before
     }
 
     /// The frames lent are not used any more.
     pub(crate) fn returned(&mut self) {
-        for frame in self.lent.drain(..) {
-            self.store.gone(&frame);
+        for run in self.lent.drain(..) {
+            self.store.gone(&run);
         }
     }
 
@@ -125,19 +133,48 @@ fn keep(store: &mut Store, burst: &Burst, item: &TxItem, verdict: Verdict) -> Re
     Ok(())
 }
 
+/// Copies the first of these frames and those that follow it and are as long, as they leave, into the store; returns how many.
+#[inline]
+fn put_alike(store: &mut Store, burst: &Burst, items: &[TxItem], due_ns: u64) -> Result<usize, DropReason> {
+    let len_of = |item: &TxItem| burst.plain(item).map(|frame| frame.bytes());
+    let Some((first, others)) = items.split_first() else { return Ok(0) };
+    let Some(len) = len_of(first) else { return put(store, burst, first, due_ns).and(Ok(1)) };
+    let count = 1 + others.iter().take_while(|item| len_of(item) == Some(len)).count();
+    let bytes = store.insert(due_ns, len, count).ok_or(DropReason::ImpairMemoryFull)?;
+    let mut kept = 0;
+    for (bytes, item) in bytes.chunks_exact_mut(room(len)).zip(items) {
+        let Some(frame) = burst.plain(item) else { break };
+        // What waits is more than the caches hold: memory is asked for before it is written, as it is before it is read.
+        prefetch(bytes.as_ptr().wrapping_add(WRITE_AHEAD_BYTES));
+        // SAFETY: there is room for the frame, and it is memory of our own, which no frame overlaps.
+        unsafe { frame.copy_to(bytes.as_mut_ptr()) };
+        kept += 1;
+    }
+    Ok(kept)
+}
+
 /// Copies a frame, as it leaves, into the store.
 #[inline]
 fn put<'s>(store: &'s mut Store, burst: &Burst, item: &TxItem, due_ns: u64) -> Result<&'s mut [u8], DropReason> {
     if let Some(frame) = burst.plain(item) {
-        let bytes = store.insert(due_ns, frame.bytes()).ok_or(DropReason::ImpairMemoryFull)?;
+        let bytes = insert(store, due_ns, frame.bytes())?;
         // SAFETY: it is as long as the frame, and memory of our own, which no frame overlaps.
         unsafe { frame.copy_to(bytes.as_mut_ptr()) };
         return Ok(bytes);
     }
     // Too short for the tag edit, as the drivers say it.
     let mut reader = burst.reader(item).ok_or(DropReason::Runt)?;
-    let bytes = store.insert(due_ns, reader.remaining()).ok_or(DropReason::ImpairMemoryFull)?;
+    let bytes = insert(store, due_ns, reader.remaining())?;
     reader.read_to(bytes);
+    Ok(bytes)
+}
+
+/// Room for one frame.
+#[inline]
+fn insert(store: &mut Store, due_ns: u64, len: u32) -> Result<&mut [u8], DropReason> {
+    let bytes = store.insert(due_ns, len, 1).and_then(|bytes| bytes.get_mut(..len as usize));
+    let bytes = bytes.ok_or(DropReason::ImpairMemoryFull)?;
+    prefetch(bytes.as_ptr().wrapping_add(WRITE_AHEAD_BYTES));
     Ok(bytes)
 }
 

@@ -86,12 +86,12 @@ impl Schedule {
     fn judge(
         &self,
         now_ns: u64,
-        count: u32,
+        count: usize,
         frames: impl Iterator<Item = u32>,
         mut each: impl FnMut(Verdict),
     ) -> Option<Verdict> {
         let mut impairment = lock(&self.impairment);
-        let common = impairment.common_verdict(now_ns, count.into());
+        let common = impairment.common_verdict(now_ns, count as u64);
         if common.is_none() {
             frames.for_each(|bytes| each(impairment.verdict(now_ns, bytes)));
         }
