@@ -83,7 +83,7 @@ fn benches(criterion: &mut Criterion) {
         sources: vec![(PortId(0), Direction::BOTH)],
         all_ports: None,
         vlans: None,
-        to: Some(PortId(2)),
+        to: Some(PortId(2).into()),
         snaplen_bytes: 0,
         filter: None,
     };

@@ -127,7 +127,7 @@ impl Around {
             sources: if id.is_multiple_of(2) { Vec::new() } else { vec![(PortId(2), Direction::BOTH)] },
             all_ports: id.is_multiple_of(2).then_some(Direction::BOTH),
             vlans: id.is_multiple_of(2).then(|| VlanSet::from_ranges(&[4000 + id..=4000 + id]).unwrap()),
-            to: Some(PortId(3)),
+            to: Some(PortId(3).into()),
             snaplen_bytes: 0,
             filter: None,
         };
@@ -136,7 +136,7 @@ impl Around {
             sources: vec![(PortId(0), Direction::BOTH)],
             all_ports: None,
             vlans: None,
-            to: Some(PortId(2)),
+            to: Some(PortId(2).into()),
             snaplen_bytes: 0,
             filter: None,
         };

@@ -37,7 +37,7 @@ let
   mirrorAssertions = name: m:
     let
       unknown = lib.filter (port: port != "*" && !(ports ? ${port})) (map portOf m.sources);
-      feedsItself = lib.any (source: portOf source == m.to) m.sources;
+      feedsItself = lib.any (source: portOf source == (m.to or null)) m.sources;
     in
     [
       {
@@ -45,7 +45,11 @@ let
         message = "services.labsw.mirrors.${name}.sources: there is no port ${names unknown}; the ports are ${portNames}.";
       }
       {
-        assertion = ports ? ${m.to};
+        assertion = (m ? to) != (m ? to_vlan);
+        message = "services.labsw.mirrors.${name}: one of to and to_vlan says where the copies go.";
+      }
+      {
+        assertion = !(m ? to) || ports ? ${m.to};
         message = "services.labsw.mirrors.${name}.to: there is no port ${m.to}; the ports are ${portNames}.";
       }
       {

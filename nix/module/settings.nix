@@ -72,11 +72,9 @@ let
         example = [ "dc01" "web:rx" ];
         description = "Ports that are copied: PORT, PORT:rx, PORT:tx; `*` is every port.";
       };
-      to = mkOption {
-        type = types.str;
-        example = "span";
-        description = "The port that takes the copies.";
-      };
+      to = optional types.str "The port that takes the copies, or else `to_vlan`.";
+      to_vlan = optional vid "RSPAN: the VLAN that copies are tagged with; they leave by every port that names it in its trunks.";
+      force = optional types.bool "Take `to_vlan` even if it is the VLAN of untagged frames of a port.";
       vlans = optional (types.nonEmptyListOf (types.either vid types.str)) "Only frames of these VLANs.";
       snaplen = optional types.ints.unsigned "Bytes of each frame; 0: all.";
     };

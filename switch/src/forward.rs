@@ -8,7 +8,8 @@
 //! **Order of the decision.** Port up? Mirror destination? Header. From here on mirrors may copy the frame ([`Copies::select`]). MTU.
 //! Link-local policy. VLAN. Guards. Learning. Look-up. Storm control if it floods (of a multicast frame: who wants it). Then per egress
 //! port: up? mirror destination? VLAN and tag edit, MTU, isolation.
-//! The first check that fails is the one that is counted.
+//! The first check that fails is the one that is counted. A frame in an RSPAN VLAN is passed on without learning and look-up
+//! ([`rspan`]).
 //!
 //! **Repetition.** Frames come in runs of one conversation. What is decided depends on the header, the tables and the
 //! forwarding database only, and a frame that was learned from changes nothing when it comes again; so a frame whose header
@@ -34,6 +35,7 @@ mod copies;
 mod egress;
 mod guard;
 mod multicast;
+mod rspan;
 mod witness;
 
 pub use copies::{Copies, Destination, Part, Selection};
@@ -243,10 +245,13 @@ impl<'a> Ingress<'a> {
         let Forwarder { tables, fdb, now_seconds } = self.by;
         let vlan = port.rules.vlan.classify(header.outer);
         let mut noted = false;
-        if let Some(mirrored) = tables.mirrored_vlans()
+        if let Some(vlans) = tables.noted_vlans()
             && let Some(vid) = vlan.ok().or_else(|| header.outer.and_then(Vid::from_tag))
-            && mirrored.contains(vid)
+            && vlans.contains(vid)
         {
+            if tables.is_rspan(vid) {
+                return self.pass_on(port, index, vlan, &{ header }, snapshot, frame_bytes, egress, witness);
+            }
             egress.note(index, vid);
             noted = true;
         }

@@ -5,6 +5,9 @@
 //! next to each other with the same ports share one list. A mirror without a destination, or whose
 //! destination is down, is not in any of these lists and so costs nothing and matches nothing.
 //!
+//! A VLAN that some mirror's copies go to, waiting or not, is an RSPAN VLAN. Its list has the ports that name it in their trunks
+//! ([`PortVlan::names`]) and no others; these are the mirror's destinations as well, which go on to take other traffic.
+//!
 //! **Invariants.** A mirror destination (a port some mirror points to, or declared `mirror_only`) is in no
 //! flood list and watched by no mirror, so that there are no copies of copies. Disabled ports are in no
 //! flood list.
@@ -92,6 +95,39 @@ impl Direction {
     pub const TX: Direction = Direction { rx: false, tx: true };
 }
 
+/// Where the copies of a mirror go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MirrorTo {
+    /// To a port, which takes no other traffic.
+    Port(PortId),
+    /// Tagged with this VLAN, to every port that [names](PortVlan::names) it.
+    Vlan(Vid),
+}
+
+impl From<PortId> for MirrorTo {
+    fn from(port: PortId) -> MirrorTo {
+        MirrorTo::Port(port)
+    }
+}
+
+impl MirrorTo {
+    /// The port that takes copies only.
+    pub fn port(self) -> Option<PortId> {
+        match self {
+            MirrorTo::Port(port) => Some(port),
+            MirrorTo::Vlan(_) => None,
+        }
+    }
+
+    /// The RSPAN VLAN.
+    pub fn vlan(self) -> Option<Vid> {
+        match self {
+            MirrorTo::Vlan(vid) => Some(vid),
+            MirrorTo::Port(_) => None,
+        }
+    }
+}
+
 /// One mirror session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorSpec {
@@ -104,7 +140,7 @@ pub struct MirrorSpec {
     /// Only frames of these VLANs; `None`: all frames.
     pub vlans: Option<VlanSet>,
     /// Where copies go; `None` while that port is absent.
-    pub to: Option<PortId>,
+    pub to: Option<MirrorTo>,
     /// The most bytes of a copy; 0: whole frames.
     pub snaplen_bytes: u32,
     /// Only frames that it selects; `None`: all frames.
@@ -152,8 +188,10 @@ pub struct Tables {
     mirrors: Vec<MirrorSpec>,
     /// Whether any port is watched by a mirror whose destination is up.
     mirrors_in_force: bool,
-    /// The VLANs of those mirrors in force that are for some VLANs only; `None`: there are no such mirrors.
-    mirrored_vlans: Option<Box<VlanSet>>,
+    /// The VLANs of those mirrors in force that are for some VLANs only, and the RSPAN VLANs; `None`: there are none.
+    noted_vlans: Option<Box<VlanSet>>,
+    /// The RSPAN VLANs.
+    rspan: Box<VlanSet>,
     /// Per VLAN id, index into `floods`.
     flood_of: Box<[u16; 4096]>,
     floods: Vec<Box<[FloodMember]>>,
@@ -234,12 +272,24 @@ impl Watches {
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     pub mirror: MirrorId,
-    pub to: PortId,
+    /// The ports that get its copies; not empty.
+    pub to: Arc<[PortId]>,
+    /// How the copies are tagged; `None`: as the frames are.
+    pub rspan: Option<Remote>,
     /// Its snap length, bytes; 0: whole frames.
     pub snap_bytes: u16,
     /// What it selects of the frames of its VLANs; `None`: all of them.
     pub filter: Option<Arc<Filter>>,
     vlans: Option<Box<VlanSet>>,
+}
+
+/// How frames of a port are copied to an RSPAN VLAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Remote {
+    /// The RSPAN VLAN.
+    pub vid: Vid,
+    /// Whether the tags of the frames at this port are payload (a tunnel's): then the tag of the VLAN replaces none.
+    pub behind: bool,
 }
 
 impl Watch {
@@ -309,10 +359,20 @@ impl Tables {
         self.mirrors_in_force
     }
 
-    /// The VLANs by which mirrors in force select frames; `None`: they select frames of any VLAN.
+    /// The VLANs by which mirrors in force select frames, and the RSPAN VLANs; `None`: there are none.
     #[inline]
-    pub(crate) fn mirrored_vlans(&self) -> Option<&VlanSet> {
-        self.mirrored_vlans.as_deref()
+    pub(crate) fn noted_vlans(&self) -> Option<&VlanSet> {
+        self.noted_vlans.as_deref()
+    }
+
+    /// Whether copies of some mirror go to this VLAN.
+    pub fn is_rspan(&self, vid: Vid) -> bool {
+        self.rspan.contains(vid)
+    }
+
+    /// The ports that copies to an RSPAN VLAN leave by, and that frames of it go to: up, and naming it in their trunks.
+    pub fn rspan_ports(&self, vid: Vid) -> impl Iterator<Item = PortId> + '_ {
+        self.flood(vid).iter().filter(move |_| self.is_rspan(vid)).map(|member| member.port)
     }
 
     /// The port that frames from `port` are judged as received on: another one if it is a mirror destination that injects so.

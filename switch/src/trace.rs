@@ -11,7 +11,7 @@
 
 use crate::forward::{Copies, Egress, Forwarder, Selection, Step, TagEdit, TxItem, Witness};
 use crate::header::SNAPSHOT_BYTES;
-use crate::{DropReason, MirrorId, PortId};
+use crate::{DropReason, MirrorId, PortId, Vid};
 
 /// What was said of the frame while it was decided about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Copy {
     pub mirror: MirrorId,
     /// Its destination.
     pub to: PortId,
+    /// The RSPAN VLAN it is in.
+    pub rspan: Option<Vid>,
     /// How the copy differs from the received frame.
     pub edit: TagEdit,
     /// Only this many bytes; 0: all.
@@ -92,6 +94,7 @@ pub fn trace(by: Forwarder<'_>, at: Times, ingress: PortId, frame: &[u8], takes:
         let copy = |(mirror, item): (MirrorId, &TxItem)| Copy {
             mirror,
             to: destination.to,
+            rspan: destination.rspan,
             edit: item.edit,
             snap_bytes: item.snap_bytes,
         };

@@ -283,6 +283,11 @@ impl PortVlan {
         self.tag == Some(vid) || self.trunks.contains(vid)
     }
 
+    /// Whether the port is in VLAN `vid` as a trunk that names it: not as in its own VLAN, and not because it is in all of them.
+    pub fn names(&self, vid: Vid) -> bool {
+        self.tag != Some(vid) && self.trunks.contains(vid) && self.trunks != VlanSet::ALL
+    }
+
     /// How frames of VLAN `vid` leave the port.
     #[inline]
     pub fn leaves(&self, vid: Vid) -> Leaves {
@@ -368,7 +373,7 @@ pub fn edit(leaves: Leaves, vid: Vid, Tags { outer, inner, tpid, .. }: Tags) -> 
 
 /// A tag in transmission order.
 #[inline]
-fn tag_bytes(tpid: u16, tci: u16) -> [u8; 4] {
+pub(crate) fn tag_bytes(tpid: u16, tci: u16) -> [u8; 4] {
     let ([a, b], [c, d]) = (tpid.to_be_bytes(), tci.to_be_bytes());
     [a, b, c, d]
 }

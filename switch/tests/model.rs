@@ -20,7 +20,7 @@ mod sides;
 
 use foretell::foretell;
 use sides::naive::Naive;
-use sides::{Decided, Guarded, Inject, Mirror, Pattern, Port, decide, fdb, sane, tables};
+use sides::{Decided, Guarded, Inject, Mirror, Pattern, Port, To, decide, fdb, sane, tables};
 
 /// What happens next.
 #[derive(Clone, Debug)]
@@ -92,7 +92,10 @@ fn mirror(ports: u16) -> impl Strategy<Value = Mirror> {
         prop::option::weighted(0.3, direction),
         prop::option::weighted(0.4, prop::collection::vec(vlan_id(), 0..3)),
         // Few destinations, so that mirrors share them.
-        prop::option::weighted(0.9, 0..ports.min(2)),
+        prop::option::weighted(
+            0.9,
+            prop_oneof![2 => (0..ports.min(2)).prop_map(To::Port), 1 => vlan_id().prop_map(To::Vlan)],
+        ),
         prop::sample::select(vec![0u32, 0, 0, 1, 14, 60, 65_535, 65_536]),
         prop::option::of(pattern()),
     )

@@ -85,7 +85,11 @@ pub enum Change {
         /// Bytes copied of each frame; 0: all.
         snaplen: u32,
         /// Name of the destination port.
-        to: String,
+        to: Option<String>,
+        /// The VLAN that copies go to; this or `to`.
+        to_vlan: Option<u16>,
+        /// Take the VLAN even if it is the one of untagged frames of a port.
+        force: bool,
         /// What that port may inject.
         inject: Option<Inject>,
     },
@@ -181,10 +185,11 @@ impl Change {
             Change::AddFdb { vlan, mac, port } => json!({"vlan": vlan, "mac": mac.to_string(), "port": port}),
             Change::DeleteFdb { vlan, mac } => json!({"vlan": vlan, "mac": mac.to_string()}),
             Change::FlushFdb { vlan, port } => without_nulls(json!({"vlan": vlan, "port": port})),
-            Change::SetMirror { name, sources, vlans, filter, snaplen, to, inject } => {
+            Change::SetMirror { name, sources, vlans, filter, snaplen, to, to_vlan, force, inject } => {
                 let sources: Vec<String> = sources.iter().map(Source::to_string).collect();
                 let fixed = without_nulls(json!({
-                    "name": name, "sources": sources, "vlans": vlans, "filter": filter, "snaplen": snaplen, "to": to
+                    "name": name, "sources": sources, "vlans": vlans, "filter": filter, "snaplen": snaplen, "to": to,
+                    "to_vlan": to_vlan, "force": force.then_some(true)
                 }));
                 with(fixed, "inject", inject.as_ref())
             }

@@ -125,8 +125,12 @@ pub struct Mirror {
     pub state: MirrorState,
     /// Why it is not up, one clause.
     pub reason: Option<String>,
-    /// Name of the destination port.
-    pub to: String,
+    /// Name of the destination port; `None`: copies go to a VLAN.
+    pub to: Option<String>,
+    /// The VLAN that copies go to.
+    pub to_vlan: Option<u16>,
+    /// The VLAN is taken even if it is the one of untagged frames of a port.
+    pub force: bool,
     /// What is copied.
     pub sources: Vec<Source>,
     /// Only frames of these VLANs; empty: all.
@@ -145,4 +149,15 @@ pub struct Mirror {
     pub dropped: u64,
     /// Copies cut to `snaplen`.
     pub truncated: u64,
+}
+
+impl Mirror {
+    /// Where its copies go, for people: a port, or `VLAN 900`.
+    pub fn destination(&self) -> String {
+        match (&self.to, self.to_vlan) {
+            (Some(port), _) => port.clone(),
+            (None, Some(vlan)) => format!("VLAN {vlan}"),
+            (None, None) => "-".to_owned(),
+        }
+    }
 }

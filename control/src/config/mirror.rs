@@ -1,7 +1,9 @@
-//! The `[mirrors.NAME]` tables: what is copied, and to which port.
+//! The `[mirrors.NAME]` tables: what is copied, and where to.
 
+use labsw_switch::Vid;
 use labsw_switch::vlan::VlanSet;
 
+use super::destination::MirrorTo;
 use super::error::ConfigError;
 use super::inject::InjectConfig;
 use super::names;
@@ -13,13 +15,16 @@ use crate::filter::Expression;
 
 /// Shortest copy: an Ethernet header.
 const SNAPLEN_MIN: u32 = 14;
+/// Shortest copy to a VLAN: an Ethernet header with its tag, and the two bytes behind it without which Linux drops a tagged frame
+/// (`skb_vlan_untag`).
+const SNAPLEN_MIN_TAGGED: u32 = 20;
 /// Longest copy that is still shorter than a whole frame can be.
 const SNAPLEN_MAX: u32 = 65535;
 
 /// As much of a filter is repeated in a complaint, characters.
 const SHOWN_CHARS: usize = 80;
 
-const KEYS: [&str; 6] = ["sources", "vlans", "filter", "snaplen", "to", "inject"];
+const KEYS: [&str; 8] = ["sources", "vlans", "filter", "snaplen", "to", "to_vlan", "force", "inject"];
 
 /// Why a session can't be beside the others and of these ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +58,16 @@ pub enum MirrorRefusal {
         "{0:?} can't be a destination: its allow_mirror is false; set allow_mirror = true at the port if it may be one"
     )]
     DestinationNotAllowed(String),
+    /// Its VLAN is the one of untagged frames of a port.
+    #[error(
+        "VLAN {vid} is the VLAN of untagged frames of port {port:?}, which would be cut off; take a VLAN that no port uses, or force it"
+    )]
+    VlanInUse {
+        /// The VLAN.
+        vid: Vid,
+        /// The port.
+        port: String,
+    },
     /// What it injects would be judged as received on a port that only gets copies.
     #[error("as_port: {0:?} is a mirror destination, which takes nothing in; name a port of the lab, or use `vlan`")]
     InjectAsDestination(String),
@@ -88,6 +103,7 @@ impl MirrorRefusal {
             MirrorRefusal::DestinationIsSource { .. }
             | MirrorRefusal::DestinationIsEntry { .. }
             | MirrorRefusal::DestinationNotAllowed(_) => "to",
+            MirrorRefusal::VlanInUse { .. } => "to_vlan",
             MirrorRefusal::InjectAsDestination(_)
             | MirrorRefusal::InjectAsNotAllowed(_)
             | MirrorRefusal::InjectsOtherwise { .. } => "inject",
@@ -111,8 +127,8 @@ pub struct MirrorConfig {
     pub filter: Option<Expression>,
     /// Copies end after this many bytes; 0: whole frames.
     pub snaplen: u32,
-    /// The port that gets the copies.
-    pub to: String,
+    /// Who gets the copies.
+    pub to: MirrorTo,
     /// What that port may inject; `None`: what this mirror says of it is nothing.
     pub inject: Option<InjectConfig>,
 }
@@ -130,22 +146,22 @@ pub struct MirrorSource {
 
 impl MirrorConfig {
     /// A mirror from a command: `labsw-ctl mirror set NAME --source PORT[:rx|:tx|:both]… --vlan N… --filter EXPR --to PORT`. `more` are
-    /// further keys with their values, as TOML.
+    /// further keys with their values, as TOML: `to_vlan` and what goes with it, `inject`.
     pub fn from_parts(
         name: &str,
         sources: &[String],
         vlans: &[u16],
         filter: Option<&str>,
         snaplen: u32,
-        to: &str,
+        to: Option<&str>,
         more: &[(String, String)],
     ) -> Result<MirrorConfig, ConfigError> {
         let array = |elements: Vec<String>| format!("[{}]", elements.join(", "));
         let mut set = vec![
             ("sources".to_owned(), array(sources.iter().map(|source| settings::quoted(source)).collect())),
             ("snaplen".to_owned(), snaplen.to_string()),
-            ("to".to_owned(), settings::quoted(to)),
         ];
+        set.extend(to.map(|to| ("to".to_owned(), settings::quoted(to))));
         if !vlans.is_empty() {
             set.push(("vlans".to_owned(), array(vlans.iter().map(u16::to_string).collect())));
         }
@@ -160,19 +176,34 @@ impl MirrorConfig {
     pub(super) fn read(name: &str, section: &Section<'_>) -> Result<MirrorConfig, ConfigError> {
         section.check_keys(&KEYS, |_| None)?;
         let sources = read_sources(&section.require("sources", "an array of PORT[:rx|:tx|:both]")?)?;
-        let to = section.require("to", "the name of a port")?.checked("a port name", names::port)?;
+        let to = MirrorTo::read(section)?;
         let vlans = section.get("vlans").map(|field| vlan::vlan_set(&field)).transpose()?;
         let filter = section.get("filter").map(|field| read_filter(&field)).transpose()?;
-        let snaplen = section.get("snaplen").map(|field| read_snaplen(&field)).transpose()?;
-        if sources.iter().any(|source| source.port == to) {
+        let snaplen_min = if to.vlan().is_some() { SNAPLEN_MIN_TAGGED } else { SNAPLEN_MIN };
+        let snaplen = section.get("snaplen").map(|field| read_snaplen(&field, snaplen_min)).transpose()?;
+        if let Some(to) = to.port()
+            && sources.iter().any(|source| source.port == to)
+        {
             return Err(section.error_at("to", format_args!("{to:?} is also a source; a mirror cannot feed itself")));
+        }
+        if let Some(vid) = to.vlan()
+            && vlans.as_ref().is_some_and(|vlans: &VlanSet| vlans.contains(vid))
+        {
+            let reason = format_args!("VLAN {vid} is also one of `vlans`; a mirror cannot feed itself");
+            return Err(section.error_at("to_vlan", reason));
         }
         let inject = match section.get("inject") {
             Some(field) => Some(InjectConfig::read(&field.section()?)?),
             None => None,
         };
-        if inject.as_ref().is_some_and(|inject| inject.as_port() == Some(&to)) {
-            return Err(section.error_at("inject", MirrorRefusal::InjectAsDestination(to)));
+        if inject.is_some() && to.vlan().is_some() {
+            let reason = "can't stand beside `to_vlan`; only a port that takes nothing but copies can inject";
+            return Err(section.error_at("inject", reason));
+        }
+        if let Some(to) = to.port()
+            && inject.as_ref().is_some_and(|inject| inject.as_port() == Some(to))
+        {
+            return Err(section.error_at("inject", MirrorRefusal::InjectAsDestination(to.to_owned())));
         }
         Ok(MirrorConfig { name: name.to_owned(), sources, vlans, filter, snaplen: snaplen.unwrap_or(0), to, inject })
     }
@@ -181,7 +212,7 @@ impl MirrorConfig {
     pub fn missing_port(&self, ports: &[&str]) -> Option<(&'static str, &str)> {
         let absent = |name: &str| name != "*" && !ports.contains(&name);
         let source = self.sources.iter().find(|source| absent(&source.port)).map(|s| ("sources", s.port.as_str()));
-        let to = || absent(&self.to).then_some(("to", self.to.as_str()));
+        let to = || self.to.port().filter(|port| absent(port)).map(|port| ("to", port));
         let entry = || self.enters_as().filter(|port| absent(port)).map(|port| ("inject", port));
         source.or_else(to).or_else(entry)
     }
@@ -192,28 +223,35 @@ impl MirrorConfig {
     }
 
     /// Checks this mirror against `others` (one of its own name is passed over) and the ports: it must not copy its own
-    /// copies, nor those of another mirror, and a port may not allow it. `port` finds a port by its name.
+    /// copies, nor those of another mirror, and a port may not allow it.
     pub fn check_beside<'m, 'p>(
         &self,
         others: impl IntoIterator<Item = &'m MirrorConfig>,
-        port: impl Fn(&str) -> Option<&'p PortConfig>,
+        ports: impl IntoIterator<Item = &'p PortConfig> + Clone,
     ) -> Result<(), MirrorRefusal> {
+        let port = |name: &str| ports.clone().into_iter().find(|port| port.name == name);
         for other in others.into_iter().filter(|other| other.name != self.name) {
-            if self.sources.iter().any(|source| source.port == other.to) {
-                return Err(MirrorRefusal::SourceIsDestination { port: other.to.clone(), other: other.name.clone() });
+            let name = || other.name.clone();
+            if let Some(to) = other.to.port() {
+                let to = to.to_owned();
+                if self.sources.iter().any(|source| source.port == to) {
+                    return Err(MirrorRefusal::SourceIsDestination { port: to, other: name() });
+                }
+                if self.enters_as() == Some(&to) {
+                    return Err(MirrorRefusal::InjectAsDestination(to));
+                }
             }
-            if other.sources.iter().any(|source| source.port == self.to) {
-                return Err(MirrorRefusal::DestinationIsSource { port: self.to.clone(), other: other.name.clone() });
+            let Some(to) = self.to.port() else { continue };
+            let to = to.to_owned();
+            if other.sources.iter().any(|source| source.port == to) {
+                return Err(MirrorRefusal::DestinationIsSource { port: to, other: name() });
             }
-            if other.enters_as() == Some(&self.to) {
-                return Err(MirrorRefusal::DestinationIsEntry { port: self.to.clone(), other: other.name.clone() });
-            }
-            if self.enters_as() == Some(&other.to) {
-                return Err(MirrorRefusal::InjectAsDestination(other.to.clone()));
+            if other.enters_as() == Some(&to) {
+                return Err(MirrorRefusal::DestinationIsEntry { port: to, other: name() });
             }
             let both = self.inject.as_ref().zip(other.inject.as_ref()).filter(|_| self.to == other.to);
             if both.is_some_and(|(own, others)| own != others) {
-                return Err(MirrorRefusal::InjectsOtherwise { port: self.to.clone(), other: other.name.clone() });
+                return Err(MirrorRefusal::InjectsOtherwise { port: to, other: name() });
             }
         }
         for source in self.sources.iter().filter_map(|source| port(&source.port)) {
@@ -232,15 +270,25 @@ impl MirrorConfig {
                 return Err(MirrorRefusal::InjectAsNotAllowed(entry.name.clone()));
             }
         }
-        match port(&self.to) {
-            Some(to) if !to.allow_mirror => Err(MirrorRefusal::DestinationNotAllowed(to.name.clone())),
-            _ => Ok(()),
+        if let Some(to) = self.to.port().and_then(&port).filter(|to| !to.allow_mirror) {
+            return Err(MirrorRefusal::DestinationNotAllowed(to.name.clone()));
+        }
+        ports.clone().into_iter().try_for_each(|port| self.check_vlan_beside(port))
+    }
+
+    /// Checks that the VLAN of its copies is not the one of untagged frames of `port`, or is forced.
+    pub fn check_vlan_beside(&self, port: &PortConfig) -> Result<(), MirrorRefusal> {
+        match self.to.vlan().filter(|vid| port.vlan.tag() == Some(*vid) && !self.to.is_forced()) {
+            Some(vid) => Err(MirrorRefusal::VlanInUse { vid, port: port.name.clone() }),
+            None => Ok(()),
         }
     }
 
     /// Whether `port` is a source by name, the destination, or what it injects as.
     pub fn names(&self, port: &str) -> bool {
-        self.to == port || self.enters_as() == Some(port) || self.sources.iter().any(|source| source.port == port)
+        self.to.port() == Some(port)
+            || self.enters_as() == Some(port)
+            || self.sources.iter().any(|source| source.port == port)
     }
 
     /// As a table of the configuration.
@@ -255,7 +303,7 @@ impl MirrorConfig {
             table.insert("filter".into(), filter.text().into());
         }
         table.insert("snaplen".into(), i64::from(self.snaplen).into());
-        table.insert("to".into(), self.to.as_str().into());
+        self.to.write(&mut table);
         if let Some(inject) = &self.inject {
             table.insert("inject".into(), inject.to_toml().into());
         }
@@ -272,12 +320,10 @@ fn read_filter(field: &Field<'_>) -> Result<Expression, ConfigError> {
     })
 }
 
-fn read_snaplen(field: &Field<'_>) -> Result<u32, ConfigError> {
+fn read_snaplen(field: &Field<'_>, least: u32) -> Result<u32, ConfigError> {
     let snaplen = field.integer("a length in bytes", 0..=SNAPLEN_MAX)?;
-    if (1..SNAPLEN_MIN).contains(&snaplen) {
-        return Err(
-            field.error(format_args!("{snaplen} cuts into the Ethernet header; use 0 or at least {SNAPLEN_MIN}"))
-        );
+    if (1..least).contains(&snaplen) {
+        return Err(field.error(format_args!("{snaplen} cuts into the Ethernet header; use 0 or at least {least}")));
     }
     Ok(snaplen)
 }

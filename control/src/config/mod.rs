@@ -17,6 +17,7 @@
 //! Keys of the contract that this version does not serve are refused by name rather than ignored.
 
 mod claims;
+mod destination;
 mod error;
 mod frame_rate;
 mod impair;
@@ -36,6 +37,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use destination::MirrorTo;
 pub use error::{ConfigError, Place};
 pub use impair::{ImpairConfig, ImpairDirection, ProfileConfig, Settings as ImpairSettings};
 pub use inject::{InjectConfig, InjectEntry, parse_rate, rate_text};
@@ -198,14 +200,13 @@ fn read_ports(root: &Section<'_>, switch: &SwitchConfig) -> Result<Vec<PortConfi
 fn read_mirrors(root: &Section<'_>, ports: &[PortConfig]) -> Result<Vec<MirrorConfig>, ConfigError> {
     let port_names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
     let mut mirrors: Vec<MirrorConfig> = Vec::new();
-    let port = |name: &str| ports.iter().find(|port| port.name == name);
     for field in named_tables(root, "mirrors", "mirror", labsw_switch::MAX_MIRRORS)? {
         let section = field.section()?;
         let mirror = MirrorConfig::read(field.key, &section)?;
         if let Some((key, name)) = mirror.missing_port(&port_names) {
             return Err(section.error_at(key, no_port(name, &port_names)));
         }
-        mirror.check_beside(&mirrors, port).map_err(|refusal| section.error_at(refusal.key(), &refusal))?;
+        mirror.check_beside(&mirrors, ports).map_err(|refusal| section.error_at(refusal.key(), &refusal))?;
         mirrors.push(mirror);
     }
     Ok(mirrors)

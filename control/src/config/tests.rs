@@ -48,7 +48,7 @@ fn the_lab_of_the_walk_through_is_read() {
     let config = Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/detect.toml")).unwrap();
     let mirror = &config.mirrors[0];
     let filter = mirror.filter.as_ref().map(|filter| filter.text());
-    assert_eq!((mirror.to.as_str(), filter), ("span", Some("tcp port 445")));
+    assert_eq!((mirror.to.port(), filter), (Some("span"), Some("tcp port 445")));
     assert!(mirror.inject.is_some());
 }
 
@@ -412,18 +412,27 @@ proptest! {
 
     #[test]
     fn what_is_written_down_reads_back_the_same(port in port_strategy()) {
+        let vid = Vid::try_from(u16::try_from(1 + port.mtu % 4093).unwrap()).unwrap();
+        // No port is in VLAN 4094 alone, so that this one need not be forced.
+        let unused = Vid::try_from(4094).unwrap();
+        let in_use = port.vlan.tag().is_some_and(|tag| tag == vid);
+        let to = match port.mtu % 4 {
+            0 | 1 => MirrorTo::Port(port.name.clone()),
+            2 => MirrorTo::Vlan { vid: if in_use { unused } else { vid }, force: false },
+            _ => MirrorTo::Vlan { vid, force: true },
+        };
         let mirror = MirrorConfig {
             name: "m".to_owned(),
             sources: vec![MirrorSource { port: "*".to_owned(), rx: true, tx: false }],
-            vlans: Some(port.vlan.trunks().clone()).filter(|set| !set.is_empty()),
+            vlans: Some(port.vlan.trunks().clone()).filter(|set| !set.is_empty() && to.port().is_some()),
             filter: (port.mtu % 3 == 0).then(|| Expression::new("tcp port 445 or ether proto \\arp").unwrap()),
             snaplen: 64,
-            to: port.name.clone(),
-            inject: (port.mtu % 3 == 0).then(|| InjectConfig {
+            inject: (port.mtu % 3 == 0 && to.port().is_some()).then(|| InjectConfig {
                 entry: InjectEntry::Vlan(Vid::try_from(u16::try_from(1 + port.mtu % 4094).unwrap()).unwrap()),
                 rate_fps: port.mtu * [1, 1000, 500][port.mtu as usize % 3],
                 sources: vec![Mac::from_u64(port.mtu.into())],
             }),
+            to,
         };
         let mirrors = if port.allow_mirror { vec![mirror] } else { Vec::new() };
         let multicast_snooping = if port.mtu % 3 == 0 { VlanSet::ALL } else { port.vlan.trunks().clone() };

@@ -46,9 +46,15 @@ pub(super) struct Set {
     /// Copy only so many bytes of each frame; 0: all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     snaplen: u32,
-    /// The port the copies are sent to.
-    #[arg(long, value_name = "PORT", value_parser = parse::name)]
-    to: String,
+    /// The port the copies are sent to; it takes no other traffic.
+    #[arg(long, value_name = "PORT", value_parser = parse::name, required_unless_present = "to_vlan", conflicts_with = "to_vlan")]
+    to: Option<String>,
+    /// Instead of --to: the copies leave tagged with this VLAN, by every port that names it in its trunks (RSPAN).
+    #[arg(long, value_name = "N", value_parser = parse::vlan)]
+    to_vlan: Option<u16>,
+    /// Take the VLAN even if it is the one of untagged frames of a port, which is then cut off.
+    #[arg(long, conflicts_with = "to")]
+    force: bool,
     #[command(flatten)]
     inject: InjectArguments,
 }
@@ -83,9 +89,9 @@ impl Command {
     /// The request this command makes.
     pub(super) fn request(self) -> Request {
         match self {
-            Command::Set(Set { name, sources, vlans, filter, snaplen, to, inject }) => {
+            Command::Set(Set { name, sources, vlans, filter, snaplen, to, to_vlan, force, inject }) => {
                 let inject = inject.given();
-                Request::Change(Change::SetMirror { name, sources, vlans, filter, snaplen, to, inject })
+                Request::Change(Change::SetMirror { name, sources, vlans, filter, snaplen, to, to_vlan, force, inject })
             }
             Command::List => Request::ListMirrors,
             Command::Show { name } => Request::ShowMirror { name },
@@ -103,7 +109,7 @@ pub(super) fn table(mirrors: &[Mirror]) -> String {
             text(shortened(&list(&mirror.sources, "-"), 24)),
             text(shortened(&list(&mirror.vlans, "all"), 12)),
             text(shortened(mirror.filter.as_deref().unwrap_or("all"), 24)),
-            text(&mirror.to),
+            text(mirror.destination()),
             number(mirror.matched),
             number(mirror.sent),
             number(mirror.dropped),
@@ -123,7 +129,7 @@ pub(super) fn details(mirror: &Mirror) -> String {
         ("sources", list(&mirror.sources, "-")),
         ("vlans", list(&mirror.vlans, "all")),
         ("filter", mirror.filter.clone().unwrap_or_else(|| "all frames".to_owned())),
-        ("to", mirror.to.clone()),
+        ("to", mirror.destination() + if mirror.force { " (forced)" } else { "" }),
         ("snaplen", snaplen),
     ]);
     lines.extend(mirror.inject.as_ref().map(|inject| ("inject", injected(inject))));

@@ -18,8 +18,8 @@ use crate::api::{
     self, CaptureSpec, Change, Error, Feed, Handler, MirrorState, Peer, PortState, PortType, Reply, Request,
 };
 use crate::config::{
-    ConfigError, ImpairConfig, InjectConfig, InjectEntry, MirrorConfig, PortConfig, PortKind, Power, TapEnd, VhostRole,
-    rate_text, tunnel_ethertype,
+    ConfigError, ImpairConfig, InjectConfig, InjectEntry, MirrorConfig, MirrorTo, PortConfig, PortKind, Power, TapEnd,
+    VhostRole, rate_text, tunnel_ethertype,
 };
 
 impl Handler for Switch {
@@ -97,11 +97,13 @@ impl Switch {
                 let flush = if port.is_some() { Fdb::flush_with_sticky } else { Fdb::flush };
                 return Ok(Reply::Removed(flush(fdb, vlan, port) as u64));
             }
-            Change::SetMirror { name, sources, vlans, filter, snaplen, to, inject } => {
+            Change::SetMirror { name, sources, vlans, filter, snaplen, to, to_vlan, force, inject } => {
                 let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
-                let inject = inject_keys(inject.as_ref());
-                let config =
-                    MirrorConfig::from_parts(&name, &sources, &vlans, filter.as_deref(), snaplen, &to, &inject);
+                let mut more = inject_keys(inject.as_ref());
+                more.extend(to_vlan.map(|vlan| ("to_vlan".to_owned(), vlan.to_string())));
+                more.extend(force.then(|| ("force".to_owned(), "true".to_owned())));
+                let (filter, to) = (filter.as_deref(), to.as_deref());
+                let config = MirrorConfig::from_parts(&name, &sources, &vlans, filter, snaplen, to, &more);
                 self.set_mirror(config.map_err(|error| wrong_setting("mirror", &name, &error))?)?;
             }
             Change::Inject { port, injection, frames, end } => {
@@ -239,11 +241,23 @@ impl Switch {
 
     fn show_mirror(&self, mirror: &Mirror, states: &BTreeMap<String, (PortState, Option<String>)>) -> api::Mirror {
         let config = &mirror.config;
-        let waiting = match states.get(&config.to) {
-            None => Some(format!("there is no port {:?}", config.to)),
-            Some((PortState::Up, _)) => None,
-            Some((state, reason)) => {
-                Some(format!("{:?} is {state}: {}", config.to, reason.as_deref().unwrap_or("no reason given")))
+        let waiting = match &config.to {
+            MirrorTo::Port(to) => match states.get(to) {
+                None => Some(format!("there is no port {to:?}")),
+                Some((PortState::Up, _)) => None,
+                Some((state, reason)) => {
+                    Some(format!("{to:?} is {state}: {}", reason.as_deref().unwrap_or("no reason given")))
+                }
+            },
+            MirrorTo::Vlan { vid, .. } => {
+                let ports = self.ports.values().map(|port| &port.config);
+                let names = ports.filter(|port| port.vlan.names(*vid) && !self.sends_copies(port));
+                let states: Vec<_> = names.filter_map(|port| states.get(&port.name)).collect();
+                match states.iter().any(|(state, _)| *state == PortState::Up) {
+                    true => None,
+                    false if states.is_empty() => Some(format!("no port names VLAN {vid} in its trunks")),
+                    false => Some(format!("no port that names VLAN {vid} in its trunks is up")),
+                }
             }
         };
         let counters = self.mirror_counters(mirror);
@@ -251,7 +265,9 @@ impl Switch {
             name: config.name.clone(),
             state: if waiting.is_some() { MirrorState::Waiting } else { MirrorState::Up },
             reason: waiting,
-            to: config.to.clone(),
+            to: config.to.port().map(str::to_owned),
+            to_vlan: config.to.vlan().map(u16::from),
+            force: config.to.is_forced(),
             sources: config.sources.iter().filter_map(|source| source.to_string().parse().ok()).collect(),
             vlans: config.vlans.iter().flat_map(VlanSet::iter).map(u16::from).collect(),
             filter: config.filter.as_ref().map(|filter| filter.text().to_owned()),

@@ -213,8 +213,8 @@ impl Switch {
         watched
     }
 
-    fn sends_copies(&self, port: &PortConfig) -> bool {
-        port.mirror_only || self.mirrors.values().any(|mirror| mirror.config.to == port.name)
+    pub(super) fn sends_copies(&self, port: &PortConfig) -> bool {
+        port.mirror_only || self.mirrors.values().any(|mirror| mirror.config.to.port() == Some(&port.name))
     }
 }
 

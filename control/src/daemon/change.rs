@@ -35,6 +35,9 @@ impl Switch {
                 return Err(refused(reason));
             }
         }
+        if config.vlan != before.vlan {
+            self.check_rspan_beside(&config)?;
+        }
         if !config.allow_mirror
             && let Some(mirror) = self.mirrors.values().map(|mirror| &mirror.config).find(|mirror| mirror.names(name))
         {
@@ -156,6 +159,7 @@ impl Switch {
         config
             .check_beside(others.map(|port| &port.config), &self.config)
             .map_err(|error| refused(error.within(&format!("ports.{}", config.name))))?;
+        self.check_rspan_beside(config)?;
         if let PortKind::AfXdp { device, .. } = &config.kind
             && let Ok(Some(link)) = self.links.resolve(device)
         {

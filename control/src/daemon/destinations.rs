@@ -36,8 +36,9 @@ impl Switch {
         let destinations: Vec<(String, bool, Option<InjectSpec>)> = {
             let mirrors = || self.mirrors.values().map(|mirror| &mirror.config);
             let of = |name: &String| {
-                let injects = mirrors().filter(|mirror| mirror.to == *name).find_map(|mirror| mirror.inject.as_ref());
-                let is_destination = mirrors().any(|mirror| mirror.to == *name);
+                let injects =
+                    mirrors().filter(|mirror| mirror.to.port() == Some(name)).find_map(|mirror| mirror.inject.as_ref());
+                let is_destination = mirrors().any(|mirror| mirror.to.port() == Some(name));
                 (name.clone(), is_destination, injects.and_then(|inject| self.inject_spec(inject)))
             };
             self.ports.keys().map(of).collect()

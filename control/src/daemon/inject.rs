@@ -103,7 +103,7 @@ impl Switch {
     fn begin_injection(&mut self, name: &str) -> Result<u64, Error> {
         let refused = |reason: String| Error::refused(format!("port {name:?}"), reason);
         let port = self.port(name)?;
-        let mut to_it = self.mirrors.values().filter(|mirror| mirror.config.to == name);
+        let mut to_it = self.mirrors.values().filter(|mirror| mirror.config.to.port() == Some(name));
         if (port.config.mirror_only || to_it.next().is_some()) && port.destination.gate.is_none() {
             return Err(refused("it is a mirror destination, which takes nothing in".to_owned()));
         }

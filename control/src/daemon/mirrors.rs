@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use labsw_dataplane::stats::MirrorSnapshot;
 use labsw_dataplane::worker::Snapshot;
-use labsw_switch::tables::{Direction, MirrorSpec, Tables};
+use labsw_switch::tables::{Direction, MirrorSpec, MirrorTo, Tables};
 use labsw_switch::{MAX_MIRRORS, MirrorId};
 
 use super::Switch;
 use crate::api::Error;
-use crate::config::MirrorConfig;
+use crate::config::{self, MirrorConfig, PortConfig};
 
 /// One session.
 #[derive(Clone)]
@@ -34,9 +34,9 @@ impl Switch {
                 "{key}: there is no port {port:?}; `labsw-ctl port list` shows those there are"
             )));
         }
-        let port = |name: &str| self.ports.get(name).map(|port| &port.config);
+        let ports = self.ports.values().map(|port| &port.config);
         let others = self.mirrors.values().map(|mirror| &mirror.config);
-        config.check_beside(others, port).map_err(|error| refused(error.to_string()))?;
+        config.check_beside(others, ports).map_err(|error| refused(error.to_string()))?;
         let before = self.mirrors.remove(&config.name);
         let mirror = match &before {
             // The same session goes on: so do its counters.
@@ -55,12 +55,27 @@ impl Switch {
             }
             return Err(error);
         }
-        if let Some(to) = self.ports.get(&config.to) {
-            // From now on it takes no other traffic, so nothing can be at it.
+        // From now on it takes no other traffic, so nothing can be at it; nor is anything looked up in an RSPAN VLAN.
+        if let Some(to) = config.to.port().and_then(|to| self.ports.get(to)) {
             self.forget_learned(to.id);
         }
-        tracing::info!(mirror = config.name, to = config.to, "set");
+        if let Some(vid) = config.to.vlan() {
+            self.shared.fdb.flush(Some(vid), None);
+        }
+        tracing::info!(mirror = config.name, to = %config.to, "set");
         Ok(())
+    }
+
+    /// Whether a port may have these settings beside the VLANs that copies go to.
+    pub(super) fn check_rspan_beside(&self, port: &PortConfig) -> Result<(), Error> {
+        let in_the_way = self.mirrors.values().find(|mirror| mirror.config.check_vlan_beside(port).is_err());
+        let Some(mirror) = in_the_way else { return Ok(()) };
+        let (vlan, mirror) = (&mirror.config.to, &mirror.config.name);
+        let reason = format!("vlan.tag: copies of mirror {mirror:?} go to {vlan}, where the port would be cut off");
+        Err(Error::refused(
+            format!("port {:?}", port.name),
+            format!("{reason}; take another VLAN, or remove the mirror (labsw-ctl mirror del {mirror})"),
+        ))
     }
 
     /// Ends a session; gives it, for [`Switch::restore_mirror`].
@@ -115,7 +130,10 @@ impl Switch {
             sources,
             all_ports,
             vlans: mirror.config.vlans.clone(),
-            to: id_of(&mirror.config.to),
+            to: match &mirror.config.to {
+                config::MirrorTo::Port(port) => id_of(port).map(MirrorTo::Port),
+                config::MirrorTo::Vlan { vid, .. } => Some(MirrorTo::Vlan(*vid)),
+            },
             snaplen_bytes: mirror.config.snaplen,
             filter: mirror.config.filter.as_ref().map(|filter| Arc::clone(filter.filter())),
         }

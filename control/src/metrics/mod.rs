@@ -161,7 +161,7 @@ fn port_families(ports: &[Port]) -> Vec<Family> {
 }
 
 fn mirror_families(mirrors: &[Mirror]) -> Vec<Family> {
-    let of = |mirror: &Mirror| [("mirror", mirror.name.clone()), ("to", mirror.to.clone())];
+    let of = |mirror: &Mirror| [("mirror", mirror.name.clone()), ("to", mirror.destination())];
     let each =
         |value: fn(&Mirror) -> u64| mirrors.iter().map(|mirror| sample(of(mirror), float(value(mirror)))).collect();
     let counter = |name, help, value| family(name, Kind::Counter, help, each(value));

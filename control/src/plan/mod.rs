@@ -8,7 +8,7 @@
 //! that another port takes over. Then what may fail comes: settings of the switch, new ports, changed ports, mirrors,
 //! impairments. Ports
 //! that are not wanted go last, when nothing can fail any more, so that a failure finds them as they were. Only where there
-//! would be more ports than a switch can have do they go first.
+//! would be more ports than a switch can have, or where a mirror is to have the VLAN of one of them to itself, do they go first.
 //!
 //! **Invariants.** Two configurations that mean the same have an empty plan. What is the same in both is in no step. No
 //! step refers to a port or takes an attachment that is not there, or not free, at that moment. Configurations are valid
@@ -77,8 +77,9 @@ pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart
         .filter(|(a, b)| a != b)
         .collect();
     let remade: Vec<(&PortConfig, &PortConfig)> = changed.iter().copied().filter(|(a, b)| a.kind != b.kind).collect();
-    // Room is needed first.
-    let first = running.ports.len() + added.len() > MAX_PORTS;
+    // Room is needed first, and the VLAN of a mirror's copies.
+    let takes_vlan_of = |port: &PortConfig| wanted.mirrors.iter().any(|mirror| mirror.check_vlan_beside(port).is_err());
+    let first = running.ports.len() + added.len() > MAX_PORTS || unwanted.iter().copied().any(takes_vlan_of);
 
     // What ports get that are attached in this plan.
     let attached: Vec<&PortConfig> = added.iter().copied().chain(remade.iter().map(|(_, new)| *new)).collect();
@@ -121,6 +122,6 @@ pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart
 /// wanted and ports in `gone` go.
 fn stays(mirror: &MirrorConfig, wanted: &Config, gone: &[&PortConfig]) -> bool {
     wanted.mirror(&mirror.name).is_some()
-        && mirror.check_beside(&wanted.mirrors, |name| wanted.port(name)).is_ok()
+        && mirror.check_beside(&wanted.mirrors, &wanted.ports).is_ok()
         && !gone.iter().any(|port| mirror.names(&port.name))
 }

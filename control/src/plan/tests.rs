@@ -68,13 +68,15 @@ impl Model {
                 }
                 let watched = |mirror: &MirrorConfig| mirror.sources.iter().any(|source| source.port == port.name);
                 assert!(!port.mirror_only || !self.mirrors.values().any(watched), "{} is watched", port.name);
+                let cut_off = |mirror: &MirrorConfig| mirror.check_vlan_beside(port).is_err();
+                assert!(!self.mirrors.values().any(cut_off), "copies go to the VLAN of {}", port.name);
                 let used = self.mirrors.values().any(|mirror| mirror.names(&port.name));
                 assert!(port.allow_mirror || !used, "a mirror uses {}", port.name);
             }
             Step::SetMirror(mirror) => {
                 let ports: Vec<&str> = self.ports.keys().map(String::as_str).collect();
                 assert_eq!(mirror.missing_port(&ports), None);
-                assert_eq!(mirror.check_beside(self.mirrors.values(), |name| self.ports.get(name)), Ok(()));
+                assert_eq!(mirror.check_beside(self.mirrors.values(), self.ports.values()), Ok(()));
                 self.mirrors.insert(mirror.name.clone(), mirror.clone());
             }
             Step::SetProfiles(profiles) => self.profiles.clone_from(profiles),
@@ -134,7 +136,11 @@ fn config_strategy() -> impl Strategy<Value = Config> {
         prop::sample::select(vec!["1500", "9000", "9000\nallow_mirror=true", "9000\nallow_mirror=false"]),
     );
     let ports = prop::collection::btree_map("[a-f]", port, 0..6);
-    let mirror = (prop::collection::vec("[a-f*]", 1..3), "[a-f]", 0..2_u32, prop::sample::select(INJECT.to_vec()));
+    let to = prop_oneof![
+        3 => "[a-f]".prop_map(|port| format!("to='{port}'")),
+        1 => (1..4_u8, any::<bool>()).prop_map(|(vlan, force)| format!("to_vlan={vlan}\nforce={force}")),
+    ];
+    let mirror = (prop::collection::vec("[a-f*]", 1..3), to, 0..2_u32, prop::sample::select(INJECT.to_vec()));
     let mirrors = prop::collection::btree_map("[mno]", mirror, 0..3);
     let switch = prop::sample::select(vec![
         "",
@@ -170,7 +176,7 @@ fn config_strategy() -> impl Strategy<Value = Config> {
         }
         for (name, (sources, to, snaplen, inject)) in mirrors {
             let snaplen = snaplen * 64;
-            add(&format!("[mirrors.{name}]\nsources={sources:?}\nto='{to}'\nsnaplen={snaplen}\n{inject}\n"));
+            add(&format!("[mirrors.{name}]\nsources={sources:?}\n{to}\nsnaplen={snaplen}\n{inject}\n"));
         }
         for (name, loss) in profiles {
             add(&format!("[profiles.{name}]\nloss='{loss}%'\n"));

@@ -15,6 +15,7 @@ use labsw_switch::forward::{Forwarder, Selection, Step, TagEdit};
 use labsw_switch::header::Header;
 use labsw_switch::inject::Entry;
 use labsw_switch::trace::{Copy, Event, Times, trace};
+use labsw_switch::vlan::PortVlan;
 use labsw_switch::{DropReason, MirrorId, PortId, Vid};
 
 use crate::api::{PortState, Trace, TraceOutcome, TraceStep, TraceVerdict, frame_text};
@@ -206,6 +207,12 @@ impl Teller<'_> {
                 let text = format!("the destination is a group address: it goes to every other port of VLAN {vlan}");
                 self.tell("lookup", TraceOutcome::Pass, text);
             }
+            Step::Rspan => {
+                let text = format!(
+                    "VLAN {vlan} is an RSPAN VLAN: nothing is learned or looked up, the frame goes to every other port that names it in its trunks"
+                );
+                self.tell("lookup", TraceOutcome::Pass, text);
+            }
             Step::Snooped => {
                 let text = format!("snooping is on in VLAN {vlan}: only the ports that want the group get it");
                 self.tell("multicast", TraceOutcome::Pass, text);
@@ -267,7 +274,8 @@ impl Teller<'_> {
     fn left_out(&mut self, leaving: &[(PortId, Result<TagEdit, DropReason>)]) {
         let (tables, ingress, Some(vid)) = (self.scene.by.tables, self.ingress, self.vid) else { return };
         for port in tables.ports().filter(|port| *port != ingress) {
-            let Some(rules) = tables.rules(port).filter(|rules| rules.vlan.is_member(vid)) else { continue };
+            let takes = |vlan: &PortVlan| if tables.is_rspan(vid) { vlan.names(vid) } else { vlan.is_member(vid) };
+            let Some(rules) = tables.rules(port).filter(|rules| takes(&rules.vlan)) else { continue };
             if leaving.iter().any(|(other, _)| *other == port) {
                 continue;
             }
@@ -286,13 +294,17 @@ impl Teller<'_> {
     fn selected(&mut self, selection: &Selection, copies: &mut Vec<Copy>) {
         let scene = self.scene;
         let mirror = scene.mirrors.get(&selection.mirror).map_or("?", String::as_str).to_owned();
-        let to = scene.name(selection.to);
+        let to = match selection.rspan {
+            None => scene.name(selection.to).to_owned(),
+            Some(vid) => format!("{} in VLAN {vid}", scene.name(selection.to)),
+        };
         let what = match selection.egress {
             None => format!("as {} received it", scene.name(self.ingress)),
             Some(port) => format!("as {} sends it", scene.name(port)),
         };
         let takes = selection.egress.is_none_or(|port| scene.takes(port));
-        let is_this = |copy: &Copy| (copy.mirror, copy.to) == (selection.mirror, selection.to);
+        let is_this =
+            |copy: &Copy| (copy.mirror, copy.to, copy.rspan) == (selection.mirror, selection.to, selection.rspan);
         let made = copies.iter().position(is_this).filter(|_| takes).map(|made| copies.remove(made));
         let mut reason = None;
         let frame = made.map(|copy| {
@@ -309,7 +321,7 @@ impl Teller<'_> {
             }
             (Some(_), Some(trouble)) if !trouble.takes_frames => {
                 reason = Some(DropReason::NotConnected.name().to_owned());
-                let why = format!("{} is {}: {}", to, trouble.state, trouble.reason);
+                let why = format!("{} is {}: {}", scene.name(selection.to), trouble.state, trouble.reason);
                 (TraceOutcome::Drop, format!("{mirror} copies it {what} to {to}, where the copy is lost: {why}"))
             }
             (Some(_), _) => (TraceOutcome::Copy, format!("{mirror} copies it {what} to {to}")),

@@ -40,7 +40,7 @@ impl Lab {
             sources,
             all_ports: None,
             vlans: None,
-            to: Some(SPAN),
+            to: Some(SPAN.into()),
             snaplen_bytes: 0,
             filter: None,
         };

@@ -2,9 +2,10 @@
 //!
 //! Which copies those are, [`Copies::choose`](labsw_switch::forward::Copies::choose) works out from what the ports really
 //! took; here they are sent and counted, mirror by mirror. What was left to do for a frame is done before: a mirror shows
-//! frames as they are on a wire. Counted is a frame once, however many segments it was cut into.
+//! frames as they are on a wire. Counted is a frame once for each port its copies go to, however many segments it was cut into.
 
 use labsw_switch::PortId;
+use labsw_switch::forward::TxItem;
 
 use super::{Worker, slot};
 
@@ -44,15 +45,20 @@ impl Worker {
 
     /// Counts the copies just made for the `at`-th destination, of which those in `failed` were not sent.
     fn count_copies(&self, at: usize, failed: u64) {
-        let parts = self.copies.destinations().get(at).map_or(&[][..], |destination| &destination.parts);
-        for part in parts {
+        let Some(destination) = self.copies.destinations().get(at) else { return };
+        for part in &destination.parts {
             let Some(stats) = self.shared.mirrors.get(part.mirror.index()) else { continue };
             let sent = part.frames & !failed;
             let truncated = if part.snap_bytes == 0 {
                 0
             } else {
-                let frames = (0u32..).zip(self.burst.frames());
-                frames.filter(|(at, frame)| sent >> at & 1 == 1 && frame.len > part.snap_bytes.into()).count()
+                let frames = self.burst.frames();
+                let copied_bytes = |item: &TxItem| {
+                    let received = frames.get(usize::from(item.frame)).map_or(0, |frame| frame.len);
+                    received.saturating_add_signed(item.edit.growth_bytes())
+                };
+                let items = destination.items.iter().filter(|item| sent >> item.frame & 1 == 1);
+                items.filter(|item| copied_bytes(item) > part.snap_bytes.into()).count()
             };
             let dropped = part.frames & failed;
             stats.add_copies(self.lane.worker, sent.count_ones().into(), dropped.count_ones().into(), truncated as u64);

@@ -99,7 +99,7 @@ fn mirror(sources: &[(u16, bool, bool)], to: u16, snaplen_bytes: u32) -> MirrorS
         sources: sources.iter().map(|&(port, rx, tx)| (PortId(port), Direction { rx, tx })).collect(),
         all_ports: None,
         vlans: None,
-        to: Some(PortId(to)),
+        to: Some(PortId(to).into()),
         snaplen_bytes,
         filter: None,
     }

@@ -8,26 +8,30 @@
 //! ingress, ascending by mirror; then egress by egress, ascending by port, the mirrors of that egress, ascending by
 //! mirror. A destination's list fills in this order, set by set, and is sorted by frame at the end if there were several.
 //!
+//! The copies of a mirror to an RSPAN VLAN are one selection for each port that they leave by, but for the port that the frame came from
+//! ([`rspan`](super::rspan)). A port may be a destination of several such VLANs, and gets a frame once for each.
+//!
 //! What was injected from a mirror destination is no copy for that destination. If it is judged as received on a port, the mirrors of
 //! that port see it.
 //!
-//! **Invariants.** A destination gets at most one copy of a frame, in the order of the frames. A copy of what an egress
+//! **Invariants.** A destination (a port, and of RSPAN the VLAN) gets at most one copy of a frame, in the order of the frames. A copy of what an egress
 //! sends is made only if that egress really took the frame. A mirror matches a frame that it selects once, whether or not
-//! the copy is made. All lists have their room from the start: choosing allocates nothing.
+//! the copy is made. All lists have their room from the start: choosing allocates nothing, but for RSPAN with more destinations than ever
+//! before.
 
 use super::egress::frame_bit;
 use super::{Egress, TagEdit, TxItem};
 use crate::filter::{Frames, Picker};
-use crate::tables::{Tables, Watch, Watches};
-use crate::{BURST_FRAMES, MAX_MIRRORS, MAX_PORTS, MirrorId, PortId};
+use crate::tables::{Remote, Tables, Watch, Watches};
+use crate::{BURST_FRAMES, MAX_MIRRORS, MAX_PORTS, MirrorId, PortId, Vid};
 
 const _: () = assert!(MAX_MIRRORS <= 64, "a set of mirrors is one u64");
 
 /// The copies of one burst; see the module.
 #[derive(Debug)]
 pub struct Copies {
-    /// One for each destination there can be, of which the first `used` are of this burst.
-    destinations: Box<[Destination]>,
+    /// One for each port that only gets copies, and more if there were more destinations. The first `used` are of this burst.
+    destinations: Vec<Destination>,
     used: usize,
     /// Bit per mirror: it selected some frame.
     selecting: u64,
@@ -55,6 +59,10 @@ pub struct Selection {
     pub mirror: MirrorId,
     /// Where its copies go.
     pub to: PortId,
+    /// The RSPAN VLAN that they are tagged with.
+    pub rspan: Option<Vid>,
+    /// The frames (bit = index in the burst) with a received tag that the one of the RSPAN VLAN replaces.
+    replaced: u64,
     /// Its snap length, bytes; 0: whole frames.
     pub snap_bytes: u16,
     /// The egress that sends them; `None`: as received.
@@ -68,6 +76,8 @@ pub struct Selection {
 pub struct Destination {
     /// The destination.
     pub to: PortId,
+    /// The RSPAN VLAN that the copies are in.
+    pub rspan: Option<Vid>,
     /// The copies, ascending by frame.
     pub items: Vec<TxItem>,
     /// Whose copies they are. A mirror may be there several times, a frame only once.
@@ -87,6 +97,18 @@ pub struct Part {
     pub snap_bytes: u16,
 }
 
+impl Destination {
+    fn new() -> Destination {
+        Destination {
+            to: PortId(0),
+            rspan: None,
+            items: Vec::with_capacity(BURST_FRAMES),
+            parts: Vec::with_capacity(BURST_FRAMES),
+            chosen: 0,
+        }
+    }
+}
+
 impl Default for Copies {
     fn default() -> Copies {
         Copies::new()
@@ -96,14 +118,8 @@ impl Default for Copies {
 impl Copies {
     /// Empty, with room for every destination.
     pub fn new() -> Copies {
-        let destination = |_| Destination {
-            to: PortId(0),
-            items: Vec::with_capacity(BURST_FRAMES),
-            parts: Vec::with_capacity(BURST_FRAMES),
-            chosen: 0,
-        };
         Copies {
-            destinations: (0..MAX_MIRRORS).map(destination).collect(),
+            destinations: (0..MAX_MIRRORS).map(|_| Destination::new()).collect(),
             used: 0,
             selecting: 0,
             matched: [0; MAX_MIRRORS],
@@ -141,14 +157,14 @@ impl Copies {
             && port.rx_mirrors.may_select(noted)
         {
             let seen = first(frames.count()) & !egress.hidden();
-            for watch in port.rx_mirrors.iter().filter(|watch| watch.to != ingress) {
+            for watch in port.rx_mirrors.iter().filter(|watch| watch.reaches_beyond(ingress)) {
                 let mut selected = watch.pick(seen, egress);
                 if let Some(filter) = &watch.filter
                     && let Some(Pickers { received, .. }) = self.pickers.get_mut(watch.mirror.index())
                 {
                     selected = received.pick(filter, selected, TagEdit::KEEP, frames);
                 }
-                self.add(watch, None, selected);
+                self.add(watch, None, ingress, selected, frames);
             }
         }
         self.watched.clear();
@@ -175,8 +191,8 @@ impl Copies {
         frames: &(impl Frames + ?Sized),
     ) {
         let items = egress.items(to);
-        let sent = set_of(items);
-        for watch in watches.iter().filter(|watch| watch.to != from) {
+        let sent = set_of(items) & !egress.hidden();
+        for watch in watches.iter().filter(|watch| watch.reaches_beyond(from)) {
             let mut selected = watch.pick(sent, egress);
             if let Some(filter) = &watch.filter
                 && let Some(Pickers { sent, .. }) = self.pickers.get_mut(watch.mirror.index())
@@ -188,20 +204,39 @@ impl Copies {
                     picked | sent.pick(filter, selected & set_of(run), edit, frames)
                 });
             }
-            self.add(watch, Some(to), selected);
+            self.add(watch, Some(to), from, selected, frames);
         }
     }
 
-    /// Notes that a mirror selects `frames`.
-    fn add(&mut self, watch: &Watch, egress: Option<PortId>, frames: u64) {
-        if frames == 0 {
+    /// Notes that a mirror selects `selected`, which came in at `from`.
+    #[inline]
+    fn add(
+        &mut self,
+        watch: &Watch,
+        egress: Option<PortId>,
+        from: PortId,
+        selected: u64,
+        frames: &(impl Frames + ?Sized),
+    ) {
+        if selected == 0 {
             return;
         }
-        let Watch { mirror, to, snap_bytes, .. } = *watch;
-        self.selections.push(Selection { mirror, to, snap_bytes, egress, frames });
+        let Watch { mirror, snap_bytes, rspan, .. } = *watch;
+        let replaced = rspan.map_or(0, |remote| remote.replaces(selected, frames));
+        let rspan = rspan.map(|remote| remote.vid);
+        let to = watch.to.iter().filter(|to| **to != from);
+        self.selections.extend(to.map(|to| Selection {
+            mirror,
+            to: *to,
+            rspan,
+            replaced,
+            snap_bytes,
+            egress,
+            frames: selected,
+        }));
         let Some(matched) = self.matched.get_mut(mirror.index()) else { return };
         let bit = 1u64 << (mirror.0 % 64);
-        *matched = if self.selecting & bit == 0 { frames } else { *matched | frames };
+        *matched = if self.selecting & bit == 0 { selected } else { *matched | selected };
         self.selecting |= bit;
     }
 
@@ -211,16 +246,23 @@ impl Copies {
         self.used = 0;
         for at in 0..self.selections.len() {
             let Some(&selection) = self.selections.get(at) else { break };
-            let Selection { snap_bytes, egress: sender, .. } = selection;
+            let Selection { rspan, replaced, snap_bytes, egress: sender, .. } = selection;
             let Some((destination, frames)) = self.open(selection, sender.map_or(0, &failed)) else { continue };
+            let as_copied = |item: TxItem| match rspan {
+                None => item,
+                Some(vid) => {
+                    let edit = Remote::edit(vid, item.edit, replaced & frame_bit(item.frame) != 0);
+                    TxItem { edit, ..item }
+                }
+            };
             match sender {
                 None => {
-                    let copy = |frame| TxItem { frame, edit: TagEdit::KEEP, snap_bytes };
+                    let copy = |frame| as_copied(TxItem { frame, edit: TagEdit::KEEP, snap_bytes });
                     destination.items.extend(bits(frames).map(copy));
                 }
                 Some(sender) => {
                     let sent = egress.items(sender).iter().filter(|item| frames & frame_bit(item.frame) != 0);
-                    destination.items.extend(sent.map(|item| TxItem { snap_bytes, ..*item }));
+                    destination.items.extend(sent.map(|item| as_copied(TxItem { snap_bytes, ..*item })));
                 }
             }
         }
@@ -235,16 +277,19 @@ impl Copies {
     /// already. `None` if there are none.
     #[inline]
     fn open(&mut self, selection: Selection, failed: u64) -> Option<(&mut Destination, u64)> {
-        let Selection { mirror, to, snap_bytes, frames, .. } = selection;
+        let Selection { mirror, to, rspan, snap_bytes, frames, .. } = selection;
         let to_make = frames & !failed;
         if to_make == 0 {
             return None;
         }
-        let at = self.destinations().iter().position(|destination| destination.to == to);
+        let at = self.destinations().iter().position(|known| known.to == to && known.rspan == rspan);
+        if at.is_none() && self.used == self.destinations.len() {
+            self.destinations.push(Destination::new());
+        }
         let destination = self.destinations.get_mut(at.unwrap_or(self.used))?;
         if at.is_none() {
             self.used += 1;
-            (destination.to, destination.chosen) = (to, 0);
+            (destination.to, destination.rspan, destination.chosen) = (to, rspan, 0);
             destination.items.clear();
             destination.parts.clear();
         }
@@ -259,6 +304,12 @@ impl Copies {
 }
 
 impl Watch {
+    /// Whether any destination is not `from`, where the frames come from.
+    #[inline]
+    fn reaches_beyond(&self, from: PortId) -> bool {
+        self.to.iter().any(|to| *to != from)
+    }
+
     /// Those of `frames` that are in its VLANs.
     #[inline]
     fn pick(&self, frames: u64, egress: &Egress) -> u64 {
@@ -283,7 +334,7 @@ fn set_of(items: &[TxItem]) -> u64 {
 
 /// The members of a set, ascending.
 #[inline]
-fn bits(mut set: u64) -> impl Iterator<Item = u8> {
+pub(super) fn bits(mut set: u64) -> impl Iterator<Item = u8> {
     std::iter::from_fn(move || {
         let lowest = u8::try_from(set.trailing_zeros()).ok().filter(|_| set != 0)?;
         set &= set - 1;

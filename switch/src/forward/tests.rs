@@ -30,7 +30,7 @@ fn mirror(id: u16, sources: &[(PortId, Direction)]) -> MirrorSpec {
         sources: sources.to_vec(),
         all_ports: None,
         vlans: None,
-        to: Some(SPAN),
+        to: Some(SPAN.into()),
         snaplen_bytes: 0,
         filter: None,
     }

@@ -45,6 +45,8 @@ pub enum Step {
     Source(Option<Learned>),
     /// Its destination is a group address.
     Group,
+    /// Its VLAN is an RSPAN VLAN: nothing is learned, and every port that names the VLAN in its trunks gets it.
+    Rspan,
     /// Of its VLAN, only the ports that want this group get it.
     Snooped,
     /// Where its destination is, is not known.

@@ -1,8 +1,10 @@
 //! Checking a specification and working out the lists of [`Tables`].
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use super::{Direction, FloodMember, Gate, MirrorSpec, Port, PortRules, Tables, TablesError, Watch, Watches};
+use super::{Direction, FloodMember, Gate, MirrorSpec, MirrorTo, Port, PortRules, Remote, Tables};
+use super::{TablesError, Watch, Watches};
 use crate::inject::Entry;
 use crate::vlan::{PortVlan, VlanMode, VlanSet};
 use crate::{MAX_MIRRORS, MAX_PORTS, PortId, Vid};
@@ -28,7 +30,7 @@ pub(super) fn check(ports: &[(PortId, PortRules)], mirrors: &[MirrorSpec]) -> Re
             return Err(TablesError::DuplicateMirror(mirror));
         }
         let sources = spec.sources.iter().map(|(port, _)| *port);
-        if let Some(port) = sources.clone().chain(spec.to).find(|port| !known.contains(port)) {
+        if let Some(port) = sources.clone().chain(spec.to.and_then(MirrorTo::port)).find(|port| !known.contains(port)) {
             return Err(TablesError::UnknownPort { mirror, port });
         }
         if let Some(port) = sources.clone().find(|port| destinations.contains(port)) {
@@ -41,21 +43,22 @@ pub(super) fn check(ports: &[(PortId, PortRules)], mirrors: &[MirrorSpec]) -> Re
 /// The ports that only send mirror copies.
 fn destinations(ports: &[(PortId, PortRules)], mirrors: &[MirrorSpec]) -> HashSet<PortId> {
     let declared = ports.iter().filter(|(_, rules)| rules.mirror_only).map(|(port, _)| *port);
-    declared.chain(mirrors.iter().filter_map(|mirror| mirror.to)).collect()
+    declared.chain(mirrors.iter().filter_map(|mirror| mirror.to?.port())).collect()
 }
 
 /// Builds the tables of a checked specification.
 pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpec>) -> Tables {
     mirrors.sort_by_key(|mirror| mirror.id);
     let destinations = destinations(&ports, &mirrors);
-    let up: HashSet<PortId> = ports.iter().filter(|(_, rules)| rules.enabled).map(|(port, _)| *port).collect();
+    let targets: Vec<Arc<[PortId]>> = mirrors.iter().map(|mirror| targets(mirror, &ports, &destinations)).collect();
+    let rspan: VlanSet = mirrors.iter().filter_map(|mirror| mirror.to?.vlan()).collect();
     let places = ports.iter().map(|(port, _)| port.index() + 1).max().unwrap_or(0);
     let mut table: Box<[Option<Port>]> = (0..places).map(|_| None).collect();
     for (id, rules) in ports {
         let mirror_destination = destinations.contains(&id);
         let watches = |direction: fn(Direction) -> bool| -> Watches {
-            let live = mirrors.iter().filter(|_| !mirror_destination);
-            live.filter_map(|mirror| watch(mirror, (id, &rules), direction, &up)).collect()
+            let live = mirrors.iter().zip(&targets).filter(|(_, to)| !mirror_destination && !to.is_empty());
+            live.filter_map(|(mirror, to)| watch(mirror, (id, &rules), direction, to)).collect()
         };
         let gate = gate(&rules).filter(|_| mirror_destination);
         let (rx_mirrors, tx_mirrors) = (watches(|d| d.rx), watches(|d| d.tx));
@@ -64,16 +67,17 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
             *place = Some(port);
         }
     }
-    let (flood_of, floods) = floods(&table);
+    let (flood_of, floods) = floods(&table, &rspan);
     let ports = || table.iter().flatten();
     let watches = || ports().flat_map(|port| port.rx_mirrors.iter().chain(port.tx_mirrors.iter()));
     let mirrors_in_force = watches().next().is_some();
-    let mut mirrored_vlans = None;
-    for vlans in watches().filter_map(Watch::vlans) {
-        let set = mirrored_vlans.get_or_insert_with(|| Box::new(VlanSet::EMPTY));
+    let mut noted_vlans = None;
+    for vlans in watches().filter_map(Watch::vlans).chain(Some(&rspan).filter(|set| !set.is_empty())) {
+        let set = noted_vlans.get_or_insert_with(|| Box::new(VlanSet::EMPTY));
         vlans.iter().for_each(|vid| set.insert(vid));
     }
-    Tables { ports: table, mirrors, mirrors_in_force, mirrored_vlans, flood_of, floods, snooping: None }
+    let rspan = Box::new(rspan);
+    Tables { ports: table, mirrors, mirrors_in_force, noted_vlans, rspan, flood_of, floods, snooping: None }
 }
 
 /// The way in from a mirror destination with these rules.
@@ -93,18 +97,31 @@ fn gate(rules: &PortRules) -> Option<Gate> {
     Some(Gate { injection, own })
 }
 
-/// How `mirror` watches frames of `port` in a direction, if it does and has a destination that is up.
+/// The ports that are up and that `mirror` sends its copies to.
+fn targets(mirror: &MirrorSpec, ports: &[(PortId, PortRules)], destinations: &HashSet<PortId>) -> Arc<[PortId]> {
+    let is_target = |port: PortId, rules: &PortRules| match mirror.to {
+        Some(MirrorTo::Port(to)) => port == to,
+        Some(MirrorTo::Vlan(vid)) => rules.vlan.names(vid) && !destinations.contains(&port),
+        None => false,
+    };
+    let targets = ports.iter().filter(|(port, rules)| rules.enabled && is_target(*port, rules));
+    let mut targets: Vec<PortId> = targets.map(|(port, _)| *port).collect();
+    targets.sort_unstable();
+    targets.into()
+}
+
+/// How `mirror` watches frames of `port` in a direction, if it does.
 fn watch(
     mirror: &MirrorSpec,
     (port, rules): (PortId, &PortRules),
     direction: fn(Direction) -> bool,
-    up: &HashSet<PortId>,
+    to: &Arc<[PortId]>,
 ) -> Option<Watch> {
-    let to = mirror.to.filter(|to| up.contains(to))?;
     let named = mirror.sources.iter().filter(|(source, _)| *source == port).map(|(_, watched)| *watched);
     named.chain(mirror.all_ports.filter(|_| rules.allow_mirror)).any(direction).then(|| Watch {
         mirror: mirror.id,
-        to,
+        to: Arc::clone(to),
+        rspan: mirror.to.and_then(MirrorTo::vlan).map(|vid| Remote { vid, behind: rules.vlan.tunnel().is_some() }),
         // Longer than any frame is as good as whole.
         snap_bytes: u16::try_from(mirror.snaplen_bytes).unwrap_or(0),
         filter: mirror.filter.clone(),
@@ -113,12 +130,16 @@ fn watch(
 }
 
 /// Per VLAN id the index of its list, and the lists.
-fn floods(table: &[Option<Port>]) -> (Box<[u16; 4096]>, Vec<Box<[FloodMember]>>) {
+fn floods(table: &[Option<Port>], rspan: &VlanSet) -> (Box<[u16; 4096]>, Vec<Box<[FloodMember]>>) {
     let mut flood_of = Box::new([0u16; 4096]);
     let mut floods: Vec<Box<[FloodMember]>> = vec![Box::default()];
     for vid in 1..=Vid::MAX {
         let Ok(vid) = Vid::try_from(vid) else { continue };
-        let members = || (0u16..).zip(table).filter_map(|(index, port)| member(PortId(index), port.as_ref()?, vid));
+        let takes = |vlan: &PortVlan| if rspan.contains(vid) { vlan.names(vid) } else { vlan.is_member(vid) };
+        let member = |(index, port): (u16, &Option<Port>)| {
+            member(PortId(index), port.as_ref().filter(|port| takes(&port.rules.vlan))?, vid)
+        };
+        let members = || (0u16..).zip(table).filter_map(member);
         if !floods.last().is_some_and(|last| last.iter().copied().eq(members())) {
             floods.push(members().collect());
         }
@@ -132,7 +153,7 @@ fn floods(table: &[Option<Port>]) -> (Box<[u16; 4096]>, Vec<Box<[FloodMember]>>)
 
 fn member(id: PortId, port: &Port, vid: Vid) -> Option<FloodMember> {
     let Port { rules, mirror_destination, .. } = port;
-    (rules.enabled && !mirror_destination && rules.vlan.is_member(vid)).then(|| FloodMember {
+    (rules.enabled && !mirror_destination).then(|| FloodMember {
         port: id,
         leaves: rules.vlan.leaves(vid),
         isolated: port.is_isolated(),

@@ -1,6 +1,7 @@
 //! What is refused, and what is worked out beforehand.
 
 use super::*;
+use crate::vlan::VlanMode;
 
 fn ports(count: u16) -> Vec<(PortId, PortRules)> {
     (0..count).map(|port| (PortId(port), PortRules::default())).collect()
@@ -12,7 +13,7 @@ fn mirror(id: u16, sources: &[u16], to: Option<u16>) -> MirrorSpec {
         sources: sources.iter().map(|port| (PortId(*port), Direction::BOTH)).collect(),
         all_ports: None,
         vlans: None,
-        to: to.map(PortId),
+        to: to.map(PortId).map(MirrorTo::Port),
         snaplen_bytes: 0,
         filter: None,
     }
@@ -81,7 +82,7 @@ fn a_mirror_without_a_destination_that_is_up_costs_nothing() {
     let tables = Tables::build(ports, vec![mirror(7, &[0], Some(2)), mirror(2, &[0], None)]).unwrap();
     assert!(tables.port(PortId(0)).unwrap().rx_mirrors.iter().next().is_none());
     assert_eq!(tables.mirrors().iter().map(|mirror| mirror.id.0).collect::<Vec<_>>(), [2, 7]);
-    assert_eq!(tables.mirrors().iter().map(|mirror| mirror.to).collect::<Vec<_>>(), [None, Some(PortId(2))]);
+    assert_eq!(tables.mirrors().iter().map(|mirror| mirror.to).collect::<Vec<_>>(), [None, Some(PortId(2).into())]);
     assert!(!tables.has_mirrors_in_force());
 }
 
@@ -104,4 +105,42 @@ fn flood_lists_hold_the_members_that_are_up() {
     assert_eq!(tables.ports().map(|port| port.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert!(tables.is_mirror_destination(PortId(3)) && !tables.is_mirror_destination(PortId(9)));
     assert!(Tables::empty().flood(Vid::DEFAULT).is_empty());
+}
+
+#[test]
+fn an_rspan_vlan_belongs_to_the_trunks_that_name_it() {
+    let vid = |vid: u16| Vid::try_from(vid).unwrap();
+    let port = |mode: VlanMode, tag: Option<u16>, trunks: &[std::ops::RangeInclusive<u16>]| PortRules {
+        vlan: PortVlan::new(mode, tag, trunks).unwrap(),
+        ..PortRules::default()
+    };
+    let named = port(VlanMode::Trunk, None, &[10..=10, 900..=900]);
+    let ports: Vec<PortRules> = vec![
+        named.clone(),
+        port(VlanMode::NativeUntagged, Some(10), &[900..=900]),
+        // In every VLAN, in it by its own VLAN, not up, not in it, a mirror destination.
+        PortRules::default(),
+        port(VlanMode::NativeTagged, Some(900), &[900..=901]),
+        port(VlanMode::Access, Some(900), &[]),
+        port(VlanMode::Dot1qTunnel, Some(900), &[]),
+        PortRules { enabled: false, ..named.clone() },
+        port(VlanMode::Trunk, None, &[901..=901]),
+        PortRules { mirror_only: true, ..named },
+    ];
+    let ports: Vec<_> = (0u16..).map(PortId).zip(ports).collect();
+    let remote = |vlan: u16| MirrorSpec { to: Some(MirrorTo::Vlan(vid(vlan))), ..mirror(0, &[2], None) };
+    let tables = Tables::build(ports.clone(), vec![remote(900)]).unwrap();
+    assert!(tables.is_rspan(vid(900)) && !tables.is_rspan(vid(901)));
+    assert_eq!(tables.rspan_ports(vid(900)).collect::<Vec<_>>(), [PortId(0), PortId(1)]);
+    assert_eq!(tables.rspan_ports(vid(10)).count(), 0, "not an RSPAN VLAN");
+    let watch = tables.port(PortId(2)).unwrap().rx_mirrors.iter().next().unwrap();
+    assert_eq!(*watch.to, [PortId(0), PortId(1)], "copies go where frames of the VLAN go");
+    assert!(!tables.is_mirror_destination(PortId(0)), "which takes other traffic, too");
+    let flooded: Vec<PortId> = tables.flood(vid(901)).iter().map(|member| member.port).collect();
+    assert_eq!(flooded, [PortId(2), PortId(3), PortId(7)], "other VLANs are as they were");
+
+    // Nobody names it: the session waits, and the VLAN is an RSPAN VLAN all the same.
+    let waiting = Tables::build(ports, vec![remote(1000)]).unwrap();
+    assert!(!waiting.has_mirrors_in_force() && waiting.is_rspan(vid(1000)));
+    assert!(waiting.noted_vlans().unwrap().contains(vid(1000)) && waiting.flood(vid(1000)).is_empty());
 }

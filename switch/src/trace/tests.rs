@@ -39,7 +39,7 @@ fn mirror(id: u16, sources: &[(PortId, Direction)]) -> MirrorSpec {
         sources: sources.to_vec(),
         all_ports: None,
         vlans: None,
-        to: Some(SPAN),
+        to: Some(SPAN.into()),
         snaplen_bytes: 0,
         filter: None,
     }
@@ -99,7 +99,7 @@ fn mirrors_are_told_with_what_they_watch_and_copies_follow_what_was_taken() {
     let told = trace(by, NOW, A, &frame(2, 1), |_| true);
     let watched: Vec<_> = told.selected.iter().map(|selection| (selection.mirror.0, selection.egress)).collect();
     assert_eq!(watched, [(0, None), (0, Some(B)), (1, Some(B))]);
-    let copy = Copy { mirror: MirrorId(0), to: SPAN, edit: TagEdit::KEEP, snap_bytes: 0 };
+    let copy = Copy { mirror: MirrorId(0), to: SPAN, rspan: None, edit: TagEdit::KEEP, snap_bytes: 0 };
     assert_eq!(told.copies, [copy], "one copy for one destination");
     // From B only what B sends could be copied, by the second mirror; and A takes nothing.
     let told = trace(by, NOW, B, &frame(1, 2), |port| port != A);

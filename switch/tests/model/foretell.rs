@@ -1,8 +1,8 @@
 //! What a trace says, in the terms in which the model and the switch are compared.
 
-use labsw_switch::PortId;
 use labsw_switch::forward::Forwarder;
 use labsw_switch::trace::{Event, Times, trace};
+use labsw_switch::{PortId, Vid};
 
 use super::sides::apply;
 use super::sides::naive::Outcome;
@@ -26,7 +26,7 @@ pub fn foretell(forwarder: Forwarder<'_>, ingress: u16, frame: &[u8], failed: &[
         if copy.snap_bytes != 0 {
             bytes.truncate(copy.snap_bytes.into());
         }
-        outcome.copies.entry(copy.to.0).or_default().push((0, copy.mirror.0, bytes));
+        outcome.copies.entry((copy.to.0, copy.rspan.map(Vid::get))).or_default().push((0, copy.mirror.0, bytes));
     }
     outcome.matched = foretold.selected.iter().map(|selection| (selection.mirror.0, 1)).collect();
     outcome.sole = u64::from(foretold.sent.len() == 1 && foretold.selected.is_empty());

@@ -4,7 +4,7 @@
 use labsw_switch::DropReason;
 use labsw_switch::vlan::VlanMode;
 
-use super::{AGEING_SECONDS, BTreeMap, HashMap, Mirror, Pattern, Port};
+use super::{AGEING_SECONDS, BTreeMap, HashMap, Mirror, Pattern, Port, To};
 
 /// What a burst led to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub struct Outcome {
     pub sent: BTreeMap<u16, Vec<(usize, Vec<u8>)>>,
     /// Port and reason of each drop, in order.
     pub drops: Vec<(u16, DropReason)>,
-    /// Per mirror destination: index, mirror, bytes.
-    pub copies: BTreeMap<u16, Vec<Copy>>,
+    /// Per mirror destination, a port and of RSPAN the VLAN: index, mirror, bytes.
+    pub copies: BTreeMap<(u16, Option<u16>), Vec<Copy>>,
     /// Frames selected per mirror.
     pub matched: BTreeMap<u16, u32>,
     /// Bit per frame that goes to one port and to no mirror.
@@ -22,6 +22,17 @@ pub struct Outcome {
 }
 
 pub type Copy = (usize, u16, Vec<u8>);
+
+/// A copy that could be made.
+struct Offer {
+    mirror: u16,
+    to: (u16, Option<u16>),
+    /// The port that has to send the frame first.
+    after: Option<u16>,
+    /// The frame as the mirror's filter sees it.
+    seen: Vec<u8>,
+    copy: Vec<u8>,
+}
 
 /// What is known about an address.
 struct Place {
@@ -189,14 +200,37 @@ impl Naive {
     }
 
     fn is_destination(&self, port: u16) -> bool {
-        self.port(port).mirror_only || self.mirrors.iter().any(|mirror| mirror.to == Some(port))
+        self.port(port).mirror_only || self.mirrors.iter().any(|mirror| mirror.to == Some(To::Port(port)))
     }
 
-    /// Mirrors that watch `port` in a direction and take frames of `vlan`, with their destinations.
-    fn watching(&self, port: u16, sending: bool, vlan: Option<u16>) -> Vec<(u16, u16)> {
-        if self.is_destination(port) {
+    fn is_rspan(&self, vlan: u16) -> bool {
+        self.mirrors.iter().any(|mirror| mirror.to == Some(To::Vlan(vlan)))
+    }
+
+    /// The ports by which frames of an RSPAN VLAN leave.
+    fn rspan_ports(&self, vlan: u16) -> Vec<u16> {
+        let names = |port: &Port| match port.mode {
+            VlanMode::Trunk => !port.trunks.is_empty() && in_trunks(port, vlan),
+            VlanMode::NativeTagged | VlanMode::NativeUntagged => {
+                !port.trunks.is_empty() && in_trunks(port, vlan) && port.tag != vlan
+            }
+            VlanMode::Access | VlanMode::Dot1qTunnel => false,
+        };
+        let ports = (0u16..).zip(&self.ports).filter(|(_, port)| port.enabled && names(port));
+        ports.map(|(id, _)| id).filter(|id| !self.is_destination(*id)).collect()
+    }
+
+    /// What mirrors that watch `port` in a direction and take frames of `vlan` would copy of `frame`, which is so there.
+    fn offers(&self, port: u16, sending: bool, vlan: Option<u16>, frame: &[u8]) -> Vec<Offer> {
+        if self.is_destination(port) || vlan.is_some_and(|vlan| self.is_rspan(vlan)) {
             return Vec::new();
         }
+        let tagged = |rspan: u16| {
+            let parts = Parts::of(frame).unwrap();
+            // The tags of a tunnel's customer stay.
+            let replaced = usize::from(self.port(port).mode != VlanMode::Dot1qTunnel && !parts.tags.is_empty());
+            parts.with_tags(&[&[(0x8100, rspan)], &parts.tags[replaced..]].concat())
+        };
         let watches = |mirror: &Mirror| {
             let wants = |rx: bool, tx: bool| if sending { tx } else { rx };
             let named = mirror.sources.iter().any(|(source, rx, tx)| *source == port && wants(*rx, *tx));
@@ -205,7 +239,24 @@ impl Naive {
             (named || all) && in_vlan
         };
         let live = (0u16..).zip(&self.mirrors).filter(|(_, mirror)| watches(mirror));
-        live.filter_map(|(id, mirror)| Some((id, mirror.to.filter(|to| self.port(*to).enabled)?))).collect()
+        let offers = live.flat_map(|(mirror, Mirror { to, .. })| {
+            let (to, copy) = match to {
+                None => (Vec::new(), Vec::new()),
+                Some(To::Port(to)) => (vec![(*to, None)], frame.to_vec()),
+                Some(To::Vlan(rspan)) => {
+                    (self.rspan_ports(*rspan).iter().map(|to| (*to, Some(*rspan))).collect(), tagged(*rspan))
+                }
+            };
+            let up = to.into_iter().filter(|to| self.port(to.0).enabled);
+            up.map(move |to| Offer {
+                mirror,
+                to,
+                after: sending.then_some(port),
+                seen: frame.to_vec(),
+                copy: copy.clone(),
+            })
+        });
+        offers.collect()
     }
 
     fn place(&self, vlan: u16, mac: [u8; 6], now: u32) -> Option<u16> {
@@ -218,26 +269,25 @@ impl Naive {
         let mut outcome = Outcome::default();
         for (index, bytes) in frames.iter().enumerate() {
             let mut sent = Vec::new();
-            // Mirror, destination, egress, bytes.
-            let mut copies: Vec<(u16, u16, Option<u16>, Vec<u8>)> = Vec::new();
+            let mut copies: Vec<Offer> = Vec::new();
             if let Err(drop) = self.frame(ingress, bytes, now, &mut sent, &mut copies, &mut outcome.drops) {
                 outcome.drops.push(drop);
             }
-            copies.retain(|(mirror, .., bytes)| fits(self.mirrors[usize::from(*mirror)].pattern.as_ref(), bytes));
-            // Nothing that was injected comes back as a copy.
-            copies.retain(|copy| copy.1 != ingress);
+            copies.retain(|offer| fits(self.mirrors[usize::from(offer.mirror)].pattern.as_ref(), &offer.seen));
+            // Nothing that was injected comes back as a copy, and no copy goes where the frame came from.
+            copies.retain(|offer| offer.to.0 != ingress);
             if sent.len() == 1 && copies.is_empty() {
                 outcome.sole |= 1 << index;
             }
             for mirror in 0u16..4 {
-                if copies.iter().any(|copy| copy.0 == mirror) {
+                if copies.iter().any(|offer| offer.mirror == mirror) {
                     *outcome.matched.entry(mirror).or_default() += 1;
                 }
             }
             for (port, bytes) in sent {
                 outcome.sent.entry(port).or_default().push((index, bytes));
             }
-            for (mirror, to, after, bytes) in copies {
+            for Offer { mirror, to, after, copy: bytes, .. } in copies {
                 let took = after.is_none_or(|egress| failed[usize::from(egress)] >> index & 1 == 0);
                 let list = outcome.copies.entry(to).or_default();
                 // The first that can be made serves.
@@ -277,7 +327,7 @@ impl Naive {
         bytes: &[u8],
         now: u32,
         sent: &mut Vec<(u16, Vec<u8>)>,
-        copies: &mut Vec<(u16, u16, Option<u16>, Vec<u8>)>,
+        copies: &mut Vec<Offer>,
         drops: &mut Vec<(u16, DropReason)>,
     ) -> Result<(), (u16, DropReason)> {
         if !self.port(ingress).enabled {
@@ -318,7 +368,7 @@ impl Naive {
         bytes: &[u8],
         now: u32,
         sent: &mut Vec<(u16, Vec<u8>)>,
-        copies: &mut Vec<(u16, u16, Option<u16>, Vec<u8>)>,
+        copies: &mut Vec<Offer>,
         drops: &mut Vec<(u16, DropReason)>,
     ) -> Result<(), (u16, DropReason)> {
         let refuse = |reason| Err((ingress, reason));
@@ -332,9 +382,7 @@ impl Naive {
         }
         let classified = vlan_of(&port, &frame);
         let mirror_vlan = classified.ok().or_else(|| Some(frame.vid()).filter(|vid| *vid != 0));
-        for (mirror, to) in self.watching(ingress, false, mirror_vlan) {
-            copies.push((mirror, to, None, bytes.to_vec()));
-        }
+        copies.extend(self.offers(ingress, false, mirror_vlan, bytes));
         if frame.rest.len() - 2 > port.mtu as usize {
             return refuse(DropReason::Oversize);
         }
@@ -346,11 +394,12 @@ impl Naive {
         if guards.pinned.as_ref().is_some_and(|macs| !macs.iter().any(|last| src == [0x52, 0x54, 0, 0, 0, *last])) {
             return refuse(DropReason::MacNotAllowed);
         }
-        if port.learning {
+        let rspan = self.is_rspan(vlan);
+        if port.learning && !rspan {
             self.learn(ingress, &port, (vlan, src), now).map_err(|reason| (ingress, reason))?;
         }
         let carried = Carried::new(&port, vlan, &frame);
-        let targets: Vec<u16> = match self.place(vlan, dst, now).filter(|_| dst[0] % 2 == 0) {
+        let targets: Vec<u16> = match self.place(vlan, dst, now).filter(|_| dst[0] % 2 == 0 && !rspan) {
             Some(to) if to == ingress => return refuse(DropReason::SamePort),
             Some(to) if !self.port(to).enabled => return Err((to, DropReason::PortDown)),
             Some(to) if self.is_destination(to) => return Err((to, DropReason::MirrorDestination)),
@@ -361,6 +410,7 @@ impl Naive {
                 return Err((to, reason));
             }
             Some(to) => vec![to],
+            None if rspan => self.rspan_ports(vlan).into_iter().filter(|to| *to != ingress).collect(),
             None => (0..u16::try_from(self.ports.len()).unwrap())
                 .filter(|to| *to != ingress && self.port(*to).enabled)
                 .filter(|to| !self.is_destination(*to) && carries(self.port(*to), vlan))
@@ -377,9 +427,7 @@ impl Naive {
             match leaving(&port, self.port(to), &carried, &frame) {
                 Ok(_) if guards.isolated && self.port(to).guards.isolated => drops.push((to, DropReason::Isolated)),
                 Ok(bytes) => {
-                    for (mirror, destination) in self.watching(to, true, Some(vlan)) {
-                        copies.push((mirror, destination, Some(to), bytes.clone()));
-                    }
+                    copies.extend(self.offers(to, true, Some(vlan), &bytes));
                     sent.push((to, bytes));
                 }
                 Err(reason) => drops.push((to, reason)),

@@ -13,7 +13,7 @@ use labsw_switch::forward::{Copies, Egress, Forwarder, TagEdit};
 use labsw_switch::guard::{GuardSpec, Guards, LimitAction, MacLimit};
 use labsw_switch::header::SNAPSHOT_BYTES;
 use labsw_switch::inject::{Entry, InjectSpec, Injection};
-use labsw_switch::tables::{Direction, LinkLocal, MirrorSpec, PortRules, Tables};
+use labsw_switch::tables::{Direction, LinkLocal, MirrorSpec, MirrorTo, PortRules, Tables};
 use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanMode, VlanSet};
 use labsw_switch::{DropReason, Mac, MirrorId, PortId, Vid};
 
@@ -71,9 +71,23 @@ pub struct Mirror {
     pub sources: Vec<(u16, bool, bool)>,
     pub all: Option<(bool, bool)>,
     pub vlans: Option<Vec<u16>>,
-    pub to: Option<u16>,
+    pub to: Option<To>,
     pub snap: u32,
     pub pattern: Option<Pattern>,
+}
+
+/// Where copies go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    Port(u16),
+    /// An RSPAN VLAN.
+    Vlan(u16),
+}
+
+impl To {
+    pub fn port(self) -> Option<u16> {
+        if let To::Port(port) = self { Some(port) } else { None }
+    }
 }
 
 /// A filter as both sides are told about it: frames of `least` bytes or more with some bits of one byte.
@@ -101,7 +115,7 @@ impl Pattern {
 
 /// The specification of a mirror, without the sources that would be refused.
 pub fn sane(mut mirrors: Vec<Mirror>, ports: &[Port]) -> Vec<Mirror> {
-    let destinations: Vec<u16> = mirrors.iter().filter_map(|mirror| mirror.to).collect();
+    let destinations: Vec<u16> = mirrors.iter().filter_map(|mirror| mirror.to?.port()).collect();
     for mirror in &mut mirrors {
         mirror.sources.retain(|(port, ..)| !destinations.contains(port) && !ports[usize::from(*port)].mirror_only);
     }
@@ -137,7 +151,10 @@ pub fn tables(ports: &[Port], mirrors: &[Mirror]) -> Tables {
             .vlans
             .as_ref()
             .map(|vlans| vlans.iter().map(|vlan| Vid::try_from(*vlan).unwrap()).collect::<VlanSet>()),
-        to: mirror.to.map(PortId),
+        to: mirror.to.map(|to| match to {
+            To::Port(port) => PortId(port).into(),
+            To::Vlan(vlan) => MirrorTo::Vlan(Vid::try_from(vlan).unwrap()),
+        }),
         snaplen_bytes: mirror.snap,
         filter: mirror.pattern.as_ref().map(|pattern| Arc::new(pattern.filter())),
     };
@@ -243,8 +260,8 @@ pub fn decide(
         let list: Vec<_> = list.collect();
         let counted: u32 = destination.parts.iter().map(|part| part.frames.count_ones()).sum();
         assert_eq!(counted as usize, list.len(), "what is counted is copied");
-        let to = destination.to.0;
-        assert!(outcome.copies.insert(to, list).is_none(), "port {to} is listed twice");
+        let to = (destination.to.0, destination.rspan.map(Vid::get));
+        assert!(outcome.copies.insert(to, list).is_none(), "destination {to:?} is listed twice");
     }
     outcome.matched = copies.matched().map(|(mirror, frames)| (mirror.0, frames.count_ones())).collect();
     outcome.sole = egress.sole_mask();

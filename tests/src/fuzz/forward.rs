@@ -13,7 +13,7 @@ mod sides;
 
 use super::feed::Feed;
 use sides::naive::{Naive, Outcome};
-use sides::{Decided, Guarded, Mirror, Pattern, Port, decide, fdb, sane, tables};
+use sides::{Decided, Guarded, Mirror, Pattern, Port, To, decide, fdb, sane, tables};
 
 const VLANS: [u16; 6] = [1, 10, 20, 21, 4094, 2];
 const STEPS: usize = 32;
@@ -108,7 +108,12 @@ fn mirror(feed: &mut Feed<'_>, ports: u16) -> Mirror {
         all: (flags & 3 == 3).then(|| direction(flags >> 2)),
         vlans: (flags & 0x30 == 0x30).then(|| (0..feed.u8() % 3).map(|_| feed.choose(&VLANS)).collect()),
         // Few destinations, so that mirrors share them.
-        to: (flags & 0xc0 != 0xc0).then(|| u16::from(flags >> 6) % ports.min(2)),
+        to: match flags >> 6 {
+            3 => None,
+            // Where all ports are watched, what comes next in the stream is as likely a VLAN.
+            _ if flags & 0x0c == 0x0c => Some(To::Vlan(feed.choose(&VLANS))),
+            port => Some(To::Port(u16::from(port) % ports.min(2))),
+        },
         snap: if flags & 3 == 1 { [14, 60, 65_535, 65_536][usize::from(flags >> 2 & 3)] } else { 0 },
         pattern: (flags & 0x24 == 0x24).then_some(Pattern {
             tagged: flags & 0x80 != 0,
@@ -174,7 +179,8 @@ fn check_bytes(frames: &[Vec<u8>], decided: &Decided, expected: &Outcome, cut: u
         }
     }
     for destination in decided.copies.destinations() {
-        for (item, (_, _, bytes)) in destination.items.iter().zip(&expected.copies[&destination.to.0]) {
+        let to = (destination.to.0, destination.rspan.map(u16::from));
+        for (item, (_, _, bytes)) in destination.items.iter().zip(&expected.copies[&to]) {
             assert_eq!(read(&burst, item, cut), *bytes, "{item:?}");
             let snapped = &bytes[..cut.min(bytes.len())];
             // A snap length of 0 would be the whole frame.

@@ -5,14 +5,15 @@ use super::*;
 #[test]
 fn a_mirror_of_a_command_is_read_as_the_file_is() {
     let sources = ["a:rx".to_owned(), "b".to_owned(), "a:tx".to_owned()];
-    let mirror = MirrorConfig::from_parts("m", &sources, &[20], Some("tcp port 445 or arp"), 0, "span", &[]).unwrap();
+    let mirror =
+        MirrorConfig::from_parts("m", &sources, &[20], Some("tcp port 445 or arp"), 0, Some("span"), &[]).unwrap();
     let both = |port: &str| MirrorSource { port: port.to_owned(), rx: true, tx: true };
     assert_eq!(mirror.sources, [both("a"), both("b")]);
     assert_eq!(mirror.missing_port(&["a", "b", "span"]), None);
     assert_eq!(mirror.missing_port(&["a", "span"]), Some(("sources", "b")));
-    let error = MirrorConfig::from_parts("m", &sources, &[4095], None, 0, "span", &[]).unwrap_err().to_string();
+    let error = MirrorConfig::from_parts("m", &sources, &[4095], None, 0, Some("span"), &[]).unwrap_err().to_string();
     assert_eq!(error, "mirrors.m.vlans[0]: 4095 is not a VLAN id (1 to 4094)");
-    let error = MirrorConfig::from_parts("m", &sources, &[], None, 5, "span", &[]).unwrap_err().to_string();
+    let error = MirrorConfig::from_parts("m", &sources, &[], None, 5, Some("span"), &[]).unwrap_err().to_string();
     assert_eq!(error, "mirrors.m.snaplen: 5 cuts into the Ethernet header; use 0 or at least 14");
 }
 
@@ -77,4 +78,47 @@ fn mirrors_that_would_contradict_each_other_or_feed_themselves() {
         with_mirrors(&[("m", "span", vlan), second]).unwrap();
     }
     with_mirrors(&[("m", "span", "inject = { as_port = 'a' }")]).unwrap();
+}
+
+#[test]
+fn a_vlan_as_a_destination_is_checked() {
+    let ports = "[ports.a]\ntype='vhost_user'\nvlan={mode='access',tag=10}\n[ports.t]\ntype='vhost_user'\nvlan={mode='trunk',trunks=[10,900]}\n";
+    let parse = |mirror: &str| Config::parse(&format!("{ports}[mirrors.m]\nsources=['a']\n{mirror}\n"), "lab.toml");
+    let config = parse("to_vlan=900").unwrap();
+    assert_eq!(config.mirrors[0].to.vlan().map(u16::from), Some(900));
+    assert_eq!((config.mirrors[0].to.port(), config.mirrors[0].to.is_forced()), (None, false));
+    assert!(config.mirrors[0].names("a") && !config.mirrors[0].names("t"), "a trunk may come and go");
+    assert!(parse("to_vlan=10\nforce=true").unwrap().mirrors[0].to.is_forced());
+    for (mirror, wrong) in [
+        ("", "lab.toml:7:10: mirrors.m: neither `to` nor `to_vlan` is there; one of them says where the copies go"),
+        (
+            "to='t'\nto_vlan=900",
+            "lab.toml:10:9: mirrors.m.to_vlan: can't stand beside `to`; copies go to a port or to a VLAN, not both",
+        ),
+        ("to_vlan=0", "lab.toml:9:9: mirrors.m.to_vlan: 0 is not a VLAN id (1 to 4094)"),
+        ("to_vlan='t'", "lab.toml:9:9: mirrors.m.to_vlan: should be a VLAN id (1 to 4094), is the string \"t\""),
+        (
+            "to_vlan=900\nvlans=[10,'800-900']",
+            "lab.toml:9:9: mirrors.m.to_vlan: VLAN 900 is also one of `vlans`; a mirror cannot feed itself",
+        ),
+        (
+            "to_vlan=900\ninject={vlan=10}",
+            "lab.toml:10:8: mirrors.m.inject: can't stand beside `to_vlan`; only a port that takes nothing but copies can inject",
+        ),
+        (
+            "to_vlan=10",
+            "lab.toml:9:9: mirrors.m.to_vlan: VLAN 10 is the VLAN of untagged frames of port \"a\", which would be cut off; take a VLAN that no port uses, or force it",
+        ),
+        (
+            "to='t'\nforce=true",
+            "lab.toml:10:7: mirrors.m.force: is for `to_vlan` only; a port as the destination is never forced",
+        ),
+        ("to_vlan=900\nforce=1", "lab.toml:10:7: mirrors.m.force: should be true or false, is the number 1"),
+        (
+            "to_vlan=900\nsnaplen=14",
+            "lab.toml:10:9: mirrors.m.snaplen: 14 cuts into the Ethernet header; use 0 or at least 20",
+        ),
+    ] {
+        assert_eq!(parse(mirror).unwrap_err().to_string(), wrong, "{mirror}");
+    }
 }

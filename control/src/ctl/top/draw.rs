@@ -177,7 +177,7 @@ fn draw_mirrors(frame: &mut Frame<'_>, mirrors: &[MirrorRow], area: Rect) {
             MirrorState::Failed => "failed",
         };
         let rate = |at: usize| right(row.rates.map_or_else(|| "-".to_owned(), |rates| short(rates[at])));
-        let (name, to) = (one_line(&row.mirror.name), one_line(&row.mirror.to));
+        let (name, to) = (one_line(&row.mirror.name), one_line(&row.mirror.destination()));
         Row::new([Cell::from(name), Cell::from(state), Cell::from(to), rate(0), rate(1), rate(2)])
     };
     let hidden = mirrors.len().saturating_sub(room);
