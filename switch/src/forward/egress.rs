@@ -118,7 +118,7 @@ impl Egress {
         self.vids.get(usize::from(frame)).copied()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn send(&mut self, port: PortId, item: TxItem) {
         let bit = frame_bit(item.frame);
         self.shared |= self.taken & bit;
@@ -131,7 +131,7 @@ impl Egress {
     }
 
     /// Some mirror selects frames of `vid`, in which the frame is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn note(&mut self, frame: u8, vid: Vid) {
         self.noted |= frame_bit(frame);
         if let Some(place) = self.vids.get_mut(usize::from(frame)) {
