@@ -3,7 +3,7 @@
 # vhost-user) or INTERFACE (a name: AF_XDP).
 # usage: peer-labswd.sh DIR CORE SOCKET|INTERFACE...      (port pN for the N-th)
 # With a third port, MIRROR=1 makes port p2 the destination of a mirror of p0, both directions. VLAN=N: all ports access N.
-# DELAY=T: frames to port p1 are delayed.
+# MIRROR_KEYS: a line more for the mirror. DELAY=T: frames to port p1 are delayed.
 # KEYS: a line more for each port, as in KEYS="mtu = 9000". POWER: performance (default), or adaptive.
 set -eu
 dir=$1 core=$2
@@ -24,6 +24,6 @@ config=$dir/labswd.toml
         n=$((n + 1))
     done
     [ -z "${DELAY:-}" ] || printf '[impair.p1]\ndelay = "%s"\ndirection = "tx"\n' "$DELAY"
-    [ -z "${MIRROR:-}" ] || printf '[mirrors.m]\nsources = ["p0"]\nto = "p2"\n'
+    [ -z "${MIRROR:-}" ] || printf '[mirrors.m]\nsources = ["p0"]\nto = "p2"\n%s\n' "${MIRROR_KEYS:-}"
 } >"$config"
 exec "$bin/labswd" --config "$config"

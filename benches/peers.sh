@@ -10,6 +10,7 @@
 #   plain     (default) rings recycled untouched, so that only the switch's core is the bottleneck; labsw with access
 #             VLANs as well
 #   mirror    the same with a mirror of one port, both directions, to a third
+#   selecting labsw alone, without a mirror and with one that selects nothing: by its VLAN, and by the filter tcp port 445
 #   impaired  labsw alone, with and without a delay of 20 ms at the port that frames go to
 #   guests    DPDK's virtio-user drivers on the other core
 #   latency   the same drivers, 100,000 frames per second, each one stamped
@@ -39,7 +40,7 @@ done
 labsw="'$here/peer-labswd.sh' {dir} {core} {p0} {p1}"
 set=plain
 case ${1:-} in
-  plain | mirror | impaired | guests | latency | veth | containers | tcp) set=$1; shift ;;
+  plain | mirror | selecting | impaired | guests | latency | veth | containers | tcp) set=$1; shift ;;
 esac
 script=$scripts/vhost_l2.py
 veths=(--name labsw --switch "'$here/peer-labswd.sh' {dir} {core} {if0} {if1}" --seconds 2)
@@ -60,6 +61,10 @@ case $set in
     options=(--gen blind --ports 3 --cells 64/1/uni,64/1/bi,1518/1/uni
       --name labsw --mode server --switch "$labsw {p2}" --name labsw-mirror --mode server --switch "env MIRROR=1 $labsw {p2}"
       --peer ovs-mirror) ;;
+  selecting)
+    options=(--gen blind --ports 3 --cells 64/1/uni,64/1000/uni --name labsw --mode server --switch "$labsw {p2}"
+      --name labsw-other-vlan --mode server --switch "env MIRROR=1 MIRROR_KEYS='vlans = [99]' $labsw {p2}"
+      --name labsw-filter --mode server --switch "env MIRROR=1 MIRROR_KEYS='filter = \"tcp port 445\"' $labsw {p2}") ;;
   impaired)
     options=(--gen blind --cells 64/1/uni,1518/1/uni --name labsw --mode server --switch "$labsw"
       --name labsw-delay --mode server --switch "env DELAY=20ms $labsw") ;;
