@@ -19,6 +19,7 @@ pub mod load;
 pub mod mirror_tx;
 pub mod offload;
 pub mod port;
+pub mod reaper;
 pub mod socket;
 pub mod stats;
 pub mod tap;
