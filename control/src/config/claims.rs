@@ -6,7 +6,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::port::{DeviceSpec, PortConfig, PortKind, default_interface};
+use super::port::{
+    AfXdpConfig, DeviceSpec, PortConfig, PortKind, TapConfig, VethConfig, VhostUserConfig, default_interface,
+};
 use super::switch::SwitchConfig;
 use super::{SOCKET_PATH_BYTES, error::ConfigError};
 
@@ -33,7 +35,7 @@ impl PortConfig {
     /// Name of the switch's end, if this is a veth port.
     pub fn veth_interface(&self) -> Option<String> {
         match &self.kind {
-            PortKind::Veth { interface, .. } => {
+            PortKind::Veth(VethConfig { interface, .. }) => {
                 Some(interface.clone().unwrap_or_else(|| default_interface(&self.name)))
             }
             _ => None,
@@ -43,7 +45,7 @@ impl PortConfig {
     /// Path of the socket, if this is a vhost-user port.
     pub fn vhost_socket(&self, switch: &SwitchConfig) -> Option<PathBuf> {
         match &self.kind {
-            PortKind::VhostUser { socket, .. } => {
+            PortKind::VhostUser(VhostUserConfig { socket, .. }) => {
                 Some(socket.clone().unwrap_or_else(|| switch.default_socket(&self.name)))
             }
             _ => None,
@@ -106,7 +108,9 @@ impl PortConfig {
 
     /// Whether this port and `other` can't be attached at the same time, or if that can't be told from how they are named.
     pub fn may_clash(&self, other: &PortConfig, switch: &SwitchConfig) -> bool {
-        if let (PortKind::AfXdp { device: one, .. }, PortKind::AfXdp { device: two, .. }) = (&self.kind, &other.kind) {
+        if let (PortKind::AfXdp(AfXdpConfig { device: one, .. }), PortKind::AfXdp(AfXdpConfig { device: two, .. })) =
+            (&self.kind, &other.kind)
+        {
             return one == two || std::mem::discriminant(one) != std::mem::discriminant(two);
         }
         let theirs = other.claims(switch);
@@ -116,13 +120,13 @@ impl PortConfig {
     fn claims(&self, switch: &SwitchConfig) -> Vec<(&'static str, Claim)> {
         let here = |name: &str| Claim::Interface { name: name.to_owned(), netns: None };
         match &self.kind {
-            PortKind::AfXdp { device: DeviceSpec::Name(name), .. } => vec![("device", here(name))],
-            PortKind::AfXdp { device, .. } => vec![("device", Claim::Device(device.clone()))],
-            PortKind::VhostUser { .. } => {
+            PortKind::AfXdp(AfXdpConfig { device: DeviceSpec::Name(name), .. }) => vec![("device", here(name))],
+            PortKind::AfXdp(AfXdpConfig { device, .. }) => vec![("device", Claim::Device(device.clone()))],
+            PortKind::VhostUser(_) => {
                 self.vhost_socket(switch).map(|path| ("socket", Claim::Socket(path))).into_iter().collect()
             }
-            PortKind::Tap { interface, .. } => vec![("interface", here(interface))],
-            PortKind::Veth { peer, netns, peer_name, .. } => {
+            PortKind::Tap(TapConfig { interface, .. }) => vec![("interface", here(interface))],
+            PortKind::Veth(VethConfig { peer, netns, peer_name, .. }) => {
                 let mut claims: Vec<_> =
                     self.veth_interface().map(|name| ("interface", here(&name))).into_iter().collect();
                 claims.push(("peer", here(peer)));

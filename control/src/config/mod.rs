@@ -44,8 +44,8 @@ pub use inject::{InjectConfig, InjectEntry, parse_rate, rate_text};
 pub use mirror::{MirrorConfig, MirrorRefusal, MirrorSource};
 use names::SOCKET_PATH_BYTES;
 pub use port::{
-    DeviceSpec, MTU_DEFAULT, MTU_MAX, MTU_MIN, PortConfig, PortKind, Queues, TapEnd, VhostRole, XdpMode,
-    default_interface,
+    AfXdpConfig, DeviceSpec, MTU_DEFAULT, MTU_MAX, MTU_MIN, PortConfig, PortKind, Queues, TapConfig, TapEnd,
+    VethConfig, VhostRole, VhostUserConfig, XdpMode, default_interface,
 };
 use section::{Field, Section, Source};
 pub use settings::split as split_setting;

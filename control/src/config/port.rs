@@ -59,55 +59,71 @@ pub struct PortConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortKind {
     /// A network device of the host, through AF_XDP sockets.
-    AfXdp {
-        /// Which device.
-        device: DeviceSpec,
-        /// How frames get in and out of the driver.
-        mode: XdpMode,
-        /// How many receive queues are bound.
-        queues: Queues,
-        /// The worker runs the kernel's receive loop.
-        busy_poll: bool,
-    },
+    AfXdp(AfXdpConfig),
     /// A guest's virtio-net device.
-    VhostUser {
-        /// Who listens on the socket.
-        role: VhostRole,
-        /// The socket; `None`: [`super::SwitchConfig::default_socket`].
-        socket: Option<PathBuf>,
-        /// Pairs of a receive and a transmit ring, at most 8.
-        queue_pairs: u16,
-        /// Checksum and segmentation offloads are offered to the guest.
-        offloads: bool,
-    },
+    VhostUser(VhostUserConfig),
     /// A pair of virtual Ethernet devices, one end for a container.
-    Veth {
-        /// The container's end, as it is created.
-        peer: String,
-        /// The switch's end; `None`: [`default_interface`].
-        interface: Option<String>,
-        /// Named network namespace the container's end is moved into.
-        netns: Option<String>,
-        /// What the container's end is called in there; `None`: as it was created.
-        peer_name: Option<String>,
-        /// Queues each way, at both ends.
-        queues: u16,
-    },
+    Veth(VethConfig),
     /// A TAP interface.
-    Tap {
-        /// The interface.
-        interface: String,
-        /// Who has the end that the switch has not.
-        other_end: TapEnd,
-        /// Number of queues, for the host.
-        queues: u16,
-        /// MAC address of the interface, for the host; `None`: what the kernel gives it.
-        mac: Option<Mac>,
-        /// User who may open it, for a guest; a name or a number.
-        owner: Option<String>,
-        /// Group that may open it, for a guest; a name or a number.
-        group: Option<String>,
-    },
+    Tap(TapConfig),
+}
+
+/// The settings of an `af_xdp` port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AfXdpConfig {
+    /// The device.
+    pub device: DeviceSpec,
+    /// How frames get in and out of the driver.
+    pub mode: XdpMode,
+    /// How many receive queues are bound.
+    pub queues: Queues,
+    /// The worker runs the kernel's receive loop.
+    pub busy_poll: bool,
+}
+
+/// The settings of a `vhost_user` port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VhostUserConfig {
+    /// Who listens on the socket.
+    pub role: VhostRole,
+    /// The socket; `None`: [`super::SwitchConfig::default_socket`].
+    pub socket: Option<PathBuf>,
+    /// Pairs of a receive and a transmit ring, at most 8.
+    pub queue_pairs: u16,
+    /// Checksum and segmentation offloads are offered to the guest.
+    pub offloads: bool,
+}
+
+/// The settings of a `veth` port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VethConfig {
+    /// The container's end, as it is created.
+    pub peer: String,
+    /// The switch's end; `None`: [`default_interface`].
+    pub interface: Option<String>,
+    /// Named network namespace the container's end is moved into.
+    pub netns: Option<String>,
+    /// The name of the container's end in that namespace; `None`: as it was created.
+    pub peer_name: Option<String>,
+    /// Queues each way, at both ends.
+    pub queues: u16,
+}
+
+/// The settings of a `tap` port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapConfig {
+    /// The interface.
+    pub interface: String,
+    /// Who has the end that the switch does not have.
+    pub other_end: TapEnd,
+    /// Number of queues, for the host.
+    pub queues: u16,
+    /// MAC address of the interface, for the host; `None`: the kernel chooses one.
+    pub mac: Option<Mac>,
+    /// User who may open the interface, for a guest; a name or a number.
+    pub owner: Option<String>,
+    /// Group that may open the interface, for a guest; a name or a number.
+    pub group: Option<String>,
 }
 
 /// Who has the other end of a TAP interface.
@@ -266,29 +282,29 @@ impl PortConfig {
     /// Leaves out what is said of the attachment and is the default anyway.
     pub(super) fn normalise(&mut self, switch: &SwitchConfig) {
         match &mut self.kind {
-            PortKind::VhostUser { socket, .. } => {
+            PortKind::VhostUser(VhostUserConfig { socket, .. }) => {
                 socket.take_if(|path| *path == switch.default_socket(&self.name));
             }
-            PortKind::Veth { peer, interface, peer_name, .. } => {
+            PortKind::Veth(VethConfig { peer, interface, peer_name, .. }) => {
                 interface.take_if(|name| *name == default_interface(&self.name));
                 peer_name.take_if(|name| *name == *peer);
             }
-            PortKind::AfXdp { .. } | PortKind::Tap { .. } => {}
+            PortKind::AfXdp(_) | PortKind::Tap(_) => {}
         }
     }
 
     /// Whether a guest is attached to it.
     pub fn is_vhost_user(&self) -> bool {
-        matches!(self.kind, PortKind::VhostUser { .. })
+        matches!(self.kind, PortKind::VhostUser(_))
     }
 
     /// The type, as the configuration calls it.
     pub fn type_name(&self) -> &'static str {
         match self.kind {
-            PortKind::AfXdp { .. } => "af_xdp",
-            PortKind::VhostUser { .. } => "vhost_user",
-            PortKind::Veth { .. } => "veth",
-            PortKind::Tap { .. } => "tap",
+            PortKind::AfXdp(_) => "af_xdp",
+            PortKind::VhostUser(_) => "vhost_user",
+            PortKind::Veth(_) => "veth",
+            PortKind::Tap(_) => "tap",
         }
     }
 
@@ -298,13 +314,13 @@ impl PortConfig {
         table.insert("type".into(), self.type_name().into());
         let mut set = |key: &str, value: toml::Value| table.insert(key.to_owned(), value);
         match &self.kind {
-            PortKind::AfXdp { device, mode, queues, busy_poll } => {
+            PortKind::AfXdp(AfXdpConfig { device, mode, queues, busy_poll }) => {
                 set("device", device.to_string().into());
                 set("mode", word_of(&XDP_MODES, *mode));
                 set("queues", queues.to_toml());
                 set("busy_poll", (*busy_poll).into());
             }
-            PortKind::VhostUser { role, socket, queue_pairs, offloads } => {
+            PortKind::VhostUser(VhostUserConfig { role, socket, queue_pairs, offloads }) => {
                 set("role", word_of(&ROLES, *role));
                 set("queue_pairs", i64::from(*queue_pairs).into());
                 set("offloads", (*offloads).into());
@@ -312,7 +328,7 @@ impl PortConfig {
                     set("socket", socket.to_string_lossy().into_owned().into());
                 }
             }
-            PortKind::Veth { peer, interface, netns, peer_name, queues } => {
+            PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues }) => {
                 set("peer", peer.as_str().into());
                 set("queues", i64::from(*queues).into());
                 for (key, value) in [("interface", interface), ("netns", netns), ("peer_name", peer_name)] {
@@ -321,7 +337,7 @@ impl PortConfig {
                     }
                 }
             }
-            PortKind::Tap { interface, other_end, queues, mac, owner, group } => {
+            PortKind::Tap(TapConfig { interface, other_end, queues, mac, owner, group }) => {
                 set("interface", interface.as_str().into());
                 set("for", word_of(&TAP_ENDS, *other_end));
                 if *other_end == TapEnd::Host {
@@ -363,12 +379,12 @@ fn read_af_xdp(section: &Section<'_>) -> Result<PortKind, ConfigError> {
     let mode = section.get("mode").map(|field| field.choice(&XDP_MODES)).transpose()?;
     let queues = section.get("queues").map(|field| read_queues(&field)).transpose()?;
     let busy_poll = section.get("busy_poll").map(|field| field.boolean()).transpose()?;
-    Ok(PortKind::AfXdp {
+    Ok(PortKind::AfXdp(AfXdpConfig {
         device,
         mode: mode.unwrap_or(XdpMode::Auto),
         queues: queues.unwrap_or(Queues::All),
         busy_poll: busy_poll.unwrap_or(false),
-    })
+    }))
 }
 
 fn read_queues(field: &Field<'_>) -> Result<Queues, ConfigError> {
@@ -395,7 +411,7 @@ fn read_vhost_user(section: &Section<'_>) -> Result<PortKind, ConfigError> {
     };
     let offloads = section.get("offloads").map(|field| field.boolean()).transpose()?.unwrap_or(true);
     let (role, socket) = (role.unwrap_or(VhostRole::Server), socket.map(PathBuf::from));
-    Ok(PortKind::VhostUser { role, socket, queue_pairs, offloads })
+    Ok(PortKind::VhostUser(VhostUserConfig { role, socket, queue_pairs, offloads }))
 }
 
 fn read_veth(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> {
@@ -412,7 +428,7 @@ fn read_veth(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError>
         return Err(section.error_at("interface", format_args!("both ends would be {peer:?}; name the switch's end")));
     }
     let queues = section.get("queues").map(|field| read_count(&field, "a number of queues")).transpose()?;
-    Ok(PortKind::Veth { peer, interface, netns, peer_name, queues: queues.unwrap_or(1) })
+    Ok(PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues: queues.unwrap_or(1) }))
 }
 
 fn read_tap(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> {
@@ -443,7 +459,7 @@ fn read_tap(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> 
     let mac = mac.and_then(|mac| mac.parse().ok());
     let account = |key| section.get(key).map(|field| field.checked("the name or number of an account", names::group));
     let (owner, group) = (account("owner").transpose()?, account("group").transpose()?);
-    Ok(PortKind::Tap { interface, other_end, queues, mac, owner, group })
+    Ok(PortKind::Tap(TapConfig { interface, other_end, queues, mac, owner, group }))
 }
 
 /// The MAC address of one station.

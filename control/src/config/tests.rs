@@ -274,7 +274,7 @@ fn settings_of_a_command_are_read_as_the_file_is() {
     let device = DeviceSpec::Name("enp3s0f1".to_owned());
     assert_eq!(
         uplink.kind,
-        PortKind::AfXdp { device, mode: XdpMode::Auto, queues: Queues::Count(2), busy_poll: false }
+        PortKind::AfXdp(AfXdpConfig { device, mode: XdpMode::Auto, queues: Queues::Count(2), busy_poll: false })
     );
     assert!(PortConfig::from_settings("-x", "vhost_user", &[], &SwitchConfig::default()).is_err());
     assert!(split_setting("mtu").is_err());
@@ -285,13 +285,15 @@ fn a_tap_port_keeps_its_settings_when_others_change() {
     let tap =
         |set: &[&str]| PortConfig::from_settings("host", "tap", &settings(set), &SwitchConfig::default()).unwrap();
     let plain = tap(&[]);
-    let kind = |queues, mac: Option<&str>| PortKind::Tap {
-        interface: "host".to_owned(),
-        other_end: TapEnd::Host,
-        queues,
-        mac: mac.map(|mac| mac.parse().unwrap()),
-        owner: None,
-        group: None,
+    let kind = |queues, mac: Option<&str>| {
+        PortKind::Tap(TapConfig {
+            interface: "host".to_owned(),
+            other_end: TapEnd::Host,
+            queues,
+            mac: mac.map(|mac| mac.parse().unwrap()),
+            owner: None,
+            group: None,
+        })
     };
     assert_eq!((&plain.kind, plain.type_name()), (&kind(1, None), "tap"));
     let more = tap(&["queues=4", "mac=02:00:00:00:00:07"]);
@@ -354,29 +356,26 @@ fn port_strategy() -> impl Strategy<Value = PortConfig> {
     let mode = prop::sample::select(vec![XdpMode::Auto, XdpMode::ZeroCopy, XdpMode::Copy, XdpMode::Skb]);
     let role = prop::sample::select(vec![VhostRole::Server, VhostRole::Client]);
     let kind = prop_oneof![
-        (device, mode, queues, any::<bool>()).prop_map(|(device, mode, queues, busy_poll)| PortKind::AfXdp {
-            device: device.parse().unwrap(),
-            mode,
-            queues,
-            busy_poll
-        }),
+        (device, mode, queues, any::<bool>()).prop_map(|(device, mode, queues, busy_poll)| PortKind::AfXdp(
+            AfXdpConfig { device: device.parse().unwrap(), mode, queues, busy_poll }
+        )),
         (role, prop::option::of("/[ -~]{1,40}"), 1..=8_u16, any::<bool>()).prop_map(
-            |(role, socket, queue_pairs, offloads)| PortKind::VhostUser {
+            |(role, socket, queue_pairs, offloads)| PortKind::VhostUser(VhostUserConfig {
                 role,
                 socket: socket.map(Into::into),
                 queue_pairs,
                 offloads
-            }
+            })
         ),
         (interface, interface, prop::option::of((interface, interface)), 1..=64_u16).prop_map(
             |(peer, own, netns, queues)| {
-                PortKind::Veth {
+                PortKind::Veth(VethConfig {
                     interface: Some(format!("{}X", own.get(..14).unwrap_or(&own))),
                     peer,
                     netns: netns.as_ref().map(|(netns, _)| netns.clone()),
                     peer_name: netns.map(|(_, name)| name),
                     queues,
-                }
+                })
             }
         ),
     ];

@@ -18,8 +18,8 @@ use crate::api::{
     self, CaptureSpec, Change, Error, Feed, Handler, MirrorState, Peer, PortState, PortType, Reply, Request,
 };
 use crate::config::{
-    ConfigError, ImpairConfig, InjectConfig, InjectEntry, MirrorConfig, MirrorTo, PortConfig, PortKind, Power, TapEnd,
-    VhostRole, rate_text, tunnel_ethertype,
+    AfXdpConfig, ConfigError, ImpairConfig, InjectConfig, InjectEntry, MirrorConfig, MirrorTo, PortConfig, PortKind,
+    Power, TapConfig, TapEnd, VethConfig, VhostRole, VhostUserConfig, rate_text, tunnel_ethertype,
 };
 
 impl Handler for Switch {
@@ -184,7 +184,7 @@ impl Switch {
                 shown.socket = port.config.vhost_socket(config).map(|path| path.display().to_string());
                 show_kind(&port.config.kind, &mut shown);
                 show_attachment(&port.attachment, &mut shown);
-                if let (PortKind::AfXdp { .. }, Attachment::Device(device)) = (&port.config.kind, &port.attachment) {
+                if let (PortKind::AfXdp(_), Attachment::Device(device)) = (&port.config.kind, &port.attachment) {
                     shown.busy_poll = Some(busy_polls.verdict(device, shown.counters.rx_frames > 0));
                 }
                 shown
@@ -355,10 +355,10 @@ fn vid(vlan: u16) -> Result<Vid, Error> {
 
 fn port_type(kind: &PortKind) -> PortType {
     match kind {
-        PortKind::AfXdp { .. } => PortType::AfXdp,
-        PortKind::VhostUser { .. } => PortType::VhostUser,
-        PortKind::Veth { .. } => PortType::Veth,
-        PortKind::Tap { .. } => PortType::Tap,
+        PortKind::AfXdp(_) => PortType::AfXdp,
+        PortKind::VhostUser(_) => PortType::VhostUser,
+        PortKind::Veth(_) => PortType::Veth,
+        PortKind::Tap(_) => PortType::Tap,
     }
 }
 
@@ -390,8 +390,8 @@ fn shown_vlan(port: &Port) -> api::Vlan {
 /// What the configuration says of this kind of port.
 fn show_kind(kind: &PortKind, shown: &mut api::Port) {
     match kind {
-        PortKind::AfXdp { device, .. } => shown.device = Some(device.to_string()),
-        PortKind::VhostUser { role, queue_pairs, .. } => {
+        PortKind::AfXdp(AfXdpConfig { device, .. }) => shown.device = Some(device.to_string()),
+        PortKind::VhostUser(VhostUserConfig { role, queue_pairs, .. }) => {
             let role = match role {
                 VhostRole::Server => "server",
                 VhostRole::Client => "client",
@@ -399,12 +399,12 @@ fn show_kind(kind: &PortKind, shown: &mut api::Port) {
             shown.role = Some(role.to_owned());
             shown.queue_pairs = Some((*queue_pairs).into());
         }
-        PortKind::Veth { peer, netns, peer_name, .. } => {
+        PortKind::Veth(VethConfig { peer, netns, peer_name, .. }) => {
             let in_netns = peer_name.as_ref().filter(|_| netns.is_some());
             shown.peer = Some(in_netns.unwrap_or(peer).clone());
             shown.netns = netns.clone();
         }
-        PortKind::Tap { interface, other_end, .. } => {
+        PortKind::Tap(TapConfig { interface, other_end, .. }) => {
             let role = match other_end {
                 TapEnd::Host => "host",
                 TapEnd::Guest => "guest",

@@ -21,7 +21,10 @@ use super::mirrors::Mirror;
 use super::open::{Attachment, preflight};
 use super::{Switch, ageing_seconds, group_id};
 use crate::api::{ConfigChange, ConfigText, Error, ShownConfig};
-use crate::config::{Config, ConfigError, PortConfig, PortKind, Power, ProfileConfig, SwitchConfig, VhostRole};
+use crate::config::{
+    AfXdpConfig, Config, ConfigError, PortConfig, PortKind, Power, ProfileConfig, SwitchConfig, VhostRole,
+    VhostUserConfig,
+};
 use crate::device::Links;
 use crate::metrics::Listener;
 use crate::plan::{Step, changes, keep_runtime, plan};
@@ -307,7 +310,7 @@ impl Switch {
     /// The sockets that the switch listens on.
     fn own_sockets(&self) -> Vec<PathBuf> {
         let guests = self.ports.values().filter(|port| {
-            matches!(port.config.kind, PortKind::VhostUser { role: VhostRole::Server, .. })
+            matches!(port.config.kind, PortKind::VhostUser(VhostUserConfig { role: VhostRole::Server, .. }))
                 && matches!(port.attachment, Attachment::Guest(_))
         });
         let guests = guests.filter_map(|port| port.config.vhost_socket(&self.config));
@@ -363,7 +366,7 @@ pub(super) fn device_twice(
 ) -> Option<(String, String)> {
     let mut taken: BTreeMap<u32, &str> = BTreeMap::new();
     for port in ports {
-        let PortKind::AfXdp { device, .. } = &port.kind else { continue };
+        let PortKind::AfXdp(AfXdpConfig { device, .. }) = &port.kind else { continue };
         let resolved = || links.resolve(device).ok().flatten().map(|link| link.index);
         let Some(index) = running.get(&port.name).copied().or_else(resolved) else { continue };
         if let Some(other) = taken.insert(index, &port.name) {

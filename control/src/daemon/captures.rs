@@ -376,10 +376,10 @@ fn reasons(spec: &CaptureSpec) -> Reasons {
 /// What a port is, in a capture.
 fn description(kind: &PortKind) -> &'static str {
     match kind {
-        PortKind::AfXdp { .. } => "labsw port, af_xdp",
-        PortKind::VhostUser { .. } => "labsw port, vhost_user",
-        PortKind::Veth { .. } => "labsw port, veth",
-        PortKind::Tap { .. } => "labsw port, tap",
+        PortKind::AfXdp(_) => "labsw port, af_xdp",
+        PortKind::VhostUser(_) => "labsw port, vhost_user",
+        PortKind::Veth(_) => "labsw port, veth",
+        PortKind::Tap(_) => "labsw port, tap",
     }
 }
 

@@ -15,7 +15,7 @@ use super::devices::Absence;
 use super::open::{Attachment, OpenError, Opened, Veth, preflight};
 use super::placement::Queues;
 use crate::api::Error;
-use crate::config::{PortConfig, PortKind};
+use crate::config::{AfXdpConfig, PortConfig, PortKind};
 use crate::device::prepare;
 
 impl Switch {
@@ -160,7 +160,7 @@ impl Switch {
             .check_beside(others.map(|port| &port.config), &self.config)
             .map_err(|error| refused(error.within(&format!("ports.{}", config.name))))?;
         self.check_rspan_beside(config)?;
-        if let PortKind::AfXdp { device, .. } = &config.kind
+        if let PortKind::AfXdp(AfXdpConfig { device, .. }) = &config.kind
             && let Ok(Some(link)) = self.links.resolve(device)
         {
             let has_it = |attachment: &Attachment| match attachment {

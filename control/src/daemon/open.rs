@@ -20,7 +20,8 @@ use super::placement::Queues;
 use super::tap::{self, Tap};
 use super::{FIRST_PORT, Switch, UnknownAccount};
 use crate::config::{
-    self, DeviceSpec, Hugepages, PortConfig, PortKind, SwitchConfig, VhostRole, XdpMode, default_interface,
+    self, AfXdpConfig, DeviceSpec, Hugepages, PortConfig, PortKind, SwitchConfig, VethConfig, VhostRole,
+    VhostUserConfig, XdpMode, default_interface,
 };
 use crate::device::{DeviceError, Ledger, Link, Links, Netns, Promiscuous, VethPair, VethPlan, prepare};
 
@@ -180,15 +181,15 @@ pub(super) fn preflight(
     links: &mut Links,
 ) -> Result<(), (&'static str, OpenError)> {
     match &port.kind {
-        PortKind::AfXdp { device, .. } => {
+        PortKind::AfXdp(AfXdpConfig { device, .. }) => {
             let link = find_device(device, switch, links).map_err(|error| ("device", error))?;
             prepare::check_mtu(&link, port.mtu).map_err(|error| ("mtu", error.into()))
         }
-        PortKind::Veth { netns: Some(netns), .. } => {
+        PortKind::Veth(VethConfig { netns: Some(netns), .. }) => {
             Netns::open(netns).map(drop).map_err(|error| ("netns", error.into()))
         }
-        PortKind::Tap { .. } => tap::preflight(port, switch, links),
-        PortKind::Veth { netns: None, .. } | PortKind::VhostUser { .. } => Ok(()),
+        PortKind::Tap(_) => tap::preflight(port, switch, links),
+        PortKind::Veth(VethConfig { netns: None, .. }) | PortKind::VhostUser(_) => Ok(()),
     }
 }
 
@@ -206,7 +207,7 @@ impl Switch {
     /// Opens what the port is attached to. On an error nothing is left of it.
     pub(super) fn open(&mut self, id: PortId, config: &PortConfig) -> Result<Opened, OpenError> {
         match &config.kind {
-            PortKind::VhostUser { role, queue_pairs, offloads, socket } => {
+            PortKind::VhostUser(VhostUserConfig { role, queue_pairs, offloads, socket }) => {
                 let path = socket.clone().unwrap_or_else(|| self.config.default_socket(&config.name));
                 // Our own directory is there for whoever listens in it.
                 if *role == VhostRole::Server || socket.is_none() {
@@ -214,13 +215,13 @@ impl Switch {
                 }
                 self.open_guest(id, config, path, *role, *queue_pairs, *offloads)
             }
-            PortKind::AfXdp { device, mode, queues, busy_poll } => {
+            PortKind::AfXdp(AfXdpConfig { device, mode, queues, busy_poll }) => {
                 let link = find_device(device, &self.config, &mut self.links)?;
                 let xdp = XdpConfig { busy_poll: *busy_poll, ..xdp_config(id, &link, *mode, *queues, config.mtu) };
                 Ok(self.open_device(link, xdp, None)?.into())
             }
-            PortKind::Tap { .. } => self.open_tap(config),
-            PortKind::Veth { peer, interface, netns, peer_name, queues } => {
+            PortKind::Tap(_) => self.open_tap(config),
+            PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues }) => {
                 let plan = VethPlan {
                     port: config.name.clone(),
                     interface: interface.clone().unwrap_or_else(|| default_interface(&config.name)),
@@ -359,7 +360,7 @@ pub(super) fn required_memory(
     ports: &[PortConfig],
     switch: &SwitchConfig,
 ) -> Result<Option<Arc<PacketMemory>>, OpenError> {
-    let needs = |port: &PortConfig| matches!(port.kind, PortKind::AfXdp { .. } | PortKind::Veth { .. });
+    let needs = |port: &PortConfig| matches!(port.kind, PortKind::AfXdp(_) | PortKind::Veth(_));
     let required = switch.hugepages == Hugepages::Required && ports.iter().any(needs);
     required.then(|| packet_memory(switch.hugepages)).transpose()
 }

@@ -66,7 +66,7 @@ impl Port {
 
     /// What the kernel counted since the port was added, if it is one that has sockets for that.
     pub(super) fn kernel_counters(&self) -> Option<XdpCounters> {
-        if !matches!(self.config.kind, PortKind::AfXdp { .. } | PortKind::Veth { .. }) {
+        if !matches!(self.config.kind, PortKind::AfXdp(_) | PortKind::Veth(_)) {
             return None;
         }
         let mut sum = self.kernel_before;

@@ -13,7 +13,7 @@ use super::accounts::{group_id, user_id};
 use super::open::{Attachment, OpenError, Opened};
 use super::placement::Queues;
 use crate::api::PortState;
-use crate::config::{PortConfig, PortKind, SwitchConfig, TapEnd};
+use crate::config::{PortConfig, PortKind, SwitchConfig, TapConfig, TapEnd};
 use crate::device::{DeviceError, Link, Links, TapLink, TapPlan, TapUse};
 
 /// A TAP interface in use.
@@ -70,7 +70,7 @@ impl Tap {
 
     /// Looks whether the interface can be opened again: one that was not ours to make has to be there.
     pub(super) fn check_back(&self, config: &PortConfig, links: &mut Links) -> Result<(), OpenError> {
-        let PortKind::Tap { interface, .. } = &config.kind else { return Ok(()) };
+        let PortKind::Tap(TapConfig { interface, .. }) = &config.kind else { return Ok(()) };
         match self.found && links.link_by_name(interface)?.is_none() {
             true => Err(OpenError::Removed(interface.clone())),
             false => Ok(()),
@@ -84,7 +84,7 @@ pub(super) fn preflight(
     switch: &SwitchConfig,
     links: &mut Links,
 ) -> Result<(), (&'static str, OpenError)> {
-    let PortKind::Tap { interface, other_end, owner, group, .. } = &port.kind else { return Ok(()) };
+    let PortKind::Tap(TapConfig { interface, other_end, owner, group, .. }) = &port.kind else { return Ok(()) };
     existing(interface, *other_end, switch, links).map_err(|error| ("interface", error))?;
     owner.as_deref().map(user_id).transpose().map_err(|error| ("owner", error.into()))?;
     group.as_deref().map(group_id).transpose().map_err(|error| ("group", error.into()))?;
@@ -111,7 +111,7 @@ fn existing(
 impl Switch {
     /// Opens the interface of a TAP port. On an error nothing is left of it.
     pub(super) fn open_tap(&mut self, config: &PortConfig) -> Result<Opened, OpenError> {
-        let PortKind::Tap { interface, other_end, queues, mac, owner, group } = &config.kind else {
+        let PortKind::Tap(TapConfig { interface, other_end, queues, mac, owner, group }) = &config.kind else {
             return Err(OpenError::NotATap(config.name.clone()));
         };
         let plan = TapPlan {

@@ -6,7 +6,7 @@ use std::process::Command;
 use labsw_switch::Mac;
 
 use super::*;
-use crate::config::{DeviceSpec, PortConfig, PortKind, SwitchConfig, default_interface};
+use crate::config::{DeviceSpec, PortConfig, PortKind, SwitchConfig, VethConfig, default_interface};
 
 /// A namespace that lives as long as this.
 struct TestNetns(String);
@@ -64,7 +64,9 @@ fn assert_offloads_off(device: &str) {
 fn plan(set: &[&str]) -> VethPlan {
     let set: Vec<_> = set.iter().map(|setting| crate::config::split_setting(setting).unwrap()).collect();
     let port = PortConfig::from_settings("web", "veth", &set, &SwitchConfig::default()).unwrap();
-    let PortKind::Veth { peer, interface, netns, peer_name, queues } = port.kind else { panic!("a veth port") };
+    let PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues }) = port.kind else {
+        panic!("a veth port")
+    };
     let interface = interface.unwrap_or_else(|| default_interface("web"));
     VethPlan { port: port.name, interface, peer, netns, peer_name, mtu: port.mtu, queues: queues.into() }
 }

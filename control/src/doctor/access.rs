@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::host::{ConfigSource, SwitchAnswer};
 use super::{Finding, Host, Level};
 use crate::api::PortState;
-use crate::config::{PortKind, VhostRole};
+use crate::config::{PortKind, VhostRole, VhostUserConfig};
 
 /// Users that libvirt runs guests as: Debian, Fedora, NixOS.
 const GUEST_USERS: [&str; 3] = ["libvirt-qemu", "qemu", "qemu-libvirtd"];
@@ -155,7 +155,7 @@ fn barred<'a>(host: &Host, path: &'a Path, uid: u32, gids: &[u32]) -> Option<&'a
 fn sockets(host: &Host) -> Vec<(String, PathBuf)> {
     let switch = &host.facts.config.switch;
     let socket = |port: &crate::config::PortConfig| match &port.kind {
-        PortKind::VhostUser { role: VhostRole::Server, socket, .. } => {
+        PortKind::VhostUser(VhostUserConfig { role: VhostRole::Server, socket, .. }) => {
             Some((port.name.clone(), socket.clone().unwrap_or_else(|| switch.default_socket(&port.name))))
         }
         _ => None,

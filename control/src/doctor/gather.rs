@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use super::host::{ConfigSource, Facts, Nic, Probe, Program, SwitchAnswer, XdpFeatures};
 use super::netdev;
 use crate::api::{Reply, Request};
-use crate::config::{Config, ConfigError, PortKind};
+use crate::config::{AfXdpConfig, Config, ConfigError, PortKind};
 use crate::device::ethtool::{self, Offload};
 use crate::device::{Link, Links};
 use crate::varlink::{CallError, Client};
@@ -118,7 +118,7 @@ fn nics(config: &Config) -> Vec<Nic> {
     let protected = &config.switch.protected_interfaces;
     let mut nics = Vec::new();
     for port in &config.ports {
-        let PortKind::AfXdp { device, .. } = &port.kind else { continue };
+        let PortKind::AfXdp(AfXdpConfig { device, .. }) = &port.kind else { continue };
         let mut nic = Nic { port: Some(port.name.clone()), spec: device.to_string(), ..Nic::default() };
         match links.resolve(device) {
             Ok(Some(link)) => describe(&mut nic, link, protected, &mut links, features.as_ref()),

@@ -241,7 +241,7 @@ impl Host {
 
     /// Whether frames go through packet memory.
     pub(super) fn has_packet_memory(&self) -> bool {
-        !self.ports(|kind| matches!(kind, PortKind::AfXdp { .. } | PortKind::Veth { .. })).is_empty()
+        !self.ports(|kind| matches!(kind, PortKind::AfXdp(_) | PortKind::Veth(_))).is_empty()
     }
 
     /// What the running switch says of a port.

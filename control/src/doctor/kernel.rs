@@ -8,7 +8,7 @@
 
 use super::host::{Probe, Version};
 use super::{Finding, Host, Level};
-use crate::config::{PortKind, TapEnd};
+use crate::config::{PortKind, TapConfig, TapEnd};
 
 /// Above this MTU a frame is in several buffers.
 pub(super) const MTU_ONE_BUFFER: u32 = 3498;
@@ -16,8 +16,9 @@ pub(super) const MTU_ONE_BUFFER: u32 = 3498;
 pub(super) fn examine(host: &Host) -> Vec<Finding> {
     let xdp_ports = host.has_packet_memory();
     let jumbo = host.facts.config.ports.iter().any(|port| port.mtu > MTU_ONE_BUFFER);
-    let guest_taps = !host.ports(|kind| matches!(kind, PortKind::Tap { other_end: TapEnd::Guest, .. })).is_empty();
-    let vhost_ports = !host.ports(|kind| matches!(kind, PortKind::VhostUser { .. })).is_empty();
+    let guest_taps =
+        !host.ports(|kind| matches!(kind, PortKind::Tap(TapConfig { other_end: TapEnd::Guest, .. }))).is_empty();
+    let vhost_ports = !host.ports(|kind| matches!(kind, PortKind::VhostUser(_))).is_empty();
     vec![
         probed(
             "kernel_af_xdp",
@@ -94,7 +95,7 @@ fn jit(host: &Host, asked_for: bool) -> Finding {
 }
 
 fn tun(host: &Host) -> Finding {
-    let asked_for = !host.ports(|kind| matches!(kind, PortKind::Tap { .. })).is_empty();
+    let asked_for = !host.ports(|kind| matches!(kind, PortKind::Tap(_))).is_empty();
     if host.is_there("/dev/net/tun") {
         return Finding::ok("kernel_tun", "there: tap ports", "/dev/net/tun: there");
     }
@@ -130,7 +131,7 @@ fn veth(host: &Host) -> Finding {
             }
         }
     }
-    let asked_for = !host.ports(|kind| matches!(kind, PortKind::Veth { .. })).is_empty();
+    let asked_for = !host.ports(|kind| matches!(kind, PortKind::Veth(_))).is_empty();
     let evidence = format!("/proc/kallsyms: no veth_setup; /lib/modules/{release}: no veth");
     Finding::new(missing(asked_for), CHECK, "no veth: containers can't be attached", evidence)
         .command("modprobe veth")

@@ -7,7 +7,7 @@ use super::kernel::MTU_ONE_BUFFER;
 use super::quirks;
 use super::{Finding, Host};
 use crate::api::PortState;
-use crate::config::{PortConfig, PortKind, XdpMode};
+use crate::config::{AfXdpConfig, PortConfig, PortKind, XdpMode};
 
 pub(super) fn examine(host: &Host) -> Vec<Finding> {
     host.facts.nics.iter().flat_map(|nic| device(host, nic)).collect()
@@ -65,7 +65,7 @@ fn mode(host: &Host, nic: &Nic, port: Option<&PortConfig>) -> Finding {
             .nixos("boot.kernelPackages = pkgs.linuxPackages_latest");
     };
     let wanted = match port.map(|port| &port.kind) {
-        Some(PortKind::AfXdp { mode, .. }) => *mode,
+        Some(PortKind::AfXdp(AfXdpConfig { mode, .. })) => *mode,
         _ => XdpMode::Auto,
     };
     let yes_no = |yes| if yes { "yes" } else { "no" };

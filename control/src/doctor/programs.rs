@@ -15,7 +15,7 @@ fn evidence(program: &Program) -> String {
 
 fn qemu(host: &Host) -> Finding {
     const CHECK: &str = "qemu";
-    let guests = !host.ports(|kind| matches!(kind, PortKind::VhostUser { .. })).is_empty();
+    let guests = !host.ports(|kind| matches!(kind, PortKind::VhostUser(_))).is_empty();
     let Some(program) = host.facts.programs.get(QEMU) else {
         let other = host.facts.programs.get("cloud-hypervisor");
         let evidence = format!("{QEMU}: not found");

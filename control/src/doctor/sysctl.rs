@@ -6,7 +6,7 @@
 //! Reference: kernel `Documentation/networking/ip-sysctl.rst`.
 
 use super::{Finding, Host};
-use crate::config::{PortKind, TapEnd};
+use crate::config::{PortKind, TapConfig, TapEnd};
 
 const CONF4: &str = "/proc/sys/net/ipv4/conf";
 const CONF6: &str = "/proc/sys/net/ipv6/conf";
@@ -24,7 +24,7 @@ pub(super) fn examine(host: &Host) -> Vec<Finding> {
 /// The interface of a port that the host itself has.
 fn host_tap(kind: &PortKind) -> Option<&str> {
     match kind {
-        PortKind::Tap { interface, other_end: TapEnd::Host, .. } => Some(interface),
+        PortKind::Tap(TapConfig { interface, other_end: TapEnd::Host, .. }) => Some(interface),
         _ => None,
     }
 }

@@ -376,5 +376,5 @@ fn a_port_of_another_type_is_kept_or_replaced_as_a_whole() {
     assert_eq!(merged(&veth, &veth, &tap), tap);
     assert_eq!(merged(&tap, &veth, &tap), veth);
     assert_eq!(changes(&veth, &veth, &tap)[0].action, ConfigAction::Remake);
-    assert!(matches!(tap.ports[0].kind, PortKind::Tap { .. }) && tap.ports[0].link_local == LinkLocal::Transparent);
+    assert!(matches!(tap.ports[0].kind, PortKind::Tap(_)) && tap.ports[0].link_local == LinkLocal::Transparent);
 }
