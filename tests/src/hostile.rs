@@ -71,7 +71,9 @@ const USED: u64 = 0x2000;
 const BUFFERS: u64 = 0x1_0000;
 const BUFFER_BYTES: u64 = 2048;
 /// The virtio-net header of a modern device, bytes.
-const NET_HEADER: usize = 12;
+pub const NET_HEADER: usize = 12;
+/// The switch finishes checksums.
+pub const F_CSUM: u64 = 1 << 0;
 const F_INDIRECT_DESC: u64 = 1 << 28;
 const F_PROTOCOL: u64 = 1 << 30;
 const F_VERSION_1: u64 = 1 << 32;
@@ -369,8 +371,13 @@ impl FrontEnd {
 
     /// Sends a frame as a well-behaved guest does, without waiting for its completion.
     pub fn send_frame(&mut self, frame: &[u8]) {
+        self.send_with_header(&[0; NET_HEADER], frame);
+    }
+
+    /// Sends a frame behind any virtio-net header, without waiting for its completion.
+    pub fn send_with_header(&mut self, header: &[u8; NET_HEADER], frame: &[u8]) {
         let index = self.available[TX] % RING_SIZE;
-        self.script.memory.write(Self::buffer_offset(TX, index), &[&[0; NET_HEADER], frame].concat());
+        self.script.memory.write(Self::buffer_offset(TX, index), &[header, frame].concat());
         let bytes = u32::try_from(NET_HEADER + frame.len()).unwrap_or(0);
         self.descriptor(TX, index, Self::buffer(TX, index), bytes, 0, 0);
         self.make_available(TX, index);

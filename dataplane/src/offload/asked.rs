@@ -4,6 +4,7 @@
 //! pass can be cut or finished, and [`Asked::wire_bytes`] says how long its longest segment is. [`Asked::encode`] is
 //! the header for the next one who takes the frame as it is.
 
+use super::layout::judge_checksum;
 use super::request::{HEADER_BYTES, Offers, Refused, Request, Resolution};
 
 /// `flags`: the checksum was verified (`VIRTIO_NET_HDR_F_DATA_VALID`).
@@ -40,7 +41,10 @@ impl Asked {
             Request { csum: None, .. } => {
                 Asked { verified: offers.verified && header[0] & DATA_VALID != 0, ..Asked::default() }
             }
-            Request { gso: None, .. } => Asked { request, ..Asked::default() },
+            Request { csum: Some(partial), gso: None } => {
+                judge_checksum(snapshot, frame_bytes, partial)?;
+                Asked { request, ..Asked::default() }
+            }
             Request { gso: Some(gso), .. } => {
                 let layout = request.layout(snapshot, frame_bytes)?;
                 let header_bytes = u16::try_from(layout.header_bytes).map_err(|_| Refused::HeadersTooLong)?;

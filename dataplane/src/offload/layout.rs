@@ -1,31 +1,47 @@
-//! Where the headers of a TCP frame lie: Ethernet with up to two VLAN tags, IPv4 or IPv6, TCP.
+//! Where the headers of a frame lie: Ethernet with up to four VLAN tags, IPv4 or IPv6, and what IP carries.
+//!
+//! [`Layout::of`] finds the headers of a TCP frame that is to be cut. [`judge_checksum`] says whether an unfinished
+//! checksum lies where TCP or UDP keeps one: directly behind the outermost IP header, or inside a tunnel. The switch
+//! writes a checksum after it has decided about the frame, so a checksum anywhere else could change what was decided
+//! on: addresses, VLAN tags, ports, the type of an ICMPv6 message.
 //!
 //! IPv4 options and the IPv6 extension headers that may stand in every packet of a flow (hop-by-hop options, routing,
 //! destination options) are walked over. A fragment is refused, and so is every other extension header: it could not be
 //! repeated in each segment. Lengths in the IP header are not judged: they are written anew for each segment.
 //!
-//! Invariant: `l3 < l4 < header_bytes`, and `header_bytes` is at most the length of the headers given.
+//! Invariants: `l3 < l4 < header_bytes`, and `header_bytes` is at most the length of the headers given. A checksum that
+//! [`judge_checksum`] allows lies at least [`OUTER_BYTES`] + 6 bytes behind the outermost IP header, or is the checksum
+//! field of the TCP or UDP header there.
 //!
-//! References: 802.1Q clause 9; RFC 791, 3.1; RFC 8200, 4 (extension headers); RFC 9293, 3.1.
+//! References: 802.1Q clause 9; RFC 791, 3.1; RFC 8200, 4 (extension headers); RFC 9293, 3.1; RFC 768.
 
 use labsw_switch::header::{TPID_C_TAG, TPID_S_TAG};
 
-use super::request::{GsoKind, Refused};
+use super::request::{GsoKind, Partial, Refused};
 use super::sum::get_u16;
 
 /// The most that an IP header can say about its length, bytes: IPv4 total length, IPv6 payload length.
 pub(super) const MAX_IP_BYTES: u32 = 65_535;
 /// Where the checksum lies in the TCP header.
 pub(super) const TCP_CHECKSUM: u16 = 16;
+/// Where the checksum lies in the UDP header.
+const UDP_CHECKSUM: u16 = 6;
 /// The most bytes of headers that are worked on.
 pub const MAX_HEADER_BYTES: usize = 256;
 /// Two MAC addresses.
 const ETHERTYPE_OFFSET: usize = 12;
 /// VLAN tags walked over.
-const MAX_TAGS: usize = 2;
+const MAX_TAGS: usize = 4;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+const PROTOCOL_IPV4: u8 = 4;
 const PROTOCOL_TCP: u8 = 6;
+const PROTOCOL_UDP: u8 = 17;
+const PROTOCOL_IPV6: u8 = 41;
+const PROTOCOL_GRE: u8 = 47;
+const PROTOCOL_MPLS: u8 = 137;
+/// Bytes behind the outermost IP header that decisions read: the ports of UDP, the type of an ICMPv6 message.
+pub const OUTER_BYTES: usize = 4;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const DESTINATION_OPTIONS: u8 = 60;
@@ -66,33 +82,21 @@ impl Layout {
     /// [`Refused`]: it is something else, is malformed, or ends too early.
     #[inline]
     pub fn of(headers: &[u8], frame_bytes: u32, kind: GsoKind) -> Result<Layout, Refused> {
-        let shown = usize::try_from(frame_bytes).map_or(headers.len(), |bytes| bytes.min(headers.len()));
-        let headers = headers.get(..shown.min(MAX_HEADER_BYTES)).unwrap_or_default();
-        // What lies behind `headers` is either behind the frame's end, or was not copied.
-        let complete = usize::try_from(frame_bytes).is_ok_and(|bytes| bytes <= headers.len());
-        Layout::find(headers, kind).ok_or(if complete { Refused::FrameCut } else { Refused::HeadersTooLong })?
+        shown(headers, frame_bytes, |headers| Layout::find(headers, kind))
     }
 
     /// `None` if `headers` ends too early.
     #[inline]
     fn find(headers: &[u8], kind: GsoKind) -> Option<Result<Layout, Refused>> {
-        let mut at = ETHERTYPE_OFFSET;
-        let mut ethertype = get_u16(headers, at)?;
-        for _ in 0..MAX_TAGS {
-            if ethertype == TPID_C_TAG || ethertype == TPID_S_TAG {
-                at += 4;
-                ethertype = get_u16(headers, at)?;
-            }
-        }
-        let l3 = at + 2;
-        let version = *headers.get(l3)?;
-        let l4 = match (kind, ethertype) {
-            (GsoKind::Tcp4, ETHERTYPE_IPV4) => ipv4(headers, l3, version)?,
-            (GsoKind::Tcp6, ETHERTYPE_IPV6) => ipv6(headers, l3, version)?,
+        let (ethertype, l3) = network(headers)?;
+        let carried = match (kind, ethertype) {
+            (GsoKind::Tcp4, ETHERTYPE_IPV4) => ipv4(headers, l3)?,
+            (GsoKind::Tcp6, ETHERTYPE_IPV6) => ipv6(headers, l3)?,
             _ => Err(Refused::Ethertype(ethertype)),
         };
-        let l4 = match l4 {
-            Ok(l4) => l4,
+        let l4 = match carried {
+            Ok((PROTOCOL_TCP, l4)) => l4,
+            Ok((other, _)) => return Some(Err(Refused::Protocol(other))),
             Err(refused) => return Some(Err(refused)),
         };
         let tcp_bytes = usize::from(headers.get(l4 + 12)? >> 4) * 4;
@@ -104,9 +108,64 @@ impl Layout {
     }
 }
 
-/// Where what follows the IPv4 header at `l3` begins.
+/// Judges where the frame of `frame_bytes` that begins with `headers` asks for a checksum; see the module.
+///
+/// # Errors
+/// [`Refused`]: the frame is not IP, is a fragment, ends too early, or has no checksum there.
+pub(super) fn judge_checksum(headers: &[u8], frame_bytes: u32, partial: Partial) -> Result<(), Refused> {
+    let Partial { start, offset } = partial;
+    let (protocol, l4) = shown(headers, frame_bytes, |headers| {
+        let (ethertype, l3) = network(headers)?;
+        match ethertype {
+            ETHERTYPE_IPV4 => ipv4(headers, l3),
+            ETHERTYPE_IPV6 => ipv6(headers, l3),
+            _ => Some(Err(Refused::Ethertype(ethertype))),
+        }
+    })?;
+    let fits = match (protocol, usize::from(start)) {
+        (PROTOCOL_TCP, at) if at == l4 => offset == TCP_CHECKSUM,
+        (PROTOCOL_UDP, at) if at == l4 => offset == UDP_CHECKSUM,
+        (PROTOCOL_UDP | PROTOCOL_IPV4 | PROTOCOL_IPV6 | PROTOCOL_GRE | PROTOCOL_MPLS, at) => {
+            at >= l4 + OUTER_BYTES && matches!(offset, TCP_CHECKSUM | UDP_CHECKSUM)
+        }
+        (_, _) => false,
+    };
+    if fits { Ok(()) } else { Err(Refused::ChecksumPlace { start, offset, protocol }) }
+}
+
+/// Gives `find` the headers of a frame of `frame_bytes` of which `headers` is the beginning. `find` answers `None` where
+/// they end too early, because the frame does or because no more of it was copied.
 #[inline]
-fn ipv4(headers: &[u8], l3: usize, version: u8) -> Option<Result<usize, Refused>> {
+fn shown<T>(
+    headers: &[u8],
+    frame_bytes: u32,
+    find: impl FnOnce(&[u8]) -> Option<Result<T, Refused>>,
+) -> Result<T, Refused> {
+    let bytes = usize::try_from(frame_bytes).unwrap_or(usize::MAX);
+    let end = bytes.min(headers.len()).min(MAX_HEADER_BYTES);
+    let missing = if bytes <= headers.len() { Refused::FrameCut } else { Refused::HeadersTooLong };
+    find(headers.get(..end).unwrap_or_default()).unwrap_or(Err(missing))
+}
+
+/// The ethertype behind the VLAN tags, and where the packet begins. `None` if `headers` ends too early.
+#[inline]
+fn network(headers: &[u8]) -> Option<(u16, usize)> {
+    let mut at = ETHERTYPE_OFFSET;
+    let mut ethertype = get_u16(headers, at)?;
+    for _ in 0..MAX_TAGS {
+        if ethertype != TPID_C_TAG && ethertype != TPID_S_TAG {
+            break;
+        }
+        at += 4;
+        ethertype = get_u16(headers, at)?;
+    }
+    Some((ethertype, at + 2))
+}
+
+/// The protocol that the IPv4 packet at `l3` carries, and where that begins. `None` if `headers` ends too early.
+#[inline]
+fn ipv4(headers: &[u8], l3: usize) -> Option<Result<(u8, usize), Refused>> {
+    let version = *headers.get(l3)?;
     let bytes = usize::from(version & 0xf) * 4;
     if version >> 4 != 4 || bytes < IPV4_MIN_BYTES {
         return Some(Err(Refused::Ip));
@@ -114,29 +173,22 @@ fn ipv4(headers: &[u8], l3: usize, version: u8) -> Option<Result<usize, Refused>
     if get_u16(headers, l3 + 6)? & IPV4_FRAGMENT != 0 {
         return Some(Err(Refused::Fragment));
     }
-    Some(match *headers.get(l3 + 9)? {
-        PROTOCOL_TCP => Ok(l3 + bytes),
-        other => Err(Refused::Protocol(other)),
-    })
+    Some(Ok((*headers.get(l3 + 9)?, l3 + bytes)))
 }
 
-/// Where what follows the IPv6 header at `l3` and its extensions begins.
+/// The protocol that the IPv6 packet at `l3` carries behind its extension headers, and where that begins. `None` if
+/// `headers` ends too early.
 #[inline]
-fn ipv6(headers: &[u8], l3: usize, version: u8) -> Option<Result<usize, Refused>> {
-    if version >> 4 != 6 {
+fn ipv6(headers: &[u8], l3: usize) -> Option<Result<(u8, usize), Refused>> {
+    if *headers.get(l3)? >> 4 != 6 {
         return Some(Err(Refused::Ip));
     }
     let mut next = *headers.get(l3 + 6)?;
     let mut at = l3 + IPV6_BYTES;
     // Ends: each round moves on by at least 8 of at most `MAX_HEADER_BYTES` bytes.
-    loop {
-        match next {
-            PROTOCOL_TCP => return Some(Ok(at)),
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
-                next = *headers.get(at)?;
-                at += (usize::from(*headers.get(at + 1)?) + 1) * 8;
-            }
-            other => return Some(Err(Refused::Protocol(other))),
-        }
+    while matches!(next, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
+        next = *headers.get(at)?;
+        at += (usize::from(*headers.get(at + 1)?) + 1) * 8;
     }
+    Some(Ok((next, at)))
 }

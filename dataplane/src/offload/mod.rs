@@ -15,6 +15,8 @@
 //! - Pure functions over bytes: nothing here holds or reads foreign memory, except that [`copy_and_sum_raw`] copies
 //!   from it. The headers are the caller's own copy, taken once.
 //! - No allocation, and no panic on any input: an impossible request is [`Refused`] with a reason.
+//! - What the switch decides by is never written: a checksum is only finished where TCP or UDP keeps one, behind the
+//!   ports of the outermost header ([`Asked::admit`]).
 //! - A checksum that nobody asked to finish is never touched. A sum that the guest left wrong stays wrong.
 //!
 //! References: Virtio 1.2, 5.1.6 "Device Operation"; RFC 1071, RFC 1624 (checksums); RFC 9293 (TCP), RFC 791, RFC 8200,
@@ -34,7 +36,7 @@ pub use asked::Asked;
 pub use coalesce::{Coalescer, Merged};
 pub use copy::{copy_and_sum, copy_and_sum_raw};
 pub use finish::finish_checksum;
-pub use layout::{Layout, MAX_HEADER_BYTES};
+pub use layout::{Layout, MAX_HEADER_BYTES, OUTER_BYTES};
 pub use request::{
     F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
 };

@@ -182,6 +182,16 @@ pub enum Refused {
         /// Length of the frame, or of the part at hand.
         frame_bytes: u32,
     },
+    /// TCP and UDP keep no checksum there, or the frame carries neither.
+    #[error("csum_start {start} and csum_offset {offset} are not those of a checksum of IP protocol {protocol}")]
+    ChecksumPlace {
+        /// As asked.
+        start: u16,
+        /// As asked.
+        offset: u16,
+        /// What the outermost IP header carries.
+        protocol: u8,
+    },
     /// Segments need checksums.
     #[error("segmentation without checksum offload")]
     SegmentsWithoutChecksum,

@@ -268,6 +268,103 @@ proptest! {
     }
 }
 
+/// An IPv4 or IPv6 packet (by `v6`) of this protocol with these bytes behind the header.
+fn carrying(v6: bool, protocol: u8, bytes: &[u8]) -> Vec<u8> {
+    let outer = Packet { udp: true, ..Packet::tcp(v6, bytes.to_vec()) };
+    let (l4, mut frame) = (outer.l4(), outer.partial());
+    frame[if v6 { 20 } else { 23 }] = protocol;
+    // The header of UDP goes: the payload is what the packet carries.
+    frame.drain(l4..l4 + 8);
+    frame
+}
+
+/// Frames whose checksums are tried out, with the length of all headers through the outermost IP header.
+fn checksummed() -> Vec<(Vec<u8>, usize)> {
+    let mut frames = vec![];
+    for v6 in [false, true] {
+        for udp in [false, true] {
+            for tags in [vec![], vec![(0x8100, 20)], vec![(0x88a8, 30), (0x8100, 20)]] {
+                let extensions = if v6 && udp { vec![(60, vec![0, 0, 1, 4, 0, 0, 0, 0])] } else { vec![] };
+                let packet = Packet { udp, tags, extensions, ..Packet::tcp(v6, noise(80, 3)) };
+                frames.push((packet.partial(), packet.l4()));
+            }
+        }
+        let inner = Packet::tcp(v6, noise(60, 4)).partial();
+        for protocol in [1, 2, 4, 17, 41, 44, 47, 51, 58, 132, 137] {
+            frames.push((
+                carrying(v6, protocol, &[&[8, 0, 0, 0, 0, 0, 7, 0], &inner[..]].concat()),
+                [34, 54][usize::from(v6)],
+            ));
+        }
+        let mut fragment = Packet { udp: true, ..Packet::tcp(false, noise(60, 4)) }.partial();
+        fragment[20] = 0x20;
+        frames.push((fragment, 34));
+    }
+    for ethertype in [[0x88, 0xb5], [0x08, 0x06], [0, 60]] {
+        let mut frame = noise(120, 5);
+        frame[12..14].copy_from_slice(&ethertype);
+        frames.push((frame, 120));
+    }
+    frames
+}
+
+/// Wherever a checksum may be asked for, and whatever the egress takes: what decisions read leaves as it was read.
+#[test]
+fn a_checksum_never_changes_what_was_decided_on() {
+    use crate::offload::{OUTER_BYTES, Partial};
+    let egresses = [Offers::NONE, Offers { csum: true, ..Offers::NONE }, Offers::ALL];
+    for (frame, l4) in checksummed() {
+        let bytes = u16::try_from(frame.len()).unwrap();
+        let places =
+            (0..bytes).flat_map(|start| (0..30.min(bytes - start)).map(move |offset| Partial { start, offset }));
+        let mut accepted = vec![];
+        for partial in places {
+            let mut burst = Burst::new();
+            // SAFETY: the frame outlives the burst.
+            assert!(unsafe { burst.push_whole(0, Segment { ptr: frame.as_ptr(), len: u32::from(bytes) }) });
+            let request = Request { csum: Some(partial), gso: None };
+            if burst.ask(&request.encode(0), Offers::ALL).is_ok() {
+                accepted.push(partial);
+                for offers in egresses {
+                    let sink = Sink::accepting(offers);
+                    assert_eq!(resolve(&burst, &sink).0, Ok(0));
+                    // A neighbour that takes it unfinished finishes it by the header that it was given.
+                    for left in on_wire(sink.take()) {
+                        let read = (l4 + OUTER_BYTES).min(frame.len());
+                        assert_eq!(left[..read], frame[..read], "{partial:?} of {frame:02x?}");
+                    }
+                }
+            }
+        }
+        // Each kind of frame has the places that real drivers ask for, and no others directly behind the IP header.
+        let protocol = if l4 == 120 { 0 } else { protocol_of(&frame) };
+        let own = accepted.iter().filter(|partial| usize::from(partial.start) == l4).map(|partial| partial.offset);
+        let expected: &[u16] = match protocol {
+            6 => &[16],
+            17 => &[6],
+            _ => &[],
+        };
+        assert_eq!(own.collect::<Vec<_>>(), expected, "protocol {protocol} of {frame:02x?}");
+        let tunnels = matches!(protocol, 4 | 17 | 41 | 47 | 137);
+        let inside = accepted.iter().filter(|partial| usize::from(partial.start) > l4).count();
+        assert_eq!(inside > 0, tunnels, "protocol {protocol} of {frame:02x?}");
+    }
+}
+
+/// What the IP packet in the frame carries, fragments apart, which nothing may be asked for.
+fn protocol_of(frame: &[u8]) -> u8 {
+    let mut l3 = 14;
+    while matches!(frame[l3 - 2..l3], [0x81, 0] | [0x88, 0xa8]) {
+        l3 += 4;
+    }
+    match frame[l3] >> 4 {
+        4 if frame[l3 + 6] & 0x20 != 0 => 0,
+        4 => frame[l3 + 9],
+        _ if frame[l3 + 6] == 60 => frame[l3 + 40],
+        _ => frame[l3 + 6],
+    }
+}
+
 /// What becomes of frames with these headers in the end.
 fn on_wire(frames: Vec<(Vec<u8>, [u8; HEADER_BYTES])>) -> Vec<Vec<u8>> {
     frames
