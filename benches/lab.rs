@@ -7,15 +7,11 @@
 #![allow(dead_code, reason = "every bench uses another part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench")]
 
-#[path = "../dataplane/tests/guest/mod.rs"]
-pub mod guest;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crossbeam::channel::{Sender, bounded, unbounded};
-use guest::{EVENT_IDX, Guest, INDIRECT, MRG_RXBUF, VERSION_1};
 use labsw_benches::frame;
 use labsw_dataplane::capture::{Capture, Captures, Watch};
 use labsw_dataplane::impair::{Schedule, TxLine};
@@ -31,6 +27,7 @@ use labsw_switch::mac::Mac;
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules, Tables};
 use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
 use labsw_switch::{MAX_MIRRORS, MirrorId, PortId, Vid};
+use labsw_testkit::guest::{EVENT_IDX, Guest, INDIRECT, MRG_RXBUF, VERSION_1};
 
 /// Entries of every ring.
 pub const RING: u16 = 1024;

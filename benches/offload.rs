@@ -6,14 +6,11 @@
 //! `coalesce` merges 44 segments (headers and sums only: payloads stay where they are).
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
-#[path = "../dataplane/tests/offload_frames/mod.rs"]
-mod offload_frames;
-
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use labsw_dataplane::offload::{Coalescer, Cutter, Offers, Request, Sum, copy_and_sum, finish_checksum};
-use offload_frames::{Packet, noise, resolved};
+use labsw_testkit::offload_frames::{Packet, noise, resolved};
 
 const MSS: u16 = 1448;
 const OFFERS: Offers = Offers::ALL;

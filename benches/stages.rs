@@ -11,11 +11,11 @@ mod lab;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use lab::guest::Guest;
 use lab::{FEATURES, RECEIVE, RING, TRANSMIT, fill_receive, fill_transmit, offer};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::stats::PortDelta;
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_testkit::guest::Guest;
 
 const SIZES: [usize; 3] = [64, 512, 1518];
 const BURSTS: [u16; 4] = [1, 8, 32, 64];

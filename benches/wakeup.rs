@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::unbounded;
-use lab::guest::Guest;
 use lab::{FEATURES, RECEIVE, RING, TRANSMIT, fill_receive, fill_transmit, offer};
 use labsw_dataplane::handle::Workers;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
@@ -31,6 +30,7 @@ use labsw_switch::mac::Mac;
 use labsw_switch::tables::{PortRules, Tables};
 use labsw_switch::vlan::Vid;
 use labsw_switch::{MAX_MIRRORS, PortId};
+use labsw_testkit::guest::Guest;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 

@@ -17,8 +17,8 @@ use labsw_switch::forward::{TagEdit, TxItem};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
-use crate::lab::guest::{EVENT_IDX, GUEST_BASE, Guest, USER_BASE};
 use crate::lab::{FEATURES, RECEIVE, RING, TRANSMIT, fill_receive, fill_transmit, offer};
+use labsw_testkit::guest::{EVENT_IDX, GUEST_BASE, Guest, USER_BASE};
 
 /// Frames a round.
 pub const BURST: u16 = 64;

@@ -7,9 +7,6 @@
 //! shows whether the own rings cost or save anything that can be seen, not what the rings cost.
 #![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a bench of small numbers")]
 
-#[path = "../dataplane/tests/xdp_lab/mod.rs"]
-mod xdp_lab;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,8 +15,8 @@ use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::xdp::{Hugepages, PacketMemory, Queues, XdpMode};
 use labsw_switch::BURST_FRAMES;
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_testkit::xdp_lab::{Lab, frame};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use xdp_lab::{Lab, frame};
 use xsk_rs::FrameDesc;
 use xsk_rs::config::{BindFlags, SocketConfig, UmemConfig};
 

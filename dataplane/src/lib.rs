@@ -28,10 +28,3 @@ pub mod vhost;
 pub mod watchdog;
 pub mod worker;
 pub mod xdp;
-
-// The offload tests' frames call this crate by its name.
-#[cfg(test)]
-extern crate self as labsw_dataplane;
-#[cfg(test)]
-#[path = "../tests/offload_frames/mod.rs"]
-mod offload_frames;

@@ -14,23 +14,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "lengths of frames and C structures")]
 
-#[path = "offload_frames/arbitrary.rs"]
-mod arbitrary;
-mod offload_frames;
-mod xdp_lab;
-
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
-use arbitrary::{packet, size};
 use labsw_dataplane::offload::{Partial, Request};
-use offload_frames::{ACK, CWR, FIN, PSH, Packet, SOURCE, noise, resolved};
+use labsw_testkit::offload_frames::arbitrary::{packet, size};
+use labsw_testkit::offload_frames::{ACK, CWR, FIN, PSH, Packet, SOURCE, noise, resolved};
+use labsw_testkit::xdp_lab::Lab;
 use proptest::prop_assume;
 use proptest::test_runner::{Config, TestRunner};
-use xdp_lab::Lab;
 
 /// How long the kernel may take.
 const PATIENCE: Duration = Duration::from_secs(2);

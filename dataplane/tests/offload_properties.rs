@@ -3,16 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, reason = "lengths of frames")]
 
-#[path = "offload_frames/arbitrary.rs"]
-mod arbitrary;
-mod offload_frames;
-
-use arbitrary::{packet, size};
 use labsw_dataplane::offload::{
     Coalescer, Cutter, Gso, GsoKind, HEADER_BYTES, MIN_SEGMENT_BYTES, Offers, Partial, Refused, Request, Sum,
     copy_and_sum, finish_checksum,
 };
-use offload_frames::{ACK, CWR, FIN, PSH, Packet, Seen, naive_sum, noise, received, resolved};
+use labsw_testkit::offload_frames::arbitrary::{packet, size};
+use labsw_testkit::offload_frames::{ACK, CWR, FIN, PSH, Packet, Seen, naive_sum, noise, received, resolved};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};

@@ -3,15 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
-mod guest;
-mod xdp_lab;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use guest::{Guest, VERSION_1};
 use labsw_dataplane::frame::{Burst, Segment};
 use labsw_dataplane::offload::Partial;
 use labsw_dataplane::port::{Fault, Lane, RxQueue, TxPort};
@@ -19,7 +15,8 @@ use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::tap::{TapError, TapPort, TapRx, make_persistent};
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
-use xdp_lab::{Lab, RawSocket, burst_of, bytes, frame, ifindex};
+use labsw_testkit::guest::{Guest, VERSION_1};
+use labsw_testkit::xdp_lab::{self, Lab, RawSocket, burst_of, bytes, frame, ifindex};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_millis(100);

@@ -3,13 +3,11 @@
 //! buffers than frames.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test: its numbers are small")]
 
-mod guest;
-
-use guest::{Guest, MRG_RXBUF, VERSION_1, frame};
 use labsw_dataplane::frame::{Burst, Segment};
 use labsw_dataplane::stats::PortDelta;
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_testkit::guest::{Guest, MRG_RXBUF, VERSION_1, frame};
 use proptest::prelude::*;
 
 const RX: usize = 0;

@@ -3,14 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]
 
-mod guest;
-
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use guest::{GUEST_BASE, Guest, INDIRECT, USER_BASE, VERSION_1, frame, frames_of};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::stats::PortDelta;
+use labsw_testkit::guest::{GUEST_BASE, Guest, INDIRECT, USER_BASE, VERSION_1, frame, frames_of};
 use proptest::prelude::*;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion};

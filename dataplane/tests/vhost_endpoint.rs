@@ -2,25 +2,25 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]
 
-mod frontend;
-mod guest;
-
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use frontend::{
-    Front, GET_FEATURES, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, GET_VRING_BASE, Harness, NET_SET_MTU,
-    PROTOCOL, Port, SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES, SET_VRING_ERR, config, socket_path,
-};
-use guest::{EVENT_IDX, Guest, IN_ORDER, INDIRECT, MRG_RXBUF, MTU, RING_PACKED, VERSION_1, frame, frames_of};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::port::{Fault, RxQueue};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{Endpoint, EndpointState, Role};
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_testkit::frontend::{
+    self, Front, GET_FEATURES, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, GET_VRING_BASE, Harness,
+    NET_SET_MTU, PROTOCOL, Port, SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES, SET_VRING_ERR, config,
+    socket_path,
+};
+use labsw_testkit::guest::{
+    self, EVENT_IDX, Guest, IN_ORDER, INDIRECT, MRG_RXBUF, MTU, RING_PACKED, VERSION_1, frame, frames_of,
+};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};

@@ -2,18 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "test helpers")]
 
-mod frontend;
-mod guest;
-
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use frontend::{
-    GET_FEATURES, GET_VRING_BASE, Harness, SET_FEATURES, SET_MEM_TABLE, SET_PROTOCOL_FEATURES, SET_VRING_ADDR,
-    SET_VRING_CALL, SET_VRING_KICK, SET_VRING_NUM,
-};
-use guest::{GUEST_BASE, Guest, INDIRECT, INDIRECT_FLAG, MRG_RXBUF, NEXT, USER_BASE, VERSION_1, WRITE, frame};
 use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES, Segment};
 use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::PortDelta;
@@ -22,6 +14,13 @@ use labsw_dataplane::vhost::ring::{RingAddresses, RingLayout};
 use labsw_dataplane::vhost::{EndpointState, Role};
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_testkit::frontend::{
+    GET_FEATURES, GET_VRING_BASE, Harness, SET_FEATURES, SET_MEM_TABLE, SET_PROTOCOL_FEATURES, SET_VRING_ADDR,
+    SET_VRING_CALL, SET_VRING_KICK, SET_VRING_NUM,
+};
+use labsw_testkit::guest::{
+    GUEST_BASE, Guest, INDIRECT, INDIRECT_FLAG, MRG_RXBUF, NEXT, USER_BASE, VERSION_1, WRITE, frame,
+};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 const SIZE: u16 = 64;

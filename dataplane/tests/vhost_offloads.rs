@@ -3,10 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]
 
-mod guest;
-mod offload_frames;
-
-use guest::{BUFFER_BYTES, Guest, INDIRECT, MRG_RXBUF, VERSION_1};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::offload::{HEADER_BYTES, Offers, Request};
 use labsw_dataplane::port::TxPort;
@@ -14,7 +10,8 @@ use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::VhostPort;
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
-use offload_frames::{Packet, noise};
+use labsw_testkit::guest::{BUFFER_BYTES, Guest, INDIRECT, MRG_RXBUF, VERSION_1};
+use labsw_testkit::offload_frames::{self, Packet, noise};
 use proptest::prelude::*;
 
 const TX: usize = 1;

@@ -3,16 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]
 
-mod guest;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use guest::packed::{Side, turn};
-use guest::{EVENT_IDX, Guest, IN_ORDER, INDIRECT, MRG_RXBUF, USER_BASE, VERSION_1, frame, frames_of};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::PortDelta;
 use labsw_switch::DropReason;
+use labsw_testkit::guest::packed::{Side, turn};
+use labsw_testkit::guest::{EVENT_IDX, Guest, IN_ORDER, INDIRECT, MRG_RXBUF, USER_BASE, VERSION_1, frame, frames_of};
 use proptest::prelude::*;
 
 #[test]

@@ -2,19 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]
 
-mod guest;
-
 use std::sync::Arc;
 
-use guest::packed::{Driver, PACKED, Side};
-use guest::{
-    EVENT_IDX, GUEST_BASE, Guest, INDIRECT, INDIRECT_FLAG, MRG_RXBUF, NEXT, USER_BASE, WRITE, frame, frames_of,
-};
 use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::ring::{RingAddresses, RingLayout};
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_testkit::guest::packed::{Driver, PACKED, Side};
+use labsw_testkit::guest::{
+    EVENT_IDX, GUEST_BASE, Guest, INDIRECT, INDIRECT_FLAG, MRG_RXBUF, NEXT, USER_BASE, WRITE, frame, frames_of,
+};
 use proptest::prelude::*;
 
 /// A transmit ring of 8 slots in which `make` makes something available: why it is refused.

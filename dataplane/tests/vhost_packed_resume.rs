@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]
 
-mod guest;
-
-use guest::packed::{Driver, Side, turn};
-use guest::{Guest, MRG_RXBUF, USER_BASE, frame, frames_of};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{VhostOp, VhostReply};
+use labsw_testkit::guest::packed::{Driver, Side, turn};
+use labsw_testkit::guest::{Guest, MRG_RXBUF, USER_BASE, frame, frames_of};
 
 /// The second words of all slots of a ring.
 fn words(guest: &Guest, driver: &Driver) -> Vec<Vec<u8>> {

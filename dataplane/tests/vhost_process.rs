@@ -2,19 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]
 
-mod frontend;
-mod guest;
-
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard};
 
-use frontend::{GET_FEATURES, Harness, SET_FEATURES, SET_MEM_TABLE, SET_VRING_CALL, SET_VRING_KICK};
-use guest::{Guest, VERSION_1, frame};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{EndpointState, Role};
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_testkit::frontend::{GET_FEATURES, Harness, SET_FEATURES, SET_MEM_TABLE, SET_VRING_CALL, SET_VRING_KICK};
+use labsw_testkit::guest::{Guest, VERSION_1, frame};
 
 static ALONE: Mutex<()> = Mutex::new(());
 

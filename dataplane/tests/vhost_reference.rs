@@ -11,8 +11,6 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::panic, reason = "test helpers")]
 
-mod frontend;
-mod guest;
 mod reference;
 
 use std::io::{ErrorKind, Read};
@@ -20,16 +18,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use frontend::{
-    Front, GET_FEATURES, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, GET_VRING_BASE, Harness, PROTOCOL,
-    SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES, SET_VRING_ADDR, SET_VRING_BASE, SET_VRING_CALL,
-    SET_VRING_ENABLE, SET_VRING_ERR, SET_VRING_KICK, SET_VRING_NUM,
-};
-use guest::{EVENT_IDX, GUEST_BASE, Guest, INDIRECT, USER_BASE, VERSION_1, frame, frames_of};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::Role;
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_testkit::frontend::{
+    Front, GET_FEATURES, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, GET_VRING_BASE, Harness, PROTOCOL,
+    SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES, SET_VRING_ADDR, SET_VRING_BASE, SET_VRING_CALL,
+    SET_VRING_ENABLE, SET_VRING_ERR, SET_VRING_KICK, SET_VRING_NUM,
+};
+use labsw_testkit::guest::{EVENT_IDX, GUEST_BASE, Guest, INDIRECT, USER_BASE, VERSION_1, frame, frames_of};
 use reference::{Frames, Reference};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]
 
-mod guest;
-
 use std::sync::atomic::Ordering;
 
-use guest::{EVENT_IDX, Guest, INDIRECT, MRG_RXBUF, VERSION_1, frame, frames_of};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{VhostOp, VhostPort, VhostReply};
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_testkit::guest::{EVENT_IDX, Guest, INDIRECT, MRG_RXBUF, VERSION_1, frame, frames_of};
 
 const TX: usize = 1;
 const RX: usize = 0;

@@ -6,19 +6,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
-mod guest;
-
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use guest::packed::Driver;
-use guest::{EVENT_IDX, Guest, MRG_RXBUF, RING_PACKED, VERSION_1};
 use labsw_dataplane::frame::{Burst, Segment};
 use labsw_dataplane::port::{Lane, TxPort};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{VhostOp, VhostPort, VhostReply};
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_testkit::guest::packed::Driver;
+use labsw_testkit::guest::{EVENT_IDX, Guest, MRG_RXBUF, RING_PACKED, VERSION_1};
 
 const RING: u16 = 256;
 /// Frames each worker gets through.

@@ -1,13 +1,10 @@
 //! A worker that slept: what it knows of the time when a frame wakes it, and what becomes of ports that can't wake it.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod guest;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::unbounded;
-use guest::{EVENT_IDX, Guest, MRG_RXBUF, VERSION_1, frame};
 use labsw_dataplane::handle::Workers;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
 use labsw_dataplane::vhost::VhostPort;
@@ -15,6 +12,7 @@ use labsw_dataplane::worker::{Output, Power, Shared, Snapshot};
 use labsw_switch::fdb::{Fdb, FdbFilter};
 use labsw_switch::tables::{PortRules, Tables};
 use labsw_switch::{MAX_MIRRORS, PortId};
+use labsw_testkit::guest::{EVENT_IDX, Guest, MRG_RXBUF, VERSION_1, frame};
 use mio::{Poll, Token, Waker};
 use rustix::fs::{MemfdFlags, memfd_create};
 

@@ -2,15 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
-mod xdp_lab;
-
 use std::time::Duration;
 
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::xdp::{Hugepages, PacketMemory, Queues, XdpMode, XdpPort};
 use labsw_switch::forward::{TagEdit, TxItem};
-use xdp_lab::{Lab, bytes, frame, receive};
+use labsw_testkit::xdp_lab::{Lab, bytes, frame, receive};
 
 const PUSH: TagEdit = TagEdit { strip_bytes: 0, insert: Some([0x81, 0, 0x20, 10]) };
 const POP: TagEdit = TagEdit { strip_bytes: 4, insert: None };

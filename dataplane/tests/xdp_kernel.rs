@@ -2,8 +2,6 @@
 //! ran dry, the host's own stack kept silent, and busy polling.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod xdp_lab;
-
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +12,7 @@ use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::xdp::{
     BusyPoll, Hugepages, PacketMemory, Queues, XdpConfig, XdpCounters, XdpMode, XdpPort, XdpStatus,
 };
-use xdp_lab::{Lab, frame, ifindex, receive};
+use labsw_testkit::xdp_lab::{self, Lab, frame, ifindex, receive};
 
 fn memory(chunks: u32) -> Arc<PacketMemory> {
     Arc::new(PacketMemory::new(chunks, Hugepages::Auto).unwrap())

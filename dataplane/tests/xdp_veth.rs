@@ -2,8 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
-mod xdp_lab;
-
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::Burst;
@@ -12,7 +10,7 @@ use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::xdp::{Hugepages, PacketMemory, Queues, XdpConfig, XdpError, XdpMode, XdpPort};
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
-use xdp_lab::{Lab, burst_of, bytes, frame, receive};
+use labsw_testkit::xdp_lab::{self, Lab, burst_of, bytes, frame, receive};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 const PUSH: TagEdit = TagEdit { strip_bytes: 0, insert: Some([0x81, 0, 0x20, 10]) };

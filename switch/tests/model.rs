@@ -13,14 +13,9 @@ use labsw_switch::vlan::VlanMode;
 use labsw_switch::{Mac, PortId, Vid};
 use proptest::prelude::*;
 
-#[path = "model/foretell.rs"]
-mod foretell;
-#[path = "model/sides.rs"]
-mod sides;
-
-use foretell::foretell;
-use sides::naive::Naive;
-use sides::{Decided, Guarded, Inject, Mirror, Pattern, Port, To, decide, fdb, sane, tables};
+use labsw_testkit::model::foretell::foretell;
+use labsw_testkit::model::naive::Naive;
+use labsw_testkit::model::{Decided, Guarded, Inject, Mirror, Pattern, Port, To, decide, fdb, sane, tables};
 
 /// What happens next.
 #[derive(Clone, Debug)]

@@ -8,11 +8,6 @@
 //! *Asleep when idle*: the CPU time of `labswd` while every port is silent.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
-#[path = "../../dataplane/tests/frontend/mod.rs"]
-mod frontend;
-#[path = "../../dataplane/tests/guest/mod.rs"]
-mod guest;
-
 use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,9 +18,9 @@ use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site};
 use labsw_tests::veth_lab::Lab;
 
-use frontend::Front;
-use guest::packed::{Driver, PACKED};
-use guest::{EVENT_IDX, Guest, MRG_RXBUF, RING_PACKED, VERSION_1};
+use labsw_testkit::frontend::{self, Front};
+use labsw_testkit::guest::packed::{Driver, PACKED};
+use labsw_testkit::guest::{EVENT_IDX, Guest, MRG_RXBUF, RING_PACKED, VERSION_1};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Frames from one port to another, and how long that may take at most: on a machine with much else to do they are fewer.

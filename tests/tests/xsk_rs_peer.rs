@@ -2,9 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
-#[path = "../../dataplane/tests/xdp_lab/mod.rs"]
-mod xdp_lab;
-
 use std::io::Write;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -13,7 +10,7 @@ use labsw_dataplane::frame::Burst;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::xdp::{Hugepages, PacketMemory, Queues, XdpMode};
 use labsw_switch::forward::{TagEdit, TxItem};
-use xdp_lab::{Lab, bytes, frame, receive};
+use labsw_testkit::xdp_lab::{Lab, bytes, frame, receive};
 use xsk_rs::config::{SocketConfig, UmemConfig};
 
 const FRAMES: u32 = 500;

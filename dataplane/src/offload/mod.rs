@@ -31,6 +31,8 @@ mod layout;
 mod request;
 mod segment;
 mod sum;
+#[cfg(any(test, feature = "testkit"))]
+pub mod whole;
 
 pub use asked::Asked;
 pub use coalesce::{Coalescer, Merged};

@@ -9,6 +9,7 @@ use labsw_switch::inject::{Entry, InjectSpec, Injection};
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules};
 use labsw_switch::vlan::{PortVlan, VlanMode};
 use labsw_switch::{BURST_FRAMES, MAX_MIRRORS, MirrorId};
+use labsw_testkit::offload_frames::{Packet, noise};
 
 use super::memory_port::{MemoryTx, Wire, frame, memory_port};
 use labsw_switch::DropReason;
@@ -16,7 +17,7 @@ use labsw_switch::DropReason;
 use super::*;
 use crate::mirror_tx::{BACKLOG_FRAMES, MirrorTx};
 use crate::offload::Offers;
-use crate::offload_frames::{Packet, noise, resolved};
+use crate::offload::whole::{request_of, resolved};
 use crate::port::TxPort;
 use crate::stats::PortStats;
 
@@ -259,7 +260,7 @@ fn offloads_are_left_to_who_accepts_them_and_done_for_all_others() {
     }
     lab.set_tables(vec![mirror(&[(0, true, false)], 4, 0)]);
     let packet = Packet::tcp(false, noise(40_000, 1));
-    let request = packet.request(Some(1448));
+    let request = request_of(&packet, Some(1448));
     let (frame, segments) = (packet.partial(), resolved(&packet.partial(), 128, request).unwrap());
     lab.wires[0].lock().unwrap().asks = Some(request.encode(54));
     lab.send(0, &frame);

@@ -18,8 +18,8 @@ use vm_memory::{Bytes, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
 
-use crate::frontend::{Front, PROTOCOL, socket_path};
-use crate::guest::{EVENT_IDX, INDIRECT, MRG_RXBUF, MTU, VERSION_1};
+use labsw_testkit::frontend::{Front, PROTOCOL, socket_path};
+use labsw_testkit::guest::{EVENT_IDX, INDIRECT, MRG_RXBUF, MTU, VERSION_1};
 
 type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 /// Frames, byte for byte.

@@ -8,12 +8,9 @@ use labsw_switch::forward::{Forwarder, TxItem};
 use labsw_switch::vlan::VlanMode;
 use labsw_switch::{Mac, PortId, Vid};
 
-#[path = "../../../switch/tests/model/sides.rs"]
-mod sides;
-
 use super::feed::Feed;
-use sides::naive::{Naive, Outcome};
-use sides::{Decided, Guarded, Mirror, Pattern, Port, To, decide, fdb, sane, tables};
+use labsw_testkit::model::naive::{Naive, Outcome};
+use labsw_testkit::model::{Decided, Guarded, Mirror, Pattern, Port, To, decide, fdb, sane, tables};
 
 const VLANS: [u16; 6] = [1, 10, 20, 21, 4094, 2];
 const STEPS: usize = 32;

@@ -2,11 +2,12 @@
 
 use std::sync::Mutex;
 
+use labsw_testkit::offload_frames::{Packet, noise, received};
 use proptest::prelude::*;
 
 use super::*;
+use crate::offload::whole::{request_of, resolved};
 use crate::offload::{Gso, HEADER_BYTES, Request};
-use crate::offload_frames::{Packet, noise, received, resolved};
 
 /// Takes all frames but those that its list says.
 #[derive(Debug, Default)]
@@ -111,7 +112,7 @@ fn of_flow(mut frame: Vec<u8>, packet: &Packet, number: u8) -> Vec<u8> {
 fn a_whole_burst_of_the_largest_frames_is_cut() {
     let packets: Vec<_> = (0..64).map(|n| flow(n, n % 2 == 0, noise(65_000 - usize::from(n), n.into()))).collect();
     let frames: Vec<_> = packets.iter().map(Packet::partial).collect();
-    let request = |packet: &Packet| packet.request(Some(1400));
+    let request = |packet: &Packet| request_of(packet, Some(1400));
     let burst = burst(frames.iter().zip(&packets).map(|(frame, packet)| (&frame[..], request(packet))), 4096);
     let sink = Sink::default();
     let (outcome, stats) = resolve(&burst, &sink);
@@ -131,7 +132,7 @@ fn a_whole_burst_of_the_largest_frames_is_cut() {
 fn a_frame_is_sent_if_a_segment_of_it_was() {
     let packet = flow(0, false, noise(2500, 3));
     let frame = packet.partial();
-    let request = packet.request(Some(1000));
+    let request = request_of(&packet, Some(1000));
     let burst = burst([(&frame[..], request), (&frame[..300], Request::NONE)], 4096);
     let last = Sink { refuses: Some(554), ..Sink::default() };
     assert_eq!(resolve(&burst, &last).0, Ok(0));
@@ -146,7 +147,7 @@ fn a_frame_is_sent_if_a_segment_of_it_was() {
 fn segments_of_interleaved_flows_become_one_frame_each() {
     for v6 in [false, true] {
         let packet = flow(1, v6, noise(20_000, 9));
-        let request = packet.request(Some(1448));
+        let request = request_of(&packet, Some(1448));
         let segments = resolved(&packet.partial(), 128, request).unwrap();
         let flows: Vec<Vec<_>> =
             (1..=4).map(|n| segments.iter().map(|segment| of_flow(segment.clone(), &packet, n)).collect()).collect();
@@ -166,8 +167,8 @@ fn segments_of_interleaved_flows_become_one_frame_each() {
 #[test]
 fn a_frame_never_overtakes_one_of_its_flow() {
     let packet = flow(1, false, noise(8 * 1000, 9));
-    let segments = resolved(&packet.partial(), 128, packet.request(Some(1000))).unwrap();
-    let mut ack = resolved(&flow(1, false, vec![]).partial(), 128, flow(1, false, vec![]).request(None)).unwrap();
+    let segments = resolved(&packet.partial(), 128, request_of(&packet, Some(1000))).unwrap();
+    let mut ack = resolved(&flow(1, false, vec![]).partial(), 128, request_of(&flow(1, false, vec![]), None)).unwrap();
     let ack = ack.remove(0);
     let mut broken = segments[5].clone();
     broken[1000] ^= 1;
@@ -186,7 +187,7 @@ fn a_frame_never_overtakes_one_of_its_flow() {
 #[test]
 fn what_is_not_tcp_stays_as_it_is() {
     let packet = Packet { udp: true, ..flow(1, false, noise(1000, 9)) };
-    let frame = resolved(&packet.partial(), 128, packet.request(None)).unwrap().remove(0);
+    let frame = resolved(&packet.partial(), 128, request_of(&packet, None)).unwrap().remove(0);
     let burst = burst([(&frame[..], Request::NONE), (&frame[..], Request::NONE)], 4096);
     assert!(may_merge(&burst, &items(&burst)));
     let sink = Sink::accepting(Offers::ALL);
@@ -235,9 +236,9 @@ proptest! {
         let asked: Vec<_> = list
             .iter()
             .map(|(packet, size, finished)| {
-                let request = packet.request(*size);
+                let request = request_of(packet, *size);
                 match finished {
-                    true => (resolved(&packet.partial(), 128, packet.request(None)).unwrap().remove(0), Request::NONE),
+                    true => (resolved(&packet.partial(), 128, request_of(packet, None)).unwrap().remove(0), Request::NONE),
                     false => (packet.partial(), request),
                 }
             })
@@ -253,7 +254,7 @@ proptest! {
     fn merging_loses_nothing(list in traffic(), piece in 60usize..5000) {
         let frames: Vec<_> = list
             .iter()
-            .flat_map(|(packet, size, _)| resolved(&packet.partial(), 128, packet.request(*size)).unwrap())
+            .flat_map(|(packet, size, _)| resolved(&packet.partial(), 128, request_of(packet, *size)).unwrap())
             .take(BURST_FRAMES)
             .collect();
         let burst = burst(frames.iter().map(|frame| (&frame[..], Request::NONE)), piece);
@@ -379,11 +380,11 @@ fn on_wire(frames: Vec<(Vec<u8>, [u8; HEADER_BYTES])>) -> Vec<Vec<u8>> {
 #[test]
 fn the_oracle_is_right_about_a_frame() {
     let packet = flow(3, true, noise(5000, 1));
-    let whole: Vec<u8> = resolved(&packet.partial(), 128, packet.request(Some(1448)))
+    let whole: Vec<u8> = resolved(&packet.partial(), 128, request_of(&packet, Some(1448)))
         .unwrap()
         .iter()
         .flat_map(|segment| received(segment, &packet).payload)
         .collect();
     assert_eq!(whole, packet.payload);
-    assert_eq!(packet.request(Some(9)).gso.map(|Gso { size, .. }| size), Some(9));
+    assert_eq!(request_of(&packet, Some(9)).gso.map(|Gso { size, .. }| size), Some(9));
 }

@@ -242,7 +242,7 @@ fn offloaded_frames_are_captured_as_they_are_on_a_wire() {
     lab.set_tables(Vec::new());
     let look = of_ports(&mut lab, &[(0, Direction::RX), (1, Direction::TX)]);
     let packet = Packet::tcp(false, noise(3000, 1));
-    let request = packet.request(Some(1000));
+    let request = request_of(&packet, Some(1000));
     let (bytes, wire) = (packet.partial(), resolved(&packet.partial(), 128, request).unwrap());
     lab.wires[0].lock().unwrap().asks = Some(request.encode(0));
     lab.wires[1].lock().unwrap().offers = Offers::ALL;

@@ -144,7 +144,7 @@ fn a_rate_of_a_port_is_one_queue_for_all_senders() {
 #[test]
 fn an_impaired_port_gets_a_large_frame_in_segments_each_with_a_fate_of_its_own() {
     let packet = Packet::tcp(false, noise(40_000, 1));
-    let request = packet.request(Some(1448));
+    let request = request_of(&packet, Some(1448));
     let segments = resolved(&packet.partial(), 128, request).unwrap();
     for direction in ["rx", "tx"] {
         let mut lab = Lab::new(2);

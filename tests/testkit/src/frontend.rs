@@ -1,6 +1,4 @@
 //! A vhost-user front end that says exactly what it is told to, and an endpoint driven by an event loop of its own.
-#![allow(dead_code, reason = "every test binary uses another part")]
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::panic, reason = "a test front end")]
 
 use std::io::{IoSlice, Read};
 use std::mem::MaybeUninit;
@@ -16,28 +14,13 @@ use labsw_dataplane::vhost::{
 use mio::{Events, Poll, Token};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
+pub use crate::request::*;
+
 use crate::guest::{Guest, USER_BASE};
 
 pub const LISTENER: Token = Token(1);
 pub const CONNECTION: Token = Token(2);
 
-pub const GET_FEATURES: u32 = 1;
-pub const SET_FEATURES: u32 = 2;
-pub const SET_OWNER: u32 = 3;
-pub const SET_MEM_TABLE: u32 = 5;
-pub const SET_VRING_NUM: u32 = 8;
-pub const SET_VRING_ADDR: u32 = 9;
-pub const SET_VRING_BASE: u32 = 10;
-pub const GET_VRING_BASE: u32 = 11;
-pub const SET_VRING_KICK: u32 = 12;
-pub const SET_VRING_CALL: u32 = 13;
-pub const SET_VRING_ERR: u32 = 14;
-pub const GET_PROTOCOL_FEATURES: u32 = 15;
-pub const SET_PROTOCOL_FEATURES: u32 = 16;
-pub const GET_QUEUE_NUM: u32 = 17;
-pub const SET_VRING_ENABLE: u32 = 18;
-pub const NET_SET_MTU: u32 = 20;
-pub const GET_MAX_MEM_SLOTS: u32 = 36;
 pub const PROTOCOL: u64 = 1 << 30;
 
 /// A port without a worker: operations are done at once.

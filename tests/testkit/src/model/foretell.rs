@@ -4,10 +4,10 @@ use labsw_switch::forward::Forwarder;
 use labsw_switch::trace::{Event, Times, trace};
 use labsw_switch::{PortId, Vid};
 
-use super::sides::apply;
-use super::sides::naive::Outcome;
+use super::apply;
+use super::naive::Outcome;
 
-/// What a trace says would become of one frame, in the model's terms. `failed` is as for [`decide`](super::sides::decide).
+/// What a trace says would become of one frame, in the model's terms. `failed` is as for [`decide`](super::decide).
 pub fn foretell(forwarder: Forwarder<'_>, ingress: u16, frame: &[u8], failed: &[u64]) -> Outcome {
     let second = u64::from(forwarder.now_seconds);
     let at = Times { now_ns: 1_000_000_000 * second, gate_ns: 3_000_000_000 * second };

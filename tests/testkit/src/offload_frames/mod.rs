@@ -1,9 +1,12 @@
 //! Frames for the offload tests: built field by field, finished by the module under test, and judged by a naive
 //! implementation that shares nothing with it.
-#![allow(dead_code, reason = "each test program uses its part")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "test support")]
+#[cfg(feature = "proptest")]
+pub mod arbitrary;
 
-use labsw_dataplane::offload::{Cutter, Gso, GsoKind, Partial, Refused, Request, Sum, copy_and_sum, finish_checksum};
+#[cfg(feature = "dataplane")]
+pub use labsw_dataplane::offload::whole::resolved;
+#[cfg(feature = "dataplane")]
+use labsw_dataplane::offload::{Request, whole};
 
 pub const DESTINATION: [u8; 6] = [0x02, 0x1a, 0xb5, 0x77, 0, 2];
 pub const SOURCE: [u8; 6] = [0x02, 0x1a, 0xb5, 0x77, 0, 1];
@@ -59,15 +62,20 @@ impl Packet {
         14 + 4 * self.tags.len() + ip
     }
 
-    pub fn kind(&self) -> GsoKind {
-        if self.v6 { GsoKind::Tcp6 } else { GsoKind::Tcp4 }
+    /// Where the checksum begins, and where its field is behind that.
+    pub fn checksum(&self) -> (u16, u16) {
+        (self.l4() as u16, if self.udp { 6 } else { 16 })
+    }
+
+    /// Segments of `size` bytes of payload: IPv6, size, CWR set.
+    pub fn segments(&self, size: Option<u16>) -> Option<(bool, u16, bool)> {
+        size.map(|size| (self.v6, size, self.flags & CWR != 0))
     }
 
     /// The request to finish its checksum, and to cut it into segments of `size` if that is given.
+    #[cfg(feature = "dataplane")]
     pub fn request(&self, size: Option<u16>) -> Request {
-        let csum = Some(Partial { start: self.l4() as u16, offset: if self.udp { 6 } else { 16 } });
-        let gso = size.map(|size| Gso { kind: self.kind(), size, ecn: self.flags & CWR != 0 });
-        Request { csum, gso }
+        whole::request(self.checksum(), self.segments(size))
     }
 
     /// The frame as a guest leaves it: the sum of the pseudo-header in the checksum field.
@@ -136,32 +144,6 @@ pub fn noise(len: usize, seed: u32) -> Vec<u8> {
         (state >> 24) as u8
     };
     std::iter::repeat_with(next).take(len).collect()
-}
-
-/// The frames that `request` makes of `frame`, of which `shown` bytes are looked at, by the module under test.
-pub fn resolved(frame: &[u8], shown: usize, request: Request) -> Result<Vec<Vec<u8>>, Refused> {
-    match request {
-        Request { csum: None, .. } => Ok(vec![frame.to_vec()]),
-        Request { csum: Some(partial), gso: None } => {
-            let mut frame = frame.to_vec();
-            finish_checksum(&mut frame, Sum::default(), partial)?;
-            Ok(vec![frame])
-        }
-        _ => {
-            let mut cutter = Cutter::new(&frame[..shown.min(frame.len())], frame.len() as u32, request)?;
-            let header_bytes = cutter.header_bytes();
-            let mut segments = vec![];
-            while let Some(cut) = cutter.next_cut() {
-                let mut segment = vec![0; cut.frame_bytes() as usize];
-                let payload = cut.payload();
-                let from = &frame[payload.start as usize..payload.end as usize];
-                let sum = copy_and_sum(&mut segment[header_bytes..], from);
-                segment[..header_bytes].copy_from_slice(cut.finish(sum));
-                segments.push(segment);
-            }
-            Ok(segments)
-        }
-    }
 }
 
 /// The ones' complement sum as RFC 1071 words it: 16 bits at a time, end-around carry.

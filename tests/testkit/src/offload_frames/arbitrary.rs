@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::offload_frames::{Packet, noise};
+use super::{Packet, noise};
 
 /// A multiple of `unit` bytes, at most `most`.
 fn options(unit: usize, most: usize) -> impl Strategy<Value = Vec<u8>> {

@@ -2,14 +2,6 @@
 //!
 //! Everything is in namespaces of the test's own (names with the process id), which are deleted on drop. Without root
 //! the tests say so and skip; with `LABSW_TEST_REQUIRE=1` they fail instead.
-#![allow(dead_code, reason = "each test program uses its part")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "test support: a failure here is a failed test"
-)]
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "lengths of small frames and C structures")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};

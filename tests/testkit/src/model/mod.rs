@@ -17,7 +17,7 @@ use labsw_switch::tables::{Direction, LinkLocal, MirrorSpec, MirrorTo, PortRules
 use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanMode, VlanSet};
 use labsw_switch::{DropReason, Mac, MirrorId, PortId, Vid};
 
-#[path = "naive.rs"]
+pub mod foretell;
 pub mod naive;
 
 use naive::Outcome;

@@ -2,8 +2,6 @@
 //!
 //! Guest memory is one memfd, mapped here and by the port. Each ring has its tables at fixed offsets, and
 //! buffers of [`BUFFER_BYTES`]. Guest-physical addresses begin at [`GUEST_BASE`], front-end addresses at [`USER_BASE`].
-#![allow(dead_code, reason = "every test binary uses another part")]
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test driver: its numbers are small")]
 
 pub mod packed;
 
