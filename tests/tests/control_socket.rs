@@ -4,7 +4,10 @@
 //! neither root nor in the admin group may look but not change.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -15,6 +18,9 @@ use std::time::{Duration, Instant};
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, find_binary};
 use labsw_tests::veth_lab::{Flow, Lab};
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::Value;
 
 /// How soon a well-behaved client has its answer, the start of `labsw-ctl` on a busy machine included.
@@ -236,5 +242,156 @@ fn a_user_who_may_look_but_not_change() {
     let switch = lab.start("", &PORTS, "");
     let (code, line) = as_user(NOBODY, NOBODY, &["status"]);
     assert!(code == 3 && line.lines().count() == 1, "{code} {line}");
+    switch.stop();
+}
+
+/// Makes the control socket reachable for all users.
+fn open_to_all(lab: &Lab) {
+    std::fs::set_permissions(lab.site.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Runs `work` on a thread that has become another user; the rest of the process stays root.
+fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: three integers; the raw system call changes the credentials of the calling thread only, which ends
+            // with this closure.
+            let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Users who may only look take places and streams, as many as they get. Each has its share, and root always has a place.
+#[test]
+fn users_who_only_look_leave_places() {
+    const STREAM: &[u8] =
+        b"{\"method\":\"org.labsw.Switch1.GetStats\",\"parameters\":{\"interval_milliseconds\":100},\"more\":true}\0";
+    if !needs() {
+        return;
+    }
+    let lab = Lab::new("csr");
+    let mut switch = lab.start("socket_mode = \"0666\"", &PORTS, "");
+    open_to_all(&lab);
+    let socket = lab.site.control_socket();
+    let flow = Flow::start(&lab, "a", "b");
+    let streams = |uid: u32, many: usize| {
+        let open = || {
+            let mut client = connect(&socket);
+            let _ = client.write_all(STREAM);
+            let first = reply(&mut client);
+            (client, first)
+        };
+        as_user(uid, || (0..many).map(|_| open()).collect::<Vec<_>>())
+    };
+    let is_served = |(_, first): &&(UnixStream, Option<Value>)| {
+        first.as_ref().is_some_and(|reply| reply["parameters"]["ports"].is_array())
+    };
+    let one_user = streams(65_530, 20);
+    assert_eq!(one_user.iter().filter(is_served).count(), 16, "one user's share");
+    let refused = one_user[16].1.as_ref().unwrap();
+    assert_eq!(refused["error"], "org.labsw.Switch1.Refused");
+    assert_eq!(refused["parameters"]["reason"], "user 65530 has 16 connections open already");
+    let others: Vec<_> = (65_520..65_530).flat_map(|uid| streams(uid, 16)).collect();
+    assert_eq!(others.iter().filter(is_served).count(), 80, "all users' share together is 96");
+    for _ in 0..3 {
+        assert_unharmed(&mut switch, &flow, "streams on all places of readers");
+    }
+    // More of root's own than there are places.
+    let own: Vec<_> = (0..140).map(|_| connect(&socket)).collect();
+    assert_unharmed(&mut switch, &flow, "connections on all places");
+    drop((one_user, others, own));
+    assert!(flow.finish() > 20);
+    switch.stop();
+}
+
+/// A descriptor whose close takes 25 s, sent behind calls that keep the switch busy.
+#[test]
+fn a_descriptor_that_lingers_holds_nobody_up() {
+    const NOBODY: u32 = 65_534;
+    if !needs() {
+        return;
+    }
+    let lab = Lab::new("csd");
+    let mut switch = lab.start("socket_mode = \"0666\"", &PORTS, "");
+    open_to_all(&lab);
+    let socket = lab.site.control_socket();
+    let flow = Flow::start(&lab, "a", "b");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut lingering = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let _unread = listener.accept().unwrap();
+    lingering.set_nonblocking(true).unwrap();
+    while lingering.write(&[0; 65536]).is_ok() {}
+    set_socket_linger(&lingering, Some(Duration::from_secs(25))).unwrap();
+    let clients: Vec<UnixStream> = as_user(NOBODY, || {
+        let send = || {
+            let mut client = connect(&socket);
+            client.write_all(&STATUS.repeat(100)).unwrap();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let fds = [lingering.as_fd()];
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+            // Kernels from 6.16 on refuse it to the sender.
+            let sent = sendmsg(&client, &[IoSlice::new(b"{")], &mut control, SendFlags::empty());
+            assert!(matches!(sent, Ok(_) | Err(Errno::PERM)), "{sent:?}");
+            client
+        };
+        (0..8).map(|_| send()).collect()
+    });
+    drop(lingering);
+    assert_unharmed(&mut switch, &flow, "a descriptor that lingers");
+    drop(clients);
+    assert_unharmed(&mut switch, &flow, "clients that sent descriptors and left");
+    assert!(flow.finish() > 20);
+    switch.stop();
+}
+
+/// Compiling filters is slow. Who may only look can't have it done, and root's configuration holds nobody up.
+#[test]
+fn filters_are_compiled_beside_the_control_thread() {
+    const NOBODY: u32 = 65_534;
+    if !needs() {
+        return;
+    }
+    let lab = Lab::new("csf");
+    let mut switch = lab.start("socket_mode = \"0666\"", &PORTS, "");
+    open_to_all(&lab);
+    let socket = lab.site.control_socket();
+    let flow = Flow::start(&lab, "a", "b");
+    let filter = |n: u32| {
+        let host = |m: u32| format!("host 10.{}.{}.{}", n % 200, m % 250, m * 7 % 250);
+        (0..100).map(host).collect::<Vec<_>>().join(" or ")
+    };
+    let config = |ports: u32| {
+        let port = |n: u32| {
+            let filter = filter(n);
+            format!("[ports.p{n}]\ntype = \"vhost_user\"\n[impair.p{n}]\ndelay = \"1ms\"\nfilter = \"{filter}\"\n")
+        };
+        (0..ports).map(port).collect::<String>()
+    };
+    let check = |method: &str, text: String| {
+        let parameters = serde_json::json!({"file": "lab.toml", "text": text});
+        let call = serde_json::json!({"method": format!("org.labsw.Switch1.{method}"), "parameters": parameters});
+        let mut client = connect(&socket);
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        client.write_all(format!("{call}\0").as_bytes()).unwrap();
+        client
+    };
+    for method in ["CheckConfig", "DiffConfig"] {
+        let mut client = as_user(NOBODY, || check(method, config(1)));
+        assert_eq!(reply(&mut client).unwrap()["error"], "org.labsw.Switch1.PermissionDenied", "{method}");
+    }
+    let mut client = check("CheckConfig", config(100));
+    assert_unharmed(&mut switch, &flow, "a configuration with a hundred filters");
+    let compiled = reply(&mut client).unwrap();
+    assert!(compiled["parameters"]["awaited"].is_array() || compiled["error"].is_string(), "{compiled}");
+    // More than a configuration may have.
+    let mut client = check("CheckConfig", config(200));
+    let refused = reply(&mut client).unwrap()["parameters"]["reason"].clone();
+    assert!(refused.as_str().is_some_and(|reason| reason.contains("at most 262144 are allowed")), "{refused}");
+    assert_unharmed(&mut switch, &flow, "a configuration with too many filters");
+    assert!(flow.finish() > 20);
     switch.stop();
 }

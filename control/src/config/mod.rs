@@ -37,6 +37,8 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+use crate::filter;
+
 pub use destination::MirrorTo;
 pub use error::{ConfigError, Place};
 pub use impair::{ImpairConfig, ImpairDirection, ProfileConfig, Settings as ImpairSettings};
@@ -96,6 +98,12 @@ impl Config {
     pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigError> {
         let source = Source { file: Some(file_name), text };
         let table = DeTable::parse(text).map_err(|error| source.parse_error("", &error))?;
+        let filter_bytes = filter::total_bytes(table.get_ref());
+        if filter_bytes > filter::MAX_TOTAL_BYTES {
+            let most = filter::MAX_TOTAL_BYTES;
+            let message = format!("the filters have {filter_bytes} bytes together; at most {most} are allowed");
+            return Err(source.error(0, "", &message));
+        }
         let root = Section::root(source, "", &table);
         root.check_keys(&["switch", "ports", "mirrors", "profiles", "impair"], |_| None)?;
         let switch = match root.get("switch") {

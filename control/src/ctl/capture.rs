@@ -5,10 +5,11 @@
 //! one waits for SIGINT and SIGTERM and has the switch finish, the other waits for the reader of a pipe to go, which
 //! otherwise would be noticed only with the next frame.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -147,7 +148,8 @@ impl Target {
     fn open(&self) -> Result<File, Failure> {
         let opened = match self {
             Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
-            Target::File(path) => File::create(path),
+            // Frames hold passwords: a new file is for its owner only. One that is there keeps its mode.
+            Target::File(path) => OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path),
         };
         opened.map_err(|error| self.failure(error))
     }

@@ -1,7 +1,7 @@
 //! `labsw-ctl config`: the configuration that runs, and files beside it.
 //!
-//! A file is read here, with the rights of who calls, and sent to the switch as text. `check` also works without a switch:
-//! then only what the file says is checked.
+//! A file is read here, with the rights of the caller, and sent to the switch as text. `check` also works without a switch,
+//! and without the right to change the switch: then only the file itself is checked.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,10 @@ use clap::{Args, Subcommand};
 
 use super::output::Output;
 use super::session::{Failure, Session};
-use crate::api::{Change, ConfigChange, ConfigText, Reply, Request};
+use super::table::one_line;
+use crate::api::{Change, ConfigChange, ConfigText, Error, Reply, Request};
 use crate::config::Config;
+use crate::varlink::CallError;
 
 /// What can be done with configurations.
 #[derive(Debug, Subcommand)]
@@ -64,16 +66,18 @@ fn read(file: &Path) -> Result<ConfigText, Failure> {
 fn check(file: &Path, socket: &Path, output: &mut Output) -> Result<(), Failure> {
     let config = read(file)?;
     Config::parse_here(&config.text, &config.file)?;
-    match Session::open(socket) {
-        Ok(mut session) => {
-            let reply = session.call(&Request::CheckConfig(config))?;
-            output.reply(&reply)
-        }
-        Err(unreachable) => {
+    let checked = Session::open(socket).and_then(|mut session| session.call(&Request::CheckConfig(config)));
+    match checked {
+        Err(
+            beside
+            @ (Failure::Unreachable { .. } | Failure::Refused(CallError::Switch(Error::PermissionDenied { .. }))),
+        ) => {
             // Nothing can be said if stderr is closed.
-            let _ = writeln!(std::io::stderr(), "labsw-ctl: {unreachable}; only the file itself was checked");
+            let beside = one_line(&beside.to_string());
+            let _ = writeln!(std::io::stderr(), "labsw-ctl: {beside}; only the file itself was checked");
             output.reply(&Reply::Awaited(Vec::new()))
         }
+        reply => output.reply(&reply?),
     }
 }
 
@@ -82,5 +86,5 @@ pub(super) fn lines(changes: &[ConfigChange]) -> String {
     if changes.is_empty() {
         return "no difference\n".to_owned();
     }
-    changes.iter().map(|change| format!("{}\n", super::table::one_line(&change.to_string()))).collect()
+    changes.iter().map(|change| format!("{}\n", one_line(&change.to_string()))).collect()
 }

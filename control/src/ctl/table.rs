@@ -52,9 +52,13 @@ fn cell(text: String, to_the_right: bool) -> Cell {
     Cell::new(one_line(&text)).set_alignment(alignment)
 }
 
-/// Keeps names and reasons on one line, and from steering the terminal.
+/// Keeps names and reasons on one line, and from steering the terminal: control characters, line separators and marks that
+/// change the direction of writing become blanks.
 pub(super) fn one_line(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+    let steers = |character: char| {
+        character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|character| if steers(character) { ' ' } else { character }).collect()
 }
 
 /// The lines of a table without the blanks around them.
@@ -73,5 +77,15 @@ pub(super) fn shortened(text: &str, most_characters: usize) -> String {
     match text.char_indices().nth(most_characters) {
         None => text.to_owned(),
         Some(_) => text.chars().take(most_characters.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn nothing_that_steers_a_terminal_is_left() {
+        assert_eq!(one_line("a\u{1b}[2J\n\u{9b}1m\u{202e}b\u{2066}c ä"), "a [2J  1m b c ä");
     }
 }

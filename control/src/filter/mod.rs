@@ -1,25 +1,33 @@
-//! Filter expressions in tcpdump's syntax (pcap-filter(7)), made programs of the switch.
+//! Filter expressions in tcpdump's syntax (pcap-filter(7)), compiled to programs of the switch.
 //!
-//! libpcap compiles them, for an Ethernet capture that is none (a dead handle), so that everything is read from the bytes of the
-//! frame. Before, [`words`] looks at the expression word by word: a name that a resolver would be asked for is refused, because
-//! the control thread waits for nobody, and an expression that says `vlan` is for frames as they are on the wire, any other
-//! for frames without their outer tag.
+//! libpcap compiles an expression for an Ethernet capture without an interface (a dead handle), so that a program reads
+//! everything from the bytes of the frame. Before that, [`words`] looks at the expression word by word. An expression with
+//! a name that a resolver would be asked for is refused, because the control thread waits for nobody. An expression that
+//! says `vlan` sees frames as they are on the wire; any other expression sees frames without their outer tag.
 //!
-//! Invariants: an expression is at most [`MAX_BYTES`] long, which bounds the time libpcap takes (about 0.1 s on one CPU for a
-//! list of hosts). What an expression compiles to depends on the expression and the names of ports and protocols in the
-//! system's files only. Errors are one line.
+//! Invariants: an expression is at most [`MAX_BYTES`] long, which bounds the time libpcap takes (about 0.1 s on one CPU for
+//! a list of hosts); a configuration has at most [`MAX_TOTAL_BYTES`] of expressions. The program of an expression depends
+//! only on the expression and on the names of ports and protocols in the system's files. Errors are one line.
 
+mod cache;
 mod libpcap;
 mod words;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use labsw_switch::filter::{Filter, FilterError, Form};
 
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+pub use cache::{BudgetExceeded, with_budget};
 use words::Words;
 
 /// The longest expression, bytes.
 pub const MAX_BYTES: usize = 2048;
+/// The expressions of one configuration together, bytes.
+pub const MAX_TOTAL_BYTES: usize = 256 << 10;
 
 /// Why an expression is no filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,12 +97,28 @@ pub fn compile(expression: &str) -> Result<Filter, CompileError> {
     if let Some(character) = expression.chars().find(is_foreign) {
         return Err(CompileError::Character(character));
     }
+    if let Some(filter) = cache::get(expression) {
+        return Ok(filter);
+    }
+    cache::check_budget()?;
     let words = Words::of(expression);
     if let Some(name) = words.name {
         return Err(CompileError::Name(name));
     }
     let program = libpcap::compile(expression)?;
-    Ok(Filter::new(&program, if words.says_vlan { Form::Tagged } else { Form::Untagged })?)
+    let filter = Filter::new(&program, if words.says_vlan { Form::Tagged } else { Form::Untagged })?;
+    cache::put(expression, &filter);
+    Ok(filter)
+}
+
+/// Bytes of all expressions in a configuration: of every text under a key `filter`.
+pub fn total_bytes(table: &DeTable<'_>) -> usize {
+    let of = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| match value.get_ref() {
+        DeValue::String(text) if key.get_ref() == "filter" => text.len(),
+        DeValue::Table(table) => total_bytes(table),
+        _ => 0,
+    };
+    table.iter().map(of).sum()
 }
 
 #[cfg(test)]

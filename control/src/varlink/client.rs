@@ -74,7 +74,11 @@ impl Client {
     /// # Errors
     /// [`CallError::Switch`] when the switch says no; the others when no understandable answer came.
     pub fn call(&mut self, request: &Request) -> Result<Reply, CallError> {
-        self.send(request, false)?;
+        match self.send(request, false) {
+            // A switch that turns a client away says why before it hangs up.
+            Err(CallError::Broken(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            other => other?,
+        }
         self.receive(request).map(|(reply, _)| reply)
     }
 

@@ -8,12 +8,18 @@
 //! answered; so the buffer holds at most that and one reply. Nothing is read beyond one call of
 //! [`MAX_CALL_BYTES`] and one chunk. While a stream runs, later calls wait for its end.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Write};
+use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::reaper::{Account, PeerFd};
 use mio::net::UnixStream;
+use rustix::cmsg_space;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::message::{self, Answer, Call};
+use super::prepare;
+use super::seats::Holder;
 use super::service;
 use crate::api::{CaptureSpec, Error, Feed, Handler, Peer, Reply, Request};
 
@@ -49,19 +55,35 @@ enum Stream {
     Feed(Box<dyn Feed>),
 }
 
+/// A call that is answered when its filters are compiled.
+#[derive(Debug)]
+struct Held {
+    request: Request,
+    oneway: bool,
+    more: bool,
+}
+
 /// One client.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) socket: UnixStream,
+    /// Tells it from clients that had the same place before.
+    pub(super) serial: u64,
     peer: Peer,
     /// What people are told who may not change the switch.
     explanation: String,
+    /// Descriptors that the client sent and that are not closed yet.
+    descriptors: Account,
     input: Vec<u8>,
     /// How far `input` is known to hold no zero byte.
     searched: usize,
     output: Vec<u8>,
     written: usize,
     stream: Option<Stream>,
+    /// The call whose filters are being compiled. Later calls wait.
+    held: Option<Held>,
+    /// The request to hand to the helper thread.
+    to_prepare: Option<Request>,
     /// Nothing more is read: the client has finished sending, or made no sense.
     ending: bool,
     /// Since when a call is incomplete.
@@ -69,22 +91,26 @@ pub(super) struct Connection {
     /// When the client last took something while something waited.
     stalled_since: Option<Instant>,
     /// When anything last happened.
-    pub(super) active_at: Instant,
+    active_at: Instant,
     /// Whether the last turn ended for want of time.
     pub(super) again: bool,
 }
 
 impl Connection {
-    pub(super) fn new(socket: UnixStream, peer: Peer, explanation: String, now: Instant) -> Connection {
+    pub(super) fn new(socket: UnixStream, peer: Peer, explanation: String, serial: u64, now: Instant) -> Connection {
         Connection {
             socket,
+            serial,
             peer,
             explanation,
+            descriptors: Account::new(),
             input: Vec::new(),
             searched: 0,
             output: Vec::new(),
             written: 0,
             stream: None,
+            held: None,
+            to_prepare: None,
             ending: false,
             partial_since: None,
             stalled_since: None,
@@ -98,9 +124,14 @@ impl Connection {
         self.output.len() - self.written
     }
 
+    /// What counts about this client when places are scarce.
+    pub(super) fn holder(&self) -> Holder {
+        Holder { peer: self.peer.clone(), idle: self.is_idle(), active_at: self.active_at }
+    }
+
     /// Whether nothing is under way, so that the client loses nothing but its connection.
-    pub(super) fn is_idle(&self) -> bool {
-        self.stream.is_none() && self.partial_since.is_none() && self.waiting_bytes() == 0
+    fn is_idle(&self) -> bool {
+        self.stream.is_none() && self.held.is_none() && self.partial_since.is_none() && self.waiting_bytes() == 0
     }
 
     /// When [`Connection::tick`] has something to do.
@@ -153,7 +184,7 @@ impl Connection {
     fn work(&mut self, now: Instant, handler: &mut dyn Handler) -> io::Result<Next> {
         for _ in 0..CALLS_PER_TURN {
             self.flush(now)?;
-            if self.waiting_bytes() > OUTPUT_PAUSE_BYTES {
+            if self.waiting_bytes() > OUTPUT_PAUSE_BYTES || self.held.is_some() {
                 return Ok(Next::Wait);
             }
             if self.stream.is_none()
@@ -211,7 +242,7 @@ impl Connection {
     fn fill(&mut self, now: Instant) -> io::Result<bool> {
         let mut chunk = [0; CHUNK_BYTES];
         loop {
-            match self.socket.read(&mut chunk) {
+            match receive(&self.socket, &mut chunk, &self.descriptors) {
                 Ok(0) => {
                     self.ending = true;
                     return Ok(true);
@@ -268,17 +299,12 @@ impl Connection {
             service::call(&call.method, &call.parameters).map(Answer::Service)
         } else {
             match Request::parse(&call.method, call.parameters) {
-                Ok(Request::Capture(spec)) => match self.begin_capture(spec, more, handler) {
-                    // It answers itself.
-                    Ok(()) => return,
-                    Err(error) => Err(error),
-                },
-                Ok(request) => self.ask(request.clone(), handler).map(|reply| {
-                    if more {
-                        self.stream = stream_of(request, now);
-                    }
-                    Answer::Switch(reply)
-                }),
+                Ok(request) if self.may_ask(&request).is_ok() && prepare::is_needed(&request) => {
+                    self.to_prepare = Some(request.clone());
+                    self.held = Some(Held { request, oneway, more });
+                    return;
+                }
+                Ok(request) => return self.carry_out(Held { request, oneway, more }, now, handler),
                 Err(error) => Err(error),
             }
         };
@@ -287,20 +313,60 @@ impl Connection {
         }
     }
 
-    /// Asks the switch, if the peer may ask this.
-    fn ask(&self, request: Request, handler: &mut dyn Handler) -> Result<Reply, Error> {
-        if matches!(request, Request::Change(_)) && !self.peer.may_change() {
-            return Err(Error::PermissionDenied { reason: self.explanation.clone() });
-        }
-        handler.call(&self.peer, request)
+    /// The request to hand to the helper thread, once.
+    pub(super) fn take_to_prepare(&mut self) -> Option<Request> {
+        self.to_prepare.take()
     }
 
-    /// Begins a capture, if the peer may see frames.
-    fn begin_capture(&mut self, spec: CaptureSpec, more: bool, handler: &mut dyn Handler) -> Result<(), Error> {
-        if !self.peer.may_change() {
-            let reason = format!("frames are for those who may change the switch, and {}", self.explanation);
-            return Err(Error::PermissionDenied { reason });
+    /// Answers the call that was held back, and goes on with those that came after.
+    pub(super) fn prepared(&mut self, outcome: prepare::Outcome, now: Instant, handler: &mut dyn Handler) -> Next {
+        if let Some(held) = self.held.take() {
+            match outcome {
+                Ok(()) => self.carry_out(held, now, handler),
+                Err(_) if held.oneway => {}
+                Err(refused) => self.put(&Err(refused)),
+            }
         }
+        self.turn(now, handler)
+    }
+
+    /// Asks the switch and writes its answer.
+    fn carry_out(&mut self, Held { request, oneway, more }: Held, now: Instant, handler: &mut dyn Handler) {
+        let result = match (self.may_ask(&request), request) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Request::Capture(spec)) => match self.begin_capture(spec, more, handler) {
+                // It answers itself.
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            (Ok(()), request) => handler.call(&self.peer, request.clone()).map(|reply| {
+                if more {
+                    self.stream = stream_of(request, now);
+                }
+                Answer::Switch(reply)
+            }),
+        };
+        if !oneway {
+            self.put(&result);
+        }
+    }
+
+    /// Whether the peer may ask this.
+    fn may_ask(&self, request: &Request) -> Result<(), Error> {
+        if self.peer.may_change() || !needs_the_right_to_change(request) {
+            return Ok(());
+        }
+        let reason = match request {
+            Request::Capture(_) => {
+                format!("frames are for those who may change the switch, and {}", self.explanation)
+            }
+            _ => self.explanation.clone(),
+        };
+        Err(Error::PermissionDenied { reason })
+    }
+
+    /// Begins a capture.
+    fn begin_capture(&mut self, spec: CaptureSpec, more: bool, handler: &mut dyn Handler) -> Result<(), Error> {
         if !more {
             return Err(Error::ExpectedMore);
         }
@@ -332,6 +398,33 @@ impl Connection {
             self.ending = true;
         }
     }
+}
+
+/// Whether only those may ask this who may change the switch: for changes, for frames, and for work whose cost the caller
+/// sets. A configuration to be checked is up to a mebibyte of text to parse and of filters to compile.
+fn needs_the_right_to_change(request: &Request) -> bool {
+    use Request::{Capture, Change, CheckConfig, DiffConfig};
+    matches!(request, Change(_) | Capture(_) | CheckConfig(_) | DiffConfig { .. })
+}
+
+/// Most descriptors that one message can bring (`SCM_MAX_FD`).
+const MAX_DESCRIPTORS: usize = 253;
+
+/// Reads what there is. Descriptors that came with the bytes go to the account, to be closed by another thread: whoever
+/// sent them may decide how long closing takes. A plain read(2) would have the kernel close them on this thread.
+fn receive(socket: &UnixStream, chunk: &mut [u8], descriptors: &Account) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(socket, &mut [IoSliceMut::new(chunk)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            fds.for_each(|fd| drop(PeerFd::new(fd, descriptors)));
+        }
+    }
+    if descriptors.is_overdrawn() {
+        return Err(io::Error::other("too many descriptors were sent"));
+    }
+    Ok(received.bytes)
 }
 
 /// The stream that a call with `more` starts; none for methods that answer once.

@@ -89,3 +89,27 @@ fn socket_option(socket: &impl AsFd, option: libc::c_int, values: &mut [u32]) ->
     }
     Ok(usize::try_from(bytes).map_err(io::Error::other)? / size_of::<u32>())
 }
+
+/// `SO_PASSRIGHTS` of Linux 6.16, which the `libc` crate does not name yet.
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// Has the kernel refuse descriptors that a peer sends to this socket, or to one that is accepted from it: `sendmsg` then
+/// fails with EPERM at the sender. Kernels before 6.16 deliver them; the reader must be ready for that.
+pub(super) fn refuse_descriptors(socket: &impl AsFd) {
+    let off: libc::c_int = 0;
+    let bytes = size_of_val(&off);
+    // SAFETY: the option's value is one integer, readable for the length given; the descriptor is open for the whole
+    // call because `socket` borrows it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const off).cast(),
+            libc::socklen_t::try_from(bytes).unwrap_or_default(),
+        )
+    };
+    if result != 0 {
+        tracing::debug!("control socket: descriptors are taken and closed: {}", io::Error::last_os_error());
+    }
+}

@@ -8,6 +8,8 @@ pub mod client;
 mod connection;
 pub mod credentials;
 mod message;
+mod prepare;
+mod seats;
 mod server;
 mod service;
 

@@ -3,14 +3,17 @@
 //! **How it works.** The owner registers it under a range of tokens, passes on events with [`Server::ready`], sleeps no
 //! longer than [`Server::next_tick`] says, and calls [`Server::tick`] after each wait. Nothing here blocks.
 //!
-//! **Invariants.** At most [`MAX_CLIENTS`] clients, and [`MAX_WAITING_BYTES`] of replies that wait for slow ones: a
-//! client that would break the limit is closed. The limits of one client are in `connection`.
+//! **Invariants.** At most [`MAX_CLIENTS`] clients, shared out as `seats` says, and [`MAX_WAITING_BYTES`] of replies that
+//! wait for slow ones: a client that would break the limit is closed. The limits of one client are in `connection`.
+//! No descriptor that a client sends is closed on this thread, and no socket with such descriptors in it.
 
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::reaper::PeerFd;
 use labsw_dataplane::socket::{SocketError, SocketFile};
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
@@ -19,17 +22,16 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
 use super::connection::{Connection, Next};
-use super::credentials::{Policy, peer_of};
-use crate::api::Handler;
+use super::credentials::{Policy, peer_of, refuse_descriptors};
+use super::message;
+use super::prepare::Preparer;
+use super::seats::{self, MAX_CLIENTS};
+use crate::api::{Error, Handler, Peer};
 
-/// Clients at the same time.
-pub(super) const MAX_CLIENTS: usize = 128;
 /// Connections that wait for being accepted.
 const BACKLOG: i32 = 128;
 /// Replies not yet taken, of all clients together.
 const MAX_WAITING_BYTES: usize = 64 << 20;
-/// How long a client must have done nothing to lose its place to a new one.
-const IDLE: Duration = Duration::from_secs(10);
 /// When accepting failed (no descriptors left), it is tried again after this.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -42,11 +44,16 @@ pub struct Server {
     first_token: usize,
     clients: Vec<Option<Connection>>,
     accept_again_at: Option<Instant>,
+    /// Compiles filters; there from [`Server::register`] on.
+    preparer: Option<Preparer>,
+    /// Connections so far.
+    served: u64,
 }
 
 impl Server {
-    /// Number of tokens a server uses, from the first one given to [`Server::register`].
-    pub const TOKENS: usize = 1 + MAX_CLIENTS;
+    /// Number of tokens a server uses, from the first one given to [`Server::register`]: the listener, the clients, and
+    /// the helper thread.
+    pub const TOKENS: usize = 2 + MAX_CLIENTS;
 
     /// Listens at `path`, with these permission bits and this group (unchanged without). Members of `admin_group` may
     /// change the switch, as may root and the user the daemon runs as.
@@ -55,6 +62,7 @@ impl Server {
     /// [`SocketError`]; a live socket and files that are no sockets are left alone.
     pub fn bind(path: &Path, mode: u32, group: Option<u32>, admin_group: Option<u32>) -> Result<Server, SocketError> {
         let file = SocketFile::listen(path, mode, group, BACKLOG)?;
+        refuse_descriptors(&file.socket());
         Ok(Server {
             file,
             policy: Policy { own_uid: rustix::process::geteuid().as_raw(), admin_group },
@@ -62,6 +70,8 @@ impl Server {
             first_token: 0,
             clients: std::iter::repeat_with(|| None).take(MAX_CLIENTS).collect(),
             accept_again_at: None,
+            preparer: None,
+            served: 0,
         })
     }
 
@@ -72,6 +82,11 @@ impl Server {
     pub fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()> {
         let fd = self.file.socket().as_raw_fd();
         registry.register(&mut SourceFd(&fd), Token(first_token), Interest::READABLE)?;
+        let preparer = Preparer::start()?;
+        let woken = preparer.descriptor().as_raw_fd();
+        let token = Token(first_token + 1 + MAX_CLIENTS);
+        registry.register(&mut SourceFd(&woken), token, Interest::READABLE)?;
+        self.preparer = Some(preparer);
         self.registry = Some(registry.try_clone()?);
         self.first_token = first_token;
         Ok(())
@@ -87,6 +102,7 @@ impl Server {
         let now = Instant::now();
         match token.0.checked_sub(self.first_token) {
             Some(0) => self.accept(now, handler),
+            Some(number) if number == 1 + MAX_CLIENTS => self.take_prepared(now, handler),
             Some(number) => self.serve(number - 1, |client| client.turn(now, handler)),
             None => {}
         }
@@ -124,7 +140,7 @@ impl Server {
             // Not being registered any more is what is wanted; there is nothing to do about an error.
             let _ = registry.deregister(&mut SourceFd(&self.file.socket().as_raw_fd()));
         }
-        self.clients.iter_mut().for_each(|client| *client = None);
+        (0..self.clients.len()).for_each(|slot| self.drop_client(slot));
         self.accept_again_at = None;
     }
 
@@ -147,39 +163,54 @@ impl Server {
     }
 
     fn admit(&mut self, mut socket: UnixStream, now: Instant, handler: &mut dyn Handler) {
-        let (Some(slot), Some(registry)) = (self.free_slot(now), &self.registry) else {
-            tracing::debug!("control socket: {MAX_CLIENTS} clients are connected, another one is turned away");
-            return;
+        // A client that connected before the listener had the option.
+        refuse_descriptors(&socket);
+        let Some(registry) = &self.registry else { return };
+        let peer = match peer_of(&socket, &self.policy) {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::debug!("control socket: a client is turned away: {error}");
+                return close(socket);
+            }
+        };
+        let holders: Vec<_> = self.clients.iter().map(|client| client.as_ref().map(Connection::holder)).collect();
+        let slot = match seats::choose(&peer, &holders, now) {
+            Ok(slot) => slot,
+            Err(reason) => return turn_away(socket, &peer, &reason),
         };
         let token = Token(self.first_token + 1 + slot);
         let registered = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE);
-        match registered.and_then(|()| peer_of(&socket, &self.policy)) {
-            Ok(peer) => {
-                if let Some(place) = self.clients.get_mut(slot) {
-                    *place = Some(Connection::new(socket, peer, self.policy.explanation(), now));
-                }
-                self.serve(slot, |client| client.turn(now, handler));
-            }
-            Err(error) => tracing::debug!("control socket: a client is turned away: {error}"),
+        if let Err(error) = registered {
+            tracing::debug!("control socket: a client is turned away: {error}");
+            return close(socket);
         }
+        self.drop_client(slot);
+        if let Some(place) = self.clients.get_mut(slot) {
+            self.served += 1;
+            *place = Some(Connection::new(socket, peer, self.policy.explanation(), self.served, now));
+        }
+        self.serve(slot, |client| client.turn(now, handler));
     }
 
-    /// A free place, if need be that of the client that has done nothing for longest.
-    fn free_slot(&mut self, now: Instant) -> Option<usize> {
-        let free = self.clients.iter().position(Option::is_none);
-        free.or_else(|| {
-            let places = self.clients.iter().enumerate().filter_map(|(slot, client)| Some((slot, client.as_ref()?)));
-            let idle = places.filter(|(_, client)| client.is_idle() && now >= client.active_at + IDLE);
-            let (slot, _) = idle.min_by_key(|(_, client)| client.active_at)?;
-            self.drop_client(slot);
-            Some(slot)
-        })
+    /// Goes on with calls whose filters are compiled now.
+    fn take_prepared(&mut self, now: Instant, handler: &mut dyn Handler) {
+        let done = self.preparer.as_mut().map(Preparer::take_done).unwrap_or_default();
+        for ((slot, serial), outcome) in done {
+            let waits = self.clients.get(slot).and_then(Option::as_ref).is_some_and(|client| client.serial == serial);
+            if waits {
+                self.serve(slot, |client| client.prepared(outcome, now, handler));
+            }
+        }
     }
 
     /// Lets one client work, and closes it if that was the end of it.
     fn serve(&mut self, slot: usize, work: impl FnOnce(&mut Connection) -> Next) {
         let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return };
-        if work(client) == Next::Close {
+        let next = work(client);
+        if let (Some(request), Some(preparer)) = (client.take_to_prepare(), &self.preparer) {
+            preparer.submit((slot, client.serial), request);
+        }
+        if next == Next::Close {
             return self.drop_client(slot);
         }
         if client.waiting_bytes() > 0 && self.waiting_bytes() > MAX_WAITING_BYTES {
@@ -196,8 +227,28 @@ impl Server {
         if let Some(mut client) = self.clients.get_mut(slot).and_then(Option::take)
             && let Some(registry) = &self.registry
         {
-            // Closing the descriptor deregisters it as well.
+            // The socket is closed by another thread, maybe later: it must not be heard of until then.
             let _ = registry.deregister(&mut client.socket);
+            close(client.socket);
         }
     }
+}
+
+/// Ends a connection. The socket is closed where that may take its time: with it go the descriptors that the client sent.
+fn close(socket: UnixStream) {
+    // The client has hung up already, or sees the end at once.
+    let _ = socket.shutdown(Shutdown::Both);
+    drop(PeerFd::from(OwnedFd::from(socket)));
+}
+
+/// Tells a client that there is no place for it, as the answer to its first call.
+fn turn_away(mut socket: UnixStream, peer: &Peer, reason: &str) {
+    tracing::debug!(uid = peer.uid, pid = peer.pid, "control socket: a client is turned away: {reason}");
+    let mut bytes = Vec::new();
+    let error = Err(Error::refused("control socket", reason));
+    if message::write_result(&error, false, &mut bytes).is_ok() {
+        // A new socket takes this much; a client that has hung up needs no answer.
+        let _ = socket.write(&bytes);
+    }
+    close(socket);
 }

@@ -136,7 +136,7 @@ fn frames_are_only_for_those_who_may_change_the_switch_and_only_as_a_stream() {
     stranger.set_nonblocking(true).unwrap();
     socket.set_nonblocking(true).unwrap();
     let (socket, peer) = (mio::net::UnixStream::from_std(socket), Peer::new(1000, 1000, 1, false));
-    let mut connection = Connection::new(socket, peer, "changes need root".into(), Instant::now());
+    let mut connection = Connection::new(socket, peer, "changes need root".into(), 1, Instant::now());
     let capture = json!({"method": "org.labsw.Switch1.Capture", "more": true});
     stranger.write_all(&message(capture)).unwrap();
     assert_eq!(connection.turn(Instant::now(), &mut bench.fake), Next::Wait);

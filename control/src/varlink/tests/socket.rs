@@ -1,12 +1,17 @@
 //! Who may change the switch, and what happens to a socket file that is already there.
 
-use std::io::Write;
+use std::io::{IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::json;
 
+use super::super::connection::Next;
 use super::super::credentials::{Policy, peer_of};
 use labsw_dataplane::socket::SocketError;
 
@@ -47,15 +52,66 @@ fn a_peer_that_may_only_read_never_reaches_the_handler_with_a_change() {
     theirs.set_nonblocking(true).unwrap();
     let peer = Peer::new(1000, 1000, 1, false);
     let socket = mio::net::UnixStream::from_std(ours);
-    let mut connection = super::super::connection::Connection::new(socket, peer, "root only".into(), Instant::now());
+    let mut connection = super::super::connection::Connection::new(socket, peer, "root only".into(), 1, Instant::now());
     let mut fake = Fake::default();
     theirs.write_all(&call("FlushFdb", json!({}))).unwrap();
+    theirs.write_all(&call("CheckConfig", json!({"file": "f", "text": ""}))).unwrap();
+    theirs.write_all(&call("DiffConfig", json!({"file": "f", "text": ""}))).unwrap();
     theirs.write_all(&call("ListPorts", json!({}))).unwrap();
     connection.turn(Instant::now(), &mut fake);
     let got = replies(&mut theirs).0;
     let refused = json!({"error": "org.labsw.Switch1.PermissionDenied", "parameters": {"reason": "root only"}});
-    assert_eq!(got, [refused, json!({"parameters": {"ports": []}})]);
+    assert_eq!(got, [refused.clone(), refused.clone(), refused, json!({"parameters": {"ports": []}})]);
     assert_eq!(fake.calls, [Request::ListPorts]);
+}
+
+/// A TCP socket whose last close takes `linger`, and the end that does not read.
+fn lingering(linger: Duration) -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (unread, _) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    while stream.write(&[0; 65536]).is_ok() {}
+    rustix::net::sockopt::set_socket_linger(&stream, Some(linger)).unwrap();
+    (stream.into(), unread)
+}
+
+/// Sends bytes with descriptors.
+fn send_descriptors(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::empty())
+}
+
+/// As on kernels that can't refuse descriptors.
+#[test]
+fn descriptors_that_a_client_sends_are_closed_by_another_thread() {
+    let linger = Duration::from_secs(3);
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let socket = mio::net::UnixStream::from_std(ours);
+    let peer = Peer::new(1000, 1000, 1, false);
+    let mut connection = super::super::connection::Connection::new(socket, peer, String::new(), 1, Instant::now());
+    let mut fake = Fake::default();
+    let (fd, _unread) = lingering(linger);
+    let begin = Instant::now();
+    send_descriptors(&theirs, &call("ListPorts", json!({})), &[fd.as_fd()]).unwrap();
+    drop(fd);
+    assert_eq!(connection.turn(Instant::now(), &mut fake), Next::Wait);
+    assert!(begin.elapsed() < linger, "{:?}", begin.elapsed());
+    assert_eq!(replies(&mut theirs).0, [json!({"parameters": {"ports": []}})]);
+
+    // A client that sends and sends is thrown out.
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let mut next = Next::Wait;
+    for _ in 0..20 {
+        let _ = send_descriptors(&theirs, b" ", &[null.as_fd(); 16]);
+        next = connection.turn(Instant::now(), &mut fake);
+    }
+    assert_eq!(next, Next::Close);
+    assert!(begin.elapsed() < linger, "{:?}", begin.elapsed());
 }
 
 #[test]

@@ -1,0 +1,148 @@
+//! Compiling the filters of a request before the control thread sees it.
+//!
+//! **Why.** A configuration may have filters that take libpcap seconds to compile, and the control thread must not wait.
+//!
+//! **How it works.** A connection holds a request back that has filters ([`is_needed`]). A helper thread compiles them,
+//! which leaves their programs in the cache of [`crate::filter`], and wakes the control thread; the request is then
+//! answered as any other, and finds every filter compiled. Requests are prepared one at a time, in the order in which they came.
+//!
+//! **Bounds.** [`BUDGET`] a request; a request beyond that is refused. A connection has one request here, and only peers
+//! that may change the switch get here.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use crate::api::{Change, Error, Request};
+use crate::config::Config;
+use crate::filter::{self, BudgetExceeded};
+
+/// Time for compiling the filters of one request.
+const BUDGET: Duration = Duration::from_secs(10);
+
+/// Which connection a request came from: its place and its serial number.
+pub(super) type From = (usize, u64);
+
+/// What became of a request's filters. An expression that does not compile is for the handler to complain about.
+pub(super) type Outcome = Result<(), Error>;
+
+/// The helper thread, as the control thread sees it.
+#[derive(Debug)]
+pub(super) struct Preparer {
+    jobs: Sender<(From, Request)>,
+    done: Receiver<(From, Outcome)>,
+    /// Becomes readable when something is done.
+    woken: UnixStream,
+}
+
+impl Preparer {
+    /// Starts the helper thread, which ends when this is dropped.
+    ///
+    /// # Errors
+    /// Those of making a socket pair and a thread.
+    pub(super) fn start() -> io::Result<Preparer> {
+        let (woken, waker) = UnixStream::pair()?;
+        woken.set_nonblocking(true)?;
+        waker.set_nonblocking(true)?;
+        let ((jobs, queue), (finished, done)) = (channel(), channel());
+        std::thread::Builder::new().name("filters".to_owned()).spawn(move || run(&queue, &finished, &waker))?;
+        Ok(Preparer { jobs, done, woken })
+    }
+
+    /// The descriptor to wait for.
+    pub(super) fn descriptor(&self) -> &UnixStream {
+        &self.woken
+    }
+
+    /// Has the filters of a request compiled.
+    pub(super) fn submit(&self, from: From, request: Request) {
+        // The thread lives as long as this; were it gone, the control thread would compile.
+        let _ = self.jobs.send((from, request));
+    }
+
+    /// Takes what is done, after the descriptor was readable.
+    pub(super) fn take_done(&mut self) -> Vec<(From, Outcome)> {
+        let mut bytes = [0; 64];
+        while matches!(self.woken.read(&mut bytes), Ok(count) if count == bytes.len()) {}
+        self.done.try_iter().collect()
+    }
+}
+
+fn run(queue: &Receiver<(From, Request)>, finished: &Sender<(From, Outcome)>, mut waker: &UnixStream) {
+    for (from, request) in queue {
+        if finished.send((from, prepare(&request, BUDGET))).is_err() {
+            return;
+        }
+        // A full socket wakes as well.
+        let _ = waker.write(&[0]);
+    }
+}
+
+/// Whether a request has filters to compile.
+pub(super) fn is_needed(request: &Request) -> bool {
+    match request {
+        Request::CheckConfig(_) | Request::DiffConfig { .. } | Request::Change(Change::ApplyConfig { .. }) => true,
+        Request::Capture(spec) => spec.filter.is_some(),
+        Request::Change(Change::SetMirror { filter, .. }) => filter.is_some(),
+        Request::Change(Change::SetImpairment { settings, .. }) => settings.contains_key("filter"),
+        _ => false,
+    }
+}
+
+/// Compiles the filters of a request.
+fn prepare(request: &Request, budget: Duration) -> Outcome {
+    let compiled = filter::with_budget(budget, || match request {
+        Request::CheckConfig(config)
+        | Request::DiffConfig { config, .. }
+        | Request::Change(Change::ApplyConfig { config, .. }) => drop(Config::parse(&config.text, &config.file)),
+        Request::Capture(spec) => compile(spec.filter.as_deref()),
+        Request::Change(Change::SetMirror { filter, .. }) => compile(filter.as_deref()),
+        Request::Change(Change::SetImpairment { settings, .. }) => {
+            // The setting is a TOML value: a string in quotes, or without.
+            let text = settings.get("filter").map(|text| text.trim_matches(['"', '\'']));
+            compile(text);
+        }
+        _ => {}
+    });
+    compiled.map_err(|exceeded: BudgetExceeded| Error::refused("filters", exceeded.to_string()))
+}
+
+fn compile(expression: Option<&str>) {
+    drop(expression.map(filter::compile));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ConfigText;
+
+    /// A configuration with filters that no other test compiles.
+    fn check(filters: usize) -> Request {
+        let impaired = |n: usize| {
+            let hosts: Vec<String> = (0..40).map(|host| format!("host 10.213.{n}.{host}")).collect();
+            format!(
+                "[ports.p{n}]\ntype = \"vhost_user\"\n[impair.p{n}]\ndelay = \"1ms\"\nfilter = \"{}\"\n",
+                hosts.join(" or ")
+            )
+        };
+        let text = (0..filters).map(impaired).collect();
+        Request::CheckConfig(ConfigText { file: "f".to_owned(), text })
+    }
+
+    #[test]
+    fn a_request_beyond_its_budget_is_refused() {
+        let refused = prepare(&check(3), Duration::ZERO).unwrap_err();
+        let reason = "the filters take more than 0 s to compile; use fewer or shorter ones";
+        assert_eq!(refused, Error::refused("filters", reason));
+        assert_eq!(prepare(&check(3), BUDGET), Ok(()));
+        // What was compiled once costs nothing.
+        assert_eq!(prepare(&check(3), Duration::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn requests_without_filters_are_not_held_back() {
+        assert!(!is_needed(&Request::ListPorts));
+        assert!(is_needed(&check(0)));
+    }
+}
