@@ -29,6 +29,7 @@ mod output;
 mod parse;
 mod port;
 mod rates;
+mod render;
 mod session;
 mod stats;
 mod status;

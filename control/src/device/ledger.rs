@@ -21,9 +21,9 @@ use labsw_dataplane::xdp::attached_program;
 use serde::{Deserialize, Serialize};
 
 use super::DeviceError;
+use super::deferral::Deferral;
 use super::ethtool;
 use super::links::{Link, Links};
-use super::napi::Deferral;
 
 /// Largest file that is read, bytes: more than 1024 ports can make.
 const FILE_BYTES_MAX: u64 = 4 << 20;

@@ -13,6 +13,7 @@
 //! | `prepare` | a device made ready for AF_XDP | |
 //! | `ledger` | what was changed, to be put back also after a kill | |
 //! | `promiscuous` | promiscuous mode that ends with its holder | packet(7) |
+//! | `deferral` | when a device interrupts a program that polls | kernel napi.rst |
 //! | `napi` | receive queues left to a program that polls | kernel napi.rst |
 //! | `netns` | named namespaces | ip-netns(8), setns(2) |
 //! | `tap` | the interface of a TAP port, made, taken over and removed | kernel tuntap.rst |
@@ -22,6 +23,7 @@
 
 #![deny(unsafe_code)]
 
+mod deferral;
 pub mod ethtool;
 mod events;
 mod ledger;
@@ -43,7 +45,8 @@ use std::io;
 pub use events::LinkEvents;
 pub use ledger::{Before, Ledger};
 pub use links::{Link, Links};
-pub use napi::{Deferral, defer_interrupts};
+pub use deferral::Deferral;
+pub use napi::defer_interrupts;
 pub use netns::{Netns, in_netns};
 pub use promiscuous::Promiscuous;
 pub use tap::{TapLink, TapPlan, TapUse};

@@ -1,83 +1,14 @@
-//! How long a device leaves its receive queues to a program that polls them busily, before it interrupts.
-//!
-//! Two settings of the device, in sysfs: after so many looks of its own that found nothing (`napi_defer_hard_irqs`), each so
-//! long after the last (`gro_flush_timeout`), the kernel goes back to interrupts. Without them every look of the program
-//! would be followed by an interrupt.
-//!
-//! Reference: kernel `Documentation/networking/napi.rst`, "IRQ mitigation".
+//! Receive queues left to a program that polls them: the [`Deferral`] of a device, noted in the [`Ledger`] and set.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+use super::deferral::Deferral;
 use super::ledger::{Before, Ledger};
 use super::links::Link;
 
-const LOOKS: &str = "napi_defer_hard_irqs";
-const TIMEOUT: &str = "gro_flush_timeout";
-
-/// The two settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Deferral {
-    /// Looks that found nothing.
-    pub looks: u32,
-    /// Nanoseconds between two.
-    pub timeout: u64,
-}
-
-impl Deferral {
-    /// For a queue that is polled all the time: a worker looks every few microseconds, so that 200 have gone by only if it
-    /// sleeps or is kept from running.
-    pub const BUSY: Deferral = Deferral { looks: 2, timeout: 200_000 };
-
-    fn read(device: &Path) -> io::Result<Deferral> {
-        fn number<T: std::str::FromStr>(file: PathBuf) -> io::Result<T> {
-            let text = fs::read_to_string(file)?;
-            text.trim().parse().map_err(|_| io::Error::other(format!("{text:?} is no number")))
-        }
-        Ok(Deferral { looks: number(device.join(LOOKS))?, timeout: number(device.join(TIMEOUT))? })
-    }
-
-    /// Sets a device so.
-    pub(super) fn apply(self, device: &str) -> io::Result<()> {
-        self.write(&directory(device))
-    }
-
-    fn write(self, device: &Path) -> io::Result<()> {
-        fs::write(device.join(TIMEOUT), self.timeout.to_string())?;
-        fs::write(device.join(LOOKS), self.looks.to_string())
-    }
-}
-
 /// Leaves the receive queues of a device to a program that polls them, until the ledger puts that back.
 pub fn defer_interrupts(ledger: &mut Ledger, link: &Link) -> io::Result<()> {
-    let before = Deferral::read(&directory(&link.name))?;
+    let before = Deferral::of(&link.name)?;
     ledger.note(link, Before { deferral: Some(before), ..Before::default() });
     Deferral::BUSY.apply(&link.name)
-}
-
-fn directory(device: &str) -> PathBuf {
-    Path::new("/sys/class/net").join(device)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_are_read_and_written_and_nonsense_is_refused() {
-        let directory = std::env::temp_dir().join(format!("labsw-napi-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        assert!(Deferral::read(&directory).is_err(), "no such files");
-        Deferral::BUSY.write(&directory).unwrap();
-        assert_eq!(fs::read_to_string(directory.join(LOOKS)).unwrap(), "2");
-        assert_eq!(fs::read_to_string(directory.join(TIMEOUT)).unwrap(), "200000");
-        assert_eq!(Deferral::read(&directory).unwrap(), Deferral::BUSY);
-        fs::write(directory.join(LOOKS), "many\n").unwrap();
-        assert!(Deferral::read(&directory).unwrap_err().to_string().contains("many"));
-        fs::remove_dir_all(&directory).unwrap();
-    }
 }
