@@ -9,6 +9,7 @@ pub mod api;
 pub mod config;
 pub mod ctl;
 pub mod daemon;
+mod derived_mac;
 pub mod device;
 pub mod doctor;
 pub mod filter;

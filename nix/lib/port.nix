@@ -2,10 +2,15 @@
 { lib }:
 
 let
-  # A locally administered address that belongs to the name: the same in every evaluation, different for different names.
+  # The address of the station at a port, by the rule of control/src/derived_mac.rs: 52:54:00, then the name's 32-bit
+  # FNV-1a hash, folded to 24 bits.
   macOf = name:
     let
-      digits = builtins.hashString "sha256" name;
+      step = hash: char:
+        builtins.bitAnd (builtins.bitXor hash (lib.strings.charToInt char) * 16777619) 4294967295;
+      hash = lib.foldl' step 2166136261 (lib.stringToCharacters name);
+      folded = builtins.bitXor (hash / 16777216) (builtins.bitAnd hash 16777215);
+      digits = lib.fixedWidthString 6 "0" (lib.toLower (lib.trivial.toHexString folded));
       byte = n: builtins.substring (2 * n) 2 digits;
     in
     "52:54:00:${byte 0}:${byte 1}:${byte 2}";

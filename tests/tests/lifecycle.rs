@@ -124,3 +124,75 @@ fn the_service_manager_is_told() {
     assert!(hear().contains("STOPPING=1"));
     assert!(switch.wait(10 * SECOND).success());
 }
+
+/// Gives `interface` an address as udev does to one whose own was made up by the kernel.
+fn change_address(ns: &Netns, interface: &str) {
+    ns.ip(&["link", "set", "dev", interface, "address", "02:00:00:00:be:ef"]);
+}
+
+#[test]
+fn a_pair_whose_addresses_were_changed_goes_all_the_same() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let (site, container) = (Site::new("udev"), Netns::new("box"));
+    let config = veth_port("box", &container);
+    let started = || {
+        let switch = Labswd::start(&site, &config);
+        // Set by somebody, as far as udev can see, so that it has nothing to do (NET_ADDR_SET).
+        for (ns, interface) in [(&site.ns, "lsw-box"), (&container, "eth0")] {
+            let assigned = ns.run(&["cat", &format!("/sys/class/net/{interface}/addr_assign_type")]);
+            assert_eq!(assigned.trim(), "3", "{interface}");
+        }
+        change_address(&site.ns, "lsw-box");
+        switch
+    };
+    let left = || (site.ns.link_names(), container.link_names());
+    let nothing = (Vec::<String>::new(), Vec::<String>::new());
+
+    let switch = started();
+    switch.ctl(&["port", "del", "box"]);
+    assert_eq!(left(), nothing, "removed at run time");
+    switch.stop();
+
+    started().stop();
+    assert_eq!(left(), nothing, "SIGTERM");
+
+    let mut switch = started();
+    switch.kill9();
+    site.write_config("");
+    switch.restart();
+    wait_for("the killed run's pair gone", 5 * SECOND, || (left() == nothing).then_some(()));
+    switch.stop();
+}
+
+#[test]
+fn a_container_and_the_host_keep_their_addresses() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let (site, container) = (Site::new("address"), Netns::new("box"));
+    let ports =
+        "[ports.lx]\ntype = \"veth\"\npeer = \"ls-lx\"\n[ports.host]\ntype = \"tap\"\ninterface = \"labhost\"\n";
+    let config = veth_port("box", &container) + ports;
+    let address = |ns: &Netns, interface: &str| {
+        ns.run(&["cat", &format!("/sys/class/net/{interface}/address")]).trim().to_owned()
+    };
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let mut switch = Labswd::start(&site, &config);
+        let addresses = || [address(&container, "eth0"), address(&site.ns, "ls-lx"), address(&site.ns, "labhost")];
+        seen.push(addresses());
+        switch.kill9();
+        switch.restart();
+        seen.push(addresses());
+        switch.stop();
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert!(seen[0].iter().all(|mac| mac.starts_with("52:54:00:")), "{seen:?}");
+
+    let switch = Labswd::start(&site, &config.replace("peer_name", "mac = \"02:00:00:00:00:07\"\npeer_name"));
+    assert_eq!(address(&container, "eth0"), "02:00:00:00:00:07");
+    switch.stop();
+}

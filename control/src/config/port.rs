@@ -107,6 +107,8 @@ pub struct VethConfig {
     pub peer_name: Option<String>,
     /// Queues each way, at both ends.
     pub queues: u16,
+    /// MAC address of the container's end; `None`: derived from the port's name.
+    pub mac: Option<Mac>,
 }
 
 /// The settings of a `tap` port.
@@ -118,7 +120,7 @@ pub struct TapConfig {
     pub other_end: TapEnd,
     /// Number of queues, for the host.
     pub queues: u16,
-    /// MAC address of the interface, for the host; `None`: the kernel chooses one.
+    /// MAC address of the interface, for the host; `None`: derived from the port's name.
     pub mac: Option<Mac>,
     /// User who may open the interface, for a guest; a name or a number.
     pub owner: Option<String>,
@@ -178,7 +180,7 @@ const COMMON_KEYS: [&str; 6] = ["type", "vlan", "mtu", "link_local", "mirror_onl
 const TYPES: [(&str, &[&str]); 4] = [
     ("af_xdp", &["device", "mode", "queues", "busy_poll"]),
     ("vhost_user", &["role", "socket", "queue_pairs", "offloads"]),
-    ("veth", &["peer", "interface", "netns", "peer_name", "queues"]),
+    ("veth", &["peer", "interface", "netns", "peer_name", "queues", "mac"]),
     ("tap", &["interface", "for", "queues", "mac", "owner", "group"]),
 ];
 
@@ -328,10 +330,12 @@ impl PortConfig {
                     set("socket", socket.to_string_lossy().into_owned().into());
                 }
             }
-            PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues }) => {
+            PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues, mac }) => {
                 set("peer", peer.as_str().into());
                 set("queues", i64::from(*queues).into());
-                for (key, value) in [("interface", interface), ("netns", netns), ("peer_name", peer_name)] {
+                let mac = &mac.map(|mac| mac.to_string());
+                for (key, value) in [("interface", interface), ("netns", netns), ("peer_name", peer_name), ("mac", mac)]
+                {
                     if let Some(value) = value {
                         set(key, value.as_str().into());
                     }
@@ -428,7 +432,8 @@ fn read_veth(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError>
         return Err(section.error_at("interface", format_args!("both ends would be {peer:?}; name the switch's end")));
     }
     let queues = section.get("queues").map(|field| read_count(&field, "a number of queues")).transpose()?;
-    Ok(PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues: queues.unwrap_or(1) }))
+    let mac = read_mac(section)?;
+    Ok(PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues: queues.unwrap_or(1), mac }))
 }
 
 fn read_tap(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> {
@@ -455,11 +460,16 @@ fn read_tap(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> 
         }
         None => 1,
     };
-    let mac = section.get("mac").map(|field| field.checked("a MAC address", station)).transpose()?;
-    let mac = mac.and_then(|mac| mac.parse().ok());
+    let mac = read_mac(section)?;
     let account = |key| section.get(key).map(|field| field.checked("the name or number of an account", names::group));
     let (owner, group) = (account("owner").transpose()?, account("group").transpose()?);
     Ok(PortKind::Tap(TapConfig { interface, other_end, queues, mac, owner, group }))
+}
+
+/// The MAC address of a port's station, if it is set.
+fn read_mac(section: &Section<'_>) -> Result<Option<Mac>, ConfigError> {
+    let mac = section.get("mac").map(|field| field.checked("a MAC address", station)).transpose()?;
+    Ok(mac.and_then(|mac| mac.parse().ok()))
 }
 
 /// The MAC address of one station.

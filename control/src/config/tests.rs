@@ -375,6 +375,7 @@ fn port_strategy() -> impl Strategy<Value = PortConfig> {
                     netns: netns.as_ref().map(|(netns, _)| netns.clone()),
                     peer_name: netns.map(|(_, name)| name),
                     queues,
+                    mac: (queues % 2 == 0).then(|| Mac::from_u64(0x0200_0000_0000 | u64::from(queues))),
                 })
             }
         ),

@@ -27,6 +27,9 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// How long until a device that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long a removed link is held until that is said.
+const HELD: Duration = Duration::from_secs(2);
+
 /// Why a port has no device, and when to look again.
 pub(super) struct Absence {
     /// One clause for people.
@@ -179,7 +182,8 @@ impl Switch {
             (None, Attachment::Guest(_) | Attachment::Absent(_)) => return,
         };
         tracing::warn!(port = name, reason, "device lost");
-        if let Err(error) = self.take_out(name) {
+        let (halves, taken_out) = self.take_out(name);
+        if let Err(error) = taken_out {
             tracing::error!(port = name, %error, "not taken out of service cleanly");
         }
         let retry_at = Some(Instant::now() + if fault.is_some() { RETRY } else { Duration::ZERO });
@@ -189,7 +193,7 @@ impl Switch {
         match (lost, &mut port.attachment) {
             (Attachment::Device(device), _) => {
                 port.kernel_before += device.kernel_counters();
-                if let Err(error) = device.close(&mut self.links, &mut self.ledger) {
+                if let Err(error) = device.close(halves, &mut self.links, &mut self.ledger) {
                     tracing::warn!(port = name, %error, "the device is not as it was before");
                 }
             }
@@ -245,6 +249,15 @@ impl Switch {
             Ok(()) => port.link_up = port.enabled,
             Err(error) => tracing::warn!(port = name, %error, "the link does not show the port's state"),
         }
+    }
+
+    /// Says, once each, which links are deleted and still held by somebody.
+    pub(super) fn report_held_links(&mut self) {
+        let held = self.links.held(HELD);
+        for index in held.iter().filter(|index| !self.held_links.contains(index)) {
+            tracing::warn!(index, "a removed interface is still held, as by a container that keeps frames of it");
+        }
+        self.held_links = held;
     }
 
     /// The port of a device that is not there: it waits.

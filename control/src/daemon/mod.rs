@@ -147,6 +147,8 @@ struct Switch {
     links: Links,
     /// What was changed on devices.
     ledger: Ledger,
+    /// Deleted links that somebody still holds, as last said.
+    held_links: Vec<u32>,
     /// When the devices are looked at next.
     look_at: Option<Instant>,
     workers: Workers,
@@ -235,6 +237,7 @@ impl Daemon {
             registry,
             links,
             ledger,
+            held_links: Vec::new(),
             look_at: None,
             loads: workers.handles().iter().map(|worker| [worker.load(); 2]).collect(),
             workers,
@@ -417,6 +420,7 @@ impl Switch {
         self.tick_multicast();
         self.look_at_busy_polls();
         self.end_silent_injections();
+        self.report_held_links();
     }
 }
 

@@ -114,6 +114,22 @@ pub(super) struct Opened {
     pub(super) queues: Queues,
 }
 
+/// The halves of a port that no worker has any more. Dropped, they are closed.
+#[derive(Default)]
+pub(super) struct Halves {
+    pub(super) tx: Option<Arc<dyn TxPort>>,
+    pub(super) rx: Vec<Box<dyn RxQueue>>,
+}
+
+impl Halves {
+    /// Closes them.
+    pub(super) fn close(self) {
+        let Halves { tx, rx } = self;
+        drop(rx);
+        drop(tx);
+    }
+}
+
 /// The halves of an AF_XDP port, and what was done for it.
 struct OpenedDevice {
     device: Device,
@@ -154,21 +170,37 @@ impl Device {
         sum
     }
 
-    /// Puts the device back as it was, or removes it if it was made for the port. Both halves of the port are closed.
-    pub(super) fn close(self, links: &mut Links, ledger: &mut Ledger) -> Result<(), DeviceError> {
-        drop(self.promiscuous);
-        give_up(self.veth.as_ref(), &self.link, links, ledger)
+    /// Closes the halves of the port and puts the device back as it was, or removes it if it was made for the port: then
+    /// before the sockets are closed, see [`VethPair::remove`].
+    pub(super) fn close(self, halves: Halves, links: &mut Links, ledger: &mut Ledger) -> Result<(), DeviceError> {
+        match &self.veth {
+            Some(veth) => {
+                let outcome = remove_pair(veth, links, ledger);
+                halves.close();
+                outcome
+            }
+            None => {
+                halves.close();
+                drop(self.promiscuous);
+                ledger.put_back(links, self.link.index)
+            }
+        }
     }
 }
 
-/// Undoes what was done to a device, or removes the pair.
+/// Removes the pair of a port. One that can't be removed stays in the ledger.
+fn remove_pair(veth: &Veth, links: &mut Links, ledger: &mut Ledger) -> Result<(), DeviceError> {
+    veth.pair.remove(links)?;
+    ledger.pair_gone(&veth.plan.interface);
+    Ok(())
+}
+
+/// Undoes what was done to a device that could not be opened. The pair of a killed run stays: its sockets may hold it, and
+/// while they do nobody can open it. The ledger has it, and whoever opens the port next takes it over again.
 fn give_up(veth: Option<&Veth>, link: &Link, links: &mut Links, ledger: &mut Ledger) -> Result<(), DeviceError> {
     match veth {
-        Some(veth) => {
-            let outcome = veth.pair.remove(links);
-            ledger.pair_gone(&veth.plan.interface);
-            outcome
-        }
+        Some(veth) if veth.pair.taken_over => Ok(()),
+        Some(veth) => remove_pair(veth, links, ledger),
         None => ledger.put_back(links, link.index),
     }
 }
@@ -221,7 +253,7 @@ impl Switch {
                 Ok(self.open_device(link, xdp, None)?.into())
             }
             PortKind::Tap(_) => self.open_tap(config),
-            PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues }) => {
+            PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues, mac }) => {
                 let plan = VethPlan {
                     port: config.name.clone(),
                     interface: interface.clone().unwrap_or_else(|| default_interface(&config.name)),
@@ -230,6 +262,7 @@ impl Switch {
                     peer_name: peer_name.clone(),
                     mtu: config.mtu,
                     queues: (*queues).into(),
+                    mac: *mac,
                 };
                 if let Some(netns) = netns {
                     Netns::open(netns)?;

@@ -113,18 +113,20 @@ impl Switch {
         outcome
     }
 
-    /// Takes the queues of a port, which is in no table any more, from their workers and closes them.
-    pub(super) fn drop_queues(&self, port: &mut Port) -> Result<(), WorkerError> {
+    /// Takes the queues of a port, which is in no table any more, from their workers; dropped, they are closed. Also says
+    /// whether every worker gave back what it had.
+    pub(super) fn take_queues(&self, port: &mut Port) -> (Vec<Box<dyn RxQueue>>, Result<(), WorkerError>) {
         let links = self.workers.links();
         let mut outcome = Ok(());
+        let mut taken: Vec<_> = port.queues.waiting.drain(..).flatten().collect();
         for (queue, placed) in port.queues.places.drain(..).enumerate() {
-            if let Some(home) = placed.home {
-                let taken = links.take_queue(home, port.id, queue).map(drop);
-                outcome = outcome.and(taken);
+            let Some(home) = placed.home else { continue };
+            match links.take_queue(home, port.id, queue) {
+                Ok(rx) => taken.push(rx),
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
-        port.queues.waiting.clear();
-        outcome
+        (taken, outcome)
     }
 
     /// Pins a queue to a worker until its port goes.

@@ -24,7 +24,7 @@ use super::destinations::Destination;
 use super::devices::Absence;
 use super::flap::Flap;
 use super::impairments::Impaired;
-use super::open::{Attachment, OpenError, Opened};
+use super::open::{Attachment, Halves, OpenError, Opened};
 use super::placement::Queues;
 use super::{FIRST_PORT, Switch};
 use crate::api::{Error, PortState};
@@ -216,28 +216,31 @@ impl Switch {
     /// Closes what a port is attached to that is in no table, or in them without a transmit side; `absence` stands there
     /// then. Goes through to the end whatever fails; also says whether no worker has anything of the port any more.
     pub(super) fn release(&mut self, port: &mut Port, absence: Absence) -> (Result<(), Error>, bool) {
-        // A guest's rings are reset by the workers that have its queues, so before they are taken away; a device's
-        // halves must be closed before it is put back as it was.
+        // A guest's rings are reset by the workers that have its queues, so before they are taken away.
         if let Attachment::Guest(endpoint) = &mut port.attachment {
             endpoint.hang_up();
         }
-        let dropped = self.drop_queues(port);
+        let (rx, taken) = self.take_queues(port);
         port.destination = Destination::default();
-        port.tx = None;
-        let gone = dropped.is_ok();
+        let halves = Halves { tx: port.tx.take(), rx };
+        let gone = taken.is_ok();
         let closed = match std::mem::replace(&mut port.attachment, Attachment::Absent(absence)) {
             Attachment::Guest(endpoint) => {
+                halves.close();
                 endpoint.close();
                 Ok(())
             }
             Attachment::Device(device) => {
                 port.kernel_before += device.kernel_counters();
-                device.close(&mut self.links, &mut self.ledger).map_err(OpenError::from)
+                device.close(halves, &mut self.links, &mut self.ledger).map_err(OpenError::from)
             }
             Attachment::Absent(absence) => absence.close(&mut self.links).map_err(OpenError::from),
-            Attachment::Tap(tap) => tap.close(&mut self.links).map_err(OpenError::from),
+            Attachment::Tap(tap) => {
+                halves.close();
+                tap.close(&mut self.links).map_err(OpenError::from)
+            }
         };
-        let outcome = dropped.map_err(OpenError::from).and(closed);
+        let outcome = taken.map_err(OpenError::from).and(closed);
         (outcome.map_err(|error| Error::refused(format!("port {:?}", port.config.name), error.to_string())), gone)
     }
 
@@ -264,18 +267,18 @@ impl Switch {
         }
     }
 
-    /// Closes the halves of a port that stays in the tables: what is sent to it is dropped and counted.
-    pub(super) fn take_out(&mut self, name: &str) -> Result<(), Error> {
-        let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
+    /// Takes the halves of a port that stays in the tables: what is sent to it is dropped and counted. Also says whether
+    /// that went as it should.
+    pub(super) fn take_out(&mut self, name: &str) -> (Halves, Result<(), Error>) {
+        let Some(port) = self.ports.get_mut(name) else { return (Halves::default(), Ok(())) };
         let tx = port.tx.take();
         let outcome = self.set_tables();
-        let Some(mut port) = self.ports.remove(name) else { return outcome };
+        let Some(mut port) = self.ports.remove(name) else { return (Halves { tx, rx: Vec::new() }, outcome) };
         let failed = |error: WorkerError| Error::refused("worker", error.to_string());
-        let dropped = self.drop_queues(&mut port).map_err(failed);
-        drop(tx);
+        let (rx, taken) = self.take_queues(&mut port);
         self.ports.insert(name.to_owned(), port);
         let placed = self.place_queues().map_err(failed);
-        outcome.and(dropped).and(placed)
+        (Halves { tx, rx }, outcome.and(taken.map_err(failed)).and(placed))
     }
 
     /// Puts a port in service.

@@ -8,12 +8,13 @@
 //! its start is put back then, and pairs it does not use are deleted.
 //!
 //! **Invariants.** An entry is applied only to the device it was written for: same boot, same network namespace, same
-//! index, same MAC address (the permanent one, if there is one). Anything else that is called the same is left alone.
+//! index, and a device of the host by its MAC address (the permanent one, if there is one), a pair by the alias that names
+//! its port. Anything else that is called the same is left alone.
 //! A file that can't be read or understood is ignored with a warning; nothing in it can do more than change the
 //! settings listed in [`Before`].
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -63,7 +64,7 @@ struct DeviceEntry {
 #[serde(deny_unknown_fields)]
 struct PairEntry {
     name: String,
-    /// Index and MAC address; `None` until it has been made.
+    /// Index and alias; `None` until it has been made.
     made: Option<(u32, Option<String>)>,
 }
 
@@ -154,7 +155,7 @@ impl Ledger {
 
     /// Notes that the pair is there, with this end.
     pub fn pair_is(&mut self, end: &Link) {
-        let made = Some((end.index, identity(end)));
+        let made = Some((end.index, end.alias.clone()));
         self.inherited.pairs.retain(|pair| pair.made != made && pair.name != end.name);
         self.own.pairs.retain(|pair| pair.name != end.name);
         self.own.pairs.push(PairEntry { name: end.name.clone(), made });
@@ -242,7 +243,7 @@ impl PairEntry {
     /// Deletes the pair, if it is there and nobody uses it; whether it was.
     fn delete(&self, links: &mut Links) -> Result<bool, DeviceError> {
         let found = match &self.made {
-            Some((index, mac)) => links.link_by_index(*index)?.filter(|link| identity(link) == *mac),
+            Some((index, alias)) => links.link_by_index(*index)?.filter(|link| link.alias == *alias),
             None => links.link_by_name(&self.name)?,
         };
         match found.filter(|link| link.kind.as_deref() == Some("veth")) {
@@ -257,21 +258,62 @@ fn identity(link: &Link) -> Option<String> {
     link.permanent_mac.or(link.mac).map(|mac| mac.to_string())
 }
 
+/// Reads the file at `path`, if there is one. A link, something else than a file, and a file of somebody else are refused.
 fn read(path: &Path) -> io::Result<Option<File>> {
-    match fs::metadata(path) {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-        Ok(of) if of.len() > FILE_BYTES_MAX => return Err(io::Error::other("is too large")),
-        Ok(_) => {}
+        other => other?,
+    };
+    let of = file.metadata()?;
+    if !of.is_file() || ![0, rustix::process::geteuid().as_raw()].contains(&of.uid()) {
+        return Err(io::Error::other("is not a file of this user's or of root's"));
     }
-    Ok(Some(serde_json::from_slice(&fs::read(path)?)?))
+    let mut text = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other("is too large"));
+    }
+    Ok(Some(serde_json::from_slice(&text)?))
 }
 
+/// Puts a file in the place of the one at `path`. Where it is written aside, nothing that was put there is followed or
+/// written to.
 fn replace(path: &Path, file: &File) -> io::Result<()> {
     let aside = path.with_extension("devices.new");
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = fs::OpenOptions::new();
-    let mut out = options.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    let mut out = options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&aside)?;
     out.write_all(&serde_json::to_vec_pretty(file)?)?;
     drop(out);
     fs::rename(&aside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_was_put_in_the_way_is_followed_read_or_written_to() {
+        let directory = std::env::temp_dir().join(format!("labsw-ledger-safe-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (path, victim) = (directory.join("c.sock.devices"), directory.join("victim"));
+        fs::write(&victim, "{}").unwrap();
+        let aside = path.with_extension("devices.new");
+        for planted in [&aside, &path] {
+            std::os::unix::fs::symlink(&victim, planted).unwrap();
+        }
+        assert!(read(&path).is_err(), "a link is not followed");
+        let mut ledger = Ledger::open(path.clone());
+        ledger.note_pair("lsw-web");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "{}");
+        assert_eq!(read(&path).unwrap(), Some(ledger.own.clone()), "the link was replaced");
+        ledger.pair_gone("lsw-web");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(read(&path).is_err(), "a pipe that nobody writes to is not waited for");
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

@@ -17,6 +17,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::DeviceError;
 use super::netlink::Netlink;
 use super::netns::Netns;
+use super::removal::Unfinished;
 
 /// A network link as the kernel described it when it was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,13 +57,15 @@ pub struct Link {
 /// The links of one namespace: that of the thread that opened it.
 pub struct Links {
     pub(super) netlink: Netlink,
+    /// Deletions that have not returned yet.
+    pub(super) unfinished: Vec<Unfinished>,
 }
 
 impl Links {
     /// Opens a socket to the kernel.
     pub fn open() -> Result<Links, DeviceError> {
         let netlink = Netlink::open().map_err(|error| DeviceError::refused("open a netlink socket", error))?;
-        Ok(Links { netlink })
+        Ok(Links { netlink, unfinished: Vec::new() })
     }
 
     /// All links.
@@ -102,38 +105,37 @@ impl Links {
         Ok(answer.messages.into_iter().find_map(described))
     }
 
-    /// Makes a veth pair with `queues` queues each way, both ends down; fails if one of the names is taken.
-    pub fn create_veth(
-        &mut self,
-        switch_end: &str,
-        peer_end: &str,
-        mtu: u32,
-        queues: u32,
-    ) -> Result<Link, DeviceError> {
-        let what = format!("make the veth pair {switch_end} and {peer_end}");
-        let end = |name: &str| {
-            let attributes = vec![
+    /// Makes a veth pair with `queues` queues each way, both ends down; returns the first. Fails if one of the names is
+    /// taken. An address given here is one that somebody set: udev leaves it alone, and changes all others
+    /// (`MACAddressPolicy=persistent` of systemd.link(5)).
+    pub fn create_veth(&mut self, ends: [(&str, Option<Mac>); 2], mtu: u32, queues: u32) -> Result<Link, DeviceError> {
+        let [(first, _), (second, _)] = ends;
+        let what = format!("make the veth pair {first} and {second}");
+        let end = |(name, mac): (&str, Option<Mac>)| {
+            let mut attributes = vec![
                 LinkAttribute::IfName(name.to_owned()),
                 LinkAttribute::Mtu(mtu),
                 LinkAttribute::NumRxQueues(queues),
                 LinkAttribute::NumTxQueues(queues),
             ];
+            attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
             let mut message = LinkMessage::default();
             message.attributes = attributes;
             message
         };
-        let mut message = end(switch_end);
+        let [own, peer] = ends.map(end);
+        let mut message = own;
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end(peer_end)))),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]));
         self.netlink.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, &what)?;
-        let made = self.link_by_name(switch_end)?;
+        let made = self.link_by_name(first)?;
         made.ok_or_else(|| DeviceError::Answer { what, detail: "it is not there".to_owned() })
     }
 
-    /// Deletes a link; of a veth pair, both ends.
-    pub fn delete_link(&mut self, index: u32) -> Result<(), DeviceError> {
+    /// Deletes a link, and returns when the last reference to it has gone; see [`super::removal`].
+    pub(super) fn delete_link_and_wait(&mut self, index: u32) -> Result<(), DeviceError> {
         let what = format!("delete interface {index}");
         self.netlink.request(RouteNetlinkMessage::DelLink(change_of(index)), 0, &what).map(drop)
     }

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `netlink` | one request, one answer | netlink(7), rtnetlink(7) |
 //! | `links` | links: look up, make, change, delete | linux/if_link.h |
+//! | `removal` | links deleted without waiting for who holds them | |
 //! | `select` | which link a port means; which are never opened | |
 //! | `events` | that links have changed | rtnetlink(7) |
 //! | `ethtool` | offloads and channels, by ioctl, read back | linux/ethtool.h |
@@ -33,6 +34,7 @@ mod netlink;
 mod netns;
 pub mod prepare;
 mod promiscuous;
+mod removal;
 mod select;
 mod tap;
 mod veth;
@@ -42,10 +44,10 @@ mod tests;
 
 use std::io;
 
+pub use deferral::Deferral;
 pub use events::LinkEvents;
 pub use ledger::{Before, Ledger};
 pub use links::{Link, Links};
-pub use deferral::Deferral;
 pub use napi::defer_interrupts;
 pub use netns::{Netns, in_netns};
 pub use promiscuous::Promiscuous;
@@ -90,6 +92,12 @@ pub enum DeviceError {
         /// The kernel's names of the offloads, comma separated.
         features: String,
     },
+    /// A link is being deleted, and the kernel has not let it go yet.
+    #[error("interface {index} is still being removed: somebody holds it, as a container that keeps frames does")]
+    Held {
+        /// Index of the link.
+        index: u32,
+    },
     /// A TAP interface can't be opened.
     #[error(transparent)]
     Tap(#[from] labsw_dataplane::tap::TapError),
@@ -116,6 +124,11 @@ pub enum DeviceError {
     /// The interfaces of a veth port are not what the port needs.
     #[error("{0}")]
     Veth(String),
+}
+
+/// The text on links that were made for a port (`IFLA_IFALIAS`): a link is ours if its index, its kind and this fit.
+fn alias_of(port: &str) -> String {
+    format!("labsw port {port}")
 }
 
 impl DeviceError {

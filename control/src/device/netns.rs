@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -21,7 +22,10 @@ pub struct Netns {
 impl Netns {
     /// Opens the namespace called `name`.
     pub fn open(name: &str) -> Result<Netns, DeviceError> {
-        match File::open(Path::new("/run/netns").join(name)) {
+        // Something else than a namespace is refused when it is entered; a pipe is not waited for until then.
+        let flags = libc::O_NONBLOCK;
+        let opened = File::options().read(true).custom_flags(flags).open(Path::new("/run/netns").join(name));
+        match opened {
             Ok(file) => Ok(Netns { name: name.to_owned(), file }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(DeviceError::NoNetns(name.to_owned())),
             Err(error) => Err(DeviceError::refused(format!("open netns {name}"), error)),

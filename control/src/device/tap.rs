@@ -11,8 +11,9 @@
 use labsw_dataplane::tap::{TapPort, make_persistent};
 use labsw_switch::Mac;
 
-use super::DeviceError;
 use super::links::{Link, Links};
+use super::{DeviceError, alias_of};
+use crate::derived_mac;
 
 /// Two VLAN tags, bytes: an interface that is a guest's has to pass them beside the MTU.
 const TAGS_BYTES: u32 = 8;
@@ -37,7 +38,7 @@ pub enum TapUse {
     Host {
         /// Number of queues.
         queues: u16,
-        /// MAC address of the interface.
+        /// MAC address of the interface; `None`: derived from the port's name if the switch makes the interface.
         mac: Option<Mac>,
     },
     /// A guest's.
@@ -54,16 +55,11 @@ pub enum TapUse {
 pub struct TapLink {
     /// The interface, up.
     pub link: Link,
-    /// It is persistent and ours.
-    made: bool,
+    /// The alias of one that is persistent and ours.
+    alias: Option<String>,
 }
 
 impl TapPlan {
-    /// What is written on an interface that was made for the port.
-    fn alias(&self) -> String {
-        format!("labsw port {}", self.port)
-    }
-
     fn vanished(&self) -> DeviceError {
         DeviceError::Answer { what: format!("open {}", self.interface), detail: "it is not there".to_owned() }
     }
@@ -77,15 +73,16 @@ impl TapLink {
             TapUse::Host { queues, mac } => {
                 let port = TapPort::for_host(&plan.interface, queues, found.is_none())?;
                 let link = links.link_by_name(&plan.interface)?.ok_or_else(|| plan.vanished())?;
-                if let Some(mac) = mac.filter(|mac| link.mac != Some(*mac)) {
+                let derived = found.is_none().then(|| derived_mac::of_station(&plan.port));
+                if let Some(mac) = mac.or(derived).filter(|mac| link.mac != Some(*mac)) {
                     links.set_mac(link.index, mac)?;
                 }
                 links.set_mtu(link.index, plan.mtu)?;
                 links.set_up(link.index)?;
-                Ok((TapLink { link, made: false }, port))
+                Ok((TapLink { link, alias: None }, port))
             }
             TapUse::Guest { owner, group } => {
-                let alias = plan.alias();
+                let alias = alias_of(&plan.port);
                 let ours = |link: &Link| link.alias.as_ref() == Some(&alias);
                 // That of a killed run, which nobody has open: made anew, as its owner may have changed.
                 let found = match found {
@@ -108,7 +105,7 @@ impl TapLink {
                     // The first error is the one to report; deleting fails only if it has gone already.
                     let _ = links.delete_link(link.index);
                 }
-                Ok((TapLink { link, made }, opened?))
+                Ok((TapLink { link, alias: made.then_some(alias) }, opened?))
             }
         }
     }
@@ -120,13 +117,13 @@ impl TapLink {
 
     /// Whether the interface goes with the port.
     pub fn is_ours(&self) -> bool {
-        self.made
+        self.alias.is_some()
     }
 
     /// Removes the interface if it was made for the port. The port is closed.
     pub fn remove(self, links: &mut Links) -> Result<(), DeviceError> {
         match links.link_by_index(self.link.index)? {
-            Some(link) if self.made && link.name == self.link.name => links.delete_link(link.index),
+            Some(link) if self.is_ours() && link.alias == self.alias => links.delete_link(link.index),
             _ => Ok(()),
         }
     }

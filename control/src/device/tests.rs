@@ -64,11 +64,11 @@ fn assert_offloads_off(device: &str) {
 fn plan(set: &[&str]) -> VethPlan {
     let set: Vec<_> = set.iter().map(|setting| crate::config::split_setting(setting).unwrap()).collect();
     let port = PortConfig::from_settings("web", "veth", &set, &SwitchConfig::default()).unwrap();
-    let PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues }) = port.kind else {
+    let PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues, mac }) = port.kind else {
         panic!("a veth port")
     };
     let interface = interface.unwrap_or_else(|| default_interface("web"));
-    VethPlan { port: port.name, interface, peer, netns, peer_name, mtu: port.mtu, queues: queues.into() }
+    VethPlan { port: port.name, interface, peer, netns, peer_name, mtu: port.mtu, queues: queues.into(), mac }
 }
 
 /// What is known of `a` by the name `c`.
@@ -85,11 +85,11 @@ fn names(links: &mut Links) -> Vec<String> {
 fn links_are_made_changed_moved_and_deleted() {
     let (Some(here), Some(there)) = (TestNetns::new("make"), TestNetns::new("make-to")) else { return };
     here.run(|links| {
-        let made = links.create_veth("a", "b", 1400, 1).unwrap();
+        let made = links.create_veth([("a", None), ("b", None)], 1400, 1).unwrap();
         assert_eq!((made.name.as_str(), made.mtu, made.up, made.kind.as_deref()), ("a", 1400, false, Some("veth")));
         let peer = links.link_by_name("b").unwrap().unwrap();
         assert_eq!((made.lower, peer.lower), (Some(peer.index), Some(made.index)));
-        assert!(links.create_veth("a", "c", 1500, 1).is_err(), "the name is taken");
+        assert!(links.create_veth([("a", None), ("c", None)], 1500, 1).is_err(), "the name is taken");
         links.rename(made.index, "a2").unwrap();
         links.set_mtu(made.index, 1500).unwrap();
         links.set_up(made.index).unwrap();
@@ -176,7 +176,7 @@ fn what_a_killed_run_left_is_taken_over() {
         let elsewhere = plan(&["peer=ls-web", &format!("netns={}", there.0), "peer_name=eth1"]);
         let error = VethPair::prepare(links, &elsewhere).unwrap_err().to_string();
         let expected = format!(
-            "ports.web: interface lsw-web exists, but its other end is not eth1 in netns {}; \
+            "interface lsw-web exists, but its other end is not eth1 in netns {}; \
              delete it (ip link del lsw-web) or name another",
             there.0
         );
@@ -190,28 +190,25 @@ fn a_pair_that_cannot_be_prepared_leaves_nothing_behind() {
     let (Some(here), Some(there)) = (TestNetns::new("fail"), TestNetns::new("fail-to")) else { return };
     here.run(|links| {
         let refused = |links: &mut Links, set: &[&str]| VethPair::prepare(links, &plan(set)).unwrap_err().to_string();
-        let missing = "ports.web: netns: there is no network namespace \"labsw-none\" in /run/netns; \
+        let missing = "netns: there is no network namespace \"labsw-none\" in /run/netns; \
                        make it first (ip netns add labsw-none)";
         assert_eq!(refused(links, &["peer=ls-web", "netns=labsw-none"]), missing);
         assert_eq!(names(links), Vec::<String>::new());
 
-        there.run(|links| links.create_veth("eth0", "eth1", 1500, 1).map(drop)).unwrap();
+        there.run(|links| links.create_veth([("eth0", None), ("eth1", None)], 1500, 1).map(drop)).unwrap();
         let netns = format!("netns={}", there.0);
         let taken = refused(links, &["peer=ls-web", &netns, "peer_name=eth0"]);
-        assert_eq!(
-            taken,
-            format!("ports.web: peer_name: netns {} has an interface eth0 already; name another", there.0)
-        );
+        assert_eq!(taken, format!("peer_name: netns {} has an interface eth0 already; name another", there.0));
         assert_eq!(names(links), Vec::<String>::new());
 
-        links.create_veth("lsw-web", "other", 1500, 1).unwrap();
+        links.create_veth([("lsw-web", None), ("other", None)], 1500, 1).unwrap();
         let foreign = refused(links, &["peer=ls-web"]);
         assert!(foreign.contains("its other end is other and not ls-web"), "{foreign}");
         output("ip link add br0 type bridge");
         let no_veth = refused(links, &["peer=ls-web", "interface=br0"]);
-        assert_eq!(no_veth, "ports.web: interface br0 exists and is no veth; name another for this port");
+        assert_eq!(no_veth, "interface br0 exists and is no veth; name another for this port");
         let taken = refused(links, &["peer=other", "interface=mine"]);
-        assert_eq!(taken, "ports.web: peer: interface other exists already; name another");
+        assert_eq!(taken, "peer: interface other exists already; name another");
         let mut left = names(links);
         left.sort();
         assert_eq!(left, ["br0", "lsw-web", "other"]);
@@ -226,10 +223,7 @@ fn a_failure_half_way_deletes_what_was_made() {
         // No configuration has such a name; the kernel refuses it when the finished pair's end is to be moved.
         plan.peer_name = Some("a/b".to_owned());
         let error = VethPair::prepare(links, &plan).unwrap_err().to_string();
-        assert!(
-            error.starts_with("ports.web: move interface ") && error.ends_with("Invalid argument (os error 22)"),
-            "{error}"
-        );
+        assert!(error.starts_with("move interface ") && error.ends_with("Invalid argument (os error 22)"), "{error}");
         assert_eq!((names(links), there.run(names)), (Vec::new(), Vec::new()));
     });
 }
@@ -239,7 +233,7 @@ fn interfaces_with_a_default_route_and_those_below_are_protected() {
     let Some(here) = TestNetns::new("route") else { return };
     here.run(|links| {
         for name in ["four", "six", "low", "free"] {
-            let made = links.create_veth(name, &format!("{name}-peer"), 1500, 1).unwrap();
+            let made = links.create_veth([(name, None), (&format!("{name}-peer"), None)], 1500, 1).unwrap();
             links.set_up(made.index).unwrap();
             output(&format!("ip link set {name}-peer up"));
         }
@@ -281,7 +275,7 @@ fn interfaces_with_a_default_route_and_those_below_are_protected() {
 fn devices_are_found_by_name_and_mac() {
     let Some(here) = TestNetns::new("find") else { return };
     here.run(|links| {
-        let made = links.create_veth("a", "b", 1500, 1).unwrap();
+        let made = links.create_veth([("a", None), ("b", None)], 1500, 1).unwrap();
         output("ip link set dev a address 52:54:00:00:00:01");
         let mac = DeviceSpec::Mac(Mac::new([0x52, 0x54, 0, 0, 0, 1]));
         let found = links.resolve(&mac).unwrap().unwrap();
@@ -301,7 +295,7 @@ fn devices_are_found_by_name_and_mac() {
 fn promiscuous_mode_ends_with_its_holder() {
     let Some(here) = TestNetns::new("promisc") else { return };
     here.run(|links| {
-        let made = links.create_veth("a", "b", 1500, 1).unwrap();
+        let made = links.create_veth([("a", None), ("b", None)], 1500, 1).unwrap();
         let counted = || output("ip -d link show a").contains("promiscuity 1");
         assert!(!counted());
         let held = Promiscuous::hold(made.index, "a").unwrap();
@@ -316,7 +310,7 @@ fn promiscuous_mode_ends_with_its_holder() {
 fn offloads_come_back_as_they_were() {
     let Some(here) = TestNetns::new("offload") else { return };
     here.run(|links| {
-        links.create_veth("a", "b", 1500, 1).unwrap();
+        links.create_veth([("a", None), ("b", None)], 1500, 1).unwrap();
         output("ethtool -K a tso off");
         let before = output("ethtool -k a");
         let off = ethtool::switch_off("a", &ethtool::CONTAINER_END).unwrap();
@@ -334,7 +328,7 @@ fn offloads_come_back_as_they_were() {
 fn a_device_is_prepared_for_af_xdp_and_put_back() {
     let Some(here) = TestNetns::new("prepare") else { return };
     here.run(|links| {
-        links.create_veth("a", "b", 1500, 1).unwrap();
+        links.create_veth([("a", None), ("b", None)], 1500, 1).unwrap();
         let before = output("ethtool -k a");
         assert!(before.contains("rx-vlan-offload: on"), "{before}");
         let path = std::env::temp_dir().join(format!("labsw-ledger-{}.devices", std::process::id()));

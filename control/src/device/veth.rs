@@ -3,6 +3,9 @@
 //! [`VethPair::prepare`] makes the pair, or takes over the one that a killed run left (same name, kind veth, the same
 //! other end), and brings it into the state the port needs:
 //!
+//! Both ends have their MAC addresses from the moment they are made ([`crate::derived_mac`]), and the switch's end an
+//! alias that names the port: a pair is known by index, kind and alias, never by an address, which anybody may change.
+//!
 //! 1. the switch's end: the host's stack silent on it;
 //! 2. the container's end: offloads off *before* it is handed over (they stay off across namespaces), MTU set, moved
 //!    into its namespace under its name there, and set up. Without a namespace it stays down for whoever takes it
@@ -13,11 +16,13 @@
 //! made is deleted again.
 
 use labsw_dataplane::xdp::attached_program;
+use labsw_switch::Mac;
 
-use super::DeviceError;
 use super::ethtool;
 use super::links::{Link, Links};
 use super::netns::Netns;
+use super::{DeviceError, alias_of};
+use crate::derived_mac;
 
 /// What a veth port needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub struct VethPlan {
     pub mtu: u32,
     /// Queues each way, at both ends.
     pub queues: u32,
+    /// MAC address of the container's end; `None`: derived from the port's name.
+    pub mac: Option<Mac>,
 }
 
 impl VethPlan {
@@ -44,9 +51,14 @@ impl VethPlan {
         self.peer_name.as_ref().filter(|_| self.netns.is_some()).unwrap_or(&self.peer)
     }
 
-    /// An error about this port, in one line that names it.
+    /// The MAC address of the container's end.
+    fn container_mac(&self) -> Mac {
+        self.mac.unwrap_or_else(|| derived_mac::of_station(&self.port))
+    }
+
+    /// An error about this port, in one line. Whoever reports it names the port.
     fn error(&self, message: impl std::fmt::Display) -> DeviceError {
-        DeviceError::Veth(format!("ports.{}: {message}", self.port))
+        DeviceError::Veth(message.to_string())
     }
 }
 
@@ -55,6 +67,8 @@ impl VethPlan {
 pub struct VethPair {
     /// The switch's end, up.
     pub switch_end: Link,
+    /// A killed run made it: sockets of that run may hold it as long as their frames are under way.
+    pub taken_over: bool,
 }
 
 /// Where the container's end of an existing pair is.
@@ -88,23 +102,28 @@ impl VethPair {
                 return Err(plan.error(format_args!("{used}; end the other switch, or name another interface")));
             }
             let peer = find_peer(links, plan, netns.as_ref(), &found)?;
-            return Ok(VethPair { switch_end: set_up_ends(links, plan, netns.as_ref(), &found, peer)? });
+            let switch_end = set_up_ends(links, plan, netns.as_ref(), &found, peer)?;
+            return Ok(VethPair { switch_end, taken_over: true });
         }
         check_names_free(links, plan, netns.as_ref())?;
-        let made = links.create_veth(&plan.interface, &plan.peer, plan.mtu, plan.queues)?;
+        let own = (plan.interface.as_str(), Some(derived_mac::of_switch_end(&plan.port)));
+        let peer = (plan.peer.as_str(), Some(plan.container_mac()));
+        let made = links.create_veth([own, peer], plan.mtu, plan.queues)?;
         let ready = find_peer(links, plan, netns.as_ref(), &made)
             .and_then(|peer| set_up_ends(links, plan, netns.as_ref(), &made, peer));
         if ready.is_err() {
             // The first error is the one to report; deleting fails only if the pair has gone already.
             let _ = links.delete_link(made.index);
         }
-        Ok(VethPair { switch_end: ready? })
+        Ok(VethPair { switch_end: ready?, taken_over: false })
     }
 
-    /// Deletes the pair, if it is still the one that was prepared.
+    /// Deletes the pair, if it is still the one that was prepared. The sockets on it are still open: then the kernel
+    /// takes the device from them (`xsk_notifier`); once closed, they would hold it until the container has freed the
+    /// last frame that they sent.
     pub fn remove(&self, links: &mut Links) -> Result<(), DeviceError> {
         match links.link_by_index(self.switch_end.index)? {
-            Some(link) if is_veth(&link) && link.mac == self.switch_end.mac => links.delete_link(link.index),
+            Some(link) if is_veth(&link) && link.alias == self.switch_end.alias => links.delete_link(link.index),
             _ => Ok(()),
         }
     }
@@ -143,7 +162,7 @@ impl VethPair {
             links.rename(peer.index, &plan.peer)?;
             peer.name.clone_from(&plan.peer);
         }
-        prepare_peer(links, &peer, plan.mtu)
+        prepare_peer(links, &peer, plan)
     }
 }
 
@@ -216,13 +235,14 @@ fn set_up_ends(
         let link = links.link_by_index(switch_end.index)?;
         link.ok_or_else(|| plan.error(format_args!("interface {} vanished", plan.interface)))
     };
+    links.set_alias(switch_end.index, &alias_of(&plan.port))?;
     links.set_mtu(switch_end.index, plan.mtu)?;
     let resized = own_end(links)?;
     links.keep_host_silent(&resized)?;
     match (peer, netns) {
-        (Peer::Here(peer), None) => prepare_peer(links, &peer, plan.mtu)?,
+        (Peer::Here(peer), None) => prepare_peer(links, &peer, plan)?,
         (Peer::Here(peer), Some(netns)) => {
-            prepare_peer(links, &peer, plan.mtu)?;
+            prepare_peer(links, &peer, plan)?;
             links.move_to_netns(peer.index, netns, plan.final_name())?;
             netns.run(|| {
                 let mut links = Links::open()?;
@@ -234,7 +254,9 @@ fn set_up_ends(
         }
         (Peer::InNetns(peer), Some(netns)) => netns.run(|| {
             let mut links = Links::open()?;
-            prepare_peer(&mut links, &peer, plan.mtu)?;
+            send_finished(&mut links, &peer, plan)?;
+            // An address that the container chose stays, unless the configuration names another.
+            set_mac(&mut links, &peer, plan.mac)?;
             links.set_up(peer.index)
         })?,
         (Peer::InNetns(_), None) | (Peer::Taken, _) => {}
@@ -243,8 +265,21 @@ fn set_up_ends(
     own_end(links)
 }
 
-/// Makes the container's end one that sends finished frames.
-fn prepare_peer(links: &mut Links, peer: &Link, mtu: u32) -> Result<(), DeviceError> {
+/// Makes the container's end what whoever starts a container expects: finished frames, the port's MTU and address.
+fn prepare_peer(links: &mut Links, peer: &Link, plan: &VethPlan) -> Result<(), DeviceError> {
+    send_finished(links, peer, plan)?;
+    set_mac(links, peer, Some(plan.container_mac()))
+}
+
+/// Makes the container's end one that sends finished frames of at most the port's MTU.
+fn send_finished(links: &mut Links, peer: &Link, plan: &VethPlan) -> Result<(), DeviceError> {
     ethtool::switch_off(&peer.name, &ethtool::CONTAINER_END)?;
-    links.set_mtu(peer.index, mtu)
+    links.set_mtu(peer.index, plan.mtu)
+}
+
+fn set_mac(links: &mut Links, peer: &Link, mac: Option<Mac>) -> Result<(), DeviceError> {
+    match mac.filter(|mac| peer.mac != Some(*mac)) {
+        Some(mac) => links.set_mac(peer.index, mac),
+        None => Ok(()),
+    }
 }

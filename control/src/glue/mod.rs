@@ -23,6 +23,7 @@ use std::fmt;
 use labsw_switch::Mac;
 
 use crate::api::{Port, PortType};
+use crate::derived_mac;
 
 /// MTU that every driver has by itself, bytes.
 const USUAL_MTU: u32 = 1500;
@@ -162,7 +163,7 @@ impl Socket<'_> {
 /// [`GlueError`]: the target does not fit the port.
 pub fn snippet(port: &Port, target: Target, options: &Options) -> Result<String, GlueError> {
     let plug = plug(port, target)?;
-    let socket = Socket { port: &port.name, plug, mtu: port.mtu, mac: suggested_mac(&port.name) };
+    let socket = Socket { port: &port.name, plug, mtu: port.mtu, mac: derived_mac::of_station(&port.name) };
     Ok(match target {
         Target::Qemu => qemu::text(&socket, options),
         Target::Libvirt => libvirt::text(&socket),
@@ -215,14 +216,6 @@ fn plug(port: &Port, target: Target) -> Result<Plug, GlueError> {
             Err(unfit("a network device", "plug guests into vhost_user, tap (for = \"guest\") and veth ports"))
         }
     }
-}
-
-/// A MAC address for what is at the port: always the same one for a name. From QEMU's range, which is locally administered;
-/// the last three bytes are the name's 32-bit FNV-1a hash, folded to 24 bits.
-fn suggested_mac(port: &str) -> Mac {
-    let hash = port.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let folded = (hash >> 24) ^ (hash & 0x00ff_ffff);
-    Mac::from_u64(0x5254_0000_0000 | u64::from(folded))
 }
 
 #[cfg(test)]

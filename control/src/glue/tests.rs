@@ -72,14 +72,6 @@ fn old_qemu_gets_the_old_spelling() {
 }
 
 #[test]
-fn mac_addresses_are_stable_and_of_one_station() {
-    assert_eq!(suggested_mac("dc01"), suggested_mac("dc01"));
-    assert_ne!(suggested_mac("dc01"), suggested_mac("dc02"));
-    assert!(suggested_mac("").to_string().starts_with("52:54:00:"));
-    assert!(!suggested_mac("web").is_group());
-}
-
-#[test]
 fn what_does_not_fit_is_refused_in_one_line() {
     let refused = |port: &Port, target| {
         let error = snippet(port, target, &Options::default()).unwrap_err().to_string();

@@ -1,0 +1,81 @@
+//! Links deleted without waiting for whoever holds them.
+//!
+//! `RTM_DELLINK` returns when the last reference to the device has gone. A reference can be somebody else's: a container
+//! that keeps frames in a queue of its own holds the socket that sent them, and through it the device, for as long as
+//! the container likes, and the caller can't even be killed meanwhile. So each deletion is the work of a short-lived
+//! thread. The caller waits until the link is deleted or is not listed any more (its name is free then, and nobody can
+//! find it), and at most [`PATIENCE`].
+//!
+//! **Invariants.** No caller waits longer than [`PATIENCE`]. At most [`MAX_UNFINISHED`] deletions are under way in this
+//! namespace; beyond that one is refused.
+//!
+//! Reference: kernel net/core/dev.c `netdev_wait_allrefs_any`, net/xdp/xsk.c `xsk_notifier`.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use super::DeviceError;
+use super::links::Links;
+
+/// How long a caller waits for a link to go.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long until the link is looked for again meanwhile.
+const LOOK: Duration = Duration::from_millis(10);
+/// Deletions that have not returned yet.
+const MAX_UNFINISHED: usize = 16;
+
+/// A deletion that has not returned.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    index: u32,
+    since: Instant,
+    outcome: Receiver<Result<(), DeviceError>>,
+}
+
+impl Links {
+    /// Deletes a link; of a veth pair, both ends. Returns when nobody can find it any more.
+    ///
+    /// # Errors
+    /// The kernel's refusal; [`DeviceError::Held`] if the link is still there after [`PATIENCE`].
+    pub fn delete_link(&mut self, index: u32) -> Result<(), DeviceError> {
+        self.finish_deletions();
+        if self.has_gone(index) {
+            let gone = std::io::Error::from_raw_os_error(libc::ENODEV);
+            return Err(DeviceError::refused(format!("delete interface {index}"), gone));
+        }
+        if self.unfinished.len() >= MAX_UNFINISHED {
+            return Err(DeviceError::Held { index });
+        }
+        let (done, outcome) = channel();
+        let work = move || {
+            let deleted = Links::open().and_then(|mut links| links.delete_link_and_wait(index));
+            // Nobody listens any more to a deletion that took too long.
+            let _ = done.send(deleted);
+        };
+        let thread = std::thread::Builder::new().name("link-removal".to_owned()).spawn(work);
+        thread.map_err(|error| DeviceError::refused("start a thread", error))?;
+        let since = Instant::now();
+        loop {
+            match outcome.recv_timeout(LOOK) {
+                Ok(deleted) => return deleted,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let gone = self.has_gone(index);
+            if gone || since.elapsed() >= PATIENCE {
+                self.unfinished.push(Unfinished { index, since, outcome });
+                return if gone { Ok(()) } else { Err(DeviceError::Held { index }) };
+            }
+        }
+    }
+
+    /// The links whose deletion has not returned for `long` or longer, by index: somebody holds them.
+    pub fn held(&mut self, long: Duration) -> Vec<u32> {
+        self.finish_deletions();
+        self.unfinished.iter().filter(|one| one.since.elapsed() >= long).map(|one| one.index).collect()
+    }
+
+    fn finish_deletions(&mut self) {
+        self.unfinished.retain(|one| matches!(one.outcome.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)));
+    }
+}
