@@ -51,18 +51,18 @@ pub fn flow_hash(snapshot: &[u8]) -> u32 {
 }
 
 /// Deals `items` out to so many `ways` by flow, and calls `send` once for each way that gets any, with its items in
-/// order. Returns the union of what `send` returns. Nothing is hashed if there is no choice.
+/// order. Nothing is hashed if there is no choice. An error of one way keeps no other from its frames; the first is returned.
 #[inline]
 pub fn spread<E>(
     burst: &mut Burst,
     items: &[TxItem],
     ways: usize,
-    mut send: impl FnMut(usize, &mut Burst, &[TxItem]) -> Result<u64, E>,
-) -> Result<u64, E> {
+    mut send: impl FnMut(usize, &mut Burst, &[TxItem]) -> Result<(), E>,
+) -> Result<(), E> {
     if ways <= 1 {
         return send(0, burst, items);
     }
-    let mut outcome = 0;
+    let mut outcome = Ok(());
     for items in items.chunks(BURST_FRAMES) {
         let mut way_of = [0; BURST_FRAMES];
         for (way, item) in way_of.iter_mut().zip(items) {
@@ -83,10 +83,10 @@ pub fn spread<E>(
                     left &= !(1 << place);
                 }
             }
-            outcome |= send(way, burst, group.get(..len).unwrap_or_default())?;
+            outcome = outcome.and(send(way, burst, group.get(..len).unwrap_or_default()));
         }
     }
-    Ok(outcome)
+    outcome
 }
 
 fn big_endian(bytes: &[u8], offset: usize) -> Option<u16> {
@@ -151,13 +151,15 @@ mod tests {
         let items: Vec<_> = (0..64).map(|n| TxItem::whole(n, TagEdit::KEEP)).collect();
         for ways in [1, 2, 3, 200] {
             let mut calls = std::collections::BTreeMap::new();
-            let outcome: Result<u64, ()> = spread(&mut burst, &items, ways, |way, _, items| {
+            let mut seen = 0u64;
+            let outcome: Result<(), ()> = spread(&mut burst, &items, ways, |way, _, items| {
                 let taken: Vec<u8> = items.iter().map(|item| item.frame).collect();
-                let mask = taken.iter().fold(0, |mask, frame| mask | 1 << frame);
+                seen = taken.iter().fold(seen, |seen, frame| seen | 1 << frame);
                 assert!(way < ways && calls.insert(way, taken).is_none());
-                Ok(mask)
+                Ok(())
             });
-            assert_eq!(outcome, Ok(u64::MAX), "every item once");
+            assert_eq!((outcome, seen), (Ok(()), u64::MAX));
+            assert_eq!(calls.values().map(Vec::len).sum::<usize>(), 64, "every item once");
             for (way, taken) in calls {
                 assert!(taken.is_sorted());
                 let expected = |&n: &u8| ways == 1 || flow_hash(&frames[usize::from(n)]) as usize % ways == way;

@@ -16,6 +16,7 @@ pub mod impair;
 pub mod inject;
 mod isolate;
 pub mod load;
+pub mod losses;
 pub mod mirror_tx;
 pub mod offload;
 pub mod port;

@@ -6,7 +6,8 @@
 //!
 //! If the destination may inject, every copy is noted in [`Echoes`](labsw_switch::inject::Echoes) before it is sent.
 //!
-//! **Limits.** [`BACKLOG_FRAMES`] and [`BACKLOG_BYTES`]; what is beyond is dropped under the reason the port gave.
+//! **Limits.** [`BACKLOG_FRAMES`] and [`BACKLOG_BYTES`]; copies beyond are dropped under the reason for which the port itself
+//! last had no room.
 //!
 //! **Counting.** A frame that is kept counts as sent. Should the port drop it in the end for another reason than a full ring, that is
 //! counted with the next copies. What is kept when the port goes is lost, as what is in a ring then.
@@ -26,6 +27,7 @@ use labsw_switch::{BURST_FRAMES, DropReason};
 
 use crate::clock::now_ns;
 use crate::frame::{Burst, Segment};
+use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
 use crate::port::{Fault, Lane, TxPort, lock};
 use crate::stats::PortDelta;
@@ -34,8 +36,6 @@ use crate::stats::PortDelta;
 pub const BACKLOG_FRAMES: usize = 512;
 /// Bytes of copies that are kept for one destination.
 pub const BACKLOG_BYTES: usize = 1024 * 1024;
-/// Why a port that is full drops.
-const FULL: [DropReason; 2] = [DropReason::GuestRingFull, DropReason::TxRingFull];
 /// How soon a full port is looked at again; doubled each time in vain.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const MAX_DOUBLINGS: u32 = 6;
@@ -53,7 +53,7 @@ pub struct MirrorTx {
 }
 
 /// The copies that are kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Backlog {
     /// Empty until first needed.
     bytes: Box<[u8]>,
@@ -62,8 +62,10 @@ struct Backlog {
     next: usize,
     /// What frames are lent to the port by.
     lent: Option<Box<Burst>>,
-    /// What the port dropped of kept frames and nobody has counted yet.
-    lost: Vec<(DropReason, u64)>,
+    /// The reason for which the port last had no room.
+    full: DropReason,
+    /// Drops of kept frames by the port that are not counted yet.
+    dropped: Vec<DropReason>,
 }
 
 /// A frame in the backlog.
@@ -78,7 +80,7 @@ impl MirrorTx {
     /// Before `port`; with a gate if it may inject.
     pub fn new(port: Arc<dyn TxPort>, injection: Option<Arc<Injection>>) -> MirrorTx {
         let (keeps, in_vain) = (AtomicBool::new(false), AtomicU32::new(0));
-        MirrorTx { port, injection, backlog: Mutex::default(), keeps, in_vain }
+        MirrorTx { port, injection, backlog: Mutex::new(Backlog::new()), keeps, in_vain }
     }
 
     /// Whether it stands before this port and has this gate.
@@ -110,66 +112,55 @@ impl MirrorTx {
         lane: Lane,
         burst: &mut Burst,
         items: &[TxItem],
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
-        let before = full(stats);
-        let failed = self.port.send(lane, burst, items, 0, stats)?;
-        match only_full(before, stats, failed) {
-            Some(reason) => Ok(self.keep_unsent(lane, burst, items, failed, reason, stats)),
-            None => Ok(failed),
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
+        self.port.send(lane, burst, items, 0, report)?;
+        if !report.losses.is_empty() {
+            self.keep_lost(lane, burst, items, report);
         }
+        Ok(())
     }
 
-    /// Keeps what the port did not take for this reason; gives what there is no room for either.
+    /// Keeps the frames for which the port had no room, as many as there is room for here.
     #[cold]
-    fn keep_unsent(
-        &self,
-        lane: Lane,
-        burst: &Burst,
-        items: &[TxItem],
-        failed: u64,
-        reason: DropReason,
-        stats: &mut PortDelta,
-    ) -> u64 {
+    fn keep_lost(&self, lane: Lane, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) {
+        let full = report.losses.full();
         let mut backlog = lock(&self.backlog);
-        let mut lost = failed;
-        for item in items.iter().filter(|item| failed >> item.frame & 1 == 1) {
-            if !backlog.keep(lane, burst, item, stats) {
-                break;
-            }
-            stats.take_back(reason);
-            lost &= !(1 << item.frame);
+        for item in items.iter().filter(|item| full >> item.frame & 1 == 1) {
+            backlog.full = report.losses.reason(item.frame).unwrap_or(backlog.full);
+            let Ok(bytes) = backlog.keep(lane, burst, item) else { break };
+            report.recover(item.frame, bytes);
         }
         self.keeps.store(!backlog.kept.is_empty(), Ordering::Release);
-        lost
     }
 
-    /// Sends behind what is kept.
+    /// Sends behind the frames that are kept.
     #[cold]
     fn send_behind(
         &self,
         lane: Lane,
         burst: &mut Burst,
         items: &[TxItem],
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         let mut backlog = lock(&self.backlog);
-        self.drain(&mut backlog)?;
-        for (reason, frames) in backlog.lost.drain(..) {
-            stats.drop_many(reason, frames);
+        let drained = self.drain(&mut backlog);
+        backlog.dropped.drain(..).for_each(|reason| report.stats.drop(reason));
+        if let Err(fault) = drained {
+            report.lose_all(items, DropReason::NotConnected);
+            return Err(fault);
         }
         if backlog.kept.is_empty() {
             drop(backlog);
-            return self.send_or_keep(lane, burst, items, stats);
+            return self.send_or_keep(lane, burst, items, report);
         }
-        let mut lost = 0;
         for item in items {
-            if !backlog.keep(lane, burst, item, stats) {
-                stats.drop(DropReason::TxRingFull);
-                lost |= 1 << item.frame;
+            match backlog.keep(lane, burst, item) {
+                Ok(bytes) => report.sent(bytes),
+                Err(reason) => report.lose(item.frame, reason),
             }
         }
-        Ok(lost)
+        Ok(())
     }
 
     /// Sends what is kept, as far as the port has room.
@@ -191,16 +182,16 @@ impl TxPort for MirrorTx {
         burst: &mut Burst,
         items: &[TxItem],
         _sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         if let Some(injection) = &self.injection {
             // Before they are sent: one may be back before this worker goes on.
             self.note(injection, burst, items);
         }
         if self.keeps.load(Ordering::Acquire) {
-            return self.send_behind(lane, burst, items, stats);
+            return self.send_behind(lane, burst, items, report);
         }
-        self.send_or_keep(lane, burst, items, stats)
+        self.send_or_keep(lane, burst, items, report)
     }
 
     fn offers(&self) -> Offers {
@@ -233,17 +224,31 @@ impl TxPort for MirrorTx {
 }
 
 impl Backlog {
-    /// Copies a frame; it counts as sent. False: there is no room.
-    fn keep(&mut self, lane: Lane, burst: &Burst, item: &TxItem, stats: &mut PortDelta) -> bool {
-        let Some(mut reader) = burst.reader(item) else { return false };
-        let len = reader.remaining();
-        let Some(at) = self.reserve(len as usize) else { return false };
-        let Some(place) = self.bytes.get_mut(at..at + len as usize) else { return false };
+    fn new() -> Backlog {
+        Backlog {
+            bytes: Box::default(),
+            kept: VecDeque::new(),
+            next: 0,
+            lent: None,
+            full: DropReason::TxRingFull,
+            dropped: Vec::new(),
+        }
+    }
+
+    /// Copies a frame as it leaves and returns its length in bytes.
+    ///
+    /// # Errors
+    /// The reason to drop it: there is no room, or it is too short for its tag edit.
+    fn keep(&mut self, lane: Lane, burst: &Burst, item: &TxItem) -> Result<u32, DropReason> {
+        let mut reader = burst.reader(item).ok_or(DropReason::Runt)?;
+        let bytes = reader.remaining();
+        let len = bytes as usize;
+        let at = self.reserve(len).ok_or(self.full)?;
+        let place = self.bytes.get_mut(at..at + len).ok_or(self.full)?;
         reader.read_to(place);
-        self.kept.push_back(Kept { at, len: len as usize, lane });
-        self.next = at + len as usize;
-        stats.sent(len);
-        true
+        self.kept.push_back(Kept { at, len, lane });
+        self.next = at + len;
+        Ok(bytes)
     }
 
     /// Where a frame of so many bytes can go: frames lie in a ring, each in one piece.
@@ -267,8 +272,8 @@ impl Backlog {
         }
     }
 
-    /// Offers the port the first of the frames; those it is too full for stay. Whether all were taken that were offered, and any
-    /// were.
+    /// Offers the port the first of the frames; those for which it has no room stay. Returns whether frames were offered and
+    /// there was room for all of them.
     fn send_some(&mut self, port: &dyn TxPort) -> Result<bool, Fault> {
         let Some(&Kept { lane, .. }) = self.kept.front() else { return Ok(false) };
         let burst = self.lent.get_or_insert_with(|| Box::new(Burst::new()));
@@ -282,41 +287,26 @@ impl Backlog {
             item.frame = offered;
             offered += 1;
         }
-        let mut stats = PortDelta::ZERO;
-        let outcome = port.send(lane, burst, items.get(..offered.into()).unwrap_or_default(), 0, &mut stats);
+        // Kept frames were counted as sent when they were kept, so what the port counts now is not used.
+        let (mut stats, mut losses) = (PortDelta::ZERO, Losses::NONE);
+        let mut report = TxReport { stats: &mut stats, losses: &mut losses };
+        let outcome = port.send(lane, burst, items.get(..offered.into()).unwrap_or_default(), 0, &mut report);
         burst.clear();
-        let failed = outcome?;
-        let stay = only_full([0; FULL.len()], &stats, failed).is_some();
-        if !stay {
-            let dropped = DropReason::ALL.iter().zip(stats.drops).filter(|(_, frames)| *frames > 0);
-            self.lost.extend(dropped.map(|(reason, frames)| (*reason, frames)));
-        }
+        outcome?;
+        let full = losses.full();
+        let dropped = (0..offered).filter(|frame| full >> frame & 1 == 0);
+        self.dropped.extend(dropped.filter_map(|frame| losses.reason(frame)));
+        let last_full =
+            (0..offered).rev().filter(|frame| full >> frame & 1 == 1).find_map(|frame| losses.reason(frame));
+        self.full = last_full.unwrap_or(self.full);
         let mut at = 0u8;
         self.kept.retain(|_| {
-            let retained = at >= offered || stay && failed >> at & 1 == 1;
+            let retained = at >= offered || full >> at & 1 == 1;
             at = at.saturating_add(1);
             retained
         });
-        Ok(failed == 0 || !stay)
+        Ok(full == 0)
     }
-}
-
-/// Frames dropped because the port was full, by reason as in [`FULL`].
-fn full(stats: &PortDelta) -> [u64; FULL.len()] {
-    FULL.map(|reason| stats.drops.get(reason as usize).copied().unwrap_or(0))
-}
-
-/// The reason for which all of `failed` were dropped since `before`, if it is that the port was full.
-#[inline]
-fn only_full(before: [u64; FULL.len()], stats: &PortDelta, failed: u64) -> Option<DropReason> {
-    if failed == 0 {
-        return None;
-    }
-    let dropped = |(before, now): (u64, u64)| now - before == u64::from(failed.count_ones());
-    FULL.into_iter()
-        .zip(before.into_iter().zip(full(stats)))
-        .find(|(_, counts)| dropped(*counts))
-        .map(|(reason, _)| reason)
 }
 
 #[cfg(test)]

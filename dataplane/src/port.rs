@@ -16,6 +16,7 @@ use std::time::Duration;
 use labsw_switch::forward::TxItem;
 
 use crate::frame::Burst;
+use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
 use crate::stats::PortDelta;
 use crate::vhost::VhostRx;
@@ -117,20 +118,40 @@ pub trait RxQueue: Send + std::fmt::Debug {
 
 /// The transmit side of a port, shared by all workers.
 pub trait TxPort: Send + Sync + std::fmt::Debug {
-    /// Sends frames of a burst, counting each as sent or as dropped under a reason. Frames of one flow leave in order.
+    /// Sends frames of a burst and reports each as sent or as lost for a reason. Frames of one flow leave in order.
     ///
     /// `sole` has a bit set for each frame that has no other taker, so that its buffer may be moved ([`Burst::take`]).
-    /// Returns a mask of the frames (bit = index in the burst) that were *not* sent. All frames of one call are
-    /// published to the peer before it returns (one index store and at most one doorbell per ring). After an error the
-    /// part concerned is out of service.
+    /// All frames of one call are published to the peer before it returns (one index store and at most one doorbell per
+    /// ring).
+    ///
+    /// # Errors
+    /// A [`Fault`]: the part concerned is out of service, and the frames that had not left before are lost as
+    /// `not_connected`.
     fn send(
         &self,
         lane: Lane,
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault>;
+
+    /// As [`TxPort::send`], for callers who need no reasons: returns the set of lost frames (bit = index in the burst).
+    ///
+    /// # Errors
+    /// As [`TxPort::send`].
+    fn send_set(
+        &self,
+        lane: Lane,
+        burst: &mut Burst,
+        items: &[TxItem],
+        sole: u64,
         stats: &mut PortDelta,
-    ) -> Result<u64, Fault>;
+    ) -> Result<u64, Fault> {
+        let mut losses = Losses::NONE;
+        self.send(lane, burst, items, sole, &mut TxReport { stats, losses: &mut losses })?;
+        Ok(losses.frames())
+    }
 
     /// What may be left to do in the frames it is given; all others have to be finished.
     fn offers(&self) -> Offers {

@@ -47,8 +47,8 @@ impl PortDelta {
         self.dropped |= frames > 0;
     }
 
-    /// Takes back one drop that was counted and was none.
-    pub fn take_back(&mut self, reason: DropReason) {
+    /// A frame counted as dropped for this reason is not dropped after all.
+    pub(crate) fn undrop(&mut self, reason: DropReason) {
         let count = &mut self.drops[reason as usize];
         *count = count.saturating_sub(1);
     }

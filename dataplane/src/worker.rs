@@ -307,35 +307,23 @@ impl Worker {
             let watched = slot.watched;
             // The bytes of a frame that is captured when it was sent must be there still.
             let sole = if watched { 0 } else { sole };
-            if watched {
-                self.capturing.before_send(&slot.delta);
-            }
-            let failed = if prepares(&self.burst, items) {
+            let outcome = if prepares(&self.burst, items) {
                 slot.prepare_and_send(&mut self.stage, self.lane, &mut self.burst, items, sole)
             } else {
                 slot.send(self.lane, &mut self.burst, items, sole)
             };
-            self.sent(port, failed);
+            self.sent(port, outcome);
             if watched {
                 self.capture_sent(port);
             }
         }
     }
 
-    fn sent(&mut self, port: PortId, outcome: Result<u64, Fault>) {
-        self.dirty.push(port);
-        match outcome {
-            Ok(failed) => {
-                if let Some(slot) = slot(&mut self.slots, port) {
-                    slot.failed = failed;
-                }
-            }
-            Err(fault) => {
-                if let Some(slot) = slot(&mut self.slots, port) {
-                    slot.failed = u64::MAX;
-                }
-                self.notify(Event::PortFault { id: port, fault });
-            }
+    #[inline]
+    fn sent(&mut self, id: PortId, outcome: Result<(), Fault>) {
+        self.dirty.push(id);
+        if let Err(fault) = outcome {
+            self.notify(Event::PortFault { id, fault });
         }
     }
 

@@ -101,7 +101,7 @@ fn send_all(port: &dyn TxPort, lane: Lane, guest: &RwLock<Receiver>) -> PortDelt
         }
         let items: Vec<_> = (0..waiting.len()).map(|at| TxItem::whole(at as u8, TagEdit::KEEP)).collect();
         let inside = guest.read().unwrap();
-        let unsent = port.send(lane, &mut burst, &items, 0, &mut stats).unwrap();
+        let unsent = port.send_set(lane, &mut burst, &items, 0, &mut stats).unwrap();
         drop((inside, burst));
         let mut at = 0;
         waiting.retain(|_| {
@@ -211,7 +211,7 @@ fn the_control_side_operates_on_rings_in_use() {
                         }
                         let mut stats = PortDelta::ZERO;
                         let inside = guest.read().unwrap();
-                        tx.send(Lane { worker, workers: 2 }, &mut burst, &items, 0, &mut stats).unwrap();
+                        tx.send_set(Lane { worker, workers: 2 }, &mut burst, &items, 0, &mut stats).unwrap();
                         drop(inside);
                         assert_eq!(stats.tx_frames + stats.drops.iter().sum::<u64>(), 16);
                     }

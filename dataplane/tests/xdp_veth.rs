@@ -210,7 +210,7 @@ fn workers_share_the_transmit_side() {
                     let items: Vec<_> = (0..32).map(|at| TxItem::whole(at, TagEdit::KEEP)).collect();
                     let (lane, mut stats) = (Lane { worker, workers }, PortDelta::ZERO);
                     while stats.tx_frames < FRAMES {
-                        tx.send(lane, &mut burst_of(&frames), &items, 0, &mut stats).unwrap();
+                        tx.send_set(lane, &mut burst_of(&frames), &items, 0, &mut stats).unwrap();
                         tx.tick().unwrap();
                     }
                     let lost: u64 = stats.drops.iter().sum();

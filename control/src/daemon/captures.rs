@@ -273,11 +273,9 @@ impl Pieces {
             Way::Rx => (Bound::Inbound, "rx"),
             Way::Tx => (Bound::Outbound, "tx"),
         };
-        let comment = if frame.dropped.is_empty() {
-            way.to_owned()
-        } else {
-            let reasons: Vec<_> = frame.dropped.iter().map(DropReason::name).collect();
-            format!("{way} dropped at {}: {}", interface.port, reasons.join(" or "))
+        let comment = match frame.dropped {
+            None => way.to_owned(),
+            Some(reason) => format!("{way} dropped at {}: {}", interface.port, reason.name()),
         };
         pcapng::packet(
             out,

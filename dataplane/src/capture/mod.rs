@@ -25,8 +25,8 @@ use labsw_switch::tables::Direction;
 use labsw_switch::{DropReason, PortId};
 
 use crate::frame::Burst;
+use crate::losses::TxReport;
 use crate::port::{Fault, Lane, TxPort};
-use crate::stats::PortDelta;
 
 pub use reasons::Reasons;
 
@@ -53,8 +53,8 @@ pub struct Captured {
     pub interface: u32,
     /// Which way it went.
     pub way: Way,
-    /// Why it was dropped, one of these; none: it was not.
-    pub dropped: Reasons,
+    /// Why it was dropped; `None`: it was not.
+    pub dropped: Option<DropReason>,
     /// When, nanoseconds since 1970.
     pub time_ns: u64,
     /// Its length; `bytes` may be fewer.
@@ -190,7 +190,7 @@ impl Watch {
     }
 
     /// Copies frames of `burst` as they leave, or as they came if `items` say so.
-    fn record(&self, burst: &Burst, items: &[TxItem], way: Way, dropped: Reasons, time_ns: u64) {
+    fn record(&self, burst: &Burst, items: &[TxItem], way: Way, dropped: Option<DropReason>, time_ns: u64) {
         let Watch { capture, interface, missed } = self;
         if !capture.open.load(Ordering::Acquire) {
             return;
@@ -220,7 +220,7 @@ impl Watch {
 pub(crate) struct Recorder<'a> {
     pub watch: &'a Watch,
     pub way: Way,
-    pub dropped: Reasons,
+    pub dropped: Option<DropReason>,
     pub time_ns: u64,
 }
 
@@ -238,10 +238,10 @@ impl TxPort for Recorder<'_> {
         burst: &mut Burst,
         items: &[TxItem],
         _sole: u64,
-        _stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+        _report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         self.take(burst, items);
-        Ok(0)
+        Ok(())
     }
 }
 
@@ -255,13 +255,13 @@ pub(crate) struct DropWatch {
 }
 
 impl DropWatch {
-    /// Whether it is for a drop for one of these reasons.
-    pub(crate) fn wants(&self, way: Way, reasons: Reasons) -> bool {
+    /// Whether it is for a drop for this reason.
+    pub(crate) fn wants(&self, way: Way, reason: DropReason) -> bool {
         let direction = match way {
             Way::Rx => self.direction.rx,
             Way::Tx => self.direction.tx,
         };
-        direction && self.reasons.intersects(reasons)
+        direction && self.reasons.contains(reason)
     }
 }
 

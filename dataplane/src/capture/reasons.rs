@@ -21,26 +21,8 @@ impl Reasons {
         Reasons(self.0 | 1 << reason as u32)
     }
 
-    /// Whether there is none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether both have one.
-    pub fn intersects(self, other: Reasons) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// All of them, in the order of their counters.
-    pub fn iter(self) -> impl Iterator<Item = DropReason> {
-        DropReason::ALL.iter().copied().filter(move |reason| self.intersects(Reasons::NONE.with(*reason)))
-    }
-
-    /// Those counted in `after` and not yet in `before`.
-    pub(crate) fn counted(before: &[u64; DROP_REASONS], after: &[u64; DROP_REASONS]) -> Reasons {
-        let counts = DropReason::ALL.iter().zip(before.iter().zip(after));
-        counts
-            .filter(|(_, (before, after))| before != after)
-            .fold(Reasons::NONE, |reasons, (reason, _)| reasons.with(*reason))
+    /// Whether this reason is one of them.
+    pub fn contains(self, reason: DropReason) -> bool {
+        self.0 >> reason as u32 & 1 == 1
     }
 }

@@ -40,7 +40,7 @@ fn record(watch: &Watch, bytes: u32, time_ns: u64) {
     let mut burst = Burst::new();
     // SAFETY: `memory` outlives the burst.
     assert!(unsafe { burst.push_whole(0, Segment { ptr: memory.as_ptr(), len: bytes }) });
-    watch.record(&burst, &[TxItem::whole(0, TagEdit::KEEP)], Way::Rx, Reasons::NONE, time_ns);
+    watch.record(&burst, &[TxItem::whole(0, TagEdit::KEEP)], Way::Rx, None, time_ns);
 }
 
 fn missed(watch: &Watch) -> u64 {

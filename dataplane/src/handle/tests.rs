@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::*;
 use crate::frame::Burst;
+use crate::losses::TxReport;
 use crate::port::{Fault, TxPort};
 use crate::stats::{MirrorStats, PortDelta, PortStats};
 use crate::worker::Output;
@@ -89,13 +90,13 @@ impl RxQueue for StuckRx {
 struct StuckTx(Mutex<Option<OwnedFd>>);
 
 impl TxPort for StuckTx {
-    fn send(&self, _: Lane, _: &mut Burst, _: &[TxItem], _: u64, _: &mut PortDelta) -> Result<u64, Fault> {
+    fn send(&self, _: Lane, _: &mut Burst, _: &[TxItem], _: u64, _: &mut TxReport<'_>) -> Result<(), Fault> {
         let mut doorbell = self.0.lock().unwrap();
         let outcome = doorbell.as_ref().map_or(Ok(()), ring);
         if outcome.is_err() {
             *doorbell = None;
         }
-        outcome.map(|()| 0)
+        outcome
     }
 }
 

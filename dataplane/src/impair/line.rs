@@ -9,6 +9,7 @@ use labsw_switch::{BURST_FRAMES, DropReason};
 use super::store::{READ_AHEAD_BYTES, Run, Store, WRITE_AHEAD_BYTES, room};
 use super::{NEVER, Schedule};
 use crate::frame::{Burst, Segment, prefetch};
+use crate::losses::TxReport;
 use crate::stats::PortDelta;
 
 /// See the module.
@@ -27,8 +28,8 @@ impl Line {
         Line { schedule, store: Store::default(), lent, verdicts }
     }
 
-    /// Takes copies of finished frames of a burst, as they leave; counts those it drops, and returns their mask.
-    pub(crate) fn accept(&mut self, now_ns: u64, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> u64 {
+    /// Takes copies of finished frames of a burst, as they leave, and reports those it drops.
+    pub(crate) fn accept(&mut self, now_ns: u64, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) {
         let Line { schedule, store, verdicts, .. } = self;
         verdicts.clear();
         let bytes = |item: &TxItem| match burst.plain(item) {
@@ -41,11 +42,9 @@ impl Line {
         let count = if is_for_all { items.len() } else { items.iter().filter(is_selected).count() };
         let lengths = items.iter().filter(is_selected).map(bytes);
         let common = schedule.judge(now_ns, count, lengths, |verdict| verdicts.push(verdict));
-        let mut failed = 0;
         let mut note = |item: &TxItem, kept: Result<(), DropReason>| {
             if let Err(reason) = kept {
-                stats.drop(reason);
-                failed |= 1 << item.frame;
+                report.lose(item.frame, reason);
             }
         };
         if is_for_all && let Some(Verdict::Pass { due_ns, copy_due_ns: None, flip_bit: None }) = common {
@@ -55,7 +54,7 @@ impl Line {
                 items = kept.as_ref().map_or(others, |count| items.get((*count).max(1)..).unwrap_or_default());
                 note(first, kept.map(drop));
             }
-            return failed;
+            return;
         }
         let mut verdicts = verdicts.iter();
         for item in items {
@@ -63,7 +62,6 @@ impl Line {
             let verdict = judged.unwrap_or(Verdict::Pass { due_ns: now_ns, copy_due_ns: None, flip_bit: None });
             note(item, keep(store, burst, item, verdict));
         }
-        failed
     }
 
     /// When the next frame is due.

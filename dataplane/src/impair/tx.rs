@@ -11,6 +11,7 @@ use labsw_switch::impair::Counts;
 use super::line::whole;
 use super::{Line, NEVER, Schedule, now_ns};
 use crate::frame::Burst;
+use crate::losses::{Losses, TxReport};
 use crate::port::{Fault, Lane, TxPort, lock};
 use crate::stats::PortDelta;
 
@@ -32,6 +33,8 @@ struct Leaving {
     burst: Burst,
     /// Each frame of a burst.
     items: Vec<TxItem>,
+    /// Of the burst at hand. They are counted, and nobody asks for more: the frames were taken long before.
+    losses: Losses,
 }
 
 impl TxLine {
@@ -43,6 +46,7 @@ impl TxLine {
                 line: Line::new(Arc::clone(&schedule)),
                 burst: Burst::new(),
                 items: whole(BURST_FRAMES).collect(),
+                losses: Losses::NONE,
             }),
             due_ns: AtomicU64::new(NEVER),
             keeper: AtomicUsize::new(0),
@@ -91,7 +95,7 @@ impl ImpairedTx {
     }
 
     fn release_of(&self, leaving: &mut Leaving, now_ns: u64, stats: &mut PortDelta) -> Result<(), Fault> {
-        let Leaving { line, burst, items } = leaving;
+        let Leaving { line, burst, items, losses } = leaving;
         let mut outcome = Ok(());
         while line.next_due_ns() <= now_ns && outcome.is_ok() {
             burst.clear();
@@ -99,7 +103,8 @@ impl ImpairedTx {
             let count = unsafe { line.lend(now_ns, burst) };
             // One flow stays on one ring, whichever worker lets its frames go.
             let items = items.get(..count).unwrap_or_default();
-            outcome = self.inner.send(Lane::ONLY, burst, items, 0, stats).map(drop);
+            losses.clear();
+            outcome = self.inner.send(Lane::ONLY, burst, items, 0, &mut TxReport { stats, losses });
             burst.clear();
             line.returned();
         }
@@ -115,14 +120,13 @@ impl TxPort for ImpairedTx {
         burst: &mut Burst,
         items: &[TxItem],
         _sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         let mut leaving = lock(&self.way.leaving);
         self.way.keeper.store(lane.worker, Ordering::Relaxed);
         let now_ns = now_ns();
-        let failed = leaving.line.accept(now_ns, burst, items, stats);
-        self.release_of(&mut leaving, now_ns, stats)?;
-        Ok(failed)
+        leaving.line.accept(now_ns, burst, items, report);
+        self.release_of(&mut leaving, now_ns, report.stats)
     }
 
     fn tick(&self) -> Result<(), Fault> {

@@ -26,6 +26,7 @@ use super::vnet::{self, Header};
 use crate::flow::spread;
 use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, Segment};
 use crate::isolate::Isolation;
+use crate::losses::TxReport;
 use crate::offload::Offers;
 use crate::port::{Fault, Lane, RxQueue, TxPort, next_connection};
 use crate::stats::PortDelta;
@@ -219,27 +220,24 @@ impl TapTx {
         }
     }
 
-    fn send_on(&self, queue: usize, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
+    fn send_on(&self, queue: usize, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
         let queue = self.core.queues.get(queue).filter(|_| !self.failed.load(Ordering::Relaxed));
-        let mut unsent = 0;
-        for item in items {
+        for (at, item) in items.iter().enumerate() {
             let outcome = match queue {
                 Some(queue) => send_one(queue, burst, item).map_err(|lost| self.look_closer(queue, lost)),
                 None => Err(Lost::Dropped(DropReason::NotConnected)),
             };
             match outcome {
-                Ok(bytes) => stats.sent(bytes),
-                Err(Lost::Dropped(reason)) => {
-                    stats.drop(reason);
-                    unsent |= 1 << item.frame;
-                }
+                Ok(bytes) => report.sent(bytes),
+                Err(Lost::Dropped(reason)) => report.lose(item.frame, reason),
                 Err(Lost::Broken(errno)) => {
                     self.failed.store(true, Ordering::Relaxed);
+                    report.lose_all(items.get(at..).unwrap_or_default(), DropReason::NotConnected);
                     return Err(self.core.fault(errno));
                 }
             }
         }
-        Ok(unsent)
+        Ok(())
     }
 }
 
@@ -250,11 +248,11 @@ impl TxPort for TapTx {
         burst: &mut Burst,
         items: &[TxItem],
         _sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         let queues = self.core.queues.len();
         spread(burst, items, lane.count(queues), |nth, burst, items| {
-            self.send_on(lane.ring(nth, queues), burst, items, stats)
+            self.send_on(lane.ring(nth, queues), burst, items, report)
         })
     }
 

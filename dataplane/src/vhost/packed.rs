@@ -36,6 +36,7 @@ use super::layout::RingLayout;
 use super::ring::{Doorbells, F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, RingError, RingSetup, passed};
 use super::to_guest::{Asks, Sent, Tally, write, write_plain};
 use crate::frame::{Burst, FrameReader, Segment};
+use crate::losses::TxReport;
 use crate::stats::PortDelta;
 
 /// Descriptor flag, in a slot's word: available.
@@ -303,9 +304,9 @@ impl PackedRing {
         self.publish();
     }
 
-    /// Copies frames of a burst into the guest's next buffers, in order, and counts them. The guest is told by
-    /// [`PackedRing::publish`]. Returns the set of frames that were not sent (bit = index in the burst).
-    pub fn send(&mut self, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, RingError> {
+    /// Copies frames of a burst into the guest's next buffers, in order, and reports each. The guest is told by
+    /// [`PackedRing::publish`]. After an error no frame was reported as sent.
+    pub fn send(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
         let mut tally = Tally::default();
         for item in items {
             let at = self.next_avail;
@@ -320,10 +321,11 @@ impl PackedRing {
                 self.next_used = self.next_avail;
                 tally.sent(frame.bytes());
             } else {
-                tally.send(burst, item, self.dialect.accepts, stats, |frame, asks| self.scatter(frame, asks))?;
+                tally.send(burst, item, self.dialect.accepts, report, |frame, asks| self.scatter(frame, asks))?;
             }
         }
-        Ok(tally.close(stats))
+        tally.close(report);
+        Ok(())
     }
 
     /// Copies a frame into the next buffers, however many and of whatever form.

@@ -25,6 +25,7 @@ use super::ring::{Ring, RingError};
 use super::sigbus;
 use crate::flow::spread;
 use crate::frame::Burst;
+use crate::losses::TxReport;
 use crate::offload::Offers;
 use crate::port::{Fault, Lane, RxQueue, TxPort, lock};
 use crate::stats::PortDelta;
@@ -100,14 +101,20 @@ impl Place {
 
     /// Copies frames into a receive ring of the guest.
     #[inline]
-    fn send(&mut self, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
+    fn send(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
         let Place { index, ring, connection, .. } = self;
-        let Some(ring) = ring.as_mut().filter(|_| self.enabled) else { return Ok(not_connected(items, stats)) };
-        let unsent = ring.send(burst, items, stats).map_err(|error| fault(*index, *connection, &error))?;
+        let Some(ring) = ring.as_mut().filter(|_| self.enabled) else {
+            report.lose_all(items, DropReason::NotConnected);
+            return Ok(());
+        };
+        if let Err(error) = ring.send(burst, items, report) {
+            // Nothing of this call was published.
+            report.lose_all(items, DropReason::NotConnected);
+            return Err(fault(*index, *connection, &error));
+        }
         ring.flush();
         self.check_doorbell()?;
-        self.check_memory()?;
-        Ok(unsent)
+        self.check_memory()
     }
 }
 
@@ -116,12 +123,6 @@ impl Place {
 fn fault(index: usize, connection: u64, error: &RingError) -> Fault {
     let kind = if index.is_multiple_of(2) { "receive" } else { "transmit" };
     Fault::new(connection, format!("the guest broke its {kind} ring {}: {error}", index / 2))
-}
-
-/// Counts frames that no ring can take, and returns the set of them.
-fn not_connected(items: &[TxItem], stats: &mut PortDelta) -> u64 {
-    stats.drop_many(DropReason::NotConnected, items.len() as u64);
-    items.iter().fold(0, |set, item| set | 1 << item.frame)
 }
 
 /// The guest's receive rings: what all workers send through.
@@ -179,10 +180,13 @@ impl VhostTx {
     }
 
     #[inline]
-    fn send_to(&self, pair: usize, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
-        let Some(place) = self.rings.get(pair) else { return Ok(not_connected(items, stats)) };
+    fn send_to(&self, pair: usize, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
+        let Some(place) = self.rings.get(pair) else {
+            report.lose_all(items, DropReason::NotConnected);
+            return Ok(());
+        };
         let mut place = lock(place);
-        let outcome = place.send(burst, items, stats);
+        let outcome = place.send(burst, items, report);
         if outcome.is_err() {
             place.ring = None;
             self.note(pair, &place);
@@ -198,19 +202,19 @@ impl TxPort for VhostTx {
         burst: &mut Burst,
         items: &[TxItem],
         _sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         let [low, high] = &self.outlets;
         let outlets = u128::from(low.load(Ordering::Relaxed)) | u128::from(high.load(Ordering::Relaxed)) << 64;
         // The usual case is one ring. None: a pair that does not exist.
         if outlets & outlets.wrapping_sub(1) == 0 {
-            return self.send_to(outlets.trailing_zeros() as usize, burst, items, stats);
+            return self.send_to(outlets.trailing_zeros() as usize, burst, items, report);
         }
         let rings = outlets.count_ones() as usize;
         spread(burst, items, lane.count(rings), |nth, burst, items| {
             let before = lane.ring(nth, rings);
             let set = (0..before).fold(outlets, |outlets, _| outlets & outlets.wrapping_sub(1));
-            self.send_to(set.trailing_zeros() as usize, burst, items, stats)
+            self.send_to(set.trailing_zeros() as usize, burst, items, report)
         })
     }
 
@@ -333,7 +337,7 @@ impl VhostPort {
         self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.release(burst))
     }
 
-    /// As [`TxPort::send`] of the only worker.
+    /// As [`TxPort::send_set`] of the only worker.
     pub fn send(
         &mut self,
         burst: &mut Burst,
@@ -341,6 +345,6 @@ impl VhostPort {
         sole: u64,
         stats: &mut PortDelta,
     ) -> Result<u64, Fault> {
-        self.tx.send(Lane::ONLY, burst, items, sole, stats)
+        self.tx.send_set(Lane::ONLY, burst, items, sole, stats)
     }
 }

@@ -23,6 +23,7 @@ use super::memory::GuestMemory;
 use super::packed::PackedRing;
 use super::split::SplitRing;
 use crate::frame::Burst;
+use crate::losses::TxReport;
 use crate::stats::PortDelta;
 
 /// VIRTIO_NET_F_MTU: the device tells the driver its MTU.
@@ -211,12 +212,12 @@ impl Ring {
         }
     }
 
-    /// Copies frames of a burst into the guest's next buffers, in order, and counts them as sent or dropped. The guest sees
-    /// them after [`Ring::flush`]. Returns the set of frames that were not sent (bit = index in the burst).
-    pub fn send(&mut self, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, RingError> {
+    /// Copies frames of a burst into the guest's next buffers, in order, and reports each. The guest sees them after
+    /// [`Ring::flush`]. After an error no frame was reported as sent.
+    pub fn send(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
         match self {
-            Ring::Split(ring) => ring.send(burst, items, stats),
-            Ring::Packed(ring) => ring.send(burst, items, stats),
+            Ring::Split(ring) => ring.send(burst, items, report),
+            Ring::Packed(ring) => ring.send(burst, items, report),
         }
     }
 

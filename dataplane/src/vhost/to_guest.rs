@@ -15,8 +15,8 @@ use super::from_guest::HEADER_BYTES;
 use super::ring::RingError;
 use super::split::{Chain, SplitRing};
 use crate::frame::{Burst, FrameReader, PlainFrame, Segment};
+use crate::losses::TxReport;
 use crate::offload::{self, Offers};
-use crate::stats::PortDelta;
 
 /// What the guest has to do for a frame: the front of its virtio-net header, up to `num_buffers`.
 pub(super) type Asks = [u8; offload::HEADER_BYTES];
@@ -32,13 +32,11 @@ pub enum Sent {
     BufferTooSmall,
 }
 
-/// What became of the frames of one call.
+/// The frames of one call that were sent, before they are reported.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     frames: u64,
     bytes: u64,
-    /// The frames not sent (bit = index in the burst).
-    unsent: u64,
 }
 
 impl Tally {
@@ -49,18 +47,11 @@ impl Tally {
         self.bytes += u64::from(bytes);
     }
 
-    /// Counts a frame not sent.
-    pub(super) fn lost(&mut self, item: &TxItem, reason: DropReason, stats: &mut PortDelta) {
-        stats.drop(reason);
-        self.unsent |= 1 << item.frame;
-    }
-
-    /// Adds the frames sent to the counters, and returns the set of those that were not.
+    /// Reports the frames sent.
     #[inline]
-    pub(super) fn close(self, stats: &mut PortDelta) -> u64 {
-        stats.tx_frames += self.frames;
-        stats.tx_bytes += self.bytes;
-        self.unsent
+    pub(super) fn close(self, report: &mut TxReport<'_>) {
+        report.stats.tx_frames += self.frames;
+        report.stats.tx_bytes += self.bytes;
     }
 
     /// Has `send` copy the frame, whatever it looks like, and counts what became of it.
@@ -69,33 +60,33 @@ impl Tally {
         burst: &Burst,
         item: &TxItem,
         accepts: Offers,
-        stats: &mut PortDelta,
+        report: &mut TxReport<'_>,
         send: impl FnOnce(&mut FrameReader<'_>, Asks) -> Result<Sent, RingError>,
     ) -> Result<(), RingError> {
         let Some(mut frame) = burst.reader(item) else {
-            self.lost(item, DropReason::Runt, stats);
+            report.lose(item.frame, DropReason::Runt);
             return Ok(());
         };
         // The worker has finished what this guest does not accept. If it does not now, it is another driver already.
         let asked = burst.asked(item.frame.into()).encode(accepts, item.edit.growth_bytes());
         let Some(asks) = asked else {
-            self.lost(item, DropReason::NotConnected, stats);
+            report.lose(item.frame, DropReason::NotConnected);
             return Ok(());
         };
         let bytes = frame.remaining();
         match send(&mut frame, asks)? {
             Sent::Done => self.sent(bytes),
-            Sent::RingFull => self.lost(item, DropReason::GuestRingFull, stats),
-            Sent::BufferTooSmall => self.lost(item, DropReason::GuestBufferTooSmall, stats),
+            Sent::RingFull => report.lose(item.frame, DropReason::GuestRingFull),
+            Sent::BufferTooSmall => report.lose(item.frame, DropReason::GuestBufferTooSmall),
         }
         Ok(())
     }
 }
 
 impl SplitRing {
-    /// Copies frames of a burst into the guest's next buffers, in order, and counts them. The guest sees them after
-    /// [`SplitRing::publish`]. Returns the set of frames that were not sent (bit = index in the burst).
-    pub fn send(&mut self, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, RingError> {
+    /// Copies frames of a burst into the guest's next buffers, in order, and reports each. The guest sees them after
+    /// [`SplitRing::publish`]. After an error no frame was reported as sent.
+    pub fn send(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
         let gathered = self.gather(items.len(), Direction::ToGuest)?;
         let mut taken = 0;
         let mut tally = Tally::default();
@@ -111,11 +102,12 @@ impl SplitRing {
                 tally.sent(frame.bytes());
             } else {
                 let accepts = self.dialect.accepts;
-                tally.send(burst, item, accepts, stats, |frame, asks| self.scatter(&mut taken, frame, asks))?;
+                tally.send(burst, item, accepts, report, |frame, asks| self.scatter(&mut taken, frame, asks))?;
             }
         }
         self.next_avail = self.next_avail.wrapping_add(taken);
-        Ok(tally.close(stats))
+        tally.close(report);
+        Ok(())
     }
 
     /// Copies a frame into the next buffers, however many and of whatever form, behind the `taken` chains that were filled

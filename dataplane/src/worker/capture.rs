@@ -1,22 +1,22 @@
 //! Captures in the worker: which frames of a burst go to which [`Watch`](crate::capture::Watch).
 //!
 //! What came from a port is captured before it is sent anywhere, as it was received; what went to a port after that port took
-//! it, as it was sent. Drops are noted while they are decided about; of those at an egress port the port's own counters tell the
-//! reason: what was counted during the send. If that were several, each of its frames may be any of them.
+//! it, as it was sent. Drops are noted while they are decided about; those at an egress port, with their reasons, are in
+//! the [`Losses`] of the send.
 //!
 //! While a port is watched no buffer is given away on the way to it, so that the bytes are still there afterwards.
 //! All of this is out of line: what is not captured costs one test a burst and one per egress port.
 
 use std::sync::Arc;
 
-use labsw_switch::drop_reason::DROP_REASONS;
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_switch::{BURST_FRAMES, DropReason, PortId};
 
 use super::stage::{self, Stage};
 use super::{Worker, slot};
-use crate::capture::{Captures, Reasons, Recorder, Way, now_ns};
+use crate::capture::{Captures, Recorder, Way, now_ns};
 use crate::frame::Burst;
+use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
 use crate::port::Lane;
 use crate::stats::PortDelta;
@@ -34,21 +34,13 @@ pub(super) struct Capturing {
     pub(super) any: bool,
     /// Drops decided about in this burst, if drops are captured: at most one per frame and port.
     noted: Vec<(u8, PortId, DropReason)>,
-    /// What a port had counted before it was given frames.
-    before: [u64; DROP_REASONS],
     /// Frames chosen for a watch.
     chosen: Vec<TxItem>,
 }
 
 impl Capturing {
     pub(super) fn new() -> Capturing {
-        Capturing {
-            captures: Arc::default(),
-            any: false,
-            noted: Vec::new(),
-            before: [0; DROP_REASONS],
-            chosen: Vec::with_capacity(BURST_FRAMES),
-        }
+        Capturing { captures: Arc::default(), any: false, noted: Vec::new(), chosen: Vec::with_capacity(BURST_FRAMES) }
     }
 
     /// Notes a drop that was decided about.
@@ -56,51 +48,28 @@ impl Capturing {
         self.noted.push((frame, port, reason));
     }
 
-    /// A watched port is about to be given frames.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn before_send(&mut self, counted: &PortDelta) {
-        self.before = counted.drops;
-    }
-
-    /// A port was given these frames and did not take those in `failed`.
-    fn sent(
-        &mut self,
-        by: &mut Stage,
-        lane: Lane,
-        burst: &Burst,
-        port: PortId,
-        items: &[TxItem],
-        outcome: Outcome<'_>,
-    ) {
+    /// A port was given these frames and lost those in `losses`.
+    fn sent(&mut self, by: &mut Stage, lane: Lane, burst: &Burst, port: PortId, items: &[TxItem], losses: &Losses) {
         let Some(captures) = self.captures.port(port) else { return };
         let time_ns = now_ns();
-        let took = |item: &&TxItem| outcome.failed >> item.frame & 1 == 0;
+        let took = |item: &&TxItem| losses.reason(item.frame).is_none();
         self.chosen.clear();
         self.chosen.extend(items.iter().filter(took));
         for watch in &captures.sent {
-            let recorder = Recorder { watch, way: Way::Tx, dropped: Reasons::NONE, time_ns };
+            let recorder = Recorder { watch, way: Way::Tx, dropped: None, time_ns };
             show(&recorder, by, lane, burst, &self.chosen);
         }
         if captures.dropped.is_empty() || self.chosen.len() == items.len() {
             return;
         }
-        let dropped = Reasons::counted(&self.before, outcome.counted);
-        self.chosen.clear();
-        self.chosen.extend(items.iter().filter(|item| !took(item)).map(|item| as_received(item.frame)));
-        for watch in captures.dropped.iter().filter(|watch| watch.wants(Way::Tx, dropped)) {
-            let recorder = Recorder { watch: &watch.watch, way: Way::Tx, dropped, time_ns };
-            show(&recorder, by, lane, burst, &self.chosen);
+        for item in items {
+            let Some(reason) = losses.reason(item.frame) else { continue };
+            for watch in captures.dropped.iter().filter(|watch| watch.wants(Way::Tx, reason)) {
+                let recorder = Recorder { watch: &watch.watch, way: Way::Tx, dropped: Some(reason), time_ns };
+                show(&recorder, by, lane, burst, &[as_received(item.frame)]);
+            }
         }
     }
-}
-
-/// What became of frames given to a port.
-struct Outcome<'a> {
-    /// Those it did not take (bit = index).
-    failed: u64,
-    /// The port's drop counters after that.
-    counted: &'a [u64; DROP_REASONS],
 }
 
 impl Worker {
@@ -156,15 +125,14 @@ impl Worker {
         chosen.clear();
         chosen.extend((0u8..).map(as_received).take(burst.len()));
         for watch in received {
-            let recorder = Recorder { watch, way: Way::Rx, dropped: Reasons::NONE, time_ns };
+            let recorder = Recorder { watch, way: Way::Rx, dropped: None, time_ns };
             show(&recorder, stage, *lane, burst, chosen);
         }
         for (frame, port, reason) in noted.drain(..) {
-            let dropped = Reasons::from(reason);
             let way = if port == ingress { Way::Rx } else { Way::Tx };
             let watches = captures.port(port).map_or(&[][..], |port| &port.dropped);
-            for watch in watches.iter().filter(|watch| watch.wants(way, dropped)) {
-                let recorder = Recorder { watch: &watch.watch, way, dropped, time_ns };
+            for watch in watches.iter().filter(|watch| watch.wants(way, reason)) {
+                let recorder = Recorder { watch: &watch.watch, way, dropped: Some(reason), time_ns };
                 show(&recorder, stage, *lane, burst, &[as_received(frame)]);
             }
         }
@@ -175,8 +143,7 @@ impl Worker {
     #[inline(never)]
     pub(super) fn capture_sent(&mut self, port: PortId) {
         let Some(slot) = slot(&mut self.slots, port) else { return };
-        let outcome = Outcome { failed: slot.failed, counted: &slot.delta.drops };
-        self.capturing.sent(&mut self.stage, self.lane, &self.burst, port, self.egress.items(port), outcome);
+        self.capturing.sent(&mut self.stage, self.lane, &self.burst, port, self.egress.items(port), &slot.losses);
     }
 
     /// As [`Worker::capture_sent`], of what the `at`-th mirror destination was sent.
@@ -185,8 +152,7 @@ impl Worker {
     pub(super) fn capture_mirrored(&mut self, at: usize) {
         let Some(destination) = self.copies.destinations().get(at) else { return };
         let Some(slot) = slot(&mut self.slots, destination.to) else { return };
-        let outcome = Outcome { failed: slot.failed, counted: &slot.delta.drops };
-        self.capturing.sent(&mut self.stage, self.lane, &self.burst, destination.to, &destination.items, outcome);
+        self.capturing.sent(&mut self.stage, self.lane, &self.burst, destination.to, &destination.items, &slot.losses);
     }
 }
 
@@ -194,7 +160,8 @@ impl Worker {
 fn show(recorder: &Recorder<'_>, stage: &mut Stage, lane: Lane, burst: &Burst, items: &[TxItem]) {
     if burst.asking() != 0 && stage::is_needed(burst, items, Offers::NONE) {
         // A recorder takes everything; what can't be cut is counted at the port that it was for.
-        let _ = stage.resolve(recorder, lane, burst, items, Offers::NONE, &mut PortDelta::ZERO.clone());
+        let report = &mut TxReport { stats: &mut PortDelta::ZERO.clone(), losses: &mut Losses::NONE.clone() };
+        let _ = stage.resolve(recorder, lane, burst, items, Offers::NONE, report);
     } else {
         recorder.take(burst, items);
     }

@@ -16,6 +16,7 @@ use super::stage::{self, Stage};
 use super::{Event, Worker};
 use crate::frame::Burst;
 use crate::impair::{self, Line, NEVER, Schedule, now_ns};
+use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
 use crate::port::{Fault, Lane, RxQueue, TxPort, lock};
 use crate::stats::PortDelta;
@@ -42,9 +43,10 @@ impl TxPort for Sink {
         burst: &mut Burst,
         items: &[TxItem],
         _sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
-        Ok(lock(&self.0).accept(now_ns(), burst, items, stats))
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
+        lock(&self.0).accept(now_ns(), burst, items, report);
+        Ok(())
     }
 }
 
@@ -71,11 +73,12 @@ impl Incoming {
         if rx.is_waiting() {
             self.received.clear();
             rx.receive(&mut self.received, stats)?;
+            let report = &mut TxReport { stats, losses: &mut Losses::NONE.clone() };
             let items = self.items.get(..self.received.len()).unwrap_or_default();
             if self.received.asking() != 0 && stage::is_needed(&self.received, items, Offers::NONE) {
-                stage.resolve(&self.line, Lane::ONLY, &self.received, items, Offers::NONE, stats)?;
+                stage.resolve(&self.line, Lane::ONLY, &self.received, items, Offers::NONE, report)?;
             } else if !items.is_empty() {
-                self.line.send(Lane::ONLY, &mut self.received, items, 0, stats)?;
+                self.line.send(Lane::ONLY, &mut self.received, items, 0, report)?;
             }
             rx.release(&mut self.received)?;
         }

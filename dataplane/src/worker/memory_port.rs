@@ -9,6 +9,7 @@ use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 
 use crate::frame::{Burst, Segment};
+use crate::losses::TxReport;
 use crate::offload::{HEADER_BYTES, Offers};
 use crate::port::{Fault, Lane, RxQueue, TxPort};
 use crate::stats::PortDelta;
@@ -122,32 +123,34 @@ impl TxPort for MemoryTx {
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         let mut wire = self.0.lock().unwrap();
         if wire.broken {
+            report.lose_all(items, DropReason::NotConnected);
             return Err(Fault::new(7, "broken on purpose"));
         }
         wire.sent_movable = burst.is_movable();
         wire.sole = sole;
-        let mut failed = 0;
         for item in items {
+            let Some(mut reader) = burst.reader(item) else {
+                report.lose(item.frame, DropReason::Runt);
+                continue;
+            };
             if wire.room == Some(0) {
-                stats.drop(DropReason::GuestRingFull);
-                failed |= 1 << item.frame;
+                report.lose(item.frame, DropReason::GuestRingFull);
                 continue;
             }
             wire.room = wire.room.map(|room| room - 1);
-            let mut reader = burst.reader(item).unwrap();
             let mut frame = vec![0; reader.remaining() as usize];
             // SAFETY: `frame` is writable for its whole length and is new.
             unsafe { reader.read(frame.as_mut_ptr(), u32::try_from(frame.len()).unwrap()) };
-            stats.sent(u32::try_from(frame.len()).unwrap());
+            report.sent(u32::try_from(frame.len()).unwrap());
             wire.from_switch.push(frame);
             let asked = burst.asked(item.frame.into()).encode(wire.offers, item.edit.growth_bytes());
             wire.asked.push(asked.expect("what it does not accept never reaches it"));
         }
-        Ok(failed)
+        Ok(())
     }
 
     fn offers(&self) -> Offers {

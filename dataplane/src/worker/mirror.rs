@@ -18,8 +18,9 @@ impl Worker {
     /// Copies to the mirror destinations what was selected of the burst and really passed.
     pub(super) fn send_mirrors(&mut self) {
         let slots = &self.slots;
-        let failed =
-            |port: PortId| slots.get(port.index()).and_then(Option::as_ref).map_or(u64::MAX, |slot| slot.failed);
+        let failed = |port: PortId| {
+            slots.get(port.index()).and_then(Option::as_ref).map_or(u64::MAX, |slot| slot.losses.frames())
+        };
         self.copies.choose(&self.egress, failed);
         for (mirror, matched) in self.copies.matched() {
             if let Some(stats) = self.shared.mirrors.get(mirror.index()) {
@@ -31,11 +32,9 @@ impl Worker {
             let to = destination.to;
             let Some(slot) = slot(&mut self.slots, to) else { continue };
             let watched = slot.watched;
-            if watched {
-                self.capturing.before_send(&slot.delta);
-            }
             let outcome = slot.send_finished(&mut self.stage, self.lane, &mut self.burst, &destination.items);
-            self.count_copies(at, *outcome.as_ref().unwrap_or(&u64::MAX));
+            let lost = slot.losses.frames();
+            self.count_copies(at, lost);
             self.sent(to, outcome);
             if watched {
                 self.capture_mirrored(at);
@@ -43,12 +42,12 @@ impl Worker {
         }
     }
 
-    /// Counts the copies just made for the `at`-th destination, of which those in `failed` were not sent.
-    fn count_copies(&self, at: usize, failed: u64) {
+    /// Counts the copies just made for the `at`-th destination, of which those in `lost` were not sent.
+    fn count_copies(&self, at: usize, lost: u64) {
         let Some(destination) = self.copies.destinations().get(at) else { return };
         for part in &destination.parts {
             let Some(stats) = self.shared.mirrors.get(part.mirror.index()) else { continue };
-            let sent = part.frames & !failed;
+            let sent = part.frames & !lost;
             let truncated = if part.snap_bytes == 0 {
                 0
             } else {
@@ -60,7 +59,7 @@ impl Worker {
                 let items = destination.items.iter().filter(|item| sent >> item.frame & 1 == 1);
                 items.filter(|item| copied_bytes(item) > part.snap_bytes.into()).count()
             };
-            let dropped = part.frames & failed;
+            let dropped = part.frames & lost;
             stats.add_copies(self.lane.worker, sent.count_ones().into(), dropped.count_ones().into(), truncated as u64);
         }
     }

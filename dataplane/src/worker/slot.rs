@@ -9,6 +9,7 @@ use labsw_switch::{DropReason, PortId};
 use super::Output;
 use super::stage::{self, Stage};
 use crate::frame::Burst;
+use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
 use crate::port::{Fault, Lane};
 use crate::stats::PortDelta;
@@ -18,8 +19,8 @@ use crate::stats::PortDelta;
 pub(super) struct Slot {
     pub(super) output: Output,
     pub(super) delta: PortDelta,
-    /// Frames of the current burst that this port did not take (bit = index).
-    pub(super) failed: u64,
+    /// The frames of the current burst that this port lost.
+    pub(super) losses: Losses,
     /// What is sent here, or dropped here, is captured.
     pub(super) watched: bool,
 }
@@ -38,15 +39,18 @@ pub(super) fn prepares(burst: &Burst, items: &[TxItem]) -> bool {
 
 impl Slot {
     pub(super) fn new(output: &Output) -> Slot {
-        Slot { output: output.clone(), delta: PortDelta::ZERO, failed: 0, watched: false }
+        Slot { output: output.clone(), delta: PortDelta::ZERO, losses: Losses::NONE, watched: false }
     }
 
-    /// Hands frames to the port; those it does not take are counted there. Returns the mask of frames not taken.
+    /// Hands frames to the port; afterwards `losses` says which it lost.
     #[inline]
-    pub(super) fn send(&mut self, lane: Lane, burst: &mut Burst, items: &[TxItem], sole: u64) -> Result<u64, Fault> {
-        match &self.output.tx {
-            Some(tx) => tx.send(lane, burst, items, sole, &mut self.delta),
-            None => Ok(self.not_connected(items)),
+    pub(super) fn send(&mut self, lane: Lane, burst: &mut Burst, items: &[TxItem], sole: u64) -> Result<(), Fault> {
+        let Slot { output, delta: stats, losses, .. } = self;
+        losses.clear();
+        let mut report = TxReport { stats, losses };
+        match &output.tx {
+            Some(tx) => tx.send(lane, burst, items, sole, &mut report),
+            None => Ok(report.lose_all(items, DropReason::NotConnected)),
         }
     }
 
@@ -58,15 +62,18 @@ impl Slot {
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,
-    ) -> Result<u64, Fault> {
-        let Some(tx) = &self.output.tx else { return Ok(self.not_connected(items)) };
+    ) -> Result<(), Fault> {
+        let Slot { output, delta: stats, losses, .. } = self;
+        losses.clear();
+        let report = &mut TxReport { stats, losses };
+        let Some(tx) = &output.tx else { return Ok(report.lose_all(items, DropReason::NotConnected)) };
         let offers = tx.offers();
         if burst.asking() != 0 && stage::is_needed(burst, items, offers) {
-            stage.resolve(&**tx, lane, burst, items, offers, &mut self.delta)
+            stage.resolve(&**tx, lane, burst, items, offers, report)
         } else if burst.is_movable() && offers.takes_merged() && stage::may_merge(burst, items) {
-            stage.merge(&**tx, lane, burst, items, &mut self.delta)
+            stage.merge(&**tx, lane, burst, items, report)
         } else {
-            tx.send(lane, burst, items, sole, &mut self.delta)
+            tx.send(lane, burst, items, sole, report)
         }
     }
 
@@ -77,17 +84,15 @@ impl Slot {
         lane: Lane,
         burst: &mut Burst,
         items: &[TxItem],
-    ) -> Result<u64, Fault> {
-        let Some(tx) = &self.output.tx else { return Ok(self.not_connected(items)) };
+    ) -> Result<(), Fault> {
+        let Slot { output, delta: stats, losses, .. } = self;
+        losses.clear();
+        let report = &mut TxReport { stats, losses };
+        let Some(tx) = &output.tx else { return Ok(report.lose_all(items, DropReason::NotConnected)) };
         if burst.asking() != 0 && stage::is_needed(burst, items, Offers::NONE) {
-            stage.resolve(&**tx, lane, burst, items, Offers::NONE, &mut self.delta)
+            stage.resolve(&**tx, lane, burst, items, Offers::NONE, report)
         } else {
-            tx.send(lane, burst, items, 0, &mut self.delta)
+            tx.send(lane, burst, items, 0, report)
         }
-    }
-
-    fn not_connected(&mut self, items: &[TxItem]) -> u64 {
-        self.delta.drop_many(DropReason::NotConnected, items.len() as u64);
-        u64::MAX
     }
 }

@@ -21,9 +21,9 @@ use labsw_switch::{BURST_FRAMES, DropReason};
 
 use crate::flow::flow_hash;
 use crate::frame::{Burst, MAX_FRAME_BYTES, Segment};
+use crate::losses::{Losses, TxReport};
 use crate::offload::{Asked, Coalescer, Cutter, Offers, Partial, Resolution, Sum, finish_checksum};
 use crate::port::{Fault, Lane, TxPort};
-use crate::stats::PortDelta;
 
 /// Room for frames that are made here, bytes: a few of the largest, or a burst of ordinary ones that stays in a core's
 /// own cache.
@@ -35,14 +35,44 @@ const MAX_MERGES: usize = 16;
 const MIN_MERGED_BYTES: u32 = 256;
 
 /// Where the frames of a stage go, and what became of them.
-struct Delivery<'a> {
+struct Delivery<'a, 'r> {
     tx: &'a dyn TxPort,
     lane: Lane,
     /// What they are made from.
     from: &'a Burst,
-    stats: &'a mut PortDelta,
+    report: &'a mut TxReport<'r>,
     /// The frames of `from` (bit = index) of which anything was sent.
     sent: u64,
+    /// The frames of `from` of which anything was lost, and the first reason. Their loss is counted already.
+    lost: Losses,
+}
+
+impl Delivery<'_, '_> {
+    /// Counts a frame of `from` as dropped.
+    #[cold]
+    fn lose(&mut self, frame: u8, reason: DropReason) {
+        self.report.stats.drop(reason);
+        self.note_lost(1 << frame, reason);
+    }
+
+    /// Remembers why something of these frames of `from` was lost.
+    #[cold]
+    fn note_lost(&mut self, frames: u64, reason: DropReason) {
+        let new = frames & !self.lost.frames();
+        (0..64).filter(|frame| new >> frame & 1 == 1).for_each(|frame| self.lost.insert(frame, reason));
+    }
+
+    /// Reports the frames of which nothing was sent.
+    fn close(self, items: &[TxItem]) {
+        let Delivery { report, sent, lost, .. } = self;
+        for item in items.iter().filter(|item| sent >> item.frame & 1 == 0) {
+            match lost.reason(item.frame) {
+                Some(reason) => report.losses.insert(item.frame, reason),
+                // The port went out of service before it was the frame's turn.
+                None => report.lose(item.frame, DropReason::NotConnected),
+            }
+        }
+    }
 }
 
 /// A frame of the stage.
@@ -95,6 +125,8 @@ pub(super) struct Stage {
     entries: Vec<Entry>,
     merges: Vec<Merge>,
     pieces: Vec<Piece>,
+    /// The frames of the stage that the port lost.
+    losses: Losses,
     arena: Box<[u8]>,
     used: usize,
 }
@@ -119,6 +151,7 @@ impl Stage {
             entries: Vec::with_capacity(BURST_FRAMES),
             merges: Vec::with_capacity(MAX_MERGES),
             pieces: Vec::with_capacity(BURST_FRAMES),
+            losses: Losses::NONE,
             arena: vec![0; ARENA_BYTES].into_boxed_slice(),
             used: 0,
         }
@@ -133,18 +166,19 @@ impl Stage {
         from: &Burst,
         items: &[TxItem],
         offers: Offers,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
-        let mut delivery = Delivery { tx, lane, from, stats, sent: 0 };
-        for item in items {
-            match from.asked(item.frame.into()).request.resolve(offers) {
-                Resolution::PassOn => self.add(item, Form::AsIs, &mut delivery)?,
-                Resolution::Finish(partial) => self.finish(item, partial, &mut delivery)?,
-                Resolution::Cut => self.cut(item, &mut delivery)?,
-            }
-        }
-        self.flush(&mut delivery)?;
-        Ok(set_of(items) & !delivery.sent)
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
+        let mut delivery = Delivery { tx, lane, from, report, sent: 0, lost: Losses::NONE };
+        let outcome = items
+            .iter()
+            .try_for_each(|item| match from.asked(item.frame.into()).request.resolve(offers) {
+                Resolution::PassOn => self.add(item, Form::AsIs, &mut delivery),
+                Resolution::Finish(partial) => self.finish(item, partial, &mut delivery),
+                Resolution::Cut => self.cut(item, &mut delivery),
+            })
+            .and_then(|()| self.flush(&mut delivery));
+        delivery.close(items);
+        outcome
     }
 
     /// Sends frames of `from` to a port that takes merged ones. As [`TxPort::send`].
@@ -154,30 +188,31 @@ impl Stage {
         lane: Lane,
         from: &Burst,
         items: &[TxItem],
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
-        let mut delivery = Delivery { tx, lane, from, stats, sent: 0 };
-        for item in items {
-            self.merge_one(item, &mut delivery)?;
-        }
-        self.flush(&mut delivery)?;
-        Ok(set_of(items) & !delivery.sent)
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
+        let mut delivery = Delivery { tx, lane, from, report, sent: 0, lost: Losses::NONE };
+        let outcome = items
+            .iter()
+            .try_for_each(|item| self.merge_one(item, &mut delivery))
+            .and_then(|()| self.flush(&mut delivery));
+        delivery.close(items);
+        outcome
     }
 
     /// Finishes the checksum of a frame.
-    fn finish(&mut self, item: &TxItem, partial: Partial, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+    fn finish(&mut self, item: &TxItem, partial: Partial, delivery: &mut Delivery<'_, '_>) -> Result<(), Fault> {
         let Some((at, len)) = self.copy(item, delivery)? else { return Ok(()) };
         let frame = self.arena.get_mut(at..at + len).unwrap_or_default();
         // It was seen to lie inside the frame when the frame was received.
         if finish_checksum(frame, Sum::default(), partial).is_err() {
-            delivery.stats.drop(DropReason::BadOffload);
+            delivery.lose(item.frame, DropReason::BadOffload);
             return Ok(());
         }
         self.add(item, Form::Made { at, len }, delivery)
     }
 
     /// Cuts a frame.
-    fn cut(&mut self, item: &TxItem, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+    fn cut(&mut self, item: &TxItem, delivery: &mut Delivery<'_, '_>) -> Result<(), Fault> {
         let from = delivery.from;
         let index = usize::from(item.frame);
         let (Some(frame), Some(mut reader)) = (from.frame(index), from.reader(&as_received(item))) else {
@@ -185,7 +220,7 @@ impl Stage {
         };
         // The snapshot is what was judged when the frame was received, so it is not refused here.
         let Ok(mut cutter) = Cutter::new(from.snapshot(index), frame.len, from.asked(index).request) else {
-            delivery.stats.drop(DropReason::BadOffload);
+            delivery.lose(item.frame, DropReason::BadOffload);
             return Ok(());
         };
         let header_bytes = cutter.header_bytes();
@@ -206,7 +241,7 @@ impl Stage {
     }
 
     /// Adds a frame, to one of the same flow if it continues that.
-    fn merge_one(&mut self, item: &TxItem, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+    fn merge_one(&mut self, item: &TxItem, delivery: &mut Delivery<'_, '_>) -> Result<(), Fault> {
         let index = usize::from(item.frame);
         let (snapshot, len) = (delivery.from.snapshot(index), delivery.from.frame(index).map_or(0, |frame| frame.len));
         let worth = len >= MIN_MERGED_BYTES && Coalescer::is_candidate(snapshot, len);
@@ -254,8 +289,11 @@ impl Stage {
     }
 
     /// Copies a frame as it was received into the arena; returns where it lies.
-    fn copy(&mut self, item: &TxItem, delivery: &mut Delivery<'_>) -> Result<Option<(usize, usize)>, Fault> {
-        let Some(mut reader) = delivery.from.reader(&as_received(item)) else { return Ok(None) };
+    fn copy(&mut self, item: &TxItem, delivery: &mut Delivery<'_, '_>) -> Result<Option<(usize, usize)>, Fault> {
+        let Some(mut reader) = delivery.from.reader(&as_received(item)) else {
+            delivery.lose(item.frame, DropReason::Runt);
+            return Ok(None);
+        };
         let len = reader.remaining() as usize;
         let at = self.reserve(len, delivery)?;
         reader.read_to(self.arena.get_mut(at..at + len).unwrap_or_default());
@@ -263,7 +301,7 @@ impl Stage {
     }
 
     /// Room for `len` bytes in the arena, and for one more frame; what is there is sent if need be.
-    fn reserve(&mut self, len: usize, delivery: &mut Delivery<'_>) -> Result<usize, Fault> {
+    fn reserve(&mut self, len: usize, delivery: &mut Delivery<'_, '_>) -> Result<usize, Fault> {
         self.make_room(delivery)?;
         if self.arena.len() - self.used < len {
             self.flush(delivery)?;
@@ -274,18 +312,18 @@ impl Stage {
     }
 
     /// Room for one more frame.
-    fn make_room(&mut self, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+    fn make_room(&mut self, delivery: &mut Delivery<'_, '_>) -> Result<(), Fault> {
         if self.entries.len() >= BURST_FRAMES { self.flush(delivery) } else { Ok(()) }
     }
 
-    fn add(&mut self, item: &TxItem, form: Form, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+    fn add(&mut self, item: &TxItem, form: Form, delivery: &mut Delivery<'_, '_>) -> Result<(), Fault> {
         self.make_room(delivery)?;
         self.entries.push(Entry { item: *item, origins: 1 << item.frame, form });
         Ok(())
     }
 
     /// Sends what is there.
-    fn flush(&mut self, delivery: &mut Delivery<'_>) -> Result<(), Fault> {
+    fn flush(&mut self, delivery: &mut Delivery<'_, '_>) -> Result<(), Fault> {
         self.burst.clear();
         self.items.clear();
         self.finish_merges();
@@ -293,23 +331,29 @@ impl Stage {
             self.lend(at, delivery.from);
         }
         let outcome = if self.items.is_empty() {
-            Ok(0)
+            Ok(())
         } else {
-            delivery.tx.send(delivery.lane, &mut self.burst, &self.items, 0, delivery.stats)
+            self.losses.clear();
+            let mut report = TxReport { stats: delivery.report.stats, losses: &mut self.losses };
+            delivery.tx.send(delivery.lane, &mut self.burst, &self.items, 0, &mut report)
         };
         self.burst.clear();
-        if let Ok(unsent) = outcome {
-            for (item, entry) in self.items.iter().zip(&self.entries) {
-                if unsent >> item.frame & 1 == 0 {
-                    delivery.sent |= entry.origins;
-                }
+        for (item, entry) in self.items.iter().zip(&self.entries) {
+            match self.losses.reason(item.frame) {
+                None => delivery.sent |= entry.origins,
+                Some(reason) => delivery.note_lost(entry.origins, reason),
             }
         }
+        self.clear();
+        outcome
+    }
+
+    /// Forgets what is to be sent.
+    fn clear(&mut self) {
         self.entries.clear();
         self.merges.clear();
         self.pieces.clear();
         self.used = 0;
-        outcome.map(drop)
     }
 
     /// Puts the entry `at` into the burst.
@@ -372,10 +416,6 @@ impl Stage {
 /// The frame as it was received, whole.
 fn as_received(item: &TxItem) -> TxItem {
     TxItem::whole(item.frame, TagEdit::KEEP)
-}
-
-fn set_of(items: &[TxItem]) -> u64 {
-    items.iter().fold(0, |set, item| set | 1 << item.frame)
 }
 
 #[cfg(test)]

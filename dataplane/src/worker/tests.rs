@@ -193,13 +193,14 @@ fn a_fault_takes_out_one_port_only() {
         let Ok(Event::PortFault { id, fault }) = lab.events.try_recv() else { panic!("no event") };
         assert_eq!((id, fault), (PortId(1), Fault::new(7, "broken on purpose")));
     }
+    assert_eq!(lab.drops(1, DropReason::NotConnected), 1, "the frame that met the fault");
     // What the control thread does.
     lab.outputs[1].as_mut().unwrap().tx = None;
     lab.set_tables(Vec::new());
     lab.send(0, &hello);
     assert_eq!(lab.turn()[2], [hello]);
     assert!(lab.events.try_recv().is_err(), "told once");
-    assert_eq!(lab.drops(1, DropReason::NotConnected), 1);
+    assert_eq!(lab.drops(1, DropReason::NotConnected), 2);
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl XdpPort {
         self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.release(burst))
     }
 
-    /// As [`TxPort::send`] of the only worker.
+    /// As [`TxPort::send_set`] of the only worker.
     pub fn send(
         &mut self,
         burst: &mut Burst,
@@ -144,7 +144,7 @@ impl XdpPort {
         sole: u64,
         stats: &mut PortDelta,
     ) -> Result<u64, Fault> {
-        self.tx.send(Lane::ONLY, burst, items, sole, stats)
+        self.tx.send_set(Lane::ONLY, burst, items, sole, stats)
     }
 
     /// The timed work of all halves.

@@ -29,8 +29,8 @@ use super::socket::{Descriptor, TxRings};
 use super::umem::{CHUNK_BYTES, CHUNK_FRAME_BYTES, FramePool, HEADROOM_BYTES, MAX_PIECES, NotOwned, Umem};
 use crate::flow::spread;
 use crate::frame::Burst;
+use crate::losses::TxReport;
 use crate::port::{Fault, Lane, TxPort, lock};
-use crate::stats::PortDelta;
 
 /// The shortest frame on a wire, bytes without FCS.
 const WIRE_FRAME_BYTES: u32 = 60;
@@ -99,18 +99,18 @@ impl XdpTx {
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         if let (Some(queue), Some(socket)) = (self.queues.get(index), self.core.sockets.get(index)) {
             let mut queue = lock(queue);
             if !queue.failed {
-                let outcome = self.send_locked(&mut queue, socket, burst, items, sole, stats);
+                let outcome = self.send_locked(&mut queue, socket, burst, items, sole, report);
                 queue.failed = outcome.is_err();
                 return outcome;
             }
         }
-        stats.drop_many(DropReason::NotConnected, items.len() as u64);
-        Ok(items.iter().fold(0, |unsent, item| unsent | bit(item)))
+        report.lose_all(items, DropReason::NotConnected);
+        Ok(())
     }
 
     fn send_locked(
@@ -120,25 +120,23 @@ impl XdpTx {
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         let Core { memory, owner, .. } = &*self.core;
-        let mut unsent = 0;
-        let mut lose = |stats: &mut PortDelta, item: &TxItem, reason| {
-            stats.drop(reason);
-            unsent |= bit(item);
-        };
         queue.posts.clear();
         queue.further.clear();
         let mut slots = queue.rings.tx.free(u32::try_from(items.len()).unwrap_or(u32::MAX));
         let mut pool = memory.pool();
-        queue.reap(&mut pool, *owner).map_err(|error| accounting_fault(&self.core, error))?;
+        if let Err(error) = queue.reap(&mut pool, *owner) {
+            report.lose_all(items, DropReason::NotConnected);
+            return Err(accounting_fault(&self.core, error));
+        }
         for item in items {
             let may_move = sole & bit(item) != 0 && burst.is_movable();
             let (len, pieces) = match size(burst, item, self.max_pieces) {
                 Ok(size) => size,
                 Err(reason) => {
-                    lose(stats, item, reason);
+                    report.lose(item.frame, reason);
                     continue;
                 }
             };
@@ -159,7 +157,7 @@ impl XdpTx {
                     slots -= pieces;
                     queue.posts.push(post);
                 }
-                Err(reason) => lose(stats, item, reason),
+                Err(reason) => report.lose(item.frame, reason),
             }
         }
         drop(pool);
@@ -175,23 +173,22 @@ impl XdpTx {
                     let options = if last { XdpDescOptions::empty() } else { XdpDescOptions::XDP_PKT_CONTD };
                     queue.rings.tx.write(XdpDesc { addr: *addr, len, options });
                 }
-                stats.sent(post.len);
+                report.sent(post.len);
                 continue;
             }
             if post.copied && !burst.reader(&post.item).is_some_and(|reader| memory.umem.copy_frame(post.addr, reader))
             {
                 // The length was checked, so this does not happen; the chunk must not get lost if it does.
                 let _ = memory.pool().give(post.addr, *owner);
-                lose(stats, &post.item, DropReason::Oversize);
+                report.lose(post.item.frame, DropReason::Oversize);
                 continue;
             }
             let len = if self.pad { pad(&memory.umem, post.addr, post.len) } else { post.len };
             queue.rings.tx.write(XdpDesc { addr: post.addr, len, options: XdpDescOptions::empty() });
-            stats.sent(post.len);
+            report.sent(post.len);
         }
         queue.rings.tx.submit();
-        queue.kick(socket).map_err(|errno| self.core.device_fault(errno))?;
-        Ok(unsent)
+        queue.kick(socket).map_err(|errno| self.core.device_fault(errno))
     }
 
     fn tick_queue(&self, queue: &mut TxQueue, socket: &Descriptor) -> Result<(), Fault> {
@@ -241,11 +238,11 @@ impl TxPort for XdpTx {
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         let queues = self.queues.len();
         spread(burst, items, lane.count(queues), |nth, burst, items| {
-            self.send_on(lane.ring(nth, queues), burst, items, sole, stats)
+            self.send_on(lane.ring(nth, queues), burst, items, sole, report)
         })
     }
 

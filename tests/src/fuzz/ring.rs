@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use labsw_dataplane::frame::{Burst, Segment};
+use labsw_dataplane::losses::{Losses, TxReport};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::memory::{GuestMemory, Region, RegionInfo};
 use labsw_dataplane::vhost::ring::{Ring, RingAddresses, RingLayout, RingSetup};
@@ -284,19 +285,20 @@ impl<'a, D: Device> Pair<'a, D> {
             let segment = Segment { ptr: frame.as_ptr(), len: u32::try_from(frame.len()).expect("short") };
             // SAFETY: the frame outlives the burst and does not change.
             assert!(unsafe { burst.push(0, &[segment]) });
-            let mut stats = PortDelta::ZERO;
+            let (mut stats, mut losses) = (PortDelta::ZERO, Losses::NONE);
+            let mut report = TxReport { stats: &mut stats, losses: &mut losses };
             // One at a time: of a burst, the ring looks at all buffers before it writes the first frame, which a guest whose
             // buffers lie over its ring can tell.
-            let sent = self.ring.send(&burst, &[TxItem::whole(0, TagEdit::KEEP)], &mut stats);
+            let sent = self.ring.send(&burst, &[TxItem::whole(0, TagEdit::KEEP)], &mut report);
             match (sent, self.device.send(&frame)) {
-                (Ok(unsent), Ok(expected)) => {
+                (Ok(()), Ok(expected)) => {
                     let mut counted = PortDelta::ZERO;
                     match expected {
                         Sent::Done => counted.sent(u32::try_from(frame.len()).expect("short")),
                         Sent::RingFull => counted.drop(DropReason::GuestRingFull),
                         Sent::BufferTooSmall => counted.drop(DropReason::GuestBufferTooSmall),
                     }
-                    assert_eq!((unsent, stats), (u64::from(expected != Sent::Done), counted));
+                    assert_eq!((losses.frames(), stats), (u64::from(expected != Sent::Done), counted));
                 }
                 (Err(_), Err(Broken)) => return self.restart(),
                 (result, expected) => panic!("{result:?} instead of {expected:?}"),

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::offload::whole::{request_of, resolved};
 use crate::offload::{Gso, HEADER_BYTES, Request};
+use crate::stats::PortDelta;
 
 /// Takes all frames but those that its list says.
 #[derive(Debug, Default)]
@@ -26,27 +27,26 @@ impl TxPort for Sink {
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         assert_eq!(sole, 0, "nothing of the stage may be moved");
         if self.breaks {
+            report.lose_all(items, DropReason::NotConnected);
             return Err(Fault::new(1, "broken on purpose"));
         }
-        let mut unsent = 0;
         for item in items {
             let mut reader = burst.reader(item).unwrap();
             let mut frame = vec![0; reader.remaining() as usize];
             reader.read_to(&mut frame);
             if self.refuses == Some(frame.len()) {
-                stats.drop(DropReason::TxRingFull);
-                unsent |= 1 << item.frame;
+                report.lose(item.frame, DropReason::TxRingFull);
                 continue;
             }
-            stats.sent(u32::try_from(frame.len()).unwrap());
+            report.sent(u32::try_from(frame.len()).unwrap());
             let header = burst.asked(item.frame.into()).encode(self.offers, item.edit.growth_bytes());
             self.got.lock().unwrap().push((frame, header.unwrap()));
         }
-        Ok(unsent)
+        Ok(())
     }
 }
 
@@ -84,14 +84,17 @@ fn items(burst: &Burst) -> Vec<TxItem> {
 }
 
 fn resolve(burst: &Burst, sink: &Sink) -> (Result<u64, Fault>, PortDelta) {
-    let mut stats = PortDelta::ZERO;
-    let outcome = Stage::new().resolve(sink, Lane::ONLY, burst, &items(burst), sink.offers, &mut stats);
-    (outcome, stats)
+    let (mut stats, mut losses) = (PortDelta::ZERO, Losses::NONE);
+    let report = &mut TxReport { stats: &mut stats, losses: &mut losses };
+    let outcome = Stage::new().resolve(sink, Lane::ONLY, burst, &items(burst), sink.offers, report);
+    (outcome.map(|()| losses.frames()), stats)
 }
 
 fn merge(burst: &Burst, sink: &Sink) -> u64 {
-    let mut stats = PortDelta::ZERO;
-    Stage::new().merge(sink, Lane::ONLY, burst, &items(burst), &mut stats).unwrap()
+    let (mut stats, mut losses) = (PortDelta::ZERO, Losses::NONE);
+    let report = &mut TxReport { stats: &mut stats, losses: &mut losses };
+    Stage::new().merge(sink, Lane::ONLY, burst, &items(burst), report).unwrap();
+    losses.frames()
 }
 
 /// A flow of its own for each number.
