@@ -29,6 +29,8 @@ const AHEAD: Duration = Duration::from_millis(500);
 const ALIVE: Duration = Duration::from_millis(500);
 /// How long to wait when the switch has no room.
 const FULL: Duration = Duration::from_millis(5);
+/// A wait that the user is told about.
+const LONG_GAP: Duration = Duration::from_secs(5);
 /// Frames and bytes of one batch.
 const BATCH_FRAMES: usize = 256;
 const BATCH_BYTES: usize = 384 * 1024;
@@ -45,6 +47,9 @@ pub(super) struct Arguments {
     /// Frames or bits per second (1kpps, 10mbit) instead of the timing of the capture.
     #[arg(long, value_parser = Rate::parse)]
     rate: Option<Rate>,
+    /// The longest pause between two frames (as in 500ms, 10s): longer gaps of the capture are shortened to it.
+    #[arg(long, value_parser = humantime::parse_duration, conflicts_with = "rate")]
+    max_gap: Option<Duration>,
 }
 
 /// How fast frames follow each other.
@@ -70,30 +75,57 @@ impl Rate {
 
 /// When each frame is due, from the start.
 struct Schedule {
-    rate: Option<Rate>,
+    pace: Pace,
     frames: u64,
     bytes: u64,
-    first_ns: Option<i128>,
+    /// The capture's time that is the start of the replay; gaps that were shortened move it. `None` before the first frame.
+    start_ns: Option<i128>,
+    /// When the frame before is due, ns.
     last: u64,
 }
 
+/// Where the frames' times come from.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// The capture; the longest gap between two frames, ns.
+    Capture {
+        max_gap_ns: u64,
+    },
+    Rate(Rate),
+}
+
+impl Pace {
+    fn new(rate: Option<Rate>, max_gap: Option<Duration>) -> Pace {
+        let max_gap_ns = max_gap.and_then(|gap| u64::try_from(gap.as_nanos()).ok()).unwrap_or(u64::MAX);
+        rate.map_or(Pace::Capture { max_gap_ns }, Pace::Rate)
+    }
+}
+
 impl Schedule {
-    fn new(rate: Option<Rate>) -> Schedule {
-        Schedule { rate, frames: 0, bytes: 0, first_ns: None, last: 0 }
+    fn new(pace: Pace) -> Schedule {
+        Schedule { pace, frames: 0, bytes: 0, start_ns: None, last: 0 }
     }
 
     /// When the next frame is due, ns.
     fn next(&mut self, frame: &capture::Frame) -> u64 {
-        let first_ns = *self.first_ns.get_or_insert(frame.at_ns);
-        let due = match self.rate {
-            None => u64::try_from(frame.at_ns - first_ns).unwrap_or(0),
-            Some(Rate::Frames(rate)) => at(self.frames, rate.into()),
-            Some(Rate::Bits(rate)) => at(self.bytes.saturating_mul(8), rate),
+        let due = match self.pace {
+            Pace::Capture { max_gap_ns } => self.as_captured(frame.at_ns, max_gap_ns),
+            Pace::Rate(Rate::Frames(rate)) => at(self.frames, rate.into()),
+            Pace::Rate(Rate::Bits(rate)) => at(self.bytes.saturating_mul(8), rate),
         };
         self.frames += 1;
         self.bytes += frame.bytes.len() as u64;
         self.last = self.last.max(due);
         self.last
+    }
+
+    /// The time of a frame that was captured at `at_ns`. A gap of more than `max_gap_ns` is shortened by a later start.
+    fn as_captured(&mut self, at_ns: i128, max_gap_ns: u64) -> u64 {
+        let start_ns = *self.start_ns.get_or_insert(at_ns);
+        let latest = self.last.saturating_add(max_gap_ns);
+        let excess_ns = (at_ns - start_ns - i128::from(latest)).max(0);
+        self.start_ns = Some(start_ns + excess_ns);
+        u64::try_from(at_ns - start_ns - excess_ns).unwrap_or(0)
     }
 }
 
@@ -138,7 +170,7 @@ impl Injection<'_> {
 
 /// Replays a file.
 pub(super) fn run(arguments: Arguments, session: &mut Session, output: &mut Output) -> Result<(), Failure> {
-    let Arguments { port, file, rate } = arguments;
+    let Arguments { port, file, rate, max_gap } = arguments;
     let name = file.display().to_string();
     let unusable = |what: String| Failure::Capture(format!("{name}: {what}"));
     let opened = File::open(&file).map_err(|error| unusable(error.to_string()))?;
@@ -147,7 +179,7 @@ pub(super) fn run(arguments: Arguments, session: &mut Session, output: &mut Outp
     let last = call(session, begin)?;
     let mut injection = Injection { session, port, last };
     let started = Instant::now();
-    let outcome = replay(&mut capture, rate, &mut injection, started);
+    let outcome = replay(&mut capture, Pace::new(rate, max_gap), &mut injection, started);
     // What was given is sent in any case.
     while matches!(outcome, Ok(()) | Err(Stop::Capture(_))) && injection.last.waiting > 0 {
         injection.wait(Duration::from_millis(20))?;
@@ -189,13 +221,8 @@ impl From<Failure> for Stop {
 }
 
 /// Gives the switch every frame of the file.
-fn replay(
-    capture: &mut Capture<'_>,
-    rate: Option<Rate>,
-    injection: &mut Injection<'_>,
-    started: Instant,
-) -> Result<(), Stop> {
-    let mut schedule = Schedule::new(rate);
+fn replay(capture: &mut Capture<'_>, pace: Pace, injection: &mut Injection<'_>, started: Instant) -> Result<(), Stop> {
+    let mut schedule = Schedule::new(pace);
     let (mut batch, mut bytes) = (Vec::new(), 0);
     loop {
         let frame = match capture.next_frame() {
@@ -210,6 +237,7 @@ fn replay(
             return Ok(());
         };
         let due = schedule.next(&frame);
+        announce_gap(&schedule, due, started);
         loop {
             let early = Duration::from_nanos(due).saturating_sub(started.elapsed() + AHEAD);
             if early.is_zero() {
@@ -231,6 +259,15 @@ fn replay(
     }
 }
 
+/// Tells on standard error that the frame that was read last is due in a long time.
+fn announce_gap(schedule: &Schedule, due_ns: u64, started: Instant) {
+    let wait = Duration::from_nanos(due_ns).saturating_sub(started.elapsed());
+    if wait > LONG_GAP {
+        let (wait, frame) = (humantime::format_duration(Duration::from_secs(wait.as_secs())), schedule.frames);
+        eprintln!("labsw-ctl: frame {frame} is due in {wait}, as in the capture; --max-gap shortens gaps");
+    }
+}
+
 fn call(session: &mut Session, change: Change) -> Result<Injected, Failure> {
     match session.call(&Request::Change(change))? {
         Reply::Injected(injected) => Ok(injected),
@@ -247,12 +284,21 @@ mod tests {
     fn frames_are_due_as_they_were_captured_or_at_a_rate() {
         let frame = |at_ns: i128, len: usize| capture::Frame { at_ns, bytes: vec![0; len] };
         let due = |rate: Option<Rate>, frames: &[(i128, usize)]| -> Vec<u64> {
-            let mut schedule = Schedule::new(rate);
+            let mut schedule = Schedule::new(Pace::new(rate, None));
             frames.iter().map(|(at_ns, len)| schedule.next(&frame(*at_ns, *len))).collect()
         };
         assert_eq!(due(None, &[(1000, 60), (1500, 60), (900, 60), (1400, 60), (2000, 60)]), [0, 500, 500, 500, 1000]);
         assert_eq!(due(Some(Rate::Frames(4)), &[(7, 60), (5, 60), (9, 60)]), [0, 250_000_000, 500_000_000]);
         assert_eq!(due(Some(Rate::Bits(8000)), &[(0, 100), (0, 900), (0, 60)]), [0, 100_000_000, 1_000_000_000]);
+    }
+
+    #[test]
+    fn a_long_gap_is_shortened_and_later_frames_follow_at_their_distance() {
+        let second = 1_000_000_000i128;
+        let mut schedule = Schedule::new(Pace::new(None, Some(Duration::from_secs(10))));
+        let captured_at = [0, 2 * second, 1_577_836_800 * second, 1_577_836_801 * second, 5 * second, i128::MAX / 4];
+        let due = captured_at.map(|at_ns| schedule.next(&capture::Frame { at_ns, bytes: vec![0; 60] }));
+        assert_eq!(due, [0, 2, 12, 13, 13, 23].map(|seconds| seconds * 1_000_000_000));
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(super) struct Capture<'a> {
 struct Section {
     /// Nanoseconds per unit of a pcap's time stamps.
     unit_ns: i128,
+    /// Bytes of frame check sequence at the end of each frame of a pcap.
+    fcs_bytes: usize,
     interfaces: Vec<Interface>,
     /// Of the frame before: some frames have no time of their own.
     last_ns: i128,
@@ -54,8 +56,28 @@ struct Section {
 #[derive(Clone, Copy)]
 struct Interface {
     link_type: Linktype,
-    units_per_second: Option<u64>,
+    resolution: Resolution,
     offset_seconds: i64,
+}
+
+/// The unit of an interface's time stamps, as the option `if_tsresol` of pcapng states it: a negative power of 10, or of
+/// 2 if the highest bit is set.
+#[derive(Clone, Copy)]
+struct Resolution(u8);
+
+impl Resolution {
+    const BINARY: u8 = 0x80;
+
+    /// `units` in nanoseconds; `None` if the unit is finer than the arithmetic (10⁻²⁷ s, 2⁻⁹⁰ s).
+    fn nanoseconds(self, units: u64) -> Option<i128> {
+        let exponent = u32::from(self.0 & !Resolution::BINARY);
+        let per_second = match self.0 & Resolution::BINARY {
+            0 if exponent <= 27 => 10i128.pow(exponent),
+            Resolution::BINARY if exponent <= 90 => 1i128 << exponent,
+            _ => return None,
+        };
+        Some(i128::from(units) * NS_PER_SECOND / per_second)
+    }
 }
 
 impl<'a> Capture<'a> {
@@ -104,12 +126,15 @@ impl Section {
         let (bytes, original, at_ns) = match &block {
             PcapBlockOwned::LegacyHeader(header) => {
                 self.unit_ns = if header.is_nanosecond_precision() { 1 } else { 1000 };
-                is_ethernet(header.network)?;
+                let (link_type, fcs_bytes) = split_network(header.network);
+                is_ethernet(link_type)?;
+                self.fcs_bytes = fcs_bytes;
                 return Ok(None);
             }
             PcapBlockOwned::Legacy(frame) => {
                 let at_ns = i128::from(frame.ts_sec) * NS_PER_SECOND + i128::from(frame.ts_usec) * self.unit_ns;
-                (frame.data, frame.origlen, at_ns)
+                let (data, original) = without_fcs(frame.data, frame.origlen, self.fcs_bytes);
+                (data, original, at_ns)
             }
             PcapBlockOwned::NG(Block::SectionHeader(_)) => {
                 self.interfaces.clear();
@@ -118,7 +143,7 @@ impl Section {
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
                 self.interfaces.push(Interface {
                     link_type: interface.linktype,
-                    units_per_second: interface.ts_resolution(),
+                    resolution: Resolution(interface.if_tsresol),
                     offset_seconds: interface.ts_offset(),
                 });
                 return Ok(None);
@@ -157,11 +182,30 @@ impl Section {
 
 impl Interface {
     fn time(self, high: u32, low: u32) -> Result<i128, String> {
-        let units = i128::from(u64::from(high) << 32 | u64::from(low));
-        let per_second = self.units_per_second.filter(|units| *units > 0).map(i128::from);
-        let per_second = per_second.ok_or_else(|| "time stamps in units that nothing can be made of".to_owned())?;
-        Ok(units * NS_PER_SECOND / per_second + i128::from(self.offset_seconds) * NS_PER_SECOND)
+        let since_offset_ns = self.resolution.nanoseconds(u64::from(high) << 32 | u64::from(low));
+        let since_offset_ns = since_offset_ns.ok_or_else(|| {
+            format!(
+                "the time stamps' resolution (if_tsresol {:#04x}) is finer than 10^-27 or 2^-90 s",
+                self.resolution.0
+            )
+        })?;
+        Ok(since_offset_ns + i128::from(self.offset_seconds) * NS_PER_SECOND)
     }
+}
+
+/// The link type of a pcap's header field, and the bytes of frame check sequence that the field's upper bits announce: bit
+/// 26 says that their number is known, bits 28 to 31 hold the number of 16-bit words.
+fn split_network(network: Linktype) -> (Linktype, usize) {
+    let field = network.0.cast_unsigned();
+    let fcs_words = if field & 1 << 26 == 0 { 0 } else { field >> 28 };
+    (Linktype((field & 0xffff).cast_signed()), usize::from(u8::try_from(fcs_words).unwrap_or(0)) * 2)
+}
+
+/// The frame without its check sequence. A frame that was cut has lost the sequence first.
+fn without_fcs(data: &[u8], original: u32, fcs_bytes: usize) -> (&[u8], u32) {
+    let original = original.saturating_sub(u32::try_from(fcs_bytes).unwrap_or(0));
+    let len = data.len().min(usize::try_from(original).unwrap_or(usize::MAX));
+    (data.get(..len).unwrap_or(data), original)
 }
 
 fn is_ethernet(link_type: Linktype) -> Result<(), String> {
@@ -253,6 +297,37 @@ mod tests {
         let got: Vec<_> = read(&file).unwrap().iter().map(|frame| (frame.at_ns, frame.bytes.len())).collect();
         assert_eq!(got, [(1_000_000_001, 59), (1_000_000_001, 61), (3, 65_549)]);
         assert_eq!(read(&pcap(1, &[])), Ok(vec![]));
+    }
+
+    /// An interface whose time stamps have the resolution `tsresol`.
+    fn interface_with_resolution(tsresol: u8) -> Vec<u8> {
+        block(1, &words(&[1, 0, 1 << 16 | 9, u32::from(tsresol), 0]))
+    }
+
+    #[test]
+    fn time_stamps_have_decimal_and_binary_resolutions() {
+        for (tsresol, units, expected_ns) in [
+            (6, 1_500_000, Some(1_500_000_000)),
+            (0, 2, Some(2_000_000_000)),
+            (0x94, 3 << 19, Some(1_500_000_000)),
+            (0x80, 7, Some(7_000_000_000)),
+            (27, 1 << 40, Some(0)),
+            (28, 1, None),
+            (0xdb, 1, None),
+        ] {
+            let file = [section(), interface_with_resolution(tsresol), enhanced(0, units, &[1; 60], 60)].concat();
+            let got = read(&file).map(|frames| frames[0].at_ns);
+            assert_eq!(got.ok(), expected_ns, "resolution {tsresol:#x}");
+        }
+    }
+
+    #[test]
+    fn a_check_sequence_that_the_header_announces_is_no_part_of_the_frame() {
+        let with_fcs = |bytes: &[u8], original| read(&pcap(0x2400_0001, &[(1, 0, bytes, original)]));
+        assert_eq!(with_fcs(&[5; 64], 64).unwrap()[0].bytes, [5; 60]);
+        let error = with_fcs(&[5; 40], 64).unwrap_err().to_string();
+        assert!(error.contains("frame 1 is cut: 40 of 60 bytes"), "{error}");
+        assert!(read(&pcap(0x2400_0071, &[])).unwrap_err().to_string().contains("link type 113"));
     }
 
     #[test]
