@@ -104,6 +104,14 @@ def ring():
         anywhere = bytes([features | 0xa0, 0]) + b"".join(struct.pack("<BH", r, at) for r, at in
                                                           [(0, 0), (0, 0x20), (0, 0x30)])
         seed("ring", f"anywhere-{features}", anywhere + chain(0, (0, 100)) + receive)
+    # A ring of 512, and chains on either side of what is allowed: descriptors, their lengths, where the chain ends.
+    for count, kind, last, times in [(12, 1, 9, 64), (200, 0, 199, 3), (255, 0, 255, 64), (300, 1, 255, 9),
+                                     (512, 0, 253, 64), (40, 1, 39, 63)]:
+        long = b"\x03" + bytes([last // 2 << 1, times - 1]) + struct.pack("<HBB", count, kind, 3)
+        table = b"\x03" + bytes([last // 2 << 1 | 1, times - 1]) + struct.pack("<HBB", count, kind, 3)
+        for features in [0x7a, 0x7b]:
+            seed("ring", f"long-receive-{features:x}-{count}", bytes([features, 0]) + (long + receive + table + receive) * 2)
+            seed("ring", f"long-send-{features:x}-{count}", bytes([features, 1]) + (long + send + table + send) * 2)
     hostile = {
         "loop": bytes([0, 0, 1, 0, 0, 4, 0x40, 0]) + b"\x03\0\0\0\x04\x01",
         "noise": b"\x05" + struct.pack("<HB", 0x1040, 31) + bytes(range(31)) + b"\x04\x05",
@@ -137,6 +145,15 @@ def packed():
                      + (buffers + send + event[features % 4] + b"\x0b") * 3)
     anywhere = b"".join(struct.pack("<BH", region, at) for region, at in [(0, 0x1000), (0, 0), (1, 0x20)])
     seed("packed", "anywhere", bytes([0xaf, 0]) + anywhere + frames + receive)
+    # A ring of 512, and chains on either side of what is allowed.
+    for count, kind, last in [(12, 1, 9), (200, 0, 199), (256, 0, 255), (300, 1, 299), (512, 0, 250), (257, 0, 63)]:
+        long = b"\x04\0" + struct.pack("<HHBB", last, count, kind, 3)
+        table = b"\x04\x01" + struct.pack("<HHBB", last, count, kind, 3)
+        for features in [0x6a, 0x6b]:
+            for step, name in [(receive, "receive"), (send, "send")]:
+                setup = bytes([features, name == "send"])
+                seed("packed", f"long-{name}-{features:x}-{count}", setup + long + step * 2 + b"\x0b" + step)
+                seed("packed", f"table-{name}-{features:x}-{count}", setup + table + step * 2 + b"\x0b" + step)
     hostile = {
         "flags": b"\x02\0\x81\0\x02\x01\x81\0\x02\x02\x81\x80",
         "descriptor": b"\0\0\0\x05\x80\0\x80\0",

@@ -5,8 +5,9 @@
 //! copied once into a local and only the local is looked at; each buffer must lie wholly in one memory region (the last
 //! two hit are tried first). One indirect table may end a chain.
 //!
-//! **Invariants.** The walk ends after at most queue-size descriptors plus the bounded length of one indirect table,
-//! so loops end; it never goes outside the table or the guest's memory.
+//! **Invariants.** A walk reads at most [`MAX_CHAIN_DESCRIPTORS`] descriptors, whatever the size of the ring, so loops
+//! end; it never goes outside the table or the guest's memory. [`Walker::descriptors_read`] counts the work, and those who
+//! walk several chains spend a budget of it.
 //!
 //! Reference: Virtio 1.2, 2.7.5 "The Virtqueue Descriptor Table", 2.7.5.3 "Indirect Descriptors"; 2.8.6 and 2.8.7
 //! for packed rings.
@@ -27,6 +28,10 @@ pub(super) const DESCRIPTOR_BYTES: u64 = 16;
 /// Entries that an indirect table may have whatever the queue's size is: Linux makes tables longer than a small queue,
 /// QEMU's own limit is the same.
 const INDIRECT_ENTRIES: u32 = 1024;
+/// Descriptors that one chain may have, those of its indirect table included. Drivers need far fewer: Linux at most 47
+/// (`MAX_SKB_FRAGS`, which is 17 unless configured up to 45, and two more), FreeBSD 64, DPDK 32 for 64 KiB in 2-KiB
+/// buffers.
+pub const MAX_CHAIN_DESCRIPTORS: u32 = 256;
 
 /// A descriptor, read once.
 #[derive(Clone, Copy)]
@@ -83,9 +88,9 @@ impl Descriptor {
     }
 }
 
-/// Which way the bytes of a chain go.
+/// Which way the bytes of a ring's chains go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub enum Direction {
     /// The guest wrote them, the switch reads.
     FromGuest,
     /// The switch writes them.
@@ -101,6 +106,16 @@ pub(super) enum Walk {
     WrongWay,
 }
 
+impl Walk {
+    /// The bytes found, none if the chain can't be used.
+    pub(super) fn bytes(self) -> u64 {
+        match self {
+            Walk::Bytes(bytes) => bytes,
+            Walk::WrongWay => 0,
+        }
+    }
+}
+
 /// What a walk over a chain of a packed ring found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PackedWalk {
@@ -108,7 +123,7 @@ pub(super) struct PackedWalk {
     pub(super) walk: Walk,
     /// The buffer id: that of the last descriptor.
     pub(super) id: u16,
-    /// How many slots the chain takes, 1 to the ring's size.
+    /// How many slots the chain takes: 1 to the ring's size and to [`MAX_CHAIN_DESCRIPTORS`].
     pub(super) slots: u16,
 }
 
@@ -121,17 +136,25 @@ pub(super) struct Walker {
     table: *const u8,
     size: u16,
     indirect: bool,
+    /// Descriptors read by walks so far.
+    read: u64,
 }
 
 impl Walker {
     /// For a descriptor table of `size` entries at `table`, which lies in `memory`.
     pub(super) fn new(memory: Arc<GuestMemory>, table: *const u8, size: u16, indirect: bool) -> Walker {
-        Walker { memory, windows: [Window::EMPTY; 2], table, size, indirect }
+        Walker { memory, windows: [Window::EMPTY; 2], table, size, indirect, read: 0 }
     }
 
     /// The memory the ring lies in.
     pub(super) fn memory(&self) -> &GuestMemory {
         &self.memory
+    }
+
+    /// How many descriptors the walks have read so far. [`Walker::single`] reads one, which is not counted.
+    #[inline]
+    pub(super) fn descriptors_read(&self) -> u64 {
+        self.read
     }
 
     /// The buffer of the chain at `head`, if the chain is the usual one: a single descriptor, in a region hit lately, the
@@ -186,11 +209,15 @@ impl Walker {
         let (mut table, mut entries, mut nested) = (self.table, u32::from(self.size), false);
         let (mut index, mut followed) = (head, 0);
         let mut bytes = 0u64;
-        while followed < entries {
+        for _ in 0..MAX_CHAIN_DESCRIPTORS {
+            if followed == entries {
+                return Err(RingError::ChainTooLong { limit: entries });
+            }
             if u32::from(index) >= entries {
                 return Err(RingError::NextOutside { next: index, entries });
             }
             followed += 1;
+            self.read += 1;
             // SAFETY: the table has `entries` entries of 16 bytes (checked when the ring started, or translated as one range)
             // and `index` is below.
             let descriptor = unsafe { Descriptor::read(table.add(usize::from(index) * 16)) };
@@ -211,7 +238,7 @@ impl Walker {
             }
             index = descriptor.next;
         }
-        Err(RingError::ChainTooLong { limit: entries })
+        Err(RingError::TooManyDescriptors)
     }
 
     /// Appends the buffers of the chain of a packed ring that begins at slot `index`, until they describe `until` bytes; the
@@ -228,14 +255,20 @@ impl Walker {
     ) -> Result<PackedWalk, RingError> {
         let mut word = head;
         let mut walk = Walk::Bytes(0);
+        let start = self.read;
         for slots in 1..=self.size {
+            if self.read - start == u64::from(MAX_CHAIN_DESCRIPTORS) {
+                return Err(RingError::TooManyDescriptors);
+            }
+            self.read += 1;
             // SAFETY: the ring has `size` slots of 16 bytes (checked when it started) and `index` is below.
             let address = unsafe { self.table.add(usize::from(index) * 16).cast::<u64>().read_volatile() };
             let descriptor = Descriptor::of(address, word).packed();
             let flags = descriptor.flags;
             if let Walk::Bytes(bytes) = walk {
                 if flags & INDIRECT != 0 {
-                    walk = self.walk_packed_table(descriptor, direction, until, bytes, segments)?;
+                    let left = u64::from(MAX_CHAIN_DESCRIPTORS) - (self.read - start);
+                    walk = self.walk_packed_table(descriptor, direction, until, bytes, left, segments)?;
                 } else if bytes < until {
                     let right = self.append(descriptor, direction, segments)?;
                     walk = if right { Walk::Bytes(bytes + u64::from(descriptor.len)) } else { Walk::WrongWay };
@@ -250,17 +283,23 @@ impl Walker {
         Err(RingError::ChainTooLong { limit: u32::from(self.size) })
     }
 
-    /// The part of a packed ring's chain that lies in the indirect table `table`: all its entries, one after the other.
+    /// The part of a packed ring's chain that lies in the indirect table `table`: all its entries, one after the other; at
+    /// most `left`.
     fn walk_packed_table(
         &mut self,
         table: Descriptor,
         direction: Direction,
         until: u64,
         mut bytes: u64,
+        left: u64,
         segments: &mut Vec<Segment>,
     ) -> Result<Walk, RingError> {
         let (start, entries) = self.indirect_table(table)?;
+        if u64::from(entries) > left {
+            return Err(RingError::TooManyDescriptors);
+        }
         for index in 0..entries {
+            self.read += 1;
             // SAFETY: `entries` descriptors of 16 bytes lie at `start` and `index` is below.
             let descriptor = unsafe { Descriptor::read(start.add(index as usize * 16)) }.packed();
             if descriptor.flags & INDIRECT != 0 {
@@ -285,9 +324,8 @@ impl Walker {
         if table.flags & NEXT != 0 {
             return Err(RingError::IndirectNotLast);
         }
-        let limit = INDIRECT_ENTRIES.max(u32::from(self.size));
         let entries = table.len / 16;
-        if !table.len.is_multiple_of(16) || entries == 0 || entries > limit {
+        if !table.len.is_multiple_of(16) || entries == 0 || entries > INDIRECT_ENTRIES {
             return Err(RingError::IndirectLength { len: table.len });
         }
         Ok((self.host(table.address, table.len)?.cast_const(), entries))

@@ -9,6 +9,7 @@
 
 use labsw_switch::{BURST_FRAMES, DropReason};
 
+use super::budget::{BURST_BYTES, TakeBudget};
 use super::chain::{Direction, Walk};
 use super::ring::{F_MRG_RXBUF, F_VERSION_1, RingError};
 use super::split::{Chain, SplitRing};
@@ -43,24 +44,33 @@ impl Dialect {
 }
 
 impl SplitRing {
-    /// Lends the frames that have arrived to `burst`, up to 64, until [`SplitRing::release`].
+    /// Lends the frames that have arrived to `burst`, up to 64, fewer if they are costly, until [`SplitRing::release`].
     pub fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), RingError> {
-        self.lent_count = self.gather(BURST_FRAMES, Direction::FromGuest)?;
-        for chain in self.gathered.iter().take(self.lent_count) {
+        let (gathered, bytes) = self.gather(BURST_FRAMES, Direction::FromGuest)?;
+        self.lent_count = if bytes > BURST_BYTES { self.affordable(gathered) } else { gathered };
+        let mut budget = TakeBudget::default();
+        for (place, chain) in self.gathered.iter().take(self.lent_count).enumerate() {
             let id = u64::from(chain.head);
-            // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
-            let outcome = unsafe {
-                if chain.buffer.len > 0 {
-                    lend_whole(chain.buffer, id, &self.dialect, burst, stats)
-                } else {
-                    self.segments.clear();
-                    let until = most_bytes(self.dialect.header_bytes) + 1;
-                    let walk = self.walker.walk(chain.head, Direction::FromGuest, until, &mut self.segments)?;
-                    lend(walk, id, &mut self.segments, &self.dialect, burst, stats)
+            if chain.buffer.len > 0 {
+                // SAFETY: the buffer comes from the walker, and rings are dropped between bursts only.
+                if let Some(reason) = unsafe { lend_whole(chain.buffer, id, &self.dialect, burst, stats) } {
+                    stats.drop(reason);
                 }
-            };
-            if let Some(reason) = outcome {
+                continue;
+            }
+            self.segments.clear();
+            let before = self.walker.descriptors_read();
+            let until = most_bytes(self.dialect.header_bytes) + 1;
+            let walk = self.walker.walk(chain.head, Direction::FromGuest, until, &mut self.segments)?;
+            // SAFETY: as above, each segment.
+            if let Some(reason) = unsafe { lend(walk, id, &mut self.segments, &self.dialect, burst, stats) } {
                 stats.drop(reason);
+            }
+            budget.charge_descriptors(self.walker.descriptors_read() - before);
+            budget.charge_bytes(walk.bytes());
+            if budget.is_spent() {
+                self.lent_count = place + 1;
+                break;
             }
         }
         #[allow(clippy::cast_possible_truncation, reason = "at most 64")]
@@ -70,6 +80,18 @@ impl SplitRing {
             self.release();
         }
         Ok(())
+    }
+
+    /// How many of the first `count` chains in `gathered` a burst may have, at least one, whose single buffers hold too many
+    /// bytes together.
+    #[cold]
+    fn affordable(&self, count: usize) -> usize {
+        let mut bytes = 0;
+        let fits = |chain: &&Chain| {
+            bytes += u64::from(chain.buffer.len);
+            bytes <= BURST_BYTES
+        };
+        self.gathered.iter().take(count).take_while(fits).count().max(1)
     }
 
     /// Completes all chains lent to the burst.

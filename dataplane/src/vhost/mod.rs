@@ -10,6 +10,7 @@
 //!
 //! References: QEMU `docs/interop/vhost-user.rst`; Virtio 1.2, 2.7 "Split Virtqueues", 2.8 "Packed Virtqueues" and 5.1 "Network Device".
 
+mod budget;
 pub mod chain;
 pub mod endpoint;
 mod features;

@@ -30,12 +30,13 @@ use std::sync::atomic::{Ordering, fence};
 use labsw_switch::BURST_FRAMES;
 use labsw_switch::forward::TxItem;
 
-use super::chain::{Direction, PackedWalk, Walk, Walker};
+use super::budget::{FRAME_DESCRIPTORS, FindBudget, TakeBudget};
+use super::chain::{Direction, PackedWalk, Walker};
 use super::from_guest::{Dialect, lend, lend_whole, most_bytes};
 use super::layout::RingLayout;
 use super::ring::{Doorbells, F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, RingError, RingSetup, passed};
-use super::to_guest::{Asks, Sent, Tally, write, write_plain};
-use crate::frame::{Burst, FrameReader, Segment};
+use super::to_guest::{Asks, Sent, Tally, usable_bytes, write, write_plain};
+use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, Segment};
 use crate::losses::TxReport;
 use crate::stats::PortDelta;
 
@@ -162,7 +163,7 @@ unsafe impl Send for PackedRing {}
 
 impl PackedRing {
     /// Starts where the ring's memory says it stands, with kicks suppressed. The layout is a packed one.
-    pub fn start(setup: RingSetup) -> PackedRing {
+    pub fn start(setup: RingSetup, direction: Direction) -> PackedRing {
         let RingSetup { layout, features, kick, call } = setup;
         let at = resume(&layout);
         let indirect = features & F_INDIRECT_DESC != 0;
@@ -184,27 +185,31 @@ impl PackedRing {
             doorbells: Doorbells::new(kick, call),
             layout,
         };
-        ring.finish_frame();
+        if direction == Direction::ToGuest {
+            ring.finish_frame();
+        }
         ring.save();
         ring.suppress_kicks();
         ring
     }
 
-    /// Completes the first buffers of a frame whose last ones are complete already: all but the last one of a frame are
-    /// filled, so these are. A broken chain is left for the next burst to find.
+    /// Completes the first buffers of a frame in the receive ring whose last ones are complete already: all but the last one
+    /// of a frame are filled, so these are. No frame has more bytes, or needs more descriptors, than are looked at. A
+    /// broken chain is left for the next burst to find.
     fn finish_frame(&mut self) {
         let mut at = self.next_avail;
-        let mut slots = 0u16;
+        let (mut slots, mut left) = (0u16, MAX_FRAME_BYTES + self.dialect.header_bytes);
         self.chains.clear();
-        loop {
+        while self.walker.descriptors_read() < FRAME_DESCRIPTORS {
             self.segments.clear();
             let Ok(Some(chain)) = self.walk(at, Direction::ToGuest, u64::from(u32::MAX)) else { break };
             // A whole lap ends where it began, in slots that only look done.
             if slots + chain.slots >= self.size {
                 break;
             }
-            let Walk::Bytes(bytes) = chain.walk else { break };
-            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let Ok(bytes) = usable_bytes(chain.walk, u32::MAX, self.dialect.header_bytes) else { break };
+            let Some(rest) = left.checked_sub(bytes).filter(|&rest| rest > 0) else { break };
+            left = rest;
             self.chains.push((at, Chain { id: chain.id, slots: chain.slots }, bytes));
             slots += chain.slots;
             at = at.after(chain.slots, self.size);
@@ -254,22 +259,27 @@ impl PackedRing {
         if slots > u32::from(self.size) { Err(RingError::SlotsRanAway { slots, size: self.size }) } else { Ok(()) }
     }
 
-    /// Lends the frames that have arrived to `burst`, up to 64, until [`PackedRing::release`].
+    /// Lends the frames that have arrived to `burst`, up to 64, fewer if they are costly, until [`PackedRing::release`].
     pub fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), RingError> {
         self.lent_count = 0;
         let mut slots = 0;
-        while self.lent_count < BURST_FRAMES {
+        let mut budget = TakeBudget::default();
+        while self.lent_count < BURST_FRAMES && !budget.is_spent() {
             let at = self.next_avail;
             // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
             let (chain, outcome) = unsafe {
                 if let Some((buffer, id)) = self.single(at, Direction::FromGuest) {
+                    budget.charge_bytes(buffer.len.into());
                     let outcome = lend_whole(buffer, id.into(), &self.dialect, burst, stats);
                     (Chain { id, slots: 1 }, outcome)
                 } else {
                     self.segments.clear();
+                    let before = self.walker.descriptors_read();
                     let until = most_bytes(self.dialect.header_bytes) + 1;
                     let Some(found) = self.walk(at, Direction::FromGuest, until)? else { break };
                     let PackedWalk { walk, id, slots } = found;
+                    budget.charge_descriptors(self.walker.descriptors_read() - before);
+                    budget.charge_bytes(walk.bytes());
                     let outcome = lend(walk, id.into(), &mut self.segments, &self.dialect, burst, stats);
                     (Chain { id, slots }, outcome)
                 }
@@ -308,6 +318,7 @@ impl PackedRing {
     /// [`PackedRing::publish`]. After an error no frame was reported as sent.
     pub fn send(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
         let mut tally = Tally::default();
+        let mut budget = FindBudget::new();
         for item in items {
             let at = self.next_avail;
             if let (Some(frame), Some((buffer, id))) = (burst.plain(item), self.single(at, Direction::ToGuest))
@@ -321,7 +332,8 @@ impl PackedRing {
                 self.next_used = self.next_avail;
                 tally.sent(frame.bytes());
             } else {
-                tally.send(burst, item, self.dialect.accepts, report, |frame, asks| self.scatter(frame, asks))?;
+                let accepts = self.dialect.accepts;
+                tally.send(burst, item, accepts, report, |frame, asks| self.scatter(frame, asks, &mut budget))?;
             }
         }
         tally.close(report);
@@ -329,40 +341,57 @@ impl PackedRing {
     }
 
     /// Copies a frame into the next buffers, however many and of whatever form.
-    fn scatter(&mut self, frame: &mut FrameReader<'_>, asks: Asks) -> Result<Sent, RingError> {
+    fn scatter(&mut self, frame: &mut FrameReader<'_>, asks: Asks, budget: &mut FindBudget) -> Result<Sent, RingError> {
         let needed = self.dialect.header_bytes + frame.remaining();
-        self.segments.clear();
-        self.chains.clear();
-        let mut at = self.next_avail;
-        let (mut gathered, mut slots) = (0u32, 0u16);
-        while gathered < needed {
-            if slots == self.size {
-                return Ok(Sent::BufferTooSmall);
-            }
-            let missing = u64::from(needed - gathered);
-            let Some(chain) = self.walk(at, Direction::ToGuest, missing)? else { return Ok(Sent::RingFull) };
-            let bytes = match chain.walk {
-                #[allow(clippy::cast_possible_truncation, reason = "at most `missing`")]
-                Walk::Bytes(bytes) => bytes.min(missing) as u32,
-                Walk::WrongWay => return Err(RingError::ReceiveBufferReadOnly),
-            };
-            self.bounded(u32::from(slots) + u32::from(chain.slots))?;
-            self.chains.push((at, Chain { id: chain.id, slots: chain.slots }, bytes));
-            slots += chain.slots;
-            at = at.after(chain.slots, self.size);
-            gathered += bytes;
-            if gathered < needed && !self.mergeable {
-                return Ok(Sent::BufferTooSmall);
-            }
+        let place = self.next_avail.word();
+        if let Some(refusal) = budget.refusal(place, needed) {
+            return Ok(refusal);
+        }
+        let before = self.walker.descriptors_read();
+        let (found, slots) = self.find_room(needed, before + budget.for_frame())?;
+        budget.spend(self.walker.descriptors_read() - before, place, needed, found);
+        if found != Sent::Done {
+            return Ok(found);
         }
         let buffers = u16::try_from(self.chains.len()).unwrap_or(u16::MAX);
         // SAFETY: the segments come from the walker, whose memory the ring keeps mapped.
         unsafe { write(&self.segments, self.dialect.header_bytes, asks, frame, buffers) };
         self.reserve(slots);
         self.complete_frame();
-        self.next_avail = at;
-        self.next_used = at;
+        self.next_avail = self.next_avail.after(slots, self.size);
+        self.next_used = self.next_avail;
         Ok(Sent::Done)
+    }
+
+    /// Gathers the next chains for `needed` bytes, and their buffers. [`Sent::Done`]: they are found, in so many slots. No
+    /// further chain is looked at when the walker has read `limit` descriptors.
+    fn find_room(&mut self, needed: u32, limit: u64) -> Result<(Sent, u16), RingError> {
+        self.segments.clear();
+        self.chains.clear();
+        let mut at = self.next_avail;
+        let (mut gathered, mut slots) = (0u32, 0u16);
+        while gathered < needed {
+            if self.walker.descriptors_read() >= limit {
+                return Ok((Sent::BufferTooSmall, slots));
+            }
+            if slots == self.size {
+                return Ok((Sent::BufferTooSmall, slots));
+            }
+            let missing = needed - gathered;
+            let Some(chain) = self.walk(at, Direction::ToGuest, missing.into())? else {
+                return Ok((Sent::RingFull, slots));
+            };
+            let bytes = usable_bytes(chain.walk, missing, self.dialect.header_bytes)?;
+            self.bounded(u32::from(slots) + u32::from(chain.slots))?;
+            self.chains.push((at, Chain { id: chain.id, slots: chain.slots }, bytes));
+            slots += chain.slots;
+            at = at.after(chain.slots, self.size);
+            gathered += bytes;
+            if gathered < needed && !self.mergeable {
+                return Ok((Sent::BufferTooSmall, slots));
+            }
+        }
+        Ok((Sent::Done, slots))
     }
 
     /// Completes the chains of the frame at hand, the first one last: a driver that finds a frame takes all its buffers.

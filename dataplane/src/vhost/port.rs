@@ -21,7 +21,7 @@ use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 
 use super::operation::{VhostOp, VhostReply};
-use super::ring::{Ring, RingError};
+use super::ring::{Direction, Ring, RingError};
 use super::sigbus;
 use crate::flow::spread;
 use crate::frame::Burst;
@@ -56,7 +56,9 @@ impl Place {
     fn operate(&mut self, op: VhostOp) -> VhostReply {
         match op {
             VhostOp::StartRing { setup, enabled, connection, .. } => {
-                (self.ring, self.enabled, self.connection) = (Some(Ring::start(*setup)), enabled, connection);
+                let direction = if self.index.is_multiple_of(2) { Direction::ToGuest } else { Direction::FromGuest };
+                let ring = Ring::start(*setup, direction);
+                (self.ring, self.enabled, self.connection) = (Some(ring), enabled, connection);
                 // A page may have been replaced before this ring came.
                 self.poisonings = sigbus::poisonings().wrapping_sub(1);
             }

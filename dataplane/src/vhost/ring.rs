@@ -18,6 +18,8 @@ use labsw_switch::forward::TxItem;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+pub use super::budget::{BURST_BYTES, BURST_DESCRIPTORS, FRAME_DESCRIPTORS, SEND_DESCRIPTORS};
+pub use super::chain::{Direction, MAX_CHAIN_DESCRIPTORS};
 pub use super::layout::{LayoutError, MAX_RING_SIZE, RingAddresses, RingLayout};
 use super::memory::GuestMemory;
 use super::packed::PackedRing;
@@ -74,12 +76,15 @@ pub enum RingError {
         /// Entries of the table.
         entries: u32,
     },
-    /// A chain loops or is too long.
+    /// A chain loops.
     #[error("a descriptor chain is longer than its table of {limit} entries (a loop)")]
     ChainTooLong {
         /// Entries of the table.
         limit: u32,
     },
+    /// A chain is longer than any driver needs.
+    #[error("a descriptor chain of more than {MAX_CHAIN_DESCRIPTORS} descriptors")]
+    TooManyDescriptors,
     /// A buffer lies outside the guest's memory.
     #[error("{len} bytes at guest address {address:#x} are not inside one region of the guest's memory")]
     OutsideMemory {
@@ -114,6 +119,14 @@ pub enum RingError {
     /// A receive buffer that may not be written.
     #[error("a read-only descriptor in the receive ring")]
     ReceiveBufferReadOnly,
+    /// A receive buffer that is shorter than the least the standard allows.
+    #[error("a receive buffer of {bytes} bytes, in which the virtio-net header of {header_bytes} does not fit")]
+    ReceiveBufferShort {
+        /// Its length.
+        bytes: u64,
+        /// Length of the header.
+        header_bytes: u32,
+    },
 }
 
 /// All a ring needs to start.
@@ -170,10 +183,11 @@ pub enum Ring {
 }
 
 impl Ring {
-    /// Starts where the ring's own memory says it stands, with kicks suppressed.
-    pub fn start(setup: RingSetup) -> Ring {
+    /// Starts where the ring's own memory says it stands, with kicks suppressed. `direction` says which of the guest's
+    /// rings it is: its receive ring is [`Direction::ToGuest`].
+    pub fn start(setup: RingSetup, direction: Direction) -> Ring {
         if setup.layout.is_packed() {
-            Ring::Packed(PackedRing::start(setup))
+            Ring::Packed(PackedRing::start(setup, direction))
         } else {
             Ring::Split(SplitRing::start(setup))
         }
@@ -184,6 +198,15 @@ impl Ring {
         match self {
             Ring::Split(ring) => ring.base(),
             Ring::Packed(ring) => ring.base(),
+        }
+    }
+
+    /// How many descriptors were read so far of chains that are not a single buffer in a region hit lately: the work that a
+    /// guest can cause beyond that of plain frames. Tests hold it against the bounds.
+    pub fn descriptors_read(&self) -> u64 {
+        match self {
+            Ring::Split(ring) => ring.walker.descriptors_read(),
+            Ring::Packed(ring) => ring.walker.descriptors_read(),
         }
     }
 

@@ -10,6 +10,7 @@
 use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 
+use super::budget::FindBudget;
 use super::chain::{Direction, Walk};
 use super::from_guest::HEADER_BYTES;
 use super::ring::RingError;
@@ -87,9 +88,10 @@ impl SplitRing {
     /// Copies frames of a burst into the guest's next buffers, in order, and reports each. The guest sees them after
     /// [`SplitRing::publish`]. After an error no frame was reported as sent.
     pub fn send(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
-        let gathered = self.gather(items.len(), Direction::ToGuest)?;
+        let (gathered, _) = self.gather(items.len(), Direction::ToGuest)?;
         let mut taken = 0;
         let mut tally = Tally::default();
+        let mut budget = FindBudget::new();
         for item in items {
             let next = self.gathered.get(..gathered).and_then(|chains| chains.get(usize::from(taken)));
             if let (Some(frame), Some(&Chain { buffer, head })) = (burst.plain(item), next)
@@ -102,7 +104,9 @@ impl SplitRing {
                 tally.sent(frame.bytes());
             } else {
                 let accepts = self.dialect.accepts;
-                tally.send(burst, item, accepts, report, |frame, asks| self.scatter(&mut taken, frame, asks))?;
+                tally.send(burst, item, accepts, report, |frame, asks| {
+                    self.scatter(&mut taken, frame, asks, &mut budget)
+                })?;
             }
         }
         self.next_avail = self.next_avail.wrapping_add(taken);
@@ -112,31 +116,25 @@ impl SplitRing {
 
     /// Copies a frame into the next buffers, however many and of whatever form, behind the `taken` chains that were filled
     /// already.
-    fn scatter(&mut self, taken: &mut u16, frame: &mut FrameReader<'_>, asks: Asks) -> Result<Sent, RingError> {
+    fn scatter(
+        &mut self,
+        taken: &mut u16,
+        frame: &mut FrameReader<'_>,
+        asks: Asks,
+        budget: &mut FindBudget,
+    ) -> Result<Sent, RingError> {
         let needed = self.dialect.header_bytes + frame.remaining();
-        self.segments.clear();
-        self.chains.clear();
-        let mut gathered = 0u32;
-        let mut count = 0u16;
-        while gathered < needed {
-            let place = taken.saturating_add(count);
-            if self.available(place.saturating_add(1))? <= place {
-                return Ok(if count == self.size { Sent::BufferTooSmall } else { Sent::RingFull });
-            }
-            let head = self.head(place)?;
-            let missing = needed - gathered;
-            let bytes = match self.walker.walk(head, Direction::ToGuest, u64::from(missing), &mut self.segments)? {
-                #[allow(clippy::cast_possible_truncation, reason = "at most `missing`")]
-                Walk::Bytes(bytes) => bytes.min(u64::from(missing)) as u32,
-                Walk::WrongWay => return Err(RingError::ReceiveBufferReadOnly),
-            };
-            self.chains.push((head, bytes));
-            gathered += bytes;
-            count += 1;
-            if gathered < needed && !self.mergeable {
-                return Ok(Sent::BufferTooSmall);
-            }
+        if let Some(refusal) = budget.refusal(*taken, needed) {
+            return Ok(refusal);
         }
+        let before = self.walker.descriptors_read();
+        let found = self.find_room(*taken, needed, before + budget.for_frame())?;
+        budget.spend(self.walker.descriptors_read() - before, *taken, needed, found);
+        if found != Sent::Done {
+            return Ok(found);
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "at most the ring's size")]
+        let count = self.chains.len() as u16;
         // SAFETY: the segments come from the walker, whose memory the ring keeps mapped.
         unsafe { write(&self.segments, self.dialect.header_bytes, asks, frame, count) };
         *taken += count;
@@ -146,6 +144,50 @@ impl SplitRing {
             }
         }
         Ok(Sent::Done)
+    }
+
+    /// Gathers the chains for `needed` bytes behind the `taken` ones, and their buffers. [`Sent::Done`]: they are found. No
+    /// further chain is looked at when the walker has read `limit` descriptors.
+    fn find_room(&mut self, taken: u16, needed: u32, limit: u64) -> Result<Sent, RingError> {
+        self.segments.clear();
+        self.chains.clear();
+        let mut gathered = 0u32;
+        let mut count = 0u16;
+        while gathered < needed {
+            if self.walker.descriptors_read() >= limit {
+                return Ok(Sent::BufferTooSmall);
+            }
+            let place = taken.saturating_add(count);
+            if self.available(place.saturating_add(1))? <= place {
+                return Ok(if count == self.size { Sent::BufferTooSmall } else { Sent::RingFull });
+            }
+            let head = self.head(place)?;
+            let missing = needed - gathered;
+            let walk = self.walker.walk(head, Direction::ToGuest, u64::from(missing), &mut self.segments)?;
+            let bytes = usable_bytes(walk, missing, self.dialect.header_bytes)?;
+            self.chains.push((head, bytes));
+            gathered += bytes;
+            count += 1;
+            if gathered < needed && !self.mergeable {
+                return Ok(Sent::BufferTooSmall);
+            }
+        }
+        Ok(Sent::Done)
+    }
+}
+
+/// How many of the `missing` bytes of a frame a receive buffer takes, of which the walk found at least so many or all it
+/// has. The standard wants each buffer to hold at least the header (Virtio 1.2, 5.1.6.3.1); without that, buffers without
+/// room could make a frame look at the whole ring.
+#[inline]
+pub(super) fn usable_bytes(walk: Walk, missing: u32, header_bytes: u32) -> Result<u32, RingError> {
+    match walk {
+        Walk::WrongWay => Err(RingError::ReceiveBufferReadOnly),
+        Walk::Bytes(bytes) if bytes < u64::from(missing.min(header_bytes)) => {
+            Err(RingError::ReceiveBufferShort { bytes, header_bytes })
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "at most `missing`")]
+        Walk::Bytes(bytes) => Ok(bytes.min(u64::from(missing)) as u32),
     }
 }
 

@@ -15,7 +15,9 @@ use labsw_dataplane::frame::{Burst, Segment};
 use labsw_dataplane::losses::{Losses, TxReport};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::memory::{GuestMemory, Region, RegionInfo};
-use labsw_dataplane::vhost::ring::{Ring, RingAddresses, RingLayout, RingSetup};
+use labsw_dataplane::vhost::ring::{
+    BURST_DESCRIPTORS, Direction, FRAME_DESCRIPTORS, MAX_CHAIN_DESCRIPTORS, Ring, RingAddresses, RingLayout, RingSetup,
+};
 use labsw_dataplane::vhost::to_guest::Sent;
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
@@ -24,7 +26,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::feed::Feed;
 use crate::hostile::descriptor_bytes;
-use model::{Broken, Device, REGIONS, SplitDevice, bytes as bytes_now};
+use model::{BIG, Broken, Device, REGIONS, SplitDevice, bytes as bytes_now};
 
 mod model;
 mod packed;
@@ -32,7 +34,7 @@ mod packed_model;
 
 pub use packed::packed;
 
-const FILE_BYTES: usize = 0x8000;
+const FILE_BYTES: usize = 0xe000;
 /// What stands in the file outside the regions.
 const OUTSIDE: u8 = 0xc5;
 const STEPS: usize = 64;
@@ -45,6 +47,12 @@ const USED: u64 = 0x500;
 const INDIRECT: u64 = 0x800;
 const BUFFERS: u64 = 0x1000;
 const BUFFER_BYTES: u64 = 0x80;
+/// Entries of the ring that lies in a region of its own.
+const BIG_SIZE: u16 = 512;
+/// Offsets in that region.
+const BIG_AVAILABLE: u64 = 0x2000;
+const BIG_USED: u64 = 0x2800;
+const BIG_TABLE: u64 = 0x3c00;
 const FEATURES: [u64; 4] = [1 << 15, 1 << 28, 1 << 29, 1 << 32];
 
 /// Lays out a ring, then lets guest and switch work on it.
@@ -97,14 +105,17 @@ impl Guest {
         let chosen = feed.u8();
         let chosen_features = FEATURES.iter().enumerate().filter(|(bit, _)| chosen >> bit & 1 == 1);
         let features = chosen_features.map(|(_, feature)| feature).sum();
-        let size = [64, 1, 2, 4, 8, 16, 32, 64][usize::from(chosen >> 4 & 7)];
+        let size = [64, 1, 2, 4, 8, 16, 32, BIG_SIZE][usize::from(chosen >> 4 & 7)];
         let flags = feed.u8();
         let user = REGIONS[0].user_start;
         let mut addresses = RingAddresses { descriptors: user + TABLE, available: user + AVAILABLE, used: user + USED };
-        if chosen >> 7 == 1 {
+        if size == BIG_SIZE {
+            let user = BIG.user_start;
+            addresses = RingAddresses { descriptors: user, available: user + BIG_AVAILABLE, used: user + BIG_USED };
+        } else if chosen >> 7 == 1 {
             // Anywhere, over each other too.
             for address in [&mut addresses.descriptors, &mut addresses.available, &mut addresses.used] {
-                *address = feed.choose(&REGIONS).user_start + u64::from(feed.u16());
+                *address = feed.choose(&REGIONS[..3]).user_start + u64::from(feed.u16());
             }
         }
         let layout = RingLayout::resolve(Arc::clone(&self.memory), size.into(), addresses);
@@ -162,6 +173,7 @@ impl Pair<'_, SplitDevice> {
                 let bytes = descriptor(feed, self.to_guest);
                 self.poke(first + 16 * u64::from(place % 64), &bytes);
             }
+            3 if size == BIG_SIZE => self.offer_long(feed, table, available),
             3 => {
                 let slot = u64::from(feed.u8() % 65);
                 let entry = feed.u16();
@@ -189,6 +201,29 @@ impl Pair<'_, SplitDevice> {
         }
     }
 
+    /// Makes available, some times over, a chain of up to 512 parts in the ring's table or in an indirect one.
+    fn offer_long(&mut self, feed: &mut Feed<'_>, table: u64, available: u64) {
+        let (shape, times) = (feed.u8(), u16::from(feed.u8() % 64) + 1);
+        let write = u16::from(self.to_guest) << 1;
+        let indirect = shape & 1 != 0;
+        let first = if indirect { user_offset(BIG.user_start) + BIG_TABLE } else { table };
+        let count = self.write_long(feed, first, |address, len, number| {
+            let last = u16::from(shape >> 1) * 2 + 1 == number;
+            descriptor_bytes(address, len, write | u16::from(!last), number + 1)
+        });
+        if indirect {
+            let bytes = descriptor_bytes(BIG.guest_start + BIG_TABLE, u32::from(count) * 16, 4, 0);
+            self.poke(table, &bytes);
+        }
+        let memory = self.device.memory();
+        let at = usize::try_from(available).expect("small") + 2;
+        let index = u16::from_le_bytes([memory[at], memory[at + 1]]);
+        for number in 0..times {
+            self.poke(available + 4 + 2 * u64::from(index.wrapping_add(number) % BIG_SIZE), &[0, 0]);
+        }
+        self.poke(available + 2, &index.wrapping_add(times).to_le_bytes());
+    }
+
     /// Writes a chain of up to four parts, in the ring's table or an indirect one.
     fn offer(&mut self, feed: &mut Feed<'_>, table: u64, head: u16, size: u16) {
         let shape = feed.u8();
@@ -212,11 +247,26 @@ impl Pair<'_, SplitDevice> {
 }
 
 impl<'a, D: Device> Pair<'a, D> {
+    /// Writes up to 512 descriptors, each the next one's, of up to 4 bytes or up to 1 KiB, at an offset of the file; a few
+    /// say otherwise.
+    fn write_long(&mut self, feed: &mut Feed<'_>, first: u64, describe: impl Fn(u64, u32, u16) -> [u8; 16]) -> u16 {
+        let (count, kind) = (feed.u16() % (BIG_SIZE + 1), feed.u8());
+        let seed = u32::from(feed.u8());
+        for number in 0..count {
+            let len = (u32::from(number) * 7 + seed) % if kind & 1 == 0 { 5 } else { 1024 };
+            let address = REGIONS[0].guest_start + BUFFERS + u64::from(number % 8) * BUFFER_BYTES;
+            let bytes = describe(address, len, number);
+            self.poke(first + 16 * u64::from(number % BIG_SIZE), &bytes);
+        }
+        count
+    }
+
     fn start(guest: &'a Guest, layout: RingLayout, features: u64, mut device: D, to_guest: bool) -> Self {
         let (kick, call) = (Some(Arc::clone(&guest.call)), Some(Arc::clone(&guest.call)));
         let setup = RingSetup { layout, features, kick, call };
-        device.start();
-        let ring = Ring::start(setup.clone());
+        device.start(to_guest);
+        let ring = Ring::start(setup.clone(), direction(to_guest));
+        assert_work(ring.descriptors_read(), FRAME_DESCRIPTORS);
         Pair { guest, setup, ring, device, to_guest, starts: 0, seen: Vec::new(), compared: 0 }
     }
 
@@ -239,15 +289,20 @@ impl<'a, D: Device> Pair<'a, D> {
     /// Both begin anew: after a broken ring, or as when the front end stops and starts it.
     fn restart(&mut self) {
         self.starts += 1;
-        self.ring = Ring::start(self.setup.clone());
-        self.device.start();
+        self.ring = Ring::start(self.setup.clone(), direction(self.to_guest));
+        assert_work(self.ring.descriptors_read(), FRAME_DESCRIPTORS);
+        self.device.start(self.to_guest);
     }
 
     /// Takes frames; `meddling`, the guest goes on writing while they are on their way.
     fn receive(&mut self, feed: &mut Feed<'_>, meddling: bool) {
         let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+        let before = self.ring.descriptors_read();
         let result = self.ring.receive(&mut burst, &mut stats);
-        let received = match (result, self.device.receive()) {
+        // The first descriptor of each chain is free.
+        assert_work(self.ring.descriptors_read() - before, BURST_DESCRIPTORS + 64);
+        let taken = if result.is_ok() { stats.rx_frames } else { 64 };
+        let received = match (result, self.device.receive(taken)) {
             (Ok(()), Ok(received)) => received,
             (Err(_), Err(Broken)) => return self.restart(),
             (result, expected) => panic!("{result:?} instead of {expected:?}"),
@@ -289,7 +344,9 @@ impl<'a, D: Device> Pair<'a, D> {
             let mut report = TxReport { stats: &mut stats, losses: &mut losses };
             // One at a time: of a burst, the ring looks at all buffers before it writes the first frame, which a guest whose
             // buffers lie over its ring can tell.
+            let before = self.ring.descriptors_read();
             let sent = self.ring.send(&burst, &[TxItem::whole(0, TagEdit::KEEP)], &mut report);
+            assert_work(self.ring.descriptors_read() - before, FRAME_DESCRIPTORS);
             match (sent, self.device.send(&frame)) {
                 (Ok(()), Ok(expected)) => {
                     let mut counted = PortDelta::ZERO;
@@ -326,6 +383,16 @@ impl<'a, D: Device> Pair<'a, D> {
     }
 }
 
+/// Which of the guest's rings it is.
+fn direction(to_guest: bool) -> Direction {
+    if to_guest { Direction::ToGuest } else { Direction::FromGuest }
+}
+
+/// Holds the number of descriptors read against its bound; the last chain looked at may go over it.
+fn assert_work(read: u64, bound: u64) {
+    assert!(read < bound + u64::from(MAX_CHAIN_DESCRIPTORS), "{read} descriptors read, {bound} are the bound");
+}
+
 /// The file offset behind a front-end address that a ring lies at.
 fn user_offset(address: u64) -> u64 {
     let inside = REGIONS.iter().find(|region| address.wrapping_sub(region.user_start) < region.bytes);
@@ -334,7 +401,7 @@ fn user_offset(address: u64) -> u64 {
 
 /// A descriptor of which each part may be right.
 fn descriptor(feed: &mut Feed<'_>, to_guest: bool) -> [u8; 16] {
-    let region = feed.choose(&REGIONS);
+    let region = feed.choose(&REGIONS[..3]);
     let place = feed.u8();
     let (start, bytes) = (region.guest_start, region.bytes);
     let address = match place & 7 {

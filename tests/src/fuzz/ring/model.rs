@@ -8,22 +8,32 @@ use std::ops::Range;
 
 use labsw_dataplane::frame::MAX_FRAME_BYTES;
 use labsw_dataplane::vhost::memory::RegionInfo;
-use labsw_dataplane::vhost::ring::RingAddresses;
+use labsw_dataplane::vhost::ring::{
+    BURST_BYTES, BURST_DESCRIPTORS, FRAME_DESCRIPTORS, MAX_CHAIN_DESCRIPTORS, RingAddresses,
+};
 use labsw_dataplane::vhost::to_guest::Sent;
 use labsw_switch::DropReason;
 use labsw_switch::header::SNAPSHOT_BYTES;
 
 /// The guest's memory: two neighbours in guest addresses, whose files are none, and a second view of part of the first.
-/// None begins or ends at a page.
-pub const REGIONS: [RegionInfo; 3] = [
+/// None of them begins or ends at a page. Apart from
+/// them, [`BIG`].
+pub const REGIONS: [RegionInfo; 4] = [
     RegionInfo { guest_start: 0x1_0000, bytes: 0x2fc4, user_start: 0x7f00_0000_0000, file_offset: 0x1040 },
     RegionInfo { guest_start: 0x1_2fc4, bytes: 0x1234, user_start: 0x7f00_1000_0000, file_offset: 0x5008 },
     RegionInfo { guest_start: 0x1_0000_0000, bytes: 0x1000, user_start: 0x7f00_1000_1234, file_offset: 0x2000 },
+    BIG,
 ];
+/// Where a ring of many entries lies: longer than the longest chain allowed.
+pub const BIG: RegionInfo =
+    RegionInfo { guest_start: 0x2_0000_0000, bytes: 0x5c04, user_start: 0x7f00_2000_0000, file_offset: 0x8010 };
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
+
+/// The buffers of a chain, as ranges of the file.
+pub type Parts = Vec<Range<usize>>;
 
 /// The guest broke its ring.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,12 +63,13 @@ pub trait Device {
     fn adopt(&mut self, seen: &[u8]);
     /// Interrupts since the last call; `None` if there may be any number.
     fn take_interrupts(&mut self) -> Option<u64>;
-    /// Goes on where the ring in memory stands.
-    fn start(&mut self);
+    /// Goes on where the ring in memory stands, a ring that frames go `to_guest` by or not.
+    fn start(&mut self, to_guest: bool);
     /// Where the next start would go on.
     fn base(&self) -> u32;
-    /// Takes up to 64 frames.
-    fn receive(&mut self) -> Result<Received, Broken>;
+    /// Takes up to 64 frames, fewer if they are costly. The switch took `taken`: if their bytes are many, it is free to end
+    /// where it likes.
+    fn receive(&mut self, taken: u64) -> Result<Received, Broken>;
     /// Gives all lent frames back.
     fn release(&mut self);
     /// Writes a frame into the guest's buffers.
@@ -222,15 +233,18 @@ impl SplitDevice {
         if head < self.size { Ok(head) } else { Err(Broken) }
     }
 
-    /// The parts of a chain, up to the one with the `until`-th byte; `None` if one goes the wrong way.
-    fn chain(&self, head: u16, to_guest: bool, until: usize) -> Result<Option<Vec<Range<usize>>>, Broken> {
+    /// The parts of a chain, up to the one with the `until`-th byte; `None` if one goes the wrong way. And how many
+    /// descriptors were read.
+    fn chain(&self, head: u16, to_guest: bool, until: usize) -> Result<(Option<Parts>, u64), Broken> {
         let (mut table, mut entries, mut inside) = (self.table, u32::from(self.size), false);
         let (mut index, mut steps, mut bytes, mut parts) = (head, 0, 0, Vec::new());
+        let mut read = 0;
         loop {
-            if u32::from(index) >= entries || steps == entries {
+            if u32::from(index) >= entries || steps == entries || read == u64::from(MAX_CHAIN_DESCRIPTORS) {
                 return Err(Broken);
             }
             steps += 1;
+            read += 1;
             let at = table + 16 * usize::from(index);
             let address = u64::from_le_bytes(self.memory[at..at + 8].try_into().expect("eight"));
             let len = u32::from_le_bytes(self.memory[at + 8..at + 12].try_into().expect("four"));
@@ -245,14 +259,14 @@ impl SplitDevice {
                 continue;
             }
             if (flags & WRITE != 0) != to_guest {
-                return Ok(None);
+                return Ok((None, read));
             }
             if len > 0 {
                 parts.push(guest(address, len)?);
             }
             bytes += len as usize;
             if bytes >= until || flags & NEXT == 0 {
-                return Ok(Some(parts));
+                return Ok((Some(parts), read));
             }
             index = next;
         }
@@ -277,7 +291,7 @@ impl Device for SplitDevice {
         Some(std::mem::take(&mut self.interrupts))
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, _to_guest: bool) {
         let index = self.u16(self.used + 2);
         (self.next_avail, self.avail_seen, self.next_used, self.published) = (index, index, index, index);
         self.considered = None;
@@ -289,16 +303,29 @@ impl Device for SplitDevice {
         self.next_avail.into()
     }
 
-    fn receive(&mut self) -> Result<Received, Broken> {
+    fn receive(&mut self, taken: u64) -> Result<Received, Broken> {
         let mut received = Received::default();
-        for _ in 0..self.count(64)?.min(64) {
+        let count = self.count(64)?.min(64);
+        (0..count).try_for_each(|ahead| self.head(ahead).map(|_| ()))?;
+        let (mut further, mut bytes) = (0, 0);
+        for number in 0..count {
+            if u64::from(number) == taken {
+                assert!(bytes as u64 >= BURST_BYTES, "a burst ended after {number} chains of {bytes} bytes");
+                break;
+            }
             let head = self.head(0)?;
             self.next_avail = self.next_avail.wrapping_add(1);
             self.lent.push(head);
             let header_bytes = header_bytes(self.features);
             let most = MAX_FRAME_BYTES as usize + header_bytes;
-            let parts = self.chain(head, false, most + 1)?.unwrap_or_default();
+            let (parts, read) = self.chain(head, false, most + 1)?;
+            let parts = parts.unwrap_or_default();
             received.judge(&self.memory, &parts, header_bytes);
+            bytes += total(&parts);
+            further += read - 1;
+            if further >= BURST_DESCRIPTORS {
+                break;
+            }
         }
         if received.frames.is_empty() {
             self.release();
@@ -315,15 +342,23 @@ impl Device for SplitDevice {
 
     fn send(&mut self, frame: &[u8]) -> Result<Sent, Broken> {
         let needed = header_bytes(self.features) + frame.len();
-        let (mut parts, mut chains, mut gathered) = (Vec::new(), Vec::new(), 0);
+        let (mut parts, mut chains, mut gathered, mut reads) = (Vec::new(), Vec::new(), 0, 0);
         while gathered < needed {
+            if reads >= FRAME_DESCRIPTORS {
+                return Ok(Sent::BufferTooSmall);
+            }
             let count = u16::try_from(chains.len()).expect("at most the ring's size");
             if self.count(count + 1)? <= count {
                 return Ok(if count == self.size { Sent::BufferTooSmall } else { Sent::RingFull });
             }
             let head = self.head(count)?;
-            let chain = self.chain(head, true, needed - gathered)?.ok_or(Broken)?;
+            let (chain, read) = self.chain(head, true, needed - gathered)?;
+            reads += read;
+            let chain = chain.ok_or(Broken)?;
             let bytes = total(&chain).min(needed - gathered);
+            if bytes < header_bytes(self.features).min(needed - gathered) {
+                return Err(Broken);
+            }
             parts.extend(chain);
             chains.push((head, bytes));
             gathered += bytes;

@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use labsw_dataplane::vhost::ring::{RingAddresses, RingLayout};
 
-use super::model::{Device, REGIONS};
+use super::model::{BIG, Device, REGIONS};
 use super::packed_model::{PackedDevice, Position};
-use super::{BUFFER_BYTES, BUFFERS, COMPARED_BYTES, FEATURES, Guest, INDIRECT, Pair, STEPS, TABLE, user_offset};
+use super::{
+    BIG_AVAILABLE, BIG_SIZE, BIG_TABLE, BIG_USED, BUFFER_BYTES, BUFFERS, COMPARED_BYTES, FEATURES, Guest, INDIRECT,
+    Pair, STEPS, TABLE, user_offset,
+};
 use crate::fuzz::feed::Feed;
 
 /// Offsets in the first region: the driver's and the device's event suppression.
@@ -43,14 +46,17 @@ fn play(guest: &Guest, feed: &mut Feed<'_>) {
     let chosen = feed.u8();
     let chosen_features = FEATURES.iter().enumerate().filter(|(bit, _)| chosen >> bit & 1 == 1);
     let features = chosen_features.map(|(_, feature)| feature).sum::<u64>() | 1 << 34;
-    let size = [64, 1, 2, 3, 5, 8, 16, 33][usize::from(chosen >> 4 & 7)];
+    let size = [64, 1, 2, 3, 5, 8, BIG_SIZE, 33][usize::from(chosen >> 4 & 7)];
     let flags = feed.u8();
     let user = REGIONS[0].user_start;
     let [descriptors, available, used] = [TABLE, DRIVER_EVENT, DEVICE_EVENT].map(|offset| user + offset);
     let mut addresses = RingAddresses { descriptors, available, used };
-    if chosen >> 7 == 1 {
+    if size == BIG_SIZE {
+        let user = BIG.user_start;
+        addresses = RingAddresses { descriptors: user, available: user + BIG_AVAILABLE, used: user + BIG_USED };
+    } else if chosen >> 7 == 1 {
         for address in [&mut addresses.descriptors, &mut addresses.available, &mut addresses.used] {
-            *address = feed.choose(&REGIONS).user_start + u64::from(feed.u16());
+            *address = feed.choose(&REGIONS[..3]).user_start + u64::from(feed.u16());
         }
     }
     let layout = RingLayout::resolve_packed(Arc::clone(&guest.memory), size.into(), addresses);
@@ -122,6 +128,10 @@ impl Driver {
                 let word = far | u16::from(choice >> 7) << 15;
                 pair.poke(self.event, &[word.to_le_bytes(), flags.to_le_bytes()].concat());
             }
+            4 if self.size == BIG_SIZE => {
+                self.behaves = false;
+                self.offer_long(pair, feed);
+            }
             4 => {
                 self.behaves = false;
                 pair.poke_anything(feed);
@@ -142,6 +152,33 @@ impl Driver {
         if pair.starts != starts {
             assert!(!self.behaves || choice % 16 == 11, "a well-behaved driver broke its ring");
             self.follow(pair);
+        }
+    }
+
+    /// Makes slots available from where the driver stands, as one long chain, or many that share an indirect table.
+    fn offer_long(&mut self, pair: &mut Pair<'_, PackedDevice>, feed: &mut Feed<'_>) {
+        let (shape, last) = (feed.u8(), feed.u16() % BIG_SIZE);
+        let write = u16::from(pair.to_guest) << 1;
+        if shape & 1 == 0 {
+            let at = self.at;
+            let first = self.slots;
+            let count = pair.write_long(feed, first, |address, len, number| {
+                let mut here = at;
+                (0..(number + BIG_SIZE - at.index) % BIG_SIZE).for_each(|_| here = here.next(BIG_SIZE));
+                let flags = write | u16::from(number != last) | lap(here.wrap);
+                slot(address, len, number, flags).try_into().expect("16 bytes")
+            });
+            (0..count).for_each(|_| self.at = self.at.next(BIG_SIZE));
+            return;
+        }
+        let table = user_offset(BIG.user_start) + BIG_TABLE;
+        let entries = pair.write_long(feed, table, |address, len, number| {
+            slot(address, len, number, write).try_into().expect("16 bytes")
+        });
+        for _ in 0..=last % 64 {
+            let bytes = slot(BIG.guest_start + BIG_TABLE, u32::from(entries) * 16, 1, 4 | lap(self.at.wrap));
+            pair.poke(self.slots + 16 * u64::from(self.at.index), &bytes);
+            self.at = self.at.next(BIG_SIZE);
         }
     }
 
@@ -167,10 +204,12 @@ impl Driver {
         let id = u16::from(feed.u8());
         let write = u16::from(pair.to_guest) << 1;
         let table = INDIRECT + 64 * u64::from(self.at.index % 32);
+        let mut bytes_of_all = 0;
         for (number, at) in (0..parts).zip(places.iter().cycle()) {
             let address = REGIONS[0].guest_start + BUFFERS + u64::from(feed.u8() % 48) * BUFFER_BYTES;
             let len = u32::from(feed.u8()) << (shape >> 5 & 3);
             let more = u16::from(number + 1 < parts);
+            bytes_of_all += len;
             if indirect {
                 let place = user_offset(REGIONS[0].user_start + table) + 16 * u64::from(number);
                 pair.poke(place, &slot(address, len, id, write));
@@ -179,6 +218,8 @@ impl Driver {
                 pair.poke(self.slots + 16 * u64::from(at.index), &slot(address, len, id, flags));
             }
         }
+        // A receive buffer holds at least the header.
+        self.behaves &= !pair.to_guest || bytes_of_all >= 12;
         if indirect {
             let bytes = slot(REGIONS[0].guest_start + table, u32::from(parts) * 16, id, 4 | lap(self.at.wrap));
             pair.poke(self.slots + 16 * u64::from(self.at.index), &bytes);

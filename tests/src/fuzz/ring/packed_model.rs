@@ -8,7 +8,9 @@
 use std::ops::Range;
 
 use labsw_dataplane::frame::MAX_FRAME_BYTES;
-use labsw_dataplane::vhost::ring::RingAddresses;
+use labsw_dataplane::vhost::ring::{
+    BURST_BYTES, BURST_DESCRIPTORS, FRAME_DESCRIPTORS, MAX_CHAIN_DESCRIPTORS, RingAddresses,
+};
 use labsw_dataplane::vhost::to_guest::Sent;
 
 use super::model::{Broken, Device, Received, guest, header_bytes, place, scatter, total};
@@ -55,6 +57,8 @@ struct Chain {
     slots: Vec<Position>,
     id: u16,
     parts: Option<Vec<Range<usize>>>,
+    /// How many descriptors were read.
+    read: u64,
 }
 
 /// The device with a packed ring, and its view of the guest's file.
@@ -166,19 +170,25 @@ impl PackedDevice {
         parts.is_none_or(|parts| total(parts) >= until)
     }
 
-    /// The buffers in an indirect table.
+    /// The buffers in an indirect table; returns how many descriptors were read, at most `left`.
     fn table(
         &self,
         table: (u64, u32, u16, u16),
         parts: &mut Option<Vec<Range<usize>>>,
         to_guest: bool,
         until: usize,
-    ) -> Result<(), Broken> {
+        left: u64,
+    ) -> Result<u64, Broken> {
         let (address, len, _, flags) = table;
         if !self.has(1 << 28) || flags & NEXT != 0 || len == 0 || len % 16 != 0 || len > 16 * 1024 {
             return Err(Broken);
         }
+        if u64::from(len / 16) > left {
+            return Err(Broken);
+        }
+        let mut read = 0;
         for at in guest(address, len)?.step_by(16) {
+            read += 1;
             let buffer = self.descriptor(at);
             if buffer.3 & INDIRECT != 0 {
                 return Err(Broken);
@@ -191,7 +201,7 @@ impl PackedDevice {
                 break;
             }
         }
-        Ok(())
+        Ok(read)
     }
 
     /// The chain that is available here, its buffers up to the one with the `until`-th byte.
@@ -199,18 +209,20 @@ impl PackedDevice {
         if !self.is_available(from) {
             return Ok(None);
         }
-        let (mut at, mut slots, mut parts) = (from, Vec::new(), Some(Vec::new()));
-        while slots.len() < usize::from(self.size) {
+        let (mut at, mut slots, mut parts, mut read) = (from, Vec::new(), Some(Vec::new()), 0);
+        let most = u64::from(MAX_CHAIN_DESCRIPTORS);
+        while slots.len() < usize::from(self.size) && read < most {
             slots.push(at);
+            read += 1;
             let descriptor = self.descriptor(self.slot(at));
             let (_, _, id, flags) = descriptor;
             if parts.is_some() && flags & INDIRECT != 0 {
-                self.table(descriptor, &mut parts, to_guest, until)?;
+                read += self.table(descriptor, &mut parts, to_guest, until, most - read)?;
             } else if !Self::is_enough(parts.as_ref(), until) {
                 Self::add(&mut parts, descriptor, to_guest)?;
             }
             if flags & NEXT == 0 {
-                return Ok(Some(Chain { slots, id, parts }));
+                return Ok(Some(Chain { slots, id, parts, read }));
             }
             at = at.next(self.size);
         }
@@ -237,15 +249,25 @@ impl PackedDevice {
 
     /// A frame whose last buffers are done and whose first ones are not was cut off.
     fn finish_frame(&mut self) {
-        let (mut at, mut chains, mut slots) = (self.next_avail, Vec::new(), 0);
-        while let Ok(Some(chain)) = self.chain(at, true, u32::MAX as usize) {
+        let (mut at, mut chains, mut slots, mut read) = (self.next_avail, Vec::new(), 0, 0);
+        let header_bytes = header_bytes(self.features);
+        let mut left = MAX_FRAME_BYTES as usize + header_bytes;
+        while read < FRAME_DESCRIPTORS
+            && let Ok(Some(chain)) = self.chain(at, true, u32::MAX as usize)
+        {
             slots += chain.slots.len();
+            read += chain.read;
             let Some(parts) = &chain.parts else { return };
             if slots >= usize::from(self.size) {
                 return;
             }
             at = self.after(&chain);
             let bytes = total(parts);
+            // A buffer that no driver may offer, or more than any frame.
+            if bytes < header_bytes || bytes >= left {
+                return;
+            }
+            left -= bytes;
             chains.push((chain, bytes));
             if self.is_done(at) {
                 chains.iter().rev().for_each(|(chain, bytes)| self.complete(chain, *bytes));
@@ -270,13 +292,15 @@ impl Device for PackedDevice {
         self.interrupts.replace(0)
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, to_guest: bool) {
         let mut at = Position::of(self.u16(self.device_event));
         if at.index >= self.size {
             at = Position { index: 0, wrap: false };
         }
         self.next_avail = self.skip_done(at);
-        self.finish_frame();
+        if to_guest {
+            self.finish_frame();
+        }
         self.next_used = self.next_avail;
         self.considered = false;
         self.completed.clear();
@@ -288,10 +312,14 @@ impl Device for PackedDevice {
         u32::from(self.next_used.word()) << 16 | u32::from(self.next_used.word())
     }
 
-    fn receive(&mut self) -> Result<Received, Broken> {
+    fn receive(&mut self, _taken: u64) -> Result<Received, Broken> {
         let (mut received, mut slots) = (Received::default(), 0);
         let header_bytes = header_bytes(self.features);
+        let (mut further, mut bytes) = (0, 0);
         for _ in 0..64 {
+            if further >= BURST_DESCRIPTORS || bytes as u64 >= BURST_BYTES {
+                break;
+            }
             let Some(chain) = self.chain(self.next_avail, false, MAX_FRAME_BYTES as usize + header_bytes + 1)? else {
                 break;
             };
@@ -299,6 +327,8 @@ impl Device for PackedDevice {
             if slots > usize::from(self.size) {
                 return Err(Broken);
             }
+            further += chain.read - 1;
+            bytes += chain.parts.as_deref().map_or(0, total);
             self.next_avail = self.after(&chain);
             received.judge(&self.memory, chain.parts.as_deref().unwrap_or_default(), header_bytes);
             self.lent.push(chain);
@@ -321,18 +351,22 @@ impl Device for PackedDevice {
     fn send(&mut self, frame: &[u8]) -> Result<Sent, Broken> {
         let needed = header_bytes(self.features) + frame.len();
         let (mut at, mut parts, mut chains) = (self.next_avail, Vec::new(), Vec::new());
-        let (mut gathered, mut slots) = (0, 0);
+        let (mut gathered, mut slots, mut read) = (0, 0, 0);
         while gathered < needed {
+            if read >= FRAME_DESCRIPTORS {
+                return Ok(Sent::BufferTooSmall);
+            }
             if slots == usize::from(self.size) {
                 return Ok(Sent::BufferTooSmall);
             }
             let Some(chain) = self.chain(at, true, needed - gathered)? else { return Ok(Sent::RingFull) };
             let buffers = chain.parts.clone().ok_or(Broken)?;
             slots += chain.slots.len();
-            if slots > usize::from(self.size) {
+            read += chain.read;
+            let bytes = total(&buffers).min(needed - gathered);
+            if slots > usize::from(self.size) || bytes < header_bytes(self.features).min(needed - gathered) {
                 return Err(Broken);
             }
-            let bytes = total(&buffers).min(needed - gathered);
             at = self.after(&chain);
             parts.extend(buffers);
             chains.push((chain, bytes));

@@ -22,7 +22,7 @@ use vm_memory::{FileOffset, MmapRegion};
 pub const GUEST_BASE: u64 = 0x4000_0000;
 pub const USER_BASE: u64 = 0x7f00_0000_0000;
 pub const BUFFER_BYTES: usize = 2048;
-/// Room for the tables of one ring.
+/// Room for the tables of one ring with up to 2048 entries.
 const TABLES_BYTES: usize = 0x10000;
 
 pub const MTU: u64 = 1 << 3;
@@ -66,7 +66,7 @@ impl Guest {
 
     pub fn with_pairs(features: u64, size: u16, pairs: usize) -> Guest {
         // Two buffers' worth of room per entry: data, and an indirect table.
-        let per_ring = TABLES_BYTES + usize::from(size) * BUFFER_BYTES * 2;
+        let per_ring = tables_bytes(size) + usize::from(size) * BUFFER_BYTES * 2;
         let bytes = per_ring * pairs * 2;
         let memfd = memfd_create("guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
         ftruncate(&memfd, bytes as u64).unwrap();
@@ -176,7 +176,7 @@ impl Guest {
 
     /// Memory offset of the data buffer of entry `entry`.
     pub fn buffer(&self, ring: usize, entry: u16) -> usize {
-        self.rings[ring].offset + TABLES_BYTES + usize::from(entry) * 2 * BUFFER_BYTES
+        self.rings[ring].offset + tables_bytes(self.rings[ring].size) + usize::from(entry) * 2 * BUFFER_BYTES
     }
 
     pub fn descriptor_bytes(address: u64, len: u32, flags: u16, next: u16) -> [u8; 16] {
@@ -363,6 +363,11 @@ impl Guest {
         }
         frames
     }
+}
+
+/// Room for the tables of one ring.
+fn tables_bytes(size: u16) -> usize {
+    (32 * usize::from(size)).next_multiple_of(TABLES_BYTES)
 }
 
 /// All frames of a burst, byte for byte.

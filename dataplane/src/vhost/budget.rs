@@ -1,0 +1,87 @@
+//! Bounds on the work that a guest's rings can cause in one burst.
+//!
+//! **How it works.** A frame in a single descriptor costs what its bytes cost, and a burst has at most 64 frames. A guest
+//! may cut a frame into many descriptors, some of them empty; each chain then has at most
+//! [`MAX_CHAIN_DESCRIPTORS`](super::ring::MAX_CHAIN_DESCRIPTORS). Chains together are charged to a budget:
+//! - taking frames out of a transmit ring, [`TakeBudget`]: a burst ends early when it is spent. Nothing is lost, the next
+//!   turn goes on there.
+//! - finding room in a receive ring, [`FindBudget`]: a frame for which too much has to be read is dropped as one that
+//!   the guest's buffers are too small for. A frame that found no room is remembered, so that a larger one at the same
+//!   place of the ring is refused without a look.
+//!
+//! **Invariants.** No number here depends on the size of a ring or on anything else that a guest chooses.
+
+use super::to_guest::Sent;
+
+/// Descriptors behind the first of a chain that one burst of a transmit ring may have before it ends early.
+pub const BURST_DESCRIPTORS: u64 = 512;
+/// Bytes of frames after which a burst of a transmit ring ends early: 16 of the largest frames.
+pub const BURST_BYTES: u64 = 1 << 20;
+/// Descriptors read to find room for one frame in a receive ring before it is given up.
+pub const FRAME_DESCRIPTORS: u64 = 1024;
+/// Descriptors read to find room for the frames of one call, those in a single buffer not counted. Twice of what 64 of the
+/// largest frames need in a ring of 2-KiB buffers.
+pub const SEND_DESCRIPTORS: u64 = 4096;
+
+/// What a burst of a transmit ring has cost so far.
+#[derive(Debug, Default)]
+pub(super) struct TakeBudget {
+    descriptors: u64,
+    bytes: u64,
+}
+
+impl TakeBudget {
+    /// Charges the bytes of a chain.
+    #[inline]
+    pub(super) fn charge_bytes(&mut self, bytes: u64) {
+        // Each is at most 256 times 4 GiB, and there are at most 64.
+        self.bytes += bytes;
+    }
+
+    /// Charges a chain for which so many descriptors were read. The first is free: every chain has one.
+    #[inline]
+    pub(super) fn charge_descriptors(&mut self, read: u64) {
+        self.descriptors += read.saturating_sub(1);
+    }
+
+    /// Whether the burst is to end.
+    #[inline]
+    pub(super) fn is_spent(&self) -> bool {
+        self.descriptors >= BURST_DESCRIPTORS || self.bytes >= BURST_BYTES
+    }
+}
+
+/// What may still be read to find room for the frames of one call, and what was found out.
+#[derive(Debug)]
+pub(super) struct FindBudget {
+    left: u64,
+    /// At this place of the ring a frame of so many bytes, header included, found no room.
+    refused: Option<(u16, u32, Sent)>,
+}
+
+impl FindBudget {
+    pub(super) fn new() -> FindBudget {
+        FindBudget { left: SEND_DESCRIPTORS, refused: None }
+    }
+
+    /// The answer for a frame of `needed` bytes at this place of the ring, if it can be given without a look.
+    pub(super) fn refusal(&self, place: u16, needed: u32) -> Option<Sent> {
+        if self.left == 0 {
+            return Some(Sent::BufferTooSmall);
+        }
+        self.refused.filter(|&(at, least, _)| at == place && needed >= least).map(|(_, _, sent)| sent)
+    }
+
+    /// How many descriptors may be read for the next frame.
+    pub(super) fn for_frame(&self) -> u64 {
+        self.left.min(FRAME_DESCRIPTORS)
+    }
+
+    /// Notes what a frame of `needed` bytes at this place has cost and what became of it.
+    pub(super) fn spend(&mut self, read: u64, place: u16, needed: u32, sent: Sent) {
+        self.left = self.left.saturating_sub(read);
+        if sent != Sent::Done {
+            self.refused = Some((place, needed, sent));
+        }
+    }
+}
