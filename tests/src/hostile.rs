@@ -2,7 +2,8 @@
 //! descriptors, and two rings in shared memory that are written byte by byte.
 //!
 //! [`Script`] holds everything a front end tells the switch before frames can pass, correct unless changed;
-//! [`FrontEnd::start`] plays it. A front end that plays it unchanged is well-behaved: [`FrontEnd::send_frame`] and
+//! [`FrontEnd::start`] plays it. Rings and memory are small by default; [`Script::sized`] takes other sizes. Guest memory
+//! may be written before the script is played. A front end that plays a script unchanged is well-behaved: [`FrontEnd::send_frame`] and
 //! [`FrontEnd::receive_frame`] move frames. Requests are sent without waiting for an acknowledgement.
 //!
 //! Reference: vhost-user.rst, "Message Specification"; Virtio 1.2, 2.7 "Split Virtqueues".
@@ -13,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 pub use labsw_testkit::request;
@@ -42,20 +44,29 @@ pub const RX: usize = 0;
 /// The ring that the switch reads.
 pub const TX: usize = 1;
 
-/// Bytes of a ring's area, and where its parts are in it.
-const RING_AREA: u64 = 0x4000;
-const AVAILABLE: u64 = 0x1000;
-const USED: u64 = 0x2000;
-/// Where buffers begin, and how far apart they are.
+/// Alignment of the parts of a ring, and the room of the smallest used ring.
+const PAGE: u64 = 0x1000;
+const USED_AT_LEAST: u64 = 2 * PAGE;
+/// Where buffers begin at the earliest, and how far apart they are.
 const BUFFERS: u64 = 0x1_0000;
-const BUFFER_BYTES: u64 = 2048;
+/// Bytes of a buffer.
+pub const BUFFER_BYTES: u64 = 2048;
 /// The virtio-net header of a modern device, bytes.
 pub const NET_HEADER: usize = 12;
 /// The switch finishes checksums.
 pub const F_CSUM: u64 = 1 << 0;
-const F_INDIRECT_DESC: u64 = 1 << 28;
-const F_PROTOCOL: u64 = 1 << 30;
-const F_VERSION_1: u64 = 1 << 32;
+/// The guest leaves IPv4 segmentation to the switch.
+pub const F_HOST_TSO4: u64 = 1 << 11;
+/// A frame may take several receive buffers.
+pub const F_MRG_RXBUF: u64 = 1 << 15;
+/// Indirect descriptors.
+pub const F_INDIRECT_DESC: u64 = 1 << 28;
+/// The protocol has features of its own.
+pub const F_PROTOCOL: u64 = 1 << 30;
+/// A modern device.
+pub const F_VERSION_1: u64 = 1 << 32;
+/// Packed rings.
+pub const F_RING_PACKED: u64 = 1 << 34;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Shared memory of the guest, seen from the front end.
@@ -63,8 +74,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Memory {
     /// The file.
     pub file: OwnedFd,
+    bytes: u64,
     start: NonNull<u8>,
 }
+
+// SAFETY: the mapping belongs to this value alone and is as good on one thread as on another; all access is by copying.
+unsafe impl Send for Memory {}
 
 impl Memory {
     /// A file of [`MEMORY_BYTES`], mapped.
@@ -72,14 +87,22 @@ impl Memory {
     /// # Panics
     /// When the kernel has no memory.
     pub fn new() -> Self {
-        let file = memfd_create("guest", MemfdFlags::CLOEXEC).expect("memfd");
-        ftruncate(&file, MEMORY_BYTES).expect("size of a memfd");
-        let bytes = usize::try_from(MEMORY_BYTES).expect("fits");
+        Self::sized(MEMORY_BYTES)
+    }
+
+    /// A file of so many bytes, mapped. The kernel gives pages when they are touched.
+    ///
+    /// # Panics
+    /// When the kernel has no memory.
+    pub fn sized(size: u64) -> Self {
+        let file = memfd_create("guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("memfd");
+        ftruncate(&file, size).expect("size of a memfd");
+        let bytes = usize::try_from(size).expect("fits");
         // SAFETY: a new mapping at an address that the kernel chooses.
         let start = unsafe {
             mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)
         };
-        Self { file, start: NonNull::new(start.expect("map a memfd").cast()).expect("not null") }
+        Self { file, bytes: size, start: NonNull::new(start.expect("map a memfd").cast()).expect("not null") }
     }
 
     /// Writes bytes at an offset.
@@ -87,7 +110,7 @@ impl Memory {
     /// # Panics
     /// When they do not fit.
     pub fn write(&self, offset: u64, bytes: &[u8]) {
-        assert!(offset + bytes.len() as u64 <= MEMORY_BYTES);
+        assert!(offset + bytes.len() as u64 <= self.bytes);
         let offset = usize::try_from(offset).expect("fits");
         // SAFETY: inside the mapping (asserted), which lives as long as `self`; the other process is not Rust's concern.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(offset), bytes.len()) };
@@ -98,7 +121,7 @@ impl Memory {
     /// # Panics
     /// When they are not inside.
     pub fn read(&self, offset: u64, bytes: &mut [u8]) {
-        assert!(offset + bytes.len() as u64 <= MEMORY_BYTES);
+        assert!(offset + bytes.len() as u64 <= self.bytes);
         let offset = usize::try_from(offset).expect("fits");
         // SAFETY: as in `write`.
         unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), bytes.as_mut_ptr(), bytes.len()) };
@@ -128,7 +151,7 @@ impl Default for Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `new`, of the same length; nobody has pointers into it any more.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), usize::try_from(MEMORY_BYTES).unwrap_or(0)) };
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), usize::try_from(self.bytes).unwrap_or(0)) };
     }
 }
 
@@ -149,6 +172,27 @@ pub struct RingScript {
     pub call: Option<OwnedFd>,
 }
 
+/// Where the parts of a ring lie in guest memory.
+#[derive(Clone, Copy, Debug)]
+pub struct RingPlace {
+    /// The descriptor table.
+    pub descriptors: u64,
+    /// The available ring.
+    pub available: u64,
+    /// The used ring.
+    pub used: u64,
+}
+
+impl RingPlace {
+    /// A ring of `size` entries from `start` on; and where it ends.
+    fn at(start: u64, size: u16) -> (Self, u64) {
+        let size = u64::from(size);
+        let available = start + (16 * size).next_multiple_of(PAGE);
+        let used = available + (6 + 2 * size).next_multiple_of(PAGE);
+        (Self { descriptors: start, available, used }, used + (6 + 8 * size).next_multiple_of(PAGE).max(USED_AT_LEAST))
+    }
+}
+
 /// What a front end says before frames can pass.
 #[derive(Debug)]
 pub struct Script {
@@ -162,24 +206,77 @@ pub struct Script {
     pub rings: [RingScript; 2],
     /// Its memory.
     pub memory: Memory,
+    /// Receive buffers made available at the start.
+    pub posted: u16,
+    /// Entries of each ring, and where they truly lie, whatever `rings` claims.
+    sizes: [u16; 2],
+    places: [RingPlace; 2],
+    /// Where buffers begin.
+    buffers: u64,
 }
 
 impl Default for Script {
     fn default() -> Self {
-        let memory = Memory::new();
+        Self::sized([RING_SIZE; 2], MEMORY_BYTES)
+    }
+}
+
+impl Script {
+    /// A script of rings with so many entries, and memory of so many bytes.
+    pub fn sized(sizes: [u16; 2], memory_bytes: u64) -> Self {
+        let memory = Memory::sized(memory_bytes);
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok();
-        let ring = |number: u64| {
-            let start = USER_START + number * RING_AREA;
-            let (available, used) = (start + AVAILABLE, start + USED);
-            RingScript { size: RING_SIZE.into(), descriptors: start, available, used, kick: event(), call: event() }
+        let (receive, next) = RingPlace::at(0, sizes[RX]);
+        let (transmit, end) = RingPlace::at(next, sizes[TX]);
+        let places = [receive, transmit];
+        let ring = |ring: usize| RingScript {
+            size: sizes[ring].into(),
+            descriptors: USER_START + places[ring].descriptors,
+            available: USER_START + places[ring].available,
+            used: USER_START + places[ring].used,
+            kick: event(),
+            call: event(),
         };
         Self {
             features: F_VERSION_1 | F_INDIRECT_DESC | F_PROTOCOL,
-            regions: vec![[GUEST_START, MEMORY_BYTES, USER_START, 0]],
+            regions: vec![[GUEST_START, memory_bytes, USER_START, 0]],
             files: memory.file.try_clone().into_iter().collect(),
-            rings: [ring(0), ring(1)],
+            rings: [ring(RX), ring(TX)],
             memory,
+            posted: sizes[RX] / 2,
+            sizes,
+            places,
+            buffers: end.max(BUFFERS),
         }
+    }
+
+    /// Where a ring lies in guest memory.
+    pub fn place(&self, ring: usize) -> RingPlace {
+        self.places[ring]
+    }
+
+    /// Where a buffer lies in guest memory; behind those of both rings, memory is free for a test.
+    pub fn buffer_offset(&self, ring: usize, index: u16) -> u64 {
+        let before = if ring == TX { u64::from(self.sizes[RX]) } else { 0 };
+        self.buffers + (before + u64::from(index)) * BUFFER_BYTES
+    }
+
+    /// Writes a descriptor of a ring.
+    pub fn descriptor(&self, ring: usize, index: u16, address: u64, len: u32, flags: u16, next: u16) {
+        let offset = self.places[ring].descriptors + u64::from(index) * 16;
+        self.memory.write(offset, &descriptor_bytes(address, len, flags, next));
+    }
+
+    /// Writes an entry of the available ring.
+    pub fn available_entry(&self, ring: usize, number: u16, head: u16) {
+        let slot = u64::from(number % self.sizes[ring]);
+        self.memory.write(self.places[ring].available + 4 + 2 * slot, &head.to_le_bytes());
+    }
+
+    /// Writes the available index, without a kick.
+    pub fn available_index(&self, ring: usize, index: u16) {
+        fence(Ordering::Release);
+        self.memory.write(self.places[ring].available + 2, &index.to_le_bytes());
     }
 }
 
@@ -271,7 +368,7 @@ impl FrontEnd {
     /// When nobody listens.
     pub fn start(socket: &Path, script: Script) -> Self {
         let mut front = Self { wire: Wire::connect(socket), script, available: [0; 2], used: [0; 2] };
-        for index in 0..RING_SIZE / 2 {
+        for index in 0..front.script.posted {
             front.post_receive_buffer(index);
         }
         front.play();
@@ -308,34 +405,31 @@ impl FrontEnd {
         }
     }
 
-    /// The guest-physical address of a buffer.
+    /// The guest-physical address of a buffer of a script with rings of the usual size.
     pub fn buffer(ring: usize, index: u16) -> u64 {
-        GUEST_START + Self::buffer_offset(ring, index)
+        GUEST_START + BUFFERS + (ring as u64 * u64::from(RING_SIZE) + u64::from(index)) * BUFFER_BYTES
     }
 
-    fn buffer_offset(ring: usize, index: u16) -> u64 {
-        BUFFERS + (ring as u64 * u64::from(RING_SIZE) + u64::from(index)) * BUFFER_BYTES
+    fn address(&self, ring: usize, index: u16) -> u64 {
+        GUEST_START + self.script.buffer_offset(ring, index)
     }
 
     /// Writes a descriptor of a ring.
     pub fn descriptor(&self, ring: usize, index: u16, address: u64, len: u32, flags: u16, next: u16) {
-        let offset = ring as u64 * RING_AREA + u64::from(index) * 16;
-        self.script.memory.write(offset, &descriptor_bytes(address, len, flags, next));
+        self.script.descriptor(ring, index, address, len, flags, next);
     }
 
     /// Makes the chain at `head` available, and kicks.
     pub fn make_available(&mut self, ring: usize, head: u16) {
         let number = self.available[ring];
-        let slot = u64::from(number % RING_SIZE);
-        let start = ring as u64 * RING_AREA + AVAILABLE;
-        self.script.memory.write(start + 4 + 2 * slot, &head.to_le_bytes());
+        self.script.available_entry(ring, number, head);
         self.set_available_index(ring, number.wrapping_add(1));
     }
 
     /// Stores any available index, and kicks.
     pub fn set_available_index(&mut self, ring: usize, index: u16) {
         self.available[ring] = index;
-        self.script.memory.write(ring as u64 * RING_AREA + AVAILABLE + 2, &index.to_le_bytes());
+        self.script.available_index(ring, index);
         if let Some(kick) = &self.script.rings[ring].kick {
             // A kick descriptor of the wrong kind need not take it.
             let _ = rustix::io::write(kick, &1u64.to_ne_bytes());
@@ -344,7 +438,7 @@ impl FrontEnd {
 
     fn post_receive_buffer(&mut self, index: u16) {
         let bytes = u32::try_from(BUFFER_BYTES).unwrap_or(0);
-        self.descriptor(RX, index, Self::buffer(RX, index), bytes, WRITE, 0);
+        self.descriptor(RX, index, self.address(RX, index), bytes, WRITE, 0);
         self.make_available(RX, index);
     }
 
@@ -355,37 +449,46 @@ impl FrontEnd {
 
     /// Sends a frame behind any virtio-net header, without waiting for its completion.
     pub fn send_with_header(&mut self, header: &[u8; NET_HEADER], frame: &[u8]) {
-        let index = self.available[TX] % RING_SIZE;
-        self.script.memory.write(Self::buffer_offset(TX, index), &[header, frame].concat());
+        let index = self.available[TX] % self.script.sizes[TX];
+        self.script.memory.write(self.script.buffer_offset(TX, index), &[header, frame].concat());
         let bytes = u32::try_from(NET_HEADER + frame.len()).unwrap_or(0);
-        self.descriptor(TX, index, Self::buffer(TX, index), bytes, 0, 0);
+        self.descriptor(TX, index, self.address(TX, index), bytes, 0, 0);
         self.make_available(TX, index);
     }
 
     /// The next frame that the switch has put into a receive buffer; the buffer is made available again.
     pub fn receive_frame(&mut self, timeout: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + timeout;
-        while self.used_index(RX) == self.used[RX] {
-            if Instant::now() >= deadline {
-                return None;
+        loop {
+            let frame = self.try_receive_frame();
+            if frame.is_some() || Instant::now() >= deadline {
+                return frame;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        let slot = u64::from(self.used[RX] % RING_SIZE);
+    }
+
+    /// The same without waiting.
+    pub fn try_receive_frame(&mut self) -> Option<Vec<u8>> {
+        if self.used_index(RX) == self.used[RX] {
+            return None;
+        }
+        fence(Ordering::Acquire);
+        let slot = u64::from(self.used[RX] % self.script.sizes[RX]);
         self.used[RX] = self.used[RX].wrapping_add(1);
         let mut element = [0; 8];
-        self.script.memory.read(RX as u64 * RING_AREA + USED + 4 + 8 * slot, &mut element);
+        self.script.memory.read(self.script.places[RX].used + 4 + 8 * slot, &mut element);
         let head = u16::from_le_bytes([element[0], element[1]]);
         let bytes = u32::from_le_bytes([element[4], element[5], element[6], element[7]]);
         let mut frame = vec![0; usize::try_from(bytes).unwrap_or(0)];
-        self.script.memory.read(Self::buffer_offset(RX, head), &mut frame);
+        self.script.memory.read(self.script.buffer_offset(RX, head), &mut frame);
         self.post_receive_buffer(head);
         Some(frame.split_off(NET_HEADER.min(frame.len())))
     }
 
     /// How many chains the switch has completed.
     pub fn used_index(&self, ring: usize) -> u16 {
-        self.script.memory.read_u16(ring as u64 * RING_AREA + USED + 2)
+        self.script.memory.read_u16(self.script.places[ring].used + 2)
     }
 }
 

@@ -11,6 +11,8 @@
 //! * [`testpmd`]: DPDK's virtio-user front end, a vhost-user client nobody here wrote.
 //! * [`hostile`]: a vhost-user front end that says and does anything.
 //! * [`target`]: a switch under attack by one, and what must hold afterwards.
+//! * [`arena`]: a switch under attack while others work, and what the attack may cost them.
+//! * [`attacks`]: what hostile peers do to it.
 //! * [`gateway`]: the outside world behind port B, VLANs and DHCP included.
 //! * [`veth_lab`]: a switch of veth ports, and numbered frames between two of them.
 //! * [`fuzz`]: what the fuzz targets run (`tests/fuzz`), shared with the replay of their corpora.
@@ -46,6 +48,8 @@
 //! ```
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a test helper reports by panicking")]
 
+pub mod arena;
+pub mod attacks;
 pub mod capture;
 pub mod checksum;
 pub mod fuzz;

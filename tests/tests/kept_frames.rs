@@ -1,6 +1,8 @@
 //! Proves that a container that keeps the frames it was sent, in a queue of its own, holds nobody: its port is removed,
 //! the configuration applied and the switch ended as if it let them go, and the switch answers meanwhile.
 
+#![allow(clippy::expect_used, reason = "a test")]
+
 use std::time::{Duration, Instant};
 
 use labsw_tests::netns::Netns;
