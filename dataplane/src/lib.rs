@@ -6,6 +6,7 @@
 //! [`port::TxPort`], which sends frames of other ports' bursts and is shared by all. A worker runs the whole way of a
 //! frame to completion.
 
+pub mod backoff;
 mod bpf;
 pub mod capture;
 pub mod clock;
@@ -16,6 +17,7 @@ pub mod impair;
 pub mod inject;
 mod isolate;
 pub mod load;
+pub mod log_limit;
 pub mod losses;
 pub mod mirror_tx;
 pub mod offload;

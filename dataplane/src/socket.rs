@@ -2,18 +2,21 @@
 //!
 //! A socket file outlives the process that made it. [`SocketFile::listen`] replaces one on which nobody listens any
 //! more, and refuses anything else that stands in its place. The permissions are set before the socket listens, so there
-//! is no moment in which somebody else can connect.
+//! is no moment in which somebody else can connect, and they are set at the file itself, not at whatever its path names
+//! by then. [`credentials`] says who is at the other end of a connection.
 //!
-//! Reference: unix(7), connect(2) ECONNREFUSED.
+//! Reference: unix(7), SO_PEERCRED and "Pathname socket ownership and permissions"; connect(2) ECONNREFUSED.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Mode, chmod, chown};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chmod, chownat, fchmod, fstat, open};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
+
+use crate::reaper::PeerFd;
 
 /// Why a socket is not ours.
 #[derive(Debug, thiserror::Error)]
@@ -42,34 +45,51 @@ pub enum SocketError {
     },
 }
 
+/// Who may connect to a socket of ours: the owner, group and permission bits of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner, as a number; `None`: the process's user.
+    pub owner: Option<u32>,
+    /// Group, as a number; `None`: the process's group.
+    pub group: Option<u32>,
+}
+
 /// A listening socket and its file, which is removed with it.
 #[derive(Debug)]
 pub struct SocketFile {
-    socket: OwnedFd,
+    /// Closed by the reaper: the connections in its backlog are closed with it.
+    socket: PeerFd,
     path: PathBuf,
     /// Device and inode, to know the file again.
     identity: Option<(u64, u64)>,
 }
 
 impl SocketFile {
-    /// Listens at `path`, non-blocking, with these permission bits and group; `backlog` peers may wait to be accepted.
+    /// Listens at `path`, non-blocking; `backlog` peers may wait to be accepted.
     ///
     /// # Errors
     /// [`SocketError`]; nothing is left behind that was not there before.
-    pub fn listen(path: &Path, mode: u32, group: Option<u32>, backlog: i32) -> Result<SocketFile, SocketError> {
+    pub fn listen(path: &Path, access: SocketAccess, backlog: i32) -> Result<SocketFile, SocketError> {
         let system =
             |what| move |errno: Errno| SocketError::System { what, path: path.to_owned(), source: errno.into() };
         remove_stale(path)?;
         let address = SocketAddrUnix::new(path).map_err(system("name"))?;
         let socket = stream().map_err(system("create"))?;
+        // The file gets these bits, less those of the umask, in the moment it appears.
+        fchmod(&socket, Mode::from_raw_mode(access.mode)).map_err(system("set the mode of"))?;
         bind(&socket, &address).map_err(system("bind"))?;
         let identity = std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-        let file = SocketFile { socket, path: path.to_owned(), identity };
-        chmod(path, Mode::from_raw_mode(mode)).map_err(system("set the mode of"))?;
-        if let Some(group) = group {
-            chown(path, None, Some(Gid::from_raw(group))).map_err(system("set the group of"))?;
+        let file = SocketFile { socket: socket.into(), path: path.to_owned(), identity };
+        let handle = file_of(file.socket(), path).map_err(system("look at"))?;
+        let own = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        chmod(own, Mode::from_raw_mode(access.mode)).map_err(system("set the mode of"))?;
+        if access.owner.is_some() || access.group.is_some() {
+            let (owner, group) = (access.owner.map(Uid::from_raw), access.group.map(Gid::from_raw));
+            chownat(&handle, c"", owner, group, AtFlags::EMPTY_PATH).map_err(system("set the owner or group of"))?;
         }
-        rustix::net::listen(&file.socket, backlog).map_err(system("listen on"))?;
+        rustix::net::listen(file.socket(), backlog).map_err(system("listen on"))?;
         Ok(file)
     }
 
@@ -77,6 +97,59 @@ impl SocketFile {
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// A handle (`O_PATH`) of the file of a bound socket. The kernel gives the very file (SIOCUNIXFILE) to who may
+/// administrate the network; anybody else gets the socket that is at `path` now.
+fn file_of(socket: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    const SIOCUNIXFILE: libc::c_ulong = 0x89e0;
+    // SAFETY: this request takes no argument and returns a new descriptor, or -1.
+    let fd = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCUNIXFILE as _, 0) };
+    if fd >= 0 {
+        // SAFETY: the descriptor was just made for us and nobody else knows it.
+        let handle = unsafe { OwnedFd::from_raw_fd(fd) };
+        return fcntl_setfd(&handle, FdFlags::CLOEXEC).map(|()| handle);
+    }
+    let handle = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let kind = FileType::from_raw_mode(fstat(&handle)?.st_mode);
+    if kind == FileType::Socket { Ok(handle) } else { Err(Errno::NOTSOCK) }
+}
+
+/// Who connected to a Unix socket, as the kernel noted it then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Process; 0: one that this process's PID namespace does not have.
+    pub pid: u32,
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+}
+
+impl std::fmt::Display for Credentials {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "pid {} (uid {})", self.pid, self.uid)
+    }
+}
+
+/// Who is at the other end of a connected Unix socket.
+pub fn credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let Ok(mut bytes) = libc::socklen_t::try_from(size_of_val(&found)) else { return Err(Errno::INVAL.into()) };
+    // SAFETY: the kernel writes at most `bytes` bytes, the size of `found`, which any bytes make a valid value of.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut found).cast(),
+            &raw mut bytes,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Credentials { pid: u32::try_from(found.pid).unwrap_or(0), uid: found.uid, gid: found.gid })
 }
 
 impl SocketFile {

@@ -6,12 +6,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::port::{Fault, RxQueue};
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::{Endpoint, EndpointState, Role};
+use labsw_dataplane::vhost::{Endpoint, EndpointConfig, EndpointState, Role};
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_testkit::frontend::{
     self, Front, GET_FEATURES, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, GET_VRING_BASE, Harness,
@@ -222,21 +222,130 @@ fn the_front_end_of_the_vhost_crate() {
 }
 
 #[test]
-fn a_second_front_end_waits_for_the_first_to_leave() {
-    let mut harness = Harness::new("backlog", Role::Server);
-    let guest = Guest::new(VERSION_1, 64);
+fn a_second_front_end_is_turned_away_at_once_and_the_owner_is_named() {
+    let mut harness = Harness::new("busy", Role::Server);
+    let mut guest = Guest::new(VERSION_1, 64);
     let mut first = harness.connect();
     qemu_without_features(&mut harness, &mut first, &guest);
-    let mut second = harness.connect();
-    second.send(GET_FEATURES, &[], &[]);
-    harness.turn();
-    drop(first);
-    assert_ne!(harness.during(|| second.reply(GET_FEATURES)), 0);
-    // All rings of the first are gone.
-    assert!(!harness.is_up() && harness.port.lock().unwrap().rx[0].wait_fd().is_none());
-    let mut guest = Guest::new(VERSION_1, 64);
-    qemu_without_features(&mut harness, &mut second, &guest);
+    let owner = harness.endpoint.status().front_end.unwrap();
+    assert_eq!((owner.pid, owner.uid), (std::process::id(), rustix::process::geteuid().as_raw()));
+    for turned_away in 1..=40 {
+        let mut second = harness.connect();
+        assert!(harness.during(|| second.is_closed()));
+        assert_eq!(harness.endpoint.status().turned_away, turned_away);
+    }
+    // The owner has not noticed.
     assert_frames_pass(&harness, &mut guest);
+    // The same guest started anew, before the switch has seen the first one leave.
+    drop(first);
+    let mut again = harness.connect();
+    harness.until("served", |endpoint| endpoint.status().state == EndpointState::Waiting);
+    let mut guest = Guest::new(VERSION_1, 64);
+    qemu_without_features(&mut harness, &mut again, &guest);
+    assert_frames_pass(&harness, &mut guest);
+}
+
+#[test]
+fn who_waits_behind_a_front_end_never_gets_its_place() {
+    let mut harness = Harness::new("backlog", Role::Server);
+    let mut guest = Guest::new(VERSION_1, 64);
+    let mut first = harness.connect();
+    qemu_without_features(&mut harness, &mut first, &guest);
+    // They connect while the control thread looks elsewhere; then the worker reports the owner's fault.
+    let mut thieves: Vec<Front> = (0..5).map(|_| harness.connect()).collect();
+    let fault = provoke(&harness, &mut guest);
+    assert!(harness.endpoint.fault(&fault, Instant::now()));
+    for thief in &mut thieves {
+        assert!(harness.during(|| thief.is_closed()));
+    }
+    let status = harness.endpoint.status();
+    assert_eq!((status.connected, status.turned_away), (false, 5));
+}
+
+#[test]
+fn front_ends_of_another_user_are_turned_away() {
+    let path = socket_path("uid");
+    for (wanted, served) in [(0, rustix::process::geteuid().is_root()), (4242, false)] {
+        let config = EndpointConfig { peer_uid: Some(wanted), ..config(&path, Role::Server) };
+        let mut harness = Harness::with(config);
+        let mut front = Front(UnixStream::connect(&path).unwrap());
+        if served {
+            harness.until("served", |endpoint| endpoint.status().connected);
+        } else {
+            assert!(harness.during(|| front.is_closed()));
+            let reason = harness.endpoint.status().reason.unwrap();
+            assert!(reason.contains(&format!("pid {}", std::process::id())), "{reason}");
+            assert!(reason.contains("peer_uid is 4242"), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn a_front_end_that_breaks_its_ring_again_and_again_is_served_later_and_later() {
+    let mut harness = Harness::new("again", Role::Server);
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        let begin = Instant::now();
+        let front = Front(UnixStream::connect(&harness.path).unwrap());
+        harness.until("served", |endpoint| endpoint.status().connected);
+        waits.push(begin.elapsed());
+        front.send(9999, &[], &[]);
+        harness.until("failed", |endpoint| endpoint.status().state == EndpointState::Failed);
+    }
+    let least = [0, 20, 40, 80, 160, 160].map(|ms| Duration::from_millis(ms));
+    // A little of each wait was over before the next front end connected.
+    let margin = Duration::from_millis(15);
+    assert!(waits.iter().zip(least).all(|(wait, least)| *wait + margin >= least), "{waits:?}");
+    // A word of the administrator ends the wait.
+    let front = Front(UnixStream::connect(&harness.path).unwrap());
+    harness.endpoint.forgive(Instant::now());
+    assert!(harness.endpoint.status().connected);
+    // Who just comes and goes is at no fault.
+    drop(front);
+    for _ in 0..20 {
+        harness.until("gone", |endpoint| !endpoint.status().connected);
+        drop(Front(UnixStream::connect(&harness.path).unwrap()));
+        harness.turn();
+        let status = harness.endpoint.status();
+        assert_eq!((status.waits, status.turned_away), (None, 0), "{:?}", status.reason);
+    }
+}
+
+#[test]
+fn descriptors_that_take_long_to_close_hold_up_nobody() {
+    let mut harness = Harness::new("linger", Role::Server);
+    let linger = Duration::from_secs(3);
+    let mut unread = Vec::new();
+    let mut lingering = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        unread.push(listener.accept().unwrap().0);
+        stream.set_nonblocking(true).unwrap();
+        while std::io::Write::write(&mut stream, &[0; 65536]).is_ok() {}
+        rustix::net::sockopt::set_socket_linger(&stream, Some(linger)).unwrap();
+        stream
+    };
+    let begin = Instant::now();
+    // With a request that takes none, beyond what a message may bring, and never read: in the backlog, then in the
+    // connection that is closed for the first.
+    let front = harness.connect();
+    for _ in 0..2 {
+        front.send(GET_FEATURES, &[], &[lingering().as_fd()]);
+    }
+    let behind = Front(UnixStream::connect(&harness.path).unwrap());
+    behind.send(GET_FEATURES, &[], &[lingering().as_fd()]);
+    drop(behind);
+    let slow: Vec<std::net::TcpStream> = (0..34).map(|_| lingering()).collect();
+    let third = Front(UnixStream::connect(&harness.path).unwrap());
+    third.send(GET_FEATURES, &[], &slow.iter().map(AsFd::as_fd).collect::<Vec<_>>());
+    drop(slow);
+    let reason = harness.rejection();
+    assert!(reason.contains("GET_FEATURES") && reason.contains("descriptor"), "{reason}");
+    harness.until("the others are turned away", |endpoint| endpoint.status().turned_away == 2);
+    let last = harness.connect();
+    last.send(GET_FEATURES, &[], &[lingering().as_fd()]);
+    assert!(harness.rejection().contains("descriptor"));
+    assert!(begin.elapsed() < linger, "{:?}", begin.elapsed());
 }
 
 fn qemu_without_features(harness: &mut Harness, front: &mut Front, guest: &Guest) {
@@ -380,7 +489,7 @@ fn a_front_end_that_floods_starves_nobody() {
     harness.until("connected", |endpoint| endpoint.status().connected);
     harness.endpoint.ready(frontend::CONNECTION, Instant::now());
     // The turn ended before the socket was empty: more is due at once.
-    assert_eq!(harness.endpoint.tick(Instant::now()), Some(std::time::Duration::ZERO));
+    assert_eq!(harness.endpoint.tick(Instant::now()), Some(Duration::ZERO));
     front.send(GET_FEATURES, &[], &[]);
     let mut front = front;
     assert_ne!(harness.during(|| front.reply(GET_FEATURES)), 0);

@@ -37,7 +37,7 @@ pub use impair::{Impairment, PortDirection};
 pub use inject::{InjectFrame, Injected};
 pub use mirror::{Direction, Inject, InvalidSource, Mirror, MirrorState, Source};
 pub use multicast::{Multicast, MulticastGroup, MulticastPort, MulticastRouters, MulticastTotals};
-pub use port::{Counters, Flap, Port, PortState, PortType};
+pub use port::{Counters, Flap, FrontEnd, Port, PortState, PortType};
 pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker, WorkerQueue};
 pub use request::{ConfigText, Request};
 pub use trace::{

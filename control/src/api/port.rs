@@ -167,6 +167,12 @@ pub struct Port {
     /// `vhost_user`: whether a guest is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connected: Option<bool>,
+    /// `vhost_user`: the process that is connected, if the kernel knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front_end: Option<FrontEnd>,
+    /// `vhost_user`: front ends that were turned away since the port was added, because it was in use or not theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turned_away: Option<u64>,
     /// `vhost_user`: regions of the guest's memory that are mapped; more after memory was plugged in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_regions: Option<u32>,
@@ -182,6 +188,15 @@ pub struct Port {
     /// It goes down and up by itself, for some time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flap: Option<Flap>,
+}
+
+/// The process that has a guest's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontEnd {
+    /// Process; 0: one of another PID namespace.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
 }
 
 /// A port that flaps.
@@ -218,6 +233,8 @@ impl Port {
             features: None,
             queue_pairs: None,
             connected: None,
+            front_end: None,
+            turned_away: None,
             memory_regions: None,
             interface: None,
             peer: None,

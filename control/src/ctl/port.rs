@@ -144,6 +144,8 @@ pub(super) fn details(port: &Port) -> String {
         ("socket", port.socket.clone()),
         ("role", port.role.clone()),
         ("connected", port.connected.map(|connected| if connected { "yes" } else { "no" }.to_owned())),
+        ("front end", port.front_end.map(|owner| format!("pid {}, uid {}", owner.pid, owner.uid))),
+        ("turned away", port.turned_away.filter(|count| *count > 0).map(|count| count.to_string())),
         ("memory regions", port.memory_regions.map(|regions| regions.to_string())),
         ("queue pairs", port.queue_pairs.map(|pairs| pairs.to_string())),
         ("features", port.features.as_ref().map(|features| list(features, "-"))),

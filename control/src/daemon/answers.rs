@@ -422,6 +422,8 @@ fn show_attachment(attachment: &Attachment, shown: &mut api::Port) {
         Attachment::Guest(endpoint) => {
             let status = endpoint.status();
             shown.connected = Some(status.connected);
+            shown.front_end = status.front_end.map(|owner| api::FrontEnd { pid: owner.pid, uid: owner.uid });
+            shown.turned_away = Some(status.turned_away);
             shown.memory_regions = u32::try_from(status.memory_regions).ok();
             let names = status.features_acknowledged.into_iter();
             shown.features = Some(names.map(str::to_owned).collect());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use labsw_dataplane::handle::{Homes, WorkerError};
 use labsw_dataplane::port::{RxQueue, TxPort};
-use labsw_dataplane::socket::SocketError;
+use labsw_dataplane::socket::{SocketAccess, SocketError};
 use labsw_dataplane::vhost::{Endpoint, EndpointConfig, Role, Timing, VhostPort};
 use labsw_dataplane::xdp::{
     self, FillDepth, PacketMemory, Statistics, UmemError, XdpConfig, XdpCounters, XdpError, XdpPort, XdpStatus,
@@ -315,8 +315,8 @@ impl Switch {
                 VhostRole::Server => Role::Server,
                 VhostRole::Client => Role::Client,
             },
-            mode: self.config.socket_mode,
-            group: self.socket_group,
+            access: SocketAccess { mode: self.config.socket_mode, owner: None, group: self.socket_group },
+            peer_uid: None,
             queue_pairs,
             offloads,
             mtu: config.mtu,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use labsw_dataplane::handle::WorkerError;
 use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::stats::{PortSnapshot, PortStats};
-use labsw_dataplane::vhost::{Endpoint, EndpointState};
+use labsw_dataplane::vhost::{Endpoint, EndpointState, EndpointStatus};
 use labsw_dataplane::worker::Output;
 use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::guard::{GuardState, Guards};
@@ -94,7 +94,7 @@ impl Port {
                     EndpointState::Waiting => {
                         (PortState::Down, Some(status.reason.unwrap_or_else(|| "no front end is connected".to_owned())))
                     }
-                    EndpointState::Failed => (PortState::Failed, status.reason),
+                    EndpointState::Failed => (PortState::Failed, fault_reason(status)),
                 }
             }
             Attachment::Absent(absence) => (PortState::Waiting, Some(absence.reason.clone())),
@@ -108,6 +108,14 @@ impl Port {
                 Ok(Some(_)) => (PortState::Up, None),
             },
             Attachment::Tap(tap) => tap.state(links),
+        }
+    }
+
+    /// Forgets the faults of its front ends or its device: the next one is served, or opened, without a wait.
+    pub(super) fn forgive(&mut self) {
+        match &mut self.attachment {
+            Attachment::Guest(endpoint) => endpoint.forgive(Instant::now()),
+            Attachment::Device(_) | Attachment::Absent(_) | Attachment::Tap(_) => {}
         }
     }
 
@@ -136,6 +144,15 @@ impl Port {
             ..PortRules::default()
         }
     }
+}
+
+/// Why a guest's port failed, and how long the next front end has to wait if that is worth a word.
+fn fault_reason(status: EndpointStatus) -> Option<String> {
+    let reason = status.reason?;
+    Some(match status.waits.filter(|wait| *wait >= Duration::from_secs(1)) {
+        Some(wait) => format!("{reason}; the next front end is served in {:.0} s", wait.as_secs_f32().ceil()),
+        None => reason,
+    })
 }
 
 impl Switch {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::reaper::PeerFd;
-use labsw_dataplane::socket::{SocketError, SocketFile};
+use labsw_dataplane::socket::{SocketAccess, SocketError, SocketFile};
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -61,7 +61,7 @@ impl Server {
     /// # Errors
     /// [`SocketError`]; a live socket and files that are no sockets are left alone.
     pub fn bind(path: &Path, mode: u32, group: Option<u32>, admin_group: Option<u32>) -> Result<Server, SocketError> {
-        let file = SocketFile::listen(path, mode, group, BACKLOG)?;
+        let file = SocketFile::listen(path, SocketAccess { mode, owner: None, group }, BACKLOG)?;
         refuse_descriptors(&file.socket());
         Ok(Server {
             file,

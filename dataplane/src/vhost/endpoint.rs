@@ -1,21 +1,28 @@
 //! The socket of a vhost-user port, driven by the control thread's event loop.
 //!
-//! **How it works.** As a server the endpoint owns a listening socket and serves one front end at a time; further ones
-//! wait in the backlog. As a client it connects, and tries again twice a second for ever. [`Endpoint::ready`] is called for
-//! each event of its two tokens, [`Endpoint::tick`] when the time it returned has passed. Requests go to the
+//! **How it works.** As a server the endpoint owns a listening socket and serves one front end at a time; others are turned
+//! away (`endpoint/door.rs`). As a client it connects, and tries again twice a second for ever. [`Endpoint::ready`] is
+//! called for each event of its two tokens, [`Endpoint::tick`] when the time it returned has passed. Requests go to the
 //! [`Session`]; whatever ends a connection resets all rings before the next one is served.
 //!
+//! **Faults.** A front end that breaks the protocol or its rings is disconnected, and the next one is served after a wait
+//! that doubles with each fault. A front end that just leaves is no fault.
+//!
 //! **Invariants.**
-//! - Nothing here blocks except the operations of [`Rings`], which are as long as a burst.
+//! - Nothing here blocks except the operations of [`Rings`], which are as long as a burst. Descriptors of front ends and
+//!   their connections are closed by the [reaper](crate::reaper).
+//! - Who connected while a front end was being served is never served after it.
 //! - Readiness is edge-triggered: a turn ends when the socket has nothing more, or after 64 requests, and
 //!   then says that there is more, so that no front end starves the others.
 //! - A socket file is removed only if it is ours, or a dead run's: nobody listens on it.
 //!
 //! Reference: vhost-user.rst, "Communication"; unix(7).
 
+mod door;
+mod settings;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -27,111 +34,33 @@ use vhost::vhost_user::message::FrontendReq;
 use super::features::feature_names;
 use super::message::{self, Inbox, Received, Reply};
 use super::operation::Rings;
-use super::session::{RingStatus, Session};
+use super::session::Session;
 use crate::port::{Fault, next_connection};
-use crate::socket::{self, SocketError, SocketFile};
+use crate::reaper::PeerFd;
+use crate::socket::{self, Credentials, SocketFile};
+use door::{Door, REFUSAL_PAUSE, REFUSALS_PER_TURN};
+
+pub use settings::{EndpointConfig, EndpointError, EndpointState, EndpointStatus, Role, Timing};
 
 /// Why a front end that talks has no traffic.
 const NO_MEMORY: &str = "connected, but no memory table yet: either the guest's network driver has not started, or its \
                          memory is not shared (QEMU: memory-backend-memfd with share=on)";
-/// Front ends that may wait for the current one to leave.
+/// Front ends that may wait to be accepted.
 const BACKLOG: i32 = 16;
+/// Why a front end is disconnected whose descriptors do not close.
+const SLOW_DESCRIPTORS: &str = "the front end sends descriptors that take long to close (sockets that linger, or files of \
+                                a slow file server)";
 /// The request whose refusal does not end the connection.
 const NET_SET_MTU: u32 = FrontendReq::NET_SET_MTU as u32;
 /// Requests served in one go.
 const REQUESTS_PER_TURN: usize = 64;
 
-/// Who listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The switch listens, front ends connect.
-    Server,
-    /// The front end listens, the switch connects.
-    Client,
-}
-
-/// How long the endpoint waits for what.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// For a front end's first request, for the rest of a request, and before missing memory is explained.
-    pub patience: Duration,
-    /// Between two attempts to connect.
-    pub retry: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Timing { patience: Duration::from_secs(5), retry: Duration::from_millis(500) }
-    }
-}
-
-/// What an endpoint is made from.
-#[derive(Clone, Debug)]
-pub struct EndpointConfig {
-    /// The port, for messages.
-    pub port_name: String,
-    /// The socket.
-    pub path: PathBuf,
-    /// Who listens on it.
-    pub role: Role,
-    /// Permission bits of a socket of ours.
-    pub mode: u32,
-    /// Group of a socket of ours; `None`: unchanged.
-    pub group: Option<u32>,
-    /// Queue pairs of the port.
-    pub queue_pairs: u16,
-    /// Checksum and segmentation offloads are offered.
-    pub offloads: bool,
-    /// MTU of the port, bytes.
-    pub mtu: u32,
-    /// How long to wait for what.
-    pub timing: Timing,
-}
-
-/// Why an endpoint cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("port {port}: {source}")]
-pub struct EndpointError {
-    /// The port.
-    pub port: String,
-    /// Why.
-    pub source: SocketError,
-}
-
-/// Where a port stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndpointState {
-    /// No front end, or one that is not ready.
-    Waiting,
-    /// At least one queue pair runs.
-    Up,
-    /// The last front end was thrown out; the next one is welcome.
-    Failed,
-}
-
-/// A port's state for people and scripts.
-#[derive(Clone, Debug)]
-pub struct EndpointStatus {
-    /// Where it stands.
-    pub state: EndpointState,
-    /// Whether a front end is connected.
-    pub connected: bool,
-    /// Why it is not up, if there is something to say.
-    pub reason: Option<String>,
-    /// Names of the virtio features offered.
-    pub features_offered: Vec<&'static str>,
-    /// Names of those that the front end acknowledged.
-    pub features_acknowledged: Vec<&'static str>,
-    /// Regions of the guest's memory that are mapped.
-    pub memory_regions: usize,
-    /// Each ring: 2i the guest's receive ring of pair i, 2i+1 its transmit ring.
-    pub rings: Vec<RingStatus>,
-}
-
 /// A connected front end.
 #[derive(Debug)]
 struct Connection {
-    socket: OwnedFd,
+    socket: PeerFd,
+    /// The process at the other end, if the kernel knows.
+    who: Option<Credentials>,
     inbox: Inbox,
     since: Instant,
     /// When it last sent part of a request; `None` before the first.
@@ -161,6 +90,9 @@ pub struct Endpoint {
     number: u64,
     registration: Option<Registration>,
     next_attempt: Option<Instant>,
+    door: Door,
+    /// The number of the last connection that ended with a fault.
+    failed_number: u64,
     failed: bool,
     reason: Option<String>,
 }
@@ -176,13 +108,13 @@ impl Endpoint {
     pub fn open(config: EndpointConfig, rings: Box<dyn Rings + Send>) -> Result<Endpoint, EndpointError> {
         let listener = match config.role {
             Role::Server => Some(
-                SocketFile::listen(&config.path, config.mode, config.group, BACKLOG)
+                SocketFile::listen(&config.path, config.access, BACKLOG)
                     .map_err(|source| EndpointError { port: config.port_name.clone(), source })?,
             ),
             Role::Client => None,
         };
         let session = Session::new(config.queue_pairs, config.mtu, config.offloads);
-        let reason = None;
+        let door = Door::new(&config);
         Ok(Endpoint {
             config,
             rings,
@@ -192,8 +124,10 @@ impl Endpoint {
             number: 0,
             registration: None,
             next_attempt: None,
+            door,
+            failed_number: 0,
             failed: false,
-            reason,
+            reason: None,
         })
     }
 
@@ -212,6 +146,8 @@ impl Endpoint {
     pub fn ready(&mut self, token: Token, now: Instant) {
         if self.registration.as_ref().is_some_and(|registration| token == registration.connection_token) {
             self.serve(now);
+        } else {
+            self.next_attempt = self.next_attempt.or(Some(now));
         }
         self.accept(now);
     }
@@ -224,25 +160,31 @@ impl Endpoint {
         self.check_patience(now);
         self.accept(now);
         self.connect(now);
-        let due = match &self.connection {
+        let deadline = match &self.connection {
             Some(connection) if connection.more => Some(now),
             Some(connection) => connection.deadline(&self.config.timing),
-            None => self.next_attempt,
+            None => None,
         };
+        let due = [deadline, self.next_attempt, self.door.report_withheld(now)].into_iter().flatten().min();
         due.map(|due| due.saturating_duration_since(now))
     }
 
-    /// A worker found the port broken: the front end is thrown out and the next one awaited. A fault of an earlier
-    /// front end came too late: it is not this one's. Returns whether there was something to do.
+    /// A worker found the port broken: the front end is disconnected, and the next one served after a wait. A fault of an
+    /// earlier front end came too late: it is not this one's. Returns whether there was something to do.
     pub fn fault(&mut self, fault: &Fault, now: Instant) -> bool {
         if fault.connection != self.number {
             return false;
         }
         self.disconnect(Some(fault.reason.clone()), now);
-        self.failed = true;
-        self.reason = Some(fault.reason.clone());
-        self.accept(now);
+        self.note_fault(fault.reason.clone(), now);
         true
+    }
+
+    /// Serves the next front end at once, whatever faults there were.
+    pub fn forgive(&mut self, now: Instant) {
+        self.door.forgive();
+        self.next_attempt = Some(now);
+        self.accept(now);
     }
 
     /// Gives the port another MTU in bytes: what the front end asks for is compared with it.
@@ -251,7 +193,7 @@ impl Endpoint {
         self.session.set_mtu(mtu);
     }
 
-    /// Where the port stands.
+    /// The state of the port.
     pub fn status(&self) -> EndpointStatus {
         let state = if self.session.is_up() {
             EndpointState::Up
@@ -270,6 +212,9 @@ impl Endpoint {
         EndpointStatus {
             state,
             connected: self.connection.is_some(),
+            front_end: self.connection.as_ref().and_then(|connection| connection.who),
+            turned_away: self.door.turned_away,
+            waits: self.door.waits(Instant::now()),
             reason,
             features_offered: feature_names(self.session.offered()),
             features_acknowledged: feature_names(self.session.acknowledged()),
@@ -283,23 +228,31 @@ impl Endpoint {
         &self.config.path
     }
 
-    /// Throws the front end out, while its rings can still be reset.
+    /// Disconnects the front end, while its rings can still be reset.
     pub fn hang_up(&mut self) {
         self.disconnect(None, Instant::now());
     }
 
-    /// Throws the front end out, stops listening, and removes the socket file. Dropping the endpoint does the same.
+    /// Disconnects the front end, stops listening, and removes the socket file. Dropping the endpoint does the same.
     pub fn close(self) {}
 
-    /// Takes the next front end out of the backlog if there is none.
+    /// Accepts who waits in the backlog, if it is time to: the first is served if the port is free, others are turned away.
     fn accept(&mut self, now: Instant) {
-        while self.connection.is_none() {
+        if self.config.role == Role::Client || self.next_attempt.is_none_or(|at| now < at) {
+            return;
+        }
+        self.next_attempt = None;
+        for _ in 0..REFUSALS_PER_TURN {
             let Some(listener) = &self.listener else { return };
+            if let Some(until) = self.door.shut_until(now) {
+                self.next_attempt = Some(until);
+                return;
+            }
             match accept_with(listener.socket(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(socket) => self.adopt(socket, now),
+                Ok(socket) => self.admit(socket, now),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::AGAIN) => {
-                    self.next_attempt = None;
+                    self.door.more_to_refuse = false;
                     return;
                 }
                 // Out of descriptors, most likely: there will be no new event for who waits already.
@@ -310,12 +263,45 @@ impl Endpoint {
                 }
             }
         }
+        self.door.more_to_refuse = self.connection.is_some();
+        self.next_attempt = Some(now + REFUSAL_PAUSE);
+    }
+
+    /// Serves the front end at `socket` if the port is free.
+    fn admit(&mut self, socket: OwnedFd, now: Instant) {
+        if self.connection.as_ref().is_some_and(|connection| door::has_left(connection.socket.as_fd())) {
+            // The owner has gone, and who comes now may be the same guest started anew. Its last words may be a fault.
+            self.serve(now);
+            self.disconnect(None, now);
+        }
+        match &self.connection {
+            Some(owner) => self.door.refuse(socket, owner.who, now),
+            None if self.door.shut_until(now).is_some() => self.door.refuse(socket, None, now),
+            None => self.adopt(socket, now),
+        }
+    }
+
+    /// Turns away who connected while `owner` had the port and was not turned away yet.
+    fn refuse_backlog(&mut self, owner: Option<Credentials>, now: Instant) {
+        let Some(listener) = &self.listener else { return };
+        for _ in 0..=BACKLOG {
+            match accept_with(listener.socket(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => self.door.refuse(socket, owner, now),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(_) => break,
+            }
+        }
+        self.door.more_to_refuse = false;
     }
 
     /// Connects, as a client, when it is time to.
     fn connect(&mut self, now: Instant) {
         let waiting = self.next_attempt.is_some_and(|at| now < at);
         if self.config.role == Role::Server || self.connection.is_some() || waiting {
+            return;
+        }
+        if let Some(until) = self.door.shut_until(now) {
+            self.next_attempt = Some(until);
             return;
         }
         match socket::connect(&self.config.path) {
@@ -329,6 +315,16 @@ impl Endpoint {
 
     /// Begins a session with the front end at `socket`.
     fn adopt(&mut self, socket: OwnedFd, now: Instant) {
+        let socket = self.door.own(socket);
+        let who = socket::credentials(socket.as_fd()).ok();
+        if let Err(reason) = self.door.admits(who, now) {
+            door::hang_up(socket);
+            self.reason = Some(reason);
+            if self.config.role == Role::Client {
+                self.next_attempt = Some(now + self.config.timing.retry);
+            }
+            return;
+        }
         if let Some(Registration { registry, connection_token, .. }) = &self.registration
             && let Err(error) =
                 registry.register(&mut SourceFd(&socket.as_raw_fd()), *connection_token, Interest::READABLE)
@@ -337,12 +333,13 @@ impl Endpoint {
             self.next_attempt = Some(now + self.config.timing.retry);
             return;
         }
-        tracing::info!(port = self.config.port_name, "front end connected");
+        self.door.info(now, "front end connected", who);
         (self.failed, self.reason, self.next_attempt) = (false, None, None);
         self.number = next_connection();
         self.session.begin(self.number);
         let inbox = Inbox::default();
-        self.connection = Some(Connection { socket, inbox, since: now, heard: None, more: false, explained: false });
+        self.connection =
+            Some(Connection { socket, who, inbox, since: now, heard: None, more: false, explained: false });
     }
 
     /// Serves requests until the socket is empty or the turn is over.
@@ -351,7 +348,7 @@ impl Endpoint {
             let Some(connection) = &mut self.connection else { return };
             connection.more = false;
             let was_partial = connection.inbox.is_partial();
-            let received = message::receive(connection.socket.as_fd(), &mut connection.inbox);
+            let received = message::receive(connection.socket.as_fd(), &mut connection.inbox, self.door.account());
             match received {
                 Ok(Received::Message(request, fds)) => {
                     connection.heard = Some(now);
@@ -364,11 +361,14 @@ impl Endpoint {
                         }
                     };
                     if let (NET_SET_MTU, Some(reason)) = (request.code, self.session.mtu_refused()) {
-                        tracing::warn!(port = self.config.port_name, reason, "MTU refused");
+                        self.door.warn(now, &format!("MTU refused: {reason}"));
                     }
                     let sent = reply.map_or(Ok(()), |reply| message::reply(connection.socket.as_fd(), &reply));
                     if let Some(reason) = error.or_else(|| sent.err().map(|error| error.to_string())) {
                         return self.disconnect(Some(reason), now);
+                    }
+                    if self.door.account().is_overdrawn() {
+                        return self.disconnect(Some(SLOW_DESCRIPTORS.to_owned()), now);
                     }
                 }
                 Ok(Received::Pending) => {
@@ -386,7 +386,7 @@ impl Endpoint {
         }
     }
 
-    /// Throws out a front end that does not go on, and explains one that shares no memory.
+    /// Disconnects a front end that does not go on, and explains one that shares no memory.
     fn check_patience(&mut self, now: Instant) {
         let patience = self.config.timing.patience;
         let Some(connection) = &mut self.connection else { return };
@@ -413,18 +413,36 @@ impl Endpoint {
             // Closing the socket ends the registration, too, unless the front end kept a copy of our end.
             let _ = registry.deregister(&mut SourceFd(&connection.socket.as_raw_fd()));
         }
-        drop(connection);
+        let who = connection.who;
+        door::hang_up(connection.socket);
         if let Err(error) = self.session.reset(self.rings.as_mut()) {
             tracing::warn!(port = self.config.port_name, %error, "rings not reset");
         }
-        match &reason {
-            Some(reason) => tracing::warn!(port = self.config.port_name, reason, "front end thrown out"),
-            None => tracing::info!(port = self.config.port_name, "front end disconnected"),
+        // Who waited behind this front end has no claim to its place.
+        if reason.is_some() || self.door.more_to_refuse {
+            self.refuse_backlog(who, now);
         }
-        self.failed = reason.is_some();
-        self.reason = reason;
-        if self.config.role == Role::Client {
-            self.next_attempt = Some(now + self.config.timing.retry);
+        (self.failed, self.reason) = (false, None);
+        self.next_attempt = Some(match self.config.role {
+            Role::Server => now,
+            Role::Client => now + self.config.timing.retry,
+        });
+        match reason {
+            Some(reason) => {
+                self.door.warn(now, &format!("front end disconnected for a fault: {reason}"));
+                self.note_fault(reason, now);
+            }
+            None => self.door.info(now, "front end disconnected", who),
+        }
+    }
+
+    /// Keeps why the last front end was disconnected, and has the next one wait.
+    fn note_fault(&mut self, reason: String, now: Instant) {
+        (self.failed, self.reason) = (true, Some(reason));
+        if self.failed_number != self.number {
+            self.failed_number = self.number;
+            self.door.failed(now);
+            self.next_attempt = self.door.shut_until(now).max(self.next_attempt);
         }
     }
 }

@@ -14,13 +14,14 @@
 //! Reference: vhost-user.rst, "Memory regions description".
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat, fstatfs};
 use vm_memory::{FileOffset, MmapRegion};
 
 use super::sigbus::{self, Watch};
+use crate::reaper::PeerFd;
 
 /// The most regions of one guest; the answer to GET_MAX_MEM_SLOTS.
 pub const MAX_REGIONS: usize = 64;
@@ -118,7 +119,8 @@ unsafe impl Sync for Region {}
 
 impl Region {
     /// Maps a region of `file`, after checking it.
-    pub fn map(info: RegionInfo, file: OwnedFd) -> Result<Region, MemoryError> {
+    pub fn map(info: RegionInfo, file: impl Into<PeerFd>) -> Result<Region, MemoryError> {
+        let file = file.into();
         let RegionInfo { guest_start, bytes, user_start, file_offset } = info;
         if bytes == 0 {
             return Err(MemoryError::Empty { guest_start });
@@ -143,7 +145,7 @@ impl Region {
         let lead = file_offset % page_bytes;
         let length = (lead + bytes).checked_next_multiple_of(page_bytes).ok_or_else(wraps)?;
         let mapping = MmapRegion::from_file(
-            FileOffset::new(File::from(file), file_offset - lead),
+            FileOffset::new(File::from(file.keep()), file_offset - lead),
             usize::try_from(length).map_err(|_| wraps())?,
         )
         .map_err(|error| system(std::io::Error::other(error)))?;

@@ -5,22 +5,28 @@
 //! descriptors cannot be mixed up between messages, and keeps what has come of an unfinished one in an [`Inbox`].
 //!
 //! **Invariants.** Every received descriptor is owned before anything is parsed, so none leaks whatever the message
-//! says. At most 4 KiB and 32 descriptors are held for an unfinished message.
+//! says. At most 4 KiB and 32 descriptors are held for an unfinished message. No descriptor is closed by the caller's
+//! thread, where the close might block ([`crate::reaper`]): there is room for all that a message can bring, so the
+//! kernel has none to discard.
 //!
-//! Reference: vhost-user.rst, "Message Specification".
+//! Reference: vhost-user.rst, "Message Specification"; unix(7), SCM_RIGHTS.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send};
 use vhost::vhost_user::message::{MAX_ATTACHED_FD_ENTRIES, MAX_MSG_SIZE, VhostUserHeaderFlag};
 
+use crate::reaper::{Account, PeerFd};
+
 /// Size of a message header, bytes.
 pub const HEADER_BYTES: usize = 12;
 /// The only protocol version.
 const VERSION: u32 = 1;
+/// The most descriptors that the kernel passes with one message (SCM_MAX_FD).
+const MAX_PASSED_FDS: usize = 253;
 
 /// A stream that does not carry messages.
 #[derive(Debug, thiserror::Error)]
@@ -92,14 +98,14 @@ impl Reply {
 #[derive(Debug, Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
-    fds: Vec<OwnedFd>,
+    fds: Vec<PeerFd>,
 }
 
 /// What a look at the socket gave.
 #[derive(Debug)]
 pub enum Received {
     /// A whole message and its descriptors.
-    Message(Request, Vec<OwnedFd>),
+    Message(Request, Vec<PeerFd>),
     /// Nothing more for now.
     Pending,
     /// The front end closed the connection.
@@ -134,7 +140,7 @@ impl Inbox {
     }
 
     /// Takes the message out if it is whole; else says how many bytes it lacks for now.
-    fn take(&mut self) -> Result<Result<(Request, Vec<OwnedFd>), usize>, MessageError> {
+    fn take(&mut self) -> Result<Result<(Request, Vec<PeerFd>), usize>, MessageError> {
         let Some(header) = self.header()? else { return Ok(Err(HEADER_BYTES - self.bytes.len())) };
         let missing = (HEADER_BYTES + header.size).saturating_sub(self.bytes.len());
         if missing > 0 {
@@ -147,8 +153,8 @@ impl Inbox {
     }
 }
 
-/// Reads from a non-blocking socket until a message is whole or there is nothing more.
-pub fn receive(socket: BorrowedFd<'_>, inbox: &mut Inbox) -> Result<Received, MessageError> {
+/// Reads from a non-blocking socket until a message is whole or there is nothing more. Descriptors are on `account`.
+pub fn receive(socket: BorrowedFd<'_>, inbox: &mut Inbox, account: &Account) -> Result<Received, MessageError> {
     loop {
         let wanted = match inbox.take()? {
             Ok((request, fds)) => return Ok(Received::Message(request, fds)),
@@ -156,7 +162,7 @@ pub fn receive(socket: BorrowedFd<'_>, inbox: &mut Inbox) -> Result<Received, Me
         };
         let mut buffer = [0u8; MAX_MSG_SIZE];
         let buffer = buffer.get_mut(..wanted).unwrap_or_default();
-        let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(MAX_ATTACHED_FD_ENTRIES))];
+        let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(MAX_PASSED_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let result = match recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags) {
@@ -166,15 +172,16 @@ pub fn receive(socket: BorrowedFd<'_>, inbox: &mut Inbox) -> Result<Received, Me
             Err(Errno::CONNRESET) => return Ok(Received::Closed),
             Err(error) => return Err(MessageError::Socket(error)),
         };
-        let fds: Vec<OwnedFd> = ancillary
+        let fds: Vec<PeerFd> = ancillary
             .drain()
             .filter_map(|message| match message {
                 RecvAncillaryMessage::ScmRights(fds) => Some(fds),
                 _ => None,
             })
             .flatten()
+            .map(|fd| PeerFd::new(fd, account))
             .collect();
-        if result.flags.contains(ReturnFlags::CTRUNC) {
+        if fds.len() > MAX_ATTACHED_FD_ENTRIES || result.flags.contains(ReturnFlags::CTRUNC) {
             return Err(MessageError::Descriptors);
         }
         if result.bytes == 0 {

@@ -14,6 +14,7 @@ use vhost::vhost_user::message::FrontendReq;
 use super::memory::{MemoryError, RegionInfo};
 use super::operation::RingsError;
 use super::ring::LayoutError;
+use crate::reaper::PeerFd;
 
 /// In a doorbell message: the ring number.
 pub(super) const DOORBELL_RING: u64 = 0xff;
@@ -119,8 +120,8 @@ pub(super) fn within(request: FrontendReq, bits: u64, offered: u64) -> Result<()
 }
 
 /// The one descriptor that belongs to a request.
-pub(super) fn one(request: FrontendReq, fds: Vec<OwnedFd>) -> Result<OwnedFd, SessionError> {
-    match <[OwnedFd; 1]>::try_from(fds) {
+pub(super) fn one(request: FrontendReq, fds: Vec<PeerFd>) -> Result<PeerFd, SessionError> {
+    match <[PeerFd; 1]>::try_from(fds) {
         Ok([fd]) => Ok(fd),
         Err(fds) => Err(SessionError::Descriptors { request, count: fds.len(), expected: 1 }),
     }
@@ -130,7 +131,7 @@ pub(super) fn one(request: FrontendReq, fds: Vec<OwnedFd>) -> Result<OwnedFd, Se
 pub(super) fn eventfd(
     request: FrontendReq,
     doorbell: u64,
-    fds: Vec<OwnedFd>,
+    fds: Vec<PeerFd>,
 ) -> Result<Option<Arc<OwnedFd>>, SessionError> {
     if doorbell & DOORBELL_NONE != 0 {
         return match fds.len() {
@@ -142,9 +143,14 @@ pub(super) fn eventfd(
     // Anything else could block the worker or could not be waited for. /proc tells what a descriptor is.
     let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default();
     let is_eventfd = name.to_string_lossy().starts_with("anon_inode:[eventfd");
-    let flags = fcntl_getfl(&fd).unwrap_or(OFlags::empty());
-    if !is_eventfd || fcntl_setfl(&fd, flags | OFlags::NONBLOCK).is_err() {
+    if !is_eventfd {
         return Err(SessionError::NotEventfd { request });
     }
-    Ok(Some(Arc::new(fd)))
+    // An eventfd closes at once.
+    let fd = fd.keep();
+    let flags = fcntl_getfl(&fd).unwrap_or(OFlags::empty());
+    match fcntl_setfl(&fd, flags | OFlags::NONBLOCK) {
+        Ok(()) => Ok(Some(Arc::new(fd))),
+        Err(_) => Err(SessionError::NotEventfd { request }),
+    }
 }

@@ -27,6 +27,7 @@ use super::message::{Reply, Request};
 use super::operation::{Rings, RingsError, VhostOp, VhostReply};
 use super::request::{DOORBELL_RING, SessionError, eventfd, one, region_info, within, words};
 use super::ring::{F_MQ, F_RING_PACKED, RingAddresses, RingLayout, RingSetup};
+use crate::reaper::PeerFd;
 
 /// The most queue pairs a port can have: a doorbell message numbers rings in one byte.
 pub const MAX_QUEUE_PAIRS: u16 = 128;
@@ -186,7 +187,7 @@ impl Session {
     pub fn handle(
         &mut self,
         request: &Request,
-        fds: Vec<OwnedFd>,
+        fds: Vec<PeerFd>,
         rings: &mut dyn Rings,
     ) -> Result<Option<Reply>, SessionError> {
         let code =
@@ -202,7 +203,7 @@ impl Session {
         &mut self,
         request: FrontendReq,
         payload: &[u8],
-        fds: Vec<OwnedFd>,
+        fds: Vec<PeerFd>,
         rings: &mut dyn Rings,
     ) -> Result<Option<u64>, SessionError> {
         use FrontendReq as Req;
@@ -350,7 +351,7 @@ impl Session {
         &mut self,
         counts: u64,
         regions: &[u64],
-        fds: Vec<OwnedFd>,
+        fds: Vec<PeerFd>,
         rings: &mut dyn Rings,
     ) -> Result<(), SessionError> {
         let request = FrontendReq::SET_MEM_TABLE;

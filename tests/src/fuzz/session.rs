@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES, Segment};
 use labsw_dataplane::port::{Fault, RxQueue};
+use labsw_dataplane::socket::SocketAccess;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{
     Endpoint, EndpointConfig, Rings, RingsError, Role, Timing, VhostOp, VhostPort, VhostReply,
@@ -91,12 +92,12 @@ impl Bench {
             port_name: "fuzz".to_owned(),
             path: path.clone(),
             role: Role::Server,
-            mode: 0o600,
-            group: None,
+            access: SocketAccess { mode: 0o600, owner: None, group: None },
+            peer_uid: None,
             queue_pairs: PAIRS,
             offloads: true,
             mtu: 1500,
-            timing: Timing { patience: PATIENCE, retry: Duration::from_millis(500) },
+            timing: Timing { patience: PATIENCE, fault_wait: Duration::ZERO, ..Timing::default() },
         };
         let poll = Poll::new().expect("epoll");
         let rings = Box::new(Direct(Arc::clone(&port)));

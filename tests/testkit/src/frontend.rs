@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::socket::SocketAccess;
 use labsw_dataplane::vhost::{
     Endpoint, EndpointConfig, EndpointState, Rings, RingsError, Role, Timing, VhostOp, VhostPort, VhostReply,
 };
@@ -39,14 +40,19 @@ pub fn socket_path(name: &str) -> PathBuf {
 }
 
 pub fn config(path: &Path, role: Role) -> EndpointConfig {
-    let timing = Timing { patience: Duration::from_millis(300), retry: Duration::from_millis(20) };
+    let timing = Timing {
+        patience: Duration::from_millis(300),
+        retry: Duration::from_millis(20),
+        fault_wait: Duration::from_millis(20),
+        longest_fault_wait: Duration::from_millis(160),
+    };
     let port_name = "guest1".to_owned();
     EndpointConfig {
         port_name,
         path: path.to_owned(),
         role,
-        mode: 0o660,
-        group: None,
+        access: SocketAccess { mode: 0o660, owner: None, group: None },
+        peer_uid: None,
         queue_pairs: 1,
         offloads: true,
         mtu: 1500,
@@ -64,9 +70,13 @@ pub struct Harness {
 
 impl Harness {
     pub fn new(name: &str, role: Role) -> Harness {
-        let path = socket_path(name);
+        Harness::with(config(&socket_path(name), role))
+    }
+
+    pub fn with(config: EndpointConfig) -> Harness {
+        let path = config.path.clone();
         let port = Arc::new(Mutex::new(VhostPort::new(1)));
-        let mut endpoint = Endpoint::open(config(&path, role), Box::new(Port(Arc::clone(&port)))).unwrap();
+        let mut endpoint = Endpoint::open(config, Box::new(Port(Arc::clone(&port)))).unwrap();
         let poll = Poll::new().unwrap();
         endpoint.register(poll.registry(), LISTENER, CONNECTION).unwrap();
         Harness { endpoint, port, path, poll }

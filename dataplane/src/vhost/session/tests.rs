@@ -64,7 +64,7 @@ impl Front {
     ) -> Result<Option<u64>, SessionError> {
         let payload = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let request = Request { code: code.into(), need_reply, payload };
-        let reply = self.session.handle(&request, fds, &mut self.log)?;
+        let reply = self.session.handle(&request, fds.into_iter().map(PeerFd::from).collect(), &mut self.log)?;
         Ok(reply.map(|reply| {
             assert_eq!(reply.code, request.code);
             reply.value

@@ -1,0 +1,110 @@
+//! The settings of an endpoint, and its state as it is shown.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::socket::{Credentials, SocketAccess, SocketError};
+use crate::vhost::session::RingStatus;
+
+/// Who listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The switch listens, front ends connect.
+    Server,
+    /// The front end listens, the switch connects.
+    Client,
+}
+
+/// The time limits of an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// The time a front end has for its first request, for the rest of a request, and to share its memory before the lack of
+    /// it is explained.
+    pub patience: Duration,
+    /// The time between two attempts to connect.
+    pub retry: Duration,
+    /// The wait before the next front end is served after one was disconnected for a fault; it doubles with each fault.
+    pub fault_wait: Duration,
+    /// The longest such wait.
+    pub longest_fault_wait: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            patience: Duration::from_secs(5),
+            retry: Duration::from_millis(500),
+            fault_wait: Duration::from_millis(100),
+            longest_fault_wait: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The settings of an endpoint.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// The port, for messages.
+    pub port_name: String,
+    /// The socket.
+    pub path: PathBuf,
+    /// Who listens on it.
+    pub role: Role,
+    /// Who may connect to a socket of ours.
+    pub access: SocketAccess,
+    /// The only user whose processes are served; `None`: any that the socket lets connect.
+    pub peer_uid: Option<u32>,
+    /// Queue pairs of the port.
+    pub queue_pairs: u16,
+    /// Checksum and segmentation offloads are offered.
+    pub offloads: bool,
+    /// MTU of the port, bytes.
+    pub mtu: u32,
+    /// The time limits.
+    pub timing: Timing,
+}
+
+/// Why an endpoint cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("port {port}: {source}")]
+pub struct EndpointError {
+    /// The port.
+    pub port: String,
+    /// Why.
+    pub source: SocketError,
+}
+
+/// The state of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    /// No front end, or one that is not ready.
+    Waiting,
+    /// At least one queue pair runs.
+    Up,
+    /// The last front end was disconnected for a fault; the next one is served after a wait.
+    Failed,
+}
+
+/// A port's state for people and scripts.
+#[derive(Clone, Debug)]
+pub struct EndpointStatus {
+    /// The state.
+    pub state: EndpointState,
+    /// Whether a front end is connected.
+    pub connected: bool,
+    /// The process of the front end that is connected, if the kernel knows.
+    pub front_end: Option<Credentials>,
+    /// Front ends that were turned away since the port was added, because it was in use or not theirs.
+    pub turned_away: u64,
+    /// The time until the next front end is served, after one that was disconnected for a fault.
+    pub waits: Option<Duration>,
+    /// Why it is not up, if there is something to say.
+    pub reason: Option<String>,
+    /// Names of the virtio features offered.
+    pub features_offered: Vec<&'static str>,
+    /// Names of those that the front end acknowledged.
+    pub features_acknowledged: Vec<&'static str>,
+    /// Regions of the guest's memory that are mapped.
+    pub memory_regions: usize,
+    /// Each ring: 2i the guest's receive ring of pair i, 2i+1 its transmit ring.
+    pub rings: Vec<RingStatus>,
+}
