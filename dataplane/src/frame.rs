@@ -30,6 +30,9 @@ pub use reader::{FrameReader, PlainFrame};
 
 /// The largest frame that can pass, bytes (a 64-KiB TSO frame with its headers).
 pub const MAX_FRAME_BYTES: u32 = 65_535 + 64;
+/// The most segments that the frames of a burst may become together: a burst of the largest frames with an MSS of 536
+/// is within it.
+pub const MAX_BURST_SEGMENTS: u32 = 8192;
 /// Where the first VLAN tag stands in a frame, bytes.
 const TAG_OFFSET: usize = 12;
 
@@ -111,6 +114,8 @@ pub struct Burst {
     asked: Box<[Asked; BURST_FRAMES]>,
     /// The frames (bit = index) for which there is something to do or to say.
     asking: u64,
+    /// Segments that the frames of the burst will become where they are cut.
+    segments_asked: u32,
     movable: bool,
 }
 
@@ -134,6 +139,7 @@ impl Burst {
             segments: Vec::with_capacity(4 * BURST_FRAMES),
             asked: Box::new([Asked::default(); BURST_FRAMES]),
             asking: 0,
+            segments_asked: 0,
             movable: false,
         }
     }
@@ -144,6 +150,7 @@ impl Burst {
         self.count = 0;
         self.segments.clear();
         self.asking = 0;
+        self.segments_asked = 0;
         self.movable = false;
     }
 
@@ -252,13 +259,19 @@ impl Burst {
     /// is taken back out.
     ///
     /// # Errors
-    /// As [`Asked::admit`].
+    /// As [`Asked::admit`], and [`Refused::SegmentsOfBurst`] beyond [`MAX_BURST_SEGMENTS`].
     #[inline(never)]
     pub fn ask(&mut self, header: &[u8; HEADER_BYTES], offers: Offers) -> Result<(), Refused> {
         let Some(last) = self.count.checked_sub(1) else { return Ok(()) };
         let frame_bytes = self.frame(last).map_or(0, |frame| frame.len);
-        match Asked::admit(header, self.snapshot(last), frame_bytes, offers) {
-            Ok(asked) => {
+        let admitted = Asked::admit(header, self.snapshot(last), frame_bytes, offers).and_then(|asked| {
+            let segments = self.segments_asked + asked.segments();
+            let fits = segments <= MAX_BURST_SEGMENTS;
+            fits.then_some((asked, segments)).ok_or(Refused::SegmentsOfBurst(MAX_BURST_SEGMENTS))
+        });
+        match admitted {
+            Ok((asked, segments)) => {
+                self.segments_asked = segments;
                 self.set_asked(asked);
                 Ok(())
             }

@@ -62,7 +62,7 @@ impl Losses {
     /// The frames that are lost because the port was full (bit = index in the burst).
     #[cold]
     pub fn full(&self) -> u64 {
-        let is_full = |frame: &u8| self.reason(*frame).is_some_and(is_full);
+        let is_full = |frame: &u8| self.reason(*frame).is_some_and(DropReason::is_full);
         (0..64).filter(is_full).fold(0, |set, frame| set | frame_bit(frame))
     }
 
@@ -74,11 +74,6 @@ impl Losses {
             *place = reason;
         }
     }
-}
-
-/// Whether a port drops for this reason because it has no room at the moment.
-fn is_full(reason: DropReason) -> bool {
-    matches!(reason, DropReason::GuestRingFull | DropReason::TxRingFull)
 }
 
 /// Where a port reports the outcome of one send.

@@ -230,6 +230,7 @@ impl Worker {
         let Some(slot) = slot(&mut self.slots, ingress) else { return 0 };
         // What a queue says of its burst (that it can be moved) must not stick to that of the next one.
         self.burst.clear();
+        self.stage.begin();
         if let Err(fault) = queue.receive(&mut self.burst, &mut self.stage, &mut slot.delta) {
             self.queue_fault(at, fault);
             return 0;

@@ -6,7 +6,7 @@
 //! select; when they have taken them, [`Copies::choose`] works out the copies.
 //!
 //! **Order of the decision.** Port up? Mirror destination? Header. From here on mirrors may copy the frame ([`Copies::select`]). MTU.
-//! Link-local policy. VLAN. Guards. Learning. Look-up. Storm control if it floods (of a multicast frame: who wants it). Then per egress
+//! Link-local policy, MAC control. VLAN. Guards. Learning. Look-up. Storm control if it floods (of a multicast frame: who wants it). Then per egress
 //! port: up? mirror destination? VLAN and tag edit, MTU, isolation.
 //! The first check that fails is the one that is counted. A frame in an RSPAN VLAN is passed on without learning and look-up
 //! ([`rspan`]).
@@ -27,7 +27,7 @@ use crate::fdb::{Fdb, Learned};
 use crate::header::{Header, HeaderWords};
 use crate::inject::Entry;
 use crate::multicast::PortSet;
-use crate::tables::{Gate, LinkLocal, Port, Tables};
+use crate::tables::{Gate, Port, Tables};
 use crate::vlan::{Leaves, Tags};
 use crate::{DropReason, PortId, Vid, vlan};
 
@@ -259,8 +259,10 @@ impl<'a> Ingress<'a> {
         if payload_bytes > port.rules.mtu_bytes {
             return witness.dropped(index, ingress, DropReason::Oversize);
         }
-        if port.rules.link_local == LinkLocal::Drop && header.dst.is_link_local() {
-            return witness.dropped(index, ingress, DropReason::LinkLocal);
+        if header.is_of_neighbours()
+            && let Err(reason) = port.rules.link_local.admit(&header)
+        {
+            return witness.dropped(index, ingress, reason);
         }
         let vid = match vlan {
             Ok(vid) => vid,

@@ -16,6 +16,8 @@ pub const SNAPSHOT_BYTES: usize = 128;
 pub const TPID_C_TAG: u16 = 0x8100;
 /// TPID of a service VLAN tag (802.1Q table 9-1).
 pub const TPID_S_TAG: u16 = 0x88a8;
+/// Ethertype of MAC control frames: PAUSE, PFC (802.3 clause 31).
+pub const ETHERTYPE_MAC_CONTROL: u16 = 0x8808;
 /// The bits of a TCI that are the VLAN id; above them stand DEI and PCP.
 pub const TCI_VID_MASK: u16 = 0x0fff;
 /// VLAN id 4095, reserved (802.1Q table 9-2).
@@ -74,6 +76,17 @@ impl Header {
             Some(words) => words.header(),
             None => Header::parse_short(snapshot),
         }
+    }
+
+    /// Whether it may be of a protocol between neighbours, which is looked at more closely: link-local, or MAC control.
+    #[inline(always)]
+    pub fn is_of_neighbours(&self) -> bool {
+        self.dst.is_link_local() || self.ethertype == ETHERTYPE_MAC_CONTROL
+    }
+
+    /// Whether it is a MAC control frame, behind whatever tags.
+    pub fn is_mac_control(&self) -> bool {
+        self.dst == Mac::MAC_CONTROL || self.ethertype == ETHERTYPE_MAC_CONTROL
     }
 
     /// Reads a header that may be cut.

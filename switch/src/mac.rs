@@ -15,6 +15,8 @@ pub struct InvalidMac;
 impl Mac {
     /// The broadcast address.
     pub const BROADCAST: Mac = Mac::new([0xff; 6]);
+    /// Where MAC control frames (PAUSE, PFC) go (802.3 annex 31A).
+    pub const MAC_CONTROL: Mac = Mac::new([0x01, 0x80, 0xc2, 0, 0, 1]);
 
     /// The address with these bytes, in transmission order.
     #[inline]

@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use crate::filter::Filter;
 use crate::guard::Guards;
-use crate::header::Tag;
+use crate::header::{Header, Tag};
 use crate::inject::{Entry, Injection};
 use crate::multicast::Snooping;
 use crate::vlan::{Leaves, PortVlan, VlanSet};
-use crate::{MAX_MIRRORS, MAX_PORTS, MirrorId, PortId, Vid};
+use crate::{DropReason, MAX_MIRRORS, MAX_PORTS, MirrorId, PortId, Vid};
 
 mod build;
 
@@ -35,6 +35,22 @@ pub enum LinkLocal {
     Transparent,
     /// They are dropped.
     Drop,
+}
+
+impl LinkLocal {
+    /// Whether a frame with this header may come in. MAC control frames never may: they are for the other end of one
+    /// cable, and a bridge that passed them on would let a station stop a link that is not its own (802.1Q 8.6.3).
+    ///
+    /// # Errors
+    /// [`DropReason::MacControl`], [`DropReason::LinkLocal`].
+    #[cold]
+    pub(crate) fn admit(self, header: &Header) -> Result<(), DropReason> {
+        match self {
+            _ if header.is_mac_control() => Err(DropReason::MacControl),
+            LinkLocal::Drop if header.dst.is_link_local() => Err(DropReason::LinkLocal),
+            LinkLocal::Drop | LinkLocal::Transparent => Ok(()),
+        }
+    }
 }
 
 /// The rules of one port.

@@ -111,7 +111,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         8 => (0u8..6).prop_map(unicast),
         1 => Just([0xff; 6]),
         1 => Just([0x33, 0x33, 0, 0, 0, 1]),
-        1 => Just([0x01, 0x80, 0xc2, 0, 0, 0x0e]),
+        1 => prop::sample::select(vec![0u8, 1, 0x0e]).prop_map(|last| [0x01, 0x80, 0xc2, 0, 0, last]),
     ];
     let src = prop_oneof![20 => (0u8..6).prop_map(unicast), 1 => Just([0x53, 0, 0, 0, 0, 1])];
     let tci =

@@ -1,5 +1,5 @@
 //! Link-local protocols between containers: STP of two real bridges, LLDP and LACP frames and others of 01-80-C2-00-00-0X pass
-//! unchanged; with `link_local = "drop"` they are dropped and counted.
+//! unchanged; with `link_local = "drop"` they are dropped and counted. PAUSE and PFC never pass.
 #![allow(clippy::unwrap_used, reason = "test helpers report by panicking")]
 
 use std::time::Duration;
@@ -78,6 +78,23 @@ fn protocols_of_bridges_pass_between_ports_unless_told_otherwise() {
         send("strict", frame, &[], what);
     }
     assert_eq!(switch.drops("strict", "link_local"), frames.len() as u64);
+    // PAUSE and PFC are for the other end of one cable: no port relays them, by whatever address.
+    let control = |dst, opcode: &[u8]| {
+        let payload = [opcode, &[0xff; 44]].concat();
+        Frame::new(dst, mac(1)).ethertype(0x8808).payload(&payload).build()
+    };
+    let station = [0x01, 0x80, 0xc2, 0, 0, 0x01];
+    for (frame, what) in [
+        (control(station, &[0, 1]), "PAUSE"),
+        (control(station, &[1, 1]), "PFC"),
+        (control(mac(7), &[0, 1]), "PAUSE to one station"),
+        (link_local(0x01, 0x88b5, &[]), "another protocol to that address"),
+    ] {
+        for from in ["a", "strict"] {
+            send(from, &frame, &[], what);
+        }
+    }
+    assert_eq!((switch.drops("a", "mac_control"), switch.drops("strict", "mac_control")), (4, 4));
     // The next address is an ordinary group.
     send("strict", &link_local(0x10, 0x88b5, &[]), &["a", "b"], "01-80-C2-00-00-10");
 

@@ -48,7 +48,7 @@ fn request(start: usize, offset: usize) -> [u8; NET_HEADER] {
 /// The frame with its last two bytes chosen so that its checksum from `field` on is `wanted`.
 fn with_checksum(mut frame: Vec<u8>, field: usize, wanted: u16) -> Vec<u8> {
     let last = frame.len() - 2;
-    assert!(frame.len() % 2 == 0 && field % 2 == 0, "words have to be aligned");
+    assert!(frame.len().is_multiple_of(2) && field.is_multiple_of(2), "words have to be aligned");
     frame[last..].fill(0);
     let rest = sum(&[&frame[field..]]);
     let filler = (u32::from(!wanted) + 0xffff - u32::from(rest)) % 0xffff;
@@ -93,7 +93,7 @@ struct Case {
 fn cases() -> Vec<Case> {
     let body = [0x5a; 60];
     let tagged = |ethertype| frame(BROADCAST, ME, ethertype, &[&[0, 20, 8, 0], &body[..]].concat());
-    let dhcp = |from| frame(BROADCAST, ME, ETHERTYPE_IPV4, &ipv4(UDP, &udp(from, 9, &body)));
+    let dhcp = |from, to| frame(BROADCAST, ME, ETHERTYPE_IPV4, &ipv4(UDP, &udp(from, to, &body)));
     let to = |last| frame([0x01, 0x80, 0xc2, 0, last, 3], ME, 0x0026, &body);
     let router =
         |kind| frame([0x33, 0x33, 0, 0, 0, 1], ME, ETHERTYPE_IPV6, &icmp6(&[&[kind, 0, 0, 0], &body[..]].concat()));
@@ -109,7 +109,8 @@ fn cases() -> Vec<Case> {
             frame(BROADCAST, ME, 0x88b5, &body),
             10,
         ),
-        case("the port of a DHCP server", dhcp(67), dhcp(1234), 34),
+        case("the port of a DHCP server", dhcp(67, 9), dhcp(1234, 9), 34),
+        case("the port of a DHCP client", dhcp(1067, 68), dhcp(1067, 9), 36),
         case("a link-local destination", to(0), to(1), 4),
         case("a router advertisement", router(134), router(1), 54),
     ]

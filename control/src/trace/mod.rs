@@ -237,7 +237,7 @@ impl Teller<'_> {
 
     /// The frame, or its copy for `port`, ends here.
     fn dropped(&mut self, port: PortId, reason: DropReason) {
-        let stage = if port == self.ingress { words::stage(reason) } else { "egress" };
+        let stage = if port == self.ingress { reason.stage().name() } else { "egress" };
         let about = words::Dropped {
             reason,
             port: self.scene.name(port),

@@ -119,29 +119,6 @@ pub(super) fn apply(edit: TagEdit, frame: &[u8]) -> Vec<u8> {
     [addresses, edit.insert.as_ref().map_or(&[], |tag| &tag[..]), rest].concat()
 }
 
-/// What is looked at when a frame is dropped for this reason at the port it came from.
-pub(super) fn stage(reason: DropReason) -> &'static str {
-    match reason {
-        DropReason::PortDown | DropReason::MirrorDestination => "port",
-        DropReason::Runt | DropReason::SourceGroupAddress | DropReason::VidReserved => "header",
-        DropReason::Oversize => "mtu",
-        DropReason::LinkLocal => "link_local",
-        DropReason::TaggedNotAllowed | DropReason::UntaggedNotAllowed | DropReason::VlanNotMember => "vlan",
-        DropReason::SamePort | DropReason::NoDestination => "lookup",
-        DropReason::MulticastNotWanted => "multicast",
-        DropReason::StormBroadcast
-        | DropReason::StormMulticast
-        | DropReason::StormUnknownUnicast
-        | DropReason::MacLimit
-        | DropReason::MacSticky
-        | DropReason::MacNotAllowed
-        | DropReason::DhcpGuard
-        | DropReason::RaGuard => "guard",
-        DropReason::MirrorLoop | DropReason::InjectSource | DropReason::InjectRate => "injection",
-        _ => "ingress",
-    }
-}
-
 /// All there is to say about a drop.
 pub(super) struct Dropped<'a> {
     pub reason: DropReason,
@@ -240,7 +217,24 @@ impl Dropped<'_> {
             | DropReason::DhcpGuard
             | DropReason::RaGuard => format!("the guards of the port: labsw-ctl port show {port}"),
             DropReason::InjectSource | DropReason::InjectRate => "labsw-ctl mirror list".to_owned(),
-            _ => return None,
+            DropReason::Oversize
+            | DropReason::Runt
+            | DropReason::SourceGroupAddress
+            | DropReason::VidReserved
+            | DropReason::PortDown
+            | DropReason::BadOffload
+            | DropReason::BadChain
+            | DropReason::GuestRingFull
+            | DropReason::GuestBufferTooSmall
+            | DropReason::TxRingFull
+            | DropReason::NoBuffer
+            | DropReason::ImpairLoss
+            | DropReason::ImpairQueueFull
+            | DropReason::ImpairMemoryFull
+            | DropReason::ImpairCleared
+            | DropReason::MirrorLoop
+            | DropReason::MacControl
+            | DropReason::SegmentLimit => return None,
         })
     }
 }

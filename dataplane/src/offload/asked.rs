@@ -5,7 +5,7 @@
 //! the header for the next one who takes the frame as it is.
 
 use super::layout::judge_checksum;
-use super::request::{HEADER_BYTES, Offers, Refused, Request, Resolution};
+use super::request::{HEADER_BYTES, MAX_SEGMENTS, Offers, Refused, Request, Resolution};
 
 /// `flags`: the checksum was verified (`VIRTIO_NET_HDR_F_DATA_VALID`).
 const DATA_VALID: u8 = 2;
@@ -17,13 +17,15 @@ pub struct Asked {
     pub request: Request,
     /// Length of the headers of a frame to be cut, which each segment will have, bytes; otherwise 0.
     header_bytes: u16,
+    /// Segments that a frame to be cut will become; otherwise 0.
+    segments: u16,
     /// Its checksum is right: somebody to be believed has looked.
     pub verified: bool,
 }
 
 impl Asked {
     /// Of a frame whose checksum we have verified.
-    pub const VERIFIED: Asked = Asked { request: Request::NONE, header_bytes: 0, verified: true };
+    pub const VERIFIED: Asked = Asked { request: Request::NONE, header_bytes: 0, segments: 0, verified: true };
 
     /// What `header`, the virtio-net header of a frame of `frame_bytes` that begins with `snapshot`, asks for. A frame
     /// that would be cut into a single segment is left its checksum only.
@@ -48,13 +50,20 @@ impl Asked {
             Request { gso: Some(gso), .. } => {
                 let layout = request.layout(snapshot, frame_bytes)?;
                 let header_bytes = u16::try_from(layout.header_bytes).map_err(|_| Refused::HeadersTooLong)?;
-                if frame_bytes > u32::from(header_bytes) + u32::from(gso.size) {
-                    Asked { request, header_bytes, verified: false }
-                } else {
-                    Asked { request: Request { gso: None, ..request }, ..Asked::default() }
+                match frame_bytes.saturating_sub(header_bytes.into()).div_ceil(gso.size.into()) {
+                    0 | 1 => Asked { request: Request { gso: None, ..request }, ..Asked::default() },
+                    many if many > MAX_SEGMENTS => return Err(Refused::Segments(many)),
+                    #[allow(clippy::cast_possible_truncation, reason = "at most MAX_SEGMENTS")]
+                    segments => Asked { request, header_bytes, segments: segments as u16, verified: false },
                 }
             }
         })
+    }
+
+    /// Segments that a frame to be cut will become; 0 of any other.
+    #[inline]
+    pub fn segments(&self) -> u32 {
+        self.segments.into()
     }
 
     /// Length of the longest frame on a wire that the frame of `frame_bytes` will be.

@@ -47,9 +47,10 @@ pub struct Merged<'a> {
 }
 
 impl Coalescer {
-    /// Whether the frame of `frame_bytes` that begins with `headers` is TCP, so that a closer look may be worth while.
-    pub fn is_candidate(headers: &[u8], frame_bytes: u32) -> bool {
-        Segment::layout(headers, frame_bytes).is_some()
+    /// The kind of TCP that the frame of `frame_bytes` is which begins with `headers`, if a closer look may be worth
+    /// while; `None` of anything else.
+    pub fn kind(headers: &[u8], frame_bytes: u32) -> Option<GsoKind> {
+        Segment::layout(headers, frame_bytes).map(|layout| layout.kind)
     }
 
     /// Length of the headers of a whole TCP frame; `None` of anything else.

@@ -10,14 +10,18 @@
 //! Reference: Virtio 1.2, 5.1.6 (the header), 5.1.6.2 "Packet Transmission", 5.1.6.4 "Processing of Incoming Packets",
 //! 5.1.3 "Feature bits".
 
+use labsw_switch::DropReason;
+
 use super::layout::{Layout, MAX_IP_BYTES, TCP_CHECKSUM};
 use super::sum::put_u16_le;
 
 /// Bytes of the header that describe offloads; `num_buffers`, if present, follows.
 pub const HEADER_BYTES: usize = 10;
 /// The smallest segment payload accepted, bytes: Linux keeps the MSS at 48 or more, of which TCP options can take 40.
-/// It bounds the work that one frame can ask for.
 pub const MIN_SEGMENT_BYTES: u16 = 8;
+/// The most segments that one frame may become: it bounds the work that a guest can ask for. The longest frame with
+/// segments of 128 bytes is within it; an MSS of 536 (RFC 9293, 3.7.1) makes 123.
+pub const MAX_SEGMENTS: u32 = 512;
 
 /// VIRTIO_NET_F_CSUM: the device finishes checksums.
 pub const F_CSUM: u64 = 1 << 0;
@@ -130,10 +134,16 @@ impl Offers {
         Offers { csum, tcp4: has(F_GUEST_TSO4), tcp6: has(F_GUEST_TSO6), ecn: has(F_GUEST_ECN), verified: csum }
     }
 
-    /// Whether segments of a TCP flow may be merged for it.
+    /// Whether segments of some TCP flows may be merged for it.
     #[inline]
     pub fn takes_merged(self) -> bool {
         self.csum && (self.tcp4 || self.tcp6)
+    }
+
+    /// Whether segments of TCP flows of this kind may be merged for it.
+    #[inline]
+    pub fn takes_merged_of(self, kind: GsoKind) -> bool {
+        self.csum && self.kind(kind)
     }
 
     fn kind(self, kind: GsoKind) -> bool {
@@ -234,9 +244,25 @@ pub enum Refused {
     /// A segment would be longer than IP can say.
     #[error("a segment would be longer than an IP packet")]
     SegmentTooLong,
+    /// More than [`MAX_SEGMENTS`].
+    #[error("{0} segments are more than the {MAX_SEGMENTS} that one frame may become")]
+    Segments(u32),
+    /// The frames of a burst would become more segments than they may together.
+    #[error("the burst would become more than {0} segments")]
+    SegmentsOfBurst(u32),
     /// [`super::Cutter`] was given a frame that is not to be cut.
     #[error("no segmentation is asked for")]
     NotAsked,
+}
+
+impl Refused {
+    /// Under what the frame is counted.
+    pub fn drop_reason(&self) -> DropReason {
+        match self {
+            Refused::Segments(_) | Refused::SegmentsOfBurst(_) => DropReason::SegmentLimit,
+            _ => DropReason::BadOffload,
+        }
+    }
 }
 
 impl Request {

@@ -49,7 +49,7 @@ fn ask_for(mut asks: [u8; offload::HEADER_BYTES], tag_bytes: u16, burst: &mut Bu
         // Too large a sum is behind any frame's end, and so refused.
         [asks[CHECKSUM_START], asks[CHECKSUM_START + 1]] = start.saturating_add(tag_bytes).to_le_bytes();
     }
-    burst.ask(&asks, FROM_KERNEL).map_err(|_| DropReason::BadOffload)
+    burst.ask(&asks, FROM_KERNEL).map_err(|refused| refused.drop_reason())
 }
 
 /// The header in front of a frame that is sent; `None` if it can't be said.

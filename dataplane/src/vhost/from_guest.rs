@@ -208,7 +208,7 @@ unsafe fn lend_asking(
     let mut header = [0; offload::HEADER_BYTES];
     header[..8].copy_from_slice(&front);
     header[8..].copy_from_slice(&back);
-    burst.ask(&header, dialect.may_ask).err().map(|_| DropReason::BadOffload)
+    burst.ask(&header, dialect.may_ask).err().map(|refused| refused.drop_reason())
 }
 
 /// Reads the virtio-net header of `header_bytes` (10 or 12) off the front of `segments`, which hold at least that many.

@@ -71,7 +71,7 @@ impl Slot {
         if burst.asking() != 0 && stage::is_needed(burst, items, offers) {
             stage.resolve(&**tx, lane, burst, items, offers, report)
         } else if burst.is_movable() && offers.takes_merged() && stage::may_merge(burst, items) {
-            stage.merge(&**tx, lane, burst, items, report)
+            stage.merge(&**tx, lane, burst, items, offers, report)
         } else {
             tx.send(lane, burst, items, sole, report)
         }

@@ -20,7 +20,7 @@ use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_switch::{BURST_FRAMES, DropReason};
 
 use crate::flow::flow_hash;
-use crate::frame::{Burst, MAX_FRAME_BYTES, Segment};
+use crate::frame::{Burst, MAX_BURST_SEGMENTS, MAX_FRAME_BYTES, Segment};
 use crate::losses::{Losses, TxReport};
 use crate::offload::{Asked, Coalescer, Cutter, Offers, Partial, Resolution, Sum, finish_checksum};
 use crate::port::{Fault, Lane, TxPort};
@@ -29,6 +29,8 @@ use crate::port::{Fault, Lane, TxPort};
 /// own cache.
 const ARENA_BYTES: usize = 256 * 1024;
 const _: () = assert!(ARENA_BYTES > 2 * MAX_FRAME_BYTES as usize);
+/// The most segments that the frames of one burst become, at all ports together: a few milliseconds of work.
+const MAX_SEGMENTS: u32 = 4 * MAX_BURST_SEGMENTS;
 /// Flows that are merged side by side.
 const MAX_MERGES: usize = 16;
 /// A shorter frame is not worth merging, bytes.
@@ -129,6 +131,8 @@ pub(super) struct Stage {
     losses: Losses,
     arena: Box<[u8]>,
     used: usize,
+    /// Segments that the burst may still become.
+    segments_left: u32,
 }
 
 /// Whether a port that accepts `offers` has to have some of these frames changed.
@@ -154,7 +158,14 @@ impl Stage {
             losses: Losses::NONE,
             arena: vec![0; ARENA_BYTES].into_boxed_slice(),
             used: 0,
+            segments_left: MAX_SEGMENTS,
         }
+    }
+
+    /// A burst begins, whose frames may become [`MAX_SEGMENTS`].
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        self.segments_left = MAX_SEGMENTS;
     }
 
     /// Sends frames of `from` to a port that accepts `offers`, and does for it what it does not. As [`TxPort::send`]; a
@@ -181,19 +192,20 @@ impl Stage {
         outcome
     }
 
-    /// Sends frames of `from` to a port that takes merged ones. As [`TxPort::send`].
+    /// Sends frames of `from` to a port that takes merged ones, of the kinds in `offers`. As [`TxPort::send`].
     pub(super) fn merge(
         &mut self,
         tx: &dyn TxPort,
         lane: Lane,
         from: &Burst,
         items: &[TxItem],
+        offers: Offers,
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
         let mut delivery = Delivery { tx, lane, from, report, sent: 0, lost: Losses::NONE };
         let outcome = items
             .iter()
-            .try_for_each(|item| self.merge_one(item, &mut delivery))
+            .try_for_each(|item| self.merge_one(item, offers, &mut delivery))
             .and_then(|()| self.flush(&mut delivery));
         delivery.close(items);
         outcome
@@ -223,6 +235,11 @@ impl Stage {
             delivery.lose(item.frame, DropReason::BadOffload);
             return Ok(());
         };
+        let Some(left) = self.segments_left.checked_sub(cutter.segments()) else {
+            delivery.lose(item.frame, DropReason::SegmentLimit);
+            return Ok(());
+        };
+        self.segments_left = left;
         let header_bytes = cutter.header_bytes();
         reader.skip(header_bytes);
         while let Some(cut) = cutter.next_cut() {
@@ -241,10 +258,11 @@ impl Stage {
     }
 
     /// Adds a frame, to one of the same flow if it continues that.
-    fn merge_one(&mut self, item: &TxItem, delivery: &mut Delivery<'_, '_>) -> Result<(), Fault> {
+    fn merge_one(&mut self, item: &TxItem, offers: Offers, delivery: &mut Delivery<'_, '_>) -> Result<(), Fault> {
         let index = usize::from(item.frame);
         let (snapshot, len) = (delivery.from.snapshot(index), delivery.from.frame(index).map_or(0, |frame| frame.len));
-        let worth = len >= MIN_MERGED_BYTES && Coalescer::is_candidate(snapshot, len);
+        let worth =
+            len >= MIN_MERGED_BYTES && Coalescer::kind(snapshot, len).is_some_and(|kind| offers.takes_merged_of(kind));
         if !worth {
             if !self.merges.is_empty() {
                 self.close(flow_hash(snapshot));

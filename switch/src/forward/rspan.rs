@@ -13,7 +13,7 @@ use super::egress::frame_bit;
 use super::{Egress, Ingress, Step, TagEdit, Witness, guard, is_dry};
 use crate::filter::Frames;
 use crate::header::{Header, TPID_C_TAG, TPID_S_TAG};
-use crate::tables::{LinkLocal, Port, Remote};
+use crate::tables::{Port, Remote};
 use crate::{DropReason, Vid, vlan};
 
 /// Where the first VLAN tag stands in a frame, bytes.
@@ -39,14 +39,13 @@ impl Ingress<'_> {
         let payload_bytes = frame_bytes.saturating_sub(u32::from(header.l3_offset));
         let admitted = match vlan {
             _ if payload_bytes > port.rules.mtu_bytes => Err(DropReason::Oversize),
-            _ if port.rules.link_local == LinkLocal::Drop && header.dst.is_link_local() => Err(DropReason::LinkLocal),
-            Err(reason) => Err(reason),
-            Ok(vid) => {
+            vlan => port.rules.link_local.admit(header).and(vlan).and_then(|vid| {
                 witness.step(index, || Step::Vlan(vid));
                 witness.step(index, || Step::Rspan);
-                let flooded = || guard::flood(port, header.dst, self.now_ns, is_dry(witness));
-                guard::admit(port, header.src, snapshot).and_then(|()| flooded()).map(|()| vid)
-            }
+                guard::admit(port, header.src, snapshot)?;
+                guard::flood(port, header.dst, self.now_ns, is_dry(witness))?;
+                Ok(vid)
+            }),
         };
         match admitted {
             Ok(vid) => {

@@ -25,8 +25,12 @@ const SNAP: [[u8; 6]; 2] = [[0xaa, 0xaa, 3, 0, 0, 0], [0xaa, 0xaa, 3, 0, 0, 0xf8
 
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ICMPV6: u8 = 58;
+/// RFC 2131, 4.1.
 const DHCPV4_SERVER: u16 = 67;
+const DHCPV4_CLIENT: u16 = 68;
+/// RFC 8415, 7.2.
 const DHCPV6_SERVER: u16 = 547;
+const DHCPV6_CLIENT: u16 = 546;
 /// ICMPv6 types (RFC 4861 sections 4.2 and 4.5).
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const REDIRECT: u8 = 137;
@@ -34,10 +38,10 @@ const REDIRECT: u8 = 137;
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packet {
-    /// UDP over IPv4 from this port.
-    Udp4 { source_port: u16 },
-    /// UDP over IPv6 from this port.
-    Udp6 { source_port: u16 },
+    /// UDP over IPv4 between these ports.
+    Udp4 { from: u16, to: u16 },
+    /// UDP over IPv6 between these ports.
+    Udp6 { from: u16, to: u16 },
     /// ICMPv6 of this type; from the same link, if a host has to believe it.
     Icmp6 { message: u8, on_link: bool },
     /// It can't be seen what it is.
@@ -52,11 +56,12 @@ impl Packet {
         read(snapshot, TYPE_OFFSET).unwrap_or(Packet::Undecided { on_link: true })
     }
 
-    /// Whether a DHCP server sent it, or it can't be told that none did.
+    /// Whether a DHCP server or relay sent it, a client would take it for such, or it can't be told that none would.
+    /// Clients look at the port that a message goes to, not at the one it comes from.
     pub(super) fn may_be_of_dhcp_server(self) -> bool {
         match self {
-            Packet::Udp4 { source_port } => source_port == DHCPV4_SERVER,
-            Packet::Udp6 { source_port } => source_port == DHCPV6_SERVER,
+            Packet::Udp4 { from, to } => from == DHCPV4_SERVER || to == DHCPV4_CLIENT,
+            Packet::Udp6 { from, to } => from == DHCPV6_SERVER || to == DHCPV6_CLIENT,
             Packet::Undecided { .. } => true,
             Packet::Icmp6 { .. } | Packet::Other => false,
         }
@@ -103,7 +108,7 @@ fn ipv4(packet: &[u8]) -> Option<Packet> {
     if protocol != PROTOCOL_UDP || fragment_offset != 0 {
         return Some(Packet::Other);
     }
-    Some(Packet::Udp4 { source_port: word(packet, header_bytes)? })
+    Some(Packet::Udp4 { from: word(packet, header_bytes)?, to: word(packet, header_bytes + 2)? })
 }
 
 /// An IPv6 packet (RFC 8200 section 3).
@@ -131,7 +136,10 @@ fn ipv6(packet: &[u8]) -> Option<Packet> {
                 Some(_) => at += 8,
                 None => return undecided,
             },
-            PROTOCOL_UDP => return Some(Packet::Udp6 { source_port: u16::from_be_bytes([after, length]) }),
+            PROTOCOL_UDP => {
+                let from = u16::from_be_bytes([after, length]);
+                return word(header, 2).map(|to| Packet::Udp6 { from, to }).or(undecided);
+            }
             PROTOCOL_ICMPV6 => return Some(Packet::Icmp6 { message: after, on_link }),
             _ => return if is_last(next) { Some(Packet::Other) } else { undecided },
         }

@@ -46,6 +46,9 @@ fn verdicts(types: &[u8], packet: &[u8]) -> (bool, bool) {
 
 const UDP_67: &[u8] = &[0, 67, 0, 68, 0, 8, 0, 0];
 const UDP_68: &[u8] = &[0, 68, 0, 67, 0, 8, 0, 0];
+const UDP_TO_68: &[u8] = &[4, 43, 0, 68, 0, 8, 0, 0];
+const UDP_TO_546: &[u8] = &[4, 43, 2, 34, 0, 8, 0, 0];
+const UDP_TO_547: &[u8] = &[2, 34, 2, 35, 0, 8, 0, 0];
 const UDP_547: &[u8] = &[2, 35, 2, 34, 0, 8, 0, 0];
 const RA: &[u8] = &[134, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const OPTIONS: &[u8] = &[0, 0, 1, 4, 0, 0, 0, 0];
@@ -63,6 +66,13 @@ fn servers_are_told_from_clients() {
     assert_eq!(verdicts(IPV4, &ipv4(17, 0, 0x4000, UDP_68)), clean, "a client");
     assert_eq!(verdicts(IPV4, &ipv4(6, 0, 0, UDP_67)), clean, "TCP");
     assert_eq!(verdicts(IPV6, &ipv6(LINK_LOCAL, 1, &[(17, UDP_547)])), dhcp);
+    assert_eq!(verdicts(IPV4, &ipv4(17, 0, 0, UDP_TO_68)), dhcp, "to a client, from any port");
+    assert_eq!(verdicts(IPV6, &ipv6(LINK_LOCAL, 1, &[(17, UDP_TO_546)])), dhcp, "to a client, from any port");
+    assert_eq!(verdicts(IPV6, &ipv6(LINK_LOCAL, 1, &[(17, UDP_TO_547)])), clean, "a client");
+    assert_eq!(verdicts(IPV4, &ipv4(17, 0, 0, UDP_TO_546)), clean, "no DHCP over IPv4");
+    assert_eq!(verdicts(IPV6, &ipv6(GLOBAL, 64, &[(17, UDP_TO_68)])), clean, "no DHCP over IPv6");
+    assert_eq!(verdicts(IPV4, &ipv4(17, 0, 0, &UDP_TO_68[..2])), dhcp, "cut before the port it goes to");
+    assert_eq!(verdicts(IPV6, &ipv6(GLOBAL, 64, &[(17, &UDP_TO_546[..2])])), dhcp, "cut before the port it goes to");
     assert_eq!(verdicts(IPV6, &ipv6(GLOBAL, 64, &[(0, OPTIONS), (60, OPTIONS), (17, UDP_547)])), dhcp);
     assert_eq!(verdicts(IPV6, &ipv6(GLOBAL, 64, &[(17, UDP_67)])), clean, "no DHCP over IPv6");
     assert_eq!(verdicts(IPV4, &ipv4(17, 0, 0, UDP_547)), clean, "no DHCP over IPv4");

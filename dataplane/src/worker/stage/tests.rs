@@ -93,7 +93,7 @@ fn resolve(burst: &Burst, sink: &Sink) -> (Result<u64, Fault>, PortDelta) {
 fn merge(burst: &Burst, sink: &Sink) -> u64 {
     let (mut stats, mut losses) = (PortDelta::ZERO, Losses::NONE);
     let report = &mut TxReport { stats: &mut stats, losses: &mut losses };
-    Stage::new().merge(sink, Lane::ONLY, burst, &items(burst), report).unwrap();
+    Stage::new().merge(sink, Lane::ONLY, burst, &items(burst), sink.offers, report).unwrap();
     losses.frames()
 }
 
@@ -207,6 +207,67 @@ fn merging_is_tried_where_there_is_something_to_merge() {
     };
     assert!(!of(&[&short, &long, &short]));
     assert!(of(&[&short, &long, &long]));
+}
+
+#[test]
+fn only_the_kinds_that_a_port_takes_are_merged() {
+    let segments =
+        |v6| resolved(&flow(1, v6, noise(4000, 2)).partial(), 128, request_of(&flow(1, v6, vec![]), Some(1000)));
+    let frames = [segments(false).unwrap(), segments(true).unwrap()].concat();
+    assert_eq!(frames.len(), 8);
+    for (tcp4, tcp6) in [(false, false), (true, false), (false, true), (true, true)] {
+        let sink = Sink::accepting(Offers { csum: true, tcp4, tcp6, ..Offers::NONE });
+        let burst = burst(frames.iter().map(|frame| (&frame[..], Request::NONE)), 4096);
+        assert_eq!(merge(&burst, &sink), 0);
+        let got = sink.take();
+        assert_eq!(got.len(), [4, 1][usize::from(tcp4)] + [4, 1][usize::from(tcp6)], "IPv4 {tcp4}, IPv6 {tcp6}");
+        assert_eq!(on_wire(got), frames);
+    }
+}
+
+/// The work that one burst can ask for, in segments, however it is divided.
+#[test]
+fn a_burst_becomes_a_bounded_number_of_segments() {
+    const SEGMENT: usize = 130;
+    let frame = Packet::tcp(false, noise(SEGMENT * 500, 6)).partial();
+    let request = |size: u16| request_of(&Packet::tcp(false, vec![]), Some(size)).encode(0);
+    let ask = |burst: &mut Burst, size: u16| {
+        // SAFETY: the frame outlives the burst.
+        assert!(unsafe {
+            burst.push_whole(0, Segment { ptr: frame.as_ptr(), len: u32::try_from(frame.len()).unwrap() })
+        });
+        burst.ask(&request(size), Offers::ALL).map_err(|refused| refused.drop_reason())
+    };
+    let mut burst = Burst::new();
+    // Of one frame.
+    for size in [8, 64, 126] {
+        assert_eq!(ask(&mut burst, size), Err(DropReason::SegmentLimit), "segments of {size} bytes");
+    }
+    assert!(burst.is_empty());
+    // Of a burst: 500 a frame, 16 times.
+    for number in 0..BURST_FRAMES {
+        let expected = if number < 16 { Ok(()) } else { Err(DropReason::SegmentLimit) };
+        assert_eq!(ask(&mut burst, 130), expected, "frame {number}");
+    }
+    assert_eq!(burst.len(), 16);
+    // At all ports together.
+    let mut stage = Stage::new();
+    for round in 0..2 {
+        stage.begin();
+        let (mut segments, mut lost) = (0, 0);
+        for _ in 0..100 {
+            let (sink, mut stats, mut losses) = (Sink::default(), PortDelta::ZERO, Losses::NONE);
+            let report = &mut TxReport { stats: &mut stats, losses: &mut losses };
+            stage.resolve(&sink, Lane::ONLY, &burst, &items(&burst), Offers::NONE, report).unwrap();
+            segments += sink.take().len();
+            lost += stats.drops[DropReason::SegmentLimit as usize];
+        }
+        assert_eq!((segments, lost), (500 * 65, 100 * 16 - 65), "round {round}");
+        assert!(segments <= 4 * 8192);
+    }
+    // The next burst of the same queue begins anew.
+    burst.clear();
+    assert_eq!(ask(&mut burst, 130), Ok(()));
 }
 
 /// Frames of a few flows, finished or not.

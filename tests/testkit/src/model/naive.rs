@@ -386,6 +386,9 @@ impl Naive {
         if frame.rest.len() - 2 > port.mtu as usize {
             return refuse(DropReason::Oversize);
         }
+        if dst == [0x01, 0x80, 0xc2, 0, 0, 0x01] || frame.rest[..2] == [0x88, 0x08] {
+            return refuse(DropReason::MacControl);
+        }
         if port.drops_link_local && dst[..5] == [0x01, 0x80, 0xc2, 0, 0] && dst[5] < 16 {
             return refuse(DropReason::LinkLocal);
         }
