@@ -270,10 +270,24 @@ impl<'a> Arena<'a> {
         self.switch.vhost_socket(EVIL)
     }
 
-    /// Starts a front end at the port of attackers and waits until its rings run.
+    /// Has the port of attackers serve whoever comes next, without the wait that follows a fault.
+    pub fn forgive(&self) {
+        wait_for("end of the last attacker's connection", GIVEN_UP, || {
+            (self.switch.port(EVIL)["connected"] == false).then_some(())
+        });
+        self.switch.ctl(&["port", "up", EVIL]);
+    }
+
+    /// Starts a front end at the port of attackers, whatever the last one did there.
+    pub fn front(&self, script: Script) -> FrontEnd {
+        self.forgive();
+        FrontEnd::start(&self.evil(), script)
+    }
+
+    /// The same, and waits until its rings run.
     pub fn attacker(&self, script: Script) -> FrontEnd {
-        let front = FrontEnd::start(&self.evil(), script);
-        wait_for("rings of the attacker", 20 * SECOND, || (self.switch.port_state(EVIL) == "up").then_some(()));
+        let front = self.front(script);
+        wait_for("rings of the attacker", GIVEN_UP, || (self.switch.port_state(EVIL) == "up").then_some(()));
         front
     }
 
@@ -301,6 +315,18 @@ impl<'a> Arena<'a> {
         assert!(seen.descriptors <= most, "{what}: {} descriptors, at most {most}", seen.descriptors);
         let space = seen.address_space;
         assert!(space <= address_space, "{what}: {space} bytes of address space, at most {address_space}");
+    }
+
+    /// Runs an attack that is known to make others wait; gives how long their frames were late altogether, each by more
+    /// than 100 ms. No frame is lost.
+    pub fn stalled_by(&mut self, what: &str, attack: impl FnOnce(&Self)) -> Duration {
+        drop(self.probe.take());
+        attack(self);
+        assert!(self.switch.is_running(), "labswd has died of {what}:\n{}", self.switch.log());
+        self.probe.pass_one(what);
+        let late: Vec<Duration> = self.probe.take().into_iter().filter(|&time| time > WATCH_PAUSE).collect();
+        println!("{what}: late {late:?}");
+        late.iter().sum()
     }
 
     /// Ends the probe and the switch.

@@ -3,19 +3,27 @@
 //!
 //! An attack leaves nothing behind in the switch's namespace: its front ends hang up when they are dropped.
 
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, ftruncate, memfd_create};
+use rustix::net::sockopt::set_socket_linger;
 
 use crate::arena::{Arena, WEB};
-use crate::hostile::request::{ADD_MEM_REG, SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES};
+use crate::hostile::request::{
+    ADD_MEM_REG, GET_FEATURES, SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES,
+};
 use crate::hostile::{
     F_CSUM, F_HOST_TSO4, F_MRG_RXBUF, F_PROTOCOL, F_RING_PACKED, F_VERSION_1, FrontEnd, GUEST_START, INDIRECT,
     NET_HEADER, NEXT, RX, Script, TX, USER_START, VERSION, WRITE, Wire, descriptor_bytes,
 };
 use crate::packet::{BROADCAST, Frame, mac};
+use crate::veth_lab::Lab;
 
 /// The largest ring of the standard.
 pub const LARGEST_RING: u16 = 32768;
@@ -52,7 +60,7 @@ pub fn receive_chains_without_room(arena: &Arena<'_>, size: u16, broadcasts: u32
         script.available_entry(RX, index, 0);
     }
     script.descriptor(RX, size - 1, GUEST_START + indirect, 16 * 1024, INDIRECT, 0);
-    let mut front = FrontEnd::start(&arena.evil(), script);
+    let mut front = arena.front(script);
     front.set_available_index(RX, size);
     sleep(3 * MOMENT);
     let web = arena.lab.socket(WEB);
@@ -83,7 +91,7 @@ pub fn packed_ring_full_of_tables(arena: &Arena<'_>, size: u16) {
         script.memory.write(script.place(ring).used, &[0, 0x80, 0, 0]);
     }
     for _ in 0..3 {
-        let front = FrontEnd::start(&arena.evil(), script);
+        let front = arena.front(script);
         sleep(3 * MOMENT);
         arena.lab.socket(WEB).send(&Frame::new(BROADCAST, mac(7)).build());
         sleep(MOMENT);
@@ -111,7 +119,7 @@ pub fn transmit_chains_of_nothing(arena: &Arena<'_>, time: Duration) {
         script.available_entry(TX, index, 0);
     }
     script.descriptor(TX, QEMU_RING - 1, GUEST_START + indirect, 16 * 1024, INDIRECT, 0);
-    transmit_without_end(&mut FrontEnd::start(&arena.evil(), script), QEMU_RING, time);
+    transmit_without_end(&mut arena.front(script), QEMU_RING, time);
 }
 
 /// Frames cut into one-byte descriptors.
@@ -128,7 +136,7 @@ pub fn transmit_chains_of_crumbs(arena: &Arena<'_>, time: Duration) {
         script.descriptor(TX, index, GUEST_START + indirect, 16 * 1024, INDIRECT, 0);
         script.available_entry(TX, index, index);
     }
-    transmit_without_end(&mut FrontEnd::start(&arena.evil(), script), QEMU_RING, time);
+    transmit_without_end(&mut arena.front(script), QEMU_RING, time);
 }
 
 /// TCP frames of 64 KiB that are to be cut into segments of `segment` bytes for every container.
@@ -143,7 +151,7 @@ pub fn segments_of_a_few_bytes(arena: &Arena<'_>, segment: u16, time: Duration) 
         script.descriptor(TX, index, GUEST_START + offset, len, 0, 0);
         script.available_entry(TX, index, index);
     }
-    transmit_without_end(&mut FrontEnd::start(&arena.evil(), script), QEMU_RING, time);
+    transmit_without_end(&mut arena.front(script), QEMU_RING, time);
 }
 
 /// A broadcast TCP frame of 64 KiB with 40 bytes of options, behind the virtio-net header that asks to cut it.
@@ -161,6 +169,109 @@ fn tcp_frame(segment: u16) -> Vec<u8> {
     packet.resize(usize::from(TOTAL), b'z');
     let frame = [&BROADCAST[..], &mac(66), &[8, 0], &packet].concat();
     [header, frame].concat()
+}
+
+/// A TCP connection whose last close waits `seconds` for a peer that never reads; and what keeps the peer alive.
+fn lingering(lab: &Lab, seconds: u64) -> (TcpListener, OwnedFd) {
+    lab.peers.enter(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let mut stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("loopback");
+        stream.set_nonblocking(true).expect("a socket");
+        while stream.write(&[b'x'; 65536]).is_ok() {}
+        set_socket_linger(&stream, Some(Duration::from_secs(seconds))).expect("a socket");
+        (listener, stream.into())
+    })
+}
+
+/// Descriptors whose `close` waits: sent by a front end with a request that takes none, and by one that is not served.
+pub fn descriptors_that_linger(arena: &Arena<'_>, seconds: u64) {
+    arena.forgive();
+    let (_peer, lingers) = lingering(arena.lab, seconds);
+    let served = Wire::connect(&arena.evil());
+    served.request(GET_FEATURES, &[], &[lingers.as_fd()]);
+    drop(lingers);
+    sleep(3 * MOMENT);
+    drop(served);
+    arena.forgive();
+    let (_other_peer, lingers) = lingering(arena.lab, seconds);
+    let served = Wire::connect(&arena.evil());
+    served.request(SET_OWNER, &[], &[]);
+    sleep(MOMENT);
+    // It may have been turned away already.
+    let waiting = Wire::connect(&arena.evil());
+    waiting.request(GET_FEATURES, &[], &[lingers.as_fd()]);
+    drop((lingers, waiting));
+    sleep(MOMENT);
+    drop(served);
+    sleep(5 * MOMENT);
+}
+
+/// A front end that has the switch write to a full interrupt: it empties the counter, asks for an interrupt, and fills the
+/// counter before the switch has written, again and again. One that has been thrown out comes back at once, for so long.
+/// Gives how often the switch was caught.
+pub fn doorbell_race(arena: &Arena<'_>, time: Duration) -> u32 {
+    let (end, mut caught) = (Instant::now() + time, 0);
+    arena.forgive();
+    while Instant::now() < end {
+        let mut front = FrontEnd::start(&arena.evil(), Script::default());
+        let frame = Frame::new(mac(7), mac(66)).build();
+        front.send_frame(&frame);
+        let served = Instant::now() + 3 * MOMENT;
+        while front.used_index(TX) != 1 && Instant::now() < served {
+            sleep(Duration::from_millis(2));
+        }
+        if front.used_index(TX) == 1 && race(&mut front, &frame, end) {
+            caught += 1;
+            front.wire.wait_closed(end.saturating_duration_since(Instant::now()) + 100 * MOMENT);
+        }
+    }
+    caught
+}
+
+/// Whether the switch was caught writing before `end`.
+fn race(front: &mut FrontEnd, frame: &[u8], end: Instant) -> bool {
+    const FULL: [u8; 8] = (u64::MAX - 1).to_ne_bytes();
+    let Some(Ok(call)) = front.script.rings[TX].call.as_ref().map(OwnedFd::try_clone) else { return false };
+    fcntl_setfl(&call, OFlags::empty()).expect("an eventfd");
+    let call = Arc::new(call);
+    let (writing, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let epoch = Instant::now();
+    let now = move || u64::try_from(epoch.elapsed().as_micros()).unwrap_or(0) + 1;
+    // Filling the counter may wait itself: somebody has to empty it then.
+    let rescue = {
+        let (call, writing, over) = (Arc::clone(&call), Arc::clone(&writing), Arc::clone(&over));
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                let since = writing.load(Ordering::Relaxed);
+                if since != 0 && now() > since + 1000 {
+                    writing.store(0, Ordering::Relaxed);
+                    let _ = rustix::io::read(&*call, &mut [0; 8]);
+                }
+                sleep(Duration::from_micros(300));
+            }
+        })
+    };
+    let _ = rustix::io::write(&*call, &1u64.to_ne_bytes());
+    let (mut caught, mut round) = (false, 0u32);
+    while !caught && Instant::now() < end {
+        round += 1;
+        let _ = rustix::io::read(&*call, &mut [0; 8]);
+        front.send_frame(frame);
+        (0..round * 37 % 4000).for_each(|_| std::hint::spin_loop());
+        writing.store(now(), Ordering::Relaxed);
+        let _ = rustix::io::write(&*call, &FULL);
+        writing.store(0, Ordering::Relaxed);
+        front.send_frame(frame);
+        let patience = Instant::now() + 2 * MOMENT;
+        let sent = front.sent();
+        while front.used_index(TX) != sent && Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        caught = front.used_index(TX) != sent;
+    }
+    over.store(true, Ordering::Relaxed);
+    drop(rescue.join());
+    caught
 }
 
 /// A file without pages, for memory that only the switch would touch.
@@ -231,6 +342,7 @@ pub fn all_address_space(arena: &Arena<'_>) -> u64 {
 
 /// A connection that has all these regions; `None` if one of them was refused.
 fn mapped(arena: &Arena<'_>, file: &OwnedFd, sizes: &[u64]) -> Option<Wire> {
+    arena.forgive();
     let mut wire = Wire::connect(&arena.evil());
     let fds = [file.as_fd()];
     let acknowledged = |wire: &mut Wire, code: u32, words: &[u64]| {

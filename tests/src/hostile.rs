@@ -486,6 +486,11 @@ impl FrontEnd {
         Some(frame.split_off(NET_HEADER.min(frame.len())))
     }
 
+    /// How many transmit chains were made available.
+    pub fn sent(&self) -> u16 {
+        self.available[TX]
+    }
+
     /// How many chains the switch has completed.
     pub fn used_index(&self, ring: usize) -> u16 {
         self.script.memory.read_u16(self.script.places[ring].used + 2)
