@@ -340,7 +340,7 @@ fn requests_that_end_the_connection() {
         ("8 descriptors instead of 1", SET_MEM_TABLE, &table(4096), &eight),
         ("without regions", SET_MEM_TABLE, &[0], &[]),
         ("which has only", SET_MEM_TABLE, &table(1 << 40), &[memory]),
-        ("which has only 0", SET_MEM_TABLE, &table(4096), &[kick]),
+        ("neither shared memory (memfd, tmpfs) nor huge pages", SET_MEM_TABLE, &table(4096), &[kick]),
         ("ring 2; the port has 2 rings", SET_VRING_NUM, &[2 | 256 << 32], &[]),
         ("ring 255", SET_VRING_KICK, &[255], &[kick]),
         ("0 descriptors instead of 1", SET_VRING_KICK, &[0], &[]),

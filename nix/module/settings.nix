@@ -131,6 +131,7 @@ in
                 default = "auto";
                 description = "Packet memory in huge pages of 2 MiB: if there are enough, or nothing else, or never.";
               };
+              max_guest_memory = optional types.str "Most memory of its guest that a vhost-user port maps, as in \"64GiB\"; as much as the machine has if left out.";
               protected_interfaces = mkOption {
                 type = types.listOf types.str;
                 default = [ ];

@@ -38,7 +38,7 @@ const HUGEPAGES: [(&str, Hugepages); 3] =
 
 const ALLOW_MIRROR: [(&str, bool); 2] = [("all", true), ("declared", false)];
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "workers",
     "power",
     "control_socket",
@@ -49,6 +49,7 @@ const KEYS: [&str; 14] = [
     "mac_ageing",
     "mac_table_size",
     "hugepages",
+    "max_guest_memory",
     "metrics_listen",
     "protected_interfaces",
     "allow_mirror",
@@ -83,6 +84,8 @@ pub struct SwitchConfig {
     pub mac_table_size: usize,
     /// Whether packet memory comes from huge pages.
     pub hugepages: Hugepages,
+    /// Most memory of its guest that a vhost-user port maps, bytes; `None`: as much as the machine has.
+    pub max_guest_memory: Option<u64>,
     /// Where metrics are served over HTTP; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
     /// Interfaces that are never opened, whatever a port says.
@@ -106,6 +109,7 @@ impl Default for SwitchConfig {
             mac_ageing: Duration::from_secs(300),
             mac_table_size: 65536,
             hugepages: Hugepages::Auto,
+            max_guest_memory: None,
             metrics_listen: None,
             protected_interfaces: Vec::new(),
             allow_mirror: true,
@@ -149,6 +153,9 @@ impl SwitchConfig {
         if let Some(field) = section.get("hugepages") {
             switch.hugepages = field.choice(&HUGEPAGES)?;
         }
+        if let Some(field) = section.get("max_guest_memory") {
+            switch.max_guest_memory = Some(memory_bytes(&field)?);
+        }
         if let Some(field) = section.get("metrics_listen") {
             switch.metrics_listen = Some(socket_address(&field)?);
         }
@@ -175,6 +182,7 @@ impl SwitchConfig {
             ("admin_group", self.admin_group != other.admin_group),
             ("mac_table_size", self.mac_table_size != other.mac_table_size),
             ("hugepages", self.hugepages != other.hugepages),
+            ("max_guest_memory", self.max_guest_memory != other.max_guest_memory),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
@@ -212,6 +220,9 @@ impl SwitchConfig {
         table.insert("mac_ageing".into(), format!("{}s", self.mac_ageing.as_secs()).into());
         table.insert("mac_table_size".into(), i64::try_from(self.mac_table_size).unwrap_or(i64::MAX).into());
         table.insert("hugepages".into(), word(word_of(&HUGEPAGES, self.hugepages)));
+        if let Some(bytes) = self.max_guest_memory {
+            table.insert("max_guest_memory".into(), memory_text(bytes).into());
+        }
         if let Some(address) = self.metrics_listen {
             table.insert("metrics_listen".into(), address.to_string().into());
         }
@@ -275,6 +286,27 @@ fn permission_bits(field: &Field<'_>) -> Result<u32, ConfigError> {
     let octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     let bits = u32::from_str_radix(text, 8).ok().filter(|bits| octal && *bits <= 0o777);
     bits.ok_or_else(|| field.error(format_args!("{text:?} is not permission bits in octal (\"0000\" to \"0777\")")))
+}
+
+/// Units of memory, the largest first.
+const MEMORY_UNITS: [(&str, u64); 2] = [("GiB", 1 << 30), ("MiB", 1 << 20)];
+
+/// `"64GiB"`, `"512MiB"`: at least 1 MiB, at most 1 PiB.
+fn memory_bytes(field: &Field<'_>) -> Result<u64, ConfigError> {
+    let text = field.string("an amount of memory, as in \"64GiB\"")?;
+    let split = MEMORY_UNITS.iter().find_map(|&(unit, bytes)| Some((text.strip_suffix(unit)?.trim_end(), bytes)));
+    let amount = split.and_then(|(number, unit)| number.parse::<u64>().ok()?.checked_mul(unit));
+    amount.filter(|bytes| (1 << 20..=1 << 50).contains(bytes)).ok_or_else(|| {
+        field.error(format_args!(
+            "{text:?} is not an amount of memory (as in \"64GiB\" or \"512MiB\", 1MiB to 1048576GiB)"
+        ))
+    })
+}
+
+/// So many bytes, whole MiB, as [`memory_bytes`] reads them.
+fn memory_text(bytes: u64) -> String {
+    let unit = MEMORY_UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit)).unwrap_or(&MEMORY_UNITS[1]);
+    format!("{}{}", bytes / unit.1, unit.0)
 }
 
 /// `"300s"`, `"5min"`: whole seconds, at least one, at most a year.

@@ -67,6 +67,22 @@ fn what_is_left_out_has_its_default() {
     let switch = Config::parse(text, "lab.toml").unwrap().switch;
     assert_eq!((switch.mac_table_size, switch.socket_mode, switch.workers), (4096, 0o600, vec![2]));
     assert_eq!(switch.mac_ageing, Duration::from_secs(300));
+    for (text, bytes) in [("64GiB", 64 << 30), ("1 MiB", 1 << 20), ("1536MiB", 1536 << 20), ("1048576GiB", 1 << 50)] {
+        let text = format!("[switch]\nmax_guest_memory = '{text}'\n");
+        let switch = Config::parse(&text, "lab.toml").unwrap().switch;
+        assert_eq!(switch.max_guest_memory, Some(bytes));
+        let written =
+            toml::to_string(&toml::Table::from_iter([("switch".to_owned(), switch.to_toml().into())])).unwrap();
+        assert_eq!(Config::parse(&written, "lab.toml").unwrap().switch, switch, "{written}");
+    }
+    for text in ["64", "64G", "-1GiB", "0GiB", "1048577GiB", "99999999999999999999GiB", "1.5GiB", "GiB", ""] {
+        let text = format!("[switch]\nmax_guest_memory = '{text}'\n");
+        let error = Config::parse(&text, "lab.toml").unwrap_err().to_string();
+        assert!(
+            error.contains("lab.toml:2:20: switch.max_guest_memory:") && error.contains("is not an amount"),
+            "{error}"
+        );
+    }
     let mode = |vlan: &str| {
         PortConfig::from_settings("a", "vhost_user", &settings(&[vlan]), &SwitchConfig::default()).unwrap().vlan.mode()
     };

@@ -47,6 +47,7 @@ use labsw_dataplane::handle::{WorkerError, Workers};
 use labsw_dataplane::load::LoadSnapshot;
 use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::stats::MirrorStats;
+use labsw_dataplane::vhost::memory_limit::MemoryLimit;
 use labsw_dataplane::worker::{Event, Shared};
 use labsw_dataplane::xdp::PacketMemory;
 use labsw_switch::fdb::Fdb;
@@ -160,6 +161,8 @@ struct Switch {
     /// The tables in force.
     tables: Arc<Tables>,
     packet_memory: Option<Arc<PacketMemory>>,
+    /// How much memory of guests may be mapped.
+    guest_memory: Arc<MemoryLimit>,
     metrics: Option<Listener>,
     /// Ids of ports that a worker did not give back in time: never given to another port.
     unreturned: BTreeSet<PortId>,
@@ -228,6 +231,7 @@ impl Daemon {
         let workers = Workers::spawn(&cpus, power, &shared, &event_sender, &waker)?;
         let ledger = Ledger::open(devices::ledger_path(socket));
         let link_events = link_events(&registry)?;
+        let guest_memory = Arc::new(MemoryLimit::of_machine(config.switch.max_guest_memory));
         let given = config.clone();
         let switch = Switch {
             config: config.switch,
@@ -245,6 +249,7 @@ impl Daemon {
             shared,
             tables: Arc::new(Tables::empty()),
             packet_memory,
+            guest_memory,
             metrics,
             unreturned: BTreeSet::new(),
             ports: BTreeMap::new(),

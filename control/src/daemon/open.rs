@@ -321,6 +321,7 @@ impl Switch {
             offloads,
             mtu: config.mtu,
             timing: Timing::default(),
+            memory_limit: Arc::clone(&self.guest_memory),
         };
         let [listener, connection] = port_tokens(id);
         let rings = self.workers.links().rings(id, Arc::clone(&tx), homes.clone());

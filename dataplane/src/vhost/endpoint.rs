@@ -23,6 +23,7 @@ mod settings;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -113,7 +114,8 @@ impl Endpoint {
             ),
             Role::Client => None,
         };
-        let session = Session::new(config.queue_pairs, config.mtu, config.offloads);
+        let session =
+            Session::new(config.queue_pairs, config.mtu, config.offloads).within(Arc::clone(&config.memory_limit));
         let door = Door::new(&config);
         Ok(Endpoint {
             config,

@@ -5,8 +5,12 @@
 //! host pointers of ranges that lie wholly in one region.
 //!
 //! **Invariants.**
+//! - A region is mapped only if its file lies in shared memory or huge pages: the kernel serves those by itself. The pages
+//!   of any other file may wait for a disk, a network or a program of the front end's (FUSE), and so may a mere `fstat`.
 //! - A region is mapped only if its file is at least `offset + size` long *now* (touching a page behind the
 //!   end raises SIGBUS); a file that shrinks later is caught by [`super::sigbus`].
+//! - What one guest and all guests together have mapped is bounded ([`super::memory_limit`]).
+//! - Core dumps hold no guest memory.
 //! - Regions of one table overlap neither in guest nor in front-end addresses, and none wraps around.
 //! - A [`GuestMemory`] never changes: a new table is a new value that shares the regions it keeps. Who uses a host
 //!   pointer holds the `Arc` it came from. The bytes are never a Rust reference: the guest writes to them at any time.
@@ -18,8 +22,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat, fstatfs};
+use rustix::mm::{Advice, madvise};
 use vm_memory::{FileOffset, MmapRegion};
 
+use super::memory_limit::{MemoryLimit, MemoryLimitError, Reservation};
 use super::sigbus::{self, Watch};
 use crate::reaper::PeerFd;
 
@@ -53,6 +59,18 @@ pub enum MemoryError {
         /// Guest address of the other.
         second: u64,
     },
+    /// The file is on a disk, a network or FUSE, or no file at all.
+    #[error(
+        "the memory region at guest address {guest_start:#x} is neither shared memory (memfd, tmpfs) nor huge pages; \
+         with QEMU: memory-backend-memfd, or memory-backend-file in /dev/shm or on hugetlbfs"
+    )]
+    NotShared {
+        /// Guest address.
+        guest_start: u64,
+    },
+    /// More than a guest may map.
+    #[error(transparent)]
+    Limit(#[from] MemoryLimitError),
     /// The file ends before the region does.
     #[error(
         "the memory region at guest address {guest_start:#x} needs {needed} bytes of its file, which has only {present}"
@@ -109,6 +127,8 @@ pub struct Region {
     // Field order is drop order: the registration ends before the mapping does.
     watch: Watch,
     _mapping: MmapRegion,
+    /// Its share of what may be mapped.
+    _reservation: Reservation,
 }
 
 // SAFETY: `host` points into `_mapping`, which is owned, process-wide, and only read or written through raw pointers by
@@ -118,8 +138,18 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Maps a region of `file`, after checking it.
+    /// As [`Region::map_within`], without a limit.
     pub fn map(info: RegionInfo, file: impl Into<PeerFd>) -> Result<Region, MemoryError> {
+        Region::map_within(&Arc::default(), 0, info, file)
+    }
+
+    /// Maps a region of `file`, after checking it, for a guest whose other regions have `others` bytes together.
+    pub fn map_within(
+        limit: &Arc<MemoryLimit>,
+        others: u64,
+        info: RegionInfo,
+        file: impl Into<PeerFd>,
+    ) -> Result<Region, MemoryError> {
         let file = file.into();
         let RegionInfo { guest_start, bytes, user_start, file_offset } = info;
         if bytes == 0 {
@@ -130,12 +160,16 @@ impl Region {
         user_start.checked_add(bytes).ok_or_else(wraps)?;
         let needed = file_offset.checked_add(bytes).ok_or_else(wraps)?;
         let system = |source: std::io::Error| MemoryError::Map { guest_start, source };
+        // First of all: of all calls on a file this one asks nobody but the kernel, and only shared memory and huge
+        // pages have seals.
+        let seals = fcntl_get_seals(&file).map_err(|_| MemoryError::NotShared { guest_start })?;
         let stat = fstat(&file).map_err(|e| system(e.into()))?;
         let present = u64::try_from(stat.st_size).unwrap_or(0);
         if present < needed {
             return Err(MemoryError::FileTooShort { guest_start, needed, present });
         }
-        if !fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK)) {
+        let reservation = limit.reserve(others, bytes)?;
+        if !seals.contains(SealFlags::SHRINK) {
             tracing::debug!(guest_start, "guest memory file is not sealed against shrinking; watching for SIGBUS");
         }
         sigbus::install().map_err(system)?;
@@ -151,13 +185,16 @@ impl Region {
         .map_err(|error| system(std::io::Error::other(error)))?;
         // Exposed: the SIGBUS handler makes a pointer of the fault's address.
         let start = mapping.as_ptr().expose_provenance();
-        #[allow(clippy::cast_possible_truncation, reason = "page sizes and `lead` are far below 2^63 (64-bit hosts)")]
-        let (page_bytes, lead) = (page_bytes as usize, lead as usize);
-        let watch = Watch::new(start, mapping.size(), page_bytes)
+        // SAFETY: the mapping made right above, in which nobody has anything yet; the advice changes no contents.
+        unsafe { madvise(mapping.as_ptr().cast(), mapping.size(), Advice::LinuxDontDump) }
+            .map_err(|e| system(e.into()))?;
+        #[allow(clippy::cast_possible_truncation, reason = "less than a page")]
+        let lead = lead as usize;
+        let watch = Watch::new(start, mapping.size())
             .ok_or_else(|| system(std::io::Error::other("too many guest memory regions in this process")))?;
         // SAFETY: `lead` is less than a page and the mapping holds `lead + bytes` bytes.
         let host = unsafe { mapping.as_ptr().add(lead) };
-        Ok(Region { info, host, watch, _mapping: mapping })
+        Ok(Region { info, host, watch, _mapping: mapping, _reservation: reservation })
     }
 
     /// What the front end said of it.
@@ -239,6 +276,12 @@ impl GuestMemory {
         Ok(GuestMemory { regions })
     }
 
+    /// Bytes of all regions together.
+    pub fn bytes(&self) -> u64 {
+        // None of them wraps, and no two overlap.
+        self.regions.iter().map(|region| region.info.bytes).sum()
+    }
+
     /// Number of regions.
     pub fn region_count(&self) -> usize {
         self.regions.len()
@@ -265,7 +308,7 @@ impl GuestMemory {
         })
     }
 
-    /// Whether the guest truncated a file so that a page had to be replaced.
+    /// Whether the guest truncated a file so that a region had to be replaced.
     pub fn poisoned(&self) -> bool {
         self.regions.iter().any(|region| region.watch.poisoned())
     }

@@ -17,6 +17,7 @@ mod features;
 pub mod from_guest;
 pub mod layout;
 pub mod memory;
+pub mod memory_limit;
 pub mod message;
 pub mod operation;
 pub mod packed;

@@ -101,18 +101,26 @@ impl Place {
         Ok(())
     }
 
+    /// The fault of a ring error. A guest that pulled memory away left zeros, which look like a broken ring.
+    #[cold]
+    fn broken(&mut self, error: &RingError) -> Fault {
+        match self.check_memory() {
+            Err(truncated) => truncated,
+            Ok(()) => fault(self.index, self.connection, error),
+        }
+    }
+
     /// Copies frames into a receive ring of the guest.
     #[inline]
     fn send(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
-        let Place { index, ring, connection, .. } = self;
-        let Some(ring) = ring.as_mut().filter(|_| self.enabled) else {
+        let Some(ring) = self.ring.as_mut().filter(|_| self.enabled) else {
             report.lose_all(items, DropReason::NotConnected);
             return Ok(());
         };
         if let Err(error) = ring.send(burst, items, report) {
             // Nothing of this call was published.
             report.lose_all(items, DropReason::NotConnected);
-            return Err(fault(*index, *connection, &error));
+            return Err(self.broken(&error));
         }
         ring.flush();
         self.check_doorbell()?;
@@ -251,10 +259,10 @@ impl RxQueue for VhostRx {
     }
 
     fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
-        let Place { index, ring: Some(ring), enabled, connection, .. } = &mut self.place else { return Ok(()) };
+        let Place { ring: Some(ring), enabled, .. } = &mut self.place else { return Ok(()) };
         if let Err(error) = ring.receive(burst, stats) {
             burst.clear();
-            return Err(fault(*index, *connection, &error));
+            return Err(self.place.broken(&error));
         }
         if !*enabled {
             stats.drop_many(DropReason::NotConnected, burst.len() as u64);

@@ -23,6 +23,7 @@ use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 
 use super::features::{F_PROTOCOL, FEATURES, OFFLOADS, PROTOCOL_FEATURES};
 use super::memory::{GuestMemory, MAX_REGIONS, MemoryError, Region};
+use super::memory_limit::MemoryLimit;
 use super::message::{Reply, Request};
 use super::operation::{Rings, RingsError, VhostOp, VhostReply};
 use super::request::{DOORBELL_RING, SessionError, eventfd, one, region_info, within, words};
@@ -78,6 +79,7 @@ pub struct Session {
     features: u64,
     protocol_features: VhostUserProtocolFeatures,
     memory: Arc<GuestMemory>,
+    memory_limit: Arc<MemoryLimit>,
     rings: Vec<RingState>,
     /// MTU of the port, bytes.
     mtu: u32,
@@ -96,10 +98,17 @@ impl Session {
             features: 0,
             protocol_features: VhostUserProtocolFeatures::empty(),
             memory: Arc::default(),
+            memory_limit: Arc::default(),
             rings: (0..2 * pairs).map(|_| RingState::default()).collect(),
             mtu,
             mtu_asked: None,
         }
+    }
+
+    /// The session with a limit on the guest's memory.
+    #[must_use]
+    pub fn within(self, memory_limit: Arc<MemoryLimit>) -> Session {
+        Session { memory_limit, ..self }
     }
 
     /// Begins with a front end: the number of the connection.
@@ -178,7 +187,7 @@ impl Session {
         // The rings go first, so that the memory is unmapped here and not by the worker.
         let result = rings.operate(VhostOp::Reset);
         let queue_pairs = u16::try_from(self.queue_pairs()).unwrap_or(MAX_QUEUE_PAIRS);
-        *self = Session::new(queue_pairs, self.mtu, self.offloads);
+        *self = Session::new(queue_pairs, self.mtu, self.offloads).within(Arc::clone(&self.memory_limit));
         result.map(|_| ())
     }
 
@@ -214,7 +223,8 @@ impl Session {
         match (request, words.as_slice()) {
             (Req::SET_MEM_TABLE, [counts, regions @ ..]) => self.set_memory(*counts, regions, fds, rings)?,
             (Req::ADD_MEM_REG, &[_, a, b, c, d]) => {
-                let region = Region::map(region_info([a, b, c, d]), one(request, fds)?)?;
+                let (info, file) = (region_info([a, b, c, d]), one(request, fds)?);
+                let region = Region::map_within(&self.memory_limit, self.memory.bytes(), info, file)?;
                 self.change_memory(self.memory.with(region)?, rings)?;
             }
             // Older QEMU attaches the region's descriptor here, too; it is closed.
@@ -365,14 +375,19 @@ impl Session {
         if count == 0 {
             return Err(SessionError::NoRegions);
         }
-        let mapped: Result<Vec<_>, MemoryError> = regions
-            .as_chunks()
-            .0
-            .iter()
-            .zip(fds)
-            .map(|(&words, fd)| Region::map(region_info(words), fd).map(Arc::new))
-            .collect();
-        self.change_memory(GuestMemory::new(mapped?)?, rings)
+        if count > MAX_REGIONS {
+            return Err(MemoryError::TooMany { count }.into());
+        }
+        // The regions of before go first: they do not count twice.
+        self.stop_all(rings)?;
+        self.memory = Arc::default();
+        let (mut mapped, mut bytes) = (Vec::with_capacity(count), 0u64);
+        for (&words, file) in regions.as_chunks().0.iter().zip(fds) {
+            let info = region_info(words);
+            mapped.push(Arc::new(Region::map_within(&self.memory_limit, bytes, info, file)?));
+            bytes = bytes.saturating_add(info.bytes);
+        }
+        self.change_memory(GuestMemory::new(mapped)?, rings)
     }
 
     /// Replaces the memory under all rings; those that ran go on at the same index.

@@ -1,12 +1,14 @@
 //! Surviving a guest that truncates its memory under our feet.
 //!
 //! A page of a shared file mapping that lies behind the end of the file raises SIGBUS when touched. The
-//! handler looks the address up in a table of all mapped guest regions, maps an anonymous zero page over it, marks
-//! the region poisoned and lets the access go on; its port notices at the next burst boundary and reports a fault. Any
+//! handler looks the address up in a table of all mapped guest regions, maps anonymous zero pages over the whole region,
+//! marks it poisoned and lets the access go on; its port notices at the next burst boundary and reports a fault. Any
 //! other SIGBUS gets the default action: the process dies.
 //!
 //! **Invariants.**
-//! - The handler is async-signal-safe: atomics, `mmap`, `sigaction` and `raise` only; no locks, no allocation.
+//! - The handler is async-signal-safe: atomics, `mmap`, `madvise`, `sigaction` and `raise` only; no locks, no allocation.
+//! - A region costs one mapping before a fault and one after: whatever pages a guest has touched, it can't drive the process
+//!   against the kernel's limit on mappings (`vm.max_map_count`), at which `mmap` fails and the process would die.
 //! - A region is registered from before its first access until after its last; who accesses it holds it in an `Arc`.
 //!   So the slot of a faulting address never changes while the handler looks at it, and slots that do change (their
 //!   `version` is odd or moves) can be skipped.
@@ -26,7 +28,6 @@ struct Slot {
     version: AtomicUsize,
     start: AtomicUsize,
     end: AtomicUsize,
-    page_bytes: AtomicUsize,
     poisoned: AtomicBool,
 }
 
@@ -36,7 +37,6 @@ static TABLE: [Slot; SLOTS] = [const {
         version: AtomicUsize::new(0),
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
-        page_bytes: AtomicUsize::new(0),
         poisoned: AtomicBool::new(false),
     }
 }; SLOTS];
@@ -46,7 +46,7 @@ static HIGH_WATER: AtomicUsize = AtomicUsize::new(0);
 static POISONINGS: AtomicUsize = AtomicUsize::new(0);
 static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
 
-/// How often a page had to be replaced since the process began: one cheap look tells a port whether it must ask its
+/// How often a region had to be replaced since the process began: one cheap look tells a port whether it must ask its
 /// regions.
 #[inline]
 pub fn poisonings() -> usize {
@@ -79,16 +79,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Registers the mapping `start .. start + bytes`, made of pages of `page_bytes`. `None` if the table is full.
-    pub fn new(start: usize, bytes: usize, page_bytes: usize) -> Option<Watch> {
+    /// Registers the mapping `start .. start + bytes`, which is the whole of it. `None` if the table is full.
+    pub fn new(start: usize, bytes: usize) -> Option<Watch> {
         let index = TABLE.iter().position(|slot| !slot.taken.swap(true, Ordering::AcqRel))?;
         let slot = TABLE.get(index)?;
-        slot.write(start, start.checked_add(bytes)?, page_bytes);
+        slot.write(start, start.checked_add(bytes)?);
         HIGH_WATER.fetch_max(index + 1, Ordering::Release);
         Some(Watch { slot: index })
     }
 
-    /// Whether a page of the region had to be replaced.
+    /// Whether the region had to be replaced.
     pub fn poisoned(&self) -> bool {
         TABLE.get(self.slot).is_some_and(|slot| slot.poisoned.load(Ordering::Acquire))
     }
@@ -97,7 +97,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(slot) = TABLE.get(self.slot) {
-            slot.write(0, 0, 0);
+            slot.write(0, 0);
             // Release: the cleared fields come before the slot can be taken again (AcqRel swap in `new`).
             slot.taken.store(false, Ordering::Release);
         }
@@ -106,7 +106,7 @@ impl Drop for Watch {
 
 impl Slot {
     /// Changes the slot; only its owner calls this.
-    fn write(&self, start: usize, end: usize, page_bytes: usize) {
+    fn write(&self, start: usize, end: usize) {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version.wrapping_add(1), Ordering::Relaxed);
         // Pairs with the acquire fence in `read`: who sees a new field also sees the odd version.
@@ -114,40 +114,35 @@ impl Slot {
         self.poisoned.store(false, Ordering::Relaxed);
         self.start.store(start, Ordering::Relaxed);
         self.end.store(end, Ordering::Relaxed);
-        self.page_bytes.store(page_bytes, Ordering::Relaxed);
         // Pairs with the acquire load in `read`: who sees the even version sees the fields.
         self.version.store(version.wrapping_add(2), Ordering::Release);
     }
 
-    /// The slot's range and page size, unless it is changing.
-    fn read(&self) -> Option<(usize, usize, usize)> {
+    /// The slot's range, unless it is changing.
+    fn read(&self) -> Option<(usize, usize)> {
         let before = self.version.load(Ordering::Acquire);
-        let fields = (
-            self.start.load(Ordering::Relaxed),
-            self.end.load(Ordering::Relaxed),
-            self.page_bytes.load(Ordering::Relaxed),
-        );
+        let fields = (self.start.load(Ordering::Relaxed), self.end.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         let after = self.version.load(Ordering::Relaxed);
         (before == after && before.is_multiple_of(2)).then_some(fields)
     }
 }
 
-/// Replaces the page at `address` if it belongs to a registered region. Async-signal-safe.
-fn replace_page(address: usize) -> bool {
+/// Replaces the registered region that `address` belongs to. False if there is none. Async-signal-safe.
+fn replace_region(address: usize) -> bool {
     let count = HIGH_WATER.load(Ordering::Acquire).min(SLOTS);
     for slot in TABLE.iter().take(count) {
-        let Some((start, end, page_bytes)) = slot.read() else { continue };
-        if address < start || address >= end || page_bytes == 0 {
+        let Some((start, end)) = slot.read() else { continue };
+        if address < start || address >= end {
             continue;
         }
-        let page = address - (address - start) % page_bytes;
-        // SAFETY: the page lies in a live mapping of a guest region (registered; see the file's invariants), whose
-        // contents nobody relies on: guest memory may change at any time. `start` is aligned to `page_bytes`.
+        let place = std::ptr::with_exposed_provenance_mut(start);
+        // SAFETY: the range is the live mapping of a guest region (registered; see the file's invariants), whose
+        // contents nobody relies on: guest memory may change at any time. Two threads may do this one after the other.
         let mapped = unsafe {
             libc::mmap(
-                std::ptr::with_exposed_provenance_mut(page),
-                page_bytes,
+                place,
+                end - start,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE,
                 -1,
@@ -157,6 +152,9 @@ fn replace_page(address: usize) -> bool {
         if mapped == libc::MAP_FAILED {
             return false;
         }
+        // SAFETY: the mapping made right above. What is written to it until the port is reset are frames of others, which
+        // no core dump needs; should the advice fail, they are in it.
+        unsafe { libc::madvise(place, end - start, libc::MADV_DONTDUMP) };
         slot.poisoned.store(true, Ordering::Release);
         POISONINGS.fetch_add(1, Ordering::Release);
         return true;
@@ -168,7 +166,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, _contex
     // SAFETY: errno is the calling thread's own; SA_SIGINFO guarantees a valid `info`.
     let (errno, code, address) = unsafe { (*libc::__errno_location(), (*info).si_code, (*info).si_addr()) };
     // Only a fault carries an address; a SIGBUS sent by somebody does not.
-    if code > 0 && replace_page(address.addr()) {
+    if code > 0 && replace_region(address.addr()) {
         // SAFETY: as above; the interrupted code must not see the handler's errno.
         unsafe { *libc::__errno_location() = errno };
         return;
@@ -188,19 +186,19 @@ mod tests {
 
     #[test]
     fn slots_are_reused_and_clean() {
-        let watch = Watch::new(0x1000, 0x2000, 0x1000).unwrap();
+        let watch = Watch::new(0x1000, 0x2000).unwrap();
         assert!(!watch.poisoned());
-        assert_eq!(TABLE[watch.slot].read(), Some((0x1000, 0x3000, 0x1000)));
+        assert_eq!(TABLE[watch.slot].read(), Some((0x1000, 0x3000)));
         let slot = watch.slot;
         TABLE[slot].poisoned.store(true, Ordering::Release);
         assert!(watch.poisoned());
         drop(watch);
-        assert_eq!(TABLE[slot].read(), Some((0, 0, 0)));
+        assert_eq!(TABLE[slot].read(), Some((0, 0)));
         assert!(!TABLE[slot].poisoned.load(Ordering::Acquire));
     }
 
     #[test]
     fn an_unknown_address_is_nobodys() {
-        assert!(!replace_page(8));
+        assert!(!replace_region(8));
     }
 }

@@ -142,6 +142,9 @@ impl Umem {
     }
 
     fn of(base: NonNull<u8>, mapped_bytes: usize, chunks: u32, backing: Backing) -> Umem {
+        // SAFETY: the area was mapped by the caller and nobody uses it yet; the advice changes no contents. Frames have no
+        // business in a core dump, but a kernel that does not take the advice is no reason to do without the area.
+        let _ = unsafe { madvise(base.as_ptr().cast::<c_void>(), mapped_bytes, Advice::LinuxDontDump) };
         Umem { base, mapped_bytes, chunks, backing }
     }
 

@@ -98,6 +98,7 @@ impl Bench {
             offloads: true,
             mtu: 1500,
             timing: Timing { patience: PATIENCE, fault_wait: Duration::ZERO, ..Timing::default() },
+            memory_limit: Arc::default(),
         };
         let poll = Poll::new().expect("epoll");
         let rings = Box::new(Direct(Arc::clone(&port)));

@@ -57,6 +57,7 @@ pub fn config(path: &Path, role: Role) -> EndpointConfig {
         offloads: true,
         mtu: 1500,
         timing,
+        memory_limit: Arc::default(),
     }
 }
 

@@ -1,9 +1,11 @@
 //! The settings of an endpoint, and its state as it is shown.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::socket::{Credentials, SocketAccess, SocketError};
+use crate::vhost::memory_limit::MemoryLimit;
 use crate::vhost::session::RingStatus;
 
 /// Who listens.
@@ -61,6 +63,8 @@ pub struct EndpointConfig {
     pub mtu: u32,
     /// The time limits.
     pub timing: Timing,
+    /// How much memory of guests may be mapped.
+    pub memory_limit: Arc<MemoryLimit>,
 }
 
 /// Why an endpoint cannot be opened.
