@@ -1,5 +1,5 @@
 # The test guest: a kernel and the initramfs that tests/guest/mkinitramfs.sh makes, under the names that the demo and the
-# tests look for.
+# tests look for. The name of the kernel's image stands at the kernel since NixOS 26.11, at the platform before.
 { cpio
 , ethtool
 , iperf3
@@ -19,5 +19,5 @@ runCommand "labsw-test-guest"
   # The static busybox under that name alone: its other names would hide the builder's tools.
   ln -s ${pkgsStatic.busybox}/bin/busybox only/busybox
   PATH=$PWD/only:$PATH bash ${../tests/guest}/mkinitramfs.sh ${linux.modules or linux} $out/initramfs.cpio
-  cp ${linux}/${stdenv.hostPlatform.linux-kernel.target} $out/vmlinuz
+  cp ${linux}/${linux.target or stdenv.hostPlatform.linux-kernel.target} $out/vmlinuz
 ''

@@ -14,6 +14,7 @@ rustPlatform.buildRustPackage {
     fileset = lib.fileset.unions [
       ../Cargo.toml
       ../Cargo.lock
+      ../clippy.toml
       ../switch
       ../dataplane
       ../control

@@ -54,7 +54,7 @@ in
         *) diff "$file" ${golden}/"$name" ;;
       esac
     done
-    for file in ${golden}/libvirt-{interface,queues,client,tap,tap-virtio,escaped,disk,disk-file,passthrough}.xml; do
+    for file in ${golden}/libvirt-{interface,queues,client,mtu,tap,tap-virtio,escaped,disk,disk-file,passthrough}.xml; do
       { echo "<domain type='kvm'><name>x</name><memory>1</memory><os><type>hvm</type></os><devices>"; cat "$file"; echo "</devices></domain>"; } >domain.xml
       virt-xml-validate domain.xml domain
     done

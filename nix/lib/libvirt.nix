@@ -25,21 +25,20 @@ let
         mode = if p.role == "client" then "server" else "client";
       } // lib.optionalAttrs (p.role == "server") { reconnect = { enabled = true; timeout = 1; }; };
       model.type = "virtio";
-      driver = { rx_queue_size = 1024; tx_queue_size = 1024; }
-        // lib.optionalAttrs (p.queuePairs > 1) { queues = p.queuePairs; };
+      driver = { name = "vhost"; queues = p.queuePairs; rx_queue_size = 1024; tx_queue_size = 1024; };
     };
 
   interfaceXml = p:
     let
       mac = "  <mac address='${attribute p.mac}'/>\n";
-      queues = lib.optionalString (p.queuePairs > 1) " queues='${toString p.queuePairs}'";
+      mtu = lib.optionalString (p.mtu != 1500) "  <mtu size='${toString p.mtu}'/>\n";
       reconnect = "  <source type='unix' path='${attribute p.socket}' mode='client'>\n    <reconnect enabled='yes' timeout='1'/>\n  </source>\n";
       source = if p.role == "client" then "  <source type='unix' path='${attribute p.socket}' mode='server'/>\n" else reconnect;
     in
     if p.type == "tap" then
-      "<interface type='ethernet'>\n${mac}  <target dev='${attribute p.interface}' managed='no'/>\n  <model type='${p.model}'/>\n</interface>\n"
+      "<interface type='ethernet'>\n${mac}  <target dev='${attribute p.interface}' managed='no'/>\n  <model type='${p.model}'/>\n${lib.optionalString (p.model == "virtio") mtu}</interface>\n"
     else
-      "<interface type='vhostuser'>\n${mac}${source}  <model type='virtio'/>\n  <driver${queues} rx_queue_size='1024' tx_queue_size='1024'/>\n</interface>\n";
+      "<interface type='vhostuser'>\n${mac}${source}  <model type='virtio'/>\n  <driver name='vhost' queues='${toString p.queuePairs}' rx_queue_size='1024' tx_queue_size='1024'/>\n${mtu}</interface>\n";
 
   disk = d:
     let
@@ -70,18 +69,29 @@ let
       numbers = { domain = hex (part 0); bus = hex (part 1); slot = hex (part 2); function = hex (part 3); };
     };
 
-  memoryBacking = hugepages: {
+  # A page size as libvirt spells it. Without one libvirt takes the host's default size, whatever was reserved.
+  pageOf = hugepageSize: { size = lib.toInt (lib.removeSuffix "G" (lib.removeSuffix "M" hugepageSize)); unit = if lib.hasSuffix "G" hugepageSize then "G" else "M"; };
+
+  memoryBacking = hugepageSize: {
     source.type = "memfd";
     access.mode = "shared";
-  } // lib.optionalAttrs hugepages { hugepages = { }; };
+  } // lib.optionalAttrs (hugepageSize != null) { hugepages.page = pageOf hugepageSize; };
 in
 {
   # `<interface>` of a vhost_user or tap port, for a domain written by hand. The domain needs libvirtMemoryBacking as well.
   libvirtInterface = given: interfaceXml (require given);
 
-  # Memory that the switch may map; in `<domain>`. With huge pages those of services.labsw.host.hugepages.
-  libvirtMemoryBacking = { hugepages ? false }:
-    "<memoryBacking>\n${lib.optionalString hugepages "  <hugepages/>\n"}  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>\n";
+  # Memory that the switch may map; in `<domain>`. `hugepageSize`: null, "2M" or "1G", as in services.labsw.host.hugepages.
+  libvirtMemoryBacking = { hugepageSize ? null }:
+    let
+      page = pageOf hugepageSize;
+      pages = lib.optionalString (hugepageSize != null) "  <hugepages>\n    <page size='${toString page.size}' unit='${page.unit}'/>\n  </hugepages>\n";
+    in
+    "<memoryBacking>\n${pages}  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>\n";
+
+  # Memory and processors of a guest; in `<domain>`. `memory` is in MiB.
+  libvirtSize = { memory, cpus }:
+    "<memory unit='MiB'>${toString memory}</memory>\n<vcpu>${toString cpus}</vcpu>\n";
 
   # The host's CPU as it is, with or without vmx and svm.
   libvirtCpu = { nested ? false, arch ? "x86_64" }:
@@ -106,15 +116,18 @@ in
   # The same for `devices.interface` of NixVirt.
   nixvirtInterface = given: interface (require given);
 
-  # A NixVirt domain with all that a guest of these ports needs: interfaces in place of what it had, shared memory, the
-  # host's CPU, its disks (as for libvirtDisk) in front of those it had, and PCI devices handed over.
-  nixvirtGuest = { ports, hugepages ? false, nested ? false, arch ? "x86_64", disks ? [ ], passthrough ? [ ] }: domain:
-    domain // {
-      memoryBacking = memoryBacking hugepages;
+  # A NixVirt domain with all that a guest of these ports needs: shared memory, the host's CPU, its disks (as for
+  # libvirtDisk) in front of those it had, and PCI devices handed over. The interfaces take the place of those that the
+  # domain had; with `keepInterfaces` they stand behind them. `memory` (MiB) and `cpus`: null leaves the domain's own.
+  nixvirtGuest = { ports, hugepageSize ? null, memory ? null, cpus ? null, keepInterfaces ? false, nested ? false, arch ? "x86_64", disks ? [ ], passthrough ? [ ] }: domain:
+    domain // lib.optionalAttrs (memory != null) { memory = { count = memory; unit = "MiB"; }; }
+    // lib.optionalAttrs (cpus != null) { vcpu.count = cpus; } // {
+      memoryBacking = memoryBacking hugepageSize;
       cpu = { mode = "host-passthrough"; }
       // lib.optionalAttrs (withheld nested arch != [ ]) { feature = map (name: { policy = "disable"; inherit name; }) (withheld nested arch); };
       devices = (domain.devices or { }) // {
-        interface = map (given: interface (require given)) ports;
+        interface = lib.optionals keepInterfaces (lib.toList (domain.devices.interface or [ ]))
+          ++ map (given: interface (require given)) ports;
         disk = map disk disks ++ (domain.devices.disk or [ ]);
       } // lib.optionalAttrs (passthrough != [ ]) {
         hostdev = map (address: { mode = "subsystem"; type = "pci"; managed = true; source.address = (pci address).numbers; }) passthrough;

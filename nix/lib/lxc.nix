@@ -2,26 +2,30 @@
 { lib, port }:
 
 {
-  # Lines for the container's configuration. With `netns` the container runs in the named namespace, where the switch puts
-  # its end back after every restart; without, LXC takes the end when the container starts.
+  # Lines for the container's configuration, of its `index`-th interface. With `netns` the container runs in the named
+  # namespace, where the switch puts its end back after every restart; without, LXC takes the end when the container starts.
   lxc = given:
     let
       p = port.require "a container" [ "veth" ] given;
+      net = "lxc.net.${toString p.index}";
     in
     if p.netns != null then "lxc.namespace.share.net = /run/netns/${p.netns}\n"
     else
       lib.concatStringsSep "\n" [
-        "lxc.net.0.type = phys"
-        "lxc.net.0.link = ${p.interface}"
-        "lxc.net.0.name = ${p.peerName}"
-        "lxc.net.0.flags = up"
+        "${net}.type = phys"
+        "${net}.link = ${p.interface}"
+        "${net}.name = ${if p.index == 0 then p.peerName else "eth${toString p.index}"}"
+        "${net}.flags = up"
+        "${net}.hwaddr = ${p.mac}"
       ] + "\n";
 
-  # The value of `containers.<name>` of NixOS: systemd-nspawn in the named namespace, or with the end moved in.
+  # The value of `containers.<name>` of NixOS: systemd-nspawn in the named namespace, or with the ends of all ports moved
+  # in. `given` is a port, or a list of ports.
   nixosContainer = given:
     let
-      p = port.require "a container" [ "veth" ] given;
+      ports = map (port.require "a container" [ "veth" ]) (if builtins.isList given then given else [ given ]);
+      first = builtins.head ports;
     in
-    if p.netns != null then { networkNamespace = "/run/netns/${p.netns}"; }
-    else { privateNetwork = true; interfaces = [ p.interface ]; };
+    if first.netns != null then { networkNamespace = "/run/netns/${first.netns}"; }
+    else { privateNetwork = true; interfaces = map (p: p.interface) ports; };
 }

@@ -28,6 +28,8 @@ let
     # veth: the named namespace that the switch moves the container's end to, and its name there.
     netns = null;
     peerName = "eth0";
+    # LXC: the number of the interface in the container.
+    index = 0;
     mtu = 1500;
     # The guest's NIC. Emulated ones (e1000e, e1000, rtl8139) need a port of type tap.
     model = "virtio";

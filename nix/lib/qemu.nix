@@ -2,9 +2,12 @@
 { lib, port }:
 
 let
+  # The MTU that the guest is told; 1500 is what every driver has by itself.
+  mtu = p: lib.optionalString (p.mtu != 1500) ",host_mtu=${toString p.mtu}";
+
   vhostUser = p:
     let
-      reconnect = if lib.versionAtLeast p.qemuVersion "9.2" then "reconnect-ms=1000" else "reconnect=1";
+      reconnect = if lib.versionAtLeast p.qemuVersion "9.2" then "reconnect-ms=500" else "reconnect=1";
       # The side that the switch is not makes the socket.
       socket = if p.role == "client" then "server=on,wait=off" else reconnect;
       queues = lib.optionalString (p.queuePairs > 1) ",mq=on,vectors=${toString (2 * p.queuePairs + 2)}";
@@ -15,7 +18,7 @@ let
       "-netdev"
       "vhost-user,id=labsw-${p.port},chardev=labsw-${p.port}-socket,queues=${toString p.queuePairs}"
       "-device"
-      "virtio-net-pci,netdev=labsw-${p.port},mac=${p.mac},rx_queue_size=1024,tx_queue_size=1024${queues}"
+      "virtio-net-pci,netdev=labsw-${p.port},mac=${p.mac},rx_queue_size=1024,tx_queue_size=1024${queues}${mtu p}"
     ];
 
   # Without a vnet header QEMU finishes checksums and cuts segments before the switch has the frame (docs/tap.md).
@@ -27,7 +30,7 @@ let
       "-netdev"
       "tap,id=labsw-${p.port},ifname=${p.interface},script=no,downscript=no"
       "-device"
-      "${device},netdev=labsw-${p.port},mac=${p.mac}"
+      "${device},netdev=labsw-${p.port},mac=${p.mac}${lib.optionalString (p.model == "virtio") (mtu p)}"
     ];
 
   # Guest memory that another process may map; without it the switch sees no frame of the guest.

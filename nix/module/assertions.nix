@@ -64,10 +64,42 @@ let
   shared = lib.intersectLists host.isolatedCpus host.housekeepingCpus;
   workersOutside = lib.subtractLists host.isolatedCpus (settings.switch.workers or [ ]);
 
-  dhcpOnLab = lib.filter (n: n.networkConfig.DHCPServer or false == true || n.networkConfig.DHCPServer or "no" == "yes")
-    (lib.filter (n: lib.any (i: n.matchConfig.Name or null == i) labInterfaces) (lib.attrValues config.systemd.network.networks));
-  labInterfaces = cfg.silentInterfaces
-    ++ lib.concatLists (lib.mapAttrsToList (name: p: lib.optional (p.type or "" == "tap") (p.interface or name)) ports);
+  # The lab's interfaces: those that the host is kept off, and its own ports on the lab.
+  ownTaps = lib.concatLists (lib.mapAttrsToList (name: p: lib.optional (p.type or "" == "tap" && p."for" or "host" == "host") (p.interface or name)) ports);
+  labInterfaces = cfg.silentInterfaces ++ ownTaps;
+  servedInterfaces = lib.subtractLists cfg.dhcpInterfaces labInterfaces;
+  strangers = lib.subtractLists ownTaps cfg.dhcpInterfaces;
+  nics = map (n: n.interface) (lib.filter (n: n != null) [ cfg.portA cfg.portB ]);
+
+  # An interface and a pattern, as networkd's Name= has them: names and globs, separated by blanks, or a list of those.
+  matches = patterns: interface:
+    let
+      globs = lib.concatMap (lib.splitString " ") (lib.toList patterns);
+      regex = glob: lib.replaceStrings [ "." "*" "?" ] [ "\\." ".*" "." ] glob;
+    in
+    lib.any (glob: glob != "" && builtins.match (regex glob) interface != null) globs;
+  matched = n: interfaces: lib.filter (matches (n.matchConfig.Name or [ ])) interfaces;
+  yes = value: value == true || value == "yes" || value == "true";
+
+  networks = config.systemd.network.networks;
+  dhcpOnLab = lib.concatMap (n: lib.optionals (yes (n.networkConfig.DHCPServer or false)) (matched n servedInterfaces)) (lib.attrValues networks);
+  # Files of networkd are taken in the order of their names: the first that matches an interface counts.
+  others = lib.filterAttrs (name: _: !lib.hasPrefix "05-labsw-" name) networks;
+  earlier = lib.filter (name: builtins.lessThan name "05-labsw-" && matched others.${name} nics != [ ]) (lib.attrNames others);
+
+  configured = lib.filter (i: (config.networking.interfaces or { }) ? ${i}) nics;
+  bridged = lib.concatLists (lib.mapAttrsToList (name: b: map (i: { inherit name; interface = i; }) (lib.intersectLists b.interfaces nics)) (config.networking.bridges or { }));
+
+  # Servers of addresses: the interfaces that each listens on; null: on all there are.
+  dnsmasq = config.services.dnsmasq;
+  keaDhcp4 = config.services.kea.dhcp4 or { enable = false; };
+  radvd = config.services.radvd or { enable = false; };
+  reached = interfaces: if interfaces == null then servedInterfaces else lib.filter (matches interfaces) servedInterfaces;
+  dnsmasqReaches = lib.optionals (dnsmasq.enable && dnsmasq.settings ? dhcp-range)
+    (lib.subtractLists (lib.toList (dnsmasq.settings.except-interface or [ ])) (reached (dnsmasq.settings.interface or null)));
+  keaReaches = lib.optionals keaDhcp4.enable
+    (reached (let listed = lib.toList (keaDhcp4.settings.interfaces-config.interfaces or [ ]); in map (i: lib.head (lib.splitString "/" i)) listed));
+  radvdReaches = lib.optionals radvd.enable (lib.filter (i: lib.hasInfix "interface ${i}" (radvd.config or "")) servedInterfaces);
 in
 {
   config = lib.mkIf cfg.enable {
@@ -110,12 +142,39 @@ in
       }
       {
         assertion = dhcpOnLab == [ ];
-        message = "systemd.network.networks: a DHCP server on an interface of the lab (${names (map (n: n.matchConfig.Name) dhcpOnLab)}); leave DHCPServer out, addresses in the lab are the external gateway's business.";
+        message = "systemd.network.networks: a DHCP server on an interface of the lab (${names dhcpOnLab}); leave DHCPServer out, or name the interface in services.labsw.dhcpInterfaces if this host is to give the lab its addresses.";
       }
       {
-        assertion = !(config.services.dnsmasq.enable && config.services.dnsmasq.settings ? dhcp-range
-          && lib.any (i: lib.elem i (lib.toList (config.services.dnsmasq.settings.interface or [ ]))) labInterfaces);
-        message = "services.dnsmasq.settings: serves DHCP on an interface of the lab; take it out of `interface`, addresses in the lab are the external gateway's business.";
+        assertion = dnsmasqReaches == [ ];
+        message = "services.dnsmasq.settings: serves DHCP on an interface of the lab (${names dnsmasqReaches}); list the host's own interfaces in `interface`, or name this one in services.labsw.dhcpInterfaces if this host is to give the lab its addresses.";
+      }
+      {
+        assertion = keaReaches == [ ];
+        message = "services.kea.dhcp4.settings.interfaces-config.interfaces: serves DHCP on an interface of the lab (${names keaReaches}); take it out, or name it in services.labsw.dhcpInterfaces if this host is to give the lab its addresses.";
+      }
+      {
+        assertion = radvdReaches == [ ];
+        message = "services.radvd.config: advertises a router on an interface of the lab (${names radvdReaches}); take it out, or name it in services.labsw.dhcpInterfaces if this host is to be the lab's router.";
+      }
+      {
+        assertion = strangers == [ ];
+        message = "services.labsw.dhcpInterfaces: ${names strangers} is no port of the host in the lab; those are ${if ownTaps == [ ] then "none (add a port of type tap)" else names ownTaps}.";
+      }
+      {
+        assertion = earlier == [ ];
+        message = "systemd.network.networks.${names earlier}: matches ${names (lib.concatMap (name: matched others.${name} nics) earlier)}, a port of the lab, before labsw's own file (05-labsw-…); give it a later name or another match.";
+      }
+      {
+        assertion = configured == [ ];
+        message = "networking.interfaces.${names configured}: is a port of the lab, on which the host does not speak; take it out.";
+      }
+      {
+        assertion = bridged == [ ];
+        message = "networking.bridges.${names (map (b: b.name) bridged)}: has ${names (map (b: b.interface) bridged)}, which is a port of the lab; take it out, the switch is its bridge.";
+      }
+      {
+        assertion = nics == [ ] || management != null;
+        message = "services.labsw.managementInterface: name the host's own interface (ip route show default), so that the lab can never take it.";
       }
     ]
     ++ nicAssertions "portA" cfg.portA

@@ -88,15 +88,23 @@ let
         WakeOnLan = "off";
         RxBufferSize = if n.ring.rx == "max" then null else n.ring.rx;
         TxBufferSize = if n.ring.tx == "max" then null else n.ring.tx;
-        RxCoalesceSec = if n.coalesce.rxUsecs == null then null else "${toString n.coalesce.rxUsecs}us";
-        TxCoalesceSec = if n.coalesce.txUsecs == null then null else "${toString n.coalesce.txUsecs}us";
-        UseAdaptiveRxCoalesce = n.coalesce.adaptive;
-        UseAdaptiveTxCoalesce = n.coalesce.adaptive;
       };
-      # systemd takes "max"; nixpkgs' check of linkConfig wants a number.
-      extraConfig = lib.optionalString (n.ring.rx == "max" || n.ring.tx == "max") (
-        "[Link]\n" + lib.optionalString (n.ring.rx == "max") "RxBufferSize=max\n" + lib.optionalString (n.ring.tx == "max") "TxBufferSize=max\n"
-      );
+      # Beside linkConfig, whose check in nixpkgs wants a number where systemd takes "max", and knows the coalescing keys
+      # only since 26.05.
+      extraConfig =
+        let
+          line = key: value: lib.optionalString (value != null) "${key}=${value}\n";
+          max = size: if size == "max" then "max" else null;
+          usecs = value: if value == null then null else "${toString value}us";
+          flag = value: if value == null then null else lib.boolToString value;
+          lines = line "RxBufferSize" (max n.ring.rx)
+            + line "TxBufferSize" (max n.ring.tx)
+            + line "RxCoalesceSec" (usecs n.coalesce.rxUsecs)
+            + line "TxCoalesceSec" (usecs n.coalesce.txUsecs)
+            + line "UseAdaptiveRxCoalesce" (flag n.coalesce.adaptive)
+            + line "UseAdaptiveTxCoalesce" (flag n.coalesce.adaptive);
+        in
+        lib.optionalString (lines != "") "[Link]\n${lines}";
     };
   };
 

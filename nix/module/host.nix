@@ -7,7 +7,9 @@ let
   host = cfg.host;
   cpuList = lib.concatMapStringsSep "," toString;
   sysctls = {
-    "net.ipv4.ip_forward" = 0;
+    # The key that nixpkgs' own modules use (networking.nat, Docker): sysctl.conf is sorted, and ip_forward would silently
+    # undo theirs.
+    "net.ipv4.conf.all.forwarding" = 0;
     "net.ipv6.conf.default.accept_ra" = 0;
     "net.bridge.bridge-nf-call-iptables" = 0;
     "net.bridge.bridge-nf-call-ip6tables" = 0;
@@ -15,10 +17,21 @@ let
   } // host.sysctl;
   isolated = host.isolatedCpus != [ ];
   vfio = pkgs.writeShellScript "labsw-vfio" ''
-    # Gives each PCI device named to vfio-pci, whatever driver has it.
+    # Gives each PCI device named to vfio-pci, whatever driver has it, except one that the host runs from.
     set -eu
     for address in "$@"; do
       device=/sys/bus/pci/devices/$address
+      [ -d "$device" ] || { echo "labsw: there is no PCI device $address" >&2; exit 1; }
+      for disk in /sys/dev/block/*; do
+        case $(readlink -f "$disk") in
+          "$(readlink -f "$device")"/*) ;;
+          *) continue ;;
+        esac
+        if grep -q " ''${disk##*/} " /proc/self/mountinfo || [ -n "$(ls "$disk/holders" 2>/dev/null)" ]; then
+          echo "labsw: $address holds a disk that the host uses (lsblk shows it); it stays the host's" >&2
+          exit 1
+        fi
+      done
       echo vfio-pci > "$device/driver_override"
       if [ -e "$device/driver" ] && [ "$(basename "$(readlink "$device/driver")")" != vfio-pci ]; then
         echo "$address" > "$device/driver/unbind"
@@ -75,6 +88,21 @@ in
       example = [ 0 1 ];
       description = "CPUs for everything else: systemd, sshd, the switch's control thread. A broken lab can't take these.";
     };
+    guestCpus = mkOption {
+      type = types.listOf types.ints.unsigned;
+      default = [ ];
+      example = [ 3 4 5 ];
+      description = ''
+        CPUs that guests of every backend may use (`AllowedCPUs` of their slices), with load balancing between them. Left
+        out: all. CPUs in `isolatedCpus` have no load balancing: a guest there needs a CPU for each virtual one.
+      '';
+    };
+    guestMemoryMax = mkOption {
+      type = types.nullOr types.str;
+      default = "90%";
+      example = "48G";
+      description = "Most memory of all guests of one kind (`MemoryMax` of labsw-guests.slice, machine.slice and microvm.slice); huge pages do not count. `null`: no limit.";
+    };
     kernelModules = mkOption {
       type = types.listOf types.str;
       default = [ "tun" "veth" ] ++ lib.optionals (host.iommu != null) [ "vfio-pci" ];
@@ -84,11 +112,13 @@ in
     sysctl = mkOption {
       type = types.attrsOf (types.nullOr types.ints.unsigned);
       default = { };
-      example = { "net.ipv4.ip_forward" = 1; };
+      example = { "net.ipv4.conf.all.forwarding" = 1; };
       description = ''
-        What labs trip over is said explicitly: no routing between the host's interfaces (`net.ipv4.ip_forward`), bridged
-        frames not handed to iptables (`net.bridge.bridge-nf-call-*`), no router advertisements taken by default
-        (`net.ipv6.conf.default.accept_ra`): all 0. Another number here replaces one of them, `null` leaves it alone.
+        What labs trip over is said explicitly: no routing between the host's interfaces
+        (`net.ipv4.conf.all.forwarding`), bridged frames not handed to iptables (`net.bridge.bridge-nf-call-*`), no router
+        advertisements taken by default (`net.ipv6.conf.default.accept_ra`): all 0. Another number here replaces one of
+        them, `null` leaves it alone. A module that needs forwarding (`networking.nat`, Docker) switches it on as usual;
+        ports A and B stay out of it.
       '';
     };
   };
@@ -124,13 +154,15 @@ in
       CPUAffinity = lib.concatMapStringsSep " " toString host.housekeepingCpus;
     };
 
-    # Guests and their helpers get what the host leaves, and are the first to go when memory ends.
-    systemd.slices.labsw-guests = {
-      description = "Guests of the lab";
-      sliceConfig = { CPUWeight = 50; IOWeight = 50; };
-    };
+    # Guests and their helpers get what the host leaves, whoever runs them: our own units, libvirt and systemd-nspawn
+    # (machine.slice), microvm.nix (microvm.slice).
+    systemd.slices = lib.genAttrs [ "labsw-guests" "machine" "microvm" ] (_: {
+      sliceConfig = { CPUWeight = 50; IOWeight = 50; }
+        // lib.optionalAttrs (host.guestMemoryMax != null) { MemoryMax = host.guestMemoryMax; }
+        // lib.optionalAttrs (host.guestCpus != [ ]) { AllowedCPUs = lib.concatMapStringsSep " " toString host.guestCpus; };
+    });
 
-    boot.kernel.sysctl = lib.mapAttrs (_: lib.mkDefault) (lib.filterAttrs (_: value: value != null) sysctls);
+    boot.kernel.sysctl = lib.mapAttrs (_: lib.mkOverride 900) (lib.filterAttrs (_: value: value != null) sysctls);
     # The three for bridges exist only when br_netfilter is loaded, which another program may do at any time.
     services.udev.extraRules = ''
       ACTION=="add", SUBSYSTEM=="module", KERNEL=="br_netfilter", RUN+="${config.systemd.package}/lib/systemd/systemd-sysctl --prefix=/net/bridge"

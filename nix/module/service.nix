@@ -55,6 +55,12 @@ in
       default = [ ];
       description = "More groups for the daemon, for sockets in directories of others (role `client`).";
     };
+    dhcpInterfaces = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "labsw-host" ];
+      description = "Interfaces of the host's own ports in the lab (type tap) on which this host serves addresses, for a lab without an external gateway. Elsewhere in the lab a DHCP server or router of the host is an error.";
+    };
     configFile = mkOption {
       type = types.path;
       internal = true;
@@ -79,13 +85,12 @@ in
         (lib.genAttrs cfg.adminUsers (_: { extraGroups = groups; }))
         (lib.mkIf config.virtualisation.libvirtd.enable { qemu-libvirtd.extraGroups = [ switch.socket_group ]; })
       ];
-      # As root without capabilities QEMU could not open a socket of user labsw.
-      virtualisation.libvirtd.qemu.runAsRoot = lib.mkDefault false;
-
       systemd.packages = [ cfg.package ];
       systemd.services.labsw = {
         wantedBy = [ "multi-user.target" ];
         reloadTriggers = [ cfg.configFile ];
+        # A new program: one restart at the end of the switch to the new system, and no time without a switch before that.
+        stopIfChanged = false;
         serviceConfig = {
           SupplementaryGroups = lib.unique ([ switch.socket_group ] ++ cfg.extraGroups);
           # The unit lets the switch write in /run/labsw only.

@@ -16,6 +16,8 @@ let
     labsw = program "labsw";
     qemu_kvm = program "qemu";
     iproute2 = program "iproute2";
+    socat = program "socat";
+    coreutils = program "coreutils";
     formats.toml = _: {
       type = lib'.types.attrsOf lib'.types.anything;
       generate = name: value: { outPath = "/nix/store/${name}"; inherit value; };
@@ -46,7 +48,7 @@ let
     stdenv = {
       cc.libc.bin = program "libc";
       buildPlatform.canExecute = _: true;
-      hostPlatform = { qemuArch = "x86_64"; isAarch64 = false; isx86_64 = true; system = "x86_64-linux"; linux-kernel.target = "bzImage"; };
+      hostPlatform = { qemuArch = "x86_64"; isAarch64 = false; isx86_64 = true; system = "x86_64-linux"; };
     };
   };
   made = args: program (args.pname or args.name or "shell") // args // { overrideAttrs = f: made (args // (if lib'.isFunction f then f args else f)); };
@@ -54,6 +56,7 @@ let
   fakes = lib'.genAttrs
     (lib'.concatMap (file: lib'.attrNames (builtins.functionArgs (import file))) [ ../package.nix ../shell.nix ../demo.nix ../guest-image.nix ])
     program // pkgs // {
+    linux = program "linux" // { target = "bzImage"; };
     rustPlatform.buildRustPackage = made;
     mkShell = made;
     writeShellApplication = made;
@@ -66,6 +69,8 @@ let
     specialArgs = { inherit utils pkgs; } // specialArgs;
   };
   host = settings: also: (evaluate { modules = [ ../module also { services.labsw = { enable = true; } // settings; } ]; }).config;
+  # A NixOS inside of the host's.
+  inside = modules: lib'.evalModules { modules = [ ./stubs-guest.nix ] ++ modules; specialArgs = { inherit pkgs; }; };
   broken = config: map (a: a.message) (lib'.filter (a: !a.assertion) config.assertions);
 
   # The whole flakes under examples/, with stubs for their inputs.
@@ -103,10 +108,14 @@ let
       users = lib'.mapAttrs (_: u: builtins.sort builtins.lessThan u.extraGroups) config.users.users;
       etc = lib'.mapAttrs (_: e: if e.text != null then e.text else "${e.source}") config.environment.etc;
       containers = lib'.mapAttrs (_: c: removeAttrs c [ "config" ]) config.containers;
+      # nixos-containers sets networking.useDHCP = false inside, at the priority of a user's own lines.
+      insides = lib'.mapAttrs
+        (_: c: { inherit ((inside [ c.config { networking.useDHCP = false; } ]).config) networking warnings; })
+        config.containers;
       domains = map (d: d.definition) (config.virtualisation.libvirt.connections."qemu:///system".domains or [ ]);
       microvms = lib'.mapAttrs
         (_: vm: {
-          inherit ((lib'.evalModules { modules = [ ./stubs-guest.nix vm.config ]; }).config) microvm assertions networking;
+          inherit ((inside [ vm.config ]).config) microvm assertions networking warnings;
         })
         (config.microvm.vms or { });
     };
@@ -137,7 +146,7 @@ let
   mistake = name: { settings, message, also ? { } }: {
     inherit name;
     want = [ message ];
-    got = broken (host settings also);
+    got = broken (host ({ managementInterface = lib'.mkDefault "eno1"; } // settings) also);
   };
 in
 {
@@ -159,7 +168,12 @@ in
   # A lab with impairments.
   impaired = (host { settings = { profiles.lossy.loss = "5%"; impair.a.profile = "lossy"; }; ports.a = { }; } { }).services.labsw.finalSettings;
   # A value of the host that is given wins over the default, and null leaves it alone.
-  sysctl = (host { host.sysctl = { "net.ipv4.ip_forward" = 1; "net.bridge.bridge-nf-call-iptables" = null; }; } { }).boot.kernel.sysctl;
+  sysctl = (host { host.sysctl = { "net.ipv4.conf.all.forwarding" = 1; "net.bridge.bridge-nf-call-iptables" = null; }; } { }).boot.kernel.sysctl;
+  # What nixpkgs' own modules say about forwarding wins over the default of ours: networking.nat at 99, the rest at 1000.
+  forwarding = {
+    nat = (host { } { boot.kernel.sysctl."net.ipv4.conf.all.forwarding" = lib'.mkOverride 99 true; }).boot.kernel.sysctl;
+    usual = (host { } { boot.kernel.sysctl."net.ipv4.conf.all.forwarding" = lib'.mkDefault false; }).boot.kernel.sysctl;
+  };
   # Given settings win over what ports A and B are by themselves.
   injecting = (host { portA = { pciAddress = "0000:03:00.0"; settings.mirror_only = false; }; } { }).services.labsw.finalSettings;
   # Ports by name, and by name with something else about them.

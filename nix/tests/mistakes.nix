@@ -79,12 +79,78 @@ in
   "a DHCP server of networkd in the lab" = {
     settings.ports.host.type = "tap";
     also.systemd.network.networks."30-x" = { matchConfig.Name = "host"; networkConfig.DHCPServer = true; };
-    message = "systemd.network.networks: a DHCP server on an interface of the lab (host); leave DHCPServer out, addresses in the lab are the external gateway's business.";
+    message = "systemd.network.networks: a DHCP server on an interface of the lab (host); leave DHCPServer out, or name the interface in services.labsw.dhcpInterfaces if this host is to give the lab its addresses.";
+  };
+  "a DHCP server of networkd on a glob" = {
+    settings.ports.lab0.type = "tap";
+    also.systemd.network.networks."30-x" = { matchConfig.Name = "eth* lab*"; networkConfig.DHCPServer = "yes"; };
+    message = "systemd.network.networks: a DHCP server on an interface of the lab (lab0); leave DHCPServer out, or name the interface in services.labsw.dhcpInterfaces if this host is to give the lab its addresses.";
   };
   "a DHCP server of dnsmasq in the lab" = {
     settings = { inherit portB; };
     also.services.dnsmasq = { enable = true; settings = { dhcp-range = "10.0.0.2,10.0.0.9"; interface = "lab-b"; }; };
-    message = "services.dnsmasq.settings: serves DHCP on an interface of the lab; take it out of `interface`, addresses in the lab are the external gateway's business.";
+    message = "services.dnsmasq.settings: serves DHCP on an interface of the lab (lab-b); list the host's own interfaces in `interface`, or name this one in services.labsw.dhcpInterfaces if this host is to give the lab its addresses.";
+  };
+  "a DHCP server of dnsmasq everywhere" = {
+    settings.ports.host.type = "tap";
+    also.services.dnsmasq = { enable = true; settings.dhcp-range = "10.0.0.2,10.0.0.9"; };
+    message = "services.dnsmasq.settings: serves DHCP on an interface of the lab (host); list the host's own interfaces in `interface`, or name this one in services.labsw.dhcpInterfaces if this host is to give the lab its addresses.";
+  };
+  "Kea in the lab" = {
+    settings = { inherit portB; };
+    also.services.kea.dhcp4 = { enable = true; settings.interfaces-config.interfaces = [ "eno1" "lab-b/10.0.0.1" ]; };
+    message = "services.kea.dhcp4.settings.interfaces-config.interfaces: serves DHCP on an interface of the lab (lab-b); take it out, or name it in services.labsw.dhcpInterfaces if this host is to give the lab its addresses.";
+  };
+  "radvd in the lab" = {
+    settings = { inherit portA; };
+    also.services.radvd = { enable = true; config = "interface lab-a { AdvSendAdvert on; };"; };
+    message = "services.radvd.config: advertises a router on an interface of the lab (lab-a); take it out, or name it in services.labsw.dhcpInterfaces if this host is to be the lab's router.";
+  };
+  "DHCP allowed on port B" = {
+    settings = { inherit portB; dhcpInterfaces = [ "lab-b" ]; };
+    message = "services.labsw.dhcpInterfaces: lab-b is no port of the host in the lab; those are none (add a port of type tap).";
+  };
+  "another file of networkd before labsw's" = {
+    settings = { inherit portA; };
+    also.systemd.network.networks."01-mine" = { matchConfig.Name = "lab-?"; networkConfig.DHCP = "yes"; };
+    message = "systemd.network.networks.01-mine: matches lab-a, a port of the lab, before labsw's own file (05-labsw-…); give it a later name or another match.";
+  };
+  "an address at a port of the lab" = {
+    settings = { inherit portA; };
+    also.networking.interfaces.lab-a.useDHCP = true;
+    message = "networking.interfaces.lab-a: is a port of the lab, on which the host does not speak; take it out.";
+  };
+  "a port of the lab in a bridge" = {
+    settings = { inherit portB; };
+    also.networking.bridges.br0.interfaces = [ "eno2" "lab-b" ];
+    message = "networking.bridges.br0: has lab-b, which is a port of the lab; take it out, the switch is its bridge.";
+  };
+  "ports of the lab without a management interface" = {
+    settings = { inherit portA; managementInterface = null; };
+    message = "services.labsw.managementInterface: name the host's own interface (ip route show default), so that the lab can never take it.";
+  };
+  "disks of a container" = {
+    settings = { ports.c = { type = "veth"; peer = "ls-c"; }; guests.c = { backend = "container"; disks = [{ path = "/x"; }]; }; };
+    message = "services.labsw.guests.c.disks: a guest of backend container does not take it; set it in containers.NAME (a MAC address: services.labsw.ports.PORT.mac).";
+  };
+  "the CPUs of an LXC guest" = {
+    settings = { ports.c = { type = "veth"; peer = "ls-c"; }; guests.c = { backend = "lxc"; cpus = 2; }; };
+    message = "services.labsw.guests.c.cpus: a guest of backend lxc does not take it; set it in the container's own configuration.";
+  };
+  "a libvirt guest pinned" = {
+    settings = { ports.vm = { }; guests.vm = { backend = "libvirt"; cpuAffinity = [ 1 ]; }; };
+    message = "services.labsw.guests.vm.cpuAffinity: a guest of backend libvirt does not take it; set it in the domain.";
+  };
+  "pages that cannot be counted" = {
+    settings = { ports.vm = { }; guests.vm = { backend = "nixvirt"; hugepages = true; }; host.hugepages.count = 5000; };
+    message = "services.labsw.guests.vm.hugepages: also give memory, so that the pages can be counted.";
+  };
+  "a container of two namespaces" = {
+    settings = {
+      ports = { a = { type = "veth"; peer = "ls-a"; netns = "a"; }; b = { type = "veth"; peer = "ls-b"; }; };
+      guests.c = { backend = "container"; ports = [ "a" "b" ]; };
+    };
+    message = "services.labsw.guests.c.ports: a container runs in one network namespace; leave netns out at its ports, or give it one port and put the others' netns and peer_name to the same namespace.";
   };
   "a guest at an unknown port" = {
     settings = { ports.vm = { }; guests.dc01 = { }; };

@@ -33,7 +33,31 @@ let
     concatMapStringsSep = separator: f: list: concatStringsSep separator (map f list);
     escapeShellArgs = concatMapStringsSep " " (arg: "'${replaceStrings [ "'" ] [ "'\\''" ] (toString arg)}'");
     escapeXML = replaceStrings [ "\"" "'" "<" ">" "&" ] [ "&quot;" "&apos;" "&lt;" "&gt;" "&amp;" ];
+    fixedWidthString = width: filler: text:
+      if builtins.stringLength text >= width then text else fixedWidthString width filler (filler + text);
+    # Of the characters that a port's name may have.
+    strings.charToInt = char:
+      let
+        from = first: chars: listToAttrs (imap0 (n: c: nameValuePair c (first + n)) (stringToCharacters chars));
+      in
+      (from 45 "-./0123456789" // from 65 "ABCDEFGHIJKLMNOPQRSTUVWXYZ" // { _ = 95; } // from 97 "abcdefghijklmnopqrstuvwxyz").${char};
+    trivial.toHexString = number:
+      let
+        digit = n: builtins.substring n 1 "0123456789ABCDEF";
+      in
+      if number < 16 then digit number else trivial.toHexString (number / 16) + digit (builtins.bitAnd number 15);
+    boolToString = value: if value then "true" else "false";
+    hasInfix = infix: text: builtins.length (builtins.split (replaceStrings [ "." "*" "?" "+" "(" ")" "[" "]" "{" "}" "|" "^" "$" ] [ "\\." "\\*" "\\?" "\\+" "\\(" "\\)" "\\[" "\\]" "\\{" "\\}" "\\|" "\\^" "\\$" ] infix) text) > 1;
     hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
+    hasSuffix = suffix: text:
+      let
+        at = builtins.stringLength text - builtins.stringLength suffix;
+      in
+      at >= 0 && builtins.substring at (-1) text == suffix;
+    removeSuffix = suffix: text:
+      if hasSuffix suffix text then builtins.substring 0 (builtins.stringLength text - builtins.stringLength suffix) text else text;
+    toInt = builtins.fromJSON;
+    toLower = replaceStrings (stringToCharacters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (stringToCharacters "abcdefghijklmnopqrstuvwxyz");
     optionalString = condition: text: if condition then text else "";
     splitString = separator: text: filter builtins.isString (builtins.split separator text);
     toUpper = replaceStrings (stringToCharacters "abcdefghijklmnopqrstuvwxyz") (stringToCharacters "ABCDEFGHIJKLMNOPQRSTUVWXYZ");

@@ -149,6 +149,7 @@ let
         specialArgs.name = builtins.elemAt loc (length loc - 1);
       }).config;
     };
+    addCheck = type: check: type // { check = value: type.check value && check value; };
     deferredModule = { name = "module"; check = _: true; merge = _: imports: { inherit imports; }; };
   };
 
@@ -156,7 +157,7 @@ let
   mkOption = option: { _type = "option"; } // option;
 in
 {
-  inherit types mkIf mkOption;
+  inherit types mkIf mkOption mkOverride;
   mkMerge = contents: { _type = "merge"; inherit contents; };
   mkDefault = mkOverride priorities.default;
   mkForce = mkOverride priorities.force;

@@ -19,16 +19,29 @@ let
       before = list;
       reloadTriggers = list;
       restartTriggers = list;
-      restartIfChanged = any true;
+      restartIfChanged = mkOption { type = types.bool; default = true; };
+      stopIfChanged = mkOption { type = types.bool; default = true; };
       overrideStrategy = any null;
       unitConfig = free;
       serviceConfig = free;
     };
   };
+  # The keys that nixpkgs' check of a .link file takes in every supported release, as far as NICs have them.
+  linkKeys = [
+    "Description" "Alias" "MACAddressPolicy" "MACAddress" "NamePolicy" "Name" "AlternativeNamesPolicy" "AlternativeName"
+    "TransmitQueues" "ReceiveQueues" "MTUBytes" "BitsPerSecond" "Duplex" "AutoNegotiation" "WakeOnLan" "Port"
+    "RxBufferSize" "TxBufferSize" "RxChannels" "TxChannels" "OtherChannels" "CombinedChannels" "RxFlowControl"
+    "TxFlowControl"
+    # Of .network files.
+    "Unmanaged" "ActivationPolicy" "RequiredForOnline" "ARP" "Multicast" "AllMulticast" "Promiscuous"
+  ];
   network = types.submodule {
     options = {
       matchConfig = free;
-      linkConfig = free;
+      linkConfig = mkOption {
+        type = types.addCheck (types.attrsOf types.anything) (value: lib.subtractLists linkKeys (lib.attrNames value) == [ ]);
+        default = { };
+      };
       networkConfig = free;
       extraConfig = mkOption { type = types.lines; default = ""; };
     };
@@ -57,6 +70,8 @@ in
     networking = {
       hostName = any "";
       useDHCP = any false;
+      interfaces = mkOption { type = types.attrsOf (types.attrsOf types.anything); default = { }; };
+      bridges = mkOption { type = types.attrsOf (types.attrsOf types.anything); default = { }; };
       useNetworkd = any false;
       dhcpcd.denyInterfaces = list;
       networkmanager.unmanaged = list;
@@ -65,6 +80,8 @@ in
     services.udev.extraRules = mkOption { type = types.lines; default = ""; };
     services.openssh = free;
     services.dnsmasq = { enable = any false; settings = free; };
+    services.kea.dhcp4 = { enable = any false; settings = free; };
+    services.radvd = { enable = any false; config = mkOption { type = types.lines; default = ""; }; };
     systemd = {
       package = any "/systemd";
       packages = list;
@@ -97,7 +114,14 @@ in
     };
     virtualisation.lxc.enable = any false;
     virtualisation.libvirt = free;
-    containers = mkOption { type = types.attrsOf (types.attrsOf types.anything); default = { }; };
+    # What NixOS containers set themselves inside: networking.useDHCP = false, at plain priority.
+    containers = mkOption {
+      type = types.attrsOf (types.submodule ({ ... }: {
+        freeformType = types.attrsOf types.anything;
+        options.config = mkOption { type = types.deferredModule; default = { }; };
+      }));
+      default = { };
+    };
     fileSystems = free;
     system.stateVersion = any "";
     nixpkgs = free;

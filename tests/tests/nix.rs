@@ -150,6 +150,29 @@ fn glue_is_what_the_golden_files_say() {
     assert_golden(&attribute("golden").unwrap());
 }
 
+/// One port, two generators: `labsw-ctl guest` and the Nix files. Names of QEMU's objects differ, nothing else.
+#[test]
+fn the_tool_prints_what_the_nix_files_make() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let tool = read("control/src/glue/golden/libvirt-vhost.txt");
+    let interface = &tool[tool.find("<interface").unwrap()..];
+    assert_eq!(interface, read("nix/tests/golden/libvirt-interface.xml"));
+    let words: Vec<String> = read("control/src/glue/golden/qemu-vhost.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(|line| line.split_whitespace().filter(|word| *word != "\\").map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let device = &words[words.iter().position(|word| word == "-chardev").unwrap()..];
+    let nix = read("nix/tests/golden/qemu-nic.args")
+        .replace("labsw-dc01-socket", "chr-dc01")
+        .replace("labsw-dc01", "net-dc01")
+        .replace(",queues=1", "");
+    assert_eq!(device, nix.lines().collect::<Vec<_>>());
+    let container = read("control/src/glue/golden/lxc.txt");
+    let lines: Vec<&str> = container.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(lines, read("nix/tests/golden/lxc.conf").lines().collect::<Vec<_>>());
+}
+
 #[test]
 fn nixpkgs_gives_the_same() {
     if !require::all(&[NIX]) {
@@ -159,7 +182,9 @@ fn nixpkgs_gives_the_same() {
         say("SKIPPED nixpkgs_gives_the_same: no nixpkgs lib to evaluate with; LABSW_NIXPKGS_LIB=DIR names one");
         return;
     };
-    for name in ["golden", "mistakes", "examples", "flake", "off", "impaired", "injecting", "bound", "sysctl"] {
+    for name in
+        ["golden", "mistakes", "examples", "flake", "off", "impaired", "injecting", "bound", "sysctl", "forwarding"]
+    {
         let with_nixpkgs = evaluate(&["--arg", "lib", &lib, "-A", name, "nix/tests/eval.nix"]).unwrap();
         assert_eq!(attribute(name).unwrap(), with_nixpkgs, "{name}");
     }
@@ -188,7 +213,9 @@ fn libvirt_takes_the_xml() {
         .unwrap();
         process::output(Command::new("virt-xml-validate").arg(&file).arg("domain"))
     };
-    for name in ["interface", "queues", "client", "tap", "tap-virtio", "escaped", "disk", "disk-file", "passthrough"] {
+    let names =
+        ["interface", "queues", "client", "mtu", "tap", "tap-virtio", "escaped", "disk", "disk-file", "passthrough"];
+    for name in names {
         let (status, text) = validate(&golden(&format!("libvirt-{name}.xml")));
         assert!(status.success(), "{name}: {text}");
     }
@@ -219,6 +246,39 @@ fn a_guest_runs_with_the_arguments() {
     let _guest = Process::spawn("guest", command.args(["-append", "console=ttyS0 quiet lab.ip=10.0.0.1/24"]));
     switch.wait_port("vm", "up", guest::BOOT_TIMEOUT);
     assert_eq!(switch.port("vm")["queue_pairs"], 2);
+}
+
+/// A microVM at two ports, as microvm.nix would start it: QEMU takes the arguments, and both NICs are plugged in.
+#[test]
+fn a_microvm_at_two_ports_starts() {
+    if !require::all(&[NIX, Need::Root, Need::Labswd, Need::Program("qemu-system-x86_64")]) {
+        return;
+    }
+    let site = Site::new("nixt");
+    let switch =
+        Labswd::start(&site, "[ports.a]\ntype = \"vhost_user\"\n[ports.b]\ntype = \"vhost_user\"\nmtu = 9000\n");
+    let version = process::run(Command::new("qemu-system-x86_64").arg("--version"));
+    let version = version.split_once("version ").unwrap().1.split([' ', '(', '\n']).next().unwrap();
+    let port = |name: &str, mtu: u32| {
+        let socket = switch.vhost_socket(name);
+        format!("{{ port = \"{name}\"; mtu = {mtu}; socket = \"{}\"; qemuVersion = \"{version}\"; }}", socket.display())
+    };
+    let expression = format!(
+        "let lib = import ./nix/tests/stub-lib.nix; in ((import ./nix/lib {{ inherit lib; }}).microvm [ {} {} ] {{ \
+         config.microvm = {{ mem = 128; shares = [ ]; hypervisor = \"qemu\"; }}; \
+         pkgs.stdenv.hostPlatform.isx86_64 = true; }}).microvm.qemu.extraArgs",
+        port("a", 1500),
+        port("b", 9000)
+    );
+    let args = evaluate(&["--expr", &expression]).unwrap();
+    let args: Vec<&str> = args.as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args(["-S", "-nodefaults", "-display", "none", "-machine", "q35,accel=tcg", "-m", "128M", "-qmp", "stdio"]);
+    let mut qemu = Process::spawn("microvm", command.args(args));
+    // QMP greets when every device is made: the NICs by then have the switch's features.
+    qemu.wait_for_text(0, "\"QMP\"", guest::BOOT_TIMEOUT);
+    qemu.write("{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}\n");
+    assert!(qemu.wait(guest::BOOT_TIMEOUT).success(), "{}", qemu.log());
 }
 
 #[test]
@@ -288,8 +348,8 @@ fn a_host_is_made_ready_for_two_ports() {
     assert_eq!(settings["switch"]["protected_interfaces"], json!(["eno1"]));
     let link = &lab["links"]["10-labsw-lab-b"];
     assert_eq!(link["matchConfig"], json!({"Path": "pci-0000:03:00.1"}));
-    assert_eq!(link["extraConfig"], "[Link]\nRxBufferSize=max\nTxBufferSize=max\n");
-    assert_eq!((&link["linkConfig"]["Name"], &link["linkConfig"]["RxCoalesceSec"]), (&json!("lab-b"), &json!("0us")));
+    assert_eq!(link["extraConfig"], "[Link]\nRxBufferSize=max\nTxBufferSize=max\nRxCoalesceSec=0us\n");
+    assert_eq!(link["linkConfig"], json!({"Name": "lab-b", "MACAddressPolicy": "none", "WakeOnLan": "off"}));
     for name in ["lab-a", "lab-b"] {
         let network = &lab["networks"][format!("05-labsw-{name}")];
         assert_eq!(network["matchConfig"], json!({"Name": name}));
@@ -302,9 +362,14 @@ fn a_host_is_made_ready_for_two_ports() {
     }
     // A container's end keeps its flags when it is moved: networkd has to leave it alone altogether.
     assert_eq!(lab["networks"]["05-labsw-ls-web"]["linkConfig"], json!({"Unmanaged": true}));
-    assert_eq!(lab["sysctl"]["net.ipv4.ip_forward"], 0);
+    const FORWARDING: &str = "net.ipv4.conf.all.forwarding";
+    assert_eq!(lab["sysctl"][FORWARDING], 0);
+    // sysctl.conf is sorted: this key would undo the one that nixpkgs' modules set.
+    assert!(lab["sysctl"]["net.ipv4.ip_forward"].is_null());
     let given = attribute("sysctl").unwrap();
-    assert_eq!((&given["net.ipv4.ip_forward"], &given["net.ipv6.conf.default.accept_ra"]), (&json!(1), &json!(0)));
+    assert_eq!((&given[FORWARDING], &given["net.ipv6.conf.default.accept_ra"]), (&json!(1), &json!(0)));
+    let forwarding = attribute("forwarding").unwrap();
+    assert_eq!((&forwarding["nat"][FORWARDING], &forwarding["usual"][FORWARDING]), (&json!(true), &json!(0)));
     assert!(given["net.bridge.bridge-nf-call-iptables"].is_null());
     let parameters = json!([
         "hugepagesz=2M",
@@ -336,7 +401,17 @@ fn a_host_is_made_ready_for_two_ports() {
     ] {
         assert!(start.contains(part), "{part} in {start}");
     }
+    for part in ["\"-sandbox\" \"on,", "qmp.sock,server=on,wait=off"] {
+        assert!(start.contains(part), "{part} in {start}");
+    }
+    let confined = &target["serviceConfig"];
+    assert_eq!((&confined["CapabilityBoundingSet"], &confined["NoNewPrivileges"]), (&json!(""), &json!(true)));
+    assert_eq!(confined["DeviceAllow"], json!(["/dev/kvm rw", "/dev/disk/by-id/nvme-target rw"]));
+    assert!(confined["ExecStop"].as_str().unwrap().contains("powerdown"), "a guest is shut down, not cut off");
+    assert_eq!(lab["units"]["labsw"]["stopIfChanged"], false);
+    assert_eq!(lab["units"]["labsw-netns-web"]["restartIfChanged"], false);
     assert_eq!(lab["containers"]["web"]["networkNamespace"], "/run/netns/web");
+    assert_eq!(lab["insides"]["web"]["networking"]["interfaces"], json!({"eth0": {"useDHCP": true}}));
 }
 
 #[test]
@@ -365,6 +440,10 @@ fn windows_and_microvms_get_their_nics() {
     assert_eq!(sccm01["cpu"], json!({"mode": "host-passthrough"}));
 
     let cluster = attribute("examples.microvm-cluster").unwrap();
+    for (name, node) in cluster["microvms"].as_object().unwrap() {
+        assert_eq!(node["microvm"]["qemu"]["machine"], "q35", "{name}: microvm.nix's own default has no PCI bus");
+        assert_eq!(node["warnings"], json!([]), "{name}");
+    }
     let args = cluster["microvms"]["node2"]["microvm"]["qemu"]["extraArgs"].to_string();
     assert!(args.contains("/run/labsw/vhost/node2.sock") && args.contains("size=512M,share=on"), "{args}");
     assert_eq!(cluster["settings"]["impair"]["node2"], json!({"profile": "lossy", "direction": "both"}));

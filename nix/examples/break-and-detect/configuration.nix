@@ -70,7 +70,8 @@
   containers.web = {
     autoStart = true;
     config = {
-      networking.useDHCP = true;
+      # NixOS containers set networking.useDHCP to false.
+      networking.interfaces.eth0.useDHCP = true;
       services.nginx.enable = true;
       system.stateVersion = config.system.stateVersion;
     };
