@@ -25,7 +25,7 @@ help:
 > @echo "make install      programs, unit, completions under PREFIX=/usr/local; see docs/service.md"
 > @echo "make demo         a whole lab on this machine, narrated; needs root"
 > @echo "make test         format, clippy, unit tests, end-to-end tests; needs root"
-> @echo "make lint         format and clippy only"
+> @echo "make lint         format, clippy, links of the code's documentation"
 > @echo "make models       the forwarding database under loom"
 > @echo "make sanitize     unit and ring tests under address and thread sanitizer and Miri; takes minutes"
 > @echo "make bench        criterion benches"
@@ -56,6 +56,8 @@ setup:
 lint:
 > $(CARGO) fmt --all --check
 > $(CARGO) clippy --workspace --all-targets -- -D warnings
+> RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --no-deps --document-private-items \
+>     --workspace
 
 unit:
 > $(CARGO) test --workspace --exclude labsw-tests

@@ -1,7 +1,7 @@
 //! The polling worker: the whole way of a frame, from a port's receive queue to its egress ports.
 //!
 //! **How it works.** [`Worker::turn`] visits each receive queue that the worker owns once: receive a burst (borrowed),
-//! decide about each frame ([`Forwarder::frame`]), let each egress port take its copies, then the mirrors, then give
+//! decide about each frame ([`Ingress::frame`](labsw_switch::forward::Ingress::frame)), let each egress port take its copies, then the mirrors, then give
 //! the burst back and publish the counters. Between turns the worker obeys [`Command`]s, so a command
 //! never meets a half-handled burst: its reply is the acknowledgement that the old state is gone.
 //! When nothing has arrived for a while (`adaptive` power) the worker arms its queues, looks once more,

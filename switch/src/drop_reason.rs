@@ -1,6 +1,6 @@
 //! Why a frame was not forwarded: a closed list, one counter per port and reason.
 //!
-//! Each row of [`drop_reasons!`] says all there is to know of a reason: its sentence, its name, the [`Side`] on which it
+//! Each row of `drop_reasons!` says all there is to know of a reason: its sentence, its name, the [`Side`] on which it
 //! is counted, the [`Stage`] of a frame's way that found it, and whether it says that the port is full and will take
 //! frames again ([`DropReason::is_full`]). The names are part of the outside contract (`stats`, `port list --json`,
 //! metrics).

@@ -6,7 +6,7 @@
 //!
 //! The way of a frame through this crate: [`header::Header::parse`] → [`vlan::PortVlan::classify`] →
 //! [`fdb::Fdb::learn`] → [`fdb::Fdb::lookup`] → [`vlan::PortVlan::egress`] → [`forward::Egress`]; all of it is
-//! called from one place, [`forward::Forwarder::frame`].
+//! called from one place, [`forward::Ingress::frame`].
 //!
 //! [`impair::Impairment`] stands beside that way: what a bad link does to the frames of one port and direction.
 //!

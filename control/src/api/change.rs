@@ -11,7 +11,7 @@ use super::{ConfigText, Inject, InjectFrame, PortDirection, PortType, Source};
 /// The requests that change the switch, for peers that may do so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Adds a port → [`Reply::Done`].
+    /// Adds a port → [`Reply::Done`](super::Reply::Done).
     AddPort {
         /// Name of the new port.
         name: String,
@@ -21,19 +21,19 @@ pub enum Change {
         /// quotes.
         settings: BTreeMap<String, String>,
     },
-    /// Changes settings of a port → [`Reply::Done`].
+    /// Changes settings of a port → [`Reply::Done`](super::Reply::Done).
     SetPort {
         /// Name of the port.
         name: String,
         /// As for [`Change::AddPort`].
         settings: BTreeMap<String, String>,
     },
-    /// Removes a port → [`Reply::Done`].
+    /// Removes a port → [`Reply::Done`](super::Reply::Done).
     DeletePort {
         /// Name of the port.
         name: String,
     },
-    /// Has a port go down and up again, so many times → [`Reply::Done`].
+    /// Has a port go down and up again, so many times → [`Reply::Done`](super::Reply::Done).
     FlapPort {
         /// Name of the port.
         name: String,
@@ -42,14 +42,14 @@ pub enum Change {
         /// How many times it goes down.
         count: u32,
     },
-    /// Switches a port on or off → [`Reply::Done`].
+    /// Switches a port on or off → [`Reply::Done`](super::Reply::Done).
     SetPortState {
         /// Name of the port.
         name: String,
         /// Whether frames shall pass.
         up: bool,
     },
-    /// Adds or replaces a static entry → [`Reply::Done`].
+    /// Adds or replaces a static entry → [`Reply::Done`](super::Reply::Done).
     AddFdb {
         /// VLAN id, 1 to 4094.
         vlan: u16,
@@ -58,21 +58,21 @@ pub enum Change {
         /// Name of the port.
         port: String,
     },
-    /// Removes an entry, static or learned → [`Reply::Done`].
+    /// Removes an entry, static or learned → [`Reply::Done`](super::Reply::Done).
     DeleteFdb {
         /// VLAN id, 1 to 4094.
         vlan: u16,
         /// The address.
         mac: Mac,
     },
-    /// Removes learned entries → [`Reply::Removed`].
+    /// Removes learned entries → [`Reply::Removed`](super::Reply::Removed).
     FlushFdb {
         /// Only this VLAN.
         vlan: Option<u16>,
         /// Only entries at this port.
         port: Option<String>,
     },
-    /// Makes or replaces a mirror → [`Reply::Done`].
+    /// Makes or replaces a mirror → [`Reply::Done`](super::Reply::Done).
     SetMirror {
         /// Name of the mirror.
         name: String,
@@ -93,26 +93,26 @@ pub enum Change {
         /// What that port may inject.
         inject: Option<Inject>,
     },
-    /// Removes a mirror → [`Reply::Done`].
+    /// Removes a mirror → [`Reply::Done`](super::Reply::Done).
     DeleteMirror {
         /// Name of the mirror.
         name: String,
     },
-    /// Sets or replaces the impairment of a port → [`Reply::Done`].
+    /// Sets or replaces the impairment of a port → [`Reply::Done`](super::Reply::Done).
     SetImpairment {
         /// Name of the port.
         port: String,
         /// Keys and values as in the configuration; strings may go without quotes.
         settings: BTreeMap<String, String>,
     },
-    /// Ends the impairment of a port → [`Reply::Done`].
+    /// Ends the impairment of a port → [`Reply::Done`](super::Reply::Done).
     ClearImpairment {
         /// Name of the port.
         port: String,
         /// Only in this direction.
         direction: Option<PortDirection>,
     },
-    /// Has a port receive frames → [`Reply::Injected`].
+    /// Has a port receive frames → [`Reply::Injected`](super::Reply::Injected).
     Inject {
         /// Name of the port.
         port: String,
@@ -123,14 +123,14 @@ pub enum Change {
         /// Whether the injection is over; frames that wait are dropped.
         end: bool,
     },
-    /// Applies a configuration, as a whole or not at all → [`Reply::Changes`].
+    /// Applies a configuration, as a whole or not at all → [`Reply::Changes`](super::Reply::Changes).
     ApplyConfig {
         /// The configuration.
         config: ConfigText,
         /// What was changed at run time stays.
         keep_runtime: bool,
     },
-    /// Has a receive queue served by this worker until the port goes → [`Reply::Done`].
+    /// Has a receive queue served by this worker until the port goes → [`Reply::Done`](super::Reply::Done).
     PinQueue {
         /// Name of the port.
         port: String,

@@ -1,6 +1,6 @@
 //! Devices that come and go under their ports: unplugged, their driver loaded anew, a container gone with its end.
 //!
-//! **How it works.** The kernel says when links of the namespace have changed ([`LinkEvents`]); a moment later
+//! **How it works.** The kernel says when links of the namespace have changed ([`LinkEvents`](crate::device::LinkEvents)); a moment later
 //! [`Switch::look_after_devices`] looks at all of them once. A port whose device has gone is given up (*lost*): its
 //! halves are taken from the workers, what is left of the device is put back, and the port waits. A port that waits is
 //! opened as it was at its start. TAP interfaces are devices, too; what is left of one that the switch made for a guest stays

@@ -2,7 +2,7 @@
 //!
 //! [`plan`] compares the two and gives the [`Step`]s between them, in an order in which each is possible when its turn has
 //! come. Nothing here looks at the machine or the switch; `daemon::apply` carries the steps out, and undoes them.
-//! [`changes`] says the same for people; [`keep_runtime`] merges what was changed at run time into what is wanted.
+//! [`changes`](fn@changes) says the same for people; [`keep_runtime`] merges what was changed at run time into what is wanted.
 //!
 //! **Order.** First what is in somebody's way goes: mirrors, then the attachments (devices, interfaces, sockets) of ports
 //! that another port takes over. Then what may fail comes: settings of the switch, new ports, changed ports, mirrors,

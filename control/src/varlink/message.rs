@@ -74,10 +74,10 @@ pub(super) fn write(message: &impl Serialize, out: &mut Vec<u8>) -> serde_json::
     Ok(())
 }
 
-/// Writes the reply to a call. See [`write`].
+/// Writes the reply to a call. See [`write`](fn@write).
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write`](fn@write).
 pub(super) fn write_result(
     result: &Result<Answer, Error>,
     continues: bool,

@@ -2,7 +2,7 @@
 //!
 //! [`SplitRing::send`] looks at the buffers for a whole burst first. A frame that fits its buffer is written straight into
 //! it. For any other, the buffers of the whole frame are gathered before the first is written, so that a frame that
-//! does not fit consumes nothing. Nobody waits: no buffer means the frame is lost. [`Tally`], [`write_plain`] and [`write`]
+//! does not fit consumes nothing. Nobody waits: no buffer means the frame is lost. [`Tally`], [`write_plain`] and [`write`](fn@write)
 //! serve packed rings as well.
 //!
 //! Reference: Virtio 1.2, 5.1.6.3 "Setting Up Receive Buffers", 5.1.6.4 "Processing of Incoming Packets" (`num_buffers`).

@@ -1,6 +1,6 @@
 //! IGMP and MLD snooping: multicast frames go to the ports that asked for their group, and to routers.
 //!
-//! **How it works.** In a VLAN where snooping is on, each multicast frame is looked at ([`look`]): is it a report, which is
+//! **How it works.** In a VLAN where snooping is on, each multicast frame is looked at ([`look`](fn@look)): is it a report, which is
 //! for routers, or traffic of a group? [`Snooping::audience`] says which ports get it. Reports, leaves and queries are read
 //! as a whole ([`message`]) after their burst was decided, and teach [`Snooping::observe`] which port wants which group and
 //! where routers are; what they say counts from the next burst on.
