@@ -11,7 +11,7 @@
 //!
 //! Reference: Virtio 1.2, 2.7 "Split Virtqueues", 2.8 "Packed Virtqueues", 6 "Reserved Feature Bits".
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use labsw_switch::forward::TxItem;
@@ -27,6 +27,7 @@ use super::split::SplitRing;
 use crate::frame::Burst;
 use crate::losses::TxReport;
 use crate::stats::PortDelta;
+use crate::watchdog::bells;
 
 /// VIRTIO_NET_F_MTU: the device tells the driver its MTU.
 pub const F_MTU: u64 = 1 << 3;
@@ -166,7 +167,7 @@ impl Doorbells {
         let mut ready = [PollFd::new(call, PollFlags::OUT)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         if poll(&mut ready, Some(&now)) == Ok(1)
-            && rustix::io::write(call.as_fd(), &1u64.to_ne_bytes()) == Err(Errno::INTR)
+            && bells::ring(|| rustix::io::write(call, &1u64.to_ne_bytes())) == Err(Errno::INTR)
         {
             self.blocks = true;
         }
