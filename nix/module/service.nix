@@ -22,7 +22,9 @@ let
   canCheck = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;
 
   usesNetns = lib.any (p: p ? netns) (lib.attrValues (cfg.finalSettings.ports or { }));
-  groups = lib.unique ([ switch.socket_group ] ++ lib.optional (switch ? admin_group) switch.admin_group);
+  # The groups of the sockets: the daemon may give a file to a group that it is a member of.
+  socketGroups = [ switch.socket_group ] ++ lib.optional (switch ? control_group) switch.control_group;
+  groups = lib.unique (socketGroups ++ lib.optional (switch ? admin_group) switch.admin_group);
 in
 {
   options.services.labsw = {
@@ -92,7 +94,7 @@ in
         # A new program: one restart at the end of the switch to the new system, and no time without a switch before that.
         stopIfChanged = false;
         serviceConfig = {
-          SupplementaryGroups = lib.unique ([ switch.socket_group ] ++ cfg.extraGroups);
+          SupplementaryGroups = lib.unique (socketGroups ++ cfg.extraGroups);
           # The unit lets the switch write in /run/labsw only.
           ReadWritePaths = map (path: "-${path}") (lib.filter (path: !lib.hasPrefix "/run/labsw" path)
             (lib.unique [ switch.vhost_user_dir (builtins.dirOf switch.control_socket) ]));

@@ -111,8 +111,9 @@ in
               socket_group = mkOption {
                 type = types.str;
                 default = "kvm";
-                description = "The group that may open the control socket (to read) and the guests' sockets. microvm.nix runs guests in group kvm.";
+                description = "The group that may open the guests' sockets and, without `control_group`, the control socket (to read). microvm.nix runs guests in group kvm.";
               };
+              control_group = optional types.str "The group that may open the control socket (to read), if not `socket_group`.";
               socket_mode = mkOption {
                 type = types.strMatching "0[0-7]{3}";
                 default = "0660";

@@ -18,7 +18,7 @@ use super::error::ConfigError;
 use super::names;
 use super::section::{Field, Section};
 use super::settings;
-use super::switch::SwitchConfig;
+use super::switch::{SwitchConfig, permission_bits, permission_text};
 use super::vlan;
 
 pub use device::DeviceSpec;
@@ -31,6 +31,8 @@ pub const MTU_MAX: u32 = 9216;
 pub const MTU_DEFAULT: u32 = 1500;
 /// Most receive queues a port can ask for.
 const QUEUES_MAX: u32 = 64;
+/// The largest number of a user; the one above means "nobody said".
+const UID_MAX: u32 = u32::MAX - 1;
 /// Most queue pairs a guest's port can have.
 const QUEUE_PAIRS_MAX: u32 = 8;
 
@@ -92,6 +94,14 @@ pub struct VhostUserConfig {
     pub queue_pairs: u16,
     /// Checksum and segmentation offloads are offered to the guest.
     pub offloads: bool,
+    /// User who owns the socket's file, by name or number; `None`: the daemon's.
+    pub owner: Option<String>,
+    /// Group of the socket's file, by name or number; `None`: [`super::SwitchConfig::socket_group`].
+    pub group: Option<String>,
+    /// Permission bits of the socket's file; `None`: [`super::SwitchConfig::socket_mode`].
+    pub mode: Option<u32>,
+    /// The only user whose processes are served; `None`: any that can open the socket.
+    pub peer_uid: Option<u32>,
 }
 
 /// The settings of a `veth` port.
@@ -179,7 +189,7 @@ const COMMON_KEYS: [&str; 6] = ["type", "vlan", "mtu", "link_local", "mirror_onl
 /// The types, and the keys each has besides.
 const TYPES: [(&str, &[&str]); 4] = [
     ("af_xdp", &["device", "mode", "queues", "busy_poll"]),
-    ("vhost_user", &["role", "socket", "queue_pairs", "offloads"]),
+    ("vhost_user", &["role", "socket", "queue_pairs", "offloads", "owner", "group", "mode", "peer_uid"]),
     ("veth", &["peer", "interface", "netns", "peer_name", "queues", "mac"]),
     ("tap", &["interface", "for", "queues", "mac", "owner", "group"]),
 ];
@@ -322,12 +332,30 @@ impl PortConfig {
                 set("queues", queues.to_toml());
                 set("busy_poll", (*busy_poll).into());
             }
-            PortKind::VhostUser(VhostUserConfig { role, socket, queue_pairs, offloads }) => {
+            PortKind::VhostUser(VhostUserConfig {
+                role,
+                socket,
+                queue_pairs,
+                offloads,
+                owner,
+                group,
+                mode,
+                peer_uid,
+            }) => {
                 set("role", word_of(&ROLES, *role));
                 set("queue_pairs", i64::from(*queue_pairs).into());
                 set("offloads", (*offloads).into());
                 if let Some(socket) = socket {
                     set("socket", socket.to_string_lossy().into_owned().into());
+                }
+                let mode = &mode.map(permission_text);
+                for (key, value) in [("owner", owner), ("group", group), ("mode", mode)] {
+                    if let Some(value) = value {
+                        set(key, value.as_str().into());
+                    }
+                }
+                if let Some(uid) = peer_uid {
+                    set("peer_uid", i64::from(*uid).into());
                 }
             }
             PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues, mac }) => {
@@ -415,7 +443,20 @@ fn read_vhost_user(section: &Section<'_>) -> Result<PortKind, ConfigError> {
     };
     let offloads = section.get("offloads").map(|field| field.boolean()).transpose()?.unwrap_or(true);
     let (role, socket) = (role.unwrap_or(VhostRole::Server), socket.map(PathBuf::from));
-    Ok(PortKind::VhostUser(VhostUserConfig { role, socket, queue_pairs, offloads }))
+    if role == VhostRole::Client
+        && let Some(field) = ["owner", "group", "mode"].into_iter().find_map(|key| section.get(key))
+    {
+        return Err(field.key_error("is a key of role = \"server\"; the front end makes this socket"));
+    }
+    let (owner, group) = (account(section, "owner")?, account(section, "group")?);
+    let mode = section.get("mode").map(|field| permission_bits(&field)).transpose()?;
+    let peer_uid = section.get("peer_uid").map(|field| field.integer("a user's number", 0..=UID_MAX)).transpose()?;
+    Ok(PortKind::VhostUser(VhostUserConfig { role, socket, queue_pairs, offloads, owner, group, mode, peer_uid }))
+}
+
+/// A user or group, by name or number, if it is set.
+fn account(section: &Section<'_>, key: &str) -> Result<Option<String>, ConfigError> {
+    section.get(key).map(|field| field.checked("the name or number of an account", names::group)).transpose()
 }
 
 fn read_veth(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> {
@@ -461,8 +502,7 @@ fn read_tap(name: &str, section: &Section<'_>) -> Result<PortKind, ConfigError> 
         None => 1,
     };
     let mac = read_mac(section)?;
-    let account = |key| section.get(key).map(|field| field.checked("the name or number of an account", names::group));
-    let (owner, group) = (account("owner").transpose()?, account("group").transpose()?);
+    let (owner, group) = (account(section, "owner")?, account(section, "group")?);
     Ok(PortKind::Tap(TapConfig { interface, other_end, queues, mac, owner, group }))
 }
 

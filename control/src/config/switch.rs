@@ -38,12 +38,13 @@ const HUGEPAGES: [(&str, Hugepages); 3] =
 
 const ALLOW_MIRROR: [(&str, bool); 2] = [("all", true), ("declared", false)];
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "workers",
     "power",
     "control_socket",
     "vhost_user_dir",
     "socket_group",
+    "control_group",
     "socket_mode",
     "admin_group",
     "mac_ageing",
@@ -72,8 +73,10 @@ pub struct SwitchConfig {
     pub control_socket: PathBuf,
     /// Directory of the vhost-user sockets that have no path of their own.
     pub vhost_user_dir: PathBuf,
-    /// Group of the sockets; `None`: unchanged.
+    /// Group of the guests' sockets, and of the control socket if it has none of its own; `None`: unchanged.
     pub socket_group: Option<String>,
+    /// Group of the control socket; `None`: `socket_group`.
+    pub control_group: Option<String>,
     /// Permission bits of the sockets.
     pub socket_mode: u32,
     /// Group whose members may change the switch; `None`: root alone.
@@ -104,6 +107,7 @@ impl Default for SwitchConfig {
             control_socket: PathBuf::from("/run/labsw/control.sock"),
             vhost_user_dir: PathBuf::from("/run/labsw/vhost"),
             socket_group: None,
+            control_group: None,
             socket_mode: 0o660,
             admin_group: None,
             mac_ageing: Duration::from_secs(300),
@@ -136,6 +140,9 @@ impl SwitchConfig {
         }
         if let Some(field) = section.get("socket_group") {
             switch.socket_group = Some(field.checked("the name of a group", names::group)?);
+        }
+        if let Some(field) = section.get("control_group") {
+            switch.control_group = Some(field.checked("the name of a group", names::group)?);
         }
         if let Some(field) = section.get("socket_mode") {
             switch.socket_mode = permission_bits(&field)?;
@@ -179,6 +186,7 @@ impl SwitchConfig {
             ("workers", self.workers != other.workers),
             ("control_socket", self.control_socket != other.control_socket),
             ("vhost_user_dir", self.vhost_user_dir != other.vhost_user_dir),
+            ("control_group", self.control_group != other.control_group),
             ("admin_group", self.admin_group != other.admin_group),
             ("mac_table_size", self.mac_table_size != other.mac_table_size),
             ("hugepages", self.hugepages != other.hugepages),
@@ -213,7 +221,10 @@ impl SwitchConfig {
         if let Some(group) = &self.socket_group {
             table.insert("socket_group".into(), group.as_str().into());
         }
-        table.insert("socket_mode".into(), format!("{:04o}", self.socket_mode).into());
+        if let Some(group) = &self.control_group {
+            table.insert("control_group".into(), group.as_str().into());
+        }
+        table.insert("socket_mode".into(), permission_text(self.socket_mode).into());
         if let Some(group) = &self.admin_group {
             table.insert("admin_group".into(), group.as_str().into());
         }
@@ -280,8 +291,13 @@ fn socket_address(field: &Field<'_>) -> Result<SocketAddr, ConfigError> {
     })
 }
 
+/// Permission bits as they are written.
+pub(super) fn permission_text(bits: u32) -> String {
+    format!("{bits:04o}")
+}
+
 /// `"0660"`, in octal.
-fn permission_bits(field: &Field<'_>) -> Result<u32, ConfigError> {
+pub(super) fn permission_bits(field: &Field<'_>) -> Result<u32, ConfigError> {
     let text = field.string("permission bits in octal, as in \"0660\"")?;
     let octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     let bits = u32::from_str_radix(text, 8).ok().filter(|bits| octal && *bits <= 0o777);

@@ -108,6 +108,18 @@ fn the_rest_of_the_file_is_refused_as_clearly() {
             "lab.toml:3:1: ports.x.owner: is a key of for = \"guest\"; the host's end needs none",
         ),
         (
+            "[ports.x]\ntype = 'vhost_user'\nrole = 'client'\ngroup = 'kvm'\n".into(),
+            "lab.toml:4:1: ports.x.group: is a key of role = \"server\"; the front end makes this socket",
+        ),
+        (
+            "[ports.x]\ntype = 'vhost_user'\nmode = '888'\n".into(),
+            "lab.toml:3:8: ports.x.mode: \"888\" is not permission bits in octal",
+        ),
+        (
+            "[ports.x]\ntype = 'vhost_user'\npeer_uid = -1\n".into(),
+            "lab.toml:3:12: ports.x.peer_uid: -1 is not a user's number",
+        ),
+        (
             "[ports.x]\ntype = 'tap'\nfor = 'guest'\nqueues = 2\n".into(),
             "lab.toml:4:1: ports.x.queues: is a key of for = \"host\"; a guest's NIC has its own",
         ),
@@ -371,17 +383,26 @@ fn port_strategy() -> impl Strategy<Value = PortConfig> {
     let queues = prop_oneof![Just(Queues::All), (1..=64_u16).prop_map(Queues::Count)];
     let mode = prop::sample::select(vec![XdpMode::Auto, XdpMode::ZeroCopy, XdpMode::Copy, XdpMode::Skb]);
     let role = prop::sample::select(vec![VhostRole::Server, VhostRole::Client]);
+    let account = || prop::option::of("[a-z][a-z0-9-]{0,20}");
+    let access = (account(), account(), prop::option::of(0..=0o777_u32), prop::option::of(0..u32::MAX));
     let kind = prop_oneof![
         (device, mode, queues, any::<bool>()).prop_map(|(device, mode, queues, busy_poll)| PortKind::AfXdp(
             AfXdpConfig { device: device.parse().unwrap(), mode, queues, busy_poll }
         )),
-        (role, prop::option::of("/[ -~]{1,40}"), 1..=8_u16, any::<bool>()).prop_map(
-            |(role, socket, queue_pairs, offloads)| PortKind::VhostUser(VhostUserConfig {
-                role,
-                socket: socket.map(Into::into),
-                queue_pairs,
-                offloads
-            })
+        (role, prop::option::of("/[ -~]{1,40}"), 1..=8_u16, any::<bool>(), access).prop_map(
+            |(role, socket, queue_pairs, offloads, (owner, group, mode, peer_uid))| {
+                let listens = role == VhostRole::Server;
+                PortKind::VhostUser(VhostUserConfig {
+                    role,
+                    socket: socket.map(Into::into),
+                    queue_pairs,
+                    offloads,
+                    owner: owner.filter(|_| listens),
+                    group: group.filter(|_| listens),
+                    mode: mode.filter(|_| listens),
+                    peer_uid,
+                })
+            }
         ),
         (interface, interface, prop::option::of((interface, interface)), 1..=64_u16).prop_map(
             |(peer, own, netns, queues)| {

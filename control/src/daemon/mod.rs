@@ -193,6 +193,7 @@ impl Daemon {
             None => Ok(None),
         };
         let socket_group = group("socket_group", &config.switch.socket_group)?;
+        let control_group = group("control_group", &config.switch.control_group)?.or(socket_group);
         let admin_group = group("admin_group", &config.switch.admin_group)?;
         for port in &config.ports {
             match open::preflight(port, &config.switch, &mut links) {
@@ -210,7 +211,7 @@ impl Daemon {
         let socket = &config.switch.control_socket;
         open::make_parent(socket).map_err(DaemonError::Directory)?;
         let mut server =
-            Server::bind(socket, config.switch.socket_mode, socket_group, admin_group).map_err(control_socket)?;
+            Server::bind(socket, config.switch.socket_mode, control_group, admin_group).map_err(control_socket)?;
         server.register(&registry, CONTROL_SOCKET.0).map_err(system("control socket"))?;
 
         let metrics = apply::metrics_listener(config.switch.metrics_listen, &registry)

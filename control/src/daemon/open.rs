@@ -15,6 +15,7 @@ use labsw_dataplane::xdp::{
 use labsw_switch::PortId;
 use mio::Token;
 
+use super::accounts::{group_id, user_id};
 use super::devices::Absence;
 use super::placement::Queues;
 use super::tap::{self, Tap};
@@ -221,7 +222,12 @@ pub(super) fn preflight(
             Netns::open(netns).map(drop).map_err(|error| ("netns", error.into()))
         }
         PortKind::Tap(_) => tap::preflight(port, switch, links),
-        PortKind::Veth(VethConfig { netns: None, .. }) | PortKind::VhostUser(_) => Ok(()),
+        PortKind::VhostUser(VhostUserConfig { owner, group, .. }) => {
+            owner.as_deref().map(user_id).transpose().map_err(|error| ("owner", error.into()))?;
+            group.as_deref().map(group_id).transpose().map_err(|error| ("group", error.into()))?;
+            Ok(())
+        }
+        PortKind::Veth(VethConfig { netns: None, .. }) => Ok(()),
     }
 }
 
@@ -239,13 +245,13 @@ impl Switch {
     /// Opens what the port is attached to. On an error nothing is left of it.
     pub(super) fn open(&mut self, id: PortId, config: &PortConfig) -> Result<Opened, OpenError> {
         match &config.kind {
-            PortKind::VhostUser(VhostUserConfig { role, queue_pairs, offloads, socket }) => {
-                let path = socket.clone().unwrap_or_else(|| self.config.default_socket(&config.name));
+            PortKind::VhostUser(guest) => {
+                let path = guest.socket.clone().unwrap_or_else(|| self.config.default_socket(&config.name));
                 // Our own directory is there for whoever listens in it.
-                if *role == VhostRole::Server || socket.is_none() {
+                if guest.role == VhostRole::Server || guest.socket.is_none() {
                     make_parent(&path)?;
                 }
-                self.open_guest(id, config, path, *role, *queue_pairs, *offloads)
+                self.open_guest(id, config, path, guest)
             }
             PortKind::AfXdp(AfXdpConfig { device, mode, queues, busy_poll }) => {
                 let link = find_device(device, &self.config, &mut self.links)?;
@@ -301,24 +307,26 @@ impl Switch {
         id: PortId,
         config: &PortConfig,
         path: PathBuf,
-        role: VhostRole,
-        queue_pairs: u16,
-        offloads: bool,
+        guest: &VhostUserConfig,
     ) -> Result<Opened, OpenError> {
-        let VhostPort { tx, rx } = VhostPort::new(queue_pairs);
+        let VhostPort { tx, rx } = VhostPort::new(guest.queue_pairs);
         // Where the queues are is known once they are placed.
         let homes = Homes::new(rx.iter().map(|_| 0));
         let endpoint = EndpointConfig {
             port_name: config.name.clone(),
             path,
-            role: match role {
+            role: match guest.role {
                 VhostRole::Server => Role::Server,
                 VhostRole::Client => Role::Client,
             },
-            access: SocketAccess { mode: self.config.socket_mode, owner: None, group: self.socket_group },
-            peer_uid: None,
-            queue_pairs,
-            offloads,
+            access: SocketAccess {
+                mode: guest.mode.unwrap_or(self.config.socket_mode),
+                owner: guest.owner.as_deref().map(user_id).transpose()?,
+                group: guest.group.as_deref().map(group_id).transpose()?.or(self.socket_group),
+            },
+            peer_uid: guest.peer_uid,
+            queue_pairs: guest.queue_pairs,
+            offloads: guest.offloads,
             mtu: config.mtu,
             timing: Timing::default(),
             memory_limit: Arc::clone(&self.guest_memory),
