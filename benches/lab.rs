@@ -9,14 +9,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use crossbeam::channel::{Sender, bounded, unbounded};
 use labsw_benches::frame;
 use labsw_dataplane::capture::{Capture, Captures, Watch};
-use labsw_dataplane::impair::{Schedule, TxLine};
+use labsw_dataplane::impair::{Schedule, TxDelay};
 use labsw_dataplane::load::WorkerLoad;
-use labsw_dataplane::port::Lane;
+use labsw_dataplane::port::Turn;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
 use labsw_dataplane::vhost::VhostPort;
 use labsw_dataplane::worker::{Command, ControlEnds, Output, Power, Shared, Snapshot, Worker};
@@ -176,9 +175,9 @@ impl Around {
 }
 
 /// The shortest delay: a frame given in one turn is due in the next.
-fn delay() -> Arc<TxLine> {
+fn delay() -> Arc<TxDelay> {
     let spec = ImpairSpec { delay_ns: 1, ..ImpairSpec::NONE };
-    Arc::new(TxLine::new(Schedule::new(spec).unwrap()))
+    Arc::new(TxDelay::new(Schedule::new(spec).unwrap()))
 }
 
 /// The address that `labsw_benches::frame` gives a station.
@@ -233,11 +232,8 @@ impl Lab {
 
     /// As [`Lab::new`], with more around the two guests.
     pub fn with(wire_bytes: usize, around: Around) -> Lab {
-        let shared = Shared {
-            fdb: Arc::new(around.fdb()),
-            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect(),
-            epoch: Instant::now(),
-        };
+        let shared =
+            Shared { fdb: Arc::new(around.fdb()), mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect() };
         let tables = Arc::new(around.tables());
         let poll = mio::Poll::new().unwrap();
         let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
@@ -246,7 +242,7 @@ impl Lab {
         let captures = Arc::new(around.captures(&waker));
         let ends = ControlEnds { commands: receiver, events, waker };
         let load = Arc::new(WorkerLoad::default());
-        let mut worker = Worker::new(Lane::ONLY, shared, Power::Performance, load, ends, poll);
+        let mut worker = Worker::new(Turn::ONLY, shared, Power::Performance, load, ends, poll);
         let mut from = Guest::new(FEATURES, RING);
         let mut to = Guest::new(FEATURES | INDIRECT, RING);
         let mut idle: Vec<Guest> = (0..around.idle_ports).map(|_| Guest::new(FEATURES, RING)).collect();
@@ -255,7 +251,7 @@ impl Lab {
         let mut attach = |port, guest: &Guest, stats| {
             let VhostPort { tx, rx } = guest.port();
             let output = Output::new(Some(tx), stats);
-            outputs.push(Some(if around.delayed && port == 1 { output.behind(delay()) } else { output }));
+            outputs.push(Some(if around.delayed && port == 1 { output.impaired_by(delay()) } else { output }));
             for (queue, rx) in rx.into_iter().enumerate() {
                 commands.send(Command::AddQueue { port: PortId(port), queue, rx: Box::new(rx) }).unwrap();
             }

@@ -63,7 +63,6 @@ impl Lab {
         let shared = Shared {
             fdb: Arc::new(Fdb::new(1024, 300, 1)),
             mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect(),
-            epoch: Instant::now(),
         };
         shared.fdb.add_static(Vid::DEFAULT, Mac::from_u64(0x0200_0000_0002), PortId(1)).unwrap();
         let rules = (0..guests).map(|port| (PortId(port), PortRules::default())).collect();

@@ -15,8 +15,9 @@ use labsw_switch::PortId;
 use rustix::thread::Pid;
 
 use crate::capture::Captures;
+use crate::clock::now_ns;
 use crate::load::{LoadSnapshot, Pulse, WorkerLoad};
-use crate::port::{Lane, RxQueue};
+use crate::port::{RxQueue, Turn};
 use crate::thread::exact_timers;
 use crate::vhost::{Rings, RingsError, VhostOp, VhostReply, VhostTx};
 use crate::watchdog::{self, PATIENCE, ROUSE_AFTER};
@@ -95,8 +96,8 @@ impl Workers {
         let (mut links, mut handles) = (Vec::new(), Vec::new());
         let mut failed = None;
         for (worker, &cpu) in cpus.iter().enumerate() {
-            let lane = Lane { worker, workers: cpus.len() };
-            match spawn(lane, cpu, power, shared.clone(), events.clone(), Arc::clone(control)) {
+            let turn = Turn { worker, workers: cpus.len(), now_ns: now_ns() };
+            match spawn(turn, cpu, power, shared.clone(), events.clone(), Arc::clone(control)) {
                 Ok((link, handle)) => {
                     links.push(link);
                     handles.push(handle);
@@ -172,7 +173,7 @@ impl WorkerHandle {
 
 /// Starts one worker.
 fn spawn(
-    lane: Lane,
+    turn: Turn,
     cpu: Option<usize>,
     power: Power,
     shared: Shared,
@@ -188,11 +189,11 @@ fn spawn(
     let (commands, receiver) = unbounded();
     let load = Arc::new(WorkerLoad::default());
     let control = ControlEnds { commands: receiver, events, waker: control };
-    let worker = Worker::new(lane, shared, power, Arc::clone(&load), control, poll);
+    let worker = Worker::new(turn, shared, power, Arc::clone(&load), control, poll);
     watchdog::install().map_err(failed)?;
     let (started, ready) = bounded(1);
     let thread = std::thread::Builder::new()
-        .name(format!("worker-{}", lane.worker))
+        .name(format!("worker-{}", turn.worker))
         .spawn(move || {
             let pinned = cpu.map_or(Ok(()), pin);
             let ready = pinned.and_then(|()| exact_timers());
@@ -204,7 +205,7 @@ fn spawn(
         })
         .map_err(failed)?;
     let thread_id =
-        ready.recv_timeout(PATIENCE).map_err(|_| WorkerError::Silent { worker: lane.worker })?.map_err(failed)?;
+        ready.recv_timeout(PATIENCE).map_err(|_| WorkerError::Silent { worker: turn.worker })?.map_err(failed)?;
     Ok((Link { commands, waker, thread: thread_id }, WorkerHandle { load, cpu, thread, seen: None }))
 }
 

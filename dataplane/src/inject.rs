@@ -17,9 +17,8 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use crate::clock::now_ns;
 use crate::frame::{Burst, Segment};
-use crate::port::{Fault, RxQueue};
+use crate::port::{Fault, RxQueue, Turn};
 use crate::stats::PortDelta;
 
 /// Frames that wait in one injection at most.
@@ -123,19 +122,18 @@ impl Core {
 }
 
 impl RxQueue for InjectRx {
-    fn is_waiting(&self) -> bool {
+    fn is_waiting(&self, turn: &Turn) -> bool {
         match &self.next {
-            Some(next) => next.due_ns <= now_ns(),
+            Some(next) => next.due_ns <= turn.now_ns,
             None => !self.core.waiting.is_empty(),
         }
     }
 
-    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
-        let now_ns = now_ns();
+    fn receive(&mut self, turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         while !burst.is_full()
             && let Some(frame) = self.next.take().or_else(|| self.core.pop())
         {
-            if frame.due_ns > now_ns {
+            if frame.due_ns > turn.now_ns {
                 self.next = Some(frame);
                 break;
             }
@@ -156,13 +154,13 @@ impl RxQueue for InjectRx {
         Ok(())
     }
 
-    fn arm(&mut self) -> bool {
+    fn arm(&mut self, turn: &Turn) -> bool {
         if self.next.is_none() {
             self.next = self.core.pop();
         }
         // Of an empty queue the timer is left alone: whoever fills it sets it.
         let Some(next) = &self.next else { return false };
-        let wait_ns = next.due_ns.saturating_sub(now_ns());
+        let wait_ns = next.due_ns.saturating_sub(turn.now_ns);
         if wait_ns > 0 {
             self.core.wake_in(wait_ns);
         }
@@ -185,10 +183,15 @@ impl RxQueue for InjectRx {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::clock::now_ns;
 
-    fn receive(rx: &mut InjectRx) -> Vec<Vec<u8>> {
+    fn at(now_ns: u64) -> Turn {
+        Turn { now_ns, ..Turn::ONLY }
+    }
+
+    fn receive(rx: &mut InjectRx, now_ns: u64) -> Vec<Vec<u8>> {
         let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-        rx.receive(&mut burst, &mut stats).unwrap();
+        rx.receive(&at(now_ns), &mut burst, &mut stats).unwrap();
         assert_eq!(stats.rx_frames, burst.len() as u64);
         let frames = (0..burst.len()).map(|at| burst.snapshot(at).to_vec()).collect();
         rx.release(&mut burst).unwrap();
@@ -199,22 +202,23 @@ mod tests {
     #[test]
     fn frames_are_received_when_they_are_due_in_the_order_they_came_in() {
         let (queue, mut rx) = injection().unwrap();
-        assert!(!rx.is_waiting() && !rx.arm());
-        let soon = now_ns() + 30_000_000;
+        let now = now_ns();
+        assert!(!rx.is_waiting(&at(now)) && !rx.arm(&at(now)));
+        let soon = now + 30_000_000;
         assert!(queue.push(0, &[1; 60]));
         assert!(queue.push(soon, &[2; 60]));
         assert!(queue.push(0, &[3; 60]), "not before the one ahead of it");
-        assert!(rx.is_waiting());
-        assert_eq!(receive(&mut rx), [vec![1; 60]]);
-        assert!(!rx.is_waiting() && !rx.arm(), "the next one is not due");
+        assert!(rx.is_waiting(&at(now)));
+        assert_eq!(receive(&mut rx, now), [vec![1; 60]]);
+        assert!(!rx.is_waiting(&at(soon - 1)) && !rx.arm(&at(now)), "the next one is not due");
         // What a sleeping worker waits for.
         let mut fds = [rustix::event::PollFd::new(&rx.core.timer, rustix::event::PollFlags::IN)];
         let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
         assert_eq!(rustix::event::poll(&mut fds, Some(&limit)), Ok(1));
-        assert!(now_ns() >= soon && rx.is_waiting());
-        assert_eq!(receive(&mut rx), [vec![2; 60], vec![3; 60]]);
+        assert!(now_ns() >= soon && rx.is_waiting(&at(soon)));
+        assert_eq!(receive(&mut rx, soon), [vec![2; 60], vec![3; 60]]);
         assert_eq!(queue.received(), 3);
-        assert!(!rx.is_waiting());
+        assert!(!rx.is_waiting(&at(soon)));
     }
 
     #[test]
@@ -222,8 +226,8 @@ mod tests {
         let (queue, mut rx) = injection().unwrap();
         assert_eq!((0..QUEUE_FRAMES + 10).filter(|_| queue.push(0, &[0; 60])).count(), QUEUE_FRAMES);
         let mut received = 0;
-        while rx.is_waiting() {
-            received += receive(&mut rx).len();
+        while rx.is_waiting(&at(1)) {
+            received += receive(&mut rx, 1).len();
         }
         assert_eq!((received, queue.room()), (QUEUE_FRAMES, QUEUE_FRAMES));
         let long = vec![0; 65_549];

@@ -24,6 +24,7 @@ pub mod offload;
 pub mod port;
 pub mod reaper;
 pub mod socket;
+mod stage;
 pub mod stats;
 pub mod tap;
 pub mod thread;

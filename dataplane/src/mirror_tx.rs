@@ -10,34 +10,33 @@
 //! last had no room.
 //!
 //! **Counting.** A frame that is kept counts as sent. Should the port drop it in the end for another reason than a full ring, that is
-//! counted with the next copies. What is kept when the port goes is lost, as what is in a ring then.
+//! counted then. What is kept when the port goes is lost, as what is in a ring then.
 //!
 //! **Invariants.** No port waits: the lock is held for copying into the backlog and for one burst at a time. The bytes of a kept frame
 //! are not written while they are lent to the port.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
-use std::time::Duration;
 
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_switch::header::SNAPSHOT_BYTES;
 use labsw_switch::inject::Injection;
 use labsw_switch::{BURST_FRAMES, DropReason};
 
-use crate::clock::now_ns;
+use crate::clock::NEVER;
 use crate::frame::{Burst, Segment};
 use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
-use crate::port::{Fault, Lane, TxPort, lock};
+use crate::port::{Fault, Turn, TxPort, lock};
 use crate::stats::PortDelta;
 
 /// Copies that are kept for one destination.
 pub const BACKLOG_FRAMES: usize = 512;
 /// Bytes of copies that are kept for one destination.
 pub const BACKLOG_BYTES: usize = 1024 * 1024;
-/// How soon a full port is looked at again; doubled each time in vain.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
+/// How soon a full port is looked at again, ns; doubled each time in vain.
+const FIRST_LOOK_NS: u64 = 1_000_000;
 const MAX_DOUBLINGS: u32 = 6;
 
 /// See the module.
@@ -46,10 +45,8 @@ pub struct MirrorTx {
     port: Arc<dyn TxPort>,
     injection: Option<Arc<Injection>>,
     backlog: Mutex<Backlog>,
-    /// Whether anything is kept.
-    keeps: AtomicBool,
-    /// Looks in vain at the full port.
-    in_vain: AtomicU32,
+    /// When the port is looked at again; [`NEVER`]: nothing is kept.
+    due_ns: AtomicU64,
 }
 
 /// The copies that are kept.
@@ -64,8 +61,8 @@ struct Backlog {
     lent: Option<Box<Burst>>,
     /// The reason for which the port last had no room.
     full: DropReason,
-    /// Drops of kept frames by the port that are not counted yet.
-    dropped: Vec<DropReason>,
+    /// Looks in vain at the full port.
+    in_vain: u32,
 }
 
 /// A frame in the backlog.
@@ -73,14 +70,13 @@ struct Backlog {
 struct Kept {
     at: usize,
     len: usize,
-    lane: Lane,
+    worker: usize,
 }
 
 impl MirrorTx {
     /// Before `port`; with a gate if it may inject.
     pub fn new(port: Arc<dyn TxPort>, injection: Option<Arc<Injection>>) -> MirrorTx {
-        let (keeps, in_vain) = (AtomicBool::new(false), AtomicU32::new(0));
-        MirrorTx { port, injection, backlog: Mutex::new(Backlog::new()), keeps, in_vain }
+        MirrorTx { port, injection, backlog: Mutex::new(Backlog::new()), due_ns: AtomicU64::new(NEVER) }
     }
 
     /// Whether it stands before this port and has this gate.
@@ -95,8 +91,7 @@ impl MirrorTx {
 
     /// Notes copies, so that they are known should they come back.
     #[cold]
-    fn note(&self, injection: &Injection, burst: &Burst, items: &[TxItem]) {
-        let now_ns = now_ns();
+    fn note(&self, now_ns: u64, injection: &Injection, burst: &Burst, items: &[TxItem]) {
         for item in items {
             let Some(mut reader) = burst.reader(item) else { continue };
             let mut start = [0; SNAPSHOT_BYTES];
@@ -109,53 +104,54 @@ impl MirrorTx {
     /// Hands frames to the port, and keeps what it is too full for.
     fn send_or_keep(
         &self,
-        lane: Lane,
+        turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
-        self.port.send(lane, burst, items, 0, report)?;
+        self.port.send(turn, burst, items, 0, report)?;
         if !report.losses.is_empty() {
-            self.keep_lost(lane, burst, items, report);
+            self.keep_lost(turn, burst, items, report);
         }
         Ok(())
     }
 
     /// Keeps the frames for which the port had no room, as many as there is room for here.
     #[cold]
-    fn keep_lost(&self, lane: Lane, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) {
+    fn keep_lost(&self, turn: &Turn, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) {
         let full = report.losses.full();
         let mut backlog = lock(&self.backlog);
         for item in items.iter().filter(|item| full >> item.frame & 1 == 1) {
             backlog.full = report.losses.reason(item.frame).unwrap_or(backlog.full);
-            let Ok(bytes) = backlog.keep(lane, burst, item) else { break };
+            let Ok(bytes) = backlog.keep(turn.worker, burst, item) else { break };
             report.recover(item.frame, bytes);
         }
-        self.keeps.store(!backlog.kept.is_empty(), Ordering::Release);
+        if !backlog.kept.is_empty() && self.due_ns.load(Ordering::Relaxed) == NEVER {
+            self.due_ns.store(turn.now_ns.saturating_add(FIRST_LOOK_NS), Ordering::Release);
+        }
     }
 
     /// Sends behind the frames that are kept.
     #[cold]
     fn send_behind(
         &self,
-        lane: Lane,
+        turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
         let mut backlog = lock(&self.backlog);
-        let drained = self.drain(&mut backlog);
-        backlog.dropped.drain(..).for_each(|reason| report.stats.drop(reason));
+        let drained = self.drain(turn, &mut backlog, report.stats);
         if let Err(fault) = drained {
             report.lose_all(items, DropReason::NotConnected);
             return Err(fault);
         }
         if backlog.kept.is_empty() {
             drop(backlog);
-            return self.send_or_keep(lane, burst, items, report);
+            return self.send_or_keep(turn, burst, items, report);
         }
         for item in items {
-            match backlog.keep(lane, burst, item) {
+            match backlog.keep(turn.worker, burst, item) {
                 Ok(bytes) => report.sent(bytes),
                 Err(reason) => report.lose(item.frame, reason),
             }
@@ -164,13 +160,14 @@ impl MirrorTx {
     }
 
     /// Sends what is kept, as far as the port has room.
-    fn drain(&self, backlog: &mut Backlog) -> Result<(), Fault> {
-        let mut in_vain = self.in_vain.load(Ordering::Relaxed).saturating_add(1);
-        while backlog.send_some(&*self.port)? {
-            in_vain = 0;
+    fn drain(&self, turn: &Turn, backlog: &mut Backlog, stats: &mut PortDelta) -> Result<(), Fault> {
+        backlog.in_vain = backlog.in_vain.saturating_add(1);
+        while backlog.send_some(turn, &*self.port, stats)? {
+            backlog.in_vain = 0;
         }
-        self.in_vain.store(in_vain, Ordering::Relaxed);
-        self.keeps.store(!backlog.kept.is_empty(), Ordering::Release);
+        let look_ns = FIRST_LOOK_NS << backlog.in_vain.min(MAX_DOUBLINGS);
+        let due_ns = if backlog.kept.is_empty() { NEVER } else { turn.now_ns.saturating_add(look_ns) };
+        self.due_ns.store(due_ns, Ordering::Release);
         Ok(())
     }
 }
@@ -178,7 +175,7 @@ impl MirrorTx {
 impl TxPort for MirrorTx {
     fn send(
         &self,
-        lane: Lane,
+        turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
         _sole: u64,
@@ -186,20 +183,20 @@ impl TxPort for MirrorTx {
     ) -> Result<(), Fault> {
         if let Some(injection) = &self.injection {
             // Before they are sent: one may be back before this worker goes on.
-            self.note(injection, burst, items);
+            self.note(turn.now_ns, injection, burst, items);
         }
-        if self.keeps.load(Ordering::Acquire) {
-            return self.send_behind(lane, burst, items, report);
+        if self.due_ns.load(Ordering::Acquire) != NEVER {
+            return self.send_behind(turn, burst, items, report);
         }
-        self.send_or_keep(lane, burst, items, report)
+        self.send_or_keep(turn, burst, items, report)
     }
 
     fn offers(&self) -> Offers {
         self.port.offers()
     }
 
-    fn tick(&self) -> Result<(), Fault> {
-        if self.keeps.load(Ordering::Acquire) {
+    fn run_due(&self, turn: &Turn, stats: &mut PortDelta) -> Result<(), Fault> {
+        if self.due_ns.load(Ordering::Acquire) != NEVER {
             let backlog = match self.backlog.try_lock() {
                 Ok(backlog) => Some(backlog),
                 Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -207,19 +204,14 @@ impl TxPort for MirrorTx {
                 Err(TryLockError::WouldBlock) => None,
             };
             if let Some(mut backlog) = backlog {
-                self.drain(&mut backlog)?;
+                self.drain(turn, &mut backlog, stats)?;
             }
         }
-        self.port.tick()
+        self.port.run_due(turn, stats)
     }
 
-    fn tick_within(&self) -> Option<Duration> {
-        let own = self.port.tick_within();
-        if !self.keeps.load(Ordering::Acquire) {
-            return own;
-        }
-        let look = FIRST_LOOK * (1 << self.in_vain.load(Ordering::Relaxed).min(MAX_DOUBLINGS));
-        Some(own.map_or(look, |own| own.min(look)))
+    fn next_due(&self, turn: &Turn) -> u64 {
+        self.due_ns.load(Ordering::Acquire).min(self.port.next_due(turn))
     }
 }
 
@@ -231,7 +223,7 @@ impl Backlog {
             next: 0,
             lent: None,
             full: DropReason::TxRingFull,
-            dropped: Vec::new(),
+            in_vain: 0,
         }
     }
 
@@ -239,14 +231,14 @@ impl Backlog {
     ///
     /// # Errors
     /// The reason to drop it: there is no room, or it is too short for its tag edit.
-    fn keep(&mut self, lane: Lane, burst: &Burst, item: &TxItem) -> Result<u32, DropReason> {
+    fn keep(&mut self, worker: usize, burst: &Burst, item: &TxItem) -> Result<u32, DropReason> {
         let mut reader = burst.reader(item).ok_or(DropReason::Runt)?;
         let bytes = reader.remaining();
         let len = bytes as usize;
         let at = self.reserve(len).ok_or(self.full)?;
         let place = self.bytes.get_mut(at..at + len).ok_or(self.full)?;
         reader.read_to(place);
-        self.kept.push_back(Kept { at, len, lane });
+        self.kept.push_back(Kept { at, len, worker });
         self.next = at + len;
         Ok(bytes)
     }
@@ -274,12 +266,12 @@ impl Backlog {
 
     /// Offers the port the first of the frames; those for which it has no room stay. Returns whether frames were offered and
     /// there was room for all of them.
-    fn send_some(&mut self, port: &dyn TxPort) -> Result<bool, Fault> {
-        let Some(&Kept { lane, .. }) = self.kept.front() else { return Ok(false) };
+    fn send_some(&mut self, turn: &Turn, port: &dyn TxPort, stats: &mut PortDelta) -> Result<bool, Fault> {
+        let Some(&Kept { worker, .. }) = self.kept.front() else { return Ok(false) };
         let burst = self.lent.get_or_insert_with(|| Box::new(Burst::new()));
         burst.clear();
         let (mut items, mut offered) = ([TxItem::whole(0, TagEdit::KEEP); BURST_FRAMES], 0u8);
-        for (kept, item) in self.kept.iter().take_while(|kept| kept.lane == lane).zip(&mut items) {
+        for (kept, item) in self.kept.iter().take_while(|kept| kept.worker == worker).zip(&mut items) {
             let bytes = self.bytes.get(kept.at..kept.at + kept.len).unwrap_or_default();
             let segment = Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or(0) };
             // SAFETY: the burst is cleared below, before anything is written to `bytes`.
@@ -288,14 +280,15 @@ impl Backlog {
             offered += 1;
         }
         // Kept frames were counted as sent when they were kept, so what the port counts now is not used.
-        let (mut stats, mut losses) = (PortDelta::ZERO, Losses::NONE);
-        let mut report = TxReport { stats: &mut stats, losses: &mut losses };
-        let outcome = port.send(lane, burst, items.get(..offered.into()).unwrap_or_default(), 0, &mut report);
+        let (mut counted, mut losses) = (PortDelta::ZERO, Losses::NONE);
+        let mut report = TxReport { stats: &mut counted, losses: &mut losses };
+        let turn = &Turn { worker, ..*turn };
+        let outcome = port.send(turn, burst, items.get(..offered.into()).unwrap_or_default(), 0, &mut report);
         burst.clear();
         outcome?;
         let full = losses.full();
         let dropped = (0..offered).filter(|frame| full >> frame & 1 == 0);
-        self.dropped.extend(dropped.filter_map(|frame| losses.reason(frame)));
+        dropped.filter_map(|frame| losses.reason(frame)).for_each(|reason| stats.drop(reason));
         let last_full =
             (0..offered).rev().filter(|frame| full >> frame & 1 == 1).find_map(|frame| losses.reason(frame));
         self.full = last_full.unwrap_or(self.full);

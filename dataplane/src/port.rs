@@ -11,10 +11,10 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use labsw_switch::forward::TxItem;
 
+use crate::clock::NEVER;
 use crate::frame::Burst;
 use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
@@ -44,30 +44,35 @@ pub fn next_connection() -> u64 {
     LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-/// Which worker sends, of how many; it decides which of a port's transmit rings the worker uses. Where there are at
-/// least as many rings as workers each worker has rings of its own, so that no lock is ever waited for; otherwise all
-/// share all.
+/// One turn of a worker: which worker it is, of how many, and the time at which the turn began.
+///
+/// Ports get the time from here and never ask the clock themselves, so that whatever one turn does happens at one time
+/// and tests need not wait. The number of the worker decides which of a port's transmit rings it uses. Where there are
+/// at least as many rings as workers, each worker has rings of its own, so that no lock is ever waited for; otherwise
+/// all share all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lane {
+pub struct Turn {
     /// The worker, from 0.
     pub worker: usize,
     /// Number of workers, at least one.
     pub workers: usize,
+    /// The time in nanoseconds of the [clock](crate::clock).
+    pub now_ns: u64,
 }
 
-impl Lane {
-    /// The lane of a worker that is alone.
-    pub const ONLY: Lane = Lane { worker: 0, workers: 1 };
+impl Turn {
+    /// A turn of a worker that is alone, at time 0.
+    pub const ONLY: Turn = Turn { worker: 0, workers: 1, now_ns: 0 };
 
     /// How many of `rings` this worker uses.
     #[inline]
-    pub fn count(self, rings: usize) -> usize {
+    pub fn count(&self, rings: usize) -> usize {
         if rings < self.workers { rings } else { (rings - self.worker).div_ceil(self.workers) }
     }
 
     /// The `nth` of those.
     #[inline]
-    pub fn ring(self, nth: usize, rings: usize) -> usize {
+    pub fn ring(&self, nth: usize, rings: usize) -> usize {
         if rings < self.workers { nth } else { self.worker + nth * self.workers }
     }
 }
@@ -76,30 +81,31 @@ impl Lane {
 pub trait RxQueue: Send + std::fmt::Debug {
     /// Whether anything may have arrived: a look so cheap that a worker with many silent queues has time left for the
     /// others. [`RxQueue::receive`] is called only after a yes.
-    fn is_waiting(&self) -> bool {
+    fn is_waiting(&self, _turn: &Turn) -> bool {
         true
     }
 
     /// Appends what has arrived to the empty `burst`, up to 64 frames, and counts it. The frames stay borrowed until
     /// [`RxQueue::release`] is called with the same burst.
-    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault>;
+    fn receive(&mut self, turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault>;
 
     /// Gives the frames of `burst` back to where they came from, except those marked as moved, and clears it.
     fn release(&mut self, burst: &mut Burst) -> Result<(), Fault>;
 
-    /// Work that has to be done even without traffic. Called at most every few milliseconds.
-    fn tick(&mut self) -> Result<(), Fault> {
+    /// The time (ns) by which the queue needs [`RxQueue::run_due`] even if nothing arrives; [`NEVER`] if it does not.
+    /// Asked before each sleep, right after a `run_due`.
+    fn next_due(&self, _turn: &Turn) -> u64 {
+        NEVER
+    }
+
+    /// Does what is due, even without traffic. While there is traffic the worker calls it every few milliseconds, whatever
+    /// `next_due` says.
+    fn run_due(&mut self, _turn: &Turn) -> Result<(), Fault> {
         Ok(())
     }
 
-    /// How long the queue can go without a tick while nothing arrives; `None`: for ever. Asked before each sleep, right
-    /// after a tick.
-    fn tick_within(&self) -> Option<Duration> {
-        None
-    }
-
     /// Asks the peer for a notification on the next frame. Returns true if a frame is already waiting (then don't sleep).
-    fn arm(&mut self) -> bool;
+    fn arm(&mut self, turn: &Turn) -> bool;
 
     /// Ends what [`RxQueue::arm`] began.
     fn disarm(&mut self);
@@ -129,7 +135,7 @@ pub trait TxPort: Send + Sync + std::fmt::Debug {
     /// `not_connected`.
     fn send(
         &self,
-        lane: Lane,
+        turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,
@@ -142,14 +148,14 @@ pub trait TxPort: Send + Sync + std::fmt::Debug {
     /// As [`TxPort::send`].
     fn send_set(
         &self,
-        lane: Lane,
+        turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,
         stats: &mut PortDelta,
     ) -> Result<u64, Fault> {
         let mut losses = Losses::NONE;
-        self.send(lane, burst, items, sole, &mut TxReport { stats, losses: &mut losses })?;
+        self.send(turn, burst, items, sole, &mut TxReport { stats, losses: &mut losses })?;
         Ok(losses.frames())
     }
 
@@ -158,16 +164,35 @@ pub trait TxPort: Send + Sync + std::fmt::Debug {
         Offers::NONE
     }
 
-    /// Work that has to be done even without traffic (reap completions, kick a stuck ring). Any worker calls it at any
-    /// time; what another worker is at already is left to that one.
-    fn tick(&self) -> Result<(), Fault> {
-        Ok(())
+    /// The time (ns) by which this worker must call [`TxPort::run_due`] even if nothing is sent; [`NEVER`] if it need not.
+    /// Asked before each sleep of any worker, right after a `run_due`.
+    fn next_due(&self, _turn: &Turn) -> u64 {
+        NEVER
     }
 
-    /// How long the port can go without a tick while nothing is sent; `None`: for ever. Asked before each sleep of any
-    /// worker, right after a tick.
-    fn tick_within(&self) -> Option<Duration> {
-        None
+    /// Does what is due, even without traffic: sends frames that waited, reaps completions, kicks a stuck ring. Any worker
+    /// calls it at any time; work that another worker is at already is left to that one. What becomes of frames that had
+    /// waited is counted in `stats`.
+    fn run_due(&self, _turn: &Turn, _stats: &mut PortDelta) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// Takes frames of a burst: a port, or whatever else frames are prepared for (a capture, an impairment).
+pub(crate) trait FrameSink {
+    /// Takes the frames of `items`, and reports those it loses. As [`TxPort::send`], except that no buffer may be moved.
+    fn take(&mut self, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault>;
+}
+
+/// A port as a sink.
+pub(crate) struct PortSink<'a> {
+    pub(crate) tx: &'a dyn TxPort,
+    pub(crate) turn: &'a Turn,
+}
+
+impl FrameSink for PortSink<'_> {
+    fn take(&mut self, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
+        self.tx.send(self.turn, burst, items, 0, report)
     }
 }
 
@@ -187,9 +212,9 @@ mod tests {
             for rings in 0..20 {
                 let mut users = vec![0; rings];
                 for worker in 0..workers {
-                    let lane = Lane { worker, workers };
-                    (0..lane.count(rings)).for_each(|nth| users[lane.ring(nth, rings)] += 1);
-                    assert!(rings == 0 || lane.count(rings) > 0);
+                    let turn = Turn { worker, workers, now_ns: 0 };
+                    (0..turn.count(rings)).for_each(|nth| users[turn.ring(nth, rings)] += 1);
+                    assert!(rings == 0 || turn.count(rings) > 0);
                 }
                 let each = if rings >= workers { 1 } else { workers };
                 assert!(users.iter().all(|&count| count == each), "{rings} rings, {workers} workers: {users:?}");

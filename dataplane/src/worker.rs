@@ -20,12 +20,12 @@
 
 mod capture;
 mod command;
-mod delay;
+mod impair;
 mod mirror;
+mod queue;
 mod sleep;
 mod slot;
 mod snoop;
-mod stage;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,16 +36,16 @@ use labsw_switch::tables::Tables;
 use labsw_switch::{DropReason, MAX_PORTS, PortId};
 use mio::Token;
 
-use crate::clock::now_ns;
+use crate::clock;
 use crate::frame::Burst;
 use crate::load::{Load, WorkerLoad};
-use crate::port::{Fault, Lane};
+use crate::port::{Fault, Turn};
+use crate::stage::Stage;
 use crate::stats::MirrorStats;
 
 use capture::Capturing;
-use sleep::Queue;
-use slot::{Slot, prepares, slot};
-use stage::Stage;
+use queue::Queue;
+use slot::{Slot, needs_staging, slot};
 
 pub use command::{Command, ControlEnds, Event, Output, Snapshot};
 
@@ -74,21 +74,13 @@ pub struct Shared {
     pub fdb: Arc<Fdb>,
     /// Counters of the mirror sessions, by mirror id.
     pub mirrors: Arc<[MirrorStats]>,
-    /// What second 0 of the forwarding database is.
-    pub epoch: Instant,
-}
-
-impl Shared {
-    /// Seconds since the epoch.
-    pub fn now_seconds(&self) -> u32 {
-        u32::try_from(self.epoch.elapsed().as_secs()).unwrap_or(u32::MAX)
-    }
 }
 
 /// One polling thread's state.
 #[derive(Debug)]
 pub struct Worker {
-    lane: Lane,
+    /// Which worker it is, and the time at which the turn at hand began.
+    now: Turn,
     slots: Vec<Option<Slot>>,
     /// The receive queues it owns.
     queues: Vec<Queue>,
@@ -111,10 +103,7 @@ pub struct Worker {
     /// Ports whose delta has something to publish.
     dirty: Vec<PortId>,
     /// Ports with an impairment before their transmit side.
-    delayed: Vec<PortId>,
-    now_seconds: u32,
-    /// The same time, finer.
-    now_ns: u64,
+    impaired: Vec<PortId>,
     load: Load,
     control: ControlEnds,
     poll: mio::Poll,
@@ -122,9 +111,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker without queues and ports; `lane` says which of how many.
+    /// A worker without queues and ports; `now` says which of how many, and the time.
     pub fn new(
-        lane: Lane,
+        now: Turn,
         shared: Shared,
         power: Power,
         load: Arc<WorkerLoad>,
@@ -132,15 +121,13 @@ impl Worker {
         poll: mio::Poll,
     ) -> Worker {
         Worker {
-            lane,
+            now,
             slots: Vec::new(),
             queues: Vec::new(),
             next_token: 0,
             woken: Vec::with_capacity(MAX_EVENTS),
             armed: false,
             tables: Arc::new(Tables::empty()),
-            now_seconds: shared.now_seconds(),
-            now_ns: 0,
             shared,
             power,
             burst: Burst::new(),
@@ -150,7 +137,7 @@ impl Worker {
             capturing: Capturing::new(),
             message: snoop::Message::new(),
             dirty: Vec::with_capacity(MAX_PORTS),
-            delayed: Vec::new(),
+            impaired: Vec::new(),
             load: Load::new(load),
             control,
             poll,
@@ -170,15 +157,15 @@ impl Worker {
             if self.armed {
                 self.disarm();
             }
-            if !self.delayed.is_empty() {
-                self.release_due();
-            }
             let now = Instant::now();
             self.load.turn(now, frames);
-            self.set_now(now);
+            self.now.now_ns = clock::at(now);
+            if !self.impaired.is_empty() {
+                self.send_delayed();
+            }
             if now - last_tick >= TICK {
                 last_tick = now;
-                self.tick();
+                self.run_due();
             }
             if frames > 0 {
                 last_frame = now;
@@ -187,7 +174,7 @@ impl Worker {
                 let now = Instant::now();
                 self.load.slept(now);
                 // It may have been hours, and the next turn is the one that matters.
-                self.set_now(now);
+                self.now.now_ns = clock::at(now);
                 // After a time-out there is no reason to expect more than one look finds.
                 if woken {
                     last_frame = now;
@@ -205,7 +192,7 @@ impl Worker {
         for step in 0..woken + queues {
             let at = if step < woken { self.queue_of(step) } else { Some(step - woken) };
             // Most queues are silent most of the time: that takes one look here.
-            let waiting = |at: &usize| self.queues.get(*at).is_some_and(Queue::is_waiting);
+            let waiting = |at: &usize| self.queues.get(*at).is_some_and(|queue| queue.is_waiting(&self.now));
             if let Some(at) = at.filter(waiting) {
                 frames += self.serve(at);
             }
@@ -231,13 +218,13 @@ impl Worker {
         // What a queue says of its burst (that it can be moved) must not stick to that of the next one.
         self.burst.clear();
         self.stage.begin();
-        if let Err(fault) = queue.receive(&mut self.burst, &mut self.stage, &mut slot.delta) {
+        if let Err(fault) = queue.receive(&self.now, &mut self.burst, &mut self.stage, &mut slot.delta) {
             self.queue_fault(at, fault);
             return 0;
         }
         let frames = self.burst.len();
         if frames == 0 {
-            slot.output.stats.publish(self.lane.worker, &mut slot.delta);
+            slot.output.stats.publish(self.now.worker, &mut slot.delta);
             return 0;
         }
         self.dirty.push(ingress);
@@ -270,12 +257,12 @@ impl Worker {
     /// noted for them; each is compiled for itself.
     #[inline(always)]
     fn decide<const CAPTURES: u8>(&mut self, ingress: PortId) {
-        let forwarder = Forwarder { tables: &self.tables, fdb: &self.shared.fdb, now_seconds: self.now_seconds };
+        let now_ns = self.now.now_ns;
+        let now_seconds = clock::seconds(now_ns);
+        let forwarder = Forwarder { tables: &self.tables, fdb: &self.shared.fdb, now_seconds };
         let (slots, dirty, capturing) = (&mut self.slots, &mut self.dirty, &mut self.capturing);
-        let mut decisions = forwarder.ingress_at(ingress, self.now_ns);
-        if decisions.is_gated() {
-            decisions.set_gate_time(now_ns());
-        }
+        let mut decisions = forwarder.ingress_at(ingress, now_ns);
+        decisions.set_gate_time(now_ns);
         for (index, (frame, snapshot)) in (0u8..).zip(self.burst.snapshots()) {
             decisions.frame(
                 index,
@@ -308,10 +295,10 @@ impl Worker {
             let watched = slot.watched;
             // The bytes of a frame that is captured when it was sent must be there still.
             let sole = if watched { 0 } else { sole };
-            let outcome = if prepares(&self.burst, items) {
-                slot.prepare_and_send(&mut self.stage, self.lane, &mut self.burst, items, sole)
+            let outcome = if needs_staging(&self.burst, items) {
+                slot.prepare_and_send(&mut self.stage, &self.now, &mut self.burst, items, sole)
             } else {
-                slot.send(self.lane, &mut self.burst, items, sole)
+                slot.send(&self.now, &mut self.burst, items, sole)
             };
             self.sent(port, outcome);
             if watched {
@@ -333,7 +320,7 @@ impl Worker {
     fn publish(&mut self) {
         for port in self.dirty.drain(..) {
             if let Some(slot) = slot(&mut self.slots, port) {
-                slot.output.stats.publish(self.lane.worker, &mut slot.delta);
+                slot.output.stats.publish(self.now.worker, &mut slot.delta);
             }
         }
     }
@@ -346,7 +333,7 @@ impl Worker {
         queue.rx.fail();
         let id = queue.port;
         if let Some(slot) = slot(&mut self.slots, id) {
-            slot.output.stats.publish(self.lane.worker, &mut slot.delta);
+            slot.output.stats.publish(self.now.worker, &mut slot.delta);
         }
         self.notify(Event::PortFault { id, fault });
     }
@@ -368,20 +355,20 @@ impl Worker {
                     self.next_token = self.next_token.wrapping_add(1) % WAKER.0;
                     queue.poll(&self.poll);
                     self.queues.push(queue);
-                    self.set_incoming(self.queues.len() - 1);
+                    self.set_impaired_rx(self.queues.len() - 1);
                 }
                 Command::TakeQueue { port, queue, reply } => {
                     if let Some(at) = self.find(port, queue) {
                         let mut queue = self.queues.remove(at);
                         queue.unpoll(&self.poll);
                         queue.rx.disarm();
-                        self.end_incoming(port, queue.incoming.take());
+                        self.end_impaired_rx(port, queue.impaired.take());
                         if let Err(unwanted) = reply.send(queue.rx) {
                             // Nobody waits for it any more: it stays here, as the control thread thinks.
                             queue.rx = unwanted.into_inner();
                             queue.poll(&self.poll);
                             self.queues.push(queue);
-                            self.set_incoming(self.queues.len() - 1);
+                            self.set_impaired_rx(self.queues.len() - 1);
                         }
                     }
                 }
@@ -432,28 +419,28 @@ impl Worker {
     }
 
     /// Lets queues and transmit sides do their timed work.
-    fn tick(&mut self) {
+    fn run_due(&mut self) {
         for at in 0..self.queues.len() {
             if let Some(queue) = self.queues.get_mut(at)
-                && let Err(fault) = queue.rx.tick()
+                && let Err(fault) = queue.rx.run_due(&self.now)
             {
                 self.queue_fault(at, fault);
             }
         }
-        for (id, slot) in (0..).map(PortId).zip(&self.slots) {
-            if let Some(tx) = slot.as_ref().and_then(|slot| slot.output.tx.as_ref())
-                && let Err(fault) = tx.tick()
-            {
-                self.notify(Event::PortFault { id, fault });
-            }
+        for id in (0..).map(PortId).take(self.slots.len()) {
+            self.run_due_of(id);
         }
     }
 
-    /// Sets the time that decisions are made by.
-    fn set_now(&mut self, now: Instant) {
-        let time = now - self.shared.epoch;
-        self.now_seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
-        self.now_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    /// Lets the transmit side of a port do its timed work.
+    fn run_due_of(&mut self, id: PortId) {
+        let Some(slot) = slot(&mut self.slots, id) else { return };
+        let Some(tx) = &slot.output.tx else { return };
+        let outcome = tx.run_due(&self.now, &mut slot.delta);
+        slot.output.stats.publish(self.now.worker, &mut slot.delta);
+        if let Err(fault) = outcome {
+            self.notify(Event::PortFault { id, fault });
+        }
     }
 }
 

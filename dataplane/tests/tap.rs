@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::{Burst, Segment};
 use labsw_dataplane::offload::Partial;
-use labsw_dataplane::port::{Fault, Lane, RxQueue, TxPort};
+use labsw_dataplane::port::{Fault, RxQueue, Turn, TxPort};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::tap::{TapError, TapPort, TapRx, make_persistent};
 use labsw_switch::DropReason;
@@ -58,7 +58,7 @@ fn open_tap(name: &str, flags: i32) -> std::io::Result<File> {
 fn receive(rx: &mut TapRx, burst: &mut Burst, stats: &mut PortDelta) -> Result<usize, Fault> {
     let deadline = Instant::now() + PATIENCE;
     while burst.is_empty() && Instant::now() < deadline {
-        rx.receive(burst, stats)?;
+        rx.receive(&Turn::ONLY, burst, stats)?;
         std::thread::sleep(Duration::from_micros(100));
     }
     Ok(burst.len())
@@ -66,7 +66,7 @@ fn receive(rx: &mut TapRx, burst: &mut Burst, stats: &mut PortDelta) -> Result<u
 
 fn send(port: &TapPort, frames: &[Vec<u8>], edit: TagEdit, stats: &mut PortDelta) -> Result<u64, Fault> {
     let items: Vec<_> = (0..frames.len()).map(|n| TxItem::whole(n as u8, edit)).collect();
-    port.tx.send_set(Lane::ONLY, &mut burst_of(frames), &items, 0, stats)
+    port.tx.send_set(&Turn::ONLY, &mut burst_of(frames), &items, 0, stats)
 }
 
 fn tagged(frame: &[u8]) -> Vec<u8> {
@@ -117,9 +117,9 @@ fn a_full_burst_stays_as_it_was_until_it_is_released() {
     rx.release(&mut first).unwrap();
     assert_eq!(receive(rx, &mut second, &mut stats), Ok(36));
     assert_eq!(bytes(&second, 35, TagEdit::KEEP), frames[99]);
-    assert!(!rx.arm(), "nothing is left");
+    assert!(!rx.arm(&Turn::ONLY), "nothing is left");
     host.send(&frames[0]);
-    assert!(rx.arm());
+    assert!(rx.arm(&Turn::ONLY));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_frame_in_many_pieces_is_sent_whole() {
         assert!(unsafe { burst.push(0, &segments) });
         for snap_bytes in [0, 200] {
             let item = TxItem { snap_bytes, ..TxItem::whole(0, TagEdit::KEEP) };
-            assert_eq!(port.tx.send_set(Lane::ONLY, &mut burst, &[item], 0, &mut stats), Ok(0));
+            assert_eq!(port.tx.send_set(&Turn::ONLY, &mut burst, &[item], 0, &mut stats), Ok(0));
             let expected = if snap_bytes == 0 { &whole[..] } else { &whole[..200] };
             assert_eq!(host.receive(PATIENCE).as_deref(), Some(expected), "pieces of {piece_bytes}");
         }
@@ -156,7 +156,7 @@ fn frames_of_a_guest_leave_from_its_memory_and_are_what_was_checked() {
     let sent = frame(1, 1000);
     guest.transmit(1, &sent, &[]);
     from.receive(0, &mut burst, &mut stats).unwrap();
-    assert_eq!(port.tx.send_set(Lane::ONLY, &mut burst, &items, 0, &mut stats), Ok(0));
+    assert_eq!(port.tx.send_set(&Turn::ONLY, &mut burst, &items, 0, &mut stats), Ok(0));
     assert_eq!(host.receive(PATIENCE), Some(sent));
     from.release(0, &mut burst).unwrap();
 
@@ -165,7 +165,7 @@ fn frames_of_a_guest_leave_from_its_memory_and_are_what_was_checked() {
     guest.transmit(1, &sent, &[]);
     from.receive(0, &mut burst, &mut stats).unwrap();
     rustix::fs::ftruncate(&guest.memfd, 0).unwrap();
-    assert_eq!(port.tx.send_set(Lane::ONLY, &mut burst, &items, 0, &mut stats), Ok(0));
+    assert_eq!(port.tx.send_set(&Turn::ONLY, &mut burst, &items, 0, &mut stats), Ok(0));
     let seen = host.receive(PATIENCE).unwrap();
     assert_eq!((seen.len(), &seen[..128]), (1000, &sent[..128]), "the snapshot is what was checked");
     let fault = from.release(0, &mut burst).unwrap_err();
@@ -193,7 +193,7 @@ fn several_queues_spread_flows_and_all_are_read() {
     while got < 64 && Instant::now() < deadline {
         for rx in &mut port.rx {
             let mut burst = Burst::new();
-            rx.receive(&mut burst, &mut stats).unwrap();
+            rx.receive(&Turn::ONLY, &mut burst, &mut stats).unwrap();
             got += burst.len();
             rx.release(&mut burst).unwrap();
         }
@@ -265,7 +265,7 @@ fn down_drops_and_deleted_is_a_fault() {
         lab.ip(&["link", "set", name, "down"]);
         assert_eq!(send(&port, &frames, TagEdit::KEEP, &mut stats), Ok(1), "{name}");
         assert_eq!(stats.drops[DropReason::NotConnected as usize], 1);
-        port.rx[0].receive(&mut burst, &mut stats).unwrap();
+        port.rx[0].receive(&Turn::ONLY, &mut burst, &mut stats).unwrap();
         lab.ip(&["link", "set", name, "up"]);
         assert_eq!(send(&port, &frames, TagEdit::KEEP, &mut stats), Ok(0), "{name} is up again");
         lab.ip(&["link", "del", name]);
@@ -273,8 +273,8 @@ fn down_drops_and_deleted_is_a_fault() {
         assert_eq!((fault.reason, fault.connection), (format!("{name} was removed"), port.connection()));
         assert_eq!(send(&port, &frames, TagEdit::KEEP, &mut stats), Ok(1), "out of service");
         if name == "t0" {
-            assert!(port.rx[0].arm(), "the end wakes a sleeping worker");
-            assert_eq!(port.rx[0].receive(&mut burst, &mut stats).unwrap_err().reason, "t0 was removed");
+            assert!(port.rx[0].arm(&Turn::ONLY), "the end wakes a sleeping worker");
+            assert_eq!(port.rx[0].receive(&Turn::ONLY, &mut burst, &mut stats).unwrap_err().reason, "t0 was removed");
         }
     }
 }
@@ -349,10 +349,10 @@ fn what_can_not_be_opened_says_why() {
 fn an_idle_guest_interface_costs_no_wake_up() {
     let Some(lab) = Lab::new() else { return };
     let (mut port, mut guest) = guest_port(&lab);
-    assert!(!port.rx[0].arm());
-    assert_eq!(port.rx[0].tick_within(), None);
+    assert!(!port.rx[0].arm(&Turn::ONLY));
+    assert_eq!(port.rx[0].next_due(&Turn::ONLY), labsw_dataplane::clock::NEVER);
     std::thread::sleep(SOON);
-    assert!(!port.rx[0].arm());
+    assert!(!port.rx[0].arm(&Turn::ONLY));
     guest.write_all(&[&[0; 10], frame(4, 60).as_slice()].concat()).unwrap();
-    assert!(port.rx[0].arm());
+    assert!(port.rx[0].arm(&Turn::ONLY));
 }

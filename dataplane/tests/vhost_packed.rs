@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::RxQueue;
+use labsw_dataplane::port::{RxQueue, Turn};
 use labsw_dataplane::stats::PortDelta;
 use labsw_switch::DropReason;
 use labsw_testkit::guest::packed::{Side, turn};
@@ -128,10 +128,10 @@ fn kicks_come_only_when_armed_and_interrupts_as_asked_for() {
         side.guest.write(at, &[place.to_le_bytes(), flags.to_le_bytes()].concat());
     };
     assert_eq!(device_flags(&a), [1, 0]);
-    assert!(!a.port.rx[0].arm());
+    assert!(!a.port.rx[0].arm(&Turn::ONLY));
     assert_eq!(device_flags(&a), [0, 0]);
     assert!(a.tx.transmit(&a.guest, &frame(60, 1), &[]));
-    assert!(a.port.rx[0].arm(), "a frame is waiting");
+    assert!(a.port.rx[0].arm(&Turn::ONLY), "a frame is waiting");
     a.port.rx[0].disarm();
     assert_eq!(device_flags(&a), [1, 0]);
     assert!(b.rx.post(&b.guest, &[2000]));

@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::RxQueue;
+use labsw_dataplane::port::{RxQueue, Turn};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{VhostOp, VhostPort, VhostReply};
 use labsw_switch::DropReason;
@@ -190,10 +190,10 @@ fn kicks_come_only_when_armed_and_interrupts_once_a_burst() {
         let old = sender.rings[TX].next_avail;
         sender.transmit(TX, &frame(60, 1), &[]);
         assert!(!sender.kick(TX, old), "no kicks while polling");
-        assert!(from.rx[0].arm(), "a frame is waiting");
+        assert!(from.rx[0].arm(&Turn::ONLY), "a frame is waiting");
         from.rx[0].disarm();
         turn(&mut from, &mut to, &mut stats);
-        assert!(!from.rx[0].arm(), "nothing is waiting");
+        assert!(!from.rx[0].arm(&Turn::ONLY), "nothing is waiting");
         let old = sender.rings[TX].next_avail;
         sender.transmit(TX, &frame(60, 2), &[]);
         assert!(sender.kick(TX, old), "armed: the guest kicks");

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::{Burst, Segment};
-use labsw_dataplane::port::{Lane, TxPort};
+use labsw_dataplane::port::{Turn, TxPort};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{VhostOp, VhostPort, VhostReply};
 use labsw_switch::forward::{TagEdit, TxItem};
@@ -83,14 +83,14 @@ fn numbered(worker: usize, number: u32) -> Vec<u8> {
 }
 
 /// Sends all frames of a worker, those that were refused again, and returns what it counted.
-fn send_all(port: &dyn TxPort, lane: Lane, guest: &RwLock<Receiver>) -> PortDelta {
+fn send_all(port: &dyn TxPort, turn: &Turn, guest: &RwLock<Receiver>) -> PortDelta {
     let (mut next, mut stats) = (0, PortDelta::ZERO);
     let mut waiting: Vec<Vec<u8>> = Vec::new();
     let end = Instant::now() + Duration::from_secs(60);
     while next < FRAMES || !waiting.is_empty() {
-        assert!(Instant::now() < end, "worker {}: {next} frames, {} waiting", lane.worker, waiting.len());
+        assert!(Instant::now() < end, "worker {}: {next} frames, {} waiting", turn.worker, waiting.len());
         while waiting.len() < 1 + (next as usize * 7) % 64 && next < FRAMES {
-            waiting.push(numbered(lane.worker, next));
+            waiting.push(numbered(turn.worker, next));
             next += 1;
         }
         waiting.truncate(64);
@@ -101,7 +101,7 @@ fn send_all(port: &dyn TxPort, lane: Lane, guest: &RwLock<Receiver>) -> PortDelt
         }
         let items: Vec<_> = (0..waiting.len()).map(|at| TxItem::whole(at as u8, TagEdit::KEEP)).collect();
         let inside = guest.read().unwrap();
-        let unsent = port.send_set(lane, &mut burst, &items, 0, &mut stats).unwrap();
+        let unsent = port.send_set(turn, &mut burst, &items, 0, &mut stats).unwrap();
         drop((inside, burst));
         let mut at = 0;
         waiting.retain(|_| {
@@ -138,7 +138,7 @@ fn hammer(packed: bool, workers: usize, pairs: usize) {
         let start = |worker| {
             let (guest, done) = (&guest, &done);
             scope.spawn(move || {
-                let stats = send_all(tx, Lane { worker, workers }, guest);
+                let stats = send_all(tx, &Turn { worker, workers, now_ns: 0 }, guest);
                 done.fetch_add(1, Ordering::Release);
                 stats
             })
@@ -211,7 +211,8 @@ fn the_control_side_operates_on_rings_in_use() {
                         }
                         let mut stats = PortDelta::ZERO;
                         let inside = guest.read().unwrap();
-                        tx.send_set(Lane { worker, workers: 2 }, &mut burst, &items, 0, &mut stats).unwrap();
+                        tx.send_set(&Turn { worker, workers: 2, now_ns: 0 }, &mut burst, &items, 0, &mut stats)
+                            .unwrap();
                         drop(inside);
                         assert_eq!(stats.tx_frames + stats.drops.iter().sum::<u64>(), 16);
                     }

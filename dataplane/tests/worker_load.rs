@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::unbounded;
+use labsw_dataplane::clock::NEVER;
 use labsw_dataplane::frame::{Burst, Segment};
 use labsw_dataplane::handle::Workers;
 use labsw_dataplane::load::LoadSnapshot;
-use labsw_dataplane::port::{Fault, RxQueue};
+use labsw_dataplane::port::{Fault, RxQueue, Turn};
 use labsw_dataplane::stats::{MirrorStats, PortDelta, PortStats};
 use labsw_dataplane::worker::{Output, Power, Shared, Snapshot};
 use labsw_switch::fdb::Fdb;
@@ -48,7 +49,7 @@ struct Seen {
 }
 
 impl RxQueue for Source {
-    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+    fn receive(&mut self, _turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         self.seen.slack_ns.store(rustix::thread::current_timer_slack().unwrap(), Ordering::Relaxed);
         let begin = Instant::now();
         let last_turn = self.last_turn.replace(begin);
@@ -73,7 +74,7 @@ impl RxQueue for Source {
         Ok(())
     }
 
-    fn arm(&mut self) -> bool {
+    fn arm(&mut self, _turn: &Turn) -> bool {
         self.last_turn = None;
         Instant::now() >= self.quiet_until
     }
@@ -86,8 +87,8 @@ impl RxQueue for Source {
 
     fn fail(&mut self) {}
 
-    fn tick_within(&self) -> Option<Duration> {
-        (self.pause < WINDOW).then_some(self.pause)
+    fn next_due(&self, turn: &Turn) -> u64 {
+        if self.pause < WINDOW { turn.now_ns + u64::try_from(self.pause.as_nanos()).unwrap() } else { NEVER }
     }
 }
 
@@ -99,7 +100,6 @@ fn load(power: Power, work: Duration, pause: Duration) -> (LoadSnapshot, f64, u6
     let shared = Shared {
         fdb: Arc::new(Fdb::new(16, 300, 1)),
         mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect(),
-        epoch: Instant::now(),
     };
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());

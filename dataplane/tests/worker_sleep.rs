@@ -23,7 +23,6 @@ fn worker(guest: &Guest) -> (Workers, Shared) {
     let shared = Shared {
         fdb: Arc::new(Fdb::new(16, 300, 1)),
         mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect(),
-        epoch: Instant::now(),
     };
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
@@ -67,7 +66,7 @@ fn an_address_learned_after_a_sleep_is_new() {
     guest.transmit(TRANSMIT, &hello(), &[]);
     assert!(guest.kick(TRANSMIT, 0), "a sleeping worker asks for a kick");
     assert!(taken(&mut guest));
-    let entries = shared.fdb.entries(FdbFilter::default(), shared.now_seconds());
+    let entries = shared.fdb.entries(FdbFilter::default(), labsw_dataplane::clock::now_seconds());
     assert_eq!(entries.len(), 1);
     assert!(entries[0].age_seconds <= 1, "{entries:?}");
     worker.stop();

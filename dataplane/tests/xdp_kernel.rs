@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::RxQueue;
+use labsw_dataplane::port::{RxQueue, Turn};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::xdp::{
     BusyPoll, Hugepages, PacketMemory, Queues, XdpConfig, XdpCounters, XdpMode, XdpPort, XdpStatus,
@@ -53,7 +53,7 @@ fn a_dry_fill_ring_is_counted_and_filled_again() {
     assert_eq!(reader.read(), expected);
 
     // The worker is asked to come by soon, and its next look puts things right.
-    assert!(port.rx[0].tick_within().unwrap() <= Duration::from_millis(500));
+    assert!(port.rx[0].next_due(&Turn::ONLY) <= 500_000_000);
     for addr in taken {
         memory.pool().give(addr, 77).unwrap();
     }

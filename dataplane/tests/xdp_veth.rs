@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::port::{Lane, TxPort};
+use labsw_dataplane::port::{Turn, TxPort};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::xdp::{Hugepages, PacketMemory, Queues, XdpConfig, XdpError, XdpMode, XdpPort};
 use labsw_switch::DropReason;
@@ -208,10 +208,10 @@ fn workers_share_the_transmit_side() {
                 scope.spawn(move || {
                     let frames: Vec<_> = (0..32).map(|seed| frame(worker as u32 * 32 + seed, 200)).collect();
                     let items: Vec<_> = (0..32).map(|at| TxItem::whole(at, TagEdit::KEEP)).collect();
-                    let (lane, mut stats) = (Lane { worker, workers }, PortDelta::ZERO);
+                    let (turn, mut stats) = (Turn { worker, workers, now_ns: 0 }, PortDelta::ZERO);
                     while stats.tx_frames < FRAMES {
-                        tx.send_set(lane, &mut burst_of(&frames), &items, 0, &mut stats).unwrap();
-                        tx.tick().unwrap();
+                        tx.send_set(&turn, &mut burst_of(&frames), &items, 0, &mut stats).unwrap();
+                        tx.run_due(&turn, &mut stats).unwrap();
                     }
                     let lost: u64 = stats.drops.iter().sum();
                     assert_eq!((stats.tx_frames + lost) % 32, 0, "{stats:?}");
@@ -224,7 +224,7 @@ fn workers_share_the_transmit_side() {
         assert!(sent >= FRAMES * workers as u64);
         let end = std::time::Instant::now() + PATIENCE;
         while memory.pool().owned_chunks(1) != filled && std::time::Instant::now() < end {
-            port.tx.tick().unwrap();
+            port.tx.run_due(&Turn::ONLY, &mut PortDelta::ZERO.clone()).unwrap();
         }
         assert_eq!(memory.pool().owned_chunks(1), filled, "all chunks sent came back");
         let invalid: Vec<_> = port.statistics().iter().map(|queue| queue.read().tx_invalid_descs).collect();

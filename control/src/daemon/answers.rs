@@ -209,7 +209,7 @@ impl Switch {
 
     fn show_fdb(&self, vlan: Option<u16>, port: Option<&str>) -> Result<Vec<api::FdbEntry>, Error> {
         let (vid, port) = self.fdb_filter(vlan, port)?;
-        let entries = self.shared.fdb.entries(FdbFilter { vid, port }, self.shared.now_seconds());
+        let entries = self.shared.fdb.entries(FdbFilter { vid, port }, labsw_dataplane::clock::now_seconds());
         let name_of = |id: PortId| self.ports.values().find(|port| port.id == id).map(|port| port.config.name.clone());
         let shown = entries.into_iter().filter_map(|entry| {
             Some(api::FdbEntry {

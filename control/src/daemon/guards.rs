@@ -11,7 +11,7 @@ use super::Switch;
 impl Switch {
     /// Tells the forwarding database the limit and the stickiness of every port. What has not changed costs nothing.
     pub(super) fn set_learning_rules(&self) {
-        let now_seconds = self.shared.now_seconds();
+        let now_seconds = labsw_dataplane::clock::now_seconds();
         for port in self.ports.values() {
             let guards = &port.config.guards;
             self.shared.fdb.set_port_limit(port.id, guards.mac_limit.map(|limit| limit.addresses));

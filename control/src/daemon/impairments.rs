@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use labsw_dataplane::impair::{Schedule, TxLine};
+use labsw_dataplane::impair::{Schedule, TxDelay};
 use labsw_switch::impair::{Contradiction, Counts, ImpairSpec};
 
 use super::{Switch, random_seed};
@@ -22,7 +22,7 @@ const RX_SEED: u64 = 1 << 32;
 pub(super) struct Impaired {
     pub(super) config: ImpairConfig,
     rx: Option<Carried<Schedule>>,
-    tx: Option<Carried<TxLine>>,
+    tx: Option<Carried<TxDelay>>,
 }
 
 /// One direction of it, carried out.
@@ -52,7 +52,7 @@ impl Impaired {
         };
         let tx = match kept {
             Some((_, tx)) if keeps(PortDirection::Tx) => tx.clone(),
-            _ => carried(&config.port, config.tx.as_ref(), 0, TxLine::new)?,
+            _ => carried(&config.port, config.tx.as_ref(), 0, TxDelay::new)?,
         };
         Ok(Impaired { config, rx, tx })
     }
@@ -63,7 +63,7 @@ impl Impaired {
     }
 
     /// What happens to frames to the port.
-    pub(super) fn tx(&self) -> Option<&Arc<TxLine>> {
+    pub(super) fn tx(&self) -> Option<&Arc<TxDelay>> {
         self.tx.as_ref()?.by.as_ref()
     }
 
@@ -73,7 +73,7 @@ impl Impaired {
             shown(&self.config.port, PortDirection::Rx, config, rx.seed, counts)
         });
         let tx = self.config.tx.as_ref().zip(self.tx.as_ref()).map(|(config, tx)| {
-            let counts = tx.by.as_ref().map(|line| line.counts());
+            let counts = tx.by.as_ref().map(|delay| delay.counts());
             shown(&self.config.port, PortDirection::Tx, config, tx.seed, counts)
         });
         rx.into_iter().chain(tx)

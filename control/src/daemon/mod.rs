@@ -224,7 +224,6 @@ impl Daemon {
         let shared = Shared {
             fdb: Arc::new(Fdb::new(config.switch.mac_table_size, ageing_seconds(&config.switch), random_seed())),
             mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(cpus.len())).collect(),
-            epoch: Instant::now(),
         };
         let (event_sender, worker_events) = unbounded();
         let waker = Arc::new(mio::Waker::new(&registry, WORKER_EVENTS).map_err(system("event loop"))?);
@@ -421,7 +420,7 @@ impl Switch {
         for (load, worker) in self.loads.iter_mut().zip(self.workers.handles()) {
             *load = [worker.load(), load[0]];
         }
-        self.shared.fdb.sweep(self.shared.now_seconds(), SWEEP_SLOTS);
+        self.shared.fdb.sweep(labsw_dataplane::clock::now_seconds(), SWEEP_SLOTS);
         self.report_over_limit();
         self.tick_multicast();
         self.look_at_busy_polls();

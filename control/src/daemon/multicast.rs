@@ -38,7 +38,7 @@ impl Switch {
     /// Forgets what is known of VLANs without snooping.
     pub(super) fn forget_unsnooped(&self) {
         if let Some(table) = &self.multicast.table {
-            table.retain_vlans(&self.config.multicast_snooping, self.shared.now_seconds());
+            table.retain_vlans(&self.config.multicast_snooping, labsw_dataplane::clock::now_seconds());
         }
     }
 
@@ -46,14 +46,14 @@ impl Switch {
     pub(super) fn forget_learned(&self, port: PortId) {
         self.shared.fdb.flush(None, Some(port));
         if let Some(table) = &self.multicast.table {
-            table.forget_port(port, self.shared.now_seconds());
+            table.forget_port(port, labsw_dataplane::clock::now_seconds());
         }
     }
 
     /// Lets memberships end, and says so if there is no room for more.
     pub(super) fn tick_multicast(&mut self) {
         let Some(table) = &self.multicast.table else { return };
-        table.sweep(self.shared.now_seconds());
+        table.sweep(labsw_dataplane::clock::now_seconds());
         let refused = table.counters().refused;
         let is_due = self.multicast.told_at.is_none_or(|at| at.elapsed() >= TELL_AGAIN);
         if refused > self.multicast.told && is_due {
@@ -74,7 +74,7 @@ impl Switch {
 
     pub(super) fn show_multicast(&self, only: Option<Vid>) -> api::Multicast {
         let Some(table) = &self.multicast.table else { return api::Multicast::default() };
-        let now = self.shared.now_seconds();
+        let now = labsw_dataplane::clock::now_seconds();
         let wanted = |vid: Vid| only.is_none_or(|only| only == vid);
         let groups = table.groups(now).into_iter().filter(|entry| wanted(entry.vid));
         let routers = table.routers(now).into_iter().filter(|entry| wanted(entry.vid));

@@ -124,8 +124,8 @@ impl Port {
         let mut output = Output::new(self.destination.before(self.tx.as_ref()), Arc::clone(&self.stats));
         if let Some(impaired) = &self.impaired {
             output.impaired_rx = impaired.rx().cloned();
-            if let Some(line) = impaired.tx() {
-                output = output.behind(Arc::clone(line));
+            if let Some(delay) = impaired.tx() {
+                output = output.impaired_by(Arc::clone(delay));
             }
         }
         output

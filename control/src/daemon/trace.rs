@@ -18,11 +18,8 @@ impl Switch {
         let impaired = self.show_impairments();
         let Switch { ports, mirrors, links, shared, tables, .. } = self;
         let scene = Scene {
-            by: Forwarder { tables, fdb: &shared.fdb, now_seconds: shared.now_seconds() },
-            at: Times {
-                now_ns: u64::try_from(shared.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX),
-                gate_ns: clock::now_ns(),
-            },
+            by: Forwarder { tables, fdb: &shared.fdb, now_seconds: clock::now_seconds() },
+            at: Times { now_ns: clock::now_ns(), gate_ns: clock::now_ns() },
             ports: ports.values().map(|port| (port.id, view(port, links, &impaired))).collect(),
             mirrors: mirrors.values().map(|mirror| (mirror.id, mirror.config.name.clone())).collect(),
         };

@@ -26,7 +26,7 @@ use labsw_switch::{DropReason, PortId};
 
 use crate::frame::Burst;
 use crate::losses::TxReport;
-use crate::port::{Fault, Lane, TxPort};
+use crate::port::{Fault, FrameSink};
 
 pub use reasons::Reasons;
 
@@ -226,21 +226,14 @@ pub(crate) struct Recorder<'a> {
 
 impl Recorder<'_> {
     /// Takes copies of frames that are as on a wire.
-    pub(crate) fn take(&self, burst: &Burst, items: &[TxItem]) {
+    pub(crate) fn record(&self, burst: &Burst, items: &[TxItem]) {
         self.watch.record(burst, items, self.way, self.dropped, self.time_ns);
     }
 }
 
-impl TxPort for Recorder<'_> {
-    fn send(
-        &self,
-        _lane: Lane,
-        burst: &mut Burst,
-        items: &[TxItem],
-        _sole: u64,
-        _report: &mut TxReport<'_>,
-    ) -> Result<(), Fault> {
-        self.take(burst, items);
+impl FrameSink for Recorder<'_> {
+    fn take(&mut self, burst: &mut Burst, items: &[TxItem], _report: &mut TxReport<'_>) -> Result<(), Fault> {
+        self.record(burst, items);
         Ok(())
     }
 }
@@ -323,7 +316,7 @@ impl Captures {
 }
 
 /// The time for captured frames, nanoseconds since 1970.
-pub(crate) fn now_ns() -> u64 {
+pub(crate) fn wall_clock_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 

@@ -24,7 +24,6 @@ fn shared(workers: usize) -> Shared {
     Shared {
         fdb: Arc::new(Fdb::new(1024, 300, 1)),
         mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(workers)).collect(),
-        epoch: Instant::now(),
     }
 }
 
@@ -62,7 +61,7 @@ fn ring(doorbell: &OwnedFd) -> Result<(), Fault> {
 struct StuckRx(Option<OwnedFd>);
 
 impl RxQueue for StuckRx {
-    fn receive(&mut self, _: &mut Burst, _: &mut PortDelta) -> Result<(), Fault> {
+    fn receive(&mut self, _: &Turn, _: &mut Burst, _: &mut PortDelta) -> Result<(), Fault> {
         self.0.as_ref().map_or(Ok(()), ring)
     }
 
@@ -70,7 +69,7 @@ impl RxQueue for StuckRx {
         Ok(())
     }
 
-    fn arm(&mut self) -> bool {
+    fn arm(&mut self, _: &Turn) -> bool {
         false
     }
 
@@ -90,7 +89,7 @@ impl RxQueue for StuckRx {
 struct StuckTx(Mutex<Option<OwnedFd>>);
 
 impl TxPort for StuckTx {
-    fn send(&self, _: Lane, _: &mut Burst, _: &[TxItem], _: u64, _: &mut TxReport<'_>) -> Result<(), Fault> {
+    fn send(&self, _: &Turn, _: &mut Burst, _: &[TxItem], _: u64, _: &mut TxReport<'_>) -> Result<(), Fault> {
         let mut doorbell = self.0.lock().unwrap();
         let outcome = doorbell.as_ref().map_or(Ok(()), ring);
         if outcome.is_err() {
@@ -283,8 +282,8 @@ impl Crew {
             let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).unwrap());
             let (sender, receiver) = unbounded();
             let ends = ControlEnds { commands: receiver, events: unbounded().0, waker };
-            let lane = Lane { worker, workers: count };
-            workers.push(Worker::new(lane, shared.clone(), Power::Performance, Arc::default(), ends, poll));
+            let turn = Turn { worker, workers: count, now_ns: now_ns() };
+            workers.push(Worker::new(turn, shared.clone(), Power::Performance, Arc::default(), ends, poll));
             commands.push(sender);
         }
         Crew { workers, commands }

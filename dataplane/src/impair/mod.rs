@@ -1,15 +1,17 @@
 //! Impairments carried out: frames of one port and direction kept, changed, doubled or lost, as a schedule says.
 //!
-//! **How it works.** The schedule is [`labsw_switch::impair`]; here are the frames. A [`Line`] asks it about each frame
-//! ([`Line::accept`]), keeps an owned copy of those that pass in its [`store`], and lends them again, in bursts, when
-//! they are due. Everything is impaired as it would be on a wire: who gives frames to a line has cut what was to be cut,
-//! and finished checksums, before (a flipped bit would otherwise be covered by a checksum made later).
+//! **How it works.** The schedule is [`labsw_switch::impair`]; here are the frames. A [`DelayQueue`] asks the schedule about
+//! each frame ([`DelayQueue::accept`]), keeps an owned copy of those that pass in its [`store`], and lends them again, in
+//! bursts, when they are due. Everything is impaired as it would be on a wire: frames are cut and their checksums finished
+//! before they enter a delay queue (a flipped bit would otherwise be covered by a checksum made later).
 //!
 //! - To the port (tx): an [`ImpairedTx`] stands before the port's transmit side and is one itself. All workers share its
-//!   line, under a lock held for a burst. The worker that gave it frames last lets those that are due go; the lock is
+//!   [`TxDelay`], under a lock held for a burst. The worker that gave it frames last sends those that are due; the lock is
 //!   held meanwhile, so that two workers can't swap frames.
-//! - From the port (rx): each receive queue has a line of its own, at its worker; the lines of a port share one
-//!   [`Schedule`], so that its rate and its seed are those of the port.
+//! - From the port (rx): each receive queue has an [`ImpairedRx`] at its worker, which receives in its place. The delay
+//!   queues of a port share one [`Schedule`], so that its rate and its seed are those of the port.
+//!
+//! Time is that of the worker's [`Turn`](crate::port::Turn): nothing here asks the clock.
 //!
 //! An impairment may be for some frames only. The others go the same way and are due at once, so they overtake those that wait.
 //!
@@ -17,14 +19,14 @@
 //! - A port without an impairment has none of this in its way.
 //! - Memory is bounded: see [`store`]. What finds no room is dropped as `impair_memory_full`; what is given up before it
 //!   was due (the impairment changed, the queue or port went) as `impair_cleared`.
-//! - Borrowed frames end at [`Line::accept`], so no descriptor is held over a turn.
+//! - Borrowed frames end at [`DelayQueue::accept`], so no descriptor is held over a turn.
 
-mod line;
+mod delay_queue;
+mod rx;
 mod store;
 mod tx;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use labsw_switch::filter::{Filter, Picker};
 use labsw_switch::forward::TxItem;
@@ -33,16 +35,12 @@ use labsw_switch::impair::{Contradiction, Counts, ImpairSpec, Impairment, Verdic
 use crate::frame::Burst;
 use crate::port::lock;
 
-pub(crate) use crate::clock::now_ns;
-
-pub(crate) use line::{Line, whole};
+pub(crate) use delay_queue::{DelayQueue, whole};
+pub(crate) use rx::ImpairedRx;
 pub use store::{MAX_DELAYED_BYTES, MAX_LINE_BYTES, MAX_LINE_FRAMES};
-pub use tx::{ImpairedTx, TxLine};
+pub use tx::{ImpairedTx, TxDelay};
 
-/// A worker does not block for the last part of its wait for a due frame: the system's timers count in milliseconds.
-pub(crate) const LAST_WAIT: Duration = Duration::from_micros(1200);
-
-/// The schedule of one port and direction, shared by its lines.
+/// The schedule of one port and direction, shared by its delay queues.
 #[derive(Debug)]
 pub struct Schedule {
     impairment: Mutex<Impairment>,
@@ -77,12 +75,12 @@ impl Schedule {
         alike.fold(0, |selected, items| selected | pick(items))
     }
 
-    /// What became of frames so far, in all lines together.
+    /// What became of frames so far, in all delay queues together.
     pub fn counts(&self) -> Counts {
         lock(&self.impairment).counts()
     }
 
-    /// Verdicts about `count` frames of these lengths, in order: one for all of them, or one for each.
+    /// Verdicts about `count` frames of these lengths, in order: one for all of them (returned), or one for each.
     fn judge(
         &self,
         now_ns: u64,
@@ -98,11 +96,3 @@ impl Schedule {
         common
     }
 }
-
-/// How long until `due_ns`; `None` if that is never.
-pub(crate) fn until(due_ns: u64) -> Option<Duration> {
-    (due_ns != NEVER).then(|| Duration::from_nanos(due_ns.saturating_sub(now_ns())))
-}
-
-/// The due time of a line without frames.
-pub(crate) const NEVER: u64 = u64::MAX;

@@ -2,113 +2,101 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use labsw_switch::BURST_FRAMES;
 use labsw_switch::forward::TxItem;
 use labsw_switch::impair::Counts;
 
-use super::line::whole;
-use super::{Line, NEVER, Schedule, now_ns};
+use super::{DelayQueue, Schedule, whole};
+use crate::clock::NEVER;
 use crate::frame::Burst;
 use crate::losses::{Losses, TxReport};
-use crate::port::{Fault, Lane, TxPort, lock};
+use crate::port::{Fault, Turn, TxPort, lock};
 use crate::stats::PortDelta;
 
-/// The frames on their way to a port. It can outlive the transmit side behind it.
+/// The frames on their way to a port. They can outlive the port's transmit side.
 #[derive(Debug)]
-pub struct TxLine {
+pub struct TxDelay {
     leaving: Mutex<Leaving>,
     /// When the next frame is due, for those who do not hold the lock.
     due_ns: AtomicU64,
-    /// The worker that gave it frames last: it lets them go.
-    keeper: AtomicUsize,
+    /// The worker that gave it frames last: that worker sends those that are due.
+    owner: AtomicUsize,
     schedule: Arc<Schedule>,
 }
 
-/// What is sent from.
+/// The delay queue, and what its frames are sent with.
 #[derive(Debug)]
 struct Leaving {
-    line: Line,
+    delayed: DelayQueue,
     burst: Burst,
     /// Each frame of a burst.
     items: Vec<TxItem>,
-    /// Of the burst at hand. They are counted, and nobody asks for more: the frames were taken long before.
+    /// Of the burst at hand. The port counts them; nobody waits for the reasons any more.
     losses: Losses,
 }
 
-impl TxLine {
+impl TxDelay {
     /// Without frames, by this schedule.
-    pub fn new(schedule: Schedule) -> TxLine {
+    pub fn new(schedule: Schedule) -> TxDelay {
         let schedule = Arc::new(schedule);
-        TxLine {
-            leaving: Mutex::new(Leaving {
-                line: Line::new(Arc::clone(&schedule)),
-                burst: Burst::new(),
-                items: whole(BURST_FRAMES).collect(),
-                losses: Losses::NONE,
-            }),
-            due_ns: AtomicU64::new(NEVER),
-            keeper: AtomicUsize::new(0),
-            schedule,
-        }
+        let leaving = Leaving {
+            delayed: DelayQueue::new(Arc::clone(&schedule)),
+            burst: Burst::new(),
+            items: whole(BURST_FRAMES).collect(),
+            losses: Losses::NONE,
+        };
+        TxDelay { leaving: Mutex::new(leaving), due_ns: AtomicU64::new(NEVER), owner: AtomicUsize::new(0), schedule }
     }
 
-    /// What became of frames so far.
+    /// The outcome for all frames so far.
     pub fn counts(&self) -> Counts {
         self.schedule.counts()
+    }
+
+    /// Gives up the frames that wait, and counts them.
+    pub(crate) fn abandon(&self, stats: &mut PortDelta) {
+        lock(&self.leaving).delayed.clear(stats);
+        self.due_ns.store(NEVER, Ordering::Relaxed);
+    }
+
+    /// When `worker` has to send the next frame; [`NEVER`] if another worker does, or none waits.
+    #[inline]
+    pub(crate) fn next_due(&self, worker: usize) -> u64 {
+        if self.owner.load(Ordering::Relaxed) == worker { self.due_ns.load(Ordering::Relaxed) } else { NEVER }
     }
 }
 
 /// A transmit side that delays, loses and changes frames before the port's own gets them. It accepts finished frames only.
 #[derive(Clone, Debug)]
 pub struct ImpairedTx {
-    inner: Arc<dyn TxPort>,
-    way: Arc<TxLine>,
+    port: Arc<dyn TxPort>,
+    delay: Arc<TxDelay>,
 }
 
 impl ImpairedTx {
-    /// The line `way` before `inner`.
-    pub fn new(inner: Arc<dyn TxPort>, way: Arc<TxLine>) -> ImpairedTx {
-        ImpairedTx { inner, way }
-    }
-
-    /// Whether frames of the one are frames of the other.
-    pub(crate) fn is_same_way(&self, other: &ImpairedTx) -> bool {
-        Arc::ptr_eq(&self.way, &other.way)
-    }
-
-    /// When `worker` has to let the next frame go; [`NEVER`] if another worker does, or there is none.
-    pub(crate) fn due_ns(&self, worker: usize) -> u64 {
-        if self.way.keeper.load(Ordering::Relaxed) == worker { self.way.due_ns.load(Ordering::Relaxed) } else { NEVER }
+    /// The impairment `delay` before `port`.
+    pub fn new(port: Arc<dyn TxPort>, delay: Arc<TxDelay>) -> ImpairedTx {
+        ImpairedTx { port, delay }
     }
 
     /// Sends the frames that are due.
-    pub(crate) fn release(&self, now_ns: u64, stats: &mut PortDelta) -> Result<(), Fault> {
-        self.release_of(&mut lock(&self.way.leaving), now_ns, stats)
-    }
-
-    /// Gives up the frames that wait, and counts them.
-    pub(crate) fn abandon(&self, stats: &mut PortDelta) {
-        lock(&self.way.leaving).line.clear(stats);
-        self.way.due_ns.store(NEVER, Ordering::Relaxed);
-    }
-
-    fn release_of(&self, leaving: &mut Leaving, now_ns: u64, stats: &mut PortDelta) -> Result<(), Fault> {
-        let Leaving { line, burst, items, losses } = leaving;
+    fn send_due(&self, leaving: &mut Leaving, turn: &Turn, stats: &mut PortDelta) -> Result<(), Fault> {
+        let Leaving { delayed, burst, items, losses } = leaving;
+        // One flow stays on one ring, whichever worker sends its frames.
+        let turn = &Turn { worker: 0, workers: 1, ..*turn };
         let mut outcome = Ok(());
-        while line.next_due_ns() <= now_ns && outcome.is_ok() {
+        while delayed.next_due_ns() <= turn.now_ns && outcome.is_ok() {
             burst.clear();
             // SAFETY: the burst is cleared before the frames are returned.
-            let count = unsafe { line.lend(now_ns, burst) };
-            // One flow stays on one ring, whichever worker lets its frames go.
+            let count = unsafe { delayed.lend(turn.now_ns, burst) };
             let items = items.get(..count).unwrap_or_default();
             losses.clear();
-            outcome = self.inner.send(Lane::ONLY, burst, items, 0, &mut TxReport { stats, losses });
+            outcome = self.port.send(turn, burst, items, 0, &mut TxReport { stats, losses });
             burst.clear();
-            line.returned();
+            delayed.returned();
         }
-        self.way.due_ns.store(line.next_due_ns(), Ordering::Relaxed);
+        self.delay.due_ns.store(delayed.next_due_ns(), Ordering::Relaxed);
         outcome
     }
 }
@@ -116,24 +104,26 @@ impl ImpairedTx {
 impl TxPort for ImpairedTx {
     fn send(
         &self,
-        lane: Lane,
+        turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
         _sole: u64,
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
-        let mut leaving = lock(&self.way.leaving);
-        self.way.keeper.store(lane.worker, Ordering::Relaxed);
-        let now_ns = now_ns();
-        leaving.line.accept(now_ns, burst, items, report);
-        self.release_of(&mut leaving, now_ns, report.stats)
+        let mut leaving = lock(&self.delay.leaving);
+        self.delay.owner.store(turn.worker, Ordering::Relaxed);
+        leaving.delayed.accept(turn.now_ns, burst, items, report);
+        self.send_due(&mut leaving, turn, report.stats)
     }
 
-    fn tick(&self) -> Result<(), Fault> {
-        self.inner.tick()
+    fn next_due(&self, turn: &Turn) -> u64 {
+        self.delay.next_due(turn.worker).min(self.port.next_due(turn))
     }
 
-    fn tick_within(&self) -> Option<Duration> {
-        self.inner.tick_within()
+    fn run_due(&self, turn: &Turn, stats: &mut PortDelta) -> Result<(), Fault> {
+        if self.delay.next_due(turn.worker) <= turn.now_ns {
+            self.send_due(&mut lock(&self.delay.leaving), turn, stats)?;
+        }
+        self.port.run_due(turn, stats)
     }
 }

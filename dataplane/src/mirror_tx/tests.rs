@@ -39,8 +39,12 @@ impl Bed {
             (0..u8::try_from(frames).unwrap()).map(|at| TxItem::whole(at, TagEdit::KEEP)).collect();
         let mut losses = Losses::NONE;
         let report = &mut TxReport { stats: &mut self.stats, losses: &mut losses };
-        self.tx.send(Lane::ONLY, &mut burst, &items, 0, report).unwrap();
+        self.tx.send(&Turn::ONLY, &mut burst, &items, 0, report).unwrap();
         losses.frames().count_ones()
+    }
+
+    fn run_due(&mut self) -> Result<(), Fault> {
+        self.tx.run_due(&Turn::ONLY, &mut self.stats)
     }
 
     fn room(&self, frames: Option<usize>) {
@@ -59,7 +63,7 @@ fn who_keeps_up_has_no_backlog() {
     let mut bed = Bed::new();
     assert_eq!(bed.send(64, 100), 0);
     assert_eq!(bed.arrived(), (1..=64).collect::<Vec<_>>());
-    assert!(bed.tx.backlog.lock().unwrap().bytes.is_empty() && bed.tx.tick_within().is_none());
+    assert!(bed.tx.backlog.lock().unwrap().bytes.is_empty() && bed.tx.next_due(&Turn::ONLY) == NEVER);
 }
 
 #[test]
@@ -71,16 +75,16 @@ fn a_slow_destination_gets_all_frames_in_order_as_long_as_there_is_room() {
         assert_eq!(bed.send(round % 12, 60 + round * 5), 0);
         sent += u32::try_from(round % 12).unwrap();
         if round % 3 == 0 {
-            bed.tx.tick().unwrap();
+            bed.run_due().unwrap();
         }
         got.extend(bed.arrived());
     }
     bed.room(None);
-    bed.tx.tick().unwrap();
+    bed.run_due().unwrap();
     got.extend(bed.arrived());
     assert_eq!(got, (1..=sent).collect::<Vec<_>>());
     assert_eq!((bed.stats.tx_frames, bed.stats.drops.iter().sum::<u64>()), (u64::from(sent), 0));
-    assert!(bed.tx.tick_within().is_none(), "nothing is kept");
+    assert!(bed.tx.next_due(&Turn::ONLY) == NEVER, "nothing is kept");
 }
 
 #[test]
@@ -94,11 +98,11 @@ fn a_destination_that_never_takes_anything_costs_bounded_memory_and_the_rest_is_
     assert_eq!((dropped, bed.stats.tx_frames), (lost.into(), BACKLOG_FRAMES as u64));
     assert_eq!(bed.stats.drops.iter().sum::<u64>(), dropped);
     // It is looked at less and less often.
-    assert!((0..20).all(|_| bed.tx.tick().is_ok()));
-    assert_eq!(bed.tx.tick_within(), Some(FIRST_LOOK * 64));
+    assert!((0..20).all(|_| bed.run_due().is_ok()));
+    assert_eq!(bed.tx.next_due(&Turn::ONLY), FIRST_LOOK_NS * 64);
     // The oldest are those that were kept.
     bed.room(None);
-    bed.tx.tick().unwrap();
+    bed.run_due().unwrap();
     assert_eq!(bed.arrived(), (1..=u32::try_from(BACKLOG_FRAMES).unwrap()).collect::<Vec<_>>());
 
     // Bytes are a limit, too, with the longest frames as with any.
@@ -131,11 +135,11 @@ fn copies_are_noted_as_they_go_out_and_known_when_they_come_back() {
     ] {
         let (mut stats, mut losses) = (PortDelta::ZERO, Losses::NONE);
         let report = &mut TxReport { stats: &mut stats, losses: &mut losses };
-        tx.send(Lane::ONLY, &mut burst, &[item], 0, report).unwrap();
+        tx.send(&Turn::ONLY, &mut burst, &[item], 0, report).unwrap();
         let sent = wire.lock().unwrap().from_switch.pop().unwrap();
         let back = |bytes: &[u8]| {
             let len = u32::try_from(bytes.len()).unwrap();
-            injection.admit(&bytes[..bytes.len().min(SNAPSHOT_BYTES)], len, now_ns(), false)
+            injection.admit(&bytes[..bytes.len().min(SNAPSHOT_BYTES)], len, 1, false)
         };
         assert_eq!(back(&sent), Err(DropReason::MirrorLoop), "{item:?}");
         let mut other = sent.clone();
@@ -163,7 +167,7 @@ fn a_copy_too_short_for_its_tag_is_a_runt_and_no_sign_of_a_full_port() {
         let items = [0, 1].map(|frame| TxItem { frame, edit, snap_bytes: 0 });
         let mut losses = Losses::NONE;
         let report = &mut TxReport { stats: &mut bed.stats, losses: &mut losses };
-        bed.tx.send(Lane::ONLY, &mut burst, &items, 0, report).unwrap();
+        bed.tx.send(&Turn::ONLY, &mut burst, &items, 0, report).unwrap();
         assert_eq!((losses.frames(), losses.reason(0)), (1, Some(DropReason::Runt)), "backlog: {backlog}");
         assert_eq!(bed.stats.drops.iter().sum::<u64>(), 1);
     }
@@ -184,10 +188,10 @@ fn of_frames_lost_for_several_reasons_only_those_without_room_are_kept() {
     let items = [0, 1, 2, 3].map(|frame| TxItem { frame, edit, snap_bytes: 0 });
     let mut losses = Losses::NONE;
     let report = &mut TxReport { stats: &mut bed.stats, losses: &mut losses };
-    bed.tx.send(Lane::ONLY, &mut burst, &items, 0, report).unwrap();
+    bed.tx.send(&Turn::ONLY, &mut burst, &items, 0, report).unwrap();
     assert_eq!(losses.frames(), 0b10, "the runt; the two without room are kept");
     assert_eq!((bed.stats.tx_frames, bed.stats.drops.iter().sum::<u64>()), (3, 1));
     bed.room(None);
-    bed.tx.tick().unwrap();
+    bed.run_due().unwrap();
     assert_eq!(bed.wire.lock().unwrap().from_switch.len(), 3);
 }

@@ -28,7 +28,7 @@ use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, Segment};
 use crate::isolate::Isolation;
 use crate::losses::TxReport;
 use crate::offload::Offers;
-use crate::port::{Fault, Lane, RxQueue, TxPort, next_connection};
+use crate::port::{Fault, RxQueue, Turn, TxPort, next_connection};
 use crate::stats::PortDelta;
 
 /// The shortest frame that can be sent: an Ethernet header, bytes.
@@ -138,7 +138,7 @@ impl TapRx {
 }
 
 impl RxQueue for TapRx {
-    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+    fn receive(&mut self, _turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         let Some(fd) = self.fd() else { return Ok(()) };
         // Frames that are dropped here count as well: nobody keeps a worker busy with them.
         for _ in 0..BURST_FRAMES {
@@ -175,7 +175,7 @@ impl RxQueue for TapRx {
     }
 
     /// The descriptor is always armed: all it takes is the look for what came in the meantime.
-    fn arm(&mut self) -> bool {
+    fn arm(&mut self, _turn: &Turn) -> bool {
         let Some(fd) = self.fd() else { return false };
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
@@ -244,15 +244,15 @@ impl TapTx {
 impl TxPort for TapTx {
     fn send(
         &self,
-        lane: Lane,
+        turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
         _sole: u64,
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
         let queues = self.core.queues.len();
-        spread(burst, items, lane.count(queues), |nth, burst, items| {
-            self.send_on(lane.ring(nth, queues), burst, items, report)
+        spread(burst, items, turn.count(queues), |nth, burst, items| {
+            self.send_on(turn.ring(nth, queues), burst, items, report)
         })
     }
 

@@ -27,7 +27,7 @@ use crate::flow::spread;
 use crate::frame::Burst;
 use crate::losses::TxReport;
 use crate::offload::Offers;
-use crate::port::{Fault, Lane, RxQueue, TxPort, lock};
+use crate::port::{Fault, RxQueue, Turn, TxPort, lock};
 use crate::stats::PortDelta;
 use crate::watchdog;
 
@@ -208,7 +208,7 @@ impl VhostTx {
 impl TxPort for VhostTx {
     fn send(
         &self,
-        lane: Lane,
+        turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
         _sole: u64,
@@ -221,8 +221,8 @@ impl TxPort for VhostTx {
             return self.send_to(outlets.trailing_zeros() as usize, burst, items, report);
         }
         let rings = outlets.count_ones() as usize;
-        spread(burst, items, lane.count(rings), |nth, burst, items| {
-            let before = lane.ring(nth, rings);
+        spread(burst, items, turn.count(rings), |nth, burst, items| {
+            let before = turn.ring(nth, rings);
             let set = (0..before).fold(outlets, |outlets, _| outlets & outlets.wrapping_sub(1));
             self.send_to(set.trailing_zeros() as usize, burst, items, report)
         })
@@ -252,13 +252,13 @@ impl VhostRx {
 
 impl RxQueue for VhostRx {
     #[inline]
-    fn is_waiting(&self) -> bool {
+    fn is_waiting(&self, _turn: &Turn) -> bool {
         // Pages put in place of the guest's hold zeros, which may look like an empty ring.
         let ring = self.place.ring.as_ref();
         ring.is_some_and(|ring| ring.is_waiting() || sigbus::poisonings() != self.place.poisonings)
     }
 
-    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+    fn receive(&mut self, _turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         let Place { ring: Some(ring), enabled, .. } = &mut self.place else { return Ok(()) };
         if let Err(error) = ring.receive(burst, stats) {
             burst.clear();
@@ -282,7 +282,7 @@ impl RxQueue for VhostRx {
         self.place.check_memory()
     }
 
-    fn arm(&mut self) -> bool {
+    fn arm(&mut self, _turn: &Turn) -> bool {
         self.place.ring.as_mut().is_some_and(Ring::arm)
     }
 
@@ -339,7 +339,7 @@ impl VhostPort {
 
     /// As [`RxQueue::receive`] of one queue.
     pub fn receive(&mut self, queue: usize, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
-        self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.receive(burst, stats))
+        self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.receive(&Turn::ONLY, burst, stats))
     }
 
     /// As [`RxQueue::release`] of one queue.
@@ -355,6 +355,6 @@ impl VhostPort {
         sole: u64,
         stats: &mut PortDelta,
     ) -> Result<u64, Fault> {
-        self.tx.send_set(Lane::ONLY, burst, items, sole, stats)
+        self.tx.send_set(&Turn::ONLY, burst, items, sole, stats)
     }
 }

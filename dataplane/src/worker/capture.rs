@@ -12,13 +12,12 @@ use std::sync::Arc;
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_switch::{BURST_FRAMES, DropReason, PortId};
 
-use super::stage::{self, Stage};
 use super::{Worker, slot};
-use crate::capture::{Captures, Recorder, Way, now_ns};
+use crate::capture::{Captures, Recorder, Way, wall_clock_ns};
 use crate::frame::Burst;
 use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
-use crate::port::Lane;
+use crate::stage::{self, Stage};
 use crate::stats::PortDelta;
 
 /// Decide with captures of what passes.
@@ -49,15 +48,15 @@ impl Capturing {
     }
 
     /// A port was given these frames and lost those in `losses`.
-    fn sent(&mut self, by: &mut Stage, lane: Lane, burst: &Burst, port: PortId, items: &[TxItem], losses: &Losses) {
+    fn sent(&mut self, by: &mut Stage, burst: &Burst, port: PortId, items: &[TxItem], losses: &Losses) {
         let Some(captures) = self.captures.port(port) else { return };
-        let time_ns = now_ns();
+        let time_ns = wall_clock_ns();
         let took = |item: &&TxItem| losses.reason(item.frame).is_none();
         self.chosen.clear();
         self.chosen.extend(items.iter().filter(took));
         for watch in &captures.sent {
-            let recorder = Recorder { watch, way: Way::Tx, dropped: None, time_ns };
-            show(&recorder, by, lane, burst, &self.chosen);
+            let mut recorder = Recorder { watch, way: Way::Tx, dropped: None, time_ns };
+            show(&mut recorder, by, burst, &self.chosen);
         }
         if captures.dropped.is_empty() || self.chosen.len() == items.len() {
             return;
@@ -65,8 +64,8 @@ impl Capturing {
         for item in items {
             let Some(reason) = losses.reason(item.frame) else { continue };
             for watch in captures.dropped.iter().filter(|watch| watch.wants(Way::Tx, reason)) {
-                let recorder = Recorder { watch: &watch.watch, way: Way::Tx, dropped: Some(reason), time_ns };
-                show(&recorder, by, lane, burst, &[as_received(item.frame)]);
+                let mut recorder = Recorder { watch: &watch.watch, way: Way::Tx, dropped: Some(reason), time_ns };
+                show(&mut recorder, by, burst, &[as_received(item.frame)]);
             }
         }
     }
@@ -115,25 +114,25 @@ impl Worker {
     }
 
     fn capture_received(&mut self, ingress: PortId) {
-        let Worker { capturing, stage, lane, burst, .. } = self;
+        let Worker { capturing, stage, burst, .. } = self;
         let Capturing { captures, noted, chosen, .. } = capturing;
         let received = captures.port(ingress).map_or(&[][..], |port| &port.received);
         if received.is_empty() && noted.is_empty() {
             return;
         }
-        let time_ns = now_ns();
+        let time_ns = wall_clock_ns();
         chosen.clear();
         chosen.extend((0u8..).map(as_received).take(burst.len()));
         for watch in received {
-            let recorder = Recorder { watch, way: Way::Rx, dropped: None, time_ns };
-            show(&recorder, stage, *lane, burst, chosen);
+            let mut recorder = Recorder { watch, way: Way::Rx, dropped: None, time_ns };
+            show(&mut recorder, stage, burst, chosen);
         }
         for (frame, port, reason) in noted.drain(..) {
             let way = if port == ingress { Way::Rx } else { Way::Tx };
             let watches = captures.port(port).map_or(&[][..], |port| &port.dropped);
             for watch in watches.iter().filter(|watch| watch.wants(way, reason)) {
-                let recorder = Recorder { watch: &watch.watch, way, dropped: Some(reason), time_ns };
-                show(&recorder, stage, *lane, burst, &[as_received(frame)]);
+                let mut recorder = Recorder { watch: &watch.watch, way, dropped: Some(reason), time_ns };
+                show(&mut recorder, stage, burst, &[as_received(frame)]);
             }
         }
     }
@@ -143,7 +142,7 @@ impl Worker {
     #[inline(never)]
     pub(super) fn capture_sent(&mut self, port: PortId) {
         let Some(slot) = slot(&mut self.slots, port) else { return };
-        self.capturing.sent(&mut self.stage, self.lane, &self.burst, port, self.egress.items(port), &slot.losses);
+        self.capturing.sent(&mut self.stage, &self.burst, port, self.egress.items(port), &slot.losses);
     }
 
     /// As [`Worker::capture_sent`], of what the `at`-th mirror destination was sent.
@@ -152,18 +151,18 @@ impl Worker {
     pub(super) fn capture_mirrored(&mut self, at: usize) {
         let Some(destination) = self.copies.destinations().get(at) else { return };
         let Some(slot) = slot(&mut self.slots, destination.to) else { return };
-        self.capturing.sent(&mut self.stage, self.lane, &self.burst, destination.to, &destination.items, &slot.losses);
+        self.capturing.sent(&mut self.stage, &self.burst, destination.to, &destination.items, &slot.losses);
     }
 }
 
 /// Gives frames to a recorder as they are on a wire.
-fn show(recorder: &Recorder<'_>, stage: &mut Stage, lane: Lane, burst: &Burst, items: &[TxItem]) {
+fn show(recorder: &mut Recorder<'_>, stage: &mut Stage, burst: &Burst, items: &[TxItem]) {
     if burst.asking() != 0 && stage::is_needed(burst, items, Offers::NONE) {
         // A recorder takes everything; what can't be cut is counted at the port that it was for.
         let report = &mut TxReport { stats: &mut PortDelta::ZERO.clone(), losses: &mut Losses::NONE.clone() };
-        let _ = stage.resolve(recorder, lane, burst, items, Offers::NONE, report);
+        let _ = stage.resolve(recorder, burst, items, Offers::NONE, report);
     } else {
-        recorder.take(burst, items);
+        recorder.record(burst, items);
     }
 }
 

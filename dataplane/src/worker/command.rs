@@ -11,7 +11,7 @@ use labsw_switch::PortId;
 use labsw_switch::tables::Tables;
 
 use crate::capture::Captures;
-use crate::impair::{ImpairedTx, Schedule, TxLine};
+use crate::impair::{ImpairedTx, Schedule, TxDelay};
 use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::PortStats;
 use crate::vhost::{VhostOp, VhostReply};
@@ -40,29 +40,29 @@ pub struct Output {
     pub tx: Option<Arc<dyn TxPort>>,
     /// Where its counters go.
     pub stats: Arc<PortStats>,
-    /// What happens to the frames that come from it.
+    /// The impairment of frames that come from it.
     pub impaired_rx: Option<Arc<Schedule>>,
-    /// The same as `tx`, if that is one with an impairment before it.
-    delayed_tx: Option<Arc<ImpairedTx>>,
+    /// The frames that wait before `tx`, if there is an impairment.
+    impaired_tx: Option<Arc<TxDelay>>,
 }
 
 impl Output {
     /// A port without impairments.
     pub fn new(tx: Option<Arc<dyn TxPort>>, stats: Arc<PortStats>) -> Output {
-        Output { tx, stats, impaired_rx: None, delayed_tx: None }
+        Output { tx, stats, impaired_rx: None, impaired_tx: None }
     }
 
-    /// With this line before its transmit side.
+    /// With this impairment before its transmit side.
     #[must_use]
-    pub fn behind(self, line: Arc<TxLine>) -> Output {
-        let Some(inner) = self.tx else { return self };
-        let tx = Arc::new(ImpairedTx::new(inner, line));
-        Output { tx: Some(Arc::clone(&tx) as Arc<dyn TxPort>), delayed_tx: Some(tx), ..self }
+    pub fn impaired_by(self, delay: Arc<TxDelay>) -> Output {
+        let Some(port) = self.tx else { return self };
+        let tx = Arc::new(ImpairedTx::new(port, Arc::clone(&delay)));
+        Output { tx: Some(tx), impaired_tx: Some(delay), ..self }
     }
 
-    /// The transmit side, if frames are delayed on their way to it.
-    pub(super) fn delayed_tx(&self) -> Option<&ImpairedTx> {
-        self.delayed_tx.as_deref()
+    /// The frames that wait before its transmit side, if there is an impairment.
+    pub(super) fn impaired_tx(&self) -> Option<&Arc<TxDelay>> {
+        self.impaired_tx.as_ref()
     }
 }
 

@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 
+use crate::clock::NEVER;
 use crate::frame::{Burst, Segment};
 use crate::losses::TxReport;
 use crate::offload::{HEADER_BYTES, Offers};
-use crate::port::{Fault, Lane, RxQueue, TxPort};
+use crate::port::{Fault, RxQueue, Turn, TxPort};
 use crate::stats::PortDelta;
 
 /// What a test sees of a memory port.
@@ -33,7 +33,7 @@ pub struct Wire {
     pub room: Option<usize>,
     /// The virtio-net header of each frame to the switch; that of a sender who may ask for everything.
     pub asks: Option<[u8; HEADER_BYTES]>,
-    /// The worker can sleep for seconds: nothing more arrives.
+    /// The worker can sleep for ever: nothing more arrives.
     pub quiet: bool,
     /// What the port accepts.
     pub offers: Offers,
@@ -60,7 +60,7 @@ pub fn memory_port() -> (Box<MemoryRx>, Arc<MemoryTx>, Arc<Mutex<Wire>>) {
 }
 
 impl RxQueue for MemoryRx {
-    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+    fn receive(&mut self, _turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         let mut wire = self.wire.lock().unwrap();
         if wire.broken {
             return Err(Fault::new(7, "broken on purpose"));
@@ -96,11 +96,11 @@ impl RxQueue for MemoryRx {
     }
 
     /// Nothing tells a sleeping worker that a frame has arrived.
-    fn tick_within(&self) -> Option<Duration> {
-        Some(Duration::from_millis(if self.wire.lock().unwrap().quiet { 5_000 } else { 1 }))
+    fn next_due(&self, turn: &Turn) -> u64 {
+        if self.wire.lock().unwrap().quiet { NEVER } else { turn.now_ns + 1_000_000 }
     }
 
-    fn arm(&mut self) -> bool {
+    fn arm(&mut self, _turn: &Turn) -> bool {
         let wire = self.wire.lock().unwrap();
         !wire.to_switch.is_empty() || wire.endless.is_some()
     }
@@ -119,7 +119,7 @@ impl RxQueue for MemoryRx {
 impl TxPort for MemoryTx {
     fn send(
         &self,
-        _lane: Lane,
+        _turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,

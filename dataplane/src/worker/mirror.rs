@@ -24,7 +24,7 @@ impl Worker {
         self.copies.choose(&self.egress, failed);
         for (mirror, matched) in self.copies.matched() {
             if let Some(stats) = self.shared.mirrors.get(mirror.index()) {
-                stats.add_matched(self.lane.worker, matched.count_ones().into());
+                stats.add_matched(self.now.worker, matched.count_ones().into());
             }
         }
         for at in 0..self.copies.destinations().len() {
@@ -32,7 +32,7 @@ impl Worker {
             let to = destination.to;
             let Some(slot) = slot(&mut self.slots, to) else { continue };
             let watched = slot.watched;
-            let outcome = slot.send_finished(&mut self.stage, self.lane, &mut self.burst, &destination.items);
+            let outcome = slot.send_finished(&mut self.stage, &self.now, &mut self.burst, &destination.items);
             let lost = slot.losses.frames();
             self.count_copies(at, lost);
             self.sent(to, outcome);
@@ -60,7 +60,7 @@ impl Worker {
                 items.filter(|item| copied_bytes(item) > part.snap_bytes.into()).count()
             };
             let dropped = part.frames & lost;
-            stats.add_copies(self.lane.worker, sent.count_ones().into(), dropped.count_ones().into(), truncated as u64);
+            stats.add_copies(self.now.worker, sent.count_ones().into(), dropped.count_ones().into(), truncated as u64);
         }
     }
 }

@@ -7,11 +7,11 @@ use labsw_switch::forward::TxItem;
 use labsw_switch::{DropReason, PortId};
 
 use super::Output;
-use super::stage::{self, Stage};
 use crate::frame::Burst;
 use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
-use crate::port::{Fault, Lane};
+use crate::port::{Fault, PortSink, Turn};
+use crate::stage::{self, Stage};
 use crate::stats::PortDelta;
 
 /// A port as this worker sees it.
@@ -31,9 +31,9 @@ pub(super) fn slot(slots: &mut [Option<Slot>], port: PortId) -> Option<&mut Slot
     slots.get_mut(port.index())?.as_mut()
 }
 
-/// Whether it has to be asked what the port accepts: some frames may have to be finished, cut, or merged for it.
+/// Whether this burst may need staging for a port: frames to be finished, cut, or merged.
 #[inline]
-pub(super) fn prepares(burst: &Burst, items: &[TxItem]) -> bool {
+pub(super) fn needs_staging(burst: &Burst, items: &[TxItem]) -> bool {
     burst.asking() != 0 || (burst.is_movable() && items.len() > 1)
 }
 
@@ -44,12 +44,12 @@ impl Slot {
 
     /// Hands frames to the port; afterwards `losses` says which it lost.
     #[inline]
-    pub(super) fn send(&mut self, lane: Lane, burst: &mut Burst, items: &[TxItem], sole: u64) -> Result<(), Fault> {
+    pub(super) fn send(&mut self, turn: &Turn, burst: &mut Burst, items: &[TxItem], sole: u64) -> Result<(), Fault> {
         let Slot { output, delta: stats, losses, .. } = self;
         losses.clear();
         let mut report = TxReport { stats, losses };
         match &output.tx {
-            Some(tx) => tx.send(lane, burst, items, sole, &mut report),
+            Some(tx) => tx.send(turn, burst, items, sole, &mut report),
             None => Ok(report.lose_all(items, DropReason::NotConnected)),
         }
     }
@@ -58,7 +58,7 @@ impl Slot {
     pub(super) fn prepare_and_send(
         &mut self,
         stage: &mut Stage,
-        lane: Lane,
+        turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,
@@ -69,11 +69,11 @@ impl Slot {
         let Some(tx) = &output.tx else { return Ok(report.lose_all(items, DropReason::NotConnected)) };
         let offers = tx.offers();
         if burst.asking() != 0 && stage::is_needed(burst, items, offers) {
-            stage.resolve(&**tx, lane, burst, items, offers, report)
+            stage.resolve(&mut PortSink { tx: &**tx, turn }, burst, items, offers, report)
         } else if burst.is_movable() && offers.takes_merged() && stage::may_merge(burst, items) {
-            stage.merge(&**tx, lane, burst, items, offers, report)
+            stage.merge(&mut PortSink { tx: &**tx, turn }, burst, items, offers, report)
         } else {
-            tx.send(lane, burst, items, sole, report)
+            tx.send(turn, burst, items, sole, report)
         }
     }
 
@@ -81,7 +81,7 @@ impl Slot {
     pub(super) fn send_finished(
         &mut self,
         stage: &mut Stage,
-        lane: Lane,
+        turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
     ) -> Result<(), Fault> {
@@ -90,9 +90,9 @@ impl Slot {
         let report = &mut TxReport { stats, losses };
         let Some(tx) = &output.tx else { return Ok(report.lose_all(items, DropReason::NotConnected)) };
         if burst.asking() != 0 && stage::is_needed(burst, items, Offers::NONE) {
-            stage.resolve(&**tx, lane, burst, items, Offers::NONE, report)
+            stage.resolve(&mut PortSink { tx: &**tx, turn }, burst, items, Offers::NONE, report)
         } else {
-            tx.send(lane, burst, items, 0, report)
+            tx.send(turn, burst, items, 0, report)
         }
     }
 }

@@ -8,6 +8,7 @@ use labsw_switch::forward::{Forwarder, TagEdit, TxItem};
 use labsw_switch::multicast::MAX_MESSAGE_BYTES;
 
 use super::Worker;
+use crate::clock::seconds;
 
 /// Room for one message.
 #[derive(Debug)]
@@ -24,7 +25,8 @@ impl Worker {
     #[cold]
     #[inline(never)]
     pub(super) fn snoop(&mut self, ingress: PortId) {
-        let forwarder = Forwarder { tables: &self.tables, fdb: &self.shared.fdb, now_seconds: self.now_seconds };
+        let forwarder =
+            Forwarder { tables: &self.tables, fdb: &self.shared.fdb, now_seconds: seconds(self.now.now_ns) };
         for index in (0..64u8).filter(|index| self.egress.messages() >> index & 1 == 1) {
             let Some(mut reader) = self.burst.reader(&TxItem::whole(index, TagEdit::KEEP)) else { continue };
             // The MTU of any port leaves room; a longer one would be no message.

@@ -41,7 +41,6 @@ impl Lab {
         let shared = Shared {
             fdb: Arc::new(Fdb::new(1024, 300, 1)),
             mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect(),
-            epoch: Instant::now(),
         };
         let specs: Vec<_> = (0..ports).map(|id| (PortId(id), PortRules::default())).collect();
         let (commands, receiver) = unbounded();
@@ -50,7 +49,7 @@ impl Lab {
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).unwrap());
         let control = ControlEnds { commands: receiver, events: event_sender, waker };
         let load = Arc::new(WorkerLoad::default());
-        let worker = Worker::new(Lane::ONLY, shared, Power::Adaptive, load, control, poll);
+        let worker = Worker::new(Turn::ONLY, shared, Power::Adaptive, load, control, poll);
         let (wires, stats, outputs) = (Vec::new(), Vec::new(), Vec::new());
         let mut lab = Lab { worker, wires, wires_tx: Vec::new(), stats, outputs, commands, events, specs };
         for id in 0..ports {
@@ -293,7 +292,7 @@ fn a_mirror_destination_that_takes_nothing_delays_nobody() {
     assert_eq!((counted.matched, counted.sent, counted.dropped), (rounds as u64, BACKLOG_FRAMES as u64, 100));
     // When it takes frames again, it gets what was kept, in order.
     lab.wires[2].lock().unwrap().room = None;
-    lab.worker.tick();
+    lab.worker.run_due();
     assert_eq!(lab.turn()[2], (0..BACKLOG_FRAMES).map(numbered).collect::<Vec<_>>());
 }
 

@@ -23,7 +23,7 @@ use super::tx::XdpTx;
 use super::umem::{NotOwned, PacketMemory};
 use crate::frame::Burst;
 use crate::isolate::Silence;
-use crate::port::{Fault, Lane, RxQueue, TxPort, next_connection};
+use crate::port::{Fault, RxQueue, Turn, TxPort, next_connection};
 use crate::stats::PortDelta;
 
 /// An AF_XDP port in one hand: as it is opened, and as tests and benches drive it.
@@ -128,7 +128,7 @@ impl XdpPort {
 
     /// As [`RxQueue::receive`] of one queue.
     pub fn receive(&mut self, queue: usize, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
-        self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.receive(burst, stats))
+        self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.receive(&Turn::ONLY, burst, stats))
     }
 
     /// As [`RxQueue::release`] of one queue.
@@ -144,13 +144,13 @@ impl XdpPort {
         sole: u64,
         stats: &mut PortDelta,
     ) -> Result<u64, Fault> {
-        self.tx.send_set(Lane::ONLY, burst, items, sole, stats)
+        self.tx.send_set(&Turn::ONLY, burst, items, sole, stats)
     }
 
-    /// The timed work of all halves.
+    /// The timed work of all halves, whenever it is due.
     pub fn tick(&mut self) -> Result<(), Fault> {
-        self.rx.iter_mut().try_for_each(RxQueue::tick)?;
-        self.tx.tick()
+        self.rx.iter_mut().try_for_each(|rx| rx.run_due(&Turn::ONLY))?;
+        self.tx.run_due(&Turn::ONLY, &mut PortDelta::ZERO.clone())
     }
 }
 

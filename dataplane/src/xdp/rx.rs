@@ -14,7 +14,6 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use labsw_switch::{BURST_FRAMES, DropReason};
 use rustix::io::Errno;
@@ -23,8 +22,9 @@ use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 use super::port::{Core, FillDepth, accounting_fault};
 use super::socket::{Descriptor, RxRings};
 use super::umem::{CHUNK_BYTES, FramePool, MAX_PIECES, NotOwned};
+use crate::clock::NEVER;
 use crate::frame::Burst;
-use crate::port::{Fault, RxQueue};
+use crate::port::{Fault, RxQueue, Turn};
 use crate::stats::PortDelta;
 
 /// Fill rings are refilled in steps of at least this many chunks.
@@ -43,9 +43,9 @@ fn fill_goal(free: usize, filled: u32, most: u32) -> u32 {
 
 /// A sleeping worker tries again after this long to fill a fill ring that the pool had too little for: nothing else need
 /// wake it then.
-const RETRY: Duration = Duration::from_millis(5);
+const RETRY_NS: u64 = 5_000_000;
 /// A sleeping worker looks this often whether the device is still there: that does not wake it.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK_NS: u64 = 500_000_000;
 
 /// The receiving half of one queue.
 #[derive(Debug)]
@@ -208,7 +208,7 @@ fn recycle(rings: &mut RxRings, addr: u64, room: &mut u32, pool: &mut FramePool,
 }
 
 impl RxQueue for XdpRx {
-    fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+    fn receive(&mut self, _turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         if self.failed {
             return Ok(());
         }
@@ -254,7 +254,7 @@ impl RxQueue for XdpRx {
         self.wake()
     }
 
-    fn tick(&mut self) -> Result<(), Fault> {
+    fn run_due(&mut self, _turn: &Turn) -> Result<(), Fault> {
         if self.failed {
             return Ok(());
         }
@@ -266,12 +266,13 @@ impl RxQueue for XdpRx {
         self.refill()
     }
 
-    fn tick_within(&self) -> Option<Duration> {
-        if self.failed { None } else { Some(if self.starving { RETRY } else { LOOK }) }
+    fn next_due(&self, turn: &Turn) -> u64 {
+        let within = if self.starving { RETRY_NS } else { LOOK_NS };
+        if self.failed { NEVER } else { turn.now_ns.saturating_add(within) }
     }
 
     /// The socket is always armed: all it takes is the look for frames that came in the meantime.
-    fn arm(&mut self) -> bool {
+    fn arm(&mut self, _turn: &Turn) -> bool {
         !self.failed && self.rings.rx.available() > 0
     }
 

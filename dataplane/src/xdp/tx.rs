@@ -17,7 +17,6 @@
 //! **Locks.** Each transmit ring has one, taken once per burst; inside it, the pool's. Never the other way round.
 
 use std::sync::{Arc, Mutex, TryLockError};
-use std::time::Duration;
 
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_switch::{BURST_FRAMES, DropReason};
@@ -27,10 +26,12 @@ use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 use super::port::{Core, accounting_fault};
 use super::socket::{Descriptor, TxRings};
 use super::umem::{CHUNK_BYTES, CHUNK_FRAME_BYTES, FramePool, HEADROOM_BYTES, MAX_PIECES, NotOwned, Umem};
+use crate::clock::NEVER;
 use crate::flow::spread;
 use crate::frame::Burst;
 use crate::losses::TxReport;
-use crate::port::{Fault, Lane, TxPort, lock};
+use crate::port::{Fault, Turn, TxPort, lock};
+use crate::stats::PortDelta;
 
 /// The shortest frame on a wire, bytes without FCS.
 const WIRE_FRAME_BYTES: u32 = 60;
@@ -40,7 +41,7 @@ const HEADER_BYTES: u32 = 14;
 const MACS_BYTES: usize = 12;
 
 /// A sleeping worker tries again after this long to send what was left in a transmit ring: nothing else need wake it then.
-const RETRY: Duration = Duration::from_millis(5);
+const RETRY_NS: u64 = 5_000_000;
 
 /// The sending half of an AF_XDP port.
 #[derive(Debug)]
@@ -234,19 +235,19 @@ impl TxQueue {
 impl TxPort for XdpTx {
     fn send(
         &self,
-        lane: Lane,
+        turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
         sole: u64,
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
         let queues = self.queues.len();
-        spread(burst, items, lane.count(queues), |nth, burst, items| {
-            self.send_on(lane.ring(nth, queues), burst, items, sole, report)
+        spread(burst, items, turn.count(queues), |nth, burst, items| {
+            self.send_on(turn.ring(nth, queues), burst, items, sole, report)
         })
     }
 
-    fn tick(&self) -> Result<(), Fault> {
+    fn run_due(&self, _turn: &Turn, _stats: &mut PortDelta) -> Result<(), Fault> {
         for (queue, socket) in self.queues.iter().zip(&self.core.sockets) {
             let mut queue = match queue.try_lock() {
                 Ok(queue) => queue,
@@ -262,10 +263,10 @@ impl TxPort for XdpTx {
         Ok(())
     }
 
-    /// A ring that another worker is at is that worker's to look after: it ticks before it sleeps.
-    fn tick_within(&self) -> Option<Duration> {
+    /// A ring that another worker is at is that worker's to look after: it asks before it sleeps, too.
+    fn next_due(&self, turn: &Turn) -> u64 {
         let behind = |queue: &Mutex<TxQueue>| queue.try_lock().is_ok_and(|queue| queue.unsent && !queue.failed);
-        self.queues.iter().any(behind).then_some(RETRY)
+        if self.queues.iter().any(behind) { turn.now_ns.saturating_add(RETRY_NS) } else { NEVER }
     }
 }
 

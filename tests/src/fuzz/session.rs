@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES, Segment};
-use labsw_dataplane::port::{Fault, RxQueue};
+use labsw_dataplane::port::{Fault, RxQueue, Turn};
 use labsw_dataplane::socket::SocketAccess;
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost::{
@@ -228,7 +228,7 @@ fn work(port: &mut VhostPort, feed: &mut Feed<'_>) -> Result<(), Fault> {
     assert!(unsent < 4);
     assert_eq!(stats.tx_frames + stats.drops.iter().sum::<u64>(), items.len() as u64);
     for rx in &mut port.rx {
-        rx.arm();
+        rx.arm(&Turn::ONLY);
         rx.disarm();
     }
     Ok(())

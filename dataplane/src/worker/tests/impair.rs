@@ -1,15 +1,13 @@
 //! Impairments in the worker: delayed, lost, doubled and corrupted frames of one port and direction, and what others notice.
 
-use std::thread::sleep;
-
 use labsw_switch::impair::{Chance, ImpairSpec, Loss, RateSpec};
 
 use super::*;
-use crate::impair::{Schedule, TxLine};
+use crate::impair::{Schedule, TxDelay};
 
 const MS: u64 = 1_000_000;
-const DELAY: Duration = Duration::from_millis(20);
-const DELAYED: ImpairSpec = ImpairSpec { delay_ns: 20 * MS, ..ImpairSpec::NONE };
+const DELAY_NS: u64 = 20 * MS;
+const DELAYED: ImpairSpec = ImpairSpec { delay_ns: DELAY_NS, ..ImpairSpec::NONE };
 
 impl Lab {
     /// Puts an impairment on what comes from a port, on what goes to it, or ends both.
@@ -18,16 +16,21 @@ impl Lab {
         let mut output = Output::new(Some(inner), Arc::clone(&self.stats[port]));
         output.impaired_rx = rx.map(|spec| Arc::new(Schedule::new(spec).unwrap()));
         if let Some(spec) = tx {
-            output = output.behind(Arc::new(TxLine::new(Schedule::new(spec).unwrap())));
+            output = output.impaired_by(Arc::new(TxDelay::new(Schedule::new(spec).unwrap())));
         }
         self.outputs[port] = Some(output);
         self.set_tables(Vec::new());
     }
 
+    /// Lets time pass.
+    fn wait(&mut self, ns: u64) {
+        self.worker.now.now_ns += ns;
+    }
+
     /// A turn, and what is due after it.
     fn turn_and_release(&mut self) -> Vec<Vec<Vec<u8>>> {
         let mut got = self.turn();
-        self.worker.release_due();
+        self.worker.send_delayed();
         for (got, wire) in got.iter_mut().zip(&self.wires) {
             got.append(&mut wire.lock().unwrap().from_switch);
         }
@@ -44,12 +47,11 @@ fn frames_to_an_impaired_port_leave_when_they_are_due_and_others_at_once() {
     let (first, second) = (lab.turn_and_release(), lab.turn_and_release());
     assert!(first[1].is_empty() && second[1].is_empty());
     assert_eq!([&first[2][..], &second[2][..]].concat(), frames, "at once");
-    let due = lab.worker.next_due().unwrap();
-    assert!(due <= DELAY && due >= DELAY / 2, "{due:?}");
+    assert_eq!(lab.worker.next_delayed(), lab.worker.now.now_ns + DELAY_NS);
     assert_eq!(lab.stats[1].snapshot().tx_frames, 0);
-    sleep(DELAY);
+    lab.wait(DELAY_NS);
     assert_eq!(lab.turn_and_release()[1], frames, "all of them, in order");
-    assert_eq!((lab.stats[1].snapshot().tx_frames, lab.worker.next_due()), (100, None));
+    assert_eq!((lab.stats[1].snapshot().tx_frames, lab.worker.next_delayed()), (100, clock::NEVER));
 }
 
 #[test]
@@ -63,11 +65,11 @@ fn frames_from_an_impaired_port_are_decided_about_when_they_are_due() {
     assert_eq!((got[0].len(), got[1].len(), got[2].len()), (1, 0, 1), "only what came from port 1");
     lab.turn_and_release();
     assert_eq!(lab.stats[0].snapshot().rx_frames, 100, "counted when they came in");
-    assert!(lab.worker.next_due().is_some());
-    sleep(DELAY);
+    assert_ne!(lab.worker.next_delayed(), clock::NEVER);
+    lab.wait(DELAY_NS);
     let got = [lab.turn_and_release(), lab.turn_and_release()];
     assert_eq!(got.map(|got| got[2].len()), [BURST_FRAMES, 100 - BURST_FRAMES]);
-    assert_eq!(lab.worker.next_due(), None);
+    assert_eq!(lab.worker.next_delayed(), clock::NEVER);
 }
 
 #[test]
@@ -80,11 +82,13 @@ fn a_sleeping_worker_wakes_for_a_frame_that_is_due() {
         // Nothing but the due frame ends the sleep early.
         lab.wires.iter().for_each(|wire| wire.lock().unwrap().quiet = true);
         let sent = Instant::now();
+        lab.worker.now.now_ns = clock::at(sent);
         while lab.turn_and_release()[1].is_empty() {
             lab.worker.sleep();
             lab.worker.disarm();
+            lab.worker.now.now_ns = clock::now_ns();
         }
-        let late = sent.elapsed().checked_sub(DELAY).expect("not before it is due");
+        let late = sent.elapsed().checked_sub(Duration::from_nanos(DELAY_NS)).expect("not before it is due");
         assert!(late < Duration::from_secs(2), "slept on for {late:?}");
     }
 }
@@ -156,7 +160,7 @@ fn an_impaired_port_gets_a_large_frame_in_segments_each_with_a_fate_of_its_own()
         lab.wires[0].lock().unwrap().asks = Some(request.encode(54));
         lab.send(0, &packet.partial());
         assert!(lab.turn_and_release()[1].is_empty());
-        sleep(DELAY);
+        lab.wait(DELAY_NS);
         assert_eq!(lab.turn_and_release()[1], segments, "{direction}");
     }
 }
@@ -175,7 +179,7 @@ fn what_waits_when_an_impairment_ends_is_counted() {
         assert_eq!(lab.drops(port, DropReason::ImpairCleared), 0);
         lab.impair(port, None, None);
         assert_eq!(lab.drops(port, DropReason::ImpairCleared), 1);
-        assert_eq!(lab.worker.next_due(), None);
+        assert_eq!(lab.worker.next_delayed(), clock::NEVER);
         lab.send(0, &hello);
         assert_eq!(lab.turn_and_release()[1], std::slice::from_ref(&hello), "at once again");
     }

@@ -1,4 +1,4 @@
-//! A line: frames given to it, judged, kept, and lent again when they are due.
+//! The delay queue: frames are given to it, judged, kept as owned copies, and lent again when they are due.
 
 use std::sync::Arc;
 
@@ -6,15 +6,16 @@ use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_switch::impair::Verdict;
 use labsw_switch::{BURST_FRAMES, DropReason};
 
+use super::Schedule;
 use super::store::{READ_AHEAD_BYTES, Run, Store, WRITE_AHEAD_BYTES, room};
-use super::{NEVER, Schedule};
+use crate::clock::NEVER;
 use crate::frame::{Burst, Segment, prefetch};
 use crate::losses::TxReport;
 use crate::stats::PortDelta;
 
-/// See the module.
+/// The frames of one port and direction (and queue, if they came from the port) that wait; see the module.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct DelayQueue {
     schedule: Arc<Schedule>,
     store: Store,
     /// Frames whose bytes are lent to a burst.
@@ -22,15 +23,15 @@ pub(crate) struct Line {
     verdicts: Vec<Verdict>,
 }
 
-impl Line {
-    pub(crate) fn new(schedule: Arc<Schedule>) -> Line {
+impl DelayQueue {
+    pub(crate) fn new(schedule: Arc<Schedule>) -> DelayQueue {
         let (lent, verdicts) = (Vec::with_capacity(BURST_FRAMES), Vec::with_capacity(BURST_FRAMES));
-        Line { schedule, store: Store::default(), lent, verdicts }
+        DelayQueue { schedule, store: Store::default(), lent, verdicts }
     }
 
     /// Takes copies of finished frames of a burst, as they leave, and reports those it drops.
     pub(crate) fn accept(&mut self, now_ns: u64, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) {
-        let Line { schedule, store, verdicts, .. } = self;
+        let DelayQueue { schedule, store, verdicts, .. } = self;
         verdicts.clear();
         let bytes = |item: &TxItem| match burst.plain(item) {
             Some(frame) => frame.bytes(),
@@ -69,10 +70,10 @@ impl Line {
         self.store.next_due_ns().unwrap_or(NEVER)
     }
 
-    /// Adds frames that are due to a burst, and returns how many. They stay lent until [`Line::returned`].
+    /// Adds frames that are due to a burst, and returns how many. They stay lent until [`DelayQueue::returned`].
     ///
     /// # Safety
-    /// The burst is cleared before [`Line::returned`] or [`Line::clear`] is called, or the line dropped.
+    /// The burst is cleared before [`DelayQueue::returned`] or [`DelayQueue::clear`] is called, or the queue dropped.
     pub(crate) unsafe fn lend(&mut self, now_ns: u64, burst: &mut Burst) -> usize {
         let mut room = u32::try_from(BURST_FRAMES - burst.len().min(BURST_FRAMES)).unwrap_or(0);
         let before = burst.len();

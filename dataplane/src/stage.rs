@@ -23,7 +23,7 @@ use crate::flow::flow_hash;
 use crate::frame::{Burst, MAX_BURST_SEGMENTS, MAX_FRAME_BYTES, Segment};
 use crate::losses::{Losses, TxReport};
 use crate::offload::{Asked, Coalescer, Cutter, Offers, Partial, Resolution, Sum, finish_checksum};
-use crate::port::{Fault, Lane, TxPort};
+use crate::port::{Fault, FrameSink};
 
 /// Room for frames that are made here, bytes: a few of the largest, or a burst of ordinary ones that stays in a core's
 /// own cache.
@@ -38,8 +38,7 @@ const MIN_MERGED_BYTES: u32 = 256;
 
 /// Where the frames of a stage go, and what became of them.
 struct Delivery<'a, 'r> {
-    tx: &'a dyn TxPort,
-    lane: Lane,
+    sink: &'a mut dyn FrameSink,
     /// What they are made from.
     from: &'a Burst,
     report: &'a mut TxReport<'r>,
@@ -121,7 +120,7 @@ struct Piece {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(crate) struct Stage {
     burst: Burst,
     items: Vec<TxItem>,
     entries: Vec<Entry>,
@@ -136,19 +135,19 @@ pub(super) struct Stage {
 }
 
 /// Whether a port that accepts `offers` has to have some of these frames changed.
-pub(super) fn is_needed(burst: &Burst, items: &[TxItem], offers: Offers) -> bool {
+pub(crate) fn is_needed(burst: &Burst, items: &[TxItem], offers: Offers) -> bool {
     items.iter().any(|item| !burst.asked(item.frame.into()).passes(offers))
 }
 
 /// Whether it may be worth while to merge some of these frames.
-pub(super) fn may_merge(burst: &Burst, items: &[TxItem]) -> bool {
+pub(crate) fn may_merge(burst: &Burst, items: &[TxItem]) -> bool {
     let long = |item: &&TxItem| burst.frame(item.frame.into()).is_some_and(|frame| frame.len >= MIN_MERGED_BYTES);
     items.iter().filter(long).take(2).count() == 2
 }
 
 impl Stage {
     /// An empty stage.
-    pub(super) fn new() -> Stage {
+    pub(crate) fn new() -> Stage {
         Stage {
             burst: Burst::new(),
             items: Vec::with_capacity(BURST_FRAMES),
@@ -164,22 +163,21 @@ impl Stage {
 
     /// A burst begins, whose frames may become [`MAX_SEGMENTS`].
     #[inline]
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.segments_left = MAX_SEGMENTS;
     }
 
-    /// Sends frames of `from` to a port that accepts `offers`, and does for it what it does not. As [`TxPort::send`]; a
-    /// frame counts as sent if any of its segments was.
-    pub(super) fn resolve(
+    /// Gives frames of `from` to a sink that accepts `offers`, and does for it what it does not. As [`FrameSink::take`]; a
+    /// frame counts as taken if any of its segments was.
+    pub(crate) fn resolve(
         &mut self,
-        tx: &dyn TxPort,
-        lane: Lane,
+        sink: &mut dyn FrameSink,
         from: &Burst,
         items: &[TxItem],
         offers: Offers,
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
-        let mut delivery = Delivery { tx, lane, from, report, sent: 0, lost: Losses::NONE };
+        let mut delivery = Delivery { sink, from, report, sent: 0, lost: Losses::NONE };
         let outcome = items
             .iter()
             .try_for_each(|item| match from.asked(item.frame.into()).request.resolve(offers) {
@@ -192,17 +190,16 @@ impl Stage {
         outcome
     }
 
-    /// Sends frames of `from` to a port that takes merged ones, of the kinds in `offers`. As [`TxPort::send`].
-    pub(super) fn merge(
+    /// Gives frames of `from` to a sink that takes merged ones, of the kinds in `offers`. As [`FrameSink::take`].
+    pub(crate) fn merge(
         &mut self,
-        tx: &dyn TxPort,
-        lane: Lane,
+        sink: &mut dyn FrameSink,
         from: &Burst,
         items: &[TxItem],
         offers: Offers,
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
-        let mut delivery = Delivery { tx, lane, from, report, sent: 0, lost: Losses::NONE };
+        let mut delivery = Delivery { sink, from, report, sent: 0, lost: Losses::NONE };
         let outcome = items
             .iter()
             .try_for_each(|item| self.merge_one(item, offers, &mut delivery))
@@ -353,7 +350,7 @@ impl Stage {
         } else {
             self.losses.clear();
             let mut report = TxReport { stats: delivery.report.stats, losses: &mut self.losses };
-            delivery.tx.send(delivery.lane, &mut self.burst, &self.items, 0, &mut report)
+            delivery.sink.take(&mut self.burst, &self.items, &mut report)
         };
         self.burst.clear();
         for (item, entry) in self.items.iter().zip(&self.entries) {

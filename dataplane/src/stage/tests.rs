@@ -1,7 +1,5 @@
 //! The stage against what the offload engine makes of each frame alone, whose own tests have the kernel as oracle.
 
-use std::sync::Mutex;
-
 use labsw_testkit::offload_frames::{Packet, noise, received};
 use proptest::prelude::*;
 
@@ -13,23 +11,15 @@ use crate::stats::PortDelta;
 /// Takes all frames but those that its list says.
 #[derive(Debug, Default)]
 struct Sink {
-    got: Mutex<Vec<(Vec<u8>, [u8; HEADER_BYTES])>>,
+    got: Vec<(Vec<u8>, [u8; HEADER_BYTES])>,
     /// Frames of this length are not taken.
     refuses: Option<usize>,
     offers: Offers,
     breaks: bool,
 }
 
-impl TxPort for Sink {
-    fn send(
-        &self,
-        _lane: Lane,
-        burst: &mut Burst,
-        items: &[TxItem],
-        sole: u64,
-        report: &mut TxReport<'_>,
-    ) -> Result<(), Fault> {
-        assert_eq!(sole, 0, "nothing of the stage may be moved");
+impl FrameSink for Sink {
+    fn take(&mut self, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
         if self.breaks {
             report.lose_all(items, DropReason::NotConnected);
             return Err(Fault::new(1, "broken on purpose"));
@@ -44,7 +34,7 @@ impl TxPort for Sink {
             }
             report.sent(u32::try_from(frame.len()).unwrap());
             let header = burst.asked(item.frame.into()).encode(self.offers, item.edit.growth_bytes());
-            self.got.lock().unwrap().push((frame, header.unwrap()));
+            self.got.push((frame, header.unwrap()));
         }
         Ok(())
     }
@@ -55,12 +45,12 @@ impl Sink {
         Sink { offers, ..Sink::default() }
     }
 
-    fn take(&self) -> Vec<(Vec<u8>, [u8; HEADER_BYTES])> {
-        std::mem::take(&mut self.got.lock().unwrap())
+    fn taken(&mut self) -> Vec<(Vec<u8>, [u8; HEADER_BYTES])> {
+        std::mem::take(&mut self.got)
     }
 
-    fn frames(&self) -> Vec<Vec<u8>> {
-        self.take().into_iter().map(|(frame, _)| frame).collect()
+    fn frames(&mut self) -> Vec<Vec<u8>> {
+        self.taken().into_iter().map(|(frame, _)| frame).collect()
     }
 }
 
@@ -83,17 +73,19 @@ fn items(burst: &Burst) -> Vec<TxItem> {
     (0..u8::try_from(burst.len()).unwrap()).map(|frame| TxItem::whole(frame, TagEdit::KEEP)).collect()
 }
 
-fn resolve(burst: &Burst, sink: &Sink) -> (Result<u64, Fault>, PortDelta) {
+fn resolve(burst: &Burst, sink: &mut Sink) -> (Result<u64, Fault>, PortDelta) {
     let (mut stats, mut losses) = (PortDelta::ZERO, Losses::NONE);
     let report = &mut TxReport { stats: &mut stats, losses: &mut losses };
-    let outcome = Stage::new().resolve(sink, Lane::ONLY, burst, &items(burst), sink.offers, report);
+    let offers = sink.offers;
+    let outcome = Stage::new().resolve(sink, burst, &items(burst), offers, report);
     (outcome.map(|()| losses.frames()), stats)
 }
 
-fn merge(burst: &Burst, sink: &Sink) -> u64 {
+fn merge(burst: &Burst, sink: &mut Sink) -> u64 {
     let (mut stats, mut losses) = (PortDelta::ZERO, Losses::NONE);
     let report = &mut TxReport { stats: &mut stats, losses: &mut losses };
-    Stage::new().merge(sink, Lane::ONLY, burst, &items(burst), sink.offers, report).unwrap();
+    let offers = sink.offers;
+    Stage::new().merge(sink, burst, &items(burst), offers, report).unwrap();
     losses.frames()
 }
 
@@ -117,8 +109,8 @@ fn a_whole_burst_of_the_largest_frames_is_cut() {
     let frames: Vec<_> = packets.iter().map(Packet::partial).collect();
     let request = |packet: &Packet| request_of(packet, Some(1400));
     let burst = burst(frames.iter().zip(&packets).map(|(frame, packet)| (&frame[..], request(packet))), 4096);
-    let sink = Sink::default();
-    let (outcome, stats) = resolve(&burst, &sink);
+    let mut sink = Sink::default();
+    let (outcome, stats) = resolve(&burst, &mut sink);
     assert_eq!(outcome, Ok(0));
     let wanted: Vec<_> = frames
         .iter()
@@ -137,13 +129,13 @@ fn a_frame_is_sent_if_a_segment_of_it_was() {
     let frame = packet.partial();
     let request = request_of(&packet, Some(1000));
     let burst = burst([(&frame[..], request), (&frame[..300], Request::NONE)], 4096);
-    let last = Sink { refuses: Some(554), ..Sink::default() };
-    assert_eq!(resolve(&burst, &last).0, Ok(0));
-    let first_two = Sink { refuses: Some(1054), ..Sink::default() };
-    assert_eq!(resolve(&burst, &first_two).0, Ok(0));
-    let other = Sink { refuses: Some(300), ..Sink::default() };
-    assert_eq!(resolve(&burst, &other).0, Ok(0b10));
-    assert!(resolve(&burst, &Sink { breaks: true, ..Sink::default() }).0.is_err());
+    let mut last = Sink { refuses: Some(554), ..Sink::default() };
+    assert_eq!(resolve(&burst, &mut last).0, Ok(0));
+    let mut first_two = Sink { refuses: Some(1054), ..Sink::default() };
+    assert_eq!(resolve(&burst, &mut first_two).0, Ok(0));
+    let mut other = Sink { refuses: Some(300), ..Sink::default() };
+    assert_eq!(resolve(&burst, &mut other).0, Ok(0b10));
+    assert!(resolve(&burst, &mut Sink { breaks: true, ..Sink::default() }).0.is_err());
 }
 
 #[test]
@@ -156,9 +148,9 @@ fn segments_of_interleaved_flows_become_one_frame_each() {
             (1..=4).map(|n| segments.iter().map(|segment| of_flow(segment.clone(), &packet, n)).collect()).collect();
         let mixed: Vec<_> = (0..segments.len()).flat_map(|at| flows.iter().map(move |flow| &flow[at])).collect();
         let burst = burst(mixed.iter().map(|frame| (&frame[..], Request::NONE)), 1000);
-        let sink = Sink::accepting(Offers::ALL);
-        assert_eq!(merge(&burst, &sink), 0);
-        let got = sink.take();
+        let mut sink = Sink::accepting(Offers::ALL);
+        assert_eq!(merge(&burst, &mut sink), 0);
+        let got = sink.taken();
         assert_eq!(got.len(), 4);
         for (n, (frame, header)) in (1..=4).zip(&got) {
             assert_eq!(*frame, of_flow(packet.partial(), &packet, n), "flow {n}");
@@ -177,9 +169,9 @@ fn a_frame_never_overtakes_one_of_its_flow() {
     broken[1000] ^= 1;
     let order = [&segments[0], &segments[1], &ack, &segments[2], &segments[3], &segments[4], &broken, &segments[6]];
     let burst = burst(order.map(|frame| (&frame[..], Request::NONE)), 4096);
-    let sink = Sink::accepting(Offers::ALL);
-    assert_eq!(merge(&burst, &sink), 0);
-    let got = sink.take();
+    let mut sink = Sink::accepting(Offers::ALL);
+    assert_eq!(merge(&burst, &mut sink), 0);
+    let got = sink.taken();
     let lengths: Vec<_> = got.iter().map(|(frame, _)| frame.len()).collect();
     assert_eq!(lengths, [54 + 2000, 54, 54 + 3000, 1054, 1054]);
     assert_eq!((&got[1].0, &got[3].0, &got[4].0), (&ack, &broken, &segments[6]));
@@ -193,9 +185,9 @@ fn what_is_not_tcp_stays_as_it_is() {
     let frame = resolved(&packet.partial(), 128, request_of(&packet, None)).unwrap().remove(0);
     let burst = burst([(&frame[..], Request::NONE), (&frame[..], Request::NONE)], 4096);
     assert!(may_merge(&burst, &items(&burst)));
-    let sink = Sink::accepting(Offers::ALL);
-    assert_eq!(merge(&burst, &sink), 0);
-    assert_eq!(sink.take(), [(frame.clone(), [0; HEADER_BYTES]), (frame, [0; HEADER_BYTES])]);
+    let mut sink = Sink::accepting(Offers::ALL);
+    assert_eq!(merge(&burst, &mut sink), 0);
+    assert_eq!(sink.taken(), [(frame.clone(), [0; HEADER_BYTES]), (frame, [0; HEADER_BYTES])]);
 }
 
 #[test]
@@ -216,10 +208,10 @@ fn only_the_kinds_that_a_port_takes_are_merged() {
     let frames = [segments(false).unwrap(), segments(true).unwrap()].concat();
     assert_eq!(frames.len(), 8);
     for (tcp4, tcp6) in [(false, false), (true, false), (false, true), (true, true)] {
-        let sink = Sink::accepting(Offers { csum: true, tcp4, tcp6, ..Offers::NONE });
+        let mut sink = Sink::accepting(Offers { csum: true, tcp4, tcp6, ..Offers::NONE });
         let burst = burst(frames.iter().map(|frame| (&frame[..], Request::NONE)), 4096);
-        assert_eq!(merge(&burst, &sink), 0);
-        let got = sink.take();
+        assert_eq!(merge(&burst, &mut sink), 0);
+        let got = sink.taken();
         assert_eq!(got.len(), [4, 1][usize::from(tcp4)] + [4, 1][usize::from(tcp6)], "IPv4 {tcp4}, IPv6 {tcp6}");
         assert_eq!(on_wire(got), frames);
     }
@@ -256,10 +248,10 @@ fn a_burst_becomes_a_bounded_number_of_segments() {
         stage.begin();
         let (mut segments, mut lost) = (0, 0);
         for _ in 0..100 {
-            let (sink, mut stats, mut losses) = (Sink::default(), PortDelta::ZERO, Losses::NONE);
+            let (mut sink, mut stats, mut losses) = (Sink::default(), PortDelta::ZERO, Losses::NONE);
             let report = &mut TxReport { stats: &mut stats, losses: &mut losses };
-            stage.resolve(&sink, Lane::ONLY, &burst, &items(&burst), Offers::NONE, report).unwrap();
-            segments += sink.take().len();
+            stage.resolve(&mut sink, &burst, &items(&burst), Offers::NONE, report).unwrap();
+            segments += sink.taken().len();
             lost += stats.drops[DropReason::SegmentLimit as usize];
         }
         assert_eq!((segments, lost), (500 * 65, 100 * 16 - 65), "round {round}");
@@ -308,9 +300,9 @@ proptest! {
             })
             .collect();
         let burst = burst(asked.iter().map(|(frame, request)| (&frame[..], *request)), piece);
-        let sink = Sink::accepting(offers);
-        prop_assert_eq!(resolve(&burst, &sink).0, Ok(0));
-        prop_assert_eq!(on_wire(sink.take()), on_wire(asked.into_iter().map(|(f, r)| (f, r.encode(0))).collect()));
+        let mut sink = Sink::accepting(offers);
+        prop_assert_eq!(resolve(&burst, &mut sink).0, Ok(0));
+        prop_assert_eq!(on_wire(sink.taken()), on_wire(asked.into_iter().map(|(f, r)| (f, r.encode(0))).collect()));
     }
 
     /// Cut again, merged frames are what came in, flow by flow in order.
@@ -322,9 +314,9 @@ proptest! {
             .take(BURST_FRAMES)
             .collect();
         let burst = burst(frames.iter().map(|frame| (&frame[..], Request::NONE)), piece);
-        let sink = Sink::accepting(Offers::ALL);
-        prop_assert_eq!(merge(&burst, &sink), 0);
-        let mut got = on_wire(sink.take());
+        let mut sink = Sink::accepting(Offers::ALL);
+        prop_assert_eq!(merge(&burst, &mut sink), 0);
+        let mut got = on_wire(sink.taken());
         let mut wanted = frames;
         // Flows may pass each other; the ports are the same in all, the sequence tells them apart.
         got.sort_by_key(|frame| flow_hash(frame));
@@ -391,10 +383,10 @@ fn a_checksum_never_changes_what_was_decided_on() {
             if burst.ask(&request.encode(0), Offers::ALL).is_ok() {
                 accepted.push(partial);
                 for offers in egresses {
-                    let sink = Sink::accepting(offers);
-                    assert_eq!(resolve(&burst, &sink).0, Ok(0));
+                    let mut sink = Sink::accepting(offers);
+                    assert_eq!(resolve(&burst, &mut sink).0, Ok(0));
                     // A neighbour that takes it unfinished finishes it by the header that it was given.
-                    for left in on_wire(sink.take()) {
+                    for left in on_wire(sink.taken()) {
                         let read = (l4 + OUTER_BYTES).min(frame.len());
                         assert_eq!(left[..read], frame[..read], "{partial:?} of {frame:02x?}");
                     }

@@ -1,0 +1,117 @@
+//! A receive queue with an impairment: what it receives goes into a delay queue, and what is due comes out of that.
+
+use std::sync::Arc;
+
+use labsw_switch::BURST_FRAMES;
+use labsw_switch::forward::TxItem;
+
+use super::{DelayQueue, Schedule, whole};
+use crate::clock::NEVER;
+use crate::frame::Burst;
+use crate::losses::{Losses, TxReport};
+use crate::offload::Offers;
+use crate::port::{Fault, FrameSink, RxQueue, Turn};
+use crate::stage::{self, Stage};
+use crate::stats::PortDelta;
+
+/// The impairment of one receive queue.
+#[derive(Debug)]
+pub(crate) struct ImpairedRx {
+    delayed: DelayQueue,
+    /// Frames as the queue received them.
+    received: Burst,
+    /// Each frame of that burst.
+    items: Vec<TxItem>,
+    due_ns: u64,
+}
+
+/// A delay queue as a sink, so that offload requests are resolved on the way into it.
+struct Entrance<'a> {
+    delayed: &'a mut DelayQueue,
+    now_ns: u64,
+}
+
+impl FrameSink for Entrance<'_> {
+    fn take(&mut self, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
+        self.delayed.accept(self.now_ns, burst, items, report);
+        Ok(())
+    }
+}
+
+impl ImpairedRx {
+    /// Without frames.
+    pub(crate) fn new(schedule: &Arc<Schedule>) -> ImpairedRx {
+        ImpairedRx {
+            delayed: DelayQueue::new(Arc::clone(schedule)),
+            received: Burst::new(),
+            items: whole(BURST_FRAMES).collect(),
+            due_ns: NEVER,
+        }
+    }
+
+    /// Receives in place of `rx`, as [`RxQueue::receive`]: frames that have arrived are delayed, frames that are due go into
+    /// `burst`.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn receive(
+        &mut self,
+        rx: &mut dyn RxQueue,
+        turn: &Turn,
+        burst: &mut Burst,
+        stage: &mut Stage,
+        stats: &mut PortDelta,
+    ) -> Result<(), Fault> {
+        if rx.is_waiting(turn) {
+            self.delay(rx, turn, stage, stats)?;
+        }
+        // SAFETY: the worker clears the burst, by `release`, before the queue receives again or is given up.
+        unsafe { self.delayed.lend(turn.now_ns, burst) };
+        self.due_ns = self.delayed.next_due_ns();
+        Ok(())
+    }
+
+    /// Delays the frames that have arrived.
+    fn delay(
+        &mut self,
+        rx: &mut dyn RxQueue,
+        turn: &Turn,
+        stage: &mut Stage,
+        stats: &mut PortDelta,
+    ) -> Result<(), Fault> {
+        let ImpairedRx { delayed, received, items, .. } = self;
+        received.clear();
+        rx.receive(turn, received, stats)?;
+        let items = items.get(..received.len()).unwrap_or_default();
+        let mut entrance = Entrance { delayed, now_ns: turn.now_ns };
+        let report = &mut TxReport { stats, losses: &mut Losses::NONE.clone() };
+        if received.asking() != 0 && stage::is_needed(received, items, Offers::NONE) {
+            stage.resolve(&mut entrance, received, items, Offers::NONE, report)?;
+        } else if !items.is_empty() {
+            entrance.take(received, items, report)?;
+        }
+        rx.release(received)
+    }
+
+    /// Ends what [`ImpairedRx::receive`] began.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn release(&mut self, burst: &mut Burst) {
+        burst.clear();
+        self.delayed.returned();
+    }
+
+    /// When the next frame is due, ns; [`NEVER`]: none waits.
+    pub(crate) fn next_due(&self) -> u64 {
+        self.due_ns
+    }
+
+    /// Whether its frames are delayed by this schedule.
+    pub(crate) fn follows(&self, schedule: &Arc<Schedule>) -> bool {
+        self.delayed.follows(schedule)
+    }
+
+    /// Gives up the frames that wait, and counts them.
+    pub(crate) fn abandon(&mut self, stats: &mut PortDelta) {
+        self.delayed.clear(stats);
+    }
+}
