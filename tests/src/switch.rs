@@ -140,7 +140,9 @@ impl<'a> Labswd<'a> {
     fn wait_ready(&mut self) {
         wait_for("answer of labswd", START_TIMEOUT, || {
             assert!(self.process.is_running(), "labswd ended at its start:\n{}", self.process.log());
-            (self.ctl_output(&["status"]).0 == 0).then_some(())
+            let (exit, status, _) = self.ctl_output(&["status"]);
+            // It answers from the first moment; its ports are opened meanwhile.
+            (exit == 0 && !status.contains("\"opening\"")).then_some(())
         });
     }
 

@@ -50,12 +50,14 @@ impl fmt::Display for PortType {
 pub enum PortState {
     /// Frames pass.
     Up,
-    /// Switched off by the administrator.
+    /// Switched off by the administrator, without carrier, or nobody is connected; the reason says which.
     Down,
     /// In order, but the other end is not there yet.
     Waiting,
     /// Out of service until something is mended; the reason says what.
     Failed,
+    /// A port of the configuration file whose turn to be opened has not come yet, or is now.
+    Opening,
 }
 
 impl fmt::Display for PortState {
@@ -65,6 +67,7 @@ impl fmt::Display for PortState {
             PortState::Down => "down",
             PortState::Waiting => "waiting",
             PortState::Failed => "failed",
+            PortState::Opening => "opening",
         })
     }
 }

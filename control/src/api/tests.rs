@@ -444,7 +444,10 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
             json!([TraceOutcome::Pass, TraceOutcome::Drop, TraceOutcome::Send, TraceOutcome::Copy, TraceOutcome::Note]),
         ),
         ("PortDirection", json!(PortDirection::ALL)),
-        ("PortState", json!([PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed])),
+        (
+            "PortState",
+            json!([PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed, PortState::Opening]),
+        ),
         ("MirrorState", json!([MirrorState::Up, MirrorState::Waiting, MirrorState::Failed])),
     ];
     for (name, values) in enums {

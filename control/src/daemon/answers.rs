@@ -12,7 +12,6 @@ use labsw_switch::{PortId, Vid};
 use super::Switch;
 use super::flap::Flap;
 use super::mirrors::Mirror;
-use super::open::Attachment;
 use super::ports::Port;
 use crate::api::{
     self, CaptureSpec, Change, Error, Feed, Handler, MirrorState, Peer, PortState, PortType, Reply, Request,
@@ -84,16 +83,16 @@ impl Switch {
                 if mac.is_group() {
                     return Err(refused("a group address is at no single port; use a unicast address".to_owned()));
                 }
-                self.shared.fdb.add_static(vid, mac, id).map_err(|error| refused(error.to_string()))?;
+                self.fabric.shared.fdb.add_static(vid, mac, id).map_err(|error| refused(error.to_string()))?;
             }
             Change::DeleteFdb { vlan, mac } => {
-                if !self.shared.fdb.remove(vid(vlan)?, mac) {
+                if !self.fabric.shared.fdb.remove(vid(vlan)?, mac) {
                     return Err(Error::not_found("fdb entry", format!("{mac} in VLAN {vlan}")));
                 }
             }
             Change::FlushFdb { vlan, port } => {
                 let (vlan, port) = self.fdb_filter(vlan, port.as_deref())?;
-                let fdb = &self.shared.fdb;
+                let fdb = &self.fabric.shared.fdb;
                 let flush = if port.is_some() { Fdb::flush_with_sticky } else { Fdb::flush };
                 return Ok(Reply::Removed(flush(fdb, vlan, port) as u64));
             }
@@ -118,8 +117,8 @@ impl Switch {
                 };
                 self.impair(config.map_err(refused)?)?;
             }
-            Change::ClearImpairment { port, direction } => drop(self.clear_impairment(&port, direction)?),
-            Change::DeleteMirror { name } => drop(self.delete_mirror(&name)?),
+            Change::ClearImpairment { port, direction } => self.clear_impairment(&port, direction)?,
+            Change::DeleteMirror { name } => self.delete_mirror(&name)?,
             Change::ApplyConfig { config, keep_runtime } => {
                 return Ok(Reply::Changes(self.apply_config(&config, keep_runtime)?));
             }
@@ -146,7 +145,7 @@ impl Switch {
     }
 
     fn show_workers(&self) -> Vec<api::Worker> {
-        let numbered = self.workers.handles().iter().zip(&self.loads).enumerate();
+        let numbered = self.fabric.workers.handles().iter().zip(&self.fabric.loads).enumerate();
         let shown = numbered.map(|(id, (worker, [now, before]))| {
             let load = now.since(before);
             api::Worker {
@@ -163,11 +162,11 @@ impl Switch {
     }
 
     fn show_ports(&mut self) -> Vec<api::Port> {
-        let Switch { ports, links, config, busy_polls, .. } = self;
+        let Switch { ports, config, busy_polls, .. } = self;
         ports
-            .values()
+            .values_mut()
             .map(|port| {
-                let (state, reason) = port.state(links);
+                let (state, reason) = port.state();
                 let mut shown = api::Port::new(&port.config.name, port_type(&port.config.kind), shown_vlan(port));
                 (shown.state, shown.reason) = (state, reason);
                 shown.counters = shown_counters(port);
@@ -183,9 +182,13 @@ impl Switch {
                 shown.guards = api::Guards::of(&port.config.guards, port.guard_state.over_limit.seen());
                 shown.socket = port.config.vhost_socket(config).map(|path| path.display().to_string());
                 show_kind(&port.config.kind, &mut shown);
-                show_attachment(&port.attachment, &mut shown);
-                if let (PortKind::AfXdp(_), Attachment::Device(device)) = (&port.config.kind, &port.attachment) {
-                    shown.busy_poll = Some(busy_polls.verdict(device, shown.counters.rx_frames > 0));
+                if let Some(attachment) = port.attached.to() {
+                    attachment.show(&mut shown);
+                }
+                if let (PortKind::AfXdp(_), Some(sockets)) =
+                    (&port.config.kind, port.attached.to_mut().and_then(|to| to.sockets()))
+                {
+                    shown.busy_poll = Some(busy_polls.verdict(sockets, shown.counters.rx_frames > 0));
                 }
                 shown
             })
@@ -209,7 +212,7 @@ impl Switch {
 
     fn show_fdb(&self, vlan: Option<u16>, port: Option<&str>) -> Result<Vec<api::FdbEntry>, Error> {
         let (vid, port) = self.fdb_filter(vlan, port)?;
-        let entries = self.shared.fdb.entries(FdbFilter { vid, port }, labsw_dataplane::clock::now_seconds());
+        let entries = self.fabric.shared.fdb.entries(FdbFilter { vid, port }, labsw_dataplane::clock::now_seconds());
         let name_of = |id: PortId| self.ports.values().find(|port| port.id == id).map(|port| port.config.name.clone());
         let shown = entries.into_iter().filter_map(|entry| {
             Some(api::FdbEntry {
@@ -231,11 +234,8 @@ impl Switch {
         Ok((vlan.map(vid).transpose()?, port))
     }
 
-    fn show_mirrors(&mut self) -> Vec<api::Mirror> {
-        let mut states = BTreeMap::new();
-        for (name, port) in &self.ports {
-            states.insert(name.clone(), port.state(&mut self.links));
-        }
+    fn show_mirrors(&self) -> Vec<api::Mirror> {
+        let states = self.ports.iter().map(|(name, port)| (name.clone(), port.state())).collect();
         self.mirrors.values().map(|mirror| self.show_mirror(mirror, &states)).collect()
     }
 
@@ -411,33 +411,6 @@ fn show_kind(kind: &PortKind, shown: &mut api::Port) {
             };
             shown.role = Some(role.to_owned());
             shown.device = Some(interface.clone());
-        }
-    }
-}
-
-/// What the device or the guest made of it.
-fn show_attachment(attachment: &Attachment, shown: &mut api::Port) {
-    match attachment {
-        Attachment::Absent(_) => {}
-        Attachment::Guest(endpoint) => {
-            let status = endpoint.status();
-            shown.connected = Some(status.connected);
-            shown.front_end = status.front_end.map(|owner| api::FrontEnd { pid: owner.pid, uid: owner.uid });
-            shown.turned_away = Some(status.turned_away);
-            shown.memory_regions = u32::try_from(status.memory_regions).ok();
-            let names = status.features_acknowledged.into_iter();
-            shown.features = Some(names.map(str::to_owned).collect());
-        }
-        Attachment::Device(device) => {
-            shown.interface = Some(device.link.name.clone());
-            shown.device.get_or_insert_with(|| device.link.name.clone());
-            shown.xdp_mode = Some(device.status.mode.name().to_owned());
-            shown.xdp_mode_reason = Some(device.status.why.clone()).filter(|why| !why.is_empty());
-            shown.queues = Some(device.status.queues);
-        }
-        Attachment::Tap(tap) => {
-            shown.interface = Some(tap.name().to_owned());
-            shown.queues = Some(number(tap.queues));
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`plan`](crate::plan) says which steps lead from the configuration that runs to the one that is wanted. What can be
 //! known beforehand (what the file says, what needs a restart, devices that are never opened) is refused before the first
-//! step; when a step fails, those before it are undone, last first. What the file can't say stays as it is: ports that are
-//! switched off, static addresses, pins.
+//! step. When a step fails, another plan leads back from what runs then. What the file can't say stays as it is: ports that
+//! are switched off, static addresses, pins.
 //!
 //! The switch remembers what it was last given, at its start or by an apply ([`Switch::given`]): what runs and differs from
 //! that was changed at run time, and is called *drift*.
@@ -16,33 +16,23 @@ use std::path::{Path, PathBuf};
 
 use labsw_dataplane::worker;
 
+use super::attach;
 use super::impairments::Impaired;
 use super::mirrors::Mirror;
-use super::open::{Attachment, preflight};
+use super::preflight::{awaited_by, device_twice, needs_memory, preflight};
 use super::{Switch, ageing_seconds, group_id};
 use crate::api::{ConfigChange, ConfigText, Error, ShownConfig};
-use crate::config::{
-    AfXdpConfig, Config, ConfigError, PortConfig, PortKind, Power, ProfileConfig, SwitchConfig, VhostRole,
-    VhostUserConfig,
-};
-use crate::device::Links;
+use crate::config::{Config, ConfigError, PortConfig, Power, SwitchConfig};
 use crate::metrics::Listener;
 use crate::plan::{Step, changes, keep_runtime, plan};
 
-/// What makes a step undone.
-enum Undo {
-    RestoreMirror(Box<Mirror>),
-    DeleteMirror(String),
-    Attach(String),
-    /// The port had this configuration, and was detached or not.
-    SetPort(Box<PortConfig>, bool),
-    SetSwitch(Box<SwitchConfig>),
-    SetProfiles(Vec<ProfileConfig>),
-    /// The port had this impairment, or none.
-    Impair(String, Box<Option<Impaired>>),
-    DeletePort(String),
-    /// The port had this configuration, was switched on or off, and had this impairment.
-    AddPort(Box<PortConfig>, bool, Box<Option<Impaired>>),
+/// What was there before an apply, to go back to.
+struct Former {
+    config: Config,
+    /// What a configuration does not say: a session's slot and counters.
+    mirrors: BTreeMap<String, Mirror>,
+    /// Of each port, whether it was on, and the impairment with what its schedule holds.
+    ports: BTreeMap<String, (bool, Option<Impaired>)>,
 }
 
 impl Switch {
@@ -68,7 +58,7 @@ impl Switch {
         let wanted = read(source)?;
         let steps = plan(&self.running(), &wanted).map_err(|needs| refused(source, needs.to_string()))?;
         self.check_steps(&steps, &wanted, source)?;
-        Ok(awaited_by(&wanted, &mut self.links))
+        Ok(awaited_by(&wanted, &mut self.host.links))
     }
 
     /// What applying `source` would change.
@@ -86,17 +76,14 @@ impl Switch {
         let steps = plan(&running, &wanted).map_err(|needs| refused(source, needs.to_string()))?;
         self.check_steps(&steps, &wanted, source)?;
         let changes = changes(&self.given, &running, &wanted);
-        let mut done = Vec::new();
+        let former = self.former(running);
         for step in steps {
             self.beat();
             let key = key_of(&step);
-            match self.carry_out(step) {
-                Ok(undo) => done.extend(undo),
-                Err(error) => {
-                    let undone = self.undo(done);
-                    let reason = format!("{}; {undone}", super::reason_of(&error));
-                    return Err(complaint(source, &key, &reason));
-                }
+            if let Err(error) = self.carry_out(step) {
+                let undone = self.go_back(&former);
+                let reason = format!("{}; {undone}", super::reason_of(&error));
+                return Err(complaint(source, &key, &reason));
             }
         }
         self.given = given;
@@ -135,123 +122,85 @@ impl Switch {
             if (stays && !protected_differ) || taken {
                 continue;
             }
-            match preflight(port, &wanted.switch, &mut self.links) {
-                Err((key, error)) if !error.is_absence() => {
-                    return Err(complaint(source, &format!("ports.{}.{key}", port.name), &error.to_string()));
-                }
-                _ => {}
-            }
+            preflight(port, &wanted.switch, &mut self.host.links)
+                .map_err(|(key, error)| complaint(source, &format!("ports.{}.{key}", port.name), &error.to_string()))?;
         }
-        self.require_memory(&wanted.ports)
-            .map_err(|error| complaint(source, "switch.hugepages", &error.to_string()))?;
-        let indices = self.ports.values().filter_map(|port| match &port.attachment {
-            Attachment::Device(device) => Some((port.config.name.clone(), device.link.index)),
-            _ => None,
+        if needs_memory(&wanted.ports) {
+            let required = self.host.require_memory();
+            required.map_err(|error| complaint(source, "switch.hugepages", &error.to_string()))?;
+        }
+        let devices = self.ports.iter().filter_map(|(name, port)| {
+            attach::of(&port.config.kind).device()?;
+            Some((name.clone(), port.attached.to()?.device()?.0))
         });
         let running: BTreeMap<String, u32> =
-            indices.filter(|(name, _)| !steps.iter().any(|step| is_new_attachment(step, name, self))).collect();
-        match device_twice(&wanted.ports, &running, &mut self.links) {
+            devices.filter(|(name, _)| !steps.iter().any(|step| is_new_attachment(step, name, self))).collect();
+        match device_twice(&wanted.ports, &running, &mut self.host.links) {
             Some((key, reason)) => Err(complaint(source, &key, &reason)),
             None => Ok(()),
         }
     }
 
-    /// Takes one step; gives what undoes it.
-    fn carry_out(&mut self, step: Step) -> Result<Option<Undo>, Error> {
-        Ok(Some(match step {
-            Step::DeleteMirror(name) => Undo::RestoreMirror(Box::new(self.delete_mirror(&name)?)),
-            Step::SetMirror(config) => {
-                let name = config.name.clone();
-                let before = self.mirrors.get(&name).cloned();
-                self.set_mirror(config)?;
-                before.map_or(Undo::DeleteMirror(name), |mirror| Undo::RestoreMirror(Box::new(mirror)))
-            }
+    /// Takes one step.
+    fn carry_out(&mut self, step: Step) -> Result<(), Error> {
+        match step {
+            Step::DeleteMirror(name) => self.delete_mirror(&name),
+            Step::SetMirror(config) => self.set_mirror(config),
             Step::DetachPort(name) => {
                 if let Err(error) = self.detach_port(&name) {
                     tracing::warn!(port = name, %error, "not detached cleanly");
                 }
-                Undo::Attach(name)
+                Ok(())
             }
-            Step::SetSwitch(config) => {
-                let before = Box::new(self.config.clone());
-                self.set_switch(config)?;
-                Undo::SetSwitch(before)
-            }
-            Step::AddPort(config) => {
-                let name = config.name.clone();
-                self.add_port(config)?;
-                Undo::DeletePort(name)
-            }
+            Step::SetSwitch(config) => self.set_switch(config),
+            Step::AddPort(config) => self.add_port(config),
             Step::SetPort(config) => {
-                let port = self.port(&config.name)?;
-                let undo = Undo::SetPort(Box::new(port.config.clone()), port.detached);
                 let name = config.name.clone();
-                self.set_port(&name, config)?;
-                undo
+                self.set_port(&name, config)
             }
-            Step::SetProfiles(profiles) => Undo::SetProfiles(std::mem::replace(&mut self.profiles, profiles)),
-            Step::SetImpairment(config) => {
-                let name = config.port.clone();
-                Undo::Impair(name, Box::new(self.set_impairment(config)?))
+            Step::SetProfiles(profiles) => {
+                self.profiles = profiles;
+                Ok(())
             }
-            Step::ClearImpairment(name) => {
-                let before = self.clear_impairment(&name, None)?;
-                Undo::Impair(name, Box::new(before))
-            }
+            Step::SetImpairment(config) => self.set_impairment(config),
+            Step::ClearImpairment(name) => self.clear_impairment(&name, None),
             Step::DeletePort(name) => {
-                let port = self.port(&name)?;
-                let impaired = Box::new(port.impaired.clone());
-                let undo = Undo::AddPort(Box::new(port.config.clone()), port.enabled || port.flap.is_some(), impaired);
                 // The port is gone in any case.
                 if let Err(error) = self.delete_port(&name) {
                     tracing::warn!(port = name, %error, "not removed cleanly");
                 }
-                undo
+                Ok(())
             }
-        }))
+        }
     }
 
-    /// Undoes steps, last first; says how that went.
-    fn undo(&mut self, done: Vec<Undo>) -> String {
+    /// What is there now; `running` is its configuration.
+    fn former(&self, running: Config) -> Former {
+        let ports = self.ports.iter().map(|(name, port)| {
+            let enabled = port.enabled || port.flap.is_some();
+            (name.clone(), (enabled, port.impaired.clone()))
+        });
+        Former { config: running, mirrors: self.mirrors.clone(), ports: ports.collect() }
+    }
+
+    /// Goes back to what was there before the first step; says how that went. The way is planned like any other. What no
+    /// plan can know is put back at its end: attachments that were taken, and what configurations do not say.
+    fn go_back(&mut self, former: &Former) -> String {
         let mut outcome = Ok(());
-        for undo in done.into_iter().rev() {
-            self.beat();
-            let undone = match undo {
-                Undo::RestoreMirror(mirror) => self.restore_mirror(*mirror),
-                Undo::DeleteMirror(name) => self.delete_mirror(&name).map(drop),
-                Undo::Attach(name) => {
-                    self.reattach_port(&name);
-                    Ok(())
+        match plan(&self.running(), &former.config) {
+            Ok(steps) => {
+                for step in steps {
+                    self.beat();
+                    outcome = outcome.and(self.carry_out(step));
                 }
-                Undo::SetPort(config, true) => {
-                    let name = config.name.clone();
-                    let detached = self.detach_port(&name);
-                    if let Some(port) = self.ports.get_mut(&name) {
-                        port.config = *config;
-                    }
-                    detached
-                }
-                Undo::SetPort(config, false) => {
-                    let name = config.name.clone();
-                    self.set_port(&name, *config)
-                }
-                Undo::SetSwitch(config) => self.set_switch(*config),
-                Undo::DeletePort(name) => self.delete_port(&name),
-                Undo::SetProfiles(profiles) => {
-                    self.profiles = profiles;
-                    Ok(())
-                }
-                Undo::Impair(name, before) => self.replace_impairment(&name, *before).map(drop),
-                Undo::AddPort(config, enabled, impaired) => {
-                    let name = config.name.clone();
-                    let added = self.add_port(*config);
-                    let added = added.and_then(|()| if enabled { Ok(()) } else { self.set_port_state(&name, false) });
-                    added.and_then(|()| self.replace_impairment(&name, *impaired).map(drop))
-                }
-            };
-            outcome = outcome.and(undone);
+            }
+            Err(error) => outcome = Err(Error::refused("switch", error.to_string())),
         }
-        match outcome {
+        let detached = self.ports.values().filter(|port| port.detached);
+        for name in detached.map(|port| port.config.name.clone()).collect::<Vec<_>>() {
+            self.reattach_port(&name);
+        }
+        match outcome.and(self.put_back(former)) {
             Ok(()) => "nothing was changed".to_owned(),
             Err(error) => {
                 tracing::error!(%error, "a change was not undone");
@@ -260,38 +209,38 @@ impl Switch {
         }
     }
 
+    /// Puts back what configurations do not say, where the same things are there again.
+    fn put_back(&mut self, former: &Former) -> Result<(), Error> {
+        for (name, mirror) in &former.mirrors {
+            if self.mirrors.contains_key(name) {
+                self.mirrors.insert(name.clone(), mirror.clone());
+            }
+        }
+        for (name, (enabled, impaired)) in &former.ports {
+            let Some(port) = self.ports.get_mut(name) else { continue };
+            port.impaired.clone_from(impaired);
+            if port.flap.is_none() && port.enabled != *enabled {
+                self.set_port_state(name, *enabled)?;
+            }
+        }
+        self.set_tables()
+    }
+
     /// Changes settings of the switch that it can follow while it runs.
     fn set_switch(&mut self, config: SwitchConfig) -> Result<(), Error> {
         let refused = |key: &str, reason: String| Error::refused(format!("switch.{key}"), reason);
         let group = config.socket_group.as_deref().map(group_id).transpose();
         let group = group.map_err(|error| refused("socket_group", error.to_string()))?;
         if (config.socket_mode, &config.socket_group) != (self.config.socket_mode, &self.config.socket_group) {
-            let group = group.unwrap_or_else(|| rustix::process::getegid().as_raw());
-            for path in self.own_sockets() {
-                if let Err(error) = set_owner(&path, config.socket_mode, group) {
-                    // Those before it get back what they had.
-                    let group = self.socket_group.unwrap_or_else(|| rustix::process::getegid().as_raw());
-                    for path in self.own_sockets() {
-                        let _ = set_owner(&path, self.config.socket_mode, group);
-                    }
-                    return Err(refused("socket_mode", format!("{}: {error}", path.display())));
-                }
-            }
+            let failed = |(path, error): (PathBuf, io::Error)| format!("{}: {error}", path.display());
+            self.set_owners(config.socket_mode, group).map_err(|error| refused("socket_mode", failed(error)))?;
         }
         if config.metrics_listen != self.config.metrics_listen {
-            // It may be the same port at another address.
-            self.metrics = None;
-            match metrics_listener(config.metrics_listen, &self.registry) {
-                Ok(listener) => self.metrics = listener,
-                Err(error) => {
-                    self.metrics = metrics_listener(self.config.metrics_listen, &self.registry).unwrap_or_default();
-                    return Err(refused("metrics_listen", error.to_string()));
-                }
-            }
+            self.set_metrics(config.metrics_listen).map_err(|error| refused("metrics_listen", error.to_string()))?;
         }
         if config.power != self.config.power {
             let power = worker_power(config.power);
-            self.workers.links().set_power(power).map_err(|error| refused("power", error.to_string()))?;
+            self.fabric.workers.links().set_power(power).map_err(|error| refused("power", error.to_string()))?;
         }
         let before = std::mem::replace(&mut self.config, config);
         if self.config.multicast_snooping != before.multicast_snooping {
@@ -301,20 +250,48 @@ impl Switch {
             }
             self.forget_unsnooped();
         }
-        self.shared.fdb.set_ageing(ageing_seconds(&self.config));
-        self.socket_group = group;
+        self.fabric.shared.fdb.set_ageing(ageing_seconds(&self.config));
+        self.host.socket_group = group;
         tracing::info!("settings of the switch changed");
         Ok(())
     }
 
+    /// Gives the switch's sockets this mode and group; on an error they have what they had.
+    fn set_owners(&self, mode: u32, group: Option<u32>) -> Result<(), (PathBuf, io::Error)> {
+        let own_group = || rustix::process::getegid().as_raw();
+        for path in self.own_sockets() {
+            if let Err(error) = set_owner(&path, mode, group.unwrap_or_else(own_group)) {
+                let group = self.host.socket_group.unwrap_or_else(own_group);
+                for path in self.own_sockets() {
+                    let _ = set_owner(&path, self.config.socket_mode, group);
+                }
+                return Err((path, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the metrics listener at another address; on an error it is where it was.
+    fn set_metrics(&mut self, address: Option<SocketAddr>) -> Result<(), MetricsError> {
+        // It may be the same port at another address.
+        self.metrics = None;
+        let registry = &self.host.registry;
+        match metrics_listener(address, registry) {
+            Ok(listener) => {
+                self.metrics = listener;
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics = metrics_listener(self.config.metrics_listen, registry).unwrap_or_default();
+                Err(error)
+            }
+        }
+    }
+
     /// The sockets that the switch listens on.
     fn own_sockets(&self) -> Vec<PathBuf> {
-        let guests = self.ports.values().filter(|port| {
-            matches!(port.config.kind, PortKind::VhostUser(VhostUserConfig { role: VhostRole::Server, .. }))
-                && matches!(port.attachment, Attachment::Guest(_))
-        });
-        let guests = guests.filter_map(|port| port.config.vhost_socket(&self.config));
-        std::iter::once(self.config.control_socket.clone()).chain(guests).collect()
+        let guests = self.ports.values().filter_map(|port| port.attached.to()?.listens_on());
+        std::iter::once(self.config.control_socket.clone()).chain(guests.map(Path::to_owned)).collect()
     }
 }
 
@@ -343,38 +320,6 @@ pub(super) fn worker_power(power: Power) -> worker::Power {
         Power::Adaptive => worker::Power::Adaptive,
         Power::Performance => worker::Power::Performance,
     }
-}
-
-/// What ports of `config` would wait for, one line each.
-pub(super) fn awaited_by(config: &Config, links: &mut Links) -> Vec<String> {
-    let mut awaited = Vec::new();
-    for port in &config.ports {
-        match preflight(port, &config.switch, links) {
-            Err((key, error)) if error.is_absence() => awaited.push(format!("ports.{}.{key}: {error}", port.name)),
-            _ => {}
-        }
-    }
-    awaited
-}
-
-/// A device that two of `ports` name, each in its own way: the key of the second, and what is wrong. `running` has the
-/// index of the device of ports that keep theirs.
-pub(super) fn device_twice(
-    ports: &[PortConfig],
-    running: &BTreeMap<String, u32>,
-    links: &mut Links,
-) -> Option<(String, String)> {
-    let mut taken: BTreeMap<u32, &str> = BTreeMap::new();
-    for port in ports {
-        let PortKind::AfXdp(AfXdpConfig { device, .. }) = &port.kind else { continue };
-        let resolved = || links.resolve(device).ok().flatten().map(|link| link.index);
-        let Some(index) = running.get(&port.name).copied().or_else(resolved) else { continue };
-        if let Some(other) = taken.insert(index, &port.name) {
-            let reason = format!("{device} is the device of port {other}, too; each port needs its own");
-            return Some((format!("ports.{}.device", port.name), reason));
-        }
-    }
-    None
 }
 
 /// Whether `step` attaches the port of this name to something else than it is.

@@ -11,8 +11,7 @@ use std::fs;
 use labsw_dataplane::xdp::BusyPoll;
 
 use super::Switch;
-use super::open::{Attachment, Device};
-use super::ports::Port;
+use super::attach::Sockets;
 use crate::device::defer_interrupts;
 
 const NETSTAT: &str = "/proc/thread-self/net/netstat";
@@ -38,7 +37,7 @@ impl BusyPolls {
     }
 
     /// For people: `off`, `effective`, or `ineffective: ` and why.
-    pub(super) fn verdict(&self, device: &Device, received: bool) -> String {
+    pub(super) fn verdict(&self, device: &Sockets, received: bool) -> String {
         let driven = device.statistics.iter().all(|socket| socket.napi_id().is_some());
         let why = match &device.status.busy_poll {
             BusyPoll::Off => return "off".to_owned(),
@@ -64,18 +63,19 @@ impl BusyPolls {
 impl Switch {
     /// The look of once a second.
     pub(super) fn look_at_busy_polls(&mut self) {
-        let Switch { ports, ledger, busy_polls, .. } = self;
+        let Switch { ports, host, busy_polls, .. } = self;
         let mut frames = None;
         for (name, port) in ports {
             let received = port.counters().rx_frames;
-            let Port { attachment: Attachment::Device(device), .. } = port else { continue };
+            let sockets = port.attached.to_mut().and_then(|attachment| attachment.sockets());
+            let Some(device) = sockets else { continue };
             if device.status.busy_poll != BusyPoll::Asked {
                 continue;
             }
             *frames.get_or_insert(0) += received;
             let driven = device.statistics.iter().all(|socket| socket.napi_id().is_some());
             if driven && device.interrupts_deferred == Ok(false) {
-                device.interrupts_deferred = match defer_interrupts(ledger, &device.link) {
+                device.interrupts_deferred = match defer_interrupts(&mut host.ledger, &device.link) {
                     Ok(()) => Ok(true),
                     Err(error) => {
                         tracing::warn!(port = name, %error, "interrupts can't be deferred");

@@ -153,7 +153,7 @@ impl Switch {
                 }
             }
         }
-        let links = self.workers.links();
+        let links = self.fabric.workers.links();
         links.set_captures(&Arc::new(captures)).map_err(|error| Error::refused("worker", error.to_string()))
     }
 

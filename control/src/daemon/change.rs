@@ -8,15 +8,12 @@
 //! **Invariant.** A change that fails leaves the port as it was; one that could not even be given its attachment back waits
 //! and is tried again every second.
 
-use labsw_dataplane::xdp::ONE_CHUNK_MTU;
-
 use super::Switch;
-use super::devices::Absence;
-use super::open::{Attachment, OpenError, Opened, Veth, preflight};
-use super::placement::Queues;
+use super::attach::{self, Absence, Attached, OpenError};
+use super::devices::absence_of;
+use super::preflight::{needs_memory, preflight};
 use crate::api::Error;
-use crate::config::{AfXdpConfig, PortConfig, PortKind};
-use crate::device::prepare;
+use crate::config::PortConfig;
 
 impl Switch {
     /// Changes a port, or gives one an attachment that it was taken from.
@@ -82,12 +79,10 @@ impl Switch {
         outcome
     }
 
-    /// Whether the sockets of a device port were opened for smaller frames than this MTU allows.
+    /// Whether the sockets of a port were opened for smaller frames than this MTU allows.
     fn needs_new_sockets(&self, name: &str, mtu: u32) -> bool {
-        match self.ports.get(name).map(|port| &port.attachment) {
-            Some(Attachment::Device(device)) => mtu > ONE_CHUNK_MTU && !device.status.multi_buffer,
-            _ => false,
-        }
+        let attachment = self.ports.get(name).and_then(|port| port.attached.to());
+        attachment.is_some_and(|attachment| !attachment.takes_mtu(mtu))
     }
 
     /// Gives the interfaces of a port another MTU; on an error they keep `from`.
@@ -102,26 +97,9 @@ impl Switch {
     }
 
     fn resize_to(&mut self, name: &str, mtu: u32) -> Result<(), OpenError> {
-        let Switch { ports, links, ledger, .. } = self;
-        // An interface that has gone comes back with the MTU of the port.
-        match ports.get_mut(name).map(|port| &mut port.attachment) {
-            Some(Attachment::Device(device)) => {
-                let Some(link) = links.link_by_index(device.link.index)? else { return Ok(()) };
-                match &mut device.veth {
-                    Some(Veth { pair, plan, .. }) => {
-                        prepare::check_mtu(&link, mtu)?;
-                        pair.set_mtu(links, plan, mtu)?;
-                        plan.mtu = mtu;
-                    }
-                    None => prepare::change_mtu(links, ledger, &link, mtu)?,
-                }
-                device.depth.set_mtu(device.status.mode, mtu);
-            }
-            Some(Attachment::Tap(tap)) => tap.set_mtu(links, mtu)?,
-            Some(Attachment::Guest(endpoint)) => endpoint.set_mtu(mtu),
-            Some(Attachment::Absent(_)) | None => {}
-        }
-        Ok(())
+        let Switch { ports, host, .. } = self;
+        let attachment = ports.get_mut(name).and_then(|port| port.attached.to_mut());
+        attachment.map_or(Ok(()), |attachment| attachment.set_mtu(host, mtu))
     }
 
     /// Gives a port what `config` says it is attached to, and its rules. On an error it has its former attachment again.
@@ -160,24 +138,23 @@ impl Switch {
             .check_beside(others.map(|port| &port.config), &self.config)
             .map_err(|error| refused(error.within(&format!("ports.{}", config.name))))?;
         self.check_rspan_beside(config)?;
-        if let PortKind::AfXdp(AfXdpConfig { device, .. }) = &config.kind
-            && let Ok(Some(link)) = self.links.resolve(device)
+        if let Some(device) = attach::of(&config.kind).device()
+            && let Ok(Some(link)) = self.host.links.resolve(device)
         {
-            let has_it = |attachment: &Attachment| match attachment {
-                Attachment::Device(device) => device.link.index == link.index,
-                _ => false,
-            };
+            let has_it =
+                |attachment: &dyn attach::Attachment| attachment.device().is_some_and(|(index, _)| index == link.index);
             let mut others = self.ports.values().filter(|port| port.config.name != config.name);
-            if let Some(other) = others.find(|port| has_it(&port.attachment)) {
+            if let Some(other) = others.find(|port| port.attached.to().is_some_and(has_it)) {
                 let reason = format!("device: {device} is {}, which port {} has", link.name, other.config.name);
                 return Err(refused(format!("{reason}; each port needs its own")));
             }
         }
-        match preflight(config, &self.config, &mut self.links) {
-            Err((key, reason)) if !reason.is_absence() => return Err(refused(format!("{key}: {reason}"))),
-            _ => {}
+        preflight(config, &self.config, &mut self.host.links)
+            .map_err(|(key, reason)| refused(format!("{key}: {reason}")))?;
+        match needs_memory(std::slice::from_ref(config)) {
+            true => self.host.require_memory().map_err(|error| refused(error.to_string())),
+            false => Ok(()),
         }
-        self.require_memory(std::slice::from_ref(config)).map_err(|error| refused(error.to_string()))
     }
 
     /// Takes its attachment from a port. Goes through to the end whatever fails.
@@ -189,10 +166,7 @@ impl Switch {
         let tables = self.set_tables();
         drop(tx);
         let Some(mut port) = self.ports.remove(name) else { return tables };
-        let pins = match &port.attachment {
-            Attachment::Absent(absence) => absence.pins().to_vec(),
-            _ => port.queues.places.iter().map(|place| place.pinned).collect(),
-        };
+        let pins = port.pins();
         let (released, _) = self.release(&mut port, Absence::detached(pins));
         self.ports.insert(name.to_owned(), port);
         self.forget_learned(id);
@@ -203,27 +177,21 @@ impl Switch {
     /// Attaches a port that is detached to what its configuration says. On an error it stays detached.
     fn attach_port(&mut self, name: &str) -> Result<(), Error> {
         let port = self.port(name)?;
-        let (id, config, enabled) = (port.id, port.config.clone(), port.enabled);
-        let pins = match &port.attachment {
-            Attachment::Absent(absence) => absence.pins().to_vec(),
-            _ => Vec::new(),
-        };
-        let mut opened = match self.open(id, &config) {
+        let (enabled, pins) = (port.enabled, port.pins());
+        let opened = self.open(name).map_err(|error| absence_of(error, &format!("port {name:?}")));
+        let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
+        let opened = match opened {
             Ok(opened) => opened,
-            Err(error) if error.is_absence() => {
-                let absence = Absence::because(&error).with_pins(pins.clone());
+            Err(absence) => {
+                let absence = absence?.with_pins(pins);
                 tracing::info!(port = name, reason = absence.reason, "waiting");
-                Opened { attachment: Attachment::Absent(absence), tx: None, queues: Queues::none() }
+                port.attached = Attached::Waiting(absence);
+                port.detached = false;
+                return self.set_tables();
             }
-            Err(error) => return Err(Error::refused(format!("port {name:?}"), error.to_string())),
         };
-        for (place, pin) in opened.queues.places.iter_mut().zip(pins) {
-            place.pinned = pin;
-        }
-        if let Some(port) = self.ports.get_mut(name) {
-            port.detached = false;
-        }
-        if let Err(error) = self.put_in(name, opened) {
+        port.detached = false;
+        if let Err(error) = self.put_in(name, opened, pins) {
             self.detach_port(name)?;
             return Err(error);
         }
@@ -239,7 +207,7 @@ impl Switch {
         if let (Err(error), Some(port)) = (outcome, self.ports.get_mut(name)) {
             tracing::error!(port = name, %error, "not attached again yet");
             port.detached = false;
-            if let Attachment::Absent(absence) = &mut port.attachment {
+            if let Some(absence) = port.attached.absence_mut() {
                 absence.retry();
             }
         }

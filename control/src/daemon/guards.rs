@@ -14,8 +14,8 @@ impl Switch {
         let now_seconds = labsw_dataplane::clock::now_seconds();
         for port in self.ports.values() {
             let guards = &port.config.guards;
-            self.shared.fdb.set_port_limit(port.id, guards.mac_limit.map(|limit| limit.addresses));
-            self.shared.fdb.set_port_sticky(port.id, guards.sticky, now_seconds);
+            self.fabric.shared.fdb.set_port_limit(port.id, guards.mac_limit.map(|limit| limit.addresses));
+            self.fabric.shared.fdb.set_port_sticky(port.id, guards.sticky, now_seconds);
         }
     }
 

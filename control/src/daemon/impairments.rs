@@ -144,11 +144,26 @@ impl Switch {
             PortDirection::Tx => !tx,
         };
         let impaired = Impaired::new(config, before, keeps)?;
-        self.replace_impairment(&name, Some(impaired)).map(drop)
+        self.replace_impairment(&name, Some(impaired))
     }
 
-    /// Gives a port this impairment; gives the former one. A direction with the same settings as before goes on.
-    pub(super) fn set_impairment(&mut self, config: ImpairConfig) -> Result<Option<Impaired>, Error> {
+    /// Gives a port this impairment. A direction with the same settings as before goes on.
+    pub(super) fn set_impairment(&mut self, config: ImpairConfig) -> Result<(), Error> {
+        let name = config.port.clone();
+        let impaired = self.impairment_of(config)?;
+        self.replace_impairment(&name, Some(impaired))
+    }
+
+    /// As [`Switch::set_impairment`]; the next tables have it.
+    pub(super) fn enter_impairment(&mut self, config: ImpairConfig) -> Result<(), Error> {
+        let name = config.port.clone();
+        let impaired = self.impairment_of(config)?;
+        let port = self.ports.get_mut(&name).ok_or_else(|| Error::not_found("port", name))?;
+        port.impaired = Some(impaired);
+        Ok(())
+    }
+
+    fn impairment_of(&self, config: ImpairConfig) -> Result<Impaired, Error> {
         let name = config.port.clone();
         let before = self.port(&name)?.impaired.as_ref();
         let does_as = |a: &Option<ImpairDirection>, b: &Option<ImpairDirection>| match (a, b) {
@@ -162,16 +177,11 @@ impl Switch {
             PortDirection::Rx => same.0,
             PortDirection::Tx => same.1,
         };
-        let impaired = Impaired::new(config, before, keeps)?;
-        self.replace_impairment(&name, Some(impaired))
+        Impaired::new(config, before, keeps)
     }
 
-    /// Ends the impairment of a port, or of one direction of it; gives the former one.
-    pub(super) fn clear_impairment(
-        &mut self,
-        name: &str,
-        direction: Option<PortDirection>,
-    ) -> Result<Option<Impaired>, Error> {
+    /// Ends the impairment of a port, or of one direction of it.
+    pub(super) fn clear_impairment(&mut self, name: &str, direction: Option<PortDirection>) -> Result<(), Error> {
         let missing = || Error::not_found("impairment of port", name);
         let mut left = self.port(name)?.impaired.clone().ok_or_else(missing)?;
         let gone = match direction {
@@ -192,12 +202,8 @@ impl Switch {
         self.replace_impairment(name, left)
     }
 
-    /// Gives a port this impairment, or none; gives the former one.
-    pub(super) fn replace_impairment(
-        &mut self,
-        name: &str,
-        impaired: Option<Impaired>,
-    ) -> Result<Option<Impaired>, Error> {
+    /// Gives a port this impairment, or none.
+    pub(super) fn replace_impairment(&mut self, name: &str, impaired: Option<Impaired>) -> Result<(), Error> {
         let Some(port) = self.ports.get_mut(name) else { return Err(Error::not_found("port", name)) };
         let before = std::mem::replace(&mut port.impaired, impaired);
         let is_impaired = port.impaired.is_some();
@@ -208,7 +214,7 @@ impl Switch {
             return Err(error);
         }
         tracing::info!(port = name, impaired = is_impaired, "impairment changed");
-        Ok(before)
+        Ok(())
     }
 
     /// The impairments, by port and direction.

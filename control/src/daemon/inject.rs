@@ -117,7 +117,7 @@ impl Switch {
         let worker = port.queues.places.first().and_then(|place| place.home).unwrap_or(0);
         let (id, before) = (port.id, port.counters());
         let number = self.injections.last + 1;
-        let links = self.workers.links();
+        let links = self.fabric.workers.links();
         let added = links.add_queue(worker, id, queue_number(number), Box::new(rx));
         added.map_err(|error| Error::refused("worker", error.to_string()))?;
         self.injections.last = number;
@@ -131,7 +131,7 @@ impl Switch {
     /// Takes the queue of an injection back.
     fn end_injection(&mut self, number: u64) {
         let Some(running) = self.injections.running.remove(&number) else { return };
-        let links = self.workers.links();
+        let links = self.fabric.workers.links();
         if let Err(error) = links.take_queue(running.worker, running.port, queue_number(number)) {
             tracing::warn!(injection = number, %error, "not ended cleanly");
         }

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use labsw_dataplane::stats::MirrorSnapshot;
-use labsw_dataplane::worker::Snapshot;
 use labsw_switch::tables::{Direction, MirrorSpec, MirrorTo, Tables};
 use labsw_switch::{MAX_MIRRORS, MirrorId};
 
@@ -27,6 +26,26 @@ pub(super) struct Mirror {
 impl Switch {
     /// Makes or replaces a session, with no frame of the forwarding lost.
     pub(super) fn set_mirror(&mut self, config: MirrorConfig) -> Result<(), Error> {
+        let (name, to) = (config.name.clone(), config.to.clone());
+        let before = self.enter_mirror(config)?;
+        if let Err(error) = self.set_tables() {
+            self.mirrors.remove(&name);
+            self.mirrors.extend(before.map(|before| (name, before)));
+            return Err(error);
+        }
+        // From now on it takes no other traffic, so nothing can be at it; nor is anything looked up in an RSPAN VLAN.
+        if let Some(to) = to.port().and_then(|to| self.ports.get(to)) {
+            self.forget_learned(to.id);
+        }
+        if let Some(vid) = to.vlan() {
+            self.fabric.shared.fdb.flush(Some(vid), None);
+        }
+        tracing::info!(mirror = name, %to, "set");
+        Ok(())
+    }
+
+    /// Gives a session a place among the others; the next tables have it. Gives the one it replaces.
+    pub(super) fn enter_mirror(&mut self, config: MirrorConfig) -> Result<Option<Mirror>, Error> {
         let refused = |reason: String| Error::refused(format!("mirror {:?}", config.name), reason);
         let names: Vec<&str> = self.ports.keys().map(String::as_str).collect();
         if let Some((key, port)) = config.missing_port(&names) {
@@ -40,30 +59,15 @@ impl Switch {
         let before = self.mirrors.remove(&config.name);
         let mirror = match &before {
             // The same session goes on: so do its counters.
-            Some(before) => Mirror { id: before.id, config: config.clone(), before: before.before },
+            Some(before) => Mirror { id: before.id, config: config.clone(), before: before.before.clone() },
             None => {
                 let id =
                     self.free_mirror().ok_or_else(|| refused(format!("a switch has at most {MAX_MIRRORS} mirrors")))?;
-                Mirror { id, config: config.clone(), before: self.mirror_slot(id) }
+                Mirror { id, config: config.clone(), before: self.fabric.mirror_slot(id) }
             }
         };
-        self.mirrors.insert(config.name.clone(), mirror);
-        if let Err(error) = self.set_tables() {
-            self.mirrors.remove(&config.name);
-            if let Some(before) = before {
-                self.mirrors.insert(config.name.clone(), before);
-            }
-            return Err(error);
-        }
-        // From now on it takes no other traffic, so nothing can be at it; nor is anything looked up in an RSPAN VLAN.
-        if let Some(to) = config.to.port().and_then(|to| self.ports.get(to)) {
-            self.forget_learned(to.id);
-        }
-        if let Some(vid) = config.to.vlan() {
-            self.shared.fdb.flush(Some(vid), None);
-        }
-        tracing::info!(mirror = config.name, to = %config.to, "set");
-        Ok(())
+        self.mirrors.insert(config.name, mirror);
+        Ok(before)
     }
 
     /// Whether a port may have these settings beside the VLANs that copies go to.
@@ -78,26 +82,20 @@ impl Switch {
         ))
     }
 
-    /// Ends a session; gives it, for [`Switch::restore_mirror`].
-    pub(super) fn delete_mirror(&mut self, name: &str) -> Result<Mirror, Error> {
+    /// Ends a session.
+    pub(super) fn delete_mirror(&mut self, name: &str) -> Result<(), Error> {
         let mirror = self.mirrors.remove(name).ok_or_else(|| Error::not_found("mirror", name))?;
         if let Err(error) = self.set_tables() {
             self.mirrors.insert(name.to_owned(), mirror);
             return Err(error);
         }
         tracing::info!(mirror = name, "removed");
-        Ok(mirror)
-    }
-
-    /// Has a session go on that was removed or replaced, and its counters; its slot is free or its own.
-    pub(super) fn restore_mirror(&mut self, mirror: Mirror) -> Result<(), Error> {
-        self.mirrors.insert(mirror.config.name.clone(), mirror);
-        self.set_tables()
+        Ok(())
     }
 
     /// The counters of a session since it began.
     pub(super) fn mirror_counters(&self, mirror: &Mirror) -> MirrorSnapshot {
-        self.mirror_slot(mirror.id).since(&mirror.before)
+        self.fabric.mirror_slot(mirror.id).since(&mirror.before)
     }
 
     /// Builds tables from what is there now, and puts them in force at all workers.
@@ -105,10 +103,9 @@ impl Switch {
         self.set_destinations();
         let specs = self.mirrors.values().map(|mirror| self.spec(mirror)).collect();
         let tables = Tables::build(self.rules(), specs).map_err(|error| Error::refused("tables", error.to_string()))?;
-        self.tables = Arc::new(self.with_snooping(tables));
-        let snapshot = Snapshot { tables: Arc::clone(&self.tables), outputs: self.outputs() };
-        let links = self.workers.links();
-        links.set_snapshot(&snapshot).map_err(|error| Error::refused("worker", error.to_string()))?;
+        let (tables, outputs) = (self.with_snooping(tables), self.outputs());
+        let set = self.fabric.set_snapshot(tables, outputs);
+        set.map_err(|error| Error::refused("worker", error.to_string()))?;
         self.set_learning_rules();
         self.follow_captures()
     }
@@ -137,10 +134,6 @@ impl Switch {
             snaplen_bytes: mirror.config.snaplen,
             filter: mirror.config.filter.as_ref().map(|filter| Arc::clone(filter.filter())),
         }
-    }
-
-    fn mirror_slot(&self, id: MirrorId) -> MirrorSnapshot {
-        self.shared.mirrors.get(id.index()).map(|stats| stats.snapshot()).unwrap_or_default()
     }
 
     fn free_mirror(&self) -> Option<MirrorId> {

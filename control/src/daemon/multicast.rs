@@ -44,7 +44,7 @@ impl Switch {
 
     /// Forgets what was learned at a port: addresses, groups, routers.
     pub(super) fn forget_learned(&self, port: PortId) {
-        self.shared.fdb.flush(None, Some(port));
+        self.fabric.shared.fdb.flush(None, Some(port));
         if let Some(table) = &self.multicast.table {
             table.forget_port(port, labsw_dataplane::clock::now_seconds());
         }

@@ -1,10 +1,10 @@
 //! Ports over their life: looked at, opened, handed to the workers, changed, in fault, closed.
 //!
-//! A port is a slot (its [`PortId`]) in the tables and the workers, a configuration, counters that outlive
-//! reconnects, an [`Attachment`] (the guest's socket, or the network device), a transmit side that all workers share
-//! and receive queues that are spread over them. Opening goes strictly check → open → tables and transmit side (one
-//! snapshot) → receive queues, closing the other way round, so that no worker receives a frame of a port that it can't
-//! count, and the last to hold a half of a port is this thread.
+//! A port is a slot (its [`PortId`]) in the tables and the workers, a configuration, counters that outlive reconnects,
+//! what it is attached to ([`Attached`]), a transmit side that all workers share, and receive queues that are spread over
+//! them. Opening goes check → open → tables and transmit side (one snapshot) → receive queues, closing the other way
+//! round, so that no worker receives a frame of a port that it can't count, and the last to hold a half of a port is this
+//! thread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use labsw_dataplane::handle::WorkerError;
 use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::stats::{PortSnapshot, PortStats};
-use labsw_dataplane::vhost::{Endpoint, EndpointState, EndpointStatus};
+use labsw_dataplane::vhost::Endpoint;
 use labsw_dataplane::worker::Output;
 use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::guard::{GuardState, Guards};
@@ -20,23 +20,21 @@ use labsw_switch::tables::PortRules;
 use labsw_switch::{MAX_PORTS, PortId};
 use mio::Token;
 
+use super::attach::{self, Absence, Attached, Halves, OnFault, OpenError, Opened, Site};
 use super::destinations::Destination;
-use super::devices::Absence;
 use super::flap::Flap;
 use super::impairments::Impaired;
-use super::open::{Attachment, Halves, OpenError, Opened};
-use super::placement::Queues;
+use super::queues::Queues;
 use super::{FIRST_PORT, Switch};
 use crate::api::{Error, PortState};
-use crate::config::{PortConfig, PortKind};
-use crate::device::Links;
+use crate::config::PortConfig;
 
 /// One port.
 pub(super) struct Port {
     pub(super) id: PortId,
     pub(super) config: PortConfig,
     pub(super) enabled: bool,
-    pub(super) attachment: Attachment,
+    pub(super) attached: Attached,
     /// `None` while it is out of service.
     pub(super) tx: Option<Arc<dyn TxPort>>,
     pub(super) queues: Queues,
@@ -54,8 +52,8 @@ pub(super) struct Port {
     pub(super) kernel_before: XdpCounters,
     /// What it has as the destination of mirrors.
     pub(super) destination: Destination,
-    /// Its device is set up, as far as is known; a guest's port has none that could be down.
-    pub(super) link_up: bool,
+    /// Its state, as the log has it.
+    pub(super) reported: Option<PortState>,
 }
 
 impl Port {
@@ -66,56 +64,46 @@ impl Port {
 
     /// What the kernel counted since the port was added, if it is one that has sockets for that.
     pub(super) fn kernel_counters(&self) -> Option<XdpCounters> {
-        if !matches!(self.config.kind, PortKind::AfXdp(_) | PortKind::Veth(_)) {
-            return None;
-        }
-        let mut sum = self.kernel_before;
-        if let Attachment::Device(device) = &self.attachment {
-            sum += device.kernel_counters();
-        }
-        Some(sum)
+        attach::of(&self.config.kind).has_sockets().then(|| {
+            let mut sum = self.kernel_before;
+            self.attached.to().and_then(attach::Attachment::kernel_counters).into_iter().for_each(|now| sum += now);
+            sum
+        })
     }
 
-    /// What it is doing, and why it is not up.
-    pub(super) fn state(&self, links: &mut Links) -> (PortState, Option<String>) {
+    /// What it is doing, and why it is not up. Nobody is asked: what is known of devices is renewed by news.
+    pub(super) fn state(&self) -> (PortState, Option<String>) {
         if !self.enabled {
             let reason = if self.flap.is_some() { "flapping" } else { "administratively down" };
             return (PortState::Down, Some(reason.to_owned()));
         }
-        match &self.attachment {
-            Attachment::Guest(endpoint) => {
-                let status = endpoint.status();
-                match status.state {
-                    EndpointState::Up => (PortState::Up, None),
-                    EndpointState::Waiting if status.connected => (
-                        PortState::Down,
-                        Some(status.reason.unwrap_or_else(|| "the guest's driver is not running".to_owned())),
-                    ),
-                    EndpointState::Waiting => {
-                        (PortState::Down, Some(status.reason.unwrap_or_else(|| "no front end is connected".to_owned())))
-                    }
-                    EndpointState::Failed => (PortState::Failed, fault_reason(status)),
-                }
-            }
-            Attachment::Absent(absence) => (PortState::Waiting, Some(absence.reason.clone())),
-            Attachment::Device(device) => match links.link_by_index(device.link.index) {
-                Err(error) => (PortState::Down, Some(error.to_string())),
-                Ok(None) => (PortState::Waiting, Some(format!("{} was removed", device.link.name))),
-                Ok(Some(link)) if !link.up => (PortState::Down, Some(format!("{} is set down", link.name))),
-                Ok(Some(link)) if !link.carrier => {
-                    (PortState::Down, Some(format!("{} has no carrier: its other end is down", link.name)))
-                }
-                Ok(Some(_)) => (PortState::Up, None),
-            },
-            Attachment::Tap(tap) => tap.state(links),
+        match &self.attached {
+            Attached::To(attachment) => attachment.state(),
+            Attached::Waiting(absence) => absence.state(),
         }
     }
 
-    /// Forgets the faults of its front ends or its device: the next one is served, or opened, without a wait.
+    /// Forgets the faults of its front ends: the next one is served without a wait.
     pub(super) fn forgive(&mut self) {
-        match &mut self.attachment {
-            Attachment::Guest(endpoint) => endpoint.forgive(Instant::now()),
-            Attachment::Device(_) | Attachment::Absent(_) | Attachment::Tap(_) => {}
+        if let Some(attachment) = self.attached.to_mut() {
+            attachment.forgive(Instant::now());
+        }
+    }
+
+    /// The workers that its queues are pinned to.
+    pub(super) fn pins(&self) -> Vec<Option<usize>> {
+        match &self.attached {
+            Attached::Waiting(absence) => absence.before.pins.clone(),
+            Attached::To(_) => self.queues.places.iter().map(|place| place.pinned).collect(),
+        }
+    }
+
+    /// Has what was opened, with its queues pinned like this.
+    pub(super) fn attach(&mut self, opened: Opened, pins: Vec<Option<usize>>) {
+        self.attached = Attached::To(opened.attachment);
+        (self.tx, self.queues) = (Some(opened.tx), opened.queues);
+        for (place, pin) in self.queues.places.iter_mut().zip(pins) {
+            place.pinned = pin;
         }
     }
 
@@ -136,7 +124,7 @@ impl Port {
             vlan: self.config.vlan.clone(),
             link_local: self.config.link_local,
             mtu_bytes: self.config.mtu,
-            enabled: self.enabled && self.link_up,
+            enabled: self.enabled && self.attached.to().is_none_or(|attachment| attachment.link_up()),
             mirror_only: self.config.mirror_only,
             allow_mirror: self.config.allow_mirror,
             guards: Guards::new(self.config.guards.clone(), &self.guard_state),
@@ -144,15 +132,6 @@ impl Port {
             ..PortRules::default()
         }
     }
-}
-
-/// Why a guest's port failed, and how long the next front end has to wait if that is worth a word.
-fn fault_reason(status: EndpointStatus) -> Option<String> {
-    let reason = status.reason?;
-    Some(match status.waits.filter(|wait| *wait >= Duration::from_secs(1)) {
-        Some(wait) => format!("{reason}; the next front end is served in {:.0} s", wait.as_secs_f32().ceil()),
-        None => reason,
-    })
 }
 
 impl Switch {
@@ -164,24 +143,46 @@ impl Switch {
             return Err(refused("is there already; use `port set`, or `port del` first".to_owned()));
         }
         self.check_attachable(&config)?;
-        let id = self.free_id().ok_or_else(|| refused(format!("a switch has at most {MAX_PORTS} ports")))?;
-        let stats = Arc::new(PortStats::new(self.workers.handles().len()));
         let name = config.name.clone();
-        let Opened { attachment, tx, queues } = match self.open(id, &config) {
-            Ok(opened) => opened,
-            Err(error) => Opened { attachment: Switch::absent(error, &object)?, tx: None, queues: Queues::none() },
+        let id = self.enter_port(config)?;
+        let opened = match self.open(&name) {
+            Err(error) if !error.is_absence() => {
+                self.ports.remove(&name);
+                return Err(refused(error.to_string()));
+            }
+            other => other,
         };
-        if let Attachment::Absent(absence) = &attachment {
-            tracing::info!(port = name, reason = absence.reason, "waiting");
+        let Some(port) = self.ports.get_mut(&name) else { return Ok(()) };
+        match opened {
+            Ok(opened) => port.attach(opened, Vec::new()),
+            Err(error) => {
+                tracing::info!(port = name, reason = %error, "waiting");
+                port.attached = Attached::Waiting(Absence::because(&error));
+            }
         }
+        let placed = self.set_tables().and_then(|()| self.place_queues().map_err(|error| refused(error.to_string())));
+        if let Err(error) = placed {
+            self.close_port(&name)?;
+            return Err(error);
+        }
+        tracing::info!(port = name, id = id.0, "added");
+        Ok(())
+    }
+
+    /// Gives a port a place among the others. It is attached to nothing, and in no table yet.
+    pub(super) fn enter_port(&mut self, config: PortConfig) -> Result<PortId, Error> {
+        let full =
+            || Error::refused(format!("port {:?}", config.name), format!("a switch has at most {MAX_PORTS} ports"));
+        let id = self.free_id().ok_or_else(full)?;
+        let name = config.name.clone();
         let port = Port {
             id,
             config,
             enabled: true,
-            attachment,
-            tx,
-            queues,
-            stats,
+            attached: Attached::Waiting(Absence::opening()),
+            tx: None,
+            queues: Queues::none(),
+            stats: Arc::new(PortStats::new(self.fabric.workers.handles().len())),
             impaired: None,
             flap: None,
             guard_state: Arc::default(),
@@ -189,16 +190,20 @@ impl Switch {
             detached: false,
             kernel_before: XdpCounters::default(),
             destination: Destination::default(),
-            link_up: true,
+            reported: None,
         };
-        self.ports.insert(name.clone(), port);
-        let placed = self.set_tables().and_then(|()| self.place_queues().map_err(|error| refused(error.to_string())));
-        if let Err(error) = placed {
-            self.close_port(&name)?;
-            return Err(error);
-        }
-        tracing::info!(port = name, "added");
-        Ok(())
+        self.ports.insert(name, port);
+        Ok(id)
+    }
+
+    /// Opens what a port is attached to, as its configuration says. On an error nothing is left of it.
+    pub(super) fn open(&mut self, name: &str) -> Result<Opened, OpenError> {
+        // A NIC's driver may start anew when a program is attached.
+        self.beat_early();
+        let Switch { ports, host, fabric, config: switch, .. } = self;
+        let Some(port) = ports.get(name) else { return Err(OpenError::Removed(name.to_owned())) };
+        let mut site = Site { host, fabric, switch };
+        attach::of(&port.config.kind).open(port.id, &port.config, &mut site)
     }
 
     /// Removes a port and what was made for it.
@@ -222,10 +227,10 @@ impl Switch {
         let tables = self.set_tables();
         let (released, gone) = self.release(&mut port, Absence::detached(Vec::new()));
         if tables.is_err() || !gone {
-            self.unreturned.insert(port.id);
+            self.fabric.unreturned.insert(port.id);
         }
         self.forget_learned(port.id);
-        self.shared.fdb.remove_port(port.id);
+        self.fabric.shared.fdb.remove_port(port.id);
         let placed = self.place_queues().map_err(|error| Error::refused(format!("port {name:?}"), error.to_string()));
         tables.and(released).and(placed)
     }
@@ -234,28 +239,19 @@ impl Switch {
     /// then. Goes through to the end whatever fails; also says whether no worker has anything of the port any more.
     pub(super) fn release(&mut self, port: &mut Port, absence: Absence) -> (Result<(), Error>, bool) {
         // A guest's rings are reset by the workers that have its queues, so before they are taken away.
-        if let Attachment::Guest(endpoint) = &mut port.attachment {
+        if let Some(endpoint) = port.attached.to_mut().and_then(|attachment| attachment.endpoint()) {
             endpoint.hang_up();
         }
-        let (rx, taken) = self.take_queues(port);
+        let (rx, taken) = self.fabric.take_queues(port.id, &mut port.queues);
         port.destination = Destination::default();
         let halves = Halves { tx: port.tx.take(), rx };
         let gone = taken.is_ok();
-        let closed = match std::mem::replace(&mut port.attachment, Attachment::Absent(absence)) {
-            Attachment::Guest(endpoint) => {
-                halves.close();
-                endpoint.close();
-                Ok(())
+        let closed = match std::mem::replace(&mut port.attached, Attached::Waiting(absence)) {
+            Attached::To(attachment) => {
+                attachment.kernel_counters().into_iter().for_each(|counted| port.kernel_before += counted);
+                attachment.close(halves, &mut self.host)
             }
-            Attachment::Device(device) => {
-                port.kernel_before += device.kernel_counters();
-                device.close(halves, &mut self.links, &mut self.ledger).map_err(OpenError::from)
-            }
-            Attachment::Absent(absence) => absence.close(&mut self.links).map_err(OpenError::from),
-            Attachment::Tap(tap) => {
-                halves.close();
-                tap.close(&mut self.links).map_err(OpenError::from)
-            }
+            Attached::Waiting(absence) => absence.close(&mut self.host),
         };
         let outcome = taken.map_err(OpenError::from).and(closed);
         (outcome.map_err(|error| Error::refused(format!("port {:?}", port.config.name), error.to_string())), gone)
@@ -264,23 +260,17 @@ impl Switch {
     /// A worker found that a port can't go on: notes why; everything else runs on.
     pub(super) fn port_fault(&mut self, id: PortId, fault: &Fault) {
         let Some((name, port)) = self.ports.iter_mut().find(|(_, port)| port.id == id) else { return };
-        let (connection, index) = match &mut port.attachment {
-            Attachment::Guest(endpoint) => {
-                if endpoint.fault(fault, Instant::now()) {
-                    tracing::warn!(port = name, reason = %fault, "port fault");
-                }
-                return;
-            }
-            Attachment::Tap(tap) => (tap.connection, tap.index()),
-            Attachment::Device(device) => (device.connection, device.link.index),
-            Attachment::Absent(_) => return,
-        };
+        let Some(attachment) = port.attached.to_mut() else { return };
         // Both halves, or several workers, may have met it.
-        if connection == fault.connection {
-            let name = name.clone();
-            // The worker may be the first to see that the device has gone.
-            let reason = (!self.links.has_gone(index)).then_some(fault.reason.as_str());
-            self.lose(&name, reason);
+        match attachment.fault(fault, Instant::now()) {
+            OnFault::Old => {}
+            OnFault::GoesOn => tracing::warn!(port = name, reason = %fault, "port fault"),
+            OnFault::Lost => {
+                // The worker may be the first to see that the device has gone.
+                let gone = attachment.device().is_some_and(|(index, _)| self.host.links.has_gone(index));
+                let name = name.clone();
+                self.lose(&name, (!gone).then_some(fault.reason.as_str()));
+            }
         }
     }
 
@@ -292,17 +282,16 @@ impl Switch {
         let outcome = self.set_tables();
         let Some(mut port) = self.ports.remove(name) else { return (Halves { tx, rx: Vec::new() }, outcome) };
         let failed = |error: WorkerError| Error::refused("worker", error.to_string());
-        let (rx, taken) = self.take_queues(&mut port);
+        let (rx, taken) = self.fabric.take_queues(port.id, &mut port.queues);
         self.ports.insert(name.to_owned(), port);
         let placed = self.place_queues().map_err(failed);
         (Halves { tx, rx }, outcome.and(taken.map_err(failed)).and(placed))
     }
 
-    /// Puts a port in service.
-    pub(super) fn put_in(&mut self, name: &str, opened: Opened) -> Result<(), Error> {
+    /// Puts a port in service with what was opened, and its queues pinned as before.
+    pub(super) fn put_in(&mut self, name: &str, opened: Opened, pins: Vec<Option<usize>>) -> Result<(), Error> {
         let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
-        (port.attachment, port.tx, port.queues) = (opened.attachment, opened.tx, opened.queues);
-        port.link_up = true;
+        port.attach(opened, pins);
         self.set_tables()?;
         self.place_queues().map_err(|error| Error::refused("worker", error.to_string()))
     }
@@ -348,7 +337,7 @@ impl Switch {
     /// An id that no port has, nor any worker that did not answer in time.
     fn free_id(&self) -> Option<PortId> {
         let highest = u16::try_from(MAX_PORTS).unwrap_or(u16::MAX);
-        let taken = |id: &PortId| self.ports.values().any(|port| port.id == *id) || self.unreturned.contains(id);
+        let taken = |id: &PortId| self.ports.values().any(|port| port.id == *id) || self.fabric.unreturned.contains(id);
         (0..highest).map(PortId).find(|id| !taken(id))
     }
 
@@ -366,9 +355,18 @@ impl Switch {
     }
 
     fn endpoints(&mut self, which: impl Fn(&Port) -> bool) -> impl Iterator<Item = &mut Endpoint> {
-        self.ports.values_mut().filter(move |port| which(port)).filter_map(|port| match &mut port.attachment {
-            Attachment::Guest(endpoint) => Some(&mut **endpoint),
-            Attachment::Device(_) | Attachment::Tap(_) | Attachment::Absent(_) => None,
-        })
+        let ports = self.ports.values_mut().filter(move |port| which(port));
+        ports.filter_map(|port| port.attached.to_mut()?.endpoint())
+    }
+
+    /// Writes to the log which ports have another state than a second ago.
+    pub(super) fn report_states(&mut self) {
+        for (name, port) in &mut self.ports {
+            let (state, reason) = port.state();
+            if port.reported.replace(state).is_some_and(|before| before != state) {
+                let reason = reason.unwrap_or_default();
+                tracing::info!(port = name, %state, reason, "state changed");
+            }
+        }
     }
 }

@@ -6,34 +6,34 @@ use labsw_switch::forward::Forwarder;
 use labsw_switch::trace::Times;
 
 use super::Switch;
-use super::open::Attachment;
+use super::fabric::Fabric;
 use super::ports::Port;
 use crate::api::{self, Error, Impairment, PortDirection, PortState};
-use crate::device::Links;
 use crate::trace::{PortView, Scene, Trouble, explain};
 
 impl Switch {
-    pub(super) fn trace(&mut self, port: &str, frame: &[u8]) -> Result<api::Trace, Error> {
+    pub(super) fn trace(&self, port: &str, frame: &[u8]) -> Result<api::Trace, Error> {
         let ingress = self.port(port)?.id;
         let impaired = self.show_impairments();
-        let Switch { ports, mirrors, links, shared, tables, .. } = self;
+        let Switch { ports, mirrors, fabric, .. } = self;
+        let Fabric { shared, tables, .. } = fabric;
         let scene = Scene {
             by: Forwarder { tables, fdb: &shared.fdb, now_seconds: clock::now_seconds() },
             at: Times { now_ns: clock::now_ns(), gate_ns: clock::now_ns() },
-            ports: ports.values().map(|port| (port.id, view(port, links, &impaired))).collect(),
+            ports: ports.values().map(|port| (port.id, view(port, &impaired))).collect(),
             mirrors: mirrors.values().map(|mirror| (mirror.id, mirror.config.name.clone())).collect(),
         };
         Ok(explain(&scene, ingress, frame))
     }
 }
 
-fn view(port: &Port, links: &mut Links, impaired: &[Impairment]) -> PortView {
-    let (state, reason) = port.state(links);
+fn view(port: &Port, impaired: &[Impairment]) -> PortView {
+    let (state, reason) = port.state();
     let trouble = (state != PortState::Up).then(|| Trouble {
         state,
         reason: reason.unwrap_or_else(|| "no reason given".to_owned()),
         // A device is given frames whatever its link does; a guest's rings and a TAP interface take none then.
-        takes_frames: port.tx.is_some() && matches!(port.attachment, Attachment::Device(_)),
+        takes_frames: port.tx.is_some() && port.attached.to().is_some_and(|to| to.takes_frames_when_down()),
     });
     let name = port.config.name.clone();
     let how = |direction| {

@@ -14,7 +14,6 @@
 
 use std::time::{Duration, Instant};
 
-use labsw_dataplane::handle::WorkerHandle;
 use labsw_dataplane::load::Pulse;
 
 use super::{Switch, notify};
@@ -83,7 +82,7 @@ impl Watchdog {
 impl Switch {
     /// As [`Switch::beat`], before work that may take long.
     pub(super) fn beat_early(&mut self) {
-        let (now, pulses) = (Instant::now(), self.pulses());
+        let (now, pulses) = (Instant::now(), self.fabric.pulses());
         if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.beat_early(now, &pulses)) {
             notify(&[sd_notify::NotifyState::Watchdog]);
         }
@@ -91,16 +90,12 @@ impl Switch {
 
     /// Tells the service manager that the switch is alive, if it is time and it is. Returns in how long to call again.
     pub(super) fn beat(&mut self) -> Option<Duration> {
-        let (now, pulses) = (Instant::now(), self.pulses());
+        let (now, pulses) = (Instant::now(), self.fabric.pulses());
         let watchdog = self.watchdog.as_mut()?;
         if watchdog.beat(now, &pulses) {
             notify(&[sd_notify::NotifyState::Watchdog]);
         }
         Some(watchdog.due_in(now))
-    }
-
-    pub(super) fn pulses(&self) -> Vec<Pulse> {
-        self.workers.handles().iter().map(WorkerHandle::pulse).collect()
     }
 }
 

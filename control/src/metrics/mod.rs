@@ -121,7 +121,7 @@ fn port_families(ports: &[Port]) -> Vec<Family> {
     let of = |port: &Port| [("port", port.name.clone()), ("type", port.port_type.to_string())];
     let each = |value: fn(&Port) -> u64| ports.iter().map(|port| sample(of(port), float(value(port)))).collect();
     let counter = |name, help, value| family(name, Kind::Counter, help, each(value));
-    let states = [PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed];
+    let states = [PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed, PortState::Opening];
     let state = |port: &Port, state: PortState| {
         let labels = [("port", port.name.clone()), ("type", port.port_type.to_string()), ("state", state.to_string())];
         sample(labels, f64::from(u8::from(port.state == state)))

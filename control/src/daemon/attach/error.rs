@@ -1,0 +1,94 @@
+//! Why a port can't be opened.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use labsw_dataplane::handle::WorkerError;
+use labsw_dataplane::socket::SocketError;
+use labsw_dataplane::xdp::{UmemError, XdpError};
+
+use super::super::UnknownAccount;
+use crate::config::DeviceSpec;
+use crate::device::DeviceError;
+
+/// Why a port can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The device that the port names is not there.
+    #[error("{device} is awaited: {why}")]
+    NoDevice {
+        /// What is looked for.
+        device: DeviceSpec,
+        /// What is known of it.
+        why: String,
+    },
+    /// The device is one that is never opened.
+    #[error("{0}; use another device")]
+    Protected(String),
+    /// Sockets of a former run still have the pair.
+    #[error("{0} is held by sockets of a former run until the container has freed the frames that they sent")]
+    Kept(String),
+    /// The interface of a TAP port is something else.
+    #[error("interface {0} exists and is no TAP interface; name another for this port")]
+    NotATap(String),
+    /// The interface of a TAP port, which somebody else made, has gone.
+    #[error("{0} was removed")]
+    Removed(String),
+    /// The interface of a guest's TAP port belongs to a bridge.
+    #[error("interface {0} belongs to a bridge; take it out (ip link set {0} nomaster), or name another")]
+    Bridged(String),
+    /// The directory of a socket can't be made.
+    #[error("directory {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The event loop takes no more sockets.
+    #[error("event loop: {0}")]
+    EventLoop(#[source] io::Error),
+    /// A device can't be found, made or changed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// AF_XDP is not possible on the device.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+    /// There is no packet memory.
+    #[error(transparent)]
+    Umem(#[from] UmemError),
+    /// The guest's socket can't be made.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// There is no such user or group.
+    #[error(transparent)]
+    Account(#[from] UnknownAccount),
+    /// A worker does not answer.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+impl OpenError {
+    /// Whether what the port needs is not there, and may come.
+    pub(in crate::daemon) fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            OpenError::NoDevice { .. }
+                | OpenError::Kept(_)
+                | OpenError::Device(DeviceError::NoNetns(_))
+                | OpenError::Xdp(XdpError::NoInterface { .. })
+        )
+    }
+}
+
+/// Makes the directory of a socket, if it is not there.
+pub(in crate::daemon) fn make_parent(path: &Path) -> Result<(), OpenError> {
+    match path.parent() {
+        Some(directory) => {
+            let failed = |source| OpenError::Directory { path: directory.to_owned(), source };
+            fs::create_dir_all(directory).map_err(failed)
+        }
+        None => Ok(()),
+    }
+}

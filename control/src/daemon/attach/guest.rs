@@ -1,0 +1,135 @@
+//! `vhost_user` ports: the socket of a guest's hypervisor.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use labsw_dataplane::handle::Homes;
+use labsw_dataplane::port::{Fault, RxQueue};
+use labsw_dataplane::socket::SocketAccess;
+use labsw_dataplane::vhost::{Endpoint, EndpointConfig, EndpointState, EndpointStatus, Role, Timing, VhostPort};
+use labsw_switch::PortId;
+
+use super::{Attachment, Halves, OnFault, OpenError, Opened, PortType, Site, make_parent};
+use crate::api::{self, PortState};
+use crate::config::{PortConfig, SwitchConfig, VhostRole, VhostUserConfig};
+use crate::daemon::accounts::{group_id, user_id};
+use crate::daemon::host::Host;
+use crate::daemon::port_tokens;
+use crate::daemon::queues::Queues;
+use crate::device::Links;
+
+impl PortType for VhostUserConfig {
+    fn preflight(&self, _: &PortConfig, _: &SwitchConfig, _: &mut Links) -> Result<(), (&'static str, OpenError)> {
+        self.owner.as_deref().map(user_id).transpose().map_err(|error| ("owner", error.into()))?;
+        self.group.as_deref().map(group_id).transpose().map_err(|error| ("group", error.into()))?;
+        Ok(())
+    }
+
+    fn open(&self, id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
+        let path = self.socket.clone().unwrap_or_else(|| site.switch.default_socket(&port.name));
+        // The switch's own directory is there for whoever listens in it.
+        if self.role == VhostRole::Server || self.socket.is_none() {
+            make_parent(&path)?;
+        }
+        let VhostPort { tx, rx } = VhostPort::new(self.queue_pairs);
+        // The workers that have the queues are known once the queues are placed.
+        let homes = Homes::new(rx.iter().map(|_| 0));
+        let endpoint = EndpointConfig {
+            port_name: port.name.clone(),
+            path,
+            role: match self.role {
+                VhostRole::Server => Role::Server,
+                VhostRole::Client => Role::Client,
+            },
+            access: SocketAccess {
+                mode: self.mode.unwrap_or(site.switch.socket_mode),
+                owner: self.owner.as_deref().map(user_id).transpose()?,
+                group: self.group.as_deref().map(group_id).transpose()?.or(site.host.socket_group),
+            },
+            peer_uid: self.peer_uid,
+            queue_pairs: self.queue_pairs,
+            offloads: self.offloads,
+            mtu: port.mtu,
+            timing: Timing::default(),
+            memory_limit: Arc::clone(&site.host.guest_memory),
+        };
+        let [listener, connection] = port_tokens(id);
+        let rings = site.fabric.workers.links().rings(id, Arc::clone(&tx), homes.clone());
+        let mut endpoint = Endpoint::open(endpoint, Box::new(rings)).map_err(|error| error.source)?;
+        endpoint.register(&site.host.registry, listener, connection).map_err(OpenError::EventLoop)?;
+        let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
+        let guest = Guest { endpoint, listens: self.role == VhostRole::Server };
+        Ok(Opened { attachment: Box::new(guest), tx, queues: Queues::new(rx, homes) })
+    }
+}
+
+/// A guest's socket.
+struct Guest {
+    endpoint: Endpoint,
+    listens: bool,
+}
+
+impl Attachment for Guest {
+    fn close(self: Box<Self>, halves: Halves, _host: &mut Host) -> Result<(), OpenError> {
+        halves.close();
+        self.endpoint.close();
+        Ok(())
+    }
+
+    fn lose(self: Box<Self>, halves: Halves, host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>) {
+        (None, self.close(halves, host))
+    }
+
+    fn state(&self) -> (PortState, Option<String>) {
+        let status = self.endpoint.status();
+        let or = |reason: Option<String>, otherwise: &str| reason.unwrap_or_else(|| otherwise.to_owned());
+        match status.state {
+            EndpointState::Up => (PortState::Up, None),
+            EndpointState::Waiting if status.connected => {
+                (PortState::Down, Some(or(status.reason, "the guest's driver is not running")))
+            }
+            EndpointState::Waiting => (PortState::Down, Some(or(status.reason, "no front end is connected"))),
+            EndpointState::Failed => (PortState::Failed, fault_reason(status)),
+        }
+    }
+
+    fn show(&self, shown: &mut api::Port) {
+        let status = self.endpoint.status();
+        shown.connected = Some(status.connected);
+        shown.front_end = status.front_end.map(|owner| api::FrontEnd { pid: owner.pid, uid: owner.uid });
+        shown.turned_away = Some(status.turned_away);
+        shown.memory_regions = u32::try_from(status.memory_regions).ok();
+        shown.features = Some(status.features_acknowledged.into_iter().map(str::to_owned).collect());
+    }
+
+    fn set_mtu(&mut self, _host: &mut Host, mtu: u32) -> Result<(), OpenError> {
+        self.endpoint.set_mtu(mtu);
+        Ok(())
+    }
+
+    fn fault(&mut self, fault: &Fault, now: Instant) -> OnFault {
+        if self.endpoint.fault(fault, now) { OnFault::GoesOn } else { OnFault::Old }
+    }
+
+    fn forgive(&mut self, now: Instant) {
+        self.endpoint.forgive(now);
+    }
+
+    fn endpoint(&mut self) -> Option<&mut Endpoint> {
+        Some(&mut self.endpoint)
+    }
+
+    fn listens_on(&self) -> Option<&Path> {
+        self.listens.then(|| self.endpoint.path())
+    }
+}
+
+/// Why a guest's port failed, and how long the next front end has to wait if that is worth a word.
+fn fault_reason(status: EndpointStatus) -> Option<String> {
+    let reason = status.reason?;
+    Some(match status.waits.filter(|wait| *wait >= Duration::from_secs(1)) {
+        Some(wait) => format!("{reason}; the next front end is served in {:.0} s", wait.as_secs_f32().ceil()),
+        None => reason,
+    })
+}

@@ -1,0 +1,154 @@
+//! `af_xdp` ports: a network device of the host, prepared for AF_XDP and put back afterwards.
+
+use std::time::Instant;
+
+use labsw_dataplane::port::Fault;
+use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters};
+use labsw_switch::PortId;
+
+use super::sockets::XdpHalves;
+use super::{Attachment, Halves, LinkMap, OnFault, OpenError, Opened, PortType, Seen, Site, Sockets};
+use crate::api::{self, PortState};
+use crate::config::{AfXdpConfig, DeviceSpec, PortConfig, Queues, SwitchConfig, XdpMode};
+use crate::daemon::host::Host;
+use crate::device::{Link, Links, Promiscuous, prepare};
+
+impl PortType for AfXdpConfig {
+    fn preflight(
+        &self,
+        port: &PortConfig,
+        switch: &SwitchConfig,
+        links: &mut Links,
+    ) -> Result<(), (&'static str, OpenError)> {
+        let link = find_device(&self.device, switch, links).map_err(|error| ("device", error))?;
+        prepare::check_mtu(&link, port.mtu).map_err(|error| ("mtu", error.into()))
+    }
+
+    fn open(&self, id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
+        let link = find_device(&self.device, site.switch, &mut site.host.links)?;
+        let (sockets, (tx, rx)) = self.open_sockets(id, port, &link, site.host).inspect_err(|_| {
+            if let Err(error) = site.host.put_back(link.index) {
+                tracing::warn!(interface = link.name, %error, "not as it was before");
+            }
+        })?;
+        Ok(Opened::new(Nic { sockets }, tx, rx))
+    }
+
+    fn has_sockets(&self) -> bool {
+        true
+    }
+
+    fn device(&self) -> Option<&DeviceSpec> {
+        Some(&self.device)
+    }
+}
+
+impl AfXdpConfig {
+    fn open_sockets(
+        &self,
+        id: PortId,
+        port: &PortConfig,
+        link: &Link,
+        host: &mut Host,
+    ) -> Result<(Sockets, XdpHalves), OpenError> {
+        // Without packet memory nothing is touched.
+        host.packet_memory()?;
+        let promiscuous = Promiscuous::hold(link.index, &link.name)?;
+        let count = match self.queues {
+            Queues::All => None,
+            Queues::Count(count) => Some(count.into()),
+        };
+        prepare::device(&mut host.links, &mut host.ledger, link, port.mtu, count)?;
+        let xdp = XdpConfig {
+            interface: link.name.clone(),
+            ifindex: link.index,
+            queues: count.map_or(xdp::Queues::All, xdp::Queues::Count),
+            mode: match self.mode {
+                XdpMode::Auto => xdp::XdpMode::Auto,
+                XdpMode::ZeroCopy => xdp::XdpMode::ZeroCopy,
+                XdpMode::Copy => xdp::XdpMode::Copy,
+                XdpMode::Skb => xdp::XdpMode::Skb,
+            },
+            mtu: port.mtu,
+            owner: id.0,
+            busy_poll: self.busy_poll,
+        };
+        Sockets::open(link.clone(), xdp, promiscuous, host)
+    }
+}
+
+/// The link that a port names, if it is there and may be opened.
+fn find_device(device: &DeviceSpec, switch: &SwitchConfig, links: &mut Links) -> Result<Link, OpenError> {
+    let absent = || OpenError::NoDevice { device: device.clone(), why: Links::absence(device) };
+    let link = links.resolve(device)?.ok_or_else(absent)?;
+    match links.protection(&link, &switch.protected_interfaces)? {
+        Some(reason) => Err(OpenError::Protected(reason)),
+        None => Ok(link),
+    }
+}
+
+/// A network device in use.
+struct Nic {
+    sockets: Sockets,
+}
+
+impl Attachment for Nic {
+    fn close(self: Box<Self>, halves: Halves, host: &mut Host) -> Result<(), OpenError> {
+        let index = self.sockets.link.index;
+        halves.close();
+        self.sockets.close();
+        Ok(host.put_back(index)?)
+    }
+
+    fn lose(self: Box<Self>, halves: Halves, host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>) {
+        (None, self.close(halves, host))
+    }
+
+    fn state(&self) -> (PortState, Option<String>) {
+        self.sockets.state()
+    }
+
+    fn show(&self, shown: &mut api::Port) {
+        self.sockets.show(shown);
+    }
+
+    fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
+        // A device that has gone comes back with the MTU of the port.
+        let Some(link) = host.links.link_by_index(self.sockets.link.index)? else { return Ok(()) };
+        prepare::change_mtu(&mut host.links, &mut host.ledger, &link, mtu)?;
+        self.sockets.has_mtu(mtu);
+        Ok(())
+    }
+
+    fn takes_mtu(&self, mtu: u32) -> bool {
+        self.sockets.takes_mtu(mtu)
+    }
+
+    fn fault(&mut self, fault: &Fault, _now: Instant) -> OnFault {
+        self.sockets.fault(fault)
+    }
+
+    fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
+        self.sockets.look(links, &mut host.links)
+    }
+
+    fn link_up(&self) -> bool {
+        self.sockets.link.up
+    }
+
+    fn takes_frames_when_down(&self) -> bool {
+        true
+    }
+
+    fn device(&self) -> Option<(u32, &str)> {
+        Some((self.sockets.link.index, &self.sockets.link.name))
+    }
+
+    fn kernel_counters(&self) -> Option<XdpCounters> {
+        Some(self.sockets.kernel_counters())
+    }
+
+    fn sockets(&mut self) -> Option<&mut Sockets> {
+        Some(&mut self.sockets)
+    }
+}

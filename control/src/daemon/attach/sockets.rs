@@ -1,0 +1,112 @@
+//! The AF_XDP sockets of a port and the device under them, as `af_xdp` and `veth` ports have them.
+
+use std::sync::Arc;
+
+use labsw_dataplane::port::{Fault, TxPort};
+use labsw_dataplane::xdp::{FillDepth, ONE_CHUNK_MTU, Statistics, XdpConfig, XdpCounters, XdpPort, XdpRx, XdpStatus};
+
+use super::{LinkMap, OnFault, OpenError, Seen};
+use crate::api::{self, PortState};
+use crate::daemon::host::Host;
+use crate::device::{Link, Links, Promiscuous};
+
+/// The sockets, and what is known of their device.
+pub(in crate::daemon) struct Sockets {
+    /// The number by which faults of the port are known.
+    connection: u64,
+    pub(in crate::daemon) link: Link,
+    pub(in crate::daemon) status: XdpStatus,
+    /// Readers of what the kernel counts at each socket.
+    pub(in crate::daemon) statistics: Vec<Statistics>,
+    /// Whether the device's queues were left to a port that polls, or why that failed.
+    pub(in crate::daemon) interrupts_deferred: Result<bool, String>,
+    /// How much the fill rings may hold.
+    depth: FillDepth,
+    /// The device is promiscuous while this lives.
+    promiscuous: Promiscuous,
+    gone: bool,
+}
+
+/// The halves of a port that was opened.
+pub(super) type XdpHalves = (Arc<dyn TxPort>, Vec<XdpRx>);
+
+impl Sockets {
+    /// Opens sockets on a device that was prepared, and is promiscuous for the port.
+    pub(super) fn open(
+        link: Link,
+        xdp: XdpConfig,
+        promiscuous: Promiscuous,
+        host: &mut Host,
+    ) -> Result<(Sockets, XdpHalves), OpenError> {
+        let memory = host.packet_memory()?;
+        let port = XdpPort::open(xdp, &memory)?;
+        let (connection, status, statistics) = (port.connection(), port.status().clone(), port.statistics());
+        if let Some(error) = &status.host_heard {
+            tracing::warn!(interface = link.name, error, "the host's own frames can leave by it");
+        }
+        let XdpPort { tx, rx, depth, .. } = port;
+        let interrupts_deferred = Ok(false);
+        // Preparing has set it up.
+        let link = host.links.link_by_index(link.index)?.unwrap_or(link);
+        let gone = false;
+        let sockets = Sockets { connection, link, status, statistics, interrupts_deferred, depth, promiscuous, gone };
+        Ok((sockets, (tx, rx)))
+    }
+
+    /// Lets go of the device.
+    pub(super) fn close(self) {
+        drop(self.promiscuous);
+    }
+
+    /// As [`super::Attachment::state`].
+    pub(super) fn state(&self) -> (PortState, Option<String>) {
+        let Link { name, up, carrier, .. } = &self.link;
+        match (self.gone, up, carrier) {
+            (true, ..) => (PortState::Waiting, Some(format!("{name} was removed"))),
+            (_, false, _) => (PortState::Down, Some(format!("{name} is set down"))),
+            (_, _, false) => (PortState::Down, Some(format!("{name} has no carrier: its other end is down"))),
+            _ => (PortState::Up, None),
+        }
+    }
+
+    /// As [`super::Attachment::show`].
+    pub(super) fn show(&self, shown: &mut api::Port) {
+        shown.interface = Some(self.link.name.clone());
+        shown.device.get_or_insert_with(|| self.link.name.clone());
+        shown.xdp_mode = Some(self.status.mode.name().to_owned());
+        shown.xdp_mode_reason = Some(self.status.why.clone()).filter(|why| !why.is_empty());
+        shown.queues = Some(self.status.queues);
+    }
+
+    /// As [`super::Attachment::look`]. A list may lack a link that is there: only an answer about this one says that it
+    /// has gone.
+    pub(super) fn look(&mut self, links: &LinkMap, asked: &mut Links) -> Seen {
+        match links.get(&self.link.index) {
+            Some(link) => self.link = link.clone(),
+            None => self.gone = asked.has_gone(self.link.index),
+        }
+        if self.gone { Seen::Gone } else { Seen::Here }
+    }
+
+    /// As [`super::Attachment::fault`].
+    pub(super) fn fault(&self, fault: &Fault) -> OnFault {
+        if self.connection == fault.connection { OnFault::Lost } else { OnFault::Old }
+    }
+
+    /// As [`super::Attachment::takes_mtu`].
+    pub(super) fn takes_mtu(&self, mtu: u32) -> bool {
+        mtu <= ONE_CHUNK_MTU || self.status.multi_buffer
+    }
+
+    /// The device has this MTU now.
+    pub(super) fn has_mtu(&self, mtu: u32) {
+        self.depth.set_mtu(self.status.mode, mtu);
+    }
+
+    /// What the kernel counted since the sockets were opened.
+    pub(super) fn kernel_counters(&self) -> XdpCounters {
+        let mut sum = XdpCounters::default();
+        self.statistics.iter().for_each(|socket| sum += socket.read());
+        sum
+    }
+}

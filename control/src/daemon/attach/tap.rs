@@ -1,0 +1,147 @@
+//! `tap` ports: a TAP interface, of the host or of a guest's hypervisor.
+//!
+//! An interface that the switch makes is made again at once when it goes; one that somebody else made is waited for. The
+//! interface of a guest outlives a fault of the port, since the guest's program has it open.
+
+use std::time::Instant;
+
+use labsw_dataplane::port::Fault;
+use labsw_dataplane::tap::TapPort;
+use labsw_switch::PortId;
+
+use super::{Attachment, Halves, LinkMap, OnFault, OpenError, Opened, PortType, Seen, Site};
+use crate::api::{self, PortState};
+use crate::config::{PortConfig, SwitchConfig, TapConfig, TapEnd};
+use crate::daemon::accounts::{group_id, user_id};
+use crate::daemon::host::Host;
+use crate::device::{Link, Links, TapLink, TapPlan, TapUse};
+
+impl PortType for TapConfig {
+    fn preflight(
+        &self,
+        _port: &PortConfig,
+        switch: &SwitchConfig,
+        links: &mut Links,
+    ) -> Result<(), (&'static str, OpenError)> {
+        self.existing(switch, links).map_err(|error| ("interface", error))?;
+        self.owner.as_deref().map(user_id).transpose().map_err(|error| ("owner", error.into()))?;
+        self.group.as_deref().map(group_id).transpose().map_err(|error| ("group", error.into()))?;
+        Ok(())
+    }
+
+    fn open(&self, _id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
+        let plan = TapPlan {
+            port: port.name.clone(),
+            interface: self.interface.clone(),
+            mtu: port.mtu,
+            other_end: match self.other_end {
+                TapEnd::Host => TapUse::Host { queues: self.queues, mac: self.mac },
+                TapEnd::Guest => TapUse::Guest {
+                    owner: self.owner.as_deref().map(user_id).transpose()?,
+                    group: self.group.as_deref().map(group_id).transpose()?,
+                },
+            },
+        };
+        let links = &mut site.host.links;
+        let found = self.existing(site.switch, links)?;
+        let was_there = found.is_some();
+        let (mut tap, port) = TapLink::open(links, &plan, found)?;
+        let connection = port.connection();
+        let TapPort { tx, rx } = port;
+        // Opening has set it up.
+        if let Some(link) = links.link_by_index(tap.link.index)? {
+            tap.link = link;
+        }
+        let found = was_there && !tap.is_ours();
+        let for_guest = self.other_end == TapEnd::Guest;
+        let interface = self.interface.clone();
+        let attachment = Tap { connection, queues: rx.len(), interface, for_guest, tap, found, gone: false };
+        Ok(Opened::new(attachment, tx, rx))
+    }
+}
+
+impl TapConfig {
+    /// The interface, if it is there; it must be a TAP interface that is not protected.
+    fn existing(&self, switch: &SwitchConfig, links: &mut Links) -> Result<Option<Link>, OpenError> {
+        let Some(link) = links.link_by_name(&self.interface)? else { return Ok(None) };
+        match links.protection(&link, &switch.protected_interfaces)? {
+            Some(reason) => Err(OpenError::Protected(reason)),
+            None if link.kind.as_deref() != Some("tun") => Err(OpenError::NotATap(link.name)),
+            // A guest's frames are kept from the host, so also from a bridge of the host.
+            None if self.other_end == TapEnd::Guest && link.controller.is_some() => Err(OpenError::Bridged(link.name)),
+            None => Ok(Some(link)),
+        }
+    }
+}
+
+/// A TAP interface in use.
+struct Tap {
+    /// The number by which faults of the port are known.
+    connection: u64,
+    /// Number of receive queues.
+    queues: usize,
+    /// Name of the interface, as configured.
+    interface: String,
+    /// A guest's hypervisor has the other end.
+    for_guest: bool,
+    tap: TapLink,
+    /// It was there before the port: whoever made it is waited for.
+    found: bool,
+    gone: bool,
+}
+
+impl Attachment for Tap {
+    fn close(self: Box<Self>, halves: Halves, host: &mut Host) -> Result<(), OpenError> {
+        halves.close();
+        Ok(self.tap.remove(&mut host.links)?)
+    }
+
+    fn lose(self: Box<Self>, halves: Halves, _host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>) {
+        halves.close();
+        (Some(self), Ok(()))
+    }
+
+    fn state(&self) -> (PortState, Option<String>) {
+        let Link { name, up, carrier, .. } = &self.tap.link;
+        match (self.gone, up, carrier) {
+            (true, ..) => (PortState::Waiting, Some(format!("{name} was removed"))),
+            (_, false, _) => (PortState::Down, Some(format!("{name} is set down"))),
+            (_, _, false) if self.for_guest => {
+                (PortState::Down, Some(format!("{name} has no carrier: no program has opened it")))
+            }
+            _ => (PortState::Up, None),
+        }
+    }
+
+    fn show(&self, shown: &mut api::Port) {
+        shown.interface = Some(self.tap.link.name.clone());
+        shown.queues = u32::try_from(self.queues).ok();
+    }
+
+    fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
+        Ok(self.tap.set_mtu(&mut host.links, self.for_guest, mtu)?)
+    }
+
+    fn fault(&mut self, fault: &Fault, _now: Instant) -> OnFault {
+        if self.connection == fault.connection { OnFault::Lost } else { OnFault::Old }
+    }
+
+    fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
+        match links.get(&self.tap.link.index) {
+            Some(link) => self.tap.link = link.clone(),
+            None => self.gone = host.links.has_gone(self.tap.link.index),
+        }
+        if self.gone { Seen::Gone } else { Seen::Here }
+    }
+
+    fn may_reopen(&self, host: &mut Host) -> Result<(), OpenError> {
+        match self.found && host.links.link_by_name(&self.interface)?.is_none() {
+            true => Err(OpenError::Removed(self.interface.clone())),
+            false => Ok(()),
+        }
+    }
+
+    fn device(&self) -> Option<(u32, &str)> {
+        Some((self.tap.link.index, &self.tap.link.name))
+    }
+}

@@ -1,0 +1,212 @@
+//! `veth` ports: a pair of virtual Ethernet devices, one end of it for a container.
+//!
+//! The pair is made with the port and goes with it. It goes before the sockets on it are closed, see
+//! [`VethPair::remove`]. A pair of a killed run is taken over; where it can't be opened it stays, and the ledger has it:
+//! sockets of that run may hold it, and while they do nobody can open it or wait for its end.
+
+use std::time::Instant;
+
+use labsw_dataplane::port::Fault;
+use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters, XdpError};
+use labsw_switch::PortId;
+
+use super::sockets::XdpHalves;
+use super::{Attachment, Halves, LinkMap, OnFault, OpenError, Opened, PortType, Seen, Site, Sockets};
+use crate::api::{self, PortState};
+use crate::config::{PortConfig, SwitchConfig, VethConfig, default_interface};
+use crate::daemon::host::Host;
+use crate::device::{DeviceError, Links, Netns, Promiscuous, VethPair, VethPlan, prepare};
+
+impl PortType for VethConfig {
+    fn preflight(&self, _: &PortConfig, _: &SwitchConfig, _: &mut Links) -> Result<(), (&'static str, OpenError)> {
+        let Some(netns) = &self.netns else { return Ok(()) };
+        Netns::open(netns).map(drop).map_err(|error| ("netns", error.into()))
+    }
+
+    fn open(&self, id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
+        let plan = self.plan(port);
+        if let Some(netns) = &self.netns {
+            Netns::open(netns)?;
+        }
+        let pair = prepare_pair(&plan, site.host)?;
+        let (sockets, (tx, rx)) = match open_sockets(id, port, &pair, site.host) {
+            Ok(opened) => opened,
+            Err(OpenError::Xdp(XdpError::Busy { interface, .. })) if pair.taken_over => {
+                return Err(OpenError::Kept(interface));
+            }
+            Err(reason) => {
+                if !pair.taken_over
+                    && let Err(error) = remove(&pair, &plan, site.host)
+                {
+                    tracing::warn!(interface = plan.interface, %error, "not removed");
+                }
+                return Err(reason);
+            }
+        };
+        let peer_away = sockets.link.lower_is_elsewhere;
+        Ok(Opened::new(Veth { sockets, pair, plan, peer_away }, tx, rx))
+    }
+
+    fn has_sockets(&self) -> bool {
+        true
+    }
+}
+
+impl VethConfig {
+    fn plan(&self, port: &PortConfig) -> VethPlan {
+        VethPlan {
+            port: port.name.clone(),
+            interface: self.interface.clone().unwrap_or_else(|| default_interface(&port.name)),
+            peer: self.peer.clone(),
+            netns: self.netns.clone(),
+            peer_name: self.peer_name.clone(),
+            mtu: port.mtu,
+            queues: self.queues.into(),
+            mac: self.mac,
+        }
+    }
+}
+
+/// The pair, made, or taken over from a killed run. One of such a run that does not fit is removed first.
+fn prepare_pair(plan: &VethPlan, host: &mut Host) -> Result<VethPair, DeviceError> {
+    let Host { links, ledger, .. } = host;
+    if links.link_by_name(&plan.interface)?.is_none() {
+        ledger.note_pair(&plan.interface);
+    }
+    let prepared = match VethPair::prepare(links, plan) {
+        Err(error) => match ledger.delete_inherited_pair(links, &plan.interface) {
+            Ok(true) => VethPair::prepare(links, plan),
+            _ => Err(error),
+        },
+        prepared => prepared,
+    };
+    match &prepared {
+        Ok(pair) => ledger.pair_is(&pair.switch_end),
+        Err(_) => ledger.pair_gone(&plan.interface),
+    }
+    prepared
+}
+
+fn open_sockets(
+    id: PortId,
+    port: &PortConfig,
+    pair: &VethPair,
+    host: &mut Host,
+) -> Result<(Sockets, XdpHalves), OpenError> {
+    let link = pair.switch_end.clone();
+    host.packet_memory()?;
+    let promiscuous = Promiscuous::hold(link.index, &link.name)?;
+    prepare::offloads_off(&link.name)?;
+    let xdp = XdpConfig {
+        interface: link.name.clone(),
+        ifindex: link.index,
+        queues: xdp::Queues::All,
+        mode: xdp::XdpMode::Auto,
+        mtu: port.mtu,
+        owner: id.0,
+        busy_poll: false,
+    };
+    Sockets::open(link, xdp, promiscuous, host)
+}
+
+/// Removes a pair. One that can't be removed stays in the ledger.
+fn remove(pair: &VethPair, plan: &VethPlan, host: &mut Host) -> Result<(), DeviceError> {
+    pair.remove(&mut host.links)?;
+    host.ledger.pair_gone(&plan.interface);
+    Ok(())
+}
+
+/// A pair in use.
+struct Veth {
+    sockets: Sockets,
+    pair: VethPair,
+    plan: VethPlan,
+    /// The container's end was in another namespace when last looked for.
+    peer_away: bool,
+}
+
+impl Attachment for Veth {
+    fn close(self: Box<Self>, halves: Halves, host: &mut Host) -> Result<(), OpenError> {
+        let outcome = remove(&self.pair, &self.plan, host);
+        halves.close();
+        self.sockets.close();
+        Ok(outcome?)
+    }
+
+    fn lose(self: Box<Self>, halves: Halves, host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>) {
+        (None, self.close(halves, host))
+    }
+
+    fn state(&self) -> (PortState, Option<String>) {
+        self.sockets.state()
+    }
+
+    fn show(&self, shown: &mut api::Port) {
+        self.sockets.show(shown);
+    }
+
+    fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
+        // A pair that has gone comes back with the MTU of the port.
+        let Some(link) = host.links.link_by_index(self.sockets.link.index)? else { return Ok(()) };
+        prepare::check_mtu(&link, mtu)?;
+        self.pair.set_mtu(&mut host.links, &self.plan, mtu)?;
+        self.plan.mtu = mtu;
+        self.sockets.has_mtu(mtu);
+        Ok(())
+    }
+
+    fn takes_mtu(&self, mtu: u32) -> bool {
+        self.sockets.takes_mtu(mtu)
+    }
+
+    fn fault(&mut self, fault: &Fault, _now: Instant) -> OnFault {
+        self.sockets.fault(fault)
+    }
+
+    /// Sees also to the container's end that a container gave back.
+    fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
+        let seen = self.sockets.look(links, &mut host.links);
+        let away = self.sockets.link.lower_is_elsewhere;
+        if seen == Seen::Here
+            && std::mem::replace(&mut self.peer_away, away)
+            && !away
+            && self.plan.netns.is_none()
+            && let Err(error) = self.pair.peer_came_back(&mut host.links, &self.plan)
+        {
+            tracing::warn!(port = self.plan.port, %error, "the container's end is not as it was");
+        }
+        seen
+    }
+
+    fn link_up(&self) -> bool {
+        self.sockets.link.up
+    }
+
+    /// The switch's end, set down, takes the carrier from the container's.
+    fn show_enabled(&mut self, enabled: bool, host: &mut Host) -> Result<(), OpenError> {
+        let index = self.sockets.link.index;
+        if enabled {
+            host.links.set_up(index)?
+        } else {
+            host.links.set_down(index)?
+        }
+        self.sockets.link.up = enabled;
+        Ok(())
+    }
+
+    fn takes_frames_when_down(&self) -> bool {
+        true
+    }
+
+    fn device(&self) -> Option<(u32, &str)> {
+        Some((self.sockets.link.index, &self.sockets.link.name))
+    }
+
+    fn kernel_counters(&self) -> Option<XdpCounters> {
+        Some(self.sockets.kernel_counters())
+    }
+
+    fn sockets(&mut self) -> Option<&mut Sockets> {
+        Some(&mut self.sockets)
+    }
+}

@@ -1,0 +1,113 @@
+//! The workers, and what they share: the tables in force, the forwarding database, counters of mirrors.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use labsw_dataplane::handle::WorkerHandle;
+use labsw_dataplane::handle::{WorkerError, Workers};
+use labsw_dataplane::load::{LoadSnapshot, Pulse};
+use labsw_dataplane::port::RxQueue;
+use labsw_dataplane::stats::MirrorSnapshot;
+use labsw_dataplane::worker::{Output, Shared, Snapshot};
+use labsw_switch::tables::Tables;
+use labsw_switch::{MirrorId, PortId};
+
+use super::queues::{Placed, Queues, place};
+
+/// The workers, and what they share.
+pub(super) struct Fabric {
+    pub(super) workers: Workers,
+    pub(super) shared: Shared,
+    /// The tables in force.
+    pub(super) tables: Arc<Tables>,
+    /// The load of each worker: now, and a second ago.
+    pub(super) loads: Vec<[LoadSnapshot; 2]>,
+    /// Ids of ports that a worker did not give back in time: never given to another port.
+    pub(super) unreturned: BTreeSet<PortId>,
+}
+
+impl Fabric {
+    /// With empty tables.
+    pub(super) fn new(workers: Workers, shared: Shared) -> Fabric {
+        let loads = workers.handles().iter().map(|worker| [worker.load(); 2]).collect();
+        Fabric { workers, shared, tables: Arc::new(Tables::empty()), loads, unreturned: BTreeSet::new() }
+    }
+
+    /// Puts tables and transmit sides in force at all workers.
+    pub(super) fn set_snapshot(&mut self, tables: Tables, outputs: Arc<[Option<Output>]>) -> Result<(), WorkerError> {
+        self.tables = Arc::new(tables);
+        let snapshot = Snapshot { tables: Arc::clone(&self.tables), outputs };
+        self.workers.links().set_snapshot(&snapshot)
+    }
+
+    /// Gives every queue of all ports to the worker it belongs to. Frames of a queue that moves wait in it.
+    pub(super) fn place_queues<'a>(
+        &self,
+        ports: impl Iterator<Item = (&'a str, PortId, &'a mut Queues)>,
+    ) -> Result<(), WorkerError> {
+        let links = self.workers.links();
+        let ports: Vec<_> = ports.collect();
+        let all: Vec<Placed> = ports.iter().flat_map(|(_, _, queues)| queues.places.iter().copied()).collect();
+        let mut targets = place(links.count(), &all).into_iter();
+        let mut outcome = Ok(());
+        for (name, id, queues) in ports {
+            let Queues { places, homes, waiting } = queues;
+            for (queue, ((placed, waiting), to)) in places.iter_mut().zip(waiting).zip(&mut targets).enumerate() {
+                let result = match (placed.home, waiting.take()) {
+                    (Some(home), _) if home == to => continue,
+                    (Some(home), _) => links.move_queue(id, queue, home, to),
+                    (None, Some(rx)) => links.add_queue(to, id, queue, rx),
+                    (None, None) => continue,
+                };
+                match result {
+                    Ok(()) => {
+                        tracing::debug!(port = name, queue, worker = to, "queue placed");
+                        placed.home = Some(to);
+                        homes.set(queue, to);
+                    }
+                    Err(error) => outcome = outcome.and(Err(error)),
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Takes the queues of a port, which is in no table any more or has no transmit side in them, from their workers;
+    /// dropped, they are closed. Also says whether every worker gave back what it had.
+    pub(super) fn take_queues(
+        &self,
+        id: PortId,
+        queues: &mut Queues,
+    ) -> (Vec<Box<dyn RxQueue>>, Result<(), WorkerError>) {
+        let links = self.workers.links();
+        let mut outcome = Ok(());
+        let mut taken: Vec<_> = queues.waiting.drain(..).flatten().collect();
+        for (queue, placed) in queues.places.drain(..).enumerate() {
+            let Some(home) = placed.home else { continue };
+            match links.take_queue(home, id, queue) {
+                Ok(rx) => taken.push(rx),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        (taken, outcome)
+    }
+
+    /// What the counters of a mirror's slot show.
+    pub(super) fn mirror_slot(&self, id: MirrorId) -> MirrorSnapshot {
+        self.shared.mirrors.get(id.index()).map(|stats| stats.snapshot()).unwrap_or_default()
+    }
+
+    /// Whether each worker moves.
+    pub(super) fn pulses(&self) -> Vec<Pulse> {
+        self.workers.handles().iter().map(WorkerHandle::pulse).collect()
+    }
+
+    /// The look of once a second.
+    pub(super) fn every_second(&mut self, sweep_slots: usize) {
+        self.workers.rouse_if_stuck();
+        for (load, worker) in self.loads.iter_mut().zip(self.workers.handles()) {
+            *load = [worker.load(), load[0]];
+        }
+        self.shared.fdb.sweep(labsw_dataplane::clock::now_seconds(), sweep_slots);
+    }
+}

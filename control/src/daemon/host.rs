@@ -1,0 +1,83 @@
+//! The host that the switch runs on: its links, what was changed on them, packet memory, and the event loop.
+//!
+//! Ports take from here whatever they need to open and close what they are attached to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use labsw_dataplane::vhost::memory_limit::MemoryLimit;
+use labsw_dataplane::xdp::{self, PacketMemory, UmemError};
+
+use crate::config::{Hugepages, SwitchConfig};
+use crate::device::{DeviceError, Ledger, Links};
+
+/// Chunks (4 KiB each) of packet memory for all AF_XDP ports together: 64 MiB.
+const UMEM_CHUNKS: u32 = 16_384;
+/// How long a removed link is held until that is said.
+const HELD: Duration = Duration::from_secs(2);
+
+/// The host, as far as the switch deals with it.
+pub(super) struct Host {
+    pub(super) registry: mio::Registry,
+    pub(super) links: Links,
+    /// What was changed on devices.
+    pub(super) ledger: Ledger,
+    /// The group that owns the guests' sockets.
+    pub(super) socket_group: Option<u32>,
+    /// How much memory of guests may be mapped.
+    pub(super) guest_memory: Arc<MemoryLimit>,
+    hugepages: Hugepages,
+    memory: Option<Arc<PacketMemory>>,
+    /// Deleted links that somebody still holds, as last said.
+    held_links: Vec<u32>,
+}
+
+impl Host {
+    /// With nothing changed yet.
+    pub(super) fn new(
+        registry: mio::Registry,
+        links: Links,
+        ledger: Ledger,
+        socket_group: Option<u32>,
+        config: &SwitchConfig,
+    ) -> Host {
+        let guest_memory = Arc::new(MemoryLimit::of_machine(config.max_guest_memory));
+        let hugepages = config.hugepages;
+        Host { registry, links, ledger, socket_group, guest_memory, hugepages, memory: None, held_links: Vec::new() }
+    }
+
+    /// The packet memory, made when it is first asked for.
+    pub(super) fn packet_memory(&mut self) -> Result<Arc<PacketMemory>, UmemError> {
+        if let Some(memory) = &self.memory {
+            return Ok(Arc::clone(memory));
+        }
+        let hugepages = match self.hugepages {
+            Hugepages::Auto => xdp::Hugepages::Auto,
+            Hugepages::Required => xdp::Hugepages::Required,
+            Hugepages::Off => xdp::Hugepages::Off,
+        };
+        let memory = Arc::new(PacketMemory::new(UMEM_CHUNKS, hugepages)?);
+        tracing::info!(chunks = memory.umem.chunks(), backing = ?memory.umem.backing(), "packet memory");
+        self.memory = Some(Arc::clone(&memory));
+        Ok(memory)
+    }
+
+    /// Makes packet memory now if it has to be of huge pages: there may be none.
+    pub(super) fn require_memory(&mut self) -> Result<(), UmemError> {
+        if self.hugepages == Hugepages::Required { self.packet_memory().map(drop) } else { Ok(()) }
+    }
+
+    /// Puts a device back as it was before the switch changed it.
+    pub(super) fn put_back(&mut self, index: u32) -> Result<(), DeviceError> {
+        self.ledger.put_back(&mut self.links, index)
+    }
+
+    /// Says, once each, which links are deleted and still held by somebody.
+    pub(super) fn report_held_links(&mut self) {
+        let held = self.links.held(HELD);
+        for index in held.iter().filter(|index| !self.held_links.contains(index)) {
+            tracing::warn!(index, "a removed interface is still held, as by a container that keeps frames of it");
+        }
+        self.held_links = held;
+    }
+}

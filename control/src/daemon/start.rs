@@ -1,0 +1,260 @@
+//! The switch brought up: first whatever can be refused is looked at and nothing is touched, then the control socket
+//! listens, and the ports are opened one after the other while the control loop runs.
+//!
+//! **How it works.** [`Daemon::start`] enters all ports, mirrors and impairments of the configuration and builds one set of
+//! tables for them. Every port then is `opening`. [`Switch::open_next`] opens one port in each turn of the loop, guests
+//! first, so that their sockets listen at once and the control socket is never silent for longer than one port takes. What
+//! was opened since gets new tables together. A port that can't be opened for another reason than absence ends the start.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher, Hasher};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Sender, unbounded};
+use labsw_dataplane::handle::Workers;
+use labsw_dataplane::socket::SocketError;
+use labsw_dataplane::stats::MirrorStats;
+use labsw_dataplane::worker::{Event, Shared};
+use labsw_switch::MAX_MIRRORS;
+use labsw_switch::fdb::Fdb;
+use mio::Poll;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::attach::{Absence, Attached, make_parent};
+use super::busy_poll::BusyPolls;
+use super::captures::Sessions;
+use super::devices::{absence_of, ledger_path};
+use super::fabric::Fabric;
+use super::host::Host;
+use super::inject::Injections;
+use super::multicast::Multicast;
+use super::preflight::{device_twice, needs_memory, preflight};
+use super::signals::signal_pipe;
+use super::{CONTROL_SOCKET, Daemon, DaemonError, RELOAD, SIGNALS, Switch, WORKER_EVENTS};
+use super::{ageing_seconds, apply, group_id, link_events, reason_of, system};
+use crate::api::Error;
+use crate::config::{Config, SwitchConfig};
+use crate::device::{Ledger, Links};
+use crate::metrics::Listener;
+use crate::varlink::Server;
+
+/// Ports opened within this time get new tables together.
+const BATCH: Duration = Duration::from_millis(100);
+
+/// The ports of the configuration file that are still to be opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// By name, in order.
+    left: VecDeque<String>,
+    /// Some that were opened are in no tables with their transmit side yet.
+    tables_due: bool,
+    /// When tables were last renewed for it.
+    renewed_at: Instant,
+}
+
+impl Opening {
+    pub(super) fn none() -> Opening {
+        Opening { left: VecDeque::new(), tables_due: false, renewed_at: Instant::now() }
+    }
+
+    /// Whether all have been tried.
+    pub(super) fn is_over(&self) -> bool {
+        self.left.is_empty() && !self.tables_due
+    }
+}
+
+/// Why the start fails: the key of the configuration that it is about, and the reason.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) key: String,
+    pub(super) reason: String,
+}
+
+impl Daemon {
+    /// Brings the switch up, as far as the control loop has to be there for the rest; `file` is what messages call the
+    /// configuration.
+    ///
+    /// # Errors
+    /// One clear cause. What was opened until then is closed and removed again.
+    pub fn start(config: Config, file: &Path) -> Result<Daemon, DaemonError> {
+        let in_file = |key: &str, reason: String| DaemonError::from(Config::complaint(file, key, &reason));
+        let poll = Poll::new().map_err(system("event loop"))?;
+        let registry = || poll.registry().try_clone().map_err(system("event loop"));
+        let mut links = Links::open().map_err(|error| system("netlink")(std::io::Error::other(error)))?;
+        let settings = &config.switch;
+        let group = |key: &str, name: Option<&String>| {
+            let group = name.map(|name| group_id(name)).transpose();
+            group.map_err(|error| in_file(&format!("switch.{key}"), error.to_string()))
+        };
+        let socket_group = group("socket_group", settings.socket_group.as_ref())?;
+        let control_group = group("control_group", settings.control_group.as_ref())?.or(socket_group);
+        let admin_group = group("admin_group", settings.admin_group.as_ref())?;
+        check_machine(&config, &mut links).map_err(|refusal| in_file(&refusal.key, refusal.reason))?;
+        let ledger = Ledger::open(ledger_path(&settings.control_socket));
+        let mut host = Host::new(registry()?, links, ledger, socket_group, settings);
+        if needs_memory(&config.ports) {
+            host.require_memory().map_err(|error| in_file("switch.hugepages", error.to_string()))?;
+        }
+        let server = control_socket(settings, control_group, admin_group, poll.registry())?;
+        let metrics = apply::metrics_listener(settings.metrics_listen, poll.registry())
+            .map_err(|error| in_file("switch.metrics_listen", error.to_string()))?;
+        let (events, worker_events) = unbounded();
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WORKER_EVENTS).map_err(system("event loop"))?);
+        let switch = Switch::new(config.clone(), host, metrics, &events, waker)?;
+        let signals = signal_pipe(poll.registry(), &[SIGTERM, SIGINT], SIGNALS)?;
+        let reloads = signal_pipe(poll.registry(), &[SIGHUP], RELOAD)?;
+        let link_events = link_events(poll.registry())?;
+        let (file, server) = (file.to_owned(), Some(server));
+        let mut daemon = Daemon { poll, file, signals, reloads, link_events, server, switch, worker_events };
+        daemon.switch.enter(config).map_err(|refusal| daemon.refused(&refusal))?;
+        Ok(daemon)
+    }
+
+    /// The start fails: everything is removed again.
+    pub(super) fn refused(&mut self, refusal: &Refusal) -> DaemonError {
+        self.stop();
+        Config::complaint(&self.file, &refusal.key, &refusal.reason).into()
+    }
+}
+
+/// Looks whether the ports of a configuration can be opened on this machine; nothing is touched.
+fn check_machine(config: &Config, links: &mut Links) -> Result<(), Refusal> {
+    for port in &config.ports {
+        preflight(port, &config.switch, links)
+            .map_err(|(key, error)| Refusal { key: format!("ports.{}.{key}", port.name), reason: error.to_string() })?;
+    }
+    match device_twice(&config.ports, &BTreeMap::new(), links) {
+        Some((key, reason)) => Err(Refusal { key, reason }),
+        None => Ok(()),
+    }
+}
+
+/// The server of the control socket; a live socket is that of another daemon.
+fn control_socket(
+    settings: &SwitchConfig,
+    group: Option<u32>,
+    admin_group: Option<u32>,
+    registry: &mio::Registry,
+) -> Result<Server, DaemonError> {
+    let socket = &settings.control_socket;
+    make_parent(socket).map_err(DaemonError::Directory)?;
+    let bound = Server::bind(socket, settings.socket_mode, group, admin_group);
+    let mut server = bound.map_err(|error| match error {
+        SocketError::InUse { path } => DaemonError::ControlSocketInUse(path),
+        other => DaemonError::ControlSocket(other),
+    })?;
+    server.register(registry, CONTROL_SOCKET.0).map_err(system("control socket"))?;
+    Ok(server)
+}
+
+impl Switch {
+    /// A switch without ports, its workers running.
+    pub(super) fn new(
+        config: Config,
+        host: Host,
+        metrics: Option<Listener>,
+        events: &Sender<Event>,
+        waker: Arc<mio::Waker>,
+    ) -> Result<Switch, DaemonError> {
+        let mut cpus: Vec<Option<usize>> = config.switch.workers.iter().copied().map(Some).collect();
+        if cpus.is_empty() {
+            cpus.push(None);
+        }
+        let shared = Shared {
+            fdb: Arc::new(Fdb::new(config.switch.mac_table_size, ageing_seconds(&config.switch), random_seed())),
+            mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(cpus.len())).collect(),
+        };
+        let workers = Workers::spawn(&cpus, apply::worker_power(config.switch.power), &shared, events, &waker)?;
+        Ok(Switch {
+            config: config.switch.clone(),
+            profiles: config.profiles.clone(),
+            given: config,
+            started: Instant::now(),
+            host,
+            fabric: Fabric::new(workers, shared),
+            opening: Opening::none(),
+            look_at: None,
+            watchdog: None,
+            metrics,
+            ports: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
+            injections: Injections::default(),
+            multicast: Multicast::default(),
+            busy_polls: BusyPolls::default(),
+            captures: Sessions::new(waker),
+        })
+    }
+
+    /// Gives everything of a configuration its place, with one set of tables. The ports are still to be opened.
+    pub(super) fn enter(&mut self, config: Config) -> Result<(), Refusal> {
+        let about = |group: &str, name: &str| {
+            let key = format!("{group}.{name}");
+            move |error: Error| Refusal { key, reason: reason_of(&error) }
+        };
+        let (guests, devices): (Vec<_>, Vec<_>) = config.ports.into_iter().partition(|port| port.is_vhost_user());
+        for port in guests.into_iter().chain(devices) {
+            let name = port.name.clone();
+            self.enter_port(port).map_err(about("ports", &name))?;
+            self.opening.left.push_back(name);
+        }
+        for mirror in config.mirrors {
+            let name = mirror.name.clone();
+            self.enter_mirror(mirror).map_err(about("mirrors", &name))?;
+        }
+        for impairment in config.impairments {
+            let name = impairment.port.clone();
+            self.enter_impairment(impairment).map_err(about("impair", &name))?;
+        }
+        self.set_tables().map_err(|error| Refusal { key: String::new(), reason: error.to_string() })
+    }
+
+    /// Opens the next port of the configuration file, if one is left.
+    pub(super) fn open_next(&mut self) -> Result<(), Refusal> {
+        if let Some(name) = self.opening.left.pop_front() {
+            let key = || format!("ports.{name}");
+            self.open_at_start(&name).map_err(|error| Refusal { key: key(), reason: reason_of(&error) })?;
+        }
+        let Opening { left, tables_due, renewed_at } = &mut self.opening;
+        if *tables_due && (left.is_empty() || renewed_at.elapsed() >= BATCH) {
+            *tables_due = false;
+            self.set_tables().map_err(|error| Refusal { key: String::new(), reason: error.to_string() })?;
+            self.opening.renewed_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Opens a port, unless it was removed or changed meanwhile.
+    fn open_at_start(&mut self, name: &str) -> Result<(), Error> {
+        let still_waits = |port: &super::ports::Port| port.attached.absence().is_some_and(Absence::is_opening);
+        if !self.ports.get(name).is_some_and(still_waits) {
+            return Ok(());
+        }
+        let opened = self.open(name);
+        let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
+        let enabled = port.enabled;
+        match opened {
+            Ok(opened) => {
+                port.attach(opened, Vec::new());
+                tracing::info!(port = name, "added");
+            }
+            Err(error) => {
+                let absence = absence_of(error, &format!("port {name:?}"))?;
+                tracing::info!(port = name, reason = absence.reason, "waiting");
+                port.attached = Attached::Waiting(absence);
+            }
+        }
+        self.opening.tables_due = true;
+        if !enabled {
+            self.show_port_state(name);
+        }
+        // The port is in the tables already, without a transmit side.
+        self.place_queues().map_err(|error| Error::refused("worker", error.to_string()))
+    }
+}
+
+/// A number that a guest can't guess, for the hash of the forwarding database.
+pub(super) fn random_seed() -> u64 {
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
