@@ -18,7 +18,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 BIN_DIR ?= $(TARGET_DIR)/release
 
-.PHONY: help build install install-files setup lint unit models sanitize e2e-build e2e test demo bench bench-peers
+.PHONY: help build install install-files setup lint unit models sanitize e2e-build e2e soak test demo bench bench-peers
 
 help:
 > @echo "make build        labswd and labsw-ctl, release"
@@ -26,6 +26,7 @@ help:
 > @echo "make demo         a whole lab on this machine, narrated; needs root"
 > @echo "make test         format, clippy, unit tests, end-to-end tests; needs root"
 > @echo "make lint         format, clippy, links of the code's documentation"
+> @echo "make soak         20 minutes of attacks at random beside a flow and its mirror; needs root"
 > @echo "make models       the forwarding database under loom"
 > @echo "make sanitize     unit and ring tests under address and thread sanitizer and Miri; takes minutes"
 > @echo "make bench        criterion benches"
@@ -79,10 +80,16 @@ sanitize:
 e2e-build:
 > $(CARGO) build --profile e2e -p labsw-control -p labsw-tests --bins
 
-# One test at a time: two CPUs hold a switch, a guest or two, and not much more. Only those that mostly wait for guests to boot, and
-# measure nothing, run two at a time.
+# One test at a time: two CPUs hold a switch, a guest or two, and not much more. Only those that mostly wait for guests to
+# boot, and measure nothing, run two at a time.
 e2e: e2e-build
 > LABSW_BIN_DIR=$(E2E_DIR) CARGO="$(CARGO)" tests/run-e2e.sh
+
+# Attackers at four ports at once: tests/tests/hostile_soak.rs. LABSW_SOAK_SECONDS says how long, LABSW_SOAK_SEED repeats a
+# run.
+soak: e2e-build
+> LABSW_SOAK_SECONDS=$(or $(LABSW_SOAK_SECONDS),1200) LABSW_BIN_DIR=$(E2E_DIR) $(CARGO) test -p labsw-tests \
+>     --test hostile_soak -- --nocapture
 
 # One after the other, whatever -j says: lint first, it is the quickest to fail.
 test:

@@ -39,6 +39,8 @@ vlan = { mode = "access", tag = 99 }
 type = "vhost_user"
 vlan = { mode = "access", tag = 10 }
 "#;
+/// Room for the largest attacker of these tests; what goes beyond has to be refused.
+const LIMITS: &str = "max_guest_memory = \"2GiB\"\n";
 const WEB_KEYS: &str = r#"vlan = { mode = "access", tag = 10 }"#;
 const STATUS: &[u8] = b"{\"method\":\"org.labsw.Switch1.GetStatus\"}\0";
 const SECOND: Duration = Duration::from_secs(1);
@@ -80,7 +82,7 @@ impl Bounds {
             stop: 5 * SECOND,
             mappings: 1000,
             descriptors: 64,
-            address_space: 4 << 40,
+            address_space: 12 << 30,
         }
     }
 }
@@ -238,6 +240,58 @@ impl Watch {
     }
 }
 
+/// All the places there are for attackers.
+#[derive(Clone, Copy, Debug)]
+pub struct Seats<'a> {
+    switch: &'a Labswd<'a>,
+    lab: &'a Lab,
+}
+
+impl<'a> Seats<'a> {
+    /// The place at a port.
+    pub fn at(self, port: &str) -> Seat<'a> {
+        Seat { switch: self.switch, lab: self.lab, port: port.to_owned() }
+    }
+}
+
+/// The place of an attacker: a guest port, and the network around the switch.
+#[derive(Debug)]
+pub struct Seat<'a> {
+    /// The switch.
+    pub switch: &'a Labswd<'a>,
+    /// Where it is.
+    pub lab: &'a Lab,
+    port: String,
+}
+
+impl Seat<'_> {
+    /// The socket that the attacker connects to.
+    pub fn socket(&self) -> PathBuf {
+        self.switch.vhost_socket(&self.port)
+    }
+
+    /// Has the port serve whoever comes next, without the wait that follows a fault.
+    pub fn forgive(&self) {
+        wait_for("end of the last attacker's connection", GIVEN_UP, || {
+            (self.switch.port(&self.port)["connected"] == false).then_some(())
+        });
+        self.switch.ctl(&["port", "up", &self.port]);
+    }
+
+    /// Starts a front end at the port, whatever the last one did there.
+    pub fn front(&self, script: Script) -> FrontEnd {
+        self.forgive();
+        FrontEnd::start(&self.socket(), script)
+    }
+
+    /// The same, and waits until its rings run.
+    pub fn attacker(&self, script: Script) -> FrontEnd {
+        let front = self.front(script);
+        wait_for("rings of the attacker", GIVEN_UP, || (self.switch.port_state(&self.port) == "up").then_some(()));
+        front
+    }
+}
+
 /// The switch, the probe and the watch.
 #[derive(Debug)]
 pub struct Arena<'a> {
@@ -255,7 +309,7 @@ impl<'a> Arena<'a> {
     /// Starts the switch: `settings` of `[switch]`, further veth ports, further text.
     pub fn start(lab: &'a Lab, settings: &str, ports: &[(&str, &str)], more: &str) -> Self {
         let ports = [&[(WEB, WEB_KEYS)], ports].concat();
-        let switch = lab.start(settings, &ports, &format!("{GUESTS}{more}"));
+        let switch = lab.start(&format!("{LIMITS}{settings}"), &ports, &format!("{GUESTS}{more}"));
         let probe = Probe::start(&switch);
         let socket = lab.site.control_socket();
         let before = Seen::now(switch.pid(), &socket);
@@ -265,40 +319,31 @@ impl<'a> Arena<'a> {
         arena
     }
 
-    /// The socket that attackers connect to.
-    pub fn evil(&self) -> PathBuf {
-        self.switch.vhost_socket(EVIL)
+    /// The place at the port of attackers.
+    pub fn seat(&self) -> Seat<'_> {
+        self.seats().at(EVIL)
     }
 
-    /// Has the port of attackers serve whoever comes next, without the wait that follows a fault.
-    pub fn forgive(&self) {
-        wait_for("end of the last attacker's connection", GIVEN_UP, || {
-            (self.switch.port(EVIL)["connected"] == false).then_some(())
-        });
-        self.switch.ctl(&["port", "up", EVIL]);
-    }
-
-    /// Starts a front end at the port of attackers, whatever the last one did there.
-    pub fn front(&self, script: Script) -> FrontEnd {
-        self.forgive();
-        FrontEnd::start(&self.evil(), script)
-    }
-
-    /// The same, and waits until its rings run.
-    pub fn attacker(&self, script: Script) -> FrontEnd {
-        let front = self.front(script);
-        wait_for("rings of the attacker", GIVEN_UP, || (self.switch.port_state(EVIL) == "up").then_some(()));
-        front
+    fn seats(&self) -> Seats<'_> {
+        Seats { switch: &self.switch, lab: self.lab }
     }
 
     /// Runs an attack; meanwhile, and for a moment afterwards, everybody else is served within the bounds.
     ///
     /// # Panics
     /// When they are not.
-    pub fn withstands(&mut self, what: &str, attack: impl FnOnce(&Self)) {
+    pub fn withstands(&mut self, what: &str, attack: impl FnOnce(&Seat<'_>)) {
+        self.withstands_all(what, |seats| attack(&seats.at(EVIL)));
+    }
+
+    /// The same for attacks at several ports at once.
+    ///
+    /// # Panics
+    /// When others are not served within the bounds.
+    pub fn withstands_all(&mut self, what: &str, attack: impl FnOnce(Seats<'_>)) {
         drop(self.probe.take());
         let _ = self.watch.take();
-        attack(self);
+        attack(self.seats());
         thread::sleep(3 * WATCH_PAUSE);
         assert!(self.switch.is_running(), "labswd has died of {what}:\n{}", self.switch.log());
         let Bounds { p99, gap, status, mappings, descriptors, address_space, .. } = self.bounds;
@@ -319,9 +364,9 @@ impl<'a> Arena<'a> {
 
     /// Runs an attack that is known to make others wait; gives how long their frames were late altogether, each by more
     /// than 100 ms. No frame is lost.
-    pub fn stalled_by(&mut self, what: &str, attack: impl FnOnce(&Self)) -> Duration {
+    pub fn stalled_by(&mut self, what: &str, attack: impl FnOnce(&Seat<'_>)) -> Duration {
         drop(self.probe.take());
-        attack(self);
+        attack(&self.seat());
         assert!(self.switch.is_running(), "labswd has died of {what}:\n{}", self.switch.log());
         self.probe.pass_one(what);
         let late: Vec<Duration> = self.probe.take().into_iter().filter(|&time| time > WATCH_PAUSE).collect();

@@ -1,4 +1,4 @@
-//! What hostile peers do to a switch. Each function plays one attack on an [`Arena`] and returns when it is over, refused
+//! What hostile peers do to a switch. Each function plays one attack from a [`Seat`] and returns when it is over, refused
 //! or not; the tests (`tests/hostile_*.rs`) and the soak hold the consequences against the arena's bounds.
 //!
 //! An attack leaves nothing behind in the switch's namespace: its front ends hang up when they are dropped.
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, ftruncate, memfd_create};
 use rustix::net::sockopt::set_socket_linger;
 
-use crate::arena::{Arena, WEB};
+use crate::arena::{Seat, WEB};
 use crate::hostile::request::{
     ADD_MEM_REG, GET_FEATURES, SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES,
 };
@@ -49,7 +49,7 @@ fn table(script: &Script, offset: u64, count: u16, entry: impl Fn(u16) -> (u64, 
 
 /// Receive chains of as many empty descriptors as the ring has, each chain the same, the last one an indirect table of
 /// 1024 more. Then a few broadcasts, each of which looks for room in them.
-pub fn receive_chains_without_room(arena: &Arena<'_>, size: u16, broadcasts: u32) {
+pub fn receive_chains_without_room(seat: &Seat<'_>, size: u16, broadcasts: u32) {
     let mut script = Script::sized([size, 64], 96 << 20);
     script.posted = 0;
     script.features |= F_MRG_RXBUF;
@@ -60,17 +60,17 @@ pub fn receive_chains_without_room(arena: &Arena<'_>, size: u16, broadcasts: u32
         script.available_entry(RX, index, 0);
     }
     script.descriptor(RX, size - 1, GUEST_START + indirect, 16 * 1024, INDIRECT, 0);
-    let mut front = arena.front(script);
+    let mut front = seat.front(script);
     front.set_available_index(RX, size);
     sleep(3 * MOMENT);
-    let web = arena.lab.socket(WEB);
+    let web = seat.lab.socket(WEB);
     (0..broadcasts).for_each(|number| web.send(&Frame::new(BROADCAST, mac(7)).number(number).build()));
     sleep(3 * MOMENT);
 }
 
 /// Packed rings whose every slot is available and an indirect table of as many one-byte buffers as the ring has slots.
 /// Starting such a ring is all there is to do.
-pub fn packed_ring_full_of_tables(arena: &Arena<'_>, size: u16) {
+pub fn packed_ring_full_of_tables(seat: &Seat<'_>, size: u16) {
     let mut script = Script::sized([size; 2], 160 << 20);
     script.posted = 0;
     script.features |= F_RING_PACKED | F_MRG_RXBUF;
@@ -91,9 +91,9 @@ pub fn packed_ring_full_of_tables(arena: &Arena<'_>, size: u16) {
         script.memory.write(script.place(ring).used, &[0, 0x80, 0, 0]);
     }
     for _ in 0..3 {
-        let front = arena.front(script);
+        let front = seat.front(script);
         sleep(3 * MOMENT);
-        arena.lab.socket(WEB).send(&Frame::new(BROADCAST, mac(7)).build());
+        seat.lab.socket(WEB).send(&Frame::new(BROADCAST, mac(7)).build());
         sleep(MOMENT);
         script = front.script;
     }
@@ -110,7 +110,7 @@ fn transmit_without_end(front: &mut FrontEnd, size: u16, time: Duration) {
 }
 
 /// Transmit chains that hold no frame: as many empty descriptors as the ring has, and a table of 1024 more.
-pub fn transmit_chains_of_nothing(arena: &Arena<'_>, time: Duration) {
+pub fn transmit_chains_of_nothing(seat: &Seat<'_>, time: Duration) {
     let script = Script::sized([64, QEMU_RING], 16 << 20);
     let indirect = behind(&script, QEMU_RING);
     table(&script, indirect, 1024, |index| (GUEST_START, 0, if index < 1023 { NEXT } else { 0 }));
@@ -119,11 +119,11 @@ pub fn transmit_chains_of_nothing(arena: &Arena<'_>, time: Duration) {
         script.available_entry(TX, index, 0);
     }
     script.descriptor(TX, QEMU_RING - 1, GUEST_START + indirect, 16 * 1024, INDIRECT, 0);
-    transmit_without_end(&mut arena.front(script), QEMU_RING, time);
+    transmit_without_end(&mut seat.front(script), QEMU_RING, time);
 }
 
 /// Frames cut into one-byte descriptors.
-pub fn transmit_chains_of_crumbs(arena: &Arena<'_>, time: Duration) {
+pub fn transmit_chains_of_crumbs(seat: &Seat<'_>, time: Duration) {
     let script = Script::sized([64, QEMU_RING], 16 << 20);
     let (indirect, frame) = (behind(&script, QEMU_RING), behind(&script, QEMU_RING) + 0x10000);
     let mut bytes = [&[0; NET_HEADER][..], &Frame::new(mac(7), mac(66)).payload(&[0x71; 998]).build()].concat();
@@ -136,11 +136,11 @@ pub fn transmit_chains_of_crumbs(arena: &Arena<'_>, time: Duration) {
         script.descriptor(TX, index, GUEST_START + indirect, 16 * 1024, INDIRECT, 0);
         script.available_entry(TX, index, index);
     }
-    transmit_without_end(&mut arena.front(script), QEMU_RING, time);
+    transmit_without_end(&mut seat.front(script), QEMU_RING, time);
 }
 
 /// TCP frames of 64 KiB that are to be cut into segments of `segment` bytes for every container.
-pub fn segments_of_a_few_bytes(arena: &Arena<'_>, segment: u16, time: Duration) {
+pub fn segments_of_a_few_bytes(seat: &Seat<'_>, segment: u16, time: Duration) {
     let mut script = Script::sized([64, QEMU_RING], 16 << 20);
     script.features |= F_MRG_RXBUF | F_CSUM | F_HOST_TSO4;
     let offset = behind(&script, QEMU_RING);
@@ -151,7 +151,7 @@ pub fn segments_of_a_few_bytes(arena: &Arena<'_>, segment: u16, time: Duration) 
         script.descriptor(TX, index, GUEST_START + offset, len, 0, 0);
         script.available_entry(TX, index, index);
     }
-    transmit_without_end(&mut arena.front(script), QEMU_RING, time);
+    transmit_without_end(&mut seat.front(script), QEMU_RING, time);
 }
 
 /// A broadcast TCP frame of 64 KiB with 40 bytes of options, behind the virtio-net header that asks to cut it.
@@ -184,21 +184,21 @@ fn lingering(lab: &Lab, seconds: u64) -> (TcpListener, OwnedFd) {
 }
 
 /// Descriptors whose `close` waits: sent by a front end with a request that takes none, and by one that is not served.
-pub fn descriptors_that_linger(arena: &Arena<'_>, seconds: u64) {
-    arena.forgive();
-    let (_peer, lingers) = lingering(arena.lab, seconds);
-    let served = Wire::connect(&arena.evil());
+pub fn descriptors_that_linger(seat: &Seat<'_>, seconds: u64) {
+    seat.forgive();
+    let (_peer, lingers) = lingering(seat.lab, seconds);
+    let served = Wire::connect(&seat.socket());
     served.request(GET_FEATURES, &[], &[lingers.as_fd()]);
     drop(lingers);
     sleep(3 * MOMENT);
     drop(served);
-    arena.forgive();
-    let (_other_peer, lingers) = lingering(arena.lab, seconds);
-    let served = Wire::connect(&arena.evil());
+    seat.forgive();
+    let (_other_peer, lingers) = lingering(seat.lab, seconds);
+    let served = Wire::connect(&seat.socket());
     served.request(SET_OWNER, &[], &[]);
     sleep(MOMENT);
     // It may have been turned away already.
-    let waiting = Wire::connect(&arena.evil());
+    let waiting = Wire::connect(&seat.socket());
     waiting.request(GET_FEATURES, &[], &[lingers.as_fd()]);
     drop((lingers, waiting));
     sleep(MOMENT);
@@ -209,11 +209,11 @@ pub fn descriptors_that_linger(arena: &Arena<'_>, seconds: u64) {
 /// A front end that has the switch write to a full interrupt: it empties the counter, asks for an interrupt, and fills the
 /// counter before the switch has written, again and again. One that has been thrown out comes back at once, for so long.
 /// Gives how often the switch was caught.
-pub fn doorbell_race(arena: &Arena<'_>, time: Duration) -> u32 {
+pub fn doorbell_race(seat: &Seat<'_>, time: Duration) -> u32 {
     let (end, mut caught) = (Instant::now() + time, 0);
-    arena.forgive();
+    seat.forgive();
     while Instant::now() < end {
-        let mut front = FrontEnd::start(&arena.evil(), Script::default());
+        let mut front = FrontEnd::start(&seat.socket(), Script::default());
         let frame = Frame::new(mac(7), mac(66)).build();
         front.send_frame(&frame);
         let served = Instant::now() + 3 * MOMENT;
@@ -310,12 +310,12 @@ fn scattered(file: OwnedFd, bytes: u64, pieces: u16, stride: u64) -> Script {
 }
 
 /// Memory that is truncated under frames which touch every second page of it.
-pub fn every_second_page_vanishes(arena: &Arena<'_>, pieces: u16) {
+pub fn every_second_page_vanishes(seat: &Seat<'_>, pieces: u16) {
     let file = sparse(1 << 30);
     let script = scattered(file.try_clone().expect("a descriptor"), 1 << 30, pieces, 8192);
-    let mut front = arena.attacker(script);
+    let mut front = seat.attacker(script);
     // The container is known, so that each frame is read to its end.
-    arena.lab.socket(WEB).send(&Frame::new(BROADCAST, mac(7)).build());
+    seat.lab.socket(WEB).send(&Frame::new(BROADCAST, mac(7)).build());
     sleep(MOMENT);
     ftruncate(&file, 0).expect("truncate a memfd");
     front.set_available_index(TX, 64);
@@ -324,26 +324,26 @@ pub fn every_second_page_vanishes(arena: &Arena<'_>, pieces: u16) {
 
 /// Regions as large as the kernel maps, halved when one is refused, until nothing more fits or 62 are there.
 /// Gives how many bytes were mapped.
-pub fn all_address_space(arena: &Arena<'_>) -> u64 {
+pub fn all_address_space(seat: &Seat<'_>) -> u64 {
     let file = sparse(1 << 46);
     let (mut good, mut bytes): (Vec<u64>, u64) = (vec![], 1 << 45);
     let mut kept = None;
     while good.len() < 62 && bytes >= 4096 {
         drop(kept.take());
         let sizes: Vec<u64> = good.iter().copied().chain([bytes]).collect();
-        kept = mapped(arena, &file, &sizes);
+        kept = mapped(seat, &file, &sizes);
         if kept.is_some() { good.push(bytes) } else { bytes >>= 1 }
     }
-    let kept = kept.or_else(|| mapped(arena, &file, &good));
+    let kept = kept.or_else(|| mapped(seat, &file, &good));
     sleep(3 * MOMENT);
     drop(kept);
     good.iter().sum()
 }
 
 /// A connection that has all these regions; `None` if one of them was refused.
-fn mapped(arena: &Arena<'_>, file: &OwnedFd, sizes: &[u64]) -> Option<Wire> {
-    arena.forgive();
-    let mut wire = Wire::connect(&arena.evil());
+fn mapped(seat: &Seat<'_>, file: &OwnedFd, sizes: &[u64]) -> Option<Wire> {
+    seat.forgive();
+    let mut wire = Wire::connect(&seat.socket());
     let fds = [file.as_fd()];
     let acknowledged = |wire: &mut Wire, code: u32, words: &[u64]| {
         let payload: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();

@@ -30,7 +30,7 @@ fn with_arena(test: impl FnOnce(&mut Arena<'_>)) {
 #[test]
 fn descriptors_that_linger() {
     with_arena(|arena| {
-        arena.withstands("descriptors that linger", |arena| attacks::descriptors_that_linger(arena, LINGER_SECONDS));
+        arena.withstands("descriptors that linger", |seat| attacks::descriptors_that_linger(seat, LINGER_SECONDS));
     });
 }
 
@@ -38,11 +38,11 @@ fn descriptors_that_linger() {
 #[test]
 fn the_place_of_another() {
     with_arena(|arena| {
-        let guest = arena.attacker(Script::default());
-        let mut thief = FrontEnd::start(&arena.evil(), Script::default());
+        let guest = arena.seat().attacker(Script::default());
+        let mut thief = FrontEnd::start(&arena.seat().socket(), Script::default());
         thief.wire.wait_closed(2 * SECOND);
         drop(guest);
-        let mut guest = arena.attacker(Script::default());
+        let mut guest = arena.seat().attacker(Script::default());
         let web = arena.lab.socket(WEB);
         web.send(&Frame::new(BROADCAST, mac(7)).number(77).build());
         let seen = std::iter::from_fn(|| guest.receive_frame(2 * SECOND)).find(|frame| frame[6..12] == mac(7));
@@ -50,8 +50,8 @@ fn the_place_of_another() {
         assert_eq!(thief.try_receive_frame(), None);
         drop(guest);
         // Many that wait at once are all turned away, and the port is free afterwards.
-        let guest = arena.attacker(Script::default());
-        let waiting: Vec<Wire> = (0..100).map(|_| Wire::connect(&arena.evil())).collect();
+        let guest = arena.seat().attacker(Script::default());
+        let waiting: Vec<Wire> = (0..100).map(|_| Wire::connect(&arena.seat().socket())).collect();
         waiting.into_iter().for_each(|mut wire| wire.wait_closed(5 * SECOND));
         assert_eq!(arena.switch.port_state(EVIL), "up");
         drop(guest);
