@@ -18,7 +18,7 @@ use crate::capture::Captures;
 use crate::clock::now_ns;
 use crate::load::{LoadSnapshot, Pulse, WorkerLoad};
 use crate::port::{RxQueue, Turn};
-use crate::thread::exact_timers;
+use crate::thread::{confine, exact_timers};
 use crate::vhost::{Rings, RingsError, VhostOp, VhostReply, VhostTx};
 use crate::watchdog::{self, PATIENCE, ROUSE_AFTER};
 use crate::worker::{Command, ControlEnds, Event, Power, Shared, Snapshot, WAKER, Worker};
@@ -196,7 +196,7 @@ fn spawn(
         .name(format!("worker-{}", turn.worker))
         .spawn(move || {
             let pinned = cpu.map_or(Ok(()), pin);
-            let ready = pinned.and_then(|()| exact_timers());
+            let ready = pinned.and_then(|()| exact_timers()).and_then(|()| confine());
             let go = ready.is_ok();
             let _ = started.send(ready.map(|()| rustix::thread::gettid()));
             if go {

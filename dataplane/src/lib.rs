@@ -22,6 +22,7 @@ pub mod losses;
 pub mod mirror_tx;
 pub mod offload;
 pub mod port;
+pub mod raw;
 pub mod reaper;
 pub mod socket;
 mod stage;

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chmod, chownat, fchmod, fstat, open};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -56,6 +57,28 @@ pub struct SocketAccess {
     pub group: Option<u32>,
 }
 
+/// Gives the file of a socket, of which there is a handle, another owner and group.
+pub type Giver = fn(BorrowedFd<'_>, Option<u32>, Option<u32>) -> io::Result<()>;
+
+static GIVER: OnceLock<Giver> = OnceLock::new();
+
+/// Names the function that gives socket files away from now on, for a program that may not. The first one stays.
+pub fn set_giver(giver: Giver) {
+    let _ = GIVER.set(giver);
+}
+
+/// Gives the file of a socket away with the rights of the calling thread.
+///
+/// # Errors
+/// Those of chown(2); the file is no socket.
+pub fn give_here(file: BorrowedFd<'_>, owner: Option<u32>, group: Option<u32>) -> io::Result<()> {
+    if FileType::from_raw_mode(fstat(file)?.st_mode) != FileType::Socket {
+        return Err(Errno::NOTSOCK.into());
+    }
+    let (owner, group) = (owner.map(Uid::from_raw), group.map(Gid::from_raw));
+    Ok(chownat(file, c"", owner, group, AtFlags::EMPTY_PATH)?)
+}
+
 /// A listening socket and its file, which is removed with it.
 #[derive(Debug)]
 pub struct SocketFile {
@@ -86,8 +109,12 @@ impl SocketFile {
         let own = format!("/proc/self/fd/{}", handle.as_raw_fd());
         chmod(own, Mode::from_raw_mode(access.mode)).map_err(system("set the mode of"))?;
         if access.owner.is_some() || access.group.is_some() {
-            let (owner, group) = (access.owner.map(Uid::from_raw), access.group.map(Gid::from_raw));
-            chownat(&handle, c"", owner, group, AtFlags::EMPTY_PATH).map_err(system("set the owner or group of"))?;
+            let give = GIVER.get().map_or(give_here as Giver, |giver| *giver);
+            give(handle.as_fd(), access.owner, access.group).map_err(|source| SocketError::System {
+                what: "set the owner or group of",
+                path: path.to_owned(),
+                source,
+            })?;
         }
         rustix::net::listen(file.socket(), backlog).map_err(system("listen on"))?;
         Ok(file)

@@ -1,4 +1,7 @@
-//! What a worker's thread asks of the kernel's scheduler, besides its CPU.
+//! What a worker's thread does when it starts, besides asking for its CPU: exact timers, and giving up privileges.
+//!
+//! **Privileges.** What a worker may keep is for the program to know: [`set_confinement`] names a function that every worker
+//! calls when it is set up. Without one a worker keeps what it inherited.
 //!
 //! **Timer slack.** The kernel may let a sleep with a time-out end late by the thread's timer slack, 50 µs unless asked
 //! otherwise, to gather several wake-ups. A worker's time-outs are few and each has a frame waiting behind it (a
@@ -8,11 +11,27 @@
 
 use std::io;
 use std::num::NonZeroU64;
+use std::sync::OnceLock;
 
 use rustix::thread::set_current_timer_slack;
 
 /// The least timer slack; zero would stand for the default.
 const TIMER_SLACK_NS: NonZeroU64 = NonZeroU64::MIN;
+
+/// Gives up privileges of the calling thread.
+pub type Confinement = fn() -> io::Result<()>;
+
+static CONFINEMENT: OnceLock<Confinement> = OnceLock::new();
+
+/// Names the function that workers started from now on call. The first one stays.
+pub fn set_confinement(confinement: Confinement) {
+    let _ = CONFINEMENT.set(confinement);
+}
+
+/// Gives up what a worker does not need.
+pub(crate) fn confine() -> io::Result<()> {
+    CONFINEMENT.get().map_or(Ok(()), |confinement| confinement())
+}
 
 /// Has the time-outs of the calling thread end as exactly as the kernel can.
 pub fn exact_timers() -> io::Result<()> {

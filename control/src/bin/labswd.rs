@@ -1,7 +1,7 @@
 //! `labswd`: runs the switch in the foreground.
 //!
-//! Exit status: 0 after SIGTERM or SIGINT, or when `--check` found nothing wrong (it says what ports would wait for); 1 with one line on standard error
-//! when the configuration or the machine is not in order; 2 on wrong usage.
+//! Exit status: 0 after SIGTERM or SIGINT, or when `--check` found nothing wrong (it says what ports would wait for); 1 with
+//! one line on standard error when the configuration or the machine is not in order; 2 on wrong usage.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -9,12 +9,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use labsw_control::config::Config;
+use labsw_control::confine::{self, helper};
 use labsw_control::daemon::{self, Daemon};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// A virtual Ethernet switch for lab hosts.
 #[derive(Debug, Parser)]
-#[command(name = "labswd", version, about)]
+#[command(name = "labswd", version)]
 struct Arguments {
     /// The configuration file (TOML).
     #[arg(long, value_name = "FILE")]
@@ -28,8 +31,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match serve(arguments) {
+    let is_helper = std::env::args_os().nth(1).is_some_and(|argument| argument == helper::ARGUMENT);
+    let outcome = if is_helper { helper::main().map_err(Into::into) } else { serve(Arguments::parse()) };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("labswd: {reason}");
@@ -46,14 +50,26 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         }
         return Ok(());
     }
-    let log = tracing_subscriber::fmt().with_env_filter(arguments.log_level).with_writer(std::io::stderr);
-    let log = log.with_ansi(std::io::stderr().is_terminal()).with_target(false);
-    // Under systemd the journal stamps each line itself.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        log.without_time().init()
-    } else {
-        log.init()
-    }
+    start_log(arguments.log_level);
+    confine::enter(&config, &arguments.config)?;
     Daemon::start(config, &arguments.config)?.run()?;
+    tracing::info!("stopped");
     Ok(())
+}
+
+/// Begins to log: to the journal with its priorities and fields if it takes what is said on standard error, else as text.
+fn start_log(level: EnvFilter) {
+    let journal = is_journal().then(|| tracing_journald::layer().ok()).flatten();
+    let text = journal.is_none().then(|| {
+        let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        log.with_ansi(std::io::stderr().is_terminal()).with_target(false)
+    });
+    let journal = journal.map(|journal| journal.with_field_prefix(Some("LABSW".to_owned())));
+    tracing_subscriber::registry().with(level).with(journal).with(text).init();
+}
+
+/// Whether standard error is the stream that systemd's journal reads (`JOURNAL_STREAM`, systemd.exec(5)).
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(std::io::stderr()).is_ok_and(|of| stream == format!("{}:{}", of.st_dev, of.st_ino))
 }

@@ -11,10 +11,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use labsw_dataplane::worker;
+use rustix::fs::{Mode, OFlags, open};
 
 use super::attach;
 use super::impairments::Impaired;
@@ -23,6 +25,7 @@ use super::preflight::{awaited_by, device_twice, needs_memory, preflight};
 use super::{Switch, ageing_seconds, group_id};
 use crate::api::{ConfigChange, ConfigText, Error, ShownConfig};
 use crate::config::{Config, ConfigError, PortConfig, Power, SwitchConfig};
+use crate::confine::helper;
 use crate::metrics::Listener;
 use crate::plan::{Step, changes, keep_runtime, plan};
 
@@ -335,7 +338,8 @@ fn is_new_attachment(step: &Step, name: &str, switch: &Switch) -> bool {
 }
 
 fn set_owner(path: &Path, mode: u32, group: u32) -> std::io::Result<()> {
-    std::os::unix::fs::chown(path, None, Some(group))?;
+    let handle = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    helper::give(handle.as_fd(), None, Some(group))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 

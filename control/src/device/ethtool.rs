@@ -12,7 +12,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use serde::{Deserialize, Serialize};
 
-use super::DeviceError;
+use super::{DeviceError, netns};
+use crate::confine::helper::SocketKind;
 
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
@@ -157,7 +158,8 @@ struct Ethtool<'a> {
 
 impl Ethtool<'_> {
     fn open(device: &str) -> Result<Ethtool<'_>, DeviceError> {
-        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+        let here = || Ok(socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?);
+        let socket = netns::socket_within(SocketKind::Device).unwrap_or_else(here);
         let socket = socket.map_err(|error| DeviceError::refused("open a socket for ethtool", error))?;
         Ok(Ethtool { device, socket })
     }

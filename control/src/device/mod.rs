@@ -1,7 +1,7 @@
 //! What the daemon does to network devices: find them, make and remove veth pairs, prepare both ends.
 //!
-//! Everything is synchronous and happens in the network namespace of the calling thread; [`netns::in_netns`] runs a
-//! closure in another one. Nothing here keeps state of its own but the ledger: what the kernel says is asked each time.
+//! Everything is synchronous and happens in the network namespace of the calling thread; [`Netns::run`] runs a closure
+//! with the sockets of another one. Nothing here keeps state of its own but the ledger: what the kernel says is asked each time.
 //!
 //! | file | what | reference |
 //! |---|---|---|
@@ -20,7 +20,7 @@
 //! | `tap` | the interface of a TAP port, made, taken over and removed | kernel tuntap.rst |
 //! | `veth` | the pair of a veth port, made, reused and removed | veth(4) |
 //!
-//! Unsafe code is confined to `ethtool` and `promiscuous`, one system call each.
+//! Unsafe code is confined to `ethtool`, `promiscuous` and `netlink`, one call each.
 
 #![deny(unsafe_code)]
 

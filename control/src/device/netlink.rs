@@ -4,6 +4,7 @@
 //! ends in an ack, an error, or the end of a dump; messages of other sequence numbers are skipped.
 
 use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -11,7 +12,8 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use super::DeviceError;
+use super::{DeviceError, netns};
+use crate::confine::helper::SocketKind;
 
 /// How often a dump is begun again because the tables changed during it.
 const DUMP_ATTEMPTS: usize = 8;
@@ -27,7 +29,15 @@ pub(super) struct Answer {
     interrupted: bool,
 }
 
-/// A socket to the kernel's links and routes, in the namespace of the thread that opened it.
+/// A netlink socket that was opened elsewhere.
+#[allow(unsafe_code, reason = "the library takes a socket of others by number only")]
+fn adopted(socket: OwnedFd) -> Socket {
+    // SAFETY: the descriptor is open and ours, and nobody else closes it: `into_raw_fd` gives it up.
+    unsafe { Socket::from_raw_fd(socket.into_raw_fd()) }
+}
+
+/// A socket to the kernel's links and routes: of the namespace in which the thread works by [`netns::Netns::run`], else of
+/// the thread's own.
 pub(super) struct Netlink {
     socket: Socket,
     sequence: u32,
@@ -35,7 +45,10 @@ pub(super) struct Netlink {
 
 impl Netlink {
     pub fn open() -> io::Result<Netlink> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        let mut socket = match netns::socket_within(SocketKind::Route) {
+            Some(elsewhere) => adopted(elsewhere?),
+            None => Socket::new(NETLINK_ROUTE)?,
+        };
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Netlink { socket, sequence: 0 })

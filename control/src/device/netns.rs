@@ -1,17 +1,19 @@
 //! Named network namespaces, as ip-netns(8) keeps them: files in /run/netns.
 //!
-//! A thread has one network namespace. [`in_netns`] therefore works on a short-lived thread of its own, so that the
-//! caller's never changes and there is nothing to put back.
+//! The daemon may not enter namespaces: its helper process opens the sockets that [`Netns::run`] needs there. A process
+//! without a helper (a test) enters the namespace on a short-lived thread, so that the caller's own never changes.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::DeviceError;
+use crate::confine::helper::{self, SocketKind};
 
 /// A network namespace that exists; held open, so that it goes on existing.
 pub struct Netns {
@@ -37,8 +39,21 @@ impl Netns {
         &self.name
     }
 
-    /// Runs `work` on a thread in this namespace and waits for it.
+    /// Runs `work`, whose [`super::Links`] and requests of [`super::ethtool`] are those of this namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, DeviceError> + Send) -> Result<T, DeviceError> {
+        if helper::is_running() {
+            WITHIN.set(Some(self.name.clone()));
+            let outcome = work();
+            WITHIN.set(None);
+            return outcome;
+        }
+        self.run_on_a_thread_within(work)
+    }
+
+    fn run_on_a_thread_within<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, DeviceError> + Send,
+    ) -> Result<T, DeviceError> {
         let enter = || {
             move_into_link_name_space(self.as_fd(), Some(LinkNameSpaceType::Network))
                 .map_err(|error| DeviceError::refused(format!("enter netns {}", self.name), error))
@@ -65,7 +80,22 @@ impl AsRawFd for Netns {
     }
 }
 
-/// Runs `work` in the namespace called `name` and waits for it; the caller's namespace stays what it is.
+/// Runs `work` on a thread that has entered the namespace called `name`, and waits for it. The caller's namespace stays
+/// what it is. For processes that may enter namespaces.
 pub fn in_netns<T: Send>(name: &str, work: impl FnOnce() -> Result<T, DeviceError> + Send) -> Result<T, DeviceError> {
-    Netns::open(name)?.run(work)
+    Netns::open(name)?.run_on_a_thread_within(work)
+}
+
+thread_local! {
+    /// The namespace in which [`Netns::run`] has this thread open its sockets.
+    static WITHIN: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// A socket of the namespace in which the calling thread works by [`Netns::run`]; `None`: it is the thread's own.
+pub(super) fn socket_within(kind: SocketKind) -> Option<io::Result<OwnedFd>> {
+    let name = WITHIN.take()?;
+    let entered = |error: io::Error| io::Error::new(error.kind(), format!("enter netns {name}: {error}"));
+    let socket = helper::open_in(&name, kind).map_err(entered);
+    WITHIN.set(Some(name));
+    Some(socket)
 }

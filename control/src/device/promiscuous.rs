@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use labsw_dataplane::raw::{self, RawSocket};
 
 use super::DeviceError;
 
@@ -23,8 +23,7 @@ impl Promiscuous {
     /// Makes the link with `index`, called `name`, promiscuous.
     pub fn hold(index: u32, name: &str) -> Result<Promiscuous, DeviceError> {
         let refused = |error: io::Error| DeviceError::refused(format!("make {name} promiscuous"), error);
-        let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None);
-        let socket = socket.map_err(|error| refused(error.into()))?;
+        let socket = raw::open(RawSocket::Packet).map_err(refused)?;
         let request = libc::packet_mreq {
             mr_ifindex: i32::try_from(index).map_err(|error| refused(io::Error::other(error)))?,
             mr_type: u16::try_from(libc::PACKET_MR_PROMISC).map_err(|error| refused(io::Error::other(error)))?,

@@ -2,7 +2,7 @@
 //!
 //! With a running switch the mode that the kernel granted counts, not what its driver could do.
 
-use super::host::Nic;
+use super::host::{Nic, Version};
 use super::kernel::MTU_ONE_BUFFER;
 use super::quirks;
 use super::{Finding, Host};
@@ -171,10 +171,17 @@ fn channels(host: &Host, nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// The host's own stack can still send through a device that is a port.
+/// The first kernel with a hook (tcx) at which the switch drops what the host sends through a port's device.
+const HOST_KEPT_OFF_SINCE: Version = (6, 6);
+
+/// Whether the host's own stack can send through a device that is a port.
 fn host_stack(host: &Host, nic: &Nic, port: Option<&PortConfig>) -> Option<Finding> {
     const CHECK: &str = "nic_host_stack";
     let (_, link) = (port?, nic.link.as_ref()?);
+    if host.kernel().is_some_and(|kernel| kernel >= HOST_KEPT_OFF_SINCE) {
+        let summary = "while the switch has this device, what the host sends through it is dropped";
+        return Some(Finding::ok(CHECK, summary, host.shown("/proc/sys/kernel/osrelease")));
+    }
     let file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", link.name);
     let evidence = host.shown(&file);
     Some(match host.number(&file) {

@@ -17,6 +17,7 @@ use mio::net::UnixStream;
 use rustix::cmsg_space;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use super::audit;
 use super::message::{self, Answer, Call};
 use super::prepare;
 use super::seats::Holder;
@@ -339,12 +340,19 @@ impl Connection {
                 Ok(()) => return,
                 Err(error) => Err(error),
             },
-            (Ok(()), request) => handler.call(&self.peer, request.clone()).map(|reply| {
-                if more {
-                    self.stream = stream_of(request, now);
+            (Ok(()), request) => {
+                let described = audit::describe(&request);
+                let outcome = handler.call(&self.peer, request.clone());
+                if let Some(described) = described {
+                    audit::note(described, &self.peer, &outcome);
                 }
-                Answer::Switch(reply)
-            }),
+                outcome.map(|reply| {
+                    if more {
+                        self.stream = stream_of(request, now);
+                    }
+                    Answer::Switch(reply)
+                })
+            }
         };
         if !oneway {
             self.put(&result);

@@ -21,6 +21,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use super::buffers::{HEADROOM_BYTES, ROOM_BYTES};
 use super::vnet::{HEADER_BYTES, Header};
 use crate::frame::Segment;
+use crate::raw::{self, RawSocket};
 
 /// Most pieces that one frame is sent from without being copied together first.
 pub(super) const PIECES: usize = 16;
@@ -185,9 +186,7 @@ pub(super) fn reserve(interface: &str) -> Result<OwnedFd, TapError> {
 pub(super) fn open_interface(interface: &str, ifindex: u32) -> Result<OwnedFd, TapError> {
     let kernel = |step| move |error: io::Error| TapError::kernel(interface, step, error);
     let opening = kernel("opening a packet socket");
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket =
-        socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None).map_err(|error| opening(error.into()))?;
+    let socket = raw::open(RawSocket::Packet).map_err(opening)?;
     let header_bytes = libc::c_int::try_from(HEADER_BYTES).unwrap_or_default();
     for (level, option, value) in [
         (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES),

@@ -20,11 +20,12 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::xdp::{SocketAddrXdp, SocketAddrXdpFlags, XdpDesc, XdpMmapOffsets, XdpRingOffset};
 use rustix::net::xdp::{XdpUmemReg, XdpUmemRegFlags};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
 
 use super::ring::{Consumer, Producer, RingMemory};
 use super::statistics::Statistics;
 use super::umem::{CHUNK_BYTES, Umem};
+use crate::raw::{self, RawSocket};
 
 /// Entries of each of the four rings, a power of two. A veth hands over at most 256 frames per NAPI run (its XDP ring) and
 /// NICs up to 64, so 2048 rides out a turn of some milliseconds on a busy worker; the transmit and completion ring are
@@ -234,10 +235,9 @@ fn tolerate(result: Result<usize, Errno>) -> Result<(), Errno> {
     }
 }
 
-/// A new socket in the calling thread's network namespace.
+/// A new socket in this process's network namespace.
 pub(super) fn unbound() -> Result<OwnedFd, SocketError> {
-    rustix::net::socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| SocketError::Socket(errno.into()))
+    raw::open(RawSocket::Xdp).map_err(SocketError::Socket)
 }
 
 fn set_up_rings(fd: &OwnedFd) -> Result<XdpMmapOffsets, Errno> {

@@ -154,11 +154,18 @@ fn devices() {
         ("tags taken out", new().nic(stuck), "nic_vlan_tags", Problem, "another NIC"),
         ("tags taken out of nobody's", new().nic(free).nic(stuck), "nic_vlan_tags", Advice, "another NIC"),
         (
-            "IPv6 of the host",
-            new().file("/proc/sys/net/ipv6/conf/nic0/disable_ipv6", "0"),
+            "IPv6 of the host, on a kernel without tcx",
+            new().file("/proc/sys/kernel/osrelease", "6.5.0").file("/proc/sys/net/ipv6/conf/nic0/disable_ipv6", "0"),
             "nic_host_stack",
             Advice,
             "nic0.disable_ipv6=1",
+        ),
+        (
+            "IPv6 of the host, which the switch drops",
+            new().file("/proc/sys/kernel/osrelease", "6.6.0").file("/proc/sys/net/ipv6/conf/nic0/disable_ipv6", "0"),
+            "nic_host_stack",
+            Ok,
+            "",
         ),
         ("ena, all channels", new().driver("ena"), "nic_channels", Problem, "queues=2"),
         (

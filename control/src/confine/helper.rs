@@ -1,0 +1,325 @@
+//! The helper process: the few things that need more rights than the daemon keeps.
+//!
+//! **How it works.** [`start`] runs this program again, as `labswd` with [`ARGUMENT`], with a socket pair as its standard
+//! input. The daemon sends one typed request at a time and waits for the reply, at most [`PATIENCE`]. Descriptors go with
+//! the messages. The helper ends when the daemon's end of the pair is closed, so it never outlives the daemon.
+//!
+//! | request | what it needs |
+//! |---|---|
+//! | [`open_raw`]: an AF_XDP or packet socket | CAP_NET_RAW |
+//! | [`open_in`]: a socket in a named network namespace | CAP_SYS_ADMIN |
+//! | [`give`]: another owner or group for a socket file | CAP_CHOWN |
+//! | [`serve_metrics`]: an unprivileged `labsw-ctl` at a listening socket | the right to start a program |
+//!
+//! **Invariants.** The helper reads only its daemon's requests. It enters namespaces that root has named (`/run/netns`),
+//! changes the owner of sockets and of nothing else, and starts one program, with arguments that the daemon can't choose.
+//! Without a helper, in tests, [`give`] acts with the rights of the caller.
+//!
+//! References: setns(2), unix(7) `SCM_RIGHTS`, ip-netns(8).
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use labsw_dataplane::raw::{self, RawSocket};
+use labsw_dataplane::socket;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socket_with, socketpair,
+};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::{ConfineError, calls, capabilities};
+
+/// What tells `labswd` that it is the helper.
+pub const ARGUMENT: &str = "--privileged-helper";
+/// How long the daemon waits for a reply.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest message, bytes.
+const MESSAGE_BYTES: usize = 4096;
+/// Most descriptors of a message.
+const DESCRIPTORS: usize = 2;
+/// User and group of the program that serves metrics, if the helper may choose: nobody.
+const NOBODY: u32 = 65_534;
+
+/// Kinds of sockets that are opened in namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SocketKind {
+    /// Links and addresses (rtnetlink(7)).
+    Route,
+    /// Requests about one device (netdevice(7)).
+    Device,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Request {
+    /// A packet socket, or an AF_XDP socket.
+    OpenRaw { packet: bool },
+    /// A socket in the namespace of this name.
+    Open { netns: String, kind: SocketKind },
+    /// Another owner and group for the socket file of the descriptor.
+    Give { owner: Option<u32>, group: Option<u32> },
+    /// A program that serves metrics: at the first descriptor, a listening socket, from the second, a connection to the
+    /// daemon.
+    ServeMetrics,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Reply {
+    /// `errno`, if it failed.
+    error: Option<i32>,
+}
+
+/// The daemon's end.
+static HELPER: OnceLock<Mutex<OwnedFd>> = OnceLock::new();
+
+/// Starts the helper with the rights that the daemon has now.
+///
+/// # Errors
+/// Those of making a socket pair and of starting a program.
+pub(super) fn start() -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&ours, Timeout::Send, Some(PATIENCE))?;
+    let program = std::env::current_exe()?;
+    // It is never waited for: it ends after the daemon, or the daemon goes on without it.
+    Command::new(program).arg(ARGUMENT).stdin(Stdio::from(theirs)).spawn()?;
+    // Started once; a second one would find the first in its place, and end.
+    let _ = HELPER.set(Mutex::new(ours));
+    Ok(())
+}
+
+/// Whether this process has a helper.
+pub fn is_running() -> bool {
+    HELPER.get().is_some()
+}
+
+/// Opens an AF_XDP or packet socket.
+///
+/// # Errors
+/// Those of socket(2).
+pub(super) fn open_raw(kind: RawSocket) -> io::Result<OwnedFd> {
+    ask(&Request::OpenRaw { packet: kind == RawSocket::Packet }, &[])?.ok_or_else(no_socket)
+}
+
+fn no_socket() -> io::Error {
+    io::Error::other("the helper process sent no socket")
+}
+
+/// Opens a socket in the network namespace called `netns`.
+///
+/// # Errors
+/// There is no such namespace, or it may not be entered.
+pub fn open_in(netns: &str, kind: SocketKind) -> io::Result<OwnedFd> {
+    ask(&Request::Open { netns: netns.to_owned(), kind }, &[])?.ok_or_else(no_socket)
+}
+
+/// Gives a socket file, of which `file` is a handle, another owner or group.
+///
+/// # Errors
+/// It is no socket, or may not be given away.
+pub fn give(file: BorrowedFd<'_>, owner: Option<u32>, group: Option<u32>) -> io::Result<()> {
+    if HELPER.get().is_none() {
+        return socket::give_here(file, owner, group);
+    }
+    ask(&Request::Give { owner, group }, &[file]).map(drop)
+}
+
+/// Starts a program without privileges that serves metrics at `listener`, and asks for them at `connection`.
+///
+/// # Errors
+/// There is no helper, or the program can't be started.
+pub fn serve_metrics(listener: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> io::Result<()> {
+    ask(&Request::ServeMetrics, &[listener, connection]).map(drop)
+}
+
+/// Sends a request and waits for the reply and its descriptor.
+fn ask(request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Option<OwnedFd>> {
+    let Some(helper) = HELPER.get() else { return Err(io::Error::other("there is no helper process")) };
+    let daemons = helper.lock().unwrap_or_else(PoisonError::into_inner);
+    // A reply that came too late for an earlier request.
+    while receive(&*daemons, RecvFlags::DONTWAIT).is_ok_and(|(bytes, _)| !bytes.is_empty()) {}
+    send(&*daemons, &serde_json::to_vec(request)?, descriptors)?;
+    let (bytes, descriptors) = receive(&*daemons, RecvFlags::empty())?;
+    if bytes.is_empty() {
+        return Err(io::Error::other("the helper process has ended; restart the switch"));
+    }
+    let reply: Reply = serde_json::from_slice(&bytes)?;
+    match reply.error {
+        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        None => Ok(descriptors.into_iter().next()),
+    }
+}
+
+fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("too many descriptors"));
+    }
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// A message and its descriptors; an empty one: the other end is closed.
+fn receive(socket: impl AsFd, flags: RecvFlags) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut bytes = vec![0; MESSAGE_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let received = loop {
+        match recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            descriptors.extend(fds);
+        }
+    }
+    bytes.truncate(received.bytes);
+    Ok((bytes, descriptors))
+}
+
+/// The helper's life. Its standard input is the socket pair.
+///
+/// # Errors
+/// It can't be confined, or its input is no socket.
+pub fn main() -> Result<(), ConfineError> {
+    // A terminal sends signals to the daemon and the helper alike; the helper ends when the daemon has ended.
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))
+            .map_err(|error| ConfineError::new("signals of the helper process", error))?;
+    }
+    super::limits()?;
+    capabilities::keep(&capabilities::OF_THE_HELPER)?;
+    rustix::thread::set_no_new_privs(true).map_err(|error| ConfineError::new("no new privileges", error))?;
+    if let Err(error) = calls::restrict(calls::Kind::Helper) {
+        // The daemon says the same in its log.
+        tracing::debug!("{error}");
+    }
+    let input = io::stdin();
+    let daemon = input.as_fd();
+    let program = beside_this_program("labsw-ctl");
+    loop {
+        let Ok((bytes, descriptors)) = receive(daemon, RecvFlags::empty()) else { return Ok(()) };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let done = serde_json::from_slice(&bytes)
+            .map_err(io::Error::from)
+            .and_then(|request| carry_out(&request, &descriptors, &program));
+        let (error, descriptor) = match done {
+            Ok(descriptor) => (None, descriptor),
+            Err(error) => (Some(error.raw_os_error().unwrap_or(libc::EINVAL)), None),
+        };
+        let reply = serde_json::to_vec(&Reply { error }).unwrap_or_default();
+        let descriptor: Vec<BorrowedFd<'_>> = descriptor.iter().map(AsFd::as_fd).collect();
+        if send(daemon, &reply, &descriptor).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn carry_out(request: &Request, descriptors: &[OwnedFd], program: &Path) -> io::Result<Option<OwnedFd>> {
+    match (request, descriptors) {
+        (Request::OpenRaw { packet: true }, []) => raw::open_here(RawSocket::Packet).map(Some),
+        (Request::OpenRaw { packet: false }, []) => raw::open_here(RawSocket::Xdp).map(Some),
+        (Request::Open { netns, kind }, []) => open_here(netns, *kind).map(Some),
+        (Request::Give { owner, group }, [file]) => socket::give_here(file.as_fd(), *owner, *group).map(|()| None),
+        (Request::ServeMetrics, [listener, connection]) => serve_here(program, listener, connection).map(|()| None),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Opens a socket in a namespace, from a thread that enters it and ends.
+fn open_here(netns: &str, kind: SocketKind) -> io::Result<OwnedFd> {
+    if netns.is_empty() || netns.starts_with('.') || netns.contains('/') {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // Something else than a namespace is refused when it is entered; a pipe is not waited for until then.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(Path::new("/run/netns").join(netns))?;
+    let open = || {
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let cloexec = SocketFlags::CLOEXEC;
+        Ok(match kind {
+            // NETLINK_ROUTE is protocol 0.
+            SocketKind::Route => socket_with(AddressFamily::NETLINK, SocketType::RAW, cloexec, None)?,
+            SocketKind::Device => socket_with(AddressFamily::INET, SocketType::DGRAM, cloexec, None)?,
+        })
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, open)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread ended early")))
+    })
+}
+
+/// Starts the program, and has a thread wait for its end.
+fn serve_here(program: &Path, listener: &OwnedFd, connection: &OwnedFd) -> io::Result<()> {
+    let mut command = Command::new(program);
+    command.args(["metrics", "--serve"]).env_clear();
+    command.stdin(Stdio::from(listener.try_clone()?)).stdout(Stdio::from(connection.try_clone()?));
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let mut child = command.spawn()?;
+    std::thread::Builder::new().name("metrics".to_owned()).spawn(move || child.wait())?;
+    Ok(())
+}
+
+/// A program in the same directory as this one.
+fn beside_this_program(name: &str) -> PathBuf {
+    std::env::current_exe().map_or_else(|_| PathBuf::from(name), |own| own.with_file_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_paths_are_no_namespaces() {
+        for name in ["", ".", "..", "../x", "a/b", "/proc/1/ns/net"] {
+            let refused = open_here(name, SocketKind::Route).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{name:?}");
+        }
+        let missing = open_here("labsw-no-such-namespace", SocketKind::Device).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn only_sockets_are_given_away() {
+        let file = File::open("/etc/passwd").unwrap();
+        assert!(socket::give_here(file.as_fd(), Some(1), None).is_err());
+        let (mine, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        socket::give_here(mine.as_fd(), None, Some(rustix::process::getegid().as_raw())).unwrap();
+    }
+
+    #[test]
+    fn requests_and_their_descriptors_arrive_whole() {
+        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let request = Request::Give { owner: Some(3), group: None };
+        let file = File::open("/dev/null").unwrap();
+        send(&a, &serde_json::to_vec(&request).unwrap(), &[file.as_fd()]).unwrap();
+        let (bytes, descriptors) = receive(&b, RecvFlags::empty()).unwrap();
+        assert_eq!(serde_json::from_slice::<Request>(&bytes).unwrap(), request);
+        assert_eq!(descriptors.len(), 1);
+        // A request with the wrong number of descriptors is refused.
+        assert!(carry_out(&request, &[], Path::new("/")).is_err());
+        drop(a);
+        assert!(receive(&b, RecvFlags::empty()).unwrap().0.is_empty());
+    }
+}

@@ -1,0 +1,59 @@
+//! A line in the log for each change that somebody asked for: method, object, user, process, outcome.
+//!
+//! Frames that are injected come in many calls; the first and the last one of an injection are in the log.
+
+use serde_json::Value;
+
+use crate::api::{Change, Error, Peer, Reply, Request};
+
+/// What names the object of a change among its parameters, in the order in which it is written.
+const NAMES: [&str; 6] = ["name", "port", "vlan", "mac", "direction", "file"];
+
+/// Describes a change before it is carried out; `None`: it is none, or is not written down.
+pub(super) fn describe(request: &Request) -> Option<(String, String)> {
+    match request {
+        Request::Change(Change::Inject { port, injection, end, .. }) => {
+            (injection.is_none() || *end).then(|| ("Inject".to_owned(), port.clone()))
+        }
+        Request::Change(_) => {
+            let parameters = request.to_parameters();
+            let shown = |name: &&str| match parameters.get(name)? {
+                Value::Null => None,
+                Value::String(text) => Some(text.clone()),
+                other => Some(other.to_string()),
+            };
+            let object: Vec<String> = NAMES.iter().filter_map(shown).collect();
+            Some((request.method().to_owned(), object.join(" ")))
+        }
+        _ => None,
+    }
+}
+
+/// Writes the line.
+pub(super) fn note((method, object): (String, String), peer: &Peer, outcome: &Result<Reply, Error>) {
+    let Peer { uid, pid, .. } = peer;
+    match outcome {
+        Ok(_) => tracing::info!(method, object, uid, pid, "change"),
+        Err(error) => tracing::info!(method, object, uid, pid, refused = %error, "change refused"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_described_by_their_method_and_object() {
+        let described = |change: Change| describe(&Request::Change(change));
+        let of = |method: &str, object: &str| Some((method.to_owned(), object.to_owned()));
+        assert_eq!(described(Change::SetPortState { name: "web".into(), up: false }), of("SetPortState", "web"));
+        let mac = labsw_switch::Mac::new([2, 0, 0, 0, 0, 1]);
+        assert_eq!(described(Change::DeleteFdb { vlan: 7, mac }), of("DeleteFdb", "7 02:00:00:00:00:01"));
+        assert_eq!(described(Change::FlushFdb { vlan: None, port: None }), of("FlushFdb", ""));
+        let inject = |injection, end| Change::Inject { port: "a".into(), injection, frames: Vec::new(), end };
+        assert_eq!(described(inject(None, false)), of("Inject", "a"));
+        assert_eq!(described(inject(Some(1), false)), None);
+        assert_eq!(described(inject(Some(1), true)), of("Inject", "a"));
+        assert_eq!(describe(&Request::ListPorts), None);
+    }
+}
