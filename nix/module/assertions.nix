@@ -173,8 +173,12 @@ in
         message = "networking.bridges.${names (map (b: b.name) bridged)}: has ${names (map (b: b.interface) bridged)}, which is a port of the lab; take it out, the switch is its bridge.";
       }
       {
-        assertion = nics == [ ] || management != null;
-        message = "services.labsw.managementInterface: name the host's own interface (ip route show default), so that the lab can never take it.";
+        assertion = nics == [ ] || management != null || cfg.managementPort != null;
+        message = "services.labsw.managementInterface: name the host's own interface (ip route show default), so that the lab can never take it; or managementPort, if the host is managed through a port of the switch.";
+      }
+      {
+        assertion = cfg.managementPort == null || (ports.${cfg.managementPort}.type or "") == "tap" && (ports.${cfg.managementPort}."for" or "host") == "host";
+        message = "services.labsw.managementPort: ${toString cfg.managementPort} is no port of the host (type tap, for = \"host\").";
       }
     ]
     ++ nicAssertions "portA" cfg.portA

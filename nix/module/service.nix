@@ -57,6 +57,12 @@ in
       default = [ ];
       description = "More groups for the daemon, for sockets in directories of others (role `client`).";
     };
+    managementPort = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "infra";
+      description = "The host's own port of the switch (type tap), if the host is managed through the trunk and has no `managementInterface`.";
+    };
     dhcpInterfaces = mkOption {
       type = types.listOf types.str;
       default = [ ];

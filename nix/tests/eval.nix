@@ -32,7 +32,7 @@ let
       f (builtins.intersectAttrs (builtins.functionArgs f) fakes // given);
     testers.runNixOSTest = test: program test.name // {
       inherit (test) testScript;
-      broken = broken (evaluate { modules = [ ./stubs-vm.nix test.nodes.lab ]; }).config;
+      broken = broken (evaluate { modules = [ ./stubs-vm.nix (test.nodes.lab or test.nodes.emulator) ]; }).config;
       settings = (evaluate { modules = [ ./stubs-vm.nix test.nodes.lab ]; }).config.services.labsw.finalSettings;
     };
     writeText = name: _: program name;
@@ -78,20 +78,24 @@ let
     let
       flake = import (../examples + "/${directory}/flake.nix");
       inputs = {
-        self = { };
-        nixpkgs.lib = lib' // { nixosSystem = evaluate; };
+        nixpkgs = { lib = lib' // { nixosSystem = evaluate; }; legacyPackages.x86_64-linux = pkgs; };
         labsw = { nixosModules.default = ../module; lib = glue; };
         microvm.nixosModules.host = ./stubs-microvm.nix;
         nixvirt = {
           nixosModules.default = { };
           lib.domain = {
             writeXML = domain: domain;
-            templates.windows = given: given // { devices = { disk = [{ device = "cdrom"; }]; interface = { type = "bridge"; }; }; };
+            templates.windows = given: given // {
+              devices = { disk = [{ device = "cdrom"; source.file = given.install_vol; }]; interface = { type = "bridge"; source.bridge = given.bridge_name; }; };
+            };
           };
+          lib.pool.writeXML = pool: pool;
+          lib.volume.writeXML = volume: volume;
         };
       };
       # Every input that the flake declares has a stub, and every stub that is used is declared.
-      config = (flake.outputs (lib'.genAttrs (lib'.attrNames flake.inputs ++ [ "self" ]) (name: inputs.${name}))).nixosConfigurations.lab.config;
+      outputs = flake.outputs (lib'.genAttrs (lib'.attrNames flake.inputs) (name: inputs.${name}) // { self = outputs; });
+      config = outputs.nixosConfigurations.lab.config;
       labsw = config.services.labsw;
     in
     {
@@ -112,6 +116,10 @@ let
       insides = lib'.mapAttrs
         (_: c: { inherit ((inside [ c.config { networking.useDHCP = false; } ]).config) networking warnings; })
         config.containers;
+      programs = lib'.mapAttrs (_: app: app.program) (outputs.apps.x86_64-linux or { });
+      checks = lib'.mapAttrs (_: check: check.broken or [ ]) (outputs.checks.x86_64-linux or { });
+      pools = map (p: { inherit (p.definition) name target; volumes = map (v: v.definition.name) p.volumes; })
+        (config.virtualisation.libvirt.connections."qemu:///system".pools or [ ]);
       domains = map (d: d.definition) (config.virtualisation.libvirt.connections."qemu:///system".domains or [ ]);
       microvms = lib'.mapAttrs
         (_: vm: {

@@ -127,7 +127,11 @@ in
   };
   "ports of the lab without a management interface" = {
     settings = { inherit portA; managementInterface = null; };
-    message = "services.labsw.managementInterface: name the host's own interface (ip route show default), so that the lab can never take it.";
+    message = "services.labsw.managementInterface: name the host's own interface (ip route show default), so that the lab can never take it; or managementPort, if the host is managed through a port of the switch.";
+  };
+  "management through a guest's port" = {
+    settings = { inherit portB; managementInterface = null; managementPort = "vm"; ports.vm = { }; };
+    message = "services.labsw.managementPort: vm is no port of the host (type tap, for = \"host\").";
   };
   "disks of a container" = {
     settings = { ports.c = { type = "veth"; peer = "ls-c"; }; guests.c = { backend = "container"; disks = [{ path = "/x"; }]; }; };

@@ -76,6 +76,7 @@ in
       dhcpcd.denyInterfaces = list;
       networkmanager.unmanaged = list;
       firewall = free;
+      nat = { enable = any false; internalInterfaces = list; externalInterface = any null; forwardPorts = list; };
     };
     services.udev.extraRules = mkOption { type = types.lines; default = ""; };
     services.openssh = free;
@@ -103,6 +104,7 @@ in
           description = any "";
           extraGroups = list;
           openssh = free;
+          initialPassword = any null;
         };
       });
       default = { };
@@ -113,6 +115,7 @@ in
       qemu = { runAsRoot = any true; swtpm.enable = any false; };
     };
     virtualisation.lxc.enable = any false;
+    virtualisation.vmVariant = mkOption { type = types.deferredModule; default = { }; };
     virtualisation.libvirt = free;
     # What NixOS containers set themselves inside: networking.useDHCP = false, at plain priority.
     containers = mkOption {
@@ -124,6 +127,7 @@ in
     };
     fileSystems = free;
     system.stateVersion = any "";
+    system.build.vm = any "/nix/store/vm";
     nixpkgs = free;
   };
 }

@@ -320,7 +320,8 @@ fn the_examples_are_whole() {
     }
     let examples = attribute("examples").unwrap();
     let names: Vec<_> = examples.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["break-and-detect", "microvm-cluster", "windows-lab"]);
+    let all = ["break-and-detect", "hypervisor", "microvm-cluster", "microvm-nat", "nested-lab", "windows-lab"];
+    assert_eq!(names, all);
     for (name, example) in examples.as_object().unwrap() {
         assert_eq!(example["broken"], json!([]), "{name}");
         assert_checked(name, &example["settings"]);
@@ -415,6 +416,29 @@ fn a_host_is_made_ready_for_two_ports() {
 }
 
 #[test]
+fn labs_of_a_host_that_serves_and_of_one_that_does_not() {
+    if !require::all(&[NIX]) {
+        return;
+    }
+    let hypervisor = attribute("examples.hypervisor").unwrap();
+    assert_eq!(hypervisor["networks"]["20-infra"]["networkConfig"], json!({"DHCP": "yes"}));
+    assert_eq!(hypervisor["settings"]["ports"]["router"]["vlan"], json!({"mode": "trunk", "trunks": [20, 30]}));
+    let nat = attribute("examples.microvm-nat").unwrap();
+    let origin = nat["microvms"]["origin"]["microvm"]["qemu"]["extraArgs"].to_string();
+    assert!(origin.contains("mac=02:00:00:01:77:01"), "the address that the DHCP server knows: {origin}");
+    let nested = attribute("examples.nested-lab").unwrap();
+    let profiles: Vec<_> = nested["settings"]["profiles"].as_object().unwrap().keys().collect();
+    assert_eq!(profiles, ["constrained", "default", "lossy"]);
+    let programs: Vec<_> = nested["programs"].as_object().unwrap().keys().collect();
+    assert_eq!(programs, ["emulation-vm", "emulation-vm-bg"]);
+    assert_eq!(nested["checks"], json!({"emulation-vm-boots": []}));
+    for guest in ["n100-1", "n100-2", "n100-3"] {
+        let unit = &nested["units"][format!("labsw-guest-{guest}")];
+        assert!(unit["wantedBy"].is_null(), "{guest} waits for its image: {unit}");
+    }
+}
+
+#[test]
 fn windows_and_microvms_get_their_nics() {
     if !require::all(&[NIX]) {
         return;
@@ -426,8 +450,14 @@ fn windows_and_microvms_get_their_nics() {
     };
     assert_eq!(windows["domains"].as_array().unwrap().len(), 4);
     let dc01 = domain("DC01");
-    assert_eq!(dc01["devices"]["interface"][0]["source"]["path"], "/run/labsw/vhost/dc01.sock");
-    assert_eq!(dc01["devices"]["interface"][0]["driver"]["queues"], 2);
+    // The NIC on libvirt's NAT network stays, the one at the switch stands behind it.
+    assert_eq!(dc01["devices"]["interface"][0]["source"], json!({"bridge": "virbr0"}));
+    assert_eq!(dc01["devices"]["interface"][1]["source"]["path"], "/run/labsw/vhost/dc01.sock");
+    assert_eq!(dc01["devices"]["interface"][1]["driver"]["queues"], 2);
+    assert_eq!((&dc01["vcpu"], &dc01["memory"]), (&json!({"count": 4}), &json!({"count": 8192, "unit": "MiB"})));
+    assert_eq!(dc01["devices"]["disk"][1]["source"]["file"], "/var/lib/libvirt/images/windows-server-2022.iso");
+    assert_eq!(domain("CLIENT02")["devices"]["disk"][1]["source"]["file"], "/var/lib/libvirt/images/windows-11.iso");
+    assert_eq!(windows["pools"][0]["volumes"].as_array().unwrap().len(), 4);
     assert_eq!(dc01["memoryBacking"], json!({"source": {"type": "memfd"}, "access": {"mode": "shared"}}));
     // The template's CD stays behind the disk that is added.
     assert_eq!(
@@ -435,8 +465,8 @@ fn windows_and_microvms_get_their_nics() {
         (Some("io_uring"), &json!("cdrom"))
     );
     let sccm01 = domain("SCCM01");
-    assert_eq!(sccm01["devices"]["interface"][0]["model"]["type"], "e1000e");
-    assert_eq!(sccm01["devices"]["interface"][0]["target"], json!({"dev": "win-sccm01", "managed": false}));
+    assert_eq!(sccm01["devices"]["interface"][1]["model"]["type"], "e1000e");
+    assert_eq!(sccm01["devices"]["interface"][1]["target"], json!({"dev": "win-sccm01", "managed": false}));
     assert_eq!(sccm01["cpu"], json!({"mode": "host-passthrough"}));
 
     let cluster = attribute("examples.microvm-cluster").unwrap();
