@@ -40,6 +40,8 @@ mod preflight;
 mod queues;
 mod signals;
 mod start;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod watchdog;
 

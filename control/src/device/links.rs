@@ -68,6 +68,11 @@ impl Links {
         Ok(Links { netlink, unfinished: Vec::new() })
     }
 
+    /// How often the kernel was asked so far.
+    pub fn requests(&self) -> u64 {
+        self.netlink.requests
+    }
+
     /// All links.
     pub fn list(&mut self) -> Result<Vec<Link>, DeviceError> {
         let answer = self.netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()), "list interfaces")?;

@@ -41,6 +41,8 @@ fn adopted(socket: OwnedFd) -> Socket {
 pub(super) struct Netlink {
     socket: Socket,
     sequence: u32,
+    /// Requests sent so far.
+    pub requests: u64,
 }
 
 impl Netlink {
@@ -51,7 +53,7 @@ impl Netlink {
         };
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Netlink { socket, sequence: 0 })
+        Ok(Netlink { socket, sequence: 0, requests: 0 })
     }
 
     /// Asks for one thing or a change; `what` names it in an error.
@@ -73,6 +75,7 @@ impl Netlink {
 
     fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Answer> {
         self.sequence = self.sequence.wrapping_add(1);
+        self.requests += 1;
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;

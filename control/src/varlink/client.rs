@@ -30,6 +30,9 @@ pub enum CallError {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] io::Error),
+    /// No answer came in time.
+    #[error("the switch did not answer within {} s", PATIENCE.as_secs())]
+    Silent,
     /// The other end hung up without an answer.
     #[error("the switch hung up without an answer")]
     Closed,
@@ -104,7 +107,12 @@ impl Client {
 
     fn receive(&mut self, request: &Request) -> Result<(Reply, bool), CallError> {
         let mut bytes = Vec::new();
-        self.reader.read_until(0, &mut bytes)?;
+        let read = self.reader.read_until(0, &mut bytes);
+        // The socket's own time is up: SO_RCVTIMEO of socket(7).
+        read.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CallError::Silent,
+            _ => CallError::Broken(error),
+        })?;
         if bytes.pop() != Some(0) {
             return Err(CallError::Closed);
         }

@@ -20,6 +20,8 @@
 
 mod absence;
 mod error;
+#[cfg(test)]
+pub(super) mod fake;
 mod guest;
 mod nic;
 mod sockets;
@@ -54,6 +56,10 @@ pub(super) type LinkMap = BTreeMap<u32, Link>;
 
 /// The type that a port's settings are of.
 pub(super) fn of(kind: &PortKind) -> &dyn PortType {
+    #[cfg(test)]
+    if let Some(fake) = fake::stands_for(kind) {
+        return fake;
+    }
     match kind {
         PortKind::VhostUser(settings) => settings,
         PortKind::AfXdp(settings) => settings,

@@ -1,0 +1,120 @@
+//! A type of port that touches nothing, for tests: it stands for every type on the thread that asked for it.
+//!
+//! Each port takes what its settings name, as a device is taken: opening what another port has fails, and so does what
+//! the test says. So a wrong order of steps shows.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use labsw_dataplane::port::Fault;
+use labsw_dataplane::vhost::VhostPort;
+use labsw_switch::PortId;
+
+use super::{Attachment, Halves, OnFault, OpenError, Opened, PortType, Site};
+use crate::api::{self, PortState};
+use crate::config::{PortConfig, PortKind, SwitchConfig};
+use crate::daemon::host::Host;
+use crate::device::Links;
+
+/// What there is.
+#[derive(Debug, Default)]
+pub(in crate::daemon) struct World {
+    /// What is taken, and by which port.
+    pub(in crate::daemon) taken: BTreeMap<String, String>,
+    /// Ports that can't be opened.
+    pub(in crate::daemon) refuses: BTreeSet<String>,
+    /// How often something was opened.
+    pub(in crate::daemon) opened: usize,
+    /// The largest MTU.
+    pub(in crate::daemon) max_mtu: u32,
+}
+
+thread_local! {
+    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+}
+
+/// From now on every port of this thread is a fake one, in a new world.
+pub(in crate::daemon) fn begin() {
+    WORLD.set(Some(World { max_mtu: 9216, ..World::default() }));
+}
+
+/// Does something with the world.
+pub(in crate::daemon) fn world<T>(with: impl FnOnce(&mut World) -> T) -> T {
+    WORLD.with_borrow_mut(|world| with(world.get_or_insert_default()))
+}
+
+/// The fake type, on a thread that has a world.
+pub(super) fn stands_for(_kind: &PortKind) -> Option<&'static dyn PortType> {
+    WORLD.with_borrow(|world| world.is_some().then_some(&FakeType as &dyn PortType))
+}
+
+struct FakeType;
+
+/// What a port's settings name.
+fn named(port: &PortConfig) -> String {
+    match &port.kind {
+        PortKind::AfXdp(settings) => settings.device.to_string(),
+        PortKind::VhostUser(settings) => format!("{}, {:?}", port.name, settings.socket),
+        PortKind::Veth(settings) => settings.peer.clone(),
+        PortKind::Tap(settings) => settings.interface.clone(),
+    }
+}
+
+impl PortType for FakeType {
+    fn preflight(&self, _: &PortConfig, _: &SwitchConfig, _: &mut Links) -> Result<(), (&'static str, OpenError)> {
+        Ok(())
+    }
+
+    fn open(&self, _id: PortId, port: &PortConfig, _site: &mut Site<'_>) -> Result<Opened, OpenError> {
+        let name = named(port);
+        world(|world| {
+            if let Some(other) = world.taken.get(&name) {
+                return Err(OpenError::Protected(format!("{name} is taken by {other}")));
+            }
+            if world.refuses.contains(&port.name) {
+                return Err(OpenError::Protected(format!("{name} can't be opened")));
+            }
+            world.opened += 1;
+            world.taken.insert(name.clone(), port.name.clone());
+            Ok(())
+        })?;
+        let VhostPort { tx, rx } = VhostPort::new(1);
+        Ok(Opened::new(Fake { name }, tx, rx))
+    }
+}
+
+struct Fake {
+    name: String,
+}
+
+impl Attachment for Fake {
+    fn close(self: Box<Self>, halves: Halves, _host: &mut Host) -> Result<(), OpenError> {
+        halves.close();
+        world(|world| world.taken.remove(&self.name));
+        Ok(())
+    }
+
+    fn lose(self: Box<Self>, halves: Halves, host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>) {
+        (None, self.close(halves, host))
+    }
+
+    fn state(&self) -> (PortState, Option<String>) {
+        (PortState::Up, None)
+    }
+
+    fn show(&self, shown: &mut api::Port) {
+        shown.interface = Some(self.name.clone());
+    }
+
+    fn set_mtu(&mut self, _host: &mut Host, mtu: u32) -> Result<(), OpenError> {
+        match world(|world| mtu > world.max_mtu) {
+            true => Err(OpenError::Protected(format!("mtu {mtu} is too large"))),
+            false => Ok(()),
+        }
+    }
+
+    fn fault(&mut self, _fault: &Fault, _now: Instant) -> OnFault {
+        OnFault::Lost
+    }
+}
