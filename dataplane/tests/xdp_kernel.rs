@@ -142,10 +142,7 @@ fn busy_polling_is_what_the_kernel_says_it_is() {
         let memory = memory(4096);
         lab.in_switch(|| {
             let (interface, ifindex, owner) = ("s1".to_owned(), ifindex("s1"), 1);
-            XdpPort::open(
-                XdpConfig { interface, ifindex, queues: Queues::All, mode, mtu: 1500, owner, busy_poll },
-                &memory,
-            )
+            XdpPort::open(XdpConfig { interface, ifindex, queues: Queues::All, mode, mtu: 1500, busy_poll }, &memory)
         })
         .unwrap()
     };

@@ -339,10 +339,7 @@ fn a_missing_privilege_is_named() {
             set_capabilities(None, sets).unwrap();
             let ifindex = xdp_lab::ifindex("s1");
             let (interface, queues, mode) = ("s1".to_owned(), Queues::All, XdpMode::Auto);
-            XdpPort::open(
-                XdpConfig { interface, ifindex, queues, mode, mtu: 1500, owner: 1, busy_poll: false },
-                &memory,
-            )
+            XdpPort::open(XdpConfig { interface, ifindex, queues, mode, mtu: 1500, busy_poll: false }, &memory)
         });
         match result {
             Err(error @ XdpError::Privilege { .. }) => {
@@ -359,7 +356,6 @@ fn a_missing_privilege_is_named() {
         queues: Queues::All,
         mode: XdpMode::Auto,
         mtu: 1500,
-        owner: 1,
         busy_poll: false,
     };
     let error = lab.in_switch(|| XdpPort::open(config, &memory)).unwrap_err();
@@ -411,11 +407,12 @@ fn what_no_socket_takes_does_not_reach_the_host() {
 fn what_cannot_be_sent_is_counted_and_sending_recovers() {
     let Some(lab) = Lab::new() else { return };
     lab.veth(1, 1);
-    let memory = memory(64 + 16);
+    let memory = memory(64 + 64);
     let mut port = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
     port.tick().unwrap();
-    // A fill ring gets 64 chunks however small its share is, so 16 are left to send from.
-    assert_eq!(memory.pool().free_chunks(), 16);
+    // A fill ring gets 64 chunks however small its share is, so 64 are left; of those beyond a quarter of all, half may be
+    // used to send.
+    assert_eq!(memory.pool().free_chunks(), 64);
     let taken: Vec<u64> = std::iter::from_fn(|| memory.pool().take(77)).collect();
     let frames = [frame(1, 60), frame(2, 70_000), frame(3, 13)];
     let items = [0, 1, 2].map(|frame| TxItem::whole(frame, TagEdit::KEEP));
@@ -430,6 +427,116 @@ fn what_cannot_be_sent_is_counted_and_sending_recovers() {
     }
     assert_eq!(port.send(&mut burst_of(&frames), &items[..1], 0, &mut stats), Ok(0));
     assert_eq!(stats.tx_frames, 1);
+}
+
+#[test]
+fn the_first_frames_find_chunks_whenever_the_worker_looks() {
+    let Some(lab) = Lab::new() else { return };
+    lab.veth(1, 1);
+    let peer = lab.peer(1);
+    let memory = memory(8192);
+    for mode in [XdpMode::Copy, XdpMode::Skb] {
+        let mut port = lab.open(1, Queues::All, mode, &memory).unwrap();
+        for seed in 0..100 {
+            peer.send(&frame(seed, 100));
+        }
+        let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+        let end = Instant::now() + PATIENCE;
+        while stats.rx_frames < 100 && Instant::now() < end {
+            port.receive(0, &mut burst, &mut stats).unwrap();
+            port.release(0, &mut burst).unwrap();
+        }
+        assert_eq!(stats.rx_frames, 100, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_port_is_opened_again_right_after_it_was_closed() {
+    let Some(lab) = Lab::new() else { return };
+    lab.veth(1, 2);
+    let memory = memory(8192);
+    for round in 0..60 {
+        let end = Instant::now() + PATIENCE;
+        let port = loop {
+            match lab.open(1, Queues::All, XdpMode::Copy, &memory) {
+                Ok(port) => break port,
+                // The kernel is slower than we are: said as it is, and soon over.
+                Err(XdpError::Closing { .. }) if Instant::now() < end => {}
+                Err(error) => panic!("round {round}: {error}"),
+            }
+        };
+        let begin = Instant::now();
+        drop(port);
+        assert!(begin.elapsed() < Duration::from_secs(1), "closing took {:?}", begin.elapsed());
+    }
+    let end = Instant::now() + PATIENCE;
+    while memory.pool().free_chunks() < 8192 {
+        assert!(Instant::now() < end, "chunks were not given back");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_far_end_that_keeps_frames_keeps_a_share_of_the_memory_only() {
+    let Some(lab) = Lab::new() else { return };
+    let total = 8192;
+    let memory = memory(total);
+    let mut ports = Vec::new();
+    for number in 1..=6 {
+        lab.veth(number, 2);
+        // A queue that lets go of a frame a minute.
+        let qdisc = format!("tc qdisc add dev p{number} ingress");
+        let filter = format!(
+            "tc filter add dev p{number} parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ifb{number}"
+        );
+        let keep = [
+            format!("ip link add ifb{number} type ifb"),
+            format!("ip link set ifb{number} txqueuelen 100000 up"),
+            format!("tc qdisc add dev ifb{number} root tbf rate 8bit burst 1540 limit 100000000"),
+            qdisc,
+            filter,
+        ];
+        for command in keep {
+            let words: Vec<&str> = command.split(' ').collect();
+            let done = lab.in_peer(|| std::process::Command::new(words[0]).args(&words[1..]).output().unwrap());
+            if !done.status.success() {
+                println!("skipped: {command}: {}", String::from_utf8_lossy(&done.stderr));
+                return;
+            }
+        }
+        ports.push(lab.open(number, Queues::All, XdpMode::Copy, &memory).unwrap());
+    }
+    let frames: Vec<Vec<u8>> = (0..32).map(|seed| frame(seed, 60)).collect();
+    let items: Vec<TxItem> = (0..32).map(|frame| TxItem::whole(frame, TagEdit::KEEP)).collect();
+    let mut stats = PortDelta::ZERO;
+    let filled: Vec<usize> = (1..=6).map(|owner| memory.pool().owned_chunks(owner)).collect();
+    for _ in 0..100 {
+        for port in &mut ports {
+            port.send(&mut burst_of(&frames), &items, 0, &mut stats).unwrap();
+        }
+    }
+    let lost = stats.drops[DropReason::HeldByPeer as usize] + stats.drops[DropReason::NoBuffer as usize];
+    assert!(lost > 0, "nothing was kept: the test can't fail");
+    for (owner, filled) in (1..=6).zip(filled) {
+        let sending = memory.pool().owned_chunks(owner) - filled;
+        assert!(sending <= total as usize / 8, "port {owner} has {sending} chunks under way");
+    }
+    assert!(memory.pool().free_chunks() >= total as usize / 4, "{} are free", memory.pool().free_chunks());
+    // Who comes now is served.
+    lab.veth(7, 1);
+    let mut innocent = lab.open(7, Queues::All, XdpMode::Copy, &memory).unwrap();
+    let (peer, mut stats) = (lab.peer(7), PortDelta::ZERO);
+    for _ in 0..50 {
+        assert_eq!(innocent.send(&mut burst_of(&frames), &items, 0, &mut stats), Ok(0));
+        for sent in &frames {
+            assert_eq!(peer.receive(PATIENCE).as_ref(), Some(sent));
+        }
+    }
+    assert_eq!(stats.drops, PortDelta::ZERO.drops);
+    // Closing those whose frames are kept waits for nobody.
+    let begin = Instant::now();
+    drop(ports);
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
 }
 
 /// A broadcast UDP datagram from 198.18.0.2 to the port discard of 198.18.0.1.

@@ -147,6 +147,8 @@ drop_reasons! {
     GuestBufferTooSmall = "guest_buffer_too_small": Out, Send;
     /// The device's transmit ring is full.
     TxRingFull = "tx_ring_full": Out, Send, full;
+    /// The device's far end has not let go of so many frames that the port has its whole share of packet memory under way.
+    HeldByPeer = "held_by_peer": Out, Send, full;
     /// No free buffer in the switch's own packet memory.
     NoBuffer = "no_buffer": Out, Send;
     /// An impairment of the port lost the frame, as it was asked to.
@@ -199,7 +201,7 @@ mod tests {
     #[test]
     fn a_full_port_is_an_egress_and_sending_is_where_it_shows() {
         let full: Vec<_> = DropReason::ALL.iter().filter(|reason| reason.is_full()).collect();
-        assert_eq!(full, [&DropReason::GuestRingFull, &DropReason::TxRingFull]);
+        assert_eq!(full, [&DropReason::GuestRingFull, &DropReason::TxRingFull, &DropReason::HeldByPeer]);
         assert!(full.iter().all(|reason| (reason.side(), reason.stage()) == (Side::Out, Stage::Send)));
     }
 }

@@ -227,6 +227,7 @@ impl Dropped<'_> {
             | DropReason::GuestRingFull
             | DropReason::GuestBufferTooSmall
             | DropReason::TxRingFull
+            | DropReason::HeldByPeer
             | DropReason::NoBuffer
             | DropReason::ImpairLoss
             | DropReason::ImpairQueueFull

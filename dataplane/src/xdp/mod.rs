@@ -1,12 +1,15 @@
 //! AF_XDP ports: frames of a network device received into and sent from the switch's own packet memory.
 //!
 //! Reading order: [`umem`] (packet memory and who owns which chunk), `ring` (the four rings shared with the kernel),
-//! `socket` (one queue of one device; `statistics`: what the kernel counts there), `program` (the XDP program in front), `open` (a port's sockets, set up on the
-//! control thread; `device` and `foreign` ask the kernel for it), `rx` and `tx` (the halves that workers drive) and
-//! [`port`] (what holds them together).
+//! `socket` (one queue of one device; `statistics`: what the kernel counts there), `program` (the XDP program in front),
+//! `open` (a port's sockets, set up on the control thread; `device` and `foreign` ask the kernel for it), `rx` and `tx`
+//! (the halves that workers drive),
+//! [`port`] (what opens them), `core` (what they share) and `closing` (how a port ends).
 //!
 //! Limits: a frame in one chunk has up to 3840 bytes, a larger one is in up to 18 of them where kernel and driver can.
 
+mod closing;
+mod core;
 mod device;
 mod foreign;
 mod open;
@@ -19,9 +22,10 @@ mod statistics;
 mod tx;
 pub mod umem;
 
+pub use self::core::FillDepth;
 pub use foreign::attached as attached_program;
 pub use open::{BusyPoll, ONE_CHUNK_MTU, Queues, XdpConfig, XdpError, XdpMode, XdpStatus};
-pub use port::{FillDepth, XdpPort};
+pub use port::XdpPort;
 pub use rx::XdpRx;
 pub use statistics::{Statistics, XdpCounters};
 pub use tx::XdpTx;

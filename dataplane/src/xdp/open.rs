@@ -1,20 +1,25 @@
 //! Opening an AF_XDP port: the best mode that works, and why not a better one.
 //!
 //! **How it works.** On the control thread: the program is attached first (from then on frames without a socket are
-//! dropped, not leaked), then every receive queue gets a socket, then the program's map is filled; last, what the host's
-//! own stack sends is stopped. Modes
-//! from best to worst: *zero copy* (native program), *copy* (native program), *skb* (generic program, copy). With
+//! dropped, not leaked), then every receive queue gets a socket, then every fill ring its first chunks, then the
+//! program's map is filled, so that no frame meets a socket without chunks; last, what the host's own stack sends is
+//! stopped. Modes from best to worst: *zero copy* (native program), *copy* (native program), *skb* (generic program, copy). With
 //! `auto` each failure's reason is kept and the next mode tried; all queues of a port have the same mode. What no
 //! other mode would mend (privileges, a foreign program, no such device) ends the attempt at once.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+use super::closing::is_closing;
 use super::program::{Attachment, Program, ProgramError};
-use super::socket::{self, Binding, SocketError, XskSocket};
+use super::socket::{self, Binding, RxRings, SocketError, XskSocket};
 use super::umem::Umem;
 use super::{device, foreign};
 use crate::isolate::Silence;
+
+/// How long a queue is waited for that a closed port of this process had.
+const CLOSING_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How many receive queues are bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -68,8 +73,6 @@ pub struct XdpConfig {
     pub mode: XdpMode,
     /// Largest frame, bytes behind header and tags; beyond [`ONE_CHUNK_MTU`] frames are in several chunks.
     pub mtu: u32,
-    /// The port's id, under which the pool keeps the port's chunks. Not 65535.
-    pub owner: u16,
     /// The kernel is asked to receive when the worker looks, and not by interrupt.
     pub busy_poll: bool,
 }
@@ -121,9 +124,9 @@ pub enum XdpError {
         /// Active receive queues.
         active: u32,
     },
-    /// The owner id is reserved.
-    #[error("{interface}: port id 65535 is reserved")]
-    Owner {
+    /// The packet memory has no number left for another port.
+    #[error("{interface}: too many ports share the packet memory")]
+    TooMany {
         /// The interface.
         interface: String,
     },
@@ -144,6 +147,14 @@ pub enum XdpError {
         interface: String,
         /// Its id and name, if the kernel told.
         program: Option<String>,
+    },
+    /// The kernel has not let go of a queue yet that a closed port of this process had.
+    #[error("{interface}: queue {queue} is still being released by the kernel")]
+    Closing {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
     },
     /// Another socket has the queue.
     #[error("{interface}: queue {queue} is taken by another AF_XDP socket")]
@@ -191,11 +202,14 @@ pub(super) struct Opened {
 }
 
 /// Opens the port's sockets in the best mode allowed.
-pub(super) fn open(config: &XdpConfig, umem: &Umem) -> Result<Opened, XdpError> {
+///
+/// `prime` gives a fill ring its first chunks.
+pub(super) fn open(
+    config: &XdpConfig,
+    umem: &Umem,
+    prime: &mut dyn FnMut(XdpMode, &mut RxRings),
+) -> Result<Opened, XdpError> {
     let interface = &config.interface;
-    if config.owner == u16::MAX {
-        return Err(XdpError::Owner { interface: interface.clone() });
-    }
     let channels =
         device::channels(interface).map_err(|error| kernel(interface, "reading the channel counts", error))?;
     let queues = match config.queues {
@@ -225,8 +239,10 @@ pub(super) fn open(config: &XdpConfig, umem: &Umem) -> Result<Opened, XdpError> 
             }
         };
         let reason = match program {
-            Ok(program) => match open_sockets(config, umem, &program, queues, binding) {
-                Ok((sockets, spares, multi_buffer)) => {
+            Ok(program) => match open_sockets(config, umem, queues, binding) {
+                Ok((mut sockets, spares, multi_buffer)) => {
+                    sockets.iter_mut().for_each(|socket| prime(mode, &mut socket.rx));
+                    direct(config, &program, &sockets)?;
                     let tx_queues = sockets.len().min(channels.tx as usize);
                     let busy_poll = if config.busy_poll { ask_for_busy_poll(&sockets) } else { BusyPoll::Off };
                     let (silence, host_heard) = match Silence::hold(config.ifindex) {
@@ -268,12 +284,19 @@ enum Failure {
     Final(XdpError),
 }
 
-/// One socket per queue, each known to the program, and one unbound; and whether frames may be in several chunks. Without
+/// Has the program pass the frames of each queue to its socket.
+fn direct(config: &XdpConfig, program: &Program, sockets: &[XskSocket]) -> Result<(), XdpError> {
+    (0u32..).zip(sockets).try_for_each(|(queue, socket)| {
+        let directed = program.direct(queue, socket.descriptor.fd());
+        directed.map_err(|error| kernel(&config.interface, "directing a queue to its socket", error))
+    })
+}
+
+/// One socket per queue, and one unbound; and whether frames may be in several chunks. Without
 /// need for that, a zero-copy device is not asked for it, and a kernel before 6.6 is forgiven.
 fn open_sockets(
     config: &XdpConfig,
     umem: &Umem,
-    program: &Program,
     queues: u32,
     binding: Binding,
 ) -> Result<(Vec<XskSocket>, Vec<OwnedFd>, bool), Failure> {
@@ -281,15 +304,21 @@ fn open_sockets(
     let needed = config.mtu > ONE_CHUNK_MTU;
     let mut multi_buffer = needed || binding == Binding::Copy;
     let (mut sockets, mut spares) = (Vec::new(), Vec::new());
+    // Queues of this process's own are looked at again by whoever opens the port.
+    let patience = if is_closing(config.ifindex) { CLOSING_PATIENCE } else { socket::BUSY_PATIENCE };
+    let open = |queue, multi_buffer| XskSocket::open(config.ifindex, queue, binding, multi_buffer, patience, umem);
     for queue in 0..queues {
-        let socket = match XskSocket::open(config.ifindex, queue, binding, multi_buffer, umem) {
+        let socket = match open(queue, multi_buffer) {
             Err(SocketError::Bind(error)) if error.raw_os_error() == Some(libc::EINVAL) && multi_buffer && !needed => {
                 multi_buffer = false;
-                XskSocket::open(config.ifindex, queue, binding, multi_buffer, umem)
+                open(queue, multi_buffer)
             }
             other => other,
         };
         let socket = socket.map_err(|error| match error {
+            SocketError::Bind(error) if error.raw_os_error() == Some(libc::EBUSY) && is_closing(config.ifindex) => {
+                Failure::Final(XdpError::Closing { interface: interface.clone(), queue })
+            }
             SocketError::Bind(error)
                 if needed && matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) =>
             {
@@ -298,9 +327,6 @@ fn open_sockets(
             }
             error => socket_failure(interface, queue, error),
         })?;
-        program
-            .direct(queue, socket.descriptor.fd())
-            .map_err(|error| Failure::Final(kernel(interface, "directing a queue to its socket", error)))?;
         sockets.push(socket);
         spares.push(socket::unbound().map_err(|error| socket_failure(interface, queue, error))?);
     }

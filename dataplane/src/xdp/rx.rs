@@ -6,7 +6,6 @@
 //! **Fill rings** hold a share of what the pool has free: full while there are few ports, less the more there are, and
 //! a busy port's released chunks go to the pool while its ring holds more than its share. So tens of containers fit one
 //! packet memory and none starves another; a ring that ran dry is refilled by the next release or tick.
-
 //!
 //! **Frames in several buffers** (larger than a chunk) come as several descriptors, all but the last marked as continued.
 //! They become one frame of the burst with a segment for each; the chunks behind the first are kept beside the burst until
@@ -19,7 +18,7 @@ use labsw_switch::{BURST_FRAMES, DropReason};
 use rustix::io::Errno;
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 
-use super::port::{Core, FillDepth, accounting_fault};
+use super::core::{Core, FillDepth};
 use super::socket::{Descriptor, RxRings};
 use super::umem::{CHUNK_BYTES, FramePool, MAX_PIECES, NotOwned};
 use crate::clock::NEVER;
@@ -29,8 +28,6 @@ use crate::stats::PortDelta;
 
 /// Fill rings are refilled in steps of at least this many chunks.
 pub(super) const FILL_STEP: u32 = 64;
-/// The most chunks in the fill ring of a device that the kernel copies for: twice what a veth hands over in one go.
-pub(super) const COPY_FILL: u32 = 512;
 /// Of the chunks that are free or in the ring, a fill ring may hold one in so many.
 const FILL_SHARE: usize = 16;
 
@@ -155,7 +152,7 @@ impl XdpRx {
                 let mut room = fill_room(rings, &pool, depth.chunks());
                 for desc in partial.drain(..) {
                     recycle(rings, desc.addr, &mut room, &mut pool, core.owner)
-                        .map_err(|error| accounting_fault(core, error))?;
+                        .map_err(|error| core.accounting_fault(error))?;
                 }
                 stats.drop(DropReason::Oversize);
                 continue;
@@ -179,7 +176,7 @@ fn fill_room(rings: &mut RxRings, pool: &FramePool, most_filled: u32) -> u32 {
 
 /// Tops the fill ring up to its share, and publishes it. Returns whether the pool had too little.
 #[inline]
-fn refill(rings: &mut RxRings, pool: &mut FramePool, most_filled: u32, owner: u16) -> bool {
+pub(super) fn refill(rings: &mut RxRings, pool: &mut FramePool, most_filled: u32, owner: u16) -> bool {
     let room = fill_room(rings, pool, most_filled);
     let mut starving = false;
     if room >= FILL_STEP {
@@ -227,7 +224,7 @@ impl RxQueue for XdpRx {
         if self.read.is_empty() {
             return Ok(());
         }
-        self.check_read().map_err(|error| accounting_fault(&self.core, error))?;
+        self.check_read().map_err(|error| self.core.accounting_fault(error))?;
         burst.set_movable();
         self.lend(burst, stats)?;
         self.rings.rx.release();
@@ -244,7 +241,7 @@ impl RxQueue for XdpRx {
         let first = burst.frames().iter().filter(|frame| !frame.moved).map(|frame| frame.token);
         for addr in first.chain(further.drain(..)) {
             if let Err(error) = recycle(rings, addr, &mut room, &mut pool, core.owner) {
-                result = Err(accounting_fault(core, error));
+                result = Err(core.accounting_fault(error));
             }
         }
         burst.clear();

@@ -41,8 +41,8 @@ const KICKS: u32 = RING_ENTRIES / 32 + 8;
 const BUSY_POLL_FRAMES: u32 = 64;
 /// Any time but 0 makes a socket one that polls busily; a call that does not block looks once, whatever it is.
 const BUSY_POLL_MICROSECONDS: u32 = 20;
-/// How long a queue whose last socket is still being released is waited for.
-const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a queue is waited for whose last socket, perhaps that of a killed run, is still being released.
+pub(super) const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// `XDP_PGOFF_*` and `XDP_UMEM_PGOFF_*`.
@@ -62,7 +62,16 @@ pub(super) enum Binding {
     Copy,
 }
 
-/// Which step of opening failed.
+impl Binding {
+    fn flag(self) -> SocketAddrXdpFlags {
+        match self {
+            Binding::ZeroCopy => SocketAddrXdpFlags::XDP_ZEROCOPY,
+            Binding::Copy => SocketAddrXdpFlags::XDP_COPY,
+        }
+    }
+}
+
+/// The step of opening that failed.
 #[derive(Debug)]
 pub(super) enum SocketError {
     /// socket(2).
@@ -109,27 +118,17 @@ pub(super) struct Descriptor {
 }
 
 impl XskSocket {
-    /// Opens a socket on `queue` of the interface.
+    /// Opens a socket on `queue` of the interface, in the calling thread's network namespace. With `multi_buffer` frames may
+    /// be in several chunks, both ways. A queue that is busy is waited for, as long as `patience` says.
     pub(super) fn open(
         ifindex: u32,
         queue: u32,
         binding: Binding,
         multi_buffer: bool,
+        patience: Duration,
         umem: &Umem,
     ) -> Result<XskSocket, SocketError> {
-        XskSocket::bind(unbound()?, ifindex, queue, binding, multi_buffer, umem)
-    }
-
-    /// Binds an [`unbound`] socket to `queue` of the interface, in the network namespace the socket was made in. With
-    /// `multi_buffer` frames may be in several chunks, both ways.
-    pub(super) fn bind(
-        fd: OwnedFd,
-        ifindex: u32,
-        queue: u32,
-        binding: Binding,
-        multi_buffer: bool,
-        umem: &Umem,
-    ) -> Result<XskSocket, SocketError> {
+        let fd = unbound()?;
         let registration = XdpUmemReg {
             addr: umem.address(),
             len: umem.len_bytes(),
@@ -153,7 +152,9 @@ impl XskSocket {
             ))
         };
         let (rx, tx, fill, completion) = rings().map_err(SocketError::Rings)?;
-        bind(fd.as_fd(), ifindex, queue, binding, multi_buffer).map_err(|errno| SocketError::Bind(errno.into()))?;
+        let several = if multi_buffer { SocketAddrXdpFlags::XDP_USE_SG } else { SocketAddrXdpFlags::empty() };
+        let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | binding.flag() | several;
+        bind_patiently(fd.as_fd(), flags, ifindex, queue, patience).map_err(|errno| SocketError::Bind(errno.into()))?;
         tune(fd.as_fd());
         let descriptor = Descriptor { raw: fd.as_raw_fd(), statistics: Statistics::new(fd) };
         Ok(XskSocket { rx: RxRings { rx, fill }, tx: TxRings { tx, completion }, descriptor })
@@ -240,6 +241,29 @@ pub(super) fn unbound() -> Result<OwnedFd, SocketError> {
     raw::open(RawSocket::Xdp).map_err(SocketError::Socket)
 }
 
+/// Makes an [`unbound`] socket fit for [`is_busy`], with the least of memory and rings.
+pub(super) fn prepare_look(fd: &OwnedFd, umem: &Umem) {
+    let registration = XdpUmemReg {
+        addr: umem.address(),
+        len: u64::from(CHUNK_BYTES),
+        chunk_size: CHUNK_BYTES,
+        headroom: 0,
+        flags: XdpUmemRegFlags::empty(),
+        tx_metadata_len: 0,
+    };
+    // Without them bind(2) fails for another reason than a busy queue, and the queue counts as released.
+    let _ = sockopt::set_xdp_umem_reg(fd, registration)
+        .and_then(|()| sockopt::set_xdp_rx_ring_size(fd, 2))
+        .and_then(|()| sockopt::set_xdp_umem_fill_ring_size(fd, 2))
+        .and_then(|()| sockopt::set_xdp_umem_completion_ring_size(fd, 2));
+}
+
+/// Whether the queue of the interface has a socket, or one that is being released. If not, `fd` has it now, until it is closed.
+pub(super) fn is_busy(fd: &OwnedFd, ifindex: u32, queue: u32) -> bool {
+    let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | SocketAddrXdpFlags::XDP_COPY;
+    rustix::net::bind(fd, &SocketAddrXdp::new(flags, ifindex, queue)) == Err(Errno::BUSY)
+}
+
 fn set_up_rings(fd: &OwnedFd) -> Result<XdpMmapOffsets, Errno> {
     sockopt::set_xdp_rx_ring_size(fd, RING_ENTRIES)?;
     sockopt::set_xdp_tx_ring_size(fd, RING_ENTRIES)?;
@@ -248,18 +272,15 @@ fn set_up_rings(fd: &OwnedFd) -> Result<XdpMmapOffsets, Errno> {
     sockopt::xdp_mmap_offsets(fd)
 }
 
-fn bind(fd: BorrowedFd<'_>, ifindex: u32, queue: u32, binding: Binding, multi_buffer: bool) -> Result<(), Errno> {
-    let mode = match binding {
-        Binding::ZeroCopy => SocketAddrXdpFlags::XDP_ZEROCOPY,
-        Binding::Copy => SocketAddrXdpFlags::XDP_COPY,
-    };
-    let several = if multi_buffer { SocketAddrXdpFlags::XDP_USE_SG } else { SocketAddrXdpFlags::empty() };
-    patiently(fd, SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | mode | several, ifindex, queue)
-}
-
 /// bind(2), waiting for a queue whose last socket is still being released.
-fn patiently(fd: BorrowedFd<'_>, flags: SocketAddrXdpFlags, ifindex: u32, queue: u32) -> Result<(), Errno> {
-    let deadline = Instant::now() + BUSY_PATIENCE;
+fn bind_patiently(
+    fd: BorrowedFd<'_>,
+    flags: SocketAddrXdpFlags,
+    ifindex: u32,
+    queue: u32,
+    patience: Duration,
+) -> Result<(), Errno> {
+    let deadline = Instant::now() + patience;
     loop {
         match rustix::net::bind(fd, &SocketAddrXdp::new(flags, ifindex, queue)) {
             Err(Errno::BUSY) if Instant::now() < deadline => std::thread::sleep(BUSY_PAUSE),

@@ -2,7 +2,8 @@
 //!
 //! **Chunks.** Pool (a copy) or another port's burst (the chunk itself is taken over) → transmit ring → kernel →
 //! completion ring → pool. A burst takes the pool's lock once: sent chunks go back, frames that can be moved are, and
-//! chunks for the others are taken. The copying is done after that.
+//! chunks for the others are taken. The copying is done after that. A port has a bounded share of the packet memory under
+//! way ([`FramePool`]): a far end that keeps frames takes nothing from other ports.
 //!
 //! **Moving.** A frame without another taker whose chunk lies in packet memory is not copied: its descriptor moves. A
 //! tag edit is done in place, in the headroom in front of the frame: the MACs are written anew from the snapshot. The
@@ -23,7 +24,7 @@ use labsw_switch::{BURST_FRAMES, DropReason};
 use rustix::io::Errno;
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 
-use super::port::{Core, accounting_fault};
+use super::core::Core;
 use super::socket::{Descriptor, TxRings};
 use super::umem::{CHUNK_BYTES, CHUNK_FRAME_BYTES, FramePool, HEADROOM_BYTES, MAX_PIECES, NotOwned, Umem};
 use crate::clock::NEVER;
@@ -126,12 +127,14 @@ impl XdpTx {
         let Core { memory, owner, .. } = &*self.core;
         queue.posts.clear();
         queue.further.clear();
-        let mut slots = queue.rings.tx.free(u32::try_from(items.len()).unwrap_or(u32::MAX));
         let mut pool = memory.pool();
         if let Err(error) = queue.reap(&mut pool, *owner) {
             report.lose_all(items, DropReason::NotConnected);
-            return Err(accounting_fault(&self.core, error));
+            return Err(self.core.accounting_fault(error));
         }
+        // The room in the ring, or less if the port has as much packet memory under way as one port may have.
+        let allowed = pool.may_send(*owner);
+        let mut slots = queue.rings.tx.free(u32::try_from(items.len()).unwrap_or(u32::MAX)).min(allowed);
         for item in items {
             let may_move = sole & bit(item) != 0 && burst.is_movable();
             let (len, pieces) = match size(burst, item, self.max_pieces) {
@@ -144,10 +147,10 @@ impl XdpTx {
             // What is known to be free was enough for frames of one piece.
             if slots < pieces {
                 let planned = queue.planned();
-                slots = queue.rings.tx.free(planned + pieces).saturating_sub(planned);
+                slots = queue.rings.tx.free(planned + pieces).min(allowed).saturating_sub(planned);
             }
             let planned = if slots < pieces {
-                Err(DropReason::TxRingFull)
+                Err(queue.why_full(pieces, &pool))
             } else if pieces == 1 {
                 plan(&memory.umem, burst, item, len, may_move, &mut pool, *owner)
             } else {
@@ -161,6 +164,7 @@ impl XdpTx {
                 Err(reason) => report.lose(item.frame, reason),
             }
         }
+        pool.note_sending(*owner, queue.planned(), 0);
         drop(pool);
         let mut further = queue.further.iter();
         for post in &queue.posts {
@@ -180,7 +184,9 @@ impl XdpTx {
             if post.copied && !burst.reader(&post.item).is_some_and(|reader| memory.umem.copy_frame(post.addr, reader))
             {
                 // The length was checked, so this does not happen; the chunk must not get lost if it does.
-                let _ = memory.pool().give(post.addr, *owner);
+                let mut pool = memory.pool();
+                let _ = pool.give(post.addr, *owner);
+                pool.note_sending(*owner, 0, 1);
                 report.lose(post.item.frame, DropReason::Oversize);
                 continue;
             }
@@ -195,7 +201,7 @@ impl XdpTx {
     fn tick_queue(&self, queue: &mut TxQueue, socket: &Descriptor) -> Result<(), Fault> {
         if queue.rings.completion.available() > 0 {
             let mut pool = self.core.memory.pool();
-            queue.reap(&mut pool, self.core.owner).map_err(|error| accounting_fault(&self.core, error))?;
+            queue.reap(&mut pool, self.core.owner).map_err(|error| self.core.accounting_fault(error))?;
         }
         if queue.unsent {
             queue.kick(socket).map_err(|errno| self.core.device_fault(errno))?;
@@ -210,16 +216,34 @@ impl TxQueue {
         u32::try_from(self.posts.len() + self.further.len()).unwrap_or(u32::MAX)
     }
 
+    /// Why there is no room for a frame of so many chunks.
+    #[cold]
+    fn why_full(&mut self, pieces: u32, pool: &FramePool) -> DropReason {
+        let wanted = self.planned() + pieces;
+        if self.rings.tx.free(wanted) < wanted {
+            DropReason::TxRingFull
+        } else if pool.send_limit() < wanted {
+            DropReason::NoBuffer
+        } else {
+            DropReason::HeldByPeer
+        }
+    }
+
     /// Gives the chunks of sent frames back to the pool.
     #[inline]
     fn reap(&mut self, pool: &mut FramePool, owner: u16) -> Result<(), NotOwned> {
         let mut result = Ok(());
+        let mut sent = 0;
         while let Some(addr) = self.rings.completion.read() {
+            sent += 1;
             if let Err(error) = pool.give(addr, owner) {
                 result = Err(error);
             }
         }
         self.rings.completion.release();
+        if sent > 0 {
+            pool.note_sending(owner, 0, sent);
+        }
         result
     }
 

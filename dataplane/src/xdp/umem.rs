@@ -258,6 +258,10 @@ fn map(bytes: usize, extra: MapFlags) -> io::Result<NonNull<u8>> {
     NonNull::new(base.cast::<u8>()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
 }
 
+/// One port may have one in so many of all chunks in its transmit and completion rings.
+const SEND_SHARE: usize = 8;
+/// Of all chunks one in so many is never taken for sending.
+const SEND_RESERVE: usize = 4;
 /// Owner of a chunk that is in the pool.
 const FREE: u16 = u16::MAX;
 
@@ -296,6 +300,15 @@ pub struct FramePool {
     free: Vec<u32>,
     /// Per chunk: its port, or [`FREE`].
     owners: Box<[u16]>,
+    /// Per port number: whether it is taken, and the chunks in the port's transmit and completion rings.
+    ports: Vec<Account>,
+}
+
+/// What the pool knows of a port besides its chunks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    taken: bool,
+    sending: u32,
 }
 
 impl FramePool {
@@ -303,7 +316,57 @@ impl FramePool {
     fn new(chunks: u32) -> FramePool {
         // The lowest addresses are handed out first: what is in use stays compact.
         let free = (0..chunks).rev().collect();
-        FramePool { free, owners: vec![FREE; chunks as usize].into_boxed_slice() }
+        FramePool { free, owners: vec![FREE; chunks as usize].into_boxed_slice(), ports: Vec::new() }
+    }
+
+    /// A number for a port, under which it takes chunks; `None`: all are taken.
+    pub fn enter(&mut self) -> Option<u16> {
+        let number = self.ports.iter().position(|port| !port.taken).unwrap_or(self.ports.len());
+        // Numbers begin with 1.
+        let owner = u16::try_from(number + 1).ok().filter(|owner| *owner != FREE)?;
+        if number == self.ports.len() {
+            self.ports.push(Account::default());
+        }
+        *self.port(owner)? = Account { taken: true, sending: 0 };
+        Some(owner)
+    }
+
+    /// Takes back every chunk of a port that is closed, and its number.
+    pub fn leave(&mut self, owner: u16) {
+        self.reclaim(owner);
+        if let Some(port) = self.port(owner) {
+            *port = Account::default();
+        }
+    }
+
+    #[inline]
+    fn port(&mut self, owner: u16) -> Option<&mut Account> {
+        self.ports.get_mut(usize::from(owner).wrapping_sub(1))
+    }
+
+    /// The most chunks that a port may have in its transmit and completion rings: an eighth of all, and half of what is free
+    /// beyond the last quarter, which is for fill rings. So a port whose far end never lets go of frames leaves
+    /// enough to the others, however many such ports there are.
+    #[inline]
+    pub(super) fn send_limit(&self) -> u32 {
+        let total = self.owners.len();
+        let spare = self.free.len().saturating_sub(total / SEND_RESERVE) / 2;
+        u32::try_from(spare.min(total / SEND_SHARE)).unwrap_or(u32::MAX)
+    }
+
+    /// How many more chunks a port may put into its transmit rings.
+    #[inline]
+    pub(super) fn may_send(&mut self, owner: u16) -> u32 {
+        let limit = self.send_limit();
+        limit.saturating_sub(self.port(owner).map_or(0, |port| port.sending))
+    }
+
+    /// Notes that chunks of a port went into its transmit rings, and that others have come out of the completion rings.
+    #[inline]
+    pub(super) fn note_sending(&mut self, owner: u16, more: u32, sent: u32) {
+        if let Some(port) = self.port(owner) {
+            port.sending = (port.sending + more).saturating_sub(sent);
+        }
     }
 
     /// Number of free chunks.
@@ -370,8 +433,8 @@ impl FramePool {
         }
     }
 
-    /// Takes back every chunk that `owner` still has, and returns how many. Only after the port was dropped (its sockets
-    /// are closed then, so the kernel writes to none of them any more), and before its id is given to another port.
+    /// Takes back every chunk that `owner` still has, and returns how many. Only after the kernel has let go of the port's
+    /// queues: until then it may write to them.
     pub fn reclaim(&mut self, owner: u16) -> usize {
         let before = self.free.len();
         if owner != FREE {

@@ -121,10 +121,7 @@ impl Lab {
         self.in_switch(|| {
             let interface = format!("s{number}");
             let ifindex = ifindex(&interface);
-            XdpPort::open(
-                XdpConfig { interface, ifindex, queues, mode, mtu: 9000, owner: number as u16, busy_poll: false },
-                memory,
-            )
+            XdpPort::open(XdpConfig { interface, ifindex, queues, mode, mtu: 9000, busy_poll: false }, memory)
         })
     }
 

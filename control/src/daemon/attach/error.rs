@@ -77,7 +77,7 @@ impl OpenError {
             OpenError::NoDevice { .. }
                 | OpenError::Kept(_)
                 | OpenError::Device(DeviceError::NoNetns(_))
-                | OpenError::Xdp(XdpError::NoInterface { .. })
+                | OpenError::Xdp(XdpError::NoInterface { .. } | XdpError::Closing { .. })
         )
     }
 }

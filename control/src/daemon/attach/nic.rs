@@ -24,9 +24,9 @@ impl PortType for AfXdpConfig {
         prepare::check_mtu(&link, port.mtu).map_err(|error| ("mtu", error.into()))
     }
 
-    fn open(&self, id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
+    fn open(&self, _: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
         let link = find_device(&self.device, site.switch, &mut site.host.links)?;
-        let (sockets, (tx, rx)) = self.open_sockets(id, port, &link, site.host).inspect_err(|_| {
+        let (sockets, (tx, rx)) = self.open_sockets(port, &link, site.host).inspect_err(|_| {
             if let Err(error) = site.host.put_back(link.index) {
                 tracing::warn!(interface = link.name, %error, "not as it was before");
             }
@@ -44,13 +44,7 @@ impl PortType for AfXdpConfig {
 }
 
 impl AfXdpConfig {
-    fn open_sockets(
-        &self,
-        id: PortId,
-        port: &PortConfig,
-        link: &Link,
-        host: &mut Host,
-    ) -> Result<(Sockets, XdpHalves), OpenError> {
+    fn open_sockets(&self, port: &PortConfig, link: &Link, host: &mut Host) -> Result<(Sockets, XdpHalves), OpenError> {
         // Without packet memory nothing is touched.
         host.packet_memory()?;
         let promiscuous = Promiscuous::hold(link.index, &link.name)?;
@@ -70,7 +64,6 @@ impl AfXdpConfig {
                 XdpMode::Skb => xdp::XdpMode::Skb,
             },
             mtu: port.mtu,
-            owner: id.0,
             busy_poll: self.busy_poll,
         };
         Sockets::open(link.clone(), xdp, promiscuous, host)

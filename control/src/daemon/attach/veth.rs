@@ -23,13 +23,13 @@ impl PortType for VethConfig {
         Netns::open(netns).map(drop).map_err(|error| ("netns", error.into()))
     }
 
-    fn open(&self, id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
+    fn open(&self, _: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
         let plan = self.plan(port);
         if let Some(netns) = &self.netns {
             Netns::open(netns)?;
         }
         let pair = prepare_pair(&plan, site.host)?;
-        let (sockets, (tx, rx)) = match open_sockets(id, port, &pair, site.host) {
+        let (sockets, (tx, rx)) = match open_sockets(port, &pair, site.host) {
             Ok(opened) => opened,
             Err(OpenError::Xdp(XdpError::Busy { interface, .. })) if pair.taken_over => {
                 return Err(OpenError::Kept(interface));
@@ -87,12 +87,7 @@ fn prepare_pair(plan: &VethPlan, host: &mut Host) -> Result<VethPair, DeviceErro
     prepared
 }
 
-fn open_sockets(
-    id: PortId,
-    port: &PortConfig,
-    pair: &VethPair,
-    host: &mut Host,
-) -> Result<(Sockets, XdpHalves), OpenError> {
+fn open_sockets(port: &PortConfig, pair: &VethPair, host: &mut Host) -> Result<(Sockets, XdpHalves), OpenError> {
     let link = pair.switch_end.clone();
     host.packet_memory()?;
     let promiscuous = Promiscuous::hold(link.index, &link.name)?;
@@ -103,7 +98,6 @@ fn open_sockets(
         queues: xdp::Queues::All,
         mode: xdp::XdpMode::Auto,
         mtu: port.mtu,
-        owner: id.0,
         busy_poll: false,
     };
     Sockets::open(link, xdp, promiscuous, host)

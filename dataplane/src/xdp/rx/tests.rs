@@ -1,3 +1,4 @@
+use super::super::core::COPY_FILL;
 use super::super::socket::RING_ENTRIES;
 use super::*;
 

@@ -45,6 +45,38 @@ fn wrong_returns_are_refused() {
 }
 
 #[test]
+fn ports_have_numbers_while_they_are_open() {
+    let mut pool = pool(80);
+    let numbers: Vec<u16> = (0..3).filter_map(|_| pool.enter()).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    pool.take(2).unwrap();
+    pool.note_sending(2, 5, 0);
+    pool.leave(2);
+    assert_eq!((pool.free_chunks(), pool.enter(), pool.may_send(2)), (80, Some(2), 10));
+    assert_eq!((3..70_000).filter_map(|_| pool.enter()).last(), Some(u16::MAX - 1));
+}
+
+#[test]
+fn what_a_port_has_under_way_is_bounded_by_all_and_by_what_is_free() {
+    let mut pool = pool(800);
+    let (one, other) = (pool.enter().unwrap(), pool.enter().unwrap());
+    assert_eq!((pool.send_limit(), pool.may_send(one)), (100, 100));
+    pool.note_sending(one, 100, 0);
+    assert_eq!((pool.may_send(one), pool.may_send(other)), (0, 100));
+    pool.note_sending(one, 0, 30);
+    assert_eq!(pool.may_send(one), 30);
+    // 60 beyond the last quarter are free: 30 for each, whoever has the others.
+    while pool.free_chunks() > 260 {
+        pool.take(one).unwrap();
+    }
+    assert_eq!((pool.send_limit(), pool.may_send(one), pool.may_send(other)), (30, 0, 30));
+    while pool.free_chunks() > 200 {
+        pool.take(other).unwrap();
+    }
+    assert_eq!((pool.send_limit(), pool.may_send(other)), (0, 0));
+}
+
+#[test]
 fn sizes_and_pages() {
     for chunks in [0, MAX_CHUNKS + 1] {
         assert!(matches!(Umem::new(chunks, Hugepages::Auto), Err(UmemError::Size { .. })));
