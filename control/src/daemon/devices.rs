@@ -5,7 +5,8 @@
 //! every attachment looks at its own. A port whose device has gone is given up (*lost*): its halves are taken from the
 //! workers, what is left of the device is put back, and the port waits. A port that waits is opened as it was at its
 //! start. VLANs, counters, mirrors and pins are the port's and not the device's, so they stay. What failed for another
-//! reason than absence is tried again every second.
+//! reason than absence is tried again every second. A device that is lost again and again (a container deletes its
+//! interface in a loop) is opened again later and later, up to a minute; `port up` ends the wait.
 //!
 //! **Invariants.** A port is never out of service for good: it is up, set down, or waits. Links are known by index, which
 //! a rename does not change; a device is looked for by what the configuration says only while its port waits.
@@ -13,12 +14,23 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::backoff::Backoff;
+
 use super::Switch;
 use super::attach::{Absence, Attached, LinkMap, OpenError, RETRY, Seen};
 use crate::api::Error;
 
 /// After the first news of a change, more is waited for so long: a device comes with several.
 const SETTLE: Duration = Duration::from_millis(20);
+/// A device that is lost is opened again at once; one that is lost again within this wait, after it. The wait doubles with
+/// each further loss.
+const FIRST_LOSS_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_LOSS_WAIT: Duration = Duration::from_secs(60);
+
+/// How a port's device is waited for that is lost again and again.
+pub(super) fn loss_backoff() -> Backoff {
+    Backoff::new(FIRST_LOSS_WAIT, LONGEST_LOSS_WAIT)
+}
 
 impl Switch {
     /// Links have changed: they are looked at when they have settled.
@@ -68,7 +80,7 @@ impl Switch {
                     if gone {
                         self.lose(&name, None);
                     }
-                    gone
+                    gone && self.ports.get(&name).is_some_and(|port| port.attached.is_due(Instant::now()))
                 }
             };
             if gone {
@@ -90,13 +102,24 @@ impl Switch {
             (None, Some((_, device))) => format!("{device} was removed"),
             (None, None) => return,
         };
+        let now = Instant::now();
+        // One that was removed may be back already. One that is lost again and again is waited for, and so is one at fault.
+        let due = port.losses.waits_until(now).unwrap_or(now);
+        let next = port.losses.failed(now);
+        let retry_at = if fault.is_some() { next } else { due };
+        let wait = retry_at - now;
+        let reason = if wait < Duration::from_secs(1) {
+            reason
+        } else {
+            format!("{reason}, again and again; it is opened anew {:.0} s later", wait.as_secs_f32().ceil())
+        };
         tracing::warn!(port = name, reason, "device lost");
         let (halves, taken_out) = self.take_out(name);
         if let Err(error) = taken_out {
             tracing::error!(port = name, %error, "not taken out of service cleanly");
         }
         let Some(port) = self.ports.get_mut(name) else { return };
-        let absence = Absence::lost(reason, fault.is_some()).with_pins(pins);
+        let absence = Absence::lost(reason, retry_at).with_pins(pins);
         if let Attached::To(lost) = std::mem::replace(&mut port.attached, Attached::Waiting(absence)) {
             lost.kernel_counters().into_iter().for_each(|counted| port.kernel_before += counted);
             let (remains, closed) = lost.lose(halves, &mut self.host);

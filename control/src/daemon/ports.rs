@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::backoff::Backoff;
 use labsw_dataplane::handle::WorkerError;
 use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::stats::{PortSnapshot, PortStats};
@@ -22,6 +23,7 @@ use mio::Token;
 
 use super::attach::{self, Absence, Attached, Halves, OnFault, OpenError, Opened, Site};
 use super::destinations::Destination;
+use super::devices::loss_backoff;
 use super::flap::Flap;
 use super::impairments::Impaired;
 use super::queues::Queues;
@@ -54,6 +56,8 @@ pub(super) struct Port {
     pub(super) destination: Destination,
     /// Its state, as the log has it.
     pub(super) reported: Option<PortState>,
+    /// How its device is waited for that is lost again and again.
+    pub(super) losses: Backoff,
 }
 
 impl Port {
@@ -83,10 +87,12 @@ impl Port {
         }
     }
 
-    /// Forgets the faults of its front ends: the next one is served without a wait.
+    /// Forgets the faults of its front ends and the losses of its device: the next one is served, or opened, without a wait.
     pub(super) fn forgive(&mut self) {
-        if let Some(attachment) = self.attached.to_mut() {
-            attachment.forgive(Instant::now());
+        self.losses.clear();
+        match &mut self.attached {
+            Attached::To(attachment) => attachment.forgive(Instant::now()),
+            Attached::Waiting(absence) => absence.forgive(),
         }
     }
 
@@ -191,6 +197,7 @@ impl Switch {
             kernel_before: XdpCounters::default(),
             destination: Destination::default(),
             reported: None,
+            losses: loss_backoff(),
         };
         self.ports.insert(name, port);
         Ok(id)

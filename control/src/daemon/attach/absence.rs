@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::xdp::XdpError;
+
 use super::{Attachment, Halves, OpenError};
 use crate::api::PortState;
 use crate::daemon::host::Host;
 
 /// How long until a device that could not be opened is tried again.
 pub(in crate::daemon) const RETRY: Duration = Duration::from_secs(1);
+/// The same for a device whose queues the kernel has not let go of yet.
+const RETRY_CLOSING: Duration = Duration::from_millis(50);
 
 /// Why a port has no attachment, and when to look again.
 pub(in crate::daemon) struct Absence {
@@ -55,14 +59,21 @@ impl Absence {
     pub(in crate::daemon) fn because(error: &OpenError) -> Absence {
         // A namespace comes without any news of links.
         let on_news = matches!(error, OpenError::NoDevice { .. } | OpenError::Removed(_));
-        let next = if on_news { Next::OnNews } else { Next::At(Instant::now() + RETRY) };
+        let wait = if matches!(error, OpenError::Xdp(XdpError::Closing { .. })) { RETRY_CLOSING } else { RETRY };
+        let next = if on_news { Next::OnNews } else { Next::At(Instant::now() + wait) };
         Absence { reason: error.to_string(), next, before: Before::default() }
     }
 
-    /// Of a port that has lost its device, for this reason: `fault`, if the device is there and does not go on.
-    pub(in crate::daemon) fn lost(reason: String, fault: bool) -> Absence {
-        let wait = if fault { RETRY } else { Duration::ZERO };
-        Absence { reason, next: Next::At(Instant::now() + wait), before: Before::default() }
+    /// Of a port that has lost its device, for this reason; the device is opened again at `retry_at`.
+    pub(in crate::daemon) fn lost(reason: String, retry_at: Instant) -> Absence {
+        Absence { reason, next: Next::At(retry_at), before: Before::default() }
+    }
+
+    /// Has it tried again now, whatever it waits for.
+    pub(in crate::daemon) fn forgive(&mut self) {
+        if let Next::At(at) = &mut self.next {
+            *at = Instant::now();
+        }
     }
 
     /// With the workers that the queues were pinned to.

@@ -258,6 +258,11 @@ impl Attached {
         }
     }
 
+    /// Whether the port waits, and is to be tried again by now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.absence().is_some_and(|absence| absence.is_due(now))
+    }
+
     /// Why the port waits, if it does.
     pub(super) fn absence(&self) -> Option<&Absence> {
         match self {
