@@ -38,7 +38,7 @@ const TIME: Duration = Duration::from_millis(500);
 const LINGER_SECONDS: u64 = 5;
 
 type Attack = fn(&Seat<'_>);
-const ATTACKS: [(&str, Attack); 11] = [
+const ATTACKS: [(&str, Attack); 12] = [
     ("receive chains without room", |seat| attacks::receive_chains_without_room(seat, QEMU_RING, 16)),
     ("large receive chains without room", |seat| attacks::receive_chains_without_room(seat, LARGEST_RING, 16)),
     ("packed ring full of tables", |seat| attacks::packed_ring_full_of_tables(seat, QEMU_RING)),
@@ -49,6 +49,7 @@ const ATTACKS: [(&str, Attack); 11] = [
     ("segments", |seat| attacks::segments_of_a_few_bytes(seat, 1448, TIME)),
     ("memory that vanishes", |seat| attacks::every_second_page_vanishes(seat, 200)),
     ("all address space", |seat| _ = attacks::all_address_space(seat)),
+    ("doorbells that block", |seat| _ = attacks::doorbell_race(seat, TIME)),
     ("descriptors that linger", |seat| attacks::descriptors_that_linger(seat, LINGER_SECONDS)),
 ];
 

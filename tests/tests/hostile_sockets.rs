@@ -1,5 +1,5 @@
 //! Proves that what a front end does with its socket, its descriptors and its doorbells costs nobody else anything:
-//! descriptors whose close waits, and whoever waits for the place of another.
+//! descriptors whose close waits, interrupts that block, and whoever waits for the place of another.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::thread::sleep;
@@ -31,6 +31,17 @@ fn with_arena(test: impl FnOnce(&mut Arena<'_>)) {
 fn descriptors_that_linger() {
     with_arena(|arena| {
         arena.withstands("descriptors that linger", |seat| attacks::descriptors_that_linger(seat, LINGER_SECONDS));
+    });
+}
+
+#[test]
+fn doorbells_that_block() {
+    with_arena(|arena| {
+        let time = 10 * SECOND;
+        let stalled = arena.stalled_by("doorbells that block", |seat| {
+            println!("caught {} times", attacks::doorbell_race(seat, time));
+        });
+        assert!(stalled <= time / 20, "other ports stood still for {stalled:?} of {time:?}");
     });
 }
 
