@@ -240,7 +240,7 @@ impl Worker {
             self.snoop(ingress);
         }
         self.send();
-        if self.egress.copied() != 0 {
+        if self.egress.mirrored() != 0 {
             self.send_mirrors();
         }
         self.egress.clear();
@@ -262,7 +262,7 @@ impl Worker {
         let forwarder = Forwarder { tables: &self.tables, fdb: &self.shared.fdb, now_seconds };
         let (slots, dirty, capturing) = (&mut self.slots, &mut self.dirty, &mut self.capturing);
         let mut decisions = forwarder.ingress_at(ingress, now_ns);
-        decisions.set_gate_time(now_ns);
+        decisions.set_injection_time(now_ns);
         for (index, (frame, snapshot)) in (0u8..).zip(self.burst.snapshots()) {
             decisions.frame(
                 index,
@@ -287,7 +287,7 @@ impl Worker {
     /// Lets every egress port take its frames.
     #[inline]
     fn send(&mut self) {
-        let sole = self.egress.sole_mask();
+        let sole = self.egress.unshared();
         for at in 0..self.egress.active().len() {
             let Some(&port) = self.egress.active().get(at) else { break };
             let items = self.egress.items(port);

@@ -65,7 +65,8 @@ impl Stage {
     }
 }
 
-/// One row a reason: `/// Sentence.`, `Variant = "name": Side, Stage;`, and `full` behind the stage of a port that is full.
+/// One row a reason: `/// Sentence.`, `Variant = "name": Side, Stage;`, and `full` behind the stage of a port that is
+/// full.
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal: $side:ident, $stage:ident $(, $full:ident)?;)+) => {
         /// Why a frame was dropped.

@@ -129,11 +129,10 @@ impl Fdb {
     /// Where frames to `mac` in VLAN `vid` go. Aged entries are absent.
     #[inline(always)]
     pub fn lookup(&self, vid: Vid, mac: Mac, now_seconds: u32) -> Option<PortId> {
-        let key = key_of(vid, mac);
-        let ageing = self.ageing_seconds();
-        let [first, second] = self.pair(key);
-        let value = first.find(key).or_else(|| second.find(key))?;
-        (!value.is_aged(ageing, now_seconds)).then(|| value.port())
+        let (_, value) = self.find(key_of(vid, mac))?;
+        // The usual answer: seen this second.
+        let is_there = value.is_fresh(now_seconds) || !value.is_aged(self.ageing_seconds(), now_seconds);
+        is_there.then(|| value.port())
     }
 
     /// Notes that `mac` in VLAN `vid` was seen as a source on `port`.
@@ -143,8 +142,7 @@ impl Fdb {
             return Learned::Group;
         }
         let key = key_of(vid, mac);
-        let [first, second] = self.pair(key);
-        match first.find_slot(key).or_else(|| second.find_slot(key)) {
+        match self.find(key) {
             // The usual answer.
             Some((_, value)) if value.port() == port && value.is_fresh(now_seconds) => Learned::Known,
             found => self.learn_more(key, port, now_seconds, found),
@@ -157,8 +155,7 @@ impl Fdb {
             return Learned::Group;
         }
         let (key, ageing) = (key_of(vid, mac), self.ageing_seconds());
-        let [first, second] = self.pair(key);
-        match first.find(key).or_else(|| second.find(key)) {
+        match self.find(key).map(|(_, value)| value) {
             Some(value) if value.is_static() && value.port() != port => Learned::Static,
             Some(value) if value.is_sticky() && value.port() != port => Learned::Sticky,
             Some(value) if value.port() == port && (value.is_static() || value.is_fresh(now_seconds)) => Learned::Known,
@@ -172,12 +169,8 @@ impl Fdb {
     /// What is known about one address; aged entries are absent.
     pub fn entry(&self, vid: Vid, mac: Mac, now_seconds: u32) -> Option<FdbEntry> {
         let key = key_of(vid, mac);
-        let [first, second] = self.pair(key);
-        let value = first.find(key).or_else(|| second.find(key))?;
-        let is_static = value.is_static();
-        let age_seconds = if is_static { 0 } else { value.age_seconds(now_seconds) };
-        let entry = FdbEntry { vid, mac, port: value.port(), is_static, is_sticky: value.is_sticky(), age_seconds };
-        (!value.is_aged(self.ageing_seconds(), now_seconds)).then_some(entry)
+        let (_, value) = self.find(key)?;
+        self.entry_of(key, value, now_seconds)
     }
 
     /// The rest of [`Fdb::learn`]: `found` is what the database has, and it is not both right and fresh.
@@ -233,8 +226,8 @@ impl Fdb {
         })
     }
 
-    /// Removes every entry of a port, static ones too, its limit and its stickiness; returns how many entries. For a port that
-    /// goes away.
+    /// Removes every entry of a port, static ones too, its limit and its stickiness; returns how many entries. For a
+    /// port that goes away.
     pub fn remove_port(&self, port: PortId) -> usize {
         self.set_port_limit(port, None);
         self.set_port_sticky(port, false, 0);
@@ -244,22 +237,13 @@ impl Fdb {
     /// The entries selected by `filter` that have not aged, in no particular order. Runs along with changes:
     /// an entry changed meanwhile may be missed.
     pub fn entries(&self, filter: FdbFilter, now_seconds: u32) -> Vec<FdbEntry> {
-        let ageing = self.ageing_seconds();
         let slots = self.buckets.iter().flat_map(|bucket| &bucket.slots);
         slots
             .filter_map(|slot| {
                 let (key, value) = slot.read()?;
-                let entry = FdbEntry {
-                    vid: vid_of(key)?,
-                    mac: Mac::from_u64(key),
-                    port: value.port(),
-                    is_static: value.is_static(),
-                    is_sticky: value.is_sticky(),
-                    age_seconds: if value.is_static() { 0 } else { value.age_seconds(now_seconds) },
-                };
-                let wanted = filter.vid.is_none_or(|vid| vid == entry.vid)
-                    && filter.port.is_none_or(|port| port == entry.port)
-                    && !value.is_aged(ageing, now_seconds);
+                let entry = self.entry_of(key, value, now_seconds)?;
+                let wanted =
+                    filter.vid.is_none_or(|vid| vid == entry.vid) && filter.port.is_none_or(|port| port == entry.port);
                 wanted.then_some(entry)
             })
             .collect()
@@ -292,8 +276,8 @@ impl Fdb {
         self.with_writer(|writer| writer.set_limit(port, limit));
     }
 
-    /// Makes `port` sticky, or not: what is learned there, and what was and has not aged, neither ages nor moves, until it is
-    /// flushed with [`Fdb::flush_with_sticky`].
+    /// Makes `port` sticky, or not: what is learned there, and what was and has not aged, neither ages nor moves, until
+    /// it is flushed with [`Fdb::flush_with_sticky`].
     pub fn set_port_sticky(&self, port: PortId, sticky: bool, now_seconds: u32) {
         let ageing = self.ageing_seconds();
         self.with_writer(|writer| writer.set_sticky(&self.buckets, port, sticky, ageing, now_seconds));
@@ -319,14 +303,37 @@ impl Fdb {
         change(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// An entry as it is listed, unless it has aged.
+    fn entry_of(&self, key: u64, value: Value, now_seconds: u32) -> Option<FdbEntry> {
+        let is_static = value.is_static();
+        let entry = FdbEntry {
+            vid: vid_of(key)?,
+            mac: Mac::from_u64(key),
+            port: value.port(),
+            is_static,
+            is_sticky: value.is_sticky(),
+            age_seconds: if is_static { 0 } else { value.age_seconds(now_seconds) },
+        };
+        (!value.is_aged(self.ageing_seconds(), now_seconds)).then_some(entry)
+    }
+
+    /// The slot that holds a key, with its value. The second bucket is worked out only if the first does not have it.
+    #[inline(always)]
+    fn find(&self, key: u64) -> Option<(&Slot, Value)> {
+        let hash = hash(key, self.seed, self.multiplier);
+        self.bucket(hash).find_slot(key).or_else(|| self.bucket(hash >> 32).find_slot(key))
+    }
+
     /// The two buckets a key can be in; they may be the same.
-    #[inline]
     fn pair(&self, key: u64) -> [&Bucket; 2] {
         let hash = hash(key, self.seed, self.multiplier);
-        let mask = self.buckets.len() - 1;
+        [self.bucket(hash), self.bucket(hash >> 32)]
+    }
+
+    #[inline(always)]
+    fn bucket(&self, hash: u64) -> &Bucket {
         #[allow(clippy::cast_possible_truncation, reason = "either half of the hash is as good; cut by the mask")]
-        let (first, second) = (hash as usize & mask, (hash >> 32) as usize & mask);
-        [&self.buckets[first], &self.buckets[second]]
+        &self.buckets[hash as usize & (self.buckets.len() - 1)]
     }
 }
 

@@ -81,7 +81,7 @@ impl Header {
     /// Whether it may be of a protocol between neighbours, which is looked at more closely: link-local, or MAC control.
     #[inline(always)]
     pub fn is_of_neighbours(&self) -> bool {
-        self.dst.is_link_local() || self.ethertype == ETHERTYPE_MAC_CONTROL
+        (self.dst.is_group() && self.dst.is_link_local()) || self.ethertype == ETHERTYPE_MAC_CONTROL
     }
 
     /// Whether it is a MAC control frame, behind whatever tags.
@@ -138,6 +138,26 @@ impl HeaderWords {
     #[inline(always)]
     pub fn header(self) -> Result<Header, DropReason> {
         self.unchecked().checked()
+    }
+
+    /// Whether no VLAN tag follows the addresses.
+    #[inline(always)]
+    pub fn is_untagged(self) -> bool {
+        let HeaderWords([_, second, _]) = self;
+        #[allow(clippy::cast_possible_truncation, reason = "cuts out 16 bits")]
+        let ethertype = second as u16;
+        !is_tpid(ethertype)
+    }
+
+    /// The header in these bytes, of which [`HeaderWords::is_untagged`] is true.
+    #[inline(always)]
+    pub fn untagged_header(self) -> Result<Header, DropReason> {
+        let HeaderWords([first, second, _]) = self;
+        #[allow(clippy::cast_possible_truncation, reason = "cuts out 16 bits")]
+        let ethertype = second as u16;
+        let (dst, src) = (Mac::from_u64(first >> 16), Mac::from_u64(second >> 16));
+        let l3_offset = Header::UNTAGGED_BYTES;
+        Header { dst, src, outer: None, inner: None, ethertype, l3_offset }.checked()
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 //! *(frame index, tag edit)*. How a port moves bytes is not known here.
 //!
 //! The way of a frame through this crate: [`header::Header::parse`] → [`vlan::PortVlan::classify`] →
-//! [`fdb::Fdb::learn`] → [`fdb::Fdb::lookup`] → [`vlan::PortVlan::egress`] → [`forward::Egress`]; all of it is
+//! [`fdb::Fdb::learn`] → [`fdb::Fdb::lookup`] → [`vlan::edit`] → [`forward::Egress`]; all of it is
 //! called from one place, [`forward::Ingress::frame`].
 //!
 //! [`impair::Impairment`] stands beside that way: what a bad link does to the frames of one port and direction.
@@ -14,7 +14,7 @@
 //!
 //! [`filter::Filter`] says whether a frame is wanted: a program that libpcap compiled.
 //!
-//! [`inject::Injection`] is the gate for frames that come from a mirror destination.
+//! [`inject::Injection`] admits frames that come from a mirror destination.
 //!
 //! [`multicast::Snooping`] narrows the flooding of multicast frames where that is asked for.
 //!
@@ -36,6 +36,7 @@ pub mod mac;
 pub mod multicast;
 mod sync;
 pub mod tables;
+pub mod tag_edit;
 pub mod trace;
 pub mod vlan;
 

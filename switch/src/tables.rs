@@ -5,8 +5,9 @@
 //! next to each other with the same ports share one list. A mirror without a destination, or whose
 //! destination is down, is not in any of these lists and so costs nothing and matches nothing.
 //!
-//! A VLAN that some mirror's copies go to, waiting or not, is an RSPAN VLAN. Its list has the ports that name it in their trunks
-//! ([`PortVlan::names`]) and no others; these are the mirror's destinations as well, which go on to take other traffic.
+//! A VLAN that some mirror's copies go to, waiting or not, is an RSPAN VLAN. Its list has the ports that name it in
+//! their trunks ([`PortVlan::names`]) and no others; these are the mirror's destinations as well, which go on to take
+//! other traffic.
 //!
 //! **Invariants.** A mirror destination (a port some mirror points to, or declared `mirror_only`) is in no
 //! flood list and watched by no mirror, so that there are no copies of copies. Disabled ports are in no
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use crate::filter::Filter;
 use crate::guard::Guards;
 use crate::header::{Header, Tag};
-use crate::inject::{Entry, Injection};
+use crate::inject::{IngressAs, Injection};
 use crate::multicast::Snooping;
 use crate::vlan::{Leaves, PortVlan, VlanSet};
 use crate::{DropReason, MAX_MIRRORS, MAX_PORTS, MirrorId, PortId, Vid};
@@ -90,6 +91,20 @@ impl Default for PortRules {
             guards: None,
             inject: None,
         }
+    }
+}
+
+impl PortRules {
+    /// Whether the port exchanges no frames with other isolated ports.
+    #[inline]
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.guards.as_ref().is_some_and(|guards| guards.spec.isolated)
+    }
+
+    /// Whether nothing of its own concerns frames without a tag, except their VLAN: it learns, guards nothing, and is
+    /// no tunnel.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.learning && self.guards.is_none() && self.vlan.tunnel().is_none()
     }
 }
 
@@ -204,13 +219,13 @@ pub struct Tables {
     mirrors: Vec<MirrorSpec>,
     /// Whether any port is watched by a mirror whose destination is up.
     mirrors_in_force: bool,
-    /// The VLANs of those mirrors in force that are for some VLANs only, and the RSPAN VLANs; `None`: there are none.
-    noted_vlans: Option<Box<VlanSet>>,
+    /// VLANs whose frames some active mirror selects by VLAN, and all RSPAN VLANs; `None` if there are none.
+    mirror_vlans: Option<Box<VlanSet>>,
     /// The RSPAN VLANs.
     rspan: Box<VlanSet>,
     /// Per VLAN id, index into `floods`.
     flood_of: Box<[u16; 4096]>,
-    floods: Vec<Box<[FloodMember]>>,
+    floods: Vec<Box<[Member]>>,
     /// `None`: multicast frames are flooded in every VLAN.
     snooping: Option<Snooped>,
 }
@@ -226,30 +241,34 @@ struct Snooped {
 #[derive(Clone, Debug)]
 pub(crate) struct Port {
     pub rules: PortRules,
+    /// [`PortRules::is_plain`].
+    pub is_plain: bool,
+    /// Takes frames that go to it alone: it is up, and no mirror destination.
+    pub is_egress: bool,
     /// Sends only copies and takes nothing in.
     pub mirror_destination: bool,
     /// Mirrors that watch received frames.
     pub rx_mirrors: Watches,
     /// Mirrors that watch sent frames.
     pub tx_mirrors: Watches,
-    /// How frames that come from this mirror destination enter.
-    pub gate: Option<Gate>,
+    /// The injection of this mirror destination.
+    pub inject: Option<Inject>,
 }
 
-/// The way in from a mirror destination.
+/// The injection of a mirror destination.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate {
-    /// Who may pass.
+pub(crate) struct Inject {
+    /// Which frames may enter.
     pub injection: Arc<Injection>,
-    /// The port a frame by VLAN is judged by; otherwise it is one of the switch's own.
-    pub own: Option<Box<Port>>,
+    /// The ingress port of frames that enter by VLAN; otherwise the ingress is one of the switch's own ports.
+    pub virtual_port: Option<Box<Port>>,
 }
 
 impl Port {
     /// Whether it exchanges no frames with other isolated ports.
     #[inline]
     pub fn is_isolated(&self) -> bool {
-        self.rules.guards.as_ref().is_some_and(|guards| guards.spec.isolated)
+        self.rules.is_isolated()
     }
 }
 
@@ -271,10 +290,10 @@ impl FromIterator<Watch> for Watches {
 }
 
 impl Watches {
-    /// Whether one of them may select a frame, if `noted` frames are in VLANs by which some mirror selects.
+    /// Whether one of them may select a frame, if the frames `marked` are in VLANs by which some mirror selects.
     #[inline]
-    pub fn may_select(&self, noted: u64) -> bool {
-        self.any_vlan || (noted != 0 && !self.list.is_empty())
+    pub fn may_select(&self, marked: u64) -> bool {
+        self.any_vlan || (marked != 0 && !self.list.is_empty())
     }
 
     /// All of them, ascending by mirror id.
@@ -316,15 +335,22 @@ impl Watch {
     }
 }
 
-/// A port that flooded frames of a VLAN go to.
+/// A port as an egress of a VLAN that it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FloodMember {
+pub(crate) struct Member {
     pub port: PortId,
     /// How frames of this VLAN leave it.
     pub leaves: Leaves,
     /// Whether it takes no frames from isolated ports.
     pub isolated: bool,
     pub mtu_bytes: u32,
+}
+
+impl Member {
+    #[inline]
+    pub fn is_tunnel(&self) -> bool {
+        self.leaves == Leaves::Tunnel
+    }
 }
 
 impl Tables {
@@ -375,10 +401,10 @@ impl Tables {
         self.mirrors_in_force
     }
 
-    /// The VLANs by which mirrors in force select frames, and the RSPAN VLANs; `None`: there are none.
+    /// VLANs whose frames some active mirror selects by VLAN, and all RSPAN VLANs; `None` if there are none.
     #[inline]
-    pub(crate) fn noted_vlans(&self) -> Option<&VlanSet> {
-        self.noted_vlans.as_deref()
+    pub(crate) fn mirror_vlans(&self) -> Option<&VlanSet> {
+        self.mirror_vlans.as_deref()
     }
 
     /// Whether copies of some mirror go to this VLAN.
@@ -391,11 +417,12 @@ impl Tables {
         self.flood(vid).iter().filter(move |_| self.is_rspan(vid)).map(|member| member.port)
     }
 
-    /// The port that frames from `port` are judged as received on: another one if it is a mirror destination that injects so.
+    /// The ingress port whose rules apply to frames from `port`: another one if it is a mirror destination that injects
+    /// so.
     #[inline]
-    pub(crate) fn judged_as(&self, port: PortId) -> PortId {
-        match self.injection(port).map(|injection| injection.spec().entry) {
-            Some(Entry::Port(other)) => other,
+    pub(crate) fn ingress_as(&self, port: PortId) -> PortId {
+        match self.injection(port).map(|injection| injection.spec().ingress) {
+            Some(IngressAs::Port(other)) => other,
             _ => port,
         }
     }
@@ -403,7 +430,7 @@ impl Tables {
     /// The gate for what comes from a mirror destination, if it may inject.
     #[inline]
     pub fn injection(&self, port: PortId) -> Option<&Arc<Injection>> {
-        self.port(port)?.gate.as_ref().map(|gate| &gate.injection)
+        self.port(port)?.inject.as_ref().map(|inject| &inject.injection)
     }
 
     /// Whether the port sends only mirror copies.
@@ -417,6 +444,19 @@ impl Tables {
         self.ports.get(port.index())?.as_ref()
     }
 
+    /// The rules of the port `to`, which a frame goes to alone.
+    ///
+    /// # Errors
+    /// [`DropReason::PortDown`], [`DropReason::MirrorDestination`].
+    #[inline(always)]
+    pub(crate) fn egress_rules(&self, to: PortId) -> Result<&PortRules, DropReason> {
+        match self.port(to) {
+            Some(port) if port.is_egress => Ok(&port.rules),
+            Some(port) if port.rules.enabled => Err(DropReason::MirrorDestination),
+            Some(_) | None => Err(DropReason::PortDown),
+        }
+    }
+
     /// Whether a tunnel port takes frames with this tag of its customer.
     #[inline]
     pub(crate) fn takes_customer(&self, port: PortId, tag: Option<Tag>) -> bool {
@@ -426,7 +466,7 @@ impl Tables {
 
     /// The ports that flooded frames of `vid` go to, ascending.
     #[inline]
-    pub(crate) fn flood(&self, vid: Vid) -> &[FloodMember] {
+    pub(crate) fn flood(&self, vid: Vid) -> &[Member] {
         let index = self.flood_of.get(vid.index()).copied().unwrap_or(0);
         self.floods.get(usize::from(index)).map_or(&[], |members| members)
     }

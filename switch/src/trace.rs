@@ -1,15 +1,16 @@
 //! What would become of one frame, step by step, without anything becoming of it.
 //!
 //! [`trace`] has the frame decided by [`Ingress::frame`](crate::forward::Ingress::frame) and its copies chosen by
-//! [`Copies::choose`], exactly as a worker does, and writes down what they tell their witnesses. There is no second account of
-//! the rules here: what a trace says is what forwarding does. `switch/tests/model.rs` holds the two against each other.
+//! [`Copies::choose`], exactly as a worker does, and writes down what they tell their observers. There is no second
+//! account of the rules here: what a trace says is what forwarding does. `switch/tests/model.rs` holds the two against
+//! each other.
 //!
-//! **Invariants.** Nothing is learned, no time stamp is refreshed and no allowance is used up ([`Witness::DRY_RUN`]).
+//! **Invariants.** Nothing is learned, no time stamp is refreshed and no allowance is used up ([`Observer::DRY_RUN`]).
 //!
-//! **Limit.** If a new address needs the place of another one in a full forwarding database, which one goes is not foreseen: a trace of a
-//! frame whose own destination would go shows it as still known.
+//! **Limit.** If a new address needs the place of another one in a full forwarding database, which one goes is not
+//! foreseen: a trace of a frame whose own destination would go shows it as still known.
 
-use crate::forward::{Copies, Egress, Forwarder, Selection, Step, TagEdit, TxItem, Witness};
+use crate::forward::{Copies, Egress, Forwarder, Observer, Selection, Step, TagEdit, TxItem};
 use crate::header::SNAPSHOT_BYTES;
 use crate::{DropReason, MirrorId, PortId, Vid};
 
@@ -27,8 +28,9 @@ pub enum Event {
 pub struct Times {
     /// Nanoseconds of the clock of [`Forwarder::now_seconds`], for storm control.
     pub now_ns: u64,
-    /// Nanoseconds of the clock of gates ([`Ingress::set_gate_time`](crate::forward::Ingress::set_gate_time)).
-    pub gate_ns: u64,
+    /// Nanoseconds of the clock of injection
+    /// ([`Ingress::set_injection_time`](crate::forward::Ingress::set_injection_time)).
+    pub inject_ns: u64,
 }
 
 /// A mirror's copy of the frame.
@@ -62,7 +64,7 @@ pub struct Trace {
 /// Writes down what it is told of the one frame there is.
 struct Notes(Vec<Event>);
 
-impl Witness for Notes {
+impl Observer for Notes {
     const DRY_RUN: bool = true;
 
     fn dropped(&mut self, _frame: u8, port: PortId, reason: DropReason) {
@@ -74,14 +76,14 @@ impl Witness for Notes {
     }
 }
 
-/// What would become of `frame` (from the first address on, without check sequence) if it were received on `ingress`. `takes`
-/// says whether a port would take what it is given.
+/// What would become of `frame` (from the first address on, without check sequence) if it were received on `ingress`.
+/// `takes` says whether a port would take what it is given.
 pub fn trace(by: Forwarder<'_>, at: Times, ingress: PortId, frame: &[u8], takes: impl Fn(PortId) -> bool) -> Trace {
     let snapshot = frame.get(..SNAPSHOT_BYTES).unwrap_or(frame);
     let frame_bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
     let (mut egress, mut notes) = (Egress::new(), Notes(Vec::new()));
     let mut decision = by.ingress_at(ingress, at.now_ns);
-    decision.set_gate_time(at.gate_ns);
+    decision.set_injection_time(at.inject_ns);
     decision.frame(0, snapshot, frame_bytes, &mut egress, &mut notes);
     let edits = |port: &PortId| egress.items(*port).iter().map(|item| (*port, item.edit)).collect::<Vec<_>>();
     let mut sent: Vec<(PortId, TagEdit)> = egress.active().iter().flat_map(edits).collect();

@@ -15,10 +15,10 @@
 //! priority tag (VID 0) is rewritten where the frame leaves tagged and removed where it leaves untagged.
 //!
 //! **Whose tag it is.** At a tunnel port a received tag is the customer's and not looked at but for being allowed
-//! ([`Tunnel`]); the tag of the VLAN is put in front of it where the frame leaves tagged. [`Tags`] says of a received frame
-//! which tag is that of its VLAN and which one stands behind it. Only a tunnel port removes a tag from in front of another
-//! one, or sends a frame of its VLAN with one that is not the VLAN's: everywhere else the inner tag would be taken for that
-//! of a VLAN.
+//! ([`Tunnel`]); the tag of the VLAN is put in front of it where the frame leaves tagged. [`Tags`] says of a received
+//! frame which tag is that of its VLAN and which one stands behind it. Only a tunnel port removes a tag from in front
+//! of another one, or sends a frame of its VLAN with one that is not the VLAN's: everywhere else the inner tag would be
+//! taken for that of a VLAN.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -26,8 +26,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::DropReason;
-use crate::forward::TagEdit;
 use crate::header::{Header, TCI_VID_MASK, TPID_C_TAG, Tag};
+use crate::tag_edit::TagEdit;
 
 mod set;
 mod tunnel;
@@ -187,6 +187,8 @@ impl FromStr for VlanMode {
 pub struct PortVlan {
     mode: VlanMode,
     tag: Option<Vid>,
+    /// The VLAN whose frames leave without a tag; worked out from mode and tag.
+    untagged: Option<Vid>,
     trunks: VlanSet,
     /// There exactly in tunnel mode.
     tunnel: Option<Box<Tunnel>>,
@@ -205,6 +207,11 @@ pub struct Tags {
     pub customer_bytes: u8,
 }
 
+impl Tags {
+    /// The frame has none.
+    pub const NONE: Tags = Tags { outer: None, inner: None, tpid: TPID_C_TAG, customer_bytes: 0 };
+}
+
 /// How the frames of a VLAN leave a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaves {
@@ -219,7 +226,8 @@ pub enum Leaves {
 impl Default for PortVlan {
     /// `native-untagged`, tag 1, all VLANs as trunks.
     fn default() -> PortVlan {
-        PortVlan { mode: VlanMode::NativeUntagged, tag: Some(Vid::DEFAULT), trunks: VlanSet::ALL, tunnel: None }
+        let (tag, trunks) = (Some(Vid::DEFAULT), VlanSet::ALL);
+        PortVlan { mode: VlanMode::NativeUntagged, tag, untagged: tag, trunks, tunnel: None }
     }
 }
 
@@ -243,18 +251,20 @@ impl PortVlan {
         }
         let trunks = if !mode.has_one_vlan() && listed.is_empty() { VlanSet::ALL } else { listed };
         let tunnel = (mode == VlanMode::Dot1qTunnel).then(Box::default);
-        Ok(PortVlan { mode, tag, trunks, tunnel })
+        let untagged = tag.filter(|_| matches!(mode, VlanMode::Access | VlanMode::NativeUntagged));
+        Ok(PortVlan { mode, tag, untagged, trunks, tunnel })
     }
 
     /// A tunnel port in VLAN `vid`.
     pub fn tunnel_in(vid: Vid, tunnel: Tunnel) -> PortVlan {
         let tunnel = Some(Box::new(tunnel));
-        PortVlan { mode: VlanMode::Dot1qTunnel, tag: Some(vid), trunks: VlanSet::EMPTY, tunnel }
+        PortVlan { mode: VlanMode::Dot1qTunnel, tag: Some(vid), untagged: None, trunks: VlanSet::EMPTY, tunnel }
     }
 
     /// An access port in VLAN `vid`.
     pub fn access(vid: Vid) -> PortVlan {
-        PortVlan { mode: VlanMode::Access, tag: Some(vid), trunks: VlanSet::EMPTY, tunnel: None }
+        let tag = Some(vid);
+        PortVlan { mode: VlanMode::Access, tag, untagged: tag, trunks: VlanSet::EMPTY, tunnel: None }
     }
 
     /// The mode.
@@ -283,20 +293,19 @@ impl PortVlan {
         self.tag == Some(vid) || self.trunks.contains(vid)
     }
 
-    /// Whether the port is in VLAN `vid` as a trunk that names it: not as in its own VLAN, and not because it is in all of them.
+    /// Whether the port is in VLAN `vid` as a trunk that names it: not as in its own VLAN, and not because it is in all
+    /// of them.
     pub fn names(&self, vid: Vid) -> bool {
         self.tag != Some(vid) && self.trunks.contains(vid) && self.trunks != VlanSet::ALL
     }
 
     /// How frames of VLAN `vid` leave the port.
-    #[inline]
+    #[inline(always)]
     pub fn leaves(&self, vid: Vid) -> Leaves {
-        match self.mode {
-            VlanMode::Access => Leaves::Untagged,
-            VlanMode::Trunk | VlanMode::NativeTagged => Leaves::Tagged,
-            VlanMode::NativeUntagged if self.tag == Some(vid) => Leaves::Untagged,
-            VlanMode::NativeUntagged => Leaves::Tagged,
-            VlanMode::Dot1qTunnel => Leaves::Tunnel,
+        match &self.tunnel {
+            None if self.untagged == Some(vid) => Leaves::Untagged,
+            None => Leaves::Tagged,
+            Some(_) => Leaves::Tunnel,
         }
     }
 
@@ -336,19 +345,19 @@ impl PortVlan {
         }
     }
 
-    /// How a frame of VLAN `vid`, received with `tags`, leaves the port.
+    /// How a frame of VLAN `vid`, received with `tags`, leaves the port if [`edit`] agrees.
     ///
     /// # Errors
-    /// [`DropReason::VlanNotMember`], or as in [`edit`]; at a tunnel port what [`Tunnel::admit`] says of the customer's tag.
-    #[inline]
-    pub fn egress(&self, vid: Vid, tags: Tags) -> Result<TagEdit, DropReason> {
+    /// [`DropReason::VlanNotMember`]; at a tunnel port what [`Tunnel::admit`] says of the customer's tag.
+    #[inline(always)]
+    pub(crate) fn admit(&self, vid: Vid, tags: Tags) -> Result<Leaves, DropReason> {
         if !self.is_member(vid) {
             return Err(DropReason::VlanNotMember);
         }
         if let Some(tunnel) = &self.tunnel {
             tunnel.admit(tags.inner)?;
         }
-        edit(self.leaves(vid), vid, tags)
+        Ok(self.leaves(vid))
     }
 }
 

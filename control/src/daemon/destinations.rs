@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use labsw_dataplane::mirror_tx::MirrorTx;
 use labsw_dataplane::port::TxPort;
-use labsw_switch::inject::{Entry, InjectSpec, Injection};
+use labsw_switch::inject::{IngressAs, InjectSpec, Injection};
 
 use super::Switch;
 use crate::config::{InjectConfig, InjectEntry};
@@ -61,9 +61,9 @@ impl Switch {
 
     fn inject_spec(&self, inject: &InjectConfig) -> Option<InjectSpec> {
         let entry = match &inject.entry {
-            InjectEntry::Vlan(vid) => Entry::Vlan(*vid),
-            InjectEntry::Port(name) => Entry::Port(self.ports.get(name)?.id),
+            InjectEntry::Vlan(vid) => IngressAs::Vlan(*vid),
+            InjectEntry::Port(name) => IngressAs::Port(self.ports.get(name)?.id),
         };
-        Some(InjectSpec { entry, rate_fps: inject.rate_fps, sources: inject.sources.clone() })
+        Some(InjectSpec { ingress: entry, rate_fps: inject.rate_fps, sources: inject.sources.clone() })
     }
 }

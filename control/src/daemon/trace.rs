@@ -19,7 +19,7 @@ impl Switch {
         let Fabric { shared, tables, .. } = fabric;
         let scene = Scene {
             by: Forwarder { tables, fdb: &shared.fdb, now_seconds: clock::now_seconds() },
-            at: Times { now_ns: clock::now_ns(), gate_ns: clock::now_ns() },
+            at: Times { now_ns: clock::now_ns(), inject_ns: clock::now_ns() },
             ports: ports.values().map(|port| (port.id, view(port, &impaired))).collect(),
             mirrors: mirrors.values().map(|mirror| (mirror.id, mirror.config.name.clone())).collect(),
         };

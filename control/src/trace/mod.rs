@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use labsw_switch::forward::{Forwarder, Selection, Step, TagEdit};
 use labsw_switch::header::Header;
-use labsw_switch::inject::Entry;
+use labsw_switch::inject::IngressAs;
 use labsw_switch::trace::{Copy, Event, Times, trace};
 use labsw_switch::vlan::PortVlan;
 use labsw_switch::{DropReason, MirrorId, PortId, Vid};
@@ -185,12 +185,12 @@ impl Teller<'_> {
             Step::Injected(entry) => {
                 let name = scene.name(ingress).to_owned();
                 let how = match entry {
-                    Entry::Vlan(vid) => format!("as a frame of VLAN {vid}"),
-                    Entry::Port(port) => format!("as a frame that {} received", scene.name(*port)),
+                    IngressAs::Vlan(vid) => format!("as a frame of VLAN {vid}"),
+                    IngressAs::Port(port) => format!("as a frame that {} received", scene.name(*port)),
                 };
                 let text = format!("{name} is a mirror destination that may inject: the frame enters {how}");
                 self.of_port(ingress, "injection", TraceOutcome::Pass, text);
-                if let Entry::Port(port) = entry {
+                if let IngressAs::Port(port) = entry {
                     self.ingress = *port;
                 }
             }

@@ -1,7 +1,7 @@
 //! A destination that is slow: order, bounds, counters, and that nobody waits for it.
 
 use labsw_switch::Vid;
-use labsw_switch::inject::{Entry, InjectSpec};
+use labsw_switch::inject::{IngressAs, InjectSpec};
 
 use super::*;
 use crate::worker::memory_port::{Wire, memory_port};
@@ -118,7 +118,7 @@ fn a_destination_that_never_takes_anything_costs_bounded_memory_and_the_rest_is_
 
 #[test]
 fn copies_are_noted_as_they_go_out_and_known_when_they_come_back() {
-    let spec = InjectSpec { entry: Entry::Vlan(Vid::DEFAULT), rate_fps: 1000, sources: vec![] };
+    let spec = InjectSpec { ingress: IngressAs::Vlan(Vid::DEFAULT), rate_fps: 1000, sources: vec![] };
     let injection = Arc::new(Injection::new(spec, std::hash::RandomState::new()));
     let (_, port, wire) = memory_port();
     let tx = MirrorTx::new(port, Some(Arc::clone(&injection)));

@@ -81,8 +81,8 @@ impl Asked {
         self.request.resolve(offers) == Resolution::PassOn
     }
 
-    /// The header for somebody who accepts `offers`, of the frame with `growth_bytes` more in front of its headers. `None` if
-    /// they don't accept this.
+    /// The header for somebody who accepts `offers`, of the frame with `growth_bytes` more in front of its headers.
+    /// `None` if they don't accept this.
     #[inline]
     pub fn encode(&self, offers: Offers, growth_bytes: i32) -> Option<[u8; HEADER_BYTES]> {
         if !self.passes(offers) {

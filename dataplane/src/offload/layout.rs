@@ -133,8 +133,8 @@ pub(super) fn judge_checksum(headers: &[u8], frame_bytes: u32, partial: Partial)
     if fits { Ok(()) } else { Err(Refused::ChecksumPlace { start, offset, protocol }) }
 }
 
-/// Gives `find` the headers of a frame of `frame_bytes` of which `headers` is the beginning. `find` answers `None` where
-/// they end too early, because the frame does or because no more of it was copied.
+/// Gives `find` the headers of a frame of `frame_bytes` of which `headers` is the beginning. `find` answers `None`
+/// where they end too early, because the frame does or because no more of it was copied.
 #[inline]
 fn shown<T>(
     headers: &[u8],

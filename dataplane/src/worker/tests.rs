@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use labsw_switch::Vid;
 use labsw_switch::fdb::Fdb;
-use labsw_switch::inject::{Entry, InjectSpec, Injection};
+use labsw_switch::inject::{IngressAs, InjectSpec, Injection};
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules};
 use labsw_switch::vlan::{PortVlan, VlanMode};
 use labsw_switch::{BURST_FRAMES, MAX_MIRRORS, MirrorId};
@@ -299,7 +299,7 @@ fn a_mirror_destination_that_takes_nothing_delays_nobody() {
 #[test]
 fn what_is_injected_enters_and_what_was_copied_does_not() {
     let mut lab = Lab::new(3);
-    let spec = InjectSpec { entry: Entry::Vlan(Vid::DEFAULT), rate_fps: 1000, sources: vec![] };
+    let spec = InjectSpec { ingress: IngressAs::Vlan(Vid::DEFAULT), rate_fps: 1000, sources: vec![] };
     let gate = Arc::new(Injection::new(spec, std::hash::RandomState::new()));
     let output = lab.outputs[2].as_mut().unwrap();
     output.tx = output.tx.take().map(|tx| Arc::new(MirrorTx::new(tx, Some(Arc::clone(&gate)))) as Arc<dyn TxPort>);

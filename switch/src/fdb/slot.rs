@@ -171,12 +171,6 @@ impl Bucket {
         self.slots.iter().filter(|slot| slot.key() == key).find_map(|slot| slot.get(key).map(|value| (slot, value)))
     }
 
-    /// The value of `key`.
-    #[inline(always)]
-    pub fn find(&self, key: u64) -> Option<Value> {
-        self.find_slot(key).map(|(_, value)| value)
-    }
-
     pub fn free_slots(&self) -> usize {
         self.slots.iter().filter(|slot| slot.key() == 0).count()
     }

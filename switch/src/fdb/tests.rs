@@ -136,8 +136,8 @@ fn what_a_sticky_port_learned_stays_there() {
     assert_eq!(fdb.learn(VLAN, mac(2), PortId(2), 0), Learned::Moved { from: PortId(1) }, "the next port is not");
 }
 
-/// Random addresses without end from one port: who holds no more than a fair share of the table loses nothing, and who holds
-/// more keeps that share.
+/// Random addresses without end from one port: who holds no more than a fair share of the table loses nothing, and who
+/// holds more keeps that share.
 #[test]
 fn a_million_forged_addresses_evict_nobody_beyond_the_fair_share() {
     const CAPACITY: usize = 65_536;
@@ -413,8 +413,8 @@ proptest! {
 }
 
 proptest! {
-    /// In a table so small that entries make room for each other, and with limits, what learning comes to is foretold, and
-    /// asking changes nothing.
+    /// In a table so small that entries make room for each other, and with limits, what learning comes to is foretold,
+    /// and asking changes nothing.
     #[test]
     fn learning_is_foretold(
         seed: u64,

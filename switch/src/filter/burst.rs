@@ -1,10 +1,10 @@
 //! A filter over the frames of a burst: the program runs for frames that differ where it looks, and only for those.
 //!
-//! Frames come in runs of one conversation, and what a program looks at before it says no is a few bytes: of `tcp port 445`
-//! and a UDP datagram, the type and the protocol. [`Filter::judge`] tells which bytes decided; a later frame with the same
-//! bytes there has the same verdict. They are compared in up to [`WINDOWS`] windows of 16 bytes: first those of all frames of a
-//! burst at once, without a decision for each; only if they differ somewhere frame by frame. If the deciding bytes do not
-//! fit there, or something else mattered, every frame is run.
+//! Frames come in runs of one conversation, and what a program looks at before it says no is a few bytes: of `tcp port
+//! 445` and a UDP datagram, the type and the protocol. [`Filter::judge`] tells which bytes decided; a later frame with
+//! the same bytes there has the same verdict. They are compared in up to [`WINDOWS`] windows of 16 bytes: first those
+//! of all frames of a burst at once, without a decision for each; only if they differ somewhere frame by frame. If the
+//! deciding bytes do not fit there, or something else mattered, every frame is run.
 
 use std::sync::Arc;
 
@@ -139,7 +139,8 @@ impl Alike {
         let mut left = deciding?;
         let mut alike = Alike::default();
         while left != 0 {
-            // The window ends with the last deciding byte it can hold, so that it lies in every frame that has that byte.
+            // The window ends with the last deciding byte it can hold, so that it lies in every frame that has that
+            // byte.
             let first = left.trailing_zeros();
             let end = u128::BITS - (left & (0xffff << first)).leading_zeros();
             let at = end.saturating_sub(16);

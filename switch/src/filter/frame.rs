@@ -140,8 +140,8 @@ impl<B: Behind> View<'_, '_, B> {
         self.frame.wire_bytes.saturating_add(tag_bytes).saturating_sub(self.skip)
     }
 
-    /// The bytes of the snapshot that decided (bit = offset): every frame that has the same bytes there, and the same edit, is
-    /// judged alike. `None` if something else was looked at, too.
+    /// The bytes of the snapshot that decided (bit = offset): every frame that has the same bytes there, and the same
+    /// edit, is judged alike. `None` if something else was looked at, too.
     pub fn deciding(&self) -> Option<u128> {
         (!self.unseen.get()).then_some(self.seen.get())
     }

@@ -2,16 +2,15 @@
 //! frame is wanted.
 //!
 //! **How it works.** [`Filter::new`] checks a program once and decodes it (`decode`); [`Filter::run`] interprets it
-//! (`machine`) over a [`Frame`]: the snapshot, with a tag edit applied, and behind it whatever [`Behind`] can read. A filter
-//! for [`Form::Untagged`] sees the frame without its outer VLAN tag, so that `tcp port 445` means tagged and untagged frames
-//! alike; one for [`Form::Tagged`] sees it as it is on the wire.
-//! [`Filter::judge`] also tells which bytes decided, so that of the frames of a burst those alike are judged once
-//! ([`Picker`]).
+//! (`machine`) over a [`Frame`]: the snapshot, with a tag edit applied, and behind it whatever [`Behind`] can read. A
+//! filter for [`Form::Untagged`] sees the frame without its outer VLAN tag, so that `tcp port 445` means tagged and
+//! untagged frames alike; one for [`Form::Tagged`] sees it as it is on the wire. [`Filter::judge`] also tells which
+//! bytes decided, so that of the frames of a burst those alike are judged once ([`Picker`]).
 //!
-//! **Invariants.** Jumps lead forward and end inside the program, so a run takes at most [`MAX_INSNS`] steps. No program
-//! and no frame makes it panic: a load beyond the end of the frame and a division by zero end the run, and the frame is not
-//! wanted. Programs for live captures (Linux extensions at negative offsets) are refused: libpcap has to compile for a dead
-//! handle.
+//! **Invariants.** Jumps lead forward and end inside the program, so a run takes at most [`MAX_INSNS`] steps. No
+//! program and no frame makes it panic: a load beyond the end of the frame and a division by zero end the run, and the
+//! frame is not wanted. Programs for live captures (Linux extensions at negative offsets) are refused: libpcap has to
+//! compile for a dead handle.
 //!
 //! References: McCanne and Jacobson, "The BSD Packet Filter", 1993; bpf(4) of FreeBSD; kernel
 //! `Documentation/networking/filter.rst`, and `bpf_check_classic` for what is refused.
@@ -116,7 +115,8 @@ impl Filter {
         self.form
     }
 
-    /// What the program returns for a frame: 0 if the frame is not wanted, else the bytes of it that are (libpcap: all).
+    /// What the program returns for a frame: 0 if the frame is not wanted, else the bytes of it that are (libpcap:
+    /// all).
     pub fn run<B: Behind>(&self, frame: &Frame<'_, B>) -> u32 {
         machine::run(&self.ops, &frame.view(self.form))
     }

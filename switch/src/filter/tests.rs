@@ -1,5 +1,5 @@
-//! Programs against an interpreter that is written another way: over the frame in one piece, instruction by instruction as
-//! the manual has it. (libpcap's own interpreter is asked in the crate that links it.)
+//! Programs against an interpreter that is written another way: over the frame in one piece, instruction by instruction
+//! as the manual has it. (libpcap's own interpreter is asked in the crate that links it.)
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
 use proptest::prelude::*;

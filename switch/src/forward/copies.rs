@@ -1,23 +1,25 @@
 //! Which mirror copies of a burst are made: worked out per burst, in two steps.
 //!
-//! **How it works.** [`Copies::select`], before the egress ports take their frames: each mirror is asked for the set of frames
-//! that it selects, as received if it watches the ingress, and as sent for each egress that it watches. Port and direction
-//! say which sets those are, the VLANs that [`Egress`] has noted and the mirror's filter which frames are in them. A frame
-//! that nobody selects may then be given away by its only taker. [`Copies::choose`], after the ports took their frames: of a
-//! frame a mirror destination may be offered several copies, and they are tried in this order: the mirrors of the
-//! ingress, ascending by mirror; then egress by egress, ascending by port, the mirrors of that egress, ascending by
-//! mirror. A destination's list fills in this order, set by set, and is sorted by frame at the end if there were several.
+//! **How it works.** [`Copies::select`], before the egress ports take their frames: each mirror is asked for the set of
+//! frames that it selects, as received if it watches the ingress, and as sent for each egress that it watches. Port and
+//! direction say which sets those are, the VLANs that [`Egress`] has marked and the mirror's filter which frames are in
+//! them. A frame that nobody selects may then be given away by its only taker. [`Copies::choose`], after the ports took
+//! their frames: of a frame a mirror destination may be offered several copies, and they are tried in this order: the
+//! mirrors of the ingress, ascending by mirror; then egress by egress, ascending by port, the mirrors of that egress,
+//! ascending by mirror. A destination's list fills in this order, set by set, and is sorted by frame at the end if
+//! there were several.
 //!
-//! The copies of a mirror to an RSPAN VLAN are one selection for each port that they leave by, but for the port that the frame came from
-//! ([`rspan`](super::rspan)). A port may be a destination of several such VLANs, and gets a frame once for each.
+//! The copies of a mirror to an RSPAN VLAN are one selection for each port that they leave by, but for the port that
+//! the frame came from ([`rspan`](super::rspan)). A port may be a destination of several such VLANs, and gets a frame
+//! once for each.
 //!
-//! What was injected from a mirror destination is no copy for that destination. If it is judged as received on a port, the mirrors of
-//! that port see it.
+//! What was injected from a mirror destination is no copy for that destination. If it is judged as received on a port,
+//! the mirrors of that port see it.
 //!
-//! **Invariants.** A destination (a port, and of RSPAN the VLAN) gets at most one copy of a frame, in the order of the frames. A copy of what an egress
-//! sends is made only if that egress really took the frame. A mirror matches a frame that it selects once, whether or not
-//! the copy is made. All lists have their room from the start: choosing allocates nothing, but for RSPAN with more destinations than ever
-//! before.
+//! **Invariants.** A destination (a port, and of RSPAN the VLAN) gets at most one copy of a frame, in the order of the
+//! frames. A copy of what an egress sends is made only if that egress really took the frame. A mirror matches a frame
+//! that it selects once, whether or not the copy is made. All lists have their room from the start: choosing allocates
+//! nothing, but for RSPAN with more destinations than ever before.
 
 use super::egress::frame_bit;
 use super::{Egress, TagEdit, TxItem};
@@ -30,7 +32,8 @@ const _: () = assert!(MAX_MIRRORS <= 64, "a set of mirrors is one u64");
 /// The copies of one burst; see the module.
 #[derive(Debug)]
 pub struct Copies {
-    /// One for each port that only gets copies, and more if there were more destinations. The first `used` are of this burst.
+    /// One for each port that only gets copies, and more if there were more destinations. The first `used` are of this
+    /// burst.
     destinations: Vec<Destination>,
     used: usize,
     /// Bit per mirror: it selected some frame.
@@ -147,16 +150,16 @@ impl Copies {
             .filter_map(|mirror| Some((MirrorId(mirror.into()), *self.matched.get(usize::from(mirror))?)))
     }
 
-    /// Works out what the mirrors select of the burst `frames`, which came from `ingress` and which `egress` was decided about by
-    /// `tables`, and tells `egress`.
+    /// Works out what the mirrors select of the burst `frames`, which came from `ingress` and which `egress` was
+    /// decided about by `tables`, and tells `egress`.
     pub fn select(&mut self, tables: &Tables, ingress: PortId, egress: &mut Egress, frames: &(impl Frames + ?Sized)) {
         (self.used, self.selecting) = (0, 0);
         self.selections.clear();
-        let noted = egress.noted();
-        if let Some(port) = tables.port(tables.judged_as(ingress))
-            && port.rx_mirrors.may_select(noted)
+        let marked = egress.marked();
+        if let Some(port) = tables.port(tables.ingress_as(ingress))
+            && port.rx_mirrors.may_select(marked)
         {
-            let seen = first(frames.count()) & !egress.hidden();
+            let seen = first(frames.count()) & !egress.unmirrored();
             for watch in port.rx_mirrors.iter().filter(|watch| watch.reaches_beyond(ingress)) {
                 let mut selected = watch.pick(seen, egress);
                 if let Some(filter) = &watch.filter
@@ -168,7 +171,7 @@ impl Copies {
             }
         }
         self.watched.clear();
-        let watched = |to: &PortId| tables.port(*to).is_some_and(|port| port.tx_mirrors.may_select(noted));
+        let watched = |to: &PortId| tables.port(*to).is_some_and(|port| port.tx_mirrors.may_select(marked));
         self.watched.extend(egress.active().iter().copied().filter(watched));
         self.watched.sort_unstable();
         for at in 0..self.watched.len() {
@@ -178,7 +181,7 @@ impl Copies {
                 self.select_sent(&port.tx_mirrors, egress, to, ingress, frames);
             }
         }
-        egress.set_copied(self.selections.iter().fold(0, |set, selection| set | selection.frames));
+        egress.set_mirrored(self.selections.iter().fold(0, |set, selection| set | selection.frames));
     }
 
     /// Works out what is selected of what `from` has sent to `to`.
@@ -191,7 +194,7 @@ impl Copies {
         frames: &(impl Frames + ?Sized),
     ) {
         let items = egress.items(to);
-        let sent = set_of(items) & !egress.hidden();
+        let sent = set_of(items) & !egress.unmirrored();
         for watch in watches.iter().filter(|watch| watch.reaches_beyond(from)) {
             let mut selected = watch.pick(sent, egress);
             if let Some(filter) = &watch.filter
@@ -208,7 +211,7 @@ impl Copies {
         }
     }
 
-    /// Notes that a mirror selects `selected`, which came in at `from`.
+    /// Adds that a mirror selects `selected`, which came in at `from`.
     #[inline]
     fn add(
         &mut self,
@@ -273,8 +276,8 @@ impl Copies {
         }
     }
 
-    /// The destination of a selection, and those of its frames that are to be copied there: not `failed` and not copied to it
-    /// already. `None` if there are none.
+    /// The destination of a selection, and those of its frames that are to be copied there: not `failed` and not copied
+    /// to it already. `None` if there are none.
     #[inline]
     fn open(&mut self, selection: Selection, failed: u64) -> Option<(&mut Destination, u64)> {
         let Selection { mirror, to, rspan, snap_bytes, frames, .. } = selection;
@@ -315,7 +318,7 @@ impl Watch {
     fn pick(&self, frames: u64, egress: &Egress) -> u64 {
         let Some(vlans) = self.vlans() else { return frames };
         let wanted = |frame: &u8| egress.vid(*frame).is_some_and(|vid| vlans.contains(vid));
-        bits(frames & egress.noted()).filter(wanted).fold(0, |set, frame| set | frame_bit(frame))
+        bits(frames & egress.marked()).filter(wanted).fold(0, |set, frame| set | frame_bit(frame))
     }
 }
 

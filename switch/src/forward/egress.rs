@@ -1,8 +1,9 @@
-//! What a burst leads to: a list of frames per egress port, and what mirrors have to know of each frame.
+//! The decisions about a burst: a list of frames per egress port, and for mirrors the VLANs of frames.
 //!
-//! All lists have their room from the start, so that filling them allocates nothing. Clearing costs as much as was used.
+//! All lists have their room from the start, so that filling them allocates nothing. Clearing costs as much as was
+//! used.
 
-use super::TxItem;
+use crate::tag_edit::TxItem;
 use crate::{BURST_FRAMES, MAX_PORTS, PortId, Vid};
 
 const _: () = assert!(BURST_FRAMES <= 64, "a set of frames is one u64");
@@ -19,12 +20,12 @@ pub struct Egress {
     /// Bit per frame: several ports take it.
     shared: u64,
     /// Bit per frame: a mirror selects it.
-    copied: u64,
-    /// Bit per frame: mirrors pass over it.
-    hidden: u64,
+    mirrored: u64,
+    /// Bit per frame: it is not eligible for mirroring.
+    unmirrored: u64,
     /// Bit per frame: it is in a VLAN by which some mirror selects.
-    noted: u64,
-    /// Per frame, that VLAN. Of frames not in `noted`, without meaning.
+    marked: u64,
+    /// Per frame, that VLAN. Of frames not in `marked`, without meaning.
     vids: [Vid; BURST_FRAMES],
     /// Bit per frame: it may teach multicast snooping something.
     messages: u64,
@@ -44,9 +45,9 @@ impl Egress {
             active: Vec::with_capacity(MAX_PORTS),
             taken: 0,
             shared: 0,
-            copied: 0,
-            hidden: 0,
-            noted: 0,
+            mirrored: 0,
+            unmirrored: 0,
+            marked: 0,
             vids: [Vid::DEFAULT; BURST_FRAMES],
             messages: 0,
         }
@@ -60,8 +61,8 @@ impl Egress {
                 list.clear();
             }
         }
-        (self.taken, self.shared, self.copied, self.messages) = (0, 0, 0, 0);
-        (self.hidden, self.noted) = (0, 0);
+        (self.taken, self.shared, self.mirrored, self.messages) = (0, 0, 0, 0);
+        (self.unmirrored, self.marked) = (0, 0);
     }
 
     /// The ports that get frames, in the order they got their first one.
@@ -76,17 +77,17 @@ impl Egress {
         self.items.get(port.index()).map_or(&[], |list| list)
     }
 
-    /// Bit per frame: exactly one port takes it and no mirror copies it, so its buffer may be given away. What mirrors copy,
-    /// [`Copies::select`](super::Copies::select) finds out before.
+    /// Bit per frame: exactly one port takes it and no mirror copies it, so its buffer may be given away. What mirrors
+    /// copy, [`Copies::select`](super::Copies::select) finds out before.
     #[inline]
-    pub fn sole_mask(&self) -> u64 {
-        self.taken & !(self.shared | self.copied)
+    pub fn unshared(&self) -> u64 {
+        self.taken & !(self.shared | self.mirrored)
     }
 
     /// Bit per frame: some mirror selects it.
     #[inline]
-    pub fn copied(&self) -> u64 {
-        self.copied
+    pub fn mirrored(&self) -> u64 {
+        self.mirrored
     }
 
     /// Bit per frame: multicast snooping may learn from it, as a whole ([`super::Forwarder::observe`]).
@@ -96,23 +97,23 @@ impl Egress {
     }
 
     #[inline]
-    pub(super) fn note_message(&mut self, frame: u8) {
+    pub(super) fn mark_message(&mut self, frame: u8) {
         self.messages |= frame_bit(frame);
     }
 
-    /// Bit per frame: mirrors pass over it, whatever they select.
+    /// Bit per frame: it is not eligible for mirroring, whatever mirrors select.
     #[inline]
-    pub(super) fn hidden(&self) -> u64 {
-        self.hidden
+    pub(super) fn unmirrored(&self) -> u64 {
+        self.unmirrored
     }
 
     /// Bit per frame: it is in a VLAN by which some mirror selects, [`Egress::vid`].
     #[inline]
-    pub(super) fn noted(&self) -> u64 {
-        self.noted
+    pub(super) fn marked(&self) -> u64 {
+        self.marked
     }
 
-    /// The VLAN by which mirrors select the frame, if it was noted.
+    /// The VLAN by which mirrors select the frame, if it was marked.
     #[inline]
     pub(super) fn vid(&self, frame: u8) -> Option<Vid> {
         self.vids.get(usize::from(frame)).copied()
@@ -130,30 +131,31 @@ impl Egress {
         list.push(item);
     }
 
-    /// Some mirror selects frames of `vid`, in which the frame is.
+    /// The frame is in `vid`, by which some mirror selects.
     #[inline(always)]
-    pub(super) fn note(&mut self, frame: u8, vid: Vid) {
-        self.noted |= frame_bit(frame);
+    pub(super) fn mark_vlan(&mut self, frame: u8, vid: Vid) {
+        self.marked |= frame_bit(frame);
         if let Some(place) = self.vids.get_mut(usize::from(frame)) {
             *place = vid;
         }
     }
 
-    /// Mirrors pass over the frame.
+    /// The frame is not eligible for mirroring.
     #[cold]
-    pub(super) fn hide(&mut self, frame: u8) {
-        self.hidden |= frame_bit(frame);
+    pub(super) fn leave_unmirrored(&mut self, frame: u8) {
+        self.unmirrored |= frame_bit(frame);
     }
 
     /// These frames are selected by mirrors.
     #[inline]
-    pub(super) fn set_copied(&mut self, frames: u64) {
-        self.copied = frames;
+    pub(super) fn set_mirrored(&mut self, frames: u64) {
+        self.mirrored = frames;
     }
 }
 
-/// The bit of a frame; none for an index no burst has.
-#[inline]
+/// The bit of a frame, whose index is below [`BURST_FRAMES`].
+#[inline(always)]
 pub(super) fn frame_bit(frame: u8) -> u64 {
-    1u64.checked_shl(u32::from(frame)).unwrap_or(0)
+    debug_assert!(usize::from(frame) < BURST_FRAMES);
+    1 << (frame % 64)
 }

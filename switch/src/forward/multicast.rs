@@ -1,5 +1,5 @@
-//! Multicast frames in VLANs where snooping is on ([`crate::multicast`]): who gets a flooded frame, and what whole frames
-//! teach. Nothing here is reached by unicast frames, nor by any frame of a VLAN without snooping.
+//! Multicast frames in VLANs where snooping is on ([`crate::multicast`]): who gets a flooded frame, and what whole
+//! frames teach. Nothing here is reached by unicast frames, nor by any frame of a VLAN without snooping.
 
 use super::{Egress, Forwarder};
 use crate::header::Header;
@@ -8,8 +8,8 @@ use crate::vlan::Tags;
 use crate::{PortId, Vid};
 
 impl Forwarder<'_> {
-    /// Those of the VLAN's ports that get a frame to a group address; `None`: all. A frame that may teach something is noted
-    /// in `egress`.
+    /// Those of the VLAN's ports that get a frame to a group address; `None`: all. A frame that may teach something is
+    /// marked in `egress`.
     #[inline(never)]
     pub(super) fn audience(
         &self,
@@ -27,15 +27,16 @@ impl Forwarder<'_> {
         }
         let look = look(header, snapshot);
         if look.is_message() {
-            egress.note_message(index);
+            egress.mark_message(index);
         }
         snooping.audience(vid, look)
     }
 
-    /// Learns from a whole frame, received on `ingress`, that [`Egress::messages`] names; of an injected one as what it entered.
+    /// Learns from a whole frame, received on `ingress`, that [`Egress::messages`] names; of an injected one as what it
+    /// entered.
     pub fn observe(&self, ingress: PortId, frame: &[u8]) {
         let began = self.ingress(ingress);
-        let began = began.entered().unwrap_or(began);
+        let began = began.injected_ingress().unwrap_or(began);
         let (Ok(port), ingress) = (began.port, began.id) else { return };
         let Ok(header) = Header::parse(frame) else { return };
         let Ok(vid) = port.rules.vlan.classify(header.outer) else { return };

@@ -3,7 +3,7 @@
 use super::*;
 use crate::tables::{Direction, MirrorSpec, PortRules};
 use crate::vlan::{PortVlan, VlanMode};
-use crate::{Mac, MirrorId};
+use crate::{Mac, MirrorId, Vid};
 
 mod guards;
 
@@ -96,7 +96,7 @@ fn floods_then_learns_then_does_not_hairpin() {
     let mut bed = Bed::new(ports(), vec![]);
     bed.send(A, 0, mac(2), mac(1));
     assert_eq!(bed.egress.active(), [B, C, SPAN]);
-    assert_eq!(bed.egress.sole_mask(), 0);
+    assert_eq!(bed.egress.unshared(), 0);
     bed.egress.clear();
     assert!(bed.egress.active().is_empty() && bed.egress.items(B).is_empty());
     bed.send(B, 0, mac(1), mac(2));
@@ -104,7 +104,7 @@ fn floods_then_learns_then_does_not_hairpin() {
     bed.send(B, 63, mac(1), mac(2));
     assert_eq!(bed.egress.active(), [A]);
     assert_eq!(bed.egress.items(A).iter().map(|item| item.frame).collect::<Vec<_>>(), [0, 63]);
-    assert_eq!(bed.egress.sole_mask(), 1 << 63 | 1);
+    assert_eq!(bed.egress.unshared(), 1 << 63 | 1);
     assert_eq!(bed.drops, [(B, DropReason::SamePort)]);
 }
 

@@ -1,12 +1,13 @@
 //! A token bucket that several workers share: one atomic word.
 //!
-//! **How it works.** The word is the time at which the bucket will be full again if nothing is taken (the theoretical arrival
-//! time of the generic cell rate algorithm, ITU-T I.371 annex A). A token costs the interval between two frames; it is there if
-//! that time is no further ahead than the burst allows. So there is no refilling, and a bucket nobody uses costs nothing.
+//! **How it works.** The word is the time at which the bucket will be full again if nothing is taken (the theoretical
+//! arrival time of the generic cell rate algorithm, ITU-T I.371 annex A). A token costs the interval between two
+//! frames; it is there if that time is no further ahead than the burst allows. So there is no refilling, and a bucket
+//! nobody uses costs nothing.
 //!
-//! **Invariants.** In any span of `t` seconds at most `rate · t + burst` frames pass, whatever the workers do at the same
-//! time. A clock that goes backwards gives nothing away. The interval is in whole nanoseconds, rounded up: the rate is never exceeded, and
-//! missed by less than 1 % at the highest.
+//! **Invariants.** In any span of `t` seconds at most `rate · t + burst` frames pass, whatever the workers do at the
+//! same time. A clock that goes backwards gives nothing away. The interval is in whole nanoseconds, rounded up: the
+//! rate is never exceeded, and missed by less than 1 % at the highest.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -8,16 +8,16 @@
 //!                                                                                       └─▶ floods: storm? ─▶ flooded
 //! ```
 //!
-//! What it is to do is a [`GuardSpec`], immutable as all of the tables are. What it has seen (tokens used up, frames over the
-//! learning limit) is a [`GuardState`], which stays when the tables are replaced. The limit and stickiness themselves are rules of
-//! the forwarding database ([`Fdb::set_port_limit`](crate::fdb::Fdb::set_port_limit),
+//! What it is to do is a [`GuardSpec`], immutable as all of the tables are. What it has seen (tokens used up, frames
+//! over the learning limit) is a [`GuardState`], which stays when the tables are replaced. The limit and stickiness
+//! themselves are rules of the forwarding database ([`Fdb::set_port_limit`](crate::fdb::Fdb::set_port_limit),
 //! [`Fdb::set_port_sticky`](crate::fdb::Fdb::set_port_sticky)), because it alone sees all workers' learning.
 //!
-//! **Invariants.** A frame that a guard refuses teaches nothing. A dry run uses up no token and counts nothing. Guards that look
-//! behind the header, or count, are asked about every frame, also of a run of frames with equal headers.
+//! **Invariants.** A frame that a guard refuses teaches nothing. A dry run uses up no token and counts nothing. Guards
+//! that look behind the header, or count, are asked about every frame, also of a run of frames with equal headers.
 //!
-//! References: RFC 6105 and RFC 7113 (RA guard), RFC 7610 (DHCPv6-Shield), CVE-2021-27853, -27854, -27861 and -27862 (VLAN and
-//! LLC/SNAP headers used to get past such guards).
+//! References: RFC 6105 and RFC 7113 (RA guard), RFC 7610 (DHCPv6-Shield), CVE-2021-27853, -27854, -27861 and -27862
+//! (VLAN and LLC/SNAP headers used to get past such guards).
 
 mod bucket;
 mod limit;
@@ -126,8 +126,8 @@ impl Guards {
         spec.is_any().then(|| Box::new(Guards { spec, state: Arc::clone(state) }))
     }
 
-    /// Whether what becomes of a frame depends on its header only, and nothing is counted: then it need not be asked again about a
-    /// frame with the same header.
+    /// Whether what becomes of a frame depends on its header only, and nothing is counted: then it need not be asked
+    /// again about a frame with the same header.
     pub(crate) fn is_of_headers(&self) -> bool {
         let GuardSpec { mac_limit, dhcp, ra, .. } = &self.spec;
         !dhcp && !ra && !mac_limit.is_some_and(|limit| limit.action == LimitAction::Alert)
@@ -155,8 +155,8 @@ impl Guards {
         Ok(())
     }
 
-    /// Whether a frame to `dst`, which is a group address or not in the forwarding database, may be flooded at `now_ns`.
-    /// A dry run takes no token.
+    /// Whether a frame to `dst`, which is a group address or not in the forwarding database, may be flooded at
+    /// `now_ns`. A dry run takes no token.
     ///
     /// # Errors
     /// The limit that is used up.

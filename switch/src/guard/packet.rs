@@ -1,14 +1,14 @@
 //! What a frame carries, as far as the guards want to know, read from its snapshot.
 //!
-//! **How it works.** A host may find an IP packet behind any number of VLAN tags, and behind LLC/SNAP headers (RFC 1042), in any
-//! order, so all of these are walked through. In IPv4 the UDP header is where the header length says; in IPv6 it is at the
-//! end of the chain of extension headers (RFC 8200 section 4). Only first fragments have an upper-layer header; the others are
-//! useless without it, so they pass.
+//! **How it works.** A host may find an IP packet behind any number of VLAN tags, and behind LLC/SNAP headers (RFC
+//! 1042), in any order, so all of these are walked through. In IPv4 the UDP header is where the header length says; in
+//! IPv6 it is at the end of the chain of extension headers (RFC 8200 section 4). Only first fragments have an
+//! upper-layer header; the others are useless without it, so they pass.
 //!
-//! **What can't be decided.** If the walk comes to the end of the snapshot, to an extension header nobody knows, or to an IPv6 first
-//! fragment without the upper-layer header, the packet is [`Packet::Undecided`] and both guards refuse it (RFC 7113 section 3,
-//! RFC 7610 section 5). A packet is no router's if its source is not link-local or its hop limit is not 255: every host must
-//! ignore such an advertisement (RFC 4861 sections 6.1.2 and 8.1).
+//! **What can't be decided.** If the walk comes to the end of the snapshot, to an extension header nobody knows, or to
+//! an IPv6 first fragment without the upper-layer header, the packet is [`Packet::Undecided`] and both guards refuse it
+//! (RFC 7113 section 3, RFC 7610 section 5). A packet is no router's if its source is not link-local or its hop limit
+//! is not 255: every host must ignore such an advertisement (RFC 4861 sections 6.1.2 and 8.1).
 
 use crate::header::{TPID_C_TAG, TPID_S_TAG};
 
@@ -126,7 +126,8 @@ fn ipv6(packet: &[u8]) -> Option<Packet> {
             return if is_last(next) { Some(Packet::Other) } else { undecided };
         };
         match next {
-            // Hop-by-hop, routing, destination options, mobility, HIP, Shim6: eight bytes and the length in units of eight.
+            // Hop-by-hop, routing, destination options, mobility, HIP, Shim6: eight bytes and the length in units of
+            // eight.
             0 | 43 | 60 | 135 | 139 | 140 => at += 8 + 8 * usize::from(length),
             // Authentication: four-byte units, less two (RFC 4302 section 2.2).
             51 => at += 8 + 4 * usize::from(length),
@@ -147,8 +148,8 @@ fn ipv6(packet: &[u8]) -> Option<Packet> {
     }
 }
 
-/// Whether what has this number is known to be no extension header that hosts look behind, nor what the guards look for: TCP
-/// and other transports, tunnels, routing protocols, ESP, no next header.
+/// Whether what has this number is known to be no extension header that hosts look behind, nor what the guards look
+/// for: TCP and other transports, tunnels, routing protocols, ESP, no next header.
 fn is_last(next: u8) -> bool {
     matches!(
         next,

@@ -1,8 +1,8 @@
 //! Impairments: what a bad link does to frames, as a schedule that is worked out frame by frame.
 //!
-//! **How it works.** An [`Impairment`] is one link in one direction. [`Impairment::verdict`] is asked once per frame, in
-//! order of arrival, and says whether the frame is lost, when it is due at the other end, whether a second copy is, and
-//! which bit is wrong. A frame meets the stages in this order:
+//! **How it works.** An [`Impairment`] is one link in one direction. [`Impairment::verdict`] is asked once per frame,
+//! in order of arrival, and says whether the frame is lost, when it is due at the other end, whether a second copy is,
+//! and which bit is wrong. A frame meets the stages in this order:
 //!
 //! ```text
 //! loss → duplicate → corrupt → rate (bounded queue) → delay ± jitter, or none if it is to overtake (reorder)
@@ -10,10 +10,11 @@
 //!
 //! Nothing is held here but numbers: whoever asks keeps the frames ([`Verdict::Pass`] says until when).
 //!
-//! **Repeatable.** Chance comes from the seed alone. Each stage has a stream of random numbers of its own, and takes from it
-//! for every frame, lost or not. So with the same seed the frames that are lost, doubled, corrupted and overtaking are the
-//! same ones, counted from the first frame, whatever their times are, and turning one stage on changes nothing in
-//! another. Where a bit is flipped depends on the lengths of the frames too; due times and full queues on their times.
+//! **Repeatable.** Chance comes from the seed alone. Each stage has a stream of random numbers of its own, and takes
+//! from it for every frame, lost or not. So with the same seed the frames that are lost, doubled, corrupted and
+//! overtaking are the same ones, counted from the first frame, whatever their times are, and turning one stage on
+//! changes nothing in another. Where a bit is flipped depends on the lengths of the frames too; due times and full
+//! queues on their times.
 //!
 //! **Order.** Frames become due in the order they came in, except those that `reorder` lets overtake. Jitter keeps the
 //! order and its distribution at the same time: see [`jitter`].
@@ -21,8 +22,8 @@
 //! **Invariants.** Times never go backwards: a clock that does is held. Memory is that of the queue's numbers, at most
 //! [`MAX_QUEUE_FRAMES`]. No panic, no overflow, on any input.
 //!
-//! References: E. N. Gilbert, "Capacity of a burst-noise channel", 1960; E. O. Elliott, "Estimates of error rates for codes
-//! on burst-noise channels", 1963; tc-netem(8) for the names.
+//! References: E. N. Gilbert, "Capacity of a burst-noise channel", 1960; E. O. Elliott, "Estimates of error rates for
+//! codes on burst-noise channels", 1963; tc-netem(8) for the names.
 
 pub mod jitter;
 mod loss;
@@ -161,8 +162,8 @@ impl Impairment {
         self.counts
     }
 
-    /// The verdict about `frames` frames that arrive together at `now_ns`, if it is the same for all, whatever they are: where
-    /// nothing but a constant delay is asked for.
+    /// The verdict about `frames` frames that arrive together at `now_ns`, if it is the same for all, whatever they
+    /// are: where nothing but a constant delay is asked for.
     pub fn common_verdict(&mut self, now_ns: u64, frames: u64) -> Option<Verdict> {
         if !self.only_delays {
             return None;

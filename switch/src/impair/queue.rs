@@ -1,11 +1,12 @@
 //! A slow link: frames leave one after the other, each taking its time, and wait in a bounded queue until then.
 //!
 //! The queue is worked out, not held: when the link will be free is known, so a frame's departure is known on arrival.
-//! What is noted is when each waiting frame will have left, to count them. A frame counts until its last bit has left. One
-//! that finds the link free is always taken, be it longer than the queue.
+//! What is noted is when each waiting frame will have left, to count them. A frame counts until its last bit has left.
+//! One that finds the link free is always taken, be it longer than the queue.
 //!
-//! The rate is that of what Ethernet carries, as rates of IP networks are: the header of 14 bytes takes no time. Times are exact: what a division leaves over is carried to the next frame, so that the rate is met whatever the
-//! lengths are.
+//! The rate is that of what Ethernet carries, as rates of IP networks are: the header of 14 bytes takes no time. Times
+//! are exact: what a division leaves over is carried to the next frame, so that the rate is met whatever the lengths
+//! are.
 
 use std::collections::VecDeque;
 
@@ -33,8 +34,8 @@ impl Queue {
         Queue { rate, waiting: VecDeque::new(), waiting_bytes: 0, free_ns: 0, carry: 0 }
     }
 
-    /// When a frame of `frame_bytes` that arrives at `now_ns` has left; `None` if there is no room for it. `now_ns` never
-    /// goes backwards.
+    /// When a frame of `frame_bytes` that arrives at `now_ns` has left; `None` if there is no room for it. `now_ns`
+    /// never goes backwards.
     pub(super) fn enqueue(&mut self, now_ns: u64, frame_bytes: u32) -> Option<u64> {
         while let Some(&(left_ns, bytes)) = self.waiting.front()
             && left_ns <= now_ns

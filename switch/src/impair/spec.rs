@@ -106,7 +106,8 @@ pub struct ImpairSpec {
     pub seed: u64,
 }
 
-/// Why a specification makes no sense. The text is what is wrong and what would be right; [`Contradiction::key`] says where.
+/// Why a specification makes no sense. The text is what is wrong and what would be right; [`Contradiction::key`] says
+/// where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
     /// Too slow an arrival.

@@ -1,11 +1,12 @@
 //! A rate in frames per second with a bounded burst, shared by all workers without a lock.
 //!
-//! **How it works.** The generic cell rate algorithm (ITU-T I.371, annex A; the same as a token bucket): what is kept is when a
-//! sender that keeps exactly to the rate would send its next frame. A frame is allowed if that is not further ahead than
-//! the burst; then it moves on by one interval.
+//! **How it works.** The generic cell rate algorithm (ITU-T I.371, annex A; the same as a token bucket): what is kept
+//! is when a sender that keeps exactly to the rate would send its next frame. A frame is allowed if that is not further
+//! ahead than the burst; then it moves on by one interval.
 //!
-//! Time is kept in 1/1024 ns, so that an interval is exact to 0.1 % at the highest rate. It wraps after 208 days; a state that can't be
-//! (further ahead than the burst) is that of a sender that has been silent for so long, and counts as silence.
+//! Time is kept in 1/1024 ns, so that an interval is exact to 0.1 % at the highest rate. It wraps after 208 days; a
+//! state that can't be (further ahead than the burst) is that of a sender that has been silent for so long, and counts
+//! as silence.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

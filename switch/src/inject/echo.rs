@@ -1,16 +1,16 @@
 //! Mirror copies that come back: a loop cable, a tool that bridges what it sees.
 //!
-//! **How it works.** Of each copy a hash is noted before it is sent: of its first [`SNAPSHOT_BYTES`] and its length as they go out, tag
-//! edit and snap length included, padded to the shortest frame a wire carries. A frame whose hash was noted within the last
-//! [`ECHO_NS`] is a copy that came back. The table has [`ECHO_SLOTS`] places in sets of four; a set that is full forgets
-//! its oldest.
+//! **How it works.** Of each copy a hash is noted before it is sent: of its first [`SNAPSHOT_BYTES`] and its length as
+//! they go out, tag edit and snap length included, padded to the shortest frame a wire carries. A frame whose hash was
+//! noted within the last [`ECHO_NS`] is a copy that came back. The table has [`ECHO_SLOTS`] places in sets of four; a
+//! set that is full forgets its oldest.
 //!
-//! **What it can't tell.** Who sends a frame on purpose exactly as it was copied within that time is taken for a loop. A tool that changes
-//! what it sends back (another address, another length, segments merged) is not. Two different frames are taken for each
-//! other once in 2⁵² looks: 14 bits choose the set, 40 are compared with four places.
+//! **What it can't tell.** Who sends a frame on purpose exactly as it was copied within that time is taken for a loop.
+//! A tool that changes what it sends back (another address, another length, segments merged) is not. Two different
+//! frames are taken for each other once in 2⁵² looks: 14 bits choose the set, 40 are compared with four places.
 //!
-//! **Invariants.** No lock: a place is one atomic word, and one that is overwritten by two workers at once forgets one of
-//! two copies.
+//! **Invariants.** No lock: a place is one atomic word, and one that is overwritten by two workers at once forgets one
+//! of two copies.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,14 +1,15 @@
 //! Injection: frames that come from a mirror destination and may enter the switch.
 //!
-//! **How it works.** A destination that may inject has an [`Injection`], the *gate*. A frame from there passes it if it is no copy
-//! that came back ([`Echoes`]), if its source is allowed, and if the rate allows it ([`Allowance`]), in this order. What has
-//! passed is judged as if received on another port ([`Entry`]): one of the switch's own, with its VLAN rules, its guards and its
-//! place in learning; or one made for this, which is a member of one VLAN, tagged or not, and learns nothing. So a source
-//! that is injected by VLAN never moves the entry of a real port; what is sent to it is flooded, and a mirror destination gets
-//! none of it.
+//! **How it works.** A destination that may inject has an [`Injection`], the *gate*. A frame from there passes it if it
+//! is no copy that came back ([`Echoes`]), if its source is allowed, and if the rate allows it ([`Allowance`]), in this
+//! order. What has passed is judged as if received on another port ([`IngressAs`]): one of the switch's own, with its
+//! VLAN rules, its guards and its place in learning; or one made for this, which is a member of one VLAN, tagged or
+//! not, and learns nothing. So a source that is injected by VLAN never moves the entry of a real port; what is sent to
+//! it is flooded, and a mirror destination gets none of it.
 //!
-//! **Who uses it.** [`crate::tables::PortRules::inject`] holds the gate, and [`crate::forward::Ingress`] asks it. The dataplane tells
-//! [`Injection::echoes`] of every copy before it sends it. The gate is shared by all workers and outlives tables.
+//! **Who uses it.** [`crate::tables::PortRules::inject`] holds the gate, and [`crate::forward::Ingress`] asks it. The
+//! dataplane tells [`Injection::echoes`] of every copy before it sends it. The gate is shared by all workers and
+//! outlives tables.
 //!
 //! **Invariant.** Nothing here reads a clock: times are nanoseconds of any clock that all callers share.
 
@@ -25,20 +26,20 @@ pub use echo::{ECHO_NS, ECHO_SLOTS, Echoes};
 /// The rate if none is named, frames per second.
 pub const DEFAULT_RATE_FPS: u32 = 10_000;
 
-/// As what an injected frame is judged.
+/// The ingress port whose rules apply to an injected frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// As a frame of this VLAN: untagged, or tagged with it.
+pub enum IngressAs {
+    /// A virtual port in this VLAN, which takes frames untagged or tagged with it.
     Vlan(Vid),
-    /// As a frame received on this port.
+    /// A port of the switch.
     Port(PortId),
 }
 
 /// What a destination may inject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InjectSpec {
-    /// As what.
-    pub entry: Entry,
+    /// The ingress of its frames.
+    pub ingress: IngressAs,
     /// How many, frames per second.
     pub rate_fps: u32,
     /// The source addresses that may occur; empty: any.
@@ -70,8 +71,8 @@ impl Injection {
         &self.echoes
     }
 
-    /// Whether the frame that begins with `snapshot` (see [`crate::header::SNAPSHOT_BYTES`]) and has `frame_bytes` may enter. If
-    /// `dry`, no allowance is used up.
+    /// Whether the frame that begins with `snapshot` (see [`crate::header::SNAPSHOT_BYTES`]) and has `frame_bytes` may
+    /// enter. If `dry`, no allowance is used up.
     ///
     /// # Errors
     /// Why not: [`DropReason::MirrorLoop`], [`DropReason::InjectSource`] or [`DropReason::InjectRate`].

@@ -7,7 +7,7 @@ use super::*;
 const SECOND_NS: u64 = 1_000_000_000;
 
 fn gate(rate_fps: u32, sources: &[Mac]) -> Injection {
-    let spec = InjectSpec { entry: Entry::Vlan(Vid::DEFAULT), rate_fps, sources: sources.to_vec() };
+    let spec = InjectSpec { ingress: IngressAs::Vlan(Vid::DEFAULT), rate_fps, sources: sources.to_vec() };
     Injection::new(spec, RandomState::new())
 }
 

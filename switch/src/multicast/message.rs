@@ -1,8 +1,8 @@
 //! Messages of IGMP, MLD and PIM as far as snooping reads them: whole frames in, validated.
 //!
-//! A message is taken only if everything about it is right: lengths, the checksums of the IPv4 header and of the message,
-//! TTL or hop limit 1, not a fragment, a source address that may send it. The router alert option is not asked for.
-//! Messages that are right and say nothing of interest are [`Message::Other`].
+//! A message is taken only if everything about it is right: lengths, the checksums of the IPv4 header and of the
+//! message, TTL or hop limit 1, not a fragment, a source address that may send it. The router alert option is not asked
+//! for. Messages that are right and say nothing of interest are [`Message::Other`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,11 +1,12 @@
 //! What forwarding reads: for each key (a group, or the routers of a VLAN) a set of ports, without a lock.
 //!
-//! **How it works.** A key has one of 16 places in two buckets, chosen by a seeded hash. The key word is 63 bits of that hash:
-//! two keys with the same bits would share their ports, one chance in 2^38 for a full table, and nobody outside knows the seed.
-//! Only whoever holds the table's mutex writes: a new place gets its ports first and its key last.
+//! **How it works.** A key has one of 16 places in two buckets, chosen by a seeded hash. The key word is 63 bits of
+//! that hash: two keys with the same bits would share their ports, one chance in 2^38 for a full table, and nobody
+//! outside knows the seed. Only whoever holds the table's mutex writes: a new place gets its ports first and its key
+//! last.
 //!
-//! **Races.** A reader may find a key and read the ports of the one that the place was given to meanwhile. The frame at hand
-//! then goes to other ports of its own VLAN; the audience narrows a flood list and never adds to it.
+//! **Races.** A reader may find a key and read the ports of the one that the place was given to meanwhile. The frame at
+//! hand then goes to other ports of its own VLAN; the audience narrows a flood list and never adds to it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;

@@ -1,13 +1,13 @@
 //! Who wants what, and where routers are.
 //!
-//! **How it works.** The truth stands in [`Book`], under one mutex: per group its ports, per VLAN and family its routers, each
-//! with the second it ends. What forwarding needs of it is written through to [`Places`] (sets of ports) and to a bit per VLAN
-//! (*in force*), which are read without a lock. A control message takes the mutex once; [`Snooping::sweep`], once a second,
-//! takes out what has ended and puts in force what is due.
+//! **How it works.** The truth stands in [`Book`], under one mutex: per group its ports, per VLAN and family its
+//! routers, each with the second it ends. What forwarding needs of it is written through to [`Places`] (sets of ports)
+//! and to a bit per VLAN (*in force*), which are read without a lock. A control message takes the mutex once;
+//! [`Snooping::sweep`], once a second, takes out what has ended and puts in force what is due.
 //!
-//! **In force.** A VLAN's selection is in force while a querier is known, from the time on at which hosts had to have answered
-//! its first general query. A group that finds no room puts it out of force for as long as the membership would have lasted:
-//! better everyone gets what some did not ask for.
+//! **In force.** A VLAN's selection is in force while a querier is known, from the time on at which hosts had to have
+//! answered its first general query. A group that finds no room puts it out of force for as long as the membership
+//! would have lasted: better everyone gets what some did not ask for.
 //!
 //! Times are seconds of one clock modulo 2^32.
 

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Direction, FloodMember, Gate, MirrorSpec, MirrorTo, Port, PortRules, Remote, Tables};
+use super::{Direction, Inject, Member, MirrorSpec, MirrorTo, Port, PortRules, Remote, Tables};
 use super::{TablesError, Watch, Watches};
-use crate::inject::Entry;
+use crate::inject::IngressAs;
 use crate::vlan::{PortVlan, VlanMode, VlanSet};
 use crate::{MAX_MIRRORS, MAX_PORTS, PortId, Vid};
 
@@ -60,9 +60,10 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
             let live = mirrors.iter().zip(&targets).filter(|(_, to)| !mirror_destination && !to.is_empty());
             live.filter_map(|(mirror, to)| watch(mirror, (id, &rules), direction, to)).collect()
         };
-        let gate = gate(&rules).filter(|_| mirror_destination);
+        let inject = inject(&rules).filter(|_| mirror_destination);
         let (rx_mirrors, tx_mirrors) = (watches(|d| d.rx), watches(|d| d.tx));
-        let port = Port { mirror_destination, rx_mirrors, tx_mirrors, rules, gate };
+        let (is_plain, is_egress) = (rules.is_plain(), rules.enabled && !mirror_destination);
+        let port = Port { is_plain, is_egress, mirror_destination, rx_mirrors, tx_mirrors, rules, inject };
         if let Some(place) = table.get_mut(id.index()) {
             *place = Some(port);
         }
@@ -71,30 +72,39 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
     let ports = || table.iter().flatten();
     let watches = || ports().flat_map(|port| port.rx_mirrors.iter().chain(port.tx_mirrors.iter()));
     let mirrors_in_force = watches().next().is_some();
-    let mut noted_vlans = None;
+    let mut mirror_vlans = None;
     for vlans in watches().filter_map(Watch::vlans).chain(Some(&rspan).filter(|set| !set.is_empty())) {
-        let set = noted_vlans.get_or_insert_with(|| Box::new(VlanSet::EMPTY));
+        let set = mirror_vlans.get_or_insert_with(|| Box::new(VlanSet::EMPTY));
         vlans.iter().for_each(|vid| set.insert(vid));
     }
     let rspan = Box::new(rspan);
-    Tables { ports: table, mirrors, mirrors_in_force, noted_vlans, rspan, flood_of, floods, snooping: None }
+    Tables { ports: table, mirrors, mirrors_in_force, mirror_vlans, rspan, flood_of, floods, snooping: None }
 }
 
-/// The way in from a mirror destination with these rules.
-fn gate(rules: &PortRules) -> Option<Gate> {
+/// The injection of a mirror destination with these rules.
+fn inject(rules: &PortRules) -> Option<Inject> {
     let injection = rules.inject.clone()?;
-    let own = match injection.spec().entry {
-        Entry::Port(_) => None,
-        Entry::Vlan(vid) => {
+    let virtual_port = match injection.spec().ingress {
+        IngressAs::Port(_) => None,
+        IngressAs::Vlan(vid) => {
             let only = [vid.get()..=vid.get()];
             let vlan = PortVlan::new(VlanMode::NativeUntagged, Some(vid.get()), &only).ok()?;
             let rules = PortRules { vlan, learning: false, inject: None, ..rules.clone() };
             let none = || Watches::from_iter([]);
             let (rx_mirrors, tx_mirrors) = (none(), none());
-            Some(Box::new(Port { rules, mirror_destination: false, rx_mirrors, tx_mirrors, gate: None }))
+            let (is_plain, is_egress, mirror_destination) = (false, false, false);
+            Some(Box::new(Port {
+                is_plain,
+                is_egress,
+                mirror_destination,
+                rx_mirrors,
+                tx_mirrors,
+                rules,
+                inject: None,
+            }))
         }
     };
-    Some(Gate { injection, own })
+    Some(Inject { injection, virtual_port })
 }
 
 /// The ports that are up and that `mirror` sends its copies to.
@@ -130,9 +140,9 @@ fn watch(
 }
 
 /// Per VLAN id the index of its list, and the lists.
-fn floods(table: &[Option<Port>], rspan: &VlanSet) -> (Box<[u16; 4096]>, Vec<Box<[FloodMember]>>) {
+fn floods(table: &[Option<Port>], rspan: &VlanSet) -> (Box<[u16; 4096]>, Vec<Box<[Member]>>) {
     let mut flood_of = Box::new([0u16; 4096]);
-    let mut floods: Vec<Box<[FloodMember]>> = vec![Box::default()];
+    let mut floods: Vec<Box<[Member]>> = vec![Box::default()];
     for vid in 1..=Vid::MAX {
         let Ok(vid) = Vid::try_from(vid) else { continue };
         let takes = |vlan: &PortVlan| if rspan.contains(vid) { vlan.names(vid) } else { vlan.is_member(vid) };
@@ -151,9 +161,9 @@ fn floods(table: &[Option<Port>], rspan: &VlanSet) -> (Box<[u16; 4096]>, Vec<Box
     (flood_of, floods)
 }
 
-fn member(id: PortId, port: &Port, vid: Vid) -> Option<FloodMember> {
+fn member(id: PortId, port: &Port, vid: Vid) -> Option<Member> {
     let Port { rules, mirror_destination, .. } = port;
-    (rules.enabled && !mirror_destination).then(|| FloodMember {
+    (rules.enabled && !mirror_destination).then(|| Member {
         port: id,
         leaves: rules.vlan.leaves(vid),
         isolated: port.is_isolated(),

@@ -142,5 +142,5 @@ fn an_rspan_vlan_belongs_to_the_trunks_that_name_it() {
     // Nobody names it: the session waits, and the VLAN is an RSPAN VLAN all the same.
     let waiting = Tables::build(ports, vec![remote(1000)]).unwrap();
     assert!(!waiting.has_mirrors_in_force() && waiting.is_rspan(vid(1000)));
-    assert!(waiting.noted_vlans().unwrap().contains(vid(1000)) && waiting.flood(vid(1000)).is_empty());
+    assert!(waiting.mirror_vlans().unwrap().contains(vid(1000)) && waiting.flood(vid(1000)).is_empty());
 }

@@ -1,7 +1,8 @@
-//! QinQ: a port whose frames are carried in one VLAN with the tags their customer gave them (802.1ad; `dot1q-tunnel` of OVS).
+//! QinQ: a port whose frames are carried in one VLAN with the tags their customer gave them (802.1ad; `dot1q-tunnel` of
+//! OVS).
 //!
-//! **Invariants.** The customer's tag is never changed. A frame is allowed out where it would be allowed in. Untagged and
-//! priority-tagged frames count as customer VLAN 0, as in OVS.
+//! **Invariants.** The customer's tag is never changed. A frame is allowed out where it would be allowed in. Untagged
+//! and priority-tagged frames count as customer VLAN 0, as in OVS.
 //!
 //! Reference: `vswitch.xml` of Open vSwitch, columns `vlan_mode`, `cvlans` and `other_config:qinq-ethtype`.
 

@@ -20,10 +20,10 @@ fn bed(spec: GuardSpec) -> (Bed, Arc<GuardState>) {
     (Bed::new(ports, vec![]), state)
 }
 
-/// As a witness, only asks.
+/// An observer that only asks.
 struct Asks(Vec<(PortId, DropReason)>);
 
-impl Witness for Asks {
+impl Observer for Asks {
     const DRY_RUN: bool = true;
 
     fn dropped(&mut self, _: u8, port: PortId, reason: DropReason) {

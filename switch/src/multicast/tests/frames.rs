@@ -97,7 +97,8 @@ pub fn listed(vlan: Option<u16>, is_ipv4: bool, records: &[Record]) -> Vec<u8> {
     }
 }
 
-/// A query from `source`: of all groups or of one, with this code for the time to answer, in its second or third version.
+/// A query from `source`: of all groups or of one, with this code for the time to answer, in its second or third
+/// version.
 pub fn query(vlan: Option<u16>, source: IpAddr, group: Option<IpAddr>, code: u16, long: bool) -> Vec<u8> {
     match (source, group) {
         (IpAddr::V4(source), group) => {

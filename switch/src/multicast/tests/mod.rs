@@ -1,5 +1,5 @@
-//! Frames byte by byte: what they are taken for, and what broken ones are; the table at its limits. `model` plays random
-//! sequences against a naive model.
+//! Frames byte by byte: what they are taken for, and what broken ones are; the table at its limits. `model` plays
+//! random sequences against a naive model.
 
 use proptest::prelude::*;
 
@@ -279,13 +279,13 @@ fn injected_messages_count_as_what_they_entered() {
 
     use crate::fdb::Fdb;
     use crate::forward::{Egress, Forwarder};
-    use crate::inject::{Entry, InjectSpec, Injection};
+    use crate::inject::{IngressAs, InjectSpec, Injection};
     use crate::tables::{PortRules, Tables};
     use crate::{DropReason, Mac};
 
     let span = PortId(2);
-    for (entry, expected) in [(Entry::Vlan(vid()), (10, span)), (Entry::Port(A), (1, A))] {
-        let spec = InjectSpec { entry, rate_fps: 1000, sources: Vec::<Mac>::new() };
+    for (entry, expected) in [(IngressAs::Vlan(vid()), (10, span)), (IngressAs::Port(A), (1, A))] {
+        let spec = InjectSpec { ingress: entry, rate_fps: 1000, sources: Vec::<Mac>::new() };
         let inject = Some(Arc::new(Injection::new(spec, RandomState::new())));
         let rules = |port| PortRules {
             mirror_only: port == span,

@@ -1,5 +1,5 @@
-//! Random sequences of messages and waits through the whole decision, against a model that keeps a list of who said what
-//! until when.
+//! Random sequences of messages and waits through the whole decision, against a model that keeps a list of who said
+//! what until when.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -116,9 +116,9 @@ impl Bed {
         let by = Forwarder { tables: &self.tables, fdb: &self.fdb, now_seconds };
         self.egress.clear();
         let mut dropped = None;
-        let mut witness = |_: u8, _: PortId, reason: DropReason| dropped = Some(reason);
+        let mut observer = |_: u8, _: PortId, reason: DropReason| dropped = Some(reason);
         let len = u32::try_from(frame.len()).unwrap();
-        by.ingress(PortId(ingress)).frame(0, &frame[..frame.len().min(128)], len, &mut self.egress, &mut witness);
+        by.ingress(PortId(ingress)).frame(0, &frame[..frame.len().min(128)], len, &mut self.egress, &mut observer);
         if self.egress.messages() == 1 {
             by.observe(PortId(ingress), frame);
         }

@@ -10,7 +10,7 @@ use super::naive::Outcome;
 /// What a trace says would become of one frame, in the model's terms. `failed` is as for [`decide`](super::decide).
 pub fn foretell(forwarder: Forwarder<'_>, ingress: u16, frame: &[u8], failed: &[u64]) -> Outcome {
     let second = u64::from(forwarder.now_seconds);
-    let at = Times { now_ns: 1_000_000_000 * second, gate_ns: 3_000_000_000 * second };
+    let at = Times { now_ns: 1_000_000_000 * second, inject_ns: 3_000_000_000 * second };
     let foretold = trace(forwarder, at, PortId(ingress), frame, |port| failed[port.index()] & 1 == 0);
     let mut outcome = Outcome::default();
     for (port, edit) in &foretold.sent {

@@ -12,7 +12,7 @@ use labsw_switch::filter::{Filter, Form, Insn};
 use labsw_switch::forward::{Copies, Egress, Forwarder, TagEdit};
 use labsw_switch::guard::{GuardSpec, Guards, LimitAction, MacLimit};
 use labsw_switch::header::SNAPSHOT_BYTES;
-use labsw_switch::inject::{Entry, InjectSpec, Injection};
+use labsw_switch::inject::{IngressAs, InjectSpec, Injection};
 use labsw_switch::tables::{Direction, LinkLocal, MirrorSpec, MirrorTo, PortRules, Tables};
 use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanMode, VlanSet};
 use labsw_switch::{DropReason, Mac, MirrorId, PortId, Vid};
@@ -188,9 +188,9 @@ pub fn fdb(ports: &[Port], seed: u64) -> Fdb {
 
 /// A gate that lets through as many frames as come.
 fn gate(inject: &Inject) -> Arc<Injection> {
-    let by_vlan = inject.vlan.map(|vlan| Entry::Vlan(Vid::try_from(vlan).unwrap()));
+    let by_vlan = inject.vlan.map(|vlan| IngressAs::Vlan(Vid::try_from(vlan).unwrap()));
     let spec = InjectSpec {
-        entry: by_vlan.unwrap_or(Entry::Port(PortId(inject.port))),
+        ingress: by_vlan.unwrap_or(IngressAs::Port(PortId(inject.port))),
         rate_fps: 1_000_000_000,
         sources: inject.sources.iter().copied().map(Mac::new).collect(),
     };
@@ -226,7 +226,7 @@ pub fn decide(
     let mut outcome = Outcome::default();
     egress.clear();
     let mut burst = forwarder.ingress(PortId(ingress));
-    burst.set_gate_time(3_000_000_000 * u64::from(forwarder.now_seconds));
+    burst.set_injection_time(3_000_000_000 * u64::from(forwarder.now_seconds));
     for (index, frame) in (0u8..).zip(frames) {
         let snapshot = &frame[..frame.len().min(SNAPSHOT_BYTES)];
         let frame_bytes = u32::try_from(frame.len()).unwrap();
@@ -264,6 +264,6 @@ pub fn decide(
         assert!(outcome.copies.insert(to, list).is_none(), "destination {to:?} is listed twice");
     }
     outcome.matched = copies.matched().map(|(mirror, frames)| (mirror.0, frames.count_ones())).collect();
-    outcome.sole = egress.sole_mask();
+    outcome.sole = egress.unshared();
     outcome
 }
