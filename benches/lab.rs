@@ -17,7 +17,7 @@ use labsw_dataplane::impair::{Schedule, TxDelay};
 use labsw_dataplane::load::WorkerLoad;
 use labsw_dataplane::port::Turn;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
-use labsw_dataplane::vhost::VhostPort;
+use labsw_dataplane::vhost_user::VhostPort;
 use labsw_dataplane::worker::{Command, ControlEnds, Output, Power, Shared, Snapshot, Worker};
 use labsw_switch::fdb::Fdb;
 use labsw_switch::filter::{Filter, Form, Insn};

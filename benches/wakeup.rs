@@ -23,7 +23,7 @@ use crossbeam::channel::unbounded;
 use lab::{FEATURES, RECEIVE, RING, TRANSMIT, fill_receive, fill_transmit, offer};
 use labsw_dataplane::handle::Workers;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
-use labsw_dataplane::vhost::VhostPort;
+use labsw_dataplane::vhost_user::VhostPort;
 use labsw_dataplane::worker::{Output, Power, Shared, Snapshot};
 use labsw_switch::fdb::Fdb;
 use labsw_switch::mac::Mac;

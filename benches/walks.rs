@@ -1,7 +1,7 @@
 //! The same work on the same rings, done by `labsw-dataplane` and by a device made of the `virtio-queue` crate. Each
 //! function returns one round of the work: offer [`BURST`] entries, take or fill them, complete them, check the number.
 //!
-//! Ours is a [`VhostPort`](labsw_dataplane::vhost::VhostPort), as a worker drives it. Theirs is `Queue::iter`, each buffer
+//! Ours is a [`VhostPort`](labsw_dataplane::vhost_user::VhostPort), as a worker drives it. Theirs is `Queue::iter`, each buffer
 //! translated by `GuestMemoryMmap`, `add_used` per chain, `needs_notification` once per burst. It is written in the crate's
 //! favour: it assumes one buffer a frame when it fills, and panics at what a guest must not do.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a bench of small numbers")]

@@ -19,7 +19,7 @@ use crate::clock::now_ns;
 use crate::load::{LoadSnapshot, Pulse, WorkerLoad};
 use crate::port::{RxQueue, Turn};
 use crate::thread::{confine, exact_timers};
-use crate::vhost::{Rings, RingsError, VhostOp, VhostReply, VhostTx};
+use crate::vhost_user::{Rings, RingsError, VhostOp, VhostReply, VhostTx};
 use crate::watchdog::{self, PATIENCE, ROUSE_AFTER};
 use crate::worker::{Command, ControlEnds, Event, Power, Shared, Snapshot, WAKER, Worker};
 

@@ -19,7 +19,7 @@ use crate::frame::Burst;
 use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
 use crate::stats::PortDelta;
-use crate::vhost::VhostRx;
+use crate::vhost_user::VhostRx;
 
 /// A port that can't go on with its present peer. No other port is touched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::memory::{GuestMemory, Region, RegionInfo};
-use labsw_dataplane::vhost::{EndpointState, Role};
+use labsw_dataplane::vhost_user::{EndpointState, Role};
+use labsw_dataplane::virtio::memory::{GuestMemory, Region, RegionInfo};
 use labsw_switch::DropReason;
 use labsw_testkit::frontend::{
     GET_FEATURES, GET_VRING_BASE, Harness, SET_FEATURES, SET_MEM_TABLE, SET_VRING_ADDR, SET_VRING_BASE, SET_VRING_CALL,

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES, Segment};
 use labsw_dataplane::losses::{Losses, TxReport};
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::ring::{
+use labsw_dataplane::virtio::{
     BURST_BYTES, BURST_DESCRIPTORS, Direction, FRAME_DESCRIPTORS, MAX_CHAIN_DESCRIPTORS, MAX_RING_SIZE, Ring,
     RingError, SEND_DESCRIPTORS,
 };

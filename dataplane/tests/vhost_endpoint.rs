@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::port::{Fault, RxQueue};
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::{Endpoint, EndpointConfig, EndpointState, Role};
+use labsw_dataplane::vhost_user::{Endpoint, EndpointConfig, EndpointState, Role};
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_testkit::frontend::{
     self, Front, GET_FEATURES, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, GET_VRING_BASE, Harness,
@@ -405,7 +405,8 @@ fn a_fault_that_comes_after_its_front_end_has_gone_leaves_the_next_one_alone() {
 
 #[test]
 fn sockets_are_replaced_only_if_dead() {
-    let port = || Box::new(Port(std::sync::Arc::new(std::sync::Mutex::new(labsw_dataplane::vhost::VhostPort::new(1)))));
+    let port =
+        || Box::new(Port(std::sync::Arc::new(std::sync::Mutex::new(labsw_dataplane::vhost_user::VhostPort::new(1)))));
     let open = |path| Endpoint::open(config(path, Role::Server), port());
     let path = socket_path("stale");
     // A dead run's: the file is there, nobody listens.

@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES, Segment};
 use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::memory::{GuestMemory, MAX_REGIONS, Region, RegionInfo};
-use labsw_dataplane::vhost::ring::{RingAddresses, RingLayout};
-use labsw_dataplane::vhost::{EndpointState, Role};
+use labsw_dataplane::vhost_user::{EndpointState, Role};
+use labsw_dataplane::virtio::memory::{GuestMemory, MAX_REGIONS, Region, RegionInfo};
+use labsw_dataplane::virtio::{RingAddresses, RingLayout};
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_testkit::frontend::{

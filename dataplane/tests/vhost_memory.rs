@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::memory::{GuestMemory, MemoryError, Region, RegionInfo};
-use labsw_dataplane::vhost::memory_limit::MemoryLimit;
-use labsw_dataplane::vhost::ring::{RingLayout, RingSetup};
-use labsw_dataplane::vhost::{VhostOp, VhostPort};
+use labsw_dataplane::vhost_user::{VhostOp, VhostPort};
+use labsw_dataplane::virtio::memory::{GuestMemory, MemoryError, Region, RegionInfo};
+use labsw_dataplane::virtio::memory_limit::MemoryLimit;
+use labsw_dataplane::virtio::{RingLayout, RingSetup};
 use labsw_testkit::guest::{GUEST_BASE, Guest, INDIRECT, INDIRECT_FLAG, NEXT, VERSION_1, frame};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 

@@ -7,7 +7,7 @@ use labsw_dataplane::frame::Burst;
 use labsw_dataplane::offload::{HEADER_BYTES, Offers, Request};
 use labsw_dataplane::port::TxPort;
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::VhostPort;
+use labsw_dataplane::vhost_user::VhostPort;
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_testkit::guest::{BUFFER_BYTES, Guest, INDIRECT, MRG_RXBUF, VERSION_1};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES};
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::ring::{RingAddresses, RingLayout};
+use labsw_dataplane::virtio::{RingAddresses, RingLayout};
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_testkit::guest::packed::{Driver, PACKED, Side};

@@ -5,7 +5,8 @@
 
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::{VhostOp, VhostReply};
+use labsw_dataplane::vhost_user::{VhostOp, VhostReply};
+use labsw_dataplane::virtio::Ring;
 use labsw_testkit::guest::packed::{Driver, Side, turn};
 use labsw_testkit::guest::{Guest, MRG_RXBUF, USER_BASE, frame, frames_of};
 
@@ -133,7 +134,7 @@ fn a_stopped_ring_reports_place_and_lap_and_goes_on() {
         let lap = if number / 5 % 2 == 0 { 0x8000 } else { 0 };
         let base = Some(((number % 5) | lap) * 0x1_0001);
         assert_eq!(side.port.operate(VhostOp::StopRing { index: 1 }), VhostReply::Stopped { base });
-        assert_eq!(Some(side.guest.setup(1).layout.position()), base);
+        assert_eq!(Some(Ring::resume_position(&side.guest.setup(1).layout)), base);
         side.guest.start(&mut side.port);
         assert!(side.tx.transmit(&side.guest, &frame(60, 1), &[]));
         let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::{EndpointState, Role};
+use labsw_dataplane::vhost_user::{EndpointState, Role};
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_testkit::frontend::{GET_FEATURES, Harness, SET_FEATURES, SET_MEM_TABLE, SET_VRING_CALL, SET_VRING_KICK};
 use labsw_testkit::guest::{Guest, VERSION_1, frame};
@@ -69,7 +69,7 @@ fn a_sigbus_of_somebody_else_still_kills() {
     let _alone = alone();
     // A child of our own binary, running this very test.
     if std::env::var_os("LABSW_TEST_SIGBUS").is_some() {
-        labsw_dataplane::vhost::sigbus::install().unwrap();
+        labsw_dataplane::virtio::sigbus::install().unwrap();
         let fd = rustix::fs::memfd_create("short", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = vm_memory::FileOffset::new(std::fs::File::from(fd), 0);
         let map: vm_memory::MmapRegion = vm_memory::MmapRegion::from_file(file, 4096).unwrap();

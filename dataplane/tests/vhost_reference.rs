@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::Role;
+use labsw_dataplane::vhost_user::Role;
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_testkit::frontend::{
     Front, GET_FEATURES, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, GET_VRING_BASE, Harness, PROTOCOL,
@@ -88,7 +88,7 @@ impl BackEnd {
 }
 
 /// One turn of a worker with our port only.
-fn echo(port: &mut labsw_dataplane::vhost::VhostPort) -> Frames {
+fn echo(port: &mut labsw_dataplane::vhost_user::VhostPort) -> Frames {
     let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
     port.receive(0, &mut burst, &mut stats).unwrap();
     let taken = frames_of(&burst);

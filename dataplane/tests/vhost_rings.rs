@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::port::{RxQueue, Turn};
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::{VhostOp, VhostPort, VhostReply};
+use labsw_dataplane::vhost_user::{VhostOp, VhostPort, VhostReply};
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_testkit::guest::{EVENT_IDX, Guest, INDIRECT, MRG_RXBUF, VERSION_1, frame, frames_of};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use labsw_dataplane::frame::{Burst, Segment};
 use labsw_dataplane::port::{Turn, TxPort};
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::{VhostOp, VhostPort, VhostReply};
+use labsw_dataplane::vhost_user::{VhostOp, VhostPort, VhostReply};
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_testkit::guest::packed::Driver;
 use labsw_testkit::guest::{EVENT_IDX, Guest, MRG_RXBUF, RING_PACKED, VERSION_1};

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use labsw_dataplane::vhost::memory_limit::MemoryLimit;
+use labsw_dataplane::virtio::memory_limit::MemoryLimit;
 use labsw_dataplane::xdp::{self, PacketMemory, UmemError};
 
 use crate::config::{Hugepages, SwitchConfig};

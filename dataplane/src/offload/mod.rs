@@ -40,9 +40,6 @@ pub use copy::{copy_and_sum, copy_and_sum_raw};
 pub use finish::finish_checksum;
 pub use layout::{Layout, MAX_HEADER_BYTES, OUTER_BYTES};
 pub use request::{
-    F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
-};
-pub use request::{
     Gso, GsoKind, HEADER_BYTES, MAX_SEGMENTS, MIN_SEGMENT_BYTES, Offers, Partial, Refused, Request, Resolution,
 };
 pub use segment::{Cut, Cutter};

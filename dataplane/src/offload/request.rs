@@ -14,6 +14,9 @@ use labsw_switch::DropReason;
 
 use super::layout::{Layout, MAX_IP_BYTES, TCP_CHECKSUM};
 use super::sum::put_u16_le;
+use crate::virtio::features::{
+    F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
+};
 
 /// Bytes of the header that describe offloads; `num_buffers`, if present, follows.
 pub const HEADER_BYTES: usize = 10;
@@ -22,23 +25,6 @@ pub const MIN_SEGMENT_BYTES: u16 = 8;
 /// The most segments that one frame may become: it bounds the work that a guest can ask for. The longest frame with
 /// segments of 128 bytes is within it; an MSS of 536 (RFC 9293, 3.7.1) makes 123.
 pub const MAX_SEGMENTS: u32 = 512;
-
-/// VIRTIO_NET_F_CSUM: the device finishes checksums.
-pub const F_CSUM: u64 = 1 << 0;
-/// VIRTIO_NET_F_GUEST_CSUM: the driver takes unfinished checksums.
-pub const F_GUEST_CSUM: u64 = 1 << 1;
-/// VIRTIO_NET_F_GUEST_TSO4: the driver takes TCP over IPv4 that is still to be cut.
-pub const F_GUEST_TSO4: u64 = 1 << 7;
-/// VIRTIO_NET_F_GUEST_TSO6: the same over IPv6.
-pub const F_GUEST_TSO6: u64 = 1 << 8;
-/// VIRTIO_NET_F_GUEST_ECN: the same with ECN.
-pub const F_GUEST_ECN: u64 = 1 << 9;
-/// VIRTIO_NET_F_HOST_TSO4: the device cuts TCP over IPv4.
-pub const F_HOST_TSO4: u64 = 1 << 11;
-/// VIRTIO_NET_F_HOST_TSO6: the same over IPv6.
-pub const F_HOST_TSO6: u64 = 1 << 12;
-/// VIRTIO_NET_F_HOST_ECN: the same with ECN.
-pub const F_HOST_ECN: u64 = 1 << 13;
 
 /// `flags`: the checksum is unfinished.
 const NEEDS_CSUM: u8 = 1;

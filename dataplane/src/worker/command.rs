@@ -14,7 +14,7 @@ use crate::capture::Captures;
 use crate::impair::{ImpairedTx, Schedule, TxDelay};
 use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::PortStats;
-use crate::vhost::{VhostOp, VhostReply};
+use crate::vhost_user::{VhostOp, VhostReply};
 use crate::worker::Power;
 
 /// All that the workers decide and send by. Immutable: a change is a new one, taken over between two bursts.

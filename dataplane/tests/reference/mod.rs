@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use labsw_dataplane::vhost::ring::{F_IN_ORDER, F_RING_PACKED};
+use labsw_dataplane::virtio::features::{F_IN_ORDER, F_RING_PACKED};
 use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackendMut, VhostUserDaemon, VringRwLock, VringT};

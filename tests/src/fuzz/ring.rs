@@ -14,11 +14,11 @@ use std::sync::Arc;
 use labsw_dataplane::frame::{Burst, Segment};
 use labsw_dataplane::losses::{Losses, TxReport};
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::memory::{GuestMemory, Region, RegionInfo};
-use labsw_dataplane::vhost::ring::{
+use labsw_dataplane::virtio::Sent;
+use labsw_dataplane::virtio::memory::{GuestMemory, Region, RegionInfo};
+use labsw_dataplane::virtio::{
     BURST_DESCRIPTORS, Direction, FRAME_DESCRIPTORS, MAX_CHAIN_DESCRIPTORS, Ring, RingAddresses, RingLayout, RingSetup,
 };
-use labsw_dataplane::vhost::to_guest::Sent;
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
 use rustix::event::{EventfdFlags, eventfd};

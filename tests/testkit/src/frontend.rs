@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::socket::SocketAccess;
-use labsw_dataplane::vhost::{
+use labsw_dataplane::vhost_user::{
     Endpoint, EndpointConfig, EndpointState, Rings, RingsError, Role, Timing, VhostOp, VhostPort, VhostReply,
 };
 use mio::{Events, Poll, Token};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use labsw_dataplane::port::Fault;
-use labsw_dataplane::vhost::VhostPort;
+use labsw_dataplane::vhost_user::VhostPort;
 use labsw_switch::PortId;
 
 use super::{Attachment, Halves, OnFault, OpenError, Opened, PortType, Site};

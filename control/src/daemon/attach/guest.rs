@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use labsw_dataplane::handle::Homes;
 use labsw_dataplane::port::{Fault, RxQueue};
 use labsw_dataplane::socket::SocketAccess;
-use labsw_dataplane::vhost::{Endpoint, EndpointConfig, EndpointState, EndpointStatus, Role, Timing, VhostPort};
+use labsw_dataplane::vhost_user::{Endpoint, EndpointConfig, EndpointState, EndpointStatus, Role, Timing, VhostPort};
 use labsw_switch::PortId;
 
 use super::{Attachment, Halves, OnFault, OpenError, Opened, PortType, Site, make_parent};

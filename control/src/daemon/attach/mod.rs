@@ -35,7 +35,7 @@ use std::time::Instant;
 
 use labsw_dataplane::handle::Homes;
 use labsw_dataplane::port::{Fault, RxQueue, TxPort};
-use labsw_dataplane::vhost::Endpoint;
+use labsw_dataplane::vhost_user::Endpoint;
 use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::PortId;
 

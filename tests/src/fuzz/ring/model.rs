@@ -7,11 +7,11 @@
 use std::ops::Range;
 
 use labsw_dataplane::frame::MAX_FRAME_BYTES;
-use labsw_dataplane::vhost::memory::RegionInfo;
-use labsw_dataplane::vhost::ring::{
+use labsw_dataplane::virtio::Sent;
+use labsw_dataplane::virtio::memory::RegionInfo;
+use labsw_dataplane::virtio::{
     BURST_BYTES, BURST_DESCRIPTORS, FRAME_DESCRIPTORS, MAX_CHAIN_DESCRIPTORS, RingAddresses,
 };
-use labsw_dataplane::vhost::to_guest::Sent;
 use labsw_switch::DropReason;
 use labsw_switch::header::SNAPSHOT_BYTES;
 

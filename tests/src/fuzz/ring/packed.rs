@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use labsw_dataplane::vhost::ring::{RingAddresses, RingLayout};
+use labsw_dataplane::virtio::{RingAddresses, RingLayout};
 
 use super::model::{BIG, Device, REGIONS};
 use super::packed_model::{PackedDevice, Position};

@@ -8,10 +8,10 @@
 use std::ops::Range;
 
 use labsw_dataplane::frame::MAX_FRAME_BYTES;
-use labsw_dataplane::vhost::ring::{
+use labsw_dataplane::virtio::Sent;
+use labsw_dataplane::virtio::{
     BURST_BYTES, BURST_DESCRIPTORS, FRAME_DESCRIPTORS, MAX_CHAIN_DESCRIPTORS, RingAddresses,
 };
-use labsw_dataplane::vhost::to_guest::Sent;
 
 use super::model::{Broken, Device, Received, guest, header_bytes, place, scatter, total};
 

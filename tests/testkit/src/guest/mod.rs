@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use labsw_dataplane::frame::Burst;
-use labsw_dataplane::vhost::memory::{GuestMemory, Region, RegionInfo};
-use labsw_dataplane::vhost::ring::{RingAddresses, RingLayout, RingSetup};
-use labsw_dataplane::vhost::{VhostOp, VhostPort, VhostReply};
+use labsw_dataplane::vhost_user::{VhostOp, VhostPort, VhostReply};
+use labsw_dataplane::virtio::memory::{GuestMemory, Region, RegionInfo};
+use labsw_dataplane::virtio::{RingAddresses, RingLayout, RingSetup};
 use labsw_switch::forward::{TagEdit, TxItem};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};

@@ -8,7 +8,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::stats::PortDelta;
-use labsw_dataplane::vhost::VhostPort;
+use labsw_dataplane::vhost_user::VhostPort;
 use labsw_switch::forward::{TagEdit, TxItem};
 
 use super::{BUFFER_BYTES, GUEST_BASE, Guest, INDIRECT, INDIRECT_FLAG, MRG_RXBUF, NEXT, RING_PACKED, VERSION_1, WRITE};

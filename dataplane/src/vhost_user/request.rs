@@ -11,10 +11,10 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use vhost::vhost_user::message::FrontendReq;
 
-use super::memory::{MemoryError, RegionInfo};
 use super::operation::RingsError;
-use super::ring::LayoutError;
 use crate::reaper::PeerFd;
+use crate::virtio::LayoutError;
+use crate::virtio::memory::{MemoryError, RegionInfo};
 
 /// In a doorbell message: the ring number.
 pub(super) const DOORBELL_RING: u64 = 0xff;

@@ -5,15 +5,20 @@
 //!
 //! Reference: Virtio 1.2, 2.7 and 2.8 (layout and alignment); 2.8.14 "Event Suppression Structure Format".
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::chain::DESCRIPTOR_BYTES;
 use super::memory::GuestMemory;
-use super::packed;
 
+/// Size of a descriptor, bytes.
+pub(super) const DESCRIPTOR_BYTES: u64 = 16;
 /// The most entries of a ring (Virtio 1.2, 2.7).
 pub const MAX_RING_SIZE: u16 = 32768;
+/// Descriptors that one chain may have, those of its indirect table included. Drivers need far fewer: Linux at most 47
+/// (`MAX_SKB_FRAGS`, which is 17 unless configured up to 45, and two more), FreeBSD 64, DPDK 32 for 64 KiB in 2-KiB
+/// buffers.
+pub const MAX_CHAIN_DESCRIPTORS: u32 = 256;
 
 /// Why a ring cannot start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -117,11 +122,6 @@ impl RingLayout {
         self.packed
     }
 
-    /// Where a new device resumes, as GET_VRING_BASE reports it.
-    pub fn position(&self) -> u32 {
-        if self.packed { packed::resume(self).base() } else { u32::from(self.used_index()) }
-    }
-
     /// The 16-bit field `offset` bytes into the available ring.
     ///
     /// Of a split ring only; `offset` is even and at most `4 + 2 * size`.
@@ -173,6 +173,19 @@ impl RingLayout {
         // SAFETY: mapped for 4 bytes and 4-aligned (`resolve_packed`), alive as long as `memory`, only accessed atomically.
         unsafe { &*self.used.cast::<[AtomicU16; 2]>() }
     }
+}
+
+/// All a ring needs to start.
+#[derive(Clone, Debug)]
+pub struct RingSetup {
+    /// Where it lies.
+    pub layout: RingLayout,
+    /// The features acknowledged by the driver.
+    pub features: u64,
+    /// The guest's doorbell, an eventfd; `None`: the ring has to be polled.
+    pub kick: Option<Arc<OwnedFd>>,
+    /// The guest's interrupt, an eventfd; `None`: the guest polls.
+    pub call: Option<Arc<OwnedFd>>,
 }
 
 /// The host address of one part of a ring.

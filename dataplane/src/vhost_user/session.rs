@@ -22,13 +22,14 @@ use std::sync::Arc;
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 
 use super::features::{F_PROTOCOL, FEATURES, OFFLOADS, PROTOCOL_FEATURES};
-use super::memory::{GuestMemory, MAX_REGIONS, MemoryError, Region};
-use super::memory_limit::MemoryLimit;
 use super::message::{Reply, Request};
 use super::operation::{Rings, RingsError, VhostOp, VhostReply};
 use super::request::{DOORBELL_RING, SessionError, eventfd, one, region_info, within, words};
-use super::ring::{F_MQ, F_RING_PACKED, RingAddresses, RingLayout, RingSetup};
 use crate::reaper::PeerFd;
+use crate::virtio::features::{F_MQ, F_RING_PACKED};
+use crate::virtio::memory::{GuestMemory, MAX_REGIONS, MemoryError, Region};
+use crate::virtio::memory_limit::MemoryLimit;
+use crate::virtio::{Ring, RingAddresses, RingLayout, RingSetup};
 
 /// The most queue pairs a port can have: a doorbell message numbers rings in one byte.
 pub const MAX_QUEUE_PAIRS: u16 = 128;
@@ -414,7 +415,7 @@ impl Session {
         let resolve = if packed { RingLayout::resolve_packed } else { RingLayout::resolve };
         let layout = resolve(Arc::clone(&self.memory), size, addresses)
             .map_err(|source| SessionError::Ring { index, source })?;
-        let position = layout.position();
+        let position = Ring::resume_position(&layout);
         if position != ring.base {
             tracing::debug!(index, position, base = ring.base, "ring resumes where its own memory says it stands");
         }

@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::ring::RingSetup;
+use crate::virtio::RingSetup;
 
 /// A command to the rings of one port. Rings are numbered as in the protocol: 2i is the guest's receive ring of
 /// queue pair i, 2i+1 its transmit ring.

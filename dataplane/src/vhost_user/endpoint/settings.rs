@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::socket::{Credentials, SocketAccess, SocketError};
-use crate::vhost::memory_limit::MemoryLimit;
-use crate::vhost::session::RingStatus;
+use crate::vhost_user::session::RingStatus;
+use crate::virtio::memory_limit::MemoryLimit;
 
 /// Who listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

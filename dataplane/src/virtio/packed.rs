@@ -32,10 +32,11 @@ use labsw_switch::forward::TxItem;
 
 use super::budget::{FRAME_DESCRIPTORS, FindBudget, TakeBudget};
 use super::chain::{Direction, PackedWalk, Walker};
-use super::from_guest::{Dialect, lend, lend_whole, most_bytes};
-use super::layout::RingLayout;
-use super::ring::{Doorbells, F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, RingError, RingSetup, passed};
-use super::to_guest::{Asks, Sent, Tally, usable_bytes, write, write_plain};
+use super::doorbell::{Doorbells, passed};
+use super::error::RingError;
+use super::features::{F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF};
+use super::layout::{RingLayout, RingSetup};
+use super::net::{Asks, NetFormat, Sent, Tally, lend, lend_whole, most_bytes, usable_bytes, write, write_plain};
 use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, Segment};
 use crate::losses::TxReport;
 use crate::stats::PortDelta;
@@ -136,7 +137,7 @@ pub struct PackedRing {
     size: u16,
     event_idx: bool,
     mergeable: bool,
-    dialect: Dialect,
+    format: NetFormat,
     /// Next slot to take.
     next_avail: Position,
     /// Next slot to complete.
@@ -172,7 +173,7 @@ impl PackedRing {
             size: layout.size,
             event_idx: features & F_EVENT_IDX != 0,
             mergeable: features & F_MRG_RXBUF != 0,
-            dialect: Dialect::of(features),
+            format: NetFormat::of(features),
             next_avail: at,
             next_used: at,
             unannounced: 0,
@@ -198,7 +199,7 @@ impl PackedRing {
     /// broken chain is left for the next burst to find.
     fn finish_frame(&mut self) {
         let mut at = self.next_avail;
-        let (mut slots, mut left) = (0u16, MAX_FRAME_BYTES + self.dialect.header_bytes);
+        let (mut slots, mut left) = (0u16, MAX_FRAME_BYTES + self.format.header_bytes);
         self.chains.clear();
         while self.walker.descriptors_read() < FRAME_DESCRIPTORS {
             self.segments.clear();
@@ -207,7 +208,7 @@ impl PackedRing {
             if slots + chain.slots >= self.size {
                 break;
             }
-            let Ok(bytes) = usable_bytes(chain.walk, u32::MAX, self.dialect.header_bytes) else { break };
+            let Ok(bytes) = usable_bytes(chain.walk, u32::MAX, self.format.header_bytes) else { break };
             let Some(rest) = left.checked_sub(bytes).filter(|&rest| rest > 0) else { break };
             left = rest;
             self.chains.push((at, Chain { id: chain.id, slots: chain.slots }, bytes));
@@ -270,17 +271,17 @@ impl PackedRing {
             let (chain, outcome) = unsafe {
                 if let Some((buffer, id)) = self.single(at, Direction::FromGuest) {
                     budget.charge_bytes(buffer.len.into());
-                    let outcome = lend_whole(buffer, id.into(), &self.dialect, burst, stats);
+                    let outcome = lend_whole(buffer, id.into(), &self.format, burst, stats);
                     (Chain { id, slots: 1 }, outcome)
                 } else {
                     self.segments.clear();
                     let before = self.walker.descriptors_read();
-                    let until = most_bytes(self.dialect.header_bytes) + 1;
+                    let until = most_bytes(self.format.header_bytes) + 1;
                     let Some(found) = self.walk(at, Direction::FromGuest, until)? else { break };
                     let PackedWalk { walk, id, slots } = found;
                     budget.charge_descriptors(self.walker.descriptors_read() - before);
                     budget.charge_bytes(walk.bytes());
-                    let outcome = lend(walk, id.into(), &mut self.segments, &self.dialect, burst, stats);
+                    let outcome = lend(walk, id.into(), &mut self.segments, &self.format, burst, stats);
                     (Chain { id, slots }, outcome)
                 }
             };
@@ -322,17 +323,17 @@ impl PackedRing {
         for item in items {
             let at = self.next_avail;
             if let (Some(frame), Some((buffer, id))) = (burst.plain(item), self.single(at, Direction::ToGuest))
-                && buffer.len >= self.dialect.header_bytes + frame.bytes()
+                && buffer.len >= self.format.header_bytes + frame.bytes()
             {
                 // SAFETY: the buffer comes from the walker, whose memory the ring keeps mapped.
-                unsafe { write_plain(buffer, self.dialect.header_bytes, frame) };
+                unsafe { write_plain(buffer, self.format.header_bytes, frame) };
                 self.reserve(1);
-                self.complete(at, Chain { id, slots: 1 }, self.dialect.header_bytes + frame.bytes());
+                self.complete(at, Chain { id, slots: 1 }, self.format.header_bytes + frame.bytes());
                 self.next_avail = at.after(1, self.size);
                 self.next_used = self.next_avail;
                 tally.sent(frame.bytes());
             } else {
-                let accepts = self.dialect.accepts;
+                let accepts = self.format.accepts;
                 tally.send(burst, item, accepts, report, |frame, asks| self.scatter(frame, asks, &mut budget))?;
             }
         }
@@ -342,7 +343,7 @@ impl PackedRing {
 
     /// Copies a frame into the next buffers, however many and of whatever form.
     fn scatter(&mut self, frame: &mut FrameReader<'_>, asks: Asks, budget: &mut FindBudget) -> Result<Sent, RingError> {
-        let needed = self.dialect.header_bytes + frame.remaining();
+        let needed = self.format.header_bytes + frame.remaining();
         let place = self.next_avail.word();
         if let Some(refusal) = budget.refusal(place, needed) {
             return Ok(refusal);
@@ -355,7 +356,7 @@ impl PackedRing {
         }
         let buffers = u16::try_from(self.chains.len()).unwrap_or(u16::MAX);
         // SAFETY: the segments come from the walker, whose memory the ring keeps mapped.
-        unsafe { write(&self.segments, self.dialect.header_bytes, asks, frame, buffers) };
+        unsafe { write(&self.segments, self.format.header_bytes, asks, frame, buffers) };
         self.reserve(slots);
         self.complete_frame();
         self.next_avail = self.next_avail.after(slots, self.size);
@@ -381,7 +382,7 @@ impl PackedRing {
             let Some(chain) = self.walk(at, Direction::ToGuest, missing.into())? else {
                 return Ok((Sent::RingFull, slots));
             };
-            let bytes = usable_bytes(chain.walk, missing, self.dialect.header_bytes)?;
+            let bytes = usable_bytes(chain.walk, missing, self.format.header_bytes)?;
             self.bounded(u32::from(slots) + u32::from(chain.slots))?;
             self.chains.push((at, Chain { id: chain.id, slots: chain.slots }, bytes));
             slots += chain.slots;

@@ -21,14 +21,14 @@ use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 
 use super::operation::{VhostOp, VhostReply};
-use super::ring::{Direction, Ring, RingError};
-use super::sigbus;
 use crate::flow::spread;
 use crate::frame::Burst;
 use crate::losses::TxReport;
 use crate::offload::Offers;
 use crate::port::{Fault, RxQueue, Turn, TxPort, lock};
 use crate::stats::PortDelta;
+use crate::virtio::sigbus;
+use crate::virtio::{Direction, Ring, RingError};
 use crate::watchdog;
 
 /// A place for a ring.

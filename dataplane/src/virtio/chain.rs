@@ -15,23 +15,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::layout::RingLayout;
+use super::error::RingError;
+use super::layout::{MAX_CHAIN_DESCRIPTORS, RingLayout};
 use super::memory::{GuestMemory, Window};
-use super::ring::RingError;
 use crate::frame::Segment;
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
-/// Size of a descriptor, bytes.
-pub(super) const DESCRIPTOR_BYTES: u64 = 16;
 /// Entries that an indirect table may have whatever the queue's size is: Linux makes tables longer than a small queue,
 /// QEMU's own limit is the same.
 const INDIRECT_ENTRIES: u32 = 1024;
-/// Descriptors that one chain may have, those of its indirect table included. Drivers need far fewer: Linux at most 47
-/// (`MAX_SKB_FRAGS`, which is 17 unless configured up to 45, and two more), FreeBSD 64, DPDK 32 for 64 KiB in 2-KiB
-/// buffers.
-pub const MAX_CHAIN_DESCRIPTORS: u32 = 256;
 
 /// A descriptor, read once.
 #[derive(Clone, Copy)]

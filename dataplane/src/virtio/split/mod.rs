@@ -1,7 +1,7 @@
 //! A split virtqueue in guest memory, seen from the device: indices, used elements, notifications.
 //!
 //! **How it works.** A [`SplitRing`] works on the host pointers of its [`RingLayout`]. The guest's transmit ring is read in
-//! [`super::from_guest`], its receive ring is filled in [`super::to_guest`]; this file holds what both share.
+//! `receive.rs`, its receive ring is filled in `send.rs`; this file holds what both share.
 //!
 //! **Invariants.**
 //! - Chains are completed strictly in the order they were made available, so a ring resumes from its own used index
@@ -12,6 +12,9 @@
 //! Reference: Virtio 1.2, 2.7 "Split Virtqueues" (2.7.6 available ring, 2.7.8 used ring, 2.7.7 and 2.7.10 notification
 //! suppression, 2.7.13.4 for the barriers).
 
+mod receive;
+mod send;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -19,9 +22,11 @@ use std::sync::atomic::{Ordering, fence};
 use labsw_switch::BURST_FRAMES;
 
 use super::chain::{Direction, Walker};
-use super::from_guest::Dialect;
-use super::layout::RingLayout;
-use super::ring::{Doorbells, F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, RingError, RingSetup, passed};
+use super::doorbell::{Doorbells, passed};
+use super::error::RingError;
+use super::features::{F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF};
+use super::layout::{RingLayout, RingSetup};
+use super::net::NetFormat;
 use crate::frame::{Segment, prefetch};
 
 /// `used.flags`: the device needs no kicks.
@@ -31,11 +36,11 @@ const NO_INTERRUPT: u16 = 1;
 
 /// A chain that the guest made available.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chain {
+struct Chain {
     /// Its buffer, if it has a single one; otherwise it has no length, and has to be walked.
-    pub(super) buffer: Segment,
+    buffer: Segment,
     /// Its first descriptor.
-    pub(super) head: u16,
+    head: u16,
 }
 
 impl Chain {
@@ -47,29 +52,29 @@ impl Chain {
 pub struct SplitRing {
     layout: RingLayout,
     pub(super) walker: Walker,
-    pub(super) size: u16,
+    size: u16,
     mask: u16,
     event_idx: bool,
-    pub(super) mergeable: bool,
-    pub(super) dialect: Dialect,
+    mergeable: bool,
+    format: NetFormat,
     /// Next entry of the available ring to take.
-    pub(super) next_avail: u16,
+    next_avail: u16,
     /// The guest's available index as last read.
     avail_seen: u16,
     /// Next used element to write.
-    pub(super) next_used: u16,
+    next_used: u16,
     /// The used index the guest can see.
     published: u16,
     /// The used index when an interrupt was last considered; `None` before the first time.
     considered: Option<u16>,
     /// The next chains of the available ring, as [`SplitRing::gather`] found them.
-    pub(super) gathered: Box<[Chain; BURST_FRAMES]>,
+    gathered: Box<[Chain; BURST_FRAMES]>,
     /// How many chains are lent to the current burst: the first so many of `gathered`.
-    pub(super) lent_count: usize,
+    lent_count: usize,
     /// The buffers of the frame at hand, if it is not one.
-    pub(super) segments: Vec<Segment>,
+    segments: Vec<Segment>,
     /// The chains of the frame at hand: head, bytes used.
-    pub(super) chains: Vec<(u16, u32)>,
+    chains: Vec<(u16, u32)>,
     pub(super) doorbells: Doorbells,
 }
 
@@ -90,7 +95,7 @@ impl SplitRing {
             mask: size - 1,
             event_idx: features & F_EVENT_IDX != 0,
             mergeable: features & F_MRG_RXBUF != 0,
-            dialect: Dialect::of(features),
+            format: NetFormat::of(features),
             next_avail: next,
             avail_seen: next,
             next_used: next,
@@ -120,7 +125,7 @@ impl SplitRing {
 
     /// How many chains can be taken; looks at the guest's index only if fewer than `wanted` are known.
     #[inline]
-    pub(super) fn available(&mut self, wanted: u16) -> Result<u16, RingError> {
+    fn available(&mut self, wanted: u16) -> Result<u16, RingError> {
         let known = self.avail_seen.wrapping_sub(self.next_avail);
         if known >= wanted {
             return Ok(known);
@@ -144,7 +149,7 @@ impl SplitRing {
 
     /// The head of the chain `ahead` places behind the next one; the caller knows that it is available.
     #[inline]
-    pub(super) fn head(&self, ahead: u16) -> Result<u16, RingError> {
+    fn head(&self, ahead: u16) -> Result<u16, RingError> {
         let slot = self.next_avail.wrapping_add(ahead) & self.mask;
         // Relaxed: ordered behind the index by its acquire load.
         let head = self.layout.available_field(4 + 2 * usize::from(slot)).load(Ordering::Relaxed);
@@ -155,7 +160,7 @@ impl SplitRing {
     /// their buffers; by the time the last one was looked at, the first is there. Returns how many are in `gathered`, and
     /// the bytes of those that have a single buffer.
     #[inline(always)]
-    pub(super) fn gather(&mut self, wanted: usize, direction: Direction) -> Result<(usize, u64), RingError> {
+    fn gather(&mut self, wanted: usize, direction: Direction) -> Result<(usize, u64), RingError> {
         #[allow(clippy::cast_possible_truncation, reason = "at most 64")]
         let wanted = wanted.min(BURST_FRAMES) as u16;
         let count = self.available(wanted)?.min(wanted);
@@ -175,7 +180,7 @@ impl SplitRing {
 
     /// Writes the next used element; the guest does not see it before [`SplitRing::publish`].
     #[inline]
-    pub(super) fn complete(&mut self, head: u16, bytes: u32) {
+    fn complete(&mut self, head: u16, bytes: u32) {
         let slot = usize::from(self.next_used & self.mask);
         // SAFETY: `slot` is below the ring's size, so the element lies inside the used ring, it
         // belongs to the device until the index is published.

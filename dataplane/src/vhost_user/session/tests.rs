@@ -7,9 +7,9 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vhost::vhost_user::message::FrontendReq as Req;
 
 use super::super::features::{FEATURE_NAMES, feature_names};
-use super::super::ring::{F_MRG_RXBUF, F_MTU, F_VERSION_1};
 use super::*;
-use crate::vhost::ring::{LayoutError, MAX_RING_SIZE};
+use crate::virtio::features::{F_MRG_RXBUF, F_MTU, F_VERSION_1};
+use crate::virtio::{LayoutError, MAX_RING_SIZE};
 
 const USER: u64 = 0x10_0000;
 const MEMORY_BYTES: u64 = 0x10_0000;

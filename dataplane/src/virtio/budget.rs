@@ -2,7 +2,7 @@
 //!
 //! **How it works.** A frame in a single descriptor costs what its bytes cost, and a burst has at most 64 frames. A guest
 //! may cut a frame into many descriptors, some of them empty; each chain then has at most
-//! [`MAX_CHAIN_DESCRIPTORS`](super::ring::MAX_CHAIN_DESCRIPTORS). Chains together are charged to a budget:
+//! [`MAX_CHAIN_DESCRIPTORS`](super::layout::MAX_CHAIN_DESCRIPTORS). Chains together are charged to a budget:
 //! - taking frames out of a transmit ring, [`TakeBudget`]: a burst ends early when it is spent. Nothing is lost, the next
 //!   turn goes on there.
 //! - finding room in a receive ring, [`FindBudget`]: a frame for which too much has to be read is dropped as one that
@@ -11,7 +11,7 @@
 //!
 //! **Invariants.** No number here depends on the size of a ring or on anything else that a guest chooses.
 
-use super::to_guest::Sent;
+use super::net::Sent;
 
 /// Descriptors behind the first of a chain that one burst of a transmit ring may have before it ends early.
 pub const BURST_DESCRIPTORS: u64 = 512;

@@ -6,9 +6,9 @@
 
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 
-use super::ring::{F_EVENT_IDX, F_IN_ORDER, F_INDIRECT_DESC, F_MQ, F_MRG_RXBUF, F_MTU, F_RING_PACKED, F_VERSION_1};
-use crate::offload::{
-    F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
+use crate::virtio::features::{
+    F_CSUM, F_EVENT_IDX, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
+    F_IN_ORDER, F_INDIRECT_DESC, F_MQ, F_MRG_RXBUF, F_MTU, F_RING_PACKED, F_VERSION_1,
 };
 
 /// VHOST_USER_F_PROTOCOL_FEATURES.

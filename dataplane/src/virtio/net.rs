@@ -1,0 +1,313 @@
+//! A virtio-net frame in a chain of descriptors, whatever kind of ring the chain is in.
+//!
+//! **From the guest.** [`lend_whole`] and [`lend`] add the frame in a chain to a burst, borrowed, and note what its header
+//! leaves to do. A chain that merely holds a bad frame has a drop reason and is completed with the others.
+//!
+//! **To the guest.** [`write_plain`] writes a frame into a buffer that holds all of it, [`write`] into any number of
+//! buffers; [`Tally`] counts what became of the frames of one call. [`usable_bytes`] says what a buffer is good for.
+//!
+//! Reference: Virtio 1.2, 5.1.6.2 "Packet Transmission", 5.1.6.3 "Setting Up Receive Buffers", 5.1.6.4 "Processing of
+//! Incoming Packets" (`num_buffers`).
+
+use labsw_switch::DropReason;
+use labsw_switch::forward::TxItem;
+
+use super::chain::Walk;
+use super::error::RingError;
+use super::features::{F_MRG_RXBUF, F_VERSION_1};
+use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, PlainFrame, Segment};
+use crate::losses::TxReport;
+use crate::offload::{self, Offers};
+use crate::stats::PortDelta;
+
+/// The largest virtio-net header, bytes.
+pub(super) const HEADER_BYTES: usize = 12;
+/// Header flag: the checksum is unfinished.
+const NEEDS_CSUM: u8 = 1;
+/// No segmentation asked for.
+const GSO_NONE: u8 = 0;
+
+/// How the guest speaks of its frames.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NetFormat {
+    /// Length of the virtio-net header, bytes: 12, or 10 for a legacy guest without mergeable buffers.
+    pub(super) header_bytes: u32,
+    /// What it may ask for in the frames it sends.
+    pub(super) may_ask: Offers,
+    /// What it accepts in the frames it receives.
+    pub(super) accepts: Offers,
+}
+
+impl NetFormat {
+    /// Of a guest that acknowledged `features`.
+    pub(super) fn of(features: u64) -> NetFormat {
+        let header_bytes = if features & (F_MRG_RXBUF | F_VERSION_1) != 0 { 12 } else { 10 };
+        NetFormat { header_bytes, may_ask: Offers::by_guest(features), accepts: Offers::to_guest(features) }
+    }
+}
+
+/// The most bytes, header included, that a chain with a frame may hold.
+#[inline]
+pub(super) fn most_bytes(header_bytes: u32) -> u64 {
+    u64::from(MAX_FRAME_BYTES + header_bytes)
+}
+
+/// Adds the frame in a chain of a single buffer to `burst`, or says why not. `id` is what the ring calls the chain.
+///
+/// # Safety
+/// The buffer was translated by the walker as a whole range of one mapped region, which stays mapped until the burst is
+/// cleared.
+// Always: called once for each kind of ring, in the loop over a burst.
+#[inline(always)]
+pub(super) unsafe fn lend_whole(
+    buffer: Segment,
+    id: u64,
+    format: &NetFormat,
+    burst: &mut Burst,
+    stats: &mut PortDelta,
+) -> Option<DropReason> {
+    let header_bytes = format.header_bytes;
+    let bytes = buffer.len.checked_sub(header_bytes).filter(|&bytes| bytes <= MAX_FRAME_BYTES);
+    let Some(frame_bytes) = bytes else {
+        stats.received(0);
+        return Some(DropReason::BadChain);
+    };
+    stats.received(frame_bytes);
+    // SAFETY: the buffer is readable for at least the 10 bytes of the shortest header.
+    let front = unsafe { buffer.ptr.cast::<[u8; 8]>().read() };
+    // SAFETY: the header lies in front of the frame in the same buffer, so the rest of it is readable (caller).
+    unsafe {
+        let frame = Segment { ptr: buffer.ptr.add(header_bytes as usize), len: frame_bytes };
+        if asks(front) {
+            // What was not read yet.
+            let [c, d] = buffer.ptr.add(front.len()).cast::<[u8; 2]>().read();
+            return lend_asking(id, &[frame], front, [c, d], format, burst);
+        }
+        burst.push_whole(id, frame);
+    }
+    None
+}
+
+/// Adds the frame in a chain of any form to `burst`, or says why not. `walk` and `segments` are what the walk found, and
+/// `id` is what the ring calls the chain.
+///
+/// # Safety
+/// As for [`lend_whole`], each segment.
+pub(super) unsafe fn lend(
+    walk: Walk,
+    id: u64,
+    segments: &mut [Segment],
+    format: &NetFormat,
+    burst: &mut Burst,
+    stats: &mut PortDelta,
+) -> Option<DropReason> {
+    let header_bytes = format.header_bytes;
+    let bytes = match walk {
+        Walk::Bytes(bytes) if bytes <= most_bytes(header_bytes) => u32::try_from(bytes).ok(),
+        Walk::Bytes(_) | Walk::WrongWay => None,
+    };
+    let Some(frame_bytes) = bytes.and_then(|bytes| bytes.checked_sub(header_bytes)) else {
+        stats.received(0);
+        return Some(DropReason::BadChain);
+    };
+    stats.received(frame_bytes);
+    let [header @ .., _, _] = take_header(segments, header_bytes);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [front @ .., c, d] = header;
+        if asks(front) {
+            return lend_asking(id, segments, front, [c, d], format, burst);
+        }
+        burst.push(id, segments);
+    }
+    None
+}
+
+/// Whether something is left to do for the frame behind this header.
+#[inline(always)]
+fn asks([flags, gso_type, ..]: [u8; 8]) -> bool {
+    flags & NEEDS_CSUM != 0 || gso_type != GSO_NONE
+}
+
+/// Adds a frame and what its header asks for to `burst`, or says why not.
+///
+/// # Safety
+/// As for [`lend_whole`], each segment.
+// Never: it would make the usual case longer.
+#[inline(never)]
+unsafe fn lend_asking(
+    id: u64,
+    segments: &[Segment],
+    front: [u8; 8],
+    back: [u8; 2],
+    format: &NetFormat,
+    burst: &mut Burst,
+) -> Option<DropReason> {
+    // SAFETY: the caller's promise.
+    unsafe { burst.push(id, segments) };
+    let mut header = [0; offload::HEADER_BYTES];
+    header[..8].copy_from_slice(&front);
+    header[8..].copy_from_slice(&back);
+    burst.ask(&header, format.may_ask).err().map(|refused| refused.drop_reason())
+}
+
+/// Reads the virtio-net header of `header_bytes` (10 or 12) off the front of `segments`, which hold at least that many.
+#[inline]
+fn take_header(segments: &mut [Segment], header_bytes: u32) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    let mut left = header_bytes;
+    let mut to = header.as_mut_ptr();
+    for segment in segments {
+        let here = segment.len.min(left);
+        // SAFETY: the segment is readable for `len` bytes (walker); the pieces together are at most `HEADER_BYTES`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(segment.ptr, to, here as usize);
+            to = to.add(here as usize);
+            segment.ptr = segment.ptr.add(here as usize);
+        }
+        segment.len -= here;
+        left -= here;
+        if left == 0 {
+            break;
+        }
+    }
+    header
+}
+
+/// What the guest has to do for a frame: the front of its virtio-net header, up to `num_buffers`.
+pub(super) type Asks = [u8; offload::HEADER_BYTES];
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It is in the guest's buffers.
+    Done,
+    /// The guest has no free buffers for it.
+    RingFull,
+    /// It would not fit the guest's buffers even if all were free.
+    BufferTooSmall,
+}
+
+/// The frames of one call that were sent, before they are reported.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    frames: u64,
+    bytes: u64,
+}
+
+impl Tally {
+    /// Counts a frame sent.
+    #[inline(always)]
+    pub(super) fn sent(&mut self, bytes: u32) {
+        self.frames += 1;
+        self.bytes += u64::from(bytes);
+    }
+
+    /// Reports the frames sent.
+    #[inline]
+    pub(super) fn close(self, report: &mut TxReport<'_>) {
+        report.stats.tx_frames += self.frames;
+        report.stats.tx_bytes += self.bytes;
+    }
+
+    /// Has `send` copy the frame, whatever it looks like, and counts what became of it.
+    pub(super) fn send(
+        &mut self,
+        burst: &Burst,
+        item: &TxItem,
+        accepts: Offers,
+        report: &mut TxReport<'_>,
+        send: impl FnOnce(&mut FrameReader<'_>, Asks) -> Result<Sent, RingError>,
+    ) -> Result<(), RingError> {
+        let Some(mut frame) = burst.reader(item) else {
+            report.lose(item.frame, DropReason::Runt);
+            return Ok(());
+        };
+        // The worker has finished what this guest does not accept. If it does not now, it is another driver already.
+        let asked = burst.asked(item.frame.into()).encode(accepts, item.edit.growth_bytes());
+        let Some(asks) = asked else {
+            report.lose(item.frame, DropReason::NotConnected);
+            return Ok(());
+        };
+        let bytes = frame.remaining();
+        match send(&mut frame, asks)? {
+            Sent::Done => self.sent(bytes),
+            Sent::RingFull => report.lose(item.frame, DropReason::GuestRingFull),
+            Sent::BufferTooSmall => report.lose(item.frame, DropReason::GuestBufferTooSmall),
+        }
+        Ok(())
+    }
+}
+
+/// How many of the `missing` bytes of a frame a receive buffer takes, of which the walk found at least so many or all it
+/// has. The standard wants each buffer to hold at least the header (Virtio 1.2, 5.1.6.3.1); without that, buffers without
+/// room could make a frame look at the whole ring.
+#[inline]
+pub(super) fn usable_bytes(walk: Walk, missing: u32, header_bytes: u32) -> Result<u32, RingError> {
+    match walk {
+        Walk::WrongWay => Err(RingError::ReceiveBufferReadOnly),
+        Walk::Bytes(bytes) if bytes < u64::from(missing.min(header_bytes)) => {
+            Err(RingError::ReceiveBufferShort { bytes, header_bytes })
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "at most `missing`")]
+        Walk::Bytes(bytes) => Ok(bytes.min(u64::from(missing)) as u32),
+    }
+}
+
+/// Writes header and frame into one buffer, which is large enough.
+///
+/// # Safety
+/// The buffer was translated by the walker as a range of one region, mapped writable, and is still mapped.
+#[inline(always)]
+pub(super) unsafe fn write_plain(buffer: Segment, header_bytes: u32, frame: PlainFrame<'_>) {
+    let to = buffer.ptr.cast_mut();
+    // SAFETY: the buffer is writable for `header_bytes` (10 or 12) bytes and the frame (caller), which does not overlap it:
+    // see `write`.
+    unsafe {
+        // No flags, no segmentation, a checksum is as it is; then `num_buffers`, which a 10-byte header has not.
+        to.cast::<u64>().write_unaligned(0);
+        if header_bytes as usize == HEADER_BYTES {
+            to.add(8).cast::<[u8; 4]>().write([0, 0, 1, 0]);
+        } else {
+            to.add(8).cast::<u16>().write_unaligned(0);
+        }
+        frame.copy_to(to.add(header_bytes as usize));
+    }
+}
+
+/// Writes header and frame into the gathered `segments` of so many `buffers`, which are large enough.
+///
+/// # Safety
+/// Each segment was translated by the walker as a range of one region, mapped writable, and is still mapped.
+pub(super) unsafe fn write(
+    segments: &[Segment],
+    header_bytes: u32,
+    asks: Asks,
+    frame: &mut FrameReader<'_>,
+    buffers: u16,
+) {
+    // A 10-byte header ends before `num_buffers`.
+    let mut header = [0u8; HEADER_BYTES];
+    header[..asks.len()].copy_from_slice(&asks);
+    header[asks.len()..].copy_from_slice(&buffers.to_le_bytes());
+    let mut header = header.get(..header_bytes as usize).unwrap_or_default();
+    for segment in segments {
+        let (mut to, mut room) = (segment.ptr.cast_mut(), segment.len);
+        if !header.is_empty() {
+            let here = header.len().min(room as usize);
+            // SAFETY: the segment is writable for `len` bytes (caller); `here` is at most that.
+            unsafe {
+                std::ptr::copy_nonoverlapping(header.as_ptr(), to, here);
+                to = to.add(here);
+            }
+            header = header.get(here..).unwrap_or_default();
+            #[allow(clippy::cast_possible_truncation, reason = "at most 12")]
+            let done = here as u32;
+            room -= done;
+        }
+        // SAFETY: `to` is writable for the `room` bytes left of the segment. It does not overlap the frame: that
+        // lies in the memory of another port, mapped elsewhere, or in the snapshot (a frame never leaves by the
+        // port it came in on).
+        unsafe { frame.read(to, room) };
+    }
+}

@@ -1,0 +1,165 @@
+//! A virtqueue in guest memory, seen from the device: what split and packed rings have in common.
+//!
+//! **How it works.** A [`Ring`] is a [`SplitRing`] or a [`PackedRing`], as the features say; which one is asked once per
+//! burst. Both take what the guest transmits with `receive` and `release` and fill its receive buffers with `send` and
+//! `flush`; a frame in a chain ([`super::net`]) is the same
+//! for both.
+//!
+//! **Invariants.** Chains are completed strictly in the order they were made available, so VIRTIO_F_IN_ORDER can be
+//! offered (one used element per chain is a batch of one), and a ring resumes from what is in guest memory after the
+//! switch was stopped or killed, without an in-flight log.
+//!
+//! Reference: Virtio 1.2, 2.7 "Split Virtqueues", 2.8 "Packed Virtqueues", 6 "Reserved Feature Bits".
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use labsw_switch::forward::TxItem;
+
+use super::chain::Direction;
+use super::doorbell::Doorbells;
+use super::error::RingError;
+use super::layout::{RingLayout, RingSetup};
+use super::memory::GuestMemory;
+use super::packed::{self, PackedRing};
+use super::split::SplitRing;
+use crate::frame::Burst;
+use crate::losses::TxReport;
+use crate::stats::PortDelta;
+
+/// A started ring.
+#[derive(Debug)]
+pub enum Ring {
+    /// Descriptor table, available ring, used ring.
+    Split(SplitRing),
+    /// One ring of descriptors that both sides write.
+    Packed(PackedRing),
+}
+
+impl Ring {
+    /// Starts where the ring's own memory says it stands, with kicks suppressed. `direction` says which of the guest's
+    /// rings it is: its receive ring is [`Direction::ToGuest`].
+    pub fn start(setup: RingSetup, direction: Direction) -> Ring {
+        if setup.layout.is_packed() {
+            Ring::Packed(PackedRing::start(setup, direction))
+        } else {
+            Ring::Split(SplitRing::start(setup))
+        }
+    }
+
+    /// Where a ring that starts here would resume, as GET_VRING_BASE reports it.
+    pub fn resume_position(layout: &RingLayout) -> u32 {
+        if layout.is_packed() { packed::resume(layout).base() } else { u32::from(layout.used_index()) }
+    }
+
+    /// Where the next start would resume, as GET_VRING_BASE reports it.
+    pub fn base(&self) -> u32 {
+        match self {
+            Ring::Split(ring) => ring.base(),
+            Ring::Packed(ring) => ring.base(),
+        }
+    }
+
+    /// How many descriptors were read so far of chains that are not a single buffer in a region hit lately: the work that a
+    /// guest can cause beyond that of plain frames. Tests hold it against the bounds.
+    pub fn descriptors_read(&self) -> u64 {
+        match self {
+            Ring::Split(ring) => ring.walker.descriptors_read(),
+            Ring::Packed(ring) => ring.walker.descriptors_read(),
+        }
+    }
+
+    /// Whether a chain can be taken, or the guest broke its ring.
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        match self {
+            Ring::Split(ring) => ring.is_waiting(),
+            Ring::Packed(ring) => ring.is_waiting(),
+        }
+    }
+
+    /// Lends the frames that have arrived to `burst`, up to 64, until [`Ring::release`].
+    pub fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), RingError> {
+        match self {
+            Ring::Split(ring) => ring.receive(burst, stats),
+            Ring::Packed(ring) => ring.receive(burst, stats),
+        }
+    }
+
+    /// Completes all chains lent to the burst.
+    pub fn release(&mut self) {
+        match self {
+            Ring::Split(ring) => ring.release(),
+            Ring::Packed(ring) => ring.release(),
+        }
+    }
+
+    /// Copies frames of a burst into the guest's next buffers, in order, and reports each. The guest sees them after
+    /// [`Ring::flush`]. After an error no frame was reported as sent.
+    pub fn send(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
+        match self {
+            Ring::Split(ring) => ring.send(burst, items, report),
+            Ring::Packed(ring) => ring.send(burst, items, report),
+        }
+    }
+
+    /// Shows the guest all frames written since the last call.
+    pub fn flush(&mut self) {
+        match self {
+            Ring::Split(ring) => ring.publish(),
+            Ring::Packed(ring) => ring.publish(),
+        }
+    }
+
+    /// Replaces the guest's interrupt.
+    pub fn set_call(&mut self, call: Option<Arc<OwnedFd>>) {
+        match self {
+            Ring::Split(ring) => ring.set_call(call),
+            Ring::Packed(ring) => ring.set_call(call),
+        }
+    }
+
+    fn doorbells(&self) -> &Doorbells {
+        match self {
+            Ring::Split(ring) => &ring.doorbells,
+            Ring::Packed(ring) => &ring.doorbells,
+        }
+    }
+
+    /// The guest's doorbell.
+    pub fn kick_fd(&self) -> Option<RawFd> {
+        self.doorbells().kick.as_ref().map(|fd| fd.as_raw_fd())
+    }
+
+    /// Whether the worker had to be interrupted to get out of ringing the guest's doorbell.
+    #[inline]
+    pub fn doorbell_blocks(&self) -> bool {
+        self.doorbells().blocks
+    }
+
+    /// The memory the ring lies in.
+    pub fn memory(&self) -> &GuestMemory {
+        match self {
+            Ring::Split(ring) => ring.walker.memory(),
+            Ring::Packed(ring) => ring.walker.memory(),
+        }
+    }
+
+    /// Asks for a kick at the next available chain. Returns true if one is there already, or the ring must be polled.
+    pub fn arm(&mut self) -> bool {
+        match self {
+            Ring::Split(ring) => ring.arm(),
+            Ring::Packed(ring) => ring.arm(),
+        }
+    }
+
+    /// Ends what [`Ring::arm`] began: no more kicks. Those that came stay in the eventfd: it is watched edge-triggered, so
+    /// the next kick wakes us all the same, and a read could block the worker (the front end holds the same open file
+    /// and can take `O_NONBLOCK` off it at any time).
+    pub fn disarm(&mut self) {
+        match self {
+            Ring::Split(ring) => ring.suppress_kicks(),
+            Ring::Packed(ring) => ring.suppress_kicks(),
+        }
+    }
+}
