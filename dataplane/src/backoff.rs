@@ -24,13 +24,18 @@ impl Backoff {
 
     /// Notes a failure at `now` and returns when the wait for the next attempt ends.
     pub fn failed(&mut self, now: Instant) -> Instant {
-        if self.until.is_some_and(|until| now >= until + self.longest) {
+        if !self.is_fresh(now) {
             self.next = self.first;
         }
         let until = now + self.next;
         self.next = (2 * self.next).min(self.longest);
         self.until = Some(until);
         until
+    }
+
+    /// Whether the last failure is so near that a further one makes the wait longer.
+    pub fn is_fresh(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until + self.longest)
     }
 
     /// When the wait ends; `None`: there is nothing to wait for at `now`.

@@ -6,6 +6,9 @@
 //!
 //! If the destination may inject, every copy is noted in [`Echoes`](labsw_switch::inject::Echoes) before it is sent.
 //!
+//! **Long copies.** A device drops frames above its MTU without telling anybody. If some port has a larger MTU than the destination
+//! ([`MirrorTx::set_limit`]), copies that are too long are dropped here, as `oversize`. Otherwise no copy is looked at for that.
+//!
 //! **Limits.** [`BACKLOG_FRAMES`] and [`BACKLOG_BYTES`]; copies beyond are dropped under the reason for which the port itself
 //! last had no room.
 //!
@@ -16,7 +19,7 @@
 //! are not written while they are lent to the port.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use labsw_switch::forward::{TagEdit, TxItem};
@@ -47,6 +50,8 @@ pub struct MirrorTx {
     backlog: Mutex<Backlog>,
     /// When the port is looked at again; [`NEVER`]: nothing is kept.
     due_ns: AtomicU64,
+    /// The longest copy that is sent, bytes; `u32::MAX`: any.
+    limit: AtomicU32,
 }
 
 /// The copies that are kept.
@@ -76,7 +81,57 @@ struct Kept {
 impl MirrorTx {
     /// Before `port`; with a gate if it may inject.
     pub fn new(port: Arc<dyn TxPort>, injection: Option<Arc<Injection>>) -> MirrorTx {
-        MirrorTx { port, injection, backlog: Mutex::new(Backlog::new()), due_ns: AtomicU64::new(NEVER) }
+        let backlog = Mutex::new(Backlog::new());
+        MirrorTx { port, injection, backlog, due_ns: AtomicU64::new(NEVER), limit: AtomicU32::new(u32::MAX) }
+    }
+
+    /// Has copies of more bytes (with Ethernet header and tags) dropped; `None`: none. Returns whether that is news.
+    pub fn set_limit(&self, bytes: Option<u32>) -> bool {
+        let bytes = bytes.unwrap_or(u32::MAX);
+        self.limit.swap(bytes, Ordering::Relaxed) != bytes
+    }
+
+    /// Sends what is not too long, and drops the rest.
+    #[cold]
+    fn send_within(
+        &self,
+        limit: u32,
+        turn: &Turn,
+        burst: &mut Burst,
+        items: &[TxItem],
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
+        let mut fitting = [TxItem::whole(0, TagEdit::KEEP); BURST_FRAMES];
+        let mut count = 0;
+        for item in items {
+            // What the port's peer cuts itself is no frame of that length on a wire.
+            let is_cut = burst.asked(item.frame.into()).request.gso.is_some();
+            let is_long = !is_cut && burst.reader(item).is_some_and(|reader| reader.remaining() > limit);
+            if is_long {
+                report.lose(item.frame, DropReason::Oversize);
+            } else if let Some(slot) = fitting.get_mut(count) {
+                *slot = *item;
+                count += 1;
+            }
+        }
+        self.send_fitting(turn, burst, fitting.get(..count).unwrap_or_default(), report)
+    }
+
+    fn send_fitting(
+        &self,
+        turn: &Turn,
+        burst: &mut Burst,
+        items: &[TxItem],
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
+        if let Some(injection) = &self.injection {
+            // Before they are sent: one may be back before this worker goes on.
+            self.note(turn.now_ns, injection, burst, items);
+        }
+        if self.due_ns.load(Ordering::Acquire) != NEVER {
+            return self.send_behind(turn, burst, items, report);
+        }
+        self.send_or_keep(turn, burst, items, report)
     }
 
     /// Whether it stands before this port and has this gate.
@@ -181,14 +236,10 @@ impl TxPort for MirrorTx {
         _sole: u64,
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
-        if let Some(injection) = &self.injection {
-            // Before they are sent: one may be back before this worker goes on.
-            self.note(turn.now_ns, injection, burst, items);
+        match self.limit.load(Ordering::Relaxed) {
+            u32::MAX => self.send_fitting(turn, burst, items, report),
+            limit => self.send_within(limit, turn, burst, items, report),
         }
-        if self.due_ns.load(Ordering::Acquire) != NEVER {
-            return self.send_behind(turn, burst, items, report);
-        }
-        self.send_or_keep(turn, burst, items, report)
     }
 
     fn offers(&self) -> Offers {

@@ -325,25 +325,27 @@ fn descriptors_that_take_long_to_close_hold_up_nobody() {
         rustix::net::sockopt::set_socket_linger(&stream, Some(linger)).unwrap();
         stream
     };
+    let [first, second, unseen, last] = [lingering(), lingering(), lingering(), lingering()];
+    let slow: Vec<std::net::TcpStream> = (0..34).map(|_| lingering()).collect();
     let begin = Instant::now();
     // With a request that takes none, beyond what a message may bring, and never read: in the backlog, then in the
     // connection that is closed for the first.
     let front = harness.connect();
-    for _ in 0..2 {
-        front.send(GET_FEATURES, &[], &[lingering().as_fd()]);
+    for fd in [first, second] {
+        front.send(GET_FEATURES, &[], &[fd.as_fd()]);
     }
     let behind = Front(UnixStream::connect(&harness.path).unwrap());
-    behind.send(GET_FEATURES, &[], &[lingering().as_fd()]);
-    drop(behind);
-    let slow: Vec<std::net::TcpStream> = (0..34).map(|_| lingering()).collect();
+    behind.send(GET_FEATURES, &[], &[unseen.as_fd()]);
+    drop((behind, unseen));
     let third = Front(UnixStream::connect(&harness.path).unwrap());
     third.send(GET_FEATURES, &[], &slow.iter().map(AsFd::as_fd).collect::<Vec<_>>());
     drop(slow);
     let reason = harness.rejection();
     assert!(reason.contains("GET_FEATURES") && reason.contains("descriptor"), "{reason}");
     harness.until("the others are turned away", |endpoint| endpoint.status().turned_away == 2);
-    let last = harness.connect();
-    last.send(GET_FEATURES, &[], &[lingering().as_fd()]);
+    let front = harness.connect();
+    front.send(GET_FEATURES, &[], &[last.as_fd()]);
+    drop(last);
     assert!(harness.rejection().contains("descriptor"));
     assert!(begin.elapsed() < linger, "{:?}", begin.elapsed());
 }

@@ -141,7 +141,7 @@ fn busy_polling_is_what_the_kernel_says_it_is() {
     let open = |mode, busy_poll| {
         let memory = memory(4096);
         lab.in_switch(|| {
-            let (interface, ifindex, owner) = ("s1".to_owned(), ifindex("s1"), 1);
+            let (interface, ifindex) = ("s1".to_owned(), ifindex("s1"));
             XdpPort::open(XdpConfig { interface, ifindex, queues: Queues::All, mode, mtu: 1500, busy_poll }, &memory)
         })
         .unwrap()

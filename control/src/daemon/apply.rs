@@ -114,6 +114,9 @@ impl Switch {
             freed.map(|port| port.config.clone()).collect()
         };
         let protected_differ = wanted.switch.protected_interfaces != self.config.protected_interfaces;
+        if protected_differ {
+            self.host.links.warn_of_unknown(&wanted.switch.protected_interfaces);
+        }
         let group = wanted.switch.socket_group.as_deref().map(group_id).transpose();
         group.map_err(|error| complaint(source, "switch.socket_group", &error.to_string()))?;
         for port in &wanted.ports {

@@ -13,6 +13,9 @@ use labsw_switch::inject::{IngressAs, InjectSpec, Injection};
 use super::Switch;
 use crate::config::{InjectConfig, InjectEntry};
 
+/// An Ethernet header and a VLAN tag: devices take so many bytes beside their MTU.
+const HEADER_AND_TAG_BYTES: u32 = 18;
+
 /// Of one port.
 #[derive(Default)]
 pub(super) struct Destination {
@@ -43,8 +46,11 @@ impl Switch {
             };
             self.ports.keys().map(of).collect()
         };
+        // Only frames that some port takes in can be copied.
+        let largest = self.ports.values().map(|port| port.config.mtu).max().unwrap_or(0);
         for (name, is_destination, spec) in destinations {
             let Some(port) = self.ports.get_mut(&name) else { continue };
+            let mtu = port.config.mtu;
             let Destination { gate, tx } = &mut port.destination;
             if gate.as_ref().map(|gate| gate.spec()) != spec.as_ref() {
                 *gate = spec.map(|spec| Arc::new(Injection::new(spec, RandomState::new())));
@@ -53,7 +59,17 @@ impl Switch {
                 None => None,
                 Some(port) => {
                     let kept = tx.take().filter(|tx| tx.is_of(port, gate.as_ref()));
-                    Some(kept.unwrap_or_else(|| Arc::new(MirrorTx::new(Arc::clone(port), gate.clone()))))
+                    let tx = kept.unwrap_or_else(|| Arc::new(MirrorTx::new(Arc::clone(port), gate.clone())));
+                    let limit = (largest > mtu).then_some(mtu + HEADER_AND_TAG_BYTES);
+                    if tx.set_limit(limit) && limit.is_some() {
+                        tracing::warn!(
+                            port = name,
+                            mtu,
+                            "mirrors send to it, and other ports have an mtu of up to {largest}: longer copies are dropped \
+                             and counted (oversize); set its mtu to {largest} if its device can"
+                        );
+                    }
+                    Some(tx)
                 }
             };
         }

@@ -18,6 +18,7 @@ use labsw_dataplane::backoff::Backoff;
 
 use super::Switch;
 use super::attach::{Absence, Attached, LinkMap, OpenError, RETRY, Seen};
+use super::ports::Port;
 use crate::api::Error;
 
 /// After the first news of a change, more is waited for so long: a device comes with several.
@@ -141,7 +142,8 @@ impl Switch {
         let opened = may_open.and_then(|()| self.open(name));
         let Some(port) = self.ports.get_mut(name) else { return };
         let enabled = port.enabled;
-        let Some(absence) = port.attached.absence_mut() else { return };
+        let Port { attached, losses, .. } = port;
+        let Some(absence) = attached.absence_mut() else { return };
         let before = std::mem::take(&mut absence.before);
         match opened {
             Ok(opened) => {
@@ -153,7 +155,12 @@ impl Switch {
                 }
             }
             Err(error) => {
-                let now = Absence::because(&error).keeping(before);
+                let mut now = Absence::because(&error).keeping(before);
+                // Whoever takes the device away may also keep it from being opened.
+                let at = Instant::now();
+                if losses.is_fresh(at) {
+                    now.not_before(losses.failed(at));
+                }
                 if absence.reason != now.reason {
                     tracing::info!(port = name, reason = now.reason, "waiting");
                 }

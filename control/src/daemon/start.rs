@@ -91,6 +91,7 @@ impl Daemon {
         let socket_group = group("socket_group", settings.socket_group.as_ref())?;
         let control_group = group("control_group", settings.control_group.as_ref())?.or(socket_group);
         let admin_group = group("admin_group", settings.admin_group.as_ref())?;
+        links.warn_of_unknown(&settings.protected_interfaces);
         check_machine(&config, &mut links).map_err(|refusal| in_file(&refusal.key, refusal.reason))?;
         let ledger = Ledger::open(ledger_path(&settings.control_socket));
         let mut host = Host::new(registry()?, links, ledger, socket_group, settings);

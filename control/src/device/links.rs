@@ -10,7 +10,7 @@ use labsw_switch::Mac;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    LinkMessage, Prop,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -26,6 +26,8 @@ pub struct Link {
     pub index: u32,
     /// Name of the interface.
     pub name: String,
+    /// Its other names (`ip link property add … altname`).
+    pub alternative_names: Vec<String>,
     /// Current MAC address, if the link has one.
     pub mac: Option<Mac>,
     /// MAC address burnt into the device; virtual links have none.
@@ -59,6 +61,13 @@ pub struct Links {
     pub(super) netlink: Netlink,
     /// Deletions that have not returned yet.
     pub(super) unfinished: Vec<Unfinished>,
+}
+
+impl Link {
+    /// Whether it is called `name`, one way or another.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alternative_names.iter().any(|other| other == name)
+    }
 }
 
 impl Links {
@@ -240,6 +249,7 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
     let mut link = Link {
         index: message.header.index,
         name: String::new(),
+        alternative_names: Vec::new(),
         mac: None,
         permanent_mac: None,
         mtu: 0,
@@ -258,6 +268,9 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::PropList(properties) => {
+                link.alternative_names.extend(properties.into_iter().filter_map(alternative_name));
+            }
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             // 0: no limit of its own.
             LinkAttribute::MaxMtu(mtu) => link.max_mtu = Some(mtu).filter(|mtu| *mtu != 0),
@@ -277,6 +290,13 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
         (link.pci_address, link.driver) = parent(&bus, &device);
     }
     Some(link)
+}
+
+fn alternative_name(property: Prop) -> Option<String> {
+    match property {
+        Prop::AltIfName(name) => Some(name),
+        _ => None,
+    }
 }
 
 fn mac(bytes: &[u8]) -> Option<Mac> {

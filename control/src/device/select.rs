@@ -1,6 +1,6 @@
 //! Which link a port means, and which links are never opened.
 //!
-//! Protected are the interfaces the configuration lists, those with a default route, and everything those stand on:
+//! Protected are the interfaces the configuration lists (by any of their names), those with a default route, and everything those stand on:
 //! the ports of a protected bridge or bond, the lower device of a protected VLAN. Opening any of these would cut the
 //! host off.
 
@@ -59,12 +59,20 @@ impl Links {
         }
     }
 
+    /// Warns about names that `listed` protects and no interface has: a name with a mistake protects nothing.
+    pub fn warn_of_unknown(&mut self, listed: &[String]) {
+        let Ok(links) = self.list() else { return };
+        for name in listed.iter().filter(|name| !links.iter().any(|link| link.is_called(name))) {
+            tracing::warn!(name, "switch.protected_interfaces names an interface that is not there");
+        }
+    }
+
     /// Why `link` must not be opened, if it must not; `listed` are the interfaces the configuration protects.
     pub fn protection(&mut self, link: &Link, listed: &[String]) -> Result<Option<String>, DeviceError> {
         let links = self.list()?;
         let default_routes = self.default_route_links()?;
         let reason = |of: &Link| {
-            if listed.contains(&of.name) {
+            if listed.iter().any(|name| of.is_called(name)) {
                 Some("is protected by switch.protected_interfaces")
             } else if default_routes.contains(&of.index) {
                 Some("carries a default route of the host")

@@ -261,6 +261,10 @@ fn interfaces_with_a_default_route_and_those_below_are_protected() {
             text("low is below br0, which carries a default route of the host; it is never opened")
         );
         assert_eq!(protection("free", &["six"]), None);
+        output("ip link property add dev free altname spare0");
+        let by_other_name = text("free is protected by switch.protected_interfaces; it is never opened");
+        assert_eq!(protection("free", &["spare0"]), by_other_name);
+        assert_eq!(protection("spare0", &["free"]), by_other_name);
         let listed = text("free is protected by switch.protected_interfaces; it is never opened");
         assert_eq!(protection("free", &["free"]), listed);
         assert_eq!(protection("six", &[]), None);

@@ -67,6 +67,21 @@ fn who_keeps_up_has_no_backlog() {
 }
 
 #[test]
+fn copies_longer_than_the_port_takes_are_counted_and_the_others_sent() {
+    let mut bed = Bed::new();
+    assert_eq!(bed.send(2, 9000), 0, "without a limit");
+    assert!(bed.tx.set_limit(Some(1518)) && !bed.tx.set_limit(Some(1518)));
+    assert_eq!((bed.send(3, 1518), bed.send(5, 1519)), (0, 5));
+    assert_eq!(bed.arrived(), [1, 2, 3, 4, 5]);
+    // Also behind kept ones, of which none is too long.
+    bed.room(Some(0));
+    assert_eq!((bed.send(1, 100), bed.send(1, 2000), bed.send(1, 200)), (0, 1, 0));
+    assert_eq!(bed.stats.drops[DropReason::Oversize as usize], 6);
+    assert!(bed.tx.set_limit(None));
+    assert_eq!(bed.send(1, 9000), 0);
+}
+
+#[test]
 fn a_slow_destination_gets_all_frames_in_order_as_long_as_there_is_room() {
     let mut bed = Bed::new();
     let (mut got, mut sent) = (Vec::new(), 0u32);

@@ -415,14 +415,14 @@ impl Endpoint {
             // Closing the socket ends the registration, too, unless the front end kept a copy of our end.
             let _ = registry.deregister(&mut SourceFd(&connection.socket.as_raw_fd()));
         }
+        // Who waited behind this front end has no claim to its place; whoever has seen it end comes after that.
+        if reason.is_some() || self.door.more_to_refuse {
+            self.refuse_backlog(connection.who, now);
+        }
         let who = connection.who;
         door::hang_up(connection.socket);
         if let Err(error) = self.session.reset(self.rings.as_mut()) {
             tracing::warn!(port = self.config.port_name, %error, "rings not reset");
-        }
-        // Who waited behind this front end has no claim to its place.
-        if reason.is_some() || self.door.more_to_refuse {
-            self.refuse_backlog(who, now);
         }
         (self.failed, self.reason) = (false, None);
         self.next_attempt = Some(match self.config.role {

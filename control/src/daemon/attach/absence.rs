@@ -69,6 +69,13 @@ impl Absence {
         Absence { reason, next: Next::At(retry_at), before: Before::default() }
     }
 
+    /// Has it wait until then, if it waits for time and not for news.
+    pub(in crate::daemon) fn not_before(&mut self, earliest: Instant) {
+        if let Next::At(at) = &mut self.next {
+            *at = earliest.max(*at);
+        }
+    }
+
     /// Has it tried again now, whatever it waits for.
     pub(in crate::daemon) fn forgive(&mut self) {
         if let Next::At(at) = &mut self.next {

@@ -35,8 +35,8 @@ pub enum OpenError {
     /// The interface of a TAP port, which somebody else made, has gone.
     #[error("{0} was removed")]
     Removed(String),
-    /// The interface of a guest's TAP port belongs to a bridge.
-    #[error("interface {0} belongs to a bridge; take it out (ip link set {0} nomaster), or name another")]
+    /// The interface belongs to a bridge, a bond or the like, which would lose its frames.
+    #[error("interface {0} belongs to a bridge or bond; take it out (ip link set {0} nomaster), or name another")]
     Bridged(String),
     /// The directory of a socket can't be made.
     #[error("directory {}: {source}", path.display())]

@@ -76,6 +76,8 @@ fn find_device(device: &DeviceSpec, switch: &SwitchConfig, links: &mut Links) ->
     let link = links.resolve(device)?.ok_or_else(absent)?;
     match links.protection(&link, &switch.protected_interfaces)? {
         Some(reason) => Err(OpenError::Protected(reason)),
+        // The port would take all frames from it.
+        None if link.controller.is_some() => Err(OpenError::Bridged(link.name)),
         None => Ok(link),
     }
 }
