@@ -16,6 +16,7 @@ pub mod doctor;
 pub mod filter;
 pub mod glue;
 pub mod metrics;
+pub mod model;
 pub mod pcapng;
 pub mod plan;
 mod trace;

@@ -4,8 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may assert the plain way, as tests do")]
 
 use labsw_control::api::*;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use serde_json::{Map, Value, json};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -86,8 +85,8 @@ fn json_is_the_bare_list_or_object() {
 fn changes_are_asked_for_as_typed() {
     let switch = Switch::start();
     let mac = "52:54:00:12:34:56".parse().unwrap();
-    let settings: BTreeMap<String, String> =
-        [("vlan.mode", "access"), ("vlan.tag", "20")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let settings: Map<String, Value> =
+        [("vlan.mode".to_owned(), json!("access")), ("vlan.tag".to_owned(), json!(20))].into_iter().collect();
     let name = || "web".to_owned();
     let port = || "dc01".to_owned();
     for (line, change) in [

@@ -60,6 +60,7 @@ pub(crate) const WAKER: Token = Token(usize::MAX);
 
 /// Whether an idle worker sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Power {
     /// Spin while there is traffic, sleep when there is none.
     Adaptive,

@@ -30,6 +30,7 @@ pub const DEFAULT_MTU_BYTES: u32 = 1500;
 
 /// What becomes of frames to 01-80-C2-00-00-00 to -0F (802.1Q table 8-1) received on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum LinkLocal {
     /// They are flooded in their VLAN like any multicast frame.
     #[default]

@@ -133,6 +133,7 @@ pub enum VlanError {
 
 /// How a port takes part in VLANs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum VlanMode {
     /// One VLAN, frames untagged.
     Access,

@@ -1,10 +1,8 @@
 //! Changes: the methods that only root and members of the admin group may call, and their parameters.
 
-use std::collections::BTreeMap;
-
 use labsw_switch::Mac;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{ConfigText, Inject, InjectFrame, PortDirection, PortType, Source};
 
@@ -17,16 +15,16 @@ pub enum Change {
         name: String,
         /// Its type.
         port_type: PortType,
-        /// Keys and values as in the configuration, keys of tables with a dot (`vlan.tag`); strings may go without
-        /// quotes.
-        settings: BTreeMap<String, String>,
+        /// Keys and values as in the configuration. A table replaces the whole table, a key with a dot (`vlan.tag`) sets
+        /// one value of it, null makes a key one that was never set.
+        settings: Map<String, Value>,
     },
     /// Changes settings of a port → [`Reply::Done`](super::Reply::Done).
     SetPort {
         /// Name of the port.
         name: String,
         /// As for [`Change::AddPort`].
-        settings: BTreeMap<String, String>,
+        settings: Map<String, Value>,
     },
     /// Removes a port → [`Reply::Done`](super::Reply::Done).
     DeletePort {
@@ -102,8 +100,8 @@ pub enum Change {
     SetImpairment {
         /// Name of the port.
         port: String,
-        /// Keys and values as in the configuration; strings may go without quotes.
-        settings: BTreeMap<String, String>,
+        /// Keys and values as in the configuration.
+        settings: Map<String, Value>,
     },
     /// Ends the impairment of a port → [`Reply::Done`](super::Reply::Done).
     ClearImpairment {

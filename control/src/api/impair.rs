@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::ImpairSettings;
+
 /// A direction of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -103,21 +105,20 @@ impl Impairment {
         all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
     }
 
-    /// Sets one of those; another name changes nothing.
-    pub fn set(&mut self, name: &str, value: String) {
-        let place = match name {
-            "delay" => &mut self.delay,
-            "jitter" => &mut self.jitter,
-            "loss" => &mut self.loss,
-            "gemodel" => &mut self.gemodel,
-            "duplicate" => &mut self.duplicate,
-            "reorder" => &mut self.reorder,
-            "corrupt" => &mut self.corrupt,
-            "rate" => &mut self.rate,
-            "queue_frames" => &mut self.queue_frames,
-            "queue_bytes" => &mut self.queue_bytes,
-            _ => return,
-        };
-        *place = Some(value);
+    /// Shows these settings.
+    pub fn set(&mut self, settings: &ImpairSettings) {
+        fn text<T: ToString>(value: Option<T>) -> Option<String> {
+            value.map(|value| value.to_string())
+        }
+        self.delay = text(settings.delay);
+        self.jitter = text(settings.jitter);
+        self.loss = text(settings.loss);
+        self.gemodel = text(settings.gemodel);
+        self.duplicate = text(settings.duplicate);
+        self.reorder = text(settings.reorder);
+        self.corrupt = text(settings.corrupt);
+        self.rate = text(settings.rate);
+        self.queue_frames = text(settings.queue_frames);
+        self.queue_bytes = text(settings.queue_bytes);
     }
 }

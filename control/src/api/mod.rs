@@ -43,7 +43,7 @@ pub use request::{ConfigText, Request};
 pub use trace::{
     InvalidFrame, MAX_TRACED_BYTES, Trace, TraceOutcome, TraceStep, TraceVerdict, frame_text, parse_frame,
 };
-pub use vlan::{InvalidVlanId, Vlan, VlanItem, VlanList, VlanMember, VlanMode, VlanRow, parse_vlan_id};
+pub use vlan::{InvalidVlanId, Vlan, VlanMember, VlanRow, parse_vlan_id};
 
 /// The name of the interface.
 pub const INTERFACE: &str = "org.labsw.Switch1";

@@ -9,40 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Guards, Vlan};
 
-/// How a port moves bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PortType {
-    /// A network interface of the host, through AF_XDP.
-    AfXdp,
-    /// A guest, through a vhost-user socket.
-    VhostUser,
-    /// A container, through a veth pair that the switch makes.
-    Veth,
-    /// The host, or a guest with an emulated NIC, through a TAP interface.
-    Tap,
-}
-
-impl PortType {
-    /// Every type.
-    pub const ALL: [PortType; 4] = [PortType::AfXdp, PortType::VhostUser, PortType::Veth, PortType::Tap];
-
-    /// The name in configuration and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            PortType::AfXdp => "af_xdp",
-            PortType::VhostUser => "vhost_user",
-            PortType::Veth => "veth",
-            PortType::Tap => "tap",
-        }
-    }
-}
-
-impl fmt::Display for PortType {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(self.name())
-    }
-}
+pub use crate::model::PortType;
 
 /// What a port is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use labsw_switch::Vid;
+use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanMode, VlanSet};
 use serde_json::{Map, Value, json};
 use varlink_parser::{IDL, VStruct, VStructOrEnum};
 
@@ -19,11 +21,9 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 fn port() -> Port {
-    let vlan = Vlan {
-        cvlans: Some(VlanList::from_ids([0, 5])),
-        ethertype: Some("0x88a8".into()),
-        ..Vlan::new(VlanMode::NativeUntagged, Some(10), VlanList::from_ids([10, 20, 21, 22]))
-    };
+    let cvlans = CustomerVlans { untagged: true, tagged: VlanSet::from_ranges(&[5..=5]).unwrap() };
+    let tunnel = Tunnel { cvlans: Some(cvlans), ..Tunnel::default() };
+    let vlan = Vlan::shown(&PortVlan::tunnel_in(Vid::DEFAULT, tunnel));
     Port {
         reason: Some("why".into()),
         device: Some("name:eth9".into()),
@@ -37,6 +37,8 @@ fn port() -> Port {
         features: Some(vec!["mrg_rxbuf".into()]),
         queue_pairs: Some(1),
         connected: Some(true),
+        front_end: Some(FrontEnd { pid: 7, uid: 64055 }),
+        turned_away: Some(1),
         memory_regions: Some(2),
         interface: Some("eth9".into()),
         peer: Some("ls-web".into()),
@@ -131,7 +133,7 @@ fn requests() -> Vec<Request> {
     let name = || "dc01".to_owned();
     let mac = "52:54:00:12:34:56".parse().unwrap();
     let config = || ConfigText { file: "lab.toml".into(), text: "[switch]\n".into() };
-    let settings = || [("vlan.tag".to_owned(), "20".to_owned())].into();
+    let settings = || object(json!({"vlan": {"tag": 20}}));
     vec![
         Request::GetStatus,
         Request::ListWorkers,
@@ -179,7 +181,7 @@ fn requests() -> Vec<Request> {
         }),
         Request::Change(Change::DeleteMirror { name: name() }),
         Request::ListImpairments,
-        Request::Change(Change::SetImpairment { port: name(), settings: [("delay".into(), "20ms".into())].into() }),
+        Request::Change(Change::SetImpairment { port: name(), settings: object(json!({"delay": "20ms"})) }),
         Request::Change(Change::ClearImpairment { port: name(), direction: Some(PortDirection::Rx) }),
         Request::Change(Change::Inject {
             port: name(),
@@ -301,7 +303,7 @@ fn bad_parameters_are_named() {
         ("AddFdb", json!({"vlan": 20, "mac": "52:54:00", "port": "a"}), "mac"),
         ("DeleteFdb", json!({"mac": "52:54:00:12:34:56"}), "vlan"),
         ("AddPort", json!({"name": "a", "type": "bridge"}), "type"),
-        ("AddPort", json!({"name": "a", "type": "veth", "settings": {"peer": 1}}), "settings"),
+        ("AddPort", json!({"name": "a", "type": "veth", "settings": ["peer"]}), "settings"),
         ("SetPortState", json!({"name": "a", "up": "yes"}), "up"),
         ("TraceFrame", json!({"port": "", "frame": "00"}), "port"),
         ("TraceFrame", json!({"port": "a"}), "frame"),
@@ -313,7 +315,7 @@ fn bad_parameters_are_named() {
         ("FlapPort", json!({"name": "a", "every_milliseconds": 2000}), "count"),
         ("PinQueue", json!({"port": "a", "queue": -1, "worker": 0}), "queue"),
         ("PinQueue", json!({"port": "a", "queue": 0, "worker": "one"}), "worker"),
-        ("SetImpairment", json!({"port": "a", "settings": {"seed": 1}}), "settings"),
+        ("SetImpairment", json!({"port": "a", "settings": "seed"}), "settings"),
         ("ClearImpairment", json!({}), "port"),
         ("ClearImpairment", json!({"port": "a", "direction": "both"}), "direction"),
         ("ApplyConfig", json!({"file": "lab.toml"}), "text"),
@@ -346,13 +348,17 @@ fn unknown_methods_and_interfaces_are_named() {
 }
 
 #[test]
-fn vlan_lists_are_written_as_in_the_configuration() {
-    let list = VlanList::from_ids([29, 10, 20, 21, 21, 22]);
-    assert_eq!(serde_json::to_value(&list).unwrap(), json!([10, "20-22", 29]));
-    assert_eq!(list.to_string(), "10,20-22,29");
-    assert_eq!(VlanList::from_ranges([29..=29, 20..=22, 10..=10]), list);
-    assert_eq!(VlanList::from_ranges([1..=4094]).to_string(), "1-4094");
-    assert_eq!(serde_json::to_value(VlanList::default()).unwrap(), json!([]));
+fn vlans_are_shown_as_in_the_configuration() {
+    let shown = |mode, tag, trunks: &[_]| json!(Vlan::shown(&PortVlan::new(mode, tag, trunks).unwrap()));
+    let uplink = shown(VlanMode::NativeUntagged, Some(10), &[29..=29, 20..=22, 10..=10]);
+    assert_eq!(uplink, json!({"mode": "native-untagged", "tag": 10, "trunks": [10, "20-22", 29]}));
+    assert_eq!(shown(VlanMode::Trunk, None, &[]), json!({"mode": "trunk", "tag": null, "trunks": ["1-4094"]}));
+    let access = shown(VlanMode::Access, Some(20), &[]);
+    assert_eq!(access, json!({"mode": "access", "tag": 20, "trunks": []}));
+    let read: Vlan = serde_json::from_value(access).unwrap();
+    assert_eq!(read.trunks.unwrap().to_string(), "");
+    let read: Vlan = serde_json::from_value(uplink).unwrap();
+    assert_eq!(read.trunks.unwrap().to_string(), "10,20-22,29");
 }
 
 #[test]
@@ -396,6 +402,7 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
         ("Port", status["ports"][0].clone()),
         ("Vlan", status["ports"][0]["vlan"].clone()),
         ("Flap", status["ports"][0]["flap"].clone()),
+        ("FrontEnd", status["ports"][0]["front_end"].clone()),
         ("Guards", status["ports"][0]["guards"].clone()),
         ("Storm", status["ports"][0]["guards"]["storm"].clone()),
         ("Worker", status["workers"][0].clone()),

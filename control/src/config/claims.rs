@@ -6,11 +6,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::port::{
-    AfXdpConfig, DeviceSpec, PortConfig, PortKind, TapConfig, VethConfig, VhostUserConfig, default_interface,
-};
-use super::switch::SwitchConfig;
-use super::{SOCKET_PATH_BYTES, error::ConfigError};
+use super::{AfXdpConfig, DeviceSpec, PortConfig, PortKind, TapConfig, VethConfig, VhostUserConfig, default_interface};
+use super::{SwitchConfig, error::ConfigError};
+use crate::model::names::SOCKET_PATH_BYTES;
 
 /// Something only one port can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +58,8 @@ impl PortConfig {
         switch: &SwitchConfig,
     ) -> Result<(), ConfigError> {
         let error = |(key, message): (&str, String)| {
-            let path = super::section::join(&format!("ports.{}", self.name), key);
+            let path =
+                if key.is_empty() { format!("ports.{}", self.name) } else { format!("ports.{}.{key}", self.name) };
             ConfigError::new(None, &path, &message)
         };
         self.conflict(others, switch).map_err(error)

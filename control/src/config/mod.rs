@@ -1,58 +1,44 @@
 //! The configuration: TOML in, validated typed data out.
 //!
-//! [`Config::load`] reads a file, [`Config::parse`] a text. Whatever comes out has been checked as far as it can be
-//! without looking at the machine (a file is also checked for CPUs that it does not have): types, ranges, names, keys
-//! that do not exist, ports that get in each other's way, mirrors from and to ports that are there. Nothing is touched.
-//! The first thing wrong is one [`ConfigError`], one line: `FILE:LINE:COLUMN: ports.dc01.vlan.tag: 5000 is not a VLAN
-//! id (1 to 4094)`.
+//! [`Config::load`] reads a file, [`Config::parse`] a text, [`Config::read`] with every mistake in it. What comes out has
+//! been checked as far as possible without looking at the machine (a file is also checked for CPUs that the machine does
+//! not have): types, ranges, names, keys that do not exist, and by [`validate`] what ports, mirrors and impairments say
+//! of each other. Nothing is touched. A mistake is a [`ConfigError`], one line: `FILE:LINE:COLUMN: ports.dc01.vlan.tag:
+//! 5000 is not a VLAN id (1 to 4094)`.
 //!
-//! | file | what |
+//! What can be set is the [`model`](crate::model)'s.
+//!
+//! | file | content |
 //! |---|---|
-//! | `section` | tables and values that know their path and place |
-//! | `switch`, `port`, `vlan`, `mirror`, `inject`, `impair` | the reader of each table |
-//! | `frame_rate` | frames per second |
+//! | `source`, `error` | places in the text, and errors that have one |
+//! | `validate` | what the nouns of a configuration say of each other |
 //! | `claims` | what two ports cannot share |
-//! | `settings` | `--set key=value` of commands, read by the same readers |
-//!
-//! Keys of the contract that this version does not serve are refused by name rather than ignored.
+//! | `settings` | `--set key=value` of commands, and settings of the control socket |
 
 mod claims;
-mod destination;
 mod error;
-mod frame_rate;
-mod impair;
-mod inject;
-mod mirror;
-mod names;
-mod port;
-mod section;
 mod settings;
-mod switch;
-mod vlan;
-
+mod source;
 #[cfg(test)]
 mod tests;
+mod validate;
 
 use std::path::Path;
 
-use toml::de::DeTable;
-
 use crate::filter;
 
-pub use destination::MirrorTo;
 pub use error::{ConfigError, Place};
-pub use impair::{ImpairConfig, ImpairDirection, ProfileConfig, Settings as ImpairSettings};
-pub use inject::{InjectConfig, InjectEntry, parse_rate, rate_text};
-pub use mirror::{MirrorConfig, MirrorRefusal, MirrorSource};
-use names::SOCKET_PATH_BYTES;
-pub use port::{
-    AfXdpConfig, DeviceSpec, MTU_DEFAULT, MTU_MAX, MTU_MIN, PortConfig, PortKind, Queues, TapConfig, TapEnd,
-    VethConfig, VhostRole, VhostUserConfig, XdpMode, default_interface,
+pub use settings::{Settings, split as split_setting};
+use source::Source;
+pub use validate::validate;
+
+pub use crate::model::{
+    AfXdpConfig, DeviceSpec, Diagnostic, Hugepages, ImpairConfig, ImpairDirection, ImpairSettings, InjectConfig,
+    InjectEntry, MTU_DEFAULT, MTU_MAX, MTU_MIN, MirrorConfig, MirrorRefusal, MirrorSource, MirrorTo, PortConfig,
+    PortKind, Power, ProfileConfig, Queues, SwitchConfig, TapConfig, TapEnd, VethConfig, VhostRole, VhostUserConfig,
+    XdpMode, default_interface,
 };
-use section::{Field, Section, Source};
-pub use settings::split as split_setting;
-pub use switch::{Hugepages, Power, SwitchConfig};
-pub use vlan::{ethertype as tunnel_ethertype, to_toml as vlan_to_toml};
+use crate::model::{Path as KeyPath, Reader, Tree, names};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -86,35 +72,50 @@ impl Config {
 
     /// As [`Config::parse`], and checks that this machine has the CPUs it names.
     pub fn parse_here(text: &str, file_name: &str) -> Result<Config, ConfigError> {
-        let config = Config::parse(text, file_name)?;
-        if let Some(cpu) = config.switch.missing_cpu() {
-            let message = format!("this machine has no CPU {cpu}; `lscpu -e` shows those there are");
-            return Err(Config::complaint_in(text, file_name, "switch.workers", &message));
+        Config::read_here(text, file_name).map_err(first)
+    }
+
+    /// As [`Config::read`], and checks that this machine has the CPUs it names.
+    pub fn read_here(text: &str, file_name: &str) -> Result<Config, Vec<ConfigError>> {
+        let config = Config::read(text, file_name)?;
+        match config.switch.missing_cpu() {
+            None => Ok(config),
+            Some(cpu) => {
+                let message = format!("this machine has no CPU {cpu}; `lscpu -e` shows those there are");
+                Err(vec![Config::complaint_in(text, file_name, "switch.workers", &message)])
+            }
         }
-        Ok(config)
     }
 
     /// Reads and checks `text`; `file_name` is what errors call it.
     pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigError> {
+        Config::read(text, file_name).map_err(first)
+    }
+
+    /// Reads and checks `text`; `file_name` is what errors call it.
+    ///
+    /// # Errors
+    /// Every mistake (the first [`MAX_DIAGNOSTICS`](crate::model::MAX_DIAGNOSTICS) of them), in the order of the text.
+    pub fn read(text: &str, file_name: &str) -> Result<Config, Vec<ConfigError>> {
         let source = Source { file: Some(file_name), text };
-        let table = DeTable::parse(text).map_err(|error| source.parse_error("", &error))?;
-        let filter_bytes = filter::total_bytes(table.get_ref());
+        let tree = source.tree().map_err(|error| vec![error])?;
+        let filter_bytes = tree.bytes_of("filter");
         if filter_bytes > filter::MAX_TOTAL_BYTES {
             let most = filter::MAX_TOTAL_BYTES;
             let message = format!("the filters have {filter_bytes} bytes together; at most {most} are allowed");
-            return Err(source.error(0, "", &message));
+            return Err(vec![source.error(0, "", &message)]);
         }
-        let root = Section::root(source, "", &table);
-        root.check_keys(&["switch", "ports", "mirrors", "profiles", "impair"], |_| None)?;
-        let switch = match root.get("switch") {
-            Some(field) => SwitchConfig::read(&field.section()?)?,
-            None => SwitchConfig::default(),
-        };
-        let ports = read_ports(&root, &switch)?;
-        let mirrors = read_mirrors(&root, &ports)?;
-        let profiles = read_profiles(&root)?;
-        let impairments = read_impairments(&root, &ports, &profiles)?;
-        Ok(Config { switch, ports, mirrors, profiles, impairments })
+        let mut reader = Reader::default();
+        let config = read_tables(&tree, &mut reader);
+        let mut found = reader.finish();
+        let ports: Vec<&str> = tree.get("ports").into_iter().flat_map(Tree::keys).collect();
+        found.extend(validate::among(&config, &ports));
+        if found.is_empty() {
+            return Ok(config);
+        }
+        found.sort_by_key(|diagnostic| tree.place(&diagnostic.path, diagnostic.of_key));
+        found.truncate(crate::model::MAX_DIAGNOSTICS);
+        Err(found.iter().map(|diagnostic| source.diagnosed(&tree, diagnostic)).collect())
     }
 
     /// A complaint about `key` (dotted, as `ports.dc01.device`) that came up after the file was read, with its place: that
@@ -126,7 +127,7 @@ impl Config {
     /// As [`Config::complaint`], about the text of a file.
     pub fn complaint_in(text: &str, file_name: &str, key: &str, message: &str) -> ConfigError {
         let source = Source { file: Some(file_name), text };
-        let offset = DeTable::parse(text).map_or(0, |table| section::offset_of(&table, key));
+        let offset = source.tree().map_or(0, |tree| tree.place(&source::path_of(&tree, key), true));
         source.error(offset, key, message)
     }
 
@@ -178,76 +179,62 @@ impl Config {
     }
 }
 
-/// The tables of `key`, at most `limit`, each with a name of its own that is legal.
-fn named_tables<'a>(root: &Section<'a>, key: &str, what: &str, limit: usize) -> Result<Vec<Field<'a>>, ConfigError> {
-    let Some(field) = root.get(key) else {
-        return Ok(Vec::new());
-    };
-    let fields = field.section()?.fields();
-    if let Some(excess) = fields.get(limit) {
-        return Err(excess.key_error(format_args!("is one {what} too many; a switch has at most {limit}")));
-    }
-    for field in &fields {
-        let name = field.key;
-        names::port(name).map_err(|wrong| field.key_error(format_args!("{name:?} is not a {what} name: {wrong}")))?;
-    }
-    Ok(fields)
-}
-
-fn read_ports(root: &Section<'_>, switch: &SwitchConfig) -> Result<Vec<PortConfig>, ConfigError> {
-    let mut ports: Vec<PortConfig> = Vec::new();
-    for field in named_tables(root, "ports", "port", labsw_switch::MAX_PORTS)? {
-        let section = field.section()?;
-        let port = PortConfig::read(field.key, &section, switch)?;
-        port.conflict(&ports, switch).map_err(|(key, message)| section.error_at(key, message))?;
-        ports.push(port);
-    }
-    Ok(ports)
-}
-
-fn read_mirrors(root: &Section<'_>, ports: &[PortConfig]) -> Result<Vec<MirrorConfig>, ConfigError> {
-    let port_names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-    let mut mirrors: Vec<MirrorConfig> = Vec::new();
-    for field in named_tables(root, "mirrors", "mirror", labsw_switch::MAX_MIRRORS)? {
-        let section = field.section()?;
-        let mirror = MirrorConfig::read(field.key, &section)?;
-        if let Some((key, name)) = mirror.missing_port(&port_names) {
-            return Err(section.error_at(key, no_port(name, &port_names)));
-        }
-        mirror.check_beside(&mirrors, ports).map_err(|refusal| section.error_at(refusal.key(), &refusal))?;
-        mirrors.push(mirror);
-    }
-    Ok(mirrors)
-}
-
 /// The most profiles of a configuration.
 const MAX_PROFILES: usize = 256;
 
-fn read_profiles(root: &Section<'_>) -> Result<Vec<ProfileConfig>, ConfigError> {
-    let fields = named_tables(root, "profiles", "profile", MAX_PROFILES)?;
-    fields.iter().map(|field| ProfileConfig::read(field.key, &field.section()?)).collect()
+/// The first of several errors.
+fn first(errors: Vec<ConfigError>) -> ConfigError {
+    errors.into_iter().next().unwrap_or_else(|| ConfigError::new(None, "", "cannot be read"))
 }
 
-fn read_impairments(
-    root: &Section<'_>,
-    ports: &[PortConfig],
-    profiles: &[ProfileConfig],
-) -> Result<Vec<ImpairConfig>, ConfigError> {
-    let port_names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-    let mut impairments = Vec::new();
-    for field in named_tables(root, "impair", "port", labsw_switch::MAX_PORTS)? {
-        if !port_names.contains(&field.key) {
-            return Err(field.key_error(no_port(field.key, &port_names)));
+/// Every noun that can be read.
+fn read_tables(tree: &Tree, reader: &mut Reader) -> Config {
+    reader.check_keys(tree, &["switch", "ports", "mirrors", "profiles", "impair"], |_| None);
+    reader.set_prefix(KeyPath::of(["switch"]));
+    let switch = tree.get("switch").and_then(|table| reader.read(table)).unwrap_or_default();
+    let ports = named_tables(tree, reader, ["ports", "port"], labsw_switch::MAX_PORTS, |name, table, reader| {
+        PortConfig::read(name, table, &switch, reader)
+    });
+    let mirrors = named_tables(tree, reader, ["mirrors", "mirror"], labsw_switch::MAX_MIRRORS, MirrorConfig::read);
+    let profiles = named_tables(tree, reader, ["profiles", "profile"], MAX_PROFILES, ProfileConfig::read);
+    let names: Vec<&str> = tree.get("ports").into_iter().flat_map(Tree::keys).collect();
+    let impaired = |port: &str, table: &Tree, reader: &mut Reader| {
+        if !names.contains(&port) {
+            reader.note(&KeyPath::default(), true, validate::no_port(port, &names));
+            return None;
         }
-        impairments.push(ImpairConfig::read(field.key, &field.section()?, profiles)?);
-    }
-    Ok(impairments)
+        ImpairConfig::read(port, table, &profiles, reader)
+    };
+    let impairments = named_tables(tree, reader, ["impair", "port"], labsw_switch::MAX_PORTS, impaired);
+    Config { switch, ports, mirrors, profiles, impairments }
 }
 
-/// What to say of a port that is not there.
-fn no_port(name: &str, ports: &[&str]) -> String {
-    match section::nearest(name, ports) {
-        Some(near) => format!("there is no port {name:?}; did you mean {near:?}?"),
-        None => format!("there is no port {name:?}; add it under [ports], or name one that is there"),
+/// Reads the tables of `key`, at most `limit`, each with a name of its own that is legal; `what` is what each is.
+fn named_tables<T>(
+    root: &Tree,
+    reader: &mut Reader,
+    [key, what]: [&str; 2],
+    limit: usize,
+    read: impl Fn(&str, &Tree, &mut Reader) -> Option<T>,
+) -> Vec<T> {
+    let group = KeyPath::of([key]);
+    reader.set_prefix(group.clone());
+    let Some(tables) = root.get(key).filter(|tables| reader.is_table(tables)) else {
+        return Vec::new();
+    };
+    if let Some(excess) = tables.keys().nth(limit) {
+        let wrong = format!("is one {what} too many; a switch has at most {limit}");
+        reader.note(&KeyPath::of([excess]), true, wrong);
     }
+    let mut found = Vec::new();
+    for name in tables.keys().take(limit) {
+        reader.set_prefix(group.key(name));
+        if let Err(wrong) = names::port(name) {
+            reader.note(&KeyPath::default(), true, format!("{name:?} is not a {what} name: {wrong}"));
+            continue;
+        }
+        let table = tables.get(name).filter(|table| reader.is_table(table));
+        found.extend(table.and_then(|table| read(name, table, reader)));
+    }
+    found
 }

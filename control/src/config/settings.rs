@@ -1,56 +1,138 @@
-//! Settings of a command (`--set key=value`) as a piece of configuration, so that they are read by the same code.
+//! Settings of a command (`--set key=value`) and of the control socket, read by the same model as the file.
 //!
-//! Each setting becomes one line of TOML. A value that is a TOML value stays as it is; anything else is a bare
-//! string and gets its quotes here.
+//! They are a JSON object whose members are the keys of a table. A key with dots (`vlan.tag`) sets one value of a table
+//! and leaves its others as they are; a table replaces the whole table; `null` makes a key one that was never set.
 
-use toml::de::{DeTable, DeValue};
+use serde_json::{Map, Value};
 
 use super::error::ConfigError;
-use super::section::{Section, Source};
+use crate::model::{
+    Diagnostic, ImpairConfig, MirrorConfig, Path, PortConfig, ProfileConfig, Reader, SwitchConfig, Tree, names,
+};
 
-/// Writes `set` down as the table called `path` and hands it to `read`.
-pub(super) fn read<T>(
-    path: &str,
-    set: &[(String, String)],
-    read: impl FnOnce(&Section<'_>) -> Result<T, ConfigError>,
-) -> Result<T, ConfigError> {
-    let mut text = String::new();
-    for (key, value) in set {
-        let legal =
-            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-        if !key.split('.').all(legal) {
-            return Err(ConfigError::new(None, path, &format!("{key:?} is not a key (as in mtu or vlan.tag)")));
-        }
-        let one_line = !value.contains(['\n', '\r']);
-        if one_line && DeValue::parse(value).is_ok() {
-            text.push_str(&format!("{key} = {value}\n"));
-        } else {
-            text.push_str(&format!("{key} = {}\n", quoted(value)));
-        }
+/// Settings by key.
+pub type Settings = Map<String, Value>;
+
+/// Splits `key=value` of a command line. The value is one of TOML, and anything else is a string without quotes.
+pub fn split(setting: &str) -> Result<(String, Value), ConfigError> {
+    let wrong = || ConfigError::new(None, "", &format!("{setting:?} is not KEY=VALUE (as in vlan.tag=20)"));
+    let (key, value) = setting.split_once('=').ok_or_else(wrong)?;
+    match key.trim() {
+        "" => Err(wrong()),
+        key => Ok((key.to_owned(), value_of(value.trim()))),
     }
-    let source = Source { file: None, text: &text };
-    let table = DeTable::parse(&text).map_err(|error| source.parse_error(path, &error))?;
-    read(&Section::root(source, path, &table))
 }
 
-/// A TOML string on one line.
-pub(super) fn quoted(text: &str) -> String {
-    let mut string = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => string.extend(['\\', c]),
-            c if c.is_control() => string.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => string.push(c),
-        }
-    }
-    string.push('"');
-    string
+/// A value of TOML on one line, or the text itself.
+fn value_of(text: &str) -> Value {
+    let one_line = !text.contains(['\n', '\r']);
+    let parsed = one_line.then(|| toml::from_str::<toml::Table>(&format!("value = {text}")).ok()).flatten();
+    let value = parsed.and_then(|mut table| table.remove("value")).filter(|value| !value.is_datetime());
+    value.and_then(|value| serde_json::to_value(value).ok()).unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-/// Splits `key=value` of a command line.
-pub fn split(setting: &str) -> Result<(String, String), ConfigError> {
-    match setting.split_once('=') {
-        Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
-        None => Err(ConfigError::new(None, "", &format!("{setting:?} is not KEY=VALUE (as in vlan.tag=20)"))),
+/// `base` with `set` in it.
+fn merged(mut base: Settings, set: &Settings) -> Tree {
+    let [whole, single]: [Vec<_>; 2] =
+        [false, true].map(|dotted| set.iter().filter(|(key, _)| key.contains('.') == dotted).collect());
+    for (key, value) in whole.into_iter().chain(single) {
+        put(&mut base, key, value);
+    }
+    Tree::from(&Value::Object(base))
+}
+
+/// Sets the value of a dotted key.
+fn put(table: &mut Settings, key: &str, value: &Value) {
+    match key.split_once('.') {
+        None if value.is_null() => drop(table.remove(key)),
+        None => drop(table.insert(key.to_owned(), value.clone())),
+        Some((first, rest)) => {
+            let inner = table.entry(first).or_insert_with(|| Value::Object(Map::new()));
+            if !inner.is_object() {
+                *inner = Value::Object(Map::new());
+            }
+            if let Value::Object(inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Reads a table at `table.name`; the first mistake is the error.
+fn read<T>([table, name]: [&str; 2], read: impl FnOnce(&mut Reader) -> Option<T>) -> Result<T, ConfigError> {
+    let mut reader = Reader::at(Path::of([table, name]));
+    let value = read(&mut reader);
+    let wrong = |Diagnostic { path, message, .. }: Diagnostic| ConfigError::new(None, &path.to_string(), &message);
+    let unread = || ConfigError::new(None, &Path::of([table, name]).to_string(), "cannot be read");
+    reader.or_first(value).map_err(wrong)?.ok_or_else(unread)
+}
+
+/// Checks the name of something new; `what` is what it would be.
+fn check_name(name: &str, what: &str, reader: &mut Reader) {
+    if let Err(wrong) = names::port(name) {
+        reader.note(&Path::default(), true, format!("{name:?} is not a {what} name: {wrong}"));
+    }
+}
+
+impl PortConfig {
+    /// A port from a command: `labsw-ctl port add NAME --type TYPE --set KEY=VALUE…`. What is left out may be as `switch`
+    /// says.
+    pub fn from_settings(
+        name: &str,
+        type_name: &str,
+        set: &Settings,
+        switch: &SwitchConfig,
+    ) -> Result<PortConfig, ConfigError> {
+        let mut tree = merged(Settings::new(), set);
+        tree.set("type", Tree::text(type_name));
+        read(["ports", name], |reader| {
+            check_name(name, "port", reader);
+            PortConfig::read(name, &tree, switch, reader)
+        })
+    }
+
+    /// This port with some settings changed, as in `labsw-ctl port set NAME KEY=VALUE…`. A new `vlan.mode` begins with an
+    /// empty `vlan` table, so that the tag of an access port does not stick to a trunk.
+    pub fn with_settings(&self, set: &Settings) -> Result<PortConfig, ConfigError> {
+        if set.contains_key("type") {
+            let path = format!("ports.{}.type", self.name);
+            let message = format!("is {} for good; remove the port and add it anew", self.type_name());
+            return Err(ConfigError::new(None, &path, &message));
+        }
+        let mut base = json(&self.to_toml());
+        if set.contains_key("vlan.mode") {
+            base.remove("vlan");
+        }
+        let tree = merged(base, set);
+        // Every key is there, so nothing is as a switch says.
+        let switch = SwitchConfig::default();
+        read(["ports", &self.name], |reader| PortConfig::read(&self.name, &tree, &switch, reader))
+    }
+}
+
+impl MirrorConfig {
+    /// A mirror from a command: `labsw-ctl mirror set NAME …`.
+    pub fn from_settings(name: &str, set: &Settings) -> Result<MirrorConfig, ConfigError> {
+        let tree = merged(Settings::new(), set);
+        read(["mirrors", name], |reader| {
+            check_name(name, "mirror", reader);
+            MirrorConfig::read(name, &tree, reader)
+        })
+    }
+}
+
+impl ImpairConfig {
+    /// An impairment from a command: `labsw-ctl impair set PORT …`, with the profiles of the configuration.
+    pub fn from_settings(port: &str, set: &Settings, profiles: &[ProfileConfig]) -> Result<ImpairConfig, ConfigError> {
+        let tree = merged(Settings::new(), set);
+        read(["impair", port], |reader| ImpairConfig::read(port, &tree, profiles, reader))
+    }
+}
+
+/// A table of the configuration as settings.
+fn json(table: &toml::Table) -> Settings {
+    match serde_json::to_value(table) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Settings::new(),
     }
 }

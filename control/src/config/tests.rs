@@ -12,6 +12,7 @@ use super::*;
 use crate::filter::Expression;
 
 mod guard;
+mod impair;
 mod mirror;
 mod refusals;
 
@@ -22,7 +23,7 @@ fn refusal(text: &str) -> String {
     line
 }
 
-fn settings(set: &[&str]) -> Vec<(String, String)> {
+fn settings(set: &[&str]) -> Settings {
     set.iter().map(|setting| split_setting(setting).unwrap()).collect()
 }
 
@@ -67,7 +68,14 @@ fn what_is_left_out_has_its_default() {
     let switch = Config::parse(text, "lab.toml").unwrap().switch;
     assert_eq!((switch.mac_table_size, switch.socket_mode, switch.workers), (4096, 0o600, vec![2]));
     assert_eq!(switch.mac_ageing, Duration::from_secs(300));
-    for (text, bytes) in [("64GiB", 64 << 30), ("1 MiB", 1 << 20), ("1536MiB", 1536 << 20), ("1048576GiB", 1 << 50)] {
+    for (text, bytes) in [
+        ("64GiB", 64 << 30),
+        ("64G", 64 << 30),
+        ("1.5GiB", 1536 << 20),
+        ("1 MiB", 1 << 20),
+        ("1536MiB", 1536 << 20),
+        ("1048576GiB", 1 << 50),
+    ] {
         let text = format!("[switch]\nmax_guest_memory = '{text}'\n");
         let switch = Config::parse(&text, "lab.toml").unwrap().switch;
         assert_eq!(switch.max_guest_memory, Some(bytes));
@@ -75,7 +83,7 @@ fn what_is_left_out_has_its_default() {
             toml::to_string(&toml::Table::from_iter([("switch".to_owned(), switch.to_toml().into())])).unwrap();
         assert_eq!(Config::parse(&written, "lab.toml").unwrap().switch, switch, "{written}");
     }
-    for text in ["64", "64G", "-1GiB", "0GiB", "1048577GiB", "99999999999999999999GiB", "1.5GiB", "GiB", ""] {
+    for text in ["64", "-1GiB", "0GiB", "512K", "1048577GiB", "99999999999999999999GiB", "GiB", ""] {
         let text = format!("[switch]\nmax_guest_memory = '{text}'\n");
         let error = Config::parse(&text, "lab.toml").unwrap_err().to_string();
         assert!(
@@ -287,9 +295,8 @@ fn settings_of_a_command_are_read_as_the_file_is() {
         PortConfig::from_settings("x", kind, &settings(set), &SwitchConfig::default()).unwrap_err().to_string()
     };
     assert_eq!(refused("vhost_user", &["vlan.tag=5000"]), "ports.x.vlan.tag: 5000 is not a VLAN id (1 to 4094)");
-    assert_eq!(refused("vhost_user", &["mtu=1400", "mtu=1500"]), "ports.x.mtu: given twice; keep one of the two");
     assert_eq!(refused("vhost_user", &["mtu=1400\ntype='veth'"]).split(": ").next(), Some("ports.x.mtu"));
-    assert_eq!(refused("vhost_user", &["a b=1"]), "ports.x: \"a b\" is not a key (as in mtu or vlan.tag)");
+    assert!(refused("vhost_user", &["a b=1"]).starts_with("ports.x.a b: unknown key; known here: type, vlan, mtu, "));
     assert_eq!(refused("bridge", &[]), "ports.x.type: \"bridge\" is not one of af_xdp, vhost_user, veth, tap");
     assert_eq!(refused("a\nb", &[]), "ports.x.type: \"a\\nb\" is not one of af_xdp, vhost_user, veth, tap");
     let uplink = PortConfig::from_settings(
@@ -304,7 +311,7 @@ fn settings_of_a_command_are_read_as_the_file_is() {
         uplink.kind,
         PortKind::AfXdp(AfXdpConfig { device, mode: XdpMode::Auto, queues: Queues::Count(2), busy_poll: false })
     );
-    assert!(PortConfig::from_settings("-x", "vhost_user", &[], &SwitchConfig::default()).is_err());
+    assert!(PortConfig::from_settings("-x", "vhost_user", &Settings::new(), &SwitchConfig::default()).is_err());
     assert!(split_setting("mtu").is_err());
 }
 
@@ -341,7 +348,7 @@ fn whether_a_port_may_be_mirrored_is_its_own_word_or_the_switchs() {
         let config = Config::parse(&format!("[switch]\n{switch}\n{ports}"), "x.toml").unwrap();
         let allowed = ["own", "not", "silent"].map(|name| config.port(name).unwrap().allow_mirror);
         assert_eq!(allowed, [true, false, silent], "{switch}");
-        let added = PortConfig::from_settings("new", "vhost_user", &[], &config.switch).unwrap();
+        let added = PortConfig::from_settings("new", "vhost_user", &Settings::new(), &config.switch).unwrap();
         assert_eq!(added.allow_mirror, silent);
         let changed = added.with_settings(&settings(&["mtu=9000"])).unwrap();
         assert_eq!(changed.allow_mirror, silent, "what is not named stays");
@@ -380,7 +387,7 @@ fn port_strategy() -> impl Strategy<Value = PortConfig> {
         (any::<u16>(), any::<u8>(), 0..32_u8, 0..8_u8)
             .prop_map(|(d, b, s, f)| format!("pci:{d:04x}:{b:02x}:{s:02x}.{f}")),
     ];
-    let queues = prop_oneof![Just(Queues::All), (1..=64_u16).prop_map(Queues::Count)];
+    let queues = prop_oneof![Just(Queues::All), (1..=64_u32).prop_map(Queues::Count)];
     let mode = prop::sample::select(vec![XdpMode::Auto, XdpMode::ZeroCopy, XdpMode::Copy, XdpMode::Skb]);
     let role = prop::sample::select(vec![VhostRole::Server, VhostRole::Client]);
     let account = || prop::option::of("[a-z][a-z0-9-]{0,20}");

@@ -1,13 +1,13 @@
 //! `labsw-ctl impair`.
 
-use std::collections::BTreeMap;
-
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::parse;
 use super::table::{number, rows, text};
 use crate::api::{Change, Impairment, PortDirection, Request};
+use crate::model::{BitRate, Bursts, Share, Span};
 
 /// What can be done with impairments.
 #[derive(Debug, Subcommand)]
@@ -37,44 +37,44 @@ pub(super) struct Set {
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
     /// Frames from the port (rx), to the port (tx), or both, which is the default.
-    #[arg(long, value_name = "rx|tx|both")]
+    #[arg(long, value_name = "rx|tx|both", value_parser = ["rx", "tx", "both"])]
     direction: Option<String>,
     /// Only frames that match, as in "tcp port 445"; others pass.
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
     /// How long a frame is under way, as in 20ms.
-    #[arg(long, value_name = "T")]
-    delay: Option<String>,
+    #[arg(long, value_name = "T", value_parser = parse::unit::<Span>)]
+    delay: Option<Span>,
     /// By how much that varies to either side, as in 5ms.
-    #[arg(long, value_name = "T")]
-    jitter: Option<String>,
+    #[arg(long, value_name = "T", value_parser = parse::unit::<Span>)]
+    jitter: Option<Span>,
     /// The share of frames lost at random, as in 5%.
-    #[arg(long, value_name = "P%")]
-    loss: Option<String>,
+    #[arg(long, value_name = "P%", value_parser = parse::unit::<Share>)]
+    loss: Option<Share>,
     /// Loss in bursts (Gilbert-Elliott), as in "1% 25%": from good to bad, from bad to good, loss when bad, loss when good.
-    #[arg(long, value_name = "P%…")]
-    gemodel: Option<String>,
+    #[arg(long, value_name = "P%…", value_parser = parse::unit::<Bursts>)]
+    gemodel: Option<Bursts>,
     /// The share of frames that arrive twice.
-    #[arg(long, value_name = "P%")]
-    duplicate: Option<String>,
+    #[arg(long, value_name = "P%", value_parser = parse::unit::<Share>)]
+    duplicate: Option<Share>,
     /// The share of frames that are not delayed and overtake.
-    #[arg(long, value_name = "P%")]
-    reorder: Option<String>,
+    #[arg(long, value_name = "P%", value_parser = parse::unit::<Share>)]
+    reorder: Option<Share>,
     /// The share of frames with one wrong bit.
-    #[arg(long, value_name = "P%")]
-    corrupt: Option<String>,
+    #[arg(long, value_name = "P%", value_parser = parse::unit::<Share>)]
+    corrupt: Option<Share>,
     /// Bits per second, as in 10mbit.
-    #[arg(long, value_name = "R")]
-    rate: Option<String>,
+    #[arg(long, value_name = "R", value_parser = parse::unit::<BitRate>)]
+    rate: Option<BitRate>,
     /// Frames that may wait for the rate.
     #[arg(long, value_name = "N")]
-    queue_frames: Option<String>,
+    queue_frames: Option<u32>,
     /// Bytes that may wait for the rate.
     #[arg(long, value_name = "N")]
-    queue_bytes: Option<String>,
+    queue_bytes: Option<u32>,
     /// What chance comes from: with the same seed the same frames are hit.
     #[arg(long, value_name = "N")]
-    seed: Option<String>,
+    seed: Option<u32>,
 }
 
 fn direction() -> impl TypedValueParser<Value = PortDirection> {
@@ -97,23 +97,23 @@ impl Command {
 impl Set {
     fn request(self) -> Request {
         let settings = [
-            ("profile", self.profile),
-            ("direction", self.direction),
-            ("filter", self.filter),
-            ("delay", self.delay),
-            ("jitter", self.jitter),
-            ("loss", self.loss),
-            ("gemodel", self.gemodel),
-            ("duplicate", self.duplicate),
-            ("reorder", self.reorder),
-            ("corrupt", self.corrupt),
-            ("rate", self.rate),
-            ("queue_frames", self.queue_frames),
-            ("queue_bytes", self.queue_bytes),
-            ("seed", self.seed),
+            ("profile", self.profile.map(|value| json!(value))),
+            ("direction", self.direction.map(|value| json!(value))),
+            ("filter", self.filter.map(|value| json!(value))),
+            ("delay", self.delay.map(|value| json!(value))),
+            ("jitter", self.jitter.map(|value| json!(value))),
+            ("loss", self.loss.map(|value| json!(value))),
+            ("gemodel", self.gemodel.map(|value| json!(value))),
+            ("duplicate", self.duplicate.map(|value| json!(value))),
+            ("reorder", self.reorder.map(|value| json!(value))),
+            ("corrupt", self.corrupt.map(|value| json!(value))),
+            ("rate", self.rate.map(|value| json!(value))),
+            ("queue_frames", self.queue_frames.map(|value| json!(value))),
+            ("queue_bytes", self.queue_bytes.map(|value| json!(value))),
+            ("seed", self.seed.map(|value| json!(value))),
         ];
         let given = settings.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-        let settings: BTreeMap<String, String> = given.collect();
+        let settings = given.collect();
         Request::Change(Change::SetImpairment { port: self.port, settings })
     }
 }

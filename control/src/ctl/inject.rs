@@ -17,7 +17,7 @@ use super::parse;
 use super::session::{Failure, Session};
 use super::table::list;
 use crate::api::{Change, InjectFrame, Injected, Reply, Request};
-use crate::config::parse_rate;
+use crate::model::{BitRate, FrameRate};
 
 mod capture;
 
@@ -61,15 +61,9 @@ enum Rate {
 
 impl Rate {
     fn parse(text: &str) -> Result<Rate, String> {
-        if let Ok(rate) = parse_rate(text) {
-            return Ok(Rate::Frames(rate));
-        }
-        let units = [("kbit", 1000u64), ("mbit", 1_000_000), ("gbit", 1_000_000_000)];
-        let found = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
-        let bits = found.and_then(|(number, factor)| number.parse::<u64>().ok()?.checked_mul(factor));
-        bits.filter(|bits| *bits > 0)
-            .map(Rate::Bits)
-            .ok_or_else(|| "not a rate (as in 500pps, 10kpps, 100kbit, 10mbit)".to_owned())
+        let frames = text.parse().map(|rate: FrameRate| Rate::Frames(rate.get()));
+        let bits = || text.parse().map(|rate: BitRate| Rate::Bits(rate.get()));
+        frames.or_else(|_| bits()).map_err(|_| "not a rate (as in 500pps, 10kpps, 100kbit, 1.5mbit)".to_owned())
     }
 }
 
@@ -307,7 +301,8 @@ mod tests {
         assert_eq!(Rate::parse("10kpps"), Ok(Rate::Frames(10_000)));
         assert_eq!(Rate::parse("100kbit"), Ok(Rate::Bits(100_000)));
         assert_eq!(Rate::parse("10mbit"), Ok(Rate::Bits(10_000_000)));
-        for wrong in ["", "10", "0pps", "0mbit", "-1kbit", "1.5mbit", "99999999999gbit", "mbit"] {
+        assert_eq!(Rate::parse("1.5Mbit"), Ok(Rate::Bits(1_500_000)));
+        for wrong in ["", "10", "0pps", "0mbit", "-1kbit", "1.0001kbit", "99999999999gbit", "mbit"] {
             assert!(Rate::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,11 +1,15 @@
 //! Arguments that are more than text, checked before the switch is asked: a mistake here is wrong usage (exit 2).
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::time::Duration;
 
 use labsw_switch::Mac;
+use serde_json::Value;
 
 use crate::api::parse_vlan_id;
-use crate::config::parse_rate;
+use crate::config::split_setting;
+use crate::model::{FrameRate, Size, Span};
 
 /// A VLAN id, 1 to 4094.
 pub(super) fn vlan(text: &str) -> Result<u16, String> {
@@ -25,21 +29,25 @@ pub(super) fn unicast_mac(text: &str) -> Result<Mac, String> {
 
 /// A rate in frames per second.
 pub(super) fn frame_rate(text: &str) -> Result<String, String> {
-    parse_rate(text).map(|_| text.to_owned())
+    text.parse::<FrameRate>().map(|rate| rate.to_string()).map_err(|error| error.to_string())
 }
 
 /// `key=value`.
-pub(super) fn setting(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("not of the form key=value (as in vlan.tag=20)".to_owned()),
-    }
+pub(super) fn setting(text: &str) -> Result<(String, Value), String> {
+    split_setting(text).map_err(|_| "not of the form key=value (as in vlan.tag=20)".to_owned())
+}
+
+/// A value of a unit, as in the configuration.
+pub(super) fn unit<T: FromStr>(text: &str) -> Result<T, String>
+where
+    T::Err: Display,
+{
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// A time, in milliseconds.
 pub(super) fn milliseconds(text: &str) -> Result<u64, String> {
-    let time = humantime::parse_duration(text).map_err(|_| "not a time (as in 2s or 500ms)".to_owned())?;
-    u64::try_from(time.as_millis()).map_err(|_| "too long a time".to_owned())
+    text.parse::<Span>().map(Span::as_milliseconds).map_err(|error| error.to_string())
 }
 
 /// A name, which is never empty.
@@ -49,11 +57,7 @@ pub(super) fn name(text: &str) -> Result<String, String> {
 
 /// A size of memory: a number and a unit.
 pub(super) fn memory(text: &str) -> Result<String, String> {
-    let number = text.strip_suffix(['K', 'M', 'G', 'T']).unwrap_or_default();
-    match number.parse::<u32>() {
-        Ok(1..) => Ok(text.to_owned()),
-        _ => Err("not a number with K, M, G or T behind it (as in 512M)".to_owned()),
-    }
+    text.parse::<Size>().map(|size| size.to_string()).map_err(|error| error.to_string())
 }
 
 /// The first two numbers of a version.
@@ -69,10 +73,9 @@ pub(super) fn version(text: &str) -> Result<(u32, u32), String> {
 /// Time between two looks: not so short that looking is all the switch does.
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
     let (least, most) = (Duration::from_millis(100), Duration::from_secs(3600));
-    match humantime::parse_duration(text) {
-        Ok(interval) if (least..=most).contains(&interval) => Ok(interval),
-        Ok(_) => Err("out of range; 100ms to 1h".to_owned()),
-        Err(_) => Err("not a time (as in 500ms, 2s or 1m)".to_owned()),
+    match Duration::from(text.parse::<Span>().map_err(|error| error.to_string())?) {
+        interval if (least..=most).contains(&interval) => Ok(interval),
+        _ => Err("out of range; 100ms to 1h".to_owned()),
     }
 }
 

@@ -1,10 +1,10 @@
 //! `labsw-ctl port`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use serde_json::{Map, Value};
 
 use super::parse;
 use super::table::{list, number, pairs, rows, shortened, text};
@@ -26,7 +26,7 @@ pub(super) enum Command {
         port_type: PortType,
         /// A setting as in the configuration, as in vlan.mode=access or 'vlan.trunks=[10, "20-29"]'.
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse::setting)]
-        settings: Vec<(String, String)>,
+        settings: Vec<(String, Value)>,
     },
     /// Changes settings of a port.
     Set {
@@ -34,7 +34,7 @@ pub(super) enum Command {
         port: Name,
         /// Settings as in the configuration, as in vlan.tag=20.
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse::setting)]
-        settings: Vec<(String, String)>,
+        settings: Vec<(String, Value)>,
     },
     /// Removes a port.
     Del(Name),
@@ -76,10 +76,10 @@ impl Command {
             Command::List => return Request::ListPorts,
             Command::Show(Name { name }) => return Request::ShowPort { name },
             Command::Add { port: Name { name }, port_type, settings } => {
-                Change::AddPort { name, port_type, settings: BTreeMap::from_iter(settings) }
+                Change::AddPort { name, port_type, settings: Map::from_iter(settings) }
             }
             Command::Set { port: Name { name }, settings } => {
-                Change::SetPort { name, settings: BTreeMap::from_iter(settings) }
+                Change::SetPort { name, settings: Map::from_iter(settings) }
             }
             Command::Del(Name { name }) => Change::DeletePort { name },
             Command::Up(Name { name }) => Change::SetPortState { name, up: true },
@@ -111,13 +111,14 @@ pub(super) fn table(ports: &[Port]) -> String {
 }
 
 /// VLAN settings on one line: mode, tag, and the trunks in parentheses.
-/// VLAN settings in short.
 pub(super) fn vlan(vlan: &Vlan) -> String {
-    let tag = vlan.tag.map(|tag| format!(" {tag}")).unwrap_or_default();
-    let trunks = if vlan.trunks.0.is_empty() { String::new() } else { format!(" ({})", vlan.trunks) };
+    let tag = vlan.tag.map(|tag| format!(" {}", tag.0)).unwrap_or_default();
+    let trunks = vlan.trunks.as_ref().filter(|trunks| !trunks.is_empty());
+    let trunks = trunks.map(|trunks| format!(" ({trunks})")).unwrap_or_default();
+    let mode = vlan.mode.map(|mode| mode.to_string()).unwrap_or_default();
     let cvlans = vlan.cvlans.as_ref().map(|cvlans| format!(" (customer {cvlans})")).unwrap_or_default();
-    let ethertype = vlan.ethertype.as_ref().map(|ethertype| format!(" {ethertype}")).unwrap_or_default();
-    format!("{}{tag}{ethertype}{trunks}{cvlans}", vlan.mode)
+    let ethertype = vlan.ethertype.map(|ethertype| format!(" {}", ethertype.name())).unwrap_or_default();
+    format!("{mode}{tag}{ethertype}{trunks}{cvlans}")
 }
 
 /// `every 2s, 3 times left`.

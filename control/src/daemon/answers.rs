@@ -6,20 +6,21 @@ use std::time::Duration;
 use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::fdb::{Fdb, FdbFilter};
 use labsw_switch::tables::LinkLocal;
-use labsw_switch::vlan::{Leaves, PortVlan, VlanMode, VlanSet};
+use labsw_switch::vlan::{Leaves, PortVlan, VlanSet};
 use labsw_switch::{PortId, Vid};
+
+use serde_json::json;
 
 use super::Switch;
 use super::flap::Flap;
 use super::mirrors::Mirror;
 use super::ports::Port;
-use crate::api::{
-    self, CaptureSpec, Change, Error, Feed, Handler, MirrorState, Peer, PortState, PortType, Reply, Request,
-};
+use crate::api::{self, CaptureSpec, Change, Error, Feed, Handler, MirrorState, Peer, PortState, Reply, Request};
 use crate::config::{
     AfXdpConfig, ConfigError, ImpairConfig, InjectConfig, InjectEntry, MirrorConfig, MirrorTo, PortConfig, PortKind,
-    Power, TapConfig, TapEnd, VethConfig, VhostRole, VhostUserConfig, rate_text, tunnel_ethertype,
+    Power, Settings, TapConfig, TapEnd, VethConfig, VhostRole, VhostUserConfig,
 };
+use crate::model::FrameRate;
 
 impl Handler for Switch {
     fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
@@ -63,12 +64,12 @@ impl Switch {
     fn change(&mut self, change: Change) -> Result<Reply, Error> {
         match change {
             Change::AddPort { name, port_type, settings } => {
-                let config = PortConfig::from_settings(&name, port_type.name(), &pairs(settings), &self.config);
+                let config = PortConfig::from_settings(&name, port_type.name(), &settings, &self.config);
                 self.add_port(config.map_err(|error| wrong_setting("port", &name, &error))?)?;
             }
             Change::SetPort { name, settings } => {
                 let port = self.port(&name)?;
-                let config = port.config.with_settings(&pairs(settings));
+                let config = port.config.with_settings(&settings);
                 self.set_port(&name, config.map_err(|error| wrong_setting("port", &name, &error))?)?;
             }
             Change::DeletePort { name } => self.delete_port(&name)?,
@@ -97,12 +98,21 @@ impl Switch {
                 return Ok(Reply::Removed(flush(fdb, vlan, port) as u64));
             }
             Change::SetMirror { name, sources, vlans, filter, snaplen, to, to_vlan, force, inject } => {
-                let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
-                let mut more = inject_keys(inject.as_ref());
-                more.extend(to_vlan.map(|vlan| ("to_vlan".to_owned(), vlan.to_string())));
-                more.extend(force.then(|| ("force".to_owned(), "true".to_owned())));
-                let (filter, to) = (filter.as_deref(), to.as_deref());
-                let config = MirrorConfig::from_parts(&name, &sources, &vlans, filter, snaplen, to, &more);
+                let mut set = Settings::new();
+                set.insert("sources".to_owned(), json!(sources));
+                set.insert("snaplen".to_owned(), json!(snaplen));
+                if !vlans.is_empty() {
+                    set.insert("vlans".to_owned(), json!(vlans));
+                }
+                let given = [
+                    ("filter", filter.map(|filter| json!(filter))),
+                    ("to", to.map(|to| json!(to))),
+                    ("to_vlan", to_vlan.map(|vlan| json!(vlan))),
+                    ("force", force.then(|| json!(true))),
+                    ("inject", inject.map(|inject| json!(inject))),
+                ];
+                set.extend(given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+                let config = MirrorConfig::from_settings(&name, &set);
                 self.set_mirror(config.map_err(|error| wrong_setting("mirror", &name, &error))?)?;
             }
             Change::Inject { port, injection, frames, end } => {
@@ -111,7 +121,7 @@ impl Switch {
             Change::PinQueue { port, queue, worker } => self.pin_queue(&port, queue, worker)?,
             Change::SetImpairment { port, settings } => {
                 self.port(&port)?;
-                let config = ImpairConfig::from_settings(&port, &pairs(settings), &self.profiles);
+                let config = ImpairConfig::from_settings(&port, &settings, &self.profiles);
                 let refused = |error: ConfigError| {
                     Error::refused(format!("impairment of {port:?}"), error.within(&format!("impair.{port}")))
                 };
@@ -167,7 +177,7 @@ impl Switch {
             .values_mut()
             .map(|port| {
                 let (state, reason) = port.state();
-                let mut shown = api::Port::new(&port.config.name, port_type(&port.config.kind), shown_vlan(port));
+                let mut shown = api::Port::new(&port.config.name, port.config.kind.port_type(), shown_vlan(port));
                 (shown.state, shown.reason) = (state, reason);
                 shown.counters = shown_counters(port);
                 shown.mtu = port.config.mtu;
@@ -301,22 +311,9 @@ fn shown_inject(inject: &InjectConfig) -> api::Inject {
             InjectEntry::Port(_) => None,
         },
         as_port: inject.as_port().map(str::to_owned),
-        rate: Some(rate_text(inject.rate_fps)),
+        rate: FrameRate::new(inject.rate_fps).map(|rate| rate.to_string()),
         sources: inject.sources.iter().map(ToString::to_string).collect(),
     }
-}
-
-/// What a request says of injection, as keys of the configuration.
-fn inject_keys(inject: Option<&api::Inject>) -> Vec<(String, String)> {
-    let Some(api::Inject { vlan, as_port, rate, sources }) = inject else { return Vec::new() };
-    let text = |text: &String| toml::Value::from(text.as_str()).to_string();
-    let mut keys: Vec<(String, String)> = Vec::new();
-    let mut add = |key: &str, value: String| keys.push((format!("inject.{key}"), value));
-    vlan.iter().for_each(|vlan| add("vlan", vlan.to_string()));
-    as_port.iter().for_each(|port| add("as_port", text(port)));
-    rate.iter().for_each(|rate| add("rate", text(rate)));
-    add("sources", format!("[{}]", sources.iter().map(text).collect::<Vec<_>>().join(", ")));
-    keys
 }
 
 fn shown_counters(port: &Port) -> api::Counters {
@@ -341,25 +338,12 @@ fn number(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn pairs(settings: BTreeMap<String, String>) -> Vec<(String, String)> {
-    settings.into_iter().collect()
-}
-
 fn wrong_setting(kind: &str, name: &str, error: &ConfigError) -> Error {
     Error::refused(format!("{kind} {name:?}"), error.within(&format!("{kind}s.{name}")))
 }
 
 fn vid(vlan: u16) -> Result<Vid, Error> {
     Vid::try_from(vlan).map_err(|_| Error::invalid("vlan"))
-}
-
-fn port_type(kind: &PortKind) -> PortType {
-    match kind {
-        PortKind::AfXdp(_) => PortType::AfXdp,
-        PortKind::VhostUser(_) => PortType::VhostUser,
-        PortKind::Veth(_) => PortType::Veth,
-        PortKind::Tap(_) => PortType::Tap,
-    }
 }
 
 /// The VLANs that a port's settings name one by one.
@@ -369,22 +353,7 @@ fn named_vlans(vlan: &PortVlan) -> Vec<Vid> {
 }
 
 fn shown_vlan(port: &Port) -> api::Vlan {
-    let vlan = &port.config.vlan;
-    let mode = match vlan.mode() {
-        VlanMode::Access => api::VlanMode::Access,
-        VlanMode::Trunk => api::VlanMode::Trunk,
-        VlanMode::NativeTagged => api::VlanMode::NativeTagged,
-        VlanMode::NativeUntagged => api::VlanMode::NativeUntagged,
-        VlanMode::Dot1qTunnel => api::VlanMode::Dot1qTunnel,
-    };
-    let trunks = api::VlanList::from_ids(vlan.trunks().iter().map(u16::from));
-    let cvlans = vlan.tunnel().and_then(|tunnel| tunnel.cvlans.as_ref()).map(|allowed| {
-        let untagged = allowed.untagged.then_some(api::VlanItem::Id(0));
-        let tagged = api::VlanList::from_ids(allowed.tagged.iter().map(u16::from));
-        api::VlanList(untagged.into_iter().chain(tagged.0).collect())
-    });
-    let ethertype = vlan.tunnel().map(|tunnel| tunnel_ethertype(tunnel).to_owned());
-    api::Vlan { cvlans, ethertype, ..api::Vlan::new(mode, vlan.tag().map(u16::from), trunks) }
+    api::Vlan::shown(&port.config.vlan)
 }
 
 /// What the configuration says of this kind of port.

@@ -15,7 +15,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use labsw_dataplane::worker;
 use rustix::fs::{Mode, OFlags, open};
 
 use super::attach;
@@ -24,7 +23,7 @@ use super::mirrors::Mirror;
 use super::preflight::{awaited_by, device_twice, needs_memory, preflight};
 use super::{Switch, ageing_seconds, group_id};
 use crate::api::{ConfigChange, ConfigText, Error, ShownConfig};
-use crate::config::{Config, ConfigError, PortConfig, Power, SwitchConfig};
+use crate::config::{Config, ConfigError, PortConfig, SwitchConfig};
 use crate::confine::helper;
 use crate::metrics::Listener;
 use crate::plan::{Step, changes, keep_runtime, plan};
@@ -245,8 +244,7 @@ impl Switch {
             self.set_metrics(config.metrics_listen).map_err(|error| refused("metrics_listen", error.to_string()))?;
         }
         if config.power != self.config.power {
-            let power = worker_power(config.power);
-            self.fabric.workers.links().set_power(power).map_err(|error| refused("power", error.to_string()))?;
+            self.fabric.workers.links().set_power(config.power).map_err(|error| refused("power", error.to_string()))?;
         }
         let before = std::mem::replace(&mut self.config, config);
         if self.config.multicast_snooping != before.multicast_snooping {
@@ -318,14 +316,6 @@ pub(super) fn metrics_listener(
         Listener::open(address, registry, super::METRICS.0).map_err(|source| MetricsError { address, source })
     };
     address.map(open).transpose()
-}
-
-/// The workers' word for it.
-pub(super) fn worker_power(power: Power) -> worker::Power {
-    match power {
-        Power::Adaptive => worker::Power::Adaptive,
-        Power::Performance => worker::Power::Performance,
-    }
 }
 
 /// Whether `step` attaches the port of this name to something else than it is.

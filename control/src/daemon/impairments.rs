@@ -126,9 +126,7 @@ fn shown(
         queue_full: counts.queue_full,
         ..api::Impairment::default()
     };
-    for (name, value) in config.settings.written() {
-        shown.set(name, value);
-    }
+    shown.set(&config.settings);
     shown
 }
 

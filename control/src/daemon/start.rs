@@ -167,7 +167,7 @@ impl Switch {
             fdb: Arc::new(Fdb::new(config.switch.mac_table_size, ageing_seconds(&config.switch), random_seed())),
             mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(cpus.len())).collect(),
         };
-        let workers = Workers::spawn(&cpus, apply::worker_power(config.switch.power), &shared, events, &waker)?;
+        let workers = Workers::spawn(&cpus, config.switch.power, &shared, events, &waker)?;
         Ok(Switch {
             config: config.switch.clone(),
             profiles: config.profiles.clone(),

@@ -10,7 +10,7 @@ use super::attach::fake::{self, world};
 use super::host::Host;
 use super::{Switch, WORKER_EVENTS};
 use crate::api::{ConfigText, PortState};
-use crate::config::Config;
+use crate::config::{Config, split_setting};
 use crate::device::{Ledger, Links};
 
 /// A switch with this configuration, all of its ports open.
@@ -142,7 +142,10 @@ fn a_mirror_that_is_put_back_has_its_slot_and_counters() {
 fn rules_change_in_place_and_attachments_are_opened_anew() {
     let mut switch = switch(&veth("a", "x", ""));
     let set = |switch: &mut Switch, key: &str, value: &str| {
-        let config = switch.ports["a"].config.with_settings(&[(key.to_owned(), value.to_owned())]).unwrap();
+        let config = switch.ports["a"]
+            .config
+            .with_settings(&[split_setting(&format!("{key}={value}")).unwrap()].into_iter().collect())
+            .unwrap();
         switch.set_port("a", config).map_err(|error| error.to_string())
     };
     let opened = || world(|world| world.opened);
@@ -180,7 +183,8 @@ fn ports_are_opened_one_by_one_and_may_go_or_change_before_their_turn() {
     switch.open_next().unwrap();
     assert_eq!([state(&switch, "a"), state(&switch, "b")], [PortState::Up, PortState::Opening]);
     switch.delete_port("b").unwrap();
-    let config = switch.ports["c"].config.with_settings(&[("peer".to_owned(), "'v'".to_owned())]).unwrap();
+    let config =
+        switch.ports["c"].config.with_settings(&[split_setting("peer=v").unwrap()].into_iter().collect()).unwrap();
     switch.set_port("c", config).unwrap();
     switch.switch_port("d", false).unwrap();
     while !switch.opening.is_over() {

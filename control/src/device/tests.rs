@@ -62,7 +62,7 @@ fn assert_offloads_off(device: &str) {
 }
 
 fn plan(set: &[&str]) -> VethPlan {
-    let set: Vec<_> = set.iter().map(|setting| crate::config::split_setting(setting).unwrap()).collect();
+    let set = set.iter().map(|setting| crate::config::split_setting(setting).unwrap()).collect();
     let port = PortConfig::from_settings("web", "veth", &set, &SwitchConfig::default()).unwrap();
     let PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues, mac }) = port.kind else {
         panic!("a veth port")

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use labsw_switch::vlan::{PortVlan, VlanMode};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -206,7 +207,7 @@ fn channels(combined: u32) -> Channels {
 }
 
 fn running(name: &str, port_type: PortType, state: PortState) -> api::Port {
-    let vlan = Vlan::new(api::VlanMode::Access, Some(1), api::VlanList::default());
+    let vlan = Vlan::shown(&PortVlan::new(VlanMode::Access, Some(1), &[]).unwrap());
     api::Port { state, ..api::Port::new(name, port_type, vlan) }
 }
 

@@ -13,13 +13,9 @@ mod cache;
 mod libpcap;
 mod words;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use labsw_switch::filter::{Filter, FilterError, Form};
-
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
 
 pub use cache::{BudgetExceeded, with_budget};
 use words::Words;
@@ -109,16 +105,6 @@ pub fn compile(expression: &str) -> Result<Filter, CompileError> {
     let filter = Filter::new(&program, if words.says_vlan { Form::Tagged } else { Form::Untagged })?;
     cache::put(expression, &filter);
     Ok(filter)
-}
-
-/// Bytes of all expressions in a configuration: of every text under a key `filter`.
-pub fn total_bytes(table: &DeTable<'_>) -> usize {
-    let of = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| match value.get_ref() {
-        DeValue::String(text) if key.get_ref() == "filter" => text.len(),
-        DeValue::Table(table) => total_bytes(table),
-        _ => 0,
-    };
-    table.iter().map(of).sum()
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! The snippets word for word, and what is refused. `LABSW_WRITE_GOLDEN=1` writes the files of `golden/` anew.
 
+use labsw_switch::vlan::{PortVlan, VlanMode};
 use std::path::Path;
 
 use super::*;
-use crate::api::{Vlan, VlanList, VlanMode};
+use crate::api::Vlan;
 
 fn port(name: &str, port_type: PortType) -> Port {
-    Port::new(name, port_type, Vlan::new(VlanMode::Access, Some(10), VlanList::default()))
+    Port::new(name, port_type, Vlan::shown(&PortVlan::new(VlanMode::Access, Some(10), &[]).unwrap()))
 }
 
 fn vhost() -> Port {

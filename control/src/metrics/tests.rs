@@ -1,6 +1,7 @@
 //! Proves the text word for word, that the dashboard asks for what there is, and how the listener treats who is slow, many
 //! or wrong.
 
+use labsw_switch::vlan::{PortVlan, VlanMode};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll};
 
 use super::*;
-use crate::api::{Counters, MulticastTotals, PortDirection, PortType, Vlan, VlanList, VlanMode};
+use crate::api::{Counters, MulticastTotals, PortDirection, PortType, Vlan};
 
 fn status() -> Status {
-    let vlan = Vlan::new(VlanMode::Access, Some(20), VlanList::default());
+    let vlan = Vlan::shown(&PortVlan::new(VlanMode::Access, Some(20), &[]).unwrap());
     let drops = [("oversize".to_owned(), 3), ("runt".to_owned(), 0)].into();
     let kernel = [("rx_dropped".to_owned(), 6)].into();
     let counters = Counters { rx_frames: 5, rx_bytes: 500, tx_frames: 4, tx_bytes: 400, drops, kernel };

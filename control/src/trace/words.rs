@@ -8,7 +8,7 @@ use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
 use labsw_switch::{DropReason, PortId, Vid};
 
 use super::Trouble;
-use crate::api::VlanList;
+use crate::model::VlanList;
 
 /// Ethertypes that have a name here (IANA, "IEEE 802 Numbers").
 pub(crate) const ETHERTYPES: [(u16, &str); 7] = [
@@ -51,7 +51,7 @@ pub(super) fn membership(vlan: &PortVlan) -> String {
     let trunks = match vlan.trunks() {
         all if *all == VlanSet::ALL => ", trunks all".to_owned(),
         none if none.is_empty() => String::new(),
-        some => format!(", trunks {}", VlanList::from_ids(some.iter().map(u16::from))),
+        some => format!(", trunks {}", VlanList::from(some)),
     };
     format!("{}{tag}{trunks}", vlan.mode())
 }

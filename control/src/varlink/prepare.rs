@@ -14,6 +14,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::api::{Change, Error, Request};
 use crate::config::Config;
 use crate::filter::{self, BudgetExceeded};
@@ -99,9 +101,7 @@ fn prepare(request: &Request, budget: Duration) -> Outcome {
         Request::Capture(spec) => compile(spec.filter.as_deref()),
         Request::Change(Change::SetMirror { filter, .. }) => compile(filter.as_deref()),
         Request::Change(Change::SetImpairment { settings, .. }) => {
-            // The setting is a TOML value: a string in quotes, or without.
-            let text = settings.get("filter").map(|text| text.trim_matches(['"', '\'']));
-            compile(text);
+            compile(settings.get("filter").and_then(Value::as_str));
         }
         _ => {}
     });

@@ -2,6 +2,7 @@
 
 use labsw_control::api::*;
 use labsw_control::varlink::Server;
+use labsw_switch::vlan::{PortVlan, VlanMode};
 use mio::{Events, Poll};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -30,8 +31,8 @@ pub fn counters(rx_frames: u64, drops: &[(&str, u64)]) -> Counters {
 }
 
 pub fn ports() -> Vec<Port> {
-    let uplink = Vlan::new(VlanMode::NativeUntagged, Some(10), VlanList::from_ranges([10..=10, 20..=29]));
-    let dc01 = Vlan::new(VlanMode::Access, Some(20), VlanList::default());
+    let uplink = Vlan::shown(&PortVlan::new(VlanMode::NativeUntagged, Some(10), &[10..=10, 20..=29]).unwrap());
+    let dc01 = Vlan::shown(&PortVlan::new(VlanMode::Access, Some(20), &[]).unwrap());
     vec![
         Port {
             counters: Counters {

@@ -33,6 +33,7 @@ pub enum Queues {
 
 /// How frames pass between device and packet memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum XdpMode {
     /// The best that works.
     #[default]

@@ -37,6 +37,7 @@ const MAX_CHUNKS: u32 = 1 << 20;
 
 /// Whether packet memory is to lie in huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Hugepages {
     /// Reserved 2-MiB pages if there are enough, otherwise normal pages.
     #[default]

@@ -50,6 +50,7 @@ pub struct Storm {
 
 /// What becomes of frames from sources beyond the learning limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum LimitAction {
     /// They are dropped.
     #[default]

@@ -1,6 +1,6 @@
 //! The configuration file and the settings of commands.
 
-use labsw_control::config::{Config, ConfigError, PortConfig, SwitchConfig, split_setting};
+use labsw_control::config::{Config, ConfigError, PortConfig, Settings, SwitchConfig, split_setting};
 
 /// Reads the bytes as a configuration file, then each line as a `--set` of a command.
 ///
@@ -22,7 +22,7 @@ pub fn config(data: &[u8]) {
             assert!((1..=line.chars().count() + 1).contains(&place.column), "no such column: {error}");
         }
     }
-    let set: Vec<_> =
+    let set: Settings =
         text.split('\n').take(8).filter_map(|line| split_setting(line).map_err(|e| check(&e)).ok()).collect();
     for port_type in ["vhost_user", "af_xdp", "veth"] {
         match PortConfig::from_settings("p", port_type, &set, &SwitchConfig::default()) {

@@ -1,5 +1,6 @@
 //! The view on a screen in memory: what it shows, in which order, and that it fits.
 
+use labsw_switch::vlan::{PortVlan, VlanMode};
 use std::collections::BTreeMap;
 
 use ratatui::Terminal;
@@ -9,11 +10,10 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::draw::draw;
 use super::view::{Flow, View};
 use super::*;
-use crate::api::{Counters, Mirror, MirrorState, Port, PortState, PortType, Vlan, VlanList, VlanMode, Worker};
+use crate::api::{Counters, Mirror, MirrorState, Port, PortState, PortType, Vlan, Worker};
 
 fn port(name: &str, frames: u64, drops: &[(&str, u64)]) -> Port {
-    let vlan =
-        Vlan { mode: VlanMode::Access, tag: Some(20), trunks: VlanList::default(), cvlans: None, ethertype: None };
+    let vlan = Vlan::shown(&PortVlan::new(VlanMode::Access, Some(20), &[]).unwrap());
     let drops: BTreeMap<String, u64> = drops.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
     let counters = Counters {
         rx_frames: frames,

@@ -9,9 +9,11 @@ use crate::vhost_user::session::RingStatus;
 use crate::virtio::memory_limit::MemoryLimit;
 
 /// Who listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Role {
     /// The switch listens, front ends connect.
+    #[default]
     Server,
     /// The front end listens, the switch connects.
     Client,

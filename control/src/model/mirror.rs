@@ -2,15 +2,19 @@
 
 use labsw_switch::Vid;
 use labsw_switch::vlan::VlanSet;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::destination::MirrorTo;
-use super::error::ConfigError;
+use super::de::keys;
+use super::destination::{Destination, MirrorTo};
 use super::inject::InjectConfig;
+use super::mistake::AtKey;
 use super::names;
 use super::port::PortConfig;
-use super::section::{Field, Section};
-use super::settings;
-use super::vlan;
+use super::reader::Reader;
+use super::tree::Tree;
+use super::vlan::{EMPTY, VlanList};
+use super::{to_table, value};
 use crate::filter::Expression;
 
 /// Shortest copy: an Ethernet header.
@@ -23,8 +27,6 @@ const SNAPLEN_MAX: u32 = 65535;
 
 /// As much of a filter is repeated in a complaint, characters.
 const SHOWN_CHARS: usize = 80;
-
-const KEYS: [&str; 8] = ["sources", "vlans", "filter", "snaplen", "to", "to_vlan", "force", "inject"];
 
 /// Why a session can't be beside the others and of these ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -115,21 +117,29 @@ impl MirrorRefusal {
 }
 
 /// One mirror session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MirrorConfig {
     /// Its name, unique among the mirrors.
+    #[serde(skip)]
     pub name: String,
     /// What is copied: each port once, never empty.
+    #[serde(deserialize_with = "sources")]
     pub sources: Vec<MirrorSource>,
-    /// Frames of these VLANs only; `None`: all.
+    /// Frames of these VLANs only; left out: all.
+    #[serde(default, with = "vlans")]
     pub vlans: Option<VlanSet>,
-    /// Frames that it selects only; `None`: all.
+    /// Frames that this expression in tcpdump's syntax selects; left out: all.
+    #[serde(default, with = "filter")]
     pub filter: Option<Expression>,
     /// Copies end after this many bytes; 0: whole frames.
+    #[serde(default, deserialize_with = "snaplen")]
     pub snaplen: u32,
-    /// Who gets the copies.
+    /// Where the copies go.
+    #[serde(skip)]
     pub to: MirrorTo,
-    /// What that port may inject; `None`: what this mirror says of it is nothing.
+    /// What the destination may inject; left out: frames that arrive on it are dropped.
+    #[serde(default)]
     pub inject: Option<InjectConfig>,
 }
 
@@ -145,67 +155,50 @@ pub struct MirrorSource {
 }
 
 impl MirrorConfig {
-    /// A mirror from a command: `labsw-ctl mirror set NAME --source PORT[:rx|:tx|:both]… --vlan N… --filter EXPR --to PORT`. `more` are
-    /// further keys with their values, as TOML: `to_vlan` and what goes with it, `inject`.
-    pub fn from_parts(
-        name: &str,
-        sources: &[String],
-        vlans: &[u16],
-        filter: Option<&str>,
-        snaplen: u32,
-        to: Option<&str>,
-        more: &[(String, String)],
-    ) -> Result<MirrorConfig, ConfigError> {
-        let array = |elements: Vec<String>| format!("[{}]", elements.join(", "));
-        let mut set = vec![
-            ("sources".to_owned(), array(sources.iter().map(|source| settings::quoted(source)).collect())),
-            ("snaplen".to_owned(), snaplen.to_string()),
-        ];
-        set.extend(to.map(|to| ("to".to_owned(), settings::quoted(to))));
-        if !vlans.is_empty() {
-            set.push(("vlans".to_owned(), array(vlans.iter().map(u16::to_string).collect())));
+    /// Reads the table of mirror `name`. Gives nothing if there is a mistake.
+    pub fn read(name: &str, tree: &Tree, reader: &mut Reader) -> Option<MirrorConfig> {
+        let before = reader.mistakes();
+        reader.check_keys(tree, &[keys::<MirrorConfig>(), keys::<Destination>()].concat(), |_| None);
+        let mirror = reader.part::<MirrorConfig>(tree);
+        let to = reader.part::<Destination>(tree).map(Destination::checked);
+        if let Some(Err(wrong)) = &to {
+            reader.note_key(wrong);
         }
-        set.extend_from_slice(more);
-        set.extend(filter.map(|filter| ("filter".to_owned(), settings::quoted(filter))));
-        settings::read(&format!("mirrors.{name}"), &set, |section| {
-            names::port(name).map_err(|wrong| section.error(format_args!("{name:?} is not a mirror name: {wrong}")))?;
-            MirrorConfig::read(name, section)
-        })
+        let mirror = MirrorConfig { name: name.to_owned(), to: to?.ok()?, ..mirror? };
+        if let Err(wrong) = mirror.check() {
+            reader.note_key(&wrong);
+        }
+        (reader.mistakes() == before).then_some(mirror)
     }
 
-    pub(super) fn read(name: &str, section: &Section<'_>) -> Result<MirrorConfig, ConfigError> {
-        section.check_keys(&KEYS, |_| None)?;
-        let sources = read_sources(&section.require("sources", "an array of PORT[:rx|:tx|:both]")?)?;
-        let to = MirrorTo::read(section)?;
-        let vlans = section.get("vlans").map(|field| vlan::vlan_set(&field)).transpose()?;
-        let filter = section.get("filter").map(|field| read_filter(&field)).transpose()?;
-        let snaplen_min = if to.vlan().is_some() { SNAPLEN_MIN_TAGGED } else { SNAPLEN_MIN };
-        let snaplen = section.get("snaplen").map(|field| read_snaplen(&field, snaplen_min)).transpose()?;
-        if let Some(to) = to.port()
-            && sources.iter().any(|source| source.port == to)
-        {
-            return Err(section.error_at("to", format_args!("{to:?} is also a source; a mirror cannot feed itself")));
+    /// Checks what its keys say together.
+    fn check(&self) -> Result<(), AtKey<String>> {
+        let snaplen_min = if self.to.vlan().is_some() { SNAPLEN_MIN_TAGGED } else { SNAPLEN_MIN };
+        if (1..snaplen_min).contains(&self.snaplen) {
+            let wrong = format!("{} cuts into the Ethernet header; use 0 or at least {snaplen_min}", self.snaplen);
+            return Err(AtKey::value("snaplen", wrong));
         }
-        if let Some(vid) = to.vlan()
-            && vlans.as_ref().is_some_and(|vlans: &VlanSet| vlans.contains(vid))
-        {
-            let reason = format_args!("VLAN {vid} is also one of `vlans`; a mirror cannot feed itself");
-            return Err(section.error_at("to_vlan", reason));
+        match &self.to {
+            MirrorTo::Port(to) => {
+                if self.sources.iter().any(|source| source.port == *to) {
+                    return Err(AtKey::value("to", format!("{to:?} is also a source; a mirror cannot feed itself")));
+                }
+                if self.enters_as() == Some(to) {
+                    return Err(AtKey::value("inject", MirrorRefusal::InjectAsDestination(to.clone()).to_string()));
+                }
+            }
+            MirrorTo::Vlan { vid, .. } => {
+                if self.vlans.as_ref().is_some_and(|vlans| vlans.contains(*vid)) {
+                    let wrong = format!("VLAN {vid} is also one of `vlans`; a mirror cannot feed itself");
+                    return Err(AtKey::value("to_vlan", wrong));
+                }
+                if self.inject.is_some() {
+                    let wrong = "can't stand beside `to_vlan`; only a port that takes nothing but copies can inject";
+                    return Err(AtKey::key("inject", wrong.to_owned()));
+                }
+            }
         }
-        let inject = match section.get("inject") {
-            Some(field) => Some(InjectConfig::read(&field.section()?)?),
-            None => None,
-        };
-        if inject.is_some() && to.vlan().is_some() {
-            let reason = "can't stand beside `to_vlan`; only a port that takes nothing but copies can inject";
-            return Err(section.error_at("inject", reason));
-        }
-        if let Some(to) = to.port()
-            && inject.as_ref().is_some_and(|inject| inject.as_port() == Some(to))
-        {
-            return Err(section.error_at("inject", MirrorRefusal::InjectAsDestination(to.to_owned())));
-        }
-        Ok(MirrorConfig { name: name.to_owned(), sources, vlans, filter, snaplen: snaplen.unwrap_or(0), to, inject })
+        Ok(())
     }
 
     /// The first key that names a port which is not in `ports`, and that port.
@@ -293,46 +286,21 @@ impl MirrorConfig {
 
     /// As a table of the configuration.
     pub fn to_toml(&self) -> toml::Table {
-        let mut table = toml::Table::new();
-        let sources = self.sources.iter().map(|source| source.to_string().into()).collect();
-        table.insert("sources".into(), toml::Value::Array(sources));
-        if let Some(vlans) = &self.vlans {
-            table.insert("vlans".into(), vlan::set_to_toml(vlans));
-        }
-        if let Some(filter) = &self.filter {
-            table.insert("filter".into(), filter.text().into());
-        }
-        table.insert("snaplen".into(), i64::from(self.snaplen).into());
-        self.to.write(&mut table);
-        if let Some(inject) = &self.inject {
-            table.insert("inject".into(), inject.to_toml().into());
-        }
+        let mut table = to_table(self);
+        table.extend(to_table(&Destination::from(&self.to)));
         table
     }
 }
 
-fn read_filter(field: &Field<'_>) -> Result<Expression, ConfigError> {
-    let text = field.string("an expression in tcpdump's syntax")?;
-    Expression::new(text).map_err(|wrong| {
-        let shown: String = text.chars().take(SHOWN_CHARS).collect();
-        let more = if shown.len() < text.len() { "…" } else { "" };
-        field.error(format_args!("{:?}: {wrong}", shown + more))
-    })
+fn snaplen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    value::integer(deserializer, "a length in bytes", 0..=SNAPLEN_MAX)
 }
 
-fn read_snaplen(field: &Field<'_>, least: u32) -> Result<u32, ConfigError> {
-    let snaplen = field.integer("a length in bytes", 0..=SNAPLEN_MAX)?;
-    if (1..least).contains(&snaplen) {
-        return Err(field.error(format_args!("{snaplen} cuts into the Ethernet header; use 0 or at least {least}")));
-    }
-    Ok(snaplen)
-}
-
-fn read_sources(field: &Field<'_>) -> Result<Vec<MirrorSource>, ConfigError> {
+/// Sources, each port once.
+fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MirrorSource>, D::Error> {
+    let what = "an array of PORT[:rx|:tx|:both]";
     let mut sources: Vec<MirrorSource> = Vec::new();
-    for element in field.array("an array of PORT[:rx|:tx|:both]")? {
-        let text = element.string("PORT, PORT:rx, PORT:tx or PORT:both")?;
-        let source = MirrorSource::parse(text).map_err(|wrong| element.error(wrong))?;
+    for source in value::list(deserializer, what, |_: &[MirrorSource], _| Ok(()))? {
         match sources.iter_mut().find(|earlier| earlier.port == source.port) {
             Some(earlier) => {
                 earlier.rx |= source.rx;
@@ -341,10 +309,55 @@ fn read_sources(field: &Field<'_>) -> Result<Vec<MirrorSource>, ConfigError> {
             None => sources.push(source),
         }
     }
-    if sources.is_empty() {
-        return Err(field.error("is empty; name a port, or \"*\" for every port"));
+    match sources.is_empty() {
+        true => Err(D::Error::custom("is empty; name a port, or \"*\" for every port")),
+        false => Ok(sources),
     }
-    Ok(sources)
+}
+
+/// VLANs; left out: all.
+mod vlans {
+    use super::{Deserialize, Deserializer, EMPTY, Error, Serialize, Serializer, VlanList, VlanSet};
+
+    pub fn serialize<S: Serializer>(vlans: &Option<VlanSet>, serializer: S) -> Result<S::Ok, S::Error> {
+        vlans.as_ref().map(VlanList::from).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<VlanSet>, D::Error> {
+        let list = VlanList::deserialize(deserializer)?;
+        if list.is_empty() { Err(D::Error::custom(EMPTY)) } else { Ok(Some(list.into())) }
+    }
+}
+
+/// An expression that compiles.
+mod filter {
+    use super::{Deserializer, Expression, SHOWN_CHARS, Serialize, Serializer, value};
+
+    pub fn serialize<S: Serializer>(filter: &Option<Expression>, serializer: S) -> Result<S::Ok, S::Error> {
+        filter.as_ref().map(Expression::text).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Expression>, D::Error> {
+        value::text(deserializer, "an expression in tcpdump's syntax", |text| {
+            Expression::new(text).map(Some).map_err(|wrong| {
+                let shown: String = text.chars().take(SHOWN_CHARS).collect();
+                let more = if shown.len() < text.len() { "…" } else { "" };
+                format!("{:?}: {wrong}", shown + more)
+            })
+        })
+    }
+}
+
+impl Serialize for MirrorSource {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MirrorSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MirrorSource, D::Error> {
+        value::text(deserializer, "PORT, PORT:rx, PORT:tx or PORT:both", MirrorSource::parse)
+    }
 }
 
 impl MirrorSource {

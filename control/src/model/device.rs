@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use labsw_switch::Mac;
 
-use super::super::names;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{names, value};
 
 /// How a network device is named.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,5 +63,18 @@ impl fmt::Display for DeviceSpec {
             DeviceSpec::Mac(mac) => write!(out, "mac:{mac}"),
             DeviceSpec::Name(name) => write!(out, "name:{name}"),
         }
+    }
+}
+
+impl Serialize for DeviceSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<DeviceSpec, D::Error> {
+        let what = "\"pci:0000:03:00.1\", \"mac:52:54:00:12:34:56\" or \"name:enp3s0f1\"";
+        value::text(deserializer, what, str::parse)
     }
 }

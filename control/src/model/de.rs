@@ -1,0 +1,179 @@
+//! The deserializer of a [`Tree`]: every type of the model is read by serde from it.
+//!
+//! A wrong value comes back as a [`Mistake`] with the path to it. [`keys`] asks a type for the keys it has, so that
+//! nobody lists them a second time.
+
+use serde::de::value::StrDeserializer;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor,
+};
+use serde::forward_to_deserialize_any;
+
+use super::mistake::Mistake;
+use super::tree::{Entry, Step, Tree, Value};
+
+impl<'de> Deserializer<'de> for &'de Tree {
+    type Error = Mistake;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match self.value() {
+            Value::Nothing => Err(Mistake::invalid_type(Unexpected::Other("nothing"), &visitor)),
+            Value::Text(text) => visitor.visit_borrowed_str(text),
+            Value::Integer(number) => match number.parse() {
+                Ok(number) => visitor.visit_i64(number),
+                Err(_) => Err(Mistake::invalid_value(Unexpected::Other(number), &visitor)),
+            },
+            Value::Float(number) => visitor.visit_f64(*number),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Date(date) => Err(Mistake::invalid_type(Unexpected::Other(&format!("the date {date}")), &visitor)),
+            Value::List(elements) => visitor.visit_seq(Elements { elements: elements.iter(), next: 0 }),
+            Value::Table(entries) => visitor.visit_map(Entries { entries: entries.iter(), current: None }),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match self.value() {
+            Value::Nothing => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Mistake> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mistake> {
+        match self.value() {
+            // A struct in serde may also be an array of its fields; in a configuration never.
+            Value::List(_) => Err(Mistake::invalid_type(Unexpected::Seq, &visitor)),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        words: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mistake> {
+        match self.value() {
+            Value::Text(text) => visitor.visit_enum(text.as_str().into_deserializer() as StrDeserializer<'_, Mistake>),
+            _ => Err(self.deserialize_any(OneOf(words)).err().unwrap_or_else(|| Mistake::custom("is not a word"))),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map identifier ignored_any
+    }
+}
+
+/// Takes nothing, and says that one of these words was expected.
+struct OneOf(&'static [&'static str]);
+
+impl Visitor<'_> for OneOf {
+    type Value = ();
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "one of {}", self.0.join(", "))
+    }
+}
+
+struct Elements<'de> {
+    elements: std::slice::Iter<'de, Tree>,
+    next: usize,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'de> {
+    type Error = Mistake;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mistake> {
+        let Some(element) = self.elements.next() else { return Ok(None) };
+        let number = self.next;
+        self.next += 1;
+        seed.deserialize(element).map(Some).map_err(|mistake| mistake.within(Step::Element(number)))
+    }
+}
+
+struct Entries<'de> {
+    entries: std::slice::Iter<'de, Entry>,
+    current: Option<&'de Entry>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'de> {
+    type Error = Mistake;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mistake> {
+        self.current = self.entries.next();
+        let Some(entry) = self.current else { return Ok(None) };
+        let key: StrDeserializer<'_, Mistake> = entry.key.as_str().into_deserializer();
+        seed.deserialize(key).map(Some).map_err(|mistake| mistake.at_key(&entry.key))
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Mistake> {
+        let Some(entry) = self.current else { return Err(Mistake::custom("a value without a key")) };
+        seed.deserialize(&entry.tree).map_err(|mistake| mistake.within(Step::Key(entry.key.clone())))
+    }
+}
+
+/// The keys of a table that is read as a `T`, in the order of its fields.
+pub(crate) fn keys<T: DeserializeOwned>() -> &'static [&'static str] {
+    T::deserialize(AskKeys).err().and_then(|asked| asked.0).unwrap_or_default()
+}
+
+/// Reads nothing, and remembers what it was asked for.
+struct AskKeys;
+
+/// The keys or words that a type asked for.
+#[derive(Debug)]
+struct Asked(Option<&'static [&'static str]>);
+
+impl std::fmt::Display for Asked {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("only asked for its keys")
+    }
+}
+
+impl std::error::Error for Asked {}
+
+impl Error for Asked {
+    fn custom<T: std::fmt::Display>(_: T) -> Asked {
+        Asked(None)
+    }
+}
+
+impl<'de> Deserializer<'de> for AskKeys {
+    type Error = Asked;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Asked> {
+        Err(Asked(None))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        keys: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Asked> {
+        Err(Asked(Some(keys)))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        words: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Asked> {
+        Err(Asked(Some(words)))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map identifier ignored_any option newtype_struct
+    }
+}

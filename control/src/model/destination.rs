@@ -1,0 +1,107 @@
+//! Where the copies of a mirror go: `to` a port, or `to_vlan` of every trunk that names this VLAN (RSPAN).
+
+use labsw_switch::Vid;
+use serde::{Deserialize, Serialize};
+
+use super::mistake::AtKey;
+use super::names;
+use super::vlan::VlanId;
+
+/// The keys that say where the copies of a mirror go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Destination {
+    /// The port that copies are sent to; it takes no other traffic.
+    #[serde(deserialize_with = "names::read_some_port")]
+    pub to: Option<String>,
+    /// The VLAN that copies are sent in, by every port that names it in its trunks (RSPAN).
+    pub to_vlan: Option<VlanId>,
+    /// Take the VLAN even if it is the one of untagged frames of a port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+}
+
+impl Destination {
+    /// The destination they mean.
+    ///
+    /// # Errors
+    /// None of the keys, or two that contradict each other.
+    pub fn checked(self) -> Result<MirrorTo, AtKey<&'static str>> {
+        match (self.to, self.to_vlan) {
+            (Some(_), None) if self.force.is_some() => {
+                Err(AtKey::value("force", "is for `to_vlan` only; a port as the destination is never forced"))
+            }
+            (Some(port), None) => Ok(MirrorTo::Port(port)),
+            (None, Some(VlanId(vid))) => Ok(MirrorTo::Vlan { vid, force: self.force.unwrap_or(false) }),
+            (Some(_), Some(_)) => {
+                Err(AtKey::value("to_vlan", "can't stand beside `to`; copies go to a port or to a VLAN, not both"))
+            }
+            (None, None) => {
+                Err(AtKey::table("neither `to` nor `to_vlan` is there; one of them says where the copies go"))
+            }
+        }
+    }
+}
+
+impl From<&MirrorTo> for Destination {
+    fn from(to: &MirrorTo) -> Destination {
+        Destination {
+            to: to.port().map(str::to_owned),
+            to_vlan: to.vlan().map(VlanId),
+            force: to.is_forced().then_some(true),
+        }
+    }
+}
+
+/// Where the copies of a mirror go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MirrorTo {
+    /// To the port of this name, which takes no other traffic.
+    Port(String),
+    /// To every port that names this VLAN in its trunks, tagged with it.
+    Vlan {
+        /// The VLAN.
+        vid: Vid,
+        /// Even if it is the VLAN of untagged frames of some port.
+        force: bool,
+    },
+}
+
+impl Default for MirrorTo {
+    /// To no port: a placeholder while a mirror is read.
+    fn default() -> MirrorTo {
+        MirrorTo::Port(String::new())
+    }
+}
+
+impl MirrorTo {
+    /// The port, if it is one.
+    pub fn port(&self) -> Option<&str> {
+        match self {
+            MirrorTo::Port(port) => Some(port),
+            MirrorTo::Vlan { .. } => None,
+        }
+    }
+
+    /// The VLAN, if it is one.
+    pub fn vlan(&self) -> Option<Vid> {
+        match self {
+            MirrorTo::Port(_) => None,
+            MirrorTo::Vlan { vid, .. } => Some(*vid),
+        }
+    }
+
+    /// Whether a VLAN is taken that some port uses.
+    pub fn is_forced(&self) -> bool {
+        matches!(self, MirrorTo::Vlan { force: true, .. })
+    }
+}
+
+impl std::fmt::Display for MirrorTo {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            MirrorTo::Port(port) => out.write_str(port),
+            MirrorTo::Vlan { vid, .. } => write!(out, "VLAN {vid}"),
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! The `[profiles.NAME]` and `[impair.PORT]` tables: what a bad link does to the frames of a port.
+//!
+//! A profile is a set of [`Settings`] with a name; an impairment may name one, and what it sets itself stands above that.
+//! `[impair.PORT]` is for both directions, or one (`direction`); `[impair.PORT.rx]` and `[impair.PORT.tx]` are for each its own.
+//! What both say together is checked by the switch's own rules ([`ImpairSpec::check`]), so that nothing comes out that
+//! can't be carried out. The profiles `default`, `constrained` and `lossy` are there without being written; a table of the
+//! same name replaces one.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use labsw_switch::impair::{Chance, ImpairSpec, Loss, MAX_QUEUE_BYTES, MAX_QUEUE_FRAMES, Profile, RateSpec};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::de::keys;
+use super::mistake::AtKey;
+use super::names;
+use super::reader::{Reader, nearest};
+use super::tree::{Path, Tree};
+use super::units::{BitRate, Share, Span};
+use super::{to_table, value};
+use crate::filter;
+
+/// Settings of an impairment; what is left out stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// How long a frame is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Span>,
+    /// By how much the delay varies to either side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<Span>,
+    /// The share of frames lost at random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Share>,
+    /// Loss in bursts, by the model of Gilbert and Elliott; this or `loss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gemodel: Option<Bursts>,
+    /// The share of frames that arrive twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplicate: Option<Share>,
+    /// The share of frames that are not delayed and overtake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reorder: Option<Share>,
+    /// The share of frames that arrive with a wrong bit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrupt: Option<Share>,
+    /// Bits per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<BitRate>,
+    /// Frames that may wait for the rate.
+    #[serde(deserialize_with = "queue_frames", skip_serializing_if = "Option::is_none")]
+    pub queue_frames: Option<u32>,
+    /// Bytes that may wait for the rate.
+    #[serde(deserialize_with = "queue_bytes", skip_serializing_if = "Option::is_none")]
+    pub queue_bytes: Option<u32>,
+    /// The number that all chance comes from; left out: another each time.
+    #[serde(deserialize_with = "seed", skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u32>,
+}
+
+/// Loss in bursts: `1% 25% 100% 0%` is the chance from good to bad, from bad to good, of loss in the bad state and in the
+/// good one. The last two may be left out: 100% and 0%.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bursts([Share; 4]);
+
+/// A direction of a port, or both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Directions {
+    /// Frames from the port.
+    Rx,
+    /// Frames to the port.
+    Tx,
+    /// Both.
+    #[default]
+    Both,
+}
+
+/// The keys of an impairment besides its [`Settings`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Selection {
+    /// The profile to begin with.
+    #[serde(deserialize_with = "names::read_some_profile", skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Only frames that this expression in tcpdump's syntax selects; left out: all.
+    #[serde(deserialize_with = "expression", skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+}
+
+/// The key that says for which direction an impairment is.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct DirectionKey {
+    direction: Directions,
+}
+
+/// A set of settings with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileConfig {
+    /// Its name.
+    pub name: String,
+    /// What it sets.
+    pub settings: Settings,
+}
+
+/// The impairment of a port; at least one direction has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImpairConfig {
+    /// Name of the port.
+    pub port: String,
+    /// What happens to frames from the port.
+    pub rx: Option<ImpairDirection>,
+    /// What happens to frames to the port.
+    pub tx: Option<ImpairDirection>,
+}
+
+/// The impairment of one direction of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImpairDirection {
+    /// The profile it begins with.
+    pub profile: Option<String>,
+    /// The frames it is for, in tcpdump's syntax; `None`: all.
+    pub filter: Option<String>,
+    /// What it sets itself.
+    pub own: Settings,
+    /// What both set together.
+    pub settings: Settings,
+}
+
+impl ProfileConfig {
+    /// Reads the table of profile `name`. Gives nothing if there is a mistake.
+    pub fn read(name: &str, tree: &Tree, reader: &mut Reader) -> Option<ProfileConfig> {
+        let before = reader.mistakes();
+        reader.check_keys(tree, keys::<Settings>(), |key| {
+            (key == "filter").then(|| "stands in [impair.PORT], not in a profile".to_owned())
+        });
+        let settings = reader.part::<Settings>(tree)?;
+        settings.note_contradictions(&settings, reader);
+        (reader.mistakes() == before).then(|| ProfileConfig { name: name.to_owned(), settings })
+    }
+
+    /// As a table of the configuration.
+    pub fn to_toml(&self) -> toml::Table {
+        to_table(&self.settings)
+    }
+}
+
+impl ImpairConfig {
+    /// Reads the impairment of port `port`, with the profiles of the configuration. Gives nothing if there is a mistake.
+    pub fn read(port: &str, tree: &Tree, profiles: &[ProfileConfig], reader: &mut Reader) -> Option<ImpairConfig> {
+        let port = port.to_owned();
+        if tree.get("rx").is_some() || tree.get("tx").is_some() {
+            let before = reader.mistakes();
+            reader.check_keys(tree, &["rx", "tx"], |key| {
+                let known = [keys::<Selection>(), keys::<Settings>(), keys::<DirectionKey>()].concat();
+                known.contains(&key).then(|| {
+                    "stands beside a table of one direction (rx, tx); put it into that, or leave the tables out"
+                        .to_owned()
+                })
+            });
+            let [rx, tx] = ["rx", "tx"].map(|key| {
+                let prefix = reader.prefix().clone();
+                reader.set_prefix(prefix.key(key));
+                let table = tree.get(key).filter(|table| reader.is_table(table));
+                let read = table.and_then(|table| ImpairDirection::read(table, &[], profiles, reader));
+                reader.set_prefix(prefix);
+                read
+            });
+            return (reader.mistakes() == before).then_some(ImpairConfig { port, rx, tx });
+        }
+        let both = ImpairDirection::read(tree, &["direction", "rx", "tx"], profiles, reader);
+        let DirectionKey { direction } = reader.part(tree)?;
+        let both = both?;
+        let rx = (direction != Directions::Tx).then(|| both.clone());
+        Some(ImpairConfig { port, rx, tx: (direction != Directions::Rx).then_some(both) })
+    }
+
+    /// This, and where it says nothing about a direction, what `before` says.
+    #[must_use]
+    pub fn above(self, before: Option<&ImpairConfig>) -> ImpairConfig {
+        let (rx, tx) = before.map_or((None, None), |before| (before.rx.clone(), before.tx.clone()));
+        ImpairConfig { port: self.port, rx: self.rx.or(rx), tx: self.tx.or(tx) }
+    }
+
+    /// As a table of the configuration.
+    pub fn to_toml(&self) -> toml::Table {
+        let flat = |direction: &ImpairDirection, name: &str| {
+            let mut table = direction.to_toml();
+            table.insert("direction".into(), name.into());
+            table
+        };
+        match (&self.rx, &self.tx) {
+            (Some(rx), Some(tx)) if rx == tx => flat(rx, "both"),
+            (Some(rx), None) => flat(rx, "rx"),
+            (None, Some(tx)) => flat(tx, "tx"),
+            (rx, tx) => {
+                let tables = [("rx", rx), ("tx", tx)].into_iter();
+                let tables =
+                    tables.filter_map(|(key, direction)| Some((key.to_owned(), direction.as_ref()?.to_toml())));
+                tables.map(|(key, table)| (key, toml::Value::Table(table))).collect()
+            }
+        }
+    }
+}
+
+impl ImpairDirection {
+    /// `others` are keys of the same table that say something else.
+    fn read(
+        tree: &Tree,
+        others: &[&'static str],
+        profiles: &[ProfileConfig],
+        reader: &mut Reader,
+    ) -> Option<ImpairDirection> {
+        let before = reader.mistakes();
+        reader.check_keys(tree, &[keys::<Selection>(), keys::<Settings>(), others].concat(), |_| None);
+        let selection = reader.part::<Selection>(tree);
+        let own = reader.part::<Settings>(tree);
+        let Selection { profile, filter } = selection?;
+        let below = match profile.as_deref().map(|name| find(name, profiles)).transpose() {
+            Ok(below) => below,
+            Err(wrong) => {
+                reader.note(&Path::of(["profile"]), false, wrong);
+                None
+            }
+        };
+        let own = own?;
+        let sets_nothing = profile.is_none() && (Settings { seed: None, ..own }) == Settings::default();
+        if sets_nothing && reader.mistakes() == before {
+            let wrong = "sets nothing; name a profile, or set delay, loss, rate or another of its keys";
+            reader.note(&Path::default(), false, wrong.to_owned());
+        }
+        let settings = own.above(&below.unwrap_or_default());
+        settings.note_contradictions(&own, reader);
+        (reader.mistakes() == before).then_some(ImpairDirection { profile, filter, own, settings })
+    }
+
+    /// Whether it does the same as `other`, wherever that is written.
+    pub fn does_as(&self, other: &ImpairDirection) -> bool {
+        (&self.settings, &self.filter) == (&other.settings, &other.filter)
+    }
+
+    fn to_toml(&self) -> toml::Table {
+        let mut table = to_table(&self.own);
+        table.extend(to_table(&Selection { profile: self.profile.clone(), filter: self.filter.clone() }));
+        table
+    }
+}
+
+/// An expression that compiles.
+fn expression<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    value::text(deserializer, "a filter, as in \"tcp port 445\"", |text| match filter::compile(text) {
+        Ok(_) => Ok(Some(text.to_owned())),
+        Err(error) => Err(format!("{text:?}: {error}")),
+    })
+}
+
+fn queue_frames<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    value::integer(deserializer, "a number of frames", 1..=MAX_QUEUE_FRAMES).map(Some)
+}
+
+fn queue_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    value::integer(deserializer, "a number of bytes", 1..=MAX_QUEUE_BYTES).map(Some)
+}
+
+fn seed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    value::integer(deserializer, "a seed", 0..=u32::MAX).map(Some)
+}
+
+/// What the profile of this name sets; the error says which ones there are.
+fn find(name: &str, profiles: &[ProfileConfig]) -> Result<Settings, String> {
+    let written = profiles.iter().find(|profile| profile.name == name).map(|profile| profile.settings);
+    let built_in = || Profile::built_in(name).map(|profile| Settings::of(&profile.spec));
+    written.or_else(built_in).ok_or_else(|| {
+        let written = profiles.iter().map(|profile| profile.name.as_str());
+        let known: Vec<&str> = Profile::BUILT_IN.iter().map(|profile| profile.name).chain(written).collect();
+        match nearest(name, &known) {
+            Some(near) => format!("there is no profile {name:?}; did you mean {near:?}?"),
+            None => format!("there is no profile {name:?}; there are {}", known.join(", ")),
+        }
+    })
+}
+
+impl Settings {
+    /// Notes keys that contradict each other; `own` are those that the table itself has.
+    fn note_contradictions(&self, own: &Settings, reader: &mut Reader) {
+        let queue = [("queue_frames", self.queue_frames.is_some()), ("queue_bytes", self.queue_bytes.is_some())];
+        if own.loss.is_some() && own.gemodel.is_some() {
+            let wrong = "says which frames are lost, and so does `loss`; keep one of them";
+            reader.note_key(&AtKey::value("gemodel", wrong));
+        } else if let (None, Some((key, _))) = (self.rate, queue.into_iter().find(|(_, set)| *set)) {
+            reader.note_key(&AtKey::value(key, "is the queue of a rate, and no `rate` is set"));
+        } else if let Err(contradiction) = self.spec(0).check() {
+            reader.note_key(&AtKey::value(contradiction.key(), contradiction));
+        }
+    }
+
+    /// These, and where they set nothing, `below`.
+    fn above(&self, below: &Settings) -> Settings {
+        let loses = self.loss.is_some() || self.gemodel.is_some();
+        let (loss, gemodel) = if loses { (self.loss, self.gemodel) } else { (below.loss, below.gemodel) };
+        Settings {
+            delay: self.delay.or(below.delay),
+            jitter: self.jitter.or(below.jitter),
+            loss,
+            gemodel,
+            duplicate: self.duplicate.or(below.duplicate),
+            reorder: self.reorder.or(below.reorder),
+            corrupt: self.corrupt.or(below.corrupt),
+            rate: self.rate.or(below.rate),
+            queue_frames: self.queue_frames.or(below.queue_frames),
+            queue_bytes: self.queue_bytes.or(below.queue_bytes),
+            seed: self.seed.or(below.seed),
+        }
+    }
+
+    /// What the switch is to do, with a seed of its own kind.
+    pub fn spec(&self, seed: u64) -> ImpairSpec {
+        let ns = |span: Option<Span>| span.map_or(0, Span::as_ns);
+        let chance = |share: Option<Share>| share.map(Into::into).unwrap_or_default();
+        let rate = self.rate.map(|rate| RateSpec {
+            bits_per_second: rate.get(),
+            queue_bytes: self.queue_bytes.unwrap_or(RateSpec::QUEUE_BYTES),
+            queue_frames: self.queue_frames.unwrap_or(RateSpec::QUEUE_FRAMES),
+        });
+        let loss = self.loss.map(|share| Loss::Random(share.into()));
+        ImpairSpec {
+            delay_ns: ns(self.delay),
+            jitter_ns: ns(self.jitter),
+            loss: loss.or(self.gemodel.map(Loss::from)).unwrap_or(Loss::NONE),
+            duplicate: chance(self.duplicate),
+            reorder: chance(self.reorder),
+            corrupt: chance(self.corrupt),
+            rate,
+            seed,
+        }
+    }
+
+    /// The settings of a specification, without its seed.
+    fn of(spec: &ImpairSpec) -> Settings {
+        let time = |ns: u64| (ns > 0).then(|| Duration::from_nanos(ns).into());
+        let share = |chance: Chance| (chance != Chance::NEVER).then(|| chance.into());
+        let (loss, gemodel) = match spec.loss {
+            Loss::Random(chance) => (share(chance), None),
+            Loss::GilbertElliott { enter, leave, loss_bad, loss_good } => {
+                (None, Some(Bursts([enter, leave, loss_bad, loss_good].map(Share::from))))
+            }
+        };
+        Settings {
+            delay: time(spec.delay_ns),
+            jitter: time(spec.jitter_ns),
+            loss,
+            gemodel,
+            duplicate: share(spec.duplicate),
+            reorder: share(spec.reorder),
+            corrupt: share(spec.corrupt),
+            rate: spec.rate.and_then(|rate| BitRate::new(rate.bits_per_second)),
+            queue_frames: spec.rate.map(|rate| rate.queue_frames).filter(|frames| *frames != RateSpec::QUEUE_FRAMES),
+            queue_bytes: spec.rate.map(|rate| rate.queue_bytes).filter(|bytes| *bytes != RateSpec::QUEUE_BYTES),
+            seed: None,
+        }
+    }
+}
+
+impl From<Bursts> for Loss {
+    fn from(Bursts(shares): Bursts) -> Loss {
+        let [enter, leave, loss_bad, loss_good] = shares.map(Chance::from);
+        Loss::GilbertElliott { enter, leave, loss_bad, loss_good }
+    }
+}
+
+impl Bursts {
+    const WHAT: &'static str = "two to four shares, as in \"1% 25%\" (see docs/impairments.md)";
+
+    fn parse(text: &str) -> Option<Bursts> {
+        let shares: Vec<Share> = text.split_whitespace().map(|share| share.parse().ok()).collect::<Option<_>>()?;
+        let [always, never] = [Chance::ALWAYS, Chance::NEVER].map(Share::from);
+        match *shares {
+            [enter, leave] => Some(Bursts([enter, leave, always, never])),
+            [enter, leave, bad] => Some(Bursts([enter, leave, bad, never])),
+            [enter, leave, bad, good] => Some(Bursts([enter, leave, bad, good])),
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for Bursts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Bursts, String> {
+        Bursts::parse(text).ok_or_else(|| format!("{text:?} is not {}", Bursts::WHAT))
+    }
+}
+
+impl fmt::Display for Bursts {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [enter, leave, bad, good] = &self.0;
+        write!(out, "{enter} {leave} {bad} {good}")
+    }
+}
+
+impl Serialize for Bursts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bursts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bursts, D::Error> {
+        value::text(deserializer, Bursts::WHAT, str::parse)
+    }
+}

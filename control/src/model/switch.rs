@@ -1,0 +1,268 @@
+//! The `[switch]` table: what concerns the daemon as a whole.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use labsw_dataplane::handle::MAX_WORKERS;
+use labsw_dataplane::worker::Power;
+use labsw_dataplane::xdp::Hugepages;
+use labsw_switch::vlan::VlanSet;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::units::{Size, Span};
+use super::{names, value, vlan};
+
+/// Highest CPU number that can be named; the kernel's own limit on x86-64 (`NR_CPUS`) is 8192.
+const CPU_MAX: u32 = 8191;
+/// Most entries of the forwarding database that can be asked for.
+const MAC_TABLE_MAX: u32 = 1 << 20;
+
+/// The `[switch]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SwitchConfig {
+    /// CPUs of the polling workers, each once; empty: one worker that is not pinned.
+    #[serde(deserialize_with = "workers", skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<usize>,
+    /// Whether an idle worker sleeps.
+    pub power: Power,
+    /// Path of the control socket.
+    #[serde(deserialize_with = "names::read_socket")]
+    pub control_socket: PathBuf,
+    /// Directory of the vhost-user sockets that have no path of their own.
+    #[serde(deserialize_with = "names::read_directory")]
+    pub vhost_user_dir: PathBuf,
+    /// Group of the guests' sockets, and of the control socket if it has none of its own; left out: unchanged.
+    #[serde(deserialize_with = "names::read_some_group")]
+    pub socket_group: Option<String>,
+    /// Group of the control socket; left out: `socket_group`.
+    #[serde(deserialize_with = "names::read_some_group")]
+    pub control_group: Option<String>,
+    /// Permission bits of the sockets, in octal.
+    #[serde(with = "permission_bits")]
+    pub socket_mode: u32,
+    /// Group whose members may change the switch; left out: root alone.
+    #[serde(deserialize_with = "names::read_some_group")]
+    pub admin_group: Option<String>,
+    /// Age at which a learned address is forgotten, whole seconds, at least 1.
+    #[serde(with = "whole_seconds")]
+    pub mac_ageing: Duration,
+    /// Most addresses that the forwarding database holds.
+    #[serde(deserialize_with = "table_entries")]
+    pub mac_table_size: usize,
+    /// Whether packet memory comes from huge pages.
+    pub hugepages: Hugepages,
+    /// Most memory of its guest that a vhost-user port maps, bytes; left out: as much as the machine has.
+    #[serde(with = "memory")]
+    pub max_guest_memory: Option<u64>,
+    /// Address and port at which metrics are served over HTTP; left out: nowhere.
+    #[serde(deserialize_with = "socket_address")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Interfaces that are never opened, whatever a port says.
+    #[serde(deserialize_with = "interfaces")]
+    pub protected_interfaces: Vec<String>,
+    /// Whether ports that say nothing of it may be mirrored, and be the destination of mirrors.
+    #[serde(with = "allow_mirror")]
+    pub allow_mirror: bool,
+    /// VLANs in which multicast frames go only to ports that asked for them.
+    #[serde(with = "vlan::all_or_list")]
+    pub multicast_snooping: VlanSet,
+}
+
+/// The keys that only a new start of the daemon can follow.
+const RESTART_KEYS: [&str; 8] = [
+    "workers",
+    "control_socket",
+    "vhost_user_dir",
+    "control_group",
+    "admin_group",
+    "mac_table_size",
+    "hugepages",
+    "max_guest_memory",
+];
+
+impl Default for SwitchConfig {
+    fn default() -> SwitchConfig {
+        SwitchConfig {
+            workers: Vec::new(),
+            power: Power::Adaptive,
+            control_socket: PathBuf::from("/run/labsw/control.sock"),
+            vhost_user_dir: PathBuf::from("/run/labsw/vhost"),
+            socket_group: None,
+            control_group: None,
+            socket_mode: 0o660,
+            admin_group: None,
+            mac_ageing: Duration::from_secs(300),
+            mac_table_size: 65536,
+            hugepages: Hugepages::Auto,
+            max_guest_memory: None,
+            metrics_listen: None,
+            protected_interfaces: Vec::new(),
+            allow_mirror: true,
+            multicast_snooping: VlanSet::EMPTY,
+        }
+    }
+}
+
+impl SwitchConfig {
+    /// The keys in which `other` differs and which only a new start of the daemon can follow.
+    pub fn restart_keys(&self, other: &SwitchConfig) -> Vec<&'static str> {
+        let (own, others) = (self.to_toml(), other.to_toml());
+        RESTART_KEYS.into_iter().filter(|key| own.get(*key) != others.get(*key)).collect()
+    }
+
+    /// The first of the workers' CPUs that this machine does not have.
+    pub(crate) fn missing_cpu(&self) -> Option<usize> {
+        let missing = |cpu: usize| !std::path::Path::new(&format!("/sys/devices/system/cpu/cpu{cpu}")).exists();
+        self.workers.iter().copied().find(|cpu| missing(*cpu))
+    }
+
+    /// Path of the socket of vhost-user port `port` that names none itself.
+    pub fn default_socket(&self, port: &str) -> PathBuf {
+        self.vhost_user_dir.join(format!("{port}.sock"))
+    }
+
+    /// As a table of the configuration.
+    pub fn to_toml(&self) -> toml::Table {
+        super::to_table(self)
+    }
+}
+
+fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    struct Cpu(usize);
+
+    impl<'de> Deserialize<'de> for Cpu {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Cpu, D::Error> {
+            value::small_integer(deserializer, "a CPU number", 0..=CPU_MAX).map(Cpu)
+        }
+    }
+
+    let cpus = value::list(deserializer, "an array of CPU numbers, as in [1, 2]", |earlier: &[Cpu], Cpu(cpu)| {
+        if earlier.len() == MAX_WORKERS {
+            return Err(format!("is one worker too many; a switch has at most {MAX_WORKERS}"));
+        }
+        match earlier.iter().any(|Cpu(earlier)| earlier == cpu) {
+            true => Err(format!("CPU {cpu} has a worker already; name each CPU once")),
+            false => Ok(()),
+        }
+    })?;
+    Ok(cpus.into_iter().map(|Cpu(cpu)| cpu).collect())
+}
+
+fn table_entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    value::small_integer(deserializer, "a number of table entries", 16..=MAC_TABLE_MAX)
+}
+
+fn interfaces<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Interface(#[serde(deserialize_with = "names::read_interface")] String);
+
+    let interfaces = value::list(deserializer, "an array of interface names", |_: &[Interface], _| Ok(()))?;
+    Ok(interfaces.into_iter().map(|Interface(name)| name).collect())
+}
+
+/// `"127.0.0.1:9477"`, `"[::1]:9477"`.
+fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    value::text(deserializer, "an address and a port, as in \"127.0.0.1:9477\"", |text| {
+        let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+        address.map(Some).ok_or_else(|| {
+            format!("{text:?} is not an IP address and a port (as in \"127.0.0.1:9477\" or \"[::1]:9477\")")
+        })
+    })
+}
+
+/// `"0660"`, in octal.
+pub(super) mod permission_bits {
+    use super::value;
+    use serde::{Deserializer, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+    pub fn serialize<S: Serializer>(bits: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{bits:04o}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        value::text(deserializer, "permission bits in octal, as in \"0660\"", |text| {
+            let octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+            let bits = u32::from_str_radix(text, 8).ok().filter(|bits| octal && *bits <= 0o777);
+            bits.ok_or_else(|| format!("{text:?} is not permission bits in octal (\"0000\" to \"0777\")"))
+        })
+    }
+
+    /// The same, of a key that may be left out.
+    pub mod optional {
+        use serde::{Deserializer, Serializer};
+
+        pub fn serialize<S: Serializer>(bits: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
+            match bits {
+                Some(bits) => super::serialize(bits, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+            super::deserialize(deserializer).map(Some)
+        }
+    }
+}
+
+/// `"64GiB"`, `"512M"`: at least 1 MiB, at most 1 PiB.
+mod memory {
+    use super::{Size, value};
+    use serde::{Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        bytes.and_then(Size::new).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        value::text(deserializer, "an amount of memory, as in \"64GiB\"", |text| {
+            let bytes = text.parse().ok().map(|size: Size| size.bytes());
+            bytes.filter(|bytes| (1 << 20..=1 << 50).contains(bytes)).map(Some).ok_or_else(|| {
+                format!("{text:?} is not an amount of memory (as in \"64GiB\" or \"512MiB\", 1MiB to 1024TiB)")
+            })
+        })
+    }
+}
+
+/// `"300s"`, `"5min"`: whole seconds, at least one, at most a year.
+mod whole_seconds {
+    use super::{Duration, Span, value};
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}s", time.as_secs()))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        value::text(deserializer, "a time, as in \"300s\"", |text| {
+            let limits = Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 3600);
+            let time = text.parse().ok().map(|span: Span| Duration::from(span));
+            let time = time.filter(|time| limits.contains(time) && time.subsec_nanos() == 0);
+            time.ok_or_else(|| format!("{text:?} is not a time in whole seconds (as in \"300s\", 1s to 365days)"))
+        })
+    }
+}
+
+/// `"all"` or `"declared"`.
+mod allow_mirror {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Allow {
+        All,
+        Declared,
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+    pub fn serialize<S: Serializer>(all: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+        if *all { Allow::All } else { Allow::Declared }.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        Allow::deserialize(deserializer).map(|allow| matches!(allow, Allow::All))
+    }
+}
