@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use labsw_tests::packet::{BROADCAST, Frame, mac};
-use labsw_tests::process::wait_for;
+use labsw_tests::process::{self, wait_for};
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, find_binary};
 use labsw_tests::veth_lab::{Flow, Lab};
@@ -44,6 +44,18 @@ fn metrics(switch: &Labswd<'_>) -> String {
     let mut command = Command::new(find_binary("labsw-ctl").expect("labsw-ctl"));
     let out = command.arg("--socket").arg(switch.site().control_socket()).arg("metrics").output().expect("labsw-ctl");
     String::from_utf8(out.stdout).expect("text")
+}
+
+/// The process that serves the switch's metrics; 0: there is none.
+fn served_by(lab: &Lab) -> u32 {
+    let processes = std::fs::read_dir("/proc").expect("processes").flatten();
+    let is_server = |pid: &u32| {
+        let of = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let net = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let own = lab.site.ns.enter(|| net("thread-self"));
+        of("cmdline") == b"labsw-ctl\0metrics\0--serve\0" && net(&pid.to_string()) == own
+    };
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_server).unwrap_or(0)
 }
 
 #[test]
@@ -85,6 +97,16 @@ fn the_metrics_are_what_the_switch_counts() {
     }
     assert_eq!(switch.ctl(&["metrics"])[0]["name"], "labsw_build_info");
     assert!(get(&lab, "127.0.0.1:9477", "/").expect("an answer").0.starts_with("HTTP/1.1 404"));
+
+    // Who reads requests has no privileges, and is started again.
+    let server = served_by(&lab);
+    let status = std::fs::read_to_string(format!("/proc/{server}/status")).expect("its status");
+    for line in ["Uid:\t65534\t65534\t65534\t65534", "CapPrm:\t0000000000000000", "Seccomp:\t2", "NoNewPrivs:\t1"] {
+        assert!(status.contains(line), "{line} is not in {status}");
+    }
+    process::run(Command::new("kill").args(["-9", &server.to_string()]));
+    wait_for("another server", 20 * SECOND, || (served_by(&lab) != server).then_some(()));
+    wait_for("its answer", 20 * SECOND, || get(&lab, "127.0.0.1:9477", "/metrics"));
 
     // Readers that never finish, under a flow.
     let flow = Flow::start(&lab, "p1", "p2");

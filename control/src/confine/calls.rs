@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Worker,
     /// The helper process, and the program that it starts.
     Helper,
+    /// The program that serves metrics, once it has its sockets.
+    Metrics,
 }
 
 /// Threads, memory, time and signals: what the C library and Rust's library call in any thread.
@@ -78,6 +80,9 @@ const FRAMES: &[c_long] = &[
     libc::SYS_write,
     libc::SYS_writev,
 ];
+
+/// Clients of a listening socket.
+const CLIENTS: &[c_long] = &[libc::SYS_accept4, libc::SYS_fcntl, libc::SYS_setsockopt, libc::SYS_shutdown];
 
 /// Sockets, files, devices: what the control thread does besides.
 const CONTROL: &[c_long] = &[
@@ -227,6 +232,7 @@ fn compile(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Re
 fn rules(kind: Kind) -> Result<Rules, ConfineError> {
     let lists: &[&[c_long]] = match kind {
         Kind::Worker => &[ANY, FRAMES],
+        Kind::Metrics => &[ANY, FRAMES, CLIENTS],
         Kind::Daemon => &[ANY, FRAMES, CONTROL, OLDER],
         Kind::Helper => &[ANY, FRAMES, CONTROL, OLDER, PROGRAMS],
     };
@@ -234,8 +240,8 @@ fn rules(kind: Kind) -> Result<Rules, ConfineError> {
     let (write, execute) = (libc::PROT_WRITE, libc::PROT_EXEC);
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         let never_both = match kind {
-            // A worker loads no library.
-            Kind::Worker => vec![masked(2, execute, 0)?],
+            // No library is loaded any more.
+            Kind::Worker | Kind::Metrics => vec![masked(2, execute, 0)?],
             _ => vec![masked(2, execute, 0)?, masked(2, write, 0)?],
         };
         rules.insert(call, never_both);
@@ -246,6 +252,7 @@ fn rules(kind: Kind) -> Result<Rules, ConfineError> {
             // In builds with debug assertions, Rust's library asks before it closes a descriptor.
             rules.insert(libc::SYS_fcntl, vec![masked(1, -1, libc::F_GETFD)?]);
         }
+        Kind::Metrics => {}
         Kind::Daemon => {
             let domains = SOCKETS.iter().map(|domain| masked(0, -1, *domain));
             rules.insert(libc::SYS_socket, domains.collect::<Result<_, _>>()?);

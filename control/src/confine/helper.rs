@@ -20,7 +20,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -214,7 +214,7 @@ pub fn main() -> Result<(), ConfineError> {
     }
     let input = io::stdin();
     let daemon = input.as_fd();
-    let program = beside_this_program("labsw-ctl");
+    let program = File::open(beside_this_program("labsw-ctl"));
     loop {
         let Ok((bytes, descriptors)) = receive(daemon, RecvFlags::empty()) else { return Ok(()) };
         if bytes.is_empty() {
@@ -222,10 +222,10 @@ pub fn main() -> Result<(), ConfineError> {
         }
         let done = serde_json::from_slice(&bytes)
             .map_err(io::Error::from)
-            .and_then(|request| carry_out(&request, &descriptors, &program));
+            .and_then(|request| carry_out(&request, &descriptors, program.as_ref()));
         let (error, descriptor) = match done {
             Ok(descriptor) => (None, descriptor),
-            Err(error) => (Some(error.raw_os_error().unwrap_or(libc::EINVAL)), None),
+            Err(error) => (Some(errno_of(&error)), None),
         };
         let reply = serde_json::to_vec(&Reply { error }).unwrap_or_default();
         let descriptor: Vec<BorrowedFd<'_>> = descriptor.iter().map(AsFd::as_fd).collect();
@@ -235,15 +235,31 @@ pub fn main() -> Result<(), ConfineError> {
     }
 }
 
-fn carry_out(request: &Request, descriptors: &[OwnedFd], program: &Path) -> io::Result<Option<OwnedFd>> {
+fn carry_out(
+    request: &Request,
+    descriptors: &[OwnedFd],
+    program: Result<&File, &io::Error>,
+) -> io::Result<Option<OwnedFd>> {
     match (request, descriptors) {
         (Request::OpenRaw { packet: true }, []) => raw::open_here(RawSocket::Packet).map(Some),
         (Request::OpenRaw { packet: false }, []) => raw::open_here(RawSocket::Xdp).map(Some),
         (Request::Open { netns, kind }, []) => open_here(netns, *kind).map(Some),
         (Request::Give { owner, group }, [file]) => socket::give_here(file.as_fd(), *owner, *group).map(|()| None),
-        (Request::ServeMetrics, [listener, connection]) => serve_here(program, listener, connection).map(|()| None),
+        (Request::ServeMetrics, [listener, connection]) => {
+            let program = program.map_err(|error| io::Error::from(error.kind()))?;
+            serve_here(program, listener, connection).map(|()| None)
+        }
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
+}
+
+/// The number that says most of an error.
+fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or_else(|| match error.kind() {
+        io::ErrorKind::NotFound => libc::ENOENT,
+        io::ErrorKind::PermissionDenied => libc::EACCES,
+        _ => libc::EINVAL,
+    })
 }
 
 /// Opens a socket in a namespace, from a thread that enters it and ends.
@@ -268,10 +284,10 @@ fn open_here(netns: &str, kind: SocketKind) -> io::Result<OwnedFd> {
     })
 }
 
-/// Starts the program, and has a thread wait for its end.
-fn serve_here(program: &Path, listener: &OwnedFd, connection: &OwnedFd) -> io::Result<()> {
-    let mut command = Command::new(program);
-    command.args(["metrics", "--serve"]).env_clear();
+/// Starts the program, by its descriptor: the user it runs as need not see its directory. A thread waits for its end.
+fn serve_here(program: &File, listener: &OwnedFd, connection: &OwnedFd) -> io::Result<()> {
+    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    command.arg0("labsw-ctl").args(["metrics", "--serve"]).env_clear();
     command.stdin(Stdio::from(listener.try_clone()?)).stdout(Stdio::from(connection.try_clone()?));
     if rustix::process::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
@@ -318,7 +334,7 @@ mod tests {
         assert_eq!(serde_json::from_slice::<Request>(&bytes).unwrap(), request);
         assert_eq!(descriptors.len(), 1);
         // A request with the wrong number of descriptors is refused.
-        assert!(carry_out(&request, &[], Path::new("/")).is_err());
+        assert!(carry_out(&request, &[], Ok(&file)).is_err());
         drop(a);
         assert!(receive(&b, RecvFlags::empty()).unwrap().0.is_empty());
     }

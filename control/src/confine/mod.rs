@@ -78,6 +78,13 @@ fn enter_worker() -> io::Result<()> {
     Ok(())
 }
 
+/// Confines the calling process to serving metrics at the sockets that it has.
+pub fn enter_metrics() {
+    if let Err(error) = calls::restrict(calls::Kind::Metrics) {
+        tracing::warn!("{error}; the metrics are served without");
+    }
+}
+
 /// No core dump, and no debugger of another user, gets at the memory of guests.
 fn limits() -> Result<(), ConfineError> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };

@@ -24,6 +24,7 @@ mod guest;
 mod impair;
 mod inject;
 mod mcast;
+mod metrics;
 mod mirror;
 mod output;
 mod parse;
@@ -94,8 +95,8 @@ enum Noun {
     Capture(capture::Arguments),
     /// Shows the ports to Wireshark as interfaces; `extcap install` tells Wireshark where they are.
     Extcap(extcap::Arguments),
-    /// The metrics, as Prometheus reads them.
-    Metrics,
+    /// The metrics, as Prometheus reads them: printed, or served over HTTP.
+    Metrics(metrics::Arguments),
     /// What to paste into a hypervisor's or a container's configuration to plug it into a port.
     Guest(guest::Arguments),
     /// Replays a capture into the switch, as if received on a port.
@@ -135,10 +136,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Capture(capture) => return capture::run(capture, &arguments.socket, &mut output),
         Noun::Extcap(extcap) => return extcap::run(extcap, &arguments.socket, &mut output),
         Noun::Config(command) => return config::run(command, &arguments.socket, &mut output),
-        Noun::Metrics => {
-            let reply = Session::open(&arguments.socket)?.call(&Request::GetStatus)?;
-            return output.metrics(&reply);
-        }
+        Noun::Metrics(metrics) => return metrics::run(&metrics, &arguments.socket, &mut output),
         Noun::Guest(guest) => return guest::run(guest, &mut Session::open(&arguments.socket)?, &mut output),
         Noun::Inject(inject) => return inject::run(inject, &mut Session::open(&arguments.socket)?, &mut output),
         Noun::Status => Request::GetStatus,

@@ -1,6 +1,7 @@
 //! The connection to the switch, and what can go wrong in words and exit statuses.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,6 +45,14 @@ pub(super) enum Failure {
         /// What the system said.
         reason: io::Error,
     },
+    /// The metrics can't be served.
+    #[error("{address}: {reason}; name another address or port")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        reason: io::Error,
+    },
     /// What is asked for makes no sense.
     #[error("{0}")]
     Usage(&'static str),
@@ -65,6 +74,7 @@ impl Failure {
             | Failure::Problems(_)
             | Failure::Capture(_)
             | Failure::File { .. }
+            | Failure::Listen { .. }
             | Failure::Output(_) => ExitCode::from(1),
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Unreachable { .. } => ExitCode::from(3),

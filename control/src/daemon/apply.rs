@@ -25,7 +25,7 @@ use super::{Switch, ageing_seconds, group_id};
 use crate::api::{ConfigChange, ConfigText, Error, ShownConfig};
 use crate::config::{Config, ConfigError, PortConfig, SwitchConfig};
 use crate::confine::helper;
-use crate::metrics::Listener;
+use crate::metrics::MetricsSocket;
 use crate::plan::{Step, changes, keep_runtime, plan};
 
 /// What was there before an apply, to go back to.
@@ -275,18 +275,17 @@ impl Switch {
         Ok(())
     }
 
-    /// Has the metrics listener at another address; on an error it is where it was.
+    /// Has the metrics at another address; on an error it is where it was.
     fn set_metrics(&mut self, address: Option<SocketAddr>) -> Result<(), MetricsError> {
         // It may be the same port at another address.
         self.metrics = None;
-        let registry = &self.host.registry;
-        match metrics_listener(address, registry) {
-            Ok(listener) => {
-                self.metrics = listener;
+        match metrics_socket(address, MetricsSocket::open) {
+            Ok(socket) => {
+                self.metrics = socket;
                 Ok(())
             }
             Err(error) => {
-                self.metrics = metrics_listener(self.config.metrics_listen, registry).unwrap_or_default();
+                self.metrics = metrics_socket(self.config.metrics_listen, MetricsSocket::open).unwrap_or_default();
                 Err(error)
             }
         }
@@ -307,15 +306,12 @@ pub(super) struct MetricsError {
     source: io::Error,
 }
 
-/// The metrics listener, if there is an address for one.
-pub(super) fn metrics_listener(
+/// The socket of the metrics, if there is an address for one.
+pub(super) fn metrics_socket(
     address: Option<SocketAddr>,
-    registry: &mio::Registry,
-) -> Result<Option<Listener>, MetricsError> {
-    let open = |address| {
-        Listener::open(address, registry, super::METRICS.0).map_err(|source| MetricsError { address, source })
-    };
-    address.map(open).transpose()
+    open: impl FnOnce(SocketAddr) -> io::Result<MetricsSocket>,
+) -> Result<Option<MetricsSocket>, MetricsError> {
+    address.map(|address| open(address).map_err(|source| MetricsError { address, source })).transpose()
 }
 
 /// Whether `step` attaches the port of this name to something else than it is.

@@ -61,7 +61,7 @@ use mio::{Events, Interest, Poll, Token};
 use crate::api;
 use crate::config::{Config, ConfigError, ProfileConfig, SwitchConfig};
 use crate::device::LinkEvents;
-use crate::metrics::{self, Listener};
+use crate::metrics::MetricsSocket;
 use crate::varlink::Server;
 
 pub use accounts::UnknownAccount;
@@ -89,8 +89,6 @@ const LINK_EVENTS: Token = Token(2);
 const RELOAD: Token = Token(3);
 /// The control socket; its clients follow.
 const CONTROL_SOCKET: Token = Token(4);
-/// The metrics listener; its clients follow.
-const METRICS: Token = Token(CONTROL_SOCKET.0 + Server::TOKENS);
 /// Two per port (listener, connection), from here.
 const FIRST_PORT: usize = 1 << 20;
 /// Forwarding database slots looked at per second for entries that aged.
@@ -156,7 +154,7 @@ struct Switch {
     look_at: Option<Instant>,
     /// How the service manager hears that the switch is alive, if it wants to.
     watchdog: Option<Watchdog>,
-    metrics: Option<Listener>,
+    metrics: Option<MetricsSocket>,
     ports: BTreeMap<String, Port>,
     mirrors: BTreeMap<String, Mirror>,
     /// The impairment profiles of the configuration.
@@ -238,9 +236,6 @@ impl Daemon {
                     }
                 }
                 token if token.0 >= FIRST_PORT => self.switch.port_ready(token, now),
-                token if token.0 >= METRICS.0 => {
-                    self.switch.serve_metrics(|listener, text| listener.ready(token, now, text));
-                }
                 token => {
                     if let Some(server) = &mut self.server {
                         server.ready(token, &mut self.switch);
@@ -256,6 +251,8 @@ impl Daemon {
 
     /// Does what time asks for; returns how long until something is due again, for each that knows.
     fn tick(&mut self, now: Instant) -> Vec<Duration> {
+        let metrics = self.switch.metrics.as_mut().zip(self.server.as_mut());
+        let metrics_due = metrics.map(|(metrics, server)| metrics.tick(now, server));
         let server_due = self.server.as_mut().and_then(|server| {
             server.tick(now, &mut self.switch);
             server.next_tick(now)
@@ -265,7 +262,7 @@ impl Daemon {
             self.switch.tick_ports(now),
             self.switch.tick_flaps(now),
             self.switch.tick_devices(now),
-            self.switch.serve_metrics(|listener, text| listener.tick(now, text)).flatten(),
+            metrics_due,
         ];
         self.switch.sweep_captures();
         due.into_iter().flatten().collect()
@@ -308,14 +305,6 @@ impl Daemon {
 }
 
 impl Switch {
-    /// Has the metrics listener do something, if there is one.
-    fn serve_metrics<T>(&mut self, work: impl FnOnce(&mut Listener, &mut dyn FnMut() -> String) -> T) -> Option<T> {
-        let mut listener = self.metrics.take()?;
-        let done = work(&mut listener, &mut || metrics::text(&metrics::families(&self.show_status())));
-        self.metrics = Some(listener);
-        Some(done)
-    }
-
     fn every_second(&mut self) {
         self.fabric.every_second(SWEEP_SLOTS);
         self.report_states();

@@ -37,7 +37,7 @@ use super::{ageing_seconds, apply, group_id, link_events, reason_of, system};
 use crate::api::Error;
 use crate::config::{Config, SwitchConfig};
 use crate::device::{Ledger, Links};
-use crate::metrics::Listener;
+use crate::metrics::MetricsSocket;
 use crate::varlink::Server;
 
 /// Ports opened within this time get new tables together.
@@ -99,7 +99,7 @@ impl Daemon {
             host.require_memory().map_err(|error| in_file("switch.hugepages", error.to_string()))?;
         }
         let server = control_socket(settings, control_group, admin_group, poll.registry())?;
-        let metrics = apply::metrics_listener(settings.metrics_listen, poll.registry())
+        let metrics = apply::metrics_socket(settings.metrics_listen, MetricsSocket::open_patiently)
             .map_err(|error| in_file("switch.metrics_listen", error.to_string()))?;
         let (events, worker_events) = unbounded();
         let waker = Arc::new(mio::Waker::new(poll.registry(), WORKER_EVENTS).map_err(system("event loop"))?);
@@ -155,7 +155,7 @@ impl Switch {
     pub(super) fn new(
         config: Config,
         host: Host,
-        metrics: Option<Listener>,
+        metrics: Option<MetricsSocket>,
         events: &Sender<Event>,
         waker: Arc<mio::Waker>,
     ) -> Result<Switch, DaemonError> {

@@ -1,7 +1,7 @@
-//! The HTTP end of the metrics: answers `GET /metrics`, and nothing else, on the control thread's `mio` loop.
+//! The HTTP end of the metrics: answers `GET /metrics`, and nothing else, on a `mio` loop.
 //!
-//! **How it works.** As with the control socket: the owner registers it under a range of tokens, passes on events, and calls
-//! [`Listener::tick`] after each wait. One request a connection, which is closed with the answer.
+//! **How it works.** The owner registers it under a range of tokens, passes on events, and calls [`Listener::tick`] after each
+//! wait. One request a connection, which is closed with the answer. Without an answer from the switch a scrape gets 503.
 //!
 //! **Invariants.** Nothing here blocks. At most [`MAX_CLIENTS`] connections, others are closed at once; a connection has
 //! [`PATIENCE`] from beginning to end and a request at most [`MAX_REQUEST_BYTES`]. A text is worked out at most once in
@@ -67,7 +67,17 @@ impl Listener {
     /// # Errors
     /// Those of the system: the address is in use, or not of this machine.
     pub fn open(address: SocketAddr, registry: &Registry, first_token: usize) -> io::Result<Listener> {
-        let mut socket = TcpListener::bind(address)?;
+        let socket = std::net::TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        Listener::adopt(socket, registry, first_token)
+    }
+
+    /// As [`Listener::open`], with a socket that listens already and does not block.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn adopt(socket: std::net::TcpListener, registry: &Registry, first_token: usize) -> io::Result<Listener> {
+        let mut socket = TcpListener::from_std(socket);
         registry.register(&mut socket, Token(first_token), Interest::READABLE)?;
         let clients = std::iter::repeat_with(|| None).take(MAX_CLIENTS).collect();
         let registry = registry.try_clone()?;
@@ -83,7 +93,7 @@ impl Listener {
     }
 
     /// Does what an event asks for; `text` works out the metrics. Tokens of others are ignored.
-    pub fn ready(&mut self, token: Token, now: Instant, text: &mut dyn FnMut() -> String) {
+    pub fn ready(&mut self, token: Token, now: Instant, text: &mut dyn FnMut() -> Result<String, String>) {
         match token.0.checked_sub(self.first_token) {
             Some(0) => self.accept(now, text),
             Some(number) => self.serve(number - 1, now, text),
@@ -92,7 +102,7 @@ impl Listener {
     }
 
     /// Does what time asks for; returns how long the caller may sleep before the next call.
-    pub fn tick(&mut self, now: Instant, text: &mut dyn FnMut() -> String) -> Option<Duration> {
+    pub fn tick(&mut self, now: Instant, text: &mut dyn FnMut() -> Result<String, String>) -> Option<Duration> {
         if self.accept_again_at.is_some_and(|at| now >= at) {
             self.accept(now, text);
         }
@@ -103,7 +113,7 @@ impl Listener {
         due.map(|due| due.saturating_duration_since(now))
     }
 
-    fn accept(&mut self, now: Instant, text: &mut dyn FnMut() -> String) {
+    fn accept(&mut self, now: Instant, text: &mut dyn FnMut() -> Result<String, String>) {
         self.accept_again_at = None;
         loop {
             match self.socket.accept() {
@@ -120,7 +130,7 @@ impl Listener {
         }
     }
 
-    fn admit(&mut self, mut stream: TcpStream, now: Instant, text: &mut dyn FnMut() -> String) {
+    fn admit(&mut self, mut stream: TcpStream, now: Instant, text: &mut dyn FnMut() -> Result<String, String>) {
         let Some(place) = self.clients.iter().position(Option::is_none) else {
             tracing::debug!("metrics: {MAX_CLIENTS} connections, another one is closed");
             return;
@@ -138,13 +148,13 @@ impl Listener {
     }
 
     /// Lets one client go on; closes it if that was the end of it.
-    fn serve(&mut self, place: usize, now: Instant, text: &mut dyn FnMut() -> String) {
+    fn serve(&mut self, place: usize, now: Instant, text: &mut dyn FnMut() -> Result<String, String>) {
         let Some(slot) = self.clients.get_mut(place) else { return };
         let Some(client) = slot else { return };
         let cached = &mut self.text;
         let mut fresh = || match cached {
-            Some((at, text)) if now.saturating_duration_since(*at) < FRESH => text.clone(),
-            _ => cached.insert((now, text())).1.clone(),
+            Some((at, text)) if now.saturating_duration_since(*at) < FRESH => Ok(text.clone()),
+            _ => Ok(cached.insert((now, text()?)).1.clone()),
         };
         match client.turn(&mut fresh) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -156,7 +166,7 @@ impl Listener {
 
 impl Client {
     /// Reads the request and writes the answer as far as possible. `Ok`: it is finished.
-    fn turn(&mut self, text: &mut dyn FnMut() -> String) -> io::Result<()> {
+    fn turn(&mut self, text: &mut dyn FnMut() -> Result<String, String>) -> io::Result<()> {
         let mut chunk = [0; 1024];
         while self.output.is_empty() {
             let bytes = match self.stream.read(&mut chunk) {
@@ -167,9 +177,10 @@ impl Client {
             self.input.extend_from_slice(chunk.get(..bytes).unwrap_or_default());
             self.output = match verdict(&self.input) {
                 Verdict::More => continue,
-                Verdict::Metrics => {
-                    response("200 OK", "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n", &text())
-                }
+                Verdict::Metrics => match text() {
+                    Ok(text) => response("200 OK", "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n", &text),
+                    Err(reason) => response("503 Service Unavailable", "", &format!("{reason}\n")),
+                },
                 Verdict::Refused(status, headers) => response(status, headers, &format!("{status}\n")),
             };
         }

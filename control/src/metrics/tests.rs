@@ -147,7 +147,7 @@ impl Server {
             let mut render = || {
                 count.fetch_add(1, Ordering::Relaxed);
                 // More than a socket takes at once.
-                "labsw 1\n".repeat(1 << 20)
+                Ok("labsw 1\n".repeat(1 << 20))
             };
             while !stopped.load(Ordering::Relaxed) {
                 let wait = listener.tick(Instant::now(), &mut render).unwrap_or(Duration::MAX);

@@ -56,9 +56,16 @@ impl Client {
     /// # Errors
     /// Those of connect(2).
     pub fn connect(path: &Path) -> io::Result<Client> {
-        let socket = UnixStream::connect(path)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        Client::adopt(UnixStream::connect(path)?, PATIENCE)
+    }
+
+    /// Takes a connection that is there, on which an answer may take `patience`.
+    ///
+    /// # Errors
+    /// Those of setting a time limit.
+    pub fn adopt(socket: UnixStream, patience: Duration) -> io::Result<Client> {
+        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(patience))?;
         Ok(Client { reader: BufReader::new(socket) })
     }
 

@@ -162,10 +162,42 @@ impl Server {
         self.accept_again_at = Some(now);
     }
 
-    fn admit(&mut self, mut socket: UnixStream, now: Instant, handler: &mut dyn Handler) {
+    /// Takes the other end of a connection as a client with the rights of `peer`.
+    ///
+    /// # Errors
+    /// There is no place, or the socket can't be waited for.
+    pub fn adopt(&mut self, socket: std::os::unix::net::UnixStream, peer: Peer) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let now = Instant::now();
+        let slot = self.place_for(&peer, now).map_err(io::Error::other)?;
+        self.seat(UnixStream::from_std(socket), peer, slot, now)
+    }
+
+    /// The place of a newcomer, or why there is none.
+    fn place_for(&self, peer: &Peer, now: Instant) -> Result<usize, String> {
+        let holders: Vec<_> = self.clients.iter().map(|client| client.as_ref().map(Connection::holder)).collect();
+        seats::choose(peer, &holders, now)
+    }
+
+    /// Gives a client its place.
+    fn seat(&mut self, mut socket: UnixStream, peer: Peer, slot: usize, now: Instant) -> io::Result<()> {
+        let Some(registry) = &self.registry else { return Err(io::ErrorKind::NotConnected.into()) };
+        let token = Token(self.first_token + 1 + slot);
+        if let Err(error) = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE) {
+            close(socket);
+            return Err(error);
+        }
+        self.drop_client(slot);
+        if let Some(place) = self.clients.get_mut(slot) {
+            self.served += 1;
+            *place = Some(Connection::new(socket, peer, self.policy.explanation(), self.served, now));
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, socket: UnixStream, now: Instant, handler: &mut dyn Handler) {
         // A client that connected before the listener had the option.
         refuse_descriptors(&socket);
-        let Some(registry) = &self.registry else { return };
         let peer = match peer_of(&socket, &self.policy) {
             Ok(peer) => peer,
             Err(error) => {
@@ -173,21 +205,13 @@ impl Server {
                 return close(socket);
             }
         };
-        let holders: Vec<_> = self.clients.iter().map(|client| client.as_ref().map(Connection::holder)).collect();
-        let slot = match seats::choose(&peer, &holders, now) {
+        let slot = match self.place_for(&peer, now) {
             Ok(slot) => slot,
             Err(reason) => return turn_away(socket, &peer, &reason),
         };
-        let token = Token(self.first_token + 1 + slot);
-        let registered = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE);
-        if let Err(error) = registered {
+        if let Err(error) = self.seat(socket, peer, slot, now) {
             tracing::debug!("control socket: a client is turned away: {error}");
-            return close(socket);
-        }
-        self.drop_client(slot);
-        if let Some(place) = self.clients.get_mut(slot) {
-            self.served += 1;
-            *place = Some(Connection::new(socket, peer, self.policy.explanation(), self.served, now));
+            return;
         }
         self.serve(slot, |client| client.turn(now, handler));
     }

@@ -1,0 +1,113 @@
+//! `labsw-ctl metrics`: once as text or JSON, or over HTTP (`--listen`), without any privileges.
+//!
+//! With `--serve` the program is the one that labswd starts for `metrics_listen`: standard input is the listening socket,
+//! standard output a connection to the switch. Then it makes no further connection, opens no file, and ends when its
+//! connection does.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::output::Output;
+use super::session::{Failure, Session};
+use crate::api::{Reply, Request};
+use crate::confine;
+use crate::metrics::{self, Listener, is_open};
+use crate::varlink::Client;
+
+/// How long the switch may take for its status.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The connection to the switch; the listener's tokens follow.
+const SWITCH: Token = Token(0);
+const LISTENER: usize = 1;
+
+/// Where the metrics go.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Serve them to Prometheus at this address, until interrupted.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Serve them at the socket that is standard input, for the switch at standard output.
+    #[arg(long, hide = true, conflicts_with = "listen")]
+    serve: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of the switch, of listening, and of writing.
+pub(super) fn run(arguments: &Arguments, socket: &Path, output: &mut Output) -> Result<(), Failure> {
+    if arguments.serve {
+        return serve_for_the_switch();
+    }
+    let Some(address) = arguments.listen else {
+        let reply = Session::open(socket)?.call(&Request::GetStatus)?;
+        return output.metrics(&reply);
+    };
+    let listening = |error: io::Error| Failure::Listen { address, reason: error };
+    let poll = Poll::new().map_err(listening)?;
+    let listener = Listener::open(address, poll.registry(), LISTENER).map_err(listening)?;
+    // Asked anew each time: the switch may be restarted.
+    let text = || Session::open(socket)?.call(&Request::GetStatus).and_then(|reply| text(&reply));
+    serve(poll, listener, &mut || text().map_err(|failure| failure.to_string()), None).map_err(listening)
+}
+
+fn serve_for_the_switch() -> Result<(), Failure> {
+    let adopt = || -> io::Result<_> {
+        let listener = std::net::TcpListener::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let switch = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let poll = Poll::new()?;
+        let descriptor = switch.as_raw_fd();
+        poll.registry().register(&mut SourceFd(&descriptor), SWITCH, Interest::READABLE)?;
+        let listener = Listener::adopt(listener, poll.registry(), LISTENER)?;
+        let client = Client::adopt(switch.try_clone()?, PATIENCE)?;
+        Ok((poll, listener, client, switch))
+    };
+    let (poll, listener, mut client, switch) = adopt().map_err(Failure::Output)?;
+    confine::enter_metrics();
+    let mut text = || {
+        let reply = client.call(&Request::GetStatus).map_err(|error| error.to_string())?;
+        text(&reply).map_err(|failure| failure.to_string())
+    };
+    serve(poll, listener, &mut text, Some(&switch)).map_err(Failure::Output)
+}
+
+/// Answers scrapes, as long as the connection to the switch is open if there is one.
+fn serve(
+    mut poll: Poll,
+    mut listener: Listener,
+    text: &mut dyn FnMut() -> Result<String, String>,
+    switch: Option<&UnixStream>,
+) -> io::Result<()> {
+    let mut events = Events::with_capacity(64);
+    loop {
+        let wait = listener.tick(Instant::now(), text);
+        match poll.poll(&mut events, wait) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        }
+        for event in &events {
+            match event.token() {
+                SWITCH => {}
+                token => listener.ready(token, Instant::now(), text),
+            }
+        }
+        if switch.is_some_and(|switch| !is_open(switch)) {
+            return Ok(());
+        }
+    }
+}
+
+fn text(reply: &Reply) -> Result<String, Failure> {
+    match reply {
+        Reply::Status(status) => Ok(metrics::text(&metrics::families(status))),
+        _ => Err(Failure::Usage("the switch answered something else")),
+    }
+}

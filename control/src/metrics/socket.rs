@@ -1,0 +1,145 @@
+//! The daemon's side of the metrics: a listening socket, and an unprivileged program that serves it.
+//!
+//! **How it works.** The daemon listens at `metrics_listen` and reads nothing from it. It has its helper process start
+//! `labsw-ctl metrics --serve`, which gets the listening socket and a connection to the control socket's server on which
+//! it may only read. The program ends when its connection does; if it ends before, it is started again, later each time.
+//!
+//! **Invariants.** No byte that a scraper sends is read by a process with capabilities. Dropping a [`MetricsSocket`] ends
+//! its program.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+use crate::api::Peer;
+use crate::confine::helper;
+use crate::varlink::Server;
+
+/// Until a program that ended is started again, the first time and at most.
+const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// Between two looks whether the program lives.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long an address may be in use by the program of a switch that was killed.
+const IN_USE: Duration = Duration::from_secs(1);
+
+/// The listening socket, and the program's connection.
+#[derive(Debug)]
+pub struct MetricsSocket {
+    listener: TcpListener,
+    /// The switch's end, to see whether the program lives.
+    connection: Option<UnixStream>,
+    /// When to look, or to start the program.
+    due: Instant,
+    pause: Duration,
+}
+
+impl MetricsSocket {
+    /// Listens at `address`.
+    ///
+    /// # Errors
+    /// Those of the system: the address is in use, or not of this machine.
+    pub fn open(address: SocketAddr) -> io::Result<MetricsSocket> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(MetricsSocket { listener, connection: None, due: Instant::now(), pause: PAUSE[0] })
+    }
+
+    /// As [`MetricsSocket::open`], for the start of a switch: the program of a switch that was killed a moment ago ends
+    /// soon.
+    ///
+    /// # Errors
+    /// As [`MetricsSocket::open`].
+    pub fn open_patiently(address: SocketAddr) -> io::Result<MetricsSocket> {
+        let begin = Instant::now();
+        loop {
+            match MetricsSocket::open(address) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && begin.elapsed() < IN_USE => {
+                    std::thread::sleep(IN_USE / 20);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Starts the program if it does not run; says how long the caller may sleep before the next call.
+    pub fn tick(&mut self, now: Instant, server: &mut Server) -> Duration {
+        if now < self.due {
+            return self.due - now;
+        }
+        self.due = now + LOOK;
+        match &self.connection {
+            Some(connection) if is_open(connection) => self.pause = PAUSE[0],
+            Some(_) => {
+                tracing::warn!(again_in = ?self.pause, "the program that serves the metrics has ended");
+                self.connection = None;
+                self.due = now + self.pause;
+                self.pause = (self.pause * 2).min(PAUSE[1]);
+            }
+            None => match self.start(server) {
+                Ok(connection) => self.connection = Some(connection),
+                Err(error) => {
+                    tracing::warn!(%error, again_in = ?self.pause, "the metrics are not served");
+                    self.due = now + self.pause;
+                    self.pause = (self.pause * 2).min(PAUSE[1]);
+                }
+            },
+        }
+        self.due - now
+    }
+
+    fn start(&self, server: &mut Server) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let kept = ours.try_clone()?;
+        // Whoever scrapes is not known; the program reads the status and nothing else.
+        server.adopt(ours, Peer::new(u32::MAX, u32::MAX, 0, false))?;
+        helper::serve_metrics(self.listener.as_fd(), theirs.as_fd())?;
+        Ok(kept)
+    }
+}
+
+impl Drop for MetricsSocket {
+    fn drop(&mut self) {
+        // The program has this socket, too; it stops listening at once for both.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Read);
+        if let Some(connection) = &self.connection {
+            // The program and the server see the end; both may have gone.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Whether the other end of a connection is there.
+pub fn is_open(connection: &UnixStream) -> bool {
+    !matches!(recv(connection, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((0, _)) | Err(Errno::CONNRESET))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_program_is_seen() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        assert!(is_open(&ours));
+        drop(theirs);
+        assert!(!is_open(&ours));
+    }
+
+    #[test]
+    fn an_address_in_use_is_waited_for_at_the_start_only() {
+        let first = MetricsSocket::open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.listener.local_addr().unwrap();
+        assert_eq!(MetricsSocket::open(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        std::thread::scope(|scope| {
+            let patient = scope.spawn(|| MetricsSocket::open_patiently(address));
+            std::thread::sleep(Duration::from_millis(100));
+            drop(first);
+            patient.join().unwrap().unwrap();
+        });
+    }
+}
