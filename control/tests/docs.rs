@@ -140,3 +140,42 @@ fn every_printed_configuration_is_in_order() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(checked > 10, "{checked} configurations found");
 }
+
+/// Every line of the threat model names tests, and each of them is there.
+#[test]
+fn every_line_of_the_threat_model_is_held_by_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut sources = String::new();
+    let mut waiting: Vec<_> = ["switch", "dataplane", "control", "tests"].map(|room| root.join(room)).into();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() && !path.ends_with("target") {
+            waiting.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources += &std::fs::read_to_string(path).unwrap();
+        }
+    }
+    let is_test = |name: &str| {
+        sources.match_indices(&format!("fn {name}()")).any(|(at, _)| {
+            let before = sources[..at].trim_end().lines().rev();
+            before
+                .take_while(|line| line.starts_with('#') || line.trim_start().starts_with("#["))
+                .any(|line| line.trim() == "#[test]")
+        })
+    };
+    let page = std::fs::read_to_string(root.join("docs/threat-model.md")).unwrap();
+    let (mut lines, mut in_table) = (0, false);
+    for line in page.lines() {
+        in_table = line.ends_with("| tests |") || (in_table && line.starts_with('|'));
+        if !in_table || line.ends_with("| tests |") || line.starts_with("|---") {
+            continue;
+        }
+        let cell = line.trim_end_matches('|').rsplit('|').next().unwrap();
+        let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test holds: {line}");
+        for name in names {
+            assert!(is_test(name), "docs/threat-model.md names a test that is not there: {name}");
+        }
+        lines += 1;
+    }
+    assert!(lines >= 30, "{lines} lines with tests");
+}

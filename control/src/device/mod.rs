@@ -30,7 +30,7 @@ mod events;
 mod ledger;
 mod links;
 mod napi;
-mod netlink;
+pub(crate) mod netlink;
 mod netns;
 pub mod prepare;
 mod promiscuous;

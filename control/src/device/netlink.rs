@@ -1,16 +1,21 @@
-//! One request to the kernel's routing tables and links, and its whole answer (rtnetlink(7)).
+//! One request to the kernel by netlink, and its whole answer: about links and routes (rtnetlink(7)), or of a generic family
+//! (`NETLINK_GENERIC`).
 //!
 //! The socket blocks. Each request carries a sequence number and asks for an acknowledgement, so that every answer
 //! ends in an ack, an error, or the end of a dump; messages of other sequence numbers are skipped.
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
+use netlink_packet_generic::GenlMessage;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
 
 use super::{DeviceError, netns};
 use crate::confine::helper::SocketKind;
@@ -19,10 +24,9 @@ use crate::confine::helper::SocketKind;
 const DUMP_ATTEMPTS: usize = 8;
 
 /// What a request brought.
-#[derive(Default)]
-pub(super) struct Answer {
+pub(crate) struct Answer<M> {
     /// The messages, in order.
-    pub messages: Vec<RouteNetlinkMessage>,
+    pub messages: Vec<M>,
     /// What was wrong with a message that could not be decoded and is missing from `messages`.
     pub undecoded: Option<String>,
     /// The tables changed while they were dumped.
@@ -38,31 +42,55 @@ fn adopted(socket: OwnedFd) -> Socket {
 
 /// A socket to the kernel's links and routes: of the namespace in which the thread works by [`netns::Netns::run`], else of
 /// the thread's own.
-pub(super) struct Netlink {
+pub(crate) struct Netlink<M = RouteNetlinkMessage> {
     socket: Socket,
+    messages: PhantomData<M>,
     sequence: u32,
     /// Requests sent so far.
     pub requests: u64,
 }
 
 impl Netlink {
+    /// A socket for links and routes.
     pub fn open() -> io::Result<Netlink> {
-        let mut socket = match netns::socket_within(SocketKind::Route) {
+        let socket = match netns::socket_within(SocketKind::Route) {
             Some(elsewhere) => adopted(elsewhere?),
             None => Socket::new(NETLINK_ROUTE)?,
         };
+        Netlink::connected(socket)
+    }
+}
+
+impl<F> Netlink<GenlMessage<F>>
+where
+    GenlMessage<F>: Message,
+{
+    /// A socket for the generic families of the thread's own namespace.
+    pub fn open_generic() -> Result<Netlink<GenlMessage<F>>, DeviceError> {
+        let opened = Socket::new(NETLINK_GENERIC).and_then(Netlink::connected);
+        opened.map_err(|error| DeviceError::refused("open a netlink socket", error))
+    }
+}
+
+/// What is sent and received.
+pub(crate) trait Message: NetlinkSerializable + NetlinkDeserializable + Clone {}
+
+impl<M: NetlinkSerializable + NetlinkDeserializable + Clone> Message for M {}
+
+impl<M: Message> Netlink<M> {
+    fn connected(mut socket: Socket) -> io::Result<Netlink<M>> {
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Netlink { socket, sequence: 0, requests: 0 })
+        Ok(Netlink { socket, messages: PhantomData, sequence: 0, requests: 0 })
     }
 
     /// Asks for one thing or a change; `what` names it in an error.
-    pub fn request(&mut self, message: RouteNetlinkMessage, flags: u16, what: &str) -> Result<Answer, DeviceError> {
+    pub fn request(&mut self, message: M, flags: u16, what: &str) -> Result<Answer<M>, DeviceError> {
         self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags).map_err(|error| DeviceError::refused(what, error))
     }
 
     /// Asks for everything of a kind.
-    pub fn dump(&mut self, message: &RouteNetlinkMessage, what: &str) -> Result<Answer, DeviceError> {
+    pub fn dump(&mut self, message: &M, what: &str) -> Result<Answer<M>, DeviceError> {
         for _ in 0..DUMP_ATTEMPTS {
             let answer = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP);
             let answer = answer.map_err(|error| DeviceError::refused(what, error))?;
@@ -73,19 +101,19 @@ impl Netlink {
         Err(DeviceError::refused(what, io::Error::from(io::ErrorKind::ResourceBusy)))
     }
 
-    fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Answer> {
+    fn exchange(&mut self, message: M, flags: u16) -> io::Result<Answer<M>> {
         self.sequence = self.sequence.wrapping_add(1);
         self.requests += 1;
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
 
-        let mut answer = Answer::default();
+        let mut answer = Answer { messages: Vec::new(), undecoded: None, interrupted: false };
         loop {
             let (datagram, sender) = self.socket.recv_from_full()?;
             // Port 0 is the kernel; other processes can send to a netlink socket too.
@@ -96,7 +124,7 @@ impl Netlink {
     }
 
     /// Adds the messages of one datagram to `answer`; whether it is complete.
-    fn take_datagram(&self, datagram: &[u8], answer: &mut Answer) -> io::Result<bool> {
+    fn take_datagram(&self, datagram: &[u8], answer: &mut Answer<M>) -> io::Result<bool> {
         let mut rest = datagram;
         while !rest.is_empty() {
             let frame = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
@@ -104,7 +132,7 @@ impl Netlink {
             let (own, flags) = (frame.sequence_number() == self.sequence, frame.flags());
             if own {
                 answer.interrupted |= flags & NLM_F_DUMP_INTR != 0;
-                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map(|message| message.payload) {
+                match NetlinkMessage::<M>::deserialize(rest).map(|message| message.payload) {
                     Ok(NetlinkPayload::Done(_)) => return Ok(true),
                     Ok(NetlinkPayload::Error(error)) if error.code.is_some() => return Err(error.to_io()),
                     Ok(NetlinkPayload::Error(_)) => return Ok(true),
