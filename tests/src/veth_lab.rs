@@ -87,6 +87,8 @@ pub fn receive(socket: &RawSocket, count: usize, patience: Duration, quiet: Dura
 #[derive(Debug)]
 pub struct Flow {
     stop: Arc<AtomicBool>,
+    /// The sender has ended: `sent` is final.
+    sent_all: Arc<AtomicBool>,
     sent: Arc<AtomicU32>,
     arrived: Arc<AtomicU32>,
     sender: JoinHandle<()>,
@@ -103,16 +105,16 @@ impl Flow {
         sink.send(&Frame::new(FLOW_FROM, FLOW_TO).build());
         let first = source.recv_matching(FLOW_PATIENCE, |frame| frame[..6] == FLOW_FROM);
         assert!(first.is_some(), "no way from port {to} to port {from}");
-        let (stop, sent, arrived) = (Arc::new(AtomicBool::new(false)), Arc::default(), Arc::default());
+        let (stop, sent_all, sent, arrived) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
         let sender = {
             let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
             thread::spawn(move || send_numbered(&source, &stop, &sent))
         };
         let receiver = {
-            let (stop, sent, arrived) = (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&arrived));
-            thread::spawn(move || count_in_order(&sink, &stop, &sent, &arrived))
+            let (sent_all, sent, arrived) = (Arc::clone(&sent_all), Arc::clone(&sent), Arc::clone(&arrived));
+            thread::spawn(move || count_in_order(&sink, &sent_all, &sent, &arrived))
         };
-        Self { stop, sent, arrived, sender, receiver }
+        Self { stop, sent_all, sent, arrived, sender, receiver }
     }
 
     /// Waits until one more second's worth of frames has been sent at most; asserts that frames still arrive.
@@ -132,8 +134,9 @@ impl Flow {
     /// # Panics
     /// When a frame is missing or out of order.
     pub fn finish(self) -> u32 {
-        self.stop.store(true, Ordering::Release);
-        for thread in [self.sender, self.receiver] {
+        // First the sender: it may be about to send one more, which the receiver has to wait for.
+        for (stop, thread) in [(self.stop, self.sender), (self.sent_all, self.receiver)] {
+            stop.store(true, Ordering::Release);
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
         let (sent, arrived) = (self.sent.load(Ordering::Relaxed), self.arrived.load(Ordering::Relaxed));
@@ -152,11 +155,12 @@ fn send_numbered(source: &RawSocket, stop: &AtomicBool, sent: &AtomicU32) {
     }
 }
 
-fn count_in_order(sink: &RawSocket, stop: &AtomicBool, sent: &AtomicU32, arrived: &AtomicU32) {
+fn count_in_order(sink: &RawSocket, sent_all: &AtomicBool, sent: &AtomicU32, arrived: &AtomicU32) {
     let mut last = Instant::now();
     loop {
+        let is_last = sent_all.load(Ordering::Acquire);
         let all = arrived.load(Ordering::Relaxed) == sent.load(Ordering::Acquire);
-        if stop.load(Ordering::Acquire) && (all || last.elapsed() > FLOW_PATIENCE) {
+        if is_last && (all || last.elapsed() > FLOW_PATIENCE) {
             return;
         }
         let Some(frame) = sink.recv(Duration::from_millis(20)) else { continue };
