@@ -96,7 +96,7 @@ impl Workers {
         let (mut links, mut handles) = (Vec::new(), Vec::new());
         let mut failed = None;
         for (worker, &cpu) in cpus.iter().enumerate() {
-            let turn = Turn { worker, workers: cpus.len(), now_ns: now_ns() };
+            let turn = Turn { worker, workers: cpus.len(), now_ns: now_ns(), clock_runs: true };
             match spawn(turn, cpu, power, shared.clone(), events.clone(), Arc::clone(control)) {
                 Ok((link, handle)) => {
                     links.push(link);

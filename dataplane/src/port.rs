@@ -47,7 +47,7 @@ pub fn next_connection() -> u64 {
 /// One turn of a worker: which worker it is, of how many, and the time at which the turn began.
 ///
 /// Ports get the time from here and never ask the clock themselves, so that whatever one turn does happens at one time
-/// and tests need not wait. The number of the worker decides which of a port's transmit rings it uses. Where there are
+/// and tests need not wait. Only a delay is counted from [`Turn::arrival_ns`]. The number of the worker decides which of a port's transmit rings it uses. Where there are
 /// at least as many rings as workers, each worker has rings of its own, so that no lock is ever waited for; otherwise
 /// all share all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +58,19 @@ pub struct Turn {
     pub workers: usize,
     /// The time in nanoseconds of the [clock](crate::clock).
     pub now_ns: u64,
+    /// The clock goes on during the turn. It stands still where the driver of the turns decides the time.
+    pub clock_runs: bool,
 }
 
 impl Turn {
     /// A turn of a worker that is alone, at time 0.
-    pub const ONLY: Turn = Turn { worker: 0, workers: 1, now_ns: 0 };
+    pub const ONLY: Turn = Turn { worker: 0, workers: 1, now_ns: 0, clock_runs: false };
+
+    /// The time by which every frame that was received in this turn so far had arrived, ns. A frame may arrive after the
+    /// turn began, and a delay that were counted from the beginning would be too short.
+    pub fn arrival_ns(&self) -> u64 {
+        if self.clock_runs { crate::clock::now_ns().max(self.now_ns) } else { self.now_ns }
+    }
 
     /// How many of `rings` this worker uses.
     #[inline]
@@ -212,7 +220,7 @@ mod tests {
             for rings in 0..20 {
                 let mut users = vec![0; rings];
                 for worker in 0..workers {
-                    let turn = Turn { worker, workers, now_ns: 0 };
+                    let turn = Turn { worker, workers, ..Turn::ONLY };
                     (0..turn.count(rings)).for_each(|nth| users[turn.ring(nth, rings)] += 1);
                     assert!(rings == 0 || turn.count(rings) > 0);
                 }

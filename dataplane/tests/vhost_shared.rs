@@ -138,7 +138,7 @@ fn hammer(packed: bool, workers: usize, pairs: usize) {
         let start = |worker| {
             let (guest, done) = (&guest, &done);
             scope.spawn(move || {
-                let stats = send_all(tx, &Turn { worker, workers, now_ns: 0 }, guest);
+                let stats = send_all(tx, &Turn { worker, workers, ..Turn::ONLY }, guest);
                 done.fetch_add(1, Ordering::Release);
                 stats
             })
@@ -211,7 +211,7 @@ fn the_control_side_operates_on_rings_in_use() {
                         }
                         let mut stats = PortDelta::ZERO;
                         let inside = guest.read().unwrap();
-                        tx.send_set(&Turn { worker, workers: 2, now_ns: 0 }, &mut burst, &items, 0, &mut stats)
+                        tx.send_set(&Turn { worker, workers: 2, ..Turn::ONLY }, &mut burst, &items, 0, &mut stats)
                             .unwrap();
                         drop(inside);
                         assert_eq!(stats.tx_frames + stats.drops.iter().sum::<u64>(), 16);

@@ -208,7 +208,7 @@ fn workers_share_the_transmit_side() {
                 scope.spawn(move || {
                     let frames: Vec<_> = (0..32).map(|seed| frame(worker as u32 * 32 + seed, 200)).collect();
                     let items: Vec<_> = (0..32).map(|at| TxItem::whole(at, TagEdit::KEEP)).collect();
-                    let (turn, mut stats) = (Turn { worker, workers, now_ns: 0 }, PortDelta::ZERO);
+                    let (turn, mut stats) = (Turn { worker, workers, ..Turn::ONLY }, PortDelta::ZERO);
                     while stats.tx_frames < FRAMES {
                         tx.send_set(&turn, &mut burst_of(&frames), &items, 0, &mut stats).unwrap();
                         tx.run_due(&turn, &mut stats).unwrap();

@@ -157,8 +157,10 @@ fn memory_and_rings_that_are_not_there() {
         script.regions.push([guest + 2 * bytes, 4096, user + 4096, offset]);
         script.files.push(script.memory.file.try_clone().unwrap());
     });
-    target.refuses("a pipe as memory", "has only", |script| script.files = vec![pipe().into_iter().next().unwrap()]);
-    target.refuses("a device as memory", "has only", |script| {
+    target.refuses("a pipe as memory", "neither shared memory", |script| {
+        script.files = vec![pipe().into_iter().next().unwrap()]
+    });
+    target.refuses("a device as memory", "neither shared memory", |script| {
         script.files = vec![File::options().read(true).write(true).open("/dev/zero").unwrap().into()];
     });
     target.refuses("a directory as memory", "memory region", |script| {

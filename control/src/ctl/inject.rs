@@ -30,7 +30,7 @@ const ALIVE: Duration = Duration::from_millis(500);
 /// How long to wait when the switch has no room.
 const FULL: Duration = Duration::from_millis(5);
 /// A wait that the user is told about.
-const LONG_GAP: Duration = Duration::from_secs(5);
+const LONG_GAP: Duration = Duration::from_secs(60);
 /// Frames and bytes of one batch.
 const BATCH_FRAMES: usize = 256;
 const BATCH_BYTES: usize = 384 * 1024;

@@ -282,7 +282,7 @@ impl Crew {
             let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).unwrap());
             let (sender, receiver) = unbounded();
             let ends = ControlEnds { commands: receiver, events: unbounded().0, waker };
-            let turn = Turn { worker, workers: count, now_ns: now_ns() };
+            let turn = Turn { worker, workers: count, now_ns: now_ns(), clock_runs: true };
             workers.push(Worker::new(turn, shared.clone(), Power::Performance, Arc::default(), ends, poll));
             commands.push(sender);
         }

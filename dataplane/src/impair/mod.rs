@@ -11,7 +11,8 @@
 //! - From the port (rx): each receive queue has an [`ImpairedRx`] at its worker, which receives in its place. The delay
 //!   queues of a port share one [`Schedule`], so that its rate and its seed are those of the port.
 //!
-//! Time is that of the worker's [`Turn`](crate::port::Turn): nothing here asks the clock.
+//! Time is that of the worker's [`Turn`](crate::port::Turn), and a delay is counted from its
+//! [`arrival_ns`](crate::port::Turn::arrival_ns): nothing here asks the clock.
 //!
 //! An impairment may be for some frames only. The others go the same way and are due at once, so they overtake those that wait.
 //!

@@ -82,7 +82,7 @@ impl ImpairedRx {
         received.clear();
         rx.receive(turn, received, stats)?;
         let items = items.get(..received.len()).unwrap_or_default();
-        let mut entrance = Entrance { delayed, now_ns: turn.now_ns };
+        let mut entrance = Entrance { delayed, now_ns: turn.arrival_ns() };
         let report = &mut TxReport { stats, losses: &mut Losses::NONE.clone() };
         if received.asking() != 0 && stage::is_needed(received, items, Offers::NONE) {
             stage.resolve(&mut entrance, received, items, Offers::NONE, report)?;

@@ -112,7 +112,7 @@ impl TxPort for ImpairedTx {
     ) -> Result<(), Fault> {
         let mut leaving = lock(&self.delay.leaving);
         self.delay.owner.store(turn.worker, Ordering::Relaxed);
-        leaving.delayed.accept(turn.now_ns, burst, items, report);
+        leaving.delayed.accept(turn.arrival_ns(), burst, items, report);
         self.send_due(&mut leaving, turn, report.stats)
     }
 
