@@ -5,7 +5,8 @@
 //! Workloads: `turn/SIZE/BURST`, a whole turn guest → guest as in `turn`; `decide/FLOWS`, the decision alone; `take`,
 //! `fill/SIZE` and the same with `virtio-queue/` in front, 64 frames a round as in `crates`, with the event index;
 //! `forged/COUNT`, as `decide/1000` after so many forged source addresses from another port; `forge`, 64 of those;
-//! `growth/CASE/BURST`, the same turn with 64-byte frames and more around it ([`growth_cases`]).
+//! `growth/CASE/BURST`, the same turn with 64-byte frames and more around it ([`growth_cases`]); `mirrored/SIZE/BURST`, the turn
+//! with a mirror of every frame to a third guest.
 //!
 //! All that is to be counted happens inside `measured`, which is never inlined, so that callgrind can be told its name.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench")]
@@ -105,6 +106,11 @@ fn workload(name: &str) -> Box<dyn FnMut()> {
         ["forge"] => Box::new(forge()),
         ["growth", case, burst] => {
             let mut lab = Lab::with(64, around(case));
+            let burst = burst.parse().unwrap();
+            Box::new(move || lab.turn(burst))
+        }
+        ["mirrored", size, burst] => {
+            let mut lab = Lab::with(size.parse().unwrap(), around("mirrored"));
             let burst = burst.parse().unwrap();
             Box::new(move || lab.turn(burst))
         }

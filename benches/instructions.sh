@@ -33,6 +33,6 @@ for workload; do
     "$program" "$workload" $rounds >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
   total=$(awk '$1 == "summary:" { print $2; exit }' "$profile")
   [ "${total:-0}" -gt 0 ] || { echo "instructions.sh: callgrind counted nothing, see $log" >&2; exit 1; }
-  case $workload in turn/* | growth/*) burst=${workload##*/} ;; *) burst=64 ;; esac
+  case $workload in turn/* | growth/* | mirrored/*) burst=${workload##*/} ;; *) burst=64 ;; esac
   printf '%-24s %20s\n' "$workload" "$(awk "BEGIN { printf \"%.1f\", $total / $burst / $rounds }")"
 done

@@ -222,6 +222,7 @@ pub struct Lab {
     idle: Vec<Guest>,
     mirrored: bool,
     stats: Arc<PortStats>,
+    now_ns: u64,
 }
 
 impl Lab {
@@ -275,7 +276,7 @@ impl Lab {
             let (to, from) = around.addresses(number % around.flows);
             frame(wire_bytes, to, from)
         });
-        let mut lab = Lab { worker, _commands: commands, from, to, idle, mirrored: around.mirrored, stats };
+        let mut lab = Lab { worker, _commands: commands, from, to, idle, mirrored: around.mirrored, stats, now_ns: 0 };
         // Once round the rings, so that every page was touched.
         for _ in 0..RING / 64 {
             lab.turn(64);
@@ -291,6 +292,8 @@ impl Lab {
             offer(sink, RECEIVE, frames);
         }
         offer(&self.from, TRANSMIT, frames);
+        self.now_ns += 1000;
+        self.worker.set_time(self.now_ns);
         if self.worker.turn() != usize::from(frames) {
             panic!("the turn did not take what was offered");
         }

@@ -14,8 +14,10 @@
 //! - The segments of a frame stay mapped from receive until the driver's release: the driver that
 //!   pushed them keeps the mapping alive (guest memory in an `Arc`, UMEM for the life of the worker).
 
+mod arena;
 mod copy;
 mod filter;
+mod lend;
 mod reader;
 
 use labsw_switch::BURST_FRAMES;
@@ -23,9 +25,11 @@ use labsw_switch::forward::TxItem;
 pub use labsw_switch::header::SNAPSHOT_BYTES;
 
 use crate::offload::{Asked, HEADER_BYTES, Offers, Refused};
+use arena::Arena;
 use copy::{copy, copy_short};
 
 pub(crate) use copy::prefetch;
+pub(crate) use lend::Lender;
 pub use reader::{FrameReader, PlainFrame};
 
 /// The largest frame that can pass, bytes (a 64-KiB TSO frame with its headers).
@@ -117,6 +121,8 @@ pub struct Burst {
     /// Segments that the frames of the burst will become where they are cut.
     segments_asked: u32,
     movable: bool,
+    /// Bytes of frames that the burst itself has copied.
+    arena: Arena,
 }
 
 // SAFETY: a Burst is moved to its worker's thread while empty; the pointers it holds later are to process-wide
@@ -141,6 +147,7 @@ impl Burst {
             asking: 0,
             segments_asked: 0,
             movable: false,
+            arena: Arena::default(),
         }
     }
 
@@ -152,6 +159,7 @@ impl Burst {
         self.asking = 0;
         self.segments_asked = 0;
         self.movable = false;
+        self.arena.reset();
     }
 
     /// Says that the frames lie in chunks of the worker's packet memory, so that an AF_XDP egress may take a whole

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use labsw_switch::DropReason;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use crate::frame::{Burst, Segment};
+use crate::frame::Burst;
 use crate::port::{Fault, RxQueue, Turn};
 use crate::stats::PortDelta;
 
@@ -54,8 +55,6 @@ pub struct InjectRx {
     core: Arc<Core>,
     /// The first one, which is not due yet.
     next: Option<Waiting>,
-    /// Those of the burst at hand.
-    held: Vec<Box<[u8]>>,
 }
 
 /// Both halves of a new injection.
@@ -71,7 +70,7 @@ pub fn injection() -> std::io::Result<(InjectQueue, InjectRx)> {
         received: AtomicU64::new(0),
         timer,
     });
-    Ok((InjectQueue(Arc::clone(&core)), InjectRx { core, next: None, held: Vec::new() }))
+    Ok((InjectQueue(Arc::clone(&core)), InjectRx { core, next: None }))
 }
 
 impl InjectQueue {
@@ -130,6 +129,7 @@ impl RxQueue for InjectRx {
     }
 
     fn receive(&mut self, turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+        let mut received = 0;
         while !burst.is_full()
             && let Some(frame) = self.next.take().or_else(|| self.core.pop())
         {
@@ -139,18 +139,17 @@ impl RxQueue for InjectRx {
             }
             let len = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
             stats.received(len);
-            let segment = Segment { ptr: frame.bytes.as_ptr(), len };
-            // SAFETY: the heap buffer of the frame stays in `held` until `release`, which clears the burst.
-            unsafe { burst.push_whole(0, segment) };
-            self.held.push(frame.bytes);
+            if !burst.push_copy(0, &frame.bytes) {
+                stats.drop(DropReason::Oversize);
+            }
+            received += 1;
         }
-        self.core.received.fetch_add(self.held.len() as u64, Ordering::Relaxed);
+        self.core.received.fetch_add(received, Ordering::Relaxed);
         Ok(())
     }
 
     fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
         burst.clear();
-        self.held.clear();
         Ok(())
     }
 

@@ -28,7 +28,7 @@ use labsw_switch::inject::Injection;
 use labsw_switch::{BURST_FRAMES, DropReason};
 
 use crate::clock::NEVER;
-use crate::frame::{Burst, Segment};
+use crate::frame::Burst;
 use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
 use crate::port::{Fault, Turn, TxPort, lock};
@@ -319,23 +319,24 @@ impl Backlog {
     /// there was room for all of them.
     fn send_some(&mut self, turn: &Turn, port: &dyn TxPort, stats: &mut PortDelta) -> Result<bool, Fault> {
         let Some(&Kept { worker, .. }) = self.kept.front() else { return Ok(false) };
-        let burst = self.lent.get_or_insert_with(|| Box::new(Burst::new()));
-        burst.clear();
+        let Backlog { bytes, kept, lent, .. } = self;
+        let burst = lent.get_or_insert_with(|| Box::new(Burst::new()));
         let (mut items, mut offered) = ([TxItem::whole(0, TagEdit::KEEP); BURST_FRAMES], 0u8);
-        for (kept, item) in self.kept.iter().take_while(|kept| kept.worker == worker).zip(&mut items) {
-            let bytes = self.bytes.get(kept.at..kept.at + kept.len).unwrap_or_default();
-            let segment = Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or(0) };
-            // SAFETY: the burst is cleared below, before anything is written to `bytes`.
-            unsafe { burst.push_whole(0, segment) };
+        let same_worker = kept.iter().take_while(|kept| kept.worker == worker);
+        for (item, _) in items.iter_mut().zip(same_worker.clone()) {
             item.frame = offered;
             offered += 1;
         }
+        let frames = same_worker.take(offered.into()).filter_map(|kept| bytes.get(kept.at..kept.at + kept.len));
         // Kept frames were counted as sent when they were kept, so what the port counts now is not used.
         let (mut counted, mut losses) = (PortDelta::ZERO, Losses::NONE);
         let mut report = TxReport { stats: &mut counted, losses: &mut losses };
         let turn = &Turn { worker, ..*turn };
-        let outcome = port.send(turn, burst, items.get(..offered.into()).unwrap_or_default(), 0, &mut report);
-        burst.clear();
+        let items = items.get(..offered.into()).unwrap_or_default();
+        let outcome = burst.lend(
+            |lender| frames.for_each(|bytes| _ = lender.push(bytes)),
+            |burst| port.send(turn, burst, items, 0, &mut report),
+        );
         outcome?;
         let full = losses.full();
         let dropped = (0..offered).filter(|frame| full >> frame & 1 == 0);

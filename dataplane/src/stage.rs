@@ -10,8 +10,8 @@
 //! they are sent, and it starts from the beginning. Nothing is allocated after [`Stage::new`].
 //!
 //! **Invariants.**
-//! - The stage is empty between two calls: its burst is cleared before the one that it was made from.
-//! - The arena is written only while no frame is lent from it.
+//! - The stage is empty between two calls.
+//! - The arena is written only while no frame is lent from it ([`Burst::lend`]).
 //! - The ports need to know nothing of segments: what a port does not accept never reaches it.
 //!
 //! The engine is [`crate::offload`]. Reference: Virtio 1.2, 5.1.6; kernel `Documentation/networking/segmentation-offloads.rst`.
@@ -20,7 +20,7 @@ use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_switch::{BURST_FRAMES, DropReason};
 
 use crate::flow::flow_hash;
-use crate::frame::{Burst, MAX_BURST_SEGMENTS, MAX_FRAME_BYTES, Segment};
+use crate::frame::{Burst, Lender, MAX_BURST_SEGMENTS, MAX_FRAME_BYTES};
 use crate::losses::{Losses, TxReport};
 use crate::offload::{Asked, Coalescer, Cutter, Offers, Partial, Resolution, Sum, finish_checksum};
 use crate::port::{Fault, FrameSink};
@@ -337,22 +337,25 @@ impl Stage {
         Ok(())
     }
 
-    /// Sends what is there.
+    /// Gives the sink what is there.
     fn flush(&mut self, delivery: &mut Delivery<'_, '_>) -> Result<(), Fault> {
-        self.burst.clear();
-        self.items.clear();
         self.finish_merges();
-        for at in 0..self.entries.len() {
-            self.lend(at, delivery.from);
-        }
-        let outcome = if self.items.is_empty() {
+        self.items.clear();
+        // The lists go in step: an entry always fits.
+        self.items.extend((0u8..).zip(&self.entries).map(|(frame, entry)| TxItem { frame, ..entry.item }));
+        self.losses.clear();
+        let Stage { burst, items, entries, losses, .. } = self;
+        let (entries, made) = (&*entries, Made { arena: &self.arena, merges: &self.merges, pieces: &self.pieces });
+        let (from, sink) = (delivery.from, &mut *delivery.sink);
+        let mut report = TxReport { stats: delivery.report.stats, losses };
+        let outcome = if items.is_empty() {
             Ok(())
         } else {
-            self.losses.clear();
-            let mut report = TxReport { stats: delivery.report.stats, losses: &mut self.losses };
-            delivery.sink.take(&mut self.burst, &self.items, &mut report)
+            burst.lend(
+                |lender| entries.iter().for_each(|entry| made.lend(entry, from, lender)),
+                |burst| sink.take(burst, items, &mut report),
+            )
         };
-        self.burst.clear();
         for (item, entry) in self.items.iter().zip(&self.entries) {
             match self.losses.reason(item.frame) {
                 None => delivery.sent |= entry.origins,
@@ -371,26 +374,6 @@ impl Stage {
         self.used = 0;
     }
 
-    /// Puts the entry `at` into the burst.
-    fn lend(&mut self, at: usize, from: &Burst) {
-        let Some(&Entry { item, form, .. }) = self.entries.get(at) else { return };
-        #[allow(clippy::cast_possible_truncation, reason = "fewer than 64")]
-        let frame = self.burst.len() as u8;
-        let lent = match form {
-            // SAFETY: `flush` clears the burst before it returns, `from` is borrowed longer than that.
-            Form::AsIs => unsafe { self.burst.push_from(from, item.frame.into()) },
-            Form::Made { at, len } => {
-                let segment = self.segment(at, len);
-                // SAFETY: it lies in the arena, which is not written before `flush` has cleared the burst.
-                unsafe { self.burst.push_whole(0, segment) }
-            }
-            Form::Merged(merge) => self.lend_merged(merge),
-        };
-        // The lists go in step: an entry always fits.
-        debug_assert!(lent);
-        self.items.push(TxItem { frame, ..item });
-    }
-
     /// Writes the headers of the merged frames.
     fn finish_merges(&mut self) {
         for Merge { coalescer, at, asked, .. } in self.merges.iter_mut().filter(|merge| merge.coalescer.segments() > 1)
@@ -404,27 +387,39 @@ impl Stage {
             *asked = Asked::admit(&header, merged.headers, frame_bytes, Offers::ALL).unwrap_or_default();
         }
     }
+}
 
-    fn lend_merged(&mut self, index: usize) -> bool {
+/// Frames that were made here.
+struct Made<'a> {
+    arena: &'a [u8],
+    merges: &'a [Merge],
+    pieces: &'a [Piece],
+}
+
+impl<'a> Made<'a> {
+    /// Puts an entry into a burst.
+    fn lend(&self, entry: &Entry, from: &'a Burst, lender: &mut Lender<'_, 'a>) {
+        let lent = match entry.form {
+            Form::AsIs => lender.push_from(from, entry.item.frame.into()),
+            Form::Made { at, len } => lender.push(self.bytes(at, len)),
+            Form::Merged(merge) => self.lend_merged(merge, lender),
+        };
+        debug_assert!(lent, "an entry is a frame, and there are at most 64");
+    }
+
+    fn lend_merged(&self, index: usize, lender: &mut Lender<'_, 'a>) -> bool {
         let Some(Merge { coalescer, at, asked, .. }) = self.merges.get(index) else { return false };
-        let first = self.segment(*at, coalescer.first_frame_bytes() as usize);
+        let first = self.bytes(*at, coalescer.first_frame_bytes() as usize);
         let further = self.pieces.iter().filter(|piece| piece.merge == index);
-        let further = further.map(|piece| self.segment(piece.at, piece.len));
-        let (mut segments, mut count) = ([Segment::EMPTY; BURST_FRAMES], 0);
-        for (place, segment) in segments.iter_mut().zip(std::iter::once(first).chain(further)) {
-            *place = segment;
-            count += 1;
-        }
-        // SAFETY: all lie in the arena, which is not written before `flush` has cleared the burst.
-        let lent = unsafe { self.burst.push(0, segments.get(..count).unwrap_or_default()) };
-        self.burst.set_asked(*asked);
+        let further = further.map(|piece| self.bytes(piece.at, piece.len));
+        let lent = lender.push_pieces(std::iter::once(first).chain(further));
+        lender.set_asked(*asked);
         lent
     }
 
     /// What lies in the arena there.
-    fn segment(&self, at: usize, len: usize) -> Segment {
-        let bytes = self.arena.get(at..at + len).unwrap_or_default();
-        Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or_default() }
+    fn bytes(&self, at: usize, len: usize) -> &'a [u8] {
+        self.arena.get(at..at + len).unwrap_or_default()
     }
 }
 

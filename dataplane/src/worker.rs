@@ -184,6 +184,11 @@ impl Worker {
         }
     }
 
+    /// Sets the time of the next turn, ns. [`Worker::run`] does that by the clock; whoever drives the turns decides it.
+    pub fn set_time(&mut self, now_ns: u64) {
+        self.now.now_ns = now_ns;
+    }
+
     /// Serves every receive queue once; returns the number of frames received. The queues that ended a sleep come first:
     /// their frames have waited already, and by now the CPU's caches have forgotten the silent queues, so that merely
     /// looking at them takes its time.

@@ -42,6 +42,18 @@ impl<'a> PlainFrame<'a> {
             }
         }
     }
+
+    /// Copies the frame to the front of `to`. Returns false, and copies nothing, if there is no room.
+    #[inline(always)]
+    pub fn copy_into(&self, to: &mut [u8]) -> bool {
+        let fits = to.len() >= self.len as usize;
+        if fits {
+            // SAFETY: `to` has room for the frame. Nothing overlaps it: the snapshot is behind a shared reference, and foreign
+            // memory is behind none.
+            unsafe { self.copy_to(to.as_mut_ptr()) };
+        }
+        fits
+    }
 }
 
 /// Reads one outgoing frame front to back: MACs, inserted tag, rest of the snapshot, segments.

@@ -1,4 +1,4 @@
-//! The delay queue: frames are given to it, judged, kept as owned copies, and lent again when they are due.
+//! The delay queue: frames are given to it, judged, kept as owned copies, and handed out when they are due.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use labsw_switch::{BURST_FRAMES, DropReason};
 use super::Schedule;
 use super::store::{READ_AHEAD_BYTES, Run, Store, WRITE_AHEAD_BYTES, room};
 use crate::clock::NEVER;
-use crate::frame::{Burst, Segment, prefetch};
+use crate::frame::{Burst, prefetch};
 use crate::losses::TxReport;
 use crate::stats::PortDelta;
 
@@ -18,15 +18,15 @@ use crate::stats::PortDelta;
 pub(crate) struct DelayQueue {
     schedule: Arc<Schedule>,
     store: Store,
-    /// Frames whose bytes are lent to a burst.
-    lent: Vec<Run>,
+    /// Frames that are due, while they are handed out.
+    due: Vec<Run>,
     verdicts: Vec<Verdict>,
 }
 
 impl DelayQueue {
     pub(crate) fn new(schedule: Arc<Schedule>) -> DelayQueue {
-        let (lent, verdicts) = (Vec::with_capacity(BURST_FRAMES), Vec::with_capacity(BURST_FRAMES));
-        DelayQueue { schedule, store: Store::default(), lent, verdicts }
+        let (due, verdicts) = (Vec::with_capacity(BURST_FRAMES), Vec::with_capacity(BURST_FRAMES));
+        DelayQueue { schedule, store: Store::default(), due, verdicts }
     }
 
     /// Takes copies of finished frames of a burst, as they leave, and reports those it drops.
@@ -70,39 +70,48 @@ impl DelayQueue {
         self.store.next_due_ns().unwrap_or(NEVER)
     }
 
-    /// Adds frames that are due to a burst, and returns how many. They stay lent until [`DelayQueue::returned`].
-    ///
-    /// # Safety
-    /// The burst is cleared before [`DelayQueue::returned`] or [`DelayQueue::clear`] is called, or the queue dropped.
-    pub(crate) unsafe fn lend(&mut self, now_ns: u64, burst: &mut Burst) -> usize {
-        let mut room = u32::try_from(BURST_FRAMES - burst.len().min(BURST_FRAMES)).unwrap_or(0);
-        let before = burst.len();
+    /// Has `send` take the frames that are due, as many as one burst holds.
+    pub(crate) fn send_due<R>(&mut self, now_ns: u64, burst: &mut Burst, send: impl FnOnce(&mut Burst) -> R) -> R {
+        self.take_due(now_ns);
+        let DelayQueue { store, due, .. } = self;
+        let outcome = burst.lend(
+            |lender| {
+                for bytes in due.iter().flat_map(|run| store.frames(run)) {
+                    prefetch(bytes.as_ptr().wrapping_add(READ_AHEAD_BYTES));
+                    lender.push(bytes);
+                }
+            },
+            send,
+        );
+        due.drain(..).for_each(|run| store.gone(&run));
+        outcome
+    }
+
+    /// Adds copies of the frames that are due to an empty burst.
+    pub(crate) fn copy_due(&mut self, now_ns: u64, burst: &mut Burst) {
+        self.take_due(now_ns);
+        let DelayQueue { store, due, .. } = self;
+        for bytes in due.iter().flat_map(|run| store.frames(run)) {
+            prefetch(bytes.as_ptr().wrapping_add(READ_AHEAD_BYTES));
+            burst.push_copy(0, bytes);
+        }
+        due.drain(..).for_each(|run| store.gone(&run));
+    }
+
+    /// Fills `due`, with as many frames as one burst holds.
+    fn take_due(&mut self, now_ns: u64) {
+        #[allow(clippy::cast_possible_truncation, reason = "64")]
+        let mut room = BURST_FRAMES as u32;
         while room > 0
             && let Some(run) = self.store.take_due(now_ns, room)
         {
-            for bytes in self.store.frames(&run) {
-                prefetch(bytes.as_ptr().wrapping_add(READ_AHEAD_BYTES));
-                let segment = Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or(0) };
-                // SAFETY: the bytes lie in a block of the store, which neither moves nor writes them before they are `gone`;
-                // until then the burst has been cleared (caller).
-                unsafe { burst.push_whole(0, segment) };
-            }
             room -= run.count();
-            self.lent.push(run);
-        }
-        burst.len() - before
-    }
-
-    /// The frames lent are not used any more.
-    pub(crate) fn returned(&mut self) {
-        for run in self.lent.drain(..) {
-            self.store.gone(&run);
+            self.due.push(run);
         }
     }
 
     /// Gives up all frames that wait, and counts them.
     pub(crate) fn clear(&mut self, stats: &mut PortDelta) {
-        self.lent.clear();
         stats.drop_many(DropReason::ImpairCleared, self.store.clear() as u64);
     }
 
@@ -145,8 +154,7 @@ fn put_alike(store: &mut Store, burst: &Burst, items: &[TxItem], due_ns: u64) ->
         let Some(frame) = burst.plain(item) else { break };
         // What waits is more than the caches hold: memory is asked for before it is written, as it is before it is read.
         prefetch(bytes.as_ptr().wrapping_add(WRITE_AHEAD_BYTES));
-        // SAFETY: there is room for the frame, and it is memory of our own, which no frame overlaps.
-        unsafe { frame.copy_to(bytes.as_mut_ptr()) };
+        frame.copy_into(bytes);
         kept += 1;
     }
     Ok(kept)
@@ -157,8 +165,7 @@ fn put_alike(store: &mut Store, burst: &Burst, items: &[TxItem], due_ns: u64) ->
 fn put<'s>(store: &'s mut Store, burst: &Burst, item: &TxItem, due_ns: u64) -> Result<&'s mut [u8], DropReason> {
     if let Some(frame) = burst.plain(item) {
         let bytes = insert(store, due_ns, frame.bytes())?;
-        // SAFETY: it is as long as the frame, and memory of our own, which no frame overlaps.
-        unsafe { frame.copy_to(bytes.as_mut_ptr()) };
+        frame.copy_into(bytes);
         return Ok(bytes);
     }
     // Too short for the tag edit, as the drivers say it.

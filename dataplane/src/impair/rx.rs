@@ -64,8 +64,7 @@ impl ImpairedRx {
         if rx.is_waiting(turn) {
             self.delay(rx, turn, stage, stats)?;
         }
-        // SAFETY: the worker clears the burst, by `release`, before the queue receives again or is given up.
-        unsafe { self.delayed.lend(turn.now_ns, burst) };
+        self.delayed.copy_due(turn.now_ns, burst);
         self.due_ns = self.delayed.next_due_ns();
         Ok(())
     }
@@ -94,10 +93,8 @@ impl ImpairedRx {
 
     /// Ends what [`ImpairedRx::receive`] began.
     #[cold]
-    #[inline(never)]
     pub(crate) fn release(&mut self, burst: &mut Burst) {
         burst.clear();
-        self.delayed.returned();
     }
 
     /// When the next frame is due, ns; [`NEVER`]: none waits.

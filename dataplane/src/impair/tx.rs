@@ -87,14 +87,12 @@ impl ImpairedTx {
         let turn = &Turn { worker: 0, workers: 1, ..*turn };
         let mut outcome = Ok(());
         while delayed.next_due_ns() <= turn.now_ns && outcome.is_ok() {
-            burst.clear();
-            // SAFETY: the burst is cleared before the frames are returned.
-            let count = unsafe { delayed.lend(turn.now_ns, burst) };
-            let items = items.get(..count).unwrap_or_default();
             losses.clear();
-            outcome = self.port.send(turn, burst, items, 0, &mut TxReport { stats, losses });
-            burst.clear();
-            delayed.returned();
+            let report = &mut TxReport { stats, losses };
+            outcome = delayed.send_due(turn.now_ns, burst, |burst| {
+                let items = items.get(..burst.len()).unwrap_or_default();
+                self.port.send(turn, burst, items, 0, report)
+            });
         }
         self.delay.due_ns.store(delayed.next_due_ns(), Ordering::Relaxed);
         outcome

@@ -4,6 +4,7 @@ use labsw_switch::Vid;
 use labsw_switch::inject::{IngressAs, InjectSpec};
 
 use super::*;
+use crate::frame::Segment;
 use crate::worker::memory_port::{Wire, memory_port};
 
 struct Bed {

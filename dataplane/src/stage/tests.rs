@@ -4,6 +4,7 @@ use labsw_testkit::offload_frames::{Packet, noise, received};
 use proptest::prelude::*;
 
 use super::*;
+use crate::frame::Segment;
 use crate::offload::whole::{request_of, resolved};
 use crate::offload::{Gso, HEADER_BYTES, Request};
 use crate::stats::PortDelta;

@@ -98,7 +98,22 @@ impl Worker {
         } else {
             self.decide_beside(ingress);
         }
+        // A frame with a capture among its takers is read once, as one with a mirror.
+        self.burst.copy_frames(self.captured(ingress));
         self.capture_received(ingress);
+    }
+
+    /// The frames of the burst that some capture may take, here or at a port that they leave by.
+    fn captured(&self, ingress: PortId) -> u64 {
+        let Capturing { captures, noted, .. } = &self.capturing;
+        if captures.port(ingress).is_some_and(|port| !port.received.is_empty()) {
+            return u64::MAX;
+        }
+        let dropped = noted.iter().fold(0, |set, (frame, ..)| set | 1 << frame);
+        let is_watched =
+            |port: &&PortId| self.slots.get(port.index()).and_then(Option::as_ref).is_some_and(|slot| slot.watched);
+        let items = self.egress.active().iter().filter(is_watched).flat_map(|port| self.egress.items(*port));
+        items.fold(dropped, |set, item| set | 1 << item.frame)
     }
 
     #[cold]

@@ -13,6 +13,8 @@ impl Worker {
     /// Works out what mirrors select of a burst from `ingress`, before it is sent.
     pub(super) fn select_for_mirrors(&mut self, ingress: PortId) {
         self.copies.select(&self.tables, ingress, &mut self.egress, &self.burst);
+        // A frame with a mirror among its takers is read once: the sensor sees what the receiver gets.
+        self.burst.copy_frames(self.egress.mirrored());
     }
 
     /// Copies to the mirror destinations what was selected of the burst and really passed.

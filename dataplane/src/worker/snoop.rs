@@ -25,6 +25,8 @@ impl Worker {
     #[cold]
     #[inline(never)]
     pub(super) fn snoop(&mut self, ingress: PortId) {
+        // What is learned from is what leaves.
+        self.burst.copy_frames(self.egress.messages());
         let forwarder =
             Forwarder { tables: &self.tables, fdb: &self.shared.fdb, now_seconds: seconds(self.now.now_ns) };
         for index in (0..64u8).filter(|index| self.egress.messages() >> index & 1 == 1) {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use labsw_switch::Vid;
 use labsw_switch::fdb::Fdb;
+use labsw_switch::forward::TxItem;
 use labsw_switch::inject::{IngressAs, InjectSpec, Injection};
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules};
 use labsw_switch::vlan::{PortVlan, VlanMode};
@@ -23,6 +24,7 @@ use crate::stats::PortStats;
 
 mod capture;
 mod impair;
+mod single_read;
 
 /// A worker with memory ports 0, 1, … that are driven turn by turn.
 struct Lab {
