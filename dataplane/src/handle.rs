@@ -19,7 +19,6 @@ use crate::clock::now_ns;
 use crate::load::{LoadSnapshot, Pulse, WorkerLoad};
 use crate::port::{RxQueue, Turn};
 use crate::thread::{confine, exact_timers};
-use crate::vhost_user::{Rings, RingsError, VhostOp, VhostReply, VhostTx};
 use crate::watchdog::{self, PATIENCE, ROUSE_AFTER};
 use crate::worker::{Command, ControlEnds, Event, Power, Shared, Snapshot, WAKER, Worker};
 
@@ -215,19 +214,19 @@ impl Links {
         self.0.len()
     }
 
-    fn send(&self, worker: usize, command: Command) -> Result<(), WorkerError> {
+    pub(crate) fn send(&self, worker: usize, command: Command) -> Result<(), WorkerError> {
         let link = self.0.get(worker).ok_or(WorkerError::Gone(worker))?;
         link.commands.send(command).map_err(|_| WorkerError::Gone(worker))?;
         link.waker.wake().map_err(|_| WorkerError::Gone(worker))
     }
 
     /// Gets workers that hang in a peer's doorbell out of it.
-    fn rouse(&self) {
+    pub(crate) fn rouse(&self) {
         self.0.iter().for_each(|link| watchdog::interrupt(link.thread));
     }
 
     /// Waits for an acknowledgement of `worker`. `None`: it dropped the command unanswered.
-    fn answer<T>(&self, worker: usize, answered: &Receiver<T>) -> Result<Option<T>, WorkerError> {
+    pub(crate) fn answer<T>(&self, worker: usize, answered: &Receiver<T>) -> Result<Option<T>, WorkerError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match answered.recv_timeout(ROUSE_AFTER) {
@@ -298,11 +297,6 @@ impl Links {
     pub fn set_power(&self, power: Power) -> Result<(), WorkerError> {
         (0..self.count()).map(|worker| self.send(worker, Command::SetPower(power))).fold(Ok(()), Result::and)
     }
-
-    /// The rings of one vhost-user port, as its session sees them.
-    pub fn rings(&self, port: PortId, tx: Arc<VhostTx>, homes: Homes) -> PortRings {
-        PortRings { links: self.clone(), port, tx, homes }
-    }
 }
 
 /// Which worker has each receive queue of a port. Written by the control thread only.
@@ -329,64 +323,6 @@ impl Homes {
     pub fn set(&self, queue: usize, worker: usize) {
         if let Some(home) = self.0.get(queue) {
             home.store(worker, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The rings of a vhost-user port that lives in the workers.
-#[derive(Debug)]
-pub struct PortRings {
-    links: Links,
-    port: PortId,
-    tx: Arc<VhostTx>,
-    homes: Homes,
-}
-
-impl PortRings {
-    /// Has the worker of a queue carry out an operation; its answer comes later.
-    fn ask(&self, queue: usize, worker: usize, op: VhostOp) -> Result<Receiver<VhostReply>, WorkerError> {
-        let (reply, answered) = bounded(1);
-        self.links.send(worker, Command::Vhost { port: self.port, queue, op, reply })?;
-        Ok(answered)
-    }
-
-    /// Carries out an operation on the guest's receive rings.
-    fn operate_tx(&self, op: VhostOp) -> Result<VhostReply, RingsError> {
-        let reply = self.tx.operate(op, &mut || self.links.rouse());
-        reply.ok_or_else(|| RingsError { reason: format!("a ring was in use for {} s", PATIENCE.as_secs()) })
-    }
-
-    fn operate_rx(&self, queue: usize, op: VhostOp) -> Result<VhostReply, RingsError> {
-        let Some(worker) = self.homes.get(queue) else { return Ok(VhostReply::NoSuchRing) };
-        let answer = self.ask(queue, worker, op).and_then(|answered| self.answer(queue, worker, &answered));
-        answer.map_err(|error| RingsError { reason: error.to_string() })
-    }
-
-    fn answer(&self, queue: usize, worker: usize, answered: &Receiver<VhostReply>) -> Result<VhostReply, WorkerError> {
-        self.links.answer(worker, answered)?.ok_or(WorkerError::NoQueue { worker, queue })
-    }
-
-    /// Stops all rings, whatever fails.
-    fn reset(&self) -> Result<VhostReply, RingsError> {
-        let homes = (0..self.homes.count()).filter_map(|queue| Some((queue, self.homes.get(queue)?)));
-        // All workers are asked before the first is waited for.
-        let asked: Vec<_> =
-            homes.map(|(queue, worker)| (queue, worker, self.ask(queue, worker, VhostOp::Reset))).collect();
-        let mut outcome = self.operate_tx(VhostOp::Reset);
-        for (queue, worker, asked) in asked {
-            let answer = asked.and_then(|answered| self.answer(queue, worker, &answered));
-            outcome = outcome.and_then(|_| answer.map_err(|error| RingsError { reason: error.to_string() }));
-        }
-        outcome
-    }
-}
-
-impl Rings for PortRings {
-    fn operate(&mut self, op: VhostOp) -> Result<VhostReply, RingsError> {
-        match op.ring() {
-            None => self.reset(),
-            Some(index) if index % 2 == 0 => self.operate_tx(op),
-            Some(index) => self.operate_rx(usize::from(index / 2), op),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! itself) and tells the control thread, which resets the rest. A [`Fault`] names the connection it was met on, so that
 //! a late one does not throw out the next peer.
 
+use std::any::Any;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,6 @@ use crate::frame::Burst;
 use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
 use crate::stats::PortDelta;
-use crate::vhost_user::VhostRx;
 
 /// A port that can't go on with its present peer. No other port is touched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +86,7 @@ impl Turn {
 }
 
 /// The receiving half of one queue, owned by one worker.
-pub trait RxQueue: Send + std::fmt::Debug {
+pub trait RxQueue: Any + Send + std::fmt::Debug {
     /// Whether anything may have arrived: a look so cheap that a worker with many silent queues has time left for the
     /// others. [`RxQueue::receive`] is called only after a yes.
     fn is_waiting(&self, _turn: &Turn) -> bool {
@@ -123,11 +123,6 @@ pub trait RxQueue: Send + std::fmt::Debug {
 
     /// Lets go of the peer after a fault: nothing is received until the control thread has seen to it.
     fn fail(&mut self);
-
-    /// The vhost-user queue behind this, if it is one.
-    fn as_vhost(&mut self) -> Option<&mut VhostRx> {
-        None
-    }
 }
 
 /// The transmit side of a port, shared by all workers.

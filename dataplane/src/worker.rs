@@ -47,7 +47,7 @@ use capture::Capturing;
 use queue::Queue;
 use slot::{Slot, needs_staging, slot};
 
-pub use command::{Command, ControlEnds, Event, Output, Snapshot};
+pub use command::{Command, ControlEnds, Event, Output, QueueTask, Snapshot};
 
 /// An adaptive worker sleeps after this long without a frame.
 const SPIN: Duration = Duration::from_micros(50);
@@ -384,15 +384,12 @@ impl Worker {
                     drop(snapshot);
                     let _ = done.send(());
                 }
-                Command::Vhost { port, queue, op, reply } => {
+                Command::OnQueue { port, queue, task } => {
                     let at = self.find(port, queue);
                     if let Some(queue) = at.and_then(|at| self.queues.get_mut(at)) {
                         queue.unpoll(&self.poll);
-                        let answer = queue.rx.as_vhost().map(|vhost| vhost.operate(op));
+                        task.run(queue.rx.as_mut());
                         queue.poll(&self.poll);
-                        if let Some(answer) = answer {
-                            let _ = reply.send(answer);
-                        }
                     }
                 }
                 Command::SetCaptures { captures, done } => {

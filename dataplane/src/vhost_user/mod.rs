@@ -15,8 +15,10 @@ pub mod message;
 pub mod operation;
 pub mod port;
 pub mod request;
+pub mod rings;
 pub mod session;
 
 pub use endpoint::{Endpoint, EndpointConfig, EndpointError, EndpointState, EndpointStatus, Role, Timing};
 pub use operation::{Rings, RingsError, VhostOp, VhostReply};
 pub use port::{VhostPort, VhostRx, VhostTx};
+pub use rings::PortRings;

@@ -84,7 +84,7 @@ pub struct RingsError {
 }
 
 /// The way to the rings of one port, blocking until the operation is done: in `labswd`
-/// [`PortRings`](crate::handle::PortRings), in tests the port itself.
+/// [`PortRings`](super::PortRings), in tests the port itself.
 pub trait Rings {
     /// Has `op` carried out between two bursts.
     fn operate(&mut self, op: VhostOp) -> Result<VhostReply, RingsError>;

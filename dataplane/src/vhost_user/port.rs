@@ -299,10 +299,6 @@ impl RxQueue for VhostRx {
     fn fail(&mut self) {
         self.place.ring = None;
     }
-
-    fn as_vhost(&mut self) -> Option<&mut VhostRx> {
-        Some(self)
-    }
 }
 
 /// All rings of a port in one hand: as it is made, and as tests and benches drive it.

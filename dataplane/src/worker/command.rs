@@ -14,7 +14,6 @@ use crate::capture::Captures;
 use crate::impair::{ImpairedTx, Schedule, TxDelay};
 use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::PortStats;
-use crate::vhost_user::{VhostOp, VhostReply};
 use crate::worker::Power;
 
 /// All that the workers decide and send by. Immutable: a change is a new one, taken over between two bursts.
@@ -94,16 +93,14 @@ pub enum Command {
         /// Told when no frame is decided by the old ones, or sent to an output that went, any more.
         done: Sender<()>,
     },
-    /// Changes the ring of a vhost-user queue.
-    Vhost {
+    /// Has a driver do something to a receive queue of its own.
+    OnQueue {
         /// The port.
         port: PortId,
         /// Number of the queue at the port.
         queue: usize,
-        /// What to do.
-        op: VhostOp,
-        /// Gets the answer; dropped unanswered if the worker does not have the queue.
-        reply: Sender<VhostReply>,
+        /// Dropped undone if the worker does not have the queue.
+        task: QueueTask,
     },
     /// Replaces what is captured.
     SetCaptures {
@@ -116,6 +113,28 @@ pub enum Command {
     SetPower(Power),
     /// Ends the worker; its queues are dropped.
     Stop,
+}
+
+/// A driver's own work on one of its receive queues, done between two turns. The queue may have another descriptor to wait for
+/// ([`RxQueue::wait_fd`]) afterwards.
+pub struct QueueTask(Box<dyn FnOnce(&mut dyn RxQueue) + Send>);
+
+impl QueueTask {
+    /// A task that does this. An answer is sent by the task itself.
+    pub fn new(task: impl FnOnce(&mut dyn RxQueue) + Send + 'static) -> QueueTask {
+        QueueTask(Box::new(task))
+    }
+
+    /// Does it.
+    pub(super) fn run(self, rx: &mut dyn RxQueue) {
+        (self.0)(rx);
+    }
+}
+
+impl std::fmt::Debug for QueueTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("QueueTask")
+    }
 }
 
 /// What a worker tells the control thread.

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use labsw_dataplane::handle::Homes;
 use labsw_dataplane::port::{Fault, RxQueue};
 use labsw_dataplane::socket::SocketAccess;
-use labsw_dataplane::vhost_user::{Endpoint, EndpointConfig, EndpointState, EndpointStatus, Role, Timing, VhostPort};
+use labsw_dataplane::vhost_user::{
+    Endpoint, EndpointConfig, EndpointState, EndpointStatus, PortRings, Role, Timing, VhostPort,
+};
 use labsw_switch::PortId;
 
 use super::{Attachment, Halves, OnFault, OpenError, Opened, PortType, Site, make_parent};
@@ -55,7 +57,7 @@ impl PortType for VhostUserConfig {
             memory_limit: Arc::clone(&site.host.guest_memory),
         };
         let [listener, connection] = port_tokens(id);
-        let rings = site.fabric.workers.links().rings(id, Arc::clone(&tx), homes.clone());
+        let rings = PortRings::new(site.fabric.workers.links(), id, Arc::clone(&tx), homes.clone());
         let mut endpoint = Endpoint::open(endpoint, Box::new(rings)).map_err(|error| error.source)?;
         endpoint.register(&site.host.registry, listener, connection).map_err(OpenError::EventLoop)?;
         let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
