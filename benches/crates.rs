@@ -6,8 +6,8 @@
 //! flag by which the guest asks for no interrupts (`flags`):
 //! - `ours`: as a worker does it;
 //! - `virtio-queue`: the crate. Whatever it says, the guest is not interrupted;
-//! - `virtio-queue+call`: the guest is interrupted when the crate says so. Only with the flag: the crate does not look at
-//!   it and asks for an interrupt each round.
+//! - `virtio-queue+call`: the guest is interrupted when the crate says so. Only with the flag: the crate does not look
+//!   at it and asks for an interrupt each round.
 //!
 //! The other side of the rings is this same thread, so what the crate's store of the used index per chain costs a guest
 //! that polls on another core is not in the figures.

@@ -1,9 +1,9 @@
 //! Whether the switch gets slower when the lab grows: one turn guest → guest of 64-byte frames, a known unicast, with
 //! little and with much around it that has nothing to do.
 //!
-//! Cases: `GROWTH/END/BURST`, two ends side by side (`growth_cases.rs`): 2 and 32 guests attached, 1 k and 64 k stations
-//! known, 1 and 64 VLANs, 0 and 8 mirrors that select nothing; bursts of 32, and of 1, where a turn has the fewest frames to
-//! spread its looks at idle ports over.
+//! Cases: `GROWTH/END/BURST`, two ends side by side (`growth_cases.rs`): 2 and 32 guests attached, 1 k and 64 k
+//! stations known, 1 and 64 VLANs, 0 and 8 mirrors that select nothing; bursts of 32, and of 1, where a turn has the
+//! fewest frames to spread its looks at idle ports over.
 #![allow(missing_docs, reason = "a bench")]
 
 mod growth_cases;

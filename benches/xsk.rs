@@ -1,10 +1,11 @@
 //! AF_XDP with our own rings against `xsk-rs` (libxdp): frames a second of a loop that sends each frame back by the
 //! interface it came in on, chunk and all, in bursts of at most 64, on the same kind of veth.
 //!
-//! It needs root, makes network namespaces of its own, and takes half a minute, so it runs only when `LABSW_BENCH_XSK=1`.
-//! A thread on CPU 1 sends 60-byte frames through an AF_PACKET socket at the far end as fast as that goes; the loop is
-//! pinned to CPU 0. Most of the time is spent in the kernel, which copies into and out of packet memory on a veth; so this
-//! shows whether the own rings cost or save anything that can be seen, not what the rings cost.
+//! It needs root, makes network namespaces of its own, and takes half a minute, so it runs only when
+//! `LABSW_BENCH_XSK=1`. A thread on CPU 1 sends 60-byte frames through an AF_PACKET socket at the far end as fast as
+//! that goes; the loop is pinned to CPU 0. Most of the time is spent in the kernel, which copies into and out of packet
+//! memory on a veth; so this shows whether the own rings cost or save anything that can be seen, not what the rings
+//! cost.
 #![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a bench of small numbers")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +27,8 @@ const MEASURED: Duration = Duration::from_secs(2);
 /// Frames the kernel sends per call in copy mode (`TX_BATCH_SIZE` in net/xdp/xsk.c).
 const SENT_PER_CALL: usize = 32;
 const CHUNKS: u32 = 4096;
-/// Chunks that go round in the loop of xsk-rs. Somewhat fewer than its fill ring has entries: the kernel hands frames over
-/// before it takes their entries off the fill ring.
+/// Chunks that go round in the loop of xsk-rs. Somewhat fewer than its fill ring has entries: the kernel hands frames
+/// over before it takes their entries off the fill ring.
 const FILLED: usize = 1920;
 
 fn main() {
@@ -130,8 +131,8 @@ fn echo_theirs() -> u64 {
     let socket = unsafe { xsk_rs::Socket::new(config, &umem, &"s1".parse().unwrap(), 0) };
     let (mut tx, mut rx, rings) = socket.unwrap();
     let (mut fill, mut completion) = rings.unwrap();
-    // SAFETY: here and below, every descriptor is in one place at a time: fill ring, receive ring, `received`, transmit ring,
-    // completion ring, `sent`, and back to the fill ring. What could not be sent goes back there straight away.
+    // SAFETY: here and below, every descriptor is in one place at a time: fill ring, receive ring, `received`, transmit
+    // ring, completion ring, `sent`, and back to the fill ring. What could not be sent goes back there straight away.
     assert_eq!(unsafe { fill.produce(&descs[..FILLED]) }, FILLED);
     let mut received: [FrameDesc; BURST_FRAMES] = [descs[0]; BURST_FRAMES];
     let mut sent = received;

@@ -1,8 +1,8 @@
 //! The generator's guests: two split rings each, whose descriptors and frames are written once.
 //!
 //! Guest memory is one memfd of huge pages where there are any, mapped here and by the switch. Each ring's tables are
-//! followed by its buffers, one for each descriptor; descriptor `i` always stands at place `i` of the available ring, and
-//! every switch that completes in order returns it at place `i` of the used ring, which is checked by samples.
+//! followed by its buffers, one for each descriptor; descriptor `i` always stands at place `i` of the available ring,
+//! and every switch that completes in order returns it at place `i` of the used ring, which is checked by samples.
 //!
 //! **Invariant.** All offsets into [`Memory`] come from [`Memory::ring`], which lays them out within its length.
 

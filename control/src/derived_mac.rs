@@ -1,8 +1,8 @@
 //! The MAC address of a station at a port, derived from the port's name.
 //!
-//! Guests (`labsw-ctl guest`, `nix/lib`), containers and the host's TAP interfaces have the same rule, so that a station
-//! keeps its address, and with it its lease at the gateway, over restarts of the switch and on another machine. Two names
-//! share an address in one of 2²⁴ cases.
+//! Guests (`labsw-ctl guest`, `nix/lib`), containers and the host's TAP interfaces have the same rule, so that a
+//! station keeps its address, and with it its lease at the gateway, over restarts of the switch and on another machine.
+//! Two names share an address in one of 2²⁴ cases.
 //!
 //! **The rule.** 52:54:00 (QEMU's range, locally administered), then the 32-bit FNV-1a hash of the name, folded to
 //! 24 bits. `nix/lib/port.nix` has it once more; a test compares the two.

@@ -1,9 +1,9 @@
-//! Writes pcapng, the file format of Wireshark: a section header, an interface description per port, an enhanced packet block
-//! per frame and, at the end, interface statistics.
+//! Writes pcapng, the file format of Wireshark: a section header, an interface description per port, an enhanced packet
+//! block per frame and, at the end, interface statistics.
 //!
-//! Integers are little-endian, time stamps count nanoseconds since 1970 (`if_tsresol` 9). A block may follow any other, except
-//! that an interface is described before its first frame. Four kinds of blocks and eight options are all that is needed here,
-//! and each frame is written straight into the reply it leaves in.
+//! Integers are little-endian, time stamps count nanoseconds since 1970 (`if_tsresol` 9). A block may follow any other,
+//! except that an interface is described before its first frame. Four kinds of blocks and eight options are all that is
+//! needed here, and each frame is written straight into the reply it leaves in.
 //!
 //! Reference: draft-ietf-opsawg-pcapng, 3 (blocks) and 4.
 

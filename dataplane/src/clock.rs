@@ -1,7 +1,9 @@
-//! The clock of the data plane: nanoseconds since its start, handed to whatever is due at some time or measured against it.
+//! The clock of the data plane: nanoseconds since its start, handed to whatever is due at some time or measured against
+//! it.
 //!
-//! A worker reads the clock once a turn and hands the time on in [`Turn`](crate::port::Turn); the forwarding database, storm
-//! control, injection, impairments, echoes and timers all live by that one time. The control thread reads the same clock.
+//! A worker reads the clock once a turn and hands the time on in [`Turn`](crate::port::Turn); the forwarding database,
+//! storm control, injection, impairments, echoes and timers all live by that one time. The control thread reads the
+//! same clock.
 //!
 //! The clock is read through the C library: rustix's own way to it does not run under valgrind, where benches count
 //! instructions.

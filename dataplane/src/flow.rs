@@ -51,7 +51,8 @@ pub fn flow_hash(snapshot: &[u8]) -> u32 {
 }
 
 /// Deals `items` out to so many `ways` by flow, and calls `send` once for each way that gets any, with its items in
-/// order. Nothing is hashed if there is no choice. An error of one way keeps no other from its frames; the first is returned.
+/// order. Nothing is hashed if there is no choice. An error of one way keeps no other from its frames; the first is
+/// returned.
 #[inline]
 pub fn spread<E>(
     burst: &mut Burst,

@@ -2,10 +2,10 @@
 //!
 //! **How it works.** A two-instruction program at the interface's egress hook (tcx) drops what the host sends by itself
 //! ([`Silence`]); the switch's own frames go past the hook: AF_XDP transmits below it, and packet sockets with
-//! `PACKET_QDISC_BYPASS` do. At the ingress hook the same program drops what was received, after a packet socket got its
-//! copy and before the host's protocols do ([`Isolation`] is both); an AF_XDP port needs no such, its XDP program lets
-//! nothing through. The program goes in front of all others at its hook. Attachments are BPF links and go with their
-//! descriptors, also by `kill -9`.
+//! `PACKET_QDISC_BYPASS` do. At the ingress hook the same program drops what was received, after a packet socket got
+//! its copy and before the host's protocols do ([`Isolation`] is both); an AF_XDP port needs no such, its XDP program
+//! lets nothing through. The program goes in front of all others at its hook. Attachments are BPF links and go with
+//! their descriptors, also by `kill -9`.
 //!
 //! Reference: kernel `Documentation/bpf`, `include/uapi/linux/bpf.h` (`BPF_TCX_INGRESS`); Linux 6.6 or newer.
 

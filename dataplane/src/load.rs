@@ -1,8 +1,8 @@
 //! How busy a worker is, so that 100 % of a core can be explained.
 //!
-//! A turn that moved frames is busy time, one that found none is idle (spinning) time; what is left of the time is sleep.
-//! The worker is the only writer; readers take differences of two snapshots. A snapshot says when it was taken: a
-//! sleep may last for hours, and is not written down before it ends.
+//! A turn that moved frames is busy time, one that found none is idle (spinning) time; what is left of the time is
+//! sleep. The worker is the only writer; readers take differences of two snapshots. A snapshot says when it was taken:
+//! a sleep may last for hours, and is not written down before it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -59,8 +59,9 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Whether the worker makes progress: it has ended a turn since `earlier`, or sleeps because there is nothing to do.
-    /// One that has just been woken from a sleep that began before `earlier` seems not to, until its first turn ends.
+    /// Whether the worker makes progress: it has ended a turn since `earlier`, or sleeps because there is nothing to
+    /// do. One that has just been woken from a sleep that began before `earlier` seems not to, until its first turn
+    /// ends.
     pub fn beats_since(&self, earlier: &Pulse) -> bool {
         !self.ended && (self.asleep || !self.load.same_turn(&earlier.load))
     }

@@ -1,7 +1,7 @@
 //! A limit for log lines that a peer can cause.
 //!
-//! In each period of [`PERIOD`] the first [`LINES`] lines are written; the others are counted, and one line at the end of
-//! the period says how many there were. A period begins with its first line. Time is an argument.
+//! In each period of [`PERIOD`] the first [`LINES`] lines are written; the others are counted, and one line at the end
+//! of the period says how many there were. A period begins with its first line. Time is an argument.
 
 use std::time::{Duration, Instant};
 

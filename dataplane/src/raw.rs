@@ -1,7 +1,7 @@
 //! Opening sockets that see or send any frame of an interface: AF_XDP and packet sockets.
 //!
-//! The kernel asks for CAP_NET_RAW when such a socket is opened, and never again. A program that gives this capability up
-//! names a function that has another process open them ([`set_opener`]); without one they are opened here.
+//! The kernel asks for CAP_NET_RAW when such a socket is opened, and never again. A program that gives this capability
+//! up names a function that has another process open them ([`set_opener`]); without one they are opened here.
 //!
 //! References: kernel `Documentation/networking/af_xdp.rst`, packet(7).
 

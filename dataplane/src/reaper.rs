@@ -1,22 +1,22 @@
 //! Closing descriptors whose close may block.
 //!
-//! **Why.** The last `close` of a descriptor runs the file's own code. A TCP socket with `SO_LINGER` blocks for its linger
-//! time, a file on FUSE or NFS until a server has answered. A peer that passes such a descriptor (`SCM_RIGHTS`) decides
-//! how long the receiver hangs. A Unix socket is no better: closing one closes every descriptor that waits unread in it,
-//! and closing a listening socket closes the connections in its backlog.
+//! **Why.** The last `close` of a descriptor runs the file's own code. A TCP socket with `SO_LINGER` blocks for its
+//! linger time, a file on FUSE or NFS until a server has answered. A peer that passes such a descriptor (`SCM_RIGHTS`)
+//! decides how long the receiver hangs. A Unix socket is no better: closing one closes every descriptor that waits
+//! unread in it, and closing a listening socket closes the connections in its backlog.
 //!
-//! **How it works.** A [`PeerFd`] owns a descriptor that came from a peer, or a socket that a peer can write to. When it is
-//! dropped, its descriptor goes to a queue, and threads that do nothing else close what is in the queue. The threads
-//! start on demand, [`MAX_THREADS`] at most. Each descriptor belongs to the [`Account`] of its peer, and an account has
-//! one thread at a time: a peer whose descriptors block holds up its own descriptors only. A descriptor known to close at once
-//! (an eventfd, shared memory) leaves the queue's care with [`PeerFd::keep`].
+//! **How it works.** A [`PeerFd`] owns a descriptor that came from a peer, or a socket that a peer can write to. When
+//! it is dropped, its descriptor goes to a queue, and threads that do nothing else close what is in the queue. The
+//! threads start on demand, [`MAX_THREADS`] at most. Each descriptor belongs to the [`Account`] of its peer, and an
+//! account has one thread at a time: a peer whose descriptors block holds up its own descriptors only. A descriptor
+//! known to close at once (an eventfd, shared memory) leaves the queue's care with [`PeerFd::keep`].
 //!
-//! **Bounds.** An account with [`MANY_WAITING`] descriptors waiting is overdrawn: its owner disconnects the peer and serves
-//! nobody on that account until the queue has drained. Should the bound of an account or of the whole queue be exceeded
-//! all the same, the descriptor stays open for good (it leaks), which is counted.
+//! **Bounds.** An account with [`MANY_WAITING`] descriptors waiting is overdrawn: its owner disconnects the peer and
+//! serves nobody on that account until the queue has drained. Should the bound of an account or of the whole queue be
+//! exceeded all the same, the descriptor stays open for good (it leaks), which is counted.
 //!
-//! **Invariants.** [`PeerFd`]'s drop never blocks and makes no system call except to start a thread. A process that ends
-//! while a close blocks ends at once: the kernel does not linger for a process that exits.
+//! **Invariants.** [`PeerFd`]'s drop never blocks and makes no system call except to start a thread. A process that
+//! ends while a close blocks ends at once: the kernel does not linger for a process that exits.
 //!
 //! Reference: socket(7) SO_LINGER, unix(7) SCM_RIGHTS, close(2).
 
@@ -96,7 +96,8 @@ impl PeerFd {
     /// The plain descriptor, which closes where it is dropped: for files known to close at once.
     pub fn keep(self) -> OwnedFd {
         let mut this = ManuallyDrop::new(self);
-        // SAFETY: the fields are taken here once, and `drop`, which takes the descriptor as well, does not run for `this`.
+        // SAFETY: the fields are taken here once, and `drop`, which takes the descriptor as well, does not run for
+        // `this`.
         unsafe {
             std::ptr::drop_in_place(&raw mut this.account);
             ManuallyDrop::take(&mut this.fd)

@@ -1,9 +1,9 @@
 //! Listening sockets as files, and connections to other people's.
 //!
 //! A socket file outlives the process that made it. [`SocketFile::listen`] replaces one on which nobody listens any
-//! more, and refuses anything else that stands in its place. The permissions are set before the socket listens, so there
-//! is no moment in which somebody else can connect, and they are set at the file itself, not at whatever its path names
-//! by then. [`credentials`] says who is at the other end of a connection.
+//! more, and refuses anything else that stands in its place. The permissions are set before the socket listens, so
+//! there is no moment in which somebody else can connect, and they are set at the file itself, not at whatever its path
+//! names by then. [`credentials`] says who is at the other end of a connection.
 //!
 //! Reference: unix(7), SO_PEERCRED and "Pathname socket ownership and permissions"; connect(2) ECONNREFUSED.
 

@@ -1,7 +1,7 @@
 //! What a worker's thread does when it starts, besides asking for its CPU: exact timers, and giving up privileges.
 //!
-//! **Privileges.** What a worker may keep is for the program to know: [`set_confinement`] names a function that every worker
-//! calls when it is set up. Without one a worker keeps what it inherited.
+//! **Privileges.** What a worker may keep is for the program to know: [`set_confinement`] names a function that every
+//! worker calls when it is set up. Without one a worker keeps what it inherited.
 //!
 //! **Timer slack.** The kernel may let a sleep with a time-out end late by the thread's timer slack, 50 µs unless asked
 //! otherwise, to gather several wake-ups. A worker's time-outs are few and each has a frame waiting behind it (a

@@ -1,12 +1,14 @@
 //! Getting a worker out of a system call that a peer made block.
 //!
-//! A worker never blocks of its own accord: its descriptors are non-blocking. But an eventfd is shared with the front end,
-//! file flags included, and a hostile one can clear `O_NONBLOCK` and fill the counter between our look and our write. The
-//! write of a doorbell is therefore watched ([`bells`]): a thread that hangs in one for 5 to 10 ms gets a signal whose
-//! handler does nothing. The write then fails with `EINTR`, and the port whose doorbell it was is at fault.
+//! A worker never blocks of its own accord: its descriptors are non-blocking. But an eventfd is shared with the front
+//! end, file flags included, and a hostile one can clear `O_NONBLOCK` and fill the counter between our look and our
+//! write. The write of a doorbell is therefore watched ([`bells`]): a thread that hangs in one for 5 to 10 ms gets a
+//! signal whose handler does nothing. The write then fails with `EINTR`, and the port whose doorbell it was is at
+//! fault.
 //!
 //! As a second line the control thread looks once a second whether each worker has moved; one that has not and is not
-//! asleep, or that leaves a command unanswered while the control thread waits ([`crate::handle`]), gets the same signal.
+//! asleep, or that leaves a command unanswered while the control thread waits ([`crate::handle`]), gets the same
+//! signal.
 //!
 //! A transmit ring's lock may be held by the worker that hangs, so others, and the control thread, can wait for it in
 //! turn: whoever waits long has all workers roused. The control thread takes such a lock with [`lock_patiently`] only.
@@ -26,8 +28,8 @@ use rustix::thread::Pid;
 
 /// How long an acknowledgement or a lock is waited for. A worker that needs longer is starved of its CPU.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// A worker that has not answered for this long may hang, and is roused while we wait: the control thread's once-a-second
-/// look can't do it meanwhile.
+/// A worker that has not answered for this long may hang, and is roused while we wait: the control thread's
+/// once-a-second look can't do it meanwhile.
 pub const ROUSE_AFTER: Duration = Duration::from_millis(500);
 /// Between two looks at a lock that is held: it is held for a burst.
 const LOOK_AGAIN: Duration = Duration::from_micros(20);
@@ -37,8 +39,8 @@ const SIGNAL: libc::c_int = libc::SIGURG;
 
 extern "C" fn nothing(_signal: libc::c_int) {}
 
-/// Installs the empty handler, without `SA_RESTART`, which would put the worker back to sleep; then starts the thread that
-/// watches doorbells.
+/// Installs the empty handler, without `SA_RESTART`, which would put the worker back to sleep; then starts the thread
+/// that watches doorbells.
 pub fn install() -> io::Result<()> {
     // SAFETY: an all-zero sigaction is valid (no flags, empty mask); `nothing` is async-signal-safe.
     let result = unsafe {
@@ -79,8 +81,8 @@ pub fn lock_patiently<'a, T>(mutex: &'a Mutex<T>, rouse: &mut dyn FnMut()) -> Op
 /// Interrupts whatever system call `thread` of this process is in.
 pub fn interrupt(thread: Pid) {
     let (process, thread) = (rustix::process::getpid().as_raw_nonzero().get(), thread.as_raw_nonzero().get());
-    // SAFETY: tgkill takes numbers only; it fails harmlessly if the thread has ended. The handler was installed before the
-    // worker started (`WorkerHandle::spawn`), so the signal does nothing but interrupt.
+    // SAFETY: tgkill takes numbers only; it fails harmlessly if the thread has ended. The handler was installed before
+    // the worker started (`WorkerHandle::spawn`), so the signal does nothing but interrupt.
     unsafe { libc::syscall(libc::SYS_tgkill, process, thread, SIGNAL) };
 }
 

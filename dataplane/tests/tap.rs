@@ -242,7 +242,8 @@ fn what_a_guest_left_undone_is_noted_and_the_impossible_dropped_and_counted() {
     let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
     let mut tcp = frame(3, 66);
     tcp[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 52, 0, 0, 0, 0, 64, 6]);
-    // NEEDS_CSUM at byte 34, to be stored 16 behind; then UDP segments (VIRTIO_NET_HDR_GSO_UDP_L4), which nobody offered.
+    // NEEDS_CSUM at byte 34, to be stored 16 behind; then UDP segments (VIRTIO_NET_HDR_GSO_UDP_L4), which nobody
+    // offered.
     let header = [1u8, 0, 0, 0, 0, 0, 34, 0, 16, 0];
     guest.write_all(&[&header, tcp.as_slice()].concat()).unwrap();
     tcp[23] = 17;

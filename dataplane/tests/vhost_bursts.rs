@@ -1,6 +1,6 @@
 //! Bursts into a split receive ring, against a model that takes the guest's buffers one by one: any mix of buffers (too
-//! short, in two descriptors, several to a frame), of frames (in one segment or several, with tag edits, cut), and fewer
-//! buffers than frames.
+//! short, in two descriptors, several to a frame), of frames (in one segment or several, with tag edits, cut), and
+//! fewer buffers than frames.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test: its numbers are small")]
 
 use labsw_dataplane::frame::{Burst, Segment};

@@ -1,4 +1,5 @@
-//! Frames larger than a chunk of packet memory: received and sent in several, byte for byte, on veth pairs in namespaces.
+//! Frames larger than a chunk of packet memory: received and sent in several, byte for byte, on veth pairs in
+//! namespaces.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 

@@ -62,7 +62,8 @@ fn frames_pass_byte_for_byte_in_every_mode() {
                     let unsent = port.send(&mut foreign, &items, 1, &mut stats);
                     assert_eq!(unsent, Ok(0));
                     let expected = if edit == PUSH { edited(&frames[0], edit) } else { frames[0].clone() };
-                    // A veth drops what is longer than its MTU with one tag, and the peer's kernel what ends inside a tag.
+                    // A veth drops what is longer than its MTU with one tag, and the peer's kernel what ends inside a
+                    // tag.
                     if expected.len() <= 1518 && (expected.len() >= 20 || expected[12] == 0x88) {
                         assert_eq!(peer.receive(PATIENCE).as_ref(), Some(&expected), "{mode:?}, {len}");
                     }
@@ -410,8 +411,8 @@ fn what_cannot_be_sent_is_counted_and_sending_recovers() {
     let memory = memory(64 + 64);
     let mut port = lab.open(1, Queues::All, XdpMode::Auto, &memory).unwrap();
     port.tick().unwrap();
-    // A fill ring gets 64 chunks however small its share is, so 64 are left; of those beyond a quarter of all, half may be
-    // used to send.
+    // A fill ring gets 64 chunks however small its share is, so 64 are left; of those beyond a quarter of all, half may
+    // be used to send.
     assert_eq!(memory.pool().free_chunks(), 64);
     let taken: Vec<u64> = std::iter::from_fn(|| memory.pool().take(77)).collect();
     let frames = [frame(1, 60), frame(2, 70_000), frame(3, 13)];

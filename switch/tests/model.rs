@@ -1,9 +1,9 @@
 //! The whole decision against a deliberately naive model, over random topologies and frames.
 //!
 //! The switch gets header snapshots and answers with tag edits; the model gets whole frames and answers with
-//! whole frames. Some ports do not take some of their frames. Compared are, per burst: the bytes each port is to send, the drops
-//! with port and reason, the copies each mirror destination gets with their mirror, what each mirror matched, and which
-//! frames have one taker only.
+//! whole frames. Some ports do not take some of their frames. Compared are, per burst: the bytes each port is to send,
+//! the drops with port and reason, the copies each mirror destination gets with their mirror, what each mirror matched,
+//! and which frames have one taker only.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -210,8 +210,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
-    /// What a trace says of a frame is what becomes of it: where it leaves, with which bytes, what is dropped where and why, which
-    /// mirrors select it, and which copies are made. Asking changes nothing.
+    /// What a trace says of a frame is what becomes of it: where it leaves, with which bytes, what is dropped where and
+    /// why, which mirrors select it, and which copies are made. Asking changes nothing.
     #[test]
     fn a_trace_foretells_what_is_decided((ports, mirrors, steps) in scenario(), seed: u64) {
         let mirrors = sane(mirrors, &ports);

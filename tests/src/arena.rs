@@ -1,12 +1,12 @@
 //! A switch under attack while others work: what a hostile peer may cost everybody else, measured.
 //!
-//! [`Arena`] is a switch with one guest port for attackers ([`EVIL`]), a container port in its VLAN ([`WEB`]), and two guests
-//! in another VLAN between which [`Probe`] sends numbered frames, one after the other, and times each. A [`Watch`] asks
-//! the control socket for the status ten times a second and counts what the process holds. [`Arena::withstands`] runs an
-//! attack and holds what was measured meanwhile against [`Bounds`].
+//! [`Arena`] is a switch with one guest port for attackers ([`EVIL`]), a container port in its VLAN ([`WEB`]), and two
+//! guests in another VLAN between which [`Probe`] sends numbered frames, one after the other, and times each. A
+//! [`Watch`] asks the control socket for the status ten times a second and counts what the process holds.
+//! [`Arena::withstands`] runs an attack and holds what was measured meanwhile against [`Bounds`].
 //!
-//! **Invariants.** The probe's frames never meet an attacker's: only the worker, the control thread and the memory of the
-//! process are shared. So no frame of the probe may be lost, whatever the attack.
+//! **Invariants.** The probe's frames never meet an attacker's: only the worker, the control thread and the memory of
+//! the process are shared. So no frame of the probe may be lost, whatever the attack.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -70,8 +70,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// What is promised (`LABSW_TEST_QUIET=1`: a release build, alone on its machine), or what a debug build on a machine
-    /// with much else to do keeps easily. Every fault that these tests are about exceeds both.
+    /// What is promised (`LABSW_TEST_QUIET=1`: a release build, alone on its machine), or what a debug build on a
+    /// machine with much else to do keeps easily. Every fault that these tests are about exceeds both.
     pub fn here() -> Self {
         let quiet = std::env::var("LABSW_TEST_QUIET").as_deref() == Ok("1");
         let (p99, gap, status) = if quiet { (2, 50, 200) } else { (400, 3000, 3000) };

@@ -1,5 +1,5 @@
-//! What hostile peers do to a switch. Each function plays one attack from a [`Seat`] and returns when it is over, refused
-//! or not; the tests (`tests/hostile_*.rs`) and the soak hold the consequences against the arena's bounds.
+//! What hostile peers do to a switch. Each function plays one attack from a [`Seat`] and returns when it is over,
+//! refused or not; the tests (`tests/hostile_*.rs`) and the soak hold the consequences against the arena's bounds.
 //!
 //! An attack leaves nothing behind in the switch's namespace: its front ends hang up when they are dropped.
 
@@ -206,9 +206,9 @@ pub fn descriptors_that_linger(seat: &Seat<'_>, seconds: u64) {
     sleep(5 * MOMENT);
 }
 
-/// A front end that has the switch write to a full interrupt: it empties the counter, asks for an interrupt, and fills the
-/// counter before the switch has written, again and again. One that has been thrown out comes back at once, for so long.
-/// Gives how often the switch was caught.
+/// A front end that has the switch write to a full interrupt: it empties the counter, asks for an interrupt, and fills
+/// the counter before the switch has written, again and again. One that has been thrown out comes back at once, for so
+/// long. Gives how often the switch was caught.
 pub fn doorbell_race(seat: &Seat<'_>, time: Duration) -> u32 {
     let (end, mut caught) = (Instant::now() + time, 0);
     seat.forgive();
@@ -284,8 +284,8 @@ fn sparse(bytes: u64) -> OwnedFd {
 /// Guest-physical and front-end address of a second region.
 const SECOND_REGION: (u64, u64) = (GUEST_START + (1 << 32), USER_START + (1 << 40));
 
-/// A script with a second region of `bytes`, and transmit chains of a frame in the first and `pieces` of one byte in the
-/// second, each of these `stride` bytes behind the last.
+/// A script with a second region of `bytes`, and transmit chains of a frame in the first and `pieces` of one byte in
+/// the second, each of these `stride` bytes behind the last.
 fn scattered(file: OwnedFd, bytes: u64, pieces: u16, stride: u64) -> Script {
     let mut script = Script::sized([64; 2], 16 << 20);
     script.regions.push([SECOND_REGION.0, bytes, SECOND_REGION.1, 0]);

@@ -1,9 +1,10 @@
-//! A capture that judges: every frame that arrives at an interface is checked by [`Checker`] for lengths and checksums, and
-//! for its size. Only what arrives is looked at: what a host itself sends on the interface it may still have to finish.
+//! A capture that judges: every frame that arrives at an interface is checked by [`Checker`] for lengths and checksums,
+//! and for its size. Only what arrives is looked at: what a host itself sends on the interface it may still have to
+//! finish.
 //!
-//! The kernel says of each frame whether its checksum is still to be finished (`TP_STATUS_CSUMNOTREADY`, packet(7)). Such a
-//! frame, which may also be one that is still to be cut, can arrive at a TAP interface of the host, whose driver and stack
-//! share memory and know of it; behind a veth pair, a NIC and a mirror there is a wire, and none may.
+//! The kernel says of each frame whether its checksum is still to be finished (`TP_STATUS_CSUMNOTREADY`, packet(7)).
+//! Such a frame, which may also be one that is still to be cut, can arrive at a TAP interface of the host, whose driver
+//! and stack share memory and know of it; behind a veth pair, a NIC and a mirror there is a wire, and none may.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

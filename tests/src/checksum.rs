@@ -1,6 +1,6 @@
 //! Judges whether a frame is one that a wire may carry: lengths that agree and checksums that are right (IPv4 header,
-//! TCP, UDP, ICMP and ICMPv6), behind any number of VLAN tags. Fragments are put together and judged as the datagram they
-//! make. What is no IP is only counted.
+//! TCP, UDP, ICMP and ICMPv6), behind any number of VLAN tags. Fragments are put together and judged as the datagram
+//! they make. What is no IP is only counted.
 //!
 //! A checksum is judged by adding up what it covers, itself included: ones in every bit is right (RFC 1071). UDP over
 //! IPv6 has to have one (RFC 8200, 8.1); over IPv4 it may be left out, which is counted.

@@ -3,8 +3,8 @@
 //!
 //! It runs under emulation (TCG) unless KVM is really there; `LABSW_QEMU_ACCEL=kvm|tcg` decides otherwise. A boot takes
 //! seconds on an idle machine and over a minute on a busy one, so several guests are best booted together: all
-//! [`Guest::boot`] first, then [`Guest::ready`] on each. Its kernel does not try out the timer (`no_timer_check`): on a busy
-//! machine the emulated one may seem not to tick.
+//! [`Guest::boot`] first, then [`Guest::ready`] on each. Its kernel does not try out the timer (`no_timer_check`): on a
+//! busy machine the emulated one may seem not to tick.
 //!
 //! QEMU falls back to its own virtio without a word when vhost-user fails: a test has to look at the switch's
 //! counters, or get an answer from another port, before it believes that frames went through the switch.
@@ -44,7 +44,8 @@ pub fn image(e1000e: bool) -> Result<(PathBuf, PathBuf), String> {
     Ok((kernel, initramfs))
 }
 
-/// One network device of a guest, virtio-net unless said otherwise. The defaults are QEMU's own, with QEMU as the socket's client.
+/// One network device of a guest, virtio-net unless said otherwise. The defaults are QEMU's own, with QEMU as the
+/// socket's client.
 #[derive(Clone, Debug)]
 pub struct Nic {
     /// The vhost-user socket.
@@ -135,8 +136,8 @@ impl Nic {
     }
 }
 
-/// The chardev option that makes QEMU connect again, in the spelling of the installed version: since 9.2 in milliseconds; the
-/// old one, in seconds, is gone in 10.
+/// The chardev option that makes QEMU connect again, in the spelling of the installed version: since 9.2 in
+/// milliseconds; the old one, in seconds, is gone in 10.
 fn reconnect_option() -> String {
     if version() >= (9, 2) { "reconnect-ms=300" } else { "reconnect=1" }.to_owned()
 }
@@ -226,8 +227,9 @@ impl Guest {
         Self::launch(ns.command(QEMU), name, ip, std::slice::from_ref(nic), &format!("{MEMORY_MIB}M"), &[])
     }
 
-    /// Starts a guest in the namespace `ns` with options as `labsw-ctl guest --for qemu` prints them: its comments are left
-    /// out, the rest is given to a shell as it is, behind a machine with so many processors, a kernel and a console.
+    /// Starts a guest in the namespace `ns` with options as `labsw-ctl guest --for qemu` prints them: its comments are
+    /// left out, the rest is given to a shell as it is, behind a machine with so many processors, a kernel and a
+    /// console.
     ///
     /// # Panics
     /// When QEMU or the guest's image is missing.

@@ -2,9 +2,10 @@
 //! descriptors, and two rings in shared memory that are written byte by byte.
 //!
 //! [`Script`] holds everything a front end tells the switch before frames can pass, correct unless changed;
-//! [`FrontEnd::start`] plays it. Rings and memory are small by default; [`Script::sized`] takes other sizes. Guest memory
-//! may be written before the script is played. A front end that plays a script unchanged is well-behaved: [`FrontEnd::send_frame`] and
-//! [`FrontEnd::receive_frame`] move frames. Requests are sent without waiting for an acknowledgement.
+//! [`FrontEnd::start`] plays it. Rings and memory are small by default; [`Script::sized`] takes other sizes. Guest
+//! memory may be written before the script is played. A front end that plays a script unchanged is well-behaved:
+//! [`FrontEnd::send_frame`] and [`FrontEnd::receive_frame`] move frames. Requests are sent without waiting for an
+//! acknowledgement.
 //!
 //! Reference: vhost-user.rst, "Message Specification"; Virtio 1.2, 2.7 "Split Virtqueues".
 
@@ -112,7 +113,8 @@ impl Memory {
     pub fn write(&self, offset: u64, bytes: &[u8]) {
         assert!(offset + bytes.len() as u64 <= self.bytes);
         let offset = usize::try_from(offset).expect("fits");
-        // SAFETY: inside the mapping (asserted), which lives as long as `self`; the other process is not Rust's concern.
+        // SAFETY: inside the mapping (asserted), which lives as long as `self`; the other process is not Rust's
+        // concern.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(offset), bytes.len()) };
     }
 

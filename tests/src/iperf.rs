@@ -21,8 +21,8 @@ pub fn serve(ns: &Netns) -> Process {
     server
 }
 
-/// Runs clients against `address`, where a server in `server` is, forth and back, three seconds each; `more` are further
-/// options. `client` runs a shell line and gives what it printed.
+/// Runs clients against `address`, where a server in `server` is, forth and back, three seconds each; `more` are
+/// further options. `client` runs a shell line and gives what it printed.
 ///
 /// # Panics
 /// When a run does not come to its end.

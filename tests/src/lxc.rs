@@ -86,8 +86,8 @@ impl<'a> Container<'a> {
         self.process.wait(START_TIMEOUT);
     }
 
-    /// SIGKILL for the container's first program and, if `with_monitor`, before that for the lxc-start that watches it and
-    /// would give the link back.
+    /// SIGKILL for the container's first program and, if `with_monitor`, before that for the lxc-start that watches it
+    /// and would give the link back.
     ///
     /// # Panics
     /// When it does not end.

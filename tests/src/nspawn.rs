@@ -1,7 +1,7 @@
 //! A busybox container of systemd-nspawn, without systemd around it, with a shell on a pipe.
 //!
-//! systemd-nspawn wants the host's control groups, and a `/sys` that shows the links of the namespace it is started in and
-//! on which no udev could be at work; both together are made in a mount namespace of its own.
+//! systemd-nspawn wants the host's control groups, and a `/sys` that shows the links of the namespace it is started in
+//! and on which no udev could be at work; both together are made in a mount namespace of its own.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -37,8 +37,8 @@ pub struct Nspawn {
 }
 
 impl Nspawn {
-    /// Makes and starts a container in the namespace `ns` with an option as `labsw-ctl guest --for nspawn` prints it (lines
-    /// that begin with `#` are left out).
+    /// Makes and starts a container in the namespace `ns` with an option as `labsw-ctl guest --for nspawn` prints it
+    /// (lines that begin with `#` are left out).
     ///
     /// # Panics
     /// When it does not start.
@@ -81,7 +81,8 @@ impl Nspawn {
         self.process.wait(TIMEOUT);
     }
 
-    /// SIGKILL for the container's first program and, if `with_nspawn`, before that for systemd-nspawn, which would clean up.
+    /// SIGKILL for the container's first program and, if `with_nspawn`, before that for systemd-nspawn, which would
+    /// clean up.
     ///
     /// # Panics
     /// When it does not end.

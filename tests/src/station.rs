@@ -1,9 +1,10 @@
-//! One end of traffic, whatever it is: a namespace behind a veth pair, a NIC or a TAP interface, or a guest. All take the
-//! same commands, so that a test can be written once for every kind of pair.
+//! One end of traffic, whatever it is: a namespace behind a veth pair, a NIC or a TAP interface, or a guest. All take
+//! the same commands, so that a test can be written once for every kind of pair.
 //!
-//! Station `n` has on its plain interface the addresses 10.1.0.n and fd00:1::n, and on the interface for VLAN 7 the addresses
-//! 10.7.0.n and fd00:7::n. In a guest that one is a VLAN device. A namespace's is a TAP interface of `labsw-vlan-gateway`,
-//! because not every kernel has VLAN devices; the host's own is a second TAP port, an access port of that VLAN.
+//! Station `n` has on its plain interface the addresses 10.1.0.n and fd00:1::n, and on the interface for VLAN 7 the
+//! addresses 10.7.0.n and fd00:7::n. In a guest that one is a VLAN device. A namespace's is a TAP interface of
+//! `labsw-vlan-gateway`, because not every kernel has VLAN devices; the host's own is a second TAP port, an access port
+//! of that VLAN.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -190,8 +191,8 @@ impl<'a> Station<'a> {
         self.ok(&format!("{} {kind} {} {sizes}", program.display(), to.address(way)))
     }
 
-    /// Sends the file `path` to `to` by TCP, where it has the same path if that is a guest, else `path` with `.got`; asserts
-    /// that every byte is the same.
+    /// Sends the file `path` to `to` by TCP, where it has the same path if that is a guest, else `path` with `.got`;
+    /// asserts that every byte is the same.
     ///
     /// # Panics
     /// When it does not arrive, or not unchanged.

@@ -1,5 +1,5 @@
-//! Datagrams of every size, each sent, sent back by the far end and compared: UDP to an echo service, and ICMP echo. The
-//! program `labsw-sweep` runs this in namespaces and guests.
+//! Datagrams of every size, each sent, sent back by the far end and compared: UDP to an echo service, and ICMP echo.
+//! The program `labsw-sweep` runs this in namespaces and guests.
 //!
 //! A datagram's content depends on its size, so that each has another checksum. Every sixteenth UDP datagram is made to
 //! have the checksum zero, which is sent as ones (RFC 768) because zero says that there is none.

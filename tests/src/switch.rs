@@ -1,7 +1,8 @@
 //! One `labswd` of a test: its namespace, its directory, and `labsw-ctl` to ask it.
 //!
 //! The programs are looked for in `LABSW_BIN_DIR`, else in the target directory of the running test. `make test` builds
-//! them and sets the variable; by hand: `cargo build -p labsw-control -p labsw-tests` before `cargo test -p labsw-tests`.
+//! them and sets the variable; by hand: `cargo build -p labsw-control -p labsw-tests` before
+//! `cargo test -p labsw-tests`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

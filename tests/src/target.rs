@@ -1,5 +1,5 @@
-//! A switch under attack: one vhost-user port that hostile front ends connect to, a port in its VLAN, and a numbered flow
-//! between two others of which not a frame may be lost. [`Target`] plays attacks and checks what is left of them.
+//! A switch under attack: one vhost-user port that hostile front ends connect to, a port in its VLAN, and a numbered
+//! flow between two others of which not a frame may be lost. [`Target`] plays attacks and checks what is left of them.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

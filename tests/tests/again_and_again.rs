@@ -1,5 +1,5 @@
-//! Proves that what is done to a port again and again is borne: a container that deletes its interface in a loop costs the
-//! switch less and less, and a device is given to a port right after it was taken from one, sixty times.
+//! Proves that what is done to a port again and again is borne: a container that deletes its interface in a loop costs
+//! the switch less and less, and a device is given to a port right after it was taken from one, sixty times.
 #![allow(clippy::unwrap_used, reason = "test helpers report by panicking")]
 
 use std::sync::atomic::{AtomicBool, Ordering};

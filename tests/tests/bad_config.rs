@@ -1,6 +1,6 @@
-//! Proves what bad input gets: a bad configuration one line that names the file, the place and what would be right, exit
-//! status 1, and nothing touched, not even a running switch whose sockets it names; the same mistakes at run time one
-//! line and exit status 1 of `labsw-ctl`; wrong usage 2; no switch 3.
+//! Proves what bad input gets: a bad configuration one line that names the file, the place and what would be right,
+//! exit status 1, and nothing touched, not even a running switch whose sockets it names; the same mistakes at run time
+//! one line and exit status 1 of `labsw-ctl`; wrong usage 2; no switch 3.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::fmt::Write;

@@ -1,6 +1,6 @@
-//! Proves that captures show what passes at ports, and what is dropped, as Wireshark's own tools read it: the frames, their
-//! directions, time stamps and reasons; that filters select; that a capture ends as it was asked to, and however it ends,
-//! leaves nothing behind in the switch; and that Wireshark finds the ports by itself (extcap).
+//! Proves that captures show what passes at ports, and what is dropped, as Wireshark's own tools read it: the frames,
+//! their directions, time stamps and reasons; that filters select; that a capture ends as it was asked to, and however
+//! it ends, leaves nothing behind in the switch; and that Wireshark finds the ports by itself (extcap).
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::ffi::OsStr;

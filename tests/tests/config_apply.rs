@@ -1,6 +1,6 @@
 //! Proves that a configuration is applied as a whole or not at all: a hundred applies while a numbered flow between two
-//! ports that stay loses nothing; a step that fails undoes those before it; drift shows, and is kept if asked to; SIGHUP
-//! applies the file; bad input changes nothing.
+//! ports that stay loses nothing; a step that fails undoes those before it; drift shows, and is kept if asked to;
+//! SIGHUP applies the file; bad input changes nothing.
 #![allow(clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::fmt::Write;

@@ -1,6 +1,7 @@
 //! Proves what a running `labswd` has left of the rights that root gave it: three capabilities, none for its workers, a
-//! seccomp filter on every thread, no new privileges, no core dumps, and only the files it needs. Ports of every type that
-//! needs no guest are open meanwhile, and are added and removed, one of them in a namespace, which needs the helper process.
+//! seccomp filter on every thread, no new privileges, no core dumps, and only the files it needs. Ports of every type
+//! that needs no guest are open meanwhile, and are added and removed, one of them in a namespace, which needs the
+//! helper process.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::collections::BTreeMap;

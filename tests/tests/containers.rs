@@ -1,6 +1,6 @@
 //! Proves that a real container may be stopped, started and killed in every way while the switch runs: each start finds
-//! its end of the pair and gets its lease through port B, and nothing is left over. The same for systemd-nspawn, and for a
-//! namespace that is deleted, or ends with the programs in it.
+//! its end of the pair and gets its lease through port B, and nothing is left over. The same for systemd-nspawn, and
+//! for a namespace that is deleted, or ends with the programs in it.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! Proves that nothing a client does on the control socket harms the switch or another client: malformed, huge, half and
-//! binary requests, a hundred clients at once, clients that never read. Each gets an error reply or a closed connection;
-//! meanwhile numbered frames flow, none is lost, and a well-behaved client is answered promptly. And that a user who is
-//! neither root nor in the admin group may look but not change.
+//! Proves that nothing a client does on the control socket harms the switch or another client: malformed, huge, half
+//! and binary requests, a hundred clients at once, clients that never read. Each gets an error reply or a closed
+//! connection; meanwhile numbered frames flow, none is lost, and a well-behaved client is answered promptly. And that a
+//! user who is neither root nor in the admin group may look but not change.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::io::{IoSlice, Read, Write};
@@ -254,8 +254,8 @@ fn open_to_all(lab: &Lab) {
 fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // SAFETY: three integers; the raw system call changes the credentials of the calling thread only, which ends
-            // with this closure.
+            // SAFETY: three integers; the raw system call changes the credentials of the calling thread only, which
+            // ends with this closure.
             let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
             assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
             work()
@@ -264,7 +264,8 @@ fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Users who may only look take places and streams, as many as they get. Each has its share, and root always has a place.
+/// Users who may only look take places and streams, as many as they get. Each has its share, and root always has a
+/// place.
 #[test]
 fn users_who_only_look_leave_places() {
     const STREAM: &[u8] =

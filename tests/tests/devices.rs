@@ -1,5 +1,5 @@
-//! Proves that devices may come and go under their ports: absent at the start, taken when they appear, given up when they
-//! go, taken again when they return, put back as they were in the end, also by the run after a killed one.
+//! Proves that devices may come and go under their ports: absent at the start, taken when they appear, given up when
+//! they go, taken again when they return, put back as they were in the end, also by the run after a killed one.
 
 use std::process::Command;
 use std::time::Duration;

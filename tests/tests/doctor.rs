@@ -1,5 +1,5 @@
-//! Proves that `labsw-ctl doctor` says of this machine what is so: its findings are compared with what other programs and
-//! files say, with what the switch then does, and with what becomes of a finding when its command is run.
+//! Proves that `labsw-ctl doctor` says of this machine what is so: its findings are compared with what other programs
+//! and files say, with what the switch then does, and with what becomes of a finding when its command is run.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
 

@@ -1,5 +1,5 @@
-//! Proves that a flapping port goes down and up as often as asked, as its container sees it, and ends up; that it goes on
-//! without the client, ends by hand, and goes with the port; and that bad values are refused in one line.
+//! Proves that a flapping port goes down and up as often as asked, as its container sees it, and ends up; that it goes
+//! on without the client, ends by hand, and goes with the port; and that bad values are refused in one line.
 #![allow(clippy::unwrap_used, reason = "test helpers report by panicking")]
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! Proves the guards of ports on real ports: a rogue DHCP server gets nobody a lease while the real one does, router
-//! advertisements stay where they are in whatever they are wrapped, a storm is cut to its rate while unicast passes, isolated
-//! ports reach the others only, further, moved and foreign sources are dropped, and all of it is undone at run time.
+//! advertisements stay where they are in whatever they are wrapped, a storm is cut to its rate while unicast passes,
+//! isolated ports reach the others only, further, moved and foreign sources are dropped, and all of it is undone at run
+//! time.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::collections::BTreeMap;

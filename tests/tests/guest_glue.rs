@@ -1,6 +1,6 @@
-//! Proves that what `labsw-ctl guest` prints works as it is printed: QEMU boots with the options, LXC and systemd-nspawn
-//! start with the lines, a shell runs the commands, and each then talks to a neighbour through the switch. Domain XML is
-//! held against libvirt's schema.
+//! Proves that what `labsw-ctl guest` prints works as it is printed: QEMU boots with the options, LXC and
+//! systemd-nspawn start with the lines, a shell runs the commands, and each then talks to a neighbour through the
+//! switch. Domain XML is held against libvirt's schema.
 
 #![allow(clippy::expect_used, reason = "tests")]
 

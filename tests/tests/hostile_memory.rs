@@ -1,5 +1,5 @@
-//! Proves that the memory a guest shares costs nobody else anything: pages that vanish by the thousand leave few mappings,
-//! regions as large as an address space are refused, and the switch runs on.
+//! Proves that the memory a guest shares costs nobody else anything: pages that vanish by the thousand leave few
+//! mappings, regions as large as an address space are refused, and the switch runs on.
 
 use labsw_tests::arena::{Arena, Seat};
 use labsw_tests::attacks;

@@ -1,6 +1,7 @@
-//! Proves that the work a guest can cause is bounded, whatever its rings hold: receive chains without room, packed rings
-//! full of tables, transmit chains of nothing or of crumbs, segments of a few bytes. All the while a frame between two
-//! other guests, and an answer of the control socket, take no longer than [`Bounds`](labsw_tests::arena::Bounds) say.
+//! Proves that the work a guest can cause is bounded, whatever its rings hold: receive chains without room, packed
+//! rings full of tables, transmit chains of nothing or of crumbs, segments of a few bytes. All the while a frame
+//! between two other guests, and an answer of the control socket, take no longer than
+//! [`Bounds`](labsw_tests::arena::Bounds) say.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Proves that a switch with nothing to do sleeps, and that sleeping loses and delays nothing.
 //!
-//! *Awake in time*: single numbered frames at random gaps, most of them about as long as the worker spins before it falls
-//! asleep, so that many arrive just while it does. The next frame is not sent before the last one has arrived, so none
-//! can wake the switch for another; and the guests here kick only when the switch asks for it. If the worker did not look
-//! once more after it has asked for kicks, the frame that came in between would wait for ever.
+//! *Awake in time*: single numbered frames at random gaps, most of them about as long as the worker spins before it
+//! falls asleep, so that many arrive just while it does. The next frame is not sent before the last one has arrived, so
+//! none can wake the switch for another; and the guests here kick only when the switch asks for it. If the worker did
+//! not look once more after it has asked for kicks, the frame that came in between would wait for ever.
 //!
 //! *Asleep when idle*: the CPU time of `labswd` while every port is silent.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
@@ -23,7 +23,8 @@ use labsw_testkit::guest::packed::{Driver, PACKED};
 use labsw_testkit::guest::{EVENT_IDX, Guest, MRG_RXBUF, RING_PACKED, VERSION_1};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Frames from one port to another, and how long that may take at most: on a machine with much else to do they are fewer.
+/// Frames from one port to another, and how long that may take at most: on a machine with much else to do they are
+/// fewer.
 const FRAMES: u32 = 20_000;
 const FRAMES_AT_LEAST: u32 = 1000;
 const BUDGET: Duration = Duration::from_secs(4);

@@ -1,6 +1,6 @@
-//! Proves that impairments do on a real path, between two containers, what they say: delay and jitter, loss, a rate, the
-//! same losses with the same seed, in each direction; that other ports lose nothing meanwhile; that clearing ends them;
-//! and that what makes no sense is refused in one line and changes nothing.
+//! Proves that impairments do on a real path, between two containers, what they say: delay and jitter, loss, a rate,
+//! the same losses with the same seed, in each direction; that other ports lose nothing meanwhile; that clearing ends
+//! them; and that what makes no sense is refused in one line and changes nothing.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::collections::BTreeSet;
@@ -98,8 +98,8 @@ fn delay_and_jitter_are_exact_in_each_direction() {
             let constant = [before, after];
             assert!(constant.iter().flatten().all(|delay| *delay >= 20.0), "a frame came too early");
             assert!(varying.iter().all(|delay| *delay >= 15.0), "a frame came too early");
-            // Where every delay is equally frequent, all that a busy machine adds to some frames moves the median, too: by
-            // its mean. 2 ms are for what hits a few frames hard.
+            // Where every delay is equally frequent, all that a busy machine adds to some frames moves the median, too:
+            // by its mean. 2 ms are for what hits a few frames hard.
             let added =
                 |delays: &Vec<f64>| delays.iter().map(|delay| (delay - 20.0 - path).clamp(0.0, 2.0)).sum::<f64>();
             let noise = constant.iter().map(added).fold(0.0, f64::max) / 300.0;
@@ -417,7 +417,8 @@ fn impairments_are_part_of_the_configuration() {
     switch.ctl(&["impair", "set", "c", "--profile", "far"]);
     assert_eq!(changes("diff", &[], &file), ["change impairment b!", "remove impairment c!"]);
     assert_eq!(changes("diff", &["--keep-runtime"], &file), none);
-    // Frames to b are under way while a change of the other direction is applied: they arrive, once, by the same schedule.
+    // Frames to b are under way while a change of the other direction is applied: they arrive, once, by the same
+    // schedule.
     a.send(&Frame::new(B, A).number(1).build());
     assert_eq!(changes("apply", &[], &file), ["change impairment b!", "remove impairment c!"]);
     assert!(b.recv_matching(PATIENCE, |frame| frame[..6] == B).is_some());

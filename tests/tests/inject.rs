@@ -1,6 +1,6 @@
-//! Proves that what a mirror's destination may inject enters where it should and nowhere else, as much of it as is allowed, and
-//! that a loop behind it is recognised; and that a capture is replayed byte for byte with its timing, or refused in one
-//! line with nothing left behind.
+//! Proves that what a mirror's destination may inject enters where it should and nowhere else, as much of it as is
+//! allowed, and that a loop behind it is recognised; and that a capture is replayed byte for byte with its timing, or
+//! refused in one line with nothing left behind.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 

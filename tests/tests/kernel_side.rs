@@ -1,6 +1,6 @@
-//! Proves what the switch knows of, and does about, the kernel's side of `af_xdp` ports: frames that the kernel dropped are
-//! counted and stay counted when the device is opened anew; the host's own stack says nothing through the device while the
-//! port lives; busy polling is reported as what it is, and what was changed for it is put back.
+//! Proves what the switch knows of, and does about, the kernel's side of `af_xdp` ports: frames that the kernel dropped
+//! are counted and stay counted when the device is opened anew; the host's own stack says nothing through the device
+//! while the port lives; busy polling is reported as what it is, and what was changed for it is put back.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
 
 use std::time::Duration;

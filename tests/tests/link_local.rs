@@ -1,5 +1,5 @@
-//! Link-local protocols between containers: STP of two real bridges, LLDP and LACP frames and others of 01-80-C2-00-00-0X pass
-//! unchanged; with `link_local = "drop"` they are dropped and counted. PAUSE and PFC never pass.
+//! Link-local protocols between containers: STP of two real bridges, LLDP and LACP frames and others of
+//! 01-80-C2-00-00-0X pass unchanged; with `link_local = "drop"` they are dropped and counted. PAUSE and PFC never pass.
 #![allow(clippy::unwrap_used, reason = "test helpers report by panicking")]
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! Proves that a mirror with a filter copies exactly the frames that its expression selects, whatever their tag: what arrives
-//! behind the destination is compared byte for byte with what the sources received and sent. And that a filter that is
-//! none is refused in one line with nothing changed, that filters are shown as they were written, and that they are part of
-//! the configuration.
+//! Proves that a mirror with a filter copies exactly the frames that its expression selects, whatever their tag: what
+//! arrives behind the destination is compared byte for byte with what the sources received and sent. And that a filter
+//! that is none is refused in one line with nothing changed, that filters are shown as they were written, and that they
+//! are part of the configuration.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::time::Duration;

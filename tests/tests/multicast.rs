@@ -1,5 +1,6 @@
-//! IGMP and MLD snooping with a real kernel's memberships: a querier is played with raw frames, the member is a socket. Traffic of a
-//! group reaches its members and the router and nobody else, and everyone again when snooping is switched off.
+//! IGMP and MLD snooping with a real kernel's memberships: a querier is played with raw frames, the member is a socket.
+//! Traffic of a group reaches its members and the router and nobody else, and everyone again when snooping is switched
+//! off.
 #![allow(clippy::unwrap_used, reason = "test helpers report by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};

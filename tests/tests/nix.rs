@@ -1,11 +1,11 @@
 //! Proves of the Nix files what can be proved without a store of packages: every file parses and is laid out alike; the
-//! guest glue makes what `nix/tests/golden/` says, and a real guest boots with it; mistakes in a NixOS configuration get
-//! one message each; the examples evaluate to what they promise, and the real `labswd --check` takes the configuration that
-//! each generates; the flake has its outputs.
+//! guest glue makes what `nix/tests/golden/` says, and a real guest boots with it; mistakes in a NixOS configuration
+//! get one message each; the examples evaluate to what they promise, and the real `labswd --check` takes the
+//! configuration that each generates; the flake has its outputs.
 //!
 //! All that is evaluated with the small `lib` of `nix/tests/stub-lib.nix`, and with nixpkgs' own where it is to be had:
-//! `LABSW_NIXPKGS_LIB` names its directory, or `<nixpkgs/lib>` is found. Both have to give the same. Without nixpkgs the
-//! comparison says so on standard error and passes, `LABSW_TEST_REQUIRE=1` or not: no Debian package has it.
+//! `LABSW_NIXPKGS_LIB` names its directory, or `<nixpkgs/lib>` is found. Both have to give the same. Without nixpkgs
+//! the comparison says so on standard error and passes, `LABSW_TEST_REQUIRE=1` or not: no Debian package has it.
 //! `LABSW_BLESS=1` writes the golden files anew.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
@@ -302,7 +302,8 @@ fn as_toml(settings: &Value) -> String {
     toml::to_string(settings).unwrap()
 }
 
-/// The real `labswd --check` takes what the module generates. CPUs are the lab host's, as when the file is built in Nix.
+/// The real `labswd --check` takes what the module generates. CPUs are the lab host's, as when the file is built in
+/// Nix.
 fn assert_checked(what: &str, settings: &Value) {
     let mut settings = settings.clone();
     settings["switch"].as_object_mut().unwrap().remove("workers");

@@ -1,5 +1,6 @@
 //! Proves that packed rings and in-order rings work with front ends nobody here wrote: a QEMU guest with `packed=on`,
-//! also over a kill of the switch, and DPDK's virtio-user in every mix of `packed_vq`, `in_order` and mergeable buffers.
+//! also over a kill of the switch, and DPDK's virtio-user in every mix of `packed_vq`, `in_order` and mergeable
+//! buffers.
 
 use std::time::{Duration, Instant};
 

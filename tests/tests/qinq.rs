@@ -1,5 +1,6 @@
-//! QinQ between real interfaces: what customers send through `dot1q-tunnel` ports, tagged or not, arrives at the customers' other
-//! ports byte for byte, and on trunks behind one tag more. What must not be seen elsewhere is not, and is counted.
+//! QinQ between real interfaces: what customers send through `dot1q-tunnel` ports, tagged or not, arrives at the
+//! customers' other ports byte for byte, and on trunks behind one tag more. What must not be seen elsewhere is not, and
+//! is counted.
 #![allow(clippy::unwrap_used, reason = "test helpers report by panicking")]
 
 use std::time::Duration;
@@ -66,8 +67,8 @@ fn customers_frames_cross_the_switch_unchanged() {
     let bed = Bed { sockets: PORTS.iter().map(|(name, _)| (*name, lab.socket(name))).collect() };
     let outer: &[(u16, u16)] = &[(TPID_8021AD, 100)];
 
-    // Flooded: in front of everything on the trunk, unchanged at the customer's other port, and not at an access port where
-    // the customer's tag would be taken for one of ours.
+    // Flooded: in front of everything on the trunk, unchanged at the customer's other port, and not at an access port
+    // where the customer's tag would be taken for one of ours.
     for (tags, some) in SENT {
         let mut arrivals = vec![("trunk", frame(BROADCAST, &[outer, tags]))];
         if some {
@@ -95,7 +96,8 @@ fn customers_frames_cross_the_switch_unchanged() {
         }
     }
 
-    // Unicast, with the tag put into the chunk in front of the frame; another TPID, and customers' VLANs that are not listed.
+    // Unicast, with the tag put into the chunk in front of the frame; another TPID, and customers' VLANs that are not
+    // listed.
     switch.ctl(&["fdb", "add", "02:00:00:00:00:07", "--vlan", "200", "--port", "trunk"]);
     switch.ctl(&["fdb", "add", "02:00:00:00:00:08", "--vlan", "100", "--port", "some"]);
     let tagged: Tags = &[(TPID_8021Q, 0x2014)];

@@ -1,7 +1,8 @@
-//! Proves mirrors to a VLAN (RSPAN): the far end of a trunk that names the VLAN sees exactly what the sources sent and got, tagged with it
-//! instead of the tag there was; ports that do not name it see nothing; what comes back in the VLAN is passed on to the other
-//! trunks, teaches nothing, and is not copied again; traffic of the trunk goes on beside. And that contradictions are refused in
-//! one line with nothing changed, that the session waits without a trunk that is up, and is shown and applied as any other.
+//! Proves mirrors to a VLAN (RSPAN): the far end of a trunk that names the VLAN sees exactly what the sources sent and
+//! got, tagged with it instead of the tag there was; ports that do not name it see nothing; what comes back in the VLAN
+//! is passed on to the other trunks, teaches nothing, and is not copied again; traffic of the trunk goes on beside. And
+//! that contradictions are refused in one line with nothing changed, that the session waits without a trunk that is up,
+//! and is shown and applied as any other.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::time::Duration;
@@ -46,7 +47,8 @@ fn trunks_that_name_the_vlan_see_copies_and_nothing_is_learned_from_them() {
     let shown = switch.ctl(&["mirror", "show", "far"]);
     assert_eq!((&shown["to"], &shown["to_vlan"], &shown["state"]), (&json!(null), &json!(900), &json!("up")));
 
-    // From a to b: a copy for each trunk. From a to t: the frame itself, and its copy; that of what t sends is the same one.
+    // From a to b: a copy for each trunk. From a to t: the frame itself, and its copy; that of what t sends is the same
+    // one.
     let (to_b, to_t) = (frame(B, A, 1), frame(T, A, 2));
     a.send(&to_b.build());
     a.send(&to_t.build());

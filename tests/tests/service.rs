@@ -1,6 +1,6 @@
 //! Proves of `control/labsw.service`: `make install-files` puts everything it names in place, systemd reads it without
-//! complaint and rates it as docs/service.md says; the capabilities that it has suffice for every type of port, and none
-//! of them can go; a port in a namespace needs the one more that the page names.
+//! complaint and rates it as docs/service.md says; the capabilities that it has suffice for every type of port, and
+//! none of them can go; a port in a namespace needs the one more that the page names.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::os::unix::fs::{PermissionsExt, chown};

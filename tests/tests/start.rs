@@ -1,5 +1,5 @@
-//! Proves that the switch answers from the first moment on, however many ports it has still to open, and says when all of
-//! them have been tried.
+//! Proves that the switch answers from the first moment on, however many ports it has still to open, and says when all
+//! of them have been tried.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};

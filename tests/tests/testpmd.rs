@@ -1,5 +1,5 @@
-//! Proves that a vhost-user front end nobody here wrote, DPDK's virtio-user, exchanges traffic with a QEMU guest through
-//! the switch, and that the frames each side counts are those the switch counted.
+//! Proves that a vhost-user front end nobody here wrote, DPDK's virtio-user, exchanges traffic with a QEMU guest
+//! through the switch, and that the frames each side counts are those the switch counted.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Proves `labsw-ctl top` in a real terminal, as a person uses it: rates and drops of traffic that flows, keys, a terminal that changes its
-//! size, a switch that goes and comes back, and a terminal that is as before at the end; `stats --watch` in a pipe.
+//! Proves `labsw-ctl top` in a real terminal, as a person uses it: rates and drops of traffic that flows, keys, a
+//! terminal that changes its size, a switch that goes and comes back, and a terminal that is as before at the end;
+//! `stats --watch` in a pipe.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::fs::File;

@@ -1,5 +1,6 @@
-//! Proves that a trace is true on real ports: each frame is traced, then sent, and what the trace said is what happens: which port
-//! sends which bytes, which counter of which port rises, which copy a mirror makes; and that tracing itself changes nothing.
+//! Proves that a trace is true on real ports: each frame is traced, then sent, and what the trace said is what happens:
+//! which port sends which bytes, which counter of which port rises, which copy a mirror makes; and that tracing itself
+//! changes nothing.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::collections::BTreeMap;

@@ -1,15 +1,15 @@
-//! Proves that traffic passes between every kind of pair of ports, whole and right: TCP in both directions without a stall
-//! and without a storm of retransmissions, a file that arrives unchanged, and UDP datagrams and ICMP messages of every size
-//! from the smallest frame to the MTU, and beyond it in fragments. While they run, every frame that the switch sends to a
-//! namespace, and every frame that a mirror sees of the pair's ports, is judged: lengths and checksums are right, and none is
-//! longer than the MTU. At the end no station's kernel has counted a wrong checksum.
+//! Proves that traffic passes between every kind of pair of ports, whole and right: TCP in both directions without a
+//! stall and without a storm of retransmissions, a file that arrives unchanged, and UDP datagrams and ICMP messages of
+//! every size from the smallest frame to the MTU, and beyond it in fragments. While they run, every frame that the
+//! switch sends to a namespace, and every frame that a mirror sees of the pair's ports, is judged: lengths and
+//! checksums are right, and none is longer than the MTU. At the end no station's kernel has counted a wrong checksum.
 //!
 //! The dimensions are IPv4 and IPv6, untagged and VLAN-tagged, MTU 1500 and 9000. Every kind of pair runs TCP in four
-//! [`CELLS`] of the eight: any two values of two dimensions meet in one of them. The sweeps run in the same four, with every
-//! size at MTU 1500, and at 9000 with a choice of them.
+//! [`CELLS`] of the eight: any two values of two dimensions meet in one of them. The sweeps run in the same four, with
+//! every size at MTU 1500, and at 9000 with a choice of them.
 //!
-//! What is captured at the host's own TAP interface may be unfinished, if the kernel knows that (`labsw_tests::capture`). Inside
-//! guests nothing is captured: a guest may be handed unfinished frames.
+//! What is captured at the host's own TAP interface may be unfinished, if the kernel knows that
+//! (`labsw_tests::capture`). Inside guests nothing is captured: a guest may be handed unfinished frames.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -47,7 +47,8 @@ const ATTEMPTS: usize = 3;
 const FLOOR_MBIT: f64 = 50.0;
 /// The guest's CPU is emulated.
 const GUEST_FLOOR_MBIT: f64 = 5.0;
-/// Sizes at MTU 9000: around the sizes where a frame goes over into the next buffer of packet memory, and a choice between.
+/// Sizes at MTU 9000: around the sizes where a frame goes over into the next buffer of packet memory, and a choice
+/// between.
 const JUMBO_SIZES: &str = "0-8900/97,3440-3520/3,3780-3860/3,4040-4110/3,7560-7640/3,8160-8200/3,8940-8970";
 
 /// The switch with its stations, and where mirrors are captured.
@@ -73,8 +74,8 @@ fn config(more: &[String]) -> String {
 }
 
 impl Lab<'_> {
-    /// Runs `traffic` between `a` and `b` and judges every frame of it, as the stations and as a mirror see it. Gives what
-    /// was seen at `a`, at `b`, and by the mirror.
+    /// Runs `traffic` between `a` and `b` and judges every frame of it, as the stations and as a mirror see it. Gives
+    /// what was seen at `a`, at `b`, and by the mirror.
     fn judged(
         &self,
         a: &Station<'_>,
@@ -121,8 +122,8 @@ impl Lab<'_> {
         panic!("{}: the server at {} stays busy", a.port, b.port);
     }
 
-    /// TCP at a rate that overloads nothing, both directions; one of [`ATTEMPTS`] runs has to meet the bar. What the wire must
-    /// never see is judged in each.
+    /// TCP at a rate that overloads nothing, both directions; one of [`ATTEMPTS`] runs has to meet the bar. What the
+    /// wire must never see is judged in each.
     fn calm_tcp(&self, a: &Station<'_>, b: &Station<'_>, cell: Cell) {
         for reverse in [false, true] {
             let mut faults = Vec::new();

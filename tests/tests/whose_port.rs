@@ -1,7 +1,7 @@
-//! Proves that a guest's port belongs to one front end at a time and to whom the configuration says: further ones are turned
-//! away at once and the owner is named, who waits behind it never gets its place, a front end that is at fault again and
-//! again waits longer and longer, floods of connections make few log lines, descriptors that take long to close hold up
-//! nobody, and the files of the sockets have the owner, group and mode that the port asks for.
+//! Proves that a guest's port belongs to one front end at a time and to whom the configuration says: further ones are
+//! turned away at once and the owner is named, who waits behind it never gets its place, a front end that is at fault
+//! again and again waits longer and longer, floods of connections make few log lines, descriptors that take long to
+//! close hold up nobody, and the files of the sockets have the owner, group and mode that the port asks for.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::io::Write;

@@ -57,8 +57,8 @@ fn play_peer(ready: &std::sync::mpsc::Sender<()>) -> u32 {
     let socket = unsafe { xsk_rs::Socket::new(SocketConfig::default(), &umem, &"p1".parse().unwrap(), 0) };
     let (mut tx, mut rx, rings) = socket.unwrap();
     let (mut fill, mut completion) = rings.unwrap();
-    // SAFETY: here and below, each frame descriptor is used by one side at a time: the first half goes round between the
-    // fill and the receive ring, the second between transmit and completion ring, a whole window at a time.
+    // SAFETY: here and below, each frame descriptor is used by one side at a time: the first half goes round between
+    // the fill and the receive ring, the second between transmit and completion ring, a whole window at a time.
     assert_eq!(unsafe { fill.produce(receive_into) }, 32);
     ready.send(()).unwrap();
     let (mut sent, mut heard) = (0, 0);

@@ -71,7 +71,8 @@ pub enum Request {
         /// What was changed at run time would stay.
         keep_runtime: bool,
     },
-    /// Frames, as they pass or are dropped → [`Reply::CapturePiece`], many. Not for [`Handler::call`](super::Handler::call).
+    /// Frames, as they pass or are dropped → [`Reply::CapturePiece`], many. Not for
+    /// [`Handler::call`](super::Handler::call).
     Capture(CaptureSpec),
     /// The captures that run → [`Reply::Captures`].
     ListCaptures,

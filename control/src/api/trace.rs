@@ -36,8 +36,8 @@ pub enum TraceOutcome {
 /// One step of the way of a frame. Fields that do not apply are left out of the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceStep {
-    /// What is looked at: `port`, `impairment`, `injection`, `header`, `mtu`, `link_local`, `vlan`, `guard`, `learning`, `lookup`, `multicast`,
-    /// `egress`, `mirror`.
+    /// What is looked at: `port`, `impairment`, `injection`, `header`, `mtu`, `link_local`, `vlan`, `guard`,
+    /// `learning`, `lookup`, `multicast`, `egress`, `mirror`.
     pub stage: String,
     /// What it comes to.
     pub outcome: TraceOutcome,

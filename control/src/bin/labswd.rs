@@ -1,7 +1,7 @@
 //! `labswd`: runs the switch in the foreground.
 //!
-//! Exit status: 0 after SIGTERM or SIGINT, or when `--check` found nothing wrong (it says what ports would wait for); 1 with
-//! one line on standard error when the configuration or the machine is not in order; 2 on wrong usage.
+//! Exit status: 0 after SIGTERM or SIGINT, or when `--check` found nothing wrong (it says what ports would wait for); 1
+//! with one line on standard error when the configuration or the machine is not in order; 2 on wrong usage.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -57,7 +57,8 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Begins to log: to the journal with its priorities and fields if it takes what is said on standard error, else as text.
+/// Begins to log: to the journal with its priorities and fields if it takes what is said on standard error, else as
+/// text.
 fn start_log(level: EnvFilter) {
     let journal = is_journal().then(|| tracing_journald::layer().ok()).flatten();
     let text = journal.is_none().then(|| {

@@ -6,13 +6,14 @@ use caps::{CapSet, Capability, CapsHashSet};
 
 use super::ConfineError;
 
-/// For the control thread: devices and their offloads (NET_ADMIN), programs at their hooks (BPF), packet memory (IPC_LOCK).
+/// For the control thread: devices and their offloads (NET_ADMIN), programs at their hooks (BPF), packet memory
+/// (IPC_LOCK).
 pub(super) const OF_THE_DAEMON: [Capability; 3] =
     [Capability::CAP_NET_ADMIN, Capability::CAP_BPF, Capability::CAP_IPC_LOCK];
 
-/// For the helper process: to open AF_XDP and packet sockets (NET_RAW), to enter namespaces (SYS_ADMIN) and open sockets there
-/// that may change links (NET_ADMIN), to give socket files away (CHOWN), and to start a program as another user (SETUID,
-/// SETGID).
+/// For the helper process: to open AF_XDP and packet sockets (NET_RAW), to enter namespaces (SYS_ADMIN) and open
+/// sockets there that may change links (NET_ADMIN), to give socket files away (CHOWN), and to start a program as
+/// another user (SETUID, SETGID).
 pub(super) const OF_THE_HELPER: [Capability; 6] = [
     Capability::CAP_NET_RAW,
     Capability::CAP_SYS_ADMIN,

@@ -2,8 +2,8 @@
 //!
 //! **Read**: configuration, names of users, groups, ports and protocols, libraries, what the kernel says of devices,
 //! namespaces. **Changed**: directories of sockets, where the daemon makes and removes sockets and its list of changed
-//! devices; settings of devices. Nothing can be executed. A directory of a port that is added later has to be one of those,
-//! or beneath one.
+//! devices; settings of devices. Nothing can be executed. A directory of a port that is added later has to be one of
+//! those, or beneath one.
 //!
 //! A directory that does not exist yet is made by the daemon, so the nearest directory above that exists is allowed.
 //!

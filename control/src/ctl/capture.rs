@@ -1,9 +1,9 @@
 //! `labsw-ctl capture`: frames into a file or a pipe.
 //!
-//! **How it works.** The switch sends the bytes of a pcapng file in pieces; here they are written where they are wanted. The file
-//! is opened when the first piece has come, so that a capture that is refused touches nothing. Two threads look after the end:
-//! one waits for SIGINT and SIGTERM and has the switch finish, the other waits for the reader of a pipe to go, which
-//! otherwise would be noticed only with the next frame.
+//! **How it works.** The switch sends the bytes of a pcapng file in pieces; here they are written where they are
+//! wanted. The file is opened when the first piece has come, so that a capture that is refused touches nothing. Two
+//! threads look after the end: one waits for SIGINT and SIGTERM and has the switch finish, the other waits for the
+//! reader of a pipe to go, which otherwise would be noticed only with the next frame.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -38,7 +38,8 @@ const INTERRUPTED: i32 = 130;
 /// What to capture, and where to put it.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where: PORT, PORT:rx (from the port), PORT:tx (to the port) or PORT:both. Left out: every port that may be mirrored.
+    /// Where: PORT, PORT:rx (from the port), PORT:tx (to the port) or PORT:both. Left out: every port that may be
+    /// mirrored.
     #[arg(value_name = "PORT[:rx|:tx]")]
     ports: Vec<Source>,
     /// The file to write, pcapng; -: standard output, for a pipe.

@@ -1,7 +1,7 @@
 //! `labsw-ctl config`: the configuration that runs, and files beside it.
 //!
-//! A file is read here, with the rights of the caller, and sent to the switch as text. `check` also works without a switch,
-//! and without the right to change the switch: then only the file itself is checked.
+//! A file is read here, with the rights of the caller, and sent to the switch as text. `check` also works without a
+//! switch, and without the right to change the switch: then only the file itself is checked.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

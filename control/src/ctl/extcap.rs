@@ -1,11 +1,11 @@
 //! `labsw-ctl extcap`: the ports as interfaces of Wireshark, and of tshark and dumpcap.
 //!
-//! **How it works.** Wireshark asks the programs in its extcap directory which interfaces they have, with which options, and has
-//! one of them write a capture into a pipe. `extcap install` puts a script there that calls this command. A port `web` is the
-//! interface `labsw-web`; [`DROPS`] is what the switch drops, at all ports.
+//! **How it works.** Wireshark asks the programs in its extcap directory which interfaces they have, with which
+//! options, and has one of them write a capture into a pipe. `extcap install` puts a script there that calls this
+//! command. A port `web` is the interface `labsw-web`; [`DROPS`] is what the switch drops, at all ports.
 //!
-//! Whoever starts Wireshark needs the right to capture: root, or the admin group. Without a switch there are no interfaces, which
-//! is no error: Wireshark asks each time it starts.
+//! Whoever starts Wireshark needs the right to capture: root, or the admin group. Without a switch there are no
+//! interfaces, which is no error: Wireshark asks each time it starts.
 //!
 //! Reference: extcap(4), Wireshark's developer's guide, "Extcap".
 

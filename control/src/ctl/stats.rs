@@ -104,8 +104,8 @@ pub(super) fn watch(arguments: Arguments, session: &mut Session, output: &mut Ou
     })
 }
 
-/// What was added at a port per second between two readings. A port that is new counts from 0; one that was made anew shows 0
-/// once.
+/// What was added at a port per second between two readings. A port that is new counts from 0; one that was made anew
+/// shows 0 once.
 fn rates(before: &Stats, now: &Stats, port: &PortStats) -> Rates {
     let milliseconds = now.uptime_milliseconds.saturating_sub(before.uptime_milliseconds);
     let earlier = before.ports.iter().find(|earlier| earlier.name == port.name);

@@ -52,8 +52,8 @@ fn cell(text: String, to_the_right: bool) -> Cell {
     Cell::new(one_line(&text)).set_alignment(alignment)
 }
 
-/// Keeps names and reasons on one line, and from steering the terminal: control characters, line separators and marks that
-/// change the direction of writing become blanks.
+/// Keeps names and reasons on one line, and from steering the terminal: control characters, line separators and marks
+/// that change the direction of writing become blanks.
 pub(super) fn one_line(text: &str) -> String {
     let steers = |character: char| {
         character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

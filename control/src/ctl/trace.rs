@@ -26,7 +26,8 @@ pub(super) struct Arguments {
     /// The port it would come in by.
     #[arg(long = "in", value_name = "PORT", value_parser = parse::name)]
     port: String,
-    /// The whole frame in hexadecimal, without the check sequence; blanks, colons, hyphens and dots may stand between bytes.
+    /// The whole frame in hexadecimal, without the check sequence; blanks, colons, hyphens and dots may stand between
+    /// bytes.
     #[arg(long, value_name = "HEX", value_parser = hexadecimal)]
     frame: Option<Bytes>,
     /// The source address of a frame to be made up.

@@ -1,7 +1,7 @@
 //! Facts of this machine that are not in files: asked of the switch, of programs, of the kernel.
 //!
-//! Nothing is changed. Programs are run with `--version`; a socket and a memory file are made and closed at once. What can't
-//! be asked is left out, and the checks say so.
+//! Nothing is changed. Programs are run with `--version`; a socket and a memory file are made and closed at once. What
+//! can't be asked is left out, and the checks say so.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ const PROGRAMS: [&str; 7] = [QEMU, "libvirtd", "virtqemud", "virsh", "cloud-hype
 pub(super) const QEMU: &str = if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" };
 
 impl Facts {
-    /// Asks this machine. `socket` is the switch's; it is judged for the configuration in `file`, else for the one that runs,
-    /// else for the installed one.
+    /// Asks this machine. `socket` is the switch's; it is judged for the configuration in `file`, else for the one that
+    /// runs, else for the installed one.
     ///
     /// # Errors
     /// `file` is not in order.

@@ -1,7 +1,7 @@
 //! The machine as the checks see it: files under a root directory, and facts that were gathered beforehand.
 //!
-//! Paths are the machine's own (`/proc/…`, `/sys/…`) wherever the root is, so evidence reads the same from a test's tree.
-//! What can't be read counts as absent; what that means is the check's business.
+//! Paths are the machine's own (`/proc/…`, `/sys/…`) wherever the root is, so evidence reads the same from a test's
+//! tree. What can't be read counts as absent; what that means is the check's business.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

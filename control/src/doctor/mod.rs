@@ -1,9 +1,10 @@
 //! `labsw-ctl doctor`: what the host lacks, and what mends it. Nothing is ever changed.
 //!
-//! **How it works.** [`Host`] is what is known of the machine: files under a root directory, read when they are asked for, and
-//! [`Facts`], everything that takes more than a file (programs, sockets, netlink, the running switch), gathered beforehand
-//! by [`Facts::gather`]. [`examine`] judges: a pure function of the two, so that tests give it made-up machines. Each check
-//! gives one [`Finding`] for each thing it is about, also when all is well, with the evidence it was judged by.
+//! **How it works.** [`Host`] is what is known of the machine: files under a root directory, read when they are asked
+//! for, and [`Facts`], everything that takes more than a file (programs, sockets, netlink, the running switch),
+//! gathered beforehand by [`Facts::gather`]. [`examine`] judges: a pure function of the two, so that tests give it
+//! made-up machines. Each check gives one [`Finding`] for each thing it is about, also when all is well, with the
+//! evidence it was judged by.
 //!
 //! | file | what is judged |
 //! |---|---|
@@ -15,8 +16,8 @@
 //! | `access` | the switch, its sockets, and who may open them |
 //! | `programs` | QEMU, libvirt, LXC |
 //!
-//! **Levels.** A *problem* keeps something from working that the configuration asks for. *Advice* is about what works, but
-//! slower or less safely than it could, or would be needed for something that is not asked for yet.
+//! **Levels.** A *problem* keeps something from working that the configuration asks for. *Advice* is about what works,
+//! but slower or less safely than it could, or would be needed for something that is not asked for yet.
 //!
 //! Reference: `docs/doctor.md`.
 

@@ -1,7 +1,7 @@
 //! Settings of the host's network stack that labs trip over.
 //!
-//! They matter where the host itself is in the lab (`tap` ports with `for = "host"`), or bridges frames beside the switch;
-//! elsewhere they are reported as they are, without advice.
+//! They matter where the host itself is in the lab (`tap` ports with `for = "host"`), or bridges frames beside the
+//! switch; elsewhere they are reported as they are, without advice.
 //!
 //! Reference: kernel `Documentation/networking/ip-sysctl.rst`.
 

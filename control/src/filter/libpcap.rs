@@ -1,7 +1,7 @@
 //! libpcap's compiler (pcap_compile(3PCAP)), which keeps no state between calls since version 1.8.
 //!
-//! Bound here and not by the `pcap` crate, which gives the instructions as text only, and loads the library at build time
-//! to ask for its version.
+//! Bound here and not by the `pcap` crate, which gives the instructions as text only, and loads the library at build
+//! time to ask for its version.
 //!
 //! Invariant: a handle is closed and a program given back on every way out; nothing of libpcap's memory is kept.
 

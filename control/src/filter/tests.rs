@@ -112,7 +112,8 @@ fn untagged(frame: &[u8]) -> Vec<u8> {
     if is_tagged { [&frame[..12], &frame[16..]].concat() } else { frame.to_vec() }
 }
 
-/// Every expression selects what libpcap's interpreter selects with it, out of 1000 frames, and some but not all of them.
+/// Every expression selects what libpcap's interpreter selects with it, out of 1000 frames, and some but not all of
+/// them.
 #[test]
 fn an_expression_selects_what_it_selects_in_libpcap() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();

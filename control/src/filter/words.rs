@@ -1,13 +1,13 @@
 //! The words of a filter expression, cut as libpcap's scanner cuts them.
 //!
-//! libpcap asks a resolver, while it compiles, about every word that it takes for the name of a host, a network or a station.
-//! So every word has to be one of the language, a number, an address, or stand where a name is looked up in files
-//! only: behind `port`, `portrange`, `proto` and `protochain` (services(5), protocols(5)).
+//! libpcap asks a resolver, while it compiles, about every word that it takes for the name of a host, a network or a
+//! station. So every word has to be one of the language, a number, an address, or stand where a name is looked up in
+//! files only: behind `port`, `portrange`, `proto` and `protochain` (services(5), protocols(5)).
 
 use std::net::Ipv6Addr;
 
-/// The words of pcap-filter(7) that are for Ethernet, each followed by a space. Those for ATM, SS7, wireless and packet filters are
-/// not here.
+/// The words of pcap-filter(7) that are for Ethernet, each followed by a space. Those for ATM, SS7, wireless and packet
+/// filters are not here.
 const LANGUAGE: &str = "dst src link ether fddi tr wlan arp rarp ip sctp tcp udp icmp igmp igrp pim vrrp carp ip6 icmp6 ah esp \
     atalk aarp decnet lat sca moprc mopdl iso esis es-is isis is-is l1 l2 iih lsp snp csnp psnp clnp stp ipx netbeui \
     host net mask port portrange proto protochain less greater byte broadcast multicast and or not len length \
@@ -97,8 +97,8 @@ fn is_number(word: &str) -> bool {
     }
 }
 
-/// The address of a station: six groups of up to two hexadecimal digits with `:`, `-` or `.` between them, three of four with
-/// dots, or twelve digits.
+/// The address of a station: six groups of up to two hexadecimal digits with `:`, `-` or `.` between them, three of
+/// four with dots, or twelve digits.
 fn is_mac(word: &str) -> bool {
     let groups = |separator, count, most: usize| {
         let is_group = |group: &str| (1..=most).contains(&group.len()) && group.bytes().all(|b| b.is_ascii_hexdigit());

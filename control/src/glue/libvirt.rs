@@ -2,8 +2,8 @@
 
 use super::{Plug, RING_SIZE, Socket, quote};
 
-/// The model of an emulated NIC: one for which libvirt leaves the header for offloads off the TAP, as frames from there have
-/// to be finished.
+/// The model of an emulated NIC: one for which libvirt leaves the header for offloads off the TAP, as frames from there
+/// have to be finished.
 pub(super) const TAP_MODEL: &str = "e1000e";
 
 /// Elements for `<domain>` and `<devices>`.

@@ -2,9 +2,9 @@
 //! port as it is.
 //!
 //! **How it works.** [`snippet`] is a pure function from a port as `port show` describes it to text. First the port is
-//! taken apart into what can be plugged in ([`Plug`]); a target that takes no such plug is refused with the targets that do.
-//! Each target then has a function that writes the text. Everything that the port decides is in the text (roles, queue
-//! pairs, MTU, a MAC address); what it can't decide (the guest's memory) stands in [`Options`].
+//! taken apart into what can be plugged in ([`Plug`]); a target that takes no such plug is refused with the targets
+//! that do. Each target then has a function that writes the text. Everything that the port decides is in the text
+//! (roles, queue pairs, MTU, a MAC address); what it can't decide (the guest's memory) stands in [`Options`].
 //!
 //! **Invariants.** The text can be used as printed: comments are comments of the target's own language and stand before
 //! what they are about. The same port gives the same text in every run.

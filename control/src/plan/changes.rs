@@ -1,4 +1,5 @@
-//! The difference of two configurations for people and scripts: what becomes of which port, mirror, impairment and setting.
+//! The difference of two configurations for people and scripts: what becomes of which port, mirror, impairment and
+//! setting.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +12,8 @@ use crate::config::Config;
 const GROUPS: [(&str, &str); 5] =
     [("switch", "switch"), ("port", "ports"), ("mirror", "mirrors"), ("profile", "profiles"), ("impairment", "impair")];
 
-/// What has to change in `running` to be `wanted`: the switch, ports, mirrors, profiles and impairments, by name. `base` is what the
-/// switch was last given; what differs from it was changed at run time.
+/// What has to change in `running` to be `wanted`: the switch, ports, mirrors, profiles and impairments, by name.
+/// `base` is what the switch was last given; what differs from it was changed at run time.
 pub fn changes(base: &Config, running: &Config, wanted: &Config) -> Vec<ConfigChange> {
     let remade: BTreeSet<String> = {
         let (running, wanted) = (running.normalised(), wanted.normalised());

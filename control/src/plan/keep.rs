@@ -1,11 +1,13 @@
 //! `--keep-runtime`: what was changed at run time stays, whatever the file says of it.
 //!
 //! Three configurations are merged setting by setting: `base`, which the switch was started with or was last given,
-//! `running`, which it has come to since, and `wanted`, the new file. Where `running` differs from `base`, somebody changed
-//! it, and that counts; elsewhere `wanted` does. The settings are those of the tables `[switch]`, `[ports.NAME]` and
-//! `[mirrors.NAME]`; `vlan` is one of them. A port whose type was changed is kept or replaced as a whole, and so is an impairment.
+//! `running`, which it has come to since, and `wanted`, the new file. Where `running` differs from `base`, somebody
+//! changed it, and that counts; elsewhere `wanted` does. The settings are those of the tables `[switch]`,
+//! `[ports.NAME]` and `[mirrors.NAME]`; `vlan` is one of them. A port whose type was changed is kept or replaced as a
+//! whole, and so is an impairment.
 //!
-//! What comes out may contradict itself (a mirror of the file to a port removed at run time): [`Config::parse`] says so.
+//! What comes out may contradict itself (a mirror of the file to a port removed at run time): [`Config::parse`] says
+//! so.
 
 use std::collections::BTreeSet;
 

@@ -1,18 +1,20 @@
 //! From the configuration that runs to the one that is wanted: a pure function, and what follows from it.
 //!
-//! [`plan`] compares the two and gives the [`Step`]s between them, in an order in which each is possible when its turn has
-//! come. Nothing here looks at the machine or the switch; `daemon::apply` carries the steps out, and undoes them.
-//! [`changes`](fn@changes) says the same for people; [`keep_runtime`] merges what was changed at run time into what is wanted.
+//! [`plan`] compares the two and gives the [`Step`]s between them, in an order in which each is possible when its turn
+//! has come. Nothing here looks at the machine or the switch; `daemon::apply` carries the steps out, and undoes them.
+//! [`changes`](fn@changes) says the same for people; [`keep_runtime`] merges what was changed at run time into what is
+//! wanted.
 //!
-//! **Order.** First what is in somebody's way goes: mirrors, then the attachments (devices, interfaces, sockets) of ports
-//! that another port takes over. Then what may fail comes: settings of the switch, new ports, changed ports, mirrors,
-//! impairments. Ports
-//! that are not wanted go last, when nothing can fail any more, so that a failure finds them as they were. Only where there
-//! would be more ports than a switch can have, or where a mirror is to have the VLAN of one of them to itself, do they go first.
+//! **Order.** First what is in somebody's way goes: mirrors, then the attachments (devices, interfaces, sockets) of
+//! ports that another port takes over. Then what may fail comes: settings of the switch, new ports, changed ports,
+//! mirrors, impairments. Ports
+//! that are not wanted go last, when nothing can fail any more, so that a failure finds them as they were. Only where
+//! there would be more ports than a switch can have, or where a mirror is to have the VLAN of one of them to itself, do
+//! they go first.
 //!
 //! **Invariants.** Two configurations that mean the same have an empty plan. What is the same in both is in no step. No
-//! step refers to a port or takes an attachment that is not there, or not free, at that moment. Configurations are valid
-//! ones, as [`Config::parse`] gives them.
+//! step refers to a port or takes an attachment that is not there, or not free, at that moment. Configurations are
+//! valid ones, as [`Config::parse`] gives them.
 
 mod changes;
 mod keep;
@@ -118,8 +120,8 @@ pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart
     Ok(steps)
 }
 
-/// Whether a running mirror can stay until the wanted one of its name replaces it, while ports and mirrors become what is
-/// wanted and ports in `gone` go.
+/// Whether a running mirror can stay until the wanted one of its name replaces it, while ports and mirrors become what
+/// is wanted and ports in `gone` go.
 fn stays(mirror: &MirrorConfig, wanted: &Config, gone: &[&PortConfig]) -> bool {
     wanted.mirror(&mirror.name).is_some()
         && mirror.check_beside(&wanted.mirrors, &wanted.ports).is_ok()

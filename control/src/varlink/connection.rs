@@ -408,8 +408,8 @@ impl Connection {
     }
 }
 
-/// Whether only those may ask this who may change the switch: for changes, for frames, and for work whose cost the caller
-/// sets. A configuration to be checked is up to a mebibyte of text to parse and of filters to compile.
+/// Whether only those may ask this who may change the switch: for changes, for frames, and for work whose cost the
+/// caller sets. A configuration to be checked is up to a mebibyte of text to parse and of filters to compile.
 fn needs_the_right_to_change(request: &Request) -> bool {
     use Request::{Capture, Change, CheckConfig, DiffConfig};
     matches!(request, Change(_) | Capture(_) | CheckConfig(_) | DiffConfig { .. })

@@ -93,8 +93,8 @@ fn socket_option(socket: &impl AsFd, option: libc::c_int, values: &mut [u32]) ->
 /// `SO_PASSRIGHTS` of Linux 6.16, which the `libc` crate does not name yet.
 const SO_PASSRIGHTS: libc::c_int = 83;
 
-/// Has the kernel refuse descriptors that a peer sends to this socket, or to one that is accepted from it: `sendmsg` then
-/// fails with EPERM at the sender. Kernels before 6.16 deliver them; the reader must be ready for that.
+/// Has the kernel refuse descriptors that a peer sends to this socket, or to one that is accepted from it: `sendmsg`
+/// then fails with EPERM at the sender. Kernels before 6.16 deliver them; the reader must be ready for that.
 pub(super) fn refuse_descriptors(socket: &impl AsFd) {
     let off: libc::c_int = 0;
     let bytes = size_of_val(&off);

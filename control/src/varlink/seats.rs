@@ -1,7 +1,7 @@
 //! Who gets a place at the control socket when places are scarce.
 //!
-//! **How it works.** [`choose`] looks at who holds the places and at the newcomer, and names a free place, a place whose
-//! holder gives way, or the reason why there is none. Nothing here owns a socket.
+//! **How it works.** [`choose`] looks at who holds the places and at the newcomer, and names a free place, a place
+//! whose holder gives way, or the reason why there is none. Nothing here owns a socket.
 //!
 //! **Rules.**
 //! - Root is never turned away.

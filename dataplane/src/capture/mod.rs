@@ -1,11 +1,13 @@
 //! Captures: copies of the frames of ports, or of what was dropped, for someone who looks on.
 //!
-//! **How it works.** A [`Capture`] is a bounded queue of owned copies, filled by the workers and emptied by the control thread
-//! ([`Capture::fetch`]). Which ports it watches stands in [`Captures`], which the workers have beside their tables; a [`Watch`]
-//! there is one capture at one port. A capture is no mirror: it needs no destination and is none of the 64 sessions.
-//! Frames are taken as on a wire: who gives them to a watch has cut what is to be cut, and finished checksums, before.
+//! **How it works.** A [`Capture`] is a bounded queue of owned copies, filled by the workers and emptied by the control
+//! thread ([`Capture::fetch`]). Which ports it watches stands in [`Captures`], which the workers have beside their
+//! tables; a [`Watch`] there is one capture at one port. A capture is no mirror: it needs no destination and is none of
+//! the 64 sessions. Frames are taken as on a wire: who gives them to a watch has cut what is to be cut, and finished
+//! checksums, before.
 //!
-//! **Waking.** The control thread says that it will look no more ([`Capture::sleep`]); the first frame after that wakes it, once.
+//! **Waking.** The control thread says that it will look no more ([`Capture::sleep`]); the first frame after that wakes
+//! it, once.
 //!
 //! **Invariants.**
 //! - Forwarding never waits: a frame that finds no room in the queue is not captured, and counted.
@@ -84,8 +86,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// A capture of the frames that `filter` selects (without: of all), whole or the first `snap_bytes` of each, that wakes the
-    /// control thread with `waker`.
+    /// A capture of the frames that `filter` selects (without: of all), whole or the first `snap_bytes` of each, that
+    /// wakes the control thread with `waker`.
     pub fn new(snap_bytes: u32, filter: Option<Filter>, budget: Arc<Budget>, waker: Arc<mio::Waker>) -> Capture {
         Capture {
             snap_bytes,

@@ -12,16 +12,16 @@ pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     unsafe { std::ptr::copy_nonoverlapping(from, to, len) }
 }
 
-/// The copy routine for at most 128 bytes: in line, two pieces of a fixed size, which overlap unless the length is twice
-/// that.
+/// The copy routine for at most 128 bytes: in line, two pieces of a fixed size, which overlap unless the length is
+/// twice that.
 ///
 /// # Safety
 /// As for [`copy`], and `len` is at most 128.
 #[inline(always)]
 pub(super) unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
     debug_assert!(len <= SNAPSHOT_BYTES);
-    // SAFETY: `both` copies the first and the last `N` bytes of `len`, and is called with `N <= len <= 2 * N`, so all of
-    // what the caller promised and nothing else.
+    // SAFETY: `both` copies the first and the last `N` bytes of `len`, and is called with `N <= len <= 2 * N`, so all
+    // of what the caller promised and nothing else.
     unsafe {
         match len {
             64.. => both::<64>(from, to, len),
@@ -42,7 +42,8 @@ pub(super) unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
 /// As for [`copy`], and `N` is at most `len`.
 #[inline(always)]
 unsafe fn both<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: `N` bytes at offset 0, and at `len - N`, are inside the `len` bytes that are readable and writable (caller).
+    // SAFETY: `N` bytes at offset 0, and at `len - N`, are inside the `len` bytes that are readable and writable
+    // (caller).
     unsafe {
         copy(from, to, N);
         copy(from.add(len - N), to.add(len - N), N);

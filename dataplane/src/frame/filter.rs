@@ -1,7 +1,7 @@
 //! The frames of a burst as filters see them ([`labsw_switch::filter`]).
 //!
-//! What a filter reads behind the snapshot, a guest may have changed before the frame is copied: a filter chooses frames to be
-//! looked at, and is no guard.
+//! What a filter reads behind the snapshot, a guest may have changed before the frame is copied: a filter chooses
+//! frames to be looked at, and is no guard.
 
 use labsw_switch::filter::{Behind, Frames, add_difference};
 
@@ -32,7 +32,8 @@ impl Frames for Burst {
     #[inline]
     fn difference(&self, at: usize, value: &[u8; 16]) -> Option<[u8; 16]> {
         let (mut found, mut shortest) = ([0; 16], u32::MAX);
-        // What a snapshot holds behind the end of its frame is of an earlier one; whether it counted is asked at the end.
+        // What a snapshot holds behind the end of its frame is of an earlier one; whether it counted is asked at the
+        // end.
         for (frame, snapshot) in self.frames().iter().zip(self.snapshots.iter()) {
             add_difference(&mut found, snapshot.0.get(at..)?.first_chunk()?, value);
             shortest = shortest.min(frame.snapshot_len.into());
@@ -64,9 +65,9 @@ impl Behind for Rest<'_> {
             };
             let (now, later) = left.split_at_mut(left.len().min(here as usize));
             if !now.is_empty() {
-                // SAFETY: the segment is readable for its length until the burst is cleared (contract of `Burst::push`), which
-                // the borrow prevents; `skip` and `now.len()` bytes together are at most that. Nothing overlaps `now`,
-                // which is ours: foreign memory is behind no reference.
+                // SAFETY: the segment is readable for its length until the burst is cleared (contract of
+                // `Burst::push`), which the borrow prevents; `skip` and `now.len()` bytes together are at most that.
+                // Nothing overlaps `now`, which is ours: foreign memory is behind no reference.
                 unsafe { copy(segment.ptr.add(skip as usize), now.as_mut_ptr(), now.len()) };
             }
             (skip, left) = (0, later);

@@ -1,25 +1,27 @@
 //! Impairments carried out: frames of one port and direction kept, changed, doubled or lost, as a schedule says.
 //!
-//! **How it works.** The schedule is [`labsw_switch::impair`]; here are the frames. A [`DelayQueue`] asks the schedule about
-//! each frame ([`DelayQueue::accept`]), keeps an owned copy of those that pass in its [`store`], and lends them again, in
-//! bursts, when they are due. Everything is impaired as it would be on a wire: frames are cut and their checksums finished
-//! before they enter a delay queue (a flipped bit would otherwise be covered by a checksum made later).
+//! **How it works.** The schedule is [`labsw_switch::impair`]; here are the frames. A [`DelayQueue`] asks the schedule
+//! about each frame ([`DelayQueue::accept`]), keeps an owned copy of those that pass in its [`store`], and lends them
+//! again, in bursts, when they are due. Everything is impaired as it would be on a wire: frames are cut and their
+//! checksums finished before they enter a delay queue (a flipped bit would otherwise be covered by a checksum made
+//! later).
 //!
-//! - To the port (tx): an [`ImpairedTx`] stands before the port's transmit side and is one itself. All workers share its
-//!   [`TxDelay`], under a lock held for a burst. The worker that gave it frames last sends those that are due; the lock is
-//!   held meanwhile, so that two workers can't swap frames.
+//! - To the port (tx): an [`ImpairedTx`] stands before the port's transmit side and is one itself. All workers share
+//!   its [`TxDelay`], under a lock held for a burst. The worker that gave it frames last sends those that are due; the
+//!   lock is held meanwhile, so that two workers can't swap frames.
 //! - From the port (rx): each receive queue has an [`ImpairedRx`] at its worker, which receives in its place. The delay
 //!   queues of a port share one [`Schedule`], so that its rate and its seed are those of the port.
 //!
 //! Time is that of the worker's [`Turn`](crate::port::Turn), and a delay is counted from its
 //! [`arrival_ns`](crate::port::Turn::arrival_ns): nothing here asks the clock.
 //!
-//! An impairment may be for some frames only. The others go the same way and are due at once, so they overtake those that wait.
+//! An impairment may be for some frames only. The others go the same way and are due at once, so they overtake those
+//! that wait.
 //!
 //! **Invariants.**
 //! - A port without an impairment has none of this in its way.
-//! - Memory is bounded: see [`store`]. What finds no room is dropped as `impair_memory_full`; what is given up before it
-//!   was due (the impairment changed, the queue or port went) as `impair_cleared`.
+//! - Memory is bounded: see [`store`]. What finds no room is dropped as `impair_memory_full`; what is given up before
+//!   it was due (the impairment changed, the queue or port went) as `impair_cleared`.
 //! - Borrowed frames end at [`DelayQueue::accept`], so no descriptor is held over a turn.
 
 mod delay_queue;

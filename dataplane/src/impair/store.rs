@@ -1,13 +1,14 @@
 //! Frames that wait: owned copies in blocks of memory, handed out by due time.
 //!
-//! **How it works.** A frame is copied behind the one before it into the current block; when that is full, a block that has
-//! become free is taken, or another one is allocated. A block is free when all of its frames have gone; a few are
+//! **How it works.** A frame is copied behind the one before it into the current block; when that is full, a block that
+//! has become free is taken, or another one is allocated. A block is free when all of its frames have gone; a few are
 //! kept, the rest is given back. Frames that are due in the order they came in wait in a list, which costs the same
-//! however long it is; those that overtake wait in a heap beside it. Frames of one length that came in together, and are due
-//! together, share one note, a [`Run`]: what waits is more than the caches hold, so each byte less is time saved.
+//! however long it is; those that overtake wait in a heap beside it. Frames of one length that came in together, and
+//! are due together, share one note, a [`Run`]: what waits is more than the caches hold, so each byte less is time
+//! saved.
 //!
-//! **Limits.** [`MAX_LINE_FRAMES`] and [`MAX_LINE_BYTES`] per store, [`MAX_DELAYED_BYTES`] for all together. A frame takes
-//! whole [`GRAIN_BYTES`], so that the notes about frames (at most 24 bytes each) are bounded by the same numbers.
+//! **Limits.** [`MAX_LINE_FRAMES`] and [`MAX_LINE_BYTES`] per store, [`MAX_DELAYED_BYTES`] for all together. A frame
+//! takes whole [`GRAIN_BYTES`], so that the notes about frames (at most 24 bytes each) are bounded by the same numbers.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -101,8 +102,8 @@ impl Store {
         self.in_order.front().map(|frame| frame.due_ns).into_iter().chain(overtaking).min()
     }
 
-    /// Room for frames of `len` bytes that are due then, one behind the other, to be filled: for up to `most`, at least for one.
-    /// `None`: no memory for any. Each takes [`room`].
+    /// Room for frames of `len` bytes that are due then, one behind the other, to be filled: for up to `most`, at least
+    /// for one. `None`: no memory for any. Each takes [`room`].
     #[inline]
     pub(super) fn insert(&mut self, due_ns: u64, len: u32, most: usize) -> Option<&mut [u8]> {
         if self.waiting >= MAX_LINE_FRAMES {
@@ -146,8 +147,8 @@ impl Store {
         }
     }
 
-    /// Takes out the frames that are due next, at most `most` (one or more) of them, if they are at `now_ns`. Their bytes stay until
-    /// [`Store::gone`].
+    /// Takes out the frames that are due next, at most `most` (one or more) of them, if they are at `now_ns`. Their
+    /// bytes stay until [`Store::gone`].
     pub(super) fn take_due(&mut self, now_ns: u64, most: u32) -> Option<Run> {
         let first = self.in_order.front_mut();
         let first_due_ns = first.as_ref().map_or(u64::MAX, |run| run.due_ns);

@@ -1,16 +1,16 @@
 //! The socket of a vhost-user port, driven by the control thread's event loop.
 //!
-//! **How it works.** As a server the endpoint owns a listening socket and serves one front end at a time; others are turned
-//! away (`endpoint/door.rs`). As a client it connects, and tries again twice a second for ever. [`Endpoint::ready`] is
-//! called for each event of its two tokens, [`Endpoint::tick`] when the time it returned has passed. Requests go to the
-//! [`Session`]; whatever ends a connection resets all rings before the next one is served.
+//! **How it works.** As a server the endpoint owns a listening socket and serves one front end at a time; others are
+//! turned away (`endpoint/door.rs`). As a client it connects, and tries again twice a second for ever.
+//! [`Endpoint::ready`] is called for each event of its two tokens, [`Endpoint::tick`] when the time it returned has
+//! passed. Requests go to the [`Session`]; whatever ends a connection resets all rings before the next one is served.
 //!
-//! **Faults.** A front end that breaks the protocol or its rings is disconnected, and the next one is served after a wait
-//! that doubles with each fault. A front end that just leaves is no fault.
+//! **Faults.** A front end that breaks the protocol or its rings is disconnected, and the next one is served after a
+//! wait that doubles with each fault. A front end that just leaves is no fault.
 //!
 //! **Invariants.**
-//! - Nothing here blocks except the operations of [`Rings`], which are as long as a burst. Descriptors of front ends and
-//!   their connections are closed by the [reaper](crate::reaper).
+//! - Nothing here blocks except the operations of [`Rings`], which are as long as a burst. Descriptors of front ends
+//!   and their connections are closed by the [reaper](crate::reaper).
 //! - Who connected while a front end was being served is never served after it.
 //! - Readiness is edge-triggered: a turn ends when the socket has nothing more, or after 64 requests, and
 //!   then says that there is more, so that no front end starves the others.
@@ -171,8 +171,8 @@ impl Endpoint {
         due.map(|due| due.saturating_duration_since(now))
     }
 
-    /// A worker found the port broken: the front end is disconnected, and the next one served after a wait. A fault of an
-    /// earlier front end came too late: it is not this one's. Returns whether there was something to do.
+    /// A worker found the port broken: the front end is disconnected, and the next one served after a wait. A fault of
+    /// an earlier front end came too late: it is not this one's. Returns whether there was something to do.
     pub fn fault(&mut self, fault: &Fault, now: Instant) -> bool {
         if fault.connection != self.number {
             return false;
@@ -238,7 +238,8 @@ impl Endpoint {
     /// Disconnects the front end, stops listening, and removes the socket file. Dropping the endpoint does the same.
     pub fn close(self) {}
 
-    /// Accepts who waits in the backlog, if it is time to: the first is served if the port is free, others are turned away.
+    /// Accepts who waits in the backlog, if it is time to: the first is served if the port is free, others are turned
+    /// away.
     fn accept(&mut self, now: Instant) {
         if self.config.role == Role::Client || self.next_attempt.is_none_or(|at| now < at) {
             return;

@@ -51,7 +51,8 @@ enum Doorbell {
 struct RingState {
     size: Option<u32>,
     addresses: Option<RingAddresses>,
-    /// Where the front end thinks the ring stands; after a stop, where it does. 16 bits of a split ring, 32 of a packed one.
+    /// Where the front end thinks the ring stands; after a stop, where it does. 16 bits of a split ring, 32 of a packed
+    /// one.
     base: u32,
     kick: Doorbell,
     call: Option<Arc<OwnedFd>>,
@@ -89,8 +90,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A fresh session of a port with so many queue pairs (1 to [`MAX_QUEUE_PAIRS`]) and this MTU in bytes, which may offer
-    /// offloads.
+    /// A fresh session of a port with so many queue pairs (1 to [`MAX_QUEUE_PAIRS`]) and this MTU in bytes, which may
+    /// offer offloads.
     pub fn new(queue_pairs: u16, mtu: u32, offloads: bool) -> Session {
         let pairs = usize::from(queue_pairs.clamp(1, MAX_QUEUE_PAIRS));
         Session {
@@ -142,8 +143,8 @@ impl Session {
         self.mtu = mtu;
     }
 
-    /// What is wrong with the MTU that the front end asked for last, to tell its guest. A smaller one than the port's is its
-    /// own business.
+    /// What is wrong with the MTU that the front end asked for last, to tell its guest. A smaller one than the port's
+    /// is its own business.
     pub fn mtu_refused(&self) -> Option<String> {
         let own = self.mtu;
         match self.mtu_asked? {

@@ -1,13 +1,13 @@
 //! Descriptor chains: from a head index to host pointers, trusting nothing.
 //!
-//! **How it works.** `Walker::walk` follows a chain of a split ring, `Walker::walk_packed` one of a packed ring, where the next
-//! descriptor is the next slot; both append one segment per descriptor. Each descriptor is
+//! **How it works.** `Walker::walk` follows a chain of a split ring, `Walker::walk_packed` one of a packed ring, where
+//! the next descriptor is the next slot; both append one segment per descriptor. Each descriptor is
 //! copied once into a local and only the local is looked at; each buffer must lie wholly in one memory region (the last
 //! two hit are tried first). One indirect table may end a chain.
 //!
 //! **Invariants.** A walk reads at most [`MAX_CHAIN_DESCRIPTORS`] descriptors, whatever the size of the ring, so loops
-//! end; it never goes outside the table or the guest's memory. [`Walker::descriptors_read`] counts the work, and those who
-//! walk several chains spend a budget of it.
+//! end; it never goes outside the table or the guest's memory. [`Walker::descriptors_read`] counts the work, and those
+//! who walk several chains spend a budget of it.
 //!
 //! Reference: Virtio 1.2, 2.7.5 "The Virtqueue Descriptor Table", 2.7.5.3 "Indirect Descriptors"; 2.8.6 and 2.8.7
 //! for packed rings.
@@ -151,21 +151,21 @@ impl Walker {
         self.read
     }
 
-    /// The buffer of the chain at `head`, if the chain is the usual one: a single descriptor, in a region hit lately, the
-    /// right way round. For all others, and for those that break a rule, there is [`Walker::walk`].
+    /// The buffer of the chain at `head`, if the chain is the usual one: a single descriptor, in a region hit lately,
+    /// the right way round. For all others, and for those that break a rule, there is [`Walker::walk`].
     #[inline(always)]
     pub(super) fn single(&self, head: u16, direction: Direction) -> Option<Segment> {
         if head >= self.size {
             return None;
         }
-        // SAFETY: the table has `size` entries of 16 bytes and is aligned to 16 (checked when the ring started); `head` is
-        // below `size`.
+        // SAFETY: the table has `size` entries of 16 bytes and is aligned to 16 (checked when the ring started); `head`
+        // is below `size`.
         let descriptor = unsafe { Descriptor::read_aligned(self.table.add(usize::from(head) * 16).cast()) };
         self.whole(descriptor, direction)
     }
 
-    /// As [`Walker::single`], of a packed ring, with the buffer id. `head` is the second word of slot `index`, already found
-    /// available.
+    /// As [`Walker::single`], of a packed ring, with the buffer id. `head` is the second word of slot `index`, already
+    /// found available.
     #[inline(always)]
     pub(super) fn single_packed(&self, index: u16, head: u64, direction: Direction) -> Option<(Segment, u16)> {
         if index >= self.size {
@@ -191,8 +191,8 @@ impl Walker {
         Some(Segment { ptr, len: descriptor.len })
     }
 
-    /// Appends the buffers of the chain at `head` to `segments`, until they describe `until` bytes or the chain ends. The
-    /// last descriptor may name a table in which the chain goes on.
+    /// Appends the buffers of the chain at `head` to `segments`, until they describe `until` bytes or the chain ends.
+    /// The last descriptor may name a table in which the chain goes on.
     pub(super) fn walk(
         &mut self,
         head: u16,
@@ -212,8 +212,8 @@ impl Walker {
             }
             followed += 1;
             self.read += 1;
-            // SAFETY: the table has `entries` entries of 16 bytes (checked when the ring started, or translated as one range)
-            // and `index` is below.
+            // SAFETY: the table has `entries` entries of 16 bytes (checked when the ring started, or translated as one
+            // range) and `index` is below.
             let descriptor = unsafe { Descriptor::read(table.add(usize::from(index) * 16)) };
             if descriptor.flags & INDIRECT != 0 {
                 if nested {
@@ -235,8 +235,8 @@ impl Walker {
         Err(RingError::TooManyDescriptors)
     }
 
-    /// Appends the buffers of the chain of a packed ring that begins at slot `index`, until they describe `until` bytes; the
-    /// rest of the chain is only counted. `head` is the second word of that slot, already found available.
+    /// Appends the buffers of the chain of a packed ring that begins at slot `index`, until they describe `until`
+    /// bytes; the rest of the chain is only counted. `head` is the second word of that slot, already found available.
     #[inline]
     pub(super) fn walk_packed(
         &mut self,
@@ -277,8 +277,8 @@ impl Walker {
         Err(RingError::ChainTooLong { limit: u32::from(self.size) })
     }
 
-    /// The part of a packed ring's chain that lies in the indirect table `table`: all its entries, one after the other; at
-    /// most `left`.
+    /// The part of a packed ring's chain that lies in the indirect table `table`: all its entries, one after the other;
+    /// at most `left`.
     fn walk_packed_table(
         &mut self,
         table: Descriptor,

@@ -1,7 +1,7 @@
 //! Where the parts of a ring lie: the front end's addresses, checked and turned into host pointers once.
 //!
-//! **Invariant.** A [`RingLayout`] exists only with all its parts inside one region each of memory that it keeps mapped,
-//! aligned as their fields need; what it hands out are atomics in there, or pointers for its own ring's use.
+//! **Invariant.** A [`RingLayout`] exists only with all its parts inside one region each of memory that it keeps
+//! mapped, aligned as their fields need; what it hands out are atomics in there, or pointers for its own ring's use.
 //!
 //! Reference: Virtio 1.2, 2.7 and 2.8 (layout and alignment); 2.8.14 "Event Suppression Structure Format".
 
@@ -128,8 +128,8 @@ impl RingLayout {
     #[inline]
     pub(super) fn available_field(&self, offset: usize) -> &AtomicU16 {
         debug_assert!(offset <= 4 + 2 * usize::from(self.size));
-        // SAFETY: the available ring is mapped for `4 + 2 * size + 2` bytes and 2-aligned (`resolve`), the mapping lives
-        // as long as `memory`, and all accesses to these fields are atomic on both sides.
+        // SAFETY: the available ring is mapped for `4 + 2 * size + 2` bytes and 2-aligned (`resolve`), the mapping
+        // lives as long as `memory`, and all accesses to these fields are atomic on both sides.
         unsafe { AtomicU16::from_ptr(self.available.add(offset).cast()) }
     }
 
@@ -146,13 +146,14 @@ impl RingLayout {
         self.used_field(2).load(Ordering::Acquire)
     }
 
-    /// Length, buffer id and flags of slot `index` of a packed ring, which is below its size: one word, so that one access
-    /// reads or writes all three.
+    /// Length, buffer id and flags of slot `index` of a packed ring, which is below its size: one word, so that one
+    /// access reads or writes all three.
     #[inline]
     pub(super) fn slot(&self, index: u16) -> &AtomicU64 {
         debug_assert!(self.packed && index < self.size);
-        // SAFETY: the descriptor ring is mapped for `16 * size` bytes and 16-aligned (`resolve_packed`), `index` is below
-        // `size` (caller), the mapping lives as long as `memory`, and this half of a slot is only accessed atomically.
+        // SAFETY: the descriptor ring is mapped for `16 * size` bytes and 16-aligned (`resolve_packed`), `index` is
+        // below `size` (caller), the mapping lives as long as `memory`, and this half of a slot is only accessed
+        // atomically.
         unsafe { AtomicU64::from_ptr(self.descriptors.add(16 * usize::from(index) + 8).cast()) }
     }
 
@@ -170,7 +171,8 @@ impl RingLayout {
     #[inline]
     pub(super) fn device_event(&self) -> &[AtomicU16; 2] {
         debug_assert!(self.packed);
-        // SAFETY: mapped for 4 bytes and 4-aligned (`resolve_packed`), alive as long as `memory`, only accessed atomically.
+        // SAFETY: mapped for 4 bytes and 4-aligned (`resolve_packed`), alive as long as `memory`, only accessed
+        // atomically.
         unsafe { &*self.used.cast::<[AtomicU16; 2]>() }
     }
 }

@@ -5,8 +5,9 @@
 //! host pointers of ranges that lie wholly in one region.
 //!
 //! **Invariants.**
-//! - A region is mapped only if its file lies in shared memory or huge pages: the kernel serves those by itself. The pages
-//!   of any other file may wait for a disk, a network or a program of the front end's (FUSE), and so may a mere `fstat`.
+//! - A region is mapped only if its file lies in shared memory or huge pages: the kernel serves those by itself. The
+//!   pages of any other file may wait for a disk, a network or a program of the front end's (FUSE), and so may a mere
+//!   `fstat`.
 //! - A region is mapped only if its file is at least `offset + size` long *now* (touching a page behind the
 //!   end raises SIGBUS); a file that shrinks later is caught by [`super::sigbus`].
 //! - What one guest and all guests together have mapped is bounded ([`super::memory_limit`]).

@@ -1,11 +1,11 @@
 //! How much guest memory may be mapped: by one port, and by all ports together.
 //!
-//! A front end decides how large the regions are that it shares, and an empty file of many terabytes costs it nothing. The
-//! switch would pay twice: with address space, of which a process has 128 TiB and without which the next allocation
+//! A front end decides how large the regions are that it shares, and an empty file of many terabytes costs it nothing.
+//! The switch would pay twice: with address space, of which a process has 128 TiB and without which the next allocation
 //! ends it; and with memory, because a page that only the switch touches is charged to the switch.
 //!
-//! **How it works.** A region takes a [`Reservation`] before it is mapped and holds it as long as it is mapped. What all ports
-//! have mapped is one counter.
+//! **How it works.** A region takes a [`Reservation`] before it is mapped and holds it as long as it is mapped. What
+//! all ports have mapped is one counter.
 //!
 //! **Invariant.** The counter is the sum of all reservations that live.
 

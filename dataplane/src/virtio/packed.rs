@@ -1,14 +1,14 @@
 //! A packed virtqueue in guest memory, seen from the device.
 //!
-//! **How it works.** Driver and device write the same ring of descriptors. A slot is available in a lap if its AVAIL bit is
-//! the lap's wrap counter and its USED bit is not; the device completes a chain by writing buffer id, length and flags
-//! over its first slot. Event suppression areas replace the flags and event indices of split rings; kicks are asked
-//! for without naming a descriptor, which the driver has to understand whatever was negotiated.
+//! **How it works.** Driver and device write the same ring of descriptors. A slot is available in a lap if its AVAIL
+//! bit is the lap's wrap counter and its USED bit is not; the device completes a chain by writing buffer id, length and
+//! flags over its first slot. Event suppression areas replace the flags and event indices of split rings; kicks are
+//! asked for without naming a descriptor, which the driver has to understand whatever was negotiated.
 //!
 //! **Resuming.** The ring holds no used index, and a front end learns none from a switch that was killed. But only the
 //! device ever changes a slot's USED bit: it is the wrap counter in all slots that are done, and is not in all others.
-//! For that to hold, a chain of several slots has the bit flipped in all of them, the first one last. The offset field of
-//! the device event suppression area, which drivers ignore unless its flags say otherwise, remembers where a
+//! For that to hold, a chain of several slots has the bit flipped in all of them, the first one last. The offset field
+//! of the device event suppression area, which drivers ignore unless its flags say otherwise, remembers where a
 //! burst began, so that nothing behind it is mistaken while the slots of one chain or frame are being written. A frame
 //! that was cut off between its buffers is completed on resuming: its bytes had been written before, and the buffers
 //! left over are full. What the front
@@ -194,9 +194,9 @@ impl PackedRing {
         ring
     }
 
-    /// Completes the first buffers of a frame in the receive ring whose last ones are complete already: all but the last one
-    /// of a frame are filled, so these are. No frame has more bytes, or needs more descriptors, than are looked at. A
-    /// broken chain is left for the next burst to find.
+    /// Completes the first buffers of a frame in the receive ring whose last ones are complete already: all but the
+    /// last one of a frame are filled, so these are. No frame has more bytes, or needs more descriptors, than are
+    /// looked at. A broken chain is left for the next burst to find.
     fn finish_frame(&mut self) {
         let mut at = self.next_avail;
         let (mut slots, mut left) = (0u16, MAX_FRAME_BYTES + self.format.header_bytes);
@@ -234,7 +234,8 @@ impl PackedRing {
         self.considered = false;
     }
 
-    /// The buffer and id of the chain at `at`, if one is available there and it is the usual one: see [`Walker::single`].
+    /// The buffer and id of the chain at `at`, if one is available there and it is the usual one: see
+    /// [`Walker::single`].
     #[inline(always)]
     fn single(&self, at: Position, direction: Direction) -> Option<(Segment, u16)> {
         // Acquire: pairs with the driver's barrier between filling a chain and storing the flags of its head.
@@ -260,7 +261,8 @@ impl PackedRing {
         if slots > u32::from(self.size) { Err(RingError::SlotsRanAway { slots, size: self.size }) } else { Ok(()) }
     }
 
-    /// Lends the frames that have arrived to `burst`, up to 64, fewer if they are costly, until [`PackedRing::release`].
+    /// Lends the frames that have arrived to `burst`, up to 64, fewer if they are costly, until
+    /// [`PackedRing::release`].
     pub fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), RingError> {
         self.lent_count = 0;
         let mut slots = 0;
@@ -364,8 +366,8 @@ impl PackedRing {
         Ok(Sent::Done)
     }
 
-    /// Gathers the next chains for `needed` bytes, and their buffers. [`Sent::Done`]: they are found, in so many slots. No
-    /// further chain is looked at when the walker has read `limit` descriptors.
+    /// Gathers the next chains for `needed` bytes, and their buffers. [`Sent::Done`]: they are found, in so many slots.
+    /// No further chain is looked at when the walker has read `limit` descriptors.
     fn find_room(&mut self, needed: u32, limit: u64) -> Result<(Sent, u16), RingError> {
         self.segments.clear();
         self.chains.clear();
@@ -395,7 +397,8 @@ impl PackedRing {
         Ok((Sent::Done, slots))
     }
 
-    /// Completes the chains of the frame at hand, the first one last: a driver that finds a frame takes all its buffers.
+    /// Completes the chains of the frame at hand, the first one last: a driver that finds a frame takes all its
+    /// buffers.
     #[inline]
     fn complete_frame(&self) {
         for &(at, chain, bytes) in self.chains.iter().rev() {
@@ -403,7 +406,8 @@ impl PackedRing {
         }
     }
 
-    /// Makes a note of `slots` slots about to be completed, and of where they begin if the last note would be too far back.
+    /// Makes a note of `slots` slots about to be completed, and of where they begin if the last note would be too far
+    /// back.
     #[inline]
     fn reserve(&mut self, slots: u16) {
         if self.unsaved > self.size - slots {

@@ -1,14 +1,16 @@
 //! Surviving a guest that truncates its memory under our feet.
 //!
 //! A page of a shared file mapping that lies behind the end of the file raises SIGBUS when touched. The
-//! handler looks the address up in a table of all mapped guest regions, maps anonymous zero pages over the whole region,
-//! marks it poisoned and lets the access go on; its port notices at the next burst boundary and reports a fault. Any
-//! other SIGBUS gets the default action: the process dies.
+//! handler looks the address up in a table of all mapped guest regions, maps anonymous zero pages over the whole
+//! region, marks it poisoned and lets the access go on; its port notices at the next burst boundary and reports a
+//! fault. Any other SIGBUS gets the default action: the process dies.
 //!
 //! **Invariants.**
-//! - The handler is async-signal-safe: atomics, `mmap`, `madvise`, `sigaction` and `raise` only; no locks, no allocation.
-//! - A region costs one mapping before a fault and one after: whatever pages a guest has touched, it can't drive the process
-//!   against the kernel's limit on mappings (`vm.max_map_count`), at which `mmap` fails and the process would die.
+//! - The handler is async-signal-safe: atomics, `mmap`, `madvise`, `sigaction` and `raise` only; no locks, no
+//!   allocation.
+//! - A region costs one mapping before a fault and one after: whatever pages a guest has touched, it can't drive the
+//!   process against the kernel's limit on mappings (`vm.max_map_count`), at which `mmap` fails and the process would
+//!   die.
 //! - A region is registered from before its first access until after its last; who accesses it holds it in an `Arc`.
 //!   So the slot of a faulting address never changes while the handler looks at it, and slots that do change (their
 //!   `version` is odd or moves) can be skipped.
@@ -152,8 +154,8 @@ fn replace_region(address: usize) -> bool {
         if mapped == libc::MAP_FAILED {
             return false;
         }
-        // SAFETY: the mapping made right above. What is written to it until the port is reset are frames of others, which
-        // no core dump needs; should the advice fail, they are in it.
+        // SAFETY: the mapping made right above. What is written to it until the port is reset are frames of others,
+        // which no core dump needs; should the advice fail, they are in it.
         unsafe { libc::madvise(place, end - start, libc::MADV_DONTDUMP) };
         slot.poisoned.store(true, Ordering::Release);
         POISONINGS.fetch_add(1, Ordering::Release);

@@ -1,9 +1,10 @@
 //! Noticing within milliseconds that a thread hangs in a peer's doorbell.
 //!
 //! **How it works.** Each thread that rings doorbells has a [`Bell`]: a counter that is odd while a write is under way
-//! ([`ring`]). A thread of its own looks at all counters every [`LOOK_EVERY`]; one that is odd and has not changed since the
-//! last look belongs to a thread that hangs, and that thread is [interrupted](super::interrupt). After [`QUIET_LOOKS`]
-//! looks without any change the watching thread sleeps until the next write, so an idle switch stays idle.
+//! ([`ring`]). A thread of its own looks at all counters every [`LOOK_EVERY`]; one that is odd and has not changed
+//! since the last look belongs to a thread that hangs, and that thread is [interrupted](super::interrupt). After
+//! [`QUIET_LOOKS`] looks without any change the watching thread sleeps until the next write, so an idle switch stays
+//! idle.
 //!
 //! **Ordering.** A ringing thread makes its counter odd and then reads [`WATCHING`]; the watching thread clears
 //! [`WATCHING`] and then reads the counters. All four are sequentially consistent, so at least one sees the other.

@@ -1,8 +1,8 @@
 //! Impairments in the worker: which ports and queues have one, and when their frames are due.
 //!
-//! Frames to a port are impaired by its transmit side ([`ImpairedTx`](crate::impair::ImpairedTx)); after each turn the worker
-//! looks for frames that are due there. Frames from a port are impaired before anything is decided about them: a queue with
-//! an impairment has an [`ImpairedRx`], which receives in its place.
+//! Frames to a port are impaired by its transmit side ([`ImpairedTx`](crate::impair::ImpairedTx)); after each turn the
+//! worker looks for frames that are due there. Frames from a port are impaired before anything is decided about them: a
+//! queue with an impairment has an [`ImpairedRx`], which receives in its place.
 
 use labsw_switch::PortId;
 
@@ -38,8 +38,8 @@ impl Worker {
         sent.chain(received).min().unwrap_or(NEVER)
     }
 
-    /// Gives every queue the impairment that its port has, and gives up the frames of those that are over. `before` is what
-    /// the ports had.
+    /// Gives every queue the impairment that its port has, and gives up the frames of those that are over. `before` is
+    /// what the ports had.
     pub(super) fn set_impairments(&mut self, before: Vec<Option<Slot>>) {
         let ids = || (0..).map(PortId);
         let is_impaired = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| slot.output.impaired_tx().is_some());

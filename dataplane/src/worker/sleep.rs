@@ -3,8 +3,8 @@
 //! **How it works.** Every queue is asked for a notification (armed), then looked at once more: a peer that saw no wish
 //! for one has made its frame visible before that look. Then the worker blocks until a descriptor of the poll set, the
 //! command waker, or the time-out of timed work ends it. The next turn serves those who did first, and only then tells
-//! the queues that no notification is needed any more. Time-outs are as coarse as milliseconds, so for a delayed frame the
-//! worker wakes early, and looks until it is due.
+//! the queues that no notification is needed any more. Time-outs are as coarse as milliseconds, so for a delayed frame
+//! the worker wakes early, and looks until it is due.
 //!
 //! **Invariant.** Between the arming of a queue and the block nothing happens but looks: a frame that none of them saw
 //! will notify.
@@ -17,14 +17,15 @@ use std::time::Duration;
 use super::{WAKER, Worker};
 use crate::clock::NEVER;
 
-/// A worker does not block for the last part of its wait for a delayed frame, ns: the system's timers count in milliseconds.
+/// A worker does not block for the last part of its wait for a delayed frame, ns: the system's timers count in
+/// milliseconds.
 const LAST_WAIT_NS: u64 = 1_200_000;
 /// The longest sleep while a queue has a descriptor that can't be polled: it is served when the sleep ends, ns.
 const DEAF_SLEEP_NS: u64 = 100_000_000;
 
 impl Worker {
-    /// Arms every queue, looks once more, and blocks until something arrives or timed work is due. Returns whether there
-    /// is, or may be, something to do; which queues said so is in `woken`.
+    /// Arms every queue, looks once more, and blocks until something arrives or timed work is due. Returns whether
+    /// there is, or may be, something to do; which queues said so is in `woken`.
     pub(super) fn sleep(&mut self) -> bool {
         let delayed = self.next_delayed();
         if delayed.saturating_sub(self.now.now_ns) <= LAST_WAIT_NS {

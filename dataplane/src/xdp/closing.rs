@@ -1,16 +1,17 @@
 //! Waiting until the kernel has let go of a closed port's queues.
 //!
-//! **Why.** The kernel releases an AF_XDP socket's queue on a work queue after the socket is closed, and in copy mode not before
-//! the last frame that was sent through it is freed. A container that keeps frames delays that for as long as it likes.
-//! Until then the queue is busy and the port's chunks may be read or written.
+//! **Why.** The kernel releases an AF_XDP socket's queue on a work queue after the socket is closed, and in copy mode
+//! not before the last frame that was sent through it is freed. A container that keeps frames delays that for as long
+//! as it likes. Until then the queue is busy and the port's chunks may be read or written.
 //!
 //! **How it works.** The thread that closes a port waits for [`IN_LINE`], which nearly always is enough. What is not
-//! released by then goes to one helper thread, which looks at all such ports again and again and ends when none is left.
-//! A queue is free when a spare socket can be bound to it. The spare was made when the port was opened, because the interface
-//! index means something else in another network namespace. Its own release takes a moment, too: so a queue counts as
-//! [closing](is_closing) for [`AFTERMATH`] after the port was closed.
+//! released by then goes to one helper thread, which looks at all such ports again and again and ends when none is
+//! left. A queue is free when a spare socket can be bound to it. The spare was made when the port was opened, because
+//! the interface index means something else in another network namespace. Its own release takes a moment, too: so a
+//! queue counts as [closing](is_closing) for [`AFTERMATH`] after the port was closed.
 //!
-//! **Invariant.** A port's chunks go back to the pool, and its number becomes free, only when all its queues are released.
+//! **Invariant.** A port's chunks go back to the pool, and its number becomes free, only when all its queues are
+//! released.
 //!
 //! Reference: kernel `net/xdp/xsk_buff_pool.c`, `xp_put_pool`; `net/xdp/xsk.c`, `xsk_release`.
 
@@ -69,7 +70,8 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for the release of a port's queues, here or in the helper. The port's sockets are closed and its rings unmapped.
+/// Waits for the release of a port's queues, here or in the helper. The port's sockets are closed and its rings
+/// unmapped.
 pub(super) fn finish(mut closing: Closing) {
     for (_, spare) in &closing.spares {
         socket::prepare_look(spare, &closing.memory.umem);

@@ -1,8 +1,8 @@
 //! What the halves of an AF_XDP port hold in common, and how it is closed.
 //!
-//! **Closing** is dropping: the last half to go drops the [`Core`], which detaches the program, closes the sockets, waits
-//! until the kernel has let go of the queues (`closing.rs`: up to 100 ms here, then elsewhere), and only then gives the
-//! chunks back. The control thread drops last.
+//! **Closing** is dropping: the last half to go drops the [`Core`], which detaches the program, closes the sockets,
+//! waits until the kernel has let go of the queues (`closing.rs`: up to 100 ms here, then elsewhere), and only then
+//! gives the chunks back. The control thread drops last.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::port::Fault;
 /// The most chunks in the fill ring of a device that the kernel copies for: twice what a veth hands over in one go.
 pub(super) const COPY_FILL: u32 = 512;
 
-/// The most chunks that each fill ring of a port is given. A large frame takes several, so that a veth's burst of them takes
-/// most of a ring; so the port's MTU decides, which may change while the port runs.
+/// The most chunks that each fill ring of a port is given. A large frame takes several, so that a veth's burst of them
+/// takes most of a ring; so the port's MTU decides, which may change while the port runs.
 #[derive(Clone, Debug)]
 pub struct FillDepth(Arc<AtomicU32>);
 
@@ -83,7 +83,8 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // First the program: nothing is received any more when the sockets close. The rings were unmapped with the halves.
+        // First the program: nothing is received any more when the sockets close. The rings were unmapped with the
+        // halves.
         self.program = None;
         self.sockets.clear();
         let spares = (0u32..).zip(self.spares.drain(..)).collect();

@@ -1,7 +1,7 @@
 //! What the port has to know of its device: how many queues are active, and whether it pads short frames.
 //!
-//! **How it works.** `SIOCETHTOOL` on a datagram socket, in the calling thread's network namespace. The *active* channel
-//! counts matter: a veth says 16 is possible while one is active, and binding to another fails.
+//! **How it works.** `SIOCETHTOOL` on a datagram socket, in the calling thread's network namespace. The *active*
+//! channel counts matter: a veth says 16 is possible while one is active, and binding to another fails.
 //!
 //! References: kernel `include/uapi/linux/ethtool.h` (`ETHTOOL_GCHANNELS`, `ETHTOOL_GDRVINFO`).
 
@@ -86,7 +86,8 @@ unsafe fn ethtool<T>(interface: &str, request: &mut T) -> io::Result<()> {
         *to = from.cast_signed();
     }
     ifreq.ifr_ifru.ifru_data = (&raw mut *request).cast::<libc::c_char>();
-    // SAFETY: `ifreq` is a terminated name and a pointer to a request of the right layout (caller), both alive across the call.
+    // SAFETY: `ifreq` is a terminated name and a pointer to a request of the right layout (caller), both alive across
+    // the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut ifreq) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

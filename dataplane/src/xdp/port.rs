@@ -1,8 +1,8 @@
 //! An AF_XDP port: its sockets opened, and its halves handed to the workers. [`core`](super::core) closes it.
 //!
-//! **Chunks.** Every chunk the kernel or a burst holds for this port is the port's in the pool's owner table, under a number
-//! that the port has while it is open; `rx` and `tx` say how chunks go round. When the port is closed, chunks that were still
-//! under way go back to the pool.
+//! **Chunks.** Every chunk the kernel or a burst holds for this port is the port's in the pool's owner table, under a
+//! number that the port has while it is open; `rx` and `tx` say how chunks go round. When the port is closed, chunks
+//! that were still under way go back to the pool.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! The XDP program of a port: every frame to the socket of its queue, or nowhere.
 //!
-//! **How it works.** Six eBPF instructions: `bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP)`. The map (XSKMAP)
-//! has one slot per receive queue. What no socket takes is *dropped*, so nothing of the lab leaks into the host's stack.
-//! Loaded and attached with bpf(2) itself ([`crate::bpf`]).
+//! **How it works.** Six eBPF instructions: `bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP)`. The map
+//! (XSKMAP) has one slot per receive queue. What no socket takes is *dropped*, so nothing of the lab leaks into the
+//! host's stack. Loaded and attached with bpf(2) itself ([`crate::bpf`]).
 //!
-//! **Limits.** A program somebody else attached is never replaced. Native ("driver") attachment needs a driver with XDP;
-//! generic ("skb") attachment works on every device, is slower, and excludes zero copy.
+//! **Limits.** A program somebody else attached is never replaced. Native ("driver") attachment needs a driver with
+//! XDP; generic ("skb") attachment works on every device, is slower, and excludes zero copy.
 //!
 //! References: `bpf(2)`, kernel `include/uapi/linux/bpf.h`, `Documentation/bpf/map_xskmap.rst`.
 
@@ -68,7 +68,8 @@ impl Program {
             value: (&raw const value).addr() as u64,
             flags: 0,
         };
-        // SAFETY: `attr` and the key and value it points to live across the call; the map's key and value are four bytes each.
+        // SAFETY: `attr` and the key and value it points to live across the call; the map's key and value are four
+        // bytes each.
         unsafe { bpf(BPF_MAP_UPDATE_ELEM, &attr) }.map(drop)
     }
 }
@@ -161,8 +162,8 @@ pub(super) fn name_of(id: u32) -> Option<String> {
     let program = unsafe { bpf(BPF_PROG_GET_FD_BY_ID, &ById { id, next: 0, flags: 0 }) }.and_then(owned).ok()?;
     let mut info = [0u64; INFO_BYTES / 8];
     let attr = Info { program: program.as_raw_fd(), info_bytes: 80, info: info.as_mut_ptr().addr() as u64 };
-    // SAFETY: `attr.info` points to `INFO_BYTES` writable bytes that live across the call; being zero, they ask for nothing
-    // to be stored elsewhere.
+    // SAFETY: `attr.info` points to `INFO_BYTES` writable bytes that live across the call; being zero, they ask for
+    // nothing to be stored elsewhere.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &attr) }.ok()?;
     let bytes: Vec<u8> = info.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let name = bytes.get(NAME_AT..)?.split(|&byte| byte == 0).next()?;

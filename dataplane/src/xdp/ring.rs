@@ -187,7 +187,8 @@ impl<T: Entry> Producer<T> {
         if self.free(1) == 0 {
             return false;
         }
-        // SAFETY: the slot is inside the ring, and free: the reader is done with it (`free`) and there is no other writer.
+        // SAFETY: the slot is inside the ring, and free: the reader is done with it (`free`) and there is no other
+        // writer.
         unsafe { self.ring.slot(self.head).write(entry) };
         self.head = self.head.wrapping_add(1);
         true
@@ -252,8 +253,8 @@ impl<T: Entry> Consumer<T> {
         if self.available() == 0 {
             return None;
         }
-        // SAFETY: the slot is inside the ring and was published by the writer (Acquire in `available`), who leaves it alone
-        // until `release`; any bit pattern is a valid entry.
+        // SAFETY: the slot is inside the ring and was published by the writer (Acquire in `available`), who leaves it
+        // alone until `release`; any bit pattern is a valid entry.
         let entry = unsafe { self.ring.slot(self.tail).read() };
         self.tail = self.tail.wrapping_add(1);
         Some(entry)

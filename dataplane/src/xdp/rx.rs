@@ -7,9 +7,9 @@
 //! a busy port's released chunks go to the pool while its ring holds more than its share. So tens of containers fit one
 //! packet memory and none starves another; a ring that ran dry is refilled by the next release or tick.
 //!
-//! **Frames in several buffers** (larger than a chunk) come as several descriptors, all but the last marked as continued.
-//! They become one frame of the burst with a segment for each; the chunks behind the first are kept beside the burst until
-//! it is released. A frame of which only the beginning has been read waits in `partial` for the rest.
+//! **Frames in several buffers** (larger than a chunk) come as several descriptors, all but the last marked as
+//! continued. They become one frame of the burst with a segment for each; the chunks behind the first are kept beside
+//! the burst until it is released. A frame of which only the beginning has been read waits in `partial` for the rest.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -38,8 +38,8 @@ fn fill_goal(free: usize, filled: u32, most: u32) -> u32 {
     u32::try_from(share).unwrap_or(most).clamp(FILL_STEP, most)
 }
 
-/// A sleeping worker tries again after this long to fill a fill ring that the pool had too little for: nothing else need
-/// wake it then.
+/// A sleeping worker tries again after this long to fill a fill ring that the pool had too little for: nothing else
+/// need wake it then.
 const RETRY_NS: u64 = 5_000_000;
 /// A sleeping worker looks this often whether the device is still there: that does not wake it.
 const LOOK_NS: u64 = 500_000_000;

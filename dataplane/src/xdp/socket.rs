@@ -4,8 +4,8 @@
 //! apart: one worker drives the rings of [`RxRings`], all workers in turn those of [`TxRings`], and both need the
 //! [`Descriptor`] only to wake the kernel.
 //!
-//! **Closing.** The kernel lets go of the queue when the descriptor *and* the ring mappings are gone, and a little later
-//! (a work queue ends the registration), hence the retry on EBUSY. Readers of statistics share the
+//! **Closing.** The kernel lets go of the queue when the descriptor *and* the ring mappings are gone, and a little
+//! later (a work queue ends the registration), hence the retry on EBUSY. Readers of statistics share the
 //! descriptor under a lock and never a duplicate of it, so dropping it really closes it.
 //!
 //! **Busy polling** has the caller of recv(2) run the kernel's receive loop of the queue, in place of the interrupt's
@@ -27,9 +27,9 @@ use super::statistics::Statistics;
 use super::umem::{CHUNK_BYTES, Umem};
 use crate::raw::{self, RawSocket};
 
-/// Entries of each of the four rings, a power of two. A veth hands over at most 256 frames per NAPI run (its XDP ring) and
-/// NICs up to 64, so 2048 rides out a turn of some milliseconds on a busy worker; the transmit and completion ring are
-/// equal because the kernel sends only as many frames as it can complete.
+/// Entries of each of the four rings, a power of two. A veth hands over at most 256 frames per NAPI run (its XDP ring)
+/// and NICs up to 64, so 2048 rides out a turn of some milliseconds on a busy worker; the transmit and completion ring
+/// are equal because the kernel sends only as many frames as it can complete.
 pub(super) const RING_ENTRIES: u32 = 2048;
 /// Bytes of frames the kernel may hold for us in copy mode; the default (208 KiB) is fewer than 100 full-size frames.
 const SEND_BUFFER_BYTES: usize = 16 << 20;
@@ -118,8 +118,8 @@ pub(super) struct Descriptor {
 }
 
 impl XskSocket {
-    /// Opens a socket on `queue` of the interface, in the calling thread's network namespace. With `multi_buffer` frames may
-    /// be in several chunks, both ways. A queue that is busy is waited for, as long as `patience` says.
+    /// Opens a socket on `queue` of the interface, in the calling thread's network namespace. With `multi_buffer`
+    /// frames may be in several chunks, both ways. A queue that is busy is waited for, as long as `patience` says.
     pub(super) fn open(
         ifindex: u32,
         queue: u32,
@@ -190,7 +190,8 @@ impl TxRings {
             if left == 0 || !self.tx.needs_wakeup() {
                 return Ok(());
             }
-            // A far end that is down takes one frame per call, and drops it: the calls are enough for a burst of that, too.
+            // A far end that is down takes one frame per call, and drops it: the calls are enough for a burst of that,
+            // too.
             tolerate(rustix::net::send(socket.fd(), &[], SendFlags::DONTWAIT))?;
             let now = self.tx.pending();
             if now == left {
@@ -222,7 +223,8 @@ impl RxRings {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // Readers hold the lock for one getsockopt(2). The kernel lets go of the queue when the rings are unmapped as well.
+        // Readers hold the lock for one getsockopt(2). The kernel lets go of the queue when the rings are unmapped as
+        // well.
         self.statistics.close();
     }
 }
@@ -258,7 +260,8 @@ pub(super) fn prepare_look(fd: &OwnedFd, umem: &Umem) {
         .and_then(|()| sockopt::set_xdp_umem_completion_ring_size(fd, 2));
 }
 
-/// Whether the queue of the interface has a socket, or one that is being released. If not, `fd` has it now, until it is closed.
+/// Whether the queue of the interface has a socket, or one that is being released. If not, `fd` has it now, until it is
+/// closed.
 pub(super) fn is_busy(fd: &OwnedFd, ifindex: u32, queue: u32) -> bool {
     let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | SocketAddrXdpFlags::XDP_COPY;
     rustix::net::bind(fd, &SocketAddrXdp::new(flags, ifindex, queue)) == Err(Errno::BUSY)

@@ -1,8 +1,8 @@
 //! What the kernel counts at an AF_XDP socket: frames that it dropped before or after the switch had them.
 //!
 //! **How it works.** A [`Descriptor`](super::socket::Descriptor) shares its file descriptor with any number of
-//! [`Statistics`], under a lock and never as a duplicate, so that dropping it really closes it. Its last act is to read the
-//! counters once more: a reader finds them also afterwards, so that a port can add up those of all its sockets, one
+//! [`Statistics`], under a lock and never as a duplicate, so that dropping it really closes it. Its last act is to read
+//! the counters once more: a reader finds them also afterwards, so that a port can add up those of all its sockets, one
 //! device after the other.
 //!
 //! **Invariant.** A counter never goes back: the kernel forgets some of them when the device under a socket goes.

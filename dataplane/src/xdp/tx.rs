@@ -2,8 +2,8 @@
 //!
 //! **Chunks.** Pool (a copy) or another port's burst (the chunk itself is taken over) → transmit ring → kernel →
 //! completion ring → pool. A burst takes the pool's lock once: sent chunks go back, frames that can be moved are, and
-//! chunks for the others are taken. The copying is done after that. A port has a bounded share of the packet memory under
-//! way ([`FramePool`]): a far end that keeps frames takes nothing from other ports.
+//! chunks for the others are taken. The copying is done after that. A port has a bounded share of the packet memory
+//! under way ([`FramePool`]): a far end that keeps frames takes nothing from other ports.
 //!
 //! **Moving.** A frame without another taker whose chunk lies in packet memory is not copied: its descriptor moves. A
 //! tag edit is done in place, in the headroom in front of the frame: the MACs are written anew from the snapshot. The
@@ -41,7 +41,8 @@ const HEADER_BYTES: u32 = 14;
 /// Destination and source MAC.
 const MACS_BYTES: usize = 12;
 
-/// A sleeping worker tries again after this long to send what was left in a transmit ring: nothing else need wake it then.
+/// A sleeping worker tries again after this long to send what was left in a transmit ring: nothing else need wake it
+/// then.
 const RETRY_NS: u64 = 5_000_000;
 
 /// The sending half of an AF_XDP port.
@@ -310,8 +311,8 @@ fn size(burst: &Burst, item: &TxItem, most: u32) -> Result<(u32, u32), DropReaso
     if pieces > most { Err(DropReason::Oversize) } else { Ok((len, pieces)) }
 }
 
-/// Decides how a frame of one piece gets into a chunk of the port's, and takes the chunk; the reason if it can't be sent.
-/// The frame is then untouched.
+/// Decides how a frame of one piece gets into a chunk of the port's, and takes the chunk; the reason if it can't be
+/// sent. The frame is then untouched.
 #[inline]
 fn plan(
     umem: &Umem,

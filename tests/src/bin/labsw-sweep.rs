@@ -1,5 +1,5 @@
-//! `labsw-sweep udp|icmp ADDRESS SIZES` sends a datagram of each size (`0-1472,2000-9000/97`: bytes behind the UDP or ICMP
-//! header), compares what comes back, and fails if one does not; `labsw-sweep echo` sends UDP datagrams back.
+//! `labsw-sweep udp|icmp ADDRESS SIZES` sends a datagram of each size (`0-1472,2000-9000/97`: bytes behind the UDP or
+//! ICMP header), compares what comes back, and fails if one does not; `labsw-sweep echo` sends UDP datagrams back.
 //! [`labsw_tests::sweep`] says how.
 
 use std::process::ExitCode;

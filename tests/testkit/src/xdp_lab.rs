@@ -233,8 +233,8 @@ impl RawSocket {
         const STATUS_VLAN_VALID: u32 = 1 << 4;
         let mut frame = vec![0u8; 10_000];
         let mut control = [0u64; 16];
-        // SAFETY: all pointers are to buffers that live across the call, with their true lengths; the control messages are
-        // walked with libc's own functions.
+        // SAFETY: all pointers are to buffers that live across the call, with their true lengths; the control messages
+        // are walked with libc's own functions.
         unsafe {
             let mut part = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
             let mut message: libc::msghdr = std::mem::zeroed();

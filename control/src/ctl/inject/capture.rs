@@ -1,7 +1,7 @@
 //! Capture files read frame by frame: pcap and pcapng, as they are written on any machine.
 //!
-//! The parser is the `pcap-parser` crate; here is what can be made of its blocks for replay. Memory is bounded by one buffer: a block that
-//! does not fit is refused. Every complaint names the byte of the file where it stands.
+//! The parser is the `pcap-parser` crate; here is what can be made of its blocks for replay. Memory is bounded by one
+//! buffer: a block that does not fit is refused. Every complaint names the byte of the file where it stands.
 
 use std::io::Read;
 
@@ -60,8 +60,8 @@ struct Interface {
     offset_seconds: i64,
 }
 
-/// The unit of an interface's time stamps, as the option `if_tsresol` of pcapng states it: a negative power of 10, or of
-/// 2 if the highest bit is set.
+/// The unit of an interface's time stamps, as the option `if_tsresol` of pcapng states it: a negative power of 10, or
+/// of 2 if the highest bit is set.
 #[derive(Clone, Copy)]
 struct Resolution(u8);
 
@@ -193,8 +193,8 @@ impl Interface {
     }
 }
 
-/// The link type of a pcap's header field, and the bytes of frame check sequence that the field's upper bits announce: bit
-/// 26 says that their number is known, bits 28 to 31 hold the number of 16-bit words.
+/// The link type of a pcap's header field, and the bytes of frame check sequence that the field's upper bits announce:
+/// bit 26 says that their number is known, bits 28 to 31 hold the number of 16-bit words.
 fn split_network(network: Linktype) -> (Linktype, usize) {
     let field = network.0.cast_unsigned();
     let fcs_words = if field & 1 << 26 == 0 { 0 } else { field >> 28 };

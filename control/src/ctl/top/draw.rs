@@ -1,6 +1,7 @@
 //! How the view looks: readable at 80 × 24, more rows on a larger screen.
 //!
-//! From the top: the switch, its workers, the sums; the ports; then the marked port in full, or else the mirrors; the keys.
+//! From the top: the switch, its workers, the sums; the ports; then the marked port in full, or else the mirrors; the
+//! keys.
 
 use std::time::Duration;
 

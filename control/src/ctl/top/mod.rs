@@ -1,10 +1,11 @@
 //! `labsw-ctl top`: ports, mirrors and workers live, on the whole screen.
 //!
-//! **How it works.** A thread asks the switch once an interval and sends what it hears through a channel; this one reads keys, keeps
-//! what is to be seen ([`View`]: pure), and draws it ([`draw`]: pure, tested on a screen in memory). So a switch that does not answer
-//! holds up neither keys nor the end.
+//! **How it works.** A thread asks the switch once an interval and sends what it hears through a channel; this one
+//! reads keys, keeps what is to be seen ([`View`]: pure), and draws it ([`draw`]: pure, tested on a screen in memory).
+//! So a switch that does not answer holds up neither keys nor the end.
 //!
-//! **Invariants.** The terminal is put back as it was at the end, on a panic (ratatui's hook) and on SIGTERM, SIGINT and SIGHUP.
+//! **Invariants.** The terminal is put back as it was at the end, on a panic (ratatui's hook) and on SIGTERM, SIGINT
+//! and SIGHUP.
 
 mod draw;
 mod view;

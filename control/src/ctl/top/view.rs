@@ -1,7 +1,7 @@
 //! What is to be seen: the last two answers of the switch, the order of the ports, and which is selected.
 //!
-//! **Invariants.** A port stays selected by its name, wherever the order puts it. Rates are shown only between two answers of the
-//! same run of the switch.
+//! **Invariants.** A port stays selected by its name, wherever the order puts it. Rates are shown only between two
+//! answers of the same run of the switch.
 
 use std::cmp::Ordering;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Who may have an endpoint's one place: who is turned away, who has to wait, and the log lines about it.
 //!
-//! **How it works.** The endpoint has room for one front end. While one is connected, whoever else connects is accepted and
-//! closed at once, so that its process fails with a clear error instead of hanging in its handshake. A front end of
+//! **How it works.** The endpoint has room for one front end. While one is connected, whoever else connects is accepted
+//! and closed at once, so that its process fails with a clear error instead of hanging in its handshake. A front end of
 //! another user than `peer_uid` is turned away as well. After a front end was disconnected for a fault, nobody is
 //! accepted for a while, which doubles with each fault ([`Backoff`]); the same goes for as long as many descriptors of
 //! former front ends are still being closed ([`Account`]).

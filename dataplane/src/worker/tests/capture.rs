@@ -1,4 +1,5 @@
-//! Captures over memory ports: exactly the frames, which way they went, as they were received and sent; drops and their reason.
+//! Captures over memory ports: exactly the frames, which way they went, as they were received and sent; drops and their
+//! reason.
 
 use labsw_switch::filter::{Filter, Form, Insn};
 

@@ -1,4 +1,5 @@
-//! Impairments in the worker: delayed, lost, doubled and corrupted frames of one port and direction, and what others notice.
+//! Impairments in the worker: delayed, lost, doubled and corrupted frames of one port and direction, and what others
+//! notice.
 
 use labsw_switch::impair::{Chance, ImpairSpec, Loss, RateSpec};
 

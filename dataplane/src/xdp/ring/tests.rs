@@ -12,7 +12,8 @@ const OFFSETS: XdpRingOffset = XdpRingOffset { producer: 0, consumer: 64, flags:
 /// Plain memory for a ring of `entries`, and a second mapping of the same memory for the other end.
 fn memory(entries: u32) -> (RingMemory, RingMemory) {
     let bytes = 192 + entries as usize * 16;
-    // SAFETY: fresh mappings at addresses of the kernel's choice; an old size of 0 makes a second mapping of shared memory.
+    // SAFETY: fresh mappings at addresses of the kernel's choice; an old size of 0 makes a second mapping of shared
+    // memory.
     unsafe {
         let first =
             mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED).unwrap();

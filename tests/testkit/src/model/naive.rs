@@ -220,7 +220,8 @@ impl Naive {
         ports.map(|(id, _)| id).filter(|id| !self.is_destination(*id)).collect()
     }
 
-    /// What mirrors that watch `port` in a direction and take frames of `vlan` would copy of `frame`, which is so there.
+    /// What mirrors that watch `port` in a direction and take frames of `vlan` would copy of `frame`, which is so
+    /// there.
     fn offers(&self, port: u16, sending: bool, vlan: Option<u16>, frame: &[u8]) -> Vec<Offer> {
         if self.is_destination(port) || vlan.is_some_and(|vlan| self.is_rspan(vlan)) {
             return Vec::new();
