@@ -91,8 +91,10 @@ struct Arrival<'s> {
     snapshot: &'s [u8],
     /// Its length on the wire.
     bytes: u32,
-    /// The beginning of `snapshot`; `None` if that is shorter.
-    words: Option<HeaderWords>,
+    /// The beginning of `snapshot`; without meaning if that is shorter.
+    words: HeaderWords,
+    /// `snapshot` is long enough for `words`.
+    has_words: bool,
 }
 
 /// Where a decision is written.
@@ -152,14 +154,18 @@ impl<'a> Ingress<'a> {
             return last.deliver(index, egress);
         }
         self.last = None;
-        let arrival = Arrival { index, snapshot, bytes: frame_bytes, words };
         let mut out = Outcome { egress, observer };
+        let arrival = |words, has_words| Arrival { index, snapshot, bytes: frame_bytes, words, has_words };
         match (self.port, words) {
             (Ok(port), Some(words)) if self.is_usual(port, words) => {
-                self.take_steps::<USUAL, O>(port, arrival, words.untagged_header(), &mut out);
+                self.take_steps::<USUAL, O>(port, arrival(words, true), words.untagged_header(), &mut out);
             }
-            (Ok(port), _) => self.decide(port, &{ arrival }, &mut out),
-            (Err(reason), _) => self.inject(&{ arrival }, reason, &mut out),
+            (Ok(port), words) => {
+                self.decide(port, &arrival(words.unwrap_or_default(), words.is_some()), &mut out);
+            }
+            (Err(reason), words) => {
+                self.inject(&arrival(words.unwrap_or_default(), words.is_some()), reason, &mut out);
+            }
         }
     }
 
@@ -173,7 +179,10 @@ impl<'a> Ingress<'a> {
     /// Decides about any frame of `port`.
     #[inline(never)]
     fn decide<O: Observer>(&mut self, port: &'a Port, arrival: &Arrival<'_>, out: &mut Outcome<'_, O>) {
-        let header = arrival.words.map_or_else(|| Header::parse_short(arrival.snapshot), HeaderWords::header);
+        let header = match arrival.has_words {
+            true => arrival.words.header(),
+            false => Header::parse_short(arrival.snapshot),
+        };
         self.take_steps::<ANY, O>(port, *arrival, header, out);
     }
 }

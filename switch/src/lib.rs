@@ -34,6 +34,7 @@ pub mod impair;
 pub mod inject;
 pub mod mac;
 pub mod multicast;
+mod rate;
 mod sync;
 pub mod tables;
 pub mod tag_edit;

@@ -413,11 +413,6 @@ impl Tables {
         self.rspan.contains(vid)
     }
 
-    /// The ports that copies to an RSPAN VLAN leave by, and that frames of it go to: up, and naming it in their trunks.
-    pub fn rspan_ports(&self, vid: Vid) -> impl Iterator<Item = PortId> + '_ {
-        self.flood(vid).iter().filter(move |_| self.is_rspan(vid)).map(|member| member.port)
-    }
-
     /// The ingress port whose rules apply to frames from `port`: another one if it is a mirror destination that injects
     /// so.
     #[inline]

@@ -7,9 +7,8 @@
 use super::request::{Partial, Refused};
 use super::sum::{Sum, put};
 
-/// Completes the checksum of a frame of which `front` is at hand, and `rest` is the sum of all that follows (as taken
-/// by
-/// [`super::copy_and_sum`]; `Sum::default()` if nothing does).
+/// Completes the checksum of a frame of which `front` is at hand, and `rest` is the sum of all that follows
+/// (`Sum::default()` if nothing does).
 ///
 /// # Errors
 /// [`Refused::ChecksumField`] if the field is not inside `front`.

@@ -6,14 +6,13 @@
 //!
 //! - [`Request`] is the virtio-net header, checked and typed, and back; [`Offers`] is what one side may ask for, and
 //!   [`Request::resolve`] compares the two. [`Asked`] is a request that fits its frame, as the frame carries it.
-//! - [`finish_checksum`] completes a partial checksum; [`Sum`] is the arithmetic, [`copy_and_sum`] takes the sum while
-//!   copying.
+//! - [`finish_checksum`] completes a partial checksum; [`Sum`] is the arithmetic.
 //! - [`Cutter`] cuts a frame into segments; it finds its way by [`Layout`].
 //! - [`Coalescer`] is the reverse: it merges segments of one flow into one frame with a request.
 //!
 //! **Invariants.**
-//! - Pure functions over bytes: nothing here holds or reads foreign memory, except that [`copy_and_sum_raw`] copies
-//!   from it. The headers are the caller's own copy, taken once.
+//! - Pure functions over bytes: nothing here holds or reads foreign memory. The headers are the caller's own copy, taken
+//!   once.
 //! - No allocation, and no panic on any input: an impossible request is [`Refused`] with a reason.
 //! - What the switch decides by is never written: a checksum is only finished where TCP or UDP keeps one, behind the
 //!   ports of the outermost header ([`Asked::admit`]).
@@ -25,7 +24,6 @@
 
 mod asked;
 mod coalesce;
-mod copy;
 mod finish;
 mod layout;
 mod request;
@@ -36,7 +34,6 @@ pub mod whole;
 
 pub use asked::Asked;
 pub use coalesce::{Coalescer, Merged};
-pub use copy::{copy_and_sum, copy_and_sum_raw};
 pub use finish::finish_checksum;
 pub use layout::{Layout, MAX_HEADER_BYTES, OUTER_BYTES};
 pub use request::{

@@ -2,8 +2,7 @@
 //!
 //! **How it works.** [`Cutter::new`] takes a copy of the headers and sums once what is the same in every segment. Then,
 //! per segment: [`Cutter::next_cut`] says which bytes of the frame it carries; the caller copies them to where the
-//! segment is to lie, [`Cutter::header_bytes`] behind its start, and takes their sum on the way
-//! ([`super::copy_and_sum`]); [`Cut::finish`] gives the header to put in front. Nothing is allocated, and a caller that
+//! segment is to lie, [`Cutter::header_bytes`] behind its start, and takes their [`Sum`]; [`Cut::finish`] gives the header to put in front. Nothing is allocated, and a caller that
 //! runs out of room stops in the middle.
 //!
 //! What changes from segment to segment: IPv4 total length, identification (counting up from the guest's) and header
@@ -88,12 +87,6 @@ impl Cutter {
     #[inline]
     pub fn segments(&self) -> u32 {
         self.segments
-    }
-
-    /// Length of the longest segment with all its headers, bytes; the first is never shorter than the others.
-    #[inline]
-    pub fn largest_frame_bytes(&self) -> u32 {
-        self.frame_bytes.min(self.header_bytes + self.size)
     }
 
     /// Length of all segments together with their headers, bytes.

@@ -6,7 +6,7 @@
 //! Pieces may have any length: behind an odd number of bytes, a piece counts with its bytes swapped.
 
 /// Bytes of a round of the loop.
-pub(super) const BLOCK_BYTES: usize = 64;
+const BLOCK_BYTES: usize = 64;
 
 /// The sum of some bytes, to which those that follow can be added.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,12 +18,6 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// The sum of `len` bytes of which the lanes have taken all, padded with zeros.
-    #[inline]
-    pub(super) fn of_lanes(lanes: &Lanes, len: usize) -> Sum {
-        Sum { words: u64::from(fold(lanes.total())), odd: len % 2 == 1 }
-    }
-
     /// The sum of `bytes`.
     #[inline]
     pub fn of(bytes: &[u8]) -> Sum {
@@ -88,12 +82,12 @@ impl Sum {
 
 /// Eight sums side by side.
 #[derive(Default)]
-pub(super) struct Lanes([u64; 8]);
+struct Lanes([u64; 8]);
 
 impl Lanes {
     /// Adds a block.
     #[inline(always)]
-    pub(super) fn add(&mut self, block: &[u8; BLOCK_BYTES]) {
+    fn add(&mut self, block: &[u8; BLOCK_BYTES]) {
         let (quads, _) = block.as_chunks::<8>();
         for (lane, quad) in self.0.iter_mut().zip(quads) {
             *lane += halves(*quad);

@@ -10,7 +10,7 @@ use crate::fdb::Learned;
 use crate::header::{Header, HeaderWords, Tag};
 use crate::multicast::PortSet;
 use crate::tables::{Member, Port};
-use crate::vlan::{self, Tags};
+use crate::vlan::{self, Leaves, Tags};
 use crate::{DropReason, PortId, Vid};
 
 /// What `classify` finds out.
@@ -75,7 +75,7 @@ impl<'a> Ingress<'a> {
         let frame = self.admit::<USUAL, O>(port, arrival, header, classified, out)?;
         self.learn::<USUAL, O>(port, &frame, out)?;
         match self.locate(port, &frame, out) {
-            Some(to) => self.deliver::<USUAL, O>(port, &frame, to, arrival.words, classified.mirror_vlan, out),
+            Some(to) => self.deliver::<USUAL, O>(port, &frame, &arrival, to, classified.mirror_vlan, out),
             None => self.flood_guarded::<USUAL, O>(port, &{ frame }, out),
         }
     }
@@ -250,8 +250,8 @@ impl<'a> Ingress<'a> {
         &mut self,
         port: &Port,
         frame: &Frame<'_>,
+        arrival: &Arrival<'_>,
         to: PortId,
-        words: Option<HeaderWords>,
         mirror_vlan: Option<Vid>,
         out: &mut Outcome<'_, O>,
     ) -> Result<(), Dropped> {
@@ -261,30 +261,42 @@ impl<'a> Ingress<'a> {
         let at_egress = |reason| Dropped { at: to, reason };
         let rules = self.by.tables.egress_rules(to).map_err(at_egress)?;
         let leaves = rules.vlan.admit(frame.vid, frame.tags).map_err(at_egress)?;
+        if USUAL && leaves != Leaves::Untagged {
+            return self.deliver_tagged(port, &{ *frame }, &{ *arrival }, to, out);
+        }
+        // Known to the compiler from here on.
+        let leaves = if USUAL { Leaves::Untagged } else { leaves };
         let isolated = !USUAL && rules.is_isolated();
         let member = Member { port: to, leaves, isolated, mtu_bytes: rules.mtu_bytes };
         let edit = egress(member, frame).map_err(at_egress)?;
         let repeats = USUAL || port.rules.guards.as_ref().is_none_or(|guards| guards.is_of_headers());
         let l3_offset = frame.header.l3_offset;
         let most_payload = port.rules.mtu_bytes.min(most_payload(member, frame, edit));
-        let mut last = LastDecision {
-            header: words.unwrap_or_default(),
+        let last = LastDecision {
+            header: arrival.words,
             third_word_mask: HeaderWords::third_word_mask(l3_offset),
             most_bytes: most_payload.saturating_add(l3_offset.into()),
             to,
-            edit: TagEdit::KEEP,
+            edit,
             mirror_vlan,
         };
-        // Most frames leave as they came, and constants are quickly stored.
-        if !edit.keeps() {
-            last.edit = edit;
-            last.deliver(frame.index, out.egress);
-        } else {
-            last.deliver(frame.index, out.egress);
-        }
+        last.deliver(frame.index, out.egress);
         // A header cut short (22 bytes are looked at, 14 are enough) is not compared with others.
-        self.last = (words.is_some() && repeats).then_some(last);
+        self.last = (arrival.has_words && repeats).then_some(last);
         Ok(())
+    }
+
+    /// As [`Ingress::deliver`], of a usual frame that leaves with a tag.
+    #[inline(never)]
+    fn deliver_tagged<O: Observer>(
+        &mut self,
+        port: &Port,
+        frame: &Frame<'_>,
+        arrival: &Arrival<'_>,
+        to: PortId,
+        out: &mut Outcome<'_, O>,
+    ) -> Result<(), Dropped> {
+        self.deliver::<ANY, O>(port, frame, arrival, to, None, out)
     }
 
     /// Floods the frame, if the guards of the port let it, to those who want it.

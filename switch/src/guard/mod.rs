@@ -19,7 +19,7 @@
 //! References: RFC 6105 and RFC 7113 (RA guard), RFC 7610 (DHCPv6-Shield), CVE-2021-27853, -27854, -27861 and -27862
 //! (VLAN and LLC/SNAP headers used to get past such guards).
 
-mod bucket;
+mod frame_rate;
 mod limit;
 mod packet;
 #[cfg(test)]
@@ -27,11 +27,11 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use bucket::{FrameRate, MAX_RATE_PPS};
+pub use frame_rate::{FrameRate, MAX_RATE_PPS};
 pub use limit::{OverLimit, OverLimitSeen};
 
+use crate::rate::Bucket;
 use crate::{DropReason, Mac};
-use bucket::Bucket;
 use packet::Packet;
 
 /// The most addresses a port can be pinned to.
@@ -171,7 +171,7 @@ impl Guards {
             (storm.unknown_unicast, &state.unknown_unicast, DropReason::StormUnknownUnicast)
         };
         match rate {
-            Some(rate) if !bucket.take(rate, now_ns, dry) => Err(reason),
+            Some(rate) if !bucket.take(rate.limit(), now_ns, dry) => Err(reason),
             _ => Ok(()),
         }
     }

@@ -158,19 +158,23 @@ fn a_bucket_gives_its_burst_and_then_its_rate() {
     for frames_per_second in [1, 3, 100, 999, 30_000, MAX_RATE_PPS] {
         let (rate, bucket) = (rate(frames_per_second), Bucket::default());
         let start_ns = 77;
-        assert!(bucket.take(rate, start_ns, true), "asking takes nothing");
-        let at_once = (0..2 * rate.burst()).filter(|_| bucket.take(rate, start_ns, false)).count();
+        assert!(bucket.take(rate.limit(), start_ns, true), "asking takes nothing");
+        let at_once = (0..2 * rate.burst()).filter(|_| bucket.take(rate.limit(), start_ns, false)).count();
         assert_eq!(at_once as u64, rate.burst());
-        assert!(!bucket.take(rate, start_ns, true) && !bucket.take(rate, start_ns - 70, false), "nor a clock behind");
+        assert!(
+            !bucket.take(rate.limit(), start_ns, true) && !bucket.take(rate.limit(), start_ns - 70, false),
+            "nor a clock behind"
+        );
         // Two seconds, asked ten times as often as it gives.
         let asked = u64::from(frames_per_second.min(30_000)) * 20;
-        let given = (1..=asked).filter(|n| bucket.take(rate, start_ns + n * 2_000_000_000 / asked, false)).count();
+        let given =
+            (1..=asked).filter(|n| bucket.take(rate.limit(), start_ns + n * 2_000_000_000 / asked, false)).count();
         if frames_per_second <= 30_000 {
             let due = 2 * frames_per_second as usize;
             assert!(given <= due && given + 1 + due / 1000 >= due, "{given} in 2 s at {frames_per_second}/s");
         }
         // A long silence saves no more than the burst.
-        let later = (0..2 * rate.burst()).filter(|_| bucket.take(rate, 3_600_000_000_000, false)).count();
+        let later = (0..2 * rate.burst()).filter(|_| bucket.take(rate.limit(), 3_600_000_000_000, false)).count();
         assert_eq!(later as u64, rate.burst());
     }
 }
@@ -180,7 +184,7 @@ fn workers_share_a_bucket() {
     let (rate, bucket) = (rate(10_000), Bucket::default());
     let taken: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| (0..20_000u64).filter(|n| bucket.take(rate, n * 50_000, false)).count()))
+            .map(|_| scope.spawn(|| (0..20_000u64).filter(|n| bucket.take(rate.limit(), n * 50_000, false)).count()))
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
@@ -215,7 +219,7 @@ proptest! {
         let (mut now_ns, mut given) = (0u64, Vec::new());
         for (wait_ns, asked) in steps {
             now_ns += wait_ns;
-            given.extend((0..asked).filter(|_| bucket.take(rate, now_ns, false)).map(|_| now_ns));
+            given.extend((0..asked).filter(|_| bucket.take(rate.limit(), now_ns, false)).map(|_| now_ns));
         }
         for (first, from_ns) in given.iter().enumerate().step_by(7) {
             for (last, to_ns) in given.iter().enumerate().skip(first) {

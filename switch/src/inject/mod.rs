@@ -20,7 +20,8 @@ use crate::{DropReason, Mac, PortId, Vid};
 mod allowance;
 mod echo;
 
-pub use allowance::{Allowance, MAX_RATE_FPS, MIN_RATE_FPS};
+use allowance::Allowance;
+pub use allowance::{MAX_RATE_FPS, MIN_RATE_FPS};
 pub use echo::{ECHO_NS, ECHO_SLOTS, Echoes};
 
 /// The rate if none is named, frames per second.
