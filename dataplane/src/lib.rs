@@ -4,7 +4,25 @@
 //! where they are (guest memory, UMEM) until every egress port has taken its copy, then the whole burst
 //! is given back. A port is [`port::RxQueue`]s, which receive bursts and belong to one worker each, and a
 //! [`port::TxPort`], which sends frames of other ports' bursts and is shared by all. A worker runs the whole way of a
-//! frame to completion.
+//! frame to completion; `docs/life-of-a-frame.md` follows one hop by hop.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`worker`] | the polling loop, and the turn that takes a burst all the way |
+//! | [`handle`], [`load`], [`thread`], [`watchdog`] | the workers as the control thread sees them: started, commanded, measured, freed |
+//! | [`frame`] | the burst: borrowed frames, their snapshots, and the copies out of it |
+//! | [`port`] | what a port is to a worker; an example driver |
+//! | [`losses`], [`stats`] | what became of frames: reasons and counters |
+//! | [`clock`] | the one time that a turn hands to everything |
+//! | [`virtio`], [`vhost_user`] | guests: the ring engine, and the protocol that hands rings over |
+//! | [`xdp`], [`tap`], [`raw`] | ports of the kernel's side: AF_XDP sockets, TAP interfaces |
+//! | [`flow`] | which transmit ring a frame goes to |
+//! | [`offload`], `stage` | checksums and segmentation, and frames made ready for ports that do not take them as they are |
+//! | [`impair`] | delay queues before and behind ports |
+//! | [`mirror_tx`] | the backlog before a mirror destination |
+//! | [`capture`], [`inject`] | copies for someone who looks on; frames put in by the control thread |
+//! | [`backoff`], [`log_limit`], [`reaper`], [`socket`] | what keeps peers from costing more than their share |
+//! | `bpf`, `isolate` | system calls for programs and for keeping the host's stack off an interface |
 
 pub mod backoff;
 mod bpf;

@@ -7,6 +7,102 @@
 //! **Faults.** Whoever meets one puts the half concerned out of service ([`RxQueue::fail`]; a transmit side does it
 //! itself) and tells the control thread, which resets the rest. A [`Fault`] names the connection it was met on, so that
 //! a late one does not throw out the next peer.
+//!
+//! **A driver** is these two traits and nothing else. This one moves frames through queues in memory:
+//!
+//! ```
+//! use std::collections::VecDeque;
+//! use std::os::fd::RawFd;
+//! use std::sync::{Arc, Mutex};
+//!
+//! use labsw_dataplane::frame::Burst;
+//! use labsw_dataplane::losses::TxReport;
+//! use labsw_dataplane::port::{Fault, RxQueue, Turn, TxPort};
+//! use labsw_dataplane::stats::PortDelta;
+//! use labsw_switch::DropReason;
+//! use labsw_switch::forward::{TagEdit, TxItem};
+//!
+//! type Frames = Arc<Mutex<VecDeque<Vec<u8>>>>;
+//!
+//! #[derive(Debug)]
+//! struct MemoryRx(Frames);
+//!
+//! impl RxQueue for MemoryRx {
+//!     fn receive(&mut self, _turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+//!         let mut frames = self.0.lock().unwrap();
+//!         while !burst.is_full()
+//!             && let Some(frame) = frames.pop_front()
+//!         {
+//!             stats.received(frame.len() as u32);
+//!             // A driver whose frames stay where they are lends them (`Burst::push`); this one has them copied.
+//!             if !burst.push_copy(0, &frame) {
+//!                 stats.drop(DropReason::Oversize);
+//!             }
+//!         }
+//!         Ok(())
+//!     }
+//!
+//!     fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
+//!         burst.clear();
+//!         Ok(())
+//!     }
+//!
+//!     fn arm(&mut self, _turn: &Turn) -> bool {
+//!         !self.0.lock().unwrap().is_empty()
+//!     }
+//!
+//!     fn disarm(&mut self) {}
+//!
+//!     fn wait_fd(&self) -> Option<RawFd> {
+//!         None
+//!     }
+//!
+//!     fn fail(&mut self) {}
+//! }
+//!
+//! #[derive(Debug)]
+//! struct MemoryTx(Frames);
+//!
+//! impl TxPort for MemoryTx {
+//!     fn send(
+//!         &self,
+//!         _turn: &Turn,
+//!         burst: &mut Burst,
+//!         items: &[TxItem],
+//!         _unshared: u64,
+//!         report: &mut TxReport<'_>,
+//!     ) -> Result<(), Fault> {
+//!         let mut frames = self.0.lock().unwrap();
+//!         for item in items {
+//!             let Some(mut reader) = burst.reader(item) else {
+//!                 report.lose(item.frame, DropReason::Runt);
+//!                 continue;
+//!             };
+//!             if frames.len() == 2 {
+//!                 report.lose(item.frame, DropReason::TxRingFull);
+//!                 continue;
+//!             }
+//!             let mut frame = vec![0; reader.remaining() as usize];
+//!             reader.read_to(&mut frame);
+//!             report.sent(frame.len() as u32);
+//!             frames.push_back(frame);
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let (arrived, sent) = (Frames::default(), Frames::default());
+//! arrived.lock().unwrap().extend([vec![1; 60], vec![2; 60], vec![3; 60]]);
+//! let (mut rx, tx) = (MemoryRx(arrived), MemoryTx(Arc::clone(&sent)));
+//! let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+//! rx.receive(&Turn::ONLY, &mut burst, &mut stats)?;
+//! let items = [0, 1, 2].map(|frame| TxItem::whole(frame, TagEdit::KEEP));
+//! let lost = tx.send_set(&Turn::ONLY, &mut burst, &items, 0, &mut stats)?;
+//! rx.release(&mut burst)?;
+//! assert_eq!((lost, stats.rx_frames, stats.tx_frames), (0b100, 3, 2));
+//! assert_eq!(*sent.lock().unwrap(), [vec![1; 60], vec![2; 60]]);
+//! # Ok::<(), Fault>(())
+//! ```
 
 use std::any::Any;
 use std::os::fd::RawFd;
