@@ -269,24 +269,20 @@ impl Worker {
         let (slots, dirty, capturing) = (&mut self.slots, &mut self.dirty, &mut self.capturing);
         let mut decisions = forwarder.ingress_at(ingress, now_ns);
         decisions.set_injection_time(now_ns);
+        // Made once a burst: inside the loop it would be put together for each frame.
+        let mut dropped = |frame: u8, port: PortId, reason: DropReason| {
+            if let Some(slot) = slot(slots, port) {
+                slot.delta.drop(reason);
+                if dirty.last() != Some(&port) {
+                    dirty.push(port);
+                }
+            }
+            if CAPTURES == capture::DROPS {
+                capturing.note(frame, port, reason);
+            }
+        };
         for (index, (frame, snapshot)) in (0u8..).zip(self.burst.snapshots()) {
-            decisions.frame(
-                index,
-                snapshot,
-                frame.wire_bytes,
-                &mut self.egress,
-                &mut |frame: u8, port: PortId, reason: DropReason| {
-                    if let Some(slot) = slot(slots, port) {
-                        slot.delta.drop(reason);
-                        if dirty.last() != Some(&port) {
-                            dirty.push(port);
-                        }
-                    }
-                    if CAPTURES == capture::DROPS {
-                        capturing.note(frame, port, reason);
-                    }
-                },
-            );
+            decisions.frame(index, snapshot, frame.wire_bytes, &mut self.egress, &mut dropped);
         }
     }
 
