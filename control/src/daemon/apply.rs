@@ -1,12 +1,12 @@
 //! A whole configuration at run time: shown, compared, checked, and applied as a whole or not at all.
 //!
 //! [`plan`](crate::plan) says which steps lead from the configuration that runs to the one that is wanted. What can be
-//! known beforehand (what the file says, what needs a restart, devices that are never opened) is refused before the first
-//! step. When a step fails, another plan leads back from what runs then. What the file can't say stays as it is: ports that
-//! are switched off, static addresses, pins.
+//! known beforehand (what the file says, what needs a restart, devices that are never opened) is refused before the
+//! first step. When a step fails, another plan leads back from what runs then. What the file can't say stays as it is:
+//! ports that are switched off, static addresses, pins.
 //!
-//! The switch remembers what it was last given, at its start or by an apply ([`Switch::given`]): what runs and differs from
-//! that was changed at run time, and is called *drift*.
+//! The switch remembers what it was last given, at its start or by an apply ([`Switch::given`]): what runs and differs
+//! from that was changed at run time, and is called *drift*.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -188,15 +188,16 @@ impl Switch {
         Former { config: running, mirrors: self.mirrors.clone(), ports: ports.collect() }
     }
 
-    /// Goes back to what was there before the first step; says how that went. The way is planned like any other. What no
-    /// plan can know is put back at its end: attachments that were taken, and what configurations do not say.
+    /// Goes back to what was there before the first step; says how that went. The way is planned like any other. What
+    /// no plan can know is put back at its end: attachments that were taken, and what configurations do not say.
     fn go_back(&mut self, former: &Former) -> String {
         let mut outcome = Ok(());
         match plan(&self.running(), &former.config) {
             Ok(steps) => {
                 for step in steps {
                     self.beat();
-                    outcome = outcome.and(self.carry_out(step));
+                    let undone = self.carry_out(step);
+                    outcome = outcome.and(undone);
                 }
             }
             Err(error) => outcome = Err(Error::refused("switch", error.to_string())),
@@ -205,7 +206,8 @@ impl Switch {
         for name in detached.map(|port| port.config.name.clone()).collect::<Vec<_>>() {
             self.reattach_port(&name);
         }
-        match outcome.and(self.put_back(former)) {
+        let put_back = self.put_back(former);
+        match outcome.and(put_back) {
             Ok(()) => "nothing was changed".to_owned(),
             Err(error) => {
                 tracing::error!(%error, "a change was not undone");

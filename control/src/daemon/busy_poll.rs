@@ -1,10 +1,10 @@
 //! Whether ports that poll busily really receive by it: found out, not assumed.
 //!
 //! **How it works.** Once a second the kernel is asked for two things. Which receive loop (NAPI) is behind each socket:
-//! without one there is nothing to poll, whatever options the kernel took; drivers and modes differ, and kernels too. Once
-//! it is known, the device is set to leave its queues alone. And how many frames of this network namespace were received by
-//! polling (`BusyPollRxPackets`), against how many the ports that poll have got: the frames themselves say who brought
-//! them. The counter is one for all ports of the namespace, so the share is theirs together.
+//! without one there is nothing to poll, whatever options the kernel took; drivers and modes differ, and kernels too.
+//! Once it is known, the device is set to leave its queues alone. And how many frames of this network namespace were
+//! received by polling (`BusyPollRxPackets`), against how many the ports that poll have got: the frames themselves say
+//! who brought them. The counter is one for all ports of the namespace, so the share is theirs together.
 
 use std::fs;
 

@@ -1,15 +1,16 @@
 //! Captures: who looks on, at which ports, and what becomes of the frames.
 //!
-//! **How it works.** A capture is a [`Session`], shared by the switch, which has the workers fill it, and a [`Pieces`], which the
-//! control socket empties for one client. The session gives each port it watches a number, the pcapng interface, and keeps it
-//! by name: a port that comes back is the same interface, one that is added appears as one more. What is watched is
-//! worked out anew with every new tables ([`Switch::set_captures`]).
+//! **How it works.** A capture is a [`Session`], shared by the switch, which has the workers fill it, and a [`Pieces`],
+//! which the control socket empties for one client. The session gives each port it watches a number, the pcapng
+//! interface, and keeps it by name: a port that comes back is the same interface, one that is added appears as one
+//! more. What is watched is worked out anew with every new tables ([`Switch::set_captures`]).
 //!
-//! **Ending.** The client, the count or the time ends a session by closing its queue; what is left is still sent. When the client
-//! has gone its [`Pieces`] are dropped, and the loop takes the session from the workers ([`Switch::sweep_captures`]).
+//! **Ending.** The client, the count or the time ends a session by closing its queue; what is left is still sent. When
+//! the client has gone its [`Pieces`] are dropped, and the loop takes the session from the workers
+//! ([`Switch::sweep_captures`]).
 //!
-//! **Limits.** At most [`MAX_CAPTURES`]. Pieces are made only when the client has taken the one before, of [`PIECE_BYTES`],
-//! and a client with a steady stream is served every [`PACE`] rather than once a frame.
+//! **Limits.** At most [`MAX_CAPTURES`]. Pieces are made only when the client has taken the one before, of
+//! [`PIECE_BYTES`], and a client with a steady stream is served every [`PACE`] rather than once a frame.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -193,8 +194,8 @@ impl Switch {
         shown.collect()
     }
 
-    /// The ports that a capture watches, by name, and in which direction. `*` passes over ports that may not be captured,
-    /// and, for what passes, over those that send copies of what passes elsewhere.
+    /// The ports that a capture watches, by name, and in which direction. `*` passes over ports that may not be
+    /// captured, and, for what passes, over those that send copies of what passes elsewhere.
     fn watched(&self, spec: &CaptureSpec) -> BTreeMap<&str, Direction> {
         let everywhere = [Source { port: "*".to_owned(), direction: api::Direction::Both }];
         let sources = if spec.ports.is_empty() { &everywhere[..] } else { &spec.ports };

@@ -1,12 +1,13 @@
 //! Ports changed while they run: rules, MTU, and what they are attached to.
 //!
-//! VLANs, `link_local`, `mirror_only`, `allow_mirror` and guards are rules of the tables: one snapshot, and no frame is lost. So is an MTU, with
-//! the MTU of the interfaces and of the guest's session: raised before the tables, lowered after them, so that what the
-//! tables let pass the interface takes. Everything else is what the port is attached to: that is taken from it and another one given (*attached anew*).
-//! The port keeps its id, counters, mirrors, static addresses and pins, as one does whose device goes and comes back.
+//! VLANs, `link_local`, `mirror_only`, `allow_mirror` and guards are rules of the tables: one snapshot, and no frame is
+//! lost. So is an MTU, with the MTU of the interfaces and of the guest's session: raised before the tables, lowered
+//! after them, so that what the tables let pass the interface takes. Everything else is what the port is attached to:
+//! that is taken from it and another one given (*attached anew*). The port keeps its id, counters, mirrors, static
+//! addresses and pins, as one does whose device goes and comes back.
 //!
-//! **Invariant.** A change that fails leaves the port as it was; one that could not even be given its attachment back waits
-//! and is tried again every second.
+//! **Invariant.** A change that fails leaves the port as it was; one that could not even be given its attachment back
+//! waits and is tried again every second.
 
 use super::Switch;
 use super::attach::{self, Absence, Attached, OpenError};
@@ -102,7 +103,8 @@ impl Switch {
         attachment.map_or(Ok(()), |attachment| attachment.set_mtu(host, mtu))
     }
 
-    /// Gives a port what `config` says it is attached to, and its rules. On an error it has its former attachment again.
+    /// Gives a port what `config` says it is attached to, and its rules. On an error it has its former attachment
+    /// again.
     fn attach_anew(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
         self.check_attachable(&config)?;
         let port = self.port(name)?;

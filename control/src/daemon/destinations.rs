@@ -1,7 +1,8 @@
 //! What mirror destinations have beside their ports: the gate for what they inject, and the backlog of their copies.
 //!
-//! Both outlive tables and replaced mirrors, so that a rate is met and copies that come back are known whatever changes meanwhile.
-//! A gate goes when no mirror to the port says the same any more; the backlog when the port's transmit side does.
+//! Both outlive tables and replaced mirrors, so that a rate is met and copies that come back are known whatever changes
+//! meanwhile. A gate goes when no mirror to the port says the same any more; the backlog when the port's transmit side
+//! does.
 
 use std::hash::RandomState;
 use std::sync::Arc;

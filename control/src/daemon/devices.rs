@@ -1,15 +1,15 @@
 //! Devices that come and go under their ports: unplugged, their driver loaded anew, a container gone with its end.
 //!
 //! **How it works.** The kernel says when links of the namespace have changed
-//! ([`LinkEvents`](crate::device::LinkEvents)); a moment later [`Switch::look_after_devices`] lists all of them once, and
-//! every attachment looks at its own. A port whose device has gone is given up (*lost*): its halves are taken from the
-//! workers, what is left of the device is put back, and the port waits. A port that waits is opened as it was at its
-//! start. VLANs, counters, mirrors and pins are the port's and not the device's, so they stay. What failed for another
-//! reason than absence is tried again every second. A device that is lost again and again (a container deletes its
-//! interface in a loop) is opened again later and later, up to a minute; `port up` ends the wait.
+//! ([`LinkEvents`](crate::device::LinkEvents)); a moment later [`Switch::look_after_devices`] lists all of them once,
+//! and every attachment looks at its own. A port whose device has gone is given up (*lost*): its halves are taken from
+//! the workers, what is left of the device is put back, and the port waits. A port that waits is opened as it was at
+//! its start. VLANs, counters, mirrors and pins are the port's and not the device's, so they stay. What failed for
+//! another reason than absence is tried again every second. A device that is lost again and again (a container deletes
+//! its interface in a loop) is opened again later and later, up to a minute; `port up` ends the wait.
 //!
-//! **Invariants.** A port is never out of service for good: it is up, set down, or waits. Links are known by index, which
-//! a rename does not change; a device is looked for by what the configuration says only while its port waits.
+//! **Invariants.** A port is never out of service for good: it is up, set down, or waits. Links are known by index,
+//! which a rename does not change; a device is looked for by what the configuration says only while its port waits.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ use crate::api::Error;
 
 /// After the first news of a change, more is waited for so long: a device comes with several.
 const SETTLE: Duration = Duration::from_millis(20);
-/// A device that is lost is opened again at once; one that is lost again within this wait, after it. The wait doubles with
-/// each further loss.
+/// A device that is lost is opened again at once; one that is lost again within this wait, after it. The wait doubles
+/// with each further loss.
 const FIRST_LOSS_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_LOSS_WAIT: Duration = Duration::from_secs(60);
 
@@ -104,7 +104,8 @@ impl Switch {
             (None, None) => return,
         };
         let now = Instant::now();
-        // One that was removed may be back already. One that is lost again and again is waited for, and so is one at fault.
+        // One that was removed may be back already. One that is lost again and again is waited for, and so is one at
+        // fault.
         let due = port.losses.waits_until(now).unwrap_or(now);
         let next = port.losses.failed(now);
         let retry_at = if fault.is_some() { next } else { due };
@@ -169,8 +170,8 @@ impl Switch {
         }
     }
 
-    /// Shows a container whether its port is on. A device of the host is not the switch's to set down, and a guest's link
-    /// state is not for a vhost-user back end to say.
+    /// Shows a container whether its port is on. A device of the host is not the switch's to set down, and a guest's
+    /// link state is not for a vhost-user back end to say.
     pub(super) fn show_port_state(&mut self, name: &str) {
         let Switch { ports, host, .. } = self;
         let Some(port) = ports.get_mut(name) else { return };

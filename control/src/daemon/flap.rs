@@ -54,8 +54,8 @@ impl Switch {
         Ok(())
     }
 
-    /// Switches a port on or off by hand: it does not flap any more. Switched on, it serves the next front end, or opens its
-    /// device, at once, whatever faults there were.
+    /// Switches a port on or off by hand: it does not flap any more. Switched on, it serves the next front end, or
+    /// opens its device, at once, whatever faults there were.
     pub(super) fn switch_port(&mut self, name: &str, up: bool) -> Result<(), Error> {
         if let Some(port) = self.ports.get_mut(name) {
             port.flap = None;

@@ -1,8 +1,8 @@
 //! Guards of ports: what the forwarding database is told of them, and what people hear.
 //!
-//! A port's guards are rules of the tables like others; its learning limit and stickiness are rules of the forwarding database too.
-//! What they have seen ([`GuardState`](labsw_switch::guard::GuardState)) belongs to the port, so a change of the tables gives no storm
-//! a new burst.
+//! A port's guards are rules of the tables like others; its learning limit and stickiness are rules of the forwarding
+//! database too. What they have seen ([`GuardState`](labsw_switch::guard::GuardState)) belongs to the port, so a change
+//! of the tables gives no storm a new burst.
 
 use labsw_switch::guard::{LimitAction, MacLimit};
 

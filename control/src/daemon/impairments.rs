@@ -1,8 +1,8 @@
 //! Impairments of ports: set, shown, cleared. They belong to the port, whatever becomes of its device, and go with it.
 //!
 //! Each direction has a schedule of its own; where both have the same seed, they take different numbers from it. An
-//! impairment set by hand begins from the first frame, one that a configuration leaves as it is goes on: what a schedule that
-//! is replaced still held is dropped and counted (`impair_cleared`).
+//! impairment set by hand begins from the first frame, one that a configuration leaves as it is goes on: what a
+//! schedule that is replaced still held is dropped and counted (`impair_cleared`).
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Injections: captures that clients replay into the switch.
 //!
-//! Each is a receive queue of its own ([`labsw_dataplane::inject`]) that a worker serves for the port, beside the port's own queues. It
-//! lasts until its client ends it, until the port goes, or until nobody has said anything of it for [`LEASE`]: a client
-//! that dies leaves nothing.
+//! Each is a receive queue of its own ([`labsw_dataplane::inject`]) that a worker serves for the port, beside the
+//! port's own queues. It lasts until its client ends it, until the port goes, or until nobody has said anything of it
+//! for [`LEASE`]: a client that dies leaves nothing.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -59,7 +59,7 @@ impl Switch {
         let before = self.mirrors.remove(&config.name);
         let mirror = match &before {
             // The same session goes on: so do its counters.
-            Some(before) => Mirror { id: before.id, config: config.clone(), before: before.before.clone() },
+            Some(before) => Mirror { id: before.id, config: config.clone(), before: before.before },
             None => {
                 let id =
                     self.free_mirror().ok_or_else(|| refused(format!("a switch has at most {MAX_MIRRORS} mirrors")))?;

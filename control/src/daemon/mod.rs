@@ -1,11 +1,11 @@
 //! `labswd`'s control thread: one loop that owns everything that is not per frame.
 //!
 //! **How it works.** [`Daemon::start`] takes a validated configuration, looks at whatever can be refused, and has the
-//! control socket listen; [`Daemon::run`] is one mio loop: control socket, vhost-user sessions, signals, faults reported
-//! by the workers, news of network links ([`devices`]), a timer, and at first the ports of the file, one a turn
-//! ([`start`]). Every change, from the configuration or the control socket, goes through the same methods in [`ports`] and
-//! [`mirrors`]: check, build new tables, open, hand over. Ports are attached to things by [`attach`]; [`queues`] says
-//! which worker serves which receive queue.
+//! control socket listen; [`Daemon::run`] is one mio loop: control socket, vhost-user sessions, signals, faults
+//! reported by the workers, news of network links ([`devices`]), a timer, and at first the ports of the file, one a
+//! turn ([`start`]). Every change, from the configuration or the control socket, goes through the same methods in
+//! [`ports`] and [`mirrors`]: check, build new tables, open, hand over. Ports are attached to things by [`attach`];
+//! [`queues`] says which worker serves which receive queue.
 //!
 //! The switch is four things: the [`Host`] it runs on (links, ledger, packet memory), the [`Fabric`] (workers and what
 //! they share), its ports and its mirrors.
@@ -268,7 +268,8 @@ impl Daemon {
         due.into_iter().flatten().collect()
     }
 
-    /// Reads the configuration file again and applies it, and tells the service manager (systemd's `Type=notify-reload`).
+    /// Reads the configuration file again and applies it, and tells the service manager (systemd's
+    /// `Type=notify-reload`).
     fn reload(&mut self) {
         let reloading = sd_notify::NotifyState::Reloading;
         match sd_notify::NotifyState::monotonic_usec_now() {

@@ -1,6 +1,7 @@
 //! Multicast snooping: its table over the life of the switch, and how it is shown.
 //!
-//! The table is made when snooping is first asked for, and then stays; what it knows of VLANs without snooping is forgotten.
+//! The table is made when snooping is first asked for, and then stays; what it knows of VLANs without snooping is
+//! forgotten.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

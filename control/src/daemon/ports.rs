@@ -1,10 +1,10 @@
 //! Ports over their life: looked at, opened, handed to the workers, changed, in fault, closed.
 //!
 //! A port is a slot (its [`PortId`]) in the tables and the workers, a configuration, counters that outlive reconnects,
-//! what it is attached to ([`Attached`]), a transmit side that all workers share, and receive queues that are spread over
-//! them. Opening goes check → open → tables and transmit side (one snapshot) → receive queues, closing the other way
-//! round, so that no worker receives a frame of a port that it can't count, and the last to hold a half of a port is this
-//! thread.
+//! what it is attached to ([`Attached`]), a transmit side that all workers share, and receive queues that are spread
+//! over them. Opening goes check → open → tables and transmit side (one snapshot) → receive queues, closing the other
+//! way round, so that no worker receives a frame of a port that it can't count, and the last to hold a half of a port
+//! is this thread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -87,7 +87,8 @@ impl Port {
         }
     }
 
-    /// Forgets the faults of its front ends and the losses of its device: the next one is served, or opened, without a wait.
+    /// Forgets the faults of its front ends and the losses of its device: the next one is served, or opened, without a
+    /// wait.
     pub(super) fn forgive(&mut self) {
         self.losses.clear();
         match &mut self.attached {
@@ -242,8 +243,9 @@ impl Switch {
         tables.and(released).and(placed)
     }
 
-    /// Closes what a port is attached to that is in no table, or in them without a transmit side; `absence` stands there
-    /// then. Goes through to the end whatever fails; also says whether no worker has anything of the port any more.
+    /// Closes what a port is attached to that is in no table, or in them without a transmit side; `absence` stands
+    /// there then. Goes through to the end whatever fails; also says whether no worker has anything of the port any
+    /// more.
     pub(super) fn release(&mut self, port: &mut Port, absence: Absence) -> (Result<(), Error>, bool) {
         // A guest's rings are reset by the workers that have its queues, so before they are taken away.
         if let Some(endpoint) = port.attached.to_mut().and_then(|attachment| attachment.endpoint()) {
@@ -281,8 +283,8 @@ impl Switch {
         }
     }
 
-    /// Takes the halves of a port that stays in the tables: what is sent to it is dropped and counted. Also says whether
-    /// that went as it should.
+    /// Takes the halves of a port that stays in the tables: what is sent to it is dropped and counted. Also says
+    /// whether that went as it should.
     pub(super) fn take_out(&mut self, name: &str) -> (Halves, Result<(), Error>) {
         let Some(port) = self.ports.get_mut(name) else { return (Halves::default(), Ok(())) };
         let tx = port.tx.take();
@@ -292,7 +294,8 @@ impl Switch {
         let (rx, taken) = self.fabric.take_queues(port.id, &mut port.queues);
         self.ports.insert(name.to_owned(), port);
         let placed = self.place_queues().map_err(failed);
-        (Halves { tx, rx }, outcome.and(taken.map_err(failed)).and(placed))
+        let taken = taken.map_err(failed);
+        (Halves { tx, rx }, outcome.and(taken).and(placed))
     }
 
     /// Puts a port in service with what was opened, and its queues pinned as before.

@@ -1,10 +1,11 @@
 //! The switch brought up: first whatever can be refused is looked at and nothing is touched, then the control socket
 //! listens, and the ports are opened one after the other while the control loop runs.
 //!
-//! **How it works.** [`Daemon::start`] enters all ports, mirrors and impairments of the configuration and builds one set of
-//! tables for them. Every port then is `opening`. [`Switch::open_next`] opens one port in each turn of the loop, guests
-//! first, so that their sockets listen at once and the control socket is never silent for longer than one port takes. What
-//! was opened since gets new tables together. A port that can't be opened for another reason than absence ends the start.
+//! **How it works.** [`Daemon::start`] enters all ports, mirrors and impairments of the configuration and builds one
+//! set of tables for them. Every port then is `opening`. [`Switch::open_next`] opens one port in each turn of the loop,
+//! guests first, so that their sockets listen at once and the control socket is never silent for longer than one port
+//! takes. What was opened since gets new tables together. A port that can't be opened for another reason than absence
+//! ends the start.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};

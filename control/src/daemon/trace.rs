@@ -1,5 +1,5 @@
-//! What would become of a frame: worked out here on the control thread, with the tables and the forwarding database in force. No
-//! worker has any part in it.
+//! What would become of a frame: worked out here on the control thread, with the tables and the forwarding database in
+//! force. No worker has any part in it.
 
 use labsw_dataplane::clock;
 use labsw_switch::forward::Forwarder;

@@ -2,10 +2,10 @@
 //!
 //! **How it works.** With `WatchdogSec=` in the unit, systemd expects a message at least that often, and restarts the
 //! service when it stays away. The control thread sends one at half that time, if every worker has made progress since
-//! the one before or sleeps for want of frames ([`Pulse::beats_since`]). If one has not, the control thread looks again at a
-//! quarter of that half, so that a worker that was only starved of its CPU, or was looked at in the moment of its
-//! waking, has not lost anything; one that hangs ends the messages. A control thread that hangs sends none either. Before work that may
-//! take seconds (a NIC's driver starts anew when a program is attached) it sends one early.
+//! the one before or sleeps for want of frames ([`Pulse::beats_since`]). If one has not, the control thread looks again
+//! at a quarter of that half, so that a worker that was only starved of its CPU, or was looked at in the moment of its
+//! waking, has not lost anything; one that hangs ends the messages. A control thread that hangs sends none either.
+//! Before work that may take seconds (a NIC's driver starts anew when a program is attached) it sends one early.
 //!
 //! A worker stuck in a guest's doorbell does not get that far: it is got out within two seconds
 //! ([`labsw_dataplane::watchdog`]).
@@ -63,7 +63,8 @@ impl Watchdog {
         stuck.is_none()
     }
 
-    /// Whether to send a message before work that may take long, though none is due: that work then has all of the time.
+    /// Whether to send a message before work that may take long, though none is due: that work then has all of the
+    /// time.
     fn beat_early(&mut self, now: Instant, workers: &[Pulse]) -> bool {
         let all = workers.iter().zip(&self.seen).all(|(now, seen)| now.beats_since(seen));
         if all {

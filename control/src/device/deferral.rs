@@ -26,8 +26,8 @@ pub struct Deferral {
 }
 
 impl Deferral {
-    /// For a queue that is polled all the time: a worker looks every few microseconds, so that 200 have gone by only if it
-    /// sleeps or is kept from running.
+    /// For a queue that is polled all the time: a worker looks every few microseconds, so that 200 have gone by only if
+    /// it sleeps or is kept from running.
     pub const BUSY: Deferral = Deferral { looks: 2, timeout: 200_000 };
 
     /// The settings of the device called `name`.

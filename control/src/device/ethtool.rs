@@ -1,4 +1,5 @@
-//! Offloads of a network device, switched off and read back, and its channels (`SIOCETHTOOL` of netdevice(7), linux/ethtool.h).
+//! Offloads of a network device, switched off and read back, and its channels (`SIOCETHTOOL` of netdevice(7),
+//! linux/ethtool.h).
 //!
 //! The kernel describes a device's features as bits whose names it hands out as a string set; the names are stable,
 //! the bit numbers are not. An [`Offload`] is a group of names. What cannot be switched off is an error rather than a

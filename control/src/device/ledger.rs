@@ -4,14 +4,13 @@
 //! **How it works.** Before a device is changed, its entry (the state it was in) is written; when it has been put back,
 //! the entry goes. The file is replaced as a whole (written aside, then renamed), so that a kill at any moment leaves
 //! the old or the new one; without entries there is no file. A run finds in it what its predecessor left: a device that
-//! it opens itself is *taken over* (the older state is what is put back in the end), what it does not open by the end of
-//! its start is put back then, and pairs it does not use are deleted.
+//! it opens itself is *taken over* (the older state is what is put back in the end), what it does not open by the end
+//! of its start is put back then, and pairs it does not use are deleted.
 //!
 //! **Invariants.** An entry is applied only to the device it was written for: same boot, same network namespace, same
-//! index, and a device of the host by its MAC address (the permanent one, if there is one), a pair by the alias that names
-//! its port. Anything else that is called the same is left alone.
-//! A file that can't be read or understood is ignored with a warning; nothing in it can do more than change the
-//! settings listed in [`Before`].
+//! index, and a device of the host by its MAC address (the permanent one, if there is one), a pair by the alias that
+//! names its port. Anything else that is called the same is left alone. A file that can't be read or understood is
+//! ignored with a warning; nothing in it can do more than change the settings listed in [`Before`].
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -258,7 +257,8 @@ fn identity(link: &Link) -> Option<String> {
     link.permanent_mac.or(link.mac).map(|mac| mac.to_string())
 }
 
-/// Reads the file at `path`, if there is one. A link, something else than a file, and a file of somebody else are refused.
+/// Reads the file at `path`, if there is one. A link, something else than a file, and a file of somebody else are
+/// refused.
 fn read(path: &Path) -> io::Result<Option<File>> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {

@@ -1,7 +1,8 @@
 //! What the daemon does to network devices: find them, make and remove veth pairs, prepare both ends.
 //!
 //! Everything is synchronous and happens in the network namespace of the calling thread; [`Netns::run`] runs a closure
-//! with the sockets of another one. Nothing here keeps state of its own but the ledger: what the kernel says is asked each time.
+//! with the sockets of another one. Nothing here keeps state of its own but the ledger: what the kernel says is asked
+//! each time.
 //!
 //! | file | what | reference |
 //! |---|---|---|

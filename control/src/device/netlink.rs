@@ -1,5 +1,5 @@
-//! One request to the kernel by netlink, and its whole answer: about links and routes (rtnetlink(7)), or of a generic family
-//! (`NETLINK_GENERIC`).
+//! One request to the kernel by netlink, and its whole answer: about links and routes (rtnetlink(7)), or of a generic
+//! family (`NETLINK_GENERIC`).
 //!
 //! The socket blocks. Each request carries a sequence number and asks for an acknowledgement, so that every answer
 //! ends in an ack, an error, or the end of a dump; messages of other sequence numbers are skipped.
@@ -40,8 +40,8 @@ fn adopted(socket: OwnedFd) -> Socket {
     unsafe { Socket::from_raw_fd(socket.into_raw_fd()) }
 }
 
-/// A socket to the kernel's links and routes: of the namespace in which the thread works by [`netns::Netns::run`], else of
-/// the thread's own.
+/// A socket to the kernel's links and routes: of the namespace in which the thread works by [`netns::Netns::run`], else
+/// of the thread's own.
 pub(crate) struct Netlink<M = RouteNetlinkMessage> {
     socket: Socket,
     messages: PhantomData<M>,

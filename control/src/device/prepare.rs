@@ -2,8 +2,8 @@
 //!
 //! AF_XDP sees neither a tag that the device took out of a frame (without one a frame is in the wrong VLAN) nor frames
 //! that it filtered or joined. A device that will not stop taking tags out is refused; the others only cost frames that
-//! a person can miss, so they are logged. The MTU is raised, never lowered, to the port's; the number of channels is set
-//! only if one was asked for.
+//! a person can miss, so they are logged. The MTU is raised, never lowered, to the port's; the number of channels is
+//! set only if one was asked for.
 
 use super::DeviceError;
 use super::ethtool::{self, Channels, Offload};
@@ -24,8 +24,8 @@ pub fn offloads_off(device: &str) -> Result<(), DeviceError> {
     Ok(())
 }
 
-/// Prepares a device of the host: offloads, MTU, channels (`queues`, if a number was asked for), and sets it up. What was
-/// changed until an error is in the ledger, to be put back by the caller.
+/// Prepares a device of the host: offloads, MTU, channels (`queues`, if a number was asked for), and sets it up. What
+/// was changed until an error is in the ledger, to be put back by the caller.
 pub fn device(
     links: &mut Links,
     ledger: &mut Ledger,
@@ -53,7 +53,8 @@ pub fn device(
     links.set_up(link.index)
 }
 
-/// Gives a device that was prepared the MTU it would have been prepared with for a port with this one: its own, or more.
+/// Gives a device that was prepared the MTU it would have been prepared with for a port with this one: its own, or
+/// more.
 pub fn change_mtu(links: &mut Links, ledger: &mut Ledger, link: &Link, mtu: u32) -> Result<(), DeviceError> {
     check_mtu(link, mtu)?;
     let own = ledger.mtu_before(link).unwrap_or(link.mtu);

@@ -1,10 +1,10 @@
 //! Links deleted without waiting for whoever holds them.
 //!
-//! `RTM_DELLINK` returns when the last reference to the device has gone. A reference can be somebody else's: a container
-//! that keeps frames in a queue of its own holds the socket that sent them, and through it the device, for as long as
-//! the container likes, and the caller can't even be killed meanwhile. So each deletion is the work of a short-lived
-//! thread. The caller waits until the link is deleted or is not listed any more (its name is free then, and nobody can
-//! find it), and at most [`PATIENCE`].
+//! `RTM_DELLINK` returns when the last reference to the device has gone. A reference can be somebody else's: a
+//! container that keeps frames in a queue of its own holds the socket that sent them, and through it the device, for as
+//! long as the container likes, and the caller can't even be killed meanwhile. So each deletion is the work of a
+//! short-lived thread. The caller waits until the link is deleted or is not listed any more (its name is free then, and
+//! nobody can find it), and at most [`PATIENCE`].
 //!
 //! **Invariants.** No caller waits longer than [`PATIENCE`]. At most [`MAX_UNFINISHED`] deletions are under way in this
 //! namespace; beyond that one is refused.

@@ -1,8 +1,8 @@
 //! Which link a port means, and which links are never opened.
 //!
-//! Protected are the interfaces the configuration lists (by any of their names), those with a default route, and everything those stand on:
-//! the ports of a protected bridge or bond, the lower device of a protected VLAN. Opening any of these would cut the
-//! host off.
+//! Protected are the interfaces the configuration lists (by any of their names), those with a default route, and
+//! everything those stand on: the ports of a protected bridge or bond, the lower device of a protected VLAN. Opening
+//! any of these would cut the host off.
 
 use std::path::Path;
 

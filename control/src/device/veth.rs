@@ -128,8 +128,8 @@ impl VethPair {
         }
     }
 
-    /// Gives both ends another MTU. Where the container's end is in a namespace without a name, its MTU is for the container
-    /// to set.
+    /// Gives both ends another MTU. Where the container's end is in a namespace without a name, its MTU is for the
+    /// container to set.
     pub fn set_mtu(&self, links: &mut Links, plan: &VethPlan, mtu: u32) -> Result<(), DeviceError> {
         let Some(end) = links.link_by_index(self.switch_end.index)? else { return Ok(()) };
         links.set_mtu(end.index, mtu).map_err(|error| plan.error(error))?;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use labsw_dataplane::xdp::XdpError;
 
-use super::{Attachment, Halves, OpenError};
+use super::attachment::{Attachment, Halves};
+use super::error::OpenError;
 use crate::api::PortState;
 use crate::daemon::host::Host;
 

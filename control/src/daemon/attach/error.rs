@@ -8,8 +8,8 @@ use labsw_dataplane::handle::WorkerError;
 use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::xdp::{UmemError, XdpError};
 
-use super::super::UnknownAccount;
 use crate::config::DeviceSpec;
+use crate::daemon::accounts::UnknownAccount;
 use crate::device::DeviceError;
 
 /// Why a port can't be opened.

@@ -11,7 +11,8 @@ use labsw_dataplane::port::Fault;
 use labsw_dataplane::vhost_user::VhostPort;
 use labsw_switch::PortId;
 
-use super::{Attachment, Halves, OnFault, OpenError, Opened, PortType, Site};
+use super::attachment::{Attachment, Halves, OnFault, Opened, PortType, Site};
+use super::error::OpenError;
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, PortKind, SwitchConfig};
 use crate::daemon::host::Host;

@@ -12,7 +12,8 @@ use labsw_dataplane::vhost_user::{
 };
 use labsw_switch::PortId;
 
-use super::{Attachment, Halves, OnFault, OpenError, Opened, PortType, Site, make_parent};
+use super::attachment::{Attachment, Halves, OnFault, Opened, PortType, Site};
+use super::error::{OpenError, make_parent};
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, VhostRole, VhostUserConfig};
 use crate::daemon::accounts::{group_id, user_id};

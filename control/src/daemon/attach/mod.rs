@@ -1,9 +1,9 @@
 //! What ports are attached to, one file per type of port.
 //!
 //! Two traits. A [`PortType`] is the settings of a type under `[ports.NAME]`: looked at on this machine before anything
-//! is touched (`preflight`), and opened. An [`Attachment`] is what opening gives: the guest's socket, the network device,
-//! the pair, the interface. [`of`] is the one place that knows which types there are; everything else in the daemon asks
-//! through the traits.
+//! is touched (`preflight`), and opened. An [`Attachment`] is what opening gives: the guest's socket, the network
+//! device, the pair, the interface. [`of`] is the one place that knows which types there are; everything else in the
+//! daemon asks through the traits.
 //!
 //! | file | type |
 //! |---|---|
@@ -12,6 +12,8 @@
 //! | `veth` | `veth` |
 //! | `tap` | `tap` |
 //! | `sockets` | the AF_XDP sockets that `nic` and `veth` have in common |
+//! | `attachment` | the traits, and what is opened and closed |
+//! | `attached` | an attachment, or its absence |
 //! | `absence` | what stands in place of an attachment that is not there |
 //! | `error` | why a port can't be opened |
 //!
@@ -19,6 +21,8 @@
 //! showing it asks nobody. On an error of opening nothing is left of it.
 
 mod absence;
+mod attached;
+mod attachment;
 mod error;
 #[cfg(test)]
 pub(super) mod fake;
@@ -28,31 +32,14 @@ mod sockets;
 mod tap;
 mod veth;
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
-
-use labsw_dataplane::handle::Homes;
-use labsw_dataplane::port::{Fault, RxQueue, TxPort};
-use labsw_dataplane::vhost_user::Endpoint;
-use labsw_dataplane::xdp::XdpCounters;
-use labsw_switch::PortId;
-
-use super::fabric::Fabric;
-use super::host::Host;
-use super::queues::Queues;
-use crate::api::{self, PortState};
-use crate::config::{DeviceSpec, PortConfig, PortKind, SwitchConfig};
-use crate::device::{Link, Links};
+use crate::config::PortKind;
 
 pub(super) use absence::{Absence, RETRY};
+pub(super) use attached::Attached;
+pub(super) use attachment::{Attachment, Halves, LinkMap, OnFault, Opened, PortType, Seen, Site};
 pub use error::OpenError;
 pub(super) use error::make_parent;
 pub(super) use sockets::Sockets;
-
-/// The links of the switch's namespace, by index.
-pub(super) type LinkMap = BTreeMap<u32, Link>;
 
 /// The type that a port's settings are of.
 pub(super) fn of(kind: &PortKind) -> &dyn PortType {
@@ -65,217 +52,5 @@ pub(super) fn of(kind: &PortKind) -> &dyn PortType {
         PortKind::AfXdp(settings) => settings,
         PortKind::Veth(settings) => settings,
         PortKind::Tap(settings) => settings,
-    }
-}
-
-/// What a port of some type needs of the switch to be opened.
-pub(super) struct Site<'a> {
-    pub(super) host: &'a mut Host,
-    pub(super) fabric: &'a Fabric,
-    pub(super) switch: &'a SwitchConfig,
-}
-
-/// A type of port: its settings.
-pub(super) trait PortType {
-    /// Looks, without touching anything, whether a port can be opened on this machine. The error is the key of the port's
-    /// table that it is about, and the reason; one that [is an absence](OpenError::is_absence) is no reason to refuse
-    /// the port.
-    fn preflight(
-        &self,
-        port: &PortConfig,
-        switch: &SwitchConfig,
-        links: &mut Links,
-    ) -> Result<(), (&'static str, OpenError)>;
-
-    /// Opens a port; the workers do not know it yet. On an error nothing is left of it.
-    fn open(&self, id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError>;
-
-    /// Whether its frames lie in packet memory, and the kernel counts at its sockets.
-    fn has_sockets(&self) -> bool {
-        false
-    }
-
-    /// The device of the host that it takes as it is.
-    fn device(&self) -> Option<&DeviceSpec> {
-        None
-    }
-}
-
-/// What the looks at links found of one attachment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// It is there.
-    Here,
-    /// Its device has gone.
-    Gone,
-}
-
-/// What an attachment says to a fault that a worker met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OnFault {
-    /// The fault is of a former connection, or known already.
-    Old,
-    /// The attachment goes on: its connection was ended, and the next one is waited for.
-    GoesOn,
-    /// The attachment does not go on.
-    Lost,
-}
-
-/// What a port is attached to.
-pub(super) trait Attachment {
-    /// Closes the halves of the port, which no worker has any more, and puts everything back as it was before, or removes
-    /// it if it was made for the port.
-    fn close(self: Box<Self>, halves: Halves, host: &mut Host) -> Result<(), OpenError>;
-
-    /// Closes the halves of a port whose device has gone or does not go on. Gives what has to stay while the port waits.
-    fn lose(self: Box<Self>, halves: Halves, host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>);
-
-    /// What it is doing, and why it is not up.
-    fn state(&self) -> (PortState, Option<String>);
-
-    /// Writes down what is to be shown of it.
-    fn show(&self, shown: &mut api::Port);
-
-    /// Gives the interfaces of the port another MTU.
-    fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError>;
-
-    /// Whether its sockets take frames of this MTU; if not, it has to be opened anew.
-    fn takes_mtu(&self, _mtu: u32) -> bool {
-        true
-    }
-
-    /// A worker found that the port can't go on.
-    fn fault(&mut self, fault: &Fault, now: Instant) -> OnFault;
-
-    /// Forgets the faults of front ends: the next one is served without a wait.
-    fn forgive(&mut self, _now: Instant) {}
-
-    /// Links have changed: looks at its own.
-    fn look(&mut self, _links: &LinkMap, _host: &mut Host) -> Seen {
-        Seen::Here
-    }
-
-    /// Whether its device is set up, as far as is known; what has no device is.
-    fn link_up(&self) -> bool {
-        true
-    }
-
-    /// Shows who is at the other end whether the port is on, where that can be shown.
-    fn show_enabled(&mut self, _enabled: bool, _host: &mut Host) -> Result<(), OpenError> {
-        Ok(())
-    }
-
-    /// Whether it takes frames whatever its link does.
-    fn takes_frames_when_down(&self) -> bool {
-        false
-    }
-
-    /// Looks whether what stayed of it stands in the way of opening the port again.
-    fn may_reopen(&self, _host: &mut Host) -> Result<(), OpenError> {
-        Ok(())
-    }
-
-    /// The device of the host that it has, by index and name.
-    fn device(&self) -> Option<(u32, &str)> {
-        None
-    }
-
-    /// What the kernel counted at its sockets since it was opened.
-    fn kernel_counters(&self) -> Option<XdpCounters> {
-        None
-    }
-
-    /// Its AF_XDP sockets.
-    fn sockets(&mut self) -> Option<&mut Sockets> {
-        None
-    }
-
-    /// Its end of a guest's socket.
-    fn endpoint(&mut self) -> Option<&mut Endpoint> {
-        None
-    }
-
-    /// The socket that it listens on.
-    fn listens_on(&self) -> Option<&Path> {
-        None
-    }
-}
-
-/// A port that was opened, not known to the workers yet.
-pub(super) struct Opened {
-    pub(super) attachment: Box<dyn Attachment>,
-    pub(super) tx: Arc<dyn TxPort>,
-    pub(super) queues: Queues,
-}
-
-impl Opened {
-    /// With these halves, none of them with a worker.
-    fn new<T: RxQueue + 'static>(attachment: impl Attachment + 'static, tx: Arc<dyn TxPort>, rx: Vec<T>) -> Opened {
-        let homes = Homes::new(rx.iter().map(|_| 0));
-        let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
-        Opened { attachment: Box::new(attachment), tx, queues: Queues::new(rx, homes) }
-    }
-}
-
-/// The halves of a port that no worker has any more. Dropped, they are closed.
-#[derive(Default)]
-pub(super) struct Halves {
-    pub(super) tx: Option<Arc<dyn TxPort>>,
-    pub(super) rx: Vec<Box<dyn RxQueue>>,
-}
-
-impl Halves {
-    /// Closes them.
-    pub(super) fn close(self) {
-        let Halves { tx, rx } = self;
-        drop(rx);
-        drop(tx);
-    }
-}
-
-/// An attachment, or why there is none.
-pub(super) enum Attached {
-    /// To this.
-    To(Box<dyn Attachment>),
-    /// To nothing: it is not there, yet or any more.
-    Waiting(Absence),
-}
-
-impl Attached {
-    /// What the port is attached to, if anything.
-    pub(super) fn to(&self) -> Option<&dyn Attachment> {
-        match self {
-            Attached::To(attachment) => Some(&**attachment),
-            Attached::Waiting(_) => None,
-        }
-    }
-
-    /// As [`Attached::to`].
-    pub(super) fn to_mut(&mut self) -> Option<&mut Box<dyn Attachment>> {
-        match self {
-            Attached::To(attachment) => Some(attachment),
-            Attached::Waiting(_) => None,
-        }
-    }
-
-    /// Whether the port waits, and is to be tried again by now.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.absence().is_some_and(|absence| absence.is_due(now))
-    }
-
-    /// Why the port waits, if it does.
-    pub(super) fn absence(&self) -> Option<&Absence> {
-        match self {
-            Attached::To(_) => None,
-            Attached::Waiting(absence) => Some(absence),
-        }
-    }
-
-    /// As [`Attached::absence`].
-    pub(super) fn absence_mut(&mut self) -> Option<&mut Absence> {
-        match self {
-            Attached::To(_) => None,
-            Attached::Waiting(absence) => Some(absence),
-        }
     }
 }

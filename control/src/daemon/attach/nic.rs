@@ -6,8 +6,10 @@ use labsw_dataplane::port::Fault;
 use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters};
 use labsw_switch::PortId;
 
+use super::attachment::{Attachment, Halves, LinkMap, OnFault, Opened, PortType, Seen, Site};
+use super::error::OpenError;
+use super::sockets::Sockets;
 use super::sockets::XdpHalves;
-use super::{Attachment, Halves, LinkMap, OnFault, OpenError, Opened, PortType, Seen, Site, Sockets};
 use crate::api::{self, PortState};
 use crate::config::{AfXdpConfig, DeviceSpec, PortConfig, Queues, SwitchConfig, XdpMode};
 use crate::daemon::host::Host;

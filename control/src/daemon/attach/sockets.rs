@@ -5,7 +5,8 @@ use std::sync::Arc;
 use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::xdp::{FillDepth, ONE_CHUNK_MTU, Statistics, XdpConfig, XdpCounters, XdpPort, XdpRx, XdpStatus};
 
-use super::{LinkMap, OnFault, OpenError, Seen};
+use super::attachment::{LinkMap, OnFault, Seen};
+use super::error::OpenError;
 use crate::api::{self, PortState};
 use crate::daemon::host::Host;
 use crate::device::{Link, Links, Promiscuous};
@@ -58,7 +59,7 @@ impl Sockets {
         drop(self.promiscuous);
     }
 
-    /// As [`super::Attachment::state`].
+    /// As [`super::attachment::Attachment::state`].
     pub(super) fn state(&self) -> (PortState, Option<String>) {
         let Link { name, up, carrier, .. } = &self.link;
         match (self.gone, up, carrier) {
@@ -69,7 +70,7 @@ impl Sockets {
         }
     }
 
-    /// As [`super::Attachment::show`].
+    /// As [`super::attachment::Attachment::show`].
     pub(super) fn show(&self, shown: &mut api::Port) {
         shown.interface = Some(self.link.name.clone());
         shown.device.get_or_insert_with(|| self.link.name.clone());
@@ -78,8 +79,8 @@ impl Sockets {
         shown.queues = Some(self.status.queues);
     }
 
-    /// As [`super::Attachment::look`]. A list may lack a link that is there: only an answer about this one says that it
-    /// has gone.
+    /// As [`super::attachment::Attachment::look`]. A list may lack a link that is there: only an answer about this one
+    /// says that it has gone.
     pub(super) fn look(&mut self, links: &LinkMap, asked: &mut Links) -> Seen {
         match links.get(&self.link.index) {
             Some(link) => self.link = link.clone(),
@@ -88,12 +89,12 @@ impl Sockets {
         if self.gone { Seen::Gone } else { Seen::Here }
     }
 
-    /// As [`super::Attachment::fault`].
+    /// As [`super::attachment::Attachment::fault`].
     pub(super) fn fault(&self, fault: &Fault) -> OnFault {
         if self.connection == fault.connection { OnFault::Lost } else { OnFault::Old }
     }
 
-    /// As [`super::Attachment::takes_mtu`].
+    /// As [`super::attachment::Attachment::takes_mtu`].
     pub(super) fn takes_mtu(&self, mtu: u32) -> bool {
         mtu <= ONE_CHUNK_MTU || self.status.multi_buffer
     }

@@ -1,7 +1,7 @@
 //! `tap` ports: a TAP interface, of the host or of a guest's hypervisor.
 //!
-//! An interface that the switch makes is made again at once when it goes; one that somebody else made is waited for. The
-//! interface of a guest outlives a fault of the port, since the guest's program has it open.
+//! An interface that the switch makes is made again at once when it goes; one that somebody else made is waited for.
+//! The interface of a guest outlives a fault of the port, since the guest's program has it open.
 
 use std::time::Instant;
 
@@ -9,7 +9,8 @@ use labsw_dataplane::port::Fault;
 use labsw_dataplane::tap::TapPort;
 use labsw_switch::PortId;
 
-use super::{Attachment, Halves, LinkMap, OnFault, OpenError, Opened, PortType, Seen, Site};
+use super::attachment::{Attachment, Halves, LinkMap, OnFault, Opened, PortType, Seen, Site};
+use super::error::OpenError;
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, TapConfig, TapEnd};
 use crate::daemon::accounts::{group_id, user_id};

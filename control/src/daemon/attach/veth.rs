@@ -1,8 +1,8 @@
 //! `veth` ports: a pair of virtual Ethernet devices, one end of it for a container.
 //!
 //! The pair is made with the port and goes with it. It goes before the sockets on it are closed, see
-//! [`VethPair::remove`]. A pair of a killed run is taken over; where it can't be opened it stays, and the ledger has it:
-//! sockets of that run may hold it, and while they do nobody can open it or wait for its end.
+//! [`VethPair::remove`]. A pair of a killed run is taken over; where it can't be opened it stays, and the ledger has
+//! it: sockets of that run may hold it, and while they do nobody can open it or wait for its end.
 
 use std::time::Instant;
 
@@ -10,8 +10,10 @@ use labsw_dataplane::port::Fault;
 use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters, XdpError};
 use labsw_switch::PortId;
 
+use super::attachment::{Attachment, Halves, LinkMap, OnFault, Opened, PortType, Seen, Site};
+use super::error::OpenError;
+use super::sockets::Sockets;
 use super::sockets::XdpHalves;
-use super::{Attachment, Halves, LinkMap, OnFault, OpenError, Opened, PortType, Seen, Site, Sockets};
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, VethConfig, default_interface};
 use crate::daemon::host::Host;
