@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may assert the plain way, as tests do")]
 
 use labsw_control::api::*;
+use labsw_control::model::InjectSource;
 use serde_json::{Map, Value, json};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -130,8 +131,8 @@ fn changes_are_asked_for_as_typed() {
                 inject: Some(labsw_control::api::Inject {
                     vlan: None,
                     as_port: Some(name()),
-                    rate: Some("1kpps".into()),
-                    sources: vec!["52:54:00:12:34:56".into()],
+                    rate: Some("1kpps".parse().unwrap()),
+                    sources: vec![InjectSource("52:54:00:12:34:56".parse().unwrap())],
                 }),
             },
         ),
@@ -389,9 +390,9 @@ fn configurations_are_read_here_and_sent_as_text() {
     assert_eq!(switch.ok(&["config", "apply", &path]), lines);
     let config = ConfigText { file: path.clone(), text: "[switch]\n".into() };
     let applied = switch.changes.lock().unwrap().pop();
-    assert_eq!(applied, Some(Change::ApplyConfig { config: config.clone(), keep_runtime: false }));
+    assert_eq!(applied, Some(Change::ApplyConfig(WantedConfig { config: config.clone(), keep_runtime: false })));
     let change = switch.change(&["config", "apply", "--keep-runtime", &path]);
-    assert_eq!(change, Change::ApplyConfig { config, keep_runtime: true });
+    assert_eq!(change, Change::ApplyConfig(WantedConfig { config, keep_runtime: true }));
 
     // Without a switch the file alone is checked.
     let nowhere = Path::new("/nonexistent/labsw.sock");

@@ -4,16 +4,15 @@ use std::fmt::Debug;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::parameters::Parameters;
 use super::{Error, Reply, Source};
 
 /// Bytes kept of a frame where nothing is said.
 pub const DEFAULT_SNAPLEN: u32 = 65_535;
 
 /// What to capture.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct CaptureSpec {
     /// At which ports; empty: at all.
     pub ports: Vec<Source>,
@@ -22,12 +21,15 @@ pub struct CaptureSpec {
     /// Drops for these reasons only; empty: for any.
     pub reasons: Vec<String>,
     /// Only frames that this selects, in tcpdump syntax.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
     /// Bytes kept of each frame; 0: all.
     pub snaplen: u32,
     /// It ends after so many frames.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     /// It ends after this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_milliseconds: Option<u64>,
 }
 
@@ -47,37 +49,16 @@ impl Default for CaptureSpec {
 }
 
 impl CaptureSpec {
-    pub(super) fn parse(read: &mut Parameters) -> Result<CaptureSpec, Error> {
-        let spec = CaptureSpec {
-            ports: read.optional("ports")?.unwrap_or_default(),
-            drops: read.optional("drops")?.unwrap_or_default(),
-            reasons: read.optional("reasons")?.unwrap_or_default(),
-            filter: read.optional("filter")?,
-            snaplen: read.optional("snaplen")?.unwrap_or(DEFAULT_SNAPLEN),
-            count: read.optional("count")?,
-            duration_milliseconds: read.optional("duration_milliseconds")?,
-        };
+    /// Checks what the parameters say together.
+    pub(super) fn check(&self) -> Result<(), Error> {
         let known = |reason: &String| labsw_switch::DropReason::ALL.iter().any(|known| known.name() == reason.as_str());
-        if !spec.reasons.iter().all(known) || (!spec.drops && !spec.reasons.is_empty()) {
+        if !self.reasons.iter().all(known) || (!self.drops && !self.reasons.is_empty()) {
             return Err(Error::invalid("reasons"));
         }
-        if spec.count == Some(0) {
+        if self.count == Some(0) {
             return Err(Error::invalid("count"));
         }
-        Ok(spec)
-    }
-
-    pub(super) fn to_parameters(&self) -> Value {
-        let CaptureSpec { ports, drops, reasons, filter, snaplen, count, duration_milliseconds } = self;
-        json!({
-            "ports": ports,
-            "drops": drops,
-            "reasons": reasons,
-            "filter": filter,
-            "snaplen": snaplen,
-            "count": count,
-            "duration_milliseconds": duration_milliseconds,
-        })
+        Ok(())
     }
 }
 

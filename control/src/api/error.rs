@@ -2,6 +2,7 @@
 //!
 //! A Varlink error is a name (`INTERFACE.Error`) and an object of parameters. Reference: <https://varlink.org/Service>.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{INTERFACE, SERVICE_INTERFACE};
@@ -24,6 +25,10 @@ pub enum Error {
         object: String,
         /// One clause: what is wrong and what would be right.
         reason: String,
+        /// Which of the two it is.
+        code: RefusedCode,
+        /// The thing for programs.
+        subject: Box<Subject>,
     },
     /// The peer may not change the switch.
     #[error("permission denied: {reason}")]
@@ -60,15 +65,62 @@ pub enum Error {
     ExpectedMore,
 }
 
+/// Why something is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedCode {
+    /// A setting or a configuration is wrong.
+    Invalid,
+    /// It is right, and cannot be done as things are.
+    Impossible,
+}
+
+/// What a refusal is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// `port`, `mirror`, `impairment`, `switch`, …
+    pub kind: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// The setting that is wrong.
+    pub key: Option<String>,
+}
+
+impl Subject {
+    /// From the words for people: `port "dc01"`, `impairment of "dc01"`, `switch.power`.
+    fn of(object: &str) -> Subject {
+        let quoted = object.split_once(" \"").and_then(|(kind, rest)| Some((kind, rest.strip_suffix('"')?)));
+        match (quoted, object.strip_prefix("switch.")) {
+            (Some((kind, name)), _) => {
+                let kind = kind.trim_end_matches(" of").to_owned();
+                Subject { kind: Some(kind), name: Some(name.to_owned()), key: None }
+            }
+            (None, Some(key)) => Subject { kind: Some("switch".to_owned()), name: None, key: Some(key.to_owned()) },
+            (None, None) => Subject::default(),
+        }
+    }
+}
+
 impl Error {
     /// A [`Error::NotFound`].
     pub fn not_found(kind: impl Into<String>, name: impl Into<String>) -> Error {
         Error::NotFound { kind: kind.into(), name: name.into() }
     }
 
-    /// A [`Error::Refused`].
+    /// A [`Error::Refused`]: something that cannot be done as things are. `object` is as in `port "dc01"`, and its kind and
+    /// name are taken from that.
     pub fn refused(object: impl Into<String>, reason: impl Into<String>) -> Error {
-        Error::Refused { object: object.into(), reason: reason.into() }
+        let object = object.into();
+        let subject = Box::new(Subject::of(&object));
+        Error::Refused { object, reason: reason.into(), code: RefusedCode::Impossible, subject }
+    }
+
+    /// A [`Error::Refused`]: the setting `key` of `object` is wrong.
+    pub fn invalid_setting(object: impl Into<String>, key: &str, reason: impl Into<String>) -> Error {
+        let object = object.into();
+        let key = Some(key.to_owned()).filter(|key| !key.is_empty());
+        let subject = Box::new(Subject { key, ..Subject::of(&object) });
+        Error::Refused { object, reason: reason.into(), code: RefusedCode::Invalid, subject }
     }
 
     /// A [`Error::InvalidParameter`].
@@ -80,7 +132,16 @@ impl Error {
     pub fn to_wire(&self) -> (String, Value) {
         let (interface, name, parameters) = match self {
             Error::NotFound { kind, name } => (INTERFACE, "NotFound", json!({"kind": kind, "name": name})),
-            Error::Refused { object, reason } => (INTERFACE, "Refused", json!({"object": object, "reason": reason})),
+            Error::Refused { object, reason, code, subject } => {
+                let Subject { kind, name, key } = subject.as_ref();
+                let mut parameters = json!({"object": object, "reason": reason, "code": code});
+                if let Value::Object(fields) = &mut parameters {
+                    let optional = [("kind", kind), ("name", name), ("key", key)].into_iter();
+                    fields
+                        .extend(optional.filter_map(|(field, value)| Some((field.to_owned(), json!(value.as_ref()?)))));
+                }
+                (INTERFACE, "Refused", parameters)
+            }
             Error::PermissionDenied { reason } => (INTERFACE, "PermissionDenied", json!({"reason": reason})),
             Error::InvalidParameter { parameter } => {
                 (SERVICE_INTERFACE, "InvalidParameter", json!({"parameter": parameter}))
@@ -103,7 +164,17 @@ impl Error {
         let (interface, name) = full_name.rsplit_once('.')?;
         let error = match (interface, name) {
             (INTERFACE, "NotFound") => Error::NotFound { kind: text("kind"), name: text("name") },
-            (INTERFACE, "Refused") => Error::Refused { object: text("object"), reason: text("reason") },
+            (INTERFACE, "Refused") => {
+                let optional = |key: &str| Some(text(key)).filter(|text| !text.is_empty());
+                let subject = Subject { kind: optional("kind"), name: optional("name"), key: optional("key") };
+                let code = parameters.get("code").and_then(|code| RefusedCode::deserialize(code).ok());
+                Error::Refused {
+                    object: text("object"),
+                    reason: text("reason"),
+                    code: code.unwrap_or(RefusedCode::Impossible),
+                    subject: Box::new(subject),
+                }
+            }
             (INTERFACE, "PermissionDenied") => Error::PermissionDenied { reason: text("reason") },
             (SERVICE_INTERFACE, "InvalidParameter") => Error::InvalidParameter { parameter: text("parameter") },
             (SERVICE_INTERFACE, "MethodNotFound") => Error::MethodNotFound { method: text("method") },

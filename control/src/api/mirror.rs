@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::model::Inject;
+
 /// Which frames of a source port are copied. `rx` is from the port into the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -100,20 +102,6 @@ impl fmt::Display for MirrorState {
             MirrorState::Failed => "failed",
         })
     }
-}
-
-/// What the destination of a mirror may inject.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Inject {
-    /// As frames of this VLAN.
-    pub vlan: Option<u16>,
-    /// As frames received on this port.
-    pub as_port: Option<String>,
-    /// The most frames per second, as in the configuration (`10kpps`).
-    pub rate: Option<String>,
-    /// The source addresses that may occur; empty: any.
-    pub sources: Vec<String>,
 }
 
 /// A mirror session.

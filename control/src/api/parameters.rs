@@ -1,47 +1,67 @@
-//! Reading the parameters of a call one by one, so that an error can name the parameter it is about.
+//! Parameters of calls that are more than their type: names, VLAN ids, MAC addresses, frames.
 
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use labsw_switch::{Mac, Vid};
+use serde::{Deserialize, Deserializer};
 
-use super::Error;
+use super::Source;
+use crate::model::{VlanId, value};
 
-/// The parameters of a call that were not read yet.
-#[derive(Debug)]
-pub(super) struct Parameters(Map<String, Value>);
+/// A name, which is never empty.
+pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    value::text(deserializer, "a name", |name| match name {
+        "" => Err("a name is never empty".to_owned()),
+        name => Ok(name.to_owned()),
+    })
+}
 
-impl Parameters {
-    /// All parameters of a call.
-    pub(super) fn new(parameters: Map<String, Value>) -> Parameters {
-        Parameters(parameters)
+/// A VLAN id, 1 to 4094.
+pub(super) fn vlan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    VlanId::deserialize(deserializer).map(|VlanId(vid)| vid.get())
+}
+
+/// A VLAN id, or null.
+pub(super) fn optional_vlan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    Ok(Option::<VlanId>::deserialize(deserializer)?.map(|VlanId(vid)| vid.get()))
+}
+
+/// VLAN ids.
+pub(super) fn vlans<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u16>, D::Error> {
+    let vlans = Vec::<VlanId>::deserialize(deserializer)?;
+    Ok(vlans.into_iter().map(|VlanId(vid): VlanId| Vid::get(vid)).collect())
+}
+
+/// Sources of a mirror, at least one.
+pub(super) fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Source>, D::Error> {
+    let sources = Vec::<Source>::deserialize(deserializer)?;
+    if sources.is_empty() { Err(serde::de::Error::custom("is empty")) } else { Ok(sources) }
+}
+
+/// A MAC address.
+pub(super) mod mac {
+    use super::{Deserializer, Mac, value};
+    use serde::Serializer;
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+    pub fn serialize<S: Serializer>(mac: &Mac, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(mac)
     }
 
-    /// Reads a parameter that must be there.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameter`] naming it, if it is missing or of the wrong type.
-    pub(super) fn required<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, Error> {
-        self.optional(name)?.ok_or_else(|| Error::invalid(name))
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mac, D::Error> {
+        value::text(deserializer, "a MAC address", |text| text.parse::<Mac>().map_err(|error| error.to_string()))
+    }
+}
+
+/// A frame, in hexadecimal.
+pub(super) mod frame {
+    use super::{Deserializer, value};
+    use crate::api::{frame_text, parse_frame};
+    use serde::Serializer;
+
+    pub fn serialize<S: Serializer>(frame: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&frame_text(frame))
     }
 
-    /// Reads a parameter that may be missing or null.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameter`] naming it, if it is of the wrong type.
-    pub(super) fn optional<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, Error> {
-        match self.0.remove(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => serde_json::from_value(value).map(Some).map_err(|_| Error::invalid(name)),
-        }
-    }
-
-    /// Refuses what nobody asked for.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameter`] naming the first parameter left.
-    pub(super) fn finish(self) -> Result<(), Error> {
-        match self.0.into_iter().next() {
-            Some((name, _)) => Err(Error::InvalidParameter { parameter: name }),
-            None => Ok(()),
-        }
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        value::text(deserializer, "a frame in hexadecimal", |text| parse_frame(text).map_err(|error| error.to_string()))
     }
 }

@@ -1,16 +1,17 @@
 //! Requests: every method of the interface, with its parameters validated.
 
-use labsw_switch::Mac;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::change::{Change, config_parameters, without_nulls};
-use super::parameters::Parameters;
-use super::vlan::is_vlan_id;
-use super::{CaptureSpec, Error, INTERFACE, Reply, Source, UnexpectedReply, frame_text, parse_frame};
+use super::change::Change;
+use super::parameters::{frame, name, optional_vlan};
+use super::{CaptureSpec, Error, INTERFACE, Reply, UnexpectedReply};
+use crate::model::{Tree, de};
 
 /// A call of a method of `org.labsw.Switch1`. See the interface description for what each does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Request {
     /// The switch at a glance → [`Reply::Status`].
     GetStatus,
@@ -21,6 +22,7 @@ pub enum Request {
     /// One port → [`Reply::Port`].
     ShowPort {
         /// Name of the port.
+        #[serde(deserialize_with = "name")]
         name: String,
     },
     /// All VLANs that a port names → [`Reply::Vlans`].
@@ -28,13 +30,16 @@ pub enum Request {
     /// The forwarding database → [`Reply::Fdb`].
     ListFdb {
         /// Only this VLAN.
+        #[serde(default, deserialize_with = "optional_vlan", skip_serializing_if = "Option::is_none")]
         vlan: Option<u16>,
         /// Only entries at this port.
+        #[serde(skip_serializing_if = "Option::is_none")]
         port: Option<String>,
     },
     /// What multicast snooping knows → [`Reply::Multicast`].
     ListMulticast {
         /// Only this VLAN.
+        #[serde(default, deserialize_with = "optional_vlan", skip_serializing_if = "Option::is_none")]
         vlan: Option<u16>,
     },
     /// All mirrors → [`Reply::Mirrors`].
@@ -42,6 +47,7 @@ pub enum Request {
     /// One mirror → [`Reply::Mirror`].
     ShowMirror {
         /// Name of the mirror.
+        #[serde(deserialize_with = "name")]
         name: String,
     },
     /// All impairments → [`Reply::Impairments`].
@@ -49,15 +55,19 @@ pub enum Request {
     /// Counters → [`Reply::Stats`]. With `more` the server asks again every interval.
     GetStats {
         /// Only this port.
+        #[serde(skip_serializing_if = "Option::is_none")]
         port: Option<String>,
         /// Milliseconds between the replies of a stream; for the server, the handler need not look.
+        #[serde(skip_serializing_if = "Option::is_none")]
         interval_milliseconds: Option<u32>,
     },
     /// What would become of a frame → [`Reply::Trace`].
     TraceFrame {
         /// Name of the port it would come in by.
+        #[serde(deserialize_with = "name")]
         port: String,
         /// The frame, without the check sequence.
+        #[serde(with = "frame")]
         frame: Vec<u8>,
     },
     /// The configuration that runs → [`Reply::Config`].
@@ -65,32 +75,63 @@ pub enum Request {
     /// Whether a configuration could be applied → [`Reply::Awaited`].
     CheckConfig(ConfigText),
     /// What applying a configuration would change → [`Reply::Changes`].
-    DiffConfig {
-        /// The configuration.
-        config: ConfigText,
-        /// What was changed at run time would stay.
-        keep_runtime: bool,
-    },
+    DiffConfig(WantedConfig),
     /// Frames, as they pass or are dropped → [`Reply::CapturePiece`], many. Not for
     /// [`Handler::call`](super::Handler::call).
     Capture(CaptureSpec),
     /// The captures that run → [`Reply::Captures`].
     ListCaptures,
-    /// Something that changes the switch.
+    /// A method that changes the switch.
+    #[serde(skip)]
     Change(Change),
 }
 
 /// A configuration file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConfigText {
     /// What messages call it.
+    #[serde(deserialize_with = "name")]
     pub file: String,
     /// What is in it.
     pub text: String,
 }
 
+/// A configuration file that is wanted, and what becomes of changes made at run time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WantedKeys", into = "WantedKeys")]
+pub struct WantedConfig {
+    /// The configuration.
+    pub config: ConfigText,
+    /// What was changed at run time would stay.
+    pub keep_runtime: bool,
+}
+
+/// The parameters that a [`WantedConfig`] is.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedKeys {
+    #[serde(deserialize_with = "name")]
+    file: String,
+    text: String,
+    #[serde(default)]
+    keep_runtime: bool,
+}
+
+impl From<WantedKeys> for WantedConfig {
+    fn from(WantedKeys { file, text, keep_runtime }: WantedKeys) -> WantedConfig {
+        WantedConfig { config: ConfigText { file, text }, keep_runtime }
+    }
+}
+
+impl From<WantedConfig> for WantedKeys {
+    fn from(WantedConfig { config: ConfigText { file, text }, keep_runtime }: WantedConfig) -> WantedKeys {
+        WantedKeys { file, text, keep_runtime }
+    }
+}
+
 impl Request {
-    /// Reads a call.
+    /// Reads a call. A parameter that is null is one that is left out.
     ///
     /// # Errors
     /// [`Error::InterfaceNotFound`], [`Error::MethodNotFound`], or [`Error::InvalidParameter`] naming the parameter.
@@ -99,151 +140,43 @@ impl Request {
         if interface != INTERFACE {
             return Err(Error::InterfaceNotFound { interface: interface.to_owned() });
         }
-        let mut read = Parameters::new(parameters);
-        let request = match method {
-            "GetStatus" => Request::GetStatus,
-            "ListWorkers" => Request::ListWorkers,
-            "ListPorts" => Request::ListPorts,
-            "ShowPort" => Request::ShowPort { name: name(&mut read, "name")? },
-            "ListVlans" => Request::ListVlans,
-            "ListFdb" => Request::ListFdb { vlan: optional_vlan(&mut read)?, port: read.optional("port")? },
-            "ListMulticast" => Request::ListMulticast { vlan: optional_vlan(&mut read)? },
-            "ListMirrors" => Request::ListMirrors,
-            "ShowMirror" => Request::ShowMirror { name: name(&mut read, "name")? },
-            "ListImpairments" => Request::ListImpairments,
-            "GetStats" => Request::GetStats {
-                port: read.optional("port")?,
-                interval_milliseconds: read.optional("interval_milliseconds")?,
-            },
-            "TraceFrame" => Request::TraceFrame {
-                port: name(&mut read, "port")?,
-                frame: parse_frame(&read.required::<String>("frame")?).map_err(|_| Error::invalid("frame"))?,
-            },
-            "ShowConfig" => Request::ShowConfig,
-            "CheckConfig" => Request::CheckConfig(config_text(&mut read)?),
-            "DiffConfig" => {
-                Request::DiffConfig { config: config_text(&mut read)?, keep_runtime: keep_runtime(&mut read)? }
-            }
-            "Capture" => Request::Capture(CaptureSpec::parse(&mut read)?),
-            "ListCaptures" => Request::ListCaptures,
-            "ApplyConfig" => Request::Change(Change::ApplyConfig {
-                config: config_text(&mut read)?,
-                keep_runtime: keep_runtime(&mut read)?,
-            }),
-            "AddPort" => Request::Change(Change::AddPort {
-                name: name(&mut read, "name")?,
-                port_type: read.required("type")?,
-                settings: read.optional("settings")?.unwrap_or_default(),
-            }),
-            "SetPort" => Request::Change(Change::SetPort {
-                name: name(&mut read, "name")?,
-                settings: read.required("settings")?,
-            }),
-            "DeletePort" => Request::Change(Change::DeletePort { name: name(&mut read, "name")? }),
-            "SetPortState" => {
-                Request::Change(Change::SetPortState { name: name(&mut read, "name")?, up: read.required("up")? })
-            }
-            "FlapPort" => Request::Change(Change::FlapPort {
-                name: name(&mut read, "name")?,
-                every_milliseconds: read.required("every_milliseconds")?,
-                count: read.required("count")?,
-            }),
-            "AddFdb" => Request::Change(Change::AddFdb {
-                vlan: vlan(&mut read)?,
-                mac: mac(&mut read)?,
-                port: name(&mut read, "port")?,
-            }),
-            "DeleteFdb" => Request::Change(Change::DeleteFdb { vlan: vlan(&mut read)?, mac: mac(&mut read)? }),
-            "FlushFdb" => {
-                Request::Change(Change::FlushFdb { vlan: optional_vlan(&mut read)?, port: read.optional("port")? })
-            }
-            "SetMirror" => Request::Change(Change::SetMirror {
-                name: name(&mut read, "name")?,
-                sources: Some(read.required::<Vec<Source>>("sources")?)
-                    .filter(|sources| !sources.is_empty())
-                    .ok_or_else(|| Error::invalid("sources"))?,
-                vlans: Some(read.optional::<Vec<u16>>("vlans")?.unwrap_or_default())
-                    .filter(|vlans| vlans.iter().copied().all(is_vlan_id))
-                    .ok_or_else(|| Error::invalid("vlans"))?,
-                filter: read.optional("filter")?,
-                snaplen: read.optional("snaplen")?.unwrap_or_default(),
-                to: read.optional("to")?,
-                to_vlan: read.optional("to_vlan")?,
-                force: read.optional("force")?.unwrap_or_default(),
-                inject: read.optional("inject")?,
-            }),
-            "DeleteMirror" => Request::Change(Change::DeleteMirror { name: name(&mut read, "name")? }),
-            "SetImpairment" => Request::Change(Change::SetImpairment {
-                port: name(&mut read, "port")?,
-                settings: read.required("settings")?,
-            }),
-            "ClearImpairment" => Request::Change(Change::ClearImpairment {
-                port: name(&mut read, "port")?,
-                direction: read.optional("direction")?,
-            }),
-            "Inject" => Request::Change(Change::Inject {
-                port: name(&mut read, "port")?,
-                injection: read.optional("injection")?,
-                frames: read.optional("frames")?.unwrap_or_default(),
-                end: read.optional("end")?.unwrap_or_default(),
-            }),
-            "PinQueue" => Request::Change(Change::PinQueue {
-                port: name(&mut read, "port")?,
-                queue: read.required("queue")?,
-                worker: read.required("worker")?,
-            }),
-            _ => return Err(Error::MethodNotFound { method: full_method.to_owned() }),
+        let parameters = Tree::from(&Value::Object(parameters));
+        let request = if de::keys::<Change>().contains(&method) {
+            de::call(method, &parameters).map(Request::Change)
+        } else if de::keys::<Request>().contains(&method) {
+            de::call(method, &parameters)
+        } else {
+            return Err(Error::MethodNotFound { method: full_method.to_owned() });
         };
-        read.finish()?;
-        Ok(request)
+        let request = request.map_err(Error::invalid)?;
+        match &request {
+            Request::Capture(spec) => spec.check().map(|()| request),
+            _ => Ok(request),
+        }
     }
 
     /// Name of the method, without the interface.
     pub fn method(&self) -> &'static str {
-        match self {
-            Request::GetStatus => "GetStatus",
-            Request::ListWorkers => "ListWorkers",
-            Request::ListPorts => "ListPorts",
-            Request::ShowPort { .. } => "ShowPort",
-            Request::ListVlans => "ListVlans",
-            Request::ListFdb { .. } => "ListFdb",
-            Request::ListMulticast { .. } => "ListMulticast",
-            Request::ListMirrors => "ListMirrors",
-            Request::ShowMirror { .. } => "ShowMirror",
-            Request::ListImpairments => "ListImpairments",
-            Request::GetStats { .. } => "GetStats",
-            Request::TraceFrame { .. } => "TraceFrame",
-            Request::ShowConfig => "ShowConfig",
-            Request::CheckConfig(_) => "CheckConfig",
-            Request::DiffConfig { .. } => "DiffConfig",
-            Request::Capture(_) => "Capture",
-            Request::ListCaptures => "ListCaptures",
-            Request::Change(change) => change.method(),
-        }
+        let (method, _) = self.to_call();
+        let methods = [de::keys::<Request>(), de::keys::<Change>()];
+        methods.concat().into_iter().find(|known| *known == method).unwrap_or_default()
     }
 
     /// The parameters, as they travel.
     pub fn to_parameters(&self) -> Value {
-        match self {
-            Request::GetStatus
-            | Request::ListWorkers
-            | Request::ListPorts
-            | Request::ListVlans
-            | Request::ListMirrors
-            | Request::ListImpairments
-            | Request::ShowConfig
-            | Request::ListCaptures => json!({}),
-            Request::Capture(spec) => without_nulls(spec.to_parameters()),
-            Request::CheckConfig(ConfigText { file, text }) => json!({"file": file, "text": text}),
-            Request::DiffConfig { config, keep_runtime } => config_parameters(config, *keep_runtime),
-            Request::ShowPort { name } | Request::ShowMirror { name } => json!({"name": name}),
-            Request::ListMulticast { vlan } => without_nulls(json!({"vlan": vlan})),
-            Request::ListFdb { vlan, port } => without_nulls(json!({"vlan": vlan, "port": port})),
-            Request::GetStats { port, interval_milliseconds } => {
-                without_nulls(json!({"port": port, "interval_milliseconds": interval_milliseconds}))
-            }
-            Request::TraceFrame { port, frame } => json!({"port": port, "frame": frame_text(frame)}),
-            Request::Change(change) => change.to_parameters(),
+        self.to_call().1
+    }
+
+    /// The method and the parameters: serde writes a variant as an object with its name, or as its name alone.
+    fn to_call(&self) -> (String, Value) {
+        let call = match self {
+            Request::Change(change) => serde_json::to_value(change),
+            request => serde_json::to_value(request),
+        };
+        match call {
+            Ok(Value::Object(variant)) => variant.into_iter().next().unwrap_or_default(),
+            Ok(Value::String(method)) => (method, Value::Object(Map::new())),
+            _ => (String::new(), Value::Null),
         }
     }
 
@@ -269,7 +202,7 @@ impl Request {
             Request::TraceFrame { .. } => Reply::Trace(read(method, Value::Object(parameters))?),
             Request::ShowConfig => Reply::Config(read(method, Value::Object(parameters))?),
             Request::CheckConfig(_) => Reply::Awaited(read(method, field("awaited"))?),
-            Request::DiffConfig { .. } | Request::Change(Change::ApplyConfig { .. }) => {
+            Request::DiffConfig(_) | Request::Change(Change::ApplyConfig(_)) => {
                 Reply::Changes(read(method, field("changes"))?)
             }
             Request::Capture(_) => Reply::CapturePiece(read(method, Value::Object(parameters))?),
@@ -283,32 +216,4 @@ impl Request {
 
 fn read<T: DeserializeOwned>(method: &'static str, value: Value) -> Result<T, UnexpectedReply> {
     serde_json::from_value(value).map_err(|error| UnexpectedReply { method, reason: error.to_string() })
-}
-
-fn name(parameters: &mut Parameters, parameter: &str) -> Result<String, Error> {
-    let name: String = parameters.required(parameter)?;
-    if name.is_empty() { Err(Error::invalid(parameter)) } else { Ok(name) }
-}
-
-fn config_text(parameters: &mut Parameters) -> Result<ConfigText, Error> {
-    Ok(ConfigText { file: name(parameters, "file")?, text: parameters.required("text")? })
-}
-
-fn keep_runtime(parameters: &mut Parameters) -> Result<bool, Error> {
-    Ok(parameters.optional("keep_runtime")?.unwrap_or_default())
-}
-
-fn vlan(parameters: &mut Parameters) -> Result<u16, Error> {
-    optional_vlan(parameters)?.ok_or_else(|| Error::invalid("vlan"))
-}
-
-fn optional_vlan(parameters: &mut Parameters) -> Result<Option<u16>, Error> {
-    match parameters.optional("vlan")? {
-        Some(vlan) if !is_vlan_id(vlan) => Err(Error::invalid("vlan")),
-        vlan => Ok(vlan),
-    }
-}
-
-fn mac(parameters: &mut Parameters) -> Result<Mac, Error> {
-    parameters.required::<String>("mac")?.parse().map_err(|_| Error::invalid("mac"))
 }

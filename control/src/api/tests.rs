@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 use varlink_parser::{IDL, VStruct, VStructOrEnum};
 
 use super::*;
+use crate::model::de::keys as keys_of;
+use crate::model::{self, ImpairConfig, PortConfig};
 
 fn counters() -> Counters {
     Counters { kernel: [("rx_ring_full".to_owned(), 1)].into(), ..Counters::default() }
@@ -57,7 +59,8 @@ fn port() -> Port {
 }
 
 fn inject() -> Inject {
-    Inject { vlan: Some(20), as_port: None, rate: Some("10kpps".into()), sources: vec!["52:54:00:12:34:56".into()] }
+    serde_json::from_value(json!({"vlan": 20, "as_port": null, "rate": "10kpps", "sources": ["52:54:00:12:34:56"]}))
+        .unwrap()
 }
 
 fn mirror() -> Mirror {
@@ -148,7 +151,7 @@ fn requests() -> Vec<Request> {
         Request::TraceFrame { port: name(), frame: vec![2, 0, 0, 0xab] },
         Request::ShowConfig,
         Request::CheckConfig(config()),
-        Request::DiffConfig { config: config(), keep_runtime: true },
+        Request::DiffConfig(WantedConfig { config: config(), keep_runtime: true }),
         Request::Capture(CaptureSpec {
             ports: vec!["web:rx".parse().unwrap()],
             drops: true,
@@ -159,7 +162,7 @@ fn requests() -> Vec<Request> {
             duration_milliseconds: Some(1500),
         }),
         Request::ListCaptures,
-        Request::Change(Change::ApplyConfig { config: config(), keep_runtime: false }),
+        Request::Change(Change::ApplyConfig(WantedConfig { config: config(), keep_runtime: false })),
         Request::Change(Change::AddPort { name: name(), port_type: PortType::Veth, settings: settings() }),
         Request::Change(Change::SetPort { name: name(), settings: settings() }),
         Request::Change(Change::DeletePort { name: name() }),
@@ -245,7 +248,7 @@ fn reply_to(request: &Request) -> Reply {
         }),
         Request::ShowConfig => Reply::Config(ShownConfig { text: "[switch]\n".into(), config: json!({"switch": {}}) }),
         Request::CheckConfig(_) => Reply::Awaited(vec!["ports.a.device: name:b0 is awaited".into()]),
-        Request::DiffConfig { .. } | Request::Change(Change::ApplyConfig { .. }) => Reply::Changes(vec![change()]),
+        Request::DiffConfig(_) | Request::Change(Change::ApplyConfig(_)) => Reply::Changes(vec![change()]),
         Request::Capture(_) => Reply::CapturePiece(CapturePiece { pcapng: "Cg0NCg==".into(), captured: 2, dropped: 1 }),
         Request::ListCaptures => {
             Reply::Captures(vec![RunningCapture { filter: Some("arp".into()), pid: 7, ..RunningCapture::default() }])
@@ -274,6 +277,7 @@ fn errors_survive_the_wire() {
     let errors = [
         Error::not_found("port", "dc01"),
         Error::refused("port \"dc01\"", "the VLAN is missing"),
+        Error::invalid_setting("impairment of \"dc01\"", "delay", "is not a time"),
         Error::PermissionDenied { reason: "root only".into() },
         Error::invalid("vlan"),
         Error::MethodNotFound { method: "a.B".into() },
@@ -286,6 +290,23 @@ fn errors_survive_the_wire() {
         assert_eq!(Error::from_wire(&name, &object(parameters)), Some(error));
     }
     assert_eq!(Error::from_wire("org.example.Odd", &Map::new()), None);
+}
+
+#[test]
+fn a_refusal_says_for_programs_what_it_is_about() {
+    let about = |error: &Error| error.to_wire().1;
+    let wrong = Error::invalid_setting("impairment of \"dc01\"", "delay", "delay: is not a time");
+    let expected = json!({
+        "object": "impairment of \"dc01\"", "reason": "delay: is not a time", "code": "invalid",
+        "kind": "impairment", "name": "dc01", "key": "delay"
+    });
+    assert_eq!(about(&wrong), expected);
+    let busy = json!({
+        "object": "port \"dc01\"", "reason": "in use", "code": "impossible", "kind": "port", "name": "dc01"
+    });
+    assert_eq!(about(&Error::refused("port \"dc01\"", "in use")), busy);
+    let elsewhere = json!({"object": "filters", "reason": "too many", "code": "impossible"});
+    assert_eq!(about(&Error::refused("filters", "too many")), elsewhere);
 }
 
 #[test]
@@ -426,7 +447,7 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
                 samples.push(("MulticastRouters", reply["routers"][0].clone()));
                 samples.push(("MulticastTotals", reply["totals"].clone()));
             }
-            Request::DiffConfig { .. } => {
+            Request::DiffConfig(_) => {
                 samples.push(("ConfigChange", reply["changes"][0].clone()));
                 samples.push(("ConfigSetting", reply["changes"][0]["settings"][0].clone()));
             }
@@ -437,6 +458,19 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
         }
     }
     let mut unseen: BTreeSet<&str> = idl.typedefs.keys().copied().collect();
+    // What is set has the keys of the model.
+    let settings = [
+        ("PortSettings", PortConfig::keys()),
+        ("ImpairmentSettings", ImpairConfig::keys()),
+        ("VlanSettings", keys_of::<Vlan>().to_vec()),
+        ("StormSettings", keys_of::<model::Storm>().to_vec()),
+    ];
+    for (name, expected) in settings {
+        let VStructOrEnum::VStruct(fields) = &idl.typedefs[name].elt else { panic!("{name} is an enum") };
+        let expected: BTreeSet<String> = expected.into_iter().map(str::to_owned).collect();
+        assert_eq!(names(fields), expected, "keys of {name}");
+        unseen.remove(name);
+    }
     for (name, sample) in samples {
         let VStructOrEnum::VStruct(fields) = &idl.typedefs[name].elt else { panic!("{name} is an enum") };
         assert_eq!(names(fields), keys(sample), "fields of {name}");
@@ -451,6 +485,11 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
             json!([TraceOutcome::Pass, TraceOutcome::Drop, TraceOutcome::Send, TraceOutcome::Copy, TraceOutcome::Note]),
         ),
         ("PortDirection", json!(PortDirection::ALL)),
+        ("ImpairmentDirections", json!(keys_of::<model::Directions>())),
+        ("LinkLocal", json!(keys_of::<labsw_switch::tables::LinkLocal>())),
+        ("LimitAction", json!(keys_of::<labsw_switch::guard::LimitAction>())),
+        ("Power", json!(keys_of::<model::Power>())),
+        ("RefusedCode", json!([RefusedCode::Invalid, RefusedCode::Impossible])),
         (
             "PortState",
             json!([PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed, PortState::Opening]),
@@ -464,7 +503,8 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
     }
     assert_eq!(unseen, BTreeSet::new(), "described, but not compared with anything");
 
-    let errors = [Error::not_found("", ""), Error::refused("", ""), Error::PermissionDenied { reason: String::new() }];
+    let refused = Error::invalid_setting("port \"a\"", "mtu", "why");
+    let errors = [Error::not_found("", ""), refused, Error::PermissionDenied { reason: String::new() }];
     assert_eq!(idl.errors.len(), errors.len());
     for error in errors {
         let (full_name, parameters) = error.to_wire();

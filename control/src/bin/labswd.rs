@@ -36,14 +36,16 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("labswd: {reason}");
+            for line in reason.to_string().lines() {
+                eprintln!("labswd: {line}");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
 fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(&arguments.config)?;
+    let config = Config::load_all(&arguments.config)?;
     if arguments.check {
         for line in daemon::awaited(&config) {
             println!("{}: {line}", arguments.config.display());

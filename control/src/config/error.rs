@@ -23,6 +23,17 @@ pub struct ConfigError {
     message: String,
 }
 
+/// Every mistake of a configuration, in the order of its text, one line each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> ConfigErrors {
+        ConfigErrors(vec![error])
+    }
+}
+
 impl ConfigError {
     /// An error about `key` (dotted, may be empty) at `place`; what is not one line is made one.
     pub(super) fn new(place: Option<Place>, key: &str, message: &str) -> ConfigError {

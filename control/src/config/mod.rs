@@ -27,7 +27,7 @@ use std::path::Path;
 
 use crate::filter;
 
-pub use error::{ConfigError, Place};
+pub use error::{ConfigError, ConfigErrors, Place};
 pub use settings::{Settings, split as split_setting};
 use source::Source;
 pub use validate::validate;
@@ -61,6 +61,11 @@ impl Config {
         Config::parse_here(&Config::read_text(path)?, &path.to_string_lossy())
     }
 
+    /// As [`Config::load`], with every mistake.
+    pub fn load_all(path: &Path) -> Result<Config, ConfigErrors> {
+        Config::read_here(&Config::read_text(path)?, &path.to_string_lossy())
+    }
+
     /// Reads the text of the file at `path`.
     pub fn read_text(path: &Path) -> Result<String, ConfigError> {
         let name = path.to_string_lossy();
@@ -76,13 +81,13 @@ impl Config {
     }
 
     /// As [`Config::read`], and checks that this machine has the CPUs it names.
-    pub fn read_here(text: &str, file_name: &str) -> Result<Config, Vec<ConfigError>> {
+    pub fn read_here(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
         let config = Config::read(text, file_name)?;
         match config.switch.missing_cpu() {
             None => Ok(config),
             Some(cpu) => {
                 let message = format!("this machine has no CPU {cpu}; `lscpu -e` shows those there are");
-                Err(vec![Config::complaint_in(text, file_name, "switch.workers", &message)])
+                Err(Config::complaint_in(text, file_name, "switch.workers", &message).into())
             }
         }
     }
@@ -96,14 +101,14 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake (the first [`MAX_DIAGNOSTICS`](crate::model::MAX_DIAGNOSTICS) of them), in the order of the text.
-    pub fn read(text: &str, file_name: &str) -> Result<Config, Vec<ConfigError>> {
+    pub fn read(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
         let source = Source { file: Some(file_name), text };
-        let tree = source.tree().map_err(|error| vec![error])?;
+        let tree = source.tree()?;
         let filter_bytes = tree.bytes_of("filter");
         if filter_bytes > filter::MAX_TOTAL_BYTES {
             let most = filter::MAX_TOTAL_BYTES;
             let message = format!("the filters have {filter_bytes} bytes together; at most {most} are allowed");
-            return Err(vec![source.error(0, "", &message)]);
+            return Err(source.error(0, "", &message).into());
         }
         let mut reader = Reader::default();
         let config = read_tables(&tree, &mut reader);
@@ -115,7 +120,7 @@ impl Config {
         }
         found.sort_by_key(|diagnostic| tree.place(&diagnostic.path, diagnostic.of_key));
         found.truncate(crate::model::MAX_DIAGNOSTICS);
-        Err(found.iter().map(|diagnostic| source.diagnosed(&tree, diagnostic)).collect())
+        Err(ConfigErrors(found.iter().map(|diagnostic| source.diagnosed(&tree, diagnostic)).collect()))
     }
 
     /// A complaint about `key` (dotted, as `ports.dc01.device`) that came up after the file was read, with its place: that
@@ -183,8 +188,8 @@ impl Config {
 const MAX_PROFILES: usize = 256;
 
 /// The first of several errors.
-fn first(errors: Vec<ConfigError>) -> ConfigError {
-    errors.into_iter().next().unwrap_or_else(|| ConfigError::new(None, "", "cannot be read"))
+fn first(errors: ConfigErrors) -> ConfigError {
+    errors.0.into_iter().next().unwrap_or_else(|| ConfigError::new(None, "", "cannot be read"))
 }
 
 /// Every noun that can be read.

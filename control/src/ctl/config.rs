@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::output::Output;
 use super::session::{Failure, Session};
 use super::table::one_line;
-use crate::api::{Change, ConfigChange, ConfigText, Error, Reply, Request};
+use crate::api::{Change, ConfigChange, ConfigText, Error, Reply, Request, WantedConfig};
 use crate::config::Config;
 use crate::varlink::CallError;
 
@@ -49,9 +49,11 @@ pub(super) fn run(command: Command, socket: &Path, output: &mut Output) -> Resul
     let request = match command {
         Command::Show => Request::ShowConfig,
         Command::Check { file } => return check(&file, socket, output),
-        Command::Diff(Wanted { file, keep_runtime }) => Request::DiffConfig { config: read(&file)?, keep_runtime },
+        Command::Diff(Wanted { file, keep_runtime }) => {
+            Request::DiffConfig(WantedConfig { config: read(&file)?, keep_runtime })
+        }
         Command::Apply(Wanted { file, keep_runtime }) => {
-            Request::Change(Change::ApplyConfig { config: read(&file)?, keep_runtime })
+            Request::Change(Change::ApplyConfig(WantedConfig { config: read(&file)?, keep_runtime }))
         }
     };
     let reply = Session::open(socket)?.call(&request)?;
@@ -65,7 +67,7 @@ fn read(file: &Path) -> Result<ConfigText, Failure> {
 
 fn check(file: &Path, socket: &Path, output: &mut Output) -> Result<(), Failure> {
     let config = read(file)?;
-    Config::parse_here(&config.text, &config.file)?;
+    Config::read_here(&config.text, &config.file)?;
     let checked = Session::open(socket).and_then(|mut session| session.call(&Request::CheckConfig(config)));
     match checked {
         Err(

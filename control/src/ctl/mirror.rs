@@ -1,11 +1,12 @@
 //! `labsw-ctl mirror`.
 
 use clap::{Args, Subcommand};
-use labsw_switch::Mac;
+use labsw_switch::{Mac, Vid};
 
 use super::parse;
 use super::table::{list, number, pairs, rows, shortened, text};
 use crate::api::{Change, Inject, Mirror, Request, Source};
+use crate::model::{FrameRate, InjectSource, VlanId};
 
 /// What can be done with mirrors.
 #[derive(Debug, Subcommand)]
@@ -69,8 +70,8 @@ struct InjectArguments {
     #[arg(long = "inject-as", id = "as_port", value_name = "PORT", value_parser = parse::name)]
     as_port: Option<String>,
     /// The most frames per second that enter: 500pps, 10kpps, 1Mpps. [default: 10kpps]
-    #[arg(long = "inject-rate", id = "inject_rate", value_name = "RATE", value_parser = parse::frame_rate)]
-    rate: Option<String>,
+    #[arg(long = "inject-rate", id = "inject_rate", value_name = "RATE", value_parser = parse::unit::<FrameRate>)]
+    rate: Option<FrameRate>,
     /// Only frames from this source address enter; may be given several times.
     #[arg(long = "inject-source", id = "inject_source", value_name = "MAC", value_parser = parse::unicast_mac)]
     sources: Vec<Mac>,
@@ -79,7 +80,8 @@ struct InjectArguments {
 impl InjectArguments {
     fn given(self) -> Option<Inject> {
         let InjectArguments { vlan, as_port, rate, sources } = self;
-        let sources = sources.iter().map(Mac::to_string).collect();
+        let vlan = vlan.and_then(|vlan| Vid::try_from(vlan).ok()).map(VlanId);
+        let sources = sources.into_iter().map(InjectSource).collect();
         let inject = Inject { vlan, as_port, rate, sources };
         Some(inject).filter(|inject| *inject != Inject::default())
     }
@@ -149,8 +151,11 @@ fn injected(inject: &Inject) -> String {
         (None, Some(port)) => format!("as port {port}"),
         (None, None) => "-".to_owned(),
     };
-    let rate = inject.rate.as_deref().unwrap_or("-");
-    let sources =
-        if inject.sources.is_empty() { String::new() } else { format!(", from {}", list(&inject.sources, "-")) };
+    let rate = inject.rate.map_or_else(|| "-".to_owned(), |rate| rate.to_string());
+    let sources = if inject.sources.is_empty() {
+        String::new()
+    } else {
+        format!(", from {}", list(inject.sources.iter().map(|source| source.0), "-"))
+    };
     format!("{entry}, at most {rate}{sources}")
 }

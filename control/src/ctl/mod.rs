@@ -117,8 +117,14 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::ReaderGone) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nothing can be said if stderr is closed as well.
-            let _ = writeln!(io::stderr(), "labsw-ctl: {}", table::one_line(&failure.to_string()));
+            let text = match &failure {
+                Failure::Config(mistakes) => mistakes.to_string(),
+                other => table::one_line(&other.to_string()),
+            };
+            for line in text.lines() {
+                // Nothing can be said if stderr is closed as well.
+                let _ = writeln!(io::stderr(), "labsw-ctl: {line}");
+            }
             failure.exit_status()
         }
     }

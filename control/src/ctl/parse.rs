@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::api::parse_vlan_id;
 use crate::config::split_setting;
-use crate::model::{FrameRate, Size, Span};
+use crate::model::{Size, Span};
 
 /// A VLAN id, 1 to 4094.
 pub(super) fn vlan(text: &str) -> Result<u16, String> {
@@ -25,11 +25,6 @@ pub(super) fn mac(text: &str) -> Result<Mac, String> {
 pub(super) fn unicast_mac(text: &str) -> Result<Mac, String> {
     let mac = mac(text)?;
     if mac.is_group() { Err("a group address, which is at no single port".to_owned()) } else { Ok(mac) }
-}
-
-/// A rate in frames per second.
-pub(super) fn frame_rate(text: &str) -> Result<String, String> {
-    text.parse::<FrameRate>().map(|rate| rate.to_string()).map_err(|error| error.to_string())
 }
 
 /// `key=value`.

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::api::{Reply, Request};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, ConfigErrors};
 use crate::glue::GlueError;
 use crate::varlink::{CallError, Client};
 
-/// Why a command was not done. The text is one line.
+/// Why a command was not done. The text is one line, or one for each mistake of a file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// The switch said no, or something that makes no sense.
@@ -19,7 +19,7 @@ pub(super) enum Failure {
     Refused(CallError),
     /// A configuration file is not in order.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] ConfigErrors),
     /// What is asked for makes no sense with this port.
     #[error("{0}")]
     Unfit(#[from] GlueError),
@@ -80,6 +80,12 @@ impl Failure {
             Failure::Unreachable { .. } => ExitCode::from(3),
             Failure::ReaderGone => ExitCode::SUCCESS,
         }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::Config(error.into())
     }
 }
 

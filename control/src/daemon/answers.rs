@@ -15,12 +15,14 @@ use super::Switch;
 use super::flap::Flap;
 use super::mirrors::Mirror;
 use super::ports::Port;
-use crate::api::{self, CaptureSpec, Change, Error, Feed, Handler, MirrorState, Peer, PortState, Reply, Request};
-use crate::config::{
-    AfXdpConfig, ConfigError, ImpairConfig, InjectConfig, InjectEntry, MirrorConfig, MirrorTo, PortConfig, PortKind,
-    Power, Settings, TapConfig, TapEnd, VethConfig, VhostRole, VhostUserConfig,
+use crate::api::{
+    self, CaptureSpec, Change, Error, Feed, Handler, MirrorState, Peer, PortState, Reply, Request, WantedConfig,
 };
-use crate::model::FrameRate;
+use crate::config::{
+    AfXdpConfig, ConfigError, ImpairConfig, MirrorConfig, MirrorTo, PortConfig, PortKind, Power, Settings, TapConfig,
+    TapEnd, VethConfig, VhostRole, VhostUserConfig,
+};
+use crate::model::Inject;
 
 impl Handler for Switch {
     fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
@@ -46,7 +48,7 @@ impl Handler for Switch {
             Request::TraceFrame { port, frame } => Ok(Reply::Trace(self.trace(&port, &frame)?)),
             Request::ShowConfig => Ok(Reply::Config(self.show_config())),
             Request::CheckConfig(config) => Ok(Reply::Awaited(self.check_config(&config)?)),
-            Request::DiffConfig { config, keep_runtime } => {
+            Request::DiffConfig(WantedConfig { config, keep_runtime }) => {
                 Ok(Reply::Changes(self.diff_config(&config, keep_runtime)?))
             }
             Request::Capture(_) => Err(Error::ExpectedMore),
@@ -122,14 +124,12 @@ impl Switch {
             Change::SetImpairment { port, settings } => {
                 self.port(&port)?;
                 let config = ImpairConfig::from_settings(&port, &settings, &self.profiles);
-                let refused = |error: ConfigError| {
-                    Error::refused(format!("impairment of {port:?}"), error.within(&format!("impair.{port}")))
-                };
-                self.impair(config.map_err(refused)?)?;
+                let wrong = |error| wrong_key(format!("impairment of {port:?}"), &format!("impair.{port}"), &error);
+                self.impair(config.map_err(wrong)?)?;
             }
             Change::ClearImpairment { port, direction } => self.clear_impairment(&port, direction)?,
             Change::DeleteMirror { name } => self.delete_mirror(&name)?,
-            Change::ApplyConfig { config, keep_runtime } => {
+            Change::ApplyConfig(WantedConfig { config, keep_runtime }) => {
                 return Ok(Reply::Changes(self.apply_config(&config, keep_runtime)?));
             }
         }
@@ -282,7 +282,7 @@ impl Switch {
             vlans: config.vlans.iter().flat_map(VlanSet::iter).map(u16::from).collect(),
             filter: config.filter.as_ref().map(|filter| filter.text().to_owned()),
             snaplen: config.snaplen,
-            inject: config.inject.as_ref().map(shown_inject),
+            inject: config.inject.as_ref().map(Inject::from),
             matched: counters.matched,
             sent: counters.sent,
             dropped: counters.dropped,
@@ -301,18 +301,6 @@ impl Switch {
 
     fn uptime_milliseconds(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-fn shown_inject(inject: &InjectConfig) -> api::Inject {
-    api::Inject {
-        vlan: match &inject.entry {
-            InjectEntry::Vlan(vid) => Some(vid.get()),
-            InjectEntry::Port(_) => None,
-        },
-        as_port: inject.as_port().map(str::to_owned),
-        rate: FrameRate::new(inject.rate_fps).map(|rate| rate.to_string()),
-        sources: inject.sources.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -339,7 +327,13 @@ fn number(number: usize) -> u32 {
 }
 
 fn wrong_setting(kind: &str, name: &str, error: &ConfigError) -> Error {
-    Error::refused(format!("{kind} {name:?}"), error.within(&format!("{kind}s.{name}")))
+    wrong_key(format!("{kind} {name:?}"), &format!("{kind}s.{name}"), error)
+}
+
+/// A setting of the table `table` that is wrong, as a refusal about `object`.
+fn wrong_key(object: String, table: &str, error: &ConfigError) -> Error {
+    let key = error.key().strip_prefix(table).unwrap_or_default().trim_start_matches('.');
+    Error::invalid_setting(object, key, error.within(table))
 }
 
 fn vid(vlan: u16) -> Result<Vid, Error> {

@@ -361,7 +361,7 @@ fn as_refusal(error: &ConfigError, source: &ConfigText) -> Error {
     let object =
         error.place().map_or_else(|| source.file.clone(), |at| format!("{}:{}:{}", at.file, at.line, at.column));
     let key = if error.key().is_empty() { String::new() } else { format!("{}: ", error.key()) };
-    Error::refused(object, format!("{key}{}", error.message()))
+    Error::invalid_setting(object, error.key(), format!("{key}{}", error.message()))
 }
 
 fn refused(source: &ConfigText, reason: String) -> Error {

@@ -5,11 +5,12 @@
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, VariantAccess, Visitor,
 };
-use serde::forward_to_deserialize_any;
+use serde::{Deserialize, forward_to_deserialize_any};
 
-use super::mistake::Mistake;
+use super::mistake::{Mistake, What};
 use super::tree::{Entry, Step, Tree, Value};
 
 impl<'de> Deserializer<'de> for &'de Tree {
@@ -124,6 +125,71 @@ impl<'de> MapAccess<'de> for Entries<'de> {
 /// The keys of a table that is read as a `T`, in the order of its fields.
 pub(crate) fn keys<T: DeserializeOwned>() -> &'static [&'static str] {
     T::deserialize(AskKeys).err().and_then(|asked| asked.0).unwrap_or_default()
+}
+
+/// Reads a call as an enum with a variant for each method, whose fields are the parameters. The error is the name of the
+/// parameter that is missing, unknown or impossible.
+pub(crate) fn call<'de, T: Deserialize<'de>>(method: &'de str, parameters: &'de Tree) -> Result<T, String> {
+    T::deserialize(Call { method, parameters }).map_err(|mistake| match (mistake.path().0.first(), &mistake.what) {
+        (Some(Step::Key(parameter)), _) => parameter.clone(),
+        (_, What::Missing(parameter)) => (*parameter).to_owned(),
+        _ => String::new(),
+    })
+}
+
+/// The name of a method, and its parameters.
+struct Call<'t> {
+    method: &'t str,
+    parameters: &'t Tree,
+}
+
+impl<'de> Deserializer<'de> for Call<'de> {
+    type Error = Mistake;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        visitor.visit_enum(self)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map identifier ignored_any option newtype_struct struct enum
+    }
+}
+
+impl<'de> EnumAccess<'de> for Call<'de> {
+    type Error = Mistake;
+    type Variant = Parameters<'de>;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Parameters<'de>), Mistake> {
+        let method: StrDeserializer<'_, Mistake> = self.method.into_deserializer();
+        Ok((seed.deserialize(method)?, Parameters(self.parameters)))
+    }
+}
+
+/// The parameters of a call.
+struct Parameters<'t>(&'t Tree);
+
+impl<'de> VariantAccess<'de> for Parameters<'de> {
+    type Error = Mistake;
+
+    fn unit_variant(self) -> Result<(), Mistake> {
+        match self.0.keys().next() {
+            Some(surplus) => Err(Mistake::unknown_field(surplus, &[]).at_key(surplus)),
+            None => Ok(()),
+        }
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Mistake> {
+        seed.deserialize(self.0)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Mistake> {
+        self.0.deserialize_any(visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Mistake> {
+        self.0.deserialize_any(visitor)
+    }
 }
 
 /// Reads nothing, and remembers what it was asked for.

@@ -150,6 +150,11 @@ impl ProfileConfig {
 }
 
 impl ImpairConfig {
+    /// The settings of an impairment that is for one direction or both.
+    pub fn keys() -> Vec<&'static str> {
+        [keys::<Selection>(), keys::<Settings>(), keys::<DirectionKey>()].concat()
+    }
+
     /// Reads the impairment of port `port`, with the profiles of the configuration. Gives nothing if there is a mistake.
     pub fn read(port: &str, tree: &Tree, profiles: &[ProfileConfig], reader: &mut Reader) -> Option<ImpairConfig> {
         let port = port.to_owned();

@@ -41,7 +41,7 @@ pub use guards::{Guards, Storm};
 pub use impair::{
     Bursts, Directions, ImpairConfig, ImpairDirection, ProfileConfig, Selection, Settings as ImpairSettings,
 };
-pub use inject::{Inject, InjectConfig, InjectEntry};
+pub use inject::{Inject, InjectConfig, InjectEntry, Source as InjectSource};
 pub use labsw_dataplane::vhost_user::Role as VhostRole;
 pub use labsw_dataplane::worker::Power;
 pub use labsw_dataplane::xdp::{Hugepages, Queues, XdpMode};

@@ -91,6 +91,7 @@ impl<'de> Deserialize<'de> for Station {
 /// How a field that is a name is read: what it should be, and the check.
 macro_rules! reads {
     ($($name:ident, $optional:ident, $what:literal, $check:path;)*) => {$(
+        #[allow(dead_code, reason = "not every name must be there somewhere")]
         pub(super) fn $name<'de, T: From<String>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
             value::checked(deserializer, $what, $check).map(T::from)
         }
@@ -99,7 +100,7 @@ macro_rules! reads {
         pub(super) fn $optional<'de, T: From<String>, D: Deserializer<'de>>(
             deserializer: D,
         ) -> Result<Option<T>, D::Error> {
-            $name(deserializer).map(Some)
+            value::optional(deserializer, $what, $check).map(|name| name.map(T::from))
         }
     )*};
 }

@@ -333,6 +333,12 @@ impl TapConfig {
 }
 
 impl PortConfig {
+    /// The settings that ports of any type have, besides `type`.
+    pub fn keys() -> Vec<&'static str> {
+        let of_types = PortType::ALL.into_iter().flat_map(PortType::keys);
+        keys::<PortConfig>().iter().chain(keys::<Guards>()).chain(of_types).copied().collect()
+    }
+
     /// Reads the table of port `name`. What it leaves out may be as `switch` says. Gives nothing if there is a mistake.
     pub fn read(name: &str, tree: &Tree, switch: &SwitchConfig, reader: &mut Reader) -> Option<PortConfig> {
         let before = reader.mistakes();

@@ -291,8 +291,10 @@ impl From<&Json> for Tree {
             Json::String(text) => Value::Text(text.clone()),
             Json::Array(elements) => Value::List(elements.iter().map(Tree::from).collect()),
             Json::Object(fields) => {
+                // A field that is null is one that was left out.
+                let given = fields.iter().filter(|(_, value)| !value.is_null());
                 let entry = |(key, value): (&String, &Json)| Entry { key: key.clone(), at: 0, tree: Tree::from(value) };
-                Value::Table(fields.iter().map(entry).collect())
+                Value::Table(given.map(entry).collect())
             }
         })
     }

@@ -44,6 +44,33 @@ pub(crate) fn checked<'de, D: Deserializer<'de>>(
     })
 }
 
+/// As [`checked`], or null.
+pub(crate) fn optional<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    what: &'static str,
+    check: fn(&str) -> Result<(), String>,
+) -> Result<Option<String>, D::Error> {
+    struct Optional(&'static str, fn(&str) -> Result<(), String>);
+
+    impl<'de> Visitor<'de> for Optional {
+        type Value = Option<String>;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str(self.0)
+        }
+
+        fn visit_none<E: Error>(self) -> Result<Option<String>, E> {
+            Ok(None)
+        }
+
+        fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<String>, D::Error> {
+            checked(deserializer, self.0, self.1).map(Some)
+        }
+    }
+
+    deserializer.deserialize_option(Optional(what, check))
+}
+
 /// An integer within `range`; `what` is what such a number is called ("a VLAN id").
 pub(crate) fn integer<'de, D: Deserializer<'de>>(
     deserializer: D,

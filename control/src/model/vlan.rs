@@ -169,6 +169,12 @@ const AN_ID: &str = "a VLAN id";
 pub(super) const EMPTY: &str = "is empty; leave the key out to mean all VLANs";
 const A_LIST: &str = "an array of VLAN ids and ranges, as in [10, \"20-29\"]";
 
+impl fmt::Display for VlanId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
 impl Serialize for VlanId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u16(self.0.get())

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::api::{Change, Error, Request};
+use crate::api::{Change, Error, Request, WantedConfig};
 use crate::config::Config;
 use crate::filter::{self, BudgetExceeded};
 
@@ -84,7 +84,7 @@ fn run(queue: &Receiver<(From, Request)>, finished: &Sender<(From, Outcome)>, mu
 /// Whether a request has filters to compile.
 pub(super) fn is_needed(request: &Request) -> bool {
     match request {
-        Request::CheckConfig(_) | Request::DiffConfig { .. } | Request::Change(Change::ApplyConfig { .. }) => true,
+        Request::CheckConfig(_) | Request::DiffConfig(_) | Request::Change(Change::ApplyConfig(_)) => true,
         Request::Capture(spec) => spec.filter.is_some(),
         Request::Change(Change::SetMirror { filter, .. }) => filter.is_some(),
         Request::Change(Change::SetImpairment { settings, .. }) => settings.contains_key("filter"),
@@ -96,8 +96,10 @@ pub(super) fn is_needed(request: &Request) -> bool {
 fn prepare(request: &Request, budget: Duration) -> Outcome {
     let compiled = filter::with_budget(budget, || match request {
         Request::CheckConfig(config)
-        | Request::DiffConfig { config, .. }
-        | Request::Change(Change::ApplyConfig { config, .. }) => drop(Config::parse(&config.text, &config.file)),
+        | Request::DiffConfig(WantedConfig { config, .. })
+        | Request::Change(Change::ApplyConfig(WantedConfig { config, .. })) => {
+            drop(Config::parse(&config.text, &config.file))
+        }
         Request::Capture(spec) => compile(spec.filter.as_deref()),
         Request::Change(Change::SetMirror { filter, .. }) => compile(filter.as_deref()),
         Request::Change(Change::SetImpairment { settings, .. }) => {

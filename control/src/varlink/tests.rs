@@ -314,7 +314,8 @@ fn a_hundred_clients_are_served_and_too_many_turned_away() {
         assert_eq!(answer, [json!({"parameters": {"ports": []}})]);
         assert!(replies(&mut clients[0]).1);
     } else {
-        let parameters = json!({"object": "control socket", "reason": "128 clients are connected"});
+        let parameters =
+            json!({"object": "control socket", "reason": "128 clients are connected", "code": "impossible"});
         assert_eq!(answer, [json!({"error": "org.labsw.Switch1.Refused", "parameters": parameters})]);
     }
     drop((clients, late));

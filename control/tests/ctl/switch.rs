@@ -262,13 +262,13 @@ impl Handler for Fake {
                 dropped: 2,
                 ..RunningCapture::default()
             }]),
-            Request::DiffConfig { keep_runtime: true, .. } => Reply::Changes(Vec::new()),
-            Request::DiffConfig { .. } => Reply::Changes(differences()),
+            Request::DiffConfig(WantedConfig { keep_runtime: true, .. }) => Reply::Changes(Vec::new()),
+            Request::DiffConfig(_) => Reply::Changes(differences()),
             Request::Change(change) => {
                 self.changes.lock().unwrap().push(change.clone());
                 match change {
                     Change::FlushFdb { .. } => Reply::Removed(3),
-                    Change::ApplyConfig { .. } => Reply::Changes(differences()),
+                    Change::ApplyConfig(_) => Reply::Changes(differences()),
                     Change::AddPort { name, .. } if name == "dc01" => {
                         return Err(Error::refused("port \"dc01\"", "a port of this name exists; delete it first"));
                     }

@@ -76,7 +76,7 @@ impl Handler for Fake {
                 }
             }
             Request::CheckConfig(config) => Ok(Reply::Awaited(vec![config.text])),
-            Request::DiffConfig { .. } => Ok(Reply::Changes(Vec::new())),
+            Request::DiffConfig(_) => Ok(Reply::Changes(Vec::new())),
             Request::TraceFrame { port, .. } => Err(Error::not_found("port", port)),
             Request::ListCaptures => Ok(Reply::Captures(Vec::new())),
             Request::Capture(_) => panic!("a capture is no call with one answer"),

@@ -68,7 +68,7 @@ fn every_refusal_names_place_key_and_remedy() {
 
 /// The lines that `text` is refused with.
 fn every_refusal(text: &str) -> Vec<String> {
-    Config::read(text, "lab.toml").expect_err(text).iter().map(ToString::to_string).collect()
+    Config::read(text, "lab.toml").expect_err(text).0.iter().map(ToString::to_string).collect()
 }
 
 #[test]
