@@ -43,7 +43,8 @@ fn start(site: &Site, power: &str) -> (Process, Manager) {
     command.env("NOTIFY_SOCKET", &told).env("WATCHDOG_USEC", PATIENCE.as_micros().to_string());
     let config = format!("power = \"{power}\"\n[ports.vm]\ntype = \"vhost_user\"\n");
     let switch = Process::spawn("labswd", command.arg("--config").arg(site.write_config(&config)));
-    manager.expect("READY=1", 20 * SECOND);
+    // The loop is alive, and says so, before the ports are open.
+    while !manager.hear(20 * SECOND).expect("READY=1").contains("READY=1") {}
     (switch, manager)
 }
 
