@@ -44,7 +44,7 @@ let
         example = 20;
         description = ''
           `20`: access to VLAN 20. `[ 10 "20-29" ]`: a trunk of these VLANs. Or the table of the file:
-          `{ mode = "native-untagged"; tag = 10; trunks = [ 10 20 ]; }`. Left out: all VLANs, untagged frames in VLAN 1.
+          `{ mode = "native-untagged"; tag = 10; trunks = [ 10 20 ]; }`. Left out: access to `settings.switch.default_vlan` (1); for af_xdp all VLANs, untagged frames in VLAN 1.
         '';
       };
       mtu = optional (types.ints.between 68 9216) "Bytes behind Ethernet header and tags; 1500 if left out.";

@@ -62,7 +62,7 @@ fn an_empty_file_is_a_switch_without_ports() {
 fn what_is_left_out_has_its_default() {
     let config = Config::parse("[ports.a]\ntype = 'veth'\npeer = 'p'\n", "lab.toml").unwrap();
     let port = config.port("a").unwrap();
-    assert_eq!(port.vlan, PortVlan::default());
+    assert_eq!(port.vlan, PortVlan::access(Vid::DEFAULT));
     assert_eq!((port.mtu, port.link_local, port.mirror_only), (1500, LinkLocal::Transparent, false));
     let text = "[switch]\nmac_table_size = 4_096\nsocket_mode = '0600'\nmac_ageing = '5min'\nworkers = [0x2]\n";
     let switch = Config::parse(text, "lab.toml").unwrap().switch;
@@ -353,6 +353,28 @@ fn whether_a_port_may_be_mirrored_is_its_own_word_or_the_switchs() {
         let changed = added.with_settings(&settings(&["mtu=9000"])).unwrap();
         assert_eq!(changed.allow_mirror, silent, "what is not named stays");
     }
+}
+
+#[test]
+fn a_port_that_says_nothing_of_vlans_is_in_one_and_a_device_of_the_host_in_all() {
+    let ports = vhost("guest", "")
+        + "[ports.web]\ntype = 'veth'\npeer = 'ls-web'\n[ports.tap0]\ntype = 'tap'\n"
+        + "[ports.uplink]\ntype = 'af_xdp'\ndevice = 'name:lab-b'\n";
+    for (switch, vlan) in [("", 1), ("default_vlan = 40", 40)] {
+        let config = Config::parse(&format!("[switch]\n{switch}\n{ports}"), "x.toml").unwrap();
+        for name in ["guest", "web", "tap0"] {
+            let port = config.port(name).unwrap();
+            assert_eq!(port.vlan, PortVlan::access(Vid::try_from(vlan).unwrap()), "{name}");
+            // Shown and read again it is the same, and a change of something else keeps it.
+            let changed = port.with_settings(&settings(&["mtu=1400"])).unwrap();
+            assert_eq!(changed.vlan, port.vlan, "{name}");
+        }
+        assert_eq!(config.port("uplink").unwrap().vlan, PortVlan::default());
+        let added = PortConfig::from_settings("new", "vhost_user", &Settings::new(), &config.switch).unwrap();
+        assert_eq!(added.vlan, PortVlan::access(Vid::try_from(vlan).unwrap()));
+    }
+    let wrong = Config::parse("[switch]\ndefault_vlan = 4095\n", "x.toml").unwrap_err().to_string();
+    assert!(wrong.contains("x.toml:2:16: switch.default_vlan"), "{wrong}");
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub struct PortConfig {
     /// What is attached.
     #[serde(skip)]
     pub kind: PortKind,
-    /// Its VLANs.
+    /// Its VLANs; left out: all for a device of the host, `switch.default_vlan` for every other type.
     #[serde(default, with = "vlan")]
     pub vlan: PortVlan,
     /// Largest frame, bytes, without Ethernet header, tags and FCS.
@@ -353,7 +353,12 @@ impl PortConfig {
             }
             tree.set("interface", Tree::text(names::interface(name).map_or("tap", |()| name)));
         }
-        let common = reader.part::<PortConfig>(&tree);
+        let mut common = reader.part::<PortConfig>(&tree);
+        // A device of the host leads to other switches. Everything else is somebody's machine: it is in one VLAN, and in
+        // more only if the configuration says so.
+        if let Some(common) = common.as_mut().filter(|_| port_type != PortType::AfXdp && tree.get("vlan").is_none()) {
+            common.vlan = PortVlan::access(switch.default_vlan.0);
+        }
         let kind = port_type.read(&tree, reader);
         let guards = reader.part::<Guards>(&tree).map(|guards| guards.spec(tree.get("mac_limit").is_some()));
         if let Some(Err(wrong)) = kind.as_ref().map(|kind| kind.check(name)) {

@@ -7,10 +7,12 @@ use std::time::Duration;
 use labsw_dataplane::handle::MAX_WORKERS;
 use labsw_dataplane::worker::Power;
 use labsw_dataplane::xdp::Hugepages;
+use labsw_switch::Vid;
 use labsw_switch::vlan::VlanSet;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::units::{Size, Span};
+use super::vlan::VlanId;
 use super::{names, value, vlan};
 
 /// Highest CPU number that can be named; the kernel's own limit on x86-64 (`NR_CPUS`) is 8192.
@@ -65,6 +67,8 @@ pub struct SwitchConfig {
     /// Whether ports that say nothing of it may be mirrored, and be the destination of mirrors.
     #[serde(with = "allow_mirror")]
     pub allow_mirror: bool,
+    /// The VLAN of guests', containers' and TAP ports that say nothing of VLANs: they are access ports in it.
+    pub default_vlan: VlanId,
     /// VLANs in which multicast frames go only to ports that asked for them.
     #[serde(with = "vlan::all_or_list")]
     pub multicast_snooping: VlanSet,
@@ -100,6 +104,7 @@ impl Default for SwitchConfig {
             metrics_listen: None,
             protected_interfaces: Vec::new(),
             allow_mirror: true,
+            default_vlan: VlanId(Vid::DEFAULT),
             multicast_snooping: VlanSet::EMPTY,
         }
     }
