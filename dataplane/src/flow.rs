@@ -84,7 +84,8 @@ pub fn spread<E>(
                     left &= !(1 << place);
                 }
             }
-            outcome = outcome.and(send(way, burst, group.get(..len).unwrap_or_default()));
+            let sent = send(way, burst, group.get(..len).unwrap_or_default());
+            outcome = outcome.and(sent);
         }
     }
     outcome

@@ -50,7 +50,10 @@ impl Slot {
         let mut report = TxReport { stats, losses };
         match &output.tx {
             Some(tx) => tx.send(turn, burst, items, sole, &mut report),
-            None => Ok(report.lose_all(items, DropReason::NotConnected)),
+            None => {
+                report.lose_all(items, DropReason::NotConnected);
+                Ok(())
+            }
         }
     }
 
@@ -66,7 +69,10 @@ impl Slot {
         let Slot { output, delta: stats, losses, .. } = self;
         losses.clear();
         let report = &mut TxReport { stats, losses };
-        let Some(tx) = &output.tx else { return Ok(report.lose_all(items, DropReason::NotConnected)) };
+        let Some(tx) = &output.tx else {
+            report.lose_all(items, DropReason::NotConnected);
+            return Ok(());
+        };
         let offers = tx.offers();
         if burst.asking() != 0 && stage::is_needed(burst, items, offers) {
             stage.resolve(&mut PortSink { tx: &**tx, turn }, burst, items, offers, report)
@@ -88,7 +94,10 @@ impl Slot {
         let Slot { output, delta: stats, losses, .. } = self;
         losses.clear();
         let report = &mut TxReport { stats, losses };
-        let Some(tx) = &output.tx else { return Ok(report.lose_all(items, DropReason::NotConnected)) };
+        let Some(tx) = &output.tx else {
+            report.lose_all(items, DropReason::NotConnected);
+            return Ok(());
+        };
         if burst.asking() != 0 && stage::is_needed(burst, items, Offers::NONE) {
             stage.resolve(&mut PortSink { tx: &**tx, turn }, burst, items, Offers::NONE, report)
         } else {
