@@ -153,7 +153,7 @@ fn cve_2020_10725_a_packed_ring_with_a_buffer_outside_of_memory_amid_a_batch() {
         let mut guest = Guest::new(VERSION_1 | RING_PACKED, SIZE);
         let mut driver = Driver::new(&guest, TX);
         for seed in 0..5 {
-            driver.transmit(&mut guest, &frame(100, seed), &[]);
+            driver.transmit(&guest, &frame(100, seed), &[]);
         }
         // The address of one slot of the batch; length, id and flags stay.
         guest.write(driver.slot(&guest, bad), &(u64::MAX - 0xfff).to_le_bytes());

@@ -292,7 +292,7 @@ fn a_front_end_that_breaks_its_ring_again_and_again_is_served_later_and_later() 
         front.send(9999, &[], &[]);
         harness.until("failed", |endpoint| endpoint.status().state == EndpointState::Failed);
     }
-    let least = [0, 20, 40, 80, 160, 160].map(|ms| Duration::from_millis(ms));
+    let least = [0, 20, 40, 80, 160, 160].map(Duration::from_millis);
     // A little of each wait was over before the next front end connected.
     let margin = Duration::from_millis(15);
     assert!(waits.iter().zip(least).all(|(wait, least)| *wait + margin >= least), "{waits:?}");

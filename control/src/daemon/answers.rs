@@ -110,7 +110,7 @@ impl Switch {
                     ("filter", filter.map(|filter| json!(filter))),
                     ("to", to.map(|to| json!(to))),
                     ("to_vlan", to_vlan.map(|vlan| json!(vlan))),
-                    ("force", force.then(|| json!(true))),
+                    ("force", Some(json!(true)).filter(|_| force)),
                     ("inject", inject.map(|inject| json!(inject))),
                 ];
                 set.extend(given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));

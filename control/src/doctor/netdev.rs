@@ -100,7 +100,7 @@ fn family_number() -> Result<Option<u16>, DeviceError> {
         GenlCtrlAttrs::FamilyId(number) => Some(*number),
         _ => None,
     });
-    Ok(numbers.last())
+    Ok(numbers.next_back())
 }
 
 fn device(answer: &Devices) -> Option<(u32, XdpFeatures)> {

@@ -335,7 +335,7 @@ impl Settings {
         ImpairSpec {
             delay_ns: ns(self.delay),
             jitter_ns: ns(self.jitter),
-            loss: loss.or(self.gemodel.map(Loss::from)).unwrap_or(Loss::NONE),
+            loss: loss.or_else(|| self.gemodel.map(Loss::from)).unwrap_or(Loss::NONE),
             duplicate: chance(self.duplicate),
             reorder: chance(self.reorder),
             corrupt: chance(self.corrupt),

@@ -117,7 +117,9 @@ pub enum Command {
 
 /// A driver's own work on one of its receive queues, done between two turns. The queue may have another descriptor to wait for
 /// ([`RxQueue::wait_fd`]) afterwards.
-pub struct QueueTask(Box<dyn FnOnce(&mut dyn RxQueue) + Send>);
+pub struct QueueTask(Task);
+
+type Task = Box<dyn FnOnce(&mut dyn RxQueue) + Send>;
 
 impl QueueTask {
     /// A task that does this. An answer is sent by the task itself.

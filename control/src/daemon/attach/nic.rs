@@ -52,7 +52,7 @@ impl AfXdpConfig {
         let promiscuous = Promiscuous::hold(link.index, &link.name)?;
         let count = match self.queues {
             Queues::All => None,
-            Queues::Count(count) => Some(count.into()),
+            Queues::Count(count) => Some(count),
         };
         prepare::device(&mut host.links, &mut host.ledger, link, port.mtu, count)?;
         let xdp = XdpConfig {
