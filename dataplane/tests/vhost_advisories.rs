@@ -150,7 +150,7 @@ fn cve_2020_10723_ring_numbers_are_not_cut_to_fewer_bits() {
 fn cve_2020_10725_a_packed_ring_with_a_buffer_outside_of_memory_amid_a_batch() {
     let _turn = alone();
     for bad in 0..5 {
-        let mut guest = Guest::new(VERSION_1 | RING_PACKED, SIZE);
+        let guest = Guest::new(VERSION_1 | RING_PACKED, SIZE);
         let mut driver = Driver::new(&guest, TX);
         for seed in 0..5 {
             driver.transmit(&guest, &frame(100, seed), &[]);

@@ -96,7 +96,7 @@ fn family_number() -> Result<Option<u16>, DeviceError> {
         other => other?,
     };
     let attributes = answer.messages.iter().flat_map(|message| &message.payload.nlas);
-    let numbers = attributes.filter_map(|attribute| match attribute {
+    let mut numbers = attributes.filter_map(|attribute| match attribute {
         GenlCtrlAttrs::FamilyId(number) => Some(*number),
         _ => None,
     });
