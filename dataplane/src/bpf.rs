@@ -6,6 +6,8 @@
 //!
 //! References: `bpf(2)`, kernel `include/uapi/linux/bpf.h`.
 
+#![allow(unsafe_code, reason = "bpf(2)")]
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 

@@ -3,6 +3,8 @@
 //! Hashed are the MAC addresses, the outer VLAN id, and for IPv4 and IPv6 the addresses and (unfragmented TCP, UDP,
 //! SCTP) ports. Only the header snapshot is looked at; what is not there is not hashed.
 
+#![allow(unsafe_code, reason = "lends memory of its own to a burst")]
+
 use labsw_switch::BURST_FRAMES;
 use labsw_switch::forward::{TagEdit, TxItem};
 

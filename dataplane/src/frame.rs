@@ -14,6 +14,8 @@
 //! - The segments of a frame stay mapped from receive until the driver's release: the driver that
 //!   pushed them keeps the mapping alive (guest memory in an `Arc`, UMEM for the life of the worker).
 
+#![allow(unsafe_code, reason = "foreign memory is only ever copied raw")]
+
 mod arena;
 mod copy;
 mod filter;

@@ -24,6 +24,8 @@
 //! | [`backoff`], [`log_limit`], [`reaper`], [`socket`] | what keeps peers from costing more than their share |
 //! | `bpf`, `isolate` | system calls for programs and for keeping the host's stack off an interface |
 
+#![deny(unsafe_code)]
+
 pub mod backoff;
 mod bpf;
 pub mod capture;

@@ -20,6 +20,8 @@
 //!
 //! Reference: socket(7) SO_LINGER, unix(7) SCM_RIGHTS, close(2).
 
+#![allow(unsafe_code, reason = "system calls")]
+
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -7,6 +7,8 @@
 //!
 //! Reference: unix(7), SO_PEERCRED and "Pathname socket ownership and permissions"; connect(2) ECONNREFUSED.
 
+#![allow(unsafe_code, reason = "system calls")]
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

@@ -18,6 +18,8 @@
 //!
 //! Reference: signal(7), "Interruption of system calls and library functions by signal handlers"; eventfd(2).
 
+#![allow(unsafe_code, reason = "signals")]
+
 pub mod bells;
 
 use std::io;

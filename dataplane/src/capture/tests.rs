@@ -1,5 +1,7 @@
 //! The queue of a capture: its bounds, and that it wakes the control thread once.
 
+#![allow(unsafe_code, reason = "tests lend memory of their own")]
+
 use std::time::Duration;
 
 use labsw_switch::forward::TagEdit;

@@ -3,6 +3,8 @@
 //! Bytes are placed one behind the other in large pieces of memory, which are allocated when first needed and kept. Nothing that was placed
 //! is written again before [`Arena::reset`], so pointers to it stay good until then, whatever else is placed.
 
+#![allow(unsafe_code, reason = "foreign memory is only ever copied raw")]
+
 use std::cell::UnsafeCell;
 
 use super::copy::copy;

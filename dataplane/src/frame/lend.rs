@@ -3,6 +3,8 @@
 //! Whoever made or kept frames sends them again by [`Burst::lend`]: the burst is filled with borrowed bytes, handed to a closure, and
 //! cleared before the call returns, so the borrow checker guards what [`Burst::push`] asks of its callers by contract.
 
+#![allow(unsafe_code, reason = "foreign memory is only ever copied raw")]
+
 use std::marker::PhantomData;
 
 use super::{BURST_FRAMES, Burst, Segment};

@@ -1,5 +1,7 @@
 //! A destination that is slow: order, bounds, counters, and that nobody waits for it.
 
+#![allow(unsafe_code, reason = "tests lend memory of their own")]
+
 use labsw_switch::Vid;
 use labsw_switch::inject::{IngressAs, InjectSpec};
 

@@ -1,5 +1,7 @@
 //! The stage against what the offload engine makes of each frame alone, whose own tests have the kernel as oracle.
 
+#![allow(unsafe_code, reason = "tests lend memory of their own")]
+
 use labsw_testkit::offload_frames::{Packet, noise, received};
 use proptest::prelude::*;
 

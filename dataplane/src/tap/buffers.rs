@@ -6,6 +6,8 @@
 //!
 //! **Invariant.** A slot is written only while no burst holds it: by `receive`, into a burst that was empty.
 
+#![allow(unsafe_code, reason = "system calls that gather and scatter")]
+
 use std::ffi::c_void;
 use std::io;
 use std::ptr::{NonNull, null_mut};

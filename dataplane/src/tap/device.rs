@@ -11,6 +11,8 @@
 //!
 //! References: kernel `Documentation/networking/tuntap.rst`, `drivers/net/tun.c`; packet(7); unix(7).
 
+#![allow(unsafe_code, reason = "system calls that gather and scatter")]
+
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};

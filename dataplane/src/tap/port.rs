@@ -11,6 +11,8 @@
 //! port until the control thread has made or found the interface again. A packet socket does not say when its interface
 //! goes, so the control thread looks as well.
 
+#![allow(unsafe_code, reason = "system calls that gather and scatter")]
+
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

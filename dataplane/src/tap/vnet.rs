@@ -7,6 +7,8 @@
 //!
 //! Reference: Virtio 1.2, 5.1.6 (`struct virtio_net_hdr`); kernel `include/uapi/linux/virtio_net.h`.
 
+#![allow(unsafe_code, reason = "system calls that gather and scatter")]
+
 use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 

@@ -12,6 +12,8 @@
 //! Reference: Virtio 1.2, 2.7.5 "The Virtqueue Descriptor Table", 2.7.5.3 "Indirect Descriptors"; 2.8.6 and 2.8.7
 //! for packed rings.
 
+#![allow(unsafe_code, reason = "guest memory and the rings in it are raw pointers")]
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

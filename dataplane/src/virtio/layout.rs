@@ -5,6 +5,8 @@
 //!
 //! Reference: Virtio 1.2, 2.7 and 2.8 (layout and alignment); 2.8.14 "Event Suppression Structure Format".
 
+#![allow(unsafe_code, reason = "guest memory and the rings in it are raw pointers")]
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};

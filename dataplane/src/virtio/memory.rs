@@ -18,6 +18,8 @@
 //!
 //! Reference: vhost-user.rst, "Memory regions description".
 
+#![allow(unsafe_code, reason = "guest memory and the rings in it are raw pointers")]
+
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;

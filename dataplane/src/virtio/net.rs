@@ -9,6 +9,8 @@
 //! Reference: Virtio 1.2, 5.1.6.2 "Packet Transmission", 5.1.6.3 "Setting Up Receive Buffers", 5.1.6.4 "Processing of
 //! Incoming Packets" (`num_buffers`).
 
+#![allow(unsafe_code, reason = "guest memory and the rings in it are raw pointers")]
+
 use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 

@@ -23,6 +23,8 @@
 //! Reference: Virtio 1.2, 2.8 "Packed Virtqueues" (2.8.1 wrap counters, 2.8.6 next flag, 2.8.7 indirect, 2.8.14 event
 //! suppression).
 
+#![allow(unsafe_code, reason = "guest memory and the rings in it are raw pointers")]
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};

@@ -17,6 +17,8 @@
 //!
 //! Reference: mmap(2) "SIGBUS"; signal-safety(7).
 
+#![allow(unsafe_code, reason = "guest memory and the rings in it are raw pointers")]
+
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};

@@ -1,5 +1,7 @@
 //! A port whose frames live on the heap, for tests: what goes in and out is at its [`Wire`].
 
+#![allow(unsafe_code, reason = "tests lend memory of their own")]
+
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};

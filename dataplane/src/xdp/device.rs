@@ -5,6 +5,8 @@
 //!
 //! References: kernel `include/uapi/linux/ethtool.h` (`ETHTOOL_GCHANNELS`, `ETHTOOL_GDRVINFO`).
 
+#![allow(unsafe_code, reason = "rings and packet memory shared with the kernel, and its socket calls")]
+
 use std::io;
 use std::os::fd::AsRawFd;
 

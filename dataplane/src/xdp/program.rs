@@ -9,6 +9,8 @@
 //!
 //! References: `bpf(2)`, kernel `include/uapi/linux/bpf.h`, `Documentation/bpf/map_xskmap.rst`.
 
+#![allow(unsafe_code, reason = "rings and packet memory shared with the kernel, and its socket calls")]
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 

@@ -13,6 +13,8 @@
 //! whole ring away) is clamped, so no entry outside the ring is touched; what an entry *says* is the reader's to check.
 //! The rings work over any memory: the tests build both ends over an anonymous mapping, without a socket.
 
+#![allow(unsafe_code, reason = "rings and packet memory shared with the kernel, and its socket calls")]
+
 use std::ffi::c_void;
 use std::io;
 use std::marker::PhantomData;

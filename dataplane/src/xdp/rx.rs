@@ -11,6 +11,8 @@
 //! continued. They become one frame of the burst with a segment for each; the chunks behind the first are kept beside
 //! the burst until it is released. A frame of which only the beginning has been read waits in `partial` for the rest.
 
+#![allow(unsafe_code, reason = "rings and packet memory shared with the kernel, and its socket calls")]
+
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 

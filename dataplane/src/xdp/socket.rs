@@ -13,6 +13,8 @@
 //!
 //! References: kernel `Documentation/networking/af_xdp.rst`, `include/uapi/linux/if_xdp.h`.
 
+#![allow(unsafe_code, reason = "rings and packet memory shared with the kernel, and its socket calls")]
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};

@@ -10,6 +10,8 @@
 //! References: kernel `net/xdp/xsk.c` (`XDP_STATISTICS`), `Documentation/networking/af_xdp.rst`; socket(7),
 //! `SO_INCOMING_NAPI_ID`.
 
+#![allow(unsafe_code, reason = "rings and packet memory shared with the kernel, and its socket calls")]
+
 use std::ops::AddAssign;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -14,6 +14,8 @@
 //!
 //! Reference: kernel `Documentation/networking/af_xdp.rst`, "UMEM".
 
+#![allow(unsafe_code, reason = "rings and packet memory shared with the kernel, and its socket calls")]
+
 use std::ffi::c_void;
 use std::io;
 use std::ptr::{self, NonNull};

@@ -12,6 +12,8 @@
 //! Reference: Virtio 1.2, 2.7 "Split Virtqueues" (2.7.6 available ring, 2.7.8 used ring, 2.7.7 and 2.7.10 notification
 //! suppression, 2.7.13.4 for the barriers).
 
+#![allow(unsafe_code, reason = "guest memory and the rings in it are raw pointers")]
+
 mod receive;
 mod send;
 

@@ -1,5 +1,7 @@
 //! A guest that changes a frame while it is on its way: all who take the frame see the same bytes.
 
+#![allow(unsafe_code, reason = "tests lend memory of their own")]
+
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::*;

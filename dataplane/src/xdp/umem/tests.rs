@@ -1,3 +1,4 @@
+#![allow(unsafe_code, reason = "tests lend memory of their own")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
