@@ -362,3 +362,35 @@ fn fifty_ports_come_and_go_and_two_lose_nothing() {
     assert_eq!(lab.peers.link_names(), ["a", "b"]);
     switch.stop();
 }
+
+#[test]
+fn a_device_of_a_bridge_and_one_that_is_protected_by_its_other_name_are_refused() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("owned");
+    for command in [
+        "link add br0 type bridge",
+        "link add bridged type veth peer name bridged-far",
+        "link set bridged master br0",
+        "link add mgmt0 type veth peer name mgmt0-far",
+        "link property add dev mgmt0 altname lan9",
+    ] {
+        site.ns.ip(&command.split(' ').collect::<Vec<_>>());
+    }
+    let switch = Labswd::start(&site, "protected_interfaces = [\"lan9\", \"lan8\"]\n");
+    assert!(switch.log().contains("lan8") && !switch.log().contains("name=\"lan9\""), "{}", switch.log());
+    let add = |device: &str| {
+        let device = format!("device=name:{device}");
+        switch.ctl_refused(&["port", "add", "nic", "--type", "af_xdp", "--set", &device])
+    };
+    let refused = add("bridged");
+    assert!(refused.contains("belongs to a bridge") && refused.contains("nomaster"), "{refused}");
+    for name in ["mgmt0", "lan9"] {
+        let refused = add(name);
+        assert!(refused.contains("is protected by switch.protected_interfaces"), "{refused}");
+    }
+    site.ns.ip(&["link", "set", "bridged", "nomaster"]);
+    switch.ctl(&["port", "add", "nic", "--type", "af_xdp", "--set", "device=name:bridged"]);
+    switch.stop();
+}

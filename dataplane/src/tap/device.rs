@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 
 use super::buffers::{HEADROOM_BYTES, ROOM_BYTES};
-use super::vnet::{HEADER_BYTES, Header};
+use super::vnet::{End, HEADER_BYTES, Header};
 use crate::frame::Segment;
 use crate::raw::{self, RawSocket};
 
@@ -90,15 +90,6 @@ impl TapError {
     pub(super) fn kernel(interface: &str, step: &'static str, source: impl Into<io::Error>) -> TapError {
         TapError::Kernel { interface: interface.to_owned(), step, source: source.into() }
     }
-}
-
-/// Which end of the interface a descriptor is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// `/dev/net/tun`.
-    Tun,
-    /// A packet socket.
-    Interface,
 }
 
 /// Opens `queues` queues of the interface, in the calling thread's network namespace. With `make` it must not exist;

@@ -23,8 +23,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::buffers::Buffers;
-use super::device::{self, End, PIECES, Received, TapError};
-use super::vnet::{self, Header};
+use super::device::{self, PIECES, Received, TapError};
+use super::vnet::{self, End, Header};
 use crate::flow::spread;
 use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, Segment};
 use crate::isolate::Isolation;

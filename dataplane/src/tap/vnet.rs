@@ -1,9 +1,9 @@
 //! The virtio-net header in front of each frame: the only place that writes or reads it.
 //!
-//! **How it works.** 12 bytes, those of a virtio-net device without negotiated hashes, in the machine's byte order. A
-//! frame goes to the kernel with what is left to do for it in the header, if the kernel takes that ([`to_kernel`]). The
-//! same is agreed for the other direction (`TUNSETOFFLOAD`); a guest's program may hand over what its guest left
-//! undone, in which case the packet socket says so.
+//! **How it works.** 12 bytes, those of a virtio-net device without negotiated hashes, in the machine's byte order. A frame
+//! goes to the kernel with its offload request in the header, if the kernel takes that ([`to_kernel`]). The same is agreed
+//! for the other direction (`TUNSETOFFLOAD`). The program behind a guest's interface may hand over the requests of its
+//! guest, in which case the packet socket says so.
 //!
 //! Reference: Virtio 1.2, 5.1.6 (`struct virtio_net_hdr`); kernel `include/uapi/linux/virtio_net.h`.
 
@@ -12,7 +12,6 @@
 use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 
-use super::device::End;
 use crate::frame::Burst;
 use crate::offload::{self, Offers};
 
@@ -25,7 +24,16 @@ const CHECKSUM_START: usize = 6;
 /// What the kernel, or a guest behind it, may leave to the switch.
 const FROM_KERNEL: Offers = Offers::ALL;
 
-/// What the switch may leave to the kernel.
+/// The end of the interface that a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// `/dev/net/tun`.
+    Tun,
+    /// A packet socket.
+    Interface,
+}
+
+/// The offloads that the switch may leave to the kernel.
 pub(super) fn to_kernel(end: End) -> Offers {
     match end {
         End::Tun => Offers::ALL,
