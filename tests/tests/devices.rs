@@ -388,7 +388,10 @@ fn a_device_of_a_bridge_and_one_that_is_protected_by_its_other_name_are_refused(
     assert!(refused.contains("belongs to a bridge") && refused.contains("nomaster"), "{refused}");
     for name in ["mgmt0", "lan9"] {
         let refused = add(name);
-        assert!(refused.contains("is protected by switch.protected_interfaces"), "{refused}");
+        assert!(
+            refused.contains(&format!("{name} is protected")) && refused.contains("protected_interfaces"),
+            "{refused}"
+        );
     }
     site.ns.ip(&["link", "set", "bridged", "nomaster"]);
     switch.ctl(&["port", "add", "nic", "--type", "af_xdp", "--set", "device=name:bridged"]);

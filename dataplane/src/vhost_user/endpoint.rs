@@ -245,6 +245,7 @@ impl Endpoint {
             return;
         }
         self.next_attempt = None;
+        let turned_away = self.door.turned_away;
         for _ in 0..REFUSALS_PER_TURN {
             let Some(listener) = &self.listener else { return };
             if let Some(until) = self.door.shut_until(now) {
@@ -266,7 +267,8 @@ impl Endpoint {
                 }
             }
         }
-        self.door.more_to_refuse = self.connection.is_some();
+        // Who comes behind front ends that have left already is behind nobody.
+        self.door.more_to_refuse = self.door.turned_away > turned_away;
         self.next_attempt = Some(now + REFUSAL_PAUSE);
     }
 
