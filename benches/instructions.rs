@@ -5,8 +5,8 @@
 //! Workloads: `turn/SIZE/BURST`, a whole turn guest → guest as in `turn`; `decide/FLOWS`, the decision alone; `take`,
 //! `fill/SIZE` and the same with `virtio-queue/` in front, 64 frames a round as in `crates`, with the event index;
 //! `forged/COUNT`, as `decide/1000` after so many forged source addresses from another port; `forge`, 64 of those;
-//! `growth/CASE/BURST`, the same turn with 64-byte frames and more around it ([`growth_cases`]); `mirrored/SIZE/BURST`, the turn
-//! with a mirror of every frame to a third guest.
+//! `growth/CASE/BURST`, the same turn with 64-byte frames and more around it ([`growth_cases`]); `mirrored/SIZE/BURST`,
+//! the turn with a mirror of every frame to a third guest.
 //!
 //! All that is to be counted happens inside `measured`, which is never inlined, so that callgrind can be told its name.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench")]
@@ -34,8 +34,8 @@ fn measured(round: &mut dyn FnMut(), rounds: u64) {
     }
 }
 
-/// Decides about 64 frames of `flows` conversations, none like the one before unless there is only one; after `forged` source
-/// addresses from a third port.
+/// Decides about 64 frames of `flows` conversations, none like the one before unless there is only one; after `forged`
+/// source addresses from a third port.
 fn decide(flows: u16, forged: u64) -> impl FnMut() {
     let ports = [0, 1, 2].map(|port| (PortId(port), PortRules::default()));
     let tables = Tables::build(ports.to_vec(), Vec::new()).unwrap();

@@ -5,10 +5,10 @@
 //! The worker is that of the switch, on a CPU of its own; this thread is both guests, on another, and looks at the used
 //! ring without a pause. With one CPU nothing is pinned, and the figures are the scheduler's.
 //!
-//! Cases: *asleep*, a frame every 5 ms, so that the worker sleeps each time, with 2 and with 32 guests attached; *spinning*,
-//! the next frame 10 µs after the last has arrived; *performance*, a frame every 5 ms to a worker that never
-//! sleeps. The *floor* is a thread that blocks in epoll_wait(2) on an eventfd and stores a number when it wakes, with no
-//! switch at all: what kernel, CPU and hypervisor take for a wake-up.
+//! Cases: *asleep*, a frame every 5 ms, so that the worker sleeps each time, with 2 and with 32 guests attached;
+//! *spinning*, the next frame 10 µs after the last has arrived; *performance*, a frame every 5 ms to a worker that
+//! never sleeps. The *floor* is a thread that blocks in epoll_wait(2) on an eventfd and stores a number when it wakes,
+//! with no switch at all: what kernel, CPU and hypervisor take for a wake-up.
 #![allow(missing_docs, reason = "a bench")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a bench")]
 

@@ -1,9 +1,9 @@
 //! The same work on the same rings, done by `labsw-dataplane` and by a device made of the `virtio-queue` crate. Each
 //! function returns one round of the work: offer [`BURST`] entries, take or fill them, complete them, check the number.
 //!
-//! Ours is a [`VhostPort`](labsw_dataplane::vhost_user::VhostPort), as a worker drives it. Theirs is `Queue::iter`, each buffer
-//! translated by `GuestMemoryMmap`, `add_used` per chain, `needs_notification` once per burst. It is written in the crate's
-//! favour: it assumes one buffer a frame when it fills, and panics at what a guest must not do.
+//! Ours is a [`VhostPort`](labsw_dataplane::vhost_user::VhostPort), as a worker drives it. Theirs is `Queue::iter`,
+//! each buffer translated by `GuestMemoryMmap`, `add_used` per chain, `needs_notification` once per burst. It is
+//! written in the crate's favour: it assumes one buffer a frame when it fills, and panics at what a guest must not do.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a bench of small numbers")]
 
 use std::fs::File;
@@ -85,7 +85,8 @@ impl Theirs {
         }
     }
 
-    /// What [`RxQueue::release`](labsw_dataplane::port::RxQueue::release) does. Returns whether the guest is to be interrupted.
+    /// What [`RxQueue::release`](labsw_dataplane::port::RxQueue::release) does. Returns whether the guest is to be
+    /// interrupted.
     fn release(&mut self, burst: &mut Burst) -> bool {
         for frame in burst.frames() {
             self.queue.add_used(&self.memory, frame.token as u16, 0).unwrap();
@@ -94,7 +95,8 @@ impl Theirs {
         self.notify()
     }
 
-    /// What [`TxPort::send`](labsw_dataplane::port::TxPort::send) does for frames that fit one buffer. Returns whether the guest is to be interrupted.
+    /// What [`TxPort::send`](labsw_dataplane::port::TxPort::send) does for frames that fit one buffer. Returns whether
+    /// the guest is to be interrupted.
     fn send(&mut self, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> bool {
         let mut header = [0; HEADER_BYTES];
         header[10] = 1;
@@ -154,7 +156,8 @@ impl Source {
         Source { burst, items, _guest: guest }
     }
 
-    /// The frames, and all of them as items to send. (A method, so that a closure that uses it holds the guest as well.)
+    /// The frames, and all of them as items to send. (A method, so that a closure that uses it holds the guest as
+    /// well.)
     fn frames(&mut self) -> (&mut Burst, &[TxItem]) {
         (&mut self.burst, &self.items)
     }

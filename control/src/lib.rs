@@ -1,9 +1,10 @@
 //! The control side of labsw: everything that is not per frame.
 //!
-//! [`config`] reads and checks what is wanted, [`confine`] gives up privileges that are not needed, [`device`] prepares network devices, [`daemon`] brings it about and serves the
-//! control socket ([`api`]: what is said on it, [`varlink`]: how) and the [`metrics`]; [`plan`] finds what to do when something
-//! else is wanted, `trace` puts in words what would become of a frame, and [`ctl`] is the tool that talks to it. [`glue`] writes down how guests are plugged in, [`doctor`] looks at
-//! the host. [`filter`] compiles expressions in tcpdump's syntax.
+//! [`config`] reads and checks what is wanted, [`confine`] gives up privileges that are not needed, [`device`] prepares
+//! network devices, [`daemon`] brings it about and serves the control socket ([`api`]: what is said on it, [`varlink`]:
+//! how) and the [`metrics`]; [`plan`] finds what to do when something else is wanted, `trace` puts in words what would
+//! become of a frame, and [`ctl`] is the tool that talks to it. [`glue`] writes down how guests are plugged in,
+//! [`doctor`] looks at the host. [`filter`] compiles expressions in tcpdump's syntax.
 
 pub mod api;
 pub mod config;

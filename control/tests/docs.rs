@@ -83,8 +83,8 @@ fn words(line: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// Each command of `labsw-ctl` in a console block is one: without a switch it fails because there is none, and not because
-/// of its arguments.
+/// Each command of `labsw-ctl` in a console block is one: without a switch it fails because there is none, and not
+/// because of its arguments.
 #[test]
 fn every_printed_command_is_understood() {
     let (mut commands, mut wrong) = (0, Vec::new());
@@ -116,7 +116,8 @@ fn every_printed_command_is_understood() {
 /// A piece of a configuration leaves ports out; and this machine may have fewer CPUs than the one of an example.
 const BESIDE_THE_POINT: [&str; 2] = ["there is no port", "this machine has no CPU"];
 
-/// Each configuration that a page shows is in order, except that a piece of one may name ports that the page leaves out.
+/// Each configuration that a page shows is in order, except that a piece of one may name ports that the page leaves
+/// out.
 #[test]
 fn every_printed_configuration_is_in_order() {
     let file = std::env::temp_dir().join(format!("labsw-docs-{}.toml", std::process::id()));

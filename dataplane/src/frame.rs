@@ -3,8 +3,8 @@
 //! **How it works.** A driver's receive fills a [`Burst`]: per frame it records where the bytes lie
 //! ([`Segment`]s in foreign memory) and copies the first up to 128 bytes into the *snapshot*. Decisions
 //! are made on the snapshot alone. A driver's send asks for a [`FrameReader`] and copies the frame into
-//! its own buffers: snapshot bytes first (with the tag edit applied), then what follows from the segments. What its sender
-//! left to do for a frame ([`Asked`]) is kept beside it; most frames have nothing.
+//! its own buffers: snapshot bytes first (with the tag edit applied), then what follows from the segments. What its
+//! sender left to do for a frame ([`Asked`]) is kept beside it; most frames have nothing.
 //!
 //! **Invariants.**
 //! - Look once: the bytes that were checked are the bytes that are sent; the part of the foreign memory
@@ -195,7 +195,8 @@ impl Burst {
         self.count >= BURST_FRAMES
     }
 
-    /// Adds a frame that lies in one piece, and takes its snapshot. Returns false, and adds nothing, if the burst is full.
+    /// Adds a frame that lies in one piece, and takes its snapshot. Returns false, and adds nothing, if the burst is
+    /// full.
     ///
     /// # Safety
     /// The segment is readable for its whole length until [`Burst::clear`].
@@ -265,8 +266,8 @@ impl Burst {
         true
     }
 
-    /// Notes what the last frame's virtio-net header asks for, from a sender with `offers`; if that is refused, the frame
-    /// is taken back out.
+    /// Notes what the last frame's virtio-net header asks for, from a sender with `offers`; if that is refused, the
+    /// frame is taken back out.
     ///
     /// # Errors
     /// As [`Asked::admit`], and [`Refused::SegmentsOfBurst`] beyond [`MAX_BURST_SEGMENTS`].

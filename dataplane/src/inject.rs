@@ -1,10 +1,12 @@
 //! Frames that the control thread puts into the switch as if they were received on a port.
 //!
-//! **How it works.** An injection is one more receive queue of a port. The control thread fills it ([`InjectQueue::push`]) with owned
-//! frames, each with the time at which it is due; the worker that has the other half ([`InjectRx`]) receives those that are due. A
-//! timer's descriptor wakes a sleeping worker at the time of the next one, and when frames are put into an empty queue.
+//! **How it works.** An injection is one more receive queue of a port. The control thread fills it
+//! ([`InjectQueue::push`]) with owned frames, each with the time at which it is due; the worker that has the other half
+//! ([`InjectRx`]) receives those that are due. A timer's descriptor wakes a sleeping worker at the time of the next
+//! one, and when frames are put into an empty queue.
 //!
-//! **Limits.** [`QUEUE_FRAMES`] and [`QUEUE_BYTES`] wait at most; whoever fills it looks at [`InjectQueue::room`] first.
+//! **Limits.** [`QUEUE_FRAMES`] and [`QUEUE_BYTES`] wait at most; whoever fills it looks at [`InjectQueue::room`]
+//! first.
 //!
 //! **Invariant.** Frames leave in the order they came in: none is due before the one ahead of it.
 
@@ -80,7 +82,8 @@ impl InjectQueue {
         if full { 0 } else { QUEUE_FRAMES - self.0.waiting.len() }
     }
 
-    /// Puts a frame in, due at `due_ns` ([`crate::clock`]) or with the one before it if that is later. False: there is no room.
+    /// Puts a frame in, due at `due_ns` ([`crate::clock`]) or with the one before it if that is later. False: there is
+    /// no room.
     pub fn push(&self, due_ns: u64, bytes: &[u8]) -> bool {
         if self.room() == 0 {
             return false;

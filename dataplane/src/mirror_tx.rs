@@ -1,22 +1,25 @@
-//! The transmit side of a mirror destination: a bounded backlog, and the notes by which copies that come back are known.
+//! The transmit side of a mirror destination: a bounded backlog, and the notes by which copies that come back are
+//! known.
 //!
-//! **How it works.** A [`MirrorTx`] stands before the port's own transmit side. Copies for which the port's ring has no room are kept, in
-//! order, in a ring of bytes of the switch's own, and sent when there is room again: before the next copies, and by the
-//! timed work of the workers. While any are kept, all others go behind them. Without any, the cost is one look a burst.
+//! **How it works.** A [`MirrorTx`] stands before the port's own transmit side. Copies for which the port's ring has no
+//! room are kept, in order, in a ring of bytes of the switch's own, and sent when there is room again: before the next
+//! copies, and by the timed work of the workers. While any are kept, all others go behind them. Without any, the cost
+//! is one look a burst.
 //!
 //! If the destination may inject, every copy is noted in [`Echoes`](labsw_switch::inject::Echoes) before it is sent.
 //!
-//! **Long copies.** A device drops frames above its MTU without telling anybody. If some port has a larger MTU than the destination
-//! ([`MirrorTx::set_limit`]), copies that are too long are dropped here, as `oversize`. Otherwise no copy is looked at for that.
+//! **Long copies.** A device drops frames above its MTU without telling anybody. If some port has a larger MTU than the
+//! destination ([`MirrorTx::set_limit`]), copies that are too long are dropped here, as `oversize`. Otherwise no copy
+//! is looked at for that.
 //!
-//! **Limits.** [`BACKLOG_FRAMES`] and [`BACKLOG_BYTES`]; copies beyond are dropped under the reason for which the port itself
-//! last had no room.
+//! **Limits.** [`BACKLOG_FRAMES`] and [`BACKLOG_BYTES`]; copies beyond are dropped under the reason for which the port
+//! itself last had no room.
 //!
-//! **Counting.** A frame that is kept counts as sent. Should the port drop it in the end for another reason than a full ring, that is
-//! counted then. What is kept when the port goes is lost, as what is in a ring then.
+//! **Counting.** A frame that is kept counts as sent. Should the port drop it in the end for another reason than a full
+//! ring, that is counted then. What is kept when the port goes is lost, as what is in a ring then.
 //!
-//! **Invariants.** No port waits: the lock is held for copying into the backlog and for one burst at a time. The bytes of a kept frame
-//! are not written while they are lent to the port.
+//! **Invariants.** No port waits: the lock is held for copying into the backlog and for one burst at a time. The bytes
+//! of a kept frame are not written while they are lent to the port.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -315,8 +318,8 @@ impl Backlog {
         }
     }
 
-    /// Offers the port the first of the frames; those for which it has no room stay. Returns whether frames were offered and
-    /// there was room for all of them.
+    /// Offers the port the first of the frames; those for which it has no room stay. Returns whether frames were
+    /// offered and there was room for all of them.
     fn send_some(&mut self, turn: &Turn, port: &dyn TxPort, stats: &mut PortDelta) -> Result<bool, Fault> {
         let Some(&Kept { worker, .. }) = self.kept.front() else { return Ok(false) };
         let Backlog { bytes, kept, lent, .. } = self;

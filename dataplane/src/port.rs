@@ -143,9 +143,9 @@ pub fn next_connection() -> u64 {
 /// One turn of a worker: which worker it is, of how many, and the time at which the turn began.
 ///
 /// Ports get the time from here and never ask the clock themselves, so that whatever one turn does happens at one time
-/// and tests need not wait. Only a delay is counted from [`Turn::arrival_ns`]. The number of the worker decides which of a port's transmit rings it uses. Where there are
-/// at least as many rings as workers, each worker has rings of its own, so that no lock is ever waited for; otherwise
-/// all share all.
+/// and tests need not wait. Only a delay is counted from [`Turn::arrival_ns`]. The number of the worker decides which
+/// of a port's transmit rings it uses. Where there are at least as many rings as workers, each worker has rings of its
+/// own, so that no lock is ever waited for; otherwise all share all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// The worker, from 0.
@@ -162,8 +162,8 @@ impl Turn {
     /// A turn of a worker that is alone, at time 0.
     pub const ONLY: Turn = Turn { worker: 0, workers: 1, now_ns: 0, clock_runs: false };
 
-    /// The time by which every frame that was received in this turn so far had arrived, ns. A frame may arrive after the
-    /// turn began, and a delay that were counted from the beginning would be too short.
+    /// The time by which every frame that was received in this turn so far had arrived, ns. A frame may arrive after
+    /// the turn began, and a delay that were counted from the beginning would be too short.
     pub fn arrival_ns(&self) -> u64 {
         if self.clock_runs { crate::clock::now_ns().max(self.now_ns) } else { self.now_ns }
     }
@@ -202,13 +202,14 @@ pub trait RxQueue: Any + Send + std::fmt::Debug {
         NEVER
     }
 
-    /// Does what is due, even without traffic. While there is traffic the worker calls it every few milliseconds, whatever
-    /// `next_due` says.
+    /// Does what is due, even without traffic. While there is traffic the worker calls it every few milliseconds,
+    /// whatever `next_due` says.
     fn run_due(&mut self, _turn: &Turn) -> Result<(), Fault> {
         Ok(())
     }
 
-    /// Asks the peer for a notification on the next frame. Returns true if a frame is already waiting (then don't sleep).
+    /// Asks the peer for a notification on the next frame. Returns true if a frame is already waiting (then don't
+    /// sleep).
     fn arm(&mut self, turn: &Turn) -> bool;
 
     /// Ends what [`RxQueue::arm`] began.
@@ -263,15 +264,15 @@ pub trait TxPort: Send + Sync + std::fmt::Debug {
         Offers::NONE
     }
 
-    /// The time (ns) by which this worker must call [`TxPort::run_due`] even if nothing is sent; [`NEVER`] if it need not.
-    /// Asked before each sleep of any worker, right after a `run_due`.
+    /// The time (ns) by which this worker must call [`TxPort::run_due`] even if nothing is sent; [`NEVER`] if it need
+    /// not. Asked before each sleep of any worker, right after a `run_due`.
     fn next_due(&self, _turn: &Turn) -> u64 {
         NEVER
     }
 
-    /// Does what is due, even without traffic: sends frames that waited, reaps completions, kicks a stuck ring. Any worker
-    /// calls it at any time; work that another worker is at already is left to that one. What becomes of frames that had
-    /// waited is counted in `stats`.
+    /// Does what is due, even without traffic: sends frames that waited, reaps completions, kicks a stuck ring. Any
+    /// worker calls it at any time; work that another worker is at already is left to that one. What becomes of frames
+    /// that had waited is counted in `stats`.
     fn run_due(&self, _turn: &Turn, _stats: &mut PortDelta) -> Result<(), Fault> {
         Ok(())
     }
@@ -279,7 +280,8 @@ pub trait TxPort: Send + Sync + std::fmt::Debug {
 
 /// Takes frames of a burst: a port, or whatever else frames are prepared for (a capture, an impairment).
 pub(crate) trait FrameSink {
-    /// Takes the frames of `items`, and reports those it loses. As [`TxPort::send`], except that no buffer may be moved.
+    /// Takes the frames of `items`, and reports those it loses. As [`TxPort::send`], except that no buffer may be
+    /// moved.
     fn take(&mut self, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault>;
 }
 

@@ -2,19 +2,20 @@
 //!
 //! **How it works.** In place of the burst the port is given a second one, the *stage*, with its frames in the same
 //! order. [`Stage::resolve`]: a frame whose request the port does not accept is finished, or cut into segments; the
-//! others are lent on as they lie. [`Stage::merge`]: TCP segments that follow each other become one frame with a request
-//! (GRO), for a port that accepts it; a frame of a flow never overtakes another of the same flow. Everything is done in
-//! the form in which the frames were received; the tag edit is applied by the port, to each segment.
+//! others are lent on as they lie. [`Stage::merge`]: TCP segments that follow each other become one frame with a
+//! request (GRO), for a port that accepts it; a frame of a flow never overtakes another of the same flow. Everything is
+//! done in the form in which the frames were received; the tag edit is applied by the port, to each segment.
 //!
-//! **Memory.** Frames that are made here are copied into the *arena*, once. When it is full, or the stage has 64 frames,
-//! they are sent, and it starts from the beginning. Nothing is allocated after [`Stage::new`].
+//! **Memory.** Frames that are made here are copied into the *arena*, once. When it is full, or the stage has 64
+//! frames, they are sent, and it starts from the beginning. Nothing is allocated after [`Stage::new`].
 //!
 //! **Invariants.**
 //! - The stage is empty between two calls.
 //! - The arena is written only while no frame is lent from it ([`Burst::lend`]).
 //! - The ports need to know nothing of segments: what a port does not accept never reaches it.
 //!
-//! The engine is [`crate::offload`]. Reference: Virtio 1.2, 5.1.6; kernel `Documentation/networking/segmentation-offloads.rst`.
+//! The engine is [`crate::offload`]. Reference: Virtio 1.2, 5.1.6; kernel
+//! `Documentation/networking/segmentation-offloads.rst`.
 
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_switch::{BURST_FRAMES, DropReason};
@@ -167,8 +168,8 @@ impl Stage {
         self.segments_left = MAX_SEGMENTS;
     }
 
-    /// Gives frames of `from` to a sink that accepts `offers`, and does for it what it does not. As [`FrameSink::take`]; a
-    /// frame counts as taken if any of its segments was.
+    /// Gives frames of `from` to a sink that accepts `offers`, and does for it what it does not. As
+    /// [`FrameSink::take`]; a frame counts as taken if any of its segments was.
     pub(crate) fn resolve(
         &mut self,
         sink: &mut dyn FrameSink,

@@ -1,10 +1,10 @@
 //! The polling worker: the whole way of a frame, from a port's receive queue to its egress ports.
 //!
 //! **How it works.** [`Worker::turn`] visits each receive queue that the worker owns once: receive a burst (borrowed),
-//! decide about each frame ([`Ingress::frame`](labsw_switch::forward::Ingress::frame)), let each egress port take its copies, then the mirrors, then give
-//! the burst back and publish the counters. Between turns the worker obeys [`Command`]s, so a command
-//! never meets a half-handled burst: its reply is the acknowledgement that the old state is gone.
-//! When nothing has arrived for a while (`adaptive` power) the worker arms its queues, looks once more,
+//! decide about each frame ([`Ingress::frame`](labsw_switch::forward::Ingress::frame)), let each egress port take its
+//! copies, then the mirrors, then give the burst back and publish the counters. Between turns the worker obeys
+//! [`Command`]s, so a command never meets a half-handled burst: its reply is the acknowledgement that the old state is
+//! gone. When nothing has arrived for a while (`adaptive` power) the worker arms its queues, looks once more,
 //! and blocks until a queue or a command wakes it ([`Worker::run`]).
 //!
 //! **Several workers** share the [`Snapshot`] (tables and transmit sides), the forwarding database and nothing else;
@@ -189,9 +189,9 @@ impl Worker {
         self.now.now_ns = now_ns;
     }
 
-    /// Serves every receive queue once; returns the number of frames received. The queues that ended a sleep come first:
-    /// their frames have waited already, and by now the CPU's caches have forgotten the silent queues, so that merely
-    /// looking at them takes its time.
+    /// Serves every receive queue once; returns the number of frames received. The queues that ended a sleep come
+    /// first: their frames have waited already, and by now the CPU's caches have forgotten the silent queues, so that
+    /// merely looking at them takes its time.
     pub fn turn(&mut self) -> usize {
         let mut frames = 0;
         let (woken, queues) = (self.woken.len(), self.queues.len());
@@ -259,8 +259,8 @@ impl Worker {
         frames
     }
 
-    /// Fills `egress` for the frames of the burst. `CAPTURES` is 0 where there are none, [`capture::DROPS`] where drops are
-    /// noted for them; each is compiled for itself.
+    /// Fills `egress` for the frames of the burst. `CAPTURES` is 0 where there are none, [`capture::DROPS`] where drops
+    /// are noted for them; each is compiled for itself.
     #[inline(always)]
     fn decide<const CAPTURES: u8>(&mut self, ingress: PortId) {
         let now_ns = self.now.now_ns;

@@ -1,4 +1,5 @@
-//! `docs/life-of-a-frame.md` names files and functions: all of them exist, and a newcomer has at most twelve files to open.
+//! `docs/life-of-a-frame.md` names files and functions: all of them exist, and a newcomer has at most twelve files to
+//! open.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test reports by panicking")]
 
 use std::collections::BTreeSet;

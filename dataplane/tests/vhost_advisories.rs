@@ -25,7 +25,8 @@ use labsw_testkit::guest::{GUEST_BASE, Guest, MRG_RXBUF, RING_PACKED, USER_BASE,
 const SIZE: u16 = 64;
 const TX: usize = 1;
 const CSUM: u64 = 1;
-/// Requests that are not offered: dirty log, in-flight log, device IOTLB, postcopy, crypto sessions, configuration space.
+/// Requests that are not offered: dirty log, in-flight log, device IOTLB, postcopy, crypto sessions, configuration
+/// space.
 const SET_LOG_BASE: u32 = 6;
 const SET_LOG_FD: u32 = 7;
 const IOTLB_MSG: u32 = 22;

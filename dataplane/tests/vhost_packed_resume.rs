@@ -15,7 +15,8 @@ fn words(guest: &Guest, driver: &Driver) -> Vec<Vec<u8>> {
     (0..driver.size).map(|index| guest.read(driver.slot(guest, index) + 8, 8)).collect()
 }
 
-/// Slots in the order in which the switch writes them: of each chain the first one last; `reverse`: the last chain first.
+/// Slots in the order in which the switch writes them: of each chain the first one last; `reverse`: the last chain
+/// first.
 fn store_order(driver: &Driver, reverse: bool) -> Vec<u16> {
     let mut at = driver.next_used;
     let mut orders: Vec<Vec<u16>> = Vec::new();

@@ -1,5 +1,5 @@
-//! Proves what the kernel does for an AF_XDP port, and that the port knows: drops counted by the kernel, a fill ring that
-//! ran dry, the host's own stack kept silent, and busy polling.
+//! Proves what the kernel does for an AF_XDP port, and that the port knows: drops counted by the kernel, a fill ring
+//! that ran dry, the host's own stack kept silent, and busy polling.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::process::Command;
@@ -174,8 +174,8 @@ fn busy_polling_is_what_the_kernel_says_it_is() {
             port.release(0, &mut burst).unwrap();
         }
         let polled = lab.in_switch(polled_packets) - before;
-        // Linux 6.14 and some after it know the receive loop behind a socket only if the driver says which it is, and only with
-        // zero copy; before that also behind a veth, once a frame was received.
+        // Linux 6.14 and some after it know the receive loop behind a socket only if the driver says which it is, and
+        // only with zero copy; before that also behind a veth, once a frame was received.
         let polls = busy_poll && port.statistics()[0].napi_id().is_some();
         eprintln!("{mode:?}, busy poll {busy_poll}: {polled} of 500 frames were received by polling");
         assert!(if polls { polled > 250 } else { polled == 0 }, "{mode:?}: {polled} of 500 frames");

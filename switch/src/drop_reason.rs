@@ -148,7 +148,8 @@ drop_reasons! {
     GuestBufferTooSmall = "guest_buffer_too_small": Out, Send;
     /// The device's transmit ring is full.
     TxRingFull = "tx_ring_full": Out, Send, full;
-    /// The device's far end has not let go of so many frames that the port has its whole share of packet memory under way.
+    /// The device's far end has not let go of so many frames that the port has its whole share of packet memory under
+    /// way.
     HeldByPeer = "held_by_peer": Out, Send, full;
     /// No free buffer in the switch's own packet memory.
     NoBuffer = "no_buffer": Out, Send;

@@ -1,9 +1,9 @@
 //! A rate of frames with a bounded burst, shared by all workers without a lock: one atomic word.
 //!
-//! **How it works.** The generic cell rate algorithm (ITU-T I.371, annex A; the same as a token bucket): the word is the
-//! time at which a sender that keeps exactly to the rate would send its next frame. A frame is allowed if that time is
-//! no further ahead than the burst; then the word moves on by one interval. So there is no refilling, and a bucket that
-//! nobody uses costs nothing.
+//! **How it works.** The generic cell rate algorithm (ITU-T I.371, annex A; the same as a token bucket): the word is
+//! the time at which a sender that keeps exactly to the rate would send its next frame. A frame is allowed if that time
+//! is no further ahead than the burst; then the word moves on by one interval. So there is no refilling, and a bucket
+//! that nobody uses costs nothing.
 //!
 //! **Invariants.** In any span of `t` seconds at most `rate · t + burst` frames pass, whatever the workers do at the
 //! same time. A clock that goes backwards, or that another worker read a little earlier, gives nothing away.

@@ -1,5 +1,5 @@
-//! Proves that the metrics are what Prometheus reads and what `port list` says, over HTTP and from `labsw-ctl`; that the
-//! listener is where the configuration says, at run time, too; and that slow readers do not disturb frames.
+//! Proves that the metrics are what Prometheus reads and what `port list` says, over HTTP and from `labsw-ctl`; that
+//! the listener is where the configuration says, at run time, too; and that slow readers do not disturb frames.
 #![allow(clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::io::{Read, Write};

@@ -20,8 +20,8 @@ pub enum Change {
         /// Its type.
         #[serde(rename = "type")]
         port_type: PortType,
-        /// Keys and values as in the configuration. A table replaces the whole table, a key with a dot (`vlan.tag`) sets
-        /// one value of it, null makes a key one that was never set.
+        /// Keys and values as in the configuration. A table replaces the whole table, a key with a dot (`vlan.tag`)
+        /// sets one value of it, null makes a key one that was never set.
         #[serde(default)]
         settings: Map<String, Value>,
     },

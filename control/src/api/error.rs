@@ -107,8 +107,8 @@ impl Error {
         Error::NotFound { kind: kind.into(), name: name.into() }
     }
 
-    /// A [`Error::Refused`]: something that cannot be done as things are. `object` is as in `port "dc01"`, and its kind and
-    /// name are taken from that.
+    /// A [`Error::Refused`]: something that cannot be done as things are. `object` is as in `port "dc01"`, and its kind
+    /// and name are taken from that.
     pub fn refused(object: impl Into<String>, reason: impl Into<String>) -> Error {
         let object = object.into();
         let subject = Box::new(Subject::of(&object));

@@ -52,8 +52,8 @@ pub struct Counters {
     pub tx_bytes: u64,
     /// Frames dropped, by reason; every reason is there, also those never seen.
     pub drops: BTreeMap<String, u64>,
-    /// `af_xdp`, `veth`: what the kernel counted at the port's sockets, by its own names. Frames that it dropped never were
-    /// the switch's, so they are in no other counter.
+    /// `af_xdp`, `veth`: what the kernel counted at the port's sockets, by its own names. Frames that it dropped never
+    /// were the switch's, so they are in no other counter.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kernel: BTreeMap<String, u64>,
 }

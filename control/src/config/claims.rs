@@ -105,7 +105,8 @@ impl PortConfig {
         Ok(())
     }
 
-    /// Whether this port and `other` can't be attached at the same time, or if that can't be told from how they are named.
+    /// Whether this port and `other` can't be attached at the same time, or if that can't be told from how they are
+    /// named.
     pub fn may_clash(&self, other: &PortConfig, switch: &SwitchConfig) -> bool {
         if let (PortKind::AfXdp(AfXdpConfig { device: one, .. }), PortKind::AfXdp(AfXdpConfig { device: two, .. })) =
             (&self.kind, &other.kind)

@@ -1,10 +1,10 @@
 //! The configuration: TOML in, validated typed data out.
 //!
-//! [`Config::load`] reads a file, [`Config::parse`] a text, [`Config::read`] with every mistake in it. What comes out has
-//! been checked as far as possible without looking at the machine (a file is also checked for CPUs that the machine does
-//! not have): types, ranges, names, keys that do not exist, and by [`validate`] what ports, mirrors and impairments say
-//! of each other. Nothing is touched. A mistake is a [`ConfigError`], one line: `FILE:LINE:COLUMN: ports.dc01.vlan.tag:
-//! 5000 is not a VLAN id (1 to 4094)`.
+//! [`Config::load`] reads a file, [`Config::parse`] a text, [`Config::read`] with every mistake in it. What comes out
+//! has been checked as far as possible without looking at the machine (a file is also checked for CPUs that the machine
+//! does not have): types, ranges, names, keys that do not exist, and by [`validate()`] what ports, mirrors and
+//! impairments say of each other. Nothing is touched. A mistake is a [`ConfigError`], one line:
+//! `FILE:LINE:COLUMN: ports.dc01.vlan.tag: 5000 is not a VLAN id (1 to 4094)`.
 //!
 //! What can be set is the [`model`](crate::model)'s.
 //!
@@ -123,8 +123,8 @@ impl Config {
         Err(ConfigErrors(found.iter().map(|diagnostic| source.diagnosed(&tree, diagnostic)).collect()))
     }
 
-    /// A complaint about `key` (dotted, as `ports.dc01.device`) that came up after the file was read, with its place: that
-    /// of the longest part of the key that the file has.
+    /// A complaint about `key` (dotted, as `ports.dc01.device`) that came up after the file was read, with its place:
+    /// that of the longest part of the key that the file has.
     pub fn complaint(path: &Path, key: &str, message: &str) -> ConfigError {
         Config::complaint_in(&std::fs::read_to_string(path).unwrap_or_default(), &path.to_string_lossy(), key, message)
     }

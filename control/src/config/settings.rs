@@ -75,8 +75,8 @@ fn check_name(name: &str, what: &str, reader: &mut Reader) {
 }
 
 impl PortConfig {
-    /// A port from a command: `labsw-ctl port add NAME --type TYPE --set KEY=VALUE…`. What is left out may be as `switch`
-    /// says.
+    /// A port from a command: `labsw-ctl port add NAME --type TYPE --set KEY=VALUE…`. What is left out may be as
+    /// `switch` says.
     pub fn from_settings(
         name: &str,
         type_name: &str,
@@ -91,8 +91,8 @@ impl PortConfig {
         })
     }
 
-    /// This port with some settings changed, as in `labsw-ctl port set NAME KEY=VALUE…`. A new `vlan.mode` begins with an
-    /// empty `vlan` table, so that the tag of an access port does not stick to a trunk.
+    /// This port with some settings changed, as in `labsw-ctl port set NAME KEY=VALUE…`. A new `vlan.mode` begins with
+    /// an empty `vlan` table, so that the tag of an access port does not stick to a trunk.
     pub fn with_settings(&self, set: &Settings) -> Result<PortConfig, ConfigError> {
         if set.contains_key("type") {
             let path = format!("ports.{}.type", self.name);

@@ -1,11 +1,11 @@
 //! The system calls that each kind of thread may still make, by seccomp.
 //!
-//! **How it works.** A filter is a list of calls that are allowed, some with conditions on their arguments. Filters add up:
-//! a worker has the daemon's and its own. The kernel notes calls that are allowed whatever their arguments, so they cost
-//! next to nothing. No filter allows memory that is writable and executable.
+//! **How it works.** A filter is a list of calls that are allowed, some with conditions on their arguments. Filters add
+//! up: a worker has the daemon's and its own. The kernel notes calls that are allowed whatever their arguments, so they
+//! cost next to nothing. No filter allows memory that is writable and executable.
 //!
-//! A call that is not allowed fails with EPERM; in builds with debug assertions, which tests run, it ends the process, so
-//! that a missing call is seen.
+//! A call that is not allowed fails with EPERM; in builds with debug assertions, which tests run, it ends the process,
+//! so that a missing call is seen.
 //!
 //! Reference: seccomp(2), kernel `Documentation/userspace-api/seccomp_filter.rst`.
 

@@ -1,8 +1,9 @@
 //! The helper process: the few things that need more rights than the daemon keeps.
 //!
-//! **How it works.** [`start`] runs this program again, as `labswd` with [`ARGUMENT`], with a socket pair as its standard
-//! input. The daemon sends one typed request at a time and waits for the reply, at most [`PATIENCE`]. Descriptors go with
-//! the messages. The helper ends when the daemon's end of the pair is closed, so it never outlives the daemon.
+//! **How it works.** [`start`] runs this program again, as `labswd` with [`ARGUMENT`], with a socket pair as its
+//! standard input. The daemon sends one typed request at a time and waits for the reply, at most [`PATIENCE`].
+//! Descriptors go with the messages. The helper ends when the daemon's end of the pair is closed, so it never outlives
+//! the daemon.
 //!
 //! | request | what it needs |
 //! |---|---|
@@ -11,9 +12,9 @@
 //! | [`give`]: another owner or group for a socket file | CAP_CHOWN |
 //! | [`serve_metrics`]: an unprivileged `labsw-ctl` at a listening socket | the right to start a program |
 //!
-//! **Invariants.** The helper reads only its daemon's requests. It enters namespaces that root has named (`/run/netns`),
-//! changes the owner of sockets and of nothing else, and starts one program, with arguments that the daemon can't choose.
-//! Without a helper, in tests, [`give`] acts with the rights of the caller.
+//! **Invariants.** The helper reads only its daemon's requests. It enters namespaces that root has named
+//! (`/run/netns`), changes the owner of sockets and of nothing else, and starts one program, with arguments that the
+//! daemon can't choose. Without a helper, in tests, [`give`] acts with the rights of the caller.
 //!
 //! References: setns(2), unix(7) `SCM_RIGHTS`, ip-netns(8).
 

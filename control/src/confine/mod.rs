@@ -1,7 +1,7 @@
 //! What the daemon keeps of the rights that it was started with, whoever started it: root from a shell, or systemd.
 //!
-//! **How it works.** [`enter`] is called once, when the configuration is read and before anything is opened or any thread
-//! started, so that every thread inherits it:
+//! **How it works.** [`enter`] is called once, when the configuration is read and before anything is opened or any
+//! thread started, so that every thread inherits it:
 //!
 //! | step | file | after it |
 //! |---|---|---|
@@ -14,8 +14,8 @@
 //! A worker gives up more when it starts ([`enter_worker`]): all capabilities, and all system calls that do not move
 //! frames.
 //!
-//! **Invariants.** Nothing here can be undone by the process. A kernel without Landlock or seccomp is told in the log, and
-//! the switch runs without; a capability that can't be given up ends the start.
+//! **Invariants.** Nothing here can be undone by the process. A kernel without Landlock or seccomp is told in the log,
+//! and the switch runs without; a capability that can't be given up ends the start.
 //!
 //! References: capabilities(7), landlock(7), seccomp(2), prctl(2) `PR_SET_DUMPABLE`, `PR_SET_NO_NEW_PRIVS`.
 

@@ -51,7 +51,8 @@ pub(super) struct Set {
     /// The share of frames lost at random, as in 5%.
     #[arg(long, value_name = "P%", value_parser = parse::unit::<Share>)]
     loss: Option<Share>,
-    /// Loss in bursts (Gilbert-Elliott), as in "1% 25%": from good to bad, from bad to good, loss when bad, loss when good.
+    /// Loss in bursts (Gilbert-Elliott), as in "1% 25%": from good to bad, from bad to good, loss when bad, loss when
+    /// good.
     #[arg(long, value_name = "P%…", value_parser = parse::unit::<Bursts>)]
     gemodel: Option<Bursts>,
     /// The share of frames that arrive twice.

@@ -1,9 +1,9 @@
 //! `labsw-ctl inject`: replays a capture into the switch, as if its frames were received on a port.
 //!
-//! **How it works.** Frames are read one by one and sent to the switch in batches ahead of their time, at most [`AHEAD`]; the switch receives
-//! each when it is due. With `--rate` a frame's time is worked out from those before it, otherwise it is that of the capture; a
-//! frame that was captured before its predecessor comes with it. The switch ends an injection that nobody says anything
-//! about for a few seconds, so nothing is left when this program is killed.
+//! **How it works.** Frames are read one by one and sent to the switch in batches ahead of their time, at most
+//! [`AHEAD`]; the switch receives each when it is due. With `--rate` a frame's time is worked out from those before it,
+//! otherwise it is that of the capture; a frame that was captured before its predecessor comes with it. The switch ends
+//! an injection that nobody says anything about for a few seconds, so nothing is left when this program is killed.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -72,7 +72,8 @@ struct Schedule {
     pace: Pace,
     frames: u64,
     bytes: u64,
-    /// The capture's time that is the start of the replay; gaps that were shortened move it. `None` before the first frame.
+    /// The capture's time that is the start of the replay; gaps that were shortened move it. `None` before the first
+    /// frame.
     start_ns: Option<i128>,
     /// When the frame before is due, ns.
     last: u64,

@@ -1,8 +1,8 @@
 //! `labsw-ctl metrics`: once as text or JSON, or over HTTP (`--listen`), without any privileges.
 //!
-//! With `--serve` the program is the one that labswd starts for `metrics_listen`: standard input is the listening socket,
-//! standard output a connection to the switch. Then it makes no further connection, opens no file, and ends when its
-//! connection does.
+//! With `--serve` the program is the one that labswd starts for `metrics_listen`: standard input is the listening
+//! socket, standard output a connection to the switch. Then it makes no further connection, opens no file, and ends
+//! when its connection does.
 
 use std::io;
 use std::net::SocketAddr;

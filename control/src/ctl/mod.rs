@@ -1,10 +1,12 @@
 //! `labsw-ctl`: everything a person or a script does to the switch.
 //!
 //! **How it works.** Each noun has a file with its commands, the request each one makes, and the table of the reply.
-//! A command is a request, a call, and a table or JSON; only `stats --watch`, `top` and `capture` take more than one reply.
+//! A command is a request, a call, and a table or JSON; only `stats --watch`, `top` and `capture` take more than one
+//! reply.
 //!
-//! **Exit status.** 0: done. 1: the switch refused, or the thing does not exist; `doctor`: there is a problem. 2: wrong usage. 3: the switch can't be
-//! reached. Errors are one line on stderr. A reader that goes away (`| head`) is no error.
+//! **Exit status.** 0: done. 1: the switch refused, or the thing does not exist; `doctor`: there is a problem. 2: wrong
+//! usage. 3: the switch can't be reached. Errors are one line on stderr. A reader that goes away (`| head`) is no
+//! error.
 
 use std::io::{self, Write};
 use std::path::PathBuf;

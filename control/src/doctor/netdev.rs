@@ -2,7 +2,8 @@
 //!
 //! Two requests: the number of the family (asked of the controller), then all devices of the namespace.
 //!
-//! References: kernel `Documentation/netlink/specs/netdev.yaml`, `include/uapi/linux/netdev.h`, `include/uapi/linux/genetlink.h`.
+//! References: kernel `Documentation/netlink/specs/netdev.yaml`, `include/uapi/linux/netdev.h`,
+//! `include/uapi/linux/genetlink.h`.
 
 use std::collections::BTreeMap;
 use std::io;

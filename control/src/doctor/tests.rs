@@ -1,7 +1,7 @@
 //! The checks, given made-up machines: files under a directory of their own, and facts.
 //!
-//! Each table says what a machine is like and what the check has to say of it. [`Machine::new`] is a machine in order: the
-//! first test proves that nothing is said against it, so that each row's finding is owed to what the row changes.
+//! Each table says what a machine is like and what the check has to say of it. [`Machine::new`] is a machine in order:
+//! the first test proves that nothing is said against it, so that each row's finding is owed to what the row changes.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 

@@ -1,13 +1,14 @@
 //! Filter expressions in tcpdump's syntax (pcap-filter(7)), compiled to programs of the switch.
 //!
 //! libpcap compiles an expression for an Ethernet capture without an interface (a dead handle), so that a program reads
-//! everything from the bytes of the frame. Before that, [`words`] looks at the expression word by word. An expression with
-//! a name that a resolver would be asked for is refused, because the control thread waits for nobody. An expression that
-//! says `vlan` sees frames as they are on the wire; any other expression sees frames without their outer tag.
+//! everything from the bytes of the frame. Before that, [`words`] looks at the expression word by word. An expression
+//! with a name that a resolver would be asked for is refused, because the control thread waits for nobody. An
+//! expression that says `vlan` sees frames as they are on the wire; any other expression sees frames without their
+//! outer tag.
 //!
-//! Invariants: an expression is at most [`MAX_BYTES`] long, which bounds the time libpcap takes (about 0.1 s on one CPU for
-//! a list of hosts); a configuration has at most [`MAX_TOTAL_BYTES`] of expressions. The program of an expression depends
-//! only on the expression and on the names of ports and protocols in the system's files. Errors are one line.
+//! Invariants: an expression is at most [`MAX_BYTES`] long, which bounds the time libpcap takes (about 0.1 s on one CPU
+//! for a list of hosts); a configuration has at most [`MAX_TOTAL_BYTES`] of expressions. The program of an expression
+//! depends only on the expression and on the names of ports and protocols in the system's files. Errors are one line.
 
 mod cache;
 mod libpcap;

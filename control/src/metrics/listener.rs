@@ -1,11 +1,12 @@
 //! The HTTP end of the metrics: answers `GET /metrics`, and nothing else, on a `mio` loop.
 //!
-//! **How it works.** The owner registers it under a range of tokens, passes on events, and calls [`Listener::tick`] after each
-//! wait. One request a connection, which is closed with the answer. Without an answer from the switch a scrape gets 503.
+//! **How it works.** The owner registers it under a range of tokens, passes on events, and calls [`Listener::tick`]
+//! after each wait. One request a connection, which is closed with the answer. Without an answer from the switch a
+//! scrape gets 503.
 //!
-//! **Invariants.** Nothing here blocks. At most [`MAX_CLIENTS`] connections, others are closed at once; a connection has
-//! [`PATIENCE`] from beginning to end and a request at most [`MAX_REQUEST_BYTES`]. A text is worked out at most once in
-//! [`FRESH`], whoever asks and how often.
+//! **Invariants.** Nothing here blocks. At most [`MAX_CLIENTS`] connections, others are closed at once; a connection
+//! has [`PATIENCE`] from beginning to end and a request at most [`MAX_REQUEST_BYTES`]. A text is worked out at most
+//! once in [`FRESH`], whoever asks and how often.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};

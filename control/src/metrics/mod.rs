@@ -1,7 +1,8 @@
 //! Metrics for Prometheus: what the switch counts, as families of samples, and as the text a scrape gets.
 //!
-//! [`families`] is a pure function of the same [`Status`] that `labsw-ctl status` shows, so all ways to the metrics say the same.
-//! The daemon only listens ([`MetricsSocket`]); `labsw-ctl` reads requests and answers ([`Listener`]). Counters begin at 0 when the port or mirror is added. Names follow
+//! [`families`] is a pure function of the same [`Status`] that `labsw-ctl status` shows, so all ways to the metrics say
+//! the same. The daemon only listens ([`MetricsSocket`]); `labsw-ctl` reads requests and answers ([`Listener`]).
+//! Counters begin at 0 when the port or mirror is added. Names follow
 //! <https://prometheus.io/docs/practices/naming/>, the text
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/> (version 0.0.4).
 

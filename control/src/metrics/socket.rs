@@ -1,11 +1,12 @@
 //! The daemon's side of the metrics: a listening socket, and an unprivileged program that serves it.
 //!
 //! **How it works.** The daemon listens at `metrics_listen` and reads nothing from it. It has its helper process start
-//! `labsw-ctl metrics --serve`, which gets the listening socket and a connection to the control socket's server on which
-//! it may only read. The program ends when its connection does; if it ends before, it is started again, later each time.
+//! `labsw-ctl metrics --serve`, which gets the listening socket and a connection to the control socket's server on
+//! which it may only read. The program ends when its connection does; if it ends before, it is started again, later
+//! each time.
 //!
-//! **Invariants.** No byte that a scraper sends is read by a process with capabilities. Dropping a [`MetricsSocket`] ends
-//! its program.
+//! **Invariants.** No byte that a scraper sends is read by a process with capabilities. Dropping a [`MetricsSocket`]
+//! ends its program.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};

@@ -1,5 +1,5 @@
-//! Proves the text word for word, that the dashboard asks for what there is, and how the listener treats who is slow, many
-//! or wrong.
+//! Proves the text word for word, that the dashboard asks for what there is, and how the listener treats who is slow,
+//! many or wrong.
 
 use labsw_switch::vlan::{PortVlan, VlanMode};
 use std::io::{Read, Write};

@@ -127,8 +127,8 @@ pub(crate) fn keys<T: DeserializeOwned>() -> &'static [&'static str] {
     T::deserialize(AskKeys).err().and_then(|asked| asked.0).unwrap_or_default()
 }
 
-/// Reads a call as an enum with a variant for each method, whose fields are the parameters. The error is the name of the
-/// parameter that is missing, unknown or impossible.
+/// Reads a call as an enum with a variant for each method, whose fields are the parameters. The error is the name of
+/// the parameter that is missing, unknown or impossible.
 pub(crate) fn call<'de, T: Deserialize<'de>>(method: &'de str, parameters: &'de Tree) -> Result<T, String> {
     T::deserialize(Call { method, parameters }).map_err(|mistake| match (mistake.path().0.first(), &mistake.what) {
         (Some(Step::Key(parameter)), _) => parameter.clone(),

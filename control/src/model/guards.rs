@@ -1,7 +1,7 @@
 //! Guards of a port: `storm`, `mac_limit`, `mac_limit_action`, `sticky`, `macs`, `isolated`, `dhcp_guard`, `ra_guard`.
 //!
-//! All of it is off if left out, and each key has a value that says so, which ends the guard at run time. The switch's own
-//! [`GuardSpec`] is what the keys mean.
+//! All of it is off if left out, and each key has a value that says so, which ends the guard at run time. The switch's
+//! own [`GuardSpec`] is what the keys mean.
 
 use labsw_switch::Mac;
 use labsw_switch::fdb::MAX_CAPACITY;

@@ -1,10 +1,10 @@
 //! The `[profiles.NAME]` and `[impair.PORT]` tables: what a bad link does to the frames of a port.
 //!
-//! A profile is a set of [`Settings`] with a name; an impairment may name one, and what it sets itself stands above that.
-//! `[impair.PORT]` is for both directions, or one (`direction`); `[impair.PORT.rx]` and `[impair.PORT.tx]` are for each its own.
-//! What both say together is checked by the switch's own rules ([`ImpairSpec::check`]), so that nothing comes out that
-//! can't be carried out. The profiles `default`, `constrained` and `lossy` are there without being written; a table of the
-//! same name replaces one.
+//! A profile is a set of [`Settings`] with a name; an impairment may name one, and what it sets itself stands above
+//! that. `[impair.PORT]` is for both directions, or one (`direction`); `[impair.PORT.rx]` and `[impair.PORT.tx]` are
+//! for each its own. What both say together is checked by the switch's own rules ([`ImpairSpec::check`]), so that
+//! nothing comes out that can't be carried out. The profiles `default`, `constrained` and `lossy` are there without
+//! being written; a table of the same name replaces one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -61,8 +61,8 @@ pub struct Settings {
     pub seed: Option<u32>,
 }
 
-/// Loss in bursts: `1% 25% 100% 0%` is the chance from good to bad, from bad to good, of loss in the bad state and in the
-/// good one. The last two may be left out: 100% and 0%.
+/// Loss in bursts: `1% 25% 100% 0%` is the chance from good to bad, from bad to good, of loss in the bad state and in
+/// the good one. The last two may be left out: 100% and 0%.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bursts([Share; 4]);
 
@@ -155,7 +155,8 @@ impl ImpairConfig {
         [keys::<Selection>(), keys::<Settings>(), keys::<DirectionKey>()].concat()
     }
 
-    /// Reads the impairment of port `port`, with the profiles of the configuration. Gives nothing if there is a mistake.
+    /// Reads the impairment of port `port`, with the profiles of the configuration. Gives nothing if there is a
+    /// mistake.
     pub fn read(port: &str, tree: &Tree, profiles: &[ProfileConfig], reader: &mut Reader) -> Option<ImpairConfig> {
         let port = port.to_owned();
         if tree.get("rx").is_some() || tree.get("tx").is_some() {

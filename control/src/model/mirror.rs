@@ -19,8 +19,8 @@ use crate::filter::Expression;
 
 /// Shortest copy: an Ethernet header.
 const SNAPLEN_MIN: u32 = 14;
-/// Shortest copy to a VLAN: an Ethernet header with its tag, and the two bytes behind it without which Linux drops a tagged frame
-/// (`skb_vlan_untag`).
+/// Shortest copy to a VLAN: an Ethernet header with its tag, and the two bytes behind it without which Linux drops a
+/// tagged frame (`skb_vlan_untag`).
 const SNAPLEN_MIN_TAGGED: u32 = 20;
 /// Longest copy that is still shorter than a whole frame can be.
 const SNAPLEN_MAX: u32 = 65535;

@@ -1,4 +1,5 @@
-//! The error of reading a [`Tree`](super::Tree): what serde and the checks complain about, in whole sentences, and where.
+//! The error of reading a [`Tree`](super::Tree): what serde and the checks complain about, in whole sentences, and
+//! where.
 //!
 //! serde says what is wrong by the constructors of [`serde::de::Error`]; here they become text that says what is there
 //! and what would be right. The deserializer adds the path while it returns.

@@ -1,11 +1,11 @@
 //! The model of the configuration: what can be set, once, for everything that reads or writes settings.
 //!
-//! The file, `--set key=value`, the parameters and replies of the control socket, `config diff`, the JSON schema and the
-//! types of the NixOS options come from the types in here, by serde. A key of a noun is a field of its struct, and
+//! The file, `--set key=value`, the parameters and replies of the control socket, `config diff`, the JSON schema and
+//! the types of the NixOS options come from the types in here, by serde. A key of a noun is a field of its struct, and
 //! stands nowhere else.
 //!
-//! **How it works.** A table is a [`Tree`], from a file or from the control socket. The [`Reader`] reads it into the type
-//! of its noun and notes every mistake with its [`Path`]; writing is serde's.
+//! **How it works.** A table is a [`Tree`], from a file or from the control socket. The [`Reader`] reads it into the
+//! type of its noun and notes every mistake with its [`Path`]; writing is serde's.
 //!
 //! | file | content |
 //! |---|---|

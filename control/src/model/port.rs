@@ -354,8 +354,8 @@ impl PortConfig {
             tree.set("interface", Tree::text(names::interface(name).map_or("tap", |()| name)));
         }
         let mut common = reader.part::<PortConfig>(&tree);
-        // A device of the host leads to other switches. Everything else is somebody's machine: it is in one VLAN, and in
-        // more only if the configuration says so.
+        // A device of the host leads to other switches. Everything else is somebody's machine: it is in one VLAN, and
+        // in more only if the configuration says so.
         if let Some(common) = common.as_mut().filter(|_| port_type != PortType::AfXdp && tree.get("vlan").is_none()) {
             common.vlan = PortVlan::access(switch.default_vlan.0);
         }

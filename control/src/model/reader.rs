@@ -1,8 +1,8 @@
 //! Reading a [`Tree`] into the model, with every mistake in it.
 //!
-//! **How it works.** serde stops at the first mistake. So the [`Reader`] notes the mistake, takes the value out of the tree
-//! and reads the rest again, until nothing is wrong or what is wrong is the table as a whole. A key that was taken out is
-//! not missed.
+//! **How it works.** serde stops at the first mistake. So the [`Reader`] notes the mistake, takes the value out of the
+//! tree and reads the rest again, until nothing is wrong or what is wrong is the table as a whole. A key that was taken
+//! out is not missed.
 //!
 //! **Invariants.** A value comes out only if nothing was wrong with it. At most [`MAX_DIAGNOSTICS`] mistakes are noted,
 //! so that the work has a bound however long a file is.

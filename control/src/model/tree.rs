@@ -1,7 +1,8 @@
 //! A table of settings as a tree: what the file, `--set key=value` and the control socket have in common.
 //!
-//! **How it works.** A [`Tree`] is a value with the place it has in its text, if it came from one. [`Reader`](super::Reader)
-//! reads it into the model. Keys stand in the order of the text. A [`Path`] names one value in it.
+//! **How it works.** A [`Tree`] is a value with the place it has in its text, if it came from one.
+//! [`Reader`](super::Reader) reads it into the model. Keys stand in the order of the text. A [`Path`] names one value
+//! in it.
 
 use std::fmt;
 
@@ -224,8 +225,8 @@ impl Tree {
         })
     }
 
-    /// The byte of the text at which the value at `path` begins: of its key with `of_key`, and of a table always. Without
-    /// that value, the key of the longest part of the path that is there.
+    /// The byte of the text at which the value at `path` begins: of its key with `of_key`, and of a table always.
+    /// Without that value, the key of the longest part of the path that is there.
     pub fn place(&self, path: &Path, of_key: bool) -> usize {
         let (mut tree, mut key_at) = (self, self.at);
         for step in &path.0 {

@@ -1,8 +1,8 @@
 //! VLANs of a port as they are set and shown: `vlan = { mode = "native-untagged", tag = 10, trunks = [10, "20-29"] }`.
 //!
-//! The switch's own [`PortVlan`] says what they mean; here are the keys and the defaults. Without a `mode`, the other keys
-//! decide, as in Open vSwitch (`vlan_mode` of ovs-vswitchd.conf.db(5)): `tag` alone is access, `trunks` alone trunk, both
-//! native-untagged. A tunnel port says so by its mode, and may say more:
+//! The switch's own [`PortVlan`] says what they mean; here are the keys and the defaults. Without a `mode`, the other
+//! keys decide, as in Open vSwitch (`vlan_mode` of ovs-vswitchd.conf.db(5)): `tag` alone is access, `trunks` alone
+//! trunk, both native-untagged. A tunnel port says so by its mode, and may say more:
 //! `vlan = { mode = "dot1q-tunnel", tag = 100, cvlans = [0, "10-19"], ethertype = "0x88a8" }`.
 
 use std::fmt;

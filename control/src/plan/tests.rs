@@ -1,5 +1,5 @@
-//! Proves what the module promises, over random pairs of valid configurations: a model of the switch takes each step only
-//! if it is possible at that moment, and has to end up with what is wanted.
+//! Proves what the module promises, over random pairs of valid configurations: a model of the switch takes each step
+//! only if it is possible at that moment, and has to end up with what is wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
 

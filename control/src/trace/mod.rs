@@ -1,13 +1,13 @@
-//! The explanation of what would become of a frame: what the switch decides ([`labsw_switch::trace`]), in the names and words of
-//! people.
+//! The explanation of what would become of a frame: what the switch decides ([`labsw_switch::trace`]), in the names and
+//! words of people.
 //!
-//! **How it works.** The control thread gives the tables and the forwarding database in force, the names of ports and mirrors, and
-//! what is known of ports that are not up ([`Scene`]). [`explain`] has the frame traced, and turns what was decided into steps:
-//! what each is about, what it comes to, what decided it, and what would change it ([`words`]). Pure: no worker, no device and no
-//! clock is asked.
+//! **How it works.** The control thread gives the tables and the forwarding database in force, the names of ports and
+//! mirrors, and what is known of ports that are not up ([`Scene`]). [`explain`] has the frame traced, and turns what
+//! was decided into steps: what each is about, what it comes to, what decided it, and what would change it ([`words`]).
+//! Pure: no worker, no device and no clock is asked.
 //!
-//! **Invariants.** A frame that the switch gives to a port which takes none (nobody connected, its device not there) is shown
-//! dropped there as [`DropReason::NotConnected`], as the port counts it.
+//! **Invariants.** A frame that the switch gives to a port which takes none (nobody connected, its device not there) is
+//! shown dropped there as [`DropReason::NotConnected`], as the port counts it.
 
 use std::collections::BTreeMap;
 

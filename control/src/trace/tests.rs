@@ -1,5 +1,5 @@
-//! Explanations, word for word, of a small lab: two access ports and one guest that is not connected in VLAN 20, an uplink, a port
-//! that is switched off, and a mirror's destination.
+//! Explanations, word for word, of a small lab: two access ports and one guest that is not connected in VLAN 20, an
+//! uplink, a port that is switched off, and a mirror's destination.
 
 use labsw_switch::Mac;
 use labsw_switch::fdb::Fdb;

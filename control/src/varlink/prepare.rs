@@ -1,13 +1,15 @@
 //! Compiling the filters of a request before the control thread sees it.
 //!
-//! **Why.** A configuration may have filters that take libpcap seconds to compile, and the control thread must not wait.
+//! **Why.** A configuration may have filters that take libpcap seconds to compile, and the control thread must not
+//! wait.
 //!
 //! **How it works.** A connection holds a request back that has filters ([`is_needed`]). A helper thread compiles them,
 //! which leaves their programs in the cache of [`crate::filter`], and wakes the control thread; the request is then
-//! answered as any other, and finds every filter compiled. Requests are prepared one at a time, in the order in which they came.
+//! answered as any other, and finds every filter compiled. Requests are prepared one at a time, in the order in which
+//! they came.
 //!
-//! **Bounds.** [`BUDGET`] a request; a request beyond that is refused. A connection has one request here, and only peers
-//! that may change the switch get here.
+//! **Bounds.** [`BUDGET`] a request; a request beyond that is refused. A connection has one request here, and only
+//! peers that may change the switch get here.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -3,9 +3,9 @@
 //! **How it works.** The owner registers it under a range of tokens, passes on events with [`Server::ready`], sleeps no
 //! longer than [`Server::next_tick`] says, and calls [`Server::tick`] after each wait. Nothing here blocks.
 //!
-//! **Invariants.** At most [`MAX_CLIENTS`] clients, shared out as `seats` says, and [`MAX_WAITING_BYTES`] of replies that
-//! wait for slow ones: a client that would break the limit is closed. The limits of one client are in `connection`.
-//! No descriptor that a client sends is closed on this thread, and no socket with such descriptors in it.
+//! **Invariants.** At most [`MAX_CLIENTS`] clients, shared out as `seats` says, and [`MAX_WAITING_BYTES`] of replies
+//! that wait for slow ones: a client that would break the limit is closed. The limits of one client are in
+//! `connection`. No descriptor that a client sends is closed on this thread, and no socket with such descriptors in it.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -258,7 +258,8 @@ impl Server {
     }
 }
 
-/// Ends a connection. The socket is closed where that may take its time: with it go the descriptors that the client sent.
+/// Ends a connection. The socket is closed where that may take its time: with it go the descriptors that the client
+/// sent.
 fn close(socket: UnixStream) {
     // The client has hung up already, or sees the end at once.
     let _ = socket.shutdown(Shutdown::Both);

@@ -1,7 +1,8 @@
 //! Memory of a burst's own, for frames that must not change any more.
 //!
-//! Bytes are placed one behind the other in large pieces of memory, which are allocated when first needed and kept. Nothing that was placed
-//! is written again before [`Arena::reset`], so pointers to it stay good until then, whatever else is placed.
+//! Bytes are placed one behind the other in large pieces of memory, which are allocated when first needed and kept.
+//! Nothing that was placed is written again before [`Arena::reset`], so pointers to it stay good until then, whatever
+//! else is placed.
 
 #![allow(unsafe_code, reason = "foreign memory is only ever copied raw")]
 
@@ -54,25 +55,25 @@ impl Arena {
 }
 
 impl Burst {
-    /// Adds a frame that is a copy of these bytes, kept by the burst. Returns false, and adds nothing, if the burst is full or
-    /// the frame is too long ([`MAX_FRAME_BYTES`]).
+    /// Adds a frame that is a copy of these bytes, kept by the burst. Returns false, and adds nothing, if the burst is
+    /// full or the frame is too long ([`MAX_FRAME_BYTES`]).
     pub fn push_copy(&mut self, token: u64, bytes: &[u8]) -> bool {
         let Ok(len) = u32::try_from(bytes.len()) else { return false };
         if self.is_full() || len > MAX_FRAME_BYTES {
             return false;
         }
         let Some(place) = self.arena.reserve(bytes.len()) else { return false };
-        // SAFETY: `place` is writable for `bytes.len()` bytes of our own, which no reference covers; the arena leaves them alone
-        // until the burst is cleared.
+        // SAFETY: `place` is writable for `bytes.len()` bytes of our own, which no reference covers; the arena leaves
+        // them alone until the burst is cleared.
         unsafe {
             copy(bytes.as_ptr(), place, bytes.len());
             self.push_whole(token, Segment { ptr: place, len })
         }
     }
 
-    /// Copies these frames (bit = index) into memory of the burst's own, each byte read once, so that all who take one of them
-    /// see the same bytes, whatever its sender writes meanwhile. Frames that the snapshot holds whole do not change anyway,
-    /// nor do frames in packet memory.
+    /// Copies these frames (bit = index) into memory of the burst's own, each byte read once, so that all who take one
+    /// of them see the same bytes, whatever its sender writes meanwhile. Frames that the snapshot holds whole do not
+    /// change anyway, nor do frames in packet memory.
     pub fn copy_frames(&mut self, frames: u64) {
         if self.movable {
             return;
@@ -91,8 +92,8 @@ impl Burst {
         let Some(frame) = self.frames.get_mut(index) else { return };
         let len = frame.len - u32::from(frame.snapshot_len);
         let Some(place) = self.arena.reserve(len as usize) else { return };
-        // SAFETY: `rest` is readable for its length until the burst is cleared (contract of `Burst::push`), and is the first of
-        // the `len` bytes behind the snapshot, for which there is room at `place`.
+        // SAFETY: `rest` is readable for its length until the burst is cleared (contract of `Burst::push`), and is the
+        // first of the `len` bytes behind the snapshot, for which there is room at `place`.
         unsafe { copy(frame.rest.ptr, place, frame.rest.len as usize) };
         if frame.segment_count > 0 {
             let first = frame.first_segment as usize;

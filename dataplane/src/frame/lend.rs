@@ -1,7 +1,8 @@
 //! The safe door for lending: a burst describes bytes that the switch owns, for as long as one call takes.
 //!
-//! Whoever made or kept frames sends them again by [`Burst::lend`]: the burst is filled with borrowed bytes, handed to a closure, and
-//! cleared before the call returns, so the borrow checker guards what [`Burst::push`] asks of its callers by contract.
+//! Whoever made or kept frames sends them again by [`Burst::lend`]: the burst is filled with borrowed bytes, handed to
+//! a closure, and cleared before the call returns, so the borrow checker guards what [`Burst::push`] asks of its
+//! callers by contract.
 
 #![allow(unsafe_code, reason = "foreign memory is only ever copied raw")]
 
@@ -64,8 +65,8 @@ impl<'a> Lender<'_, 'a> {
         unsafe { self.burst.push(0, segments.get(..count).unwrap_or_default()) }
     }
 
-    /// Adds the frame at `index` of another burst as it is, with what is left to do for it. Returns false, and adds nothing,
-    /// if this burst is full or there is no such frame.
+    /// Adds the frame at `index` of another burst as it is, with what is left to do for it. Returns false, and adds
+    /// nothing, if this burst is full or there is no such frame.
     pub(crate) fn push_from(&mut self, other: &'a Burst, index: usize) -> bool {
         // SAFETY: the other burst is borrowed for longer than `Burst::lend` takes, so it is cleared after this one.
         unsafe { self.burst.push_from(other, index) }

@@ -1,7 +1,7 @@
 //! Frames on their way out: read front to back, tag edit applied.
 //!
-//! A [`PlainFrame`] leaves as it came and lies in one piece, the usual case; a [`FrameReader`] reads any other. Both take
-//! the part that the snapshot covers from the snapshot, and the rest from foreign memory, each byte once.
+//! A [`PlainFrame`] leaves as it came and lies in one piece, the usual case; a [`FrameReader`] reads any other. Both
+//! take the part that the snapshot covers from the snapshot, and the rest from foreign memory, each byte once.
 
 use super::copy::{copy, copy_short};
 use super::{SNAPSHOT_BYTES, Segment};
@@ -33,8 +33,9 @@ impl<'a> PlainFrame<'a> {
     #[inline(always)]
     pub unsafe fn copy_to(&self, to: *mut u8) {
         let PlainFrame { snapshot, rest, .. } = self;
-        // SAFETY: snapshot and `rest` together are the frame, for which there is room (caller); a snapshot has at most 128
-        // bytes. `rest` is readable until the burst is cleared (contract of `Burst::push`), which the borrow prevents.
+        // SAFETY: snapshot and `rest` together are the frame, for which there is room (caller); a snapshot has at most
+        // 128 bytes. `rest` is readable until the burst is cleared (contract of `Burst::push`), which the borrow
+        // prevents.
         unsafe {
             copy_short(snapshot.as_ptr(), to, snapshot.len());
             if rest.len > 0 {
@@ -48,8 +49,8 @@ impl<'a> PlainFrame<'a> {
     pub fn copy_into(&self, to: &mut [u8]) -> bool {
         let fits = to.len() >= self.len as usize;
         if fits {
-            // SAFETY: `to` has room for the frame. Nothing overlaps it: the snapshot is behind a shared reference, and foreign
-            // memory is behind none.
+            // SAFETY: `to` has room for the frame. Nothing overlaps it: the snapshot is behind a shared reference, and
+            // foreign memory is behind none.
             unsafe { self.copy_to(to.as_mut_ptr()) };
         }
         fits
@@ -89,9 +90,9 @@ impl<'a> FrameReader<'a> {
         self.remaining
     }
 
-    /// Where what is left of the frame lies, in order, for a system call that gathers: fills `pieces` from the front and
-    /// returns how many are used, or `None` if there are not enough. They are readable as long as this reader is neither
-    /// moved nor read from.
+    /// Where what is left of the frame lies, in order, for a system call that gathers: fills `pieces` from the front
+    /// and returns how many are used, or `None` if there are not enough. They are readable as long as this reader is
+    /// neither moved nor read from.
     pub fn gather(&self, pieces: &mut [Segment]) -> Option<usize> {
         let whole = |bytes: &[u8]| Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
         let [before, behind] = self.pieces;
@@ -131,8 +132,8 @@ impl<'a> FrameReader<'a> {
             }
             if piece == 0 && self.tag_left > 0 && left > 0 {
                 let here = usize::from(self.tag_left).min(left);
-                // SAFETY: `tag_left` counts the unread bytes at the end of the four-byte tag; `here <= left` are writable
-                // at `to`.
+                // SAFETY: `tag_left` counts the unread bytes at the end of the four-byte tag; `here <= left` are
+                // writable at `to`.
                 unsafe {
                     copy(self.tag.as_ptr().add(4 - usize::from(self.tag_left)), to, here);
                     to = to.add(here);
@@ -149,8 +150,8 @@ impl<'a> FrameReader<'a> {
                 (self.rest, self.segments) = (next, further);
             }
             let here = (self.rest.len as usize).min(left);
-            // SAFETY: `rest` is readable for its length until the burst is cleared (contract of `Burst::push`), which this
-            // reader's borrow of the burst prevents; `here` is at most that; `here <= left` are writable at `to`.
+            // SAFETY: `rest` is readable for its length until the burst is cleared (contract of `Burst::push`), which
+            // this reader's borrow of the burst prevents; `here` is at most that; `here <= left` are writable at `to`.
             unsafe {
                 copy(self.rest.ptr, to, here);
                 to = to.add(here);
@@ -178,8 +179,8 @@ impl<'a> FrameReader<'a> {
     /// As [`FrameReader::read`], into memory of our own.
     pub fn read_to(&mut self, to: &mut [u8]) -> u32 {
         let room = u32::try_from(to.len()).unwrap_or(u32::MAX);
-        // SAFETY: `to` is writable for `room` bytes. Nothing overlaps it: the snapshot is behind a shared reference, and
-        // foreign memory is behind none.
+        // SAFETY: `to` is writable for `room` bytes. Nothing overlaps it: the snapshot is behind a shared reference,
+        // and foreign memory is behind none.
         unsafe { self.read(to.as_mut_ptr(), room) }
     }
 }

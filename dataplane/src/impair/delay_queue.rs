@@ -141,7 +141,8 @@ fn keep(store: &mut Store, burst: &Burst, item: &TxItem, verdict: Verdict) -> Re
     Ok(())
 }
 
-/// Copies the first of these frames and those that follow it and are as long, as they leave, into the store; returns how many.
+/// Copies the first of these frames and those that follow it and are as long, as they leave, into the store; returns
+/// how many.
 #[inline]
 fn put_alike(store: &mut Store, burst: &Burst, items: &[TxItem], due_ns: u64) -> Result<usize, DropReason> {
     let len_of = |item: &TxItem| burst.plain(item).map(|frame| frame.bytes());
@@ -152,7 +153,8 @@ fn put_alike(store: &mut Store, burst: &Burst, items: &[TxItem], due_ns: u64) ->
     let mut kept = 0;
     for (bytes, item) in bytes.chunks_exact_mut(room(len)).zip(items) {
         let Some(frame) = burst.plain(item) else { break };
-        // What waits is more than the caches hold: memory is asked for before it is written, as it is before it is read.
+        // What waits is more than the caches hold: memory is asked for before it is written, as it is before it is
+        // read.
         prefetch(bytes.as_ptr().wrapping_add(WRITE_AHEAD_BYTES));
         frame.copy_into(bytes);
         kept += 1;

@@ -49,8 +49,8 @@ impl ImpairedRx {
         }
     }
 
-    /// Receives in place of `rx`, as [`RxQueue::receive`]: frames that have arrived are delayed, frames that are due go into
-    /// `burst`.
+    /// Receives in place of `rx`, as [`RxQueue::receive`]: frames that have arrived are delayed, frames that are due go
+    /// into `burst`.
     #[cold]
     #[inline(never)]
     pub(crate) fn receive(

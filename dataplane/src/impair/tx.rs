@@ -67,7 +67,8 @@ impl TxDelay {
     }
 }
 
-/// A transmit side that delays, loses and changes frames before the port's own gets them. It accepts finished frames only.
+/// A transmit side that delays, loses and changes frames before the port's own gets them. It accepts finished frames
+/// only.
 #[derive(Clone, Debug)]
 pub struct ImpairedTx {
     port: Arc<dyn TxPort>,

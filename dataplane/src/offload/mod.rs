@@ -11,8 +11,8 @@
 //! - [`Coalescer`] is the reverse: it merges segments of one flow into one frame with a request.
 //!
 //! **Invariants.**
-//! - Pure functions over bytes: nothing here holds or reads foreign memory. The headers are the caller's own copy, taken
-//!   once.
+//! - Pure functions over bytes: nothing here holds or reads foreign memory. The headers are the caller's own copy,
+//!   taken once.
 //! - No allocation, and no panic on any input: an impossible request is [`Refused`] with a reason.
 //! - What the switch decides by is never written: a checksum is only finished where TCP or UDP keeps one, behind the
 //!   ports of the outermost header ([`Asked::admit`]).

@@ -2,8 +2,8 @@
 //!
 //! **How it works.** [`Cutter::new`] takes a copy of the headers and sums once what is the same in every segment. Then,
 //! per segment: [`Cutter::next_cut`] says which bytes of the frame it carries; the caller copies them to where the
-//! segment is to lie, [`Cutter::header_bytes`] behind its start, and takes their [`Sum`]; [`Cut::finish`] gives the header to put in front. Nothing is allocated, and a caller that
-//! runs out of room stops in the middle.
+//! segment is to lie, [`Cutter::header_bytes`] behind its start, and takes their [`Sum`]; [`Cut::finish`] gives the
+//! header to put in front. Nothing is allocated, and a caller that runs out of room stops in the middle.
 //!
 //! What changes from segment to segment: IPv4 total length, identification (counting up from the guest's) and header
 //! checksum, or IPv6 payload length; TCP sequence number; FIN and PSH, which only the last keeps; CWR, which only the

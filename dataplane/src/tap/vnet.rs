@@ -1,9 +1,9 @@
 //! The virtio-net header in front of each frame: the only place that writes or reads it.
 //!
-//! **How it works.** 12 bytes, those of a virtio-net device without negotiated hashes, in the machine's byte order. A frame
-//! goes to the kernel with its offload request in the header, if the kernel takes that ([`to_kernel`]). The same is agreed
-//! for the other direction (`TUNSETOFFLOAD`). The program behind a guest's interface may hand over the requests of its
-//! guest, in which case the packet socket says so.
+//! **How it works.** 12 bytes, those of a virtio-net device without negotiated hashes, in the machine's byte order. A
+//! frame goes to the kernel with its offload request in the header, if the kernel takes that ([`to_kernel`]). The same
+//! is agreed for the other direction (`TUNSETOFFLOAD`). The program behind a guest's interface may hand over the
+//! requests of its guest, in which case the packet socket says so.
 //!
 //! Reference: Virtio 1.2, 5.1.6 (`struct virtio_net_hdr`); kernel `include/uapi/linux/virtio_net.h`.
 

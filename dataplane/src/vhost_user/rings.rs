@@ -1,7 +1,8 @@
 //! The rings of a vhost-user port that lives in the workers, as its session reaches them.
 //!
 //! The guest's transmit rings are receive queues of the port: an operation on one travels to its worker as a
-//! [`QueueTask`] and is carried out between two turns. The guest's receive rings are operated on right here, under their locks.
+//! [`QueueTask`] and is carried out between two turns. The guest's receive rings are operated on right here, under
+//! their locks.
 //!
 //! **Invariant.** An operation has been carried out, or has failed, when [`Rings::operate`] returns.
 
@@ -27,7 +28,8 @@ pub struct PortRings {
 }
 
 impl PortRings {
-    /// The rings of `port`: those that frames leave by, and those that its queues are, which lie with the workers in `homes`.
+    /// The rings of `port`: those that frames leave by, and those that its queues are, which lie with the workers in
+    /// `homes`.
     pub fn new(links: Links, port: PortId, tx: Arc<VhostTx>, homes: Homes) -> PortRings {
         PortRings { links, port, tx, homes }
     }

@@ -1,10 +1,10 @@
 //! Bounds on the work that a guest's rings can cause in one burst.
 //!
-//! **How it works.** A frame in a single descriptor costs what its bytes cost, and a burst has at most 64 frames. A guest
-//! may cut a frame into many descriptors, some of them empty; each chain then has at most
+//! **How it works.** A frame in a single descriptor costs what its bytes cost, and a burst has at most 64 frames. A
+//! guest may cut a frame into many descriptors, some of them empty; each chain then has at most
 //! [`MAX_CHAIN_DESCRIPTORS`](super::layout::MAX_CHAIN_DESCRIPTORS). Chains together are charged to a budget:
-//! - taking frames out of a transmit ring, [`TakeBudget`]: a burst ends early when it is spent. Nothing is lost, the next
-//!   turn goes on there.
+//! - taking frames out of a transmit ring, [`TakeBudget`]: a burst ends early when it is spent. Nothing is lost, the
+//!   next turn goes on there.
 //! - finding room in a receive ring, [`FindBudget`]: a frame for which too much has to be read is dropped as one that
 //!   the guest's buffers are too small for. A frame that found no room is remembered, so that a larger one at the same
 //!   place of the ring is refused without a look.
@@ -19,8 +19,8 @@ pub const BURST_DESCRIPTORS: u64 = 512;
 pub const BURST_BYTES: u64 = 1 << 20;
 /// Descriptors read to find room for one frame in a receive ring before it is given up.
 pub const FRAME_DESCRIPTORS: u64 = 1024;
-/// Descriptors read to find room for the frames of one call, those in a single buffer not counted. Twice of what 64 of the
-/// largest frames need in a ring of 2-KiB buffers.
+/// Descriptors read to find room for the frames of one call, those in a single buffer not counted. Twice of what 64 of
+/// the largest frames need in a ring of 2-KiB buffers.
 pub const SEND_DESCRIPTORS: u64 = 4096;
 
 /// What a burst of a transmit ring has cost so far.

@@ -1,7 +1,8 @@
 //! Notifications of a virtqueue: the two eventfds of a ring, and when an index passes the one that is waited for.
 //!
-//! **Invariant.** The front end shares the eventfds, file flags included: the kick is never read, and the call is written
-//! only after a look whether the write can block. Should that be raced, [`crate::watchdog`] gets the worker out.
+//! **Invariant.** The front end shares the eventfds, file flags included: the kick is never read, and the call is
+//! written only after a look whether the write can block. Should that be raced, [`crate::watchdog`] gets the worker
+//! out.
 //!
 //! Reference: Virtio 1.2, 2.7.7 "Used Buffer Notification Suppression", 2.7.10; eventfd(2).
 
@@ -32,8 +33,8 @@ impl Doorbells {
     /// Interrupts the guest, without ever blocking on it for long.
     pub(super) fn interrupt(&mut self) {
         let Some(call) = &self.call else { return };
-        // The front end shares the file and can make a write to a full counter block, so look first. A full counter means
-        // that the guest has yet to look; an error means a dead peer, noticed at its socket.
+        // The front end shares the file and can make a write to a full counter block, so look first. A full counter
+        // means that the guest has yet to look; an error means a dead peer, noticed at its socket.
         let mut ready = [PollFd::new(call, PollFlags::OUT)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         if poll(&mut ready, Some(&now)) == Ok(1)

@@ -1,8 +1,9 @@
 //! Virtqueues and guest memory, seen from the device: the ring engine. It knows no socket and no protocol.
 //!
-//! From the bytes outwards: a guest's memory is mapped and guarded ([`memory`], [`memory_limit`], [`sigbus`]); a ring's parts
-//! in it are checked once (`layout`); chains of descriptors are followed (`chain`) within bounds (`budget`); what a
-//! frame in a chain is (`net`) is the same for split rings (`split`) and packed ones (`packed`); a [`Ring`] is either.
+//! From the bytes outwards: a guest's memory is mapped and guarded ([`memory`], [`memory_limit`], [`sigbus`]); a ring's
+//! parts in it are checked once (`layout`); chains of descriptors are followed (`chain`) within bounds (`budget`); what
+//! a frame in a chain is (`net`) is the same for split rings (`split`) and packed ones (`packed`); a [`Ring`] is
+//! either.
 //!
 //! Reference: Virtio 1.2, 2.7 "Split Virtqueues", 2.8 "Packed Virtqueues" and 5.1 "Network Device".
 

@@ -1,9 +1,9 @@
 //! A virtio-net frame in a chain of descriptors, whatever kind of ring the chain is in.
 //!
-//! **From the guest.** [`lend_whole`] and [`lend`] add the frame in a chain to a burst, borrowed, and note what its header
-//! leaves to do. A chain that merely holds a bad frame has a drop reason and is completed with the others.
+//! **From the guest.** [`lend_whole`] and [`lend`] add the frame in a chain to a burst, borrowed, and note what its
+//! header leaves to do. A chain that merely holds a bad frame has a drop reason and is completed with the others.
 //!
-//! **To the guest.** [`write_plain`] writes a frame into a buffer that holds all of it, [`write`] into any number of
+//! **To the guest.** [`write_plain`] writes a frame into a buffer that holds all of it, [`write()`] into any number of
 //! buffers; [`Tally`] counts what became of the frames of one call. [`usable_bytes`] says what a buffer is good for.
 //!
 //! Reference: Virtio 1.2, 5.1.6.2 "Packet Transmission", 5.1.6.3 "Setting Up Receive Buffers", 5.1.6.4 "Processing of
@@ -90,8 +90,8 @@ pub(super) unsafe fn lend_whole(
     None
 }
 
-/// Adds the frame in a chain of any form to `burst`, or says why not. `walk` and `segments` are what the walk found, and
-/// `id` is what the ring calls the chain.
+/// Adds the frame in a chain of any form to `burst`, or says why not. `walk` and `segments` are what the walk found,
+/// and `id` is what the ring calls the chain.
 ///
 /// # Safety
 /// As for [`lend_whole`], each segment.
@@ -241,9 +241,9 @@ impl Tally {
     }
 }
 
-/// How many of the `missing` bytes of a frame a receive buffer takes, of which the walk found at least so many or all it
-/// has. The standard wants each buffer to hold at least the header (Virtio 1.2, 5.1.6.3.1); without that, buffers without
-/// room could make a frame look at the whole ring.
+/// How many of the `missing` bytes of a frame a receive buffer takes, of which the walk found at least so many or all
+/// it has. The standard wants each buffer to hold at least the header (Virtio 1.2, 5.1.6.3.1); without that, buffers
+/// without room could make a frame look at the whole ring.
 #[inline]
 pub(super) fn usable_bytes(walk: Walk, missing: u32, header_bytes: u32) -> Result<u32, RingError> {
     match walk {
@@ -263,8 +263,8 @@ pub(super) fn usable_bytes(walk: Walk, missing: u32, header_bytes: u32) -> Resul
 #[inline(always)]
 pub(super) unsafe fn write_plain(buffer: Segment, header_bytes: u32, frame: PlainFrame<'_>) {
     let to = buffer.ptr.cast_mut();
-    // SAFETY: the buffer is writable for `header_bytes` (10 or 12) bytes and the frame (caller), which does not overlap it:
-    // see `write`.
+    // SAFETY: the buffer is writable for `header_bytes` (10 or 12) bytes and the frame (caller), which does not overlap
+    // it: see `write`.
     unsafe {
         // No flags, no segmentation, a checksum is as it is; then `num_buffers`, which a 10-byte header has not.
         to.cast::<u64>().write_unaligned(0);

@@ -1,8 +1,8 @@
 //! A virtqueue in guest memory, seen from the device: what split and packed rings have in common.
 //!
-//! **How it works.** A [`Ring`] is a [`SplitRing`] or a [`PackedRing`], as the features say; which one is asked once per
-//! burst. Both take what the guest transmits with `receive` and `release` and fill its receive buffers with `send` and
-//! `flush`; a frame in a chain ([`super::net`]) is the same
+//! **How it works.** A [`Ring`] is a [`SplitRing`] or a [`PackedRing`], as the features say; which one is asked once
+//! per burst. Both take what the guest transmits with `receive` and `release` and fill its receive buffers with `send`
+//! and `flush`; a frame in a chain ([`super::net`]) is the same
 //! for both.
 //!
 //! **Invariants.** Chains are completed strictly in the order they were made available, so VIRTIO_F_IN_ORDER can be
@@ -60,8 +60,8 @@ impl Ring {
         }
     }
 
-    /// How many descriptors were read so far of chains that are not a single buffer in a region hit lately: the work that a
-    /// guest can cause beyond that of plain frames. Tests hold it against the bounds.
+    /// How many descriptors were read so far of chains that are not a single buffer in a region hit lately: the work
+    /// that a guest can cause beyond that of plain frames. Tests hold it against the bounds.
     pub fn descriptors_read(&self) -> u64 {
         match self {
             Ring::Split(ring) => ring.walker.descriptors_read(),
@@ -153,9 +153,9 @@ impl Ring {
         }
     }
 
-    /// Ends what [`Ring::arm`] began: no more kicks. Those that came stay in the eventfd: it is watched edge-triggered, so
-    /// the next kick wakes us all the same, and a read could block the worker (the front end holds the same open file
-    /// and can take `O_NONBLOCK` off it at any time).
+    /// Ends what [`Ring::arm`] began: no more kicks. Those that came stay in the eventfd: it is watched edge-triggered,
+    /// so the next kick wakes us all the same, and a read could block the worker (the front end holds the same open
+    /// file and can take `O_NONBLOCK` off it at any time).
     pub fn disarm(&mut self) {
         match self {
             Ring::Split(ring) => ring.suppress_kicks(),

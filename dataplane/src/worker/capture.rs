@@ -1,8 +1,8 @@
 //! Captures in the worker: which frames of a burst go to which [`Watch`](crate::capture::Watch).
 //!
-//! What came from a port is captured before it is sent anywhere, as it was received; what went to a port after that port took
-//! it, as it was sent. Drops are noted while they are decided about; those at an egress port, with their reasons, are in
-//! the [`Losses`] of the send.
+//! What came from a port is captured before it is sent anywhere, as it was received; what went to a port after that
+//! port took it, as it was sent. Drops are noted while they are decided about; those at an egress port, with their
+//! reasons, are in the [`Losses`] of the send.
 //!
 //! While a port is watched no buffer is given away on the way to it, so that the bytes are still there afterwards.
 //! All of this is out of line: what is not captured costs one test a burst and one per egress port.

@@ -115,8 +115,8 @@ pub enum Command {
     Stop,
 }
 
-/// A driver's own work on one of its receive queues, done between two turns. The queue may have another descriptor to wait for
-/// ([`RxQueue::wait_fd`]) afterwards.
+/// A driver's own work on one of its receive queues, done between two turns. The queue may have another descriptor to
+/// wait for ([`RxQueue::wait_fd`]) afterwards.
 pub struct QueueTask(Task);
 
 type Task = Box<dyn FnOnce(&mut dyn RxQueue) + Send>;

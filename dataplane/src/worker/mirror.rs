@@ -1,8 +1,9 @@
 //! Mirror copies of a burst: after the egress ports took their frames, each mirror destination gets its copies.
 //!
-//! Which copies those are, [`Copies::choose`](labsw_switch::forward::Copies::choose) works out from what the ports really
-//! took; here they are sent and counted, mirror by mirror. What was left to do for a frame is done before: a mirror shows
-//! frames as they are on a wire. Counted is a frame once for each port its copies go to, however many segments it was cut into.
+//! Which copies those are, [`Copies::choose`](labsw_switch::forward::Copies::choose) works out from what the ports
+//! really took; here they are sent and counted, mirror by mirror. What was left to do for a frame is done before: a
+//! mirror shows frames as they are on a wire. Counted is a frame once for each port its copies go to, however many
+//! segments it was cut into.
 
 use labsw_switch::PortId;
 use labsw_switch::forward::TxItem;

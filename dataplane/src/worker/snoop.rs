@@ -1,7 +1,8 @@
-//! Control messages of multicast: read as a whole and given to the switch's snooping, before the burst's frames are sent.
+//! Control messages of multicast: read as a whole and given to the switch's snooping, before the burst's frames are
+//! sent.
 //!
-//! A frame is read once more, from its snapshot and the bytes behind, into the worker's own memory; what is judged there can't
-//! be changed by its sender any more.
+//! A frame is read once more, from its snapshot and the bytes behind, into the worker's own memory; what is judged
+//! there can't be changed by its sender any more.
 
 use labsw_switch::PortId;
 use labsw_switch::forward::{Forwarder, TagEdit, TxItem};

@@ -3,9 +3,9 @@
 //! **How it works.** On the control thread: the program is attached first (from then on frames without a socket are
 //! dropped, not leaked), then every receive queue gets a socket, then every fill ring its first chunks, then the
 //! program's map is filled, so that no frame meets a socket without chunks; last, what the host's own stack sends is
-//! stopped. Modes from best to worst: *zero copy* (native program), *copy* (native program), *skb* (generic program, copy). With
-//! `auto` each failure's reason is kept and the next mode tried; all queues of a port have the same mode. What no
-//! other mode would mend (privileges, a foreign program, no such device) ends the attempt at once.
+//! stopped. Modes from best to worst: *zero copy* (native program), *copy* (native program), *skb* (generic program,
+//! copy). With `auto` each failure's reason is kept and the next mode tried; all queues of a port have the same mode.
+//! What no other mode would mend (privileges, a foreign program, no such device) ends the attempt at once.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -145,8 +145,8 @@ impl Umem {
     }
 
     fn of(base: NonNull<u8>, mapped_bytes: usize, chunks: u32, backing: Backing) -> Umem {
-        // SAFETY: the area was mapped by the caller and nobody uses it yet; the advice changes no contents. Frames have no
-        // business in a core dump, but a kernel that does not take the advice is no reason to do without the area.
+        // SAFETY: the area was mapped by the caller and nobody uses it yet; the advice changes no contents. Frames have
+        // no business in a core dump, but a kernel that does not take the advice is no reason to do without the area.
         let _ = unsafe { madvise(base.as_ptr().cast::<c_void>(), mapped_bytes, Advice::LinuxDontDump) };
         Umem { base, mapped_bytes, chunks, backing }
     }
@@ -183,8 +183,8 @@ impl Umem {
         Some(unsafe { self.base.as_ptr().add(start) })
     }
 
-    /// Appends the `len` bytes at `addr` to `burst` as a frame of one segment. False, and nothing added, if they are not
-    /// within one chunk or the burst is full.
+    /// Appends the `len` bytes at `addr` to `burst` as a frame of one segment. False, and nothing added, if they are
+    /// not within one chunk or the burst is full.
     ///
     /// # Safety
     /// The chunk is not given back (to the pool or the kernel) and this `Umem` lives until the burst is cleared.
@@ -214,8 +214,8 @@ impl Umem {
         unsafe { burst.push(token, segments.get(..count).unwrap_or_default()) }
     }
 
-    /// Copies what is left of a frame, or as much of it as a chunk holds behind its headroom, to `addr`; returns how much.
-    /// 0 if `addr` is not where a copy begins.
+    /// Copies what is left of a frame, or as much of it as a chunk holds behind its headroom, to `addr`; returns how
+    /// much. 0 if `addr` is not where a copy begins.
     #[inline]
     pub(super) fn copy_piece(&self, addr: u64, reader: &mut FrameReader<'_>) -> u32 {
         let len = reader.remaining().min(CHUNK_FRAME_BYTES);
@@ -229,8 +229,8 @@ impl Umem {
     pub(super) fn copy_frame(&self, addr: u64, mut reader: FrameReader<'_>) -> bool {
         let len = reader.remaining();
         let Some(to) = self.within_chunk(addr, len) else { return false };
-        // SAFETY: `to` is writable for `len` bytes (checked above). The chunk was taken from the pool for this frame, so it
-        // is not among the reader's segments: a lent chunk is never free (owner table).
+        // SAFETY: `to` is writable for `len` bytes (checked above). The chunk was taken from the pool for this frame,
+        // so it is not among the reader's segments: a lent chunk is never free (owner table).
         unsafe { reader.read(to, len) == len }
     }
 
@@ -347,8 +347,8 @@ impl FramePool {
         self.ports.get_mut(usize::from(owner).wrapping_sub(1))
     }
 
-    /// The most chunks that a port may have in its transmit and completion rings: an eighth of all, and half of what is free
-    /// beyond the last quarter, which is for fill rings. So a port whose far end never lets go of frames leaves
+    /// The most chunks that a port may have in its transmit and completion rings: an eighth of all, and half of what is
+    /// free beyond the last quarter, which is for fill rings. So a port whose far end never lets go of frames leaves
     /// enough to the others, however many such ports there are.
     #[inline]
     pub(super) fn send_limit(&self) -> u32 {
@@ -436,8 +436,8 @@ impl FramePool {
         }
     }
 
-    /// Takes back every chunk that `owner` still has, and returns how many. Only after the kernel has let go of the port's
-    /// queues: until then it may write to them.
+    /// Takes back every chunk that `owner` still has, and returns how many. Only after the kernel has let go of the
+    /// port's queues: until then it may write to them.
     pub fn reclaim(&mut self, owner: u16) -> usize {
         let before = self.free.len();
         if owner != FREE {

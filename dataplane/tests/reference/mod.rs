@@ -1,7 +1,7 @@
 //! The reference back end: a network device on the `vhost-user-backend` crate that echoes what its guest sends.
 //!
-//! It says that it offers what our ports offer, so that a front end cannot tell the two apart by that. Packed and in-order
-//! rings, which `virtio-queue` does not have, are then not asked for.
+//! It says that it offers what our ports offer, so that a front end cannot tell the two apart by that. Packed and
+//! in-order rings, which `virtio-queue` does not have, are then not asked for.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::panic, reason = "a test back end")]
 
 use std::os::unix::net::UnixStream;

@@ -247,8 +247,8 @@ impl Pair<'_, SplitDevice> {
 }
 
 impl<'a, D: Device> Pair<'a, D> {
-    /// Writes up to 512 descriptors, each the next one's, of up to 4 bytes or up to 1 KiB, at an offset of the file; a few
-    /// say otherwise.
+    /// Writes up to 512 descriptors, each the next one's, of up to 4 bytes or up to 1 KiB, at an offset of the file; a
+    /// few say otherwise.
     fn write_long(&mut self, feed: &mut Feed<'_>, first: u64, describe: impl Fn(u64, u32, u16) -> [u8; 16]) -> u16 {
         let (count, kind) = (feed.u16() % (BIG_SIZE + 1), feed.u8());
         let seed = u32::from(feed.u8());
@@ -342,8 +342,8 @@ impl<'a, D: Device> Pair<'a, D> {
             assert!(unsafe { burst.push(0, &[segment]) });
             let (mut stats, mut losses) = (PortDelta::ZERO, Losses::NONE);
             let mut report = TxReport { stats: &mut stats, losses: &mut losses };
-            // One at a time: of a burst, the ring looks at all buffers before it writes the first frame, which a guest whose
-            // buffers lie over its ring can tell.
+            // One at a time: of a burst, the ring looks at all buffers before it writes the first frame, which a guest
+            // whose buffers lie over its ring can tell.
             let before = self.ring.descriptors_read();
             let sent = self.ring.send(&burst, &[TxItem::whole(0, TagEdit::KEEP)], &mut report);
             assert_work(self.ring.descriptors_read() - before, FRAME_DESCRIPTORS);

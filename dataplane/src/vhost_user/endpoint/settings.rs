@@ -22,8 +22,8 @@ pub enum Role {
 /// The time limits of an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// The time a front end has for its first request, for the rest of a request, and to share its memory before the lack of
-    /// it is explained.
+    /// The time a front end has for its first request, for the rest of a request, and to share its memory before the
+    /// lack of it is explained.
     pub patience: Duration,
     /// The time between two attempts to connect.
     pub retry: Duration,

@@ -1,7 +1,7 @@
 //! A split virtqueue in guest memory, seen from the device: indices, used elements, notifications.
 //!
-//! **How it works.** A [`SplitRing`] works on the host pointers of its [`RingLayout`]. The guest's transmit ring is read in
-//! `receive.rs`, its receive ring is filled in `send.rs`; this file holds what both share.
+//! **How it works.** A [`SplitRing`] works on the host pointers of its [`RingLayout`]. The guest's transmit ring is
+//! read in `receive.rs`, its receive ring is filled in `send.rs`; this file holds what both share.
 //!
 //! **Invariants.**
 //! - Chains are completed strictly in the order they were made available, so a ring resumes from its own used index
@@ -158,9 +158,9 @@ impl SplitRing {
         if head < self.size { Ok(head) } else { Err(RingError::HeadOutside { head, size: self.size }) }
     }
 
-    /// Looks at the next up to `wanted` (at most 64) available chains, takes none, and has the processor fetch the front of
-    /// their buffers; by the time the last one was looked at, the first is there. Returns how many are in `gathered`, and
-    /// the bytes of those that have a single buffer.
+    /// Looks at the next up to `wanted` (at most 64) available chains, takes none, and has the processor fetch the
+    /// front of their buffers; by the time the last one was looked at, the first is there. Returns how many are in
+    /// `gathered`, and the bytes of those that have a single buffer.
     #[inline(always)]
     fn gather(&mut self, wanted: usize, direction: Direction) -> Result<(usize, u64), RingError> {
         #[allow(clippy::cast_possible_truncation, reason = "at most 64")]

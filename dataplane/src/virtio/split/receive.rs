@@ -54,8 +54,8 @@ impl SplitRing {
         Ok(())
     }
 
-    /// How many of the first `count` chains in `gathered` a burst may have, at least one, whose single buffers hold too many
-    /// bytes together.
+    /// How many of the first `count` chains in `gathered` a burst may have, at least one, whose single buffers hold too
+    /// many bytes together.
     #[cold]
     fn affordable(&self, count: usize) -> usize {
         let mut bytes = 0;

@@ -1,8 +1,8 @@
 //! The guest's receive ring, as a split ring: frames are copied into the buffers it holds.
 //!
-//! [`SplitRing::send`] looks at the buffers for a whole burst first. A frame that fits its buffer is written straight into
-//! it. For any other, the buffers of the whole frame are gathered before the first is written, so that a frame that
-//! does not fit consumes nothing. Nobody waits: no buffer means the frame is lost.
+//! [`SplitRing::send`] looks at the buffers for a whole burst first. A frame that fits its buffer is written straight
+//! into it. For any other, the buffers of the whole frame are gathered before the first is written, so that a frame
+//! that does not fit consumes nothing. Nobody waits: no buffer means the frame is lost.
 //!
 //! Reference: Virtio 1.2, 5.1.6.3 "Setting Up Receive Buffers".
 
@@ -46,8 +46,8 @@ impl SplitRing {
         Ok(())
     }
 
-    /// Copies a frame into the next buffers, however many and of whatever form, behind the `taken` chains that were filled
-    /// already.
+    /// Copies a frame into the next buffers, however many and of whatever form, behind the `taken` chains that were
+    /// filled already.
     fn scatter(
         &mut self,
         taken: &mut u16,
@@ -78,8 +78,8 @@ impl SplitRing {
         Ok(Sent::Done)
     }
 
-    /// Gathers the chains for `needed` bytes behind the `taken` ones, and their buffers. [`Sent::Done`]: they are found. No
-    /// further chain is looked at when the walker has read `limit` descriptors.
+    /// Gathers the chains for `needed` bytes behind the `taken` ones, and their buffers. [`Sent::Done`]: they are
+    /// found. No further chain is looked at when the walker has read `limit` descriptors.
     fn find_room(&mut self, taken: u16, needed: u32, limit: u64) -> Result<Sent, RingError> {
         self.segments.clear();
         self.chains.clear();

@@ -139,7 +139,8 @@ fn a_capture_sees_what_the_victim_gets() {
     }
 }
 
-/// Without mirrors and captures each port reads for itself: nobody pays for others, and the lab really changes the frame.
+/// Without mirrors and captures each port reads for itself: nobody pays for others, and the lab really changes the
+/// frame.
 #[test]
 fn without_a_mirror_or_capture_each_port_reads_for_itself() {
     let mut lab = lab(3);

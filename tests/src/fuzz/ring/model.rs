@@ -67,8 +67,8 @@ pub trait Device {
     fn start(&mut self, to_guest: bool);
     /// Where the next start would go on.
     fn base(&self) -> u32;
-    /// Takes up to 64 frames, fewer if they are costly. The switch took `taken`: if their bytes are many, it is free to end
-    /// where it likes.
+    /// Takes up to 64 frames, fewer if they are costly. The switch took `taken`: if their bytes are many, it is free to
+    /// end where it likes.
     fn receive(&mut self, taken: u64) -> Result<Received, Broken>;
     /// Gives all lent frames back.
     fn release(&mut self);

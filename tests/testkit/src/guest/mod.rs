@@ -307,7 +307,8 @@ impl Guest {
         count
     }
 
-    /// Posts `count` receive buffers of `bytes` each; with `split`, as two descriptors of which the first holds that many.
+    /// Posts `count` receive buffers of `bytes` each; with `split`, as two descriptors of which the first holds that
+    /// many.
     pub fn post(&mut self, ring: usize, count: usize, bytes: u32, split: Option<u32>) {
         for _ in 0..count {
             let head = self.rings[ring].free.pop().unwrap();

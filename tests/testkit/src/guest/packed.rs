@@ -1,7 +1,7 @@
 //! The driver's side of a packed ring, for tests: knows Virtio 1.2, 2.8, and nothing of the switch's code.
 //!
-//! It works on a ring of a [`Guest`]. Buffer `id` is the guest's buffer of that number; ids go out last in, first out, as
-//! Linux gives them, so that the same one comes again and again.
+//! It works on a ring of a [`Guest`]. Buffer `id` is the guest's buffer of that number; ids go out last in, first out,
+//! as Linux gives them, so that the same one comes again and again.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{Ordering, fence};
@@ -130,8 +130,8 @@ impl Driver {
         true
     }
 
-    /// What a driver does after adding chains: kicks unless the device asked for none. Returns whether it did. A wish for a
-    /// kick at one descriptor counts as one for any, which is a kick too many at worst.
+    /// What a driver does after adding chains: kicks unless the device asked for none. Returns whether it did. A wish
+    /// for a kick at one descriptor counts as one for any, which is a kick too many at worst.
     pub fn kick(&self, guest: &Guest) -> bool {
         fence(Ordering::SeqCst);
         let wanted = guest.used(self.ring, 2).load(Ordering::Acquire) != DISABLE;

@@ -214,8 +214,8 @@ pub struct Decided {
     pub copies: Copies,
 }
 
-/// Runs a burst through the switch and translates what comes out to the model's terms. Of the frames for port `n`, it does
-/// not take those in `failed[n]` (bit = index).
+/// Runs a burst through the switch and translates what comes out to the model's terms. Of the frames for port `n`, it
+/// does not take those in `failed[n]` (bit = index).
 pub fn decide(
     forwarder: Forwarder<'_>,
     Decided { egress, copies }: &mut Decided,
