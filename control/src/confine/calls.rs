@@ -203,6 +203,9 @@ const PROGRAMS: &[c_long] = &[
 /// Kinds of sockets that the daemon opens: control and guests, links, ethtool and metrics.
 const SOCKETS: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_INET, libc::AF_INET6];
 
+/// The ioctl(2) request for ethtool; libc has no constant.
+const SIOCETHTOOL: libc::c_int = 0x8946;
+
 /// Leaves the calling thread, and threads that it starts later, the calls of this kind.
 pub(super) fn restrict(kind: Kind) -> Result<(), ConfineError> {
     let failed = |error: seccompiler::Error| ConfineError::new("seccomp", error.to_string());
@@ -251,6 +254,8 @@ fn rules(kind: Kind) -> Result<Rules, ConfineError> {
         Kind::Worker => {
             // In builds with debug assertions, Rust's library asks before it closes a descriptor.
             rules.insert(libc::SYS_fcntl, vec![masked(1, -1, libc::F_GETFD)?]);
+            // A TAP port asks whether its guest's end is open (ETHTOOL_GLINK); all else of ethtool needs a capability.
+            rules.insert(libc::SYS_ioctl, vec![masked(1, -1, SIOCETHTOOL)?]);
         }
         Kind::Metrics => {}
         Kind::Daemon => {
