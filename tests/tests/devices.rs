@@ -99,7 +99,7 @@ fn devices_are_awaited_taken_given_up_and_taken_again() {
         site.ns.ip(&["link", "del", "s0"]);
         switch.wait_port("up", "waiting", SOON);
         switch.wait_port("span", "waiting", SOON);
-        assert!(reason(&switch, "up").starts_with("name:b0 is awaited"));
+        wait_for("what is awaited", SOON, || reason(&switch, "up").starts_with("name:b0 is awaited").then_some(()));
         assert!(switch.counter("up", "rx_frames") >= received);
         assert_eq!(switch.fdb_port(1, "02:00:00:00:00:01"), None);
         assert_eq!(mirror()["state"], "waiting");

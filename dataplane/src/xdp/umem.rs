@@ -265,6 +265,9 @@ fn map(bytes: usize, extra: MapFlags) -> io::Result<NonNull<u8>> {
 const SEND_SHARE: usize = 8;
 /// Of all chunks one in so many is never taken for sending.
 const SEND_RESERVE: usize = 4;
+/// A port may always have one in so many of all chunks under way (two bursts of the usual 16384): the fill rings of many
+/// ports may hold all but a little.
+const SEND_LEAST: usize = 128;
 /// Owner of a chunk that is in the pool.
 const FREE: u16 = u16::MAX;
 
@@ -348,13 +351,14 @@ impl FramePool {
     }
 
     /// The most chunks that a port may have in its transmit and completion rings: an eighth of all, and half of what is
-    /// free beyond the last quarter, which is for fill rings. So a port whose far end never lets go of frames leaves
-    /// enough to the others, however many such ports there are.
+    /// free beyond the last quarter, which is for fill rings, but at least 1/128 of all. So a port whose far end never
+    /// lets go of frames leaves enough to the others, however many such ports there are, and beside many ports, whose fill
+    /// rings hold most of the memory, each still sends.
     #[inline]
     pub(super) fn send_limit(&self) -> u32 {
         let total = self.owners.len();
         let spare = self.free.len().saturating_sub(total / SEND_RESERVE) / 2;
-        u32::try_from(spare.min(total / SEND_SHARE)).unwrap_or(u32::MAX)
+        u32::try_from(spare.min(total / SEND_SHARE).max(total / SEND_LEAST)).unwrap_or(u32::MAX)
     }
 
     /// How many more chunks a port may put into its transmit rings.

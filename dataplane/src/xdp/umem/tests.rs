@@ -74,7 +74,8 @@ fn what_a_port_has_under_way_is_bounded_by_all_and_by_what_is_free() {
     while pool.free_chunks() > 200 {
         pool.take(other).unwrap();
     }
-    assert_eq!((pool.send_limit(), pool.may_send(other)), (0, 0));
+    // Beyond that each still has its least: a port beside many others goes on sending.
+    assert_eq!((pool.send_limit(), pool.may_send(one), pool.may_send(other)), (6, 0, 6));
 }
 
 #[test]
