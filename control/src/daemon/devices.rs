@@ -6,7 +6,8 @@
 //! the workers, what is left of the device is put back, and the port waits. A port that waits is opened as it was at
 //! its start. VLANs, counters, mirrors and pins are the port's and not the device's, so they stay. What failed for
 //! another reason than absence is tried again every second. A device that is lost again and again (a container deletes
-//! its interface in a loop) is opened again later and later, up to a minute; `port up` ends the wait.
+//! its interface in a loop) is opened again later and later, up to a minute; `port up` ends the wait. A device of the host
+//! that was removed is opened as soon as it is back.
 //!
 //! **Invariants.** A port is never out of service for good: it is up, set down, or waits. Links are known by index,
 //! which a rename does not change; a device is looked for by what the configuration says only while its port waits.
@@ -20,6 +21,7 @@ use super::Switch;
 use super::attach::{Absence, Attached, LinkMap, OpenError, RETRY, Seen};
 use super::ports::Port;
 use crate::api::Error;
+use crate::config::PortKind;
 
 /// After the first news of a change, more is waited for so long: a device comes with several.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -106,9 +108,14 @@ impl Switch {
         let now = Instant::now();
         // One that was removed may be back already. One that is lost again and again is waited for, and so is one at
         // fault.
-        let due = port.losses.waits_until(now).unwrap_or(now);
-        let next = port.losses.failed(now);
-        let retry_at = if fault.is_some() { next } else { due };
+        let retry_at = if fault.is_none() && matches!(port.config.kind, PortKind::AfXdp(_)) {
+            // Only the host's administrator removes a device of the host.
+            now
+        } else {
+            let due = port.losses.waits_until(now).unwrap_or(now);
+            let next = port.losses.failed(now);
+            if fault.is_some() { next } else { due }
+        };
         let wait = retry_at - now;
         let reason = if wait < Duration::from_secs(1) {
             reason
