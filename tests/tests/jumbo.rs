@@ -106,7 +106,8 @@ fn the_mtu_changes_at_run_time() {
     let (c, gateway) = (Netns::new("c"), Netns::new("gw"));
     wire((&lab.site.ns, "b0"), (&gateway, "g0"));
     let more = port("c", &c, 1500) + "[ports.t]\ntype = \"tap\"\n[ports.up]\ntype = \"af_xdp\"\ndevice = \"name:b0\"\n";
-    let switch = lab.start("", &[("x1", ""), ("x2", "")], &more);
+    let hybrid = "vlan = { mode = \"native-untagged\", tag = 1 }";
+    let switch = lab.start("", &[("x1", hybrid), ("x2", hybrid)], &more);
     lab.peers.address("x1", "10.1.0.1/24");
     c.address("eth0", "10.1.0.2/24");
     gateway.address("g0", "10.1.0.3/24");
