@@ -24,7 +24,7 @@ const PORTS: [(&str, &str); 7] = [
     ("trunk", r#"vlan = { mode = "trunk", trunks = [10, 20] }"#),
     ("ntag", r#"vlan = { mode = "native-tagged", tag = 10, trunks = [20] }"#),
     ("nunt", r#"vlan = { mode = "native-untagged", tag = 10, trunks = [20] }"#),
-    ("dflt", ""),
+    ("hyb1", r#"vlan = { mode = "native-untagged", tag = 1 }"#),
     ("tall", r#"vlan = { mode = "trunk" }"#),
 ];
 
@@ -47,7 +47,7 @@ type Tags = &'static [(u16, u16)];
 /// at each port.
 #[rustfmt::skip]
 const CLASSIFY: [(&str, Tags, [In; 7]); 15] = [
-    //                                                acc10     acc20     trunk     ntag      nunt      dflt        tall
+    //                                                acc10     acc20     trunk     ntag      nunt      hyb1        tall
     ("untagged",      &[],                           [Vlan(10), Vlan(20), UNT,      Vlan(10), Vlan(10), Vlan(1),    UNT]),
     ("priority 5",    &[(TPID_8021Q, 0xa000)],       [Vlan(10), Vlan(20), UNT,      Vlan(10), Vlan(10), Vlan(1),    UNT]),
     ("priority 0",    &[(TPID_8021Q, 0)],            [Vlan(10), Vlan(20), UNT,      Vlan(10), Vlan(10), Vlan(1),    UNT]),
@@ -81,7 +81,7 @@ const X: Out = Out::Not;
 
 #[rustfmt::skip]
 const LEAVES: [(u16, [Out; 7]); 5] = [
-    // VLAN acc10 acc20 trunk ntag nunt dflt tall
+    // VLAN acc10 acc20 trunk ntag nunt hyb1 tall
     (1,    [X,    X,    X,    X,   X,   U,   T]),
     (10,   [U,    X,    T,    T,   U,   T,   T]),
     (20,   [X,    U,    T,    T,   T,   T,   T]),
