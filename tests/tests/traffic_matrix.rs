@@ -58,19 +58,23 @@ struct Lab<'a> {
     program: Program,
 }
 
+/// VLAN 1 untagged, all others tagged.
+const HYBRID: &str = "vlan = { mode = \"native-untagged\", tag = 1 }\n";
+
 fn veth(name: &str, ns: &Netns) -> String {
     let ns = ns.name();
     format!(
-        "[ports.{name}]\ntype = \"veth\"\npeer = \"ls-{name}\"\nnetns = \"{ns}\"\npeer_name = \"eth0\"\nmtu = 9000\n"
+        "[ports.{name}]\ntype = \"veth\"\npeer = \"ls-{name}\"\nnetns = \"{ns}\"\npeer_name = \"eth0\"\nmtu = 9000\n{HYBRID}"
     )
 }
 
-/// Ports without `vlan` carry VLAN 1 untagged and all others tagged.
+/// Every port but `host7` carries VLAN 1 untagged and all others tagged ([`HYBRID`]).
 fn config(more: &[String]) -> String {
-    let host = "[ports.host]\ntype = \"tap\"\ninterface = \"lab\"\nmtu = 9000\n\
+    let host = format!("[ports.host]\ntype = \"tap\"\ninterface = \"lab\"\nmtu = 9000\n{HYBRID}");
+    let host7 = "\
         [ports.host7]\ntype = \"tap\"\ninterface = \"lab7\"\nmtu = 9000\nvlan = { mode = \"access\", tag = 7 }\n";
     let span = "[ports.span]\ntype = \"af_xdp\"\ndevice = \"name:s0\"\nmtu = 9000\nmirror_only = true\n";
-    [host, span].map(str::to_owned).iter().chain(more).cloned().collect()
+    [&host, host7, span].map(str::to_owned).iter().chain(more).cloned().collect()
 }
 
 impl Lab<'_> {
@@ -291,11 +295,14 @@ fn guests_with_everyone() {
     wire((&site.ns, "b0"), (&gateway, "g0"));
     wire((&site.ns, "s0"), (&span, "s1"));
     span.ip(&["link", "set", "s1", "mtu", "9000"]);
-    let ports = "[ports.up]\ntype = \"af_xdp\"\ndevice = \"name:b0\"\nmtu = 9000\n\
-        [ports.g1]\ntype = \"vhost_user\"\nmtu = 9000\n[ports.g2]\ntype = \"vhost_user\"\nmtu = 9000\n\
-        [ports.vm]\ntype = \"tap\"\ninterface = \"vm0\"\nfor = \"guest\"\nmtu = 9000\n\
-        [ports.nic]\ntype = \"tap\"\ninterface = \"nic0\"\nfor = \"guest\"\nmtu = 9000\n"
-        .to_owned();
+    let guests = [
+        "[ports.g1]\ntype = \"vhost_user\"\n",
+        "[ports.g2]\ntype = \"vhost_user\"\n",
+        "[ports.vm]\ntype = \"tap\"\ninterface = \"vm0\"\nfor = \"guest\"\n",
+        "[ports.nic]\ntype = \"tap\"\ninterface = \"nic0\"\nfor = \"guest\"\n",
+    ];
+    let guests = guests.map(|port| format!("{port}mtu = 9000\n{HYBRID}")).concat();
+    let ports = format!("[ports.up]\ntype = \"af_xdp\"\ndevice = \"name:b0\"\nmtu = 9000\n{guests}");
     let switch = Labswd::start(&site, &config(&[veth("a", &a), ports]));
     let mut g1 = Guest::boot("g1", "none", &Nic::new(switch.vhost_socket("g1"), 11));
     let mut g2 = Guest::boot("g2", "none", &Nic::new(switch.vhost_socket("g2"), 12));
