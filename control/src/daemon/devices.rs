@@ -6,8 +6,8 @@
 //! the workers, what is left of the device is put back, and the port waits. A port that waits is opened as it was at
 //! its start. VLANs, counters, mirrors and pins are the port's and not the device's, so they stay. What failed for
 //! another reason than absence is tried again every second. A device that is lost again and again (a container deletes
-//! its interface in a loop) is opened again later and later, up to a minute; `port up` ends the wait. A device of the host
-//! that was removed is opened as soon as it is back.
+//! its interface in a loop) is opened again later and later, up to a minute; `port up` ends the wait. A device of the
+//! host that was removed is opened as soon as it is back.
 //!
 //! **Invariants.** A port is never out of service for good: it is up, set down, or waits. Links are known by index,
 //! which a rename does not change; a device is looked for by what the configuration says only while its port waits.

@@ -265,8 +265,8 @@ fn map(bytes: usize, extra: MapFlags) -> io::Result<NonNull<u8>> {
 const SEND_SHARE: usize = 8;
 /// Of all chunks one in so many is never taken for sending.
 const SEND_RESERVE: usize = 4;
-/// A port may always have one in so many of all chunks under way (two bursts of the usual 16384): the fill rings of many
-/// ports may hold all but a little.
+/// A port may always have one in so many of all chunks under way (two bursts of the usual 16384): the fill rings of
+/// many ports may hold all but a little.
 const SEND_LEAST: usize = 128;
 /// Owner of a chunk that is in the pool.
 const FREE: u16 = u16::MAX;
@@ -352,8 +352,8 @@ impl FramePool {
 
     /// The most chunks that a port may have in its transmit and completion rings: an eighth of all, and half of what is
     /// free beyond the last quarter, which is for fill rings, but at least 1/128 of all. So a port whose far end never
-    /// lets go of frames leaves enough to the others, however many such ports there are, and beside many ports, whose fill
-    /// rings hold most of the memory, each still sends.
+    /// lets go of frames leaves enough to the others, however many such ports there are, and beside many ports, whose
+    /// fill rings hold most of the memory, each still sends.
     #[inline]
     pub(super) fn send_limit(&self) -> u32 {
         let total = self.owners.len();
