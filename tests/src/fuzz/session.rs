@@ -48,6 +48,8 @@ const RING_SIZE: u64 = 64;
 const BUFFERS: u64 = 0x8000;
 /// Within this time all descriptors of a front end that has gone are closed.
 const REAPED: Duration = Duration::from_secs(5);
+/// Between two looks whether the reaper is done.
+const REAPER_PAUSE: Duration = Duration::from_millis(1);
 
 /// Plays the commands to a port that then has to be as it was before.
 ///
@@ -165,6 +167,13 @@ impl Bench {
         wire.socket.set_nonblocking(true).expect("non-blocking");
         let now = self.now();
         self.endpoint.ready(LISTENER, now);
+        // While the reaper still closes many descriptors of earlier front ends, the next one waits.
+        let end = Instant::now() + REAPED;
+        while !self.endpoint.status().connected && Instant::now() < end {
+            std::thread::sleep(REAPER_PAUSE);
+            let now = self.now();
+            self.endpoint.tick(now);
+        }
         assert!(self.endpoint.status().connected, "{:?}", self.endpoint.status());
         Front::new(wire)
     }
