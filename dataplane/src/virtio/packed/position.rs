@@ -1,0 +1,88 @@
+//! Places in a packed ring, and where a device resumes.
+//!
+//! **Resuming.** The ring holds no used index, and a front end learns none from a switch that was killed. But only the
+//! device ever changes a slot's USED bit: the bit equals the wrap counter in all slots that are done, and in no other.
+//! For that to hold, a chain of several slots has the bit flipped in all of them, the first one last. The offset field
+//! of the device event suppression area, which drivers ignore unless its flags say otherwise, remembers where a burst
+//! began, so that nothing behind that place is mistaken while the slots of one chain or frame are being written. The
+//! switch does not look at the front end's word; it cannot take over rings that another device began and left with
+//! chains of several slots in them. All this is defined by what a killed process leaves: by the order of its stores.
+//!
+//! Reference: Virtio 1.2, 2.8.1 "Driver and Device Ring Wrap Counters".
+
+use std::sync::atomic::Ordering;
+
+use crate::virtio::layout::RingLayout;
+
+/// Descriptor flag, in a slot's word: available.
+pub(super) const AVAIL: u64 = 1 << (48 + 7);
+/// Descriptor flag, in a slot's word: used.
+pub(super) const USED: u64 = 1 << (48 + 15);
+/// The wrap counter in a 16-bit position.
+pub(super) const WRAP: u16 = 1 << 15;
+
+/// A place in a packed ring: slot and lap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::virtio) struct Position {
+    pub(super) index: u16,
+    pub(super) wrap: bool,
+}
+
+impl Position {
+    /// So many slots (at most `size`) further on.
+    #[inline]
+    pub(super) fn after(self, slots: u16, size: u16) -> Position {
+        // Both are at most 32768, and the index is less.
+        let index = self.index + slots;
+        if index < size {
+            Position { index, wrap: self.wrap }
+        } else {
+            Position { index: index - size, wrap: !self.wrap }
+        }
+    }
+
+    /// As the ring's own structures have it.
+    pub(super) fn word(self) -> u16 {
+        self.index | if self.wrap { WRAP } else { 0 }
+    }
+
+    /// As GET_VRING_BASE has it: next available and next used, which are the same between bursts.
+    pub(in crate::virtio) fn base(self) -> u32 {
+        u32::from(self.word()) * 0x1_0001
+    }
+
+    /// Whether a slot with this word, at this place, is available.
+    #[inline]
+    pub(super) fn is_available(self, word: u64) -> bool {
+        (word & AVAIL != 0) == self.wrap && (word & USED != 0) != self.wrap
+    }
+
+    /// Whether a slot with this word, at this place, is done in this lap.
+    #[inline]
+    pub(super) fn is_done(self, word: u64) -> bool {
+        (word & USED != 0) == self.wrap
+    }
+}
+
+/// Where a new device resumes: behind the slots that are done, counted from where the last burst began. In a ring
+/// never used before, all zero, that is a whole lap that was never there, and the first slot of the next.
+pub(in crate::virtio) fn resume(layout: &RingLayout) -> Position {
+    let [offset, _] = layout.device_event();
+    let word = offset.load(Ordering::Acquire);
+    let mut at = Position { index: word & !WRAP, wrap: word & WRAP != 0 };
+    if at.index >= layout.size {
+        at = Position { index: 0, wrap: false };
+    }
+    skip_done(layout, at)
+}
+
+/// The first place from `at` on that is not done, at most a lap further.
+pub(super) fn skip_done(layout: &RingLayout, mut at: Position) -> Position {
+    for _ in 0..layout.size {
+        if !at.is_done(layout.slot(at.index).load(Ordering::Acquire)) {
+            break;
+        }
+        at = at.after(1, layout.size);
+    }
+    at
+}

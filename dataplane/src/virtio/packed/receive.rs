@@ -1,0 +1,77 @@
+//! The guest's transmit ring, as a packed ring: frames come out of it borrowed.
+//!
+//! [`PackedRing::receive`] takes up to 64 chains, checks each and lends its buffers to the burst;
+//! [`PackedRing::release`] completes them all, in order. A broken ring is an error, after which the ring must not be
+//! used any more.
+//!
+//! Reference: Virtio 1.2, 5.1.6.2 "Packet Transmission".
+
+#![allow(unsafe_code, reason = "guest memory and the rings in it are raw pointers")]
+
+use labsw_switch::BURST_FRAMES;
+
+use super::{Chain, PackedRing};
+use crate::frame::Burst;
+use crate::stats::PortDelta;
+use crate::virtio::budget::TakeBudget;
+use crate::virtio::chain::{Direction, PackedWalk};
+use crate::virtio::error::RingError;
+use crate::virtio::net::{lend, lend_whole, most_bytes};
+
+impl PackedRing {
+    /// Lends the frames that have arrived to `burst`, up to 64, fewer if they are costly, until
+    /// [`PackedRing::release`].
+    pub fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), RingError> {
+        self.lent_count = 0;
+        let mut slots = 0;
+        let mut budget = TakeBudget::default();
+        while self.lent_count < BURST_FRAMES && !budget.is_spent() {
+            let at = self.next_avail;
+            // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
+            let (chain, outcome) = unsafe {
+                if let Some((buffer, id)) = self.single(at, Direction::FromGuest) {
+                    budget.charge_bytes(buffer.len.into());
+                    let outcome = lend_whole(buffer, id.into(), &self.format, burst, stats);
+                    (Chain { id, slots: 1 }, outcome)
+                } else {
+                    self.segments.clear();
+                    let before = self.walker.descriptors_read();
+                    let until = most_bytes(self.format.header_bytes) + 1;
+                    let Some(found) = self.walk(at, Direction::FromGuest, until)? else { break };
+                    let PackedWalk { walk, id, slots } = found;
+                    budget.charge_descriptors(self.walker.descriptors_read() - before);
+                    budget.charge_bytes(walk.bytes());
+                    let outcome = lend(walk, id.into(), &mut self.segments, &self.format, burst, stats);
+                    (Chain { id, slots }, outcome)
+                }
+            };
+            slots += u32::from(chain.slots);
+            self.bounded(slots)?;
+            self.next_avail = at.after(chain.slots, self.size);
+            if let Some(place) = self.lent.get_mut(self.lent_count) {
+                *place = chain;
+            }
+            self.lent_count += 1;
+            if let Some(reason) = outcome {
+                stats.drop(reason);
+            }
+        }
+        if burst.is_empty() {
+            self.release();
+        }
+        Ok(())
+    }
+
+    /// Completes all chains lent to the burst.
+    pub fn release(&mut self) {
+        for place in 0..self.lent_count {
+            if let Some(&chain) = self.lent.get(place) {
+                self.reserve(chain.slots);
+                self.complete(self.next_used, chain, 0);
+                self.next_used = self.next_used.after(chain.slots, self.size);
+            }
+        }
+        self.lent_count = 0;
+        self.publish();
+    }
+}
