@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::unbounded;
 use lab::{FEATURES, RECEIVE, RING, TRANSMIT, fill_receive, fill_transmit, offer};
-use labsw_dataplane::handle::Workers;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
 use labsw_dataplane::vhost_user::VhostPort;
 use labsw_dataplane::worker::{Output, Power, Shared, Snapshot};
+use labsw_dataplane::workers::Workers;
 use labsw_switch::fdb::Fdb;
 use labsw_switch::mac::Mac;
 use labsw_switch::tables::{PortRules, Tables};

@@ -9,48 +9,47 @@
 //! | module | holds |
 //! |---|---|
 //! | [`worker`] | the polling loop, and the turn that takes a burst all the way |
-//! | [`handle`], [`load`], [`thread`], [`watchdog`] | the workers as the control thread sees them: started, commanded, measured, freed |
+//! | [`workers`] | the workers as the control thread holds them: started, commanded, measured |
+//! | [`watchdog`] | getting a worker out of a system call that a peer made block |
 //! | [`frame`] | the burst: borrowed frames, their snapshots, and the copies out of it |
 //! | [`port`] | what a port is to a worker; an example driver |
 //! | [`losses`], [`stats`] | what became of frames: reasons and counters |
 //! | [`clock`] | the one time that a turn hands to everything |
 //! | [`virtio`], [`vhost_user`] | guests: the ring engine, and the protocol that hands rings over |
-//! | [`xdp`], [`tap`], [`raw`] | ports of the kernel's side: AF_XDP sockets, TAP interfaces |
+//! | [`xdp`], [`tap`] | ports of the kernel's side: AF_XDP sockets, TAP interfaces |
 //! | [`flow`] | which transmit ring a frame goes to |
 //! | [`offload`], `stage` | checksums and segmentation, and frames made ready for ports that do not take them as they are |
 //! | [`impair`] | delay queues before and behind ports |
-//! | [`mirror_tx`] | the backlog before a mirror destination |
+//! | [`mirror`] | the transmit side of a mirror destination, and its backlog |
 //! | [`capture`], [`inject`] | copies for someone who looks on; frames put in by the control thread |
-//! | [`backoff`], [`log_limit`], [`reaper`], [`socket`] | what keeps peers from costing more than their share |
-//! | `bpf`, `isolate` | system calls for programs and for keeping the host's stack off an interface |
+//! | [`backoff`], [`log_limit`], [`reaper`] | bounds on the cost that a peer can cause |
+//! | [`sys`] | system calls that several drivers need |
 
 #![deny(unsafe_code)]
 
 pub mod backoff;
-mod bpf;
 pub mod capture;
 pub mod clock;
 pub mod flow;
 pub mod frame;
-pub mod handle;
 pub mod impair;
 pub mod inject;
-mod isolate;
-pub mod load;
 pub mod log_limit;
 pub mod losses;
-pub mod mirror_tx;
+pub mod mirror;
 pub mod offload;
 pub mod port;
-pub mod raw;
 pub mod reaper;
-pub mod socket;
 mod stage;
 pub mod stats;
+pub mod sys;
 pub mod tap;
-pub mod thread;
 pub mod vhost_user;
 pub mod virtio;
 pub mod watchdog;
 pub mod worker;
+pub mod workers;
 pub mod xdp;
+
+/// The most workers of a switch.
+pub const MAX_WORKERS: usize = 64;

@@ -7,7 +7,7 @@
 //! fault.
 //!
 //! As a second line the control thread looks once a second whether each worker has moved; one that has not and is not
-//! asleep, or that leaves a command unanswered while the control thread waits ([`crate::handle`]), gets the same
+//! asleep, or that leaves a command unanswered while the control thread waits ([`crate::workers`]), gets the same
 //! signal.
 //!
 //! A transmit ring's lock may be held by the worker that hangs, so others, and the control thread, can wait for it in
@@ -16,17 +16,16 @@
 //! A worker that is merely starved of its CPU gets the signal too: every system call of the frame path takes `EINTR` as
 //! "try again later".
 //!
-//! Reference: signal(7), "Interruption of system calls and library functions by signal handlers"; eventfd(2).
-
-#![allow(unsafe_code, reason = "signals")]
+//! Reference: eventfd(2).
 
 pub mod bells;
+mod signal;
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-use rustix::thread::Pid;
+pub use signal::interrupt;
 
 /// How long an acknowledgement or a lock is waited for. A worker that needs longer is starved of its CPU.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,24 +35,9 @@ pub const ROUSE_AFTER: Duration = Duration::from_millis(500);
 /// Between two looks at a lock that is held: it is held for a burst.
 const LOOK_AGAIN: Duration = Duration::from_micros(20);
 
-/// A signal nobody else uses for anything: its default action is to be ignored.
-const SIGNAL: libc::c_int = libc::SIGURG;
-
-extern "C" fn nothing(_signal: libc::c_int) {}
-
-/// Installs the empty handler, without `SA_RESTART`, which would put the worker back to sleep; then starts the thread
-/// that watches doorbells.
+/// Installs the handler that interrupts system calls, then starts the thread that watches doorbells.
 pub fn install() -> io::Result<()> {
-    // SAFETY: an all-zero sigaction is valid (no flags, empty mask); `nothing` is async-signal-safe.
-    let result = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        let handler: extern "C" fn(libc::c_int) = nothing;
-        action.sa_sigaction = handler as libc::sighandler_t;
-        libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut())
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    signal::install()?;
     bells::start()
 }
 
@@ -78,14 +62,6 @@ pub fn lock_patiently<'a, T>(mutex: &'a Mutex<T>, rouse: &mut dyn FnMut()) -> Op
         }
         std::thread::sleep(LOOK_AGAIN);
     }
-}
-
-/// Interrupts whatever system call `thread` of this process is in.
-pub fn interrupt(thread: Pid) {
-    let (process, thread) = (rustix::process::getpid().as_raw_nonzero().get(), thread.as_raw_nonzero().get());
-    // SAFETY: tgkill takes numbers only; it fails harmlessly if the thread has ended. The handler was installed before
-    // the worker started (`WorkerHandle::spawn`), so the signal does nothing but interrupt.
-    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, SIGNAL) };
 }
 
 #[cfg(test)]

@@ -38,10 +38,10 @@ use mio::Token;
 
 use crate::clock;
 use crate::frame::Burst;
-use crate::load::{Load, WorkerLoad};
 use crate::port::{Fault, Turn};
 use crate::stage::Stage;
 use crate::stats::MirrorStats;
+use crate::workers::load::{Load, WorkerLoad};
 
 use capture::Capturing;
 use queue::Queue;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::unbounded;
-use labsw_dataplane::handle::Workers;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
 use labsw_dataplane::vhost_user::VhostPort;
 use labsw_dataplane::worker::{Output, Power, Shared, Snapshot};
+use labsw_dataplane::workers::Workers;
 use labsw_switch::fdb::{Fdb, FdbFilter};
 use labsw_switch::tables::{PortRules, Tables};
 use labsw_switch::{MAX_MIRRORS, PortId};

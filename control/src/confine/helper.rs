@@ -30,8 +30,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use labsw_dataplane::raw::{self, RawSocket};
-use labsw_dataplane::socket;
+use labsw_dataplane::sys::raw::{self, RawSocket};
+use labsw_dataplane::sys::socket;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,

@@ -27,7 +27,8 @@ pub mod helper;
 use std::io;
 use std::path::Path;
 
-use labsw_dataplane::{raw, socket, thread};
+use labsw_dataplane::sys::{raw, socket};
+use labsw_dataplane::workers::thread;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use crate::config::Config;

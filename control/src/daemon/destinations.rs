@@ -7,7 +7,7 @@
 use std::hash::RandomState;
 use std::sync::Arc;
 
-use labsw_dataplane::mirror_tx::MirrorTx;
+use labsw_dataplane::mirror::MirrorTx;
 use labsw_dataplane::port::TxPort;
 use labsw_switch::inject::{IngressAs, InjectSpec, Injection};
 

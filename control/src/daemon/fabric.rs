@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use labsw_dataplane::handle::WorkerHandle;
-use labsw_dataplane::handle::{WorkerError, Workers};
-use labsw_dataplane::load::{LoadSnapshot, Pulse};
 use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::MirrorSnapshot;
 use labsw_dataplane::worker::{Output, Shared, Snapshot};
+use labsw_dataplane::workers::WorkerHandle;
+use labsw_dataplane::workers::load::{LoadSnapshot, Pulse};
+use labsw_dataplane::workers::{WorkerError, Workers};
 use labsw_switch::tables::Tables;
 use labsw_switch::{MirrorId, PortId};
 
@@ -51,7 +51,7 @@ impl Fabric {
         let mut targets = place(links.count(), &all).into_iter();
         let mut outcome = Ok(());
         for (name, id, queues) in ports {
-            let Queues { places, homes, waiting } = queues;
+            let Queues { places, affinity, waiting } = queues;
             for (queue, ((placed, waiting), to)) in places.iter_mut().zip(waiting).zip(&mut targets).enumerate() {
                 let result = match (placed.home, waiting.take()) {
                     (Some(home), _) if home == to => continue,
@@ -63,7 +63,7 @@ impl Fabric {
                     Ok(()) => {
                         tracing::debug!(port = name, queue, worker = to, "queue placed");
                         placed.home = Some(to);
-                        homes.set(queue, to);
+                        affinity.set(queue, to);
                     }
                     Err(error) => outcome = outcome.and(Err(error)),
                 }

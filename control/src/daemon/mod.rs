@@ -52,9 +52,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
-use labsw_dataplane::handle::WorkerError;
-use labsw_dataplane::socket::SocketError;
+use labsw_dataplane::sys::socket::SocketError;
 use labsw_dataplane::worker::Event;
+use labsw_dataplane::workers::WorkerError;
 use labsw_switch::PortId;
 use mio::{Events, Interest, Poll, Token};
 

@@ -1,6 +1,6 @@
 //! Queues given to the workers that [`queues`](super::queues) says, and pinned by hand.
 
-use labsw_dataplane::handle::WorkerError;
+use labsw_dataplane::workers::WorkerError;
 
 use super::Switch;
 use crate::api::Error;

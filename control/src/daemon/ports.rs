@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::backoff::Backoff;
-use labsw_dataplane::handle::WorkerError;
 use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::stats::{PortSnapshot, PortStats};
 use labsw_dataplane::vhost_user::Endpoint;
 use labsw_dataplane::worker::Output;
+use labsw_dataplane::workers::WorkerError;
 use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::guard::{GuardState, Guards};
 use labsw_switch::tables::PortRules;

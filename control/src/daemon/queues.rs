@@ -3,8 +3,8 @@
 //! A pinned queue is where its pin says. The others go to the worker with the fewest queues, ties to the lowest number.
 //! A queue that has a place keeps it unless a worker then has at least two queues fewer than its own.
 
-use labsw_dataplane::handle::Homes;
 use labsw_dataplane::port::RxQueue;
+use labsw_dataplane::workers::QueueAffinity;
 
 /// What is known of a queue's place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,20 +63,24 @@ pub(super) struct Queues {
     /// By queue.
     pub(super) places: Vec<Placed>,
     /// The same, for the port's rings.
-    pub(super) homes: Homes,
+    pub(super) affinity: QueueAffinity,
     /// Those that no worker has yet.
     pub(super) waiting: Vec<Option<Box<dyn RxQueue>>>,
 }
 
 impl Queues {
-    /// Of a port with these, none of them with a worker; `homes` is what its rings know them by.
-    pub(super) fn new(queues: Vec<Box<dyn RxQueue>>, homes: Homes) -> Queues {
-        Queues { places: vec![Placed::default(); queues.len()], homes, waiting: queues.into_iter().map(Some).collect() }
+    /// Of a port with these, none of them with a worker; `affinity` is what its rings know them by.
+    pub(super) fn new(queues: Vec<Box<dyn RxQueue>>, affinity: QueueAffinity) -> Queues {
+        Queues {
+            places: vec![Placed::default(); queues.len()],
+            affinity,
+            waiting: queues.into_iter().map(Some).collect(),
+        }
     }
 
     /// Those of a port that has none now.
     pub(super) fn none() -> Queues {
-        Queues::new(Vec::new(), Homes::new(std::iter::empty()))
+        Queues::new(Vec::new(), QueueAffinity::new(std::iter::empty()))
     }
 }
 

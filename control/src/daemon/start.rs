@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Sender, unbounded};
-use labsw_dataplane::handle::Workers;
-use labsw_dataplane::socket::SocketError;
 use labsw_dataplane::stats::MirrorStats;
+use labsw_dataplane::sys::socket::SocketError;
 use labsw_dataplane::worker::{Event, Shared};
+use labsw_dataplane::workers::Workers;
 use labsw_switch::MAX_MIRRORS;
 use labsw_switch::fdb::Fdb;
 use mio::Poll;

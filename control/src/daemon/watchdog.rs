@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use labsw_dataplane::load::Pulse;
+use labsw_dataplane::workers::load::Pulse;
 
 use super::{Switch, notify};
 
@@ -102,7 +102,7 @@ impl Switch {
 
 #[cfg(test)]
 mod tests {
-    use labsw_dataplane::load::LoadSnapshot;
+    use labsw_dataplane::workers::load::LoadSnapshot;
 
     use super::*;
 

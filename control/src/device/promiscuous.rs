@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use labsw_dataplane::raw::{self, RawSocket};
+use labsw_dataplane::sys::raw::{self, RawSocket};
 
 use super::DeviceError;
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use labsw_dataplane::handle::MAX_WORKERS;
+use labsw_dataplane::MAX_WORKERS;
 use labsw_dataplane::worker::Power;
 use labsw_dataplane::xdp::Hugepages;
 use labsw_switch::Vid;

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::reaper::PeerFd;
-use labsw_dataplane::socket::{SocketAccess, SocketError, SocketFile};
+use labsw_dataplane::sys::socket::{SocketAccess, SocketError, SocketFile};
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};

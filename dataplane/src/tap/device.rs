@@ -23,7 +23,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use super::buffers::{HEADROOM_BYTES, ROOM_BYTES};
 use super::vnet::{End, HEADER_BYTES, Header};
 use crate::frame::Segment;
-use crate::raw::{self, RawSocket};
+use crate::sys::raw::{self, RawSocket};
 
 /// Most pieces that one frame is sent from without being copied together first.
 pub(super) const PIECES: usize = 16;

@@ -9,7 +9,7 @@
 //! | a guest | the interface, through a packet socket | the descriptor: opened by QEMU and the like |
 //!
 //! Both are descriptors from which one system call takes a frame with a virtio-net header in front, so from
-//! there on they are one driver. `crate::isolate` keeps the host's stack off an interface that is a guest's.
+//! there on they are one driver. `crate::sys::isolate` keeps the host's stack off an interface that is a guest's.
 //!
 //! | file | what |
 //! |---|---|

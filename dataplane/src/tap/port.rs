@@ -27,11 +27,11 @@ use super::device::{self, PIECES, Received, TapError};
 use super::vnet::{self, End, Header};
 use crate::flow::spread;
 use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, Segment};
-use crate::isolate::Isolation;
 use crate::losses::TxReport;
 use crate::offload::Offers;
 use crate::port::{Fault, RxQueue, Turn, TxPort, next_connection};
 use crate::stats::PortDelta;
+use crate::sys::isolate::Isolation;
 
 /// The shortest frame that can be sent: an Ethernet header, bytes.
 const ETHERNET_HEADER_BYTES: u32 = 14;

@@ -38,7 +38,7 @@ use super::operation::Rings;
 use super::session::Session;
 use crate::port::{Fault, next_connection};
 use crate::reaper::PeerFd;
-use crate::socket::{self, Credentials, SocketFile};
+use crate::sys::socket::{self, Credentials, SocketFile};
 use door::{Door, REFUSAL_PAUSE, REFUSALS_PER_TURN};
 
 pub use settings::{EndpointConfig, EndpointError, EndpointState, EndpointStatus, Role, Timing};

@@ -14,9 +14,9 @@ use labsw_switch::PortId;
 
 use super::operation::{Rings, RingsError, VhostOp, VhostReply};
 use super::port::{VhostRx, VhostTx};
-use crate::handle::{Homes, Links, WorkerError};
 use crate::watchdog::PATIENCE;
 use crate::worker::{Command, QueueTask};
+use crate::workers::{Links, QueueAffinity, WorkerError};
 
 /// The rings of a vhost-user port that lives in the workers.
 #[derive(Debug)]
@@ -24,14 +24,14 @@ pub struct PortRings {
     links: Links,
     port: PortId,
     tx: Arc<VhostTx>,
-    homes: Homes,
+    affinity: QueueAffinity,
 }
 
 impl PortRings {
     /// The rings of `port`: those that frames leave by, and those that its queues are, which lie with the workers in
-    /// `homes`.
-    pub fn new(links: Links, port: PortId, tx: Arc<VhostTx>, homes: Homes) -> PortRings {
-        PortRings { links, port, tx, homes }
+    /// `affinity`.
+    pub fn new(links: Links, port: PortId, tx: Arc<VhostTx>, affinity: QueueAffinity) -> PortRings {
+        PortRings { links, port, tx, affinity }
     }
 
     /// Has the worker of a queue carry out an operation; its answer comes later.
@@ -55,7 +55,7 @@ impl PortRings {
     }
 
     fn operate_rx(&self, queue: usize, op: VhostOp) -> Result<VhostReply, RingsError> {
-        let Some(worker) = self.homes.get(queue) else { return Ok(VhostReply::NoSuchRing) };
+        let Some(worker) = self.affinity.get(queue) else { return Ok(VhostReply::NoSuchRing) };
         let answer = self.ask(queue, worker, op).and_then(|answered| self.answer(queue, worker, &answered));
         answer.map_err(|error| RingsError { reason: error.to_string() })
     }
@@ -66,10 +66,10 @@ impl PortRings {
 
     /// Stops all rings, whatever fails.
     fn reset(&self) -> Result<VhostReply, RingsError> {
-        let homes = (0..self.homes.count()).filter_map(|queue| Some((queue, self.homes.get(queue)?)));
+        let affinity = (0..self.affinity.count()).filter_map(|queue| Some((queue, self.affinity.get(queue)?)));
         // All workers are asked before the first is waited for.
         let asked: Vec<_> =
-            homes.map(|(queue, worker)| (queue, worker, self.ask(queue, worker, VhostOp::Reset))).collect();
+            affinity.map(|(queue, worker)| (queue, worker, self.ask(queue, worker, VhostOp::Reset))).collect();
         let mut outcome = self.operate_tx(VhostOp::Reset);
         for (queue, worker, asked) in asked {
             let answer = asked.and_then(|answered| self.answer(queue, worker, &answered));

@@ -2,7 +2,7 @@
 //!
 //! **How it works.** Each thread that rings doorbells has a [`Bell`]: a counter that is odd while a write is under way
 //! ([`ring`]). A thread of its own looks at all counters every [`LOOK_EVERY`]; one that is odd and has not changed
-//! since the last look belongs to a thread that hangs, and that thread is [interrupted](super::interrupt). After
+//! since the last look belongs to a thread that hangs, and that thread is [interrupted](interrupt). After
 //! [`QUIET_LOOKS`] looks without any change the watching thread sleeps until the next write, so an idle switch stays
 //! idle.
 //!
@@ -18,14 +18,15 @@ use std::time::Duration;
 
 use rustix::thread::Pid;
 
-use crate::handle::MAX_WORKERS;
+use super::signal::interrupt;
+use crate::MAX_WORKERS;
 
 /// The time between two looks. A hanging thread is found at the second one.
 pub const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Looks without any change after which the watching thread sleeps.
 const QUIET_LOOKS: u32 = 20;
 /// Every worker, the control thread, and some to spare for tests. A thread beyond them is found by
-/// [`rouse_if_stuck`](crate::handle::Workers::rouse_if_stuck).
+/// [`rouse_if_stuck`](crate::workers::Workers::rouse_if_stuck).
 const BELLS: usize = MAX_WORKERS + 64;
 
 static ALL: [Bell; BELLS] = [const { Bell { owner: AtomicI32::new(0), writes: AtomicU32::new(0) } }; BELLS];
@@ -133,7 +134,7 @@ fn look(seen: &mut [u32; BELLS]) -> bool {
             && under_way
             && let Some(thread) = Pid::from_raw(bell.owner.load(Ordering::Relaxed))
         {
-            super::interrupt(thread);
+            interrupt(thread);
         }
         rung |= under_way || now != *seen;
         *seen = now;

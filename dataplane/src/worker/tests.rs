@@ -16,7 +16,7 @@ use super::memory_port::{MemoryTx, Wire, frame, memory_port};
 use labsw_switch::DropReason;
 
 use super::*;
-use crate::mirror_tx::{BACKLOG_FRAMES, MirrorTx};
+use crate::mirror::{BACKLOG_FRAMES, MirrorTx};
 use crate::offload::Offers;
 use crate::offload::whole::{request_of, resolved};
 use crate::port::TxPort;

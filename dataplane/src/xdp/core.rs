@@ -15,8 +15,8 @@ use super::open::{ONE_CHUNK_MTU, XdpMode};
 use super::program::Program;
 use super::socket::{Descriptor, RING_ENTRIES};
 use super::umem::{NotOwned, PacketMemory};
-use crate::isolate::Silence;
 use crate::port::Fault;
+use crate::sys::isolate::Silence;
 
 /// The most chunks in the fill ring of a device that the kernel copies for: twice what a veth hands over in one go.
 pub(super) const COPY_FILL: u32 = 512;

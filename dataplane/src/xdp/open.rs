@@ -16,7 +16,7 @@ use super::program::{Attachment, Program, ProgramError};
 use super::socket::{self, Binding, RxRings, SocketError, XskSocket};
 use super::umem::Umem;
 use super::{device, foreign};
-use crate::isolate::Silence;
+use crate::sys::isolate::Silence;
 
 /// How long a queue is waited for that a closed port of this process had.
 const CLOSING_PATIENCE: Duration = Duration::from_millis(100);

@@ -2,7 +2,7 @@
 //!
 //! **How it works.** Six eBPF instructions: `bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP)`. The map
 //! (XSKMAP) has one slot per receive queue. What no socket takes is *dropped*, so nothing of the lab leaks into the
-//! host's stack. Loaded and attached with bpf(2) itself ([`crate::bpf`]).
+//! host's stack. Loaded and attached with bpf(2) itself ([`crate::sys::bpf`]).
 //!
 //! **Limits.** A program somebody else attached is never replaced. Native ("driver") attachment needs a driver with
 //! XDP; generic ("skb") attachment works on every device, is slower, and excludes zero copy.
@@ -14,7 +14,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use crate::bpf::{self, ProgramKind, bpf, instruction, owned};
+use crate::sys::bpf::{self, ProgramKind, bpf, instruction, owned};
 
 // Commands and constants of `include/uapi/linux/bpf.h` and `if_link.h`.
 const BPF_MAP_CREATE: libc::c_long = 0;

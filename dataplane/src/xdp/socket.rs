@@ -27,7 +27,7 @@ use rustix::net::{RecvFlags, SendFlags, sockopt};
 use super::ring::{Consumer, Producer, RingMemory};
 use super::statistics::Statistics;
 use super::umem::{CHUNK_BYTES, Umem};
-use crate::raw::{self, RawSocket};
+use crate::sys::raw::{self, RawSocket};
 
 /// Entries of each of the four rings, a power of two. A veth hands over at most 256 frames per NAPI run (its XDP ring)
 /// and NICs up to 64, so 2048 rides out a turn of some milliseconds on a busy worker; the transmit and completion ring

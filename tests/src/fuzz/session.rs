@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::{Burst, MAX_FRAME_BYTES, Segment};
 use labsw_dataplane::port::{Fault, RxQueue, Turn};
-use labsw_dataplane::socket::SocketAccess;
 use labsw_dataplane::stats::PortDelta;
+use labsw_dataplane::sys::socket::SocketAccess;
 use labsw_dataplane::vhost_user::{
     Endpoint, EndpointConfig, Rings, RingsError, Role, Timing, VhostOp, VhostPort, VhostReply,
 };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use labsw_dataplane::socket::SocketAccess;
+use labsw_dataplane::sys::socket::SocketAccess;
 use labsw_dataplane::vhost_user::{
     Endpoint, EndpointConfig, EndpointState, Rings, RingsError, Role, Timing, VhostOp, VhostPort, VhostReply,
 };

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use labsw_dataplane::handle::Homes;
 use labsw_dataplane::port::{Fault, RxQueue, TxPort};
 use labsw_dataplane::vhost_user::Endpoint;
+use labsw_dataplane::workers::QueueAffinity;
 use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::PortId;
 
@@ -171,9 +171,9 @@ impl Opened {
         tx: Arc<dyn TxPort>,
         rx: Vec<T>,
     ) -> Opened {
-        let homes = Homes::new(rx.iter().map(|_| 0));
+        let affinity = QueueAffinity::new(rx.iter().map(|_| 0));
         let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
-        Opened { attachment: Box::new(attachment), tx, queues: Queues::new(rx, homes) }
+        Opened { attachment: Box::new(attachment), tx, queues: Queues::new(rx, affinity) }
     }
 }
 

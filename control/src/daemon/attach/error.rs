@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use labsw_dataplane::handle::WorkerError;
-use labsw_dataplane::socket::SocketError;
+use labsw_dataplane::sys::socket::SocketError;
+use labsw_dataplane::workers::WorkerError;
 use labsw_dataplane::xdp::{UmemError, XdpError};
 
 use crate::config::DeviceSpec;

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use labsw_dataplane::handle::Homes;
 use labsw_dataplane::port::{Fault, RxQueue};
-use labsw_dataplane::socket::SocketAccess;
+use labsw_dataplane::sys::socket::SocketAccess;
 use labsw_dataplane::vhost_user::{
     Endpoint, EndpointConfig, EndpointState, EndpointStatus, PortRings, Role, Timing, VhostPort,
 };
+use labsw_dataplane::workers::QueueAffinity;
 use labsw_switch::PortId;
 
 use super::attachment::{Attachment, Halves, OnFault, Opened, PortType, Site};
@@ -37,7 +37,7 @@ impl PortType for VhostUserConfig {
         }
         let VhostPort { tx, rx } = VhostPort::new(self.queue_pairs);
         // The workers that have the queues are known once the queues are placed.
-        let homes = Homes::new(rx.iter().map(|_| 0));
+        let affinity = QueueAffinity::new(rx.iter().map(|_| 0));
         let endpoint = EndpointConfig {
             port_name: port.name.clone(),
             path,
@@ -58,12 +58,12 @@ impl PortType for VhostUserConfig {
             memory_limit: Arc::clone(&site.host.guest_memory),
         };
         let [listener, connection] = port_tokens(id);
-        let rings = PortRings::new(site.fabric.workers.links(), id, Arc::clone(&tx), homes.clone());
+        let rings = PortRings::new(site.fabric.workers.links(), id, Arc::clone(&tx), affinity.clone());
         let mut endpoint = Endpoint::open(endpoint, Box::new(rings)).map_err(|error| error.source)?;
         endpoint.register(&site.host.registry, listener, connection).map_err(OpenError::EventLoop)?;
         let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
         let guest = Guest { endpoint, listens: self.role == VhostRole::Server };
-        Ok(Opened { attachment: Box::new(guest), tx, queues: Queues::new(rx, homes) })
+        Ok(Opened { attachment: Box::new(guest), tx, queues: Queues::new(rx, affinity) })
     }
 }
 

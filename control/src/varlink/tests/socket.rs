@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::super::connection::Next;
 use super::super::credentials::{Policy, peer_of};
-use labsw_dataplane::socket::SocketError;
+use labsw_dataplane::sys::socket::SocketError;
 
 use super::super::Server;
 use super::{Fake, call, replies, socket_path};

@@ -20,7 +20,7 @@ use super::settings::EndpointConfig;
 use crate::backoff::Backoff;
 use crate::log_limit::LogLimit;
 use crate::reaper::{Account, PeerFd};
-use crate::socket::{Credentials, credentials};
+use crate::sys::socket::{Credentials, credentials};
 
 /// Front ends that are turned away in one turn of the event loop.
 pub(super) const REFUSALS_PER_TURN: usize = 16;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::socket::{Credentials, SocketAccess, SocketError};
+use crate::sys::socket::{Credentials, SocketAccess, SocketError};
 use crate::vhost_user::session::RingStatus;
 use crate::virtio::memory_limit::MemoryLimit;
 

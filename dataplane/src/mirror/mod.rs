@@ -21,7 +21,8 @@
 //! **Invariants.** No port waits: the lock is held for copying into the backlog and for one burst at a time. The bytes
 //! of a kept frame are not written while they are lent to the port.
 
-use std::collections::VecDeque;
+mod backlog;
+
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
@@ -32,15 +33,15 @@ use labsw_switch::{BURST_FRAMES, DropReason};
 
 use crate::clock::NEVER;
 use crate::frame::Burst;
-use crate::losses::{Losses, TxReport};
+use crate::losses::TxReport;
 use crate::offload::Offers;
 use crate::port::{Fault, Turn, TxPort, lock};
 use crate::stats::PortDelta;
 
-/// Copies that are kept for one destination.
-pub const BACKLOG_FRAMES: usize = 512;
-/// Bytes of copies that are kept for one destination.
-pub const BACKLOG_BYTES: usize = 1024 * 1024;
+pub use backlog::{BACKLOG_BYTES, BACKLOG_FRAMES};
+
+use backlog::Backlog;
+
 /// How soon a full port is looked at again, ns; doubled each time in vain.
 const FIRST_LOOK_NS: u64 = 1_000_000;
 const MAX_DOUBLINGS: u32 = 6;
@@ -55,30 +56,6 @@ pub struct MirrorTx {
     due_ns: AtomicU64,
     /// The longest copy that is sent, bytes; `u32::MAX`: any.
     limit: AtomicU32,
-}
-
-/// The copies that are kept.
-#[derive(Debug)]
-struct Backlog {
-    /// Empty until first needed.
-    bytes: Box<[u8]>,
-    kept: VecDeque<Kept>,
-    /// Where the next frame goes if there is room.
-    next: usize,
-    /// What frames are lent to the port by.
-    lent: Option<Box<Burst>>,
-    /// The reason for which the port last had no room.
-    full: DropReason,
-    /// Looks in vain at the full port.
-    in_vain: u32,
-}
-
-/// A frame in the backlog.
-#[derive(Clone, Copy, Debug)]
-struct Kept {
-    at: usize,
-    len: usize,
-    worker: usize,
 }
 
 impl MirrorTx {
@@ -184,7 +161,7 @@ impl MirrorTx {
             let Ok(bytes) = backlog.keep(turn.worker, burst, item) else { break };
             report.recover(item.frame, bytes);
         }
-        if !backlog.kept.is_empty() && self.due_ns.load(Ordering::Relaxed) == NEVER {
+        if !backlog.is_empty() && self.due_ns.load(Ordering::Relaxed) == NEVER {
             self.due_ns.store(turn.now_ns.saturating_add(FIRST_LOOK_NS), Ordering::Release);
         }
     }
@@ -204,7 +181,7 @@ impl MirrorTx {
             report.lose_all(items, DropReason::NotConnected);
             return Err(fault);
         }
-        if backlog.kept.is_empty() {
+        if backlog.is_empty() {
             drop(backlog);
             return self.send_or_keep(turn, burst, items, report);
         }
@@ -224,7 +201,7 @@ impl MirrorTx {
             backlog.in_vain = 0;
         }
         let look_ns = FIRST_LOOK_NS << backlog.in_vain.min(MAX_DOUBLINGS);
-        let due_ns = if backlog.kept.is_empty() { NEVER } else { turn.now_ns.saturating_add(look_ns) };
+        let due_ns = if backlog.is_empty() { NEVER } else { turn.now_ns.saturating_add(look_ns) };
         self.due_ns.store(due_ns, Ordering::Release);
         Ok(())
     }
@@ -266,94 +243,6 @@ impl TxPort for MirrorTx {
 
     fn next_due(&self, turn: &Turn) -> u64 {
         self.due_ns.load(Ordering::Acquire).min(self.port.next_due(turn))
-    }
-}
-
-impl Backlog {
-    fn new() -> Backlog {
-        Backlog {
-            bytes: Box::default(),
-            kept: VecDeque::new(),
-            next: 0,
-            lent: None,
-            full: DropReason::TxRingFull,
-            in_vain: 0,
-        }
-    }
-
-    /// Copies a frame as it leaves and returns its length in bytes.
-    ///
-    /// # Errors
-    /// The reason to drop it: there is no room, or it is too short for its tag edit.
-    fn keep(&mut self, worker: usize, burst: &Burst, item: &TxItem) -> Result<u32, DropReason> {
-        let mut reader = burst.reader(item).ok_or(DropReason::Runt)?;
-        let bytes = reader.remaining();
-        let len = bytes as usize;
-        let at = self.reserve(len).ok_or(self.full)?;
-        let place = self.bytes.get_mut(at..at + len).ok_or(self.full)?;
-        reader.read_to(place);
-        self.kept.push_back(Kept { at, len, worker });
-        self.next = at + len;
-        Ok(bytes)
-    }
-
-    /// Where a frame of so many bytes can go: frames lie in a ring, each in one piece.
-    fn reserve(&mut self, len: usize) -> Option<usize> {
-        if self.kept.len() >= BACKLOG_FRAMES {
-            return None;
-        }
-        if self.bytes.is_empty() {
-            self.bytes = vec![0; BACKLOG_BYTES].into_boxed_slice();
-        }
-        match self.kept.front() {
-            None => Some(0),
-            Some(first) if first.at < self.next => {
-                if BACKLOG_BYTES - self.next >= len {
-                    Some(self.next)
-                } else {
-                    (first.at > len).then_some(0)
-                }
-            }
-            Some(first) => (first.at - self.next > len).then_some(self.next),
-        }
-    }
-
-    /// Offers the port the first of the frames; those for which it has no room stay. Returns whether frames were
-    /// offered and there was room for all of them.
-    fn send_some(&mut self, turn: &Turn, port: &dyn TxPort, stats: &mut PortDelta) -> Result<bool, Fault> {
-        let Some(&Kept { worker, .. }) = self.kept.front() else { return Ok(false) };
-        let Backlog { bytes, kept, lent, .. } = self;
-        let burst = lent.get_or_insert_with(|| Box::new(Burst::new()));
-        let (mut items, mut offered) = ([TxItem::whole(0, TagEdit::KEEP); BURST_FRAMES], 0u8);
-        let same_worker = kept.iter().take_while(|kept| kept.worker == worker);
-        for (item, _) in items.iter_mut().zip(same_worker.clone()) {
-            item.frame = offered;
-            offered += 1;
-        }
-        let frames = same_worker.take(offered.into()).filter_map(|kept| bytes.get(kept.at..kept.at + kept.len));
-        // Kept frames were counted as sent when they were kept, so what the port counts now is not used.
-        let (mut counted, mut losses) = (PortDelta::ZERO, Losses::NONE);
-        let mut report = TxReport { stats: &mut counted, losses: &mut losses };
-        let turn = &Turn { worker, ..*turn };
-        let items = items.get(..offered.into()).unwrap_or_default();
-        let outcome = burst.lend(
-            |lender| frames.for_each(|bytes| _ = lender.push(bytes)),
-            |burst| port.send(turn, burst, items, 0, &mut report),
-        );
-        outcome?;
-        let full = losses.full();
-        let dropped = (0..offered).filter(|frame| full >> frame & 1 == 0);
-        dropped.filter_map(|frame| losses.reason(frame)).for_each(|reason| stats.drop(reason));
-        let last_full =
-            (0..offered).rev().filter(|frame| full >> frame & 1 == 1).find_map(|frame| losses.reason(frame));
-        self.full = last_full.unwrap_or(self.full);
-        let mut at = 0u8;
-        self.kept.retain(|_| {
-            let retained = at >= offered || full >> at & 1 == 1;
-            at = at.saturating_add(1);
-            retained
-        });
-        Ok(full == 0)
     }
 }
 

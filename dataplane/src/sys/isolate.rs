@@ -12,7 +12,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::bpf::{self, ProgramKind, instruction};
+use crate::sys::bpf::{self, ProgramKind, instruction};
 
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_TCX_INGRESS: u32 = 46;

@@ -3,22 +3,23 @@
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use labsw_switch::MAX_MIRRORS;
+use crossbeam::channel::Receiver;
 use labsw_switch::fdb::Fdb;
 use labsw_switch::forward::TxItem;
 use labsw_switch::tables::{PortRules, Tables};
+use labsw_switch::{MAX_MIRRORS, PortId};
 use proptest::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::*;
 use crate::frame::Burst;
 use crate::losses::TxReport;
-use crate::port::{Fault, TxPort};
+use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::{MirrorStats, PortDelta, PortStats};
-use crate::worker::Output;
 use crate::worker::memory_port::{Wire, frame, memory_port};
+use crate::worker::{Output, Snapshot};
 
 fn shared(workers: usize) -> Shared {
     Shared {

@@ -7,6 +7,7 @@ use labsw_switch::inject::{IngressAs, InjectSpec};
 
 use super::*;
 use crate::frame::Segment;
+use crate::losses::Losses;
 use crate::worker::memory_port::{Wire, memory_port};
 
 struct Bed {

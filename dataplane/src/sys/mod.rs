@@ -1,0 +1,13 @@
+//! System calls that several drivers need, and that no crate offers in the form needed here.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `bpf` | bpf(2): programs of a few instructions, and their links |
+//! | `isolate` | keeping the host's own stack off an interface |
+//! | [`raw`] | AF_XDP and packet sockets, opened by a helper process where there is one |
+//! | [`socket`] | UNIX sockets of guests: their files, owners and peers |
+
+pub(crate) mod bpf;
+pub(crate) mod isolate;
+pub mod raw;
+pub mod socket;
