@@ -57,6 +57,7 @@ setup:
 lint:
 > $(CARGO) fmt --all --check
 > python3 tests/check-columns.py
+> python3 tests/check-functions.py
 > $(CARGO) clippy --workspace --all-targets -- -D warnings
 > RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --no-deps --document-private-items \
 >     --workspace

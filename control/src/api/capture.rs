@@ -1,11 +1,8 @@
 //! Captures: what is asked for, what comes, and what runs.
 
-use std::fmt::Debug;
-use std::time::Instant;
-
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Reply, Source};
+use super::{Error, Source};
 
 /// Bytes kept of a frame where nothing is said.
 pub const DEFAULT_SNAPLEN: u32 = 65_535;
@@ -90,16 +87,4 @@ pub struct RunningCapture {
     pub captured: u64,
     /// Frames for which it had no room.
     pub dropped: u64,
-}
-
-/// Replies that come when there is something to say, to one client. Dropped when the client goes.
-pub trait Feed: Debug + Send {
-    /// When to ask for the next one at the latest, if that is known.
-    fn due(&self) -> Option<Instant>;
-
-    /// The next reply, if there is one, and whether it is the last.
-    fn next(&mut self, now: Instant) -> Option<(Reply, bool)>;
-
-    /// Nothing new is wanted: what is left is to come, up to the last.
-    fn finish(&mut self, now: Instant);
 }

@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::parameters::{mac, name, optional_vlan, sources, vlan, vlans};
-use super::request::WantedConfig;
-use super::{Inject, InjectFrame, PortDirection, PortType, Source};
+use super::{Inject, InjectFrame, PortDirection, PortType, Source, WantedConfig};
 
 /// The requests that change the switch, for peers that may do so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,10 @@
-//! What a configuration changes, as it is shown.
+//! Configurations: as they are handed in, and what they change.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use super::parameters::name;
 
 /// What becomes of a port, a mirror or the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +25,7 @@ pub enum ConfigAction {
 pub struct ConfigChange {
     /// What becomes of it.
     pub action: ConfigAction,
-    /// `switch`, `port` or `mirror`.
+    /// `switch`, `port`, `mirror`, `impairment` or `profile`.
     pub kind: String,
     /// Name of the port or mirror; empty for the switch.
     pub name: String,
@@ -87,5 +89,49 @@ impl fmt::Display for ConfigChange {
             }
         }
         Ok(())
+    }
+}
+
+/// A configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigText {
+    /// What messages call it.
+    #[serde(deserialize_with = "name")]
+    pub file: String,
+    /// What is in it.
+    pub text: String,
+}
+
+/// A configuration file that is wanted, and what becomes of changes made at run time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WantedKeys", into = "WantedKeys")]
+pub struct WantedConfig {
+    /// The configuration.
+    pub config: ConfigText,
+    /// What was changed at run time would stay.
+    pub keep_runtime: bool,
+}
+
+/// The parameters that a [`WantedConfig`] is.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedKeys {
+    #[serde(deserialize_with = "name")]
+    file: String,
+    text: String,
+    #[serde(default)]
+    keep_runtime: bool,
+}
+
+impl From<WantedKeys> for WantedConfig {
+    fn from(WantedKeys { file, text, keep_runtime }: WantedKeys) -> WantedConfig {
+        WantedConfig { config: ConfigText { file, text }, keep_runtime }
+    }
+}
+
+impl From<WantedConfig> for WantedKeys {
+    fn from(WantedConfig { config: ConfigText { file, text }, keep_runtime }: WantedConfig) -> WantedKeys {
+        WantedKeys { file, text, keep_runtime }
     }
 }

@@ -13,6 +13,7 @@ mod capture;
 mod change;
 mod config;
 mod error;
+mod feed;
 mod guard;
 mod impair;
 mod inject;
@@ -28,10 +29,11 @@ mod vlan;
 #[cfg(test)]
 mod tests;
 
-pub use capture::{CapturePiece, CaptureSpec, DEFAULT_SNAPLEN, Feed, RunningCapture};
+pub use capture::{CapturePiece, CaptureSpec, DEFAULT_SNAPLEN, RunningCapture};
 pub use change::Change;
-pub use config::{ConfigAction, ConfigChange, ConfigSetting, ShownConfig};
+pub use config::{ConfigAction, ConfigChange, ConfigSetting, ConfigText, ShownConfig, WantedConfig};
 pub use error::{Error, RefusedCode, Subject};
+pub use feed::Feed;
 pub use guard::{Guards, Storm};
 pub use impair::{Impairment, PortDirection};
 pub use inject::{InjectFrame, Injected};
@@ -39,7 +41,7 @@ pub use mirror::{Direction, Inject, InvalidSource, Mirror, MirrorState, Source};
 pub use multicast::{Multicast, MulticastGroup, MulticastPort, MulticastRouters, MulticastTotals};
 pub use port::{Counters, Flap, FrontEnd, Port, PortState, PortType};
 pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker, WorkerQueue};
-pub use request::{ConfigText, Request, WantedConfig};
+pub use request::Request;
 pub use trace::{
     InvalidFrame, MAX_TRACED_BYTES, Trace, TraceOutcome, TraceStep, TraceVerdict, frame_text, parse_frame,
 };

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::change::Change;
 use super::parameters::{frame, name, optional_vlan};
-use super::{CaptureSpec, Error, INTERFACE, Reply, UnexpectedReply};
+use super::{CaptureSpec, ConfigText, Error, INTERFACE, Reply, UnexpectedReply, WantedConfig};
 use crate::model::{Tree, de};
 
 /// A call of a method of `org.labsw.Switch1`. See the interface description for what each does.
@@ -84,50 +84,6 @@ pub enum Request {
     /// A method that changes the switch.
     #[serde(skip)]
     Change(Change),
-}
-
-/// A configuration file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConfigText {
-    /// What messages call it.
-    #[serde(deserialize_with = "name")]
-    pub file: String,
-    /// What is in it.
-    pub text: String,
-}
-
-/// A configuration file that is wanted, and what becomes of changes made at run time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "WantedKeys", into = "WantedKeys")]
-pub struct WantedConfig {
-    /// The configuration.
-    pub config: ConfigText,
-    /// What was changed at run time would stay.
-    pub keep_runtime: bool,
-}
-
-/// The parameters that a [`WantedConfig`] is.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WantedKeys {
-    #[serde(deserialize_with = "name")]
-    file: String,
-    text: String,
-    #[serde(default)]
-    keep_runtime: bool,
-}
-
-impl From<WantedKeys> for WantedConfig {
-    fn from(WantedKeys { file, text, keep_runtime }: WantedKeys) -> WantedConfig {
-        WantedConfig { config: ConfigText { file, text }, keep_runtime }
-    }
-}
-
-impl From<WantedConfig> for WantedKeys {
-    fn from(WantedConfig { config: ConfigText { file, text }, keep_runtime }: WantedConfig) -> WantedKeys {
-        WantedKeys { file, text, keep_runtime }
-    }
 }
 
 impl Request {

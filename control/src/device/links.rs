@@ -5,6 +5,7 @@
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::Duration;
 
 use labsw_switch::Mac;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -17,7 +18,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::DeviceError;
 use super::netlink::Netlink;
 use super::netns::Netns;
-use super::removal::Unfinished;
+use super::removal::Deletions;
 
 /// A network link as the kernel described it when it was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,8 +60,7 @@ pub struct Link {
 /// The links of one namespace: that of the thread that opened it.
 pub struct Links {
     pub(super) netlink: Netlink,
-    /// Deletions that have not returned yet.
-    pub(super) unfinished: Vec<Unfinished>,
+    deletions: Deletions,
 }
 
 impl Link {
@@ -74,7 +74,7 @@ impl Links {
     /// Opens a socket to the kernel.
     pub fn open() -> Result<Links, DeviceError> {
         let netlink = Netlink::open().map_err(|error| DeviceError::refused("open a netlink socket", error))?;
-        Ok(Links { netlink, unfinished: Vec::new() })
+        Ok(Links { netlink, deletions: Deletions::default() })
     }
 
     /// How often the kernel was asked so far.
@@ -148,8 +148,25 @@ impl Links {
         made.ok_or_else(|| DeviceError::Answer { what, detail: "it is not there".to_owned() })
     }
 
-    /// Deletes a link, and returns when the last reference to it has gone; see [`super::removal`].
-    pub(super) fn delete_link_and_wait(&mut self, index: u32) -> Result<(), DeviceError> {
+    /// Deletes a link; of a veth pair, both ends. Returns when nobody can find it any more; see [`super::removal`].
+    ///
+    /// # Errors
+    /// The kernel's refusal; [`DeviceError::Held`] if the link is still there after half a second.
+    pub fn delete_link(&mut self, index: u32) -> Result<(), DeviceError> {
+        let delete = move || Links::open().and_then(|mut links| links.delete_link_and_wait(index));
+        let mut deletions = std::mem::take(&mut self.deletions);
+        let outcome = deletions.delete(index, delete, || self.has_gone(index));
+        self.deletions = deletions;
+        outcome
+    }
+
+    /// The links whose deletion has not returned for `long` or longer, by index: somebody holds them.
+    pub fn held(&mut self, long: Duration) -> Vec<u32> {
+        self.deletions.held(long)
+    }
+
+    /// Deletes a link, and returns when the last reference to it has gone.
+    fn delete_link_and_wait(&mut self, index: u32) -> Result<(), DeviceError> {
         let what = format!("delete interface {index}");
         self.netlink.request(RouteNetlinkMessage::DelLink(change_of(index)), 0, &what).map(drop)
     }

@@ -11,11 +11,10 @@
 //!
 //! Reference: kernel net/core/dev.c `netdev_wait_allrefs_any`, net/xdp/xsk.c `xsk_notifier`.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use super::DeviceError;
-use super::links::Links;
 
 /// How long a caller waits for a link to go.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -24,22 +23,34 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Deletions that have not returned yet.
 const MAX_UNFINISHED: usize = 16;
 
+/// The deletions of one namespace that have not returned yet.
+#[derive(Debug, Default)]
+pub(super) struct Deletions {
+    unfinished: Vec<Unfinished>,
+}
+
 /// A deletion that has not returned.
 #[derive(Debug)]
-pub(super) struct Unfinished {
+struct Unfinished {
     index: u32,
     since: Instant,
     outcome: Receiver<Result<(), DeviceError>>,
 }
 
-impl Links {
-    /// Deletes a link; of a veth pair, both ends. Returns when nobody can find it any more.
+impl Deletions {
+    /// Has a thread do `delete` to the link with `index`, and returns when that is done or `has_gone` says that nobody
+    /// finds the link any more.
     ///
     /// # Errors
     /// The kernel's refusal; [`DeviceError::Held`] if the link is still there after [`PATIENCE`].
-    pub fn delete_link(&mut self, index: u32) -> Result<(), DeviceError> {
-        self.finish_deletions();
-        if self.has_gone(index) {
+    pub(super) fn delete(
+        &mut self,
+        index: u32,
+        delete: impl FnOnce() -> Result<(), DeviceError> + Send + 'static,
+        mut has_gone: impl FnMut() -> bool,
+    ) -> Result<(), DeviceError> {
+        self.forget_finished();
+        if has_gone() {
             let gone = std::io::Error::from_raw_os_error(libc::ENODEV);
             return Err(DeviceError::refused(format!("delete interface {index}"), gone));
         }
@@ -47,11 +58,8 @@ impl Links {
             return Err(DeviceError::Held { index });
         }
         let (done, outcome) = channel();
-        let work = move || {
-            let deleted = Links::open().and_then(|mut links| links.delete_link_and_wait(index));
-            // Nobody listens any more to a deletion that took too long.
-            let _ = done.send(deleted);
-        };
+        // Nobody listens any more to a deletion that took too long.
+        let work = move || drop(done.send(delete()));
         let thread = std::thread::Builder::new().name("link-removal".to_owned()).spawn(work);
         thread.map_err(|error| DeviceError::refused("start a thread", error))?;
         let since = Instant::now();
@@ -61,7 +69,7 @@ impl Links {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let gone = self.has_gone(index);
+            let gone = has_gone();
             if gone || since.elapsed() >= PATIENCE {
                 self.unfinished.push(Unfinished { index, since, outcome });
                 return if gone { Ok(()) } else { Err(DeviceError::Held { index }) };
@@ -70,12 +78,12 @@ impl Links {
     }
 
     /// The links whose deletion has not returned for `long` or longer, by index: somebody holds them.
-    pub fn held(&mut self, long: Duration) -> Vec<u32> {
-        self.finish_deletions();
+    pub(super) fn held(&mut self, long: Duration) -> Vec<u32> {
+        self.forget_finished();
         self.unfinished.iter().filter(|one| one.since.elapsed() >= long).map(|one| one.index).collect()
     }
 
-    fn finish_deletions(&mut self) {
-        self.unfinished.retain(|one| matches!(one.outcome.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)));
+    fn forget_finished(&mut self) {
+        self.unfinished.retain(|one| matches!(one.outcome.try_recv(), Err(TryRecvError::Empty)));
     }
 }

@@ -1,6 +1,5 @@
 //! The two traits of attachments, and what is handed over when a port is opened and closed.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,16 +11,14 @@ use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::PortId;
 
 use super::error::OpenError;
+use super::news::{LinkMap, OnFault, Seen};
 use super::sockets::Sockets;
 use crate::api::{self, PortState};
 use crate::config::{DeviceSpec, PortConfig, SwitchConfig};
 use crate::daemon::fabric::Fabric;
 use crate::daemon::host::Host;
 use crate::daemon::queues::Queues;
-use crate::device::{Link, Links};
-
-/// The links of the switch's namespace, by index.
-pub(in crate::daemon) type LinkMap = BTreeMap<u32, Link>;
+use crate::device::Links;
 
 /// What a port of some type needs of the switch to be opened.
 pub(in crate::daemon) struct Site<'a> {
@@ -54,26 +51,6 @@ pub(in crate::daemon) trait PortType {
     fn device(&self) -> Option<&DeviceSpec> {
         None
     }
-}
-
-/// What the looks at links found of one attachment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::daemon) enum Seen {
-    /// It is there.
-    Here,
-    /// Its device has gone.
-    Gone,
-}
-
-/// What an attachment says to a fault that a worker met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::daemon) enum OnFault {
-    /// The fault is of a former connection, or known already.
-    Old,
-    /// The attachment goes on: its connection was ended, and the next one is waited for.
-    GoesOn,
-    /// The attachment does not go on.
-    Lost,
 }
 
 /// What a port is attached to.

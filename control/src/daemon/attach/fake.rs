@@ -11,8 +11,9 @@ use labsw_dataplane::port::Fault;
 use labsw_dataplane::vhost_user::VhostPort;
 use labsw_switch::PortId;
 
-use super::attachment::{Attachment, Halves, OnFault, Opened, PortType, Site};
+use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
+use super::news::OnFault;
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, PortKind, SwitchConfig};
 use crate::daemon::host::Host;

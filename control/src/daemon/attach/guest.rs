@@ -12,8 +12,9 @@ use labsw_dataplane::vhost_user::{
 use labsw_dataplane::workers::QueueAffinity;
 use labsw_switch::PortId;
 
-use super::attachment::{Attachment, Halves, OnFault, Opened, PortType, Site};
+use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::{OpenError, make_parent};
+use super::news::OnFault;
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, VhostRole, VhostUserConfig};
 use crate::daemon::accounts::{group_id, user_id};

@@ -13,6 +13,7 @@
 //! | `tap` | `tap` |
 //! | `sockets` | the AF_XDP sockets that `nic` and `veth` have in common |
 //! | `attachment` | the traits, and what is opened and closed |
+//! | `news` | news of links and faults, and what an attachment says to it |
 //! | `attached` | an attachment, or its absence |
 //! | `absence` | what stands in place of an attachment that is not there |
 //! | `error` | why a port can't be opened |
@@ -27,6 +28,7 @@ mod error;
 #[cfg(test)]
 pub(super) mod fake;
 mod guest;
+mod news;
 mod nic;
 mod sockets;
 mod tap;
@@ -36,9 +38,10 @@ use crate::config::PortKind;
 
 pub(super) use absence::{Absence, RETRY};
 pub(super) use attached::Attached;
-pub(super) use attachment::{Attachment, Halves, LinkMap, OnFault, Opened, PortType, Seen, Site};
+pub(super) use attachment::{Attachment, Halves, Opened, PortType, Site};
 pub use error::OpenError;
 pub(super) use error::make_parent;
+pub(super) use news::{LinkMap, OnFault, Seen};
 pub(super) use sockets::Sockets;
 
 /// The type that a port's settings are of.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::xdp::{FillDepth, ONE_CHUNK_MTU, Statistics, XdpConfig, XdpCounters, XdpPort, XdpRx, XdpStatus};
 
-use super::attachment::{LinkMap, OnFault, Seen};
 use super::error::OpenError;
+use super::news::{LinkMap, OnFault, Seen};
 use crate::api::{self, PortState};
 use crate::daemon::host::Host;
 use crate::device::{Link, Links, Promiscuous};

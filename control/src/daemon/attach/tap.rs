@@ -9,8 +9,9 @@ use labsw_dataplane::port::Fault;
 use labsw_dataplane::tap::TapPort;
 use labsw_switch::PortId;
 
-use super::attachment::{Attachment, Halves, LinkMap, OnFault, Opened, PortType, Seen, Site};
+use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
+use super::news::{LinkMap, OnFault, Seen};
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, TapConfig, TapEnd};
 use crate::daemon::accounts::{group_id, user_id};

@@ -10,8 +10,9 @@ use labsw_dataplane::port::Fault;
 use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters, XdpError};
 use labsw_switch::PortId;
 
-use super::attachment::{Attachment, Halves, LinkMap, OnFault, Opened, PortType, Seen, Site};
+use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
+use super::news::{LinkMap, OnFault, Seen};
 use super::sockets::Sockets;
 use super::sockets::XdpHalves;
 use crate::api::{self, PortState};

@@ -34,6 +34,14 @@ struct Offer {
     copy: Vec<u8>,
 }
 
+/// What becomes of one frame.
+#[derive(Default)]
+struct Fate {
+    sent: Vec<(u16, Vec<u8>)>,
+    copies: Vec<Offer>,
+    drops: Vec<(u16, DropReason)>,
+}
+
 /// What is known about an address.
 struct Place {
     port: u16,
@@ -269,11 +277,10 @@ impl Naive {
     pub fn burst(&mut self, ingress: u16, frames: &[Vec<u8>], now: u32, failed: &[u64]) -> Outcome {
         let mut outcome = Outcome::default();
         for (index, bytes) in frames.iter().enumerate() {
-            let mut sent = Vec::new();
-            let mut copies: Vec<Offer> = Vec::new();
-            if let Err(drop) = self.frame(ingress, bytes, now, &mut sent, &mut copies, &mut outcome.drops) {
-                outcome.drops.push(drop);
-            }
+            let mut fate = Fate::default();
+            let refused = self.frame(ingress, bytes, now, &mut fate).err();
+            let Fate { sent, mut copies, drops } = fate;
+            outcome.drops.extend(drops.into_iter().chain(refused));
             copies.retain(|offer| fits(self.mirrors[usize::from(offer.mirror)].pattern.as_ref(), &offer.seen));
             // Nothing that was injected comes back as a copy, and no copy goes where the frame came from.
             copies.retain(|offer| offer.to.0 != ingress);
@@ -322,21 +329,13 @@ impl Naive {
         Ok(())
     }
 
-    fn frame(
-        &mut self,
-        ingress: u16,
-        bytes: &[u8],
-        now: u32,
-        sent: &mut Vec<(u16, Vec<u8>)>,
-        copies: &mut Vec<Offer>,
-        drops: &mut Vec<(u16, DropReason)>,
-    ) -> Result<(), (u16, DropReason)> {
+    fn frame(&mut self, ingress: u16, bytes: &[u8], now: u32, fate: &mut Fate) -> Result<(), (u16, DropReason)> {
         if !self.port(ingress).enabled {
             return Err((ingress, DropReason::PortDown));
         }
         if !self.is_destination(ingress) {
             let port = self.port(ingress).clone();
-            return self.judge(ingress, port, bytes, now, sent, copies, drops);
+            return self.judge(ingress, port, bytes, now, fate);
         }
         let Some(inject) = self.port(ingress).inject.clone() else {
             return Err((ingress, DropReason::MirrorDestination));
@@ -349,28 +348,25 @@ impl Naive {
             Some(vlan) => {
                 let (mode, trunks) = (VlanMode::NativeUntagged, vec![vlan..=vlan]);
                 let port = Port { mode, trunks, tag: vlan, learning: false, ..self.port(ingress).clone() };
-                self.judge(ingress, port, bytes, now, sent, copies, drops)
+                self.judge(ingress, port, bytes, now, fate)
             }
             None if !self.port(inject.port).enabled => Err((inject.port, DropReason::PortDown)),
             None if self.is_destination(inject.port) => Err((inject.port, DropReason::MirrorDestination)),
             None => {
                 let port = self.port(inject.port).clone();
-                self.judge(inject.port, port, bytes, now, sent, copies, drops)
+                self.judge(inject.port, port, bytes, now, fate)
             }
         }
     }
 
     /// What becomes of a frame that is in the switch.
-    #[allow(clippy::too_many_arguments, reason = "all that is known of the frame by then")]
     fn judge(
         &mut self,
         ingress: u16,
         port: Port,
         bytes: &[u8],
         now: u32,
-        sent: &mut Vec<(u16, Vec<u8>)>,
-        copies: &mut Vec<Offer>,
-        drops: &mut Vec<(u16, DropReason)>,
+        fate: &mut Fate,
     ) -> Result<(), (u16, DropReason)> {
         let refuse = |reason| Err((ingress, reason));
         let Some(frame) = Parts::of(bytes) else { return refuse(DropReason::Runt) };
@@ -383,7 +379,7 @@ impl Naive {
         }
         let classified = vlan_of(&port, &frame);
         let mirror_vlan = classified.ok().or_else(|| Some(frame.vid()).filter(|vid| *vid != 0));
-        copies.extend(self.offers(ingress, false, mirror_vlan, bytes));
+        fate.copies.extend(self.offers(ingress, false, mirror_vlan, bytes));
         if frame.rest.len() - 2 > port.mtu as usize {
             return refuse(DropReason::Oversize);
         }
@@ -402,15 +398,31 @@ impl Naive {
         if port.learning && !rspan {
             self.learn(ingress, &port, (vlan, src), now).map_err(|reason| (ingress, reason))?;
         }
-        let carried = Carried::new(&port, vlan, &frame);
-        let targets: Vec<u16> = match self.place(vlan, dst, now).filter(|_| dst[0] % 2 == 0 && !rspan) {
+        self.deliver(ingress, &port, vlan, &frame, now, fate)
+    }
+
+    /// Where a frame that was taken in goes.
+    fn deliver(
+        &mut self,
+        ingress: u16,
+        port: &Port,
+        vlan: u16,
+        frame: &Parts,
+        now: u32,
+        fate: &mut Fate,
+    ) -> Result<(), (u16, DropReason)> {
+        let refuse = |reason| Err((ingress, reason));
+        let (guards, rspan) = (&port.guards, self.is_rspan(vlan));
+        let dst: [u8; 6] = frame.macs[..6].try_into().unwrap();
+        let carried = Carried::new(port, vlan, frame);
+        let targets: Vec<u16> = match self.place(vlan, dst, now).filter(|_| dst[0].is_multiple_of(2) && !rspan) {
             Some(to) if to == ingress => return refuse(DropReason::SamePort),
             Some(to) if !self.port(to).enabled => return Err((to, DropReason::PortDown)),
             Some(to) if self.is_destination(to) => return Err((to, DropReason::MirrorDestination)),
             Some(to) if !carries(self.port(to), vlan) => return Err((to, DropReason::VlanNotMember)),
             Some(to) if guards.isolated && self.port(to).guards.isolated => {
                 // Of several reasons the first is told.
-                let reason = leaving(&port, self.port(to), &carried, &frame).err().unwrap_or(DropReason::Isolated);
+                let reason = leaving(port, self.port(to), &carried, frame).err().unwrap_or(DropReason::Isolated);
                 return Err((to, reason));
             }
             Some(to) => vec![to],
@@ -428,13 +440,15 @@ impl Naive {
             return refuse(DropReason::NoDestination);
         }
         for to in targets {
-            match leaving(&port, self.port(to), &carried, &frame) {
-                Ok(_) if guards.isolated && self.port(to).guards.isolated => drops.push((to, DropReason::Isolated)),
-                Ok(bytes) => {
-                    copies.extend(self.offers(to, true, Some(vlan), &bytes));
-                    sent.push((to, bytes));
+            match leaving(port, self.port(to), &carried, frame) {
+                Ok(_) if guards.isolated && self.port(to).guards.isolated => {
+                    fate.drops.push((to, DropReason::Isolated))
                 }
-                Err(reason) => drops.push((to, reason)),
+                Ok(bytes) => {
+                    fate.copies.extend(self.offers(to, true, Some(vlan), &bytes));
+                    fate.sent.push((to, bytes));
+                }
+                Err(reason) => fate.drops.push((to, reason)),
             }
         }
         Ok(())
