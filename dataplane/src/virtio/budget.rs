@@ -3,7 +3,7 @@
 //! **How it works.** A frame in a single descriptor costs what its bytes cost, and a burst has at most 64 frames. A
 //! guest may cut a frame into many descriptors, some of them empty; each chain then has at most
 //! [`MAX_CHAIN_DESCRIPTORS`](super::layout::MAX_CHAIN_DESCRIPTORS). Chains together are charged to a budget:
-//! - taking frames out of a transmit ring, [`TakeBudget`]: a burst ends early when it is spent. Nothing is lost, the
+//! - taking frames out of a transmit ring, [`Taken`]: a burst ends early when it is spent. Nothing is lost, the
 //!   next turn goes on there.
 //! - finding room in a receive ring, [`FindBudget`]: a frame for which too much has to be read is dropped as one that
 //!   the guest's buffers are too small for. A frame that found no room is remembered, so that a larger one at the same
@@ -12,6 +12,7 @@
 //! **Invariants.** No number here depends on the size of a ring or on anything else that a guest chooses.
 
 use super::net::Sent;
+use crate::stats::PortDelta;
 
 /// Descriptors behind the first of a chain that one burst of a transmit ring may have before it ends early.
 pub const BURST_DESCRIPTORS: u64 = 512;
@@ -23,19 +24,20 @@ pub const FRAME_DESCRIPTORS: u64 = 1024;
 /// the largest frames need in a ring of 2-KiB buffers.
 pub const SEND_DESCRIPTORS: u64 = 4096;
 
-/// What a burst of a transmit ring has cost so far.
+/// The frames taken out of a transmit ring in one burst, before they are counted, and what they have cost so far.
 #[derive(Debug, Default)]
-pub(super) struct TakeBudget {
-    descriptors: u64,
+pub(super) struct Taken {
+    frames: u64,
     bytes: u64,
+    descriptors: u64,
 }
 
-impl TakeBudget {
-    /// Charges the bytes of a chain.
-    #[inline]
-    pub(super) fn charge_bytes(&mut self, bytes: u64) {
-        // Each is at most 256 times 4 GiB, and there are at most 64.
-        self.bytes += bytes;
+impl Taken {
+    /// Notes a frame of `bytes`; 0 for a chain that holds none.
+    #[inline(always)]
+    pub(super) fn frame(&mut self, bytes: u32) {
+        self.frames += 1;
+        self.bytes += u64::from(bytes);
     }
 
     /// Charges a chain for which so many descriptors were read. The first is free: every chain has one.
@@ -44,10 +46,23 @@ impl TakeBudget {
         self.descriptors += read.saturating_sub(1);
     }
 
+    /// Whether the bytes alone end the burst.
+    #[inline(always)]
+    pub(super) fn is_long(&self) -> bool {
+        self.bytes >= BURST_BYTES
+    }
+
     /// Whether the burst is to end.
     #[inline]
     pub(super) fn is_spent(&self) -> bool {
-        self.descriptors >= BURST_DESCRIPTORS || self.bytes >= BURST_BYTES
+        self.descriptors >= BURST_DESCRIPTORS || self.is_long()
+    }
+
+    /// Counts the frames as received.
+    #[inline]
+    pub(super) fn close(self, stats: &mut PortDelta) {
+        stats.rx_frames += self.frames;
+        stats.rx_bytes += self.bytes;
     }
 }
 

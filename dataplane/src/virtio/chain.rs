@@ -102,16 +102,6 @@ pub(super) enum Walk {
     WrongWay,
 }
 
-impl Walk {
-    /// The bytes found, none if the chain can't be used.
-    pub(super) fn bytes(self) -> u64 {
-        match self {
-            Walk::Bytes(bytes) => bytes,
-            Walk::WrongWay => 0,
-        }
-    }
-}
-
 /// What a walk over a chain of a packed ring found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PackedWalk {

@@ -14,13 +14,13 @@
 use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 
+use super::budget::Taken;
 use super::chain::Walk;
 use super::error::RingError;
 use super::features::{F_MRG_RXBUF, F_VERSION_1};
 use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, PlainFrame, Segment};
 use crate::losses::TxReport;
 use crate::offload::{self, Offers};
-use crate::stats::PortDelta;
 
 /// The largest virtio-net header, bytes.
 pub(super) const HEADER_BYTES: usize = 12;
@@ -66,15 +66,15 @@ pub(super) unsafe fn lend_whole(
     id: u64,
     format: &NetFormat,
     burst: &mut Burst,
-    stats: &mut PortDelta,
+    taken: &mut Taken,
 ) -> Option<DropReason> {
     let header_bytes = format.header_bytes;
     let bytes = buffer.len.checked_sub(header_bytes).filter(|&bytes| bytes <= MAX_FRAME_BYTES);
     let Some(frame_bytes) = bytes else {
-        stats.received(0);
+        taken.frame(0);
         return Some(DropReason::BadChain);
     };
-    stats.received(frame_bytes);
+    taken.frame(frame_bytes);
     // SAFETY: the buffer is readable for at least the 10 bytes of the shortest header.
     let front = unsafe { buffer.ptr.cast::<[u8; 8]>().read() };
     // SAFETY: the header lies in front of the frame in the same buffer, so the rest of it is readable (caller).
@@ -101,7 +101,7 @@ pub(super) unsafe fn lend(
     segments: &mut [Segment],
     format: &NetFormat,
     burst: &mut Burst,
-    stats: &mut PortDelta,
+    taken: &mut Taken,
 ) -> Option<DropReason> {
     let header_bytes = format.header_bytes;
     let bytes = match walk {
@@ -109,10 +109,10 @@ pub(super) unsafe fn lend(
         Walk::Bytes(_) | Walk::WrongWay => None,
     };
     let Some(frame_bytes) = bytes.and_then(|bytes| bytes.checked_sub(header_bytes)) else {
-        stats.received(0);
+        taken.frame(0);
         return Some(DropReason::BadChain);
     };
-    stats.received(frame_bytes);
+    taken.frame(frame_bytes);
     let [header @ .., _, _] = take_header(segments, header_bytes);
     // SAFETY: the caller's promise.
     unsafe {

@@ -13,7 +13,7 @@ use labsw_switch::BURST_FRAMES;
 use super::{Chain, PackedRing};
 use crate::frame::Burst;
 use crate::stats::PortDelta;
-use crate::virtio::budget::TakeBudget;
+use crate::virtio::budget::Taken;
 use crate::virtio::chain::{Direction, PackedWalk};
 use crate::virtio::error::RingError;
 use crate::virtio::net::{lend, lend_whole, most_bytes};
@@ -22,16 +22,27 @@ impl PackedRing {
     /// Lends the frames that have arrived to `burst`, up to 64, fewer if they are costly, until
     /// [`PackedRing::release`].
     pub fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), RingError> {
+        let mut taken = Taken::default();
         self.lent_count = 0;
+        let result = self.take(burst, &mut taken, stats);
+        taken.close(stats);
+        result?;
+        if burst.is_empty() {
+            self.release();
+        }
+        Ok(())
+    }
+
+    /// Lends the next chains, until the burst is full or has cost enough.
+    #[inline(always)]
+    fn take(&mut self, burst: &mut Burst, taken: &mut Taken, stats: &mut PortDelta) -> Result<(), RingError> {
         let mut slots = 0;
-        let mut budget = TakeBudget::default();
-        while self.lent_count < BURST_FRAMES && !budget.is_spent() {
+        while self.lent_count < BURST_FRAMES && !taken.is_spent() {
             let at = self.next_avail;
             // SAFETY: the segments come from the walker, and rings are dropped between bursts only.
             let (chain, outcome) = unsafe {
                 if let Some((buffer, id)) = self.single(at, Direction::FromGuest) {
-                    budget.charge_bytes(buffer.len.into());
-                    let outcome = lend_whole(buffer, id.into(), &self.format, burst, stats);
+                    let outcome = lend_whole(buffer, id.into(), &self.format, burst, taken);
                     (Chain { id, slots: 1 }, outcome)
                 } else {
                     self.segments.clear();
@@ -39,9 +50,8 @@ impl PackedRing {
                     let until = most_bytes(self.format.header_bytes) + 1;
                     let Some(found) = self.walk(at, Direction::FromGuest, until)? else { break };
                     let PackedWalk { walk, id, slots } = found;
-                    budget.charge_descriptors(self.walker.descriptors_read() - before);
-                    budget.charge_bytes(walk.bytes());
-                    let outcome = lend(walk, id.into(), &mut self.segments, &self.format, burst, stats);
+                    taken.charge_descriptors(self.walker.descriptors_read() - before);
+                    let outcome = lend(walk, id.into(), &mut self.segments, &self.format, burst, taken);
                     (Chain { id, slots }, outcome)
                 }
             };
@@ -55,9 +65,6 @@ impl PackedRing {
             if let Some(reason) = outcome {
                 stats.drop(reason);
             }
-        }
-        if burst.is_empty() {
-            self.release();
         }
         Ok(())
     }

@@ -160,24 +160,22 @@ impl SplitRing {
 
     /// Looks at the next up to `wanted` (at most 64) available chains, takes none, and has the processor fetch the
     /// front of their buffers; by the time the last one was looked at, the first is there. Returns how many are in
-    /// `gathered`, and the bytes of those that have a single buffer.
+    /// `gathered`.
     #[inline(always)]
-    fn gather(&mut self, wanted: usize, direction: Direction) -> Result<(usize, u64), RingError> {
+    fn gather(&mut self, wanted: usize, direction: Direction) -> Result<usize, RingError> {
         #[allow(clippy::cast_possible_truncation, reason = "at most 64")]
         let wanted = wanted.min(BURST_FRAMES) as u16;
         let count = self.available(wanted)?.min(wanted);
-        let mut bytes = 0;
         for ahead in 0..count {
             let head = self.head(ahead)?;
             let buffer = self.walker.single(head, direction).unwrap_or(Segment::EMPTY);
-            bytes += u64::from(buffer.len);
             prefetch(buffer.ptr);
             prefetch(buffer.ptr.wrapping_add(64));
             if let Some(chain) = self.gathered.get_mut(usize::from(ahead)) {
                 *chain = Chain { buffer, head };
             }
         }
-        Ok((count.into(), bytes))
+        Ok(count.into())
     }
 
     /// Writes the next used element; the guest does not see it before [`SplitRing::publish`].

@@ -20,7 +20,7 @@ impl SplitRing {
     /// Copies frames of a burst into the guest's next buffers, in order, and reports each. The guest sees them after
     /// [`SplitRing::publish`]. After an error no frame was reported as sent.
     pub fn send(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
-        let (gathered, _) = self.gather(items.len(), Direction::ToGuest)?;
+        let gathered = self.gather(items.len(), Direction::ToGuest)?;
         let mut taken = 0;
         let mut tally = Tally::default();
         let mut budget = FindBudget::new();
