@@ -14,59 +14,45 @@
 //! **Invariants.**
 //! - No frame is held over a turn; no lock, no allocation and no `Arc` per frame.
 //! - A [`Fault`] takes one half of one port out of service and is told to the control thread; everything else goes on.
-//! - File descriptors are taken out of the poll set before the queue that owns them changes: an eventfd
-//!   that a guest's process still holds would stay registered after our own end is closed (epoll(7), Q6).
 //! - All counters are published when a turn ends, so slots can be replaced between turns.
 
 mod capture;
 mod command;
 mod impair;
 mod mirror;
+mod pipeline;
+mod ports;
 mod queue;
 mod sleep;
-mod slot;
 mod snoop;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use labsw_switch::PortId;
 use labsw_switch::fdb::Fdb;
-use labsw_switch::forward::{Copies, Egress, Forwarder};
 use labsw_switch::tables::Tables;
-use labsw_switch::{DropReason, MAX_PORTS, PortId};
-use mio::Token;
 
 use crate::clock;
-use crate::frame::Burst;
 use crate::port::{Fault, Turn};
-use crate::stage::Stage;
 use crate::stats::MirrorStats;
 use crate::workers::load::{Load, WorkerLoad};
 
 use capture::Capturing;
+use impair::Impairments;
+use mirror::Mirrors;
+use pipeline::{Pipeline, forwarder};
+use ports::{Ports, Slot, needs_staging};
 use queue::Queue;
-use slot::{Slot, needs_staging, slot};
+use sleep::Sleeper;
 
-pub use command::{Command, ControlEnds, Event, Output, QueueTask, Snapshot};
+pub use command::{Command, ControlEnds, Event, Output, Power, QueueTask, Snapshot};
+pub(crate) use sleep::WAKER;
 
 /// An adaptive worker sleeps after this long without a frame.
 const SPIN: Duration = Duration::from_micros(50);
 /// Queues and transmit sides are ticked at least this often while there is traffic.
 const TICK: Duration = Duration::from_millis(5);
-/// Queues and commands that can end one sleep.
-const MAX_EVENTS: usize = 64;
-/// The token of the command waker; queues have a number of their own.
-pub(crate) const WAKER: Token = Token(usize::MAX);
-
-/// Whether an idle worker sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-pub enum Power {
-    /// Spin while there is traffic, sleep when there is none.
-    Adaptive,
-    /// Spin always.
-    Performance,
-}
 
 /// What a worker shares with the rest of the switch.
 #[derive(Clone, Debug)]
@@ -82,33 +68,21 @@ pub struct Shared {
 pub struct Worker {
     /// Which worker it is, and the time at which the turn at hand began.
     now: Turn,
-    slots: Vec<Option<Slot>>,
-    /// The receive queues it owns.
-    queues: Vec<Queue>,
-    /// The token of the next queue that is added.
-    next_token: usize,
-    /// The queues (tokens) that ended the last sleep, until the next turn.
-    woken: Vec<Token>,
-    /// Queues were asked for notifications and not told yet that the worker is awake.
-    armed: bool,
     tables: Arc<Tables>,
-    shared: Shared,
+    fdb: Arc<Fdb>,
     power: Power,
-    burst: Burst,
-    stage: Stage,
-    egress: Egress,
-    copies: Copies,
-    capturing: Capturing,
-    /// A control message of multicast.
-    message: snoop::Message,
-    /// Ports whose delta has something to publish.
-    dirty: Vec<PortId>,
-    /// Ports with an impairment before their transmit side.
-    impaired: Vec<PortId>,
     load: Load,
     control: ControlEnds,
-    poll: mio::Poll,
-    poll_events: mio::Events,
+    sleeper: Sleeper,
+    /// The receive queues it owns.
+    queues: Vec<Queue>,
+    ports: Ports,
+    pipeline: Pipeline,
+    mirrors: Mirrors,
+    capturing: Capturing,
+    impairments: Impairments,
+    /// A control message of multicast.
+    message: snoop::Message,
 }
 
 impl Worker {
@@ -123,26 +97,19 @@ impl Worker {
     ) -> Worker {
         Worker {
             now,
-            slots: Vec::new(),
-            queues: Vec::new(),
-            next_token: 0,
-            woken: Vec::with_capacity(MAX_EVENTS),
-            armed: false,
             tables: Arc::new(Tables::empty()),
-            shared,
+            fdb: shared.fdb,
             power,
-            burst: Burst::new(),
-            stage: Stage::new(),
-            egress: Egress::new(),
-            copies: Copies::new(),
-            capturing: Capturing::new(),
-            message: snoop::Message::new(),
-            dirty: Vec::with_capacity(MAX_PORTS),
-            impaired: Vec::new(),
             load: Load::new(load),
             control,
-            poll,
-            poll_events: mio::Events::with_capacity(MAX_EVENTS),
+            sleeper: Sleeper::new(poll),
+            queues: Vec::new(),
+            ports: Ports::new(),
+            pipeline: Pipeline::new(),
+            mirrors: Mirrors::new(shared.mirrors),
+            capturing: Capturing::new(),
+            impairments: Impairments::new(),
+            message: snoop::Message::new(),
         }
     }
 
@@ -155,15 +122,13 @@ impl Worker {
                 return;
             }
             let frames = self.turn();
-            if self.armed {
-                self.disarm();
+            if self.sleeper.is_armed() {
+                self.sleeper.disarm(&mut self.queues);
             }
             let now = Instant::now();
             self.load.turn(now, frames);
             self.now.now_ns = clock::at(now);
-            if !self.impaired.is_empty() {
-                self.send_delayed();
-            }
+            self.impairments.send_due(&self.now, &mut self.ports, &self.control);
             if now - last_tick >= TICK {
                 last_tick = now;
                 self.run_due();
@@ -184,6 +149,23 @@ impl Worker {
         }
     }
 
+    /// Arms every queue, looks once more, and blocks until something arrives or timed work is due. Returns whether
+    /// there is, or may be, something to do.
+    fn sleep(&mut self) -> bool {
+        let delayed = self.impairments.next_due(&self.now, &self.ports, &self.queues);
+        if sleep::is_imminent(delayed, &self.now) {
+            return true;
+        }
+        self.run_due();
+        let (waiting, due) = self.sleeper.arm(&mut self.queues, &self.now);
+        let due = due.min(sleep::wake_for(delayed)).min(self.ports.next_due(&self.now));
+        if waiting || !self.control.commands.is_empty() {
+            return true;
+        }
+        self.load.sleeps();
+        self.sleeper.block(due, &self.now)
+    }
+
     /// Sets the time of the next turn, ns. [`Worker::run`] does that by the clock; whoever drives the turns decides it.
     pub fn set_time(&mut self, now_ns: u64) {
         self.now.now_ns = now_ns;
@@ -194,24 +176,17 @@ impl Worker {
     /// merely looking at them takes its time.
     pub fn turn(&mut self) -> usize {
         let mut frames = 0;
-        let (woken, queues) = (self.woken.len(), self.queues.len());
+        let (woken, queues) = (self.sleeper.woken(), self.queues.len());
         for step in 0..woken + queues {
-            let at = if step < woken { self.queue_of(step) } else { Some(step - woken) };
+            let at = if step < woken { self.sleeper.queue_of(step, &self.queues) } else { Some(step - woken) };
             // Most queues are silent most of the time: that takes one look here.
             let waiting = |at: &usize| self.queues.get(*at).is_some_and(|queue| queue.is_waiting(&self.now));
             if let Some(at) = at.filter(waiting) {
                 frames += self.serve(at);
             }
         }
-        self.woken.clear();
+        self.sleeper.forget_woken();
         frames
-    }
-
-    /// Where the queue that ended a sleep stands.
-    #[cold]
-    fn queue_of(&self, woken: usize) -> Option<usize> {
-        let token = self.woken.get(woken)?;
-        self.queues.iter().position(|queue| queue.token == *token)
     }
 
     /// One burst of one queue: receive, decide, send, mirror, release, publish.
@@ -220,110 +195,90 @@ impl Worker {
         let Some(queue) = self.queues.get_mut(at) else { return 0 };
         let ingress = queue.port;
         // Without the port's slot nothing could be counted: its frames wait in the queue.
-        let Some(slot) = slot(&mut self.slots, ingress) else { return 0 };
-        // What a queue says of its burst (that it can be moved) must not stick to that of the next one.
-        self.burst.clear();
-        self.stage.begin();
-        if let Err(fault) = queue.receive(&self.now, &mut self.burst, &mut self.stage, &mut slot.delta) {
+        let Some(slot) = self.ports.get_mut(ingress) else { return 0 };
+        self.pipeline.begin();
+        let Pipeline { burst, stage, .. } = &mut self.pipeline;
+        if let Err(fault) = queue.receive(&self.now, burst, stage, &mut slot.delta) {
             self.queue_fault(at, fault);
             return 0;
         }
-        let frames = self.burst.len();
+        let frames = burst.len();
         if frames == 0 {
-            slot.output.stats.publish(self.now.worker, &mut slot.delta);
+            slot.publish(self.now.worker);
             return 0;
         }
-        self.dirty.push(ingress);
-        if self.capturing.any {
-            self.decide_and_capture(ingress);
-        } else {
-            self.decide::<0>(ingress);
-        }
+        self.ports.touch(ingress);
+        self.decide(ingress);
         if self.tables.has_mirrors_in_force() {
-            self.select_for_mirrors(ingress);
+            self.mirrors.select(&self.tables, ingress, &mut self.pipeline);
         }
-        if self.egress.messages() != 0 {
-            self.snoop(ingress);
+        if self.pipeline.egress.messages() != 0 {
+            self.message.snoop(&mut self.pipeline, forwarder(&self.tables, &self.fdb, &self.now), ingress);
         }
         self.send();
-        if self.egress.mirrored() != 0 {
+        if self.pipeline.egress.mirrored() != 0 {
             self.send_mirrors();
         }
-        self.egress.clear();
+        self.pipeline.egress.clear();
         if let Some(queue) = self.queues.get_mut(at)
-            && let Err(fault) = queue.release(&mut self.burst)
+            && let Err(fault) = queue.release(&mut self.pipeline.burst)
         {
             self.queue_fault(at, fault);
         }
-        self.publish();
+        self.ports.publish(self.now.worker);
         frames
     }
 
-    /// Fills `egress` for the frames of the burst. `CAPTURES` is 0 where there are none, [`capture::DROPS`] where drops
-    /// are noted for them; each is compiled for itself.
+    /// Fills `egress` for the frames of the burst.
     #[inline(always)]
-    fn decide<const CAPTURES: u8>(&mut self, ingress: PortId) {
-        let now_ns = self.now.now_ns;
-        let now_seconds = clock::seconds(now_ns);
-        let forwarder = Forwarder { tables: &self.tables, fdb: &self.shared.fdb, now_seconds };
-        let (slots, dirty, capturing) = (&mut self.slots, &mut self.dirty, &mut self.capturing);
-        let mut decisions = forwarder.ingress_at(ingress, now_ns);
-        decisions.set_injection_time(now_ns);
-        // Made once a burst: inside the loop it would be put together for each frame.
-        let mut dropped = |frame: u8, port: PortId, reason: DropReason| {
-            if let Some(slot) = slot(slots, port) {
-                slot.delta.drop(reason);
-                if dirty.last() != Some(&port) {
-                    dirty.push(port);
-                }
-            }
-            if CAPTURES == capture::DROPS {
-                capturing.note(frame, port, reason);
-            }
-        };
-        for (index, (frame, snapshot)) in (0u8..).zip(self.burst.snapshots()) {
-            decisions.frame(index, snapshot, frame.wire_bytes, &mut self.egress, &mut dropped);
+    fn decide(&mut self, ingress: PortId) {
+        let forwarder = forwarder(&self.tables, &self.fdb, &self.now);
+        let (pipeline, ports) = (&mut self.pipeline, &mut self.ports);
+        if self.capturing.any() {
+            self.capturing.decide(pipeline, forwarder, &self.now, ingress, ports);
+        } else {
+            pipeline.decide(forwarder, &self.now, ingress, |_, port, reason| ports.drop(port, reason));
         }
     }
 
     /// Lets every egress port take its frames.
     #[inline]
     fn send(&mut self) {
-        let sole = self.egress.unshared();
-        for at in 0..self.egress.active().len() {
-            let Some(&port) = self.egress.active().get(at) else { break };
-            let items = self.egress.items(port);
-            let Some(slot) = slot(&mut self.slots, port) else { continue };
+        let Pipeline { burst, stage, egress } = &mut self.pipeline;
+        let unshared = egress.unshared();
+        for at in 0..egress.active().len() {
+            let Some(&port) = egress.active().get(at) else { break };
+            let items = egress.items(port);
+            let Some(slot) = self.ports.get_mut(port) else { continue };
             let watched = slot.watched;
             // The bytes of a frame that is captured when it was sent must be there still.
-            let sole = if watched { 0 } else { sole };
-            let outcome = if needs_staging(&self.burst, items) {
-                slot.prepare_and_send(&mut self.stage, &self.now, &mut self.burst, items, sole)
+            let unshared = if watched { 0 } else { unshared };
+            let outcome = if needs_staging(burst, items) {
+                slot.prepare_and_send(stage, &self.now, burst, items, unshared)
             } else {
-                slot.send(&self.now, &mut self.burst, items, sole)
+                slot.send(&self.now, burst, items, unshared)
             };
-            self.sent(port, outcome);
             if watched {
-                self.capture_sent(port);
+                self.capturing.sent(stage, burst, port, items, slot);
             }
+            self.ports.sent(port, outcome, &self.control);
         }
     }
 
-    #[inline]
-    fn sent(&mut self, id: PortId, outcome: Result<(), Fault>) {
-        self.dirty.push(id);
-        if let Err(fault) = outcome {
-            self.notify(Event::PortFault { id, fault });
-        }
-    }
-
-    /// Publishes the counters of every port touched by the burst.
-    #[inline]
-    fn publish(&mut self) {
-        for port in self.dirty.drain(..) {
-            if let Some(slot) = slot(&mut self.slots, port) {
-                slot.output.stats.publish(self.now.worker, &mut slot.delta);
+    /// Copies to the mirror destinations the frames that were selected of the burst and really passed.
+    fn send_mirrors(&mut self) {
+        let destinations = self.mirrors.choose(self.now.worker, &self.pipeline, &self.ports);
+        let Pipeline { burst, stage, .. } = &mut self.pipeline;
+        for at in 0..destinations {
+            let Some(destination) = self.mirrors.destination(at) else { break };
+            let (to, items) = (destination.to, &destination.items);
+            let Some(slot) = self.ports.get_mut(to) else { continue };
+            let outcome = slot.send_finished(stage, &self.now, burst, items);
+            self.mirrors.count(self.now.worker, destination, slot, burst);
+            if slot.watched {
+                self.capturing.sent(stage, burst, to, items, slot);
             }
+            self.ports.sent(to, outcome, &self.control);
         }
     }
 
@@ -331,20 +286,13 @@ impl Worker {
     #[cold]
     fn queue_fault(&mut self, at: usize, fault: Fault) {
         let Some(queue) = self.queues.get_mut(at) else { return };
-        queue.unpoll(&self.poll);
+        self.sleeper.remove(queue);
         queue.rx.fail();
         let id = queue.port;
-        if let Some(slot) = slot(&mut self.slots, id) {
-            slot.output.stats.publish(self.now.worker, &mut slot.delta);
+        if let Some(slot) = self.ports.get_mut(id) {
+            slot.publish(self.now.worker);
         }
-        self.notify(Event::PortFault { id, fault });
-    }
-
-    #[cold]
-    fn notify(&self, event: Event) {
-        // Neither can fail while the switch runs; when it ends, nobody needs to know.
-        let _ = self.control.events.send(event);
-        let _ = self.control.waker.wake();
+        self.control.notify(Event::PortFault { id, fault });
     }
 
     /// Carries out the waiting commands. Returns false on `Stop`.
@@ -352,25 +300,20 @@ impl Worker {
     pub fn obey(&mut self) -> bool {
         while let Ok(command) = self.control.commands.try_recv() {
             match command {
-                Command::AddQueue { port, queue: number, rx } => {
-                    let mut queue = Queue::new(port, number, rx, Token(self.next_token));
-                    self.next_token = self.next_token.wrapping_add(1) % WAKER.0;
-                    queue.poll(&self.poll);
-                    self.queues.push(queue);
-                    self.set_impaired_rx(self.queues.len() - 1);
+                Command::AddQueue { port, queue, rx } => {
+                    let token = self.sleeper.token();
+                    self.add_queue(Queue::new(port, queue, rx, token));
                 }
                 Command::TakeQueue { port, queue, reply } => {
                     if let Some(at) = self.find(port, queue) {
                         let mut queue = self.queues.remove(at);
-                        queue.unpoll(&self.poll);
+                        self.sleeper.remove(&mut queue);
                         queue.rx.disarm();
-                        self.end_impaired_rx(port, queue.impaired.take());
+                        impair::end_rx(&mut queue, &mut self.ports, self.now.worker);
                         if let Err(unwanted) = reply.send(queue.rx) {
                             // Nobody waits for it any more: it stays here, as the control thread thinks.
                             queue.rx = unwanted.into_inner();
-                            queue.poll(&self.poll);
-                            self.queues.push(queue);
-                            self.set_impaired_rx(self.queues.len() - 1);
+                            self.add_queue(queue);
                         }
                     }
                 }
@@ -383,13 +326,13 @@ impl Worker {
                 Command::OnQueue { port, queue, task } => {
                     let at = self.find(port, queue);
                     if let Some(queue) = at.and_then(|at| self.queues.get_mut(at)) {
-                        queue.unpoll(&self.poll);
+                        self.sleeper.remove(queue);
                         task.run(queue.rx.as_mut());
-                        queue.poll(&self.poll);
+                        self.sleeper.add(queue);
                     }
                 }
                 Command::SetCaptures { captures, done } => {
-                    self.set_captures(captures);
+                    self.capturing.set(captures, &mut self.ports);
                     let _ = done.send(());
                 }
                 Command::SetPower(power) => self.power = power,
@@ -409,12 +352,19 @@ impl Worker {
         self.queues.iter().position(|queue| queue.port == port && queue.number == number)
     }
 
+    /// Serves a queue from the next turn on.
+    fn add_queue(&mut self, mut queue: Queue) {
+        self.sleeper.add(&mut queue);
+        impair::set_rx(&mut queue, &mut self.ports, self.now.worker);
+        self.queues.push(queue);
+    }
+
     fn set_snapshot(&mut self, snapshot: &Snapshot) {
         self.tables = Arc::clone(&snapshot.tables);
         let slots = snapshot.outputs.iter().map(|output| output.as_ref().map(Slot::new)).collect();
-        let before = std::mem::replace(&mut self.slots, slots);
-        self.set_impairments(before);
-        self.mark_watched();
+        let before = std::mem::replace(&mut self.ports.slots, slots);
+        self.impairments.set(before, &mut self.ports, &mut self.queues, self.now.worker);
+        self.capturing.mark_watched(&mut self.ports);
     }
 
     /// Lets queues and transmit sides do their timed work.
@@ -426,19 +376,8 @@ impl Worker {
                 self.queue_fault(at, fault);
             }
         }
-        for id in (0..).map(PortId).take(self.slots.len()) {
-            self.run_due_of(id);
-        }
-    }
-
-    /// Lets the transmit side of a port do its timed work.
-    fn run_due_of(&mut self, id: PortId) {
-        let Some(slot) = slot(&mut self.slots, id) else { return };
-        let Some(tx) = &slot.output.tx else { return };
-        let outcome = tx.run_due(&self.now, &mut slot.delta);
-        slot.output.stats.publish(self.now.worker, &mut slot.delta);
-        if let Err(fault) = outcome {
-            self.notify(Event::PortFault { id, fault });
+        for id in (0..).map(PortId).take(self.ports.slots.len()) {
+            self.ports.run_due(id, &self.now, &self.control);
         }
     }
 }

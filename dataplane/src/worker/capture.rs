@@ -9,28 +9,25 @@
 
 use std::sync::Arc;
 
-use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_switch::forward::{Egress, Forwarder, TagEdit, TxItem};
 use labsw_switch::{BURST_FRAMES, DropReason, PortId};
 
-use super::{Worker, slot};
+use super::pipeline::Pipeline;
+use super::ports::{Ports, Slot};
 use crate::capture::{Captures, Recorder, Way, wall_clock_ns};
 use crate::frame::Burst;
 use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
+use crate::port::Turn;
 use crate::stage::{self, Stage};
 use crate::stats::PortDelta;
-
-/// Decide with captures of what passes.
-const OTHERS: u8 = 1;
-/// Decide with captures of drops.
-pub(super) const DROPS: u8 = 2;
 
 /// What a worker captures.
 #[derive(Debug)]
 pub(super) struct Capturing {
     captures: Arc<Captures>,
     /// There is a capture, at whatever port.
-    pub(super) any: bool,
+    any: bool,
     /// Drops decided about in this burst, if drops are captured: at most one per frame and port.
     noted: Vec<(u8, PortId, DropReason)>,
     /// Frames chosen for a watch.
@@ -42,95 +39,68 @@ impl Capturing {
         Capturing { captures: Arc::default(), any: false, noted: Vec::new(), chosen: Vec::with_capacity(BURST_FRAMES) }
     }
 
-    /// Notes a drop that was decided about.
-    pub(super) fn note(&mut self, frame: u8, port: PortId, reason: DropReason) {
-        self.noted.push((frame, port, reason));
+    /// Whether there is a capture, at whatever port.
+    #[inline]
+    pub(super) fn any(&self) -> bool {
+        self.any
     }
 
-    /// A port was given these frames and lost those in `losses`.
-    fn sent(&mut self, by: &mut Stage, burst: &Burst, port: PortId, items: &[TxItem], losses: &Losses) {
-        let Some(captures) = self.captures.port(port) else { return };
-        let time_ns = wall_clock_ns();
-        let took = |item: &&TxItem| losses.reason(item.frame).is_none();
-        self.chosen.clear();
-        self.chosen.extend(items.iter().filter(took));
-        for watch in &captures.sent {
-            let mut recorder = Recorder { watch, way: Way::Tx, dropped: None, time_ns };
-            show(&mut recorder, by, burst, &self.chosen);
-        }
-        if captures.dropped.is_empty() || self.chosen.len() == items.len() {
-            return;
-        }
-        for item in items {
-            let Some(reason) = losses.reason(item.frame) else { continue };
-            for watch in captures.dropped.iter().filter(|watch| watch.wants(Way::Tx, reason)) {
-                let mut recorder = Recorder { watch: &watch.watch, way: Way::Tx, dropped: Some(reason), time_ns };
-                show(&mut recorder, by, burst, &[as_received(item.frame)]);
-            }
-        }
-    }
-}
-
-impl Worker {
     /// Captures by these from the next burst on.
-    pub(super) fn set_captures(&mut self, captures: Arc<Captures>) {
-        self.capturing.any = captures.any();
-        self.capturing.captures = captures;
-        self.mark_watched();
+    pub(super) fn set(&mut self, captures: Arc<Captures>, ports: &mut Ports) {
+        self.any = captures.any();
+        self.captures = captures;
+        self.mark_watched(ports);
     }
 
-    /// Says in each slot whether what is sent there is captured.
-    pub(super) fn mark_watched(&mut self) {
-        for (id, slot) in (0..).map(PortId).zip(&mut self.slots) {
-            let captures = self.capturing.captures.port(id);
+    /// Says in each slot whether the frames sent there are captured.
+    pub(super) fn mark_watched(&self, ports: &mut Ports) {
+        for (id, slot) in (0..).map(PortId).zip(&mut ports.slots) {
+            let captures = self.captures.port(id);
             if let Some(slot) = slot {
                 slot.watched = captures.is_some_and(|port| !port.sent.is_empty() || !port.dropped.is_empty());
             }
         }
     }
 
-    /// Decides about the burst, and captures what came from `ingress` and what of it is dropped by that.
+    /// Decides about the burst, and captures the frames that came from `ingress` and those that the decision drops.
     #[cold]
     #[inline(never)]
-    pub(super) fn decide_and_capture(&mut self, ingress: PortId) {
-        if self.capturing.captures.drops() {
-            self.decide_noting(ingress);
+    pub(super) fn decide(
+        &mut self,
+        pipeline: &mut Pipeline,
+        forwarder: Forwarder<'_>,
+        turn: &Turn,
+        ingress: PortId,
+        ports: &mut Ports,
+    ) {
+        if self.captures.drops() {
+            pipeline.decide(forwarder, turn, ingress, |frame, port, reason| {
+                ports.drop(port, reason);
+                self.noted.push((frame, port, reason));
+            });
         } else {
-            self.decide_beside(ingress);
+            // No drop is captured, so the fast decision is used: the capture may be at another port.
+            pipeline.decide(forwarder, turn, ingress, |_, port, reason| ports.drop(port, reason));
         }
         // A frame with a capture among its takers is read once, as one with a mirror.
-        self.burst.copy_frames(self.captured(ingress));
-        self.capture_received(ingress);
+        pipeline.burst.copy_frames(self.captured(ingress, &pipeline.egress, ports));
+        self.received(&mut pipeline.stage, &pipeline.burst, ingress);
     }
 
     /// The frames of the burst that some capture may take, here or at a port that they leave by.
-    fn captured(&self, ingress: PortId) -> u64 {
-        let Capturing { captures, noted, .. } = &self.capturing;
-        if captures.port(ingress).is_some_and(|port| !port.received.is_empty()) {
+    fn captured(&self, ingress: PortId, egress: &Egress, ports: &Ports) -> u64 {
+        if self.captures.port(ingress).is_some_and(|port| !port.received.is_empty()) {
             return u64::MAX;
         }
-        let dropped = noted.iter().fold(0, |set, (frame, ..)| set | 1 << frame);
-        let is_watched =
-            |port: &&PortId| self.slots.get(port.index()).and_then(Option::as_ref).is_some_and(|slot| slot.watched);
-        let items = self.egress.active().iter().filter(is_watched).flat_map(|port| self.egress.items(*port));
+        let dropped = self.noted.iter().fold(0, |set, (frame, ..)| set | 1 << frame);
+        let is_watched = |port: &&PortId| ports.get(**port).is_some_and(|slot| slot.watched);
+        let items = egress.active().iter().filter(is_watched).flat_map(|port| egress.items(*port));
         items.fold(dropped, |set, item| set | 1 << item.frame)
     }
 
-    #[cold]
-    #[inline(never)]
-    fn decide_noting(&mut self, ingress: PortId) {
-        self.decide::<DROPS>(ingress);
-    }
-
-    /// As fast as without captures: this may be another port's.
-    #[inline(never)]
-    fn decide_beside(&mut self, ingress: PortId) {
-        self.decide::<OTHERS>(ingress);
-    }
-
-    fn capture_received(&mut self, ingress: PortId) {
-        let Worker { capturing, stage, burst, .. } = self;
-        let Capturing { captures, noted, chosen, .. } = capturing;
+    /// Captures the burst as it was received, and the drops that were decided.
+    fn received(&mut self, stage: &mut Stage, burst: &Burst, ingress: PortId) {
+        let Capturing { captures, noted, chosen, .. } = self;
         let received = captures.port(ingress).map_or(&[][..], |port| &port.received);
         if received.is_empty() && noted.is_empty() {
             return;
@@ -152,21 +122,29 @@ impl Worker {
         }
     }
 
-    /// Captures what a port was sent of the burst, and what it did not take.
+    /// Captures the frames that `port` was just given, and those of them that it lost.
     #[cold]
     #[inline(never)]
-    pub(super) fn capture_sent(&mut self, port: PortId) {
-        let Some(slot) = slot(&mut self.slots, port) else { return };
-        self.capturing.sent(&mut self.stage, &self.burst, port, self.egress.items(port), &slot.losses);
-    }
-
-    /// As [`Worker::capture_sent`], of what the `at`-th mirror destination was sent.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn capture_mirrored(&mut self, at: usize) {
-        let Some(destination) = self.copies.destinations().get(at) else { return };
-        let Some(slot) = slot(&mut self.slots, destination.to) else { return };
-        self.capturing.sent(&mut self.stage, &self.burst, destination.to, &destination.items, &slot.losses);
+    pub(super) fn sent(&mut self, stage: &mut Stage, burst: &Burst, port: PortId, items: &[TxItem], slot: &Slot) {
+        let Some(captures) = self.captures.port(port) else { return };
+        let (losses, time_ns) = (&slot.losses, wall_clock_ns());
+        let took = |item: &&TxItem| losses.reason(item.frame).is_none();
+        self.chosen.clear();
+        self.chosen.extend(items.iter().filter(took));
+        for watch in &captures.sent {
+            let mut recorder = Recorder { watch, way: Way::Tx, dropped: None, time_ns };
+            show(&mut recorder, stage, burst, &self.chosen);
+        }
+        if captures.dropped.is_empty() || self.chosen.len() == items.len() {
+            return;
+        }
+        for item in items {
+            let Some(reason) = losses.reason(item.frame) else { continue };
+            for watch in captures.dropped.iter().filter(|watch| watch.wants(Way::Tx, reason)) {
+                let mut recorder = Recorder { watch: &watch.watch, way: Way::Tx, dropped: Some(reason), time_ns };
+                show(&mut recorder, stage, burst, &[as_received(item.frame)]);
+            }
+        }
     }
 }
 

@@ -14,7 +14,16 @@ use crate::capture::Captures;
 use crate::impair::{ImpairedTx, Schedule, TxDelay};
 use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::PortStats;
-use crate::worker::Power;
+
+/// What an idle worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Power {
+    /// Spin while there is traffic, sleep when there is none.
+    Adaptive,
+    /// Spin always.
+    Performance,
+}
 
 /// All that the workers decide and send by. Immutable: a change is a new one, taken over between two bursts.
 #[derive(Clone, Debug)]
@@ -160,4 +169,14 @@ pub struct ControlEnds {
     pub events: Sender<Event>,
     /// Wakes the control thread after an event.
     pub waker: Arc<mio::Waker>,
+}
+
+impl ControlEnds {
+    /// Tells the control thread of an event.
+    #[cold]
+    pub(super) fn notify(&self, event: Event) {
+        // Neither can fail while the switch runs; when it ends, nobody needs to know.
+        let _ = self.events.send(event);
+        let _ = self.waker.wake();
+    }
 }

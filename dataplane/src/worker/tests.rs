@@ -36,6 +36,7 @@ struct Lab {
     commands: Sender<Command>,
     events: Receiver<Event>,
     specs: Vec<(PortId, PortRules)>,
+    mirrors: Arc<[MirrorStats]>,
 }
 
 impl Lab {
@@ -44,6 +45,7 @@ impl Lab {
             fdb: Arc::new(Fdb::new(1024, 300, 1)),
             mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect(),
         };
+        let mirrors = Arc::clone(&shared.mirrors);
         let specs: Vec<_> = (0..ports).map(|id| (PortId(id), PortRules::default())).collect();
         let (commands, receiver) = unbounded();
         let (event_sender, events) = unbounded();
@@ -53,7 +55,7 @@ impl Lab {
         let load = Arc::new(WorkerLoad::default());
         let worker = Worker::new(Turn::ONLY, shared, Power::Adaptive, load, control, poll);
         let (wires, stats, outputs) = (Vec::new(), Vec::new(), Vec::new());
-        let mut lab = Lab { worker, wires, wires_tx: Vec::new(), stats, outputs, commands, events, specs };
+        let mut lab = Lab { worker, wires, wires_tx: Vec::new(), stats, outputs, commands, events, specs, mirrors };
         for id in 0..ports {
             let (rx, tx, wire) = memory_port();
             let stats = Arc::new(PortStats::new(1));
@@ -88,6 +90,24 @@ impl Lab {
     fn turn(&mut self) -> Vec<Vec<Vec<u8>>> {
         self.worker.turn();
         self.wires.iter().map(|wire| std::mem::take(&mut wire.lock().unwrap().from_switch)).collect()
+    }
+
+    /// When the worker has a delayed frame to send or to receive, ns.
+    fn next_delayed(&self) -> u64 {
+        let Worker { now, ports, queues, impairments, .. } = &self.worker;
+        impairments.next_due(now, ports, queues)
+    }
+
+    /// Sends delayed frames that are due.
+    fn send_delayed(&mut self) {
+        let Worker { now, ports, control, impairments, .. } = &mut self.worker;
+        impairments.send_due(now, ports, control);
+    }
+
+    /// Ends what a sleep began.
+    fn disarm(&mut self) {
+        let Worker { sleeper, queues, .. } = &mut self.worker;
+        sleeper.disarm(queues);
     }
 
     fn drops(&self, port: usize, reason: DropReason) -> u64 {
@@ -162,7 +182,7 @@ fn a_mirror_copies_what_was_received_and_what_was_really_sent() {
     assert_eq!(lab.drops(1, DropReason::GuestRingFull), 1);
     lab.send(1, &answer);
     assert_eq!(lab.turn()[3], [answer], "one copy, and the destination is no member of the flood");
-    let counted = lab.worker.shared.mirrors[3].snapshot();
+    let counted = lab.mirrors[3].snapshot();
     assert_eq!((counted.matched, counted.sent, counted.dropped), (3, 2, 0));
 }
 
@@ -177,7 +197,7 @@ fn a_mirror_cuts_at_its_snap_length_and_counts_what_its_destination_drops() {
     let got = lab.turn();
     assert_eq!(got[1].len(), 2);
     assert_eq!(got[2], [hello[..60].to_vec()]);
-    let counted = lab.worker.shared.mirrors[3].snapshot();
+    let counted = lab.mirrors[3].snapshot();
     assert_eq!((counted.matched, counted.sent, counted.dropped, counted.truncated), (2, 1, 1, 1));
 }
 
@@ -274,7 +294,7 @@ fn offloads_are_left_to_who_accepts_them_and_done_for_all_others() {
     assert_eq!(got[3], [] as [Vec<u8>; 0], "segments are longer than its MTU");
     assert_eq!(lab.drops(3, DropReason::Oversize), 1);
     assert_eq!(got[4], segments, "a mirror shows frames of a wire");
-    assert_eq!(lab.worker.shared.mirrors[3].snapshot().sent, 1);
+    assert_eq!(lab.mirrors[3].snapshot().sent, 1);
 }
 
 #[test]
@@ -290,7 +310,7 @@ fn a_mirror_destination_that_takes_nothing_delays_nobody() {
         lab.send(0, &numbered(number));
         assert_eq!(lab.turn(), [vec![], vec![numbered(number)], vec![]], "in the same turn");
     }
-    let counted = lab.worker.shared.mirrors[3].snapshot();
+    let counted = lab.mirrors[3].snapshot();
     assert_eq!((counted.matched, counted.sent, counted.dropped), (rounds as u64, BACKLOG_FRAMES as u64, 100));
     // When it takes frames again, it gets what was kept, in order.
     lab.wires[2].lock().unwrap().room = None;

@@ -31,7 +31,7 @@ impl Lab {
     /// A turn, and what is due after it.
     fn turn_and_release(&mut self) -> Vec<Vec<Vec<u8>>> {
         let mut got = self.turn();
-        self.worker.send_delayed();
+        self.send_delayed();
         for (got, wire) in got.iter_mut().zip(&self.wires) {
             got.append(&mut wire.lock().unwrap().from_switch);
         }
@@ -48,11 +48,11 @@ fn frames_to_an_impaired_port_leave_when_they_are_due_and_others_at_once() {
     let (first, second) = (lab.turn_and_release(), lab.turn_and_release());
     assert!(first[1].is_empty() && second[1].is_empty());
     assert_eq!([&first[2][..], &second[2][..]].concat(), frames, "at once");
-    assert_eq!(lab.worker.next_delayed(), lab.worker.now.now_ns + DELAY_NS);
+    assert_eq!(lab.next_delayed(), lab.worker.now.now_ns + DELAY_NS);
     assert_eq!(lab.stats[1].snapshot().tx_frames, 0);
     lab.wait(DELAY_NS);
     assert_eq!(lab.turn_and_release()[1], frames, "all of them, in order");
-    assert_eq!((lab.stats[1].snapshot().tx_frames, lab.worker.next_delayed()), (100, clock::NEVER));
+    assert_eq!((lab.stats[1].snapshot().tx_frames, lab.next_delayed()), (100, clock::NEVER));
 }
 
 #[test]
@@ -66,11 +66,11 @@ fn frames_from_an_impaired_port_are_decided_about_when_they_are_due() {
     assert_eq!((got[0].len(), got[1].len(), got[2].len()), (1, 0, 1), "only what came from port 1");
     lab.turn_and_release();
     assert_eq!(lab.stats[0].snapshot().rx_frames, 100, "counted when they came in");
-    assert_ne!(lab.worker.next_delayed(), clock::NEVER);
+    assert_ne!(lab.next_delayed(), clock::NEVER);
     lab.wait(DELAY_NS);
     let got = [lab.turn_and_release(), lab.turn_and_release()];
     assert_eq!(got.map(|got| got[2].len()), [BURST_FRAMES, 100 - BURST_FRAMES]);
-    assert_eq!(lab.worker.next_delayed(), clock::NEVER);
+    assert_eq!(lab.next_delayed(), clock::NEVER);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_sleeping_worker_wakes_for_a_frame_that_is_due() {
         lab.worker.now.now_ns = clock::at(sent);
         while lab.turn_and_release()[1].is_empty() {
             lab.worker.sleep();
-            lab.worker.disarm();
+            lab.disarm();
             lab.worker.now.now_ns = clock::now_ns();
         }
         let late = sent.elapsed().checked_sub(Duration::from_nanos(DELAY_NS)).expect("not before it is due");
@@ -180,7 +180,7 @@ fn what_waits_when_an_impairment_ends_is_counted() {
         assert_eq!(lab.drops(port, DropReason::ImpairCleared), 0);
         lab.impair(port, None, None);
         assert_eq!(lab.drops(port, DropReason::ImpairCleared), 1);
-        assert_eq!(lab.worker.next_delayed(), clock::NEVER);
+        assert_eq!(lab.next_delayed(), clock::NEVER);
         lab.send(0, &hello);
         assert_eq!(lab.turn_and_release()[1], std::slice::from_ref(&hello), "at once again");
     }

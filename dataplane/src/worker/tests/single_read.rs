@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::*;
 use crate::capture::{Budget, Capture, Captures, Watch};
+use crate::frame::Burst;
 use crate::frame::Segment;
 use crate::losses::TxReport;
 use crate::port::RxQueue;
