@@ -49,6 +49,7 @@ const GIVEN_UP: Duration = Duration::from_secs(20);
 const PROBE_PAUSE: Duration = Duration::from_millis(2);
 const PROBE_SLEEP: Duration = Duration::from_micros(50);
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
+const FORGIVE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What an attack may cost the others.
 #[derive(Clone, Copy, Debug)]
@@ -191,22 +192,61 @@ impl Seen {
 /// How long the switch takes to tell its status; [`GIVEN_UP`] when it does not.
 pub fn time_of_status(socket: &Path) -> Duration {
     let begin = Instant::now();
-    let ask = || -> std::io::Result<()> {
-        let mut client = UnixStream::connect(socket)?;
-        client.set_read_timeout(Some(GIVEN_UP))?;
-        client.write_all(STATUS)?;
-        let mut bytes = [0; 4096];
-        loop {
-            let len = client.read(&mut bytes)?;
-            if len == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            if bytes[len - 1] == 0 {
-                return Ok(());
-            }
+    call(socket, STATUS).map_or(GIVEN_UP, |()| begin.elapsed())
+}
+
+/// Calls a method of the control socket, by the whole message, and waits for the answer.
+fn call(socket: &Path, message: &[u8]) -> std::io::Result<()> {
+    let mut client = UnixStream::connect(socket)?;
+    client.set_read_timeout(Some(GIVEN_UP))?;
+    client.write_all(message)?;
+    let mut bytes = [0; 4096];
+    loop {
+        let len = client.read(&mut bytes)?;
+        if len == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
-    };
-    ask().map_or(GIVEN_UP, |()| begin.elapsed())
+        if bytes[len - 1] == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Has ports serve whoever comes next, without the wait that follows a fault, until it is dropped.
+#[derive(Debug)]
+pub struct Forgiver {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Forgiver {
+    /// Starts to forgive these ports, fifty times a second.
+    ///
+    /// # Panics
+    /// (In its thread) when the switch does not take the word.
+    pub fn start(socket: PathBuf, ports: &'static [&'static str]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                for port in ports {
+                    let method = "org.labsw.Switch1.SetPortState";
+                    let parameters = format!("{{\"name\":\"{port}\",\"up\":true}}");
+                    let message = format!("{{\"method\":\"{method}\",\"parameters\":{parameters}}}\0");
+                    call(&socket, message.as_bytes()).expect("an answer of the switch");
+                }
+                thread::sleep(FORGIVE_PAUSE);
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Forgiver {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.thread.take().map(JoinHandle::join));
+    }
 }
 
 /// Looks at the process again and again.

@@ -11,7 +11,7 @@
 //!
 //! Kernel and initramfs come from `tests/setup-debian.sh` (in `LABSW_CACHE`, default `/var/cache/labsw`).
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,7 +25,8 @@ use crate::process::{self, Process};
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a command in a guest may take unless said otherwise.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-const MEMORY_MIB: u32 = 192;
+/// Memory of a guest.
+pub const MEMORY_MIB: u32 = 192;
 const QEMU: &str = "qemu-system-x86_64";
 /// Emulation does string instructions byte by byte: without these two features the guest copies three times as fast.
 const EMULATED_CPU: &str = "max,-erms,-fsrm";
@@ -68,6 +69,8 @@ pub struct Nic {
     pub packed: bool,
     /// An emulated Intel NIC on a TAP interface; of what is above, only `tap` and `mac` apply.
     pub e1000e: bool,
+    /// How long QEMU waits before it connects again, milliseconds (from QEMU 9.2 on; before, always a second).
+    pub reconnect_ms: u32,
 }
 
 impl Nic {
@@ -84,6 +87,7 @@ impl Nic {
             indirect_and_event: true,
             packed: false,
             e1000e: false,
+            reconnect_ms: 300,
         }
     }
 
@@ -98,7 +102,7 @@ impl Nic {
     }
 
     fn qemu_args(&self, n: usize) -> Vec<String> {
-        let role = if self.server { "server=on,wait=off".to_owned() } else { reconnect_option() };
+        let role = if self.server { "server=on,wait=off".to_owned() } else { reconnect_option(self.reconnect_ms) };
         // QEMU's own back ends take no larger transmit ring.
         let tx_queue_size = if self.tap.is_some() { 256 } else { 1024 };
         let sizes = format!("rx_queue_size=1024,tx_queue_size={tx_queue_size}");
@@ -138,8 +142,8 @@ impl Nic {
 
 /// The chardev option that makes QEMU connect again, in the spelling of the installed version: since 9.2 in
 /// milliseconds; the old one, in seconds, is gone in 10.
-fn reconnect_option() -> String {
-    if version() >= (9, 2) { "reconnect-ms=300" } else { "reconnect=1" }.to_owned()
+fn reconnect_option(milliseconds: u32) -> String {
+    if version() >= (9, 2) { format!("reconnect-ms={milliseconds}") } else { "reconnect=1".to_owned() }
 }
 
 /// Major and minor version of the installed QEMU.
@@ -151,6 +155,40 @@ pub fn version() -> (u32, u32) {
         let mut numbers = version.split(['.', ' ', '(']).map(|part| part.parse::<u32>().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     })
+}
+
+/// Writes the usual initramfs with `program` and its shared libraries behind it: the kernel unpacks one archive after
+/// the other.
+fn write_image(program: &Path, image_file: &Path) -> io::Result<()> {
+    let (_, usual) = image(false).map_err(io::Error::other)?;
+    let mut archive = std::fs::read(usual)?;
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    archive_file(&mut archive, &format!("bin/{name}"), 0o100_755, &std::fs::read(program)?);
+    for library in
+        process::run(Command::new("ldd").arg(program)).split_whitespace().filter(|word| word.starts_with('/'))
+    {
+        let directories: Vec<&str> = library.rsplit_once('/').map_or("", |(path, _)| path).split('/').skip(1).collect();
+        for depth in 1..=directories.len() {
+            archive_file(&mut archive, &directories[..depth].join("/"), 0o040_755, &[]);
+        }
+        archive_file(&mut archive, &library[1..], 0o100_755, &std::fs::read(library)?);
+    }
+    archive_file(&mut archive, "TRAILER!!!", 0, &[]);
+    std::fs::write(image_file, archive)
+}
+
+/// Appends a file to a cpio archive of the format "newc": fields of eight hexadecimal digits, then name and contents,
+/// each padded to four bytes (cpio(5)).
+fn archive_file(archive: &mut Vec<u8>, name: &str, mode: u32, contents: &[u8]) {
+    archive.extend(b"070701");
+    let (bytes, name_bytes) = (contents.len(), name.len() + 1);
+    for field in [0, mode as usize, 0, 0, 1, 0, bytes, 0, 0, 0, 0, name_bytes, 0] {
+        archive.extend(format!("{field:08x}").bytes());
+    }
+    archive.extend(name.bytes().chain([0]));
+    archive.resize(archive.len().next_multiple_of(4), 0);
+    archive.extend(contents);
+    archive.resize(archive.len().next_multiple_of(4), 0);
 }
 
 /// KVM where an ordinary kernel runs on it: `kvm_intel` or `kvm_amd`, not one of the paravirtual kinds that need a
@@ -222,6 +260,20 @@ impl Guest {
         Self::launch(Command::new(QEMU), name, ips, nics, &format!("{MEMORY_MIB}M"), &[])
     }
 
+    /// Starts a guest with one NIC that runs `program` beside the usual ones, as `/bin/NAME`, and whose kernel uses the
+    /// memory below `kernel_mib` only. What is above, up to [`MEMORY_MIB`], is for programs to map from `/dev/mem`.
+    /// `image` is where the guest's initramfs is written.
+    ///
+    /// # Panics
+    /// When the program, QEMU or the guest's image is missing.
+    pub fn boot_with_program(name: &str, nic: &Nic, program: &Path, kernel_mib: u32, image: &Path) -> Self {
+        write_image(program, image).unwrap_or_else(|e| panic!("{}: {e}", image.display()));
+        let kernel = format!("mem={kernel_mib}M iomem=relaxed");
+        let mut command = Command::new(QEMU);
+        Self::machine(&mut command, name, "none", 1, Some((image, &kernel)), false);
+        Self::start(command, name, std::slice::from_ref(nic), &format!("{MEMORY_MIB}M"), &[])
+    }
+
     /// As [`Guest::boot`], with QEMU in the namespace `ns`: where its TAP interface is.
     pub fn boot_in(ns: &Netns, name: &str, ip: &str, nic: &Nic) -> Self {
         Self::launch(ns.command(QEMU), name, ip, std::slice::from_ref(nic), &format!("{MEMORY_MIB}M"), &[])
@@ -238,14 +290,19 @@ impl Guest {
             printed.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
         let mut command = ns.command("sh");
         command.args(["-c", &format!("exec \"$@\" \\\n{options}"), "sh", QEMU]);
-        Self::machine(&mut command, name, ip, processors, false);
+        Self::machine(&mut command, name, ip, processors, None, false);
         Self { process: Process::spawn(&format!("guest {name}"), &mut command), position: 0, commands: 0 }
     }
 
     fn launch(mut command: Command, name: &str, ips: &str, nics: &[Nic], memory: &str, extra: &[&str]) -> Self {
         let e1000e = nics.iter().any(|nic| nic.e1000e);
         let queue_pairs = nics.iter().map(|nic| nic.queue_pairs).max().unwrap_or(1);
-        Self::machine(&mut command, name, ips, queue_pairs, e1000e);
+        Self::machine(&mut command, name, ips, queue_pairs, None, e1000e);
+        Self::start(command, name, nics, memory, extra)
+    }
+
+    /// Starts a machine with memory and NICs.
+    fn start(mut command: Command, name: &str, nics: &[Nic], memory: &str, extra: &[&str]) -> Self {
         // The switch maps the guest's memory: it has to be shared.
         command.args(["-m", memory, "-object", &format!("memory-backend-memfd,id=mem,size={MEMORY_MIB}M,share=on")]);
         command.args(["-numa", "node,memdev=mem"]).args(extra);
@@ -255,9 +312,17 @@ impl Guest {
         Self { process: Process::spawn(&format!("guest {name}"), &mut command), position: 0, commands: 0 }
     }
 
-    /// A machine without memory and NICs.
-    fn machine(command: &mut Command, name: &str, ips: &str, processors: u16, e1000e: bool) {
-        let (kernel, initramfs) = image(e1000e).unwrap_or_else(|e| panic!("{e}"));
+    /// A machine without memory and NICs; `special` is another initramfs, and more for the kernel's command line.
+    fn machine(
+        command: &mut Command,
+        name: &str,
+        ips: &str,
+        processors: u16,
+        special: Option<(&Path, &str)>,
+        e1000e: bool,
+    ) {
+        let (kernel, usual) = image(e1000e).unwrap_or_else(|e| panic!("{e}"));
+        let (initramfs, more) = special.unwrap_or((&usual, ""));
         let accel = accelerator();
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-name", name]);
         command.args(["-accel", &accel, "-cpu", if accel == "kvm" { "host" } else { EMULATED_CPU }]);
@@ -265,7 +330,8 @@ impl Guest {
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args([
             "-append",
             &format!(
-                "console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on no_timer_check lab.ip={ips}"
+                "console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on no_timer_check lab.ip={ips} \
+                 {more}"
             ),
         ]);
     }
