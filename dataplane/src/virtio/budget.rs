@@ -24,19 +24,17 @@ pub const FRAME_DESCRIPTORS: u64 = 1024;
 /// the largest frames need in a ring of 2-KiB buffers.
 pub const SEND_DESCRIPTORS: u64 = 4096;
 
-/// The frames taken out of a transmit ring in one burst, before they are counted, and what they have cost so far.
+/// The bytes of frames taken out of a transmit ring in one burst, before they are counted, and the burst's cost so far.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    frames: u64,
     bytes: u64,
     descriptors: u64,
 }
 
 impl Taken {
-    /// Notes a frame of `bytes`; 0 for a chain that holds none.
+    /// Notes the bytes of a frame.
     #[inline(always)]
-    pub(super) fn frame(&mut self, bytes: u32) {
-        self.frames += 1;
+    pub(super) fn bytes(&mut self, bytes: u32) {
         self.bytes += u64::from(bytes);
     }
 
@@ -58,10 +56,10 @@ impl Taken {
         self.descriptors >= BURST_DESCRIPTORS || self.is_long()
     }
 
-    /// Counts the frames as received.
+    /// Counts the burst, of so many frames, as received.
     #[inline]
-    pub(super) fn close(self, stats: &mut PortDelta) {
-        stats.rx_frames += self.frames;
+    pub(super) fn close(self, frames: usize, stats: &mut PortDelta) {
+        stats.rx_frames += frames as u64;
         stats.rx_bytes += self.bytes;
     }
 }

@@ -71,10 +71,9 @@ pub(super) unsafe fn lend_whole(
     let header_bytes = format.header_bytes;
     let bytes = buffer.len.checked_sub(header_bytes).filter(|&bytes| bytes <= MAX_FRAME_BYTES);
     let Some(frame_bytes) = bytes else {
-        taken.frame(0);
         return Some(DropReason::BadChain);
     };
-    taken.frame(frame_bytes);
+    taken.bytes(frame_bytes);
     // SAFETY: the buffer is readable for at least the 10 bytes of the shortest header.
     let front = unsafe { buffer.ptr.cast::<[u8; 8]>().read() };
     // SAFETY: the header lies in front of the frame in the same buffer, so the rest of it is readable (caller).
@@ -109,10 +108,9 @@ pub(super) unsafe fn lend(
         Walk::Bytes(_) | Walk::WrongWay => None,
     };
     let Some(frame_bytes) = bytes.and_then(|bytes| bytes.checked_sub(header_bytes)) else {
-        taken.frame(0);
         return Some(DropReason::BadChain);
     };
-    taken.frame(frame_bytes);
+    taken.bytes(frame_bytes);
     let [header @ .., _, _] = take_header(segments, header_bytes);
     // SAFETY: the caller's promise.
     unsafe {

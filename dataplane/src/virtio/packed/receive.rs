@@ -25,7 +25,7 @@ impl PackedRing {
         let mut taken = Taken::default();
         self.lent_count = 0;
         let result = self.take(burst, &mut taken, stats);
-        taken.close(stats);
+        taken.close(self.lent_count, stats);
         result?;
         if burst.is_empty() {
             self.release();

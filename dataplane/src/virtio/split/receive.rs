@@ -20,7 +20,7 @@ impl SplitRing {
     pub fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), RingError> {
         let mut taken = Taken::default();
         let result = self.take(burst, &mut taken, stats);
-        taken.close(stats);
+        taken.close(self.lent_count, stats);
         result?;
         #[allow(clippy::cast_possible_truncation, reason = "at most 64")]
         let lent = self.lent_count as u16;
