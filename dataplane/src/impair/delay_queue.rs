@@ -76,9 +76,11 @@ impl DelayQueue {
         let DelayQueue { store, due, .. } = self;
         let outcome = burst.lend(
             |lender| {
-                for bytes in due.iter().flat_map(|run| store.frames(run)) {
-                    prefetch(bytes.as_ptr().wrapping_add(READ_AHEAD_BYTES));
-                    lender.push(bytes);
+                for run in &*due {
+                    for bytes in store.frames(run) {
+                        prefetch(bytes.as_ptr().wrapping_add(READ_AHEAD_BYTES));
+                        lender.push(bytes);
+                    }
                 }
             },
             send,
