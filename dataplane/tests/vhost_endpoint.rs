@@ -19,7 +19,7 @@ use labsw_testkit::frontend::{
     socket_path,
 };
 use labsw_testkit::guest::{
-    self, EVENT_IDX, Guest, IN_ORDER, INDIRECT, MRG_RXBUF, MTU, RING_PACKED, VERSION_1, frame, frames_of,
+    self, EVENT_IDX, Guest, IN_ORDER, INDIRECT, MOVES, MRG_RXBUF, MTU, RING_PACKED, VERSION_1, frame, frames_of,
 };
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
@@ -47,10 +47,10 @@ fn qemu(harness: &mut Harness, front: &mut Front, guest: &Guest) {
     let offloads = 0x3b83; // CSUM and TSO for IPv4, IPv6 and ECN, each way
     assert_eq!(
         offered,
-        VERSION_1 | MRG_RXBUF | INDIRECT | EVENT_IDX | RING_PACKED | IN_ORDER | PROTOCOL | MTU | offloads
+        VERSION_1 | MRG_RXBUF | INDIRECT | EVENT_IDX | RING_PACKED | IN_ORDER | PROTOCOL | MTU | MOVES | offloads
     );
     let protocol = harness.ask(front, GET_PROTOCOL_FEATURES, &[]);
-    assert_eq!(protocol, 1 | 1 << 3 | 1 << 4 | 1 << 15);
+    assert_eq!(protocol, 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 15);
     front.send(SET_PROTOCOL_FEATURES, &[protocol], &[]);
     assert_eq!(harness.ask(front, GET_QUEUE_NUM, &[]), 1);
     assert!(harness.ask(front, GET_MAX_MEM_SLOTS, &[]) >= 32);

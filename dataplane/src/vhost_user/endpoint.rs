@@ -46,6 +46,8 @@ pub use settings::{EndpointConfig, EndpointError, EndpointState, EndpointStatus,
 /// Why a front end that talks has no traffic.
 const NO_MEMORY: &str = "connected, but no memory table yet: either the guest's network driver has not started, or its \
                          memory is not shared (QEMU: memory-backend-memfd with share=on)";
+/// The reason why a front end that logs has no traffic.
+const NO_LOG: &str = "the front end has pages logged (VHOST_F_LOG_ALL), but has not shared its log yet (SET_LOG_BASE)";
 /// Front ends that may wait to be accepted.
 const BACKLOG: i32 = 16;
 /// Why a front end is disconnected whose descriptors do not close.
@@ -208,6 +210,7 @@ impl Endpoint {
             self.connection.as_ref().is_some_and(|connection| connection.explained) && !self.session.has_memory();
         let reason = match state {
             EndpointState::Up => None,
+            _ if self.session.waits_for_log() => Some(NO_LOG.to_owned()),
             _ if unshared => self.session.mtu_refused().or_else(|| Some(NO_MEMORY.to_owned())),
             _ => self.session.mtu_refused().or_else(|| self.reason.clone()),
         };

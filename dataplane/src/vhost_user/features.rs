@@ -7,15 +7,24 @@
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 
 use crate::virtio::features::{
-    F_CSUM, F_EVENT_IDX, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
-    F_IN_ORDER, F_INDIRECT_DESC, F_MQ, F_MRG_RXBUF, F_MTU, F_RING_PACKED, F_VERSION_1,
+    F_CSUM, F_EVENT_IDX, F_GUEST_ANNOUNCE, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN,
+    F_HOST_TSO4, F_HOST_TSO6, F_IN_ORDER, F_INDIRECT_DESC, F_LOG_ALL, F_MQ, F_MRG_RXBUF, F_MTU, F_RING_PACKED,
+    F_VERSION_1,
 };
 
 /// VHOST_USER_F_PROTOCOL_FEATURES.
 pub(super) const F_PROTOCOL: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 /// What every port offers; [`F_MQ`] comes on top with more than one queue pair, and [`OFFLOADS`] if it has them.
-pub(super) const FEATURES: u64 =
-    F_VERSION_1 | F_MRG_RXBUF | F_INDIRECT_DESC | F_EVENT_IDX | F_RING_PACKED | F_IN_ORDER | F_PROTOCOL | F_MTU;
+pub(super) const FEATURES: u64 = F_VERSION_1
+    | F_MRG_RXBUF
+    | F_INDIRECT_DESC
+    | F_EVENT_IDX
+    | F_RING_PACKED
+    | F_IN_ORDER
+    | F_PROTOCOL
+    | F_MTU
+    | F_GUEST_ANNOUNCE
+    | F_LOG_ALL;
 /// What guest and switch may leave to each other to do.
 pub(super) const OFFLOADS: u64 =
     F_CSUM | F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN;
@@ -23,9 +32,11 @@ pub(super) const OFFLOADS: u64 =
 pub(super) const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::MTU)
+    .union(VhostUserProtocolFeatures::LOG_SHMFD)
+    .union(VhostUserProtocolFeatures::RARP)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
 /// Names for people, by bit.
-pub(super) const FEATURE_NAMES: [(u64, &str); 17] = [
+pub(super) const FEATURE_NAMES: [(u64, &str); 19] = [
     (F_CSUM, "CSUM"),
     (F_GUEST_CSUM, "GUEST_CSUM"),
     (F_GUEST_TSO4, "GUEST_TSO4"),
@@ -43,6 +54,8 @@ pub(super) const FEATURE_NAMES: [(u64, &str); 17] = [
     (F_IN_ORDER, "IN_ORDER"),
     (F_PROTOCOL, "PROTOCOL_FEATURES"),
     (F_MTU, "MTU"),
+    (F_GUEST_ANNOUNCE, "GUEST_ANNOUNCE"),
+    (F_LOG_ALL, "LOG_ALL"),
 ];
 
 /// The names of feature bits, unknown ones left out.

@@ -9,6 +9,7 @@
 //!
 //! References: QEMU `docs/interop/vhost-user.rst`; Virtio 1.2, 5.1 "Network Device".
 
+mod announce;
 pub mod endpoint;
 mod features;
 pub mod message;

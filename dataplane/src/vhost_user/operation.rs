@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::virtio::RingSetup;
+use crate::virtio::dirty_log::RingLog;
 
 /// A command to the rings of one port. Rings are numbered as in the protocol: 2i is the guest's receive ring of
 /// queue pair i, 2i+1 its transmit ring.
@@ -43,6 +44,20 @@ pub enum VhostOp {
         /// An eventfd, or `None` if the guest polls.
         call: Option<Arc<OwnedFd>>,
     },
+    /// Has a ring mark the pages it writes from now on, or no longer; the ring goes on meanwhile.
+    SetLog {
+        /// Ring number.
+        index: u16,
+        /// Where it marks them; `None`: nowhere.
+        log: Option<RingLog>,
+    },
+    /// Sends a RARP request as if the guest had, so that all switches learn where it is now.
+    Announce {
+        /// Number of the transmit ring it is sent for.
+        index: u16,
+        /// The guest's address.
+        mac: [u8; 6],
+    },
     /// Stops and forgets all rings: the front end is gone.
     Reset,
 }
@@ -54,7 +69,9 @@ impl VhostOp {
             VhostOp::StartRing { index, .. }
             | VhostOp::StopRing { index }
             | VhostOp::EnableRing { index, .. }
-            | VhostOp::SetCall { index, .. } => Some(*index),
+            | VhostOp::SetCall { index, .. }
+            | VhostOp::SetLog { index, .. }
+            | VhostOp::Announce { index, .. } => Some(*index),
             VhostOp::Reset => None,
         }
     }

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use labsw_switch::DropReason;
 use labsw_switch::forward::TxItem;
 
+use super::announce::rarp_request;
 use super::operation::{VhostOp, VhostReply};
 use crate::flow::spread;
 use crate::frame::Burst;
@@ -71,6 +72,13 @@ impl Place {
                     ring.set_call(call);
                 }
             }
+            VhostOp::SetLog { log, .. } => {
+                if let Some(ring) = &mut self.ring {
+                    ring.set_log(log);
+                }
+            }
+            // For the queue around a transmit ring; a receive ring takes nothing in.
+            VhostOp::Announce { .. } => {}
             VhostOp::Reset => (self.ring, self.enabled) = (None, false),
         }
         VhostReply::Done
@@ -83,8 +91,8 @@ impl Place {
         if seen == self.poisonings {
             return Ok(());
         }
-        if self.ring.as_ref().is_some_and(|ring| ring.memory().poisoned()) {
-            let reason = "the front end truncated its memory file while it was in use";
+        if let Some(what) = self.ring.as_ref().and_then(Ring::truncated) {
+            let reason = format!("the front end truncated its {what} while it was in use");
             return Err(Fault::new(self.connection, reason));
         }
         self.poisonings = seen;
@@ -237,16 +245,35 @@ impl TxPort for VhostTx {
 #[derive(Debug)]
 pub struct VhostRx {
     place: Place,
+    /// The guest's address, if a RARP request is to be sent in its name.
+    announcement: Option<[u8; 6]>,
 }
 
 impl VhostRx {
     fn new(pair: usize) -> VhostRx {
-        VhostRx { place: Place::new(2 * pair + 1) }
+        VhostRx { place: Place::new(2 * pair + 1), announcement: None }
     }
 
     /// Carries out an operation on this ring. Only between bursts.
     pub fn operate(&mut self, op: VhostOp) -> VhostReply {
+        match op {
+            VhostOp::Announce { mac, .. } => self.announcement = Some(mac),
+            VhostOp::Reset => self.announcement = None,
+            _ => {}
+        }
         self.place.operate(op)
+    }
+
+    /// Sends the announcement that is due, as a frame of the guest's.
+    #[cold]
+    fn announce(&mut self, burst: &mut Burst, stats: &mut PortDelta) {
+        let Some(mac) = self.announcement.take() else { return };
+        let frame = rarp_request(mac);
+        #[allow(clippy::cast_possible_truncation, reason = "60")]
+        stats.received(frame.len() as u32);
+        if !burst.push_copy(0, &frame) {
+            stats.drop(DropReason::Oversize);
+        }
     }
 }
 
@@ -256,9 +283,14 @@ impl RxQueue for VhostRx {
         // Pages put in place of the guest's hold zeros, which may look like an empty ring.
         let ring = self.place.ring.as_ref();
         ring.is_some_and(|ring| ring.is_waiting() || sigbus::poisonings() != self.place.poisonings)
+            || self.announcement.is_some()
     }
 
     fn receive(&mut self, _turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+        if self.announcement.is_some() {
+            self.announce(burst, stats);
+            return Ok(());
+        }
         let Place { ring: Some(ring), enabled, .. } = &mut self.place else { return Ok(()) };
         if let Err(error) = ring.receive(burst, stats) {
             burst.clear();
@@ -283,7 +315,7 @@ impl RxQueue for VhostRx {
     }
 
     fn arm(&mut self, _turn: &Turn) -> bool {
-        self.place.ring.as_mut().is_some_and(Ring::arm)
+        self.place.ring.as_mut().is_some_and(Ring::arm) || self.announcement.is_some()
     }
 
     fn disarm(&mut self) {

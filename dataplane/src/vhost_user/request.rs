@@ -14,6 +14,7 @@ use vhost::vhost_user::message::FrontendReq;
 use super::operation::RingsError;
 use crate::reaper::PeerFd;
 use crate::virtio::LayoutError;
+use crate::virtio::dirty_log::LogError;
 use crate::virtio::memory::{MemoryError, RegionInfo};
 
 /// In a doorbell message: the ring number.
@@ -94,6 +95,17 @@ pub enum SessionError {
         index: u16,
         /// Why.
         source: LayoutError,
+    },
+    /// A log that cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A ring that is to be logged outside the log.
+    #[error("ring {index} cannot be logged: {source}")]
+    RingLog {
+        /// Ring number.
+        index: u16,
+        /// Why.
+        source: LogError,
     },
     /// The worker is not there.
     #[error(transparent)]

@@ -12,9 +12,13 @@
 //! - Nothing is offered that is not wholly implemented, and the offer is the same in every run of the switch.
 //! - Payload size and number of descriptors are checked exactly; any error ends the session, and dropping
 //!   the session closes every descriptor it was given.
-//! - A ring is started only on addresses that were resolved in the memory that its worker keeps alive.
+//! - A ring is started only on addresses that were resolved in the memory that its worker keeps alive (`start`), and
+//!   while the front end logs pages only with a log that covers all of it (`log`).
 //!
 //! Reference: vhost-user.rst, "Communication", "Front-end message types".
+
+mod log;
+mod start;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -23,13 +27,14 @@ use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 
 use super::features::{F_PROTOCOL, FEATURES, OFFLOADS, PROTOCOL_FEATURES};
 use super::message::{Reply, Request};
-use super::operation::{Rings, RingsError, VhostOp, VhostReply};
-use super::request::{DOORBELL_RING, SessionError, eventfd, one, region_info, within, words};
+use super::operation::{Rings, RingsError, VhostOp};
+use super::request::{SessionError, eventfd, one, region_info, within, words};
 use crate::reaper::PeerFd;
-use crate::virtio::features::{F_MQ, F_RING_PACKED};
-use crate::virtio::memory::{GuestMemory, MAX_REGIONS, MemoryError, Region};
+use crate::virtio::RingAddresses;
+use crate::virtio::dirty_log::DirtyLog;
+use crate::virtio::features::F_MQ;
+use crate::virtio::memory::{GuestMemory, MAX_REGIONS, Region};
 use crate::virtio::memory_limit::MemoryLimit;
-use crate::virtio::{Ring, RingAddresses, RingLayout, RingSetup};
 
 /// The most queue pairs a port can have: a doorbell message numbers rings in one byte.
 pub const MAX_QUEUE_PAIRS: u16 = 128;
@@ -37,7 +42,12 @@ pub const MAX_QUEUE_PAIRS: u16 = 128;
 /// The smallest MTU that a device may have, bytes (virtio 1.2, 5.1.4.1).
 const MTU_MIN: u64 = 68;
 
-/// What is known of a ring's doorbell.
+/// In the flags of SET_VRING_ADDR: the ring's own writes are logged.
+const VRING_F_LOG: u32 = 1;
+/// The number of the first queue pair's transmit ring.
+const FIRST_TRANSMIT_RING: u16 = 1;
+
+/// A ring's doorbell, as far as the front end has said.
 #[derive(Debug, Default)]
 enum Doorbell {
     #[default]
@@ -51,6 +61,8 @@ enum Doorbell {
 struct RingState {
     size: Option<u32>,
     addresses: Option<RingAddresses>,
+    /// The guest-physical address at which its own writes are logged, if the front end wants that (VHOST_VRING_F_LOG).
+    log_address: Option<u64>,
     /// Where the front end thinks the ring stands; after a stop, where it does. 16 bits of a split ring, 32 of a packed
     /// one.
     base: u32,
@@ -82,6 +94,8 @@ pub struct Session {
     protocol_features: VhostUserProtocolFeatures,
     memory: Arc<GuestMemory>,
     memory_limit: Arc<MemoryLimit>,
+    /// Where the pages that the rings write are marked, once the front end has said; used with VHOST_F_LOG_ALL only.
+    log: Option<Arc<DirtyLog>>,
     rings: Vec<RingState>,
     /// MTU of the port, bytes.
     mtu: u32,
@@ -101,6 +115,7 @@ impl Session {
             protocol_features: VhostUserProtocolFeatures::empty(),
             memory: Arc::default(),
             memory_limit: Arc::default(),
+            log: None,
             rings: (0..2 * pairs).map(|_| RingState::default()).collect(),
             mtu,
             mtu_asked: None,
@@ -226,7 +241,7 @@ impl Session {
             (Req::SET_MEM_TABLE, [counts, regions @ ..]) => self.set_memory(*counts, regions, fds, rings)?,
             (Req::ADD_MEM_REG, &[_, a, b, c, d]) => {
                 let (info, file) = (region_info([a, b, c, d]), one(request, fds)?);
-                let region = Region::map_within(&self.memory_limit, self.memory.bytes(), info, file)?;
+                let region = Region::map_within(&self.memory_limit, self.mapped_bytes(), info, file)?;
                 self.change_memory(self.memory.with(region)?, rings)?;
             }
             // Older QEMU attaches the region's descriptor here, too; it is closed.
@@ -234,28 +249,17 @@ impl Session {
                 let memory = self.memory.without(region_info([a, b, c, d]))?;
                 self.change_memory(memory, rings)?;
             }
-            (Req::SET_VRING_KICK, &[doorbell]) => {
-                let index = self.ring_index(request, doorbell & DOORBELL_RING)?;
-                let kick = match eventfd(request, doorbell, fds)? {
-                    Some(fd) => Doorbell::Eventfd(fd),
-                    None => Doorbell::Polled,
-                };
-                self.stop(index, rings)?;
-                self.ring(index, |ring| ring.kick = kick);
-                self.start(index, rings)?;
+            (Req::SET_VRING_KICK | Req::SET_VRING_CALL | Req::SET_VRING_ERR, &[doorbell]) => {
+                self.set_doorbell(request, doorbell, fds, rings)?;
             }
-            (Req::SET_VRING_CALL, &[doorbell]) => {
-                let index = self.ring_index(request, doorbell & DOORBELL_RING)?;
-                let call = eventfd(request, doorbell, fds)?;
-                self.ring(index, |ring| ring.call.clone_from(&call));
-                if self.is_started(index) {
-                    rings.operate(VhostOp::SetCall { index, call })?;
-                }
+            (Req::SET_LOG_BASE, &[bytes, offset]) => {
+                self.set_log(bytes, offset, one(request, fds)?, rings)?;
+                // Answered with or without need_reply.
+                return Ok(Some(0));
             }
-            // The switch reports errors at its own control socket: the descriptor is checked and closed.
-            (Req::SET_VRING_ERR, &[doorbell]) => {
-                self.ring_index(request, doorbell & DOORBELL_RING)?;
-                eventfd(request, doorbell, fds)?;
+            // The front end looks at the log by itself: nobody needs to ring. The descriptor is checked and closed.
+            (Req::SET_LOG_FD, []) => {
+                eventfd(request, 0, fds)?;
             }
             (_, words) => {
                 if !fds.is_empty() {
@@ -285,17 +289,17 @@ impl Session {
             (Req::SET_OWNER | Req::RESET_OWNER, []) => {}
             (Req::SET_FEATURES, &[bits]) => {
                 within(request, bits, self.offered())?;
-                if bits != self.features {
-                    let running = self.stop_all(rings)?;
-                    self.features = bits;
-                    self.start_all(&running, rings)?;
-                }
+                self.set_features(bits, rings)?;
             }
             (Req::SET_PROTOCOL_FEATURES, &[bits]) => {
                 within(request, bits, PROTOCOL_FEATURES.bits())?;
                 self.protocol_features = VhostUserProtocolFeatures::from_bits_truncate(bits);
             }
             (Req::NET_SET_MTU, &[mtu]) => self.mtu_asked = Some(mtu),
+            (Req::SEND_RARP, &[mac]) => {
+                let [mac @ .., _, _] = mac.to_ne_bytes();
+                rings.operate(VhostOp::Announce { index: FIRST_TRANSMIT_RING, mac })?;
+            }
             (Req::SET_VRING_NUM, &[state]) => {
                 let (index, size) = self.ring_state(request, state)?;
                 self.stop(index, rings)?;
@@ -306,11 +310,10 @@ impl Session {
                 let (index, base) = self.ring_state(request, state)?;
                 self.ring(index, |ring| ring.base = base);
             }
-            (Req::SET_VRING_ADDR, &[state, descriptors, used, available, _log]) => {
-                let (index, _flags) = self.ring_state(request, state)?;
-                self.stop(index, rings)?;
-                self.ring(index, |ring| ring.addresses = Some(RingAddresses { descriptors, available, used }));
-                self.start(index, rings)?;
+            (Req::SET_VRING_ADDR, &[state, descriptors, used, available, log]) => {
+                let (index, flags) = self.ring_state(request, state)?;
+                let log = (flags & VRING_F_LOG != 0).then_some(log);
+                self.set_addresses(index, RingAddresses { descriptors, available, used }, log, rings)?;
             }
             (Req::GET_VRING_BASE, &[state]) => {
                 let (index, _) = self.ring_state(request, state)?;
@@ -320,6 +323,7 @@ impl Session {
                     ring.kick = Doorbell::Unknown;
                     base = ring.base;
                 });
+                self.forget_log_at_rest();
                 return Ok(Some(u64::from(index) | u64::from(base) << 32));
             }
             (Req::SET_VRING_ENABLE, &[state]) => {
@@ -346,6 +350,9 @@ impl Session {
                 | Req::SET_VRING_KICK
                 | Req::SET_VRING_CALL
                 | Req::SET_VRING_ERR
+                | Req::SET_LOG_BASE
+                | Req::SET_LOG_FD
+                | Req::SEND_RARP
                 | Req::SET_VRING_NUM
                 | Req::SET_VRING_BASE
                 | Req::SET_VRING_ADDR
@@ -356,103 +363,6 @@ impl Session {
             _ => return Err(SessionError::NotOffered { request }),
         }
         Ok(None)
-    }
-
-    /// SET_MEM_TABLE: `counts` is the number of regions and padding.
-    fn set_memory(
-        &mut self,
-        counts: u64,
-        regions: &[u64],
-        fds: Vec<PeerFd>,
-        rings: &mut dyn Rings,
-    ) -> Result<(), SessionError> {
-        let request = FrontendReq::SET_MEM_TABLE;
-        let count = usize::try_from(counts & 0xffff_ffff).unwrap_or(usize::MAX);
-        if count != regions.len() / 4 || !regions.len().is_multiple_of(4) {
-            return Err(SessionError::PayloadSize { request, bytes: 8 + 8 * regions.len() });
-        }
-        if count != fds.len() {
-            return Err(SessionError::Descriptors { request, count: fds.len(), expected: count });
-        }
-        if count == 0 {
-            return Err(SessionError::NoRegions);
-        }
-        if count > MAX_REGIONS {
-            return Err(MemoryError::TooMany { count }.into());
-        }
-        // The regions of before go first: they do not count twice.
-        self.stop_all(rings)?;
-        self.memory = Arc::default();
-        let (mut mapped, mut bytes) = (Vec::with_capacity(count), 0u64);
-        for (&words, file) in regions.as_chunks().0.iter().zip(fds) {
-            let info = region_info(words);
-            mapped.push(Arc::new(Region::map_within(&self.memory_limit, bytes, info, file)?));
-            bytes = bytes.saturating_add(info.bytes);
-        }
-        self.change_memory(GuestMemory::new(mapped)?, rings)
-    }
-
-    /// Replaces the memory under all rings; those that ran go on at the same index.
-    fn change_memory(&mut self, memory: GuestMemory, rings: &mut dyn Rings) -> Result<(), SessionError> {
-        self.stop_all(rings)?;
-        self.memory = Arc::new(memory);
-        let all: Vec<u16> = (0..self.rings.len()).filter_map(|index| u16::try_from(index).ok()).collect();
-        self.start_all(&all, rings)
-    }
-
-    /// Starts a ring if all it needs is known.
-    fn start(&mut self, index: u16, rings: &mut dyn Rings) -> Result<(), SessionError> {
-        let Some(ring) = self.rings.get(usize::from(index)) else { return Ok(()) };
-        let kick = match &ring.kick {
-            Doorbell::Unknown => return Ok(()),
-            Doorbell::Polled => None,
-            Doorbell::Eventfd(fd) => Some(Arc::clone(fd)),
-        };
-        let (Some(size), Some(addresses), true, false) = (ring.size, ring.addresses, self.has_memory(), ring.started)
-        else {
-            return Ok(());
-        };
-        let packed = self.features & F_RING_PACKED != 0;
-        let resolve = if packed { RingLayout::resolve_packed } else { RingLayout::resolve };
-        let layout = resolve(Arc::clone(&self.memory), size, addresses)
-            .map_err(|source| SessionError::Ring { index, source })?;
-        let position = Ring::resume_position(&layout);
-        if position != ring.base {
-            tracing::debug!(index, position, base = ring.base, "ring resumes where its own memory says it stands");
-        }
-        let setup = Box::new(RingSetup { layout, features: self.features, kick, call: ring.call.clone() });
-        let enabled = self.is_enabled(ring);
-        rings.operate(VhostOp::StartRing { index, setup, enabled, connection: self.connection })?;
-        self.ring(index, |ring| ring.started = true);
-        Ok(())
-    }
-
-    /// Stops a ring if it is started, keeping all that is known of it.
-    fn stop(&mut self, index: u16, rings: &mut dyn Rings) -> Result<(), SessionError> {
-        if self.is_started(index) {
-            let reply = rings.operate(VhostOp::StopRing { index })?;
-            self.ring(index, |ring| {
-                ring.started = false;
-                if let VhostReply::Stopped { base: Some(base) } = reply {
-                    ring.base = base;
-                }
-            });
-        }
-        Ok(())
-    }
-
-    /// Stops all started rings and returns their numbers.
-    fn stop_all(&mut self, rings: &mut dyn Rings) -> Result<Vec<u16>, SessionError> {
-        let running: Vec<u16> = (0..self.rings.len())
-            .filter_map(|index| u16::try_from(index).ok())
-            .filter(|&i| self.is_started(i))
-            .collect();
-        running.iter().try_for_each(|&index| self.stop(index, rings))?;
-        Ok(running)
-    }
-
-    fn start_all(&mut self, indices: &[u16], rings: &mut dyn Rings) -> Result<(), SessionError> {
-        indices.iter().try_for_each(|&index| self.start(index, rings))
     }
 
     /// Without protocol features there is no need to enable a ring (but some front ends do).

@@ -22,8 +22,12 @@ pub const F_HOST_ECN: u64 = 1 << 13;
 pub const F_MTU: u64 = 1 << 3;
 /// VIRTIO_NET_F_MRG_RXBUF: a frame may be spread over several receive buffers.
 pub const F_MRG_RXBUF: u64 = 1 << 15;
+/// VIRTIO_NET_F_GUEST_ANNOUNCE: the guest announces itself when its hypervisor says so.
+pub const F_GUEST_ANNOUNCE: u64 = 1 << 21;
 /// VIRTIO_NET_F_MQ: several queue pairs.
 pub const F_MQ: u64 = 1 << 22;
+/// VHOST_F_LOG_ALL: the back end marks the pages it writes; no feature of the driver's.
+pub const F_LOG_ALL: u64 = 1 << 26;
 /// VIRTIO_F_INDIRECT_DESC: chains may continue in a table of their own.
 pub const F_INDIRECT_DESC: u64 = 1 << 28;
 /// VIRTIO_F_EVENT_IDX: each side names the index at which it wants a notification.

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use super::dirty_log::RingLog;
 use super::memory::GuestMemory;
 
 /// Size of a descriptor, bytes.
@@ -190,6 +191,8 @@ pub struct RingSetup {
     pub kick: Option<Arc<OwnedFd>>,
     /// The guest's interrupt, an eventfd; `None`: the guest polls.
     pub call: Option<Arc<OwnedFd>>,
+    /// Where the ring marks the pages it writes; `None`: nobody asks for it.
+    pub log: Option<RingLog>,
 }
 
 /// The host address of one part of a ring.

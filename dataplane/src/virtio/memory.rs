@@ -5,13 +5,8 @@
 //! host pointers of ranges that lie wholly in one region.
 //!
 //! **Invariants.**
-//! - A region is mapped only if its file lies in shared memory or huge pages: the kernel serves those by itself. The
-//!   pages of any other file may wait for a disk, a network or a program of the front end's (FUSE), and so may a mere
-//!   `fstat`.
-//! - A region is mapped only if its file is at least `offset + size` long *now* (touching a page behind the
-//!   end raises SIGBUS); a file that shrinks later is caught by [`super::sigbus`].
+//! - A region is mapped only if its file can be mapped safely (`mapping`).
 //! - What one guest and all guests together have mapped is bounded ([`super::memory_limit`]).
-//! - Core dumps hold no guest memory.
 //! - Regions of one table overlap neither in guest nor in front-end addresses, and none wraps around.
 //! - A [`GuestMemory`] never changes: a new table is a new value that shares the regions it keeps. Who uses a host
 //!   pointer holds the `Arc` it came from. The bytes are never a Rust reference: the guest writes to them at any time.
@@ -20,22 +15,14 @@
 
 #![allow(unsafe_code, reason = "guest memory and the rings in it are raw pointers")]
 
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{SealFlags, fcntl_get_seals, fstat, fstatfs};
-use rustix::mm::{Advice, madvise};
-use vm_memory::{FileOffset, MmapRegion};
-
-use super::memory_limit::{MemoryLimit, MemoryLimitError, Reservation};
-use super::sigbus::{self, Watch};
+use super::mapping::{MappingError, SharedMapping};
+use super::memory_limit::{MemoryLimit, MemoryLimitError};
 use crate::reaper::PeerFd;
 
 /// The most regions of one guest; the answer to GET_MAX_MEM_SLOTS.
 pub const MAX_REGIONS: usize = 64;
-/// `f_type` of hugetlbfs (linux/magic.h).
-const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 
 /// Why memory was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -125,20 +112,8 @@ pub struct RegionInfo {
 #[derive(Debug)]
 pub struct Region {
     info: RegionInfo,
-    /// Host address of the region's first byte, inside `mapping`.
-    host: *mut u8,
-    // Field order is drop order: the registration ends before the mapping does.
-    watch: Watch,
-    _mapping: MmapRegion,
-    /// Its share of what may be mapped.
-    _reservation: Reservation,
+    mapping: SharedMapping,
 }
-
-// SAFETY: `host` points into `_mapping`, which is owned, process-wide, and only read or written through raw pointers by
-// code that holds the region alive; nothing in it is tied to a thread.
-unsafe impl Send for Region {}
-// SAFETY: as above; a shared `Region` only hands out copies of the pointer.
-unsafe impl Sync for Region {}
 
 impl Region {
     /// As [`Region::map_within`], without a limit.
@@ -153,7 +128,6 @@ impl Region {
         info: RegionInfo,
         file: impl Into<PeerFd>,
     ) -> Result<Region, MemoryError> {
-        let file = file.into();
         let RegionInfo { guest_start, bytes, user_start, file_offset } = info;
         if bytes == 0 {
             return Err(MemoryError::Empty { guest_start });
@@ -161,57 +135,23 @@ impl Region {
         let wraps = || MemoryError::Wraps { guest_start, bytes };
         guest_start.checked_add(bytes).ok_or_else(wraps)?;
         user_start.checked_add(bytes).ok_or_else(wraps)?;
-        let needed = file_offset.checked_add(bytes).ok_or_else(wraps)?;
-        let system = |source: std::io::Error| MemoryError::Map { guest_start, source };
-        // First of all: of all calls on a file this one asks nobody but the kernel, and only shared memory and huge
-        // pages have seals.
-        let seals = fcntl_get_seals(&file).map_err(|_| MemoryError::NotShared { guest_start })?;
-        let stat = fstat(&file).map_err(|e| system(e.into()))?;
-        let present = u64::try_from(stat.st_size).unwrap_or(0);
-        if present < needed {
-            return Err(MemoryError::FileTooShort { guest_start, needed, present });
-        }
-        let reservation = limit.reserve(others, bytes)?;
-        if !seals.contains(SealFlags::SHRINK) {
-            tracing::debug!(guest_start, "guest memory file is not sealed against shrinking; watching for SIGBUS");
-        }
-        sigbus::install().map_err(system)?;
-        let page_bytes = page_bytes(&file).map_err(system)?;
-        // Offsets of huge-page files need not be aligned to a huge page (QEMU splits one file into regions), but the
-        // mapping must be: map from the page below to the page above. A huge-page file has whole pages only.
-        let lead = file_offset % page_bytes;
-        let length = (lead + bytes).checked_next_multiple_of(page_bytes).ok_or_else(wraps)?;
-        let mapping = MmapRegion::from_file(
-            FileOffset::new(File::from(file.keep()), file_offset - lead),
-            usize::try_from(length).map_err(|_| wraps())?,
-        )
-        .map_err(|error| system(std::io::Error::other(error)))?;
-        // Exposed: the SIGBUS handler makes a pointer of the fault's address.
-        let start = mapping.as_ptr().expose_provenance();
-        // SAFETY: the mapping made right above, in which nobody has anything yet; the advice changes no contents.
-        unsafe { madvise(mapping.as_ptr().cast(), mapping.size(), Advice::LinuxDontDump) }
-            .map_err(|e| system(e.into()))?;
-        #[allow(clippy::cast_possible_truncation, reason = "less than a page")]
-        let lead = lead as usize;
-        let watch = Watch::new(start, mapping.size())
-            .ok_or_else(|| system(std::io::Error::other("too many guest memory regions in this process")))?;
-        // SAFETY: `lead` is less than a page and the mapping holds `lead + bytes` bytes.
-        let host = unsafe { mapping.as_ptr().add(lead) };
-        Ok(Region { info, host, watch, _mapping: mapping, _reservation: reservation })
+        let mapping = SharedMapping::map(limit, others, file_offset, bytes, file.into());
+        let mapping = mapping.map_err(|error| match error {
+            MappingError::Wraps => wraps(),
+            MappingError::NotShared => MemoryError::NotShared { guest_start },
+            MappingError::Limit(source) => source.into(),
+            MappingError::FileTooShort { needed, present } => {
+                MemoryError::FileTooShort { guest_start, needed, present }
+            }
+            MappingError::Map(source) => MemoryError::Map { guest_start, source },
+        })?;
+        Ok(Region { info, mapping })
     }
 
     /// What the front end said of it.
     pub fn info(&self) -> RegionInfo {
         self.info
     }
-}
-
-/// Size of the pages a file is mapped in.
-fn page_bytes(file: impl AsFd) -> std::io::Result<u64> {
-    let fs = fstatfs(file)?;
-    #[allow(clippy::cast_sign_loss, reason = "magic number and block size are bit patterns of positive numbers")]
-    let (kind, block) = (fs.f_type as u64, fs.f_bsize as u64);
-    Ok(if kind == HUGETLBFS_MAGIC && block.is_power_of_two() { block } else { rustix::param::page_size() as u64 })
 }
 
 /// A contiguous run of guest memory and where it lies on the host: what look-ups return and rings remember.
@@ -285,6 +225,11 @@ impl GuestMemory {
         self.regions.iter().map(|region| region.info.bytes).sum()
     }
 
+    /// The first guest-physical address behind all regions; 0: there is none.
+    pub fn end(&self) -> u64 {
+        self.regions.iter().map(|region| region.info.guest_start + region.info.bytes).max().unwrap_or(0)
+    }
+
     /// Number of regions.
     pub fn region_count(&self) -> usize {
         self.regions.len()
@@ -295,7 +240,11 @@ impl GuestMemory {
     pub fn window(&self, guest_address: u64) -> Option<Window> {
         self.regions
             .iter()
-            .map(|region| Window { start: region.info.guest_start, bytes: region.info.bytes, host: region.host })
+            .map(|region| Window {
+                start: region.info.guest_start,
+                bytes: region.info.bytes,
+                host: region.mapping.host,
+            })
             .find(|window| window.host(guest_address, 1).is_some())
     }
 
@@ -307,13 +256,22 @@ impl GuestMemory {
     /// The host address of `bytes` bytes at a front-end address, if they lie in one region.
     pub fn host_of_user(&self, address: u64, bytes: u64) -> Option<*mut u8> {
         self.regions.iter().find_map(|region| {
-            Window { start: region.info.user_start, bytes: region.info.bytes, host: region.host }.host(address, bytes)
+            Window { start: region.info.user_start, bytes: region.info.bytes, host: region.mapping.host }
+                .host(address, bytes)
+        })
+    }
+
+    /// The guest-physical address of a byte at a host address that a look-up gave.
+    pub fn guest_of_host(&self, host: *const u8) -> Option<u64> {
+        self.regions.iter().find_map(|region| {
+            let offset = host.addr().checked_sub(region.mapping.host.addr())? as u64;
+            (offset < region.info.bytes).then(|| region.info.guest_start + offset)
         })
     }
 
     /// Whether the guest truncated a file so that a region had to be replaced.
     pub fn poisoned(&self) -> bool {
-        self.regions.iter().any(|region| region.watch.poisoned())
+        self.regions.iter().any(|region| region.mapping.poisoned())
     }
 }
 

@@ -1,18 +1,20 @@
 //! Virtqueues and guest memory, seen from the device: the ring engine. It knows no socket and no protocol.
 //!
-//! From the bytes outwards: a guest's memory is mapped and guarded ([`memory`], [`memory_limit`], [`sigbus`]); a ring's
-//! parts in it are checked once (`layout`); chains of descriptors are followed (`chain`) within bounds (`budget`); what
-//! a frame in a chain is (`net`) is the same for split rings (`split`) and packed ones (`packed`); a [`Ring`] is
-//! either.
+//! From the bytes outwards: a guest's memory is mapped and guarded (`mapping`, [`memory`], [`memory_limit`],
+//! [`sigbus`]); a ring's parts in it are checked once (`layout`); chains of descriptors are followed (`chain`) within
+//! bounds (`budget`); a frame in a chain (`net`) looks the same in split rings (`split`) and packed ones (`packed`); a
+//! [`Ring`] is either. While a front end saves or moves its guest, rings mark the pages they write ([`dirty_log`]).
 //!
 //! Reference: Virtio 1.2, 2.7 "Split Virtqueues", 2.8 "Packed Virtqueues" and 5.1 "Network Device".
 
 mod budget;
 mod chain;
+pub mod dirty_log;
 mod doorbell;
 mod error;
 pub mod features;
 mod layout;
+mod mapping;
 pub mod memory;
 pub mod memory_limit;
 mod net;

@@ -17,10 +17,10 @@ use std::sync::Arc;
 use labsw_switch::forward::TxItem;
 
 use super::chain::Direction;
+use super::dirty_log::RingLog;
 use super::doorbell::Doorbells;
 use super::error::RingError;
 use super::layout::{RingLayout, RingSetup};
-use super::memory::GuestMemory;
 use super::packed::{self, PackedRing};
 use super::split::SplitRing;
 use crate::frame::Burst;
@@ -137,11 +137,24 @@ impl Ring {
         self.doorbells().blocks
     }
 
-    /// The memory the ring lies in.
-    pub fn memory(&self) -> &GuestMemory {
+    /// Has the ring mark the pages it writes from now on, or no longer.
+    pub fn set_log(&mut self, log: Option<RingLog>) {
         match self {
-            Ring::Split(ring) => ring.walker.memory(),
-            Ring::Packed(ring) => ring.walker.memory(),
+            Ring::Split(ring) => ring.log = log,
+            Ring::Packed(ring) => ring.log = log,
+        }
+    }
+
+    /// Says which memory of the front end's was replaced because its file was truncated, if any was.
+    pub fn truncated(&self) -> Option<&'static str> {
+        let (memory, log) = match self {
+            Ring::Split(ring) => (ring.walker.memory(), &ring.log),
+            Ring::Packed(ring) => (ring.walker.memory(), &ring.log),
+        };
+        if memory.poisoned() {
+            Some("memory file")
+        } else {
+            log.as_ref().is_some_and(RingLog::poisoned).then_some("dirty log")
         }
     }
 

@@ -19,7 +19,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
 
 use labsw_testkit::frontend::{Front, PROTOCOL, socket_path};
-use labsw_testkit::guest::{EVENT_IDX, INDIRECT, MRG_RXBUF, MTU, VERSION_1};
+use labsw_testkit::guest::{EVENT_IDX, INDIRECT, MOVES, MRG_RXBUF, MTU, VERSION_1};
 
 type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 /// Frames, byte for byte.
@@ -48,7 +48,7 @@ impl VhostUserBackendMut for Echo {
     }
 
     fn features(&self) -> u64 {
-        VERSION_1 | MRG_RXBUF | INDIRECT | EVENT_IDX | PROTOCOL | F_RING_PACKED | F_IN_ORDER | MTU | OFFLOADS
+        VERSION_1 | MRG_RXBUF | INDIRECT | EVENT_IDX | PROTOCOL | F_RING_PACKED | F_IN_ORDER | MTU | MOVES | OFFLOADS
     }
 
     fn acked_features(&mut self, features: u64) {
@@ -57,7 +57,12 @@ impl VhostUserBackendMut for Echo {
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
         use VhostUserProtocolFeatures as Protocol;
-        Protocol::MQ | Protocol::REPLY_ACK | Protocol::MTU | Protocol::CONFIGURE_MEM_SLOTS
+        Protocol::MQ
+            | Protocol::REPLY_ACK
+            | Protocol::MTU
+            | Protocol::CONFIGURE_MEM_SLOTS
+            | Protocol::LOG_SHMFD
+            | Protocol::RARP
     }
 
     fn set_event_idx(&mut self, _enabled: bool) {}

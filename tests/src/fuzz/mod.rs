@@ -17,7 +17,7 @@ mod session;
 pub use config::config;
 pub use control::control;
 pub use forward::forward;
-pub use ring::{packed, ring};
+pub use ring::{packed, packed_operations, ring, ring_operations};
 pub use session::session;
 
 /// A target: it takes any bytes and panics on a finding.

@@ -4,7 +4,8 @@
 //!
 //! After each step the whole file behind the guest's memory is compared with the copy, byte for byte, with what lies
 //! before, between and behind its regions: what the ring wrote is what it had to write, and nothing else. The frames
-//! that come out, the drops, the interrupts, and whether the ring is broken are compared as well.
+//! that come out, the drops, the interrupts, and whether the ring is broken are compared as well. Half of the rings
+//! mark the pages they write ([`mod@log`]): all that the model wrote are marked, and no others.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +16,7 @@ use labsw_dataplane::frame::{Burst, Segment};
 use labsw_dataplane::losses::{Losses, TxReport};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::virtio::Sent;
+use labsw_dataplane::virtio::dirty_log::RingLog;
 use labsw_dataplane::virtio::memory::{GuestMemory, Region, RegionInfo};
 use labsw_dataplane::virtio::{
     BURST_DESCRIPTORS, Direction, FRAME_DESCRIPTORS, MAX_CHAIN_DESCRIPTORS, Ring, RingAddresses, RingLayout, RingSetup,
@@ -26,18 +28,20 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::feed::Feed;
 use crate::hostile::descriptor_bytes;
+use log::SharedLog;
 use model::{BIG, Broken, Device, REGIONS, SplitDevice, bytes as bytes_now};
 
+mod log;
 mod model;
 mod packed;
 mod packed_model;
 
-pub use packed::packed;
+pub use packed::{packed, packed_operations};
 
 const FILE_BYTES: usize = 0xe000;
 /// What stands in the file outside the regions.
 const OUTSIDE: u8 = 0xc5;
-const STEPS: usize = 64;
+const STEPS: u64 = 64;
 /// After so many bytes of frames an input ends, however large its frames are.
 const COMPARED_BYTES: usize = 1 << 20;
 /// Offsets in the first region: the ring as a well-behaved driver lays it out, tables for indirect chains, buffers.
@@ -60,7 +64,12 @@ const FEATURES: [u64; 4] = [1 << 15, 1 << 28, 1 << 29, 1 << 32];
 /// # Panics
 /// When the ring does other than the model.
 pub fn ring(data: &[u8]) {
-    Guest::with(|guest| guest.play(&mut Feed::new(data)));
+    ring_operations(data);
+}
+
+/// As [`ring`]; how many operations the bytes were. The highest bit of the second byte has the ring log its pages.
+pub fn ring_operations(data: &[u8]) -> u64 {
+    Guest::with(|guest| guest.play(&mut Feed::new(data)))
 }
 
 /// The file of the guest's memory and the eventfd of its interrupts, kept from one input to the next.
@@ -68,6 +77,7 @@ struct Guest {
     file: File,
     memory: Arc<GuestMemory>,
     call: Arc<OwnedFd>,
+    log: SharedLog,
 }
 
 /// A ring, the model of it, and where it lies.
@@ -86,9 +96,9 @@ struct Pair<'a, D> {
 }
 
 impl Guest {
-    fn with(play: impl FnOnce(&Guest)) {
+    fn with(play: impl FnOnce(&Guest) -> u64) -> u64 {
         thread_local!(static GUEST: Guest = Guest::new());
-        GUEST.with(play);
+        GUEST.with(play)
     }
 
     fn new() -> Self {
@@ -98,10 +108,10 @@ impl Guest {
             |info| Region::map(info, file.try_clone().expect("a descriptor")).unwrap_or_else(|e| panic!("{e}"));
         let memory = GuestMemory::new(REGIONS.map(region).map(Arc::new).to_vec()).unwrap_or_else(|e| panic!("{e}"));
         let call = eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
-        Self { file: File::from(file), memory: Arc::new(memory), call: Arc::new(call) }
+        Self { file: File::from(file), memory: Arc::new(memory), call: Arc::new(call), log: SharedLog::new() }
     }
 
-    fn play(&self, feed: &mut Feed<'_>) {
+    fn play(&self, feed: &mut Feed<'_>) -> u64 {
         let chosen = feed.u8();
         let chosen_features = FEATURES.iter().enumerate().filter(|(bit, _)| chosen >> bit & 1 == 1);
         let features = chosen_features.map(|(_, feature)| feature).sum();
@@ -121,21 +131,24 @@ impl Guest {
         let layout = RingLayout::resolve(Arc::clone(&self.memory), size.into(), addresses);
         let device = SplitDevice::new(self.blank(), addresses, size, features);
         assert_eq!(layout.is_ok(), device.is_some(), "{layout:?}");
-        let (Ok(layout), Some(mut device)) = (layout, device) else { return };
+        let (Ok(layout), Some(mut device)) = (layout, device) else { return 0 };
         if flags & 2 != 0 {
             // Near the end of the index.
             let index = 0xffff - u16::from(flags >> 2);
             self.poke(&mut device, user_offset(addresses.used) + 2, &index.to_le_bytes());
             self.poke(&mut device, user_offset(addresses.available) + 2, &index.to_le_bytes());
         }
-        let mut pair = Pair::start(self, layout, features, device, flags & 1 == 1);
-        for _ in 0..STEPS {
-            if feed.is_empty() || pair.compared > COMPARED_BYTES {
-                break;
-            }
+        let log = if flags >> 7 == 1 { self.log.of_ring(&self.memory, addresses.used) } else { None };
+        let mut pair = Pair::start(self, layout, features, device, flags & 1 == 1, log);
+        let mut steps = 0;
+        while steps < STEPS && !feed.is_empty() && pair.compared <= COMPARED_BYTES {
+            steps += 1;
             pair.step(feed, addresses, size);
             pair.compare();
+            pair.check_log();
         }
+        pair.check_clean();
+        steps
     }
 
     /// Makes the file that of a guest that has just begun; returns a copy of it.
@@ -261,9 +274,16 @@ impl<'a, D: Device> Pair<'a, D> {
         count
     }
 
-    fn start(guest: &'a Guest, layout: RingLayout, features: u64, mut device: D, to_guest: bool) -> Self {
+    fn start(
+        guest: &'a Guest,
+        layout: RingLayout,
+        features: u64,
+        mut device: D,
+        to_guest: bool,
+        log: Option<RingLog>,
+    ) -> Self {
         let (kick, call) = (Some(Arc::clone(&guest.call)), Some(Arc::clone(&guest.call)));
-        let setup = RingSetup { layout, features, kick, call };
+        let setup = RingSetup { layout, features, kick, call, log };
         device.start(to_guest);
         let ring = Ring::start(setup.clone(), direction(to_guest));
         assert_work(ring.descriptors_read(), FRAME_DESCRIPTORS);
@@ -364,6 +384,21 @@ impl<'a, D: Device> Pair<'a, D> {
         }
         self.ring.flush();
         self.device.flush();
+    }
+
+    /// Holds the log of pages, if there is one, against what the model wrote.
+    fn check_log(&mut self) {
+        let written = self.device.take_written();
+        if self.setup.log.is_some() {
+            self.guest.log.check(&written);
+        }
+    }
+
+    /// Looks for marks where none can be.
+    fn check_clean(&self) {
+        if self.setup.log.is_some() {
+            self.guest.log.check_clean();
+        }
     }
 
     /// Compares all that can be seen from outside.

@@ -7,8 +7,9 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vhost::vhost_user::message::FrontendReq as Req;
 
 use super::super::features::{FEATURE_NAMES, feature_names};
+use super::super::operation::VhostReply;
 use super::*;
-use crate::virtio::features::{F_MRG_RXBUF, F_MTU, F_VERSION_1};
+use crate::virtio::features::{F_MRG_RXBUF, F_MTU, F_RING_PACKED, F_VERSION_1};
 use crate::virtio::{LayoutError, MAX_RING_SIZE};
 
 const USER: u64 = 0x10_0000;
@@ -26,11 +27,14 @@ impl Rings for Log {
                 let kick = if setup.kick.is_some() { "kick" } else { "polled" };
                 let call = if setup.call.is_some() { "call" } else { "silent" };
                 let state = if enabled { "enabled" } else { "disabled" };
-                (format!("start {index} {state} {kick} {call} {:#x}", setup.features), VhostReply::Done)
+                let logged = if setup.log.is_some() { " logged" } else { "" };
+                (format!("start {index} {state} {kick} {call} {:#x}{logged}", setup.features), VhostReply::Done)
             }
             VhostOp::StopRing { index } => (format!("stop {index}"), VhostReply::Stopped { base: Some(7) }),
             VhostOp::EnableRing { index, enabled } => (format!("enable {index} {enabled}"), VhostReply::Done),
             VhostOp::SetCall { index, call } => (format!("call {index} {}", call.is_some()), VhostReply::Done),
+            VhostOp::SetLog { index, log } => (format!("log {index} {}", log.is_some()), VhostReply::Done),
+            VhostOp::Announce { index, mac } => (format!("announce {index} {mac:02x?}"), VhostReply::Done),
             VhostOp::Reset => ("reset".to_owned(), VhostReply::Done),
         };
         self.0.push(line);
@@ -109,17 +113,19 @@ impl Front {
     }
 }
 
+mod log;
+
 #[test]
 fn offers() {
     let mut one = Front::new(1);
-    assert_eq!(one.send(Req::GET_FEATURES, &[]), Some(0xd_7000_bb8b));
-    assert_eq!(Session::new(1, 1500, false).offered(), 0xd_7000_8008);
+    assert_eq!(one.send(Req::GET_FEATURES, &[]), Some(0xd_7420_bb8b));
+    assert_eq!(Session::new(1, 1500, false).offered(), 0xd_7420_8008);
     assert_eq!(one.send(Req::GET_QUEUE_NUM, &[]), Some(1));
     let mut several = Front::new(4);
-    assert_eq!(several.send(Req::GET_FEATURES, &[]), Some(0xd_7040_bb8b));
+    assert_eq!(several.send(Req::GET_FEATURES, &[]), Some(0xd_7460_bb8b));
     assert_eq!(several.send(Req::GET_QUEUE_NUM, &[]), Some(4));
     assert_eq!(several.send(Req::GET_MAX_MEM_SLOTS, &[]), Some(64));
-    assert_eq!(several.send(Req::GET_PROTOCOL_FEATURES, &[]), Some(0x8019));
+    assert_eq!(several.send(Req::GET_PROTOCOL_FEATURES, &[]), Some(0x801f));
     assert_eq!(feature_names(several.session.offered()).len(), FEATURE_NAMES.len());
     // No feature of today can go without front ends of yesterday noticing.
     assert!(several.try_send(Req::SET_FEATURES, &[1 << 2], vec![]).is_err());

@@ -13,6 +13,7 @@
 //! **Invariants.**
 //! - Frames are completed strictly in order; the buffers of one frame in reverse, so that the driver sees all or none.
 //! - No more slots are in hand than the ring has, whatever the flags say. Positions are ours, never the guest's.
+//! - While pages are logged, each is marked after it was written, and before the burst ends.
 //! - Length, id and flags of a slot are read once, in one atomic word; the address once, after it.
 //!
 //! Reference: Virtio 1.2, 2.8 "Packed Virtqueues" (2.8.1 wrap counters, 2.8.6 next flag, 2.8.7 indirect, 2.8.14 event
@@ -31,6 +32,7 @@ use std::sync::atomic::{Ordering, fence};
 use labsw_switch::BURST_FRAMES;
 
 use super::chain::{Direction, PackedWalk, Walker};
+use super::dirty_log::RingLog;
 use super::doorbell::{Doorbells, passed};
 use super::error::RingError;
 use super::features::{F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF};
@@ -84,6 +86,8 @@ pub struct PackedRing {
     /// The chains of the frame at hand, with the place they begin at and the bytes used.
     chains: Vec<(Position, Chain, u32)>,
     pub(super) doorbells: Doorbells,
+    /// Where the pages written are marked, while somebody asks for it.
+    pub(super) log: Option<RingLog>,
 }
 
 // SAFETY: the pointers in `layout`, `walker` and `segments` lead into process-wide mappings that `layout.memory` keeps
@@ -93,7 +97,7 @@ unsafe impl Send for PackedRing {}
 impl PackedRing {
     /// Starts where the ring's memory says it stands, with kicks suppressed. The layout is a packed one.
     pub fn start(setup: RingSetup, direction: Direction) -> PackedRing {
-        let RingSetup { layout, features, kick, call } = setup;
+        let RingSetup { layout, features, kick, call, log } = setup;
         let at = resume(&layout);
         let indirect = features & F_INDIRECT_DESC != 0;
         let mut ring = PackedRing {
@@ -112,6 +116,7 @@ impl PackedRing {
             segments: Vec::with_capacity(BURST_FRAMES),
             chains: Vec::with_capacity(BURST_FRAMES),
             doorbells: Doorbells::new(kick, call),
+            log,
             layout,
         };
         if direction == Direction::ToGuest {
@@ -177,6 +182,7 @@ impl PackedRing {
         // Release: behind the slots that it speaks of.
         offset.store(self.next_used.word(), Ordering::Release);
         self.unsaved = 0;
+        self.mark_event();
     }
 
     /// Gives a chain that begins at `at` back to the guest.
@@ -202,6 +208,9 @@ impl PackedRing {
             return;
         }
         self.save();
+        if self.log.is_some() {
+            self.mark_completed();
+        }
         // Full: the slots must be visible before the look at the driver's wishes, against the driver that enables
         // interrupts, then looks at the ring once more.
         fence(Ordering::SeqCst);
@@ -209,6 +218,30 @@ impl PackedRing {
             self.doorbells.interrupt();
         }
         self.unannounced = 0;
+    }
+
+    /// Marks the slots completed since the guest was last considered for an interrupt.
+    #[cold]
+    fn mark_completed(&self) {
+        let count = self.unannounced.min(self.size);
+        let behind = Position { wrap: false, ..self.next_used };
+        // As many slots forward as are left of the lap lead to where they begin.
+        self.mark_slots(behind.after(self.size - count, self.size), count);
+    }
+
+    /// Marks slots that were written, from a place on.
+    fn mark_slots(&self, from: Position, count: u16) {
+        if let Some(log) = &self.log {
+            log.slots(self.layout.descriptors, from.index, count, self.size);
+        }
+    }
+
+    /// Marks the device event suppression.
+    #[inline]
+    fn mark_event(&self) {
+        if let Some(log) = &self.log {
+            log.used(0, 4);
+        }
     }
 
     /// Whether the guest asked to be interrupted within the slots just completed.
@@ -239,6 +272,7 @@ impl PackedRing {
     pub fn arm(&mut self) -> bool {
         let [_, flags] = self.layout.device_event();
         flags.store(EVENT_ENABLE, Ordering::Relaxed);
+        self.mark_event();
         // Full: the request must be visible before the last look, against the driver that makes a chain available, then
         // reads the request.
         fence(Ordering::SeqCst);
@@ -251,5 +285,6 @@ impl PackedRing {
         let [_, flags] = self.layout.device_event();
         // Relaxed: only a hint, a kick too many does no harm.
         flags.store(EVENT_DISABLE, Ordering::Relaxed);
+        self.mark_event();
     }
 }

@@ -25,6 +25,28 @@ impl PackedRing {
     /// Copies frames of a burst into the guest's next buffers, in order, and reports each. The guest is told by
     /// [`PackedRing::publish`]. After an error no frame was reported as sent.
     pub fn send(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
+        if self.log.is_some() {
+            self.send_logged(burst, items, report)
+        } else {
+            self.fill::<false>(burst, items, report)
+        }
+    }
+
+    // Cold: only while a guest is being saved or moved.
+    #[cold]
+    fn send_logged(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
+        // After an error the ring ends, with slots that the guest may see already.
+        self.fill::<true>(burst, items, report).inspect_err(|_| self.mark_completed())
+    }
+
+    /// [`PackedRing::send`], with the buffers' pages marked or not.
+    #[inline]
+    fn fill<const LOGGED: bool>(
+        &mut self,
+        burst: &Burst,
+        items: &[TxItem],
+        report: &mut TxReport<'_>,
+    ) -> Result<(), RingError> {
         let mut tally = Tally::default();
         let mut budget = FindBudget::new();
         for item in items {
@@ -34,6 +56,9 @@ impl PackedRing {
             {
                 // SAFETY: the buffer comes from the walker, whose memory the ring keeps mapped.
                 unsafe { write_plain(buffer, self.format.header_bytes, frame) };
+                if LOGGED && let Some(log) = &self.log {
+                    log.buffer(buffer.ptr, self.format.header_bytes + frame.bytes());
+                }
                 self.reserve(1);
                 self.complete(at, Chain { id, slots: 1 }, self.format.header_bytes + frame.bytes());
                 self.next_avail = at.after(1, self.size);
@@ -64,6 +89,9 @@ impl PackedRing {
         let buffers = u16::try_from(self.chains.len()).unwrap_or(u16::MAX);
         // SAFETY: the segments come from the walker, whose memory the ring keeps mapped.
         unsafe { write(&self.segments, self.format.header_bytes, asks, frame, buffers) };
+        if let Some(log) = &self.log {
+            log.buffers(&self.segments, needed);
+        }
         self.reserve(slots);
         self.complete_frame();
         self.next_avail = self.next_avail.after(slots, self.size);
@@ -133,6 +161,7 @@ impl PackedRing {
             at = at.after(chain.slots, self.size);
             if at.is_done(self.layout.slot(at.index).load(Ordering::Acquire)) {
                 self.complete_frame();
+                self.mark_slots(self.next_avail, slots);
                 self.next_used = skip_done(&self.layout, at);
                 self.next_avail = self.next_used;
                 break;

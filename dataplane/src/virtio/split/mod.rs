@@ -7,6 +7,7 @@
 //! - Chains are completed strictly in the order they were made available, so a ring resumes from its own used index
 //!   after the switch was stopped or killed, and needs no in-flight log.
 //! - The used index is stored once per burst, after all used elements; at most one interrupt follows.
+//! - While pages are logged, each is marked after it was written: buffers and used elements before the index is stored.
 //! - Indices and flags are accessed as 16-bit atomics only; everything else is read once by volatile or raw copy.
 //!
 //! Reference: Virtio 1.2, 2.7 "Split Virtqueues" (2.7.6 available ring, 2.7.8 used ring, 2.7.7 and 2.7.10 notification
@@ -24,6 +25,7 @@ use std::sync::atomic::{Ordering, fence};
 use labsw_switch::BURST_FRAMES;
 
 use super::chain::{Direction, Walker};
+use super::dirty_log::RingLog;
 use super::doorbell::{Doorbells, passed};
 use super::error::RingError;
 use super::features::{F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF};
@@ -78,6 +80,8 @@ pub struct SplitRing {
     /// The chains of the frame at hand: head, bytes used.
     chains: Vec<(u16, u32)>,
     pub(super) doorbells: Doorbells,
+    /// Where the pages written are marked, while somebody asks for it.
+    pub(super) log: Option<RingLog>,
 }
 
 // SAFETY: the pointers in `layout`, `walker` and `segments` lead into process-wide mappings that `layout.memory` keeps
@@ -87,7 +91,7 @@ unsafe impl Send for SplitRing {}
 impl SplitRing {
     /// Starts at the ring's own used index, with kicks suppressed.
     pub fn start(setup: RingSetup) -> SplitRing {
-        let RingSetup { layout, features, kick, call } = setup;
+        let RingSetup { layout, features, kick, call, log } = setup;
         let next = layout.used_index();
         let size = layout.size;
         let indirect = features & F_INDIRECT_DESC != 0;
@@ -108,6 +112,7 @@ impl SplitRing {
             segments: Vec::with_capacity(BURST_FRAMES),
             chains: Vec::with_capacity(BURST_FRAMES),
             doorbells: Doorbells::new(kick, call),
+            log,
             layout,
         };
         ring.suppress_kicks();
@@ -197,14 +202,34 @@ impl SplitRing {
         if self.next_used == self.published {
             return;
         }
+        if self.log.is_some() {
+            self.mark_elements();
+        }
         // Release: pairs with the driver's barrier between reading the index and the elements and buffers behind it.
         self.layout.used_field(2).store(self.next_used, Ordering::Release);
         self.published = self.next_used;
+        self.mark_used(2);
         // Full: the index store must come before the look at flags or event index, against the driver that enables
         // interrupts, then looks at the index once more (Virtio 1.2, 2.7.14).
         fence(Ordering::SeqCst);
         if self.wants_interrupt() {
             self.doorbells.interrupt();
+        }
+    }
+
+    /// Marks the used elements that are about to be published.
+    #[cold]
+    fn mark_elements(&self) {
+        let Some(log) = &self.log else { return };
+        let (first, count) = (self.published & self.mask, self.next_used.wrapping_sub(self.published));
+        RingLog::entries(first, count, self.size, 8, |offset, bytes| log.used(4 + offset, bytes));
+    }
+
+    /// Marks a 16-bit field of the used ring that was just written.
+    #[inline]
+    fn mark_used(&self, offset: usize) {
+        if let Some(log) = &self.log {
+            log.used(offset, 2);
         }
     }
 
@@ -226,9 +251,12 @@ impl SplitRing {
     /// Asks for a kick at the next available entry. Returns true if one is there already, or the ring must be polled.
     pub fn arm(&mut self) -> bool {
         if self.event_idx {
-            self.layout.used_field(4 + 8 * usize::from(self.size)).store(self.next_avail, Ordering::Relaxed);
+            let event = 4 + 8 * usize::from(self.size);
+            self.layout.used_field(event).store(self.next_avail, Ordering::Relaxed);
+            self.mark_used(event);
         } else {
             self.layout.used_field(0).store(0, Ordering::Relaxed);
+            self.mark_used(0);
         }
         // Full: the request must be visible before the last look, against the driver that stores its index, then reads
         // the request (Virtio 1.2, 2.7.13.4).
@@ -242,6 +270,7 @@ impl SplitRing {
         if !self.event_idx {
             // Relaxed: only a hint, a kick too many does no harm.
             self.layout.used_field(0).store(NO_NOTIFY, Ordering::Relaxed);
+            self.mark_used(0);
         }
     }
 }

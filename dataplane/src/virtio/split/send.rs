@@ -20,6 +20,28 @@ impl SplitRing {
     /// Copies frames of a burst into the guest's next buffers, in order, and reports each. The guest sees them after
     /// [`SplitRing::publish`]. After an error no frame was reported as sent.
     pub fn send(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
+        if self.log.is_some() {
+            self.send_logged(burst, items, report)
+        } else {
+            self.fill::<false>(burst, items, report)
+        }
+    }
+
+    // Cold: only while a guest is being saved or moved.
+    #[cold]
+    fn send_logged(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
+        // After an error the ring ends, with elements that nobody will publish.
+        self.fill::<true>(burst, items, report).inspect_err(|_| self.mark_elements())
+    }
+
+    /// [`SplitRing::send`], with the buffers' pages marked or not.
+    #[inline]
+    fn fill<const LOGGED: bool>(
+        &mut self,
+        burst: &Burst,
+        items: &[TxItem],
+        report: &mut TxReport<'_>,
+    ) -> Result<(), RingError> {
         let gathered = self.gather(items.len(), Direction::ToGuest)?;
         let mut taken = 0;
         let mut tally = Tally::default();
@@ -31,6 +53,9 @@ impl SplitRing {
             {
                 // SAFETY: the buffer comes from the walker, whose memory the ring keeps mapped.
                 unsafe { write_plain(buffer, self.format.header_bytes, frame) };
+                if LOGGED && let Some(log) = &self.log {
+                    log.buffer(buffer.ptr, self.format.header_bytes + frame.bytes());
+                }
                 self.complete(head, self.format.header_bytes + frame.bytes());
                 taken += 1;
                 tally.sent(frame.bytes());
@@ -69,6 +94,9 @@ impl SplitRing {
         let count = self.chains.len() as u16;
         // SAFETY: the segments come from the walker, whose memory the ring keeps mapped.
         unsafe { write(&self.segments, self.format.header_bytes, asks, frame, count) };
+        if let Some(log) = &self.log {
+            log.buffers(&self.segments, needed);
+        }
         *taken += count;
         for place in 0..self.chains.len() {
             if let Some(&(head, bytes)) = self.chains.get(place) {

@@ -15,6 +15,8 @@ use labsw_dataplane::virtio::{
 use labsw_switch::DropReason;
 use labsw_switch::header::SNAPSHOT_BYTES;
 
+use super::log::Written;
+
 /// The guest's memory: two neighbours in guest addresses, whose files are none, and a second view of part of the first.
 /// None of them begins or ends at a page. Apart from
 /// them, [`BIG`].
@@ -59,6 +61,8 @@ pub struct Received {
 pub trait Device {
     /// Its view of the guest's file.
     fn memory(&mut self) -> &mut Vec<u8>;
+    /// What was written since the last call.
+    fn take_written(&mut self) -> Written;
     /// Takes over from the switch's ring what is its own business, when the file is compared.
     fn adopt(&mut self, seen: &[u8]);
     /// Interrupts since the last call; `None` if there may be any number.
@@ -116,18 +120,21 @@ pub fn header_bytes(features: u64) -> usize {
     if features & (1 << 15 | 1 << 32) != 0 { 12 } else { 10 }
 }
 
-/// Writes header and frame into these ranges of the file, which are of so many buffers.
-pub fn scatter(memory: &mut [u8], parts: &[Range<usize>], features: u64, buffers: usize, frame: &[u8]) {
+/// Writes header and frame into these ranges of the file, which are of so many buffers. The ranges written.
+pub fn scatter(memory: &mut [u8], parts: &[Range<usize>], features: u64, buffers: usize, frame: &[u8]) -> Parts {
     let mut header = vec![0; 10];
     header.extend(u16::try_from(buffers).expect("few").to_le_bytes());
     header.truncate(header_bytes(features));
     header.extend(frame);
     let mut rest = header.as_slice();
+    let mut written = Vec::new();
     for part in parts {
         let (here, behind) = rest.split_at(part.len().min(rest.len()));
         memory[part.start..][..here.len()].copy_from_slice(here);
+        written.push(part.start..part.start + here.len());
         rest = behind;
     }
+    written
 }
 
 /// The device with a split ring, and its view of the guest's file.
@@ -145,6 +152,7 @@ pub struct SplitDevice {
     published: u16,
     considered: Option<u16>,
     lent: Vec<u16>,
+    written: Written,
 }
 
 /// The file's part behind a range of a region, if all of it is inside; `start_of` is the address space.
@@ -200,6 +208,7 @@ impl SplitDevice {
             published: 0,
             considered: None,
             lent: Vec::new(),
+            written: Written::default(),
         })
     }
 
@@ -213,6 +222,7 @@ impl SplitDevice {
 
     fn write(&mut self, at: usize, bytes: &[u8]) {
         self.memory[at..at + bytes.len()].copy_from_slice(bytes);
+        self.written.surely.push(at..at + bytes.len());
     }
 
     /// How many entries are available; looks only if it does not know of enough.
@@ -283,6 +293,10 @@ impl SplitDevice {
 impl Device for SplitDevice {
     fn memory(&mut self) -> &mut Vec<u8> {
         &mut self.memory
+    }
+
+    fn take_written(&mut self) -> Written {
+        std::mem::take(&mut self.written)
     }
 
     fn adopt(&mut self, _seen: &[u8]) {}
@@ -366,7 +380,8 @@ impl Device for SplitDevice {
                 return Ok(Sent::BufferTooSmall);
             }
         }
-        scatter(&mut self.memory, &parts, self.features, chains.len(), frame);
+        let written = scatter(&mut self.memory, &parts, self.features, chains.len(), frame);
+        self.written.surely.extend(written);
         for (head, bytes) in chains {
             self.next_avail = self.next_avail.wrapping_add(1);
             self.complete(head, u32::try_from(bytes).expect("a frame"));

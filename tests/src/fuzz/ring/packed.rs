@@ -27,7 +27,12 @@ const USED: u16 = 1 << 15;
 /// # Panics
 /// When the ring does other than the model.
 pub fn packed(data: &[u8]) {
-    Guest::with(|guest| play(guest, &mut Feed::new(data)));
+    packed_operations(data);
+}
+
+/// As [`packed`]; how many operations the bytes were. The highest bit of the second byte has the ring log its pages.
+pub fn packed_operations(data: &[u8]) -> u64 {
+    Guest::with(|guest| play(guest, &mut Feed::new(data)))
 }
 
 /// The driver's side.
@@ -42,7 +47,7 @@ struct Driver {
     behaves: bool,
 }
 
-fn play(guest: &Guest, feed: &mut Feed<'_>) {
+fn play(guest: &Guest, feed: &mut Feed<'_>) -> u64 {
     let chosen = feed.u8();
     let chosen_features = FEATURES.iter().enumerate().filter(|(bit, _)| chosen >> bit & 1 == 1);
     let features = chosen_features.map(|(_, feature)| feature).sum::<u64>() | 1 << 34;
@@ -62,9 +67,9 @@ fn play(guest: &Guest, feed: &mut Feed<'_>) {
     let layout = RingLayout::resolve_packed(Arc::clone(&guest.memory), size.into(), addresses);
     let device = PackedDevice::new(guest.blank(), addresses, size, features);
     assert_eq!(layout.is_ok(), device.is_some(), "{layout:?}");
-    let (Ok(layout), Some(mut device)) = (layout, device) else { return };
+    let (Ok(layout), Some(mut device)) = (layout, device) else { return 0 };
     if device.overlaps() {
-        return;
+        return 0;
     }
     let at = Position { index: if flags & 2 == 0 { 0 } else { u16::from(flags >> 3) % size }, wrap: flags & 4 == 0 };
     let [slots, event, note] = [addresses.descriptors, addresses.available, addresses.used].map(user_offset);
@@ -79,15 +84,18 @@ fn play(guest: &Guest, feed: &mut Feed<'_>) {
     }
     // A ring may lie among its own buffers.
     let mut driver = Driver { slots, event, size, at, behaves: chosen >> 7 == 0 };
-    let mut pair = Pair::start(guest, layout, features, device, flags & 1 == 1);
+    let log = if flags >> 7 == 1 { guest.log.of_ring(&guest.memory, addresses.used) } else { None };
+    let mut pair = Pair::start(guest, layout, features, device, flags & 1 == 1, log);
     driver.follow(&pair);
-    for _ in 0..STEPS {
-        if feed.is_empty() || pair.compared > COMPARED_BYTES {
-            break;
-        }
+    let mut steps = 0;
+    while steps < STEPS && !feed.is_empty() && pair.compared <= COMPARED_BYTES {
+        steps += 1;
         driver.step(&mut pair, feed);
         pair.compare();
+        pair.check_log();
     }
+    pair.check_clean();
+    steps
 }
 
 impl Driver {

@@ -13,6 +13,7 @@ use labsw_dataplane::virtio::{
     BURST_BYTES, BURST_DESCRIPTORS, FRAME_DESCRIPTORS, MAX_CHAIN_DESCRIPTORS, RingAddresses,
 };
 
+use super::log::Written;
 use super::model::{Broken, Device, Received, guest, header_bytes, place, scatter, total};
 
 const NEXT: u16 = 1;
@@ -76,6 +77,7 @@ pub struct PackedDevice {
     completed: Vec<Position>,
     considered: bool,
     lent: Vec<Chain>,
+    written: Written,
 }
 
 impl PackedDevice {
@@ -99,6 +101,7 @@ impl PackedDevice {
             completed: Vec::new(),
             considered: false,
             lent: Vec::new(),
+            written: Written::default(),
         })
     }
 
@@ -121,6 +124,7 @@ impl PackedDevice {
 
     fn write(&mut self, at: usize, bytes: &[u8]) {
         self.memory[at..at + bytes.len()].copy_from_slice(bytes);
+        self.written.surely.push(at..at + bytes.len());
     }
 
     fn slot(&self, at: Position) -> usize {
@@ -283,8 +287,17 @@ impl Device for PackedDevice {
         &mut self.memory
     }
 
+    fn take_written(&mut self) -> Written {
+        let mut written = std::mem::take(&mut self.written);
+        written.perhaps.push(self.device_event..self.device_event + 4);
+        written
+    }
+
     fn adopt(&mut self, seen: &[u8]) {
         let note = self.device_event..self.device_event + 2;
+        if self.memory[note.clone()] != seen[note.clone()] {
+            self.written.surely.push(note.clone());
+        }
         self.memory[note.clone()].copy_from_slice(&seen[note]);
     }
 
@@ -375,7 +388,8 @@ impl Device for PackedDevice {
                 return Ok(Sent::BufferTooSmall);
             }
         }
-        scatter(&mut self.memory, &parts, self.features, chains.len(), frame);
+        let written = scatter(&mut self.memory, &parts, self.features, chains.len(), frame);
+        self.written.surely.extend(written);
         // The first buffer last.
         chains.iter().rev().for_each(|(chain, bytes)| self.complete(chain, *bytes));
         self.completed.extend(chains.iter().flat_map(|(chain, _)| &chain.slots));

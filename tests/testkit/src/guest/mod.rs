@@ -27,6 +27,8 @@ const TABLES_BYTES: usize = 0x10000;
 
 pub const MTU: u64 = 1 << 3;
 pub const MRG_RXBUF: u64 = 1 << 15;
+/// GUEST_ANNOUNCE and VHOST_F_LOG_ALL.
+pub const MOVES: u64 = 1 << 21 | 1 << 26;
 pub const INDIRECT: u64 = 1 << 28;
 pub const EVENT_IDX: u64 = 1 << 29;
 pub const VERSION_1: u64 = 1 << 32;
@@ -107,7 +109,7 @@ impl Guest {
         let resolve = if packed { RingLayout::resolve_packed } else { RingLayout::resolve };
         let layout = resolve(Arc::clone(&self.memory), size, self.addresses(ring)).unwrap();
         let (kick, call) = (Arc::clone(&self.rings[ring].kick), Arc::clone(&self.rings[ring].call));
-        RingSetup { layout, features: self.features, kick: Some(kick), call: Some(call) }
+        RingSetup { layout, features: self.features, kick: Some(kick), call: Some(call), log: None }
     }
 
     /// A port with all of this guest's rings started and enabled.
