@@ -206,6 +206,16 @@ peer_uid = 4303
     assert_eq!(file(&site.control_socket()), (0, 4200, 0o660));
     assert_eq!(file(&switch.vhost_socket("plain")), (0, 4100, 0o660));
     assert_eq!(file(&switch.vhost_socket("own")), (4301, 4302, 0o606));
+    // What a port says itself stays when the switch's settings change.
+    let (changed, back) =
+        (config.replace("socket_group = \"4100\"", "socket_group = \"4101\"\nsocket_mode = \"0600\""), config);
+    for (config, expected) in [(changed.as_str(), (0, 4101, 0o600)), (back, (0, 4100, 0o660))] {
+        let path = site.write_config(config);
+        switch.ctl(&["config", "apply", path.to_str().unwrap()]);
+        assert_eq!(file(&site.control_socket()), (0, 4200, expected.2));
+        assert_eq!(file(&switch.vhost_socket("plain")), expected);
+        assert_eq!(file(&switch.vhost_socket("own")), (4301, 4302, 0o606));
+    }
     // Root may open the socket, and is not served.
     let mut wire = Wire::connect(&switch.vhost_socket("picky"));
     wire.wait_closed(SECOND);

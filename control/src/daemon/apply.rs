@@ -11,20 +11,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open};
+use labsw_dataplane::sys::socket::{self, SocketError};
 
-use super::attach;
+use super::attach::{self, OwnAccess};
 use super::impairments::Impaired;
 use super::mirrors::Mirror;
 use super::preflight::{awaited_by, device_twice, needs_memory, preflight};
 use super::{Switch, ageing_seconds, group_id};
 use crate::api::{ConfigChange, ConfigText, Error, ShownConfig};
 use crate::config::{Config, ConfigError, PortConfig, SwitchConfig};
-use crate::confine::helper;
 use crate::metrics::MetricsSocket;
 use crate::plan::{Step, changes, keep_runtime, plan};
 
@@ -239,8 +235,7 @@ impl Switch {
         let group = config.socket_group.as_deref().map(group_id).transpose();
         let group = group.map_err(|error| refused("socket_group", error.to_string()))?;
         if (config.socket_mode, &config.socket_group) != (self.config.socket_mode, &self.config.socket_group) {
-            let failed = |(path, error): (PathBuf, io::Error)| format!("{}: {error}", path.display());
-            self.set_owners(config.socket_mode, group).map_err(|error| refused("socket_mode", failed(error)))?;
+            self.set_owners(config.socket_mode, group).map_err(|error| refused("socket_mode", error.to_string()))?;
         }
         if config.metrics_listen != self.config.metrics_listen {
             self.set_metrics(config.metrics_listen).map_err(|error| refused("metrics_listen", error.to_string()))?;
@@ -262,19 +257,19 @@ impl Switch {
         Ok(())
     }
 
-    /// Gives the switch's sockets this mode and group; on an error they have what they had.
-    fn set_owners(&self, mode: u32, group: Option<u32>) -> Result<(), (PathBuf, io::Error)> {
-        let own_group = || rustix::process::getegid().as_raw();
-        for path in self.own_sockets() {
-            if let Err(error) = set_owner(&path, mode, group.unwrap_or_else(own_group)) {
-                let group = self.host.socket_group.unwrap_or_else(own_group);
-                for path in self.own_sockets() {
-                    let _ = set_owner(&path, self.config.socket_mode, group);
-                }
-                return Err((path, error));
-            }
-        }
-        Ok(())
+    /// Gives the switch's sockets this mode and group, as far as ports do not have their own; on an error they have
+    /// what they had.
+    fn set_owners(&self, mode: u32, group: Option<u32>) -> Result<(), SocketError> {
+        let control_group = self.config.control_group.as_deref().and_then(|name| group_id(name).ok());
+        let control = OwnAccess { group: control_group, ..OwnAccess::default() };
+        let guests = self.ports.values().filter_map(|port| port.attached.to()?.listens_on());
+        let sockets: Vec<_> = std::iter::once((self.config.control_socket.as_path(), control)).chain(guests).collect();
+        let set =
+            |mode, group| sockets.iter().try_for_each(|(path, own)| socket::set_access(path, own.or(mode, group)));
+        set(mode, group).inspect_err(|_| {
+            // What can't be undone was not done either.
+            let _ = set(self.config.socket_mode, self.host.socket_group);
+        })
     }
 
     /// Has the metrics at another address; on an error it is where it was.
@@ -291,12 +286,6 @@ impl Switch {
                 Err(error)
             }
         }
-    }
-
-    /// The sockets that the switch listens on.
-    fn own_sockets(&self) -> Vec<PathBuf> {
-        let guests = self.ports.values().filter_map(|port| port.attached.to()?.listens_on());
-        std::iter::once(self.config.control_socket.clone()).chain(guests.map(Path::to_owned)).collect()
     }
 }
 
@@ -326,12 +315,6 @@ fn is_new_attachment(step: &Step, name: &str, switch: &Switch) -> bool {
         Step::DeletePort(port) => port == name,
         _ => false,
     }
-}
-
-fn set_owner(path: &Path, mode: u32, group: u32) -> std::io::Result<()> {
-    let handle = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    helper::give(handle.as_fd(), None, Some(group))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
 fn read(source: &ConfigText) -> Result<Config, Error> {

@@ -18,6 +18,7 @@ use std::sync::OnceLock;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chmod, chownat, fchmod, fstat, open};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
+use rustix::process::{getegid, geteuid};
 
 use crate::reaper::PeerFd;
 
@@ -108,15 +109,9 @@ impl SocketFile {
         let identity = std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
         let file = SocketFile { socket: socket.into(), path: path.to_owned(), identity };
         let handle = file_of(file.socket(), path).map_err(system("look at"))?;
-        let own = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        chmod(own, Mode::from_raw_mode(access.mode)).map_err(system("set the mode of"))?;
+        set_mode(&handle, access.mode).map_err(system("set the mode of"))?;
         if access.owner.is_some() || access.group.is_some() {
-            let give = GIVER.get().map_or(give_here as Giver, |giver| *giver);
-            give(handle.as_fd(), access.owner, access.group).map_err(|source| SocketError::System {
-                what: "set the owner or group of",
-                path: path.to_owned(),
-                source,
-            })?;
+            give(&handle, access.owner, access.group, path)?;
         }
         rustix::net::listen(file.socket(), backlog).map_err(system("listen on"))?;
         Ok(file)
@@ -139,9 +134,47 @@ fn file_of(socket: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
         let handle = unsafe { OwnedFd::from_raw_fd(fd) };
         return fcntl_setfd(&handle, FdFlags::CLOEXEC).map(|()| handle);
     }
+    file_at(path)
+}
+
+/// A handle (`O_PATH`) of the socket file at `path`.
+fn file_at(path: &Path) -> Result<OwnedFd, Errno> {
     let handle = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let kind = FileType::from_raw_mode(fstat(&handle)?.st_mode);
     if kind == FileType::Socket { Ok(handle) } else { Err(Errno::NOTSOCK) }
+}
+
+/// Sets the permission bits of a socket file that is the process's own.
+fn set_mode(handle: &OwnedFd, mode: u32) -> Result<(), Errno> {
+    chmod(format!("/proc/self/fd/{}", handle.as_raw_fd()), Mode::from_raw_mode(mode))
+}
+
+/// Gives a socket file away, by whoever may.
+fn give(handle: &OwnedFd, owner: Option<u32>, group: Option<u32>, path: &Path) -> Result<(), SocketError> {
+    let give = GIVER.get().map_or(give_here as Giver, |giver| *giver);
+    give(handle.as_fd(), owner, group).map_err(|source| SocketError::System {
+        what: "set the owner or group of",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Gives the socket file at `path`, which a switch listens on, another mode, owner and group. An owner or group that is
+/// left out is the process's own.
+///
+/// # Errors
+/// [`SocketError`]; the file may have part of the new settings then.
+pub fn set_access(path: &Path, access: SocketAccess) -> Result<(), SocketError> {
+    let system = |what| move |errno: Errno| SocketError::System { what, path: path.to_owned(), source: errno.into() };
+    let handle = file_at(path).map_err(system("look at"))?;
+    let own = geteuid().as_raw();
+    // The mode is the owner's to set.
+    if fstat(&handle).map_err(system("look at"))?.st_uid != own {
+        give(&handle, Some(own), None, path)?;
+    }
+    set_mode(&handle, access.mode).map_err(system("set the mode of"))?;
+    let group = access.group.unwrap_or_else(|| getegid().as_raw());
+    give(&handle, access.owner, Some(group), path)
 }
 
 /// Who connected to a Unix socket, as the kernel noted it then.
@@ -209,6 +242,19 @@ fn stream() -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
+/// Tries a socket that was given to another user, by taking its file back. If somebody listens, it is given away again.
+fn connect_as_owner(path: &Path) -> Result<io::Result<OwnedFd>, SocketError> {
+    let system = |errno: Errno| SocketError::System { what: "look at", path: path.to_owned(), source: errno.into() };
+    let handle = file_at(path).map_err(system)?;
+    let owner = fstat(&handle).map_err(system)?.st_uid;
+    give(&handle, Some(geteuid().as_raw()), None, path)?;
+    let found = connect(path);
+    if !found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        give(&handle, Some(owner), None, path)?;
+    }
+    Ok(found)
+}
+
 /// Removes a socket file on which nobody listens.
 fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let system = |what| move |source: io::Error| SocketError::System { what, path: path.to_owned(), source };
@@ -220,7 +266,11 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         }
         Ok(_) => {}
     }
-    match connect(path) {
+    let found = match connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => connect_as_owner(path)?,
+        found => found,
+    };
+    match found {
         // A full backlog is a live listener, too.
         Ok(_) => Err(SocketError::InUse { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::InUse { path: path.to_owned() }),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use labsw_dataplane::port::{Fault, RxQueue, TxPort};
+use labsw_dataplane::sys::socket::SocketAccess;
 use labsw_dataplane::vhost_user::Endpoint;
 use labsw_dataplane::workers::QueueAffinity;
 use labsw_dataplane::xdp::XdpCounters;
@@ -128,9 +129,27 @@ pub(in crate::daemon) trait Attachment {
         None
     }
 
-    /// The socket that it listens on.
-    fn listens_on(&self) -> Option<&Path> {
+    /// The socket that it listens on, and what the port says of the file.
+    fn listens_on(&self) -> Option<(&Path, OwnAccess)> {
         None
+    }
+}
+
+/// What a port says of its socket's file itself; the rest is the switch's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::daemon) struct OwnAccess {
+    /// Permission bits.
+    pub(in crate::daemon) mode: Option<u32>,
+    /// Owner, as a number.
+    pub(in crate::daemon) owner: Option<u32>,
+    /// Group, as a number.
+    pub(in crate::daemon) group: Option<u32>,
+}
+
+impl OwnAccess {
+    /// With the mode and group of the switch where the port says nothing.
+    pub(in crate::daemon) fn or(self, mode: u32, group: Option<u32>) -> SocketAccess {
+        SocketAccess { mode: self.mode.unwrap_or(mode), owner: self.owner, group: self.group.or(group) }
     }
 }
 

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::port::{Fault, RxQueue};
-use labsw_dataplane::sys::socket::SocketAccess;
 use labsw_dataplane::vhost_user::{
     Endpoint, EndpointConfig, EndpointState, EndpointStatus, PortRings, Role, Timing, VhostPort,
 };
 use labsw_dataplane::workers::QueueAffinity;
 use labsw_switch::PortId;
 
-use super::attachment::{Attachment, Halves, Opened, PortType, Site};
+use super::attachment::{Attachment, Halves, Opened, OwnAccess, PortType, Site};
 use super::error::{OpenError, make_parent};
 use super::news::OnFault;
 use crate::api::{self, PortState};
@@ -37,6 +36,11 @@ impl PortType for VhostUserConfig {
             make_parent(&path)?;
         }
         let VhostPort { tx, rx } = VhostPort::new(self.queue_pairs);
+        let access = OwnAccess {
+            mode: self.mode,
+            owner: self.owner.as_deref().map(user_id).transpose()?,
+            group: self.group.as_deref().map(group_id).transpose()?,
+        };
         // The workers that have the queues are known once the queues are placed.
         let affinity = QueueAffinity::new(rx.iter().map(|_| 0));
         let endpoint = EndpointConfig {
@@ -46,11 +50,7 @@ impl PortType for VhostUserConfig {
                 VhostRole::Server => Role::Server,
                 VhostRole::Client => Role::Client,
             },
-            access: SocketAccess {
-                mode: self.mode.unwrap_or(site.switch.socket_mode),
-                owner: self.owner.as_deref().map(user_id).transpose()?,
-                group: self.group.as_deref().map(group_id).transpose()?.or(site.host.socket_group),
-            },
+            access: access.or(site.switch.socket_mode, site.host.socket_group),
             peer_uid: self.peer_uid,
             queue_pairs: self.queue_pairs,
             offloads: self.offloads,
@@ -63,7 +63,7 @@ impl PortType for VhostUserConfig {
         let mut endpoint = Endpoint::open(endpoint, Box::new(rings)).map_err(|error| error.source)?;
         endpoint.register(&site.host.registry, listener, connection).map_err(OpenError::EventLoop)?;
         let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
-        let guest = Guest { endpoint, listens: self.role == VhostRole::Server };
+        let guest = Guest { endpoint, listens: (self.role == VhostRole::Server).then_some(access) };
         Ok(Opened { attachment: Box::new(guest), tx, queues: Queues::new(rx, affinity) })
     }
 }
@@ -71,7 +71,8 @@ impl PortType for VhostUserConfig {
 /// A guest's socket.
 struct Guest {
     endpoint: Endpoint,
-    listens: bool,
+    /// What the port says of the socket that it listens on.
+    listens: Option<OwnAccess>,
 }
 
 impl Attachment for Guest {
@@ -124,8 +125,8 @@ impl Attachment for Guest {
         Some(&mut self.endpoint)
     }
 
-    fn listens_on(&self) -> Option<&Path> {
-        self.listens.then(|| self.endpoint.path())
+    fn listens_on(&self) -> Option<(&Path, OwnAccess)> {
+        Some((self.endpoint.path(), self.listens?))
     }
 }
 

@@ -38,7 +38,7 @@ use crate::config::PortKind;
 
 pub(super) use absence::{Absence, RETRY};
 pub(super) use attached::Attached;
-pub(super) use attachment::{Attachment, Halves, Opened, PortType, Site};
+pub(super) use attachment::{Attachment, Halves, Opened, OwnAccess, PortType, Site};
 pub use error::OpenError;
 pub(super) use error::make_parent;
 pub(super) use news::{LinkMap, OnFault, Seen};
