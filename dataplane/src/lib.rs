@@ -22,6 +22,7 @@
 //! | [`impair`] | delay queues before and behind ports |
 //! | [`mirror`] | the transmit side of a mirror destination, and its backlog |
 //! | [`capture`], [`inject`] | copies for someone who looks on; frames put in by the control thread |
+//! | [`handover`] | descriptors for the process that takes over |
 //! | [`backoff`], [`log_limit`], [`reaper`] | bounds on the cost that a peer can cause |
 //! | [`sys`] | system calls that several drivers need |
 
@@ -32,6 +33,7 @@ pub mod capture;
 pub mod clock;
 pub mod flow;
 pub mod frame;
+pub mod handover;
 pub mod impair;
 pub mod inject;
 pub mod log_limit;

@@ -71,7 +71,7 @@ impl PortDelta {
 /// The counters of one port since it was added.
 #[derive(Debug)]
 pub struct PortStats {
-    /// By worker.
+    /// By worker, and one of what was counted elsewhere before ([`PortStats::add_before`]).
     sets: Box<[CachePadded<PortCounters>]>,
 }
 
@@ -97,7 +97,13 @@ pub type PortSnapshot = PortDelta;
 impl PortStats {
     /// All zero, for so many workers.
     pub fn new(workers: usize) -> PortStats {
-        PortStats { sets: (0..workers).map(|_| CachePadded::default()).collect() }
+        PortStats { sets: (0..=workers).map(|_| CachePadded::default()).collect() }
+    }
+
+    /// Adds what a process that was taken over from had counted. Only the control thread may call this.
+    pub fn add_before(&self, before: &PortSnapshot) {
+        let before = PortDelta { dropped: true, ..before.clone() };
+        self.publish(self.sets.len().saturating_sub(1), &mut { before });
     }
 
     /// Adds a delta and zeroes it. Only `worker` itself may call this with its number.
@@ -136,7 +142,7 @@ impl PortStats {
 /// The counters of one mirror session. Slots are reused: a reader subtracts what stood there when the session began.
 #[derive(Debug)]
 pub struct MirrorStats {
-    /// By worker.
+    /// By worker, and one of what was counted elsewhere before ([`MirrorStats::add_before`]).
     sets: Box<[CachePadded<MirrorCounters>]>,
 }
 
@@ -164,7 +170,14 @@ pub struct MirrorSnapshot {
 impl MirrorStats {
     /// All zero, for so many workers.
     pub fn new(workers: usize) -> MirrorStats {
-        MirrorStats { sets: (0..workers).map(|_| CachePadded::default()).collect() }
+        MirrorStats { sets: (0..=workers).map(|_| CachePadded::default()).collect() }
+    }
+
+    /// Adds what a process that was taken over from had counted. Only the control thread may call this.
+    pub fn add_before(&self, before: &MirrorSnapshot) {
+        let last = self.sets.len().saturating_sub(1);
+        self.add_matched(last, before.matched);
+        self.add_copies(last, before.sent, before.dropped, before.truncated);
     }
 
     /// Counts frames selected. Only `worker` itself may call this with its number.

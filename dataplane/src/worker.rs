@@ -335,6 +335,11 @@ impl Worker {
                     self.capturing.set(captures, &mut self.ports);
                     let _ = done.send(());
                 }
+                Command::Hold { held, go_on } => {
+                    let _ = held.send(());
+                    // Nothing is ever sent: the end of the channel is what is waited for.
+                    let _ = go_on.recv();
+                }
                 Command::SetPower(power) => self.power = power,
                 Command::Stop => return false,
             }

@@ -23,7 +23,7 @@ use crate::watchdog::{self, PATIENCE, interrupt};
 use crate::worker::{Command, ControlEnds, Event, Power, Shared, WAKER, Worker};
 
 pub use affinity::QueueAffinity;
-pub use links::{Links, WorkerError};
+pub use links::{Held, Links, WorkerError};
 
 use links::Link;
 use load::{LoadSnapshot, Pulse, WorkerLoad};

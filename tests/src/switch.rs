@@ -131,10 +131,26 @@ impl<'a> Labswd<'a> {
         switch
     }
 
+    /// Has a new `labswd` take over from this one, which has to end with exit status 0 by itself.
+    ///
+    /// # Panics
+    /// When the new one does not take over, or the old one does not end.
+    pub fn take_over(&mut self) {
+        let new = Self::spawn_with(self.site, &self.config, &["--take-over"]);
+        let mut old = std::mem::replace(&mut self.process, new);
+        let status = old.wait(STOP_TIMEOUT);
+        assert!(status.success(), "the old labswd ended with {status}:\n{}\nnew:\n{}", old.log(), self.log());
+        assert!(self.is_running(), "the new labswd has ended:\n{}\nold:\n{}", self.log(), old.log());
+    }
+
     fn spawn(site: &Site, config: &Path) -> Process {
+        Self::spawn_with(site, config, &[])
+    }
+
+    fn spawn_with(site: &Site, config: &Path, arguments: &[&str]) -> Process {
         let program = find_binary("labswd").unwrap_or_else(|e| panic!("{e}"));
         let mut command = site.ns.command(&program.to_string_lossy());
-        command.arg("--config").arg(config).args(["--log-level", "debug"]);
+        command.arg("--config").arg(config).args(["--log-level", "debug"]).args(arguments);
         Process::spawn("labswd", &mut command)
     }
 

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use labsw_control::config::Config;
 use labsw_control::confine::{self, helper};
-use labsw_control::daemon::{self, Daemon};
+use labsw_control::daemon::{self, Daemon, DaemonError, Successor};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -25,6 +25,10 @@ struct Arguments {
     /// Check the configuration and exit; nothing is touched.
     #[arg(long)]
     check: bool,
+    /// Take over from the labswd that runs with this configuration's control socket, without losing a frame; it goes
+    /// on if that fails.
+    #[arg(long, conflicts_with = "check")]
+    take_over: bool,
     /// What to log: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: EnvFilter,
@@ -53,8 +57,15 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
     start_log(arguments.log_level);
-    confine::enter(&config, &arguments.config)?;
-    Daemon::start(config, &arguments.config)?.run()?;
+    let daemon = if arguments.take_over {
+        let successor = Successor::knock(&config.switch.control_socket).map_err(DaemonError::from)?;
+        confine::enter(successor.config(), &arguments.config)?;
+        Daemon::take_over(successor, &arguments.config)?
+    } else {
+        confine::enter(&config, &arguments.config)?;
+        Daemon::start(config, &arguments.config)?
+    };
+    daemon.run()?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -51,6 +51,13 @@ impl Sessions {
     }
 }
 
+impl Sessions {
+    /// Whether nobody captures.
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
 /// A capture that runs.
 #[derive(Debug)]
 struct Session {

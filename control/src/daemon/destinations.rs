@@ -25,6 +25,11 @@ pub(super) struct Destination {
 }
 
 impl Destination {
+    /// Whether mirrors send to the port.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.gate.is_some() || self.tx.is_some()
+    }
+
     /// What the workers send by: the backlog, or else the port itself.
     pub(super) fn before(&self, port: Option<&Arc<dyn TxPort>>) -> Option<Arc<dyn TxPort>> {
         match &self.tx {

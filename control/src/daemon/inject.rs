@@ -33,6 +33,13 @@ pub(super) struct Injections {
     last: u64,
 }
 
+impl Injections {
+    /// Whether nothing is replayed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+}
+
 struct Running {
     port: PortId,
     worker: usize,

@@ -29,6 +29,7 @@ mod devices;
 mod fabric;
 mod flap;
 mod guards;
+mod handover;
 mod host;
 mod impairments;
 mod inject;
@@ -70,6 +71,8 @@ pub use attach::OpenError;
 use busy_poll::BusyPolls;
 use captures::Sessions;
 use fabric::Fabric;
+use handover::Door;
+pub use handover::{Successor, TakeOverError};
 use host::Host;
 use inject::Injections;
 use mirrors::Mirror;
@@ -89,6 +92,8 @@ const LINK_EVENTS: Token = Token(2);
 const RELOAD: Token = Token(3);
 /// The control socket; its clients follow.
 const CONTROL_SOCKET: Token = Token(4);
+/// The socket for take-overs.
+const TAKE_OVER: Token = Token(FIRST_PORT - 1);
 /// Two per port (listener, connection), from here.
 const FIRST_PORT: usize = 1 << 20;
 /// Forwarding database slots looked at per second for entries that aged.
@@ -112,6 +117,9 @@ pub enum DaemonError {
     /// A worker can't be started, or does not answer.
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    /// The switch that runs can't be taken over.
+    #[error("take-over failed, the running switch goes on: {0}")]
+    TakeOver(#[from] TakeOverError),
     /// The event loop, a signal handler or a netlink socket failed.
     #[error("{what}: {source}")]
     System {
@@ -136,6 +144,8 @@ pub struct Daemon {
     reloads: UnixStream,
     link_events: LinkEvents,
     server: Option<Server>,
+    /// Where another process asks to take over; `None`: nowhere.
+    door: Option<Door>,
     switch: Switch,
     worker_events: Receiver<Event>,
 }
@@ -188,6 +198,11 @@ impl Daemon {
             }
             let now = Instant::now();
             self.dispatch(&events, now);
+            if self.serve_door() {
+                // Whatever is dropped from here on is another process's.
+                std::mem::forget(self);
+                return Ok(());
+            }
             if let Err(refusal) = self.switch.open_next() {
                 return Err(self.refused(&refusal));
             }
@@ -233,6 +248,11 @@ impl Daemon {
                 LINK_EVENTS => {
                     if self.link_events.drain() {
                         self.switch.links_changed(now);
+                    }
+                }
+                TAKE_OVER => {
+                    if let Some(door) = &self.door {
+                        door.ready();
                     }
                 }
                 token if token.0 >= FIRST_PORT => self.switch.port_ready(token, now),

@@ -66,6 +66,11 @@ impl Port {
         self.stats.snapshot()
     }
 
+    /// Adds what a process that was taken over from had counted.
+    pub(super) fn add_before(&self, counted: &PortSnapshot) {
+        self.stats.add_before(counted);
+    }
+
     /// What the kernel counted since the port was added, if it is one that has sockets for that.
     pub(super) fn kernel_counters(&self) -> Option<XdpCounters> {
         attach::of(&self.config.kind).has_sockets().then(|| {

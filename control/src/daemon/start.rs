@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,17 +29,19 @@ use super::busy_poll::BusyPolls;
 use super::captures::Sessions;
 use super::devices::{absence_of, ledger_path};
 use super::fabric::Fabric;
+use super::handover::{Door, open_door};
 use super::host::Host;
 use super::inject::Injections;
 use super::multicast::Multicast;
 use super::preflight::{device_twice, needs_memory, preflight};
 use super::signals::signal_pipe;
-use super::{CONTROL_SOCKET, Daemon, DaemonError, RELOAD, SIGNALS, Switch, WORKER_EVENTS};
+use super::{CONTROL_SOCKET, Daemon, DaemonError, RELOAD, SIGNALS, Switch, TAKE_OVER, WORKER_EVENTS};
 use super::{ageing_seconds, apply, group_id, link_events, reason_of, system};
 use crate::api::Error;
 use crate::config::{Config, SwitchConfig};
 use crate::device::{Ledger, Links};
 use crate::metrics::MetricsSocket;
+use crate::takeover;
 use crate::varlink::Server;
 
 /// Ports opened within this time get new tables together.
@@ -60,10 +63,22 @@ impl Opening {
         Opening { left: VecDeque::new(), tables_due: false, renewed_at: Instant::now() }
     }
 
+    /// A port is opened already.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.left.retain(|left| left != name);
+    }
+
     /// Whether all have been tried.
     pub(super) fn is_over(&self) -> bool {
         self.left.is_empty() && !self.tables_due
     }
+}
+
+/// Listening sockets of a process that is taken over from.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    pub(super) control: OwnedFd,
+    pub(super) take_over: OwnedFd,
 }
 
 /// Why the start fails: the key of the configuration that it is about, and the reason.
@@ -80,6 +95,12 @@ impl Daemon {
     /// # Errors
     /// One clear cause. What was opened until then is closed and removed again.
     pub fn start(config: Config, file: &Path) -> Result<Daemon, DaemonError> {
+        Daemon::start_with(config, file, None)
+    }
+
+    /// As [`Daemon::start`], with sockets of another process that still serves, as all does that the ports are attached
+    /// to: nothing of the machine is looked at.
+    pub(super) fn start_with(config: Config, file: &Path, inherited: Option<Inherited>) -> Result<Daemon, DaemonError> {
         let in_file = |key: &str, reason: String| DaemonError::from(Config::complaint(file, key, &reason));
         let poll = Poll::new().map_err(system("event loop"))?;
         let registry = || poll.registry().try_clone().map_err(system("event loop"));
@@ -93,23 +114,35 @@ impl Daemon {
         let control_group = group("control_group", settings.control_group.as_ref())?.or(socket_group);
         let admin_group = group("admin_group", settings.admin_group.as_ref())?;
         links.warn_of_unknown(&settings.protected_interfaces);
-        check_machine(&config, &mut links).map_err(|refusal| in_file(&refusal.key, refusal.reason))?;
+        if inherited.is_none() {
+            check_machine(&config, &mut links).map_err(|refusal| in_file(&refusal.key, refusal.reason))?;
+        }
         let ledger = Ledger::open(ledger_path(&settings.control_socket));
         let mut host = Host::new(registry()?, links, ledger, socket_group, settings);
-        if needs_memory(&config.ports) {
+        if inherited.is_none() && needs_memory(&config.ports) {
             host.require_memory().map_err(|error| in_file("switch.hugepages", error.to_string()))?;
         }
-        let server = control_socket(settings, control_group, admin_group, poll.registry())?;
-        let metrics = apply::metrics_socket(settings.metrics_listen, MetricsSocket::open_patiently)
+        let (control, take_over) = inherited.map(|sockets| (sockets.control, sockets.take_over)).unzip();
+        // The socket for metrics is taken over last of all.
+        let listens = settings.metrics_listen.filter(|_| control.is_none());
+        let server = control_socket(settings, control, [control_group, admin_group], poll.registry())?;
+        let metrics = apply::metrics_socket(listens, MetricsSocket::open_patiently)
             .map_err(|error| in_file("switch.metrics_listen", error.to_string()))?;
         let (events, worker_events) = unbounded();
         let waker = Arc::new(mio::Waker::new(poll.registry(), WORKER_EVENTS).map_err(system("event loop"))?);
+        let door = match take_over {
+            Some(socket) => Some(Door::adopt(socket, &takeover::socket_path(&settings.control_socket), &waker)),
+            None => open_door(&settings.control_socket, &waker),
+        };
+        if let Some(door) = &door {
+            door.register(poll.registry(), TAKE_OVER).map_err(system("take-over socket"))?;
+        }
         let switch = Switch::new(config.clone(), host, metrics, &events, waker)?;
         let signals = signal_pipe(poll.registry(), &[SIGTERM, SIGINT], SIGNALS)?;
         let reloads = signal_pipe(poll.registry(), &[SIGHUP], RELOAD)?;
         let link_events = link_events(poll.registry())?;
         let (file, server) = (file.to_owned(), Some(server));
-        let mut daemon = Daemon { poll, file, signals, reloads, link_events, server, switch, worker_events };
+        let mut daemon = Daemon { poll, file, signals, reloads, link_events, server, door, switch, worker_events };
         daemon.switch.enter(config).map_err(|refusal| daemon.refused(&refusal))?;
         Ok(daemon)
     }
@@ -133,20 +166,25 @@ fn check_machine(config: &Config, links: &mut Links) -> Result<(), Refusal> {
     }
 }
 
-/// The server of the control socket; a live socket is that of another daemon.
+/// The server of the control socket, on an inherited one if there is one; a live socket is that of another daemon.
 fn control_socket(
     settings: &SwitchConfig,
-    group: Option<u32>,
-    admin_group: Option<u32>,
+    inherited: Option<OwnedFd>,
+    [group, admin_group]: [Option<u32>; 2],
     registry: &mio::Registry,
 ) -> Result<Server, DaemonError> {
     let socket = &settings.control_socket;
-    make_parent(socket).map_err(DaemonError::Directory)?;
-    let bound = Server::bind(socket, settings.socket_mode, group, admin_group);
-    let mut server = bound.map_err(|error| match error {
-        SocketError::InUse { path } => DaemonError::ControlSocketInUse(path),
-        other => DaemonError::ControlSocket(other),
-    })?;
+    let mut server = match inherited {
+        Some(listener) => Server::adopt_listener(listener, socket, admin_group),
+        None => {
+            make_parent(socket).map_err(DaemonError::Directory)?;
+            let bound = Server::bind(socket, settings.socket_mode, group, admin_group);
+            bound.map_err(|error| match error {
+                SocketError::InUse { path } => DaemonError::ControlSocketInUse(path),
+                other => DaemonError::ControlSocket(other),
+            })?
+        }
+    };
     server.register(registry, CONTROL_SOCKET.0).map_err(system("control socket"))?;
     Ok(server)
 }

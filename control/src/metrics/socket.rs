@@ -10,7 +10,7 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,21 @@ impl MetricsSocket {
                 other => return other,
             }
         }
+    }
+
+    /// Takes over a listening socket of another process.
+    ///
+    /// # Errors
+    /// It can't be made non-blocking.
+    pub fn adopt(listener: OwnedFd) -> io::Result<MetricsSocket> {
+        let listener = TcpListener::from(listener);
+        listener.set_nonblocking(true)?;
+        Ok(MetricsSocket { listener, connection: None, due: Instant::now(), pause: PAUSE[0] })
+    }
+
+    /// The listening socket.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// Starts the program if it does not run; says how long the caller may sleep before the next call.

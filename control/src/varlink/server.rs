@@ -9,7 +9,7 @@
 
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -62,8 +62,27 @@ impl Server {
     /// [`SocketError`]; a live socket and files that are no sockets are left alone.
     pub fn bind(path: &Path, mode: u32, group: Option<u32>, admin_group: Option<u32>) -> Result<Server, SocketError> {
         let file = SocketFile::listen(path, SocketAccess { mode, owner: None, group }, BACKLOG)?;
+        Ok(Server::on(file, admin_group))
+    }
+
+    /// Takes over a socket that another process listens on, bound to `path`; it stays that one's until [`Server::own`].
+    pub fn adopt_listener(listener: OwnedFd, path: &Path, admin_group: Option<u32>) -> Server {
+        Server::on(SocketFile::adopt(listener, path), admin_group)
+    }
+
+    /// The socket that was taken over is ours from now on.
+    pub fn own(&mut self) {
+        self.file.own();
+    }
+
+    /// The listening socket.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.file.socket()
+    }
+
+    fn on(file: SocketFile, admin_group: Option<u32>) -> Server {
         refuse_descriptors(&file.socket());
-        Ok(Server {
+        Server {
             file,
             policy: Policy { own_uid: rustix::process::geteuid().as_raw(), admin_group },
             registry: None,
@@ -72,7 +91,7 @@ impl Server {
             accept_again_at: None,
             preparer: None,
             served: 0,
-        })
+        }
     }
 
     /// Begins to listen for events, under the tokens `first_token..first_token + Server::TOKENS`.

@@ -117,6 +117,17 @@ impl SocketFile {
         Ok(file)
     }
 
+    /// Takes over a listening socket that another process bound to `path`; the file stays that one's until
+    /// [`SocketFile::own`].
+    pub fn adopt(socket: OwnedFd, path: &Path) -> SocketFile {
+        SocketFile { socket: socket.into(), path: path.to_owned(), identity: None }
+    }
+
+    /// The file at the path of an adopted socket is ours from now on, and removed with it.
+    pub fn own(&mut self) {
+        self.identity = std::fs::symlink_metadata(&self.path).ok().map(|meta| (meta.dev(), meta.ino()));
+    }
+
     /// The listening socket.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

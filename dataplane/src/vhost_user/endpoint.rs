@@ -19,6 +19,7 @@
 //! Reference: vhost-user.rst, "Communication"; unix(7).
 
 mod door;
+mod handover;
 mod settings;
 
 use std::io;
@@ -41,6 +42,7 @@ use crate::reaper::PeerFd;
 use crate::sys::socket::{self, Credentials, SocketFile};
 use door::{Door, REFUSAL_PAUSE, REFUSALS_PER_TURN};
 
+pub use handover::EndpointHandover;
 pub use settings::{EndpointConfig, EndpointError, EndpointState, EndpointStatus, Role, Timing};
 
 /// Why a front end that talks has no traffic.
@@ -98,6 +100,8 @@ pub struct Endpoint {
     failed_number: u64,
     failed: bool,
     reason: Option<String>,
+    /// The rings that ran in the process that the endpoint was taken over from, until it resumes.
+    adopted: Option<Vec<u16>>,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -132,6 +136,7 @@ impl Endpoint {
             failed_number: 0,
             failed: false,
             reason: None,
+            adopted: None,
         })
     }
 
@@ -141,6 +146,10 @@ impl Endpoint {
         if let Some(listener) = &self.listener {
             let fd = listener.socket().as_raw_fd();
             registration.registry.register(&mut SourceFd(&fd), registration.listener_token, Interest::READABLE)?;
+        }
+        if let Some(connection) = &self.connection {
+            let fd = connection.socket.as_raw_fd();
+            registration.registry.register(&mut SourceFd(&fd), connection_token, Interest::READABLE)?;
         }
         self.registration = Some(registration);
         Ok(())
@@ -472,6 +481,9 @@ impl Drop for Endpoint {
             // The socket is closed right after; this only tidies the event loop's own books.
             let _ = registry.deregister(&mut SourceFd(&listener.socket().as_raw_fd()));
         }
-        self.disconnect(None, Instant::now());
+        // What was adopted and did not resume is another process's.
+        if self.adopted.is_none() {
+            self.disconnect(None, Instant::now());
+        }
     }
 }

@@ -13,12 +13,13 @@
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send};
 use vhost::vhost_user::message::{MAX_ATTACHED_FD_ENTRIES, MAX_MSG_SIZE, VhostUserHeaderFlag};
 
+use crate::handover::{Given, HandoverError, Slot, Taken};
 use crate::reaper::{Account, PeerFd};
 
 /// Size of a message header, bytes.
@@ -101,6 +102,28 @@ pub struct Inbox {
     fds: Vec<PeerFd>,
 }
 
+/// An unfinished message that is handed over to another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct InboxHandover {
+    bytes: Vec<u8>,
+    descriptors: Vec<Slot>,
+}
+
+impl InboxHandover {
+    /// The inbox in the other process.
+    ///
+    /// # Errors
+    /// A descriptor is missing, or there is more than a message can have.
+    pub fn adopt(self, taken: &mut Taken, account: &Account) -> Result<Inbox, HandoverError> {
+        if self.bytes.len() > HEADER_BYTES + MAX_MSG_SIZE || self.descriptors.len() > MAX_ATTACHED_FD_ENTRIES {
+            return Err(HandoverError::new("the front end's unfinished request is longer than any request"));
+        }
+        let fds = self.descriptors.into_iter().map(|slot| Ok(PeerFd::new(taken.take(slot)?, account)));
+        Ok(Inbox { bytes: self.bytes, fds: fds.collect::<Result<_, _>>()? })
+    }
+}
+
 /// What a look at the socket gave.
 #[derive(Debug)]
 pub enum Received {
@@ -123,6 +146,12 @@ impl Inbox {
     /// Whether a message has begun and not ended.
     pub fn is_partial(&self) -> bool {
         !self.bytes.is_empty()
+    }
+
+    /// What has come, with its descriptors in `given`.
+    pub fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> InboxHandover {
+        let descriptors = self.fds.iter().map(|fd| given.put(fd.as_fd())).collect();
+        InboxHandover { bytes: self.bytes.clone(), descriptors }
     }
 
     /// The header, once it is whole.

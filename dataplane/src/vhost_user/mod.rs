@@ -19,7 +19,9 @@ pub mod request;
 pub mod rings;
 pub mod session;
 
-pub use endpoint::{Endpoint, EndpointConfig, EndpointError, EndpointState, EndpointStatus, Role, Timing};
+pub use endpoint::{
+    Endpoint, EndpointConfig, EndpointError, EndpointHandover, EndpointState, EndpointStatus, Role, Timing,
+};
 pub use operation::{Rings, RingsError, VhostOp, VhostReply};
 pub use port::{VhostPort, VhostRx, VhostTx};
 pub use rings::PortRings;

@@ -17,6 +17,7 @@
 //!
 //! Reference: vhost-user.rst, "Communication", "Front-end message types".
 
+mod handover;
 mod log;
 mod start;
 
@@ -35,6 +36,8 @@ use crate::virtio::dirty_log::DirtyLog;
 use crate::virtio::features::F_MQ;
 use crate::virtio::memory::{GuestMemory, MAX_REGIONS, Region};
 use crate::virtio::memory_limit::MemoryLimit;
+
+pub use handover::SessionHandover;
 
 /// The most queue pairs a port can have: a doorbell message numbers rings in one byte.
 pub const MAX_QUEUE_PAIRS: u16 = 128;

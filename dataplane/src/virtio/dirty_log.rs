@@ -15,6 +15,7 @@
 
 #![allow(unsafe_code, reason = "guest memory and the rings in it are raw pointers")]
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -111,6 +112,16 @@ impl DirtyLog {
     /// Size of the log, bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Its place in its file, bytes.
+    pub fn offset(&self) -> u64 {
+        self.mapping.offset
+    }
+
+    /// Its file.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.mapping.file()
     }
 
     /// Checks that each page of `memory` has a bit.

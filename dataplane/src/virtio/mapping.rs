@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat, fstatfs};
@@ -55,6 +55,9 @@ pub(super) struct SharedMapping {
     // Field order is drop order: the registration ends before the mapping does.
     watch: Watch,
     _mapping: MmapRegion,
+    file: Arc<File>,
+    /// Where in the file the range begins, bytes.
+    pub(super) offset: u64,
     /// Its share of what may be mapped.
     _reservation: Reservation,
 }
@@ -94,8 +97,9 @@ impl SharedMapping {
         // mapping must be: map from the page below to the page above. A huge-page file has whole pages only.
         let lead = offset % page_bytes;
         let length = (lead + bytes).checked_next_multiple_of(page_bytes).ok_or(MappingError::Wraps)?;
+        let file = Arc::new(File::from(file.keep()));
         let mapping = MmapRegion::from_file(
-            FileOffset::new(File::from(file.keep()), offset - lead),
+            FileOffset::from_arc(Arc::clone(&file), offset - lead),
             usize::try_from(length).map_err(|_| MappingError::Wraps)?,
         )
         .map_err(|error| MappingError::Map(io::Error::other(error)))?;
@@ -110,7 +114,12 @@ impl SharedMapping {
         let watch = Watch::new(start, mapping.size()).ok_or_else(full)?;
         // SAFETY: `lead` is less than a page and the mapping holds `lead + bytes` bytes.
         let host = unsafe { mapping.as_ptr().add(lead) };
-        Ok(SharedMapping { host, watch, _mapping: mapping, _reservation: reservation })
+        Ok(SharedMapping { host, watch, _mapping: mapping, file, offset, _reservation: reservation })
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Tells if the front end truncated the file so that the mapping had to be replaced.

@@ -15,6 +15,7 @@
 
 #![allow(unsafe_code, reason = "guest memory and the rings in it are raw pointers")]
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::mapping::{MappingError, SharedMapping};
@@ -152,6 +153,11 @@ impl Region {
     pub fn info(&self) -> RegionInfo {
         self.info
     }
+
+    /// Its file.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.mapping.file()
+    }
 }
 
 /// A contiguous run of guest memory and where it lies on the host: what look-ups return and rings remember.
@@ -228,6 +234,11 @@ impl GuestMemory {
     /// The first guest-physical address behind all regions; 0: there is none.
     pub fn end(&self) -> u64 {
         self.regions.iter().map(|region| region.info.guest_start + region.info.bytes).max().unwrap_or(0)
+    }
+
+    /// The regions.
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.regions.iter().map(|region| &**region)
     }
 
     /// Number of regions.

@@ -118,6 +118,13 @@ pub enum Command {
         /// Told when no frame is given to a capture that went any more.
         done: Sender<()>,
     },
+    /// Stands still between two bursts: touches no queue, no ring and no counter until it may go on.
+    Hold {
+        /// Told when it stands.
+        held: Sender<()>,
+        /// It goes on when the other end is dropped.
+        go_on: Receiver<()>,
+    },
     /// Whether it sleeps when nothing arrives.
     SetPower(Power),
     /// Ends the worker; its queues are dropped.

@@ -51,6 +51,12 @@ pub enum WorkerError {
 #[derive(Clone, Debug)]
 pub struct Links(Arc<[Link]>);
 
+/// The workers stand still while this lives.
+#[derive(Debug)]
+pub struct Held {
+    _go_on: Sender<()>,
+}
+
 /// The way to one worker.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -135,6 +141,16 @@ impl Links {
     /// Replaces what is captured; on return no worker gives a frame to a capture that went.
     pub fn set_captures(&self, captures: &Arc<Captures>) -> Result<(), WorkerError> {
         self.tell_all(|done| Command::SetCaptures { captures: Arc::clone(captures), done })
+    }
+
+    /// Has all workers stand still between two bursts, until what this returns is dropped.
+    ///
+    /// # Errors
+    /// A worker does not answer; all go on then.
+    pub fn hold(&self) -> Result<Held, WorkerError> {
+        let (on, go_on) = bounded(0);
+        self.tell_all(|held| Command::Hold { held, go_on: go_on.clone() })?;
+        Ok(Held { _go_on: on })
     }
 
     /// Sends a command to all workers, and waits until each says that it is done.

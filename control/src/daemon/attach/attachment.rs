@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use labsw_dataplane::handover::{Given, HandoverError, Resume, Taken};
 use labsw_dataplane::port::{Fault, RxQueue, TxPort};
 use labsw_dataplane::sys::socket::SocketAccess;
 use labsw_dataplane::vhost_user::Endpoint;
@@ -20,6 +21,7 @@ use crate::daemon::fabric::Fabric;
 use crate::daemon::host::Host;
 use crate::daemon::queues::Queues;
 use crate::device::Links;
+use crate::takeover::state::PortHandover;
 
 /// What a port of some type needs of the switch to be opened.
 pub(in crate::daemon) struct Site<'a> {
@@ -43,6 +45,19 @@ pub(in crate::daemon) trait PortType {
     /// Opens a port; the workers do not know it yet. On an error nothing is left of it.
     fn open(&self, id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError>;
 
+    /// Opens a port with what another process hands over, which still serves it: nothing of it is touched until
+    /// [`Attachment::resume`].
+    fn take_over(
+        &self,
+        _id: PortId,
+        _port: &PortConfig,
+        _site: &mut Site<'_>,
+        _handover: PortHandover,
+        _taken: &mut Taken,
+    ) -> Result<Opened, OpenError> {
+        Err(OpenError::Handover(HandoverError::new("what was handed over is not of the port's type")))
+    }
+
     /// Whether its frames lie in packet memory, and the kernel counts at its sockets.
     fn has_sockets(&self) -> bool {
         false
@@ -63,6 +78,14 @@ pub(in crate::daemon) trait Attachment {
     /// Closes the halves of a port whose device has gone or does not go on. Gives what has to stay while the port
     /// waits.
     fn lose(self: Box<Self>, halves: Halves, host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>);
+
+    /// What another process needs to go on with it, with its descriptors in `given`; `None`: no other process could.
+    fn hand_over<'a>(&'a self, _given: &mut Given<'a>) -> Option<PortHandover> {
+        None
+    }
+
+    /// Serves what was taken over from now on, one way.
+    fn resume(&mut self, _way: Resume, _now: Instant) {}
 
     /// What it is doing, and why it is not up.
     fn state(&self) -> (PortState, Option<String>);

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use labsw_dataplane::handover::HandoverError;
 use labsw_dataplane::sys::socket::SocketError;
 use labsw_dataplane::workers::WorkerError;
 use labsw_dataplane::xdp::{UmemError, XdpError};
@@ -61,6 +62,9 @@ pub enum OpenError {
     /// The guest's socket can't be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// What another process handed over can't be used.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
     /// There is no such user or group.
     #[error(transparent)]
     Account(#[from] UnknownAccount),

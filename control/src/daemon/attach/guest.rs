@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::handover::{Given, Resume, Taken};
 use labsw_dataplane::port::{Fault, RxQueue};
 use labsw_dataplane::vhost_user::{
     Endpoint, EndpointConfig, EndpointState, EndpointStatus, PortRings, Role, Timing, VhostPort,
@@ -21,6 +22,7 @@ use crate::daemon::host::Host;
 use crate::daemon::port_tokens;
 use crate::daemon::queues::Queues;
 use crate::device::Links;
+use crate::takeover::state::PortHandover;
 
 impl PortType for VhostUserConfig {
     fn preflight(&self, _: &PortConfig, _: &SwitchConfig, _: &mut Links) -> Result<(), (&'static str, OpenError)> {
@@ -30,37 +32,71 @@ impl PortType for VhostUserConfig {
     }
 
     fn open(&self, id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
-        let path = self.socket.clone().unwrap_or_else(|| site.switch.default_socket(&port.name));
+        let endpoint = self.endpoint(port, site)?;
         // The switch's own directory is there for whoever listens in it.
         if self.role == VhostRole::Server || self.socket.is_none() {
-            make_parent(&path)?;
+            make_parent(&endpoint.path)?;
         }
-        let VhostPort { tx, rx } = VhostPort::new(self.queue_pairs);
-        let access = OwnAccess {
+        self.attach(id, site, |rings| Endpoint::open(endpoint, rings).map_err(|error| error.source.into()))
+    }
+
+    fn take_over(
+        &self,
+        id: PortId,
+        port: &PortConfig,
+        site: &mut Site<'_>,
+        handover: PortHandover,
+        taken: &mut Taken,
+    ) -> Result<Opened, OpenError> {
+        let PortHandover::VhostUser(handover) = handover;
+        let endpoint = self.endpoint(port, site)?;
+        self.attach(id, site, |rings| Ok(Endpoint::take_over(endpoint, rings, handover, taken)?))
+    }
+}
+
+impl VhostUserConfig {
+    /// Who may connect, as far as the port says so itself.
+    fn own_access(&self) -> Result<OwnAccess, OpenError> {
+        Ok(OwnAccess {
             mode: self.mode,
             owner: self.owner.as_deref().map(user_id).transpose()?,
             group: self.group.as_deref().map(group_id).transpose()?,
-        };
-        // The workers that have the queues are known once the queues are placed.
-        let affinity = QueueAffinity::new(rx.iter().map(|_| 0));
-        let endpoint = EndpointConfig {
+        })
+    }
+
+    /// The settings of a port's endpoint.
+    fn endpoint(&self, port: &PortConfig, site: &Site<'_>) -> Result<EndpointConfig, OpenError> {
+        Ok(EndpointConfig {
             port_name: port.name.clone(),
-            path,
+            path: self.socket.clone().unwrap_or_else(|| site.switch.default_socket(&port.name)),
             role: match self.role {
                 VhostRole::Server => Role::Server,
                 VhostRole::Client => Role::Client,
             },
-            access: access.or(site.switch.socket_mode, site.host.socket_group),
+            access: self.own_access()?.or(site.switch.socket_mode, site.host.socket_group),
             peer_uid: self.peer_uid,
             queue_pairs: self.queue_pairs,
             offloads: self.offloads,
             mtu: port.mtu,
             timing: Timing::default(),
             memory_limit: Arc::clone(&site.host.guest_memory),
-        };
+        })
+    }
+
+    /// A port with the endpoint that `open` makes for its rings.
+    fn attach(
+        &self,
+        id: PortId,
+        site: &Site<'_>,
+        open: impl FnOnce(Box<PortRings>) -> Result<Endpoint, OpenError>,
+    ) -> Result<Opened, OpenError> {
+        let VhostPort { tx, rx } = VhostPort::new(self.queue_pairs);
+        let access = self.own_access()?;
+        // The workers that have the queues are known once the queues are placed.
+        let affinity = QueueAffinity::new(rx.iter().map(|_| 0));
         let [listener, connection] = port_tokens(id);
         let rings = PortRings::new(site.fabric.workers.links(), id, Arc::clone(&tx), affinity.clone());
-        let mut endpoint = Endpoint::open(endpoint, Box::new(rings)).map_err(|error| error.source)?;
+        let mut endpoint = open(Box::new(rings))?;
         endpoint.register(&site.host.registry, listener, connection).map_err(OpenError::EventLoop)?;
         let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
         let guest = Guest { endpoint, listens: (self.role == VhostRole::Server).then_some(access) };
@@ -84,6 +120,14 @@ impl Attachment for Guest {
 
     fn lose(self: Box<Self>, halves: Halves, host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>) {
         (None, self.close(halves, host))
+    }
+
+    fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> Option<PortHandover> {
+        Some(PortHandover::VhostUser(self.endpoint.hand_over(given)))
+    }
+
+    fn resume(&mut self, way: Resume, now: Instant) {
+        self.endpoint.resume(way, now);
     }
 
     fn state(&self) -> (PortState, Option<String>) {

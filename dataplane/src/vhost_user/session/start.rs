@@ -170,7 +170,12 @@ impl Session {
         Ok(running)
     }
 
-    pub(super) fn start_all(&mut self, indices: &[u16], rings: &mut dyn Rings) -> Result<(), SessionError> {
+    /// Starts those of these rings of which all that is needed is known.
+    pub(in crate::vhost_user) fn start_all(
+        &mut self,
+        indices: &[u16],
+        rings: &mut dyn Rings,
+    ) -> Result<(), SessionError> {
         indices.iter().try_for_each(|&index| self.start(index, rings))
     }
 }

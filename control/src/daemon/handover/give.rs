@@ -1,0 +1,196 @@
+//! The old process' side: what is handed over, and in which order it lets go.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use labsw_dataplane::clock::now_seconds;
+use labsw_dataplane::handover::Given;
+use labsw_switch::PortId;
+use labsw_switch::fdb::{FdbEntry, FdbFilter};
+
+use super::Step;
+use crate::daemon::{Daemon, Switch};
+use crate::takeover::state::{FdbRecord, Last, Message, PortState, State};
+use crate::takeover::{Channel, READY_PATIENCE, RUNNING_PATIENCE, STILL_PATIENCE, WireError};
+
+/// An entry of the forwarding database, as far as frames depend on it: by VLAN and address, port and whether it is
+/// static.
+type Known = BTreeMap<(u16, u64), (PortId, bool)>;
+
+impl Daemon {
+    /// Does what visitors at the door want. Returns whether the switch is another process's now: then this one ends,
+    /// and undoes nothing.
+    pub(in crate::daemon) fn serve_door(&mut self) -> bool {
+        loop {
+            match self.door.as_ref().and_then(super::Door::next) {
+                None => return false,
+                Some(Step::Welcome(answer)) => {
+                    let config = self.switch.running().to_toml().to_string();
+                    // Who asked may have given up.
+                    let _ = answer.send(Message::Welcome { config, given: self.switch.given.to_toml().to_string() });
+                }
+                Some(Step::Prepare(mut channel)) => {
+                    let outcome = self.hand_over(&mut channel);
+                    if outcome.is_ok() {
+                        return true;
+                    }
+                    if let Err(error) = outcome {
+                        tracing::warn!("take-over failed, this switch goes on: {error}");
+                        // The other side may be the one that has failed, and hung up.
+                        channel.refuse(&error);
+                    }
+                    super::close(channel);
+                    if let Some(door) = &self.door {
+                        door.is_free();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands the switch over. On an error it is still this process's, and its workers run.
+    fn hand_over(&mut self, channel: &mut Channel) -> Result<(), WireError> {
+        if let Some(obstacle) = self.switch.obstacle() {
+            return Err(WireError::Refused(obstacle));
+        }
+        self.switch.beat_early();
+        let entries = self.switch.entries();
+        channel.allow(READY_PATIENCE);
+        let mut given = Given::default();
+        let state = self.state(&entries, &mut given)?;
+        channel.send(&Message::State(Box::new(state)), given.descriptors())?;
+        expect(channel, |message| matches!(message, Message::Ready))?;
+        let begin = Instant::now();
+        let held = self.switch.fabric.workers.links().hold().map_err(refused)?;
+        // A worker says what it found before it stands still.
+        if !self.worker_events.is_empty() {
+            return Err(WireError::Refused("a port failed at this moment; try again".to_owned()));
+        }
+        channel.allow(STILL_PATIENCE);
+        channel.send(&Message::Last(Box::new(self.switch.last(&entries))), &[])?;
+        expect(channel, |message| matches!(message, Message::Prepared))?;
+        channel.send(&Message::Go, &[])?;
+        channel.allow(RUNNING_PATIENCE);
+        match channel.receive() {
+            Ok((Message::Running, _)) => {}
+            // It has ended, so it uses nothing of what it was given.
+            Err(WireError::Closed) => return Err(WireError::Closed),
+            other => tracing::error!(?other, "the process that took over does not say whether it runs"),
+        }
+        tracing::info!(still_us = begin.elapsed().as_micros(), "handed over");
+        // The workers never go on.
+        std::mem::forget(held);
+        Ok(())
+    }
+
+    /// The switch, while its workers go on.
+    fn state<'a>(&'a self, entries: &[FdbEntry], given: &mut Given<'a>) -> Result<State, WireError> {
+        let missing = || WireError::Refused("the switch is about to end".to_owned());
+        let server = self.server.as_ref().ok_or_else(missing)?;
+        let door = self.door.as_ref().ok_or_else(missing)?;
+        let names = self.switch.names();
+        let mut ports = BTreeMap::new();
+        for (name, port) in &self.switch.ports {
+            let attached = match port.attached.to() {
+                None => None,
+                Some(attachment) => {
+                    Some(attachment.hand_over(given).ok_or_else(|| cannot(name, port.config.kind.port_type().name()))?)
+                }
+            };
+            ports.insert(name.clone(), PortState { enabled: port.enabled, pins: port.pins(), attached });
+        }
+        Ok(State {
+            config: self.switch.running().to_toml().to_string(),
+            control: given.put(server.listener()),
+            take_over: given.put(door.socket()),
+            metrics: self.switch.metrics.as_ref().map(|metrics| given.put(metrics.listener())),
+            ports,
+            fdb: entries.iter().filter_map(|entry| record(entry, &names)).collect(),
+        })
+    }
+}
+
+impl Switch {
+    /// What stands in the way of a take-over, in one line.
+    fn obstacle(&self) -> Option<String> {
+        if !self.opening.is_over() {
+            return Some("the switch is still opening its ports; try again".to_owned());
+        }
+        if !self.config.multicast_snooping.is_empty() {
+            return Some("multicast snooping can't be handed over yet".to_owned());
+        }
+        if !self.captures.is_empty() {
+            return Some("a capture is running (labsw-ctl capture), which can't be handed over yet".to_owned());
+        }
+        if !self.injections.is_empty() {
+            return Some("a capture is being replayed (labsw-ctl inject), which can't be handed over yet".to_owned());
+        }
+        self.ports.iter().find_map(|(name, port)| {
+            let is = |what: &str| Some(format!("port {name:?}: {what} can't be handed over yet"));
+            if port.attached.to().is_some_and(|attachment| attachment.hand_over(&mut Given::default()).is_none()) {
+                return Some(cannot(name, port.config.kind.port_type().name()).to_string());
+            }
+            if port.attached.absence().is_some_and(|absence| absence.before.remains.is_some()) {
+                return is("what is left of its lost device");
+            }
+            if port.flap.is_some() {
+                return is("its flapping (labsw-ctl port up ends it)");
+            }
+            if port.impaired.is_some() {
+                return is("its impairment");
+            }
+            port.destination.is_in_use().then(|| is("a mirror's destination")).flatten()
+        })
+    }
+
+    /// All entries of the forwarding database.
+    fn entries(&self) -> Vec<FdbEntry> {
+        self.fabric.shared.fdb.entries(FdbFilter::default(), now_seconds())
+    }
+
+    /// The ports' names.
+    fn names(&self) -> BTreeMap<PortId, &str> {
+        self.ports.iter().map(|(name, port)| (port.id, name.as_str())).collect()
+    }
+
+    /// What changed since the forwarding database was as in `before`, and all counters. The workers stand still.
+    fn last(&self, before: &[FdbEntry]) -> Last {
+        let now = self.entries();
+        let (known, names) = (known(before), self.names());
+        let still: Known = self::known(&now);
+        let changed = |entry: &&FdbEntry| {
+            known.get(&(entry.vid.get(), entry.mac.to_u64())) != Some(&(entry.port, entry.is_static))
+        };
+        let mirrors = self.mirrors.iter();
+        Last {
+            counters: self.ports.iter().map(|(name, port)| (name.clone(), (&port.counters()).into())).collect(),
+            mirrors: mirrors.map(|(name, mirror)| (name.clone(), self.mirror_counters(mirror).into())).collect(),
+            forgotten: known.keys().filter(|key| !still.contains_key(key)).copied().collect(),
+            learned: now.iter().filter(changed).filter_map(|entry| record(entry, &names)).collect(),
+        }
+    }
+}
+
+fn known(entries: &[FdbEntry]) -> Known {
+    entries.iter().map(|entry| ((entry.vid.get(), entry.mac.to_u64()), (entry.port, entry.is_static))).collect()
+}
+
+fn record(entry: &FdbEntry, names: &BTreeMap<PortId, &str>) -> Option<FdbRecord> {
+    Some(FdbRecord::new(entry, names.get(&entry.port)?))
+}
+
+fn cannot(port: &str, kind: &str) -> WireError {
+    WireError::Refused(format!("port {port:?}: a port of type {kind} can't be handed over yet"))
+}
+
+fn refused(error: impl std::fmt::Display) -> WireError {
+    WireError::Refused(error.to_string())
+}
+
+/// Waits for the word that is due.
+fn expect(channel: &Channel, is_due: impl Fn(&Message) -> bool) -> Result<(), WireError> {
+    match channel.receive()?.0 {
+        message if is_due(&message) => Ok(()),
+        other => Err(WireError::OutOfTurn(other.name())),
+    }
+}

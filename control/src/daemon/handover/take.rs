@@ -1,0 +1,256 @@
+//! The new process' side: everything is prepared while the old one still serves, and begins when that has let go.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use labsw_dataplane::clock::now_seconds;
+use labsw_dataplane::handover::{HandoverError, Resume, Slot, Taken};
+use labsw_dataplane::stats::PortSnapshot;
+use rustix::io::Errno;
+
+use crate::config::Config;
+use crate::daemon::attach::{self, OpenError, Site};
+use crate::daemon::start::Inherited;
+use crate::daemon::{Daemon, DaemonError, Switch};
+use crate::metrics::MetricsSocket;
+use crate::takeover::state::{FdbRecord, Last, Message, PortState, State};
+use crate::takeover::{Channel, WireError, socket_path};
+
+/// How long the old process may take for each of its words.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a take-over fails.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeOverError {
+    /// Nobody is there.
+    #[error("no labswd that could be taken over from listens at {}", .0.display())]
+    NobodyThere(PathBuf),
+    /// The old process belongs to somebody else.
+    #[error("the labswd at {} runs as user {uid}", path.display())]
+    Foreign {
+        /// The socket.
+        path: PathBuf,
+        /// Its user.
+        uid: u32,
+    },
+    /// The old process refuses, or does not make sense.
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    /// The configuration that runs can't be read by this version.
+    #[error("the configuration that runs: {0}")]
+    Config(#[from] crate::config::ConfigError),
+    /// The configuration was changed meanwhile.
+    #[error("the configuration was changed at this moment; try again")]
+    Changed,
+    /// The state does not fit.
+    #[error("the state of the running switch: {0}")]
+    State(#[from] HandoverError),
+    /// A port can't be taken over.
+    #[error("port {port:?}: {reason}")]
+    Port {
+        /// The port.
+        port: String,
+        /// Why.
+        reason: String,
+    },
+    /// This process can't be made ready.
+    #[error("{0}")]
+    Start(String),
+}
+
+/// A process that is about to take over: it knows the configuration that runs.
+#[derive(Debug)]
+pub struct Successor {
+    channel: Channel,
+    /// What runs, as the old process wrote it.
+    text: String,
+    config: Config,
+    given: Config,
+}
+
+impl Successor {
+    /// Asks the switch with this control socket whether it would hand itself over.
+    ///
+    /// # Errors
+    /// There is none, it refuses, or its configuration can't be read.
+    pub fn knock(control_socket: &Path) -> Result<Successor, TakeOverError> {
+        let path = socket_path(control_socket);
+        let socket =
+            UnixStream::connect(&path).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::NOENT | Errno::CONNREFUSED) => TakeOverError::NobodyThere(path.clone()),
+                _ => WireError::from(error).into(),
+            })?;
+        let who =
+            labsw_dataplane::sys::socket::credentials(std::os::fd::AsFd::as_fd(&socket)).map_err(WireError::from)?;
+        if !super::may_take_over(who) {
+            return Err(TakeOverError::Foreign { path, uid: who.uid });
+        }
+        let channel = Channel::new(socket, PATIENCE).map_err(WireError::from)?;
+        channel.send(&Message::Hello { program: env!("CARGO_PKG_VERSION").to_owned() }, &[])?;
+        let (text, given) = match channel.receive()?.0 {
+            Message::Welcome { config, given } => (config, given),
+            other => return Err(WireError::OutOfTurn(other.name()).into()),
+        };
+        let config = Config::parse_here(&text, "configuration that runs")?;
+        let given = Config::parse_here(&given, "configuration of the start")?;
+        Ok(Successor { channel, text, config, given })
+    }
+
+    /// The configuration that runs.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
+impl Daemon {
+    /// Takes over; `file` is the configuration file for later reloads. When this returns, the switch is this process's
+    /// and its workers run.
+    ///
+    /// # Errors
+    /// One clear cause; the old process goes on then, and this one has to end.
+    pub fn take_over(successor: Successor, file: &Path) -> Result<Daemon, DaemonError> {
+        let Successor { mut channel, text, config, given } = successor;
+        let outcome = receive_state(&mut channel, &text)
+            .and_then(|(state, taken)| prepare(config, given, file, &mut channel, state, taken));
+        match outcome {
+            Ok(daemon) => Ok(daemon),
+            Err(error) => {
+                // The old process may be the one that refused.
+                channel.refuse(&error);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes everything its place; the old process still serves.
+    fn settle(&mut self, state: State, mut taken: Taken) -> Result<(), TakeOverError> {
+        for (name, port) in state.ports {
+            let refused = |reason: String| TakeOverError::Port { port: name.clone(), reason };
+            self.switch.settle_port(&name, port, &mut taken).map_err(refused)?;
+        }
+        self.switch.set_tables().map_err(|error| TakeOverError::Start(error.to_string()))?;
+        self.switch.place_queues().map_err(|error| TakeOverError::Start(error.to_string()))?;
+        state.fdb.iter().for_each(|record| self.switch.remember(record));
+        Ok(())
+    }
+
+    /// The switch is this process's: its sockets are, and rings and queues are served.
+    fn begin(&mut self, metrics: Option<MetricsSocket>) {
+        let now = Instant::now();
+        for way in [Resume::Out, Resume::In] {
+            let attached = self.switch.ports.values_mut().filter_map(|port| port.attached.to_mut());
+            attached.for_each(|attachment| attachment.resume(way, now));
+        }
+        self.switch.metrics = metrics;
+        if let Some(server) = &mut self.server {
+            server.own();
+        }
+        if let Some(door) = &mut self.door {
+            door.own();
+        }
+    }
+}
+
+/// Asks for the state.
+fn receive_state(channel: &mut Channel, text: &str) -> Result<(State, Taken), TakeOverError> {
+    channel.allow(PATIENCE);
+    channel.send(&Message::Prepare, &[])?;
+    match channel.receive()? {
+        (Message::State(state), _) if state.config != text => Err(TakeOverError::Changed),
+        (Message::State(state), descriptors) => Ok((*state, Taken::new(descriptors))),
+        (other, _) => Err(WireError::OutOfTurn(other.name()).into()),
+    }
+}
+
+/// Makes a daemon of a state, and takes the switch over. On an error nothing of what was made is dropped: it belongs to
+/// the old process, whose things some destructors would undo.
+fn prepare(
+    config: Config,
+    given: Config,
+    file: &Path,
+    channel: &mut Channel,
+    state: State,
+    mut taken: Taken,
+) -> Result<Daemon, TakeOverError> {
+    let inherited = Inherited { control: taken.take(state.control)?, take_over: taken.take(state.take_over)? };
+    let metrics = state.metrics.map(|slot: Slot| taken.take(slot)).transpose()?;
+    let metrics =
+        metrics.map(MetricsSocket::adopt).transpose().map_err(|error| TakeOverError::Start(error.to_string()))?;
+    let mut metrics = std::mem::ManuallyDrop::new(metrics);
+    let started = Daemon::start_with(config, file, Some(inherited));
+    let mut daemon = std::mem::ManuallyDrop::new(started.map_err(|error| TakeOverError::Start(error.to_string()))?);
+    daemon.switch.given = given;
+    daemon.settle(state, taken)?;
+    channel.allow(PATIENCE);
+    channel.send(&Message::Ready, &[])?;
+    match channel.receive()?.0 {
+        Message::Last(last) => daemon.switch.complete(&last),
+        other => return Err(WireError::OutOfTurn(other.name()).into()),
+    }
+    channel.send(&Message::Prepared, &[])?;
+    match channel.receive()?.0 {
+        Message::Go => {}
+        other => return Err(WireError::OutOfTurn(other.name()).into()),
+    }
+    daemon.begin(metrics.take());
+    // If the old process has ended without waiting for this, so be it.
+    let _ = channel.send(&Message::Running, &[]);
+    tracing::info!("taken over");
+    Ok(std::mem::ManuallyDrop::into_inner(daemon))
+}
+
+impl Switch {
+    /// Gives a port what it is attached to; one that waits is opened later, like any other.
+    fn settle_port(&mut self, name: &str, state: PortState, taken: &mut Taken) -> Result<(), String> {
+        let Switch { ports, host, fabric, config: switch, opening, .. } = self;
+        let port = ports.get_mut(name).ok_or("is not in the configuration that runs")?;
+        port.enabled = state.enabled;
+        let Some(handover) = state.attached else {
+            if let Some(absence) = port.attached.absence_mut() {
+                absence.before.pins = state.pins;
+            }
+            return Ok(());
+        };
+        let mut site = Site { host, fabric, switch };
+        let kind = attach::of(&port.config.kind);
+        let opened = kind.take_over(port.id, &port.config, &mut site, handover, taken);
+        port.attach(opened.map_err(|error: OpenError| error.to_string())?, state.pins);
+        opening.forget(name);
+        Ok(())
+    }
+
+    /// Enters what the old process' forwarding database knew.
+    fn remember(&self, record: &FdbRecord) {
+        let (Some((vid, mac)), Some(port)) = (record.key(), self.ports.get(&record.port)) else { return };
+        let fdb = &self.fabric.shared.fdb;
+        if record.is_static {
+            // It had room in a database of the same size.
+            let _ = fdb.add_static(vid, mac, port.id);
+        } else {
+            fdb.learn(vid, mac, port.id, now_seconds().wrapping_sub(record.age));
+        }
+    }
+
+    /// Takes over what changed last.
+    fn complete(&self, last: &Last) {
+        let fdb = &self.fabric.shared.fdb;
+        for (vid, mac) in &last.forgotten {
+            let key = FdbRecord { vid: *vid, mac: *mac, port: String::new(), is_static: false, age: 0 }.key();
+            key.map(|(vid, mac)| fdb.remove(vid, mac));
+        }
+        last.learned.iter().for_each(|record| self.remember(record));
+        for (name, counters) in &last.counters {
+            let counted: PortSnapshot = counters.snapshot();
+            if let Some(port) = self.ports.get(name) {
+                port.add_before(&counted);
+            }
+        }
+        for (name, counters) in &last.mirrors {
+            let slot = self.mirrors.get(name).and_then(|mirror| self.fabric.shared.mirrors.get(mirror.id.index()));
+            if let Some(slot) = slot {
+                slot.add_before(&counters.snapshot());
+            }
+        }
+    }
+}

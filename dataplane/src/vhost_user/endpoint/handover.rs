@@ -1,0 +1,126 @@
+//! An endpoint that goes on in another process: its listening socket, its connection, and the session on it.
+//!
+//! **How it works.** The event loop that hands over serves no request between [`Endpoint::hand_over`] and its end: what
+//! the front end sends meanwhile waits in the socket, and the other process reads it. That one makes an endpoint with
+//! [`Endpoint::take_over`], which touches no ring and no file, and has it serve with [`Endpoint::resume`] once the
+//! first process does not any more.
+//!
+//! **Invariant.** An adopted endpoint that is dropped before it resumes leaves the socket file, the connection and the
+//! rings alone: they are still the other process's.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Connection, Door, Endpoint, EndpointConfig, Rings, Session};
+use crate::handover::{Given, HandoverError, Resume, Slot, Taken};
+use crate::port::next_connection;
+use crate::sys::socket::{self, SocketFile};
+use crate::vhost_user::message::InboxHandover;
+use crate::vhost_user::session::SessionHandover;
+
+/// What is handed over of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct EndpointHandover {
+    listener: Option<Slot>,
+    connection: Option<ConnectionHandover>,
+    turned_away: u64,
+    /// The last front end was disconnected for a fault, or another reason why the port is not up.
+    failed: bool,
+    reason: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct ConnectionHandover {
+    socket: Slot,
+    inbox: InboxHandover,
+    /// It has sent part of a request.
+    heard: bool,
+    explained: bool,
+    session: SessionHandover,
+}
+
+impl Endpoint {
+    /// The state, with its descriptors in `given`.
+    pub fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> EndpointHandover {
+        EndpointHandover {
+            listener: self.listener.as_ref().map(|listener| given.put(listener.socket())),
+            connection: self.connection.as_ref().map(|connection| ConnectionHandover {
+                socket: given.put(connection.socket.as_fd()),
+                inbox: connection.inbox.hand_over(given),
+                heard: connection.heard.is_some(),
+                explained: connection.explained,
+                session: self.session.hand_over(given),
+            }),
+            turned_away: self.door.turned_away,
+            failed: self.failed,
+            reason: self.reason.clone(),
+        }
+    }
+
+    /// Makes an endpoint of what another process handed over; that one still serves.
+    ///
+    /// # Errors
+    /// What does not fit, or can't be mapped; nothing was touched.
+    pub fn take_over(
+        config: EndpointConfig,
+        rings: Box<dyn Rings + Send>,
+        handover: EndpointHandover,
+        taken: &mut Taken,
+    ) -> Result<Endpoint, HandoverError> {
+        let mut session =
+            Session::new(config.queue_pairs, config.mtu, config.offloads).within(Arc::clone(&config.memory_limit));
+        let mut door = Door::new(&config);
+        door.turned_away = handover.turned_away;
+        let listener = handover.listener.map(|slot| taken.take(slot)).transpose()?;
+        let listener = listener.map(|listener| SocketFile::adopt(listener, &config.path));
+        let now = Instant::now();
+        let (mut connection, mut number, mut adopted) = (None, 0, None);
+        if let Some(handover) = handover.connection {
+            let socket = door.own(taken.take(handover.socket)?);
+            let who = socket::credentials(socket.as_fd()).ok();
+            let inbox = handover.inbox.adopt(taken, door.account())?;
+            let heard = handover.heard.then_some(now);
+            adopted = Some(session.adopt(&handover.session, taken, door.account())?);
+            number = next_connection();
+            session.begin(number);
+            let explained = handover.explained;
+            connection = Some(Connection { socket, who, inbox, since: now, heard, more: true, explained });
+        }
+        Ok(Endpoint {
+            config,
+            rings,
+            session,
+            listener,
+            connection,
+            number,
+            registration: None,
+            next_attempt: Some(now),
+            door,
+            failed_number: 0,
+            failed: handover.failed,
+            reason: handover.reason,
+            adopted: Some(adopted.unwrap_or_default()),
+        })
+    }
+
+    /// Serves from now on what was taken over. Frames leave by the guest's receive rings that ran from the first call
+    /// on, and come in by its transmit rings from the second on, so that who is between two ports can have the way out
+    /// of all ports ready first. A front end whose rings can't be started is disconnected, as if they had broken now.
+    pub fn resume(&mut self, way: Resume, now: Instant) {
+        let Some(running) = &self.adopted else { return };
+        let of_this_way = |index: &&u16| index.is_multiple_of(2) == (way == Resume::Out);
+        let rings: Vec<u16> = running.iter().filter(of_this_way).copied().collect();
+        if way == Resume::In {
+            self.adopted = None;
+            if let Some(listener) = &mut self.listener {
+                listener.own();
+            }
+        }
+        if let Err(error) = self.session.start_all(&rings, self.rings.as_mut()) {
+            self.disconnect(Some(error.to_string()), now);
+        }
+    }
+}
