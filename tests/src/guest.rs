@@ -67,6 +67,8 @@ pub struct Nic {
     pub indirect_and_event: bool,
     /// `VIRTIO_F_RING_PACKED` is offered (QEMU's own default is not to).
     pub packed: bool,
+    /// `VIRTIO_NET_F_GUEST_ANNOUNCE` is offered.
+    pub announce: bool,
     /// An emulated Intel NIC on a TAP interface; of what is above, only `tap` and `mac` apply.
     pub e1000e: bool,
     /// How long QEMU waits before it connects again, milliseconds (from QEMU 9.2 on; before, always a second).
@@ -86,6 +88,7 @@ impl Nic {
             mergeable: true,
             indirect_and_event: true,
             packed: false,
+            announce: true,
             e1000e: false,
             reconnect_ms: 300,
         }
@@ -115,6 +118,7 @@ impl Nic {
             (!self.mergeable, ",mrg_rxbuf=off"),
             (!self.indirect_and_event, ",indirect_desc=off,event_idx=off"),
             (self.packed, ",packed=on"),
+            (!self.announce, ",guest_announce=off"),
         ] {
             if set {
                 device += option;
@@ -230,6 +234,12 @@ pub struct Running {
     from: usize,
 }
 
+/// The shell of a guest that moves; see [`Guest::shell`].
+#[derive(Clone, Copy, Debug)]
+pub struct Shell {
+    commands: u32,
+}
+
 /// A running guest. Dropped, its QEMU is killed.
 #[derive(Debug)]
 pub struct Guest {
@@ -250,6 +260,22 @@ impl Guest {
         let monitor = format!("unix:{},server=on,wait=off", monitor.display());
         let memory = format!("{MEMORY_MIB}M,slots=2,maxmem=1G");
         Self::launch(Command::new(QEMU), name, ip, std::slice::from_ref(nic), &memory, &["-monitor", &monitor])
+    }
+
+    /// As [`Guest::boot`], with further options of QEMU.
+    pub fn boot_with_options(name: &str, ip: &str, nic: &Nic, options: &[&str]) -> Self {
+        let memory = format!("{MEMORY_MIB}M");
+        Self::launch(Command::new(QEMU), name, ip, std::slice::from_ref(nic), &memory, options)
+    }
+
+    /// The state of the guest's shell: it goes along when the guest is saved or moved.
+    pub fn shell(&self) -> Shell {
+        Shell { commands: self.commands }
+    }
+
+    /// Goes on with the shell of the guest that was saved or moved and has come here.
+    pub fn go_on(&mut self, shell: Shell) {
+        self.commands = shell.commands;
     }
 
     /// Starts a guest with several NICs; `ips` are their addresses with commas between.

@@ -6,7 +6,7 @@
 //! * [`netns`]: network namespaces and veth pairs between them.
 //! * [`process`]: child processes with collected logs, and [`process::wait_for`].
 //! * [`switch`]: one `labswd` with its own namespace, directory and control socket, driven through `labsw-ctl`.
-//! * [`guest`]: a QEMU guest on a vhost-user socket, with a shell.
+//! * [`guest`]: a QEMU guest on a vhost-user socket, with a shell; [`qmp`]: QEMU's machine monitor.
 //! * [`lxc`]: a busybox container that owns one end of a veth pair.
 //! * [`testpmd`]: DPDK's virtio-user front end, a vhost-user client nobody here wrote.
 //! * [`hostile`]: a vhost-user front end that says and does anything.
@@ -62,6 +62,7 @@ pub mod netns;
 pub mod nspawn;
 pub mod packet;
 pub mod process;
+pub mod qmp;
 pub mod require;
 pub mod station;
 pub mod sweep;
