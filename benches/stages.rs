@@ -69,7 +69,7 @@ fn send(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     expected += u64::from(burst_frames);
                     offer(&guest, RECEIVE, burst_frames);
-                    port.send(&mut burst, &items, 0, &mut stats).unwrap()
+                    port.send(&mut burst, &items, &mut stats).unwrap()
                 });
             });
             assert_eq!(stats.tx_frames, expected, "every frame was taken");

@@ -200,7 +200,7 @@ pub fn fill_ours(notification: Notification, wire_bytes: usize) -> impl FnMut() 
     move || {
         offer(&guest, RECEIVE, BURST);
         let (burst, items) = source.frames();
-        assert_eq!(port.send(burst, items, 0, &mut stats), Ok(0));
+        assert_eq!(port.send(burst, items, &mut stats), Ok(0));
     }
 }
 

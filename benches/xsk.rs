@@ -112,7 +112,10 @@ fn echo_ours(lab: &Lab) -> u64 {
                 port.receive(0, &mut burst, &mut stats).unwrap();
                 let frames = burst.len();
                 let unsent = match items.get(..frames) {
-                    Some(items) if frames > 0 => port.send(&mut burst, items, u64::MAX, &mut stats).unwrap(),
+                    Some(items) if frames > 0 => {
+                        burst.set_exclusive(u64::MAX);
+                        port.send(&mut burst, items, &mut stats).unwrap()
+                    }
                     _ => 0,
                 };
                 port.release(0, &mut burst).unwrap();

@@ -123,6 +123,8 @@ pub struct Burst {
     /// Segments that the frames of the burst will become where they are cut.
     segments_asked: u32,
     movable: bool,
+    /// The frames (bit = index) that no port gets besides the one that is sent to.
+    exclusive: u64,
     /// Bytes of frames that the burst itself has copied.
     arena: Arena,
 }
@@ -149,6 +151,7 @@ impl Burst {
             asking: 0,
             segments_asked: 0,
             movable: false,
+            exclusive: 0,
             arena: Arena::default(),
         }
     }
@@ -161,6 +164,7 @@ impl Burst {
         self.asking = 0;
         self.segments_asked = 0;
         self.movable = false;
+        self.exclusive = 0;
         self.arena.reset();
     }
 
@@ -175,6 +179,24 @@ impl Burst {
     #[inline]
     pub fn is_movable(&self) -> bool {
         self.movable
+    }
+
+    /// Names the frames (bit = index) that no port gets besides the one that is sent to next.
+    #[inline]
+    pub fn set_exclusive(&mut self, frames: u64) {
+        self.exclusive = frames;
+    }
+
+    /// The frames (bit = index) named by [`Burst::set_exclusive`] since the last clear.
+    #[inline]
+    pub fn exclusive(&self) -> u64 {
+        self.exclusive
+    }
+
+    /// Whether the egress that is sent to may [take](Burst::take) the buffer of this frame instead of a copy.
+    #[inline]
+    pub fn may_take(&self, frame: u8) -> bool {
+        self.movable && self.exclusive >> (usize::from(frame) % BURST_FRAMES) & 1 == 1
     }
 
     /// Number of frames.

@@ -97,7 +97,7 @@
 //! let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
 //! rx.receive(&Turn::ONLY, &mut burst, &mut stats)?;
 //! let items = [0, 1, 2].map(|frame| TxItem::whole(frame, TagEdit::KEEP));
-//! let lost = tx.send_set(&Turn::ONLY, &mut burst, &items, 0, &mut stats)?;
+//! let lost = tx.send_set(&Turn::ONLY, &mut burst, &items, &mut stats)?;
 //! rx.release(&mut burst)?;
 //! assert_eq!((lost, stats.rx_frames, stats.tx_frames), (0b100, 3, 2));
 //! assert_eq!(*sent.lock().unwrap(), [vec![1; 60], vec![2; 60]]);
@@ -226,36 +226,21 @@ pub trait RxQueue: Any + Send + std::fmt::Debug {
 pub trait TxPort: Send + Sync + std::fmt::Debug {
     /// Sends frames of a burst and reports each as sent or as lost for a reason. Frames of one flow leave in order.
     ///
-    /// `sole` has a bit set for each frame that has no other taker, so that its buffer may be moved ([`Burst::take`]).
-    /// All frames of one call are published to the peer before it returns (one index store and at most one doorbell per
+    /// The buffer of a frame that no other port gets may be moved ([`Burst::may_take`]). All frames of one call are published to the peer before it returns (one index store and at most one doorbell per
     /// ring).
     ///
     /// # Errors
     /// A [`Fault`]: the part concerned is out of service, and the frames that had not left before are lost as
     /// `not_connected`.
-    fn send(
-        &self,
-        turn: &Turn,
-        burst: &mut Burst,
-        items: &[TxItem],
-        sole: u64,
-        report: &mut TxReport<'_>,
-    ) -> Result<(), Fault>;
+    fn send(&self, turn: &Turn, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault>;
 
     /// As [`TxPort::send`], for callers who need no reasons: returns the set of lost frames (bit = index in the burst).
     ///
     /// # Errors
     /// As [`TxPort::send`].
-    fn send_set(
-        &self,
-        turn: &Turn,
-        burst: &mut Burst,
-        items: &[TxItem],
-        sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
+    fn send_set(&self, turn: &Turn, burst: &mut Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
         let mut losses = Losses::NONE;
-        self.send(turn, burst, items, sole, &mut TxReport { stats, losses: &mut losses })?;
+        self.send(turn, burst, items, &mut TxReport { stats, losses: &mut losses })?;
         Ok(losses.frames())
     }
 
@@ -293,7 +278,7 @@ pub(crate) struct PortSink<'a> {
 
 impl FrameSink for PortSink<'_> {
     fn take(&mut self, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
-        self.tx.send(self.turn, burst, items, 0, report)
+        self.tx.send(self.turn, burst, items, report)
     }
 }
 

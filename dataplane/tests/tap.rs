@@ -66,7 +66,7 @@ fn receive(rx: &mut TapRx, burst: &mut Burst, stats: &mut PortDelta) -> Result<u
 
 fn send(port: &TapPort, frames: &[Vec<u8>], edit: TagEdit, stats: &mut PortDelta) -> Result<u64, Fault> {
     let items: Vec<_> = (0..frames.len()).map(|n| TxItem::whole(n as u8, edit)).collect();
-    port.tx.send_set(&Turn::ONLY, &mut burst_of(frames), &items, 0, stats)
+    port.tx.send_set(&Turn::ONLY, &mut burst_of(frames), &items, stats)
 }
 
 fn tagged(frame: &[u8]) -> Vec<u8> {
@@ -137,7 +137,7 @@ fn a_frame_in_many_pieces_is_sent_whole() {
         assert!(unsafe { burst.push(0, &segments) });
         for snap_bytes in [0, 200] {
             let item = TxItem { snap_bytes, ..TxItem::whole(0, TagEdit::KEEP) };
-            assert_eq!(port.tx.send_set(&Turn::ONLY, &mut burst, &[item], 0, &mut stats), Ok(0));
+            assert_eq!(port.tx.send_set(&Turn::ONLY, &mut burst, &[item], &mut stats), Ok(0));
             let expected = if snap_bytes == 0 { &whole[..] } else { &whole[..200] };
             assert_eq!(host.receive(PATIENCE).as_deref(), Some(expected), "pieces of {piece_bytes}");
         }
@@ -156,7 +156,7 @@ fn frames_of_a_guest_leave_from_its_memory_and_are_what_was_checked() {
     let sent = frame(1, 1000);
     guest.transmit(1, &sent, &[]);
     from.receive(0, &mut burst, &mut stats).unwrap();
-    assert_eq!(port.tx.send_set(&Turn::ONLY, &mut burst, &items, 0, &mut stats), Ok(0));
+    assert_eq!(port.tx.send_set(&Turn::ONLY, &mut burst, &items, &mut stats), Ok(0));
     assert_eq!(host.receive(PATIENCE), Some(sent));
     from.release(0, &mut burst).unwrap();
 
@@ -165,7 +165,7 @@ fn frames_of_a_guest_leave_from_its_memory_and_are_what_was_checked() {
     guest.transmit(1, &sent, &[]);
     from.receive(0, &mut burst, &mut stats).unwrap();
     rustix::fs::ftruncate(&guest.memfd, 0).unwrap();
-    assert_eq!(port.tx.send_set(&Turn::ONLY, &mut burst, &items, 0, &mut stats), Ok(0));
+    assert_eq!(port.tx.send_set(&Turn::ONLY, &mut burst, &items, &mut stats), Ok(0));
     let seen = host.receive(PATIENCE).unwrap();
     assert_eq!((seen.len(), &seen[..128]), (1000, &sent[..128]), "the snapshot is what was checked");
     let fault = from.release(0, &mut burst).unwrap_err();

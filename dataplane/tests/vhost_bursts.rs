@@ -141,7 +141,7 @@ proptest! {
             }).collect();
             let expected = model(&mut buffers, &frames, header, mergeable);
             let mut stats = PortDelta::ZERO;
-            let unsent = port.send(&mut burst, &items, 0, &mut stats).unwrap();
+            let unsent = port.send(&mut burst, &items, &mut stats).unwrap();
             let received = guest.received(RX);
             descriptors = usize::from(RING) - guest.free_entries(RX);
             prop_assert_eq!((received, unsent, stats), expected);

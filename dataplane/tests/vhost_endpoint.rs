@@ -36,7 +36,7 @@ fn assert_frames_pass(harness: &Harness, guest: &mut Guest) {
     port.receive(0, &mut burst, &mut stats).unwrap();
     assert_eq!(frames_of(&burst), std::slice::from_ref(&sent));
     let items = [TxItem::whole(0, TagEdit::KEEP)];
-    assert_eq!(port.send(&mut burst, &items, 0, &mut stats).unwrap(), 0);
+    assert_eq!(port.send(&mut burst, &items, &mut stats).unwrap(), 0);
     port.release(0, &mut burst).unwrap();
     assert_eq!((guest.received(0), guest.reap(1)), (vec![sent], 1));
 }

@@ -130,7 +130,7 @@ fn a_ring_that_was_sound_so_far_is_not_trusted_with_the_next_receive_buffer() {
             let segment = Segment { ptr: bytes.as_ptr(), len: 60 };
             // SAFETY: the frame outlives the burst and does not change.
             assert!(unsafe { burst.push_whole(0, segment) });
-            port.send(&mut burst, &[TxItem::whole(0, TagEdit::KEEP)], 0, stats)
+            port.send(&mut burst, &[TxItem::whole(0, TagEdit::KEEP)], stats)
         };
         let mut stats = PortDelta::ZERO;
         for _ in 0..2 {
@@ -222,7 +222,7 @@ fn broken_receive_rings() {
         let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
         from.receive(0, &mut burst, &mut stats).unwrap();
         let items = [TxItem::whole(0, TagEdit::KEEP)];
-        let reason = to.send(&mut burst, &items, 0, &mut stats).unwrap_err().reason;
+        let reason = to.send(&mut burst, &items, &mut stats).unwrap_err().reason;
         assert!(reason.starts_with("the guest broke its receive ring 0: ") && reason.contains(expected), "{reason}");
         // The sender is not touched by it.
         from.release(0, &mut burst).unwrap();

@@ -35,7 +35,7 @@ fn pass(from: &mut VhostPort, to: &mut VhostPort, edit: TagEdit, stats: &mut Por
     let mut burst = Burst::new();
     from.receive(0, &mut burst, stats).unwrap();
     let items: Vec<_> = (0..burst.len()).map(|frame| TxItem::whole(frame as u8, edit)).collect();
-    let unsent = to.send(&mut burst, &items, 0, stats).unwrap();
+    let unsent = to.send(&mut burst, &items, stats).unwrap();
     from.release(0, &mut burst).unwrap();
     unsent
 }

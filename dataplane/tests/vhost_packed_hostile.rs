@@ -97,7 +97,7 @@ fn bad_frames_in_sound_rings_are_counted_and_completed() {
     assert!(sender.tx.transmit(&sender.guest, &frame(60, 1), &[]));
     sender.port.receive(0, &mut burst, &mut stats).unwrap();
     let items = [TxItem::whole(0, TagEdit::KEEP)];
-    let reason = to.port.send(&mut burst, &items, 0, &mut stats).unwrap_err().reason;
+    let reason = to.port.send(&mut burst, &items, &mut stats).unwrap_err().reason;
     assert!(reason.contains("receive ring 0: a read-only descriptor"), "{reason}");
 }
 
@@ -167,6 +167,6 @@ proptest! {
         sender.tx.transmit(&sender.guest, &frame(900, 1), &[]);
         sender.port.receive(0, &mut burst, &mut stats).unwrap();
         let items = [TxItem::whole(0, TagEdit::KEEP)];
-        let _ = port.send(&mut burst, &items, 0, &mut stats);
+        let _ = port.send(&mut burst, &items, &mut stats);
     }
 }

@@ -32,7 +32,7 @@ fn a_guest_that_truncates_its_memory_loses_its_port_only() {
     // While the frame is borrowed its memory goes away; the other port copies it all the same.
     rustix::fs::ftruncate(&culprit.memfd, 0).unwrap();
     let items = [TxItem::whole(0, TagEdit::KEEP)];
-    assert_eq!(sound.send(&mut burst, &items, 0, &mut stats).unwrap(), 0);
+    assert_eq!(sound.send(&mut burst, &items, &mut stats).unwrap(), 0);
     let fault = broken.release(0, &mut burst).unwrap_err();
     assert!(fault.reason.contains("truncated"), "{fault}");
     // Every further use faults, too, and nothing dies of it.
@@ -58,7 +58,7 @@ fn sending_into_truncated_memory_faults() {
     // The tables stay, the buffers go.
     rustix::fs::ftruncate(&culprit.memfd, culprit.buffer(0, 0) as u64).unwrap();
     let items = [TxItem::whole(0, TagEdit::KEEP)];
-    let fault = to.send(&mut burst, &items, 0, &mut stats).unwrap_err();
+    let fault = to.send(&mut burst, &items, &mut stats).unwrap_err();
     assert!(fault.reason.contains("truncated"), "{fault}");
     from.release(0, &mut burst).unwrap();
     assert_eq!(sender.reap(1), 1);

@@ -93,7 +93,7 @@ fn echo(port: &mut labsw_dataplane::vhost_user::VhostPort) -> Frames {
     port.receive(0, &mut burst, &mut stats).unwrap();
     let taken = frames_of(&burst);
     let items: Vec<TxItem> = (0..burst.len()).map(|index| TxItem::whole(index as u8, TagEdit::KEEP)).collect();
-    assert_eq!(port.send(&mut burst, &items, 0, &mut stats).unwrap(), 0);
+    assert_eq!(port.send(&mut burst, &items, &mut stats).unwrap(), 0);
     port.release(0, &mut burst).unwrap();
     taken
 }

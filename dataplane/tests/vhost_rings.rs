@@ -36,7 +36,7 @@ fn turn(from: &mut VhostPort, to: &mut VhostPort, stats: &mut [PortDelta; 2]) ->
     let mut burst = Burst::new();
     from.receive(0, &mut burst, &mut stats[0]).unwrap();
     let items: Vec<TxItem> = (0..burst.len()).map(keep).collect();
-    let unsent = to.send(&mut burst, &items, 0, &mut stats[1]).unwrap();
+    let unsent = to.send(&mut burst, &items, &mut stats[1]).unwrap();
     from.release(0, &mut burst).unwrap();
     unsent
 }
@@ -146,7 +146,7 @@ fn a_tag_is_inserted_and_removed_on_the_way() {
         TagEdit { strip_bytes: 4, insert: Some([0x81, 0, 0, 30]) },
     ];
     let items = edits.map(|edit| TxItem::whole(0, edit));
-    to.send(&mut burst, &items, 0, &mut stats).unwrap();
+    to.send(&mut burst, &items, &mut stats).unwrap();
     let (macs, rest) = plain.split_at(12);
     let expected = [
         [macs, &[0x81, 0, 0, 20], rest].concat(),

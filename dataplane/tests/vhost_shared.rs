@@ -101,7 +101,7 @@ fn send_all(port: &dyn TxPort, turn: &Turn, guest: &RwLock<Receiver>) -> PortDel
         }
         let items: Vec<_> = (0..waiting.len()).map(|at| TxItem::whole(at as u8, TagEdit::KEEP)).collect();
         let inside = guest.read().unwrap();
-        let unsent = port.send_set(turn, &mut burst, &items, 0, &mut stats).unwrap();
+        let unsent = port.send_set(turn, &mut burst, &items, &mut stats).unwrap();
         drop((inside, burst));
         let mut at = 0;
         waiting.retain(|_| {
@@ -211,7 +211,7 @@ fn the_control_side_operates_on_rings_in_use() {
                         }
                         let mut stats = PortDelta::ZERO;
                         let inside = guest.read().unwrap();
-                        tx.send_set(&Turn { worker, workers: 2, ..Turn::ONLY }, &mut burst, &items, 0, &mut stats)
+                        tx.send_set(&Turn { worker, workers: 2, ..Turn::ONLY }, &mut burst, &items, &mut stats)
                             .unwrap();
                         drop(inside);
                         assert_eq!(stats.tx_frames + stats.drops.iter().sum::<u64>(), 16);

@@ -45,7 +45,8 @@ fn frames_in_several_buffers_pass_whole() {
             near.send(&sent);
             assert_eq!(receive(&mut from, 0, &mut burst, &mut stats), Ok(1), "{len}: {stats:?}");
             assert_eq!(bytes(&burst, 0, TagEdit::KEEP), sent);
-            let unsent = to.send(&mut burst, &[TxItem::whole(0, edit)], 1, &mut stats).unwrap();
+            burst.set_exclusive(1);
+            let unsent = to.send(&mut burst, &[TxItem::whole(0, edit)], &mut stats).unwrap();
             assert_eq!(unsent, 0, "{len}: {stats:?}");
             from.release(0, &mut burst).unwrap();
             assert!(far.receive(Duration::from_secs(2)).is_some_and(|f| f == edited(&sent, edit)), "{len} {edit:?}");
@@ -59,7 +60,8 @@ fn frames_in_several_buffers_pass_whole() {
         }
         while receive_now(&mut from, &mut burst, &mut stats) > 0 {
             let items: Vec<TxItem> = (0..burst.len()).map(|at| TxItem::whole(at as u8, TagEdit::KEEP)).collect();
-            to.send(&mut burst, &items, u64::MAX, &mut stats).unwrap();
+            burst.set_exclusive(u64::MAX);
+            to.send(&mut burst, &items, &mut stats).unwrap();
             from.release(0, &mut burst).unwrap();
             from.tick().unwrap();
             to.tick().unwrap();

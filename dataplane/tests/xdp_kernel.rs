@@ -117,7 +117,7 @@ fn the_hosts_own_frames_stay_on_the_host() {
         let frames = [frame(2, 100)];
         let items = [labsw_switch::forward::TxItem::whole(0, labsw_switch::forward::TagEdit::KEEP)];
         let mut stats = PortDelta::ZERO;
-        port.send(&mut xdp_lab::burst_of(&frames), &items, 0, &mut stats).unwrap();
+        port.send(&mut xdp_lab::burst_of(&frames), &items, &mut stats).unwrap();
         assert_eq!(peer.receive(Duration::from_secs(2)).as_ref(), Some(&frames[0]), "{mode:?}");
         drop(port);
         assert!(heard_from_host(), "{mode:?}: given back");

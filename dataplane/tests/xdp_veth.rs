@@ -59,7 +59,8 @@ fn frames_pass_byte_for_byte_in_every_mode() {
                 for edit in [TagEdit::KEEP, PUSH] {
                     let mut foreign = burst_of(&frames);
                     let items = [TxItem::whole(0, edit)];
-                    let unsent = port.send(&mut foreign, &items, 1, &mut stats);
+                    foreign.set_exclusive(1);
+                    let unsent = port.send(&mut foreign, &items, &mut stats);
                     assert_eq!(unsent, Ok(0));
                     let expected = if edit == PUSH { edited(&frames[0], edit) } else { frames[0].clone() };
                     // A veth drops what is longer than its MTU with one tag, and the peer's kernel what ends inside a
@@ -95,7 +96,8 @@ fn chunks_move_between_ports_with_tags_edited_in_place() {
         assert_eq!(receive(&mut ingress, 0, &mut burst, &mut stats), Ok(1));
         let owned = memory.pool().owned_chunks(2);
         let items = [TxItem::whole(0, edit)];
-        assert_eq!(egress.send(&mut burst, &items, 1, &mut stats), Ok(0));
+        burst.set_exclusive(1);
+        assert_eq!(egress.send(&mut burst, &items, &mut stats), Ok(0));
         assert!(burst.frame(0).unwrap().moved, "moved, not copied");
         assert!(memory.pool().owned_chunks(2) <= owned + 1);
         let expected = if edit == TagEdit::KEEP { sent } else { edited(&sent, edit) };
@@ -105,7 +107,7 @@ fn chunks_move_between_ports_with_tags_edited_in_place() {
     // Not the only taker: a copy, and the frame stays with its ingress.
     from.send(&frame(7, 100));
     assert_eq!(receive(&mut ingress, 0, &mut burst, &mut stats), Ok(1));
-    egress.send(&mut burst, &[TxItem::whole(0, TagEdit::KEEP)], 0, &mut stats).unwrap();
+    egress.send(&mut burst, &[TxItem::whole(0, TagEdit::KEEP)], &mut stats).unwrap();
     assert!(!burst.frame(0).unwrap().moved);
     ingress.release(0, &mut burst).unwrap();
     assert_eq!(to.receive(PATIENCE), Some(frame(7, 100)));
@@ -165,8 +167,9 @@ fn a_hundred_thousand_frames_lose_no_chunk() {
             quiet_since = Instant::now();
             let items: Vec<TxItem> = (0..burst.len()).map(|i| TxItem::whole(i as u8, TagEdit::KEEP)).collect();
             // Every other turn the frames are copied.
-            let sole = if turn.is_multiple_of(2) { u64::MAX } else { 0 };
-            egress.send(&mut burst, &items, sole, &mut tx).unwrap();
+            let exclusive = if turn.is_multiple_of(2) { u64::MAX } else { 0 };
+            burst.set_exclusive(exclusive);
+            egress.send(&mut burst, &items, &mut tx).unwrap();
             ingress.release(0, &mut burst).unwrap();
             let pool = memory.pool();
             assert_eq!(pool.free_chunks() + pool.owned_chunks(1) + pool.owned_chunks(2), 4096);
@@ -211,7 +214,7 @@ fn workers_share_the_transmit_side() {
                     let items: Vec<_> = (0..32).map(|at| TxItem::whole(at, TagEdit::KEEP)).collect();
                     let (turn, mut stats) = (Turn { worker, workers, ..Turn::ONLY }, PortDelta::ZERO);
                     while stats.tx_frames < FRAMES {
-                        tx.send_set(&turn, &mut burst_of(&frames), &items, 0, &mut stats).unwrap();
+                        tx.send_set(&turn, &mut burst_of(&frames), &items, &mut stats).unwrap();
                         tx.run_due(&turn, &mut stats).unwrap();
                     }
                     let lost: u64 = stats.drops.iter().sum();
@@ -283,7 +286,7 @@ fn a_removed_device_is_a_fault() {
         let fault = if send {
             let frames = [frame(1, 60)];
             let items = [TxItem::whole(0, TagEdit::KEEP)];
-            port.send(&mut burst_of(&frames), &items, 1, &mut stats).unwrap_err()
+            port.send(&mut burst_of(&frames), &items, &mut stats).unwrap_err()
         } else {
             port.tick().unwrap_err()
         };
@@ -306,7 +309,7 @@ fn frames_for_a_far_end_that_is_down_are_not_kept() {
     let frames: Vec<Vec<u8>> = (0..60).map(|seed| frame(seed, 200)).collect();
     let items: Vec<TxItem> = (0..60).map(|frame| TxItem::whole(frame, TagEdit::KEEP)).collect();
     for _ in 0..100 {
-        let unsent = port.send(&mut burst_of(&frames), &items, 0, &mut stats);
+        let unsent = port.send(&mut burst_of(&frames), &items, &mut stats);
         assert_eq!(unsent, Ok(0), "{stats:?}");
     }
     port.tick().unwrap();
@@ -316,7 +319,7 @@ fn frames_for_a_far_end_that_is_down_are_not_kept() {
     let peer = lab.peer(1);
     port.tick().unwrap();
     let after = [frame(1000, 99)];
-    port.send(&mut burst_of(&after), &items[..1], 0, &mut stats).unwrap();
+    port.send(&mut burst_of(&after), &items[..1], &mut stats).unwrap();
     assert_eq!(peer.receive(PATIENCE).as_ref(), Some(&after[0]));
 }
 
@@ -418,7 +421,7 @@ fn what_cannot_be_sent_is_counted_and_sending_recovers() {
     let frames = [frame(1, 60), frame(2, 70_000), frame(3, 13)];
     let items = [0, 1, 2].map(|frame| TxItem::whole(frame, TagEdit::KEEP));
     let mut stats = PortDelta::ZERO;
-    let unsent = port.send(&mut burst_of(&frames), &items, 0, &mut stats);
+    let unsent = port.send(&mut burst_of(&frames), &items, &mut stats);
     assert_eq!(unsent, Ok(0b111));
     for reason in [DropReason::NoBuffer, DropReason::Oversize, DropReason::Runt] {
         assert_eq!(stats.drops[reason as usize], 1, "{}", reason.name());
@@ -426,7 +429,7 @@ fn what_cannot_be_sent_is_counted_and_sending_recovers() {
     for addr in taken {
         memory.pool().give(addr, 77).unwrap();
     }
-    assert_eq!(port.send(&mut burst_of(&frames), &items[..1], 0, &mut stats), Ok(0));
+    assert_eq!(port.send(&mut burst_of(&frames), &items[..1], &mut stats), Ok(0));
     assert_eq!(stats.tx_frames, 1);
 }
 
@@ -513,7 +516,7 @@ fn a_far_end_that_keeps_frames_keeps_a_share_of_the_memory_only() {
     let filled: Vec<usize> = (1..=6).map(|owner| memory.pool().owned_chunks(owner)).collect();
     for _ in 0..100 {
         for port in &mut ports {
-            port.send(&mut burst_of(&frames), &items, 0, &mut stats).unwrap();
+            port.send(&mut burst_of(&frames), &items, &mut stats).unwrap();
         }
     }
     let lost = stats.drops[DropReason::HeldByPeer as usize] + stats.drops[DropReason::NoBuffer as usize];
@@ -528,7 +531,7 @@ fn a_far_end_that_keeps_frames_keeps_a_share_of_the_memory_only() {
     let mut innocent = lab.open(7, Queues::All, XdpMode::Copy, &memory).unwrap();
     let (peer, mut stats) = (lab.peer(7), PortDelta::ZERO);
     for _ in 0..50 {
-        assert_eq!(innocent.send(&mut burst_of(&frames), &items, 0, &mut stats), Ok(0));
+        assert_eq!(innocent.send(&mut burst_of(&frames), &items, &mut stats), Ok(0));
         for sent in &frames {
             assert_eq!(peer.receive(PATIENCE).as_ref(), Some(sent));
         }

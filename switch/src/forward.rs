@@ -80,8 +80,6 @@ pub struct Ingress<'a> {
     last: Option<LastDecision>,
     /// The injection of a mirror destination that has one.
     inject: Option<&'a Inject>,
-    /// The time for injection, ns.
-    inject_ns: u64,
 }
 
 /// A frame that has arrived, unread.
@@ -127,7 +125,7 @@ impl<'a> Forwarder<'a> {
             None => Err(DropReason::PortDown),
         };
         let inject = if found.is_err() { self.injection_of(port) } else { None };
-        Ingress { by: self, id: port, now_ns, port: found, last: None, inject, inject_ns: 0 }
+        Ingress { by: self, id: port, now_ns, port: found, last: None, inject }
     }
 }
 

@@ -23,16 +23,6 @@ pub enum Event {
     Dropped(PortId, DropReason),
 }
 
-/// When the frame would come, by the clocks of what is rated.
-#[derive(Clone, Copy, Debug)]
-pub struct Times {
-    /// Nanoseconds of the clock of [`Forwarder::now_seconds`], for storm control.
-    pub now_ns: u64,
-    /// Nanoseconds of the clock of injection
-    /// ([`Ingress::set_injection_time`](crate::forward::Ingress::set_injection_time)).
-    pub inject_ns: u64,
-}
-
 /// A mirror's copy of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copy {
@@ -77,13 +67,12 @@ impl Observer for Notes {
 }
 
 /// What would become of `frame` (from the first address on, without check sequence) if it were received on `ingress`.
-/// `takes` says whether a port would take what it is given.
-pub fn trace(by: Forwarder<'_>, at: Times, ingress: PortId, frame: &[u8], takes: impl Fn(PortId) -> bool) -> Trace {
+/// `now_ns` is the time, in nanoseconds of the clock of [`Forwarder::now_seconds`]; `takes` says whether a port would take what it is given.
+pub fn trace(by: Forwarder<'_>, now_ns: u64, ingress: PortId, frame: &[u8], takes: impl Fn(PortId) -> bool) -> Trace {
     let snapshot = frame.get(..SNAPSHOT_BYTES).unwrap_or(frame);
     let frame_bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
     let (mut egress, mut notes) = (Egress::new(), Notes(Vec::new()));
-    let mut decision = by.ingress_at(ingress, at.now_ns);
-    decision.set_injection_time(at.inject_ns);
+    let mut decision = by.ingress_at(ingress, now_ns);
     decision.frame(0, snapshot, frame_bytes, &mut egress, &mut notes);
     let edits = |port: &PortId| egress.items(*port).iter().map(|item| (*port, item.edit)).collect::<Vec<_>>();
     let mut sent: Vec<(PortId, TagEdit)> = egress.active().iter().flat_map(edits).collect();

@@ -39,8 +39,9 @@ fn frames_are_exchanged_with_xsk_rs() {
                 next += 1;
             }
             let items: Vec<TxItem> = (0..burst.len()).map(|frame| TxItem::whole(frame as u8, TagEdit::KEEP)).collect();
-            let sole = if next.is_multiple_of(2) { u64::MAX } else { 0 };
-            assert_eq!(port.send(&mut burst, &items, sole, &mut stats), Ok(0));
+            let exclusive = if next.is_multiple_of(2) { u64::MAX } else { 0 };
+            burst.set_exclusive(exclusive);
+            assert_eq!(port.send(&mut burst, &items, &mut stats), Ok(0));
             port.release(0, &mut burst).unwrap();
         }
         assert_eq!((next, stats.rx_frames, stats.tx_frames), (FRAMES, u64::from(FRAMES), u64::from(FRAMES)));

@@ -3,7 +3,6 @@
 
 use labsw_dataplane::clock;
 use labsw_switch::forward::Forwarder;
-use labsw_switch::trace::Times;
 
 use super::Switch;
 use super::fabric::Fabric;
@@ -19,7 +18,7 @@ impl Switch {
         let Fabric { shared, tables, .. } = fabric;
         let scene = Scene {
             by: Forwarder { tables, fdb: &shared.fdb, now_seconds: clock::now_seconds() },
-            at: Times { now_ns: clock::now_ns(), inject_ns: clock::now_ns() },
+            now_ns: clock::now_ns(),
             ports: ports.values().map(|port| (port.id, view(port, &impaired))).collect(),
             mirrors: mirrors.values().map(|mirror| (mirror.id, mirror.config.name.clone())).collect(),
         };

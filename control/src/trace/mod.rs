@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use labsw_switch::forward::{Forwarder, Selection, Step, TagEdit};
 use labsw_switch::header::Header;
 use labsw_switch::inject::IngressAs;
-use labsw_switch::trace::{Copy, Event, Times, trace};
+use labsw_switch::trace::{Copy, Event, trace};
 use labsw_switch::vlan::PortVlan;
 use labsw_switch::{DropReason, MirrorId, PortId, Vid};
 
@@ -31,7 +31,7 @@ pub(crate) struct Scene<'a> {
     /// What decides.
     pub by: Forwarder<'a>,
     /// When.
-    pub at: Times,
+    pub now_ns: u64,
     /// The ports there are.
     pub ports: BTreeMap<PortId, PortView>,
     /// Names of the mirrors.
@@ -63,7 +63,7 @@ pub(crate) struct Trouble {
 
 /// What would become of `frame` if it were received on `ingress`.
 pub(crate) fn explain(scene: &Scene<'_>, ingress: PortId, frame: &[u8]) -> Trace {
-    let told = trace(scene.by, scene.at, ingress, frame, |port| scene.takes(port));
+    let told = trace(scene.by, scene.now_ns, ingress, frame, |port| scene.takes(port));
     let mut teller = Teller { scene, ingress, frame, header: None, vid: None, known: false, steps: Vec::new() };
     teller.received();
     let mut leaving: Vec<(PortId, Result<TagEdit, DropReason>)> =

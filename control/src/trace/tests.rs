@@ -59,7 +59,7 @@ impl Lab {
             PortView { name: name.into(), trouble, impaired_rx, impaired_tx }
         };
         let scene = Scene {
-            at: Times { now_ns: 112_000_000_000, inject_ns: 0 },
+            now_ns: 112_000_000_000,
             by: Forwarder { tables: &self.tables, fdb: &self.fdb, now_seconds: 112 },
             ports: BTreeMap::from([
                 (DC01, view("dc01", None)),

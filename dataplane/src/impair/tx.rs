@@ -92,7 +92,7 @@ impl ImpairedTx {
             let report = &mut TxReport { stats, losses };
             outcome = delayed.send_due(turn.now_ns, burst, |burst| {
                 let items = items.get(..burst.len()).unwrap_or_default();
-                self.port.send(turn, burst, items, 0, report)
+                self.port.send(turn, burst, items, report)
             });
         }
         self.delay.due_ns.store(delayed.next_due_ns(), Ordering::Relaxed);
@@ -101,14 +101,7 @@ impl ImpairedTx {
 }
 
 impl TxPort for ImpairedTx {
-    fn send(
-        &self,
-        turn: &Turn,
-        burst: &mut Burst,
-        items: &[TxItem],
-        _sole: u64,
-        report: &mut TxReport<'_>,
-    ) -> Result<(), Fault> {
+    fn send(&self, turn: &Turn, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
         let mut leaving = lock(&self.delay.leaving);
         self.delay.owner.store(turn.worker, Ordering::Relaxed);
         leaving.delayed.accept(turn.arrival_ns(), burst, items, report);

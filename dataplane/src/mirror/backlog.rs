@@ -113,7 +113,7 @@ impl Backlog {
         let items = items.get(..offered.into()).unwrap_or_default();
         let outcome = burst.lend(
             |lender| frames.for_each(|bytes| _ = lender.push(bytes)),
-            |burst| port.send(turn, burst, items, 0, &mut report),
+            |burst| port.send(turn, burst, items, &mut report),
         );
         outcome?;
         let full = losses.full();

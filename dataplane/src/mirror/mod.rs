@@ -144,7 +144,7 @@ impl MirrorTx {
         items: &[TxItem],
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
-        self.port.send(turn, burst, items, 0, report)?;
+        self.port.send(turn, burst, items, report)?;
         if !report.losses.is_empty() {
             self.keep_lost(turn, burst, items, report);
         }
@@ -208,14 +208,7 @@ impl MirrorTx {
 }
 
 impl TxPort for MirrorTx {
-    fn send(
-        &self,
-        turn: &Turn,
-        burst: &mut Burst,
-        items: &[TxItem],
-        _sole: u64,
-        report: &mut TxReport<'_>,
-    ) -> Result<(), Fault> {
+    fn send(&self, turn: &Turn, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
         match self.limit.load(Ordering::Relaxed) {
             u32::MAX => self.send_fitting(turn, burst, items, report),
             limit => self.send_within(limit, turn, burst, items, report),

@@ -43,7 +43,7 @@ impl Bed {
             (0..u8::try_from(frames).unwrap()).map(|at| TxItem::whole(at, TagEdit::KEEP)).collect();
         let mut losses = Losses::NONE;
         let report = &mut TxReport { stats: &mut self.stats, losses: &mut losses };
-        self.tx.send(&Turn::ONLY, &mut burst, &items, 0, report).unwrap();
+        self.tx.send(&Turn::ONLY, &mut burst, &items, report).unwrap();
         losses.frames().count_ones()
     }
 
@@ -154,7 +154,7 @@ fn copies_are_noted_as_they_go_out_and_known_when_they_come_back() {
     ] {
         let (mut stats, mut losses) = (PortDelta::ZERO, Losses::NONE);
         let report = &mut TxReport { stats: &mut stats, losses: &mut losses };
-        tx.send(&Turn::ONLY, &mut burst, &[item], 0, report).unwrap();
+        tx.send(&Turn::ONLY, &mut burst, &[item], report).unwrap();
         let sent = wire.lock().unwrap().from_switch.pop().unwrap();
         let back = |bytes: &[u8]| {
             let len = u32::try_from(bytes.len()).unwrap();
@@ -186,7 +186,7 @@ fn a_copy_too_short_for_its_tag_is_a_runt_and_no_sign_of_a_full_port() {
         let items = [0, 1].map(|frame| TxItem { frame, edit, snap_bytes: 0 });
         let mut losses = Losses::NONE;
         let report = &mut TxReport { stats: &mut bed.stats, losses: &mut losses };
-        bed.tx.send(&Turn::ONLY, &mut burst, &items, 0, report).unwrap();
+        bed.tx.send(&Turn::ONLY, &mut burst, &items, report).unwrap();
         assert_eq!((losses.frames(), losses.reason(0)), (1, Some(DropReason::Runt)), "backlog: {backlog}");
         assert_eq!(bed.stats.drops.iter().sum::<u64>(), 1);
     }
@@ -207,7 +207,7 @@ fn of_frames_lost_for_several_reasons_only_those_without_room_are_kept() {
     let items = [0, 1, 2, 3].map(|frame| TxItem { frame, edit, snap_bytes: 0 });
     let mut losses = Losses::NONE;
     let report = &mut TxReport { stats: &mut bed.stats, losses: &mut losses };
-    bed.tx.send(&Turn::ONLY, &mut burst, &items, 0, report).unwrap();
+    bed.tx.send(&Turn::ONLY, &mut burst, &items, report).unwrap();
     assert_eq!(losses.frames(), 0b10, "the runt; the two without room are kept");
     assert_eq!((bed.stats.tx_frames, bed.stats.drops.iter().sum::<u64>()), (3, 1));
     bed.room(None);

@@ -244,14 +244,7 @@ impl TapTx {
 }
 
 impl TxPort for TapTx {
-    fn send(
-        &self,
-        turn: &Turn,
-        burst: &mut Burst,
-        items: &[TxItem],
-        _sole: u64,
-        report: &mut TxReport<'_>,
-    ) -> Result<(), Fault> {
+    fn send(&self, turn: &Turn, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
         let queues = self.core.queues.len();
         spread(burst, items, turn.count(queues), |nth, burst, items| {
             self.send_on(turn.ring(nth, queues), burst, items, report)

@@ -214,14 +214,7 @@ impl VhostTx {
 }
 
 impl TxPort for VhostTx {
-    fn send(
-        &self,
-        turn: &Turn,
-        burst: &mut Burst,
-        items: &[TxItem],
-        _sole: u64,
-        report: &mut TxReport<'_>,
-    ) -> Result<(), Fault> {
+    fn send(&self, turn: &Turn, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
         let [low, high] = &self.outlets;
         let outlets = u128::from(low.load(Ordering::Relaxed)) | u128::from(high.load(Ordering::Relaxed)) << 64;
         // The usual case is one ring. None: a pair that does not exist.
@@ -376,13 +369,7 @@ impl VhostPort {
     }
 
     /// As [`TxPort::send_set`] of the only worker.
-    pub fn send(
-        &mut self,
-        burst: &mut Burst,
-        items: &[TxItem],
-        sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
-        self.tx.send_set(&Turn::ONLY, burst, items, sole, stats)
+    pub fn send(&mut self, burst: &mut Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
+        self.tx.send_set(&Turn::ONLY, burst, items, stats)
     }
 }

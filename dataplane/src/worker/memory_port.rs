@@ -30,7 +30,7 @@ pub struct Wire {
     /// Whether the last burst it was to send could be moved.
     pub sent_movable: bool,
     /// The frames of the last burst whose buffers it could have had.
-    pub sole: u64,
+    pub exclusive: u64,
     /// Frames the port takes before it is full.
     pub room: Option<usize>,
     /// The virtio-net header of each frame to the switch; that of a sender who may ask for everything.
@@ -119,21 +119,14 @@ impl RxQueue for MemoryRx {
 }
 
 impl TxPort for MemoryTx {
-    fn send(
-        &self,
-        _turn: &Turn,
-        burst: &mut Burst,
-        items: &[TxItem],
-        sole: u64,
-        report: &mut TxReport<'_>,
-    ) -> Result<(), Fault> {
+    fn send(&self, _turn: &Turn, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
         let mut wire = self.0.lock().unwrap();
         if wire.broken {
             report.lose_all(items, DropReason::NotConnected);
             return Err(Fault::new(7, "broken on purpose"));
         }
         wire.sent_movable = burst.is_movable();
-        wire.sole = sole;
+        wire.exclusive = burst.exclusive();
         for item in items {
             let Some(mut reader) = burst.reader(item) else {
                 report.lose(item.frame, DropReason::Runt);

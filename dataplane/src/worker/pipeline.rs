@@ -43,7 +43,6 @@ impl Pipeline {
         mut dropped: impl FnMut(u8, PortId, DropReason),
     ) {
         let mut decisions = forwarder.ingress_at(ingress, turn.now_ns);
-        decisions.set_injection_time(turn.now_ns);
         for (index, (frame, snapshot)) in (0u8..).zip(self.burst.snapshots()) {
             decisions.frame(index, snapshot, frame.wire_bytes, &mut self.egress, &mut dropped);
         }

@@ -128,14 +128,22 @@ impl Slot {
         self.output.stats.publish(worker, &mut self.delta);
     }
 
-    /// Hands frames to the port; afterwards `losses` says which it lost.
+    /// Hands frames to the port; afterwards `losses` says which it lost. No other port gets the frames in `unshared`
+    /// (bit = index in the burst), so that their buffers may be moved.
     #[inline]
-    pub(super) fn send(&mut self, turn: &Turn, burst: &mut Burst, items: &[TxItem], sole: u64) -> Result<(), Fault> {
+    pub(super) fn send(
+        &mut self,
+        turn: &Turn,
+        burst: &mut Burst,
+        items: &[TxItem],
+        unshared: u64,
+    ) -> Result<(), Fault> {
         let Slot { output, delta: stats, losses, .. } = self;
         losses.clear();
         let mut report = TxReport { stats, losses };
+        burst.set_exclusive(unshared);
         match &output.tx {
-            Some(tx) => tx.send(turn, burst, items, sole, &mut report),
+            Some(tx) => tx.send(turn, burst, items, &mut report),
             None => {
                 report.lose_all(items, DropReason::NotConnected);
                 Ok(())
@@ -150,7 +158,7 @@ impl Slot {
         turn: &Turn,
         burst: &mut Burst,
         items: &[TxItem],
-        sole: u64,
+        unshared: u64,
     ) -> Result<(), Fault> {
         let Slot { output, delta: stats, losses, .. } = self;
         losses.clear();
@@ -160,12 +168,14 @@ impl Slot {
             return Ok(());
         };
         let offers = tx.offers();
+        burst.set_exclusive(0);
         if burst.asking() != 0 && stage::is_needed(burst, items, offers) {
             stage.resolve(&mut PortSink { tx: &**tx, turn }, burst, items, offers, report)
         } else if burst.is_movable() && offers.takes_merged() && stage::may_merge(burst, items) {
             stage.merge(&mut PortSink { tx: &**tx, turn }, burst, items, offers, report)
         } else {
-            tx.send(turn, burst, items, sole, report)
+            burst.set_exclusive(unshared);
+            tx.send(turn, burst, items, report)
         }
     }
 
@@ -184,10 +194,11 @@ impl Slot {
             report.lose_all(items, DropReason::NotConnected);
             return Ok(());
         };
+        burst.set_exclusive(0);
         if burst.asking() != 0 && stage::is_needed(burst, items, Offers::NONE) {
             stage.resolve(&mut PortSink { tx: &**tx, turn }, burst, items, Offers::NONE, report)
         } else {
-            tx.send(turn, burst, items, 0, report)
+            tx.send(turn, burst, items, report)
         }
     }
 }

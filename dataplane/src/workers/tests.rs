@@ -90,7 +90,7 @@ impl RxQueue for StuckRx {
 struct StuckTx(Mutex<Option<OwnedFd>>);
 
 impl TxPort for StuckTx {
-    fn send(&self, _: &Turn, _: &mut Burst, _: &[TxItem], _: u64, _: &mut TxReport<'_>) -> Result<(), Fault> {
+    fn send(&self, _: &Turn, _: &mut Burst, _: &[TxItem], _: &mut TxReport<'_>) -> Result<(), Fault> {
         let mut doorbell = self.0.lock().unwrap();
         let outcome = doorbell.as_ref().map_or(Ok(()), ring);
         if outcome.is_err() {

@@ -96,14 +96,8 @@ impl XdpPort {
     }
 
     /// As [`TxPort::send_set`] of the only worker.
-    pub fn send(
-        &mut self,
-        burst: &mut Burst,
-        items: &[TxItem],
-        sole: u64,
-        stats: &mut PortDelta,
-    ) -> Result<u64, Fault> {
-        self.tx.send_set(&Turn::ONLY, burst, items, sole, stats)
+    pub fn send(&mut self, burst: &mut Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
+        self.tx.send_set(&Turn::ONLY, burst, items, stats)
     }
 
     /// The timed work of all halves, whenever it is due.

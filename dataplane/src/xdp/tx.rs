@@ -101,13 +101,12 @@ impl XdpTx {
         index: usize,
         burst: &mut Burst,
         items: &[TxItem],
-        sole: u64,
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
         if let (Some(queue), Some(socket)) = (self.queues.get(index), self.core.sockets.get(index)) {
             let mut queue = lock(queue);
             if !queue.failed {
-                let outcome = self.send_locked(&mut queue, socket, burst, items, sole, report);
+                let outcome = self.send_locked(&mut queue, socket, burst, items, report);
                 queue.failed = outcome.is_err();
                 return outcome;
             }
@@ -122,7 +121,6 @@ impl XdpTx {
         socket: &Descriptor,
         burst: &mut Burst,
         items: &[TxItem],
-        sole: u64,
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
         let Core { memory, owner, .. } = &*self.core;
@@ -137,7 +135,7 @@ impl XdpTx {
         let allowed = pool.may_send(*owner);
         let mut slots = queue.rings.tx.free(u32::try_from(items.len()).unwrap_or(u32::MAX)).min(allowed);
         for item in items {
-            let may_move = sole & bit(item) != 0 && burst.is_movable();
+            let may_move = burst.may_take(item.frame);
             let (len, pieces) = match size(burst, item, self.max_pieces) {
                 Ok(size) => size,
                 Err(reason) => {
@@ -258,17 +256,10 @@ impl TxQueue {
 }
 
 impl TxPort for XdpTx {
-    fn send(
-        &self,
-        turn: &Turn,
-        burst: &mut Burst,
-        items: &[TxItem],
-        sole: u64,
-        report: &mut TxReport<'_>,
-    ) -> Result<(), Fault> {
+    fn send(&self, turn: &Turn, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
         let queues = self.queues.len();
         spread(burst, items, turn.count(queues), |nth, burst, items| {
-            self.send_on(turn.ring(nth, queues), burst, items, sole, report)
+            self.send_on(turn.ring(nth, queues), burst, items, report)
         })
     }
 
@@ -293,11 +284,6 @@ impl TxPort for XdpTx {
         let behind = |queue: &Mutex<TxQueue>| queue.try_lock().is_ok_and(|queue| queue.unsent && !queue.failed);
         if self.queues.iter().any(behind) { turn.now_ns.saturating_add(RETRY_NS) } else { NEVER }
     }
-}
-
-#[inline]
-fn bit(item: &TxItem) -> u64 {
-    1u64.checked_shl(item.frame.into()).unwrap_or(0)
 }
 
 /// The length of the frame as it leaves, and the number of chunks it takes; the reason if it can't be sent.

@@ -18,16 +18,10 @@ impl<'a> Forwarder<'a> {
 }
 
 impl<'a> Ingress<'a> {
-    /// Whether its frames are injected, which needs the time: [`Ingress::set_injection_time`].
+    /// Whether its frames are injected.
     #[inline]
     pub fn is_injecting(&self) -> bool {
         self.inject.is_some()
-    }
-
-    /// The time, ns of any clock that all who inject on the port and all who send copies to it share.
-    #[inline]
-    pub fn set_injection_time(&mut self, now_ns: u64) {
-        self.inject_ns = now_ns;
     }
 
     /// Handles a frame from a port that takes nothing in: injects it if the port has an injection that admits it,
@@ -61,7 +55,7 @@ impl<'a> Ingress<'a> {
             return Err(Dropped { at: self.id, reason });
         };
         injection
-            .admit(arrival.snapshot, arrival.bytes, self.inject_ns, O::DRY_RUN)
+            .admit(arrival.snapshot, arrival.bytes, self.now_ns, O::DRY_RUN)
             .map_err(|reason| Dropped { at: self.id, reason })?;
         out.observer.step(arrival.index, || Step::Injected(injection.spec().ingress));
         match ingress.port {

@@ -6,7 +6,7 @@ use crate::tables::{Direction, MirrorSpec, PortRules, Tables};
 use crate::vlan::PortVlan;
 use crate::{Mac, Vid};
 
-const NOW: Times = Times { now_ns: 0, inject_ns: 0 };
+const NOW: u64 = 0;
 const A: PortId = PortId(0);
 const B: PortId = PortId(1);
 const C: PortId = PortId(2);

@@ -253,7 +253,7 @@ fn work(port: &mut VhostPort, feed: &mut Feed<'_>) -> Result<(), Fault> {
         assert!(unsafe { burst.push(0, &[segment]) });
     }
     let items = [0, 1, 2].map(|frame| TxItem::whole(frame, TagEdit::KEEP));
-    let unsent = port.send(&mut burst, &items, 0, &mut stats)?;
+    let unsent = port.send(&mut burst, &items, &mut stats)?;
     assert!(unsent < 8);
     assert_eq!(stats.tx_frames + stats.drops.iter().sum::<u64>(), items.len() as u64);
     for rx in &mut port.rx {

@@ -228,11 +228,11 @@ fn a_watched_port_is_given_no_buffers_and_others_are() {
     let _look = of_ports(&mut lab, &[(1, Direction::TX)]);
     lab.send(0, &frame(0xff, 1, 1));
     lab.turn();
-    assert_eq!(lab.wires[1].lock().unwrap().sole, 0);
+    assert_eq!(lab.wires[1].lock().unwrap().exclusive, 0);
     lab.capture(Captures::default());
     lab.send(0, &frame(0xff, 1, 1));
     lab.turn();
-    assert_eq!(lab.wires[1].lock().unwrap().sole, 1);
+    assert_eq!(lab.wires[1].lock().unwrap().exclusive, 1);
 }
 
 #[test]

@@ -74,15 +74,8 @@ struct RewritingTx {
 }
 
 impl TxPort for RewritingTx {
-    fn send(
-        &self,
-        turn: &Turn,
-        burst: &mut Burst,
-        items: &[TxItem],
-        sole: u64,
-        report: &mut TxReport<'_>,
-    ) -> Result<(), Fault> {
-        self.port.send(turn, burst, items, sole, report)?;
+    fn send(&self, turn: &Turn, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
+        self.port.send(turn, burst, items, report)?;
         write(&self.memory, self.value);
         Ok(())
     }

@@ -246,7 +246,7 @@ pub fn turn(from: &mut VhostPort, to: &mut VhostPort, stats: &mut PortDelta) -> 
     let mut burst = Burst::new();
     from.receive(0, &mut burst, stats).unwrap();
     let items: Vec<TxItem> = (0..burst.len()).map(|index| TxItem::whole(index as u8, TagEdit::KEEP)).collect();
-    let unsent = to.send(&mut burst, &items, 0, stats).unwrap();
+    let unsent = to.send(&mut burst, &items, stats).unwrap();
     from.release(0, &mut burst).unwrap();
     unsent
 }

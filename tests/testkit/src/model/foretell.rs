@@ -1,7 +1,7 @@
 //! What a trace says, in the terms in which the model and the switch are compared.
 
 use labsw_switch::forward::Forwarder;
-use labsw_switch::trace::{Event, Times, trace};
+use labsw_switch::trace::{Event, trace};
 use labsw_switch::{PortId, Vid};
 
 use super::apply;
@@ -10,7 +10,7 @@ use super::naive::Outcome;
 /// What a trace says would become of one frame, in the model's terms. `failed` is as for [`decide`](super::decide).
 pub fn foretell(forwarder: Forwarder<'_>, ingress: u16, frame: &[u8], failed: &[u64]) -> Outcome {
     let second = u64::from(forwarder.now_seconds);
-    let at = Times { now_ns: 1_000_000_000 * second, inject_ns: 3_000_000_000 * second };
+    let at = 1_000_000_000 * second;
     let foretold = trace(forwarder, at, PortId(ingress), frame, |port| failed[port.index()] & 1 == 0);
     let mut outcome = Outcome::default();
     for (port, edit) in &foretold.sent {
@@ -29,6 +29,6 @@ pub fn foretell(forwarder: Forwarder<'_>, ingress: u16, frame: &[u8], failed: &[
         outcome.copies.entry((copy.to.0, copy.rspan.map(Vid::get))).or_default().push((0, copy.mirror.0, bytes));
     }
     outcome.matched = foretold.selected.iter().map(|selection| (selection.mirror.0, 1)).collect();
-    outcome.sole = u64::from(foretold.sent.len() == 1 && foretold.selected.is_empty());
+    outcome.unshared = u64::from(foretold.sent.len() == 1 && foretold.selected.is_empty());
     outcome
 }

@@ -226,7 +226,6 @@ pub fn decide(
     let mut outcome = Outcome::default();
     egress.clear();
     let mut burst = forwarder.ingress(PortId(ingress));
-    burst.set_injection_time(3_000_000_000 * u64::from(forwarder.now_seconds));
     for (index, frame) in (0u8..).zip(frames) {
         let snapshot = &frame[..frame.len().min(SNAPSHOT_BYTES)];
         let frame_bytes = u32::try_from(frame.len()).unwrap();
@@ -264,6 +263,6 @@ pub fn decide(
         assert!(outcome.copies.insert(to, list).is_none(), "destination {to:?} is listed twice");
     }
     outcome.matched = copies.matched().map(|(mirror, frames)| (mirror.0, frames.count_ones())).collect();
-    outcome.sole = egress.unshared();
+    outcome.unshared = egress.unshared();
     outcome
 }

@@ -18,7 +18,7 @@ pub struct Outcome {
     /// Frames selected per mirror.
     pub matched: BTreeMap<u16, u32>,
     /// Bit per frame that goes to one port and to no mirror.
-    pub sole: u64,
+    pub unshared: u64,
 }
 
 pub type Copy = (usize, u16, Vec<u8>);
@@ -285,7 +285,7 @@ impl Naive {
             // Nothing that was injected comes back as a copy, and no copy goes where the frame came from.
             copies.retain(|offer| offer.to.0 != ingress);
             if sent.len() == 1 && copies.is_empty() {
-                outcome.sole |= 1 << index;
+                outcome.unshared |= 1 << index;
             }
             for mirror in 0u16..4 {
                 if copies.iter().any(|offer| offer.mirror == mirror) {
