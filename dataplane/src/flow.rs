@@ -7,36 +7,38 @@
 
 use labsw_switch::BURST_FRAMES;
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_switch::wire::{
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, TAG_BYTES, TAG_OFFSET, TCI_VID_MASK, TPID_C_TAG, TPID_OLD_STACKED, TPID_S_TAG,
+    u16_at,
+};
 
 use crate::frame::Burst;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const TAG_TYPES: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+const TAG_TYPES: [u16; 3] = [TPID_C_TAG, TPID_S_TAG, TPID_OLD_STACKED];
 /// TCP, UDP, SCTP.
 const PORT_PROTOCOLS: [u8; 3] = [6, 17, 132];
 
 /// The flow hash of the frame that begins with `snapshot`.
 pub fn flow_hash(snapshot: &[u8]) -> u32 {
     let mut hash = Hash(0xcbf2_9ce4_8422_2325);
-    hash.add(snapshot.get(..12));
-    let mut offset = 12;
+    hash.add(snapshot.get(..TAG_OFFSET));
+    let mut offset = TAG_OFFSET;
     for tag in 0..2 {
-        if !big_endian(snapshot, offset).is_some_and(|kind| TAG_TYPES.contains(&kind)) {
+        if !u16_at(snapshot, offset).is_some_and(|kind| TAG_TYPES.contains(&kind)) {
             break;
         }
         if tag == 0 {
-            let vlan = big_endian(snapshot, offset + 2).unwrap_or(0) & 0xfff;
+            let vlan = u16_at(snapshot, offset + 2).unwrap_or(0) & TCI_VID_MASK;
             hash.add(Some(&vlan.to_be_bytes()));
         }
-        offset += 4;
+        offset += TAG_BYTES;
     }
     let ip = snapshot.get(offset + 2..).unwrap_or_default();
-    match big_endian(snapshot, offset) {
+    match u16_at(snapshot, offset) {
         Some(ETHERTYPE_IPV4) => {
             hash.add(ip.get(12..20));
             let header_bytes = usize::from(ip.first().copied().unwrap_or(0) & 0xf) * 4;
-            let whole = big_endian(ip, 6).is_some_and(|fragment| fragment & 0x3fff == 0);
+            let whole = u16_at(ip, 6).is_some_and(|fragment| fragment & 0x3fff == 0);
             if whole && ip.get(9).is_some_and(|protocol| PORT_PROTOCOLS.contains(protocol)) {
                 hash.add(ip.get(header_bytes..header_bytes + 4));
             }
@@ -91,13 +93,6 @@ pub fn spread<E>(
         }
     }
     outcome
-}
-
-fn big_endian(bytes: &[u8], offset: usize) -> Option<u16> {
-    match bytes.get(offset..offset + 2) {
-        Some(&[high, low]) => Some(u16::from_be_bytes([high, low])),
-        _ => None,
-    }
 }
 
 /// FNV-1a over 32-bit words, with a final mix because only few bits of it are used.

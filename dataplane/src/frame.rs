@@ -25,6 +25,7 @@ mod reader;
 use labsw_switch::BURST_FRAMES;
 use labsw_switch::forward::TxItem;
 pub use labsw_switch::header::SNAPSHOT_BYTES;
+use labsw_switch::wire::TAG_OFFSET;
 
 use crate::offload::{Asked, HEADER_BYTES, Offers, Refused};
 use arena::Arena;
@@ -39,8 +40,6 @@ pub const MAX_FRAME_BYTES: u32 = 65_535 + 64;
 /// The most segments that the frames of a burst may become together: a burst of the largest frames with an MSS of 536
 /// is within it.
 pub const MAX_BURST_SEGMENTS: u32 = 8192;
-/// Where the first VLAN tag stands in a frame, bytes.
-const TAG_OFFSET: usize = 12;
 
 /// A run of bytes in foreign memory.
 #[derive(Clone, Copy, Debug)]

@@ -8,18 +8,11 @@
 //! TPIDs 0x8100 (C-tag) and 0x88a8 (S-tag) both count as VLAN tags. Lengths are not judged here except for
 //! runts; a header that parses has an individual source address and no VLAN id 4095.
 
+use crate::wire::{ETHERTYPE_MAC_CONTROL, TCI_VID_MASK, TPID_C_TAG, TPID_S_TAG};
 use crate::{DropReason, Mac};
 
 /// The most bytes of a frame that decisions are made on.
 pub const SNAPSHOT_BYTES: usize = 128;
-/// TPID of a customer VLAN tag (802.1Q table 9-1).
-pub const TPID_C_TAG: u16 = 0x8100;
-/// TPID of a service VLAN tag (802.1Q table 9-1).
-pub const TPID_S_TAG: u16 = 0x88a8;
-/// Ethertype of MAC control frames: PAUSE, PFC (802.3 clause 31).
-pub const ETHERTYPE_MAC_CONTROL: u16 = 0x8808;
-/// The bits of a TCI that are the VLAN id; above them stand DEI and PCP.
-pub const TCI_VID_MASK: u16 = 0x0fff;
 /// VLAN id 4095, reserved (802.1Q table 9-2).
 const VID_RESERVED: u16 = 0x0fff;
 /// The shortest Ethernet header, bytes.

@@ -40,6 +40,7 @@ pub mod tables;
 pub mod tag_edit;
 pub mod trace;
 pub mod vlan;
+pub mod wire;
 
 pub use drop_reason::DropReason;
 pub use mac::Mac;

@@ -26,8 +26,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::DropReason;
-use crate::header::{Header, TCI_VID_MASK, TPID_C_TAG, Tag};
+use crate::header::{Header, Tag};
 use crate::tag_edit::TagEdit;
+use crate::wire::{TCI_VID_MASK, TPID_C_TAG};
 
 mod set;
 mod tunnel;

@@ -9,8 +9,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use labsw_switch::Vid;
-use labsw_switch::header::{TPID_C_TAG, TPID_S_TAG};
 use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanMode, VlanSet};
+use labsw_switch::wire::{TPID_C_TAG, TPID_S_TAG};
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

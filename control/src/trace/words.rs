@@ -24,7 +24,7 @@ pub(crate) const ETHERTYPES: [(u16, &str); 7] = [
 /// A header in short.
 pub(super) fn header(header: &Header, frame_bytes: usize) -> String {
     let tag = |tag: Tag| {
-        let kind = if tag.tpid == labsw_switch::header::TPID_S_TAG { "S-tag" } else { "tag" };
+        let kind = if tag.tpid == labsw_switch::wire::TPID_S_TAG { "S-tag" } else { "tag" };
         match (tag.vid(), tag.tci >> 13) {
             (0, priority) => format!("priority tag (VLAN 0, priority {priority})"),
             (vid, 0) => format!("{kind} of VLAN {vid}"),

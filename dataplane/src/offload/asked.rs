@@ -6,9 +6,7 @@
 
 use super::layout::judge_checksum;
 use super::request::{HEADER_BYTES, MAX_SEGMENTS, Offers, Refused, Request, Resolution};
-
-/// `flags`: the checksum was verified (`VIRTIO_NET_HDR_F_DATA_VALID`).
-const DATA_VALID: u8 = 2;
+use crate::virtio::header::DATA_VALID;
 
 /// What is left to do for a frame, and what is known of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,9 +13,11 @@
 //!
 //! References: RFC 9293, 3.1; RFC 791, 3.1; RFC 8200, 8.1 (pseudo-header).
 
+use labsw_switch::wire::u16_at;
+
 use super::layout::{IPV6_BYTES, Layout, MAX_HEADER_BYTES, MAX_IP_BYTES, TCP_CHECKSUM};
 use super::request::{Gso, GsoKind, MIN_SEGMENT_BYTES, Partial, Refused, Request};
-use super::sum::{Sum, get_u16, get_u32, put};
+use super::sum::{Sum, get_u32, put};
 
 const ACK: u8 = 1 << 4;
 const PSH: u8 = 1 << 3;
@@ -193,17 +195,17 @@ impl Segment {
         let (length, identification) = match kind {
             GsoKind::Tcp4 => {
                 put(&mut constant, l3 + 10, [0; 2]);
-                if Some(Sum::of(constant.get(l3..l4)?).checksum()) != get_u16(headers, l3 + 10) {
+                if Some(Sum::of(constant.get(l3..l4)?).checksum()) != u16_at(headers, l3 + 10) {
                     return None;
                 }
                 put(&mut constant, l3 + 2, [0; 4]);
-                (get_u16(headers, l3 + 2)?, get_u16(headers, l3 + 4)?)
+                (u16_at(headers, l3 + 2)?, u16_at(headers, l3 + 4)?)
             }
             // An extension header may be meant for one packet only.
             GsoKind::Tcp6 if l4 != l3 + IPV6_BYTES => return None,
             GsoKind::Tcp6 => {
                 put(&mut constant, l3 + 4, [0; 2]);
-                (get_u16(headers, l3 + 4)?, 0)
+                (u16_at(headers, l3 + 4)?, 0)
             }
         };
         if u32::from(length) != layout.ip_bytes(frame_bytes) {
@@ -213,7 +215,7 @@ impl Segment {
         let mut sum = pseudo_header(headers, layout, frame_bytes - u32::try_from(l4).ok()?);
         sum.add(constant.get(l4..header_bytes)?);
         sum.append(payload);
-        if Some(sum.checksum()) != get_u16(headers, l4 + usize::from(TCP_CHECKSUM)) {
+        if Some(sum.checksum()) != u16_at(headers, l4 + usize::from(TCP_CHECKSUM)) {
             return None;
         }
         put(&mut constant, l4 + 4, [0; 4]);

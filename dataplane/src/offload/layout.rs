@@ -15,10 +15,9 @@
 //!
 //! References: 802.1Q clause 9; RFC 791, 3.1; RFC 8200, 4 (extension headers); RFC 9293, 3.1; RFC 768.
 
-use labsw_switch::header::{TPID_C_TAG, TPID_S_TAG};
+use labsw_switch::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, TAG_OFFSET, TPID_C_TAG, TPID_S_TAG, u16_at};
 
 use super::request::{GsoKind, Partial, Refused};
-use super::sum::get_u16;
 
 /// The most that an IP header can say about its length, bytes: IPv4 total length, IPv6 payload length.
 pub(super) const MAX_IP_BYTES: u32 = 65_535;
@@ -28,12 +27,8 @@ pub(super) const TCP_CHECKSUM: u16 = 16;
 const UDP_CHECKSUM: u16 = 6;
 /// The most bytes of headers that are worked on.
 pub const MAX_HEADER_BYTES: usize = 256;
-/// Two MAC addresses.
-const ETHERTYPE_OFFSET: usize = 12;
 /// VLAN tags walked over.
 const MAX_TAGS: usize = 4;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 const PROTOCOL_IPV4: u8 = 4;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
@@ -150,14 +145,14 @@ fn shown<T>(
 /// The ethertype behind the VLAN tags, and where the packet begins. `None` if `headers` ends too early.
 #[inline]
 fn network(headers: &[u8]) -> Option<(u16, usize)> {
-    let mut at = ETHERTYPE_OFFSET;
-    let mut ethertype = get_u16(headers, at)?;
+    let mut at = TAG_OFFSET;
+    let mut ethertype = u16_at(headers, at)?;
     for _ in 0..MAX_TAGS {
         if ethertype != TPID_C_TAG && ethertype != TPID_S_TAG {
             break;
         }
         at += 4;
-        ethertype = get_u16(headers, at)?;
+        ethertype = u16_at(headers, at)?;
     }
     Some((ethertype, at + 2))
 }
@@ -170,7 +165,7 @@ fn ipv4(headers: &[u8], l3: usize) -> Option<Result<(u8, usize), Refused>> {
     if version >> 4 != 4 || bytes < IPV4_MIN_BYTES {
         return Some(Err(Refused::Ip));
     }
-    if get_u16(headers, l3 + 6)? & IPV4_FRAGMENT != 0 {
+    if u16_at(headers, l3 + 6)? & IPV4_FRAGMENT != 0 {
         return Some(Err(Refused::Fragment));
     }
     Some(Ok((*headers.get(l3 + 9)?, l3 + bytes)))

@@ -17,22 +17,15 @@ use super::sum::put_u16_le;
 use crate::virtio::features::{
     F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
 };
+use crate::virtio::header::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM};
 
-/// Bytes of the header that describe offloads; `num_buffers`, if present, follows.
-pub const HEADER_BYTES: usize = 10;
+pub use crate::virtio::header::OFFLOAD_BYTES as HEADER_BYTES;
+
 /// The smallest segment payload accepted, bytes: Linux keeps the MSS at 48 or more, of which TCP options can take 40.
 pub const MIN_SEGMENT_BYTES: u16 = 8;
 /// The most segments that one frame may become: it bounds the work that a guest can ask for. The longest frame with
 /// segments of 128 bytes is within it; an MSS of 536 (RFC 9293, 3.7.1) makes 123.
 pub const MAX_SEGMENTS: u32 = 512;
-
-/// `flags`: the checksum is unfinished.
-const NEEDS_CSUM: u8 = 1;
-const GSO_NONE: u8 = 0;
-const GSO_TCPV4: u8 = 1;
-const GSO_TCPV6: u8 = 4;
-/// Added to the type: the frame has ECN bits (CWR) that need care.
-const GSO_ECN: u8 = 0x80;
 
 /// A checksum to be finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

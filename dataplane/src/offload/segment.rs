@@ -17,9 +17,11 @@
 use std::ops::Range;
 
 use super::finish::finish_checksum;
+use labsw_switch::wire::u16_at;
+
 use super::layout::{Layout, MAX_HEADER_BYTES, TCP_CHECKSUM};
 use super::request::{GsoKind, Partial, Refused, Request};
-use super::sum::{Sum, get_u16, get_u32, put};
+use super::sum::{Sum, get_u32, put};
 
 const FIN: u16 = 1;
 const PSH: u16 = 1 << 3;
@@ -72,8 +74,8 @@ impl Cutter {
             segments: payload_bytes.div_ceil(size).max(1),
             index: 0,
             sequence: get_u32(&copy, layout.l4 + 4).unwrap_or_default(),
-            identification: get_u16(&copy, layout.l3 + 4).unwrap_or_default(),
-            offset_and_flags: get_u16(&copy, layout.l4 + 12).unwrap_or_default(),
+            identification: u16_at(&copy, layout.l3 + 4).unwrap_or_default(),
+            offset_and_flags: u16_at(&copy, layout.l4 + 12).unwrap_or_default(),
             tcp_sum: Sum::default(),
             ipv4_sum: Sum::default(),
         };

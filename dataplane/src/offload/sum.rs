@@ -119,12 +119,6 @@ fn fold(words: u64) -> u16 {
     folded
 }
 
-/// The 16-bit number in network order at `at`.
-#[inline]
-pub(super) fn get_u16(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
 /// The 32-bit number in network order at `at`.
 #[inline]
 pub(super) fn get_u32(bytes: &[u8], at: usize) -> Option<u32> {

@@ -17,25 +17,22 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use labsw_switch::wire::{TAG_BYTES, TAG_OFFSET, TPID_C_TAG};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 
 use super::buffers::{HEADROOM_BYTES, ROOM_BYTES};
-use super::vnet::{End, HEADER_BYTES, Header};
+use super::vnet::{End, Header};
 use crate::frame::Segment;
 use crate::sys::raw::{self, RawSocket};
+use crate::virtio::header::HEADER_BYTES;
 
 /// Most pieces that one frame is sent from without being copied together first.
 pub(super) const PIECES: usize = 16;
 /// Bytes of frames that may wait in a packet socket.
 const SOCKET_BUFFER_BYTES: libc::c_int = 4 << 20;
-/// Where the outer VLAN tag stands in a frame, bytes.
-const TAG_OFFSET: usize = 12;
-/// Its length, bytes.
-const TAG_BYTES: usize = 4;
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 const ETHTOOL_GLINK: u32 = 0x0a;
-const TAG_TYPE_8021Q: u16 = 0x8100;
 
 /// Why a TAP interface can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -292,7 +289,7 @@ unsafe fn tag_beside(message: &libc::msghdr) -> Option<[u8; TAG_BYTES]> {
         return None;
     }
     let typed = auxiliary.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
-    let [a, b] = if typed { auxiliary.tp_vlan_tpid } else { TAG_TYPE_8021Q }.to_be_bytes();
+    let [a, b] = if typed { auxiliary.tp_vlan_tpid } else { TPID_C_TAG }.to_be_bytes();
     let [c, d] = auxiliary.tp_vlan_tci.to_be_bytes();
     Some([a, b, c, d])
 }

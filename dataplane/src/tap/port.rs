@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use labsw_switch::forward::TxItem;
+use labsw_switch::wire::ETHERNET_HEADER_BYTES;
 use labsw_switch::{BURST_FRAMES, DropReason};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -32,9 +33,6 @@ use crate::offload::Offers;
 use crate::port::{Fault, RxQueue, Turn, TxPort, next_connection};
 use crate::stats::PortDelta;
 use crate::sys::isolate::Isolation;
-
-/// The shortest frame that can be sent: an Ethernet header, bytes.
-const ETHERNET_HEADER_BYTES: u32 = 14;
 
 /// What the halves of a port hold in common.
 #[derive(Debug)]

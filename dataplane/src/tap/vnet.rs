@@ -14,13 +14,8 @@ use labsw_switch::forward::TxItem;
 
 use crate::frame::Burst;
 use crate::offload::{self, Offers};
+use crate::virtio::header::{CSUM_START, HEADER_BYTES, NEEDS_CSUM};
 
-/// Length of the header, bytes.
-pub(super) const HEADER_BYTES: usize = 12;
-/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
-const NEEDS_CHECKSUM: u8 = 1;
-/// Where `csum_start` stands.
-const CHECKSUM_START: usize = 6;
 /// What the kernel, or a guest behind it, may leave to the switch.
 const FROM_KERNEL: Offers = Offers::ALL;
 
@@ -55,10 +50,10 @@ pub(super) fn ask(header: Header, tag_bytes: u16, burst: &mut Burst) -> Result<(
 }
 
 fn ask_for(mut asks: [u8; offload::HEADER_BYTES], tag_bytes: u16, burst: &mut Burst) -> Result<(), DropReason> {
-    if asks[0] & NEEDS_CHECKSUM != 0 {
-        let start = u16::from_le_bytes([asks[CHECKSUM_START], asks[CHECKSUM_START + 1]]);
+    if asks[0] & NEEDS_CSUM != 0 {
+        let start = u16::from_le_bytes([asks[CSUM_START], asks[CSUM_START + 1]]);
         // Too large a sum is behind any frame's end, and so refused.
-        [asks[CHECKSUM_START], asks[CHECKSUM_START + 1]] = start.saturating_add(tag_bytes).to_le_bytes();
+        [asks[CSUM_START], asks[CSUM_START + 1]] = start.saturating_add(tag_bytes).to_le_bytes();
     }
     burst.ask(&asks, FROM_KERNEL).map_err(|refused| refused.drop_reason())
 }

@@ -13,6 +13,7 @@ pub mod dirty_log;
 mod doorbell;
 mod error;
 pub mod features;
+pub mod header;
 mod layout;
 mod mapping;
 pub mod memory;

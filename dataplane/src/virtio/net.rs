@@ -18,16 +18,10 @@ use super::budget::Taken;
 use super::chain::Walk;
 use super::error::RingError;
 use super::features::{F_MRG_RXBUF, F_VERSION_1};
+use super::header::{GSO_NONE, HEADER_BYTES, NEEDS_CSUM};
 use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, PlainFrame, Segment};
 use crate::losses::TxReport;
 use crate::offload::{self, Offers};
-
-/// The largest virtio-net header, bytes.
-pub(super) const HEADER_BYTES: usize = 12;
-/// Header flag: the checksum is unfinished.
-const NEEDS_CSUM: u8 = 1;
-/// No segmentation asked for.
-const GSO_NONE: u8 = 0;
 
 /// How the guest speaks of its frames.
 #[derive(Clone, Copy, Debug)]

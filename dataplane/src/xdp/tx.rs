@@ -20,6 +20,7 @@
 use std::sync::{Arc, Mutex, TryLockError};
 
 use labsw_switch::forward::{TagEdit, TxItem};
+use labsw_switch::wire::ETHERNET_HEADER_BYTES;
 use labsw_switch::{BURST_FRAMES, DropReason};
 use rustix::io::Errno;
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
@@ -36,8 +37,6 @@ use crate::stats::PortDelta;
 
 /// The shortest frame on a wire, bytes without FCS.
 const WIRE_FRAME_BYTES: u32 = 60;
-/// The shortest frame that can be sent at all: an Ethernet header.
-const HEADER_BYTES: u32 = 14;
 /// Destination and source MAC.
 const MACS_BYTES: usize = 12;
 
@@ -290,7 +289,7 @@ impl TxPort for XdpTx {
 #[inline]
 fn size(burst: &Burst, item: &TxItem, most: u32) -> Result<(u32, u32), DropReason> {
     let len = burst.reader(item).ok_or(DropReason::Runt)?.remaining();
-    if len < HEADER_BYTES {
+    if len < ETHERNET_HEADER_BYTES {
         return Err(DropReason::Runt);
     }
     let pieces = len.div_ceil(CHUNK_FRAME_BYTES);

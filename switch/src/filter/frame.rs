@@ -4,12 +4,13 @@ use std::cell::Cell;
 
 use super::Form;
 use crate::forward::TagEdit;
-use crate::header::{SNAPSHOT_BYTES, TPID_C_TAG, TPID_S_TAG};
+use crate::header::SNAPSHOT_BYTES;
+use crate::wire::{self, TPID_C_TAG, TPID_S_TAG};
 
-/// Where the first VLAN tag stands in a frame, bytes.
-const TAG_OFFSET: u32 = 12;
-/// Length of a VLAN tag, bytes.
-const TAG_BYTES: u32 = 4;
+#[allow(clippy::cast_possible_truncation, reason = "12")]
+const TAG_OFFSET: u32 = wire::TAG_OFFSET as u32;
+#[allow(clippy::cast_possible_truncation, reason = "4")]
+const TAG_BYTES: u32 = wire::TAG_BYTES as u32;
 
 /// The bytes of a frame that its snapshot does not hold.
 pub trait Behind {

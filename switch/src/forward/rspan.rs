@@ -8,20 +8,14 @@ use super::TagEdit;
 use super::copies::bits;
 use super::egress::frame_bit;
 use crate::filter::Frames;
-use crate::header::{TPID_C_TAG, TPID_S_TAG};
 use crate::tables::Remote;
+use crate::wire::{TAG_OFFSET, TPID_C_TAG, TPID_S_TAG, u16_at};
 use crate::{Vid, vlan};
-
-/// Where the first VLAN tag stands in a frame, bytes.
-const TAG_OFFSET: usize = 12;
 
 impl Remote {
     /// The frames of `set` (bit = index) whose copies, if made of them as received, have a tag replaced.
     pub(super) fn replaces(self, set: u64, frames: &(impl Frames + ?Sized)) -> u64 {
-        let tagged = |frame: &u8| {
-            let tpid = frames.snapshot(*frame).get(TAG_OFFSET..).and_then(|rest| rest.first_chunk());
-            tpid.is_some_and(|tpid| matches!(u16::from_be_bytes(*tpid), TPID_C_TAG | TPID_S_TAG))
-        };
+        let tagged = |frame: &u8| matches!(u16_at(frames.snapshot(*frame), TAG_OFFSET), Some(TPID_C_TAG | TPID_S_TAG));
         if self.behind { 0 } else { bits(set).filter(tagged).fold(0, |set, frame| set | frame_bit(frame)) }
     }
 

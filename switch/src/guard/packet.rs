@@ -10,12 +10,8 @@
 //! (RFC 7113 section 3, RFC 7610 section 5). A packet is no router's if its source is not link-local or its hop limit
 //! is not 255: every host must ignore such an advertisement (RFC 4861 sections 6.1.2 and 8.1).
 
-use crate::header::{TPID_C_TAG, TPID_S_TAG};
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, TPID_C_TAG, TPID_OLD_STACKED, TPID_S_TAG, u16_at};
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// A VLAN tag of equipment from before 802.1ad.
-const TPID_OLD_STACKED: u16 = 0x9100;
 /// A type up to this is a length (802.3 clause 3.2.6), and LLC follows.
 const MAX_LENGTH: u16 = 1500;
 /// Where the first type is: behind the two addresses.
@@ -81,14 +77,10 @@ fn byte(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at).copied()
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
-}
-
 /// `None`: the end of the snapshot came first.
 fn read(bytes: &[u8], mut at: usize) -> Option<Packet> {
     loop {
-        let ethertype = word(bytes, at)?;
+        let ethertype = u16_at(bytes, at)?;
         at += 2;
         match ethertype {
             TPID_C_TAG | TPID_S_TAG | TPID_OLD_STACKED => at += 2,
@@ -103,19 +95,19 @@ fn read(bytes: &[u8], mut at: usize) -> Option<Packet> {
 /// An IPv4 packet (RFC 791 section 3.1).
 fn ipv4(packet: &[u8]) -> Option<Packet> {
     let header_bytes = usize::from(byte(packet, 0)? & 0x0f) * 4;
-    let fragment_offset = word(packet, 6)? & 0x1fff;
+    let fragment_offset = u16_at(packet, 6)? & 0x1fff;
     let protocol = byte(packet, 9)?;
     if protocol != PROTOCOL_UDP || fragment_offset != 0 {
         return Some(Packet::Other);
     }
-    Some(Packet::Udp4 { from: word(packet, header_bytes)?, to: word(packet, header_bytes + 2)? })
+    Some(Packet::Udp4 { from: u16_at(packet, header_bytes)?, to: u16_at(packet, header_bytes + 2)? })
 }
 
 /// An IPv6 packet (RFC 8200 section 3).
 fn ipv6(packet: &[u8]) -> Option<Packet> {
     const HEADER_BYTES: usize = 40;
     let (mut next, hop_limit) = (byte(packet, 6)?, byte(packet, 7)?);
-    let is_link_local = word(packet, 8)? & 0xffc0 == 0xfe80;
+    let is_link_local = u16_at(packet, 8)? & 0xffc0 == 0xfe80;
     let on_link = is_link_local && hop_limit == 255;
     let undecided = Some(Packet::Undecided { on_link });
     let mut at = HEADER_BYTES;
@@ -132,14 +124,14 @@ fn ipv6(packet: &[u8]) -> Option<Packet> {
             // Authentication: four-byte units, less two (RFC 4302 section 2.2).
             51 => at += 8 + 4 * usize::from(length),
             // Fragment: what is not the first has no header of an upper layer.
-            44 => match word(header, 2) {
+            44 => match u16_at(header, 2) {
                 Some(offset) if offset & 0xfff8 != 0 => return Some(Packet::Other),
                 Some(_) => at += 8,
                 None => return undecided,
             },
             PROTOCOL_UDP => {
                 let from = u16::from_be_bytes([after, length]);
-                return word(header, 2).map(|to| Packet::Udp6 { from, to }).or(undecided);
+                return u16_at(header, 2).map(|to| Packet::Udp6 { from, to }).or(undecided);
             }
             PROTOCOL_ICMPV6 => return Some(Packet::Icmp6 { message: after, on_link }),
             _ => return if is_last(next) { Some(Packet::Other) } else { undecided },

@@ -11,9 +11,8 @@
 use std::collections::VecDeque;
 
 use super::RateSpec;
+use crate::wire::ETHERNET_HEADER_BYTES;
 
-/// Addresses and ethertype, bytes.
-const ETHERNET_HEADER_BYTES: u32 = 14;
 /// Nanobits: bits times nanoseconds per second.
 const NANOBITS_PER_BYTE: u64 = 8 * 1_000_000_000;
 

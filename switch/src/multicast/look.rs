@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{Family, is_selective, message};
 use crate::Mac;
 use crate::header::Header;
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
 /// Whom a multicast frame may interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +32,8 @@ impl Look {
 pub fn look(header: &Header, snapshot: &[u8]) -> Look {
     let packet = snapshot.get(usize::from(header.l3_offset)..).unwrap_or_default();
     let found = match header.ethertype {
-        message::ETHERTYPE_IPV4 => look_at_ipv4(header.dst, packet),
-        message::ETHERTYPE_IPV6 => look_at_ipv6(header.dst, packet),
+        ETHERTYPE_IPV4 => look_at_ipv4(header.dst, packet),
+        ETHERTYPE_IPV6 => look_at_ipv6(header.dst, packet),
         _ => None,
     };
     found.unwrap_or(Look::Everyone)

@@ -8,11 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Family, is_selective};
 use crate::header::Header;
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, u16_at};
 
-/// EtherType of IPv4.
-pub const ETHERTYPE_IPV4: u16 = 0x0800;
-/// EtherType of IPv6.
-pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub(super) const PROTOCOL_IGMP: u8 = 2;
 pub(super) const PROTOCOL_PIM: u8 = 103;
 pub(super) const PROTOCOL_ICMPV6: u8 = 58;
@@ -271,8 +268,7 @@ fn floating(code: u16, high_bit: u32, mantissa_bits: u32) -> u32 {
 }
 
 fn half(bytes: &[u8], at: usize) -> Result<u16, Invalid> {
-    let pair = bytes.get(at..).and_then(|rest| rest.first_chunk::<2>()).ok_or(Invalid)?;
-    Ok(u16::from_be_bytes(*pair))
+    u16_at(bytes, at).ok_or(Invalid)
 }
 
 /// The ones' complement sum of RFC 1071, not complemented; of a message with its checksum it is 0xffff.

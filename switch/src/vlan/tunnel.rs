@@ -8,7 +8,8 @@
 
 use super::{Vid, VlanSet};
 use crate::DropReason;
-use crate::header::{TPID_S_TAG, Tag};
+use crate::header::Tag;
+use crate::wire::TPID_S_TAG;
 
 /// What a tunnel port does with the frames of its customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
