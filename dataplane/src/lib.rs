@@ -27,6 +27,7 @@
 //! | [`sys`] | system calls that several drivers need |
 
 #![deny(unsafe_code)]
+#![warn(unreachable_pub)]
 
 pub mod backoff;
 pub mod capture;

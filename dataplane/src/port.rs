@@ -69,7 +69,6 @@
 //!         _turn: &Turn,
 //!         burst: &mut Burst,
 //!         items: &[TxItem],
-//!         _unshared: u64,
 //!         report: &mut TxReport<'_>,
 //!     ) -> Result<(), Fault> {
 //!         let mut frames = self.0.lock().unwrap();
@@ -226,8 +225,8 @@ pub trait RxQueue: Any + Send + std::fmt::Debug {
 pub trait TxPort: Send + Sync + std::fmt::Debug {
     /// Sends frames of a burst and reports each as sent or as lost for a reason. Frames of one flow leave in order.
     ///
-    /// The buffer of a frame that no other port gets may be moved ([`Burst::may_take`]). All frames of one call are published to the peer before it returns (one index store and at most one doorbell per
-    /// ring).
+    /// The buffer of a frame that no other port gets may be moved ([`Burst::may_take`]). All frames of one call are
+    /// published to the peer before it returns (one index store and at most one doorbell per ring).
     ///
     /// # Errors
     /// A [`Fault`]: the part concerned is out of service, and the frames that had not left before are lost as

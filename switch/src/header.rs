@@ -114,7 +114,7 @@ pub(crate) struct HeaderWords([u64; 3]);
 impl HeaderWords {
     /// `None` if the snapshot is shorter.
     #[inline(always)]
-    pub fn read(snapshot: &[u8]) -> Option<HeaderWords> {
+    pub(crate) fn read(snapshot: &[u8]) -> Option<HeaderWords> {
         snapshot.first_chunk().map(HeaderWords::of)
     }
 
@@ -129,13 +129,13 @@ impl HeaderWords {
 
     /// The header in these bytes; errors as for [`Header::parse`].
     #[inline(always)]
-    pub fn header(self) -> Result<Header, DropReason> {
+    pub(crate) fn header(self) -> Result<Header, DropReason> {
         self.unchecked().checked()
     }
 
     /// Whether no VLAN tag follows the addresses.
     #[inline(always)]
-    pub fn is_untagged(self) -> bool {
+    pub(crate) fn is_untagged(self) -> bool {
         let HeaderWords([_, second, _]) = self;
         #[allow(clippy::cast_possible_truncation, reason = "cuts out 16 bits")]
         let ethertype = second as u16;
@@ -144,7 +144,7 @@ impl HeaderWords {
 
     /// The header in these bytes, of which [`HeaderWords::is_untagged`] is true.
     #[inline(always)]
-    pub fn untagged_header(self) -> Result<Header, DropReason> {
+    pub(crate) fn untagged_header(self) -> Result<Header, DropReason> {
         let HeaderWords([first, second, _]) = self;
         #[allow(clippy::cast_possible_truncation, reason = "cuts out 16 bits")]
         let ethertype = second as u16;
@@ -172,13 +172,13 @@ impl HeaderWords {
 
     /// The bits of the third word that are header, of one of `l3_offset` bytes: none, the first four bytes, or all.
     #[inline(always)]
-    pub fn third_word_mask(l3_offset: u8) -> u64 {
+    pub(crate) fn third_word_mask(l3_offset: u8) -> u64 {
         !u64::MAX.checked_shr(8 * u32::from(l3_offset).saturating_sub(14)).unwrap_or(0)
     }
 
     /// Whether `other` begins with the same header; `mask` is [`HeaderWords::third_word_mask`].
     #[inline(always)]
-    pub fn same_header(self, mask: u64, other: HeaderWords) -> bool {
+    pub(crate) fn same_header(self, mask: u64, other: HeaderWords) -> bool {
         let HeaderWords([a, b, c]) = self;
         let HeaderWords([d, e, f]) = other;
         (a ^ d) | (b ^ e) | ((c ^ f) & mask) == 0

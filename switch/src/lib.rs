@@ -8,21 +8,24 @@
 //! [`fdb::Fdb::learn`] → [`fdb::Fdb::lookup`] → [`vlan::edit`] → [`forward::Egress`]; all of it is
 //! called from one place, [`forward::Ingress::frame`].
 //!
-//! [`impair::Impairment`] stands beside that way: what a bad link does to the frames of one port and direction.
-//!
-//! [`guard::Guards`] is what a port refuses, if it guards anything.
-//!
-//! [`filter::Filter`] says whether a frame is wanted: a program that libpcap compiled.
-//!
-//! [`inject::Injection`] admits frames that come from a mirror destination.
-//!
-//! [`multicast::Snooping`] narrows the flooding of multicast frames where that is asked for.
-//!
-//! [`trace::trace`] says what would become of a frame.
-//!
-//! [`tables::Tables`] is everything configured, immutable, replaced as a whole.
+//! | module | holds |
+//! |---|---|
+//! | [`forward`] | the decision about a burst, step by step, and the choice of mirror copies |
+//! | [`header`], [`wire`], [`mac`] | the Ethernet header of a frame; facts of the wire; addresses |
+//! | [`vlan`], [`tag_edit`] | the VLAN of a frame, the rules by which it leaves a port, and the change of its tags |
+//! | [`fdb`] | the forwarding database: VLAN and address → port |
+//! | [`tables`] | the whole configuration, immutable, replaced as a whole |
+//! | [`guard`] | the frames that a port refuses: spoofed addresses, storms, protocols of bridges |
+//! | [`multicast`] | snooping: multicast frames go to the ports that asked for them |
+//! | [`filter`] | programs of libpcap, checked and run over snapshots |
+//! | [`impair`] | the faults of a bad link: loss, delay, rate, corruption |
+//! | [`inject`] | admission of frames that come from a mirror destination |
+//! | [`trace`] | a dry run: the decision about one frame, step by step, learning nothing |
+//! | [`drop_reason`] | the closed list of reasons for which a frame is dropped |
+//! | `rate`, `sync` | a token bucket (GCRA); atomics that loom can replace |
 
 #![forbid(unsafe_code)]
+#![warn(unreachable_pub)]
 
 pub mod drop_reason;
 pub mod fdb;

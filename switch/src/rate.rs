@@ -27,7 +27,7 @@ pub(crate) struct Limit {
 
 impl Limit {
     /// So many frames per second (0 counts as 1), of which `burst_frames` may come at once.
-    pub fn new(frames_per_second: u32, burst_frames: u64) -> Limit {
+    pub(crate) fn new(frames_per_second: u32, burst_frames: u64) -> Limit {
         let interval_ticks = TICKS_PER_SECOND.div_ceil(u64::from(frames_per_second.max(1)));
         Limit { interval_ticks, burst_ticks: interval_ticks.saturating_mul(burst_frames) }
     }
@@ -42,7 +42,7 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     /// Takes a token at `now_ns` if there is one; says whether there was. A dry run leaves it.
-    pub fn take(&self, limit: Limit, now_ns: u64, dry: bool) -> bool {
+    pub(crate) fn take(&self, limit: Limit, now_ns: u64, dry: bool) -> bool {
         let Limit { interval_ticks, burst_ticks } = limit;
         let now = now_ns.wrapping_mul(TICKS_PER_NS);
         let after = |next: u64| {

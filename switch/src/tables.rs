@@ -268,7 +268,7 @@ pub(crate) struct Inject {
 impl Port {
     /// Whether it exchanges no frames with other isolated ports.
     #[inline]
-    pub fn is_isolated(&self) -> bool {
+    pub(crate) fn is_isolated(&self) -> bool {
         self.rules.is_isolated()
     }
 }
@@ -293,13 +293,13 @@ impl FromIterator<Watch> for Watches {
 impl Watches {
     /// Whether one of them may select a frame, if the frames `marked` are in VLANs by which some mirror selects.
     #[inline]
-    pub fn may_select(&self, marked: u64) -> bool {
+    pub(crate) fn may_select(&self, marked: u64) -> bool {
         self.any_vlan || (marked != 0 && !self.list.is_empty())
     }
 
     /// All of them, ascending by mirror id.
     #[inline]
-    pub fn iter(&self) -> impl Iterator<Item = &Watch> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Watch> {
         self.list.iter()
     }
 }
@@ -331,7 +331,7 @@ pub(crate) struct Remote {
 impl Watch {
     /// The VLANs it is for; `None`: frames of any VLAN and of none.
     #[inline]
-    pub fn vlans(&self) -> Option<&VlanSet> {
+    pub(crate) fn vlans(&self) -> Option<&VlanSet> {
         self.vlans.as_deref()
     }
 }
@@ -349,7 +349,7 @@ pub(crate) struct Member {
 
 impl Member {
     #[inline]
-    pub fn is_tunnel(&self) -> bool {
+    pub(crate) fn is_tunnel(&self) -> bool {
         self.leaves == Leaves::Tunnel
     }
 }

@@ -67,7 +67,8 @@ impl Observer for Notes {
 }
 
 /// What would become of `frame` (from the first address on, without check sequence) if it were received on `ingress`.
-/// `now_ns` is the time, in nanoseconds of the clock of [`Forwarder::now_seconds`]; `takes` says whether a port would take what it is given.
+/// `now_ns` is the time, in nanoseconds of the clock of [`Forwarder::now_seconds`]; `takes` says whether a port would
+/// take what it is given.
 pub fn trace(by: Forwarder<'_>, now_ns: u64, ingress: PortId, frame: &[u8], takes: impl Fn(PortId) -> bool) -> Trace {
     let snapshot = frame.get(..SNAPSHOT_BYTES).unwrap_or(frame);
     let frame_bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);

@@ -1,8 +1,8 @@
 //! Facts of the wire that several files need, each once: EtherTypes, tag types, lengths; and one reader of 16-bit
 //! numbers.
 //!
-//! The walks over headers are not here: how many tags, options and extension headers a walk passes over is a policy, and
-//! differs between guards, snooping, offloads and flow hashes.
+//! The walks over headers are not here: how many tags, options and extension headers a walk passes over is a policy,
+//! and differs between guards, snooping, offloads and flow hashes.
 //!
 //! References: IEEE 802.3 clause 3.2; IEEE 802.1Q clause 9; IANA "IEEE 802 Numbers".
 

@@ -4,8 +4,10 @@
 //! pass can be cut or finished, and [`Asked::wire_bytes`] says how long its longest segment is. [`Asked::encode`] is
 //! the header for the next one who takes the frame as it is.
 
+use super::gso::MAX_SEGMENTS;
 use super::layout::judge_checksum;
-use super::request::{HEADER_BYTES, MAX_SEGMENTS, Offers, Refused, Request, Resolution};
+use super::refused::Refused;
+use super::request::{HEADER_BYTES, Offers, Request, Resolution};
 use crate::virtio::header::DATA_VALID;
 
 /// What is left to do for a frame, and what is known of it.

@@ -15,8 +15,10 @@
 
 use labsw_switch::wire::u16_at;
 
+use super::gso::{Gso, GsoKind, MIN_SEGMENT_BYTES, Partial};
 use super::layout::{IPV6_BYTES, Layout, MAX_HEADER_BYTES, MAX_IP_BYTES, TCP_CHECKSUM};
-use super::request::{Gso, GsoKind, MIN_SEGMENT_BYTES, Partial, Refused, Request};
+use super::refused::Refused;
+use super::request::Request;
 use super::sum::{Sum, get_u32, put};
 
 const ACK: u8 = 1 << 4;

@@ -4,7 +4,8 @@
 //! `csum_start` to the end of the frame, that field included, to be stored in its place, complemented. Which
 //! protocol it is does not matter. A checksum of 0 is stored as 0xffff, its equal: to UDP 0 means "none" (RFC 768).
 
-use super::request::{Partial, Refused};
+use super::gso::Partial;
+use super::refused::Refused;
 use super::sum::{Sum, put};
 
 /// Completes the checksum of a frame of which `front` is at hand, and `rest` is the sum of all that follows

@@ -17,7 +17,8 @@
 
 use labsw_switch::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, TAG_OFFSET, TPID_C_TAG, TPID_S_TAG, u16_at};
 
-use super::request::{GsoKind, Partial, Refused};
+use super::gso::{GsoKind, Partial};
+use super::refused::Refused;
 
 /// The most that an IP header can say about its length, bytes: IPv4 total length, IPv6 payload length.
 pub(super) const MAX_IP_BYTES: u32 = 65_535;

@@ -25,7 +25,9 @@
 mod asked;
 mod coalesce;
 mod finish;
+mod gso;
 mod layout;
+mod refused;
 mod request;
 mod segment;
 mod sum;
@@ -35,9 +37,9 @@ pub mod whole;
 pub use asked::Asked;
 pub use coalesce::{Coalescer, Merged};
 pub use finish::finish_checksum;
+pub use gso::{Gso, GsoKind, MAX_SEGMENTS, MIN_SEGMENT_BYTES, Partial};
 pub use layout::{Layout, MAX_HEADER_BYTES, OUTER_BYTES};
-pub use request::{
-    Gso, GsoKind, HEADER_BYTES, MAX_SEGMENTS, MIN_SEGMENT_BYTES, Offers, Partial, Refused, Request, Resolution,
-};
+pub use refused::Refused;
+pub use request::{HEADER_BYTES, Offers, Request, Resolution};
 pub use segment::{Cut, Cutter};
 pub use sum::Sum;

@@ -10,9 +10,9 @@
 //! Reference: Virtio 1.2, 5.1.6 (the header), 5.1.6.2 "Packet Transmission", 5.1.6.4 "Processing of Incoming Packets",
 //! 5.1.3 "Feature bits".
 
-use labsw_switch::DropReason;
-
+use super::gso::{Gso, GsoKind, MIN_SEGMENT_BYTES, Partial};
 use super::layout::{Layout, MAX_IP_BYTES, TCP_CHECKSUM};
+use super::refused::Refused;
 use super::sum::put_u16_le;
 use crate::virtio::features::{
     F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
@@ -20,49 +20,6 @@ use crate::virtio::features::{
 use crate::virtio::header::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM};
 
 pub use crate::virtio::header::OFFLOAD_BYTES as HEADER_BYTES;
-
-/// The smallest segment payload accepted, bytes: Linux keeps the MSS at 48 or more, of which TCP options can take 40.
-pub const MIN_SEGMENT_BYTES: u16 = 8;
-/// The most segments that one frame may become: it bounds the work that a guest can ask for. The longest frame with
-/// segments of 128 bytes is within it; an MSS of 536 (RFC 9293, 3.7.1) makes 123.
-pub const MAX_SEGMENTS: u32 = 512;
-
-/// A checksum to be finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Partial {
-    /// First byte that is summed, counted from the start of the frame; the sum runs to the frame's end.
-    pub start: u16,
-    /// Where the checksum is stored, counted from `start`. It holds the sum of the pseudo-header until then.
-    pub offset: u16,
-}
-
-impl Partial {
-    /// Where the checksum is stored, counted from the start of the frame.
-    #[inline]
-    pub fn field(self) -> usize {
-        usize::from(self.start) + usize::from(self.offset)
-    }
-}
-
-/// Which protocol is to be segmented.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GsoKind {
-    /// TCP over IPv4.
-    Tcp4,
-    /// TCP over IPv6.
-    Tcp6,
-}
-
-/// A frame to be cut into segments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gso {
-    /// The protocols.
-    pub kind: GsoKind,
-    /// Payload of each segment but the last, bytes; at least [`MIN_SEGMENT_BYTES`].
-    pub size: u16,
-    /// The frame may have CWR set.
-    pub ecn: bool,
-}
 
 /// What was left to do for a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,106 +99,6 @@ pub enum Resolution {
     Finish(Partial),
     /// To cut the frame.
     Cut,
-}
-
-/// Why a request is impossible.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Fewer than ten bytes of virtio-net header.
-    #[error("the virtio-net header is cut")]
-    HeaderCut,
-    /// The checksum was left unfinished without checksum offload.
-    #[error("checksum offload was not offered")]
-    ChecksumNotOffered,
-    /// The sum would begin behind the frame.
-    #[error("csum_start {start} is behind the frame's end ({frame_bytes} bytes)")]
-    ChecksumStart {
-        /// As asked.
-        start: u16,
-        /// Length of the frame.
-        frame_bytes: u32,
-    },
-    /// The checksum would be stored behind the frame, or behind the part of it that is at hand.
-    #[error("the checksum field at {start} + {offset} is behind the end ({frame_bytes} bytes)")]
-    ChecksumField {
-        /// As asked.
-        start: u16,
-        /// As asked.
-        offset: u16,
-        /// Length of the frame, or of the part at hand.
-        frame_bytes: u32,
-    },
-    /// TCP and UDP keep no checksum there, or the frame carries neither.
-    #[error("csum_start {start} and csum_offset {offset} are not those of a checksum of IP protocol {protocol}")]
-    ChecksumPlace {
-        /// As asked.
-        start: u16,
-        /// As asked.
-        offset: u16,
-        /// What the outermost IP header carries.
-        protocol: u8,
-    },
-    /// Segments need checksums.
-    #[error("segmentation without checksum offload")]
-    SegmentsWithoutChecksum,
-    /// A `gso_type` that is not TCP (UDP, or undefined).
-    #[error("gso_type {0:#04x} is unknown")]
-    KindUnknown(u8),
-    /// A `gso_type` that was not negotiated.
-    #[error("segmentation of {0:?} was not offered")]
-    KindNotOffered(GsoKind),
-    /// The ECN bit, which was not negotiated.
-    #[error("segmentation of ECN frames was not offered")]
-    EcnNotOffered,
-    /// Smaller than [`MIN_SEGMENT_BYTES`], or 0.
-    #[error("gso_size {0} is too small")]
-    SegmentSize(u16),
-    /// The frame ends inside its headers.
-    #[error("the frame ends inside its headers")]
-    FrameCut,
-    /// The headers are longer than the part of the frame that was copied for looking at.
-    #[error("the headers are longer than what is looked at")]
-    HeadersTooLong,
-    /// Behind MAC addresses and VLAN tags is another ethertype than that of the kind.
-    #[error("ethertype {0:#06x} is not that of the segmentation asked for")]
-    Ethertype(u16),
-    /// An IP version or header length that is impossible.
-    #[error("malformed IP header")]
-    Ip,
-    /// An IPv4 fragment.
-    #[error("an IP fragment cannot be segmented")]
-    Fragment,
-    /// Not TCP, or an IPv6 extension header that cannot be repeated in each segment.
-    #[error("IP protocol {0} is not TCP")]
-    Protocol(u8),
-    /// An impossible TCP header length.
-    #[error("malformed TCP header")]
-    Tcp,
-    /// The checksum asked for is not that of the TCP header.
-    #[error("the checksum asked for is not TCP's")]
-    ChecksumNotTcp,
-    /// A segment would be longer than IP can say.
-    #[error("a segment would be longer than an IP packet")]
-    SegmentTooLong,
-    /// More than [`MAX_SEGMENTS`].
-    #[error("{0} segments are more than the {MAX_SEGMENTS} that one frame may become")]
-    Segments(u32),
-    /// The frames of a burst would become more segments than they may together.
-    #[error("the burst would become more than {0} segments")]
-    SegmentsOfBurst(u32),
-    /// [`super::Cutter`] was given a frame that is not to be cut.
-    #[error("no segmentation is asked for")]
-    NotAsked,
-}
-
-impl Refused {
-    /// Under what the frame is counted.
-    pub fn drop_reason(&self) -> DropReason {
-        match self {
-            Refused::Segments(_) | Refused::SegmentsOfBurst(_) => DropReason::SegmentLimit,
-            _ => DropReason::BadOffload,
-        }
-    }
 }
 
 impl Request {

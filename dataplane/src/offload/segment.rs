@@ -19,8 +19,10 @@ use std::ops::Range;
 use super::finish::finish_checksum;
 use labsw_switch::wire::u16_at;
 
+use super::gso::{GsoKind, Partial};
 use super::layout::{Layout, MAX_HEADER_BYTES, TCP_CHECKSUM};
-use super::request::{GsoKind, Partial, Refused, Request};
+use super::refused::Refused;
+use super::request::Request;
 use super::sum::{Sum, get_u32, put};
 
 const FIN: u16 = 1;

@@ -59,6 +59,6 @@ pub(super) const FEATURE_NAMES: [(u64, &str); 19] = [
 ];
 
 /// The names of feature bits, unknown ones left out.
-pub fn feature_names(bits: u64) -> Vec<&'static str> {
+pub(super) fn feature_names(bits: u64) -> Vec<&'static str> {
     FEATURE_NAMES.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, name)| name).collect()
 }

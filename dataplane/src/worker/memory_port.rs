@@ -18,7 +18,7 @@ use crate::stats::PortDelta;
 
 /// What a test sees of a memory port.
 #[derive(Debug, Default)]
-pub struct Wire {
+pub(crate) struct Wire {
     pub to_switch: VecDeque<Vec<u8>>,
     pub from_switch: Vec<Vec<u8>>,
     /// This frame arrives without end.
@@ -45,17 +45,17 @@ pub struct Wire {
 
 /// The receiving half.
 #[derive(Debug)]
-pub struct MemoryRx {
+pub(crate) struct MemoryRx {
     wire: Arc<Mutex<Wire>>,
     held: Vec<Vec<u8>>,
 }
 
 /// The sending half.
 #[derive(Debug)]
-pub struct MemoryTx(Arc<Mutex<Wire>>);
+pub(crate) struct MemoryTx(Arc<Mutex<Wire>>);
 
 /// Both halves of a port, and its wire.
-pub fn memory_port() -> (Box<MemoryRx>, Arc<MemoryTx>, Arc<Mutex<Wire>>) {
+pub(crate) fn memory_port() -> (Box<MemoryRx>, Arc<MemoryTx>, Arc<Mutex<Wire>>) {
     let wire = Arc::new(Mutex::new(Wire::default()));
     let rx = Box::new(MemoryRx { wire: Arc::clone(&wire), held: Vec::new() });
     (rx, Arc::new(MemoryTx(Arc::clone(&wire))), wire)
@@ -154,7 +154,7 @@ impl TxPort for MemoryTx {
 }
 
 /// A frame from host `src` to host `dst` (0xff: broadcast) with a payload that tells it apart.
-pub fn frame(dst: u8, src: u8, payload: u8) -> Vec<u8> {
+pub(crate) fn frame(dst: u8, src: u8, payload: u8) -> Vec<u8> {
     let mac = |host: u8| if host == 0xff { [0xff; 6] } else { [2, 0, 0, 0, 0, host] };
     let mut bytes = [mac(dst), mac(src)].concat();
     bytes.extend([0x08, 0x00]);

@@ -213,23 +213,11 @@ pub(super) fn open(
     let interface = &config.interface;
     let channels =
         device::channels(interface).map_err(|error| kernel(interface, "reading the channel counts", error))?;
-    let queues = match config.queues {
-        Queues::All => channels.rx,
-        Queues::Count(wanted) if wanted == 0 || wanted > channels.rx => {
-            return Err(XdpError::Queues { interface: interface.clone(), wanted, active: channels.rx });
-        }
-        Queues::Count(wanted) => wanted,
-    };
-    let modes: &[XdpMode] = match config.mode {
-        XdpMode::Auto => &[XdpMode::ZeroCopy, XdpMode::Copy, XdpMode::Skb],
-        XdpMode::ZeroCopy => &[XdpMode::ZeroCopy],
-        XdpMode::Copy => &[XdpMode::Copy],
-        XdpMode::Skb => &[XdpMode::Skb],
-    };
+    let queues = queue_count(config, channels.rx)?;
     let mut why = String::new();
     // The native program stays attached from zero copy to copy: on many NICs attaching takes the link down for a while.
     let mut attached: Option<(Attachment, Program)> = None;
-    for &mode in modes {
+    for &mode in modes_to_try(config.mode) {
         let attachment = if mode == XdpMode::Skb { Attachment::Generic } else { Attachment::Native };
         let binding = if mode == XdpMode::ZeroCopy { Binding::ZeroCopy } else { Binding::Copy };
         let program = match attached.take() {
@@ -270,6 +258,27 @@ pub(super) fn open(
         }
     }
     Err(XdpError::NoMode { interface: interface.clone(), why })
+}
+
+/// The number of queues that the port uses, of a device with `active` receive queues.
+fn queue_count(config: &XdpConfig, active: u32) -> Result<u32, XdpError> {
+    match config.queues {
+        Queues::All => Ok(active),
+        Queues::Count(wanted) if wanted == 0 || wanted > active => {
+            Err(XdpError::Queues { interface: config.interface.clone(), wanted, active })
+        }
+        Queues::Count(wanted) => Ok(wanted),
+    }
+}
+
+/// The modes that satisfy the configured one, best first.
+fn modes_to_try(configured: XdpMode) -> &'static [XdpMode] {
+    match configured {
+        XdpMode::Auto => &[XdpMode::ZeroCopy, XdpMode::Copy, XdpMode::Skb],
+        XdpMode::ZeroCopy => &[XdpMode::ZeroCopy],
+        XdpMode::Copy => &[XdpMode::Copy],
+        XdpMode::Skb => &[XdpMode::Skb],
+    }
 }
 
 fn ask_for_busy_poll(sockets: &[XskSocket]) -> BusyPoll {

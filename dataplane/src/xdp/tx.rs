@@ -122,6 +122,22 @@ impl XdpTx {
         items: &[TxItem],
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
+        self.plan_posts(queue, burst, items, report)?;
+        self.write_posts(queue, burst, report);
+        queue.rings.tx.submit();
+        queue.kick(socket).map_err(|errno| self.core.device_fault(errno))
+    }
+
+    /// Finds room for each frame in the ring and in packet memory, and notes where it goes. Frames whose buffers are
+    /// moved are taken out of the burst here.
+    #[inline(always)]
+    fn plan_posts(
+        &self,
+        queue: &mut TxQueue,
+        burst: &mut Burst,
+        items: &[TxItem],
+        report: &mut TxReport<'_>,
+    ) -> Result<(), Fault> {
         let Core { memory, owner, .. } = &*self.core;
         queue.posts.clear();
         queue.further.clear();
@@ -163,7 +179,13 @@ impl XdpTx {
             }
         }
         pool.note_sending(*owner, queue.planned(), 0);
-        drop(pool);
+        Ok(())
+    }
+
+    /// Copies the frames that are not moved, and writes the descriptors of all into the ring.
+    #[inline(always)]
+    fn write_posts(&self, queue: &mut TxQueue, burst: &Burst, report: &mut TxReport<'_>) {
+        let Core { memory, owner, .. } = &*self.core;
         let mut further = queue.further.iter();
         for post in &queue.posts {
             let rest = further.as_slice().get(..post.further as usize).unwrap_or_default();
@@ -192,8 +214,6 @@ impl XdpTx {
             queue.rings.tx.write(XdpDesc { addr: post.addr, len, options: XdpDescOptions::empty() });
             report.sent(post.len);
         }
-        queue.rings.tx.submit();
-        queue.kick(socket).map_err(|errno| self.core.device_fault(errno))
     }
 
     fn tick_queue(&self, queue: &mut TxQueue, socket: &Descriptor) -> Result<(), Fault> {

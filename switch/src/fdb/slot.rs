@@ -33,36 +33,36 @@ pub(super) struct Value(pub u64);
 
 impl Value {
     #[inline]
-    pub fn port(self) -> PortId {
+    pub(super) fn port(self) -> PortId {
         #[allow(clippy::cast_possible_truncation, reason = "cuts out the 16 bits of the port")]
         PortId((self.0 >> PORT_SHIFT) as u16)
     }
 
     #[inline]
-    pub fn is_static(self) -> bool {
+    pub(super) fn is_static(self) -> bool {
         self.0 & STATIC != 0
     }
 
     /// Whether it was learned at a sticky port.
     #[inline]
-    pub fn is_sticky(self) -> bool {
+    pub(super) fn is_sticky(self) -> bool {
         self.0 & STICKY != 0
     }
 
     #[inline]
-    pub fn stamp(self) -> u32 {
+    pub(super) fn stamp(self) -> u32 {
         #[allow(clippy::cast_possible_truncation, reason = "cuts out the 32 bits of the stamp")]
         let stamp = self.0 as u32;
         stamp
     }
 
     #[inline]
-    pub fn with_stamp(self, now_seconds: u32) -> Value {
+    pub(super) fn with_stamp(self, now_seconds: u32) -> Value {
         Value(self.0 & !u64::from(u32::MAX) | u64::from(now_seconds))
     }
 
     /// The same tenancy of the slot with another port, kind and stamp.
-    pub fn with(self, port: PortId, kind: Kind, now_seconds: u32) -> Value {
+    pub(super) fn with(self, port: PortId, kind: Kind, now_seconds: u32) -> Value {
         let flag = match kind {
             Kind::Dynamic => 0,
             Kind::Sticky => STICKY,
@@ -79,13 +79,13 @@ impl Value {
 
     /// Seconds since the stamp; 0 if the stamp is in the future.
     #[inline]
-    pub fn age_seconds(self, now_seconds: u32) -> u32 {
+    pub(super) fn age_seconds(self, now_seconds: u32) -> u32 {
         let age = now_seconds.wrapping_sub(self.stamp());
         if age > u32::MAX / 2 { 0 } else { age }
     }
 
     #[inline]
-    pub fn is_aged(self, ageing_seconds: u32, now_seconds: u32) -> bool {
+    pub(super) fn is_aged(self, ageing_seconds: u32, now_seconds: u32) -> bool {
         !self.is_fresh(now_seconds)
             && self.0 & (STATIC | STICKY) == 0
             && ageing_seconds != 0
@@ -94,7 +94,7 @@ impl Value {
 
     /// Whether the stamp is of this second, or one ahead (another worker's clock was read a little later).
     #[inline]
-    pub fn is_fresh(self, now_seconds: u32) -> bool {
+    pub(super) fn is_fresh(self, now_seconds: u32) -> bool {
         self.stamp().wrapping_sub(now_seconds) <= 1
     }
 }
@@ -109,12 +109,12 @@ pub(super) struct Slot {
 impl Slot {
     /// The key for the writer, which is alone in changing it; 0 if free.
     #[inline]
-    pub fn key(&self) -> u64 {
+    pub(super) fn key(&self) -> u64 {
         self.key.load(Ordering::Relaxed)
     }
 
     /// The value for the writer; only the stamp can change under it.
-    pub fn value(&self) -> Value {
+    pub(super) fn value(&self) -> Value {
         Value(self.value.load(Ordering::Relaxed))
     }
 
@@ -130,26 +130,26 @@ impl Slot {
     }
 
     /// Key and value, if the slot is taken.
-    pub fn read(&self) -> Option<(u64, Value)> {
+    pub(super) fn read(&self) -> Option<(u64, Value)> {
         let key = self.key();
         if key == 0 { None } else { self.get(key).map(|value| (key, value)) }
     }
 
     /// Frees the slot. Writer only.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.key.store(0, Ordering::Release);
     }
 
     /// Gives a free slot to `key`. Writer only. The generation changes together with the rest of the value,
     /// so that no value of the tenancy before is taken for one of this.
-    pub fn occupy(&self, key: u64, port: PortId, kind: Kind, now_seconds: u32) {
+    pub(super) fn occupy(&self, key: u64, port: PortId, kind: Kind, now_seconds: u32) {
         let value = self.value().next_generation().with(port, kind, now_seconds);
         self.value.store(value.0, Ordering::Release);
         self.key.store(key, Ordering::Release);
     }
 
     /// Changes the entry of the slot's key. Writer only.
-    pub fn change(&self, port: PortId, kind: Kind, now_seconds: u32) {
+    pub(super) fn change(&self, port: PortId, kind: Kind, now_seconds: u32) {
         self.value.store(self.value().with(port, kind, now_seconds).0, Ordering::Release);
     }
 }
@@ -167,11 +167,11 @@ pub(super) struct Bucket {
 impl Bucket {
     /// The slot that holds `key`, with its value.
     #[inline(always)]
-    pub fn find_slot(&self, key: u64) -> Option<(&Slot, Value)> {
+    pub(super) fn find_slot(&self, key: u64) -> Option<(&Slot, Value)> {
         self.slots.iter().filter(|slot| slot.key() == key).find_map(|slot| slot.get(key).map(|value| (slot, value)))
     }
 
-    pub fn free_slots(&self) -> usize {
+    pub(super) fn free_slots(&self) -> usize {
         self.slots.iter().filter(|slot| slot.key() == 0).count()
     }
 }

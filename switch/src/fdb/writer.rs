@@ -34,7 +34,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(capacity: usize) -> Writer {
+    pub(super) fn new(capacity: usize) -> Writer {
         Writer {
             capacity,
             statics: 0,
@@ -48,11 +48,11 @@ impl Writer {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.statics + self.dynamics
     }
 
-    pub fn dynamic_of(&self, port: PortId) -> usize {
+    pub(super) fn dynamic_of(&self, port: PortId) -> usize {
         self.count(port) as usize
     }
 
@@ -65,7 +65,7 @@ impl Writer {
         self.limits.get(port.index()).is_none_or(|limit| self.count(port) >= *limit)
     }
 
-    pub fn set_limit(&mut self, port: PortId, limit: Option<u32>) {
+    pub(super) fn set_limit(&mut self, port: PortId, limit: Option<u32>) {
         if let Some(place) = self.limits.get_mut(port.index()) {
             *place = limit.unwrap_or(u32::MAX);
         }
@@ -77,7 +77,7 @@ impl Writer {
     }
 
     /// Makes `port` sticky or not, and what was learned there and has not aged with it.
-    pub fn set_sticky(
+    pub(super) fn set_sticky(
         &mut self,
         buckets: &[Bucket],
         port: PortId,
@@ -134,7 +134,7 @@ impl Writer {
         self.account(slot.value(), true);
     }
 
-    pub fn learn(
+    pub(super) fn learn(
         &mut self,
         buckets: &[Bucket],
         pair: [&Bucket; 2],
@@ -171,7 +171,7 @@ impl Writer {
     }
 
     /// What [`Writer::learn`] would return; changes nothing.
-    pub fn would_learn(
+    pub(super) fn would_learn(
         &mut self,
         buckets: &[Bucket],
         pair: [&Bucket; 2],
@@ -228,7 +228,7 @@ impl Writer {
         slots(pair).find(aged).or_else(|| self.victim_of_pair(pair, learner, now_seconds))
     }
 
-    pub fn add_static(
+    pub(super) fn add_static(
         &mut self,
         buckets: &[Bucket],
         pair: [&Bucket; 2],
@@ -259,11 +259,11 @@ impl Writer {
         Ok(())
     }
 
-    pub fn remove(&mut self, pair: [&Bucket; 2], key: u64) -> bool {
+    pub(super) fn remove(&mut self, pair: [&Bucket; 2], key: u64) -> bool {
         slot_of(pair, key).inspect(|slot| self.take_out(slot)).is_some()
     }
 
-    pub fn remove_where(&mut self, buckets: &[Bucket], selected: &mut impl FnMut(u64, Value) -> bool) -> usize {
+    pub(super) fn remove_where(&mut self, buckets: &[Bucket], selected: &mut impl FnMut(u64, Value) -> bool) -> usize {
         let mut removed = 0;
         for slot in buckets.iter().flat_map(|bucket| &bucket.slots) {
             if slot.key() != 0 && selected(slot.key(), slot.value()) {
@@ -274,7 +274,7 @@ impl Writer {
         removed
     }
 
-    pub fn sweep(&mut self, buckets: &[Bucket], count: usize, ageing_seconds: u32, now_seconds: u32) -> usize {
+    pub(super) fn sweep(&mut self, buckets: &[Bucket], count: usize, ageing_seconds: u32, now_seconds: u32) -> usize {
         let count = count.min(buckets.len());
         let start = self.sweep_hand;
         self.sweep_hand = (start + count) % buckets.len();

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::{Behind, Filter, Frame};
-use crate::forward::TagEdit;
+use crate::tag_edit::TagEdit;
 
 /// Windows in which frames are compared.
 const WINDOWS: usize = 2;

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use super::Form;
-use crate::forward::TagEdit;
 use crate::header::SNAPSHOT_BYTES;
+use crate::tag_edit::TagEdit;
 use crate::wire::{self, TPID_C_TAG, TPID_S_TAG};
 
 #[allow(clippy::cast_possible_truncation, reason = "12")]
@@ -88,7 +88,7 @@ const _: () = assert!(SNAPSHOT_BYTES <= 128, "a set of bytes of a snapshot is on
 impl<B: Behind> View<'_, '_, B> {
     /// The bytes at `offset`; `None` if they are not all inside the frame.
     #[inline]
-    pub fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+    pub(super) fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         #[allow(clippy::cast_possible_truncation, reason = "1, 2 or 4")]
         let count = N as u32;
         let edited = self.skip != 0 || self.insert.is_some();
@@ -135,7 +135,7 @@ impl<B: Behind> View<'_, '_, B> {
     }
 
     /// The length of the frame on the wire.
-    pub fn wire_bytes(&self) -> u32 {
+    pub(super) fn wire_bytes(&self) -> u32 {
         self.unseen.set(true);
         let tag_bytes = if self.insert.is_some() { TAG_BYTES } else { 0 };
         self.frame.wire_bytes.saturating_add(tag_bytes).saturating_sub(self.skip)
@@ -143,7 +143,7 @@ impl<B: Behind> View<'_, '_, B> {
 
     /// The bytes of the snapshot that decided (bit = offset): every frame that has the same bytes there, and the same
     /// edit, is judged alike. `None` if something else was looked at, too.
-    pub fn deciding(&self) -> Option<u128> {
+    pub(super) fn deciding(&self) -> Option<u128> {
         (!self.unseen.get()).then_some(self.seen.get())
     }
 }

@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::forward::TagEdit;
+use crate::tag_edit::TagEdit;
 
 /// `tcp port 445` as libpcap 1.10 compiles it.
 const TCP_PORT_445: &str = "28 0 0 12; 15 0 6 34525; 30 0 0 20; 15 0 15 6; 28 0 0 54; 15 12 0 445; 28 0 0 56; 15 10 11 445; \

@@ -21,13 +21,13 @@ pub(super) struct LastDecision {
 impl LastDecision {
     /// Whether it is the decision about a frame of `frame_bytes` that begins with `words`.
     #[inline(always)]
-    pub fn holds_for(&self, words: HeaderWords, frame_bytes: u32) -> bool {
+    pub(super) fn holds_for(&self, words: HeaderWords, frame_bytes: u32) -> bool {
         frame_bytes <= self.most_bytes && self.header.same_header(self.third_word_mask, words)
     }
 
     /// Sends the frame to the port of its destination.
     #[inline(always)]
-    pub fn deliver(&self, index: u8, egress: &mut Egress) {
+    pub(super) fn deliver(&self, index: u8, egress: &mut Egress) {
         egress.send(self.to, TxItem::whole(index, self.edit));
         if let Some(vid) = self.mirror_vlan {
             egress.mark_vlan(index, vid);

@@ -20,14 +20,14 @@ pub(super) struct Allowance {
 
 impl Allowance {
     /// A full allowance of so many frames per second.
-    pub fn new(rate_fps: u32) -> Allowance {
+    pub(super) fn new(rate_fps: u32) -> Allowance {
         let rate_fps = rate_fps.clamp(MIN_RATE_FPS, MAX_RATE_FPS);
         let burst_frames = (u64::from(rate_fps) / BURSTS_PER_SECOND).max(MIN_BURST_FRAMES);
         Allowance { limit: Limit::new(rate_fps, burst_frames), bucket: Bucket::default() }
     }
 
     /// Whether one more frame may come; if so, and not `dry`, it has come.
-    pub fn take(&self, now_ns: u64, dry: bool) -> bool {
+    pub(super) fn take(&self, now_ns: u64, dry: bool) -> bool {
         self.bucket.take(self.limit, now_ns, dry)
     }
 }

@@ -67,7 +67,7 @@ pub(super) struct Places {
 
 impl Places {
     /// Room for twice `capacity` keys, so that one practically always finds a place.
-    pub fn new(capacity: usize, seed: u64) -> Places {
+    pub(super) fn new(capacity: usize, seed: u64) -> Places {
         let places = (2 * capacity).next_power_of_two().max(2 * BUCKET);
         let empty = || std::array::from_fn(|_| AtomicU64::new(0));
         Places {
@@ -78,14 +78,14 @@ impl Places {
     }
 
     /// The ports of a key.
-    pub fn get(&self, vid: Vid, address: &IpAddr) -> Option<PortSet> {
+    pub(super) fn get(&self, vid: Vid, address: &IpAddr) -> Option<PortSet> {
         let place = self.find(self.key(vid, address))?;
         let words = self.ports.get(place.0)?;
         Some(PortSet(std::array::from_fn(|at| words.get(at).map_or(0, |word| word.load(Ordering::Relaxed)))))
     }
 
     /// Gives a key that has none a place, with these ports. `None` if there is no room. For who holds the mutex.
-    pub fn insert(&self, vid: Vid, address: &IpAddr, ports: PortSet) -> Option<Place> {
+    pub(super) fn insert(&self, vid: Vid, address: &IpAddr, ports: PortSet) -> Option<Place> {
         let key = self.key(vid, address);
         let place = self.free(key)?;
         self.set(place, ports);
@@ -94,14 +94,14 @@ impl Places {
     }
 
     /// Changes the ports of a place. For who holds the mutex.
-    pub fn set(&self, place: Place, ports: PortSet) {
+    pub(super) fn set(&self, place: Place, ports: PortSet) {
         if let Some(words) = self.ports.get(place.0) {
             words.iter().zip(ports.0).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         }
     }
 
     /// Frees a place. For who holds the mutex.
-    pub fn remove(&self, place: Place) {
+    pub(super) fn remove(&self, place: Place) {
         if let Some(key) = self.keys.get(place.0) {
             key.store(0, Ordering::Release);
         }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::header::Header;
 
 const SOURCE_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
-pub const HOST_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-pub const HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub(super) const HOST_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(super) const HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// The checksum of RFC 1071, the long way.
 fn checksum(parts: &[&[u8]]) -> [u8; 2] {
@@ -27,7 +27,7 @@ fn ethernet(dst: [u8; 6], vlan: Option<u16>, ethertype: [u8; 2], packet: &[u8]) 
 }
 
 /// `body` from `source` to `dst` with its IPv4 header.
-pub fn ipv4(vlan: Option<u16>, source: Ipv4Addr, dst: Ipv4Addr, protocol: u8, ttl: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn ipv4(vlan: Option<u16>, source: Ipv4Addr, dst: Ipv4Addr, protocol: u8, ttl: u8, body: &[u8]) -> Vec<u8> {
     let total = u16::try_from(20 + body.len()).unwrap().to_be_bytes();
     let mut header =
         [&[0x45, 0xc0], &total[..], &[0, 0, 0, 0, ttl, protocol, 0, 0], &source.octets(), &dst.octets()].concat();
@@ -38,7 +38,7 @@ pub fn ipv4(vlan: Option<u16>, source: Ipv4Addr, dst: Ipv4Addr, protocol: u8, tt
 }
 
 /// `body` from `source` to `dst` with its IPv6 header, and with a router alert if it is ICMPv6.
-pub fn ipv6(vlan: Option<u16>, source: Ipv6Addr, dst: Ipv6Addr, protocol: u8, hops: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn ipv6(vlan: Option<u16>, source: Ipv6Addr, dst: Ipv6Addr, protocol: u8, hops: u8, body: &[u8]) -> Vec<u8> {
     let alert: &[u8] = if protocol == 58 { &[58, 0, 5, 2, 0, 0, 1, 0] } else { &[] };
     let length = u16::try_from(alert.len() + body.len()).unwrap().to_be_bytes();
     let next = if alert.is_empty() { protocol } else { 0 };
@@ -61,7 +61,7 @@ fn icmpv6(vlan: Option<u16>, source: Ipv6Addr, dst: Ipv6Addr, mut body: Vec<u8>)
 }
 
 /// A report, done or leave of one group: `kind` of IGMP or MLD.
-pub fn one(vlan: Option<u16>, kind: u8, group: IpAddr) -> Vec<u8> {
+pub(super) fn one(vlan: Option<u16>, kind: u8, group: IpAddr) -> Vec<u8> {
     match group {
         IpAddr::V4(group) => {
             let dst = if kind == 0x17 { Ipv4Addr::new(224, 0, 0, 2) } else { group };
@@ -75,10 +75,10 @@ pub fn one(vlan: Option<u16>, kind: u8, group: IpAddr) -> Vec<u8> {
 }
 
 /// A group record: its kind, the number of its sources, its group.
-pub type Record = (u8, u16, IpAddr);
+pub(super) type Record = (u8, u16, IpAddr);
 
 /// A report of IGMPv3 or MLDv2, each record with a word of auxiliary data.
-pub fn listed(vlan: Option<u16>, is_ipv4: bool, records: &[Record]) -> Vec<u8> {
+pub(super) fn listed(vlan: Option<u16>, is_ipv4: bool, records: &[Record]) -> Vec<u8> {
     let kind = if is_ipv4 { 0x22 } else { 143 };
     let mut body = [[kind, 0, 0, 0, 0, 0].as_slice(), &u16::try_from(records.len()).unwrap().to_be_bytes()].concat();
     for (kind, sources, group) in records {
@@ -99,7 +99,7 @@ pub fn listed(vlan: Option<u16>, is_ipv4: bool, records: &[Record]) -> Vec<u8> {
 
 /// A query from `source`: of all groups or of one, with this code for the time to answer, in its second or third
 /// version.
-pub fn query(vlan: Option<u16>, source: IpAddr, group: Option<IpAddr>, code: u16, long: bool) -> Vec<u8> {
+pub(super) fn query(vlan: Option<u16>, source: IpAddr, group: Option<IpAddr>, code: u16, long: bool) -> Vec<u8> {
     match (source, group) {
         (IpAddr::V4(source), group) => {
             let group = if let Some(IpAddr::V4(group)) = group { Some(group) } else { None };
@@ -121,7 +121,7 @@ pub fn query(vlan: Option<u16>, source: IpAddr, group: Option<IpAddr>, code: u16
 }
 
 /// A hello of PIM.
-pub fn hello(vlan: Option<u16>, is_ipv4: bool) -> Vec<u8> {
+pub(super) fn hello(vlan: Option<u16>, is_ipv4: bool) -> Vec<u8> {
     let mut body = vec![0x20, 0, 0, 0, 0, 1, 0, 2, 0, 105];
     let (to_v4, to_v6): (_, Ipv6Addr) = (Ipv4Addr::new(224, 0, 0, 13), "ff02::d".parse().unwrap());
     if is_ipv4 {
@@ -135,13 +135,13 @@ pub fn hello(vlan: Option<u16>, is_ipv4: bool) -> Vec<u8> {
 }
 
 /// A datagram to a group.
-pub fn data(vlan: Option<u16>, group: IpAddr) -> Vec<u8> {
+pub(super) fn data(vlan: Option<u16>, group: IpAddr) -> Vec<u8> {
     match group {
         IpAddr::V4(group) => ipv4(vlan, HOST_V4, group, 17, 8, &[0; 16]),
         IpAddr::V6(group) => ipv6(vlan, HOST_V6, group, 17, 8, &[0; 16]),
     }
 }
 
-pub fn header(frame: &[u8]) -> Header {
+pub(super) fn header(frame: &[u8]) -> Header {
     Header::parse(frame).unwrap()
 }
