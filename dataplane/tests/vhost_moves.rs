@@ -46,7 +46,7 @@ fn send(tx: &VhostTx, turn: &Turn) -> (Result<u64, Fault>, PortDelta) {
     // SAFETY: the frame outlives the burst.
     assert!(unsafe { burst.push(0, &[Segment { ptr: bytes.as_ptr(), len: 100 }]) });
     let items = [TxItem::whole(0, TagEdit::KEEP)];
-    (tx.send_set(turn, &mut burst, &items, 0, &mut stats), stats)
+    (tx.send_set(turn, &mut burst, &items, &mut stats), stats)
 }
 
 #[test]
