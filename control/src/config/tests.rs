@@ -328,6 +328,8 @@ fn a_tap_port_keeps_its_settings_when_others_change() {
             mac: mac.map(|mac| mac.parse().unwrap()),
             owner: None,
             group: None,
+            netns: None,
+            peer_name: None,
         })
     };
     assert_eq!((&plain.kind, plain.type_name()), (&kind(1, None), "tap"));

@@ -20,7 +20,7 @@ use crate::api::{
 };
 use crate::config::{
     AfXdpConfig, ConfigError, ImpairConfig, MirrorConfig, MirrorTo, PortConfig, PortKind, Power, Settings, TapConfig,
-    TapEnd, VethConfig, VhostRole, VhostUserConfig,
+    VethConfig, VhostRole, VhostUserConfig,
 };
 use crate::model::Inject;
 
@@ -367,12 +367,12 @@ fn show_kind(kind: &PortKind, shown: &mut api::Port) {
             shown.peer = Some(in_netns.unwrap_or(peer).clone());
             shown.netns = netns.clone();
         }
-        PortKind::Tap(TapConfig { interface, other_end, .. }) => {
-            let role = match other_end {
-                TapEnd::Host => "host",
-                TapEnd::Guest => "guest",
-            };
-            shown.role = Some(role.to_owned());
+        PortKind::Tap(TapConfig { interface, other_end, netns, peer_name, .. }) => {
+            shown.role = Some(other_end.name().to_owned());
+            if netns.is_some() {
+                shown.peer = Some(peer_name.as_ref().unwrap_or(interface).clone());
+                shown.netns = netns.clone();
+            }
             shown.device = Some(interface.clone());
         }
     }

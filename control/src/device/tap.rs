@@ -2,6 +2,10 @@
 //!
 //! **For the host** the interface comes and goes with the switch's descriptors of it, so a killed run leaves none.
 //!
+//! **For a container** as for the host, except that the interface moves: into the namespace that the plan names, or,
+//! without one, into the one of whoever takes it (LXC's `phys`). Until then it is down, so the host is silent on it. The
+//! switch's descriptors go on working wherever the interface is, and lose it when that namespace ends.
+//!
 //! **For a guest** it has to be there before and after the guest's program, which opens it as an unprivileged user: it
 //! is made persistent and given an owner. An alias says that it is ours, so that the next run after a killed one takes
 //! it over, and removes it in the end.
@@ -12,6 +16,7 @@ use labsw_dataplane::tap::{TapPort, make_persistent};
 use labsw_switch::Mac;
 
 use super::links::{Link, Links};
+use super::netns::Netns;
 use super::{DeviceError, alias_of};
 use crate::derived_mac;
 
@@ -41,6 +46,17 @@ pub enum TapUse {
         /// MAC address of the interface; `None`: derived from the port's name if the switch makes the interface.
         mac: Option<Mac>,
     },
+    /// A container's.
+    Container {
+        /// Number of queues.
+        queues: u16,
+        /// MAC address of the interface; `None`: derived from the port's name.
+        mac: Option<Mac>,
+        /// Named namespace for the interface.
+        netns: Option<String>,
+        /// Name of the interface in that namespace; `None`: as it was made.
+        peer_name: Option<String>,
+    },
     /// A guest's.
     Guest {
         /// User who may open it.
@@ -60,6 +76,14 @@ pub struct TapLink {
 }
 
 impl TapPlan {
+    /// The name of the interface where it ends up.
+    fn final_name(&self) -> &str {
+        match &self.other_end {
+            TapUse::Container { netns: Some(_), peer_name: Some(name), .. } => name,
+            _ => &self.interface,
+        }
+    }
+
     fn vanished(&self) -> DeviceError {
         DeviceError::Answer { what: format!("open {}", self.interface), detail: "it is not there".to_owned() }
     }
@@ -69,50 +93,35 @@ impl TapLink {
     /// Opens the port; `found` is the interface if there is one. If anything fails, what this call made is removed
     /// again.
     pub fn open(links: &mut Links, plan: &TapPlan, found: Option<Link>) -> Result<(TapLink, TapPort), DeviceError> {
-        match plan.other_end {
-            TapUse::Host { queues, mac } => {
-                let port = TapPort::for_host(&plan.interface, queues, found.is_none())?;
-                let link = links.link_by_name(&plan.interface)?.ok_or_else(|| plan.vanished())?;
-                let derived = found.is_none().then(|| derived_mac::of_station(&plan.port));
-                if let Some(mac) = mac.or(derived).filter(|mac| link.mac != Some(*mac)) {
-                    links.set_mac(link.index, mac)?;
-                }
-                links.set_mtu(link.index, plan.mtu)?;
-                links.set_up(link.index)?;
-                Ok((TapLink { link, alias: None }, port))
-            }
-            TapUse::Guest { owner, group } => {
-                let alias = alias_of(&plan.port);
-                let ours = |link: &Link| link.alias.as_ref() == Some(&alias);
-                // That of a killed run, which nobody has open: made anew, as its owner may have changed.
-                let found = match found {
-                    Some(link) if ours(&link) && !link.carrier => {
-                        links.delete_link(link.index)?;
-                        None
-                    }
-                    found => found,
-                };
-                let (link, new) = match found {
-                    Some(link) => (link, false),
-                    None => {
-                        make_persistent(&plan.interface, owner, group)?;
-                        (links.link_by_name(&plan.interface)?.ok_or_else(|| plan.vanished())?, true)
-                    }
-                };
-                let made = new || ours(&link);
-                let opened = prepare_for_guest(links, plan, &link, made.then_some(&alias));
-                if opened.is_err() && new {
-                    // The first error is the one to report; deleting fails only if it has gone already.
-                    let _ = links.delete_link(link.index);
-                }
-                Ok((TapLink { link, alias: made.then_some(alias) }, opened?))
-            }
+        match &plan.other_end {
+            TapUse::Host { queues, mac } => open_for_host(links, plan, found, *queues, *mac),
+            TapUse::Container { .. } => open_for_container(links, plan, found),
+            TapUse::Guest { owner, group } => open_for_guest(links, plan, found, *owner, *group),
         }
     }
 
-    /// Gives the interface the MTU of a port with this one.
-    pub fn set_mtu(&self, links: &mut Links, for_guest: bool, mtu: u32) -> Result<(), DeviceError> {
-        links.set_mtu(self.link.index, if for_guest { mtu + TAGS_BYTES } else { mtu })
+    /// Gives the interface the MTU of a port with this one. In a namespace without a name it is for the container to
+    /// set.
+    pub fn set_mtu(&self, links: &mut Links, plan: &TapPlan, mtu: u32) -> Result<(), DeviceError> {
+        match &plan.other_end {
+            TapUse::Guest { .. } => links.set_mtu(self.link.index, mtu + TAGS_BYTES),
+            TapUse::Container { netns: Some(netns), .. } => {
+                within(netns, plan, |links, link| links.set_mtu(link.index, mtu))
+            }
+            TapUse::Container { netns: None, .. } if links.link_by_index(self.link.index)?.is_none() => Ok(()),
+            TapUse::Host { .. } | TapUse::Container { .. } => links.set_mtu(self.link.index, mtu),
+        }
+    }
+
+    /// Prepares the interface anew that has come back from a container, which may have renamed it and set it up.
+    pub fn came_back(&self, links: &mut Links, plan: &TapPlan) -> Result<(), DeviceError> {
+        let TapUse::Container { mac, netns: None, .. } = &plan.other_end else { return Ok(()) };
+        let Some(link) = links.link_by_index(self.link.index)? else { return Ok(()) };
+        links.set_down(link.index)?;
+        if link.name != plan.interface {
+            links.rename(link.index, &plan.interface)?;
+        }
+        prepare_for_container(links, plan, &link, *mac)
     }
 
     /// Whether the interface goes with the port.
@@ -127,6 +136,107 @@ impl TapLink {
             _ => Ok(()),
         }
     }
+}
+
+/// Opens a port for the host.
+fn open_for_host(
+    links: &mut Links,
+    plan: &TapPlan,
+    found: Option<Link>,
+    queues: u16,
+    mac: Option<Mac>,
+) -> Result<(TapLink, TapPort), DeviceError> {
+    let port = TapPort::for_host(&plan.interface, queues, found.is_none())?;
+    let link = links.link_by_name(&plan.interface)?.ok_or_else(|| plan.vanished())?;
+    let derived = found.is_none().then(|| derived_mac::of_station(&plan.port));
+    set_mac(links, &link, mac.or(derived))?;
+    links.set_mtu(link.index, plan.mtu)?;
+    links.set_up(link.index)?;
+    Ok((TapLink { link, alias: None }, port))
+}
+
+/// Opens a port for a container, and moves its interface if the plan says where to.
+fn open_for_container(
+    links: &mut Links,
+    plan: &TapPlan,
+    found: Option<Link>,
+) -> Result<(TapLink, TapPort), DeviceError> {
+    let TapUse::Container { queues, mac, netns, .. } = &plan.other_end else { return Err(plan.vanished()) };
+    let netns = netns.as_deref().map(Netns::open).transpose()?;
+    if let Some(netns) = &netns
+        && netns.run(|| Links::open()?.link_by_name(plan.final_name()))?.is_some()
+    {
+        let detail = format!("netns {} has an interface of that name already", netns.name());
+        return Err(DeviceError::Answer { what: format!("name the interface {}", plan.final_name()), detail });
+    }
+    let port = TapPort::for_host(&plan.interface, *queues, found.is_none())?;
+    let link = links.link_by_name(&plan.interface)?.ok_or_else(|| plan.vanished())?;
+    prepare_for_container(links, plan, &link, *mac)?;
+    if let Some(netns) = &netns {
+        links.move_to_netns(link.index, netns, plan.final_name())?;
+        within(netns.name(), plan, |links, link| links.set_up(link.index))?;
+    }
+    Ok((TapLink { link, alias: None }, port))
+}
+
+/// Makes the interface as a container expects it: the port's MTU and address. It is down, so the host does not speak on it.
+fn prepare_for_container(links: &mut Links, plan: &TapPlan, link: &Link, mac: Option<Mac>) -> Result<(), DeviceError> {
+    set_mac(links, link, Some(mac.unwrap_or_else(|| derived_mac::of_station(&plan.port))))?;
+    links.set_mtu(link.index, plan.mtu)
+}
+
+/// Does something with the interface in its namespace.
+fn within(
+    netns: &str,
+    plan: &TapPlan,
+    work: impl FnOnce(&mut Links, &Link) -> Result<(), DeviceError> + Send,
+) -> Result<(), DeviceError> {
+    Netns::open(netns)?.run(|| {
+        let mut links = Links::open()?;
+        let link = links.link_by_name(plan.final_name())?.ok_or_else(|| plan.vanished())?;
+        work(&mut links, &link)
+    })
+}
+
+fn set_mac(links: &mut Links, link: &Link, mac: Option<Mac>) -> Result<(), DeviceError> {
+    match mac.filter(|mac| link.mac != Some(*mac)) {
+        Some(mac) => links.set_mac(link.index, mac),
+        None => Ok(()),
+    }
+}
+
+/// Opens a port for a guest's hypervisor, which finds the interface made, and its own.
+fn open_for_guest(
+    links: &mut Links,
+    plan: &TapPlan,
+    found: Option<Link>,
+    owner: Option<u32>,
+    group: Option<u32>,
+) -> Result<(TapLink, TapPort), DeviceError> {
+    let alias = alias_of(&plan.port);
+    let ours = |link: &Link| link.alias.as_ref() == Some(&alias);
+    // That of a killed run, which nobody has open: made anew, as its owner may have changed.
+    let found = match found {
+        Some(link) if ours(&link) && !link.carrier => {
+            links.delete_link(link.index)?;
+            None
+        }
+        found => found,
+    };
+    let (link, new) = match found {
+        Some(link) => (link, false),
+        None => {
+            make_persistent(&plan.interface, owner, group)?;
+            (links.link_by_name(&plan.interface)?.ok_or_else(|| plan.vanished())?, true)
+        }
+    };
+    let made = new || ours(&link);
+    let opened = prepare_for_guest(links, plan, &link, made.then_some(&alias));
+    if opened.is_err() && new {
+        // The first error is the one to report; deleting fails only if it has gone already.
+        let _ = links.delete_link(link.index);
+    }
+    Ok((TapLink { link, alias: made.then_some(alias) }, opened?))
 }
 
 fn prepare_for_guest(

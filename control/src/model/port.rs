@@ -176,12 +176,18 @@ pub struct TapConfig {
     /// Who has the end that the switch does not have.
     #[serde(rename = "for", default)]
     pub other_end: TapEnd,
-    /// Number of queues, for the host.
+    /// Number of queues, for the host or a container.
     #[serde(default = "one", deserialize_with = "queues", skip_serializing_if = "is_one")]
     pub queues: u16,
-    /// MAC address of the interface, for the host; left out: derived from the port's name.
+    /// MAC address of the interface, for the host or a container; left out: derived from the port's name.
     #[serde(default, with = "station")]
     pub mac: Option<Mac>,
+    /// Named network namespace the interface is moved into, for a container.
+    #[serde(default, deserialize_with = "names::read_some_netns")]
+    pub netns: Option<String>,
+    /// The name of the interface in that namespace; left out: `interface`.
+    #[serde(default, deserialize_with = "names::read_some_interface")]
+    pub peer_name: Option<String>,
     /// User who may open the interface, for a guest; a name or a number.
     #[serde(default, deserialize_with = "names::read_some_account")]
     pub owner: Option<String>,
@@ -199,6 +205,19 @@ pub enum TapEnd {
     Host,
     /// A guest's hypervisor opens the interface.
     Guest,
+    /// A container has the network interface.
+    Container,
+}
+
+impl TapEnd {
+    /// The value of `for`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TapEnd::Host => "host",
+            TapEnd::Guest => "guest",
+            TapEnd::Container => "container",
+        }
+    }
 }
 
 /// The key that says what is attached.
@@ -315,20 +334,24 @@ impl VethConfig {
 
 impl TapConfig {
     fn check(&self) -> Result<(), AtKey<String>> {
-        let (theirs, of) = match self.other_end {
-            TapEnd::Host => {
-                let theirs = [("owner", self.owner.is_some()), ("group", self.group.is_some())];
-                (theirs, "\"guest\"; the host's end needs none")
-            }
-            TapEnd::Guest => {
-                let theirs = [("queues", self.queues != 1), ("mac", self.mac.is_some())];
-                (theirs, "\"host\"; a guest's NIC has its own")
-            }
+        let owned = [("owner", self.owner.is_some()), ("group", self.group.is_some())];
+        let held = [("queues", self.queues != 1), ("mac", self.mac.is_some())];
+        let moved = [("netns", self.netns.is_some()), ("peer_name", self.peer_name.is_some())];
+        let (of_guest, of_container) = ("\"guest\"; the host's end needs none", "\"container\"");
+        let foreign = match self.other_end {
+            TapEnd::Host => [(owned, of_guest), (moved, of_container)],
+            TapEnd::Guest => [(held, "\"host\"; a guest's NIC has its own"), (moved, of_container)],
+            TapEnd::Container => [(owned, "\"guest\"; a container's end needs none"), ([("", false); 2], "")],
         };
-        match theirs.into_iter().find(|(_, given)| *given) {
-            Some((key, _)) => Err(AtKey::key(key, format!("is a key of for = {of}"))),
-            None => Ok(()),
+        let given = |(keys, of): ([(&'static str, bool); 2], &'static str)| keys.map(|(key, given)| (key, given, of));
+        if let Some((key, _, of)) = foreign.into_iter().flat_map(given).find(|(_, given, _)| *given) {
+            return Err(AtKey::key(key, format!("is a key of for = {of}")));
         }
+        if self.peer_name.is_some() && self.netns.is_none() {
+            let wrong = "needs `netns`; without one the container takes `interface`";
+            return Err(AtKey::value("peer_name", wrong.to_owned()));
+        }
+        Ok(())
     }
 }
 

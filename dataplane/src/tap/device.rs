@@ -313,6 +313,14 @@ pub(super) unsafe fn send(fd: BorrowedFd<'_>, header: &Header, frame: &[Segment]
     if sent < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
+/// Whether this descriptor of `/dev/net/tun` belongs to an interface: one that was deleted leaves it without.
+pub(super) fn is_attached(queue: &OwnedFd) -> bool {
+    // SAFETY: all-zero is a valid `ifreq`: integers, and a union whose pointer is not used.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    // SAFETY: the kernel writes one `ifreq` at the pointer, which lives across the call.
+    unsafe { control(queue, libc::TUNGETIFF, (&raw mut request).addr()) }.is_ok()
+}
+
 /// Whether a program is at the other end of the interface.
 pub(super) fn is_opened(socket: &OwnedFd, interface: &str) -> bool {
     // `struct ethtool_value`. The carrier as it is now: `IFF_RUNNING` follows it up to a second late.

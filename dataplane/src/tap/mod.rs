@@ -1,11 +1,11 @@
-//! TAP ports: the host's own interface on the lab, and interfaces that other programs' guests are behind.
+//! TAP ports: the host's own interface on the lab, a container's, and interfaces that other programs' guests are behind.
 //!
 //! A TAP interface has two ends: a network interface of the host, and a descriptor of `/dev/net/tun` that a program
 //! reads and writes. Which of them the switch has depends on who shall have the other:
 //!
 //! | the other end is for | the switch has | the other end |
 //! |---|---|---|
-//! | the host | the descriptors, one a queue | the interface: addresses, routes, sockets |
+//! | the host or a container | the descriptors, one a queue | the interface: addresses, routes, sockets |
 //! | a guest | the interface, through a packet socket | the descriptor: opened by QEMU and the like |
 //!
 //! Both are descriptors from which one system call takes a frame with a virtio-net header in front, so from
@@ -24,7 +24,7 @@ mod port;
 mod vnet;
 
 pub use device::{TapError, make_persistent};
-pub use port::{TapPort, TapRx, TapTx};
+pub use port::{TapPort, TapRx, TapTx, TapWatch};
 
 /// Most queues of a port: what the kernel takes for one interface is 256 (`MAX_TAP_QUEUES`); the switch takes fewer.
 pub const MAX_QUEUES: u16 = 64;

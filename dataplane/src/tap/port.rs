@@ -14,8 +14,8 @@
 #![allow(unsafe_code, reason = "system calls that gather and scatter")]
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use labsw_switch::forward::TxItem;
 use labsw_switch::wire::ETHERNET_HEADER_BYTES;
@@ -55,8 +55,8 @@ pub struct TapPort {
 }
 
 impl TapPort {
-    /// A port whose other end is the host's: opens `queues` queues of the interface. With `make` the interface is made,
-    /// and goes with the port; otherwise it must be there.
+    /// A port whose other end is the host's or a container's: opens `queues` queues of the interface. With `make` the
+    /// interface is made, and goes with the port; otherwise it must be there.
     ///
     /// # Errors
     /// [`TapError`], which names the interface.
@@ -104,6 +104,22 @@ impl TapPort {
     /// The number by which its faults are known.
     pub fn connection(&self) -> u64 {
         self.tx.core.connection
+    }
+
+    /// Tells whether the interface exists, in whatever network namespace, as long as the port is open.
+    pub fn watch(&self) -> TapWatch {
+        TapWatch(Arc::downgrade(&self.tx.core))
+    }
+}
+
+/// Looks at a port's interface without keeping it open.
+#[derive(Clone, Debug)]
+pub struct TapWatch(Weak<Core>);
+
+impl TapWatch {
+    /// Whether the port's descriptor still belongs to an interface. A port that is closed has none.
+    pub fn has_interface(&self) -> bool {
+        self.0.upgrade().is_some_and(|core| core.queues.first().is_some_and(device::is_attached))
     }
 }
 

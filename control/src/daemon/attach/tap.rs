@@ -1,12 +1,13 @@
-//! `tap` ports: a TAP interface, of the host or of a guest's hypervisor.
+//! `tap` ports: a TAP interface, of the host, of a container or of a guest's hypervisor.
 //!
 //! An interface that the switch makes is made again at once when it goes; one that somebody else made is waited for.
-//! The interface of a guest outlives a fault of the port, since the guest's program has it open.
+//! An interface that moved into another network namespace is served there; it goes with that namespace, and is made
+//! again as soon as the namespace can be had. The interface of a guest outlives a fault of the port, since the guest's program has it open.
 
 use std::time::Instant;
 
 use labsw_dataplane::port::Fault;
-use labsw_dataplane::tap::TapPort;
+use labsw_dataplane::tap::{TapPort, TapWatch};
 use labsw_switch::PortId;
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
@@ -32,45 +33,50 @@ impl PortType for TapConfig {
     }
 
     fn open(&self, _id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
-        let plan = TapPlan {
-            port: port.name.clone(),
-            interface: self.interface.clone(),
-            mtu: port.mtu,
-            other_end: match self.other_end {
-                TapEnd::Host => TapUse::Host { queues: self.queues, mac: self.mac },
-                TapEnd::Guest => TapUse::Guest {
-                    owner: self.owner.as_deref().map(user_id).transpose()?,
-                    group: self.group.as_deref().map(group_id).transpose()?,
-                },
-            },
-        };
+        let plan = self.plan(port)?;
         let links = &mut site.host.links;
         let found = self.existing(site.switch, links)?;
         let was_there = found.is_some();
         let (mut tap, port) = TapLink::open(links, &plan, found)?;
-        let connection = port.connection();
+        let (connection, watch) = (port.connection(), port.watch());
         let TapPort { tx, rx } = port;
         // Opening has set it up.
         if let Some(link) = links.link_by_index(tap.link.index)? {
             tap.link = link;
         }
         let found = was_there && !tap.is_ours();
-        let for_guest = self.other_end == TapEnd::Guest;
-        let interface = self.interface.clone();
-        let attachment = Tap { connection, queues: rx.len(), interface, for_guest, tap, found, gone: false };
+        let away = self.netns.is_some();
+        let attachment = Tap { connection, watch, queues: rx.len(), plan, tap, found, away, gone: false };
         Ok(Opened::new(attachment, tx, rx))
     }
 }
 
 impl TapConfig {
+    fn plan(&self, port: &PortConfig) -> Result<TapPlan, OpenError> {
+        let other_end = match self.other_end {
+            TapEnd::Host => TapUse::Host { queues: self.queues, mac: self.mac },
+            TapEnd::Container => TapUse::Container {
+                queues: self.queues,
+                mac: self.mac,
+                netns: self.netns.clone(),
+                peer_name: self.peer_name.clone(),
+            },
+            TapEnd::Guest => TapUse::Guest {
+                owner: self.owner.as_deref().map(user_id).transpose()?,
+                group: self.group.as_deref().map(group_id).transpose()?,
+            },
+        };
+        Ok(TapPlan { port: port.name.clone(), interface: self.interface.clone(), mtu: port.mtu, other_end })
+    }
+
     /// The interface, if it is there; it must be a TAP interface that is not protected.
     fn existing(&self, switch: &SwitchConfig, links: &mut Links) -> Result<Option<Link>, OpenError> {
         let Some(link) = links.link_by_name(&self.interface)? else { return Ok(None) };
         match links.protection(&link, &switch.protected_interfaces)? {
             Some(reason) => Err(OpenError::Protected(reason)),
             None if link.kind.as_deref() != Some("tun") => Err(OpenError::NotATap(link.name)),
-            // A guest's frames are kept from the host, so also from a bridge of the host.
-            None if self.other_end == TapEnd::Guest && link.controller.is_some() => Err(OpenError::Bridged(link.name)),
+            // A guest's or container's frames are kept from the host, so also from a bridge of the host.
+            None if self.other_end != TapEnd::Host && link.controller.is_some() => Err(OpenError::Bridged(link.name)),
             None => Ok(Some(link)),
         }
     }
@@ -80,16 +86,23 @@ impl TapConfig {
 struct Tap {
     /// The number by which faults of the port are known.
     connection: u64,
+    /// Tells whether the interface exists where the daemon cannot see it.
+    watch: TapWatch,
     /// Number of receive queues.
     queues: usize,
-    /// Name of the interface, as configured.
-    interface: String,
-    /// A guest's hypervisor has the other end.
-    for_guest: bool,
+    plan: TapPlan,
     tap: TapLink,
     /// It was there before the port: whoever made it is waited for.
     found: bool,
+    /// The interface is in another network namespace.
+    away: bool,
     gone: bool,
+}
+
+impl Tap {
+    fn is_for_guest(&self) -> bool {
+        matches!(self.plan.other_end, TapUse::Guest { .. })
+    }
 }
 
 impl Attachment for Tap {
@@ -105,12 +118,13 @@ impl Attachment for Tap {
 
     fn state(&self) -> (PortState, Option<String>) {
         let Link { name, up, carrier, .. } = &self.tap.link;
-        match (self.gone, up, carrier) {
-            (true, ..) => (PortState::Waiting, Some(format!("{name} was removed"))),
-            (_, false, _) => (PortState::Down, Some(format!("{name} is set down"))),
-            (_, _, false) if self.for_guest => {
-                (PortState::Down, Some(format!("{name} has no carrier: no program has opened it")))
-            }
+        let down = |reason: String| (PortState::Down, Some(reason));
+        match &self.plan.other_end {
+            _ if self.gone => (PortState::Waiting, Some(format!("{name} was removed"))),
+            _ if self.away => (PortState::Up, None),
+            TapUse::Container { netns: None, .. } if !up => down(format!("{name} waits for a container to take it")),
+            _ if !up => down(format!("{name} is set down")),
+            TapUse::Guest { .. } if !carrier => down(format!("{name} has no carrier: no program has opened it")),
             _ => (PortState::Up, None),
         }
     }
@@ -121,7 +135,9 @@ impl Attachment for Tap {
     }
 
     fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
-        Ok(self.tap.set_mtu(&mut host.links, self.for_guest, mtu)?)
+        self.tap.set_mtu(&mut host.links, &self.plan, mtu)?;
+        self.plan.mtu = mtu;
+        Ok(())
     }
 
     fn fault(&mut self, fault: &Fault, _now: Instant) -> OnFault {
@@ -129,16 +145,30 @@ impl Attachment for Tap {
     }
 
     fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
-        match links.get(&self.tap.link.index) {
-            Some(link) => self.tap.link = link.clone(),
+        let is_tap = |link: &&Link| link.kind.as_deref() == Some("tun");
+        // One that comes back from another namespace may have another index.
+        let back = |link: &&Link| self.away && link.is_called(&self.plan.interface);
+        let known = links.get(&self.tap.link.index).filter(is_tap);
+        match known.or_else(|| links.values().filter(is_tap).find(back)) {
+            Some(link) => {
+                self.tap.link = link.clone();
+                if std::mem::replace(&mut self.away, false)
+                    && let Err(error) = self.tap.came_back(&mut host.links, &self.plan)
+                {
+                    tracing::warn!(port = self.plan.port, %error, "the container's end is not as it was");
+                }
+            }
+            None if self.watch.has_interface() && !self.is_for_guest() => {
+                self.away = host.links.has_gone(self.tap.link.index);
+            }
             None => self.gone = host.links.has_gone(self.tap.link.index),
         }
         if self.gone { Seen::Gone } else { Seen::Here }
     }
 
     fn may_reopen(&self, host: &mut Host) -> Result<(), OpenError> {
-        match self.found && host.links.link_by_name(&self.interface)?.is_none() {
-            true => Err(OpenError::Removed(self.interface.clone())),
+        match self.found && host.links.link_by_name(&self.plan.interface)?.is_none() {
+            true => Err(OpenError::Removed(self.plan.interface.clone())),
             false => Ok(()),
         }
     }
