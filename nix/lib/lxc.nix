@@ -1,4 +1,4 @@
-# LXC and NixOS containers: the container's end of a veth port.
+# LXC and NixOS containers: the container's end of a veth port, or the interface of a tap port with for = "container".
 { lib, port }:
 
 {
@@ -6,7 +6,7 @@
   # namespace, where the switch puts its end back after every restart; without, LXC takes the end when the container starts.
   lxc = given:
     let
-      p = port.require "a container" [ "veth" ] given;
+      p = port.require "a container" [ "veth" "tap" ] given;
       net = "lxc.net.${toString p.index}";
     in
     if p.netns != null then "lxc.namespace.share.net = /run/netns/${p.netns}\n"
@@ -23,7 +23,7 @@
   # in. `given` is a port, or a list of ports.
   nixosContainer = given:
     let
-      ports = map (port.require "a container" [ "veth" ]) (if builtins.isList given then given else [ given ]);
+      ports = map (port.require "a container" [ "veth" "tap" ]) (if builtins.isList given then given else [ given ]);
       first = builtins.head ports;
     in
     if first.netns != null then { networkNamespace = "/run/netns/${first.netns}"; }

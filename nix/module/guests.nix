@@ -267,7 +267,7 @@ let
   };
   machine = if pkgs.stdenv.hostPlatform.isAarch64 then "virt" else "q35";
 
-  allowed = backend: if lib.elem backend [ "lxc" "container" ] then [ "veth" ] else [ "vhost_user" "tap" ];
+  allowed = backend: if lib.elem backend [ "lxc" "container" ] then [ "veth" "tap" ] else [ "vhost_user" "tap" ];
   used = lib.concatLists (lib.mapAttrsToList (_: g: g.ports) cfg.guests);
   twice = lib.unique (lib.filter (port: lib.count (p: p == port) used > 1) used);
   pageMiB = if cfg.host.hugepages.size == "2M" then 2 else 1024;

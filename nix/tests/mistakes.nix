@@ -162,7 +162,7 @@ in
   };
   "a container at a guest's port" = {
     settings = { ports.vm = { }; guests.vm.backend = "lxc"; };
-    message = "services.labsw.guests.vm: a lxc guest attaches to a port of type veth; port vm is of type vhost_user.";
+    message = "services.labsw.guests.vm: a lxc guest attaches to a port of type veth or tap; port vm is of type vhost_user.";
   };
   "a libvirt guest at a NIC" = {
     settings = { inherit portB; guests.vm = { backend = "libvirt"; ports = [ "uplink" ]; }; };

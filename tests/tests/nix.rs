@@ -28,7 +28,7 @@ const REFUSED: [(&str, &str); 7] = [
     ("pci", "services.labsw.portA.pciAddress"),
     ("name", "services.labsw.portA.interface"),
     ("unknownPort", "labsw: there is no port b; the ports are a"),
-    ("wrongType", "labsw: a container attaches to a port of type veth; port a is of type vhost_user"),
+    ("wrongType", "labsw: a container attaches to a port of type veth or tap; port a is of type vhost_user"),
     ("wrongModel", "make it type = \"tap\", for = \"guest\""),
 ];
 

@@ -1,4 +1,5 @@
-//! Containers and namespaces: the port's end of a veth pair is handed to them, and comes back when they end.
+//! Containers and namespaces: an interface is handed to them, one end of a veth pair or a TAP interface, and comes back
+//! when they end.
 
 use super::{Plug, Socket, quote};
 

@@ -135,7 +135,7 @@ pub enum GlueError {
 enum Plug {
     /// A vhost-user socket.
     Socket { path: String, switch_listens: bool, queue_pairs: u32 },
-    /// A TAP interface that a guest's hypervisor opens.
+    /// A TAP interface that a guest's hypervisor opens, or a container takes.
     Tap { interface: String },
     /// One end of a veth pair, in the switch's own namespace.
     Veth { peer: String },
@@ -202,6 +202,14 @@ fn plug(port: &Port, target: Target) -> Result<Plug, GlueError> {
             );
             Err(unfit("the host's own TAP interface", &hint))
         }
+        PortType::Tap if port.role.as_deref() == Some("container") => match &port.netns {
+            _ if target.is_machine() => Err(unfit("a container's TAP interface", CONTAINERS)),
+            None => Ok(Plug::Tap { interface: said(&port.device, "interface")? }),
+            Some(netns) => {
+                let what = format!("a TAP interface that the switch moves into the namespace {netns:?} itself");
+                Err(unfit(&what, "leave netns and peer_name out at the port to give it away by hand"))
+            }
+        },
         PortType::Tap if target.is_machine() => Ok(Plug::Tap { interface: said(&port.device, "interface")? }),
         PortType::Tap => Err(unfit("a guest's TAP interface", MACHINES)),
         PortType::Veth if target.is_machine() => Err(unfit("one end of a veth pair", CONTAINERS)),

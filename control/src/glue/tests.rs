@@ -48,7 +48,10 @@ fn snippets_are_these() {
             true => {
                 cases.extend(machines.iter().map(|(case, port)| (format!("{target}-{case}"), port.clone(), target)))
             }
-            false => cases.push((target.to_string(), veth(), target)),
+            false => {
+                cases.push((target.to_string(), veth(), target));
+                cases.push((format!("{target}-tap"), tap("container"), target));
+            }
         }
     }
     for (case, port, target) in cases {
