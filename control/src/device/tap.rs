@@ -3,8 +3,8 @@
 //! **For the host** the interface comes and goes with the switch's descriptors of it, so a killed run leaves none.
 //!
 //! **For a container** as for the host, except that the interface moves: into the namespace that the plan names, or,
-//! without one, into the one of whoever takes it (LXC's `phys`). Until then it is down, so the host is silent on it. The
-//! switch's descriptors go on working wherever the interface is, and lose it when that namespace ends.
+//! without one, into the one of whoever takes it (LXC's `phys`). Until then it is down, so the host is silent on it.
+//! The switch's descriptors go on working wherever the interface is, and lose it when that namespace ends.
 //!
 //! **For a guest** it has to be there before and after the guest's program, which opens it as an unprivileged user: it
 //! is made persistent and given an owner. An alias says that it is ours, so that the next run after a killed one takes
@@ -179,7 +179,8 @@ fn open_for_container(
     Ok((TapLink { link, alias: None }, port))
 }
 
-/// Makes the interface as a container expects it: the port's MTU and address. It is down, so the host does not speak on it.
+/// Makes the interface as a container expects it: the port's MTU and address. It is down, so the host does not speak on
+/// it.
 fn prepare_for_container(links: &mut Links, plan: &TapPlan, link: &Link, mac: Option<Mac>) -> Result<(), DeviceError> {
     set_mac(links, link, Some(mac.unwrap_or_else(|| derived_mac::of_station(&plan.port))))?;
     links.set_mtu(link.index, plan.mtu)

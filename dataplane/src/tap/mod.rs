@@ -1,4 +1,5 @@
-//! TAP ports: the host's own interface on the lab, a container's, and interfaces that other programs' guests are behind.
+//! TAP ports: the host's own interface on the lab, a container's, and interfaces that other programs' guests are
+//! behind.
 //!
 //! A TAP interface has two ends: a network interface of the host, and a descriptor of `/dev/net/tun` that a program
 //! reads and writes. Which of them the switch has depends on who shall have the other:

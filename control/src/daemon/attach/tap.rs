@@ -2,7 +2,8 @@
 //!
 //! An interface that the switch makes is made again at once when it goes; one that somebody else made is waited for.
 //! An interface that moved into another network namespace is served there; it goes with that namespace, and is made
-//! again as soon as the namespace can be had. The interface of a guest outlives a fault of the port, since the guest's program has it open.
+//! again as soon as the namespace can be had. The interface of a guest outlives a fault of the port, since the guest's
+//! program has it open.
 
 use std::time::Instant;
 
