@@ -175,6 +175,9 @@ def session():
     def offer(choice, length, head):
         return bytes([6, choice]) + struct.pack("<HB", length, head)
 
+    def log(choice):
+        return bytes([0x8c, choice])
+
     turn = b"\x0f" + struct.pack("<H", 1500 << 2)
     traffic = b"".join(offer(ring, 200, head) for ring in range(4) for head in range(3))
     for features in [0, 0x08, 0x0a, 0x0c, 0x1f, 0x3f, 0xff, 0x51]:
@@ -191,6 +194,11 @@ def session():
         "restart": begin + request(11, b"\x01") + request(12, b"\x01", fds=b"\x81\x06") + traffic + turn,
         "disable": begin + request(18, ring_word(1, 0)) + traffic + turn + request(18, ring_word(1, 1)) + turn,
         "truncate": begin + b"\x09\0\0" + turn + traffic + turn,
+        # The log of pages: shared, switched on, the rings' own entries too; truncated; another one; off.
+        "log": begin + log(0) + log(4) + b"".join(log(6 | ring << 4) for ring in range(4)) + traffic + turn
+        + log(0) + turn + log(5) + traffic + turn + b"\x0c",
+        "log-first": b"\x8c\x04" + begin + log(0) + traffic + turn + log(7) + log(0x87) + struct.pack("<Q", 0x525400) + turn,
+        "log-truncated": begin + log(0) + log(4) + b"".join(log(6 | ring << 4) for ring in range(4)) + b"\x89\0" + traffic + turn,
         "truncate-used": begin + traffic + b"\x09\x01\0" + turn,
         "reconnect": begin + b"\x0b" + begin + b"\x0b" + turn,
         "regions": begin + request(37, anything(0), anything(1 << 32), b"\xd0", anything(1 << 45), b"\0",

@@ -395,7 +395,8 @@ impl<'a, D: Device> Pair<'a, D> {
     }
 
     /// Looks for marks where none can be.
-    fn check_clean(&self) {
+    fn check_clean(&mut self) {
+        self.check_log();
         if self.setup.log.is_some() {
             self.guest.log.check_clean();
         }

@@ -40,6 +40,9 @@ const TURNS: usize = 4096;
 const GUEST_START: u64 = 0x4000_0000;
 const USER_START: u64 = 0x7f00_0000_0000;
 const MEMORY_BYTES: u64 = 0x1_0000;
+/// A log that covers all of the memory.
+const LOG_BYTES: u64 = (GUEST_START + 2 * MEMORY_BYTES) / 4096 / 8 + 1;
+const LOG_ALL: u64 = 1 << 26;
 /// Distance of the tables of two rings; inside: descriptors, then the available and the used ring.
 const RING_AREA: u64 = 0x1000;
 const AVAILABLE: u64 = 0x400;
@@ -132,6 +135,10 @@ impl Bench {
                 6 | 7 if command >= 128 => front.offer_packed(feed),
                 6 | 7 => front.offer(feed),
                 8 => front.write(feed),
+                9 if command >= 128 => {
+                    let bytes = u64::from(feed.u8()) << 8;
+                    let _ = ftruncate(&front.log, bytes);
+                }
                 9 => {
                     let bytes = u64::from(feed.u8()) << 10;
                     // A descriptor that was sealed stays as it is.
@@ -147,6 +154,7 @@ impl Bench {
                     self.settle();
                     front = self.connect();
                 }
+                12 if command >= 128 => front.log(feed),
                 12 => front.receive(),
                 13 => self.control_turn(),
                 _ => {
@@ -276,6 +284,10 @@ fn read(burst: &Burst, index: u8) -> Vec<u8> {
 struct Front {
     wire: Wire,
     memory: [OwnedFd; 2],
+    /// The file of its log of pages.
+    log: OwnedFd,
+    /// The features it acknowledged last.
+    features: u64,
     /// How many entries it has made available, per ring.
     available: [u16; 2 * PAIRS as usize],
     requests: usize,
@@ -286,13 +298,14 @@ struct Front {
 
 impl Front {
     fn new(wire: Wire) -> Self {
-        let memory = [(); 2].map(|()| {
+        let file = |bytes| {
             let file = memfd_create("fuzz", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("a memfd");
-            ftruncate(&file, MEMORY_BYTES).expect("its size");
+            ftruncate(&file, bytes).expect("its size");
             file
-        });
+        };
+        let (memory, log) = ([(); 2].map(|()| file(MEMORY_BYTES)), file(LOG_BYTES));
         let available = [0; 2 * PAIRS as usize];
-        Self { wire, memory, available, requests: 0, replies: 0, partial: Vec::new() }
+        Self { wire, memory, log, features: 0, available, requests: 0, replies: 0, partial: Vec::new() }
     }
 
     fn send(&mut self, bytes: &[u8], fds: &[OwnedFd]) {
@@ -363,7 +376,8 @@ impl Front {
             self.good(code::GET_QUEUE_NUM, &[], &[]);
         }
         self.good(code::SET_OWNER, &[], &[]);
-        self.good(code::SET_FEATURES, &[features | bit(5, 1 << 22) | u64::from(packed) << 34], &[]);
+        self.features = features | bit(5, 1 << 22) | u64::from(packed) << 34;
+        self.good(code::SET_FEATURES, &[self.features], &[]);
         let files = [0, 2].map(|kind| self.descriptor(kind));
         let second = [GUEST_START + MEMORY_BYTES, MEMORY_BYTES / 2, USER_START + (1 << 30), 0x1000];
         let table = [2, GUEST_START, MEMORY_BYTES, USER_START, 0].into_iter().chain(second).collect::<Vec<_>>();
@@ -379,6 +393,34 @@ impl Front {
             self.good(code::SET_VRING_KICK, &[ring], &kick);
             self.good(code::SET_VRING_CALL, &[ring], &call);
             self.good(code::SET_VRING_ENABLE, &[ring | 1 << 32], &[]);
+        }
+    }
+
+    /// A request about the log of pages: the one that QEMU would make, or one that is a little wrong.
+    fn log(&mut self, feed: &mut Feed<'_>) {
+        let choice = feed.u8();
+        let ring = u64::from(choice >> 4) % (2 * u64::from(PAIRS));
+        let log = [self.log.try_clone().expect("a descriptor")];
+        match choice % 8 {
+            0..3 => self.good(code::SET_LOG_BASE, &[LOG_BYTES, 0], &log),
+            3 => {
+                let (bytes, offset) = (word(feed), word(feed));
+                let file = if choice >= 128 { [self.descriptor(feed.u8())] } else { log };
+                self.good(code::SET_LOG_BASE, &[bytes, offset], &file);
+            }
+            4 => self.good(code::SET_FEATURES, &[self.features ^ LOG_ALL], &[]),
+            5 => self.good(code::SET_FEATURES, &[self.features], &[]),
+            6 => {
+                let start = ring * RING_AREA;
+                let address = if choice >= 128 { word(feed) } else { GUEST_START + start + USED };
+                let user = USER_START + start;
+                self.good(code::SET_VRING_ADDR, &[ring | 1 << 32, user, user + USED, user + AVAILABLE, address], &[]);
+            }
+            _ if choice >= 128 => self.good(code::SEND_RARP, &[feed.u64()], &[]),
+            _ => {
+                let fd = [self.descriptor(feed.u8())];
+                self.good(code::SET_LOG_FD, &[], &fd);
+            }
         }
     }
 
@@ -447,7 +489,9 @@ impl Front {
         let (whole, rest) = self.partial.as_chunks::<20>();
         for reply in whole {
             let word = |at: usize| u32::from_ne_bytes(reply[at..at + 4].try_into().expect("four bytes"));
-            assert!(word(0) < 48 && (word(4), word(8)) == (5, 8), "{reply:02x?}");
+            // Half a message and a whole one make a request of any number that asks for an acknowledgement.
+            let refused = (word(12), word(16)) == (1, 0);
+            assert!((word(0) < 48 || refused) && (word(4), word(8)) == (5, 8), "{reply:02x?}");
         }
         self.replies += whole.len();
         self.partial = rest.to_vec();
