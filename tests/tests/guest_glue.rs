@@ -10,7 +10,7 @@ use labsw_tests::guest::{self, Guest};
 use labsw_tests::lxc::Container;
 use labsw_tests::netns::Netns;
 use labsw_tests::nspawn::Nspawn;
-use labsw_tests::process;
+use labsw_tests::process::{self, wait_for};
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site};
 
@@ -138,6 +138,7 @@ fn containers_start_with_the_printed_lines() {
     let name = web.name();
     let ports = format!(
         "[ports.lxc]\ntype = \"veth\"\npeer = \"ls-lxc\"\n[ports.nsp]\ntype = \"veth\"\npeer = \"ls-nsp\"\n\
+         [ports.box0]\ntype = \"tap\"\nfor = \"container\"\n\
          [ports.{name}]\ntype = \"veth\"\npeer = \"ls-net\"\ninterface = \"lsw-net\"\n"
     );
     let switch = Labswd::start(&site, &lab(&container, &ports));
@@ -148,6 +149,23 @@ fn containers_start_with_the_printed_lines() {
     lxc.ok("ifconfig eth0 10.1.0.1 netmask 255.255.255.0");
     lxc.ok(&format!("ping -c 1 -W 5 {NEIGHBOUR}"));
     assert_eq!(switch.fdb_port(1, &mac(&text)).as_deref(), Some("lxc"));
+
+    // On a TAP port the container keeps its offloads, and the interface comes back from it.
+    let text = printed(&switch, &["box0", "--for", "lxc"]);
+    let mut offloaded = Container::start_with(&site.ns, "box0", &text);
+    let answers = |container: &Container<'_>| {
+        container.ok("ifconfig eth0 10.1.0.4 netmask 255.255.255.0");
+        container.ok(&format!("ping -c 1 -W 5 {NEIGHBOUR}"));
+    };
+    answers(&offloaded);
+    assert_eq!(switch.fdb_port(1, &mac(&text)).as_deref(), Some("box0"));
+    for end in [&["-t", "5"][..], &["-k"]] {
+        offloaded.stop(end);
+        wait_for("the interface back", SOON, || site.ns.link_names().contains(&"box0".to_owned()).then_some(()));
+        switch.wait_port("box0", "down", SOON);
+        offloaded.start_again();
+        answers(&offloaded);
+    }
 
     let text = printed(&switch, &["nsp", "--for", "nspawn"]);
     let mut nspawn = Nspawn::start(&site.ns, "nsp", &text);
