@@ -131,16 +131,20 @@ impl<'a> Labswd<'a> {
         switch
     }
 
-    /// Has a new `labswd` take over from this one, which has to end with exit status 0 by itself.
+    /// Has a new `labswd` take over from this one, which has to end with exit status 0 by itself. Gives the time that
+    /// no worker of either ran, as the old one has it in its log.
     ///
     /// # Panics
     /// When the new one does not take over, or the old one does not end.
-    pub fn take_over(&mut self) {
+    pub fn take_over(&mut self) -> Duration {
         let new = Self::spawn_with(self.site, &self.config, &["--take-over"]);
         let mut old = std::mem::replace(&mut self.process, new);
         let status = old.wait(STOP_TIMEOUT);
         assert!(status.success(), "the old labswd ended with {status}:\n{}\nnew:\n{}", old.log(), self.log());
         assert!(self.is_running(), "the new labswd has ended:\n{}\nold:\n{}", self.log(), old.log());
+        let log = old.log();
+        let still = log.split("still_us=").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        still.map(Duration::from_micros).unwrap_or_else(|| panic!("no time in the old log:\n{log}"))
     }
 
     fn spawn(site: &Site, config: &Path) -> Process {

@@ -6,7 +6,10 @@
 //! The longest pause between two frames, per take-over, is printed.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +19,8 @@ use labsw_control::takeover::{Channel, Message, WireError, socket_path, wire};
 use labsw_testkit::frontend::{self, Front};
 use labsw_testkit::guest::packed::Driver;
 use labsw_testkit::guest::{EVENT_IDX, Guest, MRG_RXBUF, RING_PACKED, VERSION_1};
-use labsw_tests::packet::{Frame, mac};
+use labsw_tests::netns::Netns;
+use labsw_tests::packet::{Frame, RawSocket, mac};
 use labsw_tests::process;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, find_binary};
@@ -27,6 +31,9 @@ const RING: u16 = 256;
 /// Frames on their way at most: the receiver has buffers for them.
 const UNDERWAY: u64 = 128;
 const BUFFER: u32 = 2048;
+/// Length of the numbered frames, and their type (one for experiments).
+const LENGTH: usize = 64;
+const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 const SECOND: Duration = Duration::from_secs(1);
 const SPLIT: u64 = VERSION_1 | MRG_RXBUF | EVENT_IDX;
 const PACKED: u64 = SPLIT | RING_PACKED;
@@ -61,8 +68,17 @@ impl Station {
         }
         Station { guest, packed, front }
     }
+}
 
+/// Where frames come from and go to.
+trait End {
     /// Sends if there is room.
+    fn try_send(&mut self, frame: &[u8]) -> bool;
+    /// The frames that are there already; of others than those of the test too.
+    fn receive(&mut self) -> Vec<Vec<u8>>;
+}
+
+impl End for Station {
     fn try_send(&mut self, frame: &[u8]) -> bool {
         match &mut self.packed {
             Some([_, transmit]) => {
@@ -100,9 +116,56 @@ impl Station {
     }
 }
 
+impl End for RawSocket {
+    fn try_send(&mut self, frame: &[u8]) -> bool {
+        RawSocket::try_send(self, frame).is_ok()
+    }
+
+    fn receive(&mut self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.try_recv().ok()).take(64).collect()
+    }
+}
+
+/// A guest's program at its end of a TAP interface.
+struct Tun(File);
+
+/// The length of the virtio-net header that a descriptor has from the beginning, bytes.
+const TUN_HEADER: usize = 10;
+
+impl Tun {
+    fn open(ns: &Netns, interface: &str) -> Tun {
+        ns.enter(|| {
+            let file =
+                File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun").unwrap();
+            // SAFETY: all-zero is a valid `ifreq`.
+            let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+            request.ifr_name.iter_mut().zip(interface.bytes()).for_each(|(to, from)| *to = from.cast_signed());
+            let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+            request.ifr_ifru.ifru_flags = flags.try_into().unwrap();
+            // SAFETY: the kernel reads and writes one `ifreq`, which lives across the call.
+            let attached = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+            assert_eq!(attached, 0, "{interface}: {}", std::io::Error::last_os_error());
+            Tun(file)
+        })
+    }
+}
+
+impl End for Tun {
+    fn try_send(&mut self, frame: &[u8]) -> bool {
+        self.0.write(&[&[0; TUN_HEADER], frame].concat()).is_ok()
+    }
+
+    fn receive(&mut self) -> Vec<Vec<u8>> {
+        let mut bytes = vec![0; 2048];
+        let one = || self.0.read(&mut bytes).ok().map(|length| bytes[TUN_HEADER.min(length)..length].to_vec());
+        std::iter::from_fn(one).take(64).collect()
+    }
+}
+
 fn numbered(from: u8, to: u8, number: u64) -> Vec<u8> {
     let mut frame = Frame::new(mac(to), mac(from)).build();
-    frame.resize(64, 0);
+    frame.resize(LENGTH, 0);
+    frame[12..14].copy_from_slice(&ETHERTYPE);
     frame[14..22].copy_from_slice(&number.to_be_bytes());
     frame
 }
@@ -125,7 +188,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn run(&mut self, from: &mut Station, to: &mut Station, stop: &AtomicBool) -> Passed {
+    fn run(&mut self, from: &mut dyn End, to: &mut dyn End, stop: &AtomicBool) -> Passed {
         let (begin, mut passed, mut last) = (self.received, Passed::default(), Instant::now());
         while !stop.load(Ordering::Relaxed) || self.received < self.sent {
             while !stop.load(Ordering::Relaxed)
@@ -134,7 +197,8 @@ impl Stream {
             {
                 self.sent += 1;
             }
-            let frames = to.receive();
+            let mut frames = to.receive();
+            frames.retain(|frame| frame.len() == LENGTH && frame[..6] == mac(2) && frame[12..14] == ETHERTYPE);
             let now = Instant::now();
             if frames.is_empty() {
                 assert!(now - last < 20 * SECOND, "{} sent, {} received, and no more come", self.sent, self.received);
@@ -153,7 +217,7 @@ impl Stream {
     }
 
     /// Runs while `work` is done on another thread.
-    fn during(&mut self, from: &mut Station, to: &mut Station, work: impl FnOnce() + Send) -> Passed {
+    fn during(&mut self, from: &mut dyn End, to: &mut dyn End, work: impl FnOnce() + Send) -> Passed {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| {
@@ -198,12 +262,12 @@ fn frames_survive(features: [u64; 2]) {
     let (mut a, mut b) = meet(&switch, features);
     switch.ctl(&["fdb", "add", "02:00:00:00:00:77", "--vlan", "1", "--port", "idle"]);
     let mut stream = Stream { sent: 0, received: 0 };
-    let mut gaps = Vec::new();
+    let (mut gaps, mut still) = (Vec::new(), Vec::new());
     for round in 0..take_overs() {
         let before = switch.pid();
         let passed = stream.during(&mut a, &mut b, || {
             std::thread::sleep(SECOND / 10);
-            switch.take_over();
+            still.push(switch.take_over());
             std::thread::sleep(SECOND / 10);
         });
         assert_ne!(switch.pid(), before);
@@ -216,25 +280,171 @@ fn frames_survive(features: [u64; 2]) {
     assert_eq!(switch.port("a")["drops"], switch.port("b")["drops"], "nothing was dropped");
     assert_eq!(switch.counter("idle", "tx_frames") + switch.drops("idle", "not_connected"), 1, "the very first frame");
     assert_eq!(switch.fdb_port(1, "02:00:00:00:00:77").as_deref(), Some("idle"));
-    let still = switch.ctl(&["port", "show", "a"]);
-    assert_eq!(still["connected"], true);
+    let shown = switch.ctl(&["port", "show", "a"]);
+    assert_eq!(shown["connected"], true);
     // The front ends were not disconnected, and are answered.
     let offered = {
         a.front.send(frontend::GET_FEATURES, &[], &[]);
         a.front.reply(frontend::GET_FEATURES)
     };
     assert_eq!(offered & features[0], features[0]);
-    gaps.sort();
-    let at = |percent: usize| gaps[(gaps.len() * percent).div_ceil(100).clamp(1, gaps.len()) - 1];
-    eprintln!(
-        "{} take-overs under {} frames: longest gap p50 {:?}, p99 {:?}, max {:?}",
-        gaps.len(),
-        stream.received,
-        at(50),
-        at(99),
-        at(100)
-    );
+    report(&format!("vhost-user to vhost-user, features {:#x}", features[0]), [gaps, still], stream.received);
     drop((a, b));
+    switch.stop();
+}
+
+/// Two ends of which the second gets a copy of whatever the first gets.
+struct Watched {
+    end: Station,
+    sensor: Station,
+    copies: u64,
+}
+
+impl End for Watched {
+    fn try_send(&mut self, frame: &[u8]) -> bool {
+        self.end.try_send(frame)
+    }
+
+    fn receive(&mut self) -> Vec<Vec<u8>> {
+        for copy in self.sensor.receive() {
+            assert_eq!(number_of(&copy), self.copies, "each copy once, in order");
+            self.copies += 1;
+        }
+        self.end.receive()
+    }
+}
+
+#[test]
+fn mirrors_go_on_and_no_copy_is_lost() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("takespan");
+    let mut switch = Labswd::start(&site, &ports(&["a", "b", "span"]));
+    let (mut a, b) = meet(&switch, [SPLIT, SPLIT]);
+    let sensor = Station::attach(&switch.vhost_socket("span"), SPLIT);
+    switch.wait_port_up("span");
+    switch.ctl(&["mirror", "set", "m", "--source", "a:rx", "--to", "span"]);
+    let mut stream = Stream { sent: 0, received: 0 };
+    let mut watched = Watched { end: b, sensor, copies: 0 };
+    for _ in 0..take_overs() {
+        stream.during(&mut a, &mut watched, || {
+            std::thread::sleep(SECOND / 10);
+            switch.take_over();
+        });
+    }
+    process::wait_for("the last copies", 5 * SECOND, || {
+        watched.receive();
+        (watched.copies == stream.received).then_some(())
+    });
+    let mirrors = switch.ctl(&["mirror", "list"]);
+    let counted = |counter: &str| mirrors[0][counter].as_u64().unwrap();
+    assert_eq!((counted("matched"), counted("sent"), counted("dropped")), (stream.received, stream.received, 0));
+    drop((a, watched));
+    switch.stop();
+}
+
+#[test]
+fn copies_that_wait_for_room_are_handed_over() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("takewait");
+    let mut switch = Labswd::start(&site, &ports(&["a", "b", "span"]));
+    let (mut a, mut b) = meet(&switch, [SPLIT, SPLIT]);
+    let mut sensor = Station::attach(&switch.vhost_socket("span"), SPLIT);
+    switch.wait_port_up("span");
+    switch.ctl(&["mirror", "set", "m", "--source", "a:rx", "--to", "span"]);
+    // More copies than the sensor has buffers, and it takes none of them.
+    let count = u64::from(RING) + 100;
+    for number in 0..count {
+        process::wait_for("room", 5 * SECOND, || a.try_send(&numbered(1, 2, number)).then_some(()));
+        b.receive();
+    }
+    process::wait_for("all are counted", 5 * SECOND, || {
+        (switch.ctl(&["mirror", "list"])[0]["sent"].as_u64() == Some(count)).then_some(())
+    });
+    switch.take_over();
+    let mut copies = Vec::new();
+    process::wait_for("all copies", 10 * SECOND, || {
+        copies.extend(sensor.receive().iter().map(|copy| number_of(copy)));
+        (copies.len() as u64 >= count).then_some(())
+    });
+    assert!(copies.into_iter().eq(0..count), "each once, in order");
+    drop((a, b, sensor));
+    switch.stop();
+}
+
+/// Prints how long frames paused, and how long no worker ran.
+fn report(what: &str, times: [Vec<Duration>; 2], frames: u64) {
+    let count = times[0].len();
+    let [gaps, still] = times.map(|mut times| {
+        times.sort();
+        [50, 99, 100].map(|percent| times[(times.len() * percent).div_ceil(100).clamp(1, times.len()) - 1])
+    });
+    eprintln!("{what}: {count} take-overs under {frames} frames; p50, p99, longest: gap {gaps:?}, no worker {still:?}");
+}
+
+/// Take-overs under a stream between a port of the kernel's side and a guest, in both directions.
+fn frames_survive_beside(what: &str, switch: &mut Labswd<'_>, port: &str, kernel: &mut dyn End) {
+    let mut guest = Station::attach(&switch.vhost_socket("b"), SPLIT);
+    switch.wait_port_up("b");
+    let (mut gaps, mut still) = (Vec::new(), Vec::new());
+    let mut frames = 0;
+    for to_guest in [true, false] {
+        let (from, to): (&mut dyn End, &mut dyn End) =
+            if to_guest { (kernel, &mut guest) } else { (&mut guest, kernel) };
+        // The destination says where it is.
+        assert!(to.try_send(&numbered(2, 1, 0)));
+        process::wait_for("the place of the destination", 5 * SECOND, || {
+            switch.fdb_port(1, "02:00:00:00:00:02").filter(|at| (at == "b") == to_guest)
+        });
+        let mut stream = Stream { sent: 0, received: 0 };
+        for _ in 0..take_overs() {
+            let passed = stream.during(from, to, || {
+                std::thread::sleep(SECOND / 10);
+                still.push(switch.take_over());
+                std::thread::sleep(SECOND / 10);
+            });
+            assert!(passed.frames > 100, "only {} frames passed", passed.frames);
+            gaps.push(passed.longest);
+        }
+        frames += stream.received;
+        let drops = switch.port(port)["drops"].clone();
+        let dropped: u64 = drops.as_object().unwrap().values().filter_map(serde_json::Value::as_u64).sum();
+        assert!(dropped <= 8, "of the host's own chatter at most, while no front end was there: {dropped}");
+    }
+    report(what, [gaps, still], frames);
+}
+
+#[test]
+fn no_frame_is_lost_between_a_tap_of_the_host_and_a_guest() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("taketap");
+    let ports = ports(&["b"]) + "[ports.host]\ntype = \"tap\"\ninterface = \"t0\"\n";
+    let mut switch = Labswd::start(&site, &ports);
+    switch.wait_port_up("host");
+    let mut host = RawSocket::open(&site.ns, "t0");
+    frames_survive_beside("TAP of the host and vhost-user", &mut switch, "host", &mut host);
+    // It is still the switch's: it goes with it.
+    switch.stop();
+}
+
+#[test]
+fn no_frame_is_lost_between_a_tap_of_a_guest_and_a_guest() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("taketun");
+    let ports = ports(&["b"]) + "[ports.vm]\ntype = \"tap\"\ninterface = \"t1\"\nfor = \"guest\"\n";
+    let mut switch = Labswd::start(&site, &ports);
+    process::wait_for("the interface", 5 * SECOND, || site.ns.link_names().contains(&"t1".to_owned()).then_some(()));
+    let mut tun = Tun::open(&site.ns, "t1");
+    switch.wait_port_up("vm");
+    frames_survive_beside("TAP of a guest and vhost-user", &mut switch, "vm", &mut tun);
+    drop(tun);
     switch.stop();
 }
 
@@ -367,10 +577,10 @@ fn what_cannot_be_handed_over_is_named() {
     let file = site.write_config(&ports(&["a"]));
     let line = refused(&site);
     assert!(line.contains("no labswd that could be taken over from"), "{line}");
-    let mut switch = Labswd::start(&site, &(ports(&["a"]) + "[ports.host]\ntype = \"tap\"\ninterface = \"t0\"\n"));
-    switch.wait_port_up("host");
+    let mut switch = Labswd::start(&site, &(ports(&["a"]) + "[ports.host]\ntype = \"veth\"\npeer = \"v1\"\n"));
+    process::wait_for("the pair", 5 * SECOND, || (switch.port_state("host") != "waiting").then_some(()));
     let line = refused(&site);
-    assert!(line.contains("port \"host\"") && line.contains("type tap"), "{line}");
+    assert!(line.contains("port \"host\"") && line.contains("type veth"), "{line}");
     // The configuration that runs is what counts.
     switch.ctl(&["port", "del", "host"]);
     std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + "[ports.later]\ntype = \"vhost_user\"\n").unwrap();

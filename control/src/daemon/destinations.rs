@@ -25,9 +25,17 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// Whether mirrors send to the port.
-    pub(super) fn is_in_use(&self) -> bool {
-        self.gate.is_some() || self.tx.is_some()
+    /// The copies that wait for room at the port, as another process takes them over.
+    pub(super) fn backlog(&self) -> Vec<(usize, Vec<u8>)> {
+        self.tx.as_ref().map(|tx| tx.kept()).unwrap_or_default()
+    }
+
+    /// Goes on with the copies that waited in another process; returns for how many there was no room.
+    pub(super) fn keep_on(&self, frames: impl Iterator<Item = (usize, Vec<u8>)>) -> usize {
+        match &self.tx {
+            Some(tx) => tx.keep_on(frames, labsw_dataplane::clock::now_ns()),
+            None => frames.count(),
+        }
     }
 
     /// What the workers send by: the backlog, or else the port itself.

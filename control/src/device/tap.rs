@@ -100,6 +100,12 @@ impl TapLink {
         }
     }
 
+    /// The interface that a port called `port` had in another process, which still has it; `ours`: that one made it to
+    /// stay.
+    pub fn adopt(link: Link, port: &str, ours: bool) -> TapLink {
+        TapLink { link, alias: ours.then(|| alias_of(port)) }
+    }
+
     /// Gives the interface the MTU of a port with this one. In a namespace without a name it is for the container to
     /// set.
     pub fn set_mtu(&self, links: &mut Links, plan: &TapPlan, mtu: u32) -> Result<(), DeviceError> {

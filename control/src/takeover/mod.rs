@@ -35,7 +35,7 @@ pub const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest wait of the old control thread for the new process to map and start everything.
 pub const READY_PATIENCE: Duration = Duration::from_secs(3);
 /// The longest time that the old workers stand still before they go on.
-pub const STILL_PATIENCE: Duration = Duration::from_millis(500);
+pub const STILL_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest wait for a process that has the switch already.
 pub const RUNNING_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use labsw_dataplane::handover::Slot;
 use labsw_dataplane::stats::{MirrorSnapshot, PortSnapshot};
+use labsw_dataplane::tap::TapHandover;
 use labsw_dataplane::vhost_user::EndpointHandover;
 use labsw_switch::fdb::FdbEntry;
 use labsw_switch::{DropReason, Mac, Vid};
@@ -101,6 +104,21 @@ pub struct PortState {
 pub enum PortHandover {
     /// A guest's socket.
     VhostUser(EndpointHandover),
+    /// A TAP interface.
+    Tap {
+        /// Its descriptors.
+        port: TapHandover,
+        /// Index of the interface.
+        ifindex: u32,
+        /// Its name.
+        name: String,
+        /// It was made to stay, and goes with the port.
+        ours: bool,
+        /// It was there before the port.
+        found: bool,
+        /// It is in another network namespace.
+        away: bool,
+    },
 }
 
 /// What changed since [`State`], and all counters.
@@ -110,6 +128,9 @@ pub struct Last {
     pub counters: BTreeMap<String, PortCounters>,
     /// Of mirror sessions.
     pub mirrors: BTreeMap<String, MirrorCounters>,
+    /// Copies of mirrors that wait for room, by port.
+    #[serde(default)]
+    pub backlogs: BTreeMap<String, Vec<KeptFrame>>,
     /// Addresses that the forwarding database has no more.
     pub forgotten: Vec<(u16, u64)>,
     /// Entries that are new, or on another port.
@@ -175,6 +196,27 @@ impl MirrorCounters {
     pub fn snapshot(&self) -> MirrorSnapshot {
         let &MirrorCounters { matched, sent, dropped, truncated } = self;
         MirrorSnapshot { matched, sent, dropped, truncated }
+    }
+}
+
+/// A frame that waits.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFrame {
+    /// The worker that kept it.
+    worker: usize,
+    /// In base64.
+    frame: String,
+}
+
+impl KeptFrame {
+    /// These frames.
+    pub fn list(frames: Vec<(usize, Vec<u8>)>) -> Vec<KeptFrame> {
+        frames.into_iter().map(|(worker, frame)| KeptFrame { worker, frame: STANDARD.encode(frame) }).collect()
+    }
+
+    /// The worker and the frame; `None`: it is garbled.
+    pub fn bytes(&self) -> Option<(usize, Vec<u8>)> {
+        Some((self.worker, STANDARD.decode(&self.frame).ok()?))
     }
 }
 

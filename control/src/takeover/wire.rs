@@ -121,6 +121,7 @@ impl Channel {
         while !rest.is_empty() {
             match send(&self.socket, rest, SendFlags::NOSIGNAL) {
                 Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(self.last_word()),
                 Err(error) => self.failed(error)?,
             }
         }
@@ -150,6 +151,14 @@ impl Channel {
     pub fn refuse(&mut self, reason: &impl ToString) {
         self.allow(LAST_WORD);
         let _ = self.send(&Message::Refused { reason: reason.to_string() }, &[]);
+    }
+
+    /// Why the other side, which has hung up, did: it may have said so before.
+    fn last_word(&self) -> WireError {
+        match self.receive() {
+            Err(WireError::Refused(reason)) => WireError::Refused(reason),
+            _ => WireError::Closed,
+        }
     }
 
     /// Reads the next message and its descriptors.

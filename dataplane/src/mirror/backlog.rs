@@ -72,6 +72,22 @@ impl Backlog {
         Ok(bytes)
     }
 
+    /// The frames, first to last, each with the worker that kept it.
+    pub(super) fn frames(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        self.kept.iter().filter_map(|kept| Some((kept.worker, self.bytes.get(kept.at..kept.at + kept.len)?)))
+    }
+
+    /// Keeps a frame that another process kept; false: there is no room.
+    pub(super) fn keep_bytes(&mut self, worker: usize, frame: &[u8]) -> bool {
+        let len = frame.len();
+        let Some(at) = self.reserve(len) else { return false };
+        let Some(place) = self.bytes.get_mut(at..at + len) else { return false };
+        place.copy_from_slice(frame);
+        self.kept.push_back(Kept { at, len, worker });
+        self.next = at + len;
+        true
+    }
+
     /// Where a frame of so many bytes can go: frames lie in a ring, each in one piece.
     fn reserve(&mut self, len: usize) -> Option<usize> {
         if self.kept.len() >= BACKLOG_FRAMES {

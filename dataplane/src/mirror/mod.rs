@@ -114,6 +114,22 @@ impl MirrorTx {
         self.send_or_keep(turn, burst, items, report)
     }
 
+    /// The copies that are kept, first to last, each with the worker that kept it: what another process has to go on
+    /// with.
+    pub fn kept(&self) -> Vec<(usize, Vec<u8>)> {
+        lock(&self.backlog).frames().map(|(worker, frame)| (worker, frame.to_vec())).collect()
+    }
+
+    /// Goes on with copies that another process kept; returns for how many there was no room.
+    pub fn keep_on(&self, frames: impl Iterator<Item = (usize, Vec<u8>)>, now_ns: u64) -> usize {
+        let mut backlog = lock(&self.backlog);
+        let lost = frames.filter(|(worker, frame)| !backlog.keep_bytes(*worker, frame)).count();
+        if !backlog.is_empty() {
+            self.due_ns.store(now_ns, Ordering::Release);
+        }
+        lost
+    }
+
     /// Whether it stands before this port and has this gate.
     pub fn is_of(&self, port: &Arc<dyn TxPort>, injection: Option<&Arc<Injection>>) -> bool {
         let same_gate = match (&self.injection, injection) {

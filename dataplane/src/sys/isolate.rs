@@ -10,7 +10,7 @@
 //! Reference: kernel `Documentation/bpf`, `include/uapi/linux/bpf.h` (`BPF_TCX_INGRESS`); Linux 6.6 or newer.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::sys::bpf::{self, ProgramKind, instruction};
 
@@ -30,7 +30,7 @@ pub(crate) struct Silence {
 /// While this lives, the host neither hears nor says anything on the interface.
 #[derive(Debug)]
 pub(crate) struct Isolation {
-    _links: [OwnedFd; 2],
+    links: [OwnedFd; 2],
 }
 
 impl Silence {
@@ -45,7 +45,19 @@ impl Isolation {
     pub(crate) fn hold(ifindex: u32) -> io::Result<Isolation> {
         let program = load()?;
         let link = |hook| attach(&program, ifindex, hook);
-        Ok(Isolation { _links: [link(BPF_TCX_INGRESS)?, link(BPF_TCX_EGRESS)?] })
+        Ok(Isolation { links: [link(BPF_TCX_INGRESS)?, link(BPF_TCX_EGRESS)?] })
+    }
+}
+
+impl Isolation {
+    /// Its attachments, at the ingress and the egress hook.
+    pub(crate) fn links(&self) -> [BorrowedFd<'_>; 2] {
+        self.links.each_ref().map(AsFd::as_fd)
+    }
+
+    /// The attachments that another process made.
+    pub(crate) fn adopt(links: [OwnedFd; 2]) -> Isolation {
+        Isolation { links }
     }
 }
 

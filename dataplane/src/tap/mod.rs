@@ -16,15 +16,18 @@
 //! |---|---|
 //! | `port` | the port: receive queues and the transmit side |
 //! | `device` | system calls: make, open, receive, send |
+//! | `handover` | the port in another process |
 //! | `buffers` | where received frames lie while they are lent |
 //! | `vnet` | the virtio-net header |
 
 mod buffers;
 mod device;
+mod handover;
 mod port;
 mod vnet;
 
 pub use device::{TapError, make_persistent};
+pub use handover::TapHandover;
 pub use port::{TapPort, TapRx, TapTx, TapWatch};
 
 /// Most queues of a port: what the kernel takes for one interface is 256 (`MAX_TAP_QUEUES`); the switch takes fewer.

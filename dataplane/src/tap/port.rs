@@ -36,13 +36,15 @@ use crate::sys::isolate::Isolation;
 
 /// What the halves of a port hold in common.
 #[derive(Debug)]
-struct Core {
-    queues: Vec<OwnedFd>,
+pub(super) struct Core {
+    pub(super) queues: Vec<OwnedFd>,
     end: End,
     interface: String,
     connection: u64,
-    _isolation: Option<Isolation>,
-    _reservation: Option<OwnedFd>,
+    /// Keeps the host off the interface.
+    pub(super) isolation: Option<Isolation>,
+    /// Keeps other switches off it.
+    pub(super) reservation: Option<OwnedFd>,
 }
 
 /// A TAP port in one hand: as it is opened, and as tests drive it.
@@ -78,7 +80,7 @@ impl TapPort {
         TapPort::new(interface, vec![socket], End::Interface, Some(isolation), Some(reservation))
     }
 
-    fn new(
+    pub(super) fn new(
         interface: &str,
         queues: Vec<OwnedFd>,
         end: End,
@@ -90,8 +92,8 @@ impl TapPort {
             end,
             interface: interface.to_owned(),
             connection: next_connection(),
-            _isolation: isolation,
-            _reservation: reservation,
+            isolation,
+            reservation,
         });
         let rx = (0..core.queues.len()).map(|queue| {
             let buffers = Buffers::new().map_err(|error| TapError::kernel(interface, "mapping buffers", error))?;
@@ -223,6 +225,11 @@ enum Lost {
 }
 
 impl TapTx {
+    /// What the halves hold in common.
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
     /// The kernel says the same of a guest that is too slow and of one that is not there.
     #[cold]
     fn look_closer(&self, queue: &OwnedFd, lost: Lost) -> Lost {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use labsw_dataplane::handover::{Given, HandoverError, Resume, Taken};
+use labsw_dataplane::handover::{Given, Resume, Taken};
 use labsw_dataplane::port::{Fault, RxQueue, TxPort};
 use labsw_dataplane::sys::socket::SocketAccess;
 use labsw_dataplane::vhost_user::Endpoint;
@@ -12,7 +12,7 @@ use labsw_dataplane::workers::QueueAffinity;
 use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::PortId;
 
-use super::error::OpenError;
+use super::error::{OpenError, not_of_this_type};
 use super::news::{LinkMap, OnFault, Seen};
 use super::sockets::Sockets;
 use crate::api::{self, PortState};
@@ -55,7 +55,7 @@ pub(in crate::daemon) trait PortType {
         _handover: PortHandover,
         _taken: &mut Taken,
     ) -> Result<Opened, OpenError> {
-        Err(OpenError::Handover(HandoverError::new("what was handed over is not of the port's type")))
+        Err(not_of_this_type())
     }
 
     /// Whether its frames lie in packet memory, and the kernel counts at its sockets.

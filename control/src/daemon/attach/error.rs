@@ -86,6 +86,11 @@ impl OpenError {
     }
 }
 
+/// What was handed over for a port is of another type than the port.
+pub(super) fn not_of_this_type() -> OpenError {
+    HandoverError::new("what was handed over is not of the port's type").into()
+}
+
 /// Makes the directory of a socket, if it is not there.
 pub(in crate::daemon) fn make_parent(path: &Path) -> Result<(), OpenError> {
     match path.parent() {

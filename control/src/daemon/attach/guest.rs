@@ -13,7 +13,7 @@ use labsw_dataplane::workers::QueueAffinity;
 use labsw_switch::PortId;
 
 use super::attachment::{Attachment, Halves, Opened, OwnAccess, PortType, Site};
-use super::error::{OpenError, make_parent};
+use super::error::{OpenError, make_parent, not_of_this_type};
 use super::news::OnFault;
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, VhostRole, VhostUserConfig};
@@ -48,7 +48,7 @@ impl PortType for VhostUserConfig {
         handover: PortHandover,
         taken: &mut Taken,
     ) -> Result<Opened, OpenError> {
-        let PortHandover::VhostUser(handover) = handover;
+        let PortHandover::VhostUser(handover) = handover else { return Err(not_of_this_type()) };
         let endpoint = self.endpoint(port, site)?;
         self.attach(id, site, |rings| Ok(Endpoint::take_over(endpoint, rings, handover, taken)?))
     }

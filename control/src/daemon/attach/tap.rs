@@ -5,20 +5,23 @@
 //! again as soon as the namespace can be had. The interface of a guest outlives a fault of the port, since the guest's
 //! program has it open.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use labsw_dataplane::handover::{Given, Taken};
 use labsw_dataplane::port::Fault;
-use labsw_dataplane::tap::{TapPort, TapWatch};
+use labsw_dataplane::tap::{TapPort, TapTx, TapWatch};
 use labsw_switch::PortId;
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
-use super::error::OpenError;
+use super::error::{OpenError, not_of_this_type};
 use super::news::{LinkMap, OnFault, Seen};
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, TapConfig, TapEnd};
 use crate::daemon::accounts::{group_id, user_id};
 use crate::daemon::host::Host;
 use crate::device::{Link, Links, TapLink, TapPlan, TapUse};
+use crate::takeover::state::PortHandover;
 
 impl PortType for TapConfig {
     fn preflight(
@@ -47,7 +50,35 @@ impl PortType for TapConfig {
         }
         let found = was_there && !tap.is_ours();
         let away = self.netns.is_some();
-        let attachment = Tap { connection, watch, queues: rx.len(), plan, tap, found, away, gone: false };
+        let (queues, sending) = (rx.len(), Some(Arc::clone(&tx)));
+        let attachment = Tap { connection, watch, queues, plan, tap, sending, found, away, gone: false };
+        Ok(Opened::new(attachment, tx, rx))
+    }
+
+    fn take_over(
+        &self,
+        _id: PortId,
+        port: &PortConfig,
+        site: &mut Site<'_>,
+        handover: PortHandover,
+        taken: &mut Taken,
+    ) -> Result<Opened, OpenError> {
+        let PortHandover::Tap { port: handover, ifindex, name, ours, found, away } = handover else {
+            return Err(not_of_this_type());
+        };
+        let plan = self.plan(port)?;
+        let link = match site.host.links.link_by_index(ifindex)?.filter(|_| !away) {
+            Some(link) => link,
+            // All that is known of one in another namespace.
+            None if away => Link { index: ifindex, name, kind: Some("tun".to_owned()), up: true, ..Link::default() },
+            None => return Err(OpenError::Removed(plan.interface)),
+        };
+        let tap = TapLink::adopt(link, &port.name, ours);
+        let port = TapPort::take_over(&plan.interface, handover, taken)?;
+        let (connection, watch) = (port.connection(), port.watch());
+        let TapPort { tx, rx } = port;
+        let (queues, sending) = (rx.len(), Some(Arc::clone(&tx)));
+        let attachment = Tap { connection, watch, queues, plan, tap, sending, found, away, gone: false };
         Ok(Opened::new(attachment, tx, rx))
     }
 }
@@ -93,6 +124,8 @@ struct Tap {
     queues: usize,
     plan: TapPlan,
     tap: TapLink,
+    /// The sending half, as long as the port has its device.
+    sending: Option<Arc<TapTx>>,
     /// It was there before the port: whoever made it is waited for.
     found: bool,
     /// The interface is in another network namespace.
@@ -107,14 +140,27 @@ impl Tap {
 }
 
 impl Attachment for Tap {
-    fn close(self: Box<Self>, halves: Halves, host: &mut Host) -> Result<(), OpenError> {
+    fn close(mut self: Box<Self>, halves: Halves, host: &mut Host) -> Result<(), OpenError> {
+        self.sending = None;
         halves.close();
         Ok(self.tap.remove(&mut host.links)?)
     }
 
-    fn lose(self: Box<Self>, halves: Halves, _host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>) {
+    fn lose(
+        mut self: Box<Self>,
+        halves: Halves,
+        _host: &mut Host,
+    ) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>) {
+        self.sending = None;
         halves.close();
         (Some(self), Ok(()))
+    }
+
+    fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> Option<PortHandover> {
+        let port = self.sending.as_ref()?.hand_over(given);
+        let Link { index: ifindex, name, .. } = &self.tap.link;
+        let (ours, name) = (self.tap.is_ours(), name.clone());
+        Some(PortHandover::Tap { port, ifindex: *ifindex, name, ours, found: self.found, away: self.away })
     }
 
     fn state(&self) -> (PortState, Option<String>) {

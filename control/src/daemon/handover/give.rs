@@ -10,7 +10,7 @@ use labsw_switch::fdb::{FdbEntry, FdbFilter};
 
 use super::Step;
 use crate::daemon::{Daemon, Switch};
-use crate::takeover::state::{FdbRecord, Last, Message, PortState, State};
+use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, State};
 use crate::takeover::{Channel, READY_PATIENCE, RUNNING_PATIENCE, STILL_PATIENCE, WireError};
 
 /// An entry of the forwarding database, as far as frames depend on it: by VLAN and address, port and whether it is
@@ -139,7 +139,7 @@ impl Switch {
             if port.impaired.is_some() {
                 return is("its impairment");
             }
-            port.destination.is_in_use().then(|| is("a mirror's destination")).flatten()
+            port.destination.gate.as_ref().and_then(|_| is("the injection of a mirror"))
         })
     }
 
@@ -162,9 +162,12 @@ impl Switch {
             known.get(&(entry.vid.get(), entry.mac.to_u64())) != Some(&(entry.port, entry.is_static))
         };
         let mirrors = self.mirrors.iter();
+        let backlogs = self.ports.iter().map(|(name, port)| (name, port.destination.backlog()));
+        let backlogs = backlogs.filter(|(_, frames)| !frames.is_empty());
         Last {
             counters: self.ports.iter().map(|(name, port)| (name.clone(), (&port.counters()).into())).collect(),
             mirrors: mirrors.map(|(name, mirror)| (name.clone(), self.mirror_counters(mirror).into())).collect(),
+            backlogs: backlogs.map(|(name, frames)| (name.clone(), KeptFrame::list(frames))).collect(),
             forgotten: known.keys().filter(|key| !still.contains_key(key)).copied().collect(),
             learned: now.iter().filter(changed).filter_map(|entry| record(entry, &names)).collect(),
         }

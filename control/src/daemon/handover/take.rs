@@ -14,7 +14,7 @@ use crate::daemon::attach::{self, OpenError, Site};
 use crate::daemon::start::Inherited;
 use crate::daemon::{Daemon, DaemonError, Switch};
 use crate::metrics::MetricsSocket;
-use crate::takeover::state::{FdbRecord, Last, Message, PortState, State};
+use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, State};
 use crate::takeover::{Channel, WireError, socket_path};
 
 /// How long the old process may take for each of its words.
@@ -130,7 +130,6 @@ impl Daemon {
             self.switch.settle_port(&name, port, &mut taken).map_err(refused)?;
         }
         self.switch.set_tables().map_err(|error| TakeOverError::Start(error.to_string()))?;
-        self.switch.place_queues().map_err(|error| TakeOverError::Start(error.to_string()))?;
         state.fdb.iter().for_each(|record| self.switch.remember(record));
         Ok(())
     }
@@ -141,6 +140,12 @@ impl Daemon {
         for way in [Resume::Out, Resume::In] {
             let attached = self.switch.ports.values_mut().filter_map(|port| port.attached.to_mut());
             attached.for_each(|attachment| attachment.resume(way, now));
+            if way == Resume::Out {
+                // From here on workers receive from all that is no guest's ring.
+                if let Err(error) = self.switch.place_queues() {
+                    tracing::error!(%error, "not all queues are served");
+                }
+            }
         }
         self.switch.metrics = metrics;
         if let Some(server) = &mut self.server {
@@ -244,6 +249,13 @@ impl Switch {
             let counted: PortSnapshot = counters.snapshot();
             if let Some(port) = self.ports.get(name) {
                 port.add_before(&counted);
+            }
+        }
+        for (name, frames) in &last.backlogs {
+            let frames = frames.iter().filter_map(KeptFrame::bytes);
+            let lost = self.ports.get(name).map_or(0, |port| port.destination.keep_on(frames));
+            if lost > 0 {
+                tracing::warn!(port = name, lost, "copies that waited for room were not taken over");
             }
         }
         for (name, counters) in &last.mirrors {
