@@ -27,7 +27,7 @@ help:
 > @echo "make test         format, clippy, unit tests, end-to-end tests; needs root"
 > @echo "make lint         format, clippy, links of the code's documentation"
 > @echo "make soak         20 minutes of attacks at random beside a flow and its mirror; needs root"
-> @echo "make models       the forwarding database under loom"
+> @echo "make models       what threads share and hand over, in all orders (loom) or many (shuttle)"
 > @echo "make sanitize     unit and ring tests under address and thread sanitizer and Miri; takes minutes"
 > @echo "make bench        criterion benches"
 > @echo "make bench-peers  side by side with other switches"
@@ -65,9 +65,11 @@ lint:
 unit:
 > $(CARGO) test --workspace --exclude labsw-tests
 
-# Every interleaving of small situations. A target directory of its own: the flag is another build of everything.
+# Every interleaving of small situations at the tables, and thousands of schedules of workers and control thread. Target
+# directories of their own: each flag is another build of everything.
 models:
 > RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/models $(CARGO) test --release -p labsw-switch --lib models
+> RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=$(TARGET_DIR)/schedules $(CARGO) test -p labsw-dataplane --lib models
 
 # RUSTC_BOOTSTRAP lets a stable compiler take the flags. The standard library is built anew for the thread sanitizer,
 # which needs `rustup component add rust-src`; Miri needs `rustup toolchain install nightly -c miri -c rust-src`.

@@ -24,6 +24,7 @@
 //! | [`capture`], [`inject`] | copies for someone who looks on; frames put in by the control thread |
 //! | [`handover`] | descriptors for the process that takes over |
 //! | [`backoff`], [`log_limit`], [`reaper`] | bounds on the cost that a peer can cause |
+//! | `sync` | channels, threads and locks, or those that the models schedule |
 //! | [`sys`] | system calls that several drivers need |
 
 #![deny(unsafe_code)]
@@ -45,6 +46,7 @@ pub mod port;
 pub mod reaper;
 mod stage;
 pub mod stats;
+mod sync;
 pub mod sys;
 pub mod tap;
 pub mod vhost_user;

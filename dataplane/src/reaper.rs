@@ -25,9 +25,12 @@
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+#[cfg(not(all(shuttle, test)))]
 use std::time::Duration;
+
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// The most threads that close descriptors.
 pub const MAX_THREADS: usize = 16;
@@ -38,12 +41,12 @@ const MAX_WAITING: usize = 512;
 /// The most descriptors of all accounts that wait; more leak.
 const MAX_WAITING_IN_ALL: usize = 8192;
 /// A thread without work ends after this long, if it is not the only one.
+#[cfg(not(all(shuttle, test)))]
 const IDLE: Duration = Duration::from_secs(5);
 /// A closing thread calls `close` and nothing else.
 const STACK_BYTES: usize = 128 << 10;
 
-static REAPER: Reaper =
-    Reaper { state: Mutex::new(State { waiting: VecDeque::new(), threads: 0, idle: 0 }), changed: Condvar::new() };
+static REAPER: Reaper<OwnedFd> = Reaper::new();
 
 /// The descriptors of one peer, or of the peers of one socket.
 #[derive(Clone, Debug, Default)]
@@ -134,34 +137,39 @@ impl Drop for PeerFd {
     }
 }
 
-/// The queue and its threads.
-struct Reaper {
-    state: Mutex<State>,
+/// The queue and its threads. What is closed (dropped) is a descriptor, or something that a model looks at.
+struct Reaper<F: 'static> {
+    state: Mutex<State<F>>,
     changed: Condvar,
 }
 
-struct State {
-    waiting: VecDeque<(OwnedFd, Account)>,
+struct State<F> {
+    waiting: VecDeque<(F, Account)>,
     threads: usize,
     /// Threads that wait for work.
     idle: usize,
 }
 
-impl State {
+impl<F> State<F> {
     /// The first descriptor whose account no thread is busy with.
-    fn next(&mut self) -> Option<(OwnedFd, Account)> {
+    fn next(&mut self) -> Option<(F, Account)> {
         let at = self.waiting.iter().position(|(_, account)| !account.0.busy.load(Relaxed))?;
         self.waiting.remove(at)
     }
 }
 
-impl Reaper {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<F: Send> Reaper<F> {
+    const fn new() -> Reaper<F> {
+        let state = State { waiting: VecDeque::new(), threads: 0, idle: 0 };
+        Reaper { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<F>> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Queues a descriptor, or leaves it open if too many wait.
-    fn take(&'static self, fd: OwnedFd, account: &Account) {
+    fn take(&'static self, fd: F, account: &Account) {
         let mut state = self.lock();
         if account.waiting() >= MAX_WAITING || state.waiting.len() >= MAX_WAITING_IN_ALL {
             account.0.leaked.fetch_add(1, Relaxed);
@@ -171,7 +179,7 @@ impl Reaper {
         account.0.waiting.fetch_add(1, Relaxed);
         state.waiting.push_back((fd, account.clone()));
         if state.idle < state.waiting.len() && state.threads < MAX_THREADS {
-            let thread = std::thread::Builder::new().name("closer".to_owned()).stack_size(STACK_BYTES);
+            let thread = thread::Builder::new().name("closer".to_owned()).stack_size(STACK_BYTES);
             match thread.spawn(|| self.run()) {
                 Ok(_) => state.threads += 1,
                 // What waits is closed by another thread, or by the next one that can be started.
@@ -196,11 +204,10 @@ impl Reaper {
                 continue;
             }
             state.idle += 1;
-            let timeout;
-            (state, timeout) =
-                self.changed.wait_timeout(state, IDLE).unwrap_or_else(std::sync::PoisonError::into_inner);
+            let is_idle;
+            (state, is_idle) = self.wait(state);
             state.idle -= 1;
-            if timeout.timed_out() && state.threads > 1 && state.waiting.is_empty() {
+            if is_idle && state.threads > 1 && state.waiting.is_empty() {
                 state.threads -= 1;
                 return;
             }
@@ -208,7 +215,20 @@ impl Reaper {
     }
 }
 
-#[cfg(test)]
+#[cfg(not(all(shuttle, test)))]
+impl<F: Send> Reaper<F> {
+    /// Waits for work; says whether none came for [`IDLE`].
+    fn wait<'a>(&'a self, state: MutexGuard<'a, State<F>>) -> (MutexGuard<'a, State<F>>, bool) {
+        let waited = self.changed.wait_timeout(state, IDLE);
+        let (state, timeout) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        (state, timeout.timed_out())
+    }
+}
+
+#[cfg(all(test, shuttle))]
+#[path = "reaper/models.rs"]
+mod models;
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 

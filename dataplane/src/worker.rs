@@ -27,7 +27,7 @@ mod sleep;
 mod snoop;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use labsw_switch::PortId;
 use labsw_switch::fdb::Fdb;
@@ -36,6 +36,7 @@ use labsw_switch::tables::Tables;
 use crate::clock;
 use crate::port::{Fault, Turn};
 use crate::stats::MirrorStats;
+use crate::sync::{SPIN, TICK};
 use crate::workers::load::{Load, WorkerLoad};
 
 use capture::Capturing;
@@ -48,11 +49,6 @@ use sleep::Sleeper;
 
 pub use command::{Command, ControlEnds, Event, Output, Power, QueueTask, Snapshot};
 pub(crate) use sleep::WAKER;
-
-/// An adaptive worker sleeps after this long without a frame.
-const SPIN: Duration = Duration::from_micros(50);
-/// Queues and transmit sides are ticked at least this often while there is traffic.
-const TICK: Duration = Duration::from_millis(5);
 
 /// What a worker shares with the rest of the switch.
 #[derive(Clone, Debug)]
@@ -348,7 +344,7 @@ impl Worker {
     }
 
     /// Number of receive queues it owns.
-    #[cfg(test)]
+    #[cfg(all(test, not(shuttle)))]
     pub(crate) fn queues(&self) -> usize {
         self.queues.len()
     }
@@ -390,5 +386,5 @@ impl Worker {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 pub(crate) mod memory_port;
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;

@@ -13,12 +13,13 @@ pub mod load;
 pub mod thread;
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
-
-use crossbeam::channel::{Sender, bounded, unbounded};
 
 use crate::clock::now_ns;
 use crate::port::Turn;
+#[cfg(all(shuttle, test))]
+use crate::sync::IsFinished as _;
+use crate::sync::channel::{Sender, bounded, unbounded};
+use crate::sync::thread::{Builder, JoinHandle};
 use crate::watchdog::{self, PATIENCE, interrupt};
 use crate::worker::{Command, ControlEnds, Event, Power, Shared, WAKER, Worker};
 
@@ -154,7 +155,7 @@ fn spawn(
     let worker = Worker::new(turn, shared, power, Arc::clone(&load), control, poll);
     watchdog::install().map_err(failed)?;
     let (started, ready) = bounded(1);
-    let thread = std::thread::Builder::new()
+    let thread = Builder::new()
         .name(format!("worker-{}", turn.worker))
         .spawn(move || {
             let pinned = cpu.map_or(Ok(()), pin);
@@ -181,5 +182,7 @@ fn pin(cpu: usize) -> std::io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-#[cfg(test)]
+#[cfg(all(test, shuttle))]
+mod models;
+#[cfg(all(test, not(shuttle)))]
 mod tests;

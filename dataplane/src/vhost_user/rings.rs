@@ -9,11 +9,11 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use crossbeam::channel::{Receiver, bounded};
 use labsw_switch::PortId;
 
 use super::operation::{Rings, RingsError, VhostOp, VhostReply};
 use super::port::{VhostRx, VhostTx};
+use crate::sync::channel::{Receiver, bounded};
 use crate::watchdog::PATIENCE;
 use crate::worker::{Command, QueueTask};
 use crate::workers::{Links, QueueAffinity, WorkerError};

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use crossbeam::channel::{Receiver, Sender};
 use labsw_switch::PortId;
 use labsw_switch::tables::Tables;
 
@@ -14,6 +13,7 @@ use crate::capture::Captures;
 use crate::impair::{ImpairedTx, Schedule, TxDelay};
 use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::PortStats;
+use crate::sync::channel::{Receiver, Sender};
 
 /// What an idle worker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

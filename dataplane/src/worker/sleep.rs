@@ -21,6 +21,7 @@ use mio::Token;
 use super::queue::Queue;
 use crate::clock::NEVER;
 use crate::port::Turn;
+use crate::sync;
 
 /// A worker does not block for the last part of its wait for a delayed frame, ns: the system's timers count in
 /// milliseconds.
@@ -118,7 +119,7 @@ impl Sleeper {
     pub(super) fn block(&mut self, due: u64, turn: &Turn) -> bool {
         let longest = (due != NEVER).then(|| Duration::from_nanos(due.saturating_sub(turn.now_ns)));
         // An interrupted or failed wait only means looking earlier.
-        let waited = self.poll.poll(&mut self.events, longest);
+        let waited = sync::sleep(&mut self.poll, &mut self.events, longest);
         let tokens = self.events.iter().map(mio::event::Event::token);
         self.woken.extend(tokens.filter(|token| *token != WAKER));
         waited.is_err() || !self.events.is_empty()

@@ -8,12 +8,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use labsw_switch::PortId;
 use rustix::thread::Pid;
 
 use crate::capture::Captures;
 use crate::port::RxQueue;
+use crate::sync::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::watchdog::{PATIENCE, ROUSE_AFTER, interrupt};
 use crate::worker::{Command, Power, Snapshot};
 

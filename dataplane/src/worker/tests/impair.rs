@@ -1,6 +1,8 @@
 //! Impairments in the worker: delayed, lost, doubled and corrupted frames of one port and direction, and what others
 //! notice.
 
+use std::time::Duration;
+
 use labsw_switch::impair::{Chance, ImpairSpec, Loss, RateSpec};
 
 use super::*;
