@@ -35,6 +35,8 @@ mod log;
 mod model;
 mod packed;
 mod packed_model;
+#[cfg(test)]
+mod small;
 
 pub use packed::{packed, packed_operations};
 
@@ -93,6 +95,8 @@ struct Pair<'a, D> {
     seen: Vec<u8>,
     /// Bytes of frames compared so far.
     compared: usize,
+    /// Descriptors read so far, those for a start not counted.
+    reads: u64,
 }
 
 impl Guest {
@@ -287,7 +291,7 @@ impl<'a, D: Device> Pair<'a, D> {
         device.start(to_guest);
         let ring = Ring::start(setup.clone(), direction(to_guest));
         assert_work(ring.descriptors_read(), FRAME_DESCRIPTORS);
-        Pair { guest, setup, ring, device, to_guest, starts: 0, seen: Vec::new(), compared: 0 }
+        Pair { guest, setup, ring, device, to_guest, starts: 0, seen: vec![0; FILE_BYTES], compared: 0, reads: 0 }
     }
 
     fn poke(&mut self, offset: u64, bytes: &[u8]) {
@@ -320,6 +324,7 @@ impl<'a, D: Device> Pair<'a, D> {
         let before = self.ring.descriptors_read();
         let result = self.ring.receive(&mut burst, &mut stats);
         // The first descriptor of each chain is free.
+        self.reads += self.ring.descriptors_read() - before;
         assert_work(self.ring.descriptors_read() - before, BURST_DESCRIPTORS + 64);
         let taken = if result.is_ok() { stats.rx_frames } else { 64 };
         let received = match (result, self.device.receive(taken)) {
@@ -366,6 +371,7 @@ impl<'a, D: Device> Pair<'a, D> {
             // whose buffers lie over its ring can tell.
             let before = self.ring.descriptors_read();
             let sent = self.ring.send(&burst, &[TxItem::whole(0, TagEdit::KEEP)], &mut report);
+            self.reads += self.ring.descriptors_read() - before;
             assert_work(self.ring.descriptors_read() - before, FRAME_DESCRIPTORS);
             match (sent, self.device.send(&frame)) {
                 (Ok(()), Ok(expected)) => {
@@ -404,7 +410,6 @@ impl<'a, D: Device> Pair<'a, D> {
 
     /// Compares all that can be seen from outside.
     fn compare(&mut self) {
-        self.seen.resize(FILE_BYTES, 0);
         self.guest.file.read_exact_at(&mut self.seen, 0).expect("a memfd gives it");
         self.device.adopt(&self.seen);
         let (seen, expected) = (&self.seen, self.device.memory());
