@@ -221,9 +221,124 @@ def session():
         seed("session", name, data)
 
 
+def capture():
+    """A byte for the size of pieces, then a capture file."""
+    frame = bytes(range(60))
+
+    def pcap(order, magic, link, *frames):
+        head = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 65535, link)
+        return head + b"".join(struct.pack(order + "IIII", 7, at, len(f), more + len(f)) + f for at, more, f in frames)
+
+    def block(kind, body, order="<"):
+        body += bytes(-len(body) % 4)
+        return struct.pack(order + "II", kind, len(body) + 12) + body + struct.pack(order + "I", len(body) + 12)
+
+    def section(order="<"):
+        return block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1), order)
+
+    def interface(link=1, options=b"", order="<"):
+        return block(1, struct.pack(order + "HHI", link, 0, 0) + options, order)
+
+    def enhanced(at, data, number=0, order="<"):
+        return block(6, struct.pack(order + "IIIII", number, at >> 32, at & 0xFFFFFFFF, len(data), len(data)) + data, order)
+
+    files = {
+        "pcap": pcap("<", 0xA1B2C3D4, 1, (5, 0, frame), (900_000, 0, frame * 20)),
+        "pcap-ns-big-endian": pcap(">", 0xA1B23C4D, 1, (5, 0, frame)),
+        "pcap-check-sequence": pcap("<", 0xA1B2C3D4, 1 | 1 << 26 | 2 << 28, (5, 0, frame)),
+        "pcap-cut": pcap("<", 0xA1B2C3D4, 1, (5, 10, frame)),
+        "pcap-runt": pcap("<", 0xA1B2C3D4, 1, (5, 0, frame[:13])),
+        "pcap-other-link": pcap("<", 0xA1B2C3D4, 113, (5, 0, frame)),
+        "pcap-half": pcap("<", 0xA1B2C3D4, 1, (5, 0, frame))[:-30],
+        "pcapng": section() + interface() + enhanced(1 << 40, frame) + block(3, struct.pack("<I", 60) + frame),
+        "pcapng-big-endian": section(">") + interface(order=">") + enhanced(1 << 33, frame, order=">"),
+        "pcapng-sections": (section() + interface() + enhanced(9, frame)) * 2 + block(0xBAD, b"custom"),
+        "pcapng-resolution": section() + interface(options=struct.pack("<HHB3xHHqHH", 9, 1, 0x94, 14, 8, -5, 0, 0))
+        + enhanced(1 << 50, frame),
+        "pcapng-too-fine": section() + interface(options=struct.pack("<HHB3xHH", 9, 1, 0xFF, 0, 0)) + enhanced(1, frame),
+        "pcapng-no-interface": section() + enhanced(1, frame, number=3),
+        "pcapng-length-0": section() + interface() + struct.pack("<III", 6, 0, 0) * 4,
+        "pcapng-length-huge": section() + interface() + struct.pack("<II", 6, 0xFFFFFFF0) + bytes(64),
+        "nothing": b"",
+    }
+    for number, (name, data) in enumerate(files.items()):
+        seed("capture", name, bytes([(0, 1, 7, 255)[number % 4]]) + data)
+
+
+def frames_of_filters():
+    """Lengths in pairs of bytes, and bytes: TCP, a tag before it, ARP, IPv6."""
+    macs = bytes.fromhex("020000000002020000000001")
+    ip = bytes.fromhex("4500003400004000400600000a0000010a000002") + struct.pack(">HH", 445, 1024) + bytes(60)
+    frames = [macs + b"\x08\x00" + ip, macs + b"\x81\x00\x00\x0a\x08\x00" + ip + bytes(100),
+              macs + b"\x08\x06" + bytes(46), macs + b"\x86\xdd" + bytes.fromhex("6000000000280640") + bytes(80)]
+    return b"".join(bytes([len(f) // 2]) + f[: len(f) // 2 * 2] for f in frames)
+
+
+def filter_():
+    """1, an expression, 0; or 0, a form, a count and instructions of five bytes; then frames."""
+    expressions = ["tcp port 445", "not arp and host 10.0.0.1", "vlan 10 and tcp", "ip[2:2] - ((ip[0] & 0xf) << 2) > 20",
+                   "len % 7 = 1 or greater 200", "ip6 and tcp port 445", "ether broadcast", "tcp[13] & 2 != 0",
+                   "vlan and vlan 20", "portrange 440-450", "(", "host example", "arp and ip", "icmp6", "inbound"]
+    for number, text in enumerate(expressions):
+        seed("filter", f"expression-{number:02}", b"\1" + text.encode() + b"\0" + frames_of_filters())
+    code = {"ldh": 3, "ldb": 4, "ld": 2, "ldx_msh": 12, "ind": 6, "st": 13, "mem": 8, "add": 15, "add_x": 16, "sub": 17,
+            "mul": 18, "div": 19, "div_x": 20, "and": 21, "shift": 22, "neg": 23, "mod": 24, "xor": 25, "ja": 26,
+            "jeq": 27, "tax": 28, "txa": 29, "len": 10}
+    op = lambda name, k=0, jt=0, jf=0: bytes([code[name], jt, jf, k])
+    programs = {
+        "ethertype": op("ldh", 12) + op("jeq", 8, 0, 1) + op("ldb", 23),
+        "arithmetic": op("ldb", 14) + op("tax") + b"".join(op(n, 3) for n in
+                                                         ["add", "add_x", "mul", "sub", "div", "xor", "shift", "neg", "mod"])
+        + op("st", 5) + op("txa") + op("mem", 5) + op("and", 7) + op("jeq", 4, 0, 0),
+        "indexed": op("ldx_msh", 14) + op("ind", 14) + op("jeq", 1, 1, 0) + op("len") + op("div_x"),
+        "jumps": op("ja", 2) + op("ld", 0) + op("ld", 4) + op("jeq", 2, 3, 1) + op("neg") * 4,
+        "behind": op("ldb", 200) + op("jeq", 0, 1, 0) + op("ld", 126) + op("tax"),
+    }
+    for name, body in programs.items():
+        for form in (0, 1):
+            data = bytes([0, form, len(body) // 4]) + body
+            seed("filter", f"program-{name}-{form}", data + frames_of_filters())
+
+
+def offload():
+    """A packet (shape, options, flags, sequence, identification, payload), damage, a header, offers."""
+    number = 0
+    for v6 in (0, 4):
+        for large in (0x40, 0x60, 0x20):
+            for size in (1460 - 200, 0, 700):
+                for damage in (b"\0", b"\1"):
+                    shape = v6 | large | number % 3
+                    packet = bytes([shape]) + b"\0\x10\x14" * (shape % 3) + bytes([2]) * (2 if v6 == 0 else 1)
+                    packet += bytes([0x18]) + struct.pack("<IHH", 1 << 31, 0xFFFE, 8000 + number)
+                    hurt = struct.pack("<HB", 12 + number, 0x45) if damage == b"\1" else b""
+                    seed("offload", f"packet-{number:02}", packet + damage + b"\0" + struct.pack("<H", size) + hurt + b"\1")
+                    number += 1
+    checksum = bytes.fromhex("01002800000022001000")
+    frame = bytes.fromhex("0200000000020200000000010800") + bytes.fromhex("45000050000040004006000001020304 05060708")
+    seed("offload", "bytes", b"\xf0" + struct.pack("<H", 94) + frame + bytes(60) + b"\0\xff\0\0" + checksum + b"\1")
+    seed("offload", "at-the-addresses", b"\xf0" + struct.pack("<H", 94) + frame + bytes(60) + b"\0\xff\0\0"
+         + bytes.fromhex("0100000000000c000000") + b"\1")
+
+
+def work():
+    """Shape, descriptors, where to look, and descriptors of a kind."""
+    kinds = {"plain": b"\x40", "chain": b"\x21\x04", "empty": b"\x01", "endless": b"\x11" * 60 + b"\x41",
+             "indirect": b"\x34\xff\x21\x08", "tiny": b"\x23\x0c" * 30, "large": b"\x50\x53",
+             "back": b"\x49\xfe\xff\x41"}
+    for shape in (0b11111_0_11, 0b11111_1_11, 0b01111_0_11, 0b01111_1_11, 0b01001_1_01, 0b01000_0_10):
+        for name, body in kinds.items():
+            write = body.translate(bytes(b | 2 if b & 0x80 == 0 else b for b in range(256))) if shape & 4 else body
+            data = bytes([shape, max(len(body) - 1, 0), 1, 0, 0]) + write + b"\0\1\2\3\0\1"
+            seed("work", f"{name}-{shape:02x}", data)
+
+
 config()
 control()
 forward()
 ring()
 packed()
 session()
+capture()
+filter_()
+offload()
+work()

@@ -19,7 +19,7 @@ use super::table::list;
 use crate::api::{Change, InjectFrame, Injected, Reply, Request};
 use crate::model::{BitRate, FrameRate};
 
-mod capture;
+pub mod capture;
 
 use capture::{Capture, CaptureError};
 

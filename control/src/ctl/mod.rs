@@ -24,7 +24,7 @@ mod extcap;
 mod fdb;
 mod guest;
 mod impair;
-mod inject;
+pub mod inject;
 mod mcast;
 mod metrics;
 mod mirror;

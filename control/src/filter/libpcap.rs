@@ -68,8 +68,11 @@ impl Drop for Dead {
     }
 }
 
-/// The program of an expression.
-pub(super) fn compile(expression: &str) -> Result<Vec<Insn>, CompileError> {
+/// The program that libpcap makes of an expression, as it is: nothing has looked at either. [`super::compile`] does.
+///
+/// # Errors
+/// libpcap refuses the expression.
+pub fn compile(expression: &str) -> Result<Vec<Insn>, CompileError> {
     let text = CString::new(expression).map_err(|_| CompileError::Character('\0'))?;
     // SAFETY: takes two integers.
     let handle = Dead(unsafe { pcap_open_dead(ETHERNET, SNAPLEN) });

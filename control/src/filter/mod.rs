@@ -19,6 +19,7 @@ use std::sync::Arc;
 use labsw_switch::filter::{Filter, FilterError, Form};
 
 pub use cache::{BudgetExceeded, with_budget};
+pub use libpcap::compile as instructions;
 use words::Words;
 
 /// The longest expression, bytes.

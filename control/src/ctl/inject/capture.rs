@@ -3,7 +3,7 @@
 //! The parser is the `pcap-parser` crate; here is what can be made of its blocks for replay. Memory is bounded by one
 //! buffer: a block that does not fit is refused. Every complaint names the byte of the file where it stands.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
@@ -11,29 +11,30 @@ use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 /// The longest block that is read, bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 /// The shortest frame: an Ethernet header.
-pub(super) const MIN_FRAME_BYTES: usize = 14;
+pub const MIN_FRAME_BYTES: usize = 14;
 /// The longest frame: 64 KiB with its header.
-pub(super) const MAX_FRAME_BYTES: usize = 65_549;
+pub const MAX_FRAME_BYTES: usize = 65_549;
 const NS_PER_SECOND: i128 = 1_000_000_000;
 
 /// A frame of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
+pub struct Frame {
     /// When it was captured, ns since whenever the file counts from.
-    pub(super) at_ns: i128,
-    pub(super) bytes: Vec<u8>,
+    pub at_ns: i128,
+    /// All of it, without a frame check sequence.
+    pub bytes: Vec<u8>,
 }
 
 /// What is wrong with a file, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("byte {offset}: {what}")]
-pub(super) struct CaptureError {
+pub struct CaptureError {
     offset: u64,
     what: String,
 }
 
 /// A file that is being read.
-pub(super) struct Capture<'a> {
+pub struct Capture<'a> {
     blocks: Box<dyn PcapReaderIterator + Send + 'a>,
     section: Section,
     /// Where the next block begins.
@@ -82,8 +83,11 @@ impl Resolution {
 
 impl<'a> Capture<'a> {
     /// Begins to read.
-    pub(super) fn open(file: impl Read + Send + 'a) -> Result<Capture<'a>, CaptureError> {
-        let blocks = create_reader(BUFFER_BYTES, file).map_err(|error| CaptureError {
+    ///
+    /// # Errors
+    /// The file is empty, or neither format.
+    pub fn open(file: impl Read + Send + 'a) -> Result<Capture<'a>, CaptureError> {
+        let blocks = create_reader(BUFFER_BYTES, Filling(file)).map_err(|error| CaptureError {
             offset: 0,
             what: match error {
                 PcapError::Eof => "the file is empty".to_owned(),
@@ -95,7 +99,10 @@ impl<'a> Capture<'a> {
     }
 
     /// The next frame; `None` at the end of the file.
-    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, CaptureError> {
+    ///
+    /// # Errors
+    /// What the file has there can't be replayed.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, CaptureError> {
         loop {
             let at = self.offset;
             let wrong = |what: String| CaptureError { offset: at, what };
@@ -117,6 +124,25 @@ impl<'a> Capture<'a> {
                 return Ok(Some(frame));
             }
         }
+    }
+}
+
+/// Reads as much as there is room for: `pcap-parser` takes a file for none if the first read, of a pipe say, gives less
+/// than the first header.
+struct Filling<R>(R);
+
+impl<R: Read> Read for Filling<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(room) = to.get_mut(filled..).filter(|room| !room.is_empty()) {
+            match self.0.read(room) {
+                Ok(0) => break,
+                Ok(bytes) => filled += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
     }
 }
 
@@ -280,6 +306,25 @@ mod tests {
             frames.push(frame);
         }
         Ok(frames)
+    }
+
+    /// Three bytes at a time, as a pipe may give them.
+    struct Pipe<'a>(&'a [u8]);
+
+    impl Read for Pipe<'_> {
+        fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+            let (given, rest) = self.0.split_at(self.0.len().min(to.len()).min(3));
+            to[..given.len()].copy_from_slice(given);
+            self.0 = rest;
+            Ok(given.len())
+        }
+    }
+
+    #[test]
+    fn a_pipe_may_give_a_file_in_small_pieces() {
+        let file = pcap(1, &[(7, 5, &[1; 60], 60)]);
+        let frame = Capture::open(Pipe(&file)).unwrap().next_frame().unwrap().unwrap();
+        assert_eq!(frame, Frame { at_ns: 7_000_005_000, bytes: vec![1; 60] });
     }
 
     #[test]

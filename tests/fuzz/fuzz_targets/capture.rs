@@ -1,0 +1,4 @@
+//! See `labsw_tests::fuzz::capture`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| labsw_tests::fuzz::capture(data));
