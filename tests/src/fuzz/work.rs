@@ -1,4 +1,4 @@
-//! The work that a ring of any size can cause: rings of up to 32768 entries that are available as a whole, filled with a
+//! The work that a ring of any size can cause: rings of up to 32768 entries that are available as a whole, and hold a
 //! few descriptors over and over.
 //!
 //! The other targets compare every byte with a model, which rings of that size would make too slow. Here only the cost
