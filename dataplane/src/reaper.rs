@@ -225,10 +225,12 @@ impl<F: Send> Reaper<F> {
     }
 }
 
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
+#[cfg(shuttle)]
 #[path = "reaper/models.rs"]
 mod models;
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -65,7 +65,7 @@ fn program(feed: &mut Feed<'_>) -> Option<(Vec<Insn>, Filter)> {
     let mut program: Vec<Insn> = (0..count)
         .map(|_| {
             let code = feed.u8();
-            let code = CODES.get(usize::from(code)).copied().unwrap_or(code.into());
+            let code = CODES.get(usize::from(code)).copied().unwrap_or_else(|| code.into());
             let (jt, jf, large) = (feed.u8(), feed.u8(), feed.u8());
             let k = if large == 0xff { feed.u32() } else { large.into() };
             Insn { code, jt: jt % 8, jf: jf % 8, k }

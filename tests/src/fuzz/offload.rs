@@ -146,7 +146,7 @@ fn cut(asked: &Asked, gso: Gso, frame: &[u8]) -> Vec<Vec<u8>> {
     let segments = whole::resolved(frame, SHOWN, asked.request).expect("it was admitted");
     assert_eq!(segments.len(), asked.segments() as usize);
     let total: usize = segments.iter().map(Vec::len).sum();
-    assert_eq!(total, cutter.total_bytes() as usize);
+    assert_eq!(total as u64, cutter.total_bytes());
     let payload: Vec<u8> = segments.iter().flat_map(|segment| segment[header_bytes..].to_vec()).collect();
     assert!(payload == frame[header_bytes..], "the payload is whole and in order");
     let longest = header_bytes + usize::from(gso.size);

@@ -30,7 +30,7 @@ const OVER: u64 = 64 + MAX_CHAIN_DESCRIPTORS as u64;
 /// Much longer than any call takes, also under a sanitizer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Frames to the guest are cut out of this.
-const BYTES: [u8; MAX_FRAME_BYTES as usize] = [7; MAX_FRAME_BYTES as usize];
+static BYTES: [u8; MAX_FRAME_BYTES as usize] = [7; MAX_FRAME_BYTES as usize];
 
 /// Fills a ring, then lets the switch work on it.
 ///
