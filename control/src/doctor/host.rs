@@ -123,6 +123,14 @@ pub(super) fn version(text: &str) -> Option<Version> {
     Some((major, minor.get(..digits)?.parse().ok()?))
 }
 
+/// Reads the first three numbers of `6.17.9-arch1`; a third one that is missing is 0.
+pub(super) fn release(text: &str) -> Option<(u32, u32, u32)> {
+    let (major, minor) = version(text)?;
+    let third = text.split('.').nth(2).unwrap_or_default();
+    let digits = third.find(|digit: char| !digit.is_ascii_digit()).unwrap_or(third.len());
+    Some((major, minor, third.get(..digits).and_then(|digits| digits.parse().ok()).unwrap_or(0)))
+}
+
 /// Whether the kernel has something: asked, not changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
@@ -232,6 +240,11 @@ impl Host {
     /// The kernel's version.
     pub(super) fn kernel(&self) -> Option<Version> {
         self.text("/proc/sys/kernel/osrelease").as_deref().and_then(version)
+    }
+
+    /// The kernel's version with its patch level.
+    pub(super) fn kernel_release(&self) -> Option<(u32, u32, u32)> {
+        self.text("/proc/sys/kernel/osrelease").as_deref().and_then(release)
     }
 
     /// The ports of one kind.

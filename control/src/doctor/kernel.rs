@@ -5,6 +5,8 @@
 //! | 5.9 | XDP programs attached by a link, which ends with its process |
 //! | 6.3 | the kernel says what XDP a device can do |
 //! | 6.6 | frames in several buffers (jumbo) through AF_XDP; tcx |
+//!
+//! Releases with a known fault that hits ports of the switch are told as well.
 
 use super::host::{Probe, Version};
 use super::{Finding, Host, Level};
@@ -36,6 +38,8 @@ pub(super) fn examine(host: &Host) -> Vec<Finding> {
             vhost_ports,
             ["memfd_create()", "guests that share their memory (vhost_user ports)", "CONFIG_MEMFD_CREATE"],
         ),
+        fault(host, &VETH_STALL, !host.ports(|kind| matches!(kind, PortKind::Veth(_))).is_empty()),
+        fault(host, &COPY_PANIC, xdp_ports),
         jit(host, xdp_ports),
         tun(host),
         veth(host),
@@ -78,6 +82,48 @@ fn since(host: &Host, check: &'static str, (major, minor): Version, asked_for: b
             format!("the kernel's version can't be read; {major}.{minor} is needed: {what}"),
             evidence,
         ),
+    }
+}
+
+/// A fault of kernels of some releases, which distributions may have mended in theirs.
+struct KernelFault {
+    check: &'static str,
+    /// Releases with the fault, both included.
+    releases: ((u32, u32, u32), (u32, u32, u32)),
+    /// The consequence for the ports that are concerned.
+    consequence: &'static str,
+    cure: &'static str,
+    source: &'static str,
+}
+
+const VETH_STALL: KernelFault = KernelFault {
+    check: "kernel_veth_stall",
+    releases: ((6, 16, 0), (6, 17, 9)),
+    consequence: "a transmit queue of a container behind a veth port can stop for good",
+    cure: "use Linux 6.17.10 or newer, or 6.12; or a tap port with for = \"container\"",
+    source: "CVE-2025-68232",
+};
+
+const COPY_PANIC: KernelFault = KernelFault {
+    check: "kernel_xsk_copy",
+    releases: ((6, 16, 10), (6, 18, 0)),
+    consequence: "sending through AF_XDP without zero copy (veth ports, many NICs) can crash the host",
+    cure: "use a kernel with \"xsk: avoid data corruption on cq descriptor number\": 6.18.1 or newer, or 6.12",
+    source: "Linux commits 30f241fcf52a, 0ebc27a4c67d",
+};
+
+fn fault(host: &Host, fault: &KernelFault, is_concerned: bool) -> Finding {
+    let KernelFault { check, releases: (first, last), consequence, cure, source } = fault;
+    let evidence = format!("{}; {source}", host.shown("/proc/sys/kernel/osrelease"));
+    match host.kernel_release() {
+        Some(release) if (*first..=*last).contains(&release) => {
+            let level = if is_concerned { Level::Problem } else { Level::Advice };
+            let summary = format!("{consequence}, unless the distribution has mended its kernel");
+            Finding::new(level, check, summary, evidence)
+                .command(*cure)
+                .nixos("boot.kernelPackages = pkgs.linuxPackages_latest")
+        }
+        _ => Finding::ok(check, "this kernel's release is not known for the fault", evidence),
     }
 }
 

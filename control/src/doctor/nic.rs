@@ -116,12 +116,36 @@ fn mtu(nic: &Nic, port: Option<&PortConfig>) -> Option<Finding> {
         (Some(most), _) if most < port.mtu => {
             lower(Finding::problem(CHECK, "the device takes no frames that large", evidence), most)
         }
+        (_, Some(xdp)) if xdp.native && !xdp.multi_buffer && driver_limit(nic).is_some_and(|most| most < port.mtu) => {
+            let most = driver_limit(nic).unwrap_or(MTU_ONE_BUFFER);
+            let summary = format!("the driver takes XDP programs up to an mtu of {most}; above, only skb mode works");
+            lower(Finding::advice(CHECK, summary, evidence), most)
+        }
         (_, Some(xdp)) if port.mtu > MTU_ONE_BUFFER && xdp.native && !xdp.multi_buffer => {
             let summary = "the driver takes no frames in several buffers; above 3498 only skb mode works";
             lower(Finding::advice(CHECK, summary, evidence), MTU_ONE_BUFFER)
         }
         _ => Finding::ok(CHECK, "the device takes frames of the port's mtu", evidence),
     })
+}
+
+/// The largest MTU, bytes, with which a driver takes an XDP program for frames in one buffer, where that is less than a
+/// page gives. From the drivers' sources, as ebpf-docs lists them for x86 with pages of 4 KiB.
+const DRIVER_LIMITS: [(&str, u32); 9] = [
+    ("i40e", 3046),
+    ("ice", 3046),
+    ("igb", 3046),
+    ("ixgbe", 3050),
+    ("ixgbevf", 3050),
+    ("igc", 1500),
+    ("stmmac", 1500),
+    ("gve", 2032),
+    ("atlantic", 2048),
+];
+
+fn driver_limit(nic: &Nic) -> Option<u32> {
+    let driver = nic.link.as_ref()?.driver.as_deref()?;
+    DRIVER_LIMITS.iter().find(|(name, _)| *name == driver).map(|(_, most)| *most)
 }
 
 fn vlan(nic: &Nic) -> Finding {

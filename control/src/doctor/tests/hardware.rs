@@ -144,10 +144,17 @@ fn devices() {
         ),
         (
             "one buffer",
-            new().config(&jumbo).nic(|nic| nic.xdp.as_mut().unwrap().multi_buffer = false),
+            new().driver("virtio_net").config(&jumbo).nic(|nic| nic.xdp.as_mut().unwrap().multi_buffer = false),
             "nic_mtu",
             Advice,
             "mtu=3498",
+        ),
+        (
+            "one buffer, of a driver with less room",
+            new().driver("i40e").config(&jumbo).nic(|nic| nic.xdp.as_mut().unwrap().multi_buffer = false),
+            "nic_mtu",
+            Advice,
+            "mtu=3046",
         ),
         ("just fits", new().nic(|nic| nic.link.as_mut().unwrap().max_mtu = Some(1500)), "nic_mtu", Ok, ""),
         ("large", new().config(&jumbo), "nic_mtu", Ok, ""),

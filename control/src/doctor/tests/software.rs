@@ -47,6 +47,13 @@ fn kernels() {
         ("no guest's TAP", kernel("6.1.0-21-amd64").config(""), "kernel_tcx", Advice, "6.6"),
         ("a guest's TAP on a new kernel", kernel("7.0.1"), "kernel_tcx", Ok, ""),
         ("a version nobody reads", kernel("next"), "kernel_tcx", Advice, ""),
+        ("veth ports, before the fault", kernel("6.12.95+deb12"), "kernel_veth_stall", Ok, ""),
+        ("veth ports, first with the fault", kernel("6.16"), "kernel_veth_stall", Problem, "6.17.10"),
+        ("veth ports, last with the fault", kernel("6.17.9-arch1"), "kernel_veth_stall", Problem, "6.17.10"),
+        ("veth ports, mended", kernel("6.17.10-arch1"), "kernel_veth_stall", Ok, ""),
+        ("no veth port", kernel("6.17.9").config(""), "kernel_veth_stall", Advice, "6.17.10"),
+        ("copy mode with the fault", kernel("6.16.12-1"), "kernel_xsk_copy", Problem, "6.18.1"),
+        ("copy mode, mended", kernel("6.18.44"), "kernel_xsk_copy", Ok, ""),
         (
             "interpreted",
             Machine::new().file("/proc/sys/net/core/bpf_jit_enable", "0"),
