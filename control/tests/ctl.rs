@@ -82,6 +82,69 @@ fn json_is_the_bare_list_or_object() {
     assert_eq!(uplink.get("socket"), None, "what does not apply is left out");
 }
 
+fn mirror_named(name: &str) -> MirrorSettings {
+    MirrorSettings { name: name.into(), ..MirrorSettings::default() }
+}
+
+fn sources(texts: &[&str]) -> Option<Vec<Source>> {
+    Some(texts.iter().map(|text| text.parse().unwrap()).collect())
+}
+
+#[test]
+fn mirrors_are_asked_for_as_typed() {
+    let switch = Switch::start();
+    for (line, change) in [
+        (
+            "mirror set detect --source dc01 --source web:rx --vlan 20 --filter arp --snaplen 96 --to span",
+            Change::SetMirror(MirrorSettings {
+                sources: sources(&["dc01:both", "web:rx"]),
+                vlans: Some(vec![20]),
+                filter: Some("arp".into()),
+                snaplen: Some(96),
+                to: Some("span".into()),
+                ..mirror_named("detect")
+            }),
+        ),
+        (
+            "mirror set detect --all-vlans",
+            Change::SetMirror(MirrorSettings { vlans: Some(vec![]), ..mirror_named("detect") }),
+        ),
+        (
+            "mirror replace detect --source dc01 --to span",
+            Change::SetMirror(MirrorSettings {
+                sources: sources(&["dc01:both"]),
+                to: Some("span".into()),
+                replace: true,
+                ..mirror_named("detect")
+            }),
+        ),
+        (
+            "mirror set detect --inject-as web --inject-rate 1kpps --inject-source 52-54-00-12-34-56",
+            Change::SetMirror(MirrorSettings {
+                inject: Some(labsw_control::api::Inject {
+                    vlan: None,
+                    as_port: Some("web".into()),
+                    rate: Some("1kpps".parse().unwrap()),
+                    sources: vec![InjectSource("52:54:00:12:34:56".parse().unwrap())],
+                }),
+                ..mirror_named("detect")
+            }),
+        ),
+        (
+            "mirror set far --source dc01 --to-vlan 900 --force",
+            Change::SetMirror(MirrorSettings {
+                sources: sources(&["dc01:both"]),
+                to_vlan: Some(900),
+                force: Some(true),
+                ..mirror_named("far")
+            }),
+        ),
+        ("mirror del detect", Change::DeleteMirror { name: "detect".into() }),
+    ] {
+        assert_eq!(switch.change(&line.split(' ').collect::<Vec<&str>>()), change, "{line}");
+    }
+}
+
 #[test]
 fn changes_are_asked_for_as_typed() {
     let switch = Switch::start();
@@ -95,7 +158,11 @@ fn changes_are_asked_for_as_typed() {
             "port add web --type veth --set vlan.mode=access --set vlan.tag=20",
             Change::AddPort { name: name(), port_type: PortType::Veth, settings: settings.clone() },
         ),
-        ("port set web vlan.mode=access vlan.tag=20", Change::SetPort { name: name(), settings }),
+        (
+            "port set web vlan.mode=access vlan.tag=20",
+            Change::SetPort { name: name(), settings: settings.clone(), replace: false },
+        ),
+        ("port replace web vlan.mode=access vlan.tag=20", Change::SetPort { name: name(), settings, replace: true }),
         ("port del web", Change::DeletePort { name: name() }),
         ("worker pin dc01 1 2", Change::PinQueue { port: port(), queue: 1, worker: 2 }),
         ("port up web", Change::SetPortState { name: name(), up: true }),
@@ -103,54 +170,6 @@ fn changes_are_asked_for_as_typed() {
         ("fdb add 52:54:00:12:34:56 --vlan 20 --port dc01", Change::AddFdb { vlan: 20, mac, port: port() }),
         ("fdb del 52-54-00-12-34-56 --vlan 20", Change::DeleteFdb { vlan: 20, mac }),
         ("fdb flush --vlan 20 --port dc01", Change::FlushFdb { vlan: Some(20), port: Some(port()) }),
-        (
-            "mirror set detect --source dc01 --source web:rx --vlan 20 --filter arp --snaplen 96 --to span",
-            Change::SetMirror {
-                name: "detect".into(),
-                sources: vec!["dc01:both".parse().unwrap(), "web:rx".parse().unwrap()],
-                vlans: vec![20],
-                filter: Some("arp".into()),
-                snaplen: 96,
-                to: Some("span".into()),
-                to_vlan: None,
-                force: false,
-                inject: None,
-            },
-        ),
-        (
-            "mirror set detect --source dc01 --to span --inject-as web --inject-rate 1kpps --inject-source 52-54-00-12-34-56",
-            Change::SetMirror {
-                name: "detect".into(),
-                sources: vec!["dc01:both".parse().unwrap()],
-                vlans: vec![],
-                filter: None,
-                snaplen: 0,
-                to: Some("span".into()),
-                to_vlan: None,
-                force: false,
-                inject: Some(labsw_control::api::Inject {
-                    vlan: None,
-                    as_port: Some(name()),
-                    rate: Some("1kpps".parse().unwrap()),
-                    sources: vec![InjectSource("52:54:00:12:34:56".parse().unwrap())],
-                }),
-            },
-        ),
-        (
-            "mirror set far --source dc01 --to-vlan 900 --force",
-            Change::SetMirror {
-                name: "far".into(),
-                sources: vec!["dc01:both".parse().unwrap()],
-                vlans: vec![],
-                filter: None,
-                snaplen: 0,
-                to: None,
-                to_vlan: Some(900),
-                force: true,
-                inject: None,
-            },
-        ),
-        ("mirror del detect", Change::DeleteMirror { name: "detect".into() }),
     ] {
         assert_eq!(switch.change(&line.split(' ').collect::<Vec<&str>>()), change, "{line}");
     }
@@ -201,8 +220,7 @@ fn wrong_usage_exits_with_2_before_the_switch_is_asked() {
         "fdb add 52:54:00:12:34 --vlan 20 --port dc01",
         "fdb add 01:00:5e:00:00:01 --vlan 20 --port dc01",
         "fdb add 52:54:00:12:34:56 --port dc01",
-        "mirror set detect --to span",
-        "mirror set detect --source dc01",
+        "mirror set detect --vlan 20 --all-vlans",
         "mirror set far --source dc01 --to span --to-vlan 900",
         "mirror set far --source dc01 --to-vlan 4095",
         "mirror set far --source dc01 --to span --force",

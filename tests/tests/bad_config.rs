@@ -317,7 +317,7 @@ fn commands_that_are_wrong() {
     let site = Site::new("bcc");
     let switch = Labswd::start(&site, GOOD);
     let before = switch.ctl(&["port", "list"]);
-    let refused: [(&[&str], &[&str]); 17] = [
+    let refused: [(&[&str], &[&str]); 18] = [
         (&["port", "show", "nobody"], &["nobody"]),
         (&["port", "del", "nobody"], &["nobody"]),
         (&["port", "up", "nobody"], &["nobody"]),
@@ -335,6 +335,7 @@ fn commands_that_are_wrong() {
         (&["port", "set", "guest", "type=tap"], &["guest", "vhost_user"]),
         (&["mirror", "set", "m", "--source", "nobody", "--to", "span"], &["m", "nobody"]),
         (&["mirror", "set", "m", "--source", "guest", "--to", "nobody"], &["m", "nobody"]),
+        (&["mirror", "set", "m", "--source", "guest"], &["m", "to"]),
         (&["mirror", "show", "m"], &["m"]),
         (&["fdb", "list", "--port", "nobody"], &["nobody"]),
         (&["stats", "nobody"], &["nobody"]),
@@ -353,7 +354,7 @@ fn commands_that_are_wrong() {
         &["port", "add", "x", "--type", "wormhole"],
         &["fdb", "add", "02:00:00:00:00", "--vlan", "1", "--port", "box"],
         &["fdb", "list", "--vlan", "4095"],
-        &["mirror", "set", "m", "--source", "guest"],
+        &["mirror", "set", "m", "--vlan", "4095"],
         &["port", "list", "--colour"],
     ];
     for arguments in usage {

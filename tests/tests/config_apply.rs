@@ -246,7 +246,7 @@ fn what_was_changed_at_run_time_shows_and_is_kept_or_undone() {
     assert_eq!(switch.port("b")["queues"], 2);
     assert!(switch.counter("b", "rx_frames") > 0);
     let refused = switch.ctl_refused(&["port", "set", "b", "type=tap"]);
-    assert!(refused.contains("type: is veth for good; remove the port and add it anew"), "{refused}");
+    assert!(refused.contains("type: stays veth; remove the port, then add it with the other type"), "{refused}");
     switch.stop();
 }
 

@@ -85,7 +85,7 @@ fn delay_and_jitter_are_exact_in_each_direction() {
     let (switch, a, b) = start(&lab, "", "");
     for (port, direction) in [("a", "rx"), ("b", "tx")] {
         let run = |options: &[&str], frames| {
-            switch.ctl(&[&["impair", "set", port, "--direction", direction, "--delay", "20ms"], options].concat());
+            switch.ctl(&[&["impair", "replace", port, "--direction", direction, "--delay", "20ms"], options].concat());
             let delays = delays(&a, &b, frames);
             switch.ctl(&["impair", "clear", port]);
             delays
@@ -155,7 +155,7 @@ fn five_percent_of_100_000_frames_are_lost_and_counted_in_each_direction() {
     let lab = Lab::new("iml");
     let (switch, a, b) = start(&lab, TWO, "");
     for (port, direction) in [("a", "rx"), ("b", "tx")] {
-        switch.ctl(&["impair", "set", port, "--direction", direction, "--loss", "5%"]);
+        switch.ctl(&["impair", "replace", port, "--direction", direction, "--loss", "5%"]);
         let arrived = u64::try_from(arrivals(&switch, &a, &b, 100_000).len()).unwrap();
         let lost = 100_000 - arrived;
         println!("{port} {direction}: {lost} of 100000 lost");
@@ -176,7 +176,7 @@ fn the_same_seed_loses_the_same_frames() {
     let (switch, a, b) = start(&lab, "", "");
     for options in [vec!["--loss", "5%"], vec!["--gemodel", "1% 20%"]] {
         let run = |seed: &str| {
-            switch.ctl(&[&["impair", "set", "b", "--seed", seed], &options[..]].concat());
+            switch.ctl(&[&["impair", "replace", "b", "--seed", seed], &options[..]].concat());
             arrivals(&switch, &a, &b, 5_000)
         };
         let first = run("7");
@@ -207,7 +207,7 @@ fn ten_megabits_are_ten_megabits_as_iperf3_measures_them() {
         container.address("eth0", &format!("10.1.0.{address}/24"));
     }
     let measure = |from: &Netns, to: &Netns, address: &str, port: &str, direction: &str| {
-        switch.ctl(&["impair", "set", port, "--direction", direction, "--rate", "10mbit"]);
+        switch.ctl(&["impair", "replace", port, "--direction", direction, "--rate", "10mbit"]);
         let _server = iperf::serve(to);
         let line = format!("-c {address} -u -b 12M -t 8 --connect-timeout 5000 -J");
         let mut seen = Vec::new();
@@ -245,7 +245,7 @@ fn other_ports_lose_nothing_and_what_waits_is_dropped_when_it_is_cleared() {
     b.recv_all(QUIET);
     assert!(arrivals(&switch, &a, &b, 1000).is_empty(), "nothing is due");
     flow.assert_flowing("while frames are delayed");
-    switch.ctl(&["impair", "set", "b", "--delay", "1ms"]);
+    switch.ctl(&["impair", "replace", "b", "--delay", "1ms"]);
     let dropped = switch.drops("b", "impair_cleared");
     assert!((1400..1600).contains(&dropped), "a thousand frames and five hundred copies: {dropped}");
     a.send(&Frame::new(B, A).number(1).build());

@@ -56,7 +56,7 @@ fn needs() -> bool {
 }
 
 fn set(switch: &Labswd<'_>, arguments: &str) {
-    let arguments: Vec<&str> = ["mirror", "set"].into_iter().chain(arguments.split(' ')).collect();
+    let arguments: Vec<&str> = ["mirror", "replace"].into_iter().chain(arguments.split(' ')).collect();
     switch.ctl(&arguments);
 }
 

@@ -94,7 +94,7 @@ impl<'a> Bench<'a> {
     }
 
     fn set(&self, arguments: &[&str]) {
-        self.switch.ctl(&[&["mirror", "set"], arguments].concat());
+        self.switch.ctl(&[&["mirror", "replace"], arguments].concat());
     }
 
     /// Notes what a frame comes to, and waits until it has passed: only frames that follow each other have an order.

@@ -131,7 +131,7 @@ impl<'a> Bench<'a> {
     }
 
     fn set(&self, arguments: &[&str]) {
-        self.switch.ctl(&[&["mirror", "set", "m", "--to", "span"], arguments].concat());
+        self.switch.ctl(&[&["mirror", "replace", "m", "--to", "span"], arguments].concat());
     }
 
     /// Sends the traffic and compares what the destination gets with the copies that `copy` makes of it.

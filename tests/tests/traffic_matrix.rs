@@ -239,7 +239,7 @@ impl Lab<'_> {
             .map(|port| format!("{port}:rx"))
             .collect();
         let words: Vec<&str> = sources.iter().flat_map(|source| ["--source", source]).collect();
-        self.switch.ctl(&[&["mirror", "set", "judged"], words.as_slice(), &["--to", "span"]].concat());
+        self.switch.ctl(&[&["mirror", "replace", "judged"], words.as_slice(), &["--to", "span"]].concat());
     }
 }
 

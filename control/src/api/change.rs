@@ -4,8 +4,8 @@ use labsw_switch::Mac;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::parameters::{mac, name, optional_vlan, sources, vlan, vlans};
-use super::{Inject, InjectFrame, PortDirection, PortType, Source, WantedConfig};
+use super::parameters::{mac, name, optional_vlan, vlan};
+use super::{InjectFrame, MirrorSettings, PortDirection, PortType, WantedConfig};
 
 /// The requests that change the switch, for peers that may do so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub enum Change {
         name: String,
         /// As for [`Change::AddPort`].
         settings: Map<String, Value>,
+        /// Settings that are not given are as if never set.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        replace: bool,
     },
     /// Removes a port → [`Reply::Done`](super::Reply::Done).
     DeletePort {
@@ -86,49 +89,25 @@ pub enum Change {
         #[serde(skip_serializing_if = "Option::is_none")]
         port: Option<String>,
     },
-    /// Makes or replaces a mirror → [`Reply::Done`](super::Reply::Done).
-    SetMirror {
-        /// Name of the mirror.
-        #[serde(deserialize_with = "name")]
-        name: String,
-        /// What to copy; not empty.
-        #[serde(deserialize_with = "sources")]
-        sources: Vec<Source>,
-        /// Only these VLANs; empty: all.
-        #[serde(default, deserialize_with = "vlans")]
-        vlans: Vec<u16>,
-        /// Only frames that this expression selects; `None`: all.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        filter: Option<String>,
-        /// Bytes copied of each frame; 0: all.
-        #[serde(default)]
-        snaplen: u32,
-        /// Name of the destination port.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        to: Option<String>,
-        /// The VLAN that copies go to; this or `to`.
-        #[serde(default, deserialize_with = "optional_vlan", skip_serializing_if = "Option::is_none")]
-        to_vlan: Option<u16>,
-        /// Take the VLAN even if it is the one of untagged frames of a port.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        force: bool,
-        /// What that port may inject.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        inject: Option<Inject>,
-    },
+    /// Makes a mirror, or changes what is given of one → [`Reply::Done`](super::Reply::Done).
+    SetMirror(MirrorSettings),
     /// Removes a mirror → [`Reply::Done`](super::Reply::Done).
     DeleteMirror {
         /// Name of the mirror.
         #[serde(deserialize_with = "name")]
         name: String,
     },
-    /// Sets or replaces the impairment of a port → [`Reply::Done`](super::Reply::Done).
+    /// Impairs a port, or changes what is given of its impairment → [`Reply::Done`](super::Reply::Done).
     SetImpairment {
         /// Name of the port.
         #[serde(deserialize_with = "name")]
         port: String,
-        /// Keys and values as in the configuration.
+        /// Keys and values as in the configuration. A direction that they do not name stays as it is; a profile
+        /// replaces what was set before.
         settings: Map<String, Value>,
+        /// Settings of the direction that are not given are as if never set.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        replace: bool,
     },
     /// Ends the impairment of a port → [`Reply::Done`](super::Reply::Done).
     ClearImpairment {

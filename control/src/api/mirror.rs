@@ -1,84 +1,72 @@
 //! Mirror sessions as they are set and shown.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
-pub use crate::model::Inject;
+use super::Source;
+use super::parameters::{name, optional_vlan, sources, vlans};
 
-/// Which frames of a source port are copied. `rx` is from the port into the switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// What the port sent to the switch.
-    Rx,
-    /// What the switch sent to the port.
-    Tx,
-    /// Both.
-    Both,
+use crate::model::Inject;
+
+/// What is to be set of a mirror: the keys of its table, and its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorSettings {
+    /// Name of the mirror.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+    /// What to copy; not empty.
+    #[serde(default, deserialize_with = "sources", skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<Source>>,
+    /// Only these VLANs; empty: all.
+    #[serde(default, deserialize_with = "vlans", skip_serializing_if = "Option::is_none")]
+    pub vlans: Option<Vec<u16>>,
+    /// Only frames that this expression selects; empty: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Bytes copied of each frame; 0: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snaplen: Option<u32>,
+    /// Name of the destination port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The VLAN that copies go to; this or `to`.
+    #[serde(default, deserialize_with = "optional_vlan", skip_serializing_if = "Option::is_none")]
+    pub to_vlan: Option<u16>,
+    /// Take the VLAN even if it is the one of untagged frames of a port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+    /// What the destination port may inject.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inject: Option<Inject>,
+    /// What is not given is as if never set.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
-impl Direction {
-    /// The name in configuration and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Direction::Rx => "rx",
-            Direction::Tx => "tx",
-            Direction::Both => "both",
+impl MirrorSettings {
+    /// The keys of the mirror's table that are given; null is a key that is to be as if never set.
+    pub fn to_keys(&self) -> Map<String, Value> {
+        let Ok(Value::Object(mut keys)) = serde_json::to_value(self) else { return Map::new() };
+        keys.retain(|key, _| key != "name" && key != "replace");
+        let is_empty = |value: &Value| *value == json!([]) || *value == json!("");
+        for key in ["vlans", "filter"] {
+            if let Some(value) = keys.get_mut(key).filter(|value| is_empty(value)) {
+                *value = Value::Null;
+            }
         }
-    }
-}
-
-/// A source of a mirror: `PORT[:rx|:tx|:both]`; the port `*` is every port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Source {
-    /// Name of the port, or `*`.
-    pub port: String,
-    /// Which of its frames.
-    pub direction: Direction,
-}
-
-/// Text that is no source of a mirror.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a mirror source (PORT, PORT:rx, PORT:tx or PORT:both)")]
-pub struct InvalidSource;
-
-impl FromStr for Source {
-    type Err = InvalidSource;
-
-    fn from_str(text: &str) -> Result<Source, InvalidSource> {
-        let (port, direction) = match text.split_once(':') {
-            None => (text, Direction::Both),
-            Some((port, "rx")) => (port, Direction::Rx),
-            Some((port, "tx")) => (port, Direction::Tx),
-            Some((port, "both")) => (port, Direction::Both),
-            Some(_) => return Err(InvalidSource),
+        // A mirror has one destination.
+        let others: &[&str] = match (&self.to, self.to_vlan) {
+            (Some(_), None) => &["to_vlan", "force"],
+            (None, Some(_)) => &["to", "inject"],
+            _ => &[],
         };
-        if port.is_empty() {
-            return Err(InvalidSource);
+        for other in others {
+            keys.entry(*other).or_insert(Value::Null);
         }
-        Ok(Source { port: port.to_owned(), direction })
-    }
-}
-
-impl TryFrom<String> for Source {
-    type Error = InvalidSource;
-
-    fn try_from(text: String) -> Result<Source, InvalidSource> {
-        text.parse()
-    }
-}
-
-impl From<Source> for String {
-    fn from(source: Source) -> String {
-        source.to_string()
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}:{}", self.port, self.direction.name())
+        keys
     }
 }
 

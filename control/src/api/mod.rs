@@ -23,12 +23,14 @@ mod parameters;
 mod port;
 mod reply;
 mod request;
+mod source;
 mod trace;
 mod vlan;
 
 #[cfg(test)]
 mod tests;
 
+pub use crate::model::Inject;
 pub use capture::{CapturePiece, CaptureSpec, DEFAULT_SNAPLEN, RunningCapture};
 pub use change::Change;
 pub use config::{ConfigAction, ConfigChange, ConfigSetting, ConfigText, ShownConfig, WantedConfig};
@@ -37,11 +39,12 @@ pub use feed::Feed;
 pub use guard::{Guards, Storm};
 pub use impair::{Impairment, PortDirection};
 pub use inject::{InjectFrame, Injected};
-pub use mirror::{Direction, Inject, InvalidSource, Mirror, MirrorState, Source};
+pub use mirror::{Mirror, MirrorSettings, MirrorState};
 pub use multicast::{Multicast, MulticastGroup, MulticastPort, MulticastRouters, MulticastTotals};
 pub use port::{Counters, Flap, FrontEnd, Port, PortState, PortType};
 pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker, WorkerQueue};
 pub use request::Request;
+pub use source::{Direction, InvalidSource, Source};
 pub use trace::{
     InvalidFrame, MAX_TRACED_BYTES, Trace, TraceOutcome, TraceStep, TraceVerdict, frame_text, parse_frame,
 };

@@ -24,16 +24,16 @@ pub(super) fn optional_vlan<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     Ok(Option::<VlanId>::deserialize(deserializer)?.map(|VlanId(vid)| vid.get()))
 }
 
-/// VLAN ids.
-pub(super) fn vlans<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u16>, D::Error> {
-    let vlans = Vec::<VlanId>::deserialize(deserializer)?;
-    Ok(vlans.into_iter().map(|VlanId(vid): VlanId| Vid::get(vid)).collect())
+/// VLAN ids, or null.
+pub(super) fn vlans<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u16>>, D::Error> {
+    let vlans = Option::<Vec<VlanId>>::deserialize(deserializer)?;
+    Ok(vlans.map(|vlans| vlans.into_iter().map(|VlanId(vid): VlanId| Vid::get(vid)).collect()))
 }
 
-/// Sources of a mirror, at least one.
-pub(super) fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Source>, D::Error> {
-    let sources = Vec::<Source>::deserialize(deserializer)?;
-    if sources.is_empty() { Err(serde::de::Error::custom("is empty")) } else { Ok(sources) }
+/// Sources of a mirror, at least one; or null.
+pub(super) fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Source>>, D::Error> {
+    let sources = Option::<Vec<Source>>::deserialize(deserializer)?;
+    if sources.as_ref().is_some_and(Vec::is_empty) { Err(serde::de::Error::custom("is empty")) } else { Ok(sources) }
 }
 
 /// A MAC address.

@@ -1,15 +1,12 @@
 //! The contract: requests survive the wire, bad ones are named, and the interface description says what the types say.
 
-use std::collections::BTreeSet;
-
 use labsw_switch::Vid;
 use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanMode, VlanSet};
 use serde_json::{Map, Value, json};
-use varlink_parser::{IDL, VStruct, VStructOrEnum};
 
 use super::*;
-use crate::model::de::keys as keys_of;
-use crate::model::{self, ImpairConfig, PortConfig};
+
+mod interface;
 
 fn counters() -> Counters {
     Counters { kernel: [("rx_ring_full".to_owned(), 1)].into(), ..Counters::default() }
@@ -133,10 +130,18 @@ fn change() -> ConfigChange {
 
 /// One request of every method, all parameters given.
 fn requests() -> Vec<Request> {
-    let name = || "dc01".to_owned();
-    let mac = "52:54:00:12:34:56".parse().unwrap();
-    let config = || ConfigText { file: "lab.toml".into(), text: "[switch]\n".into() };
-    let settings = || object(json!({"vlan": {"tag": 20}}));
+    [questions(), changes().into_iter().map(Request::Change).collect()].concat()
+}
+
+fn name() -> String {
+    "dc01".to_owned()
+}
+
+fn config() -> ConfigText {
+    ConfigText { file: "lab.toml".into(), text: "[switch]\n".into() }
+}
+
+fn questions() -> Vec<Request> {
     vec![
         Request::GetStatus,
         Request::ListWorkers,
@@ -162,37 +167,40 @@ fn requests() -> Vec<Request> {
             duration_milliseconds: Some(1500),
         }),
         Request::ListCaptures,
-        Request::Change(Change::ApplyConfig(WantedConfig { config: config(), keep_runtime: false })),
-        Request::Change(Change::AddPort { name: name(), port_type: PortType::Veth, settings: settings() }),
-        Request::Change(Change::SetPort { name: name(), settings: settings() }),
-        Request::Change(Change::DeletePort { name: name() }),
-        Request::Change(Change::SetPortState { name: name(), up: false }),
-        Request::Change(Change::FlapPort { name: name(), every_milliseconds: 2000, count: 5 }),
-        Request::Change(Change::AddFdb { vlan: 4094, mac, port: name() }),
-        Request::Change(Change::DeleteFdb { vlan: 1, mac }),
-        Request::Change(Change::FlushFdb { vlan: Some(20), port: Some(name()) }),
-        Request::Change(Change::SetMirror {
+        Request::ListImpairments,
+    ]
+}
+
+fn changes() -> Vec<Change> {
+    let mac = "52:54:00:12:34:56".parse().unwrap();
+    let settings = || object(json!({"vlan": {"tag": 20}}));
+    vec![
+        Change::ApplyConfig(WantedConfig { config: config(), keep_runtime: false }),
+        Change::AddPort { name: name(), port_type: PortType::Veth, settings: settings() },
+        Change::SetPort { name: name(), settings: settings(), replace: true },
+        Change::DeletePort { name: name() },
+        Change::SetPortState { name: name(), up: false },
+        Change::FlapPort { name: name(), every_milliseconds: 2000, count: 5 },
+        Change::AddFdb { vlan: 4094, mac, port: name() },
+        Change::DeleteFdb { vlan: 1, mac },
+        Change::FlushFdb { vlan: Some(20), port: Some(name()) },
+        Change::SetMirror(MirrorSettings {
             name: name(),
-            sources: vec!["web:rx".parse().unwrap(), "*".parse().unwrap()],
-            vlans: vec![20],
+            sources: Some(vec!["web:rx".parse().unwrap(), "*".parse().unwrap()]),
+            vlans: Some(vec![20]),
             filter: Some("arp or \"".into()),
-            snaplen: 96,
+            snaplen: Some(96),
             to: Some("span".into()),
             to_vlan: Some(900),
-            force: true,
+            force: Some(true),
             inject: Some(inject()),
+            replace: true,
         }),
-        Request::Change(Change::DeleteMirror { name: name() }),
-        Request::ListImpairments,
-        Request::Change(Change::SetImpairment { port: name(), settings: object(json!({"delay": "20ms"})) }),
-        Request::Change(Change::ClearImpairment { port: name(), direction: Some(PortDirection::Rx) }),
-        Request::Change(Change::Inject {
-            port: name(),
-            injection: Some(3),
-            frames: vec![InjectFrame::new(7, &[1, 2, 3])],
-            end: true,
-        }),
-        Request::Change(Change::PinQueue { port: name(), queue: 1, worker: 2 }),
+        Change::DeleteMirror { name: name() },
+        Change::SetImpairment { port: name(), settings: object(json!({"delay": "20ms"})), replace: true },
+        Change::ClearImpairment { port: name(), direction: Some(PortDirection::Rx) },
+        Change::Inject { port: name(), injection: Some(3), frames: vec![InjectFrame::new(7, &[1, 2, 3])], end: true },
+        Change::PinQueue { port: name(), queue: 1, worker: 2 },
     ]
 }
 
@@ -389,128 +397,6 @@ fn every_drop_reason_is_counted_by_name() {
     let counters = Counters::from(&snapshot);
     assert_eq!(counters.drops.len(), labsw_switch::drop_reason::DROP_REASONS);
     assert_eq!((counters.drops["runt"], counters.drops["oversize"], counters.dropped()), (3, 0, 3));
-}
-
-fn names(fields: &VStruct<'_>) -> BTreeSet<String> {
-    fields.elts.iter().map(|field| field.name.to_owned()).collect()
-}
-
-fn keys(value: Value) -> BTreeSet<String> {
-    object(value).into_iter().map(|(key, _)| key).collect()
-}
-
-#[test]
-fn the_interface_description_has_exactly_these_methods() {
-    let idl = IDL::try_from(DESCRIPTION).unwrap();
-    assert_eq!(idl.name, INTERFACE);
-    let described: BTreeSet<&str> = idl.methods.keys().copied().collect();
-    let implemented: BTreeSet<&str> = requests().iter().map(Request::method).collect();
-    assert_eq!(described, implemented);
-    for request in requests() {
-        let method = &idl.methods[request.method()];
-        assert_eq!(names(&method.input), keys(request.to_parameters()), "parameters of {}", method.name);
-        let reply = json!(reply_to(&request));
-        assert_eq!(names(&method.output), keys(reply), "reply of {}", method.name);
-        assert!(!method.doc.is_empty(), "{} is not documented", method.name);
-    }
-}
-
-#[test]
-fn the_interface_description_has_exactly_these_types_and_errors() {
-    let idl = IDL::try_from(DESCRIPTION).unwrap();
-    let status = serde_json::to_value(status()).unwrap();
-    let mut samples = vec![
-        ("Port", status["ports"][0].clone()),
-        ("Vlan", status["ports"][0]["vlan"].clone()),
-        ("Flap", status["ports"][0]["flap"].clone()),
-        ("FrontEnd", status["ports"][0]["front_end"].clone()),
-        ("Guards", status["ports"][0]["guards"].clone()),
-        ("Storm", status["ports"][0]["guards"]["storm"].clone()),
-        ("Worker", status["workers"][0].clone()),
-        ("WorkerQueue", status["workers"][0]["queues"][0].clone()),
-        ("Mirror", status["mirrors"][0].clone()),
-        ("MirrorInject", status["mirrors"][0]["inject"].clone()),
-        ("InjectFrame", json!(InjectFrame::new(0, &[]))),
-    ];
-    for request in requests() {
-        let reply = json!(reply_to(&request));
-        match request {
-            Request::ListVlans => {
-                samples.push(("VlanMember", reply["vlans"][0]["ports"][0].clone()));
-                samples.push(("VlanRow", reply["vlans"][0].clone()));
-            }
-            Request::ListFdb { .. } => samples.push(("FdbEntry", reply["entries"][0].clone())),
-            Request::ListImpairments => samples.push(("Impairment", reply["impairments"][0].clone())),
-            Request::ListMulticast { .. } => {
-                samples.push(("MulticastGroup", reply["groups"][0].clone()));
-                samples.push(("MulticastPort", reply["groups"][0]["ports"][0].clone()));
-                samples.push(("MulticastRouters", reply["routers"][0].clone()));
-                samples.push(("MulticastTotals", reply["totals"].clone()));
-            }
-            Request::DiffConfig(_) => {
-                samples.push(("ConfigChange", reply["changes"][0].clone()));
-                samples.push(("ConfigSetting", reply["changes"][0]["settings"][0].clone()));
-            }
-            Request::TraceFrame { .. } => samples.push(("TraceStep", reply["steps"][0].clone())),
-            Request::GetStats { .. } => samples.push(("PortStats", reply["ports"][0].clone())),
-            Request::ListCaptures => samples.push(("RunningCapture", reply["captures"][0].clone())),
-            _ => {}
-        }
-    }
-    let mut unseen: BTreeSet<&str> = idl.typedefs.keys().copied().collect();
-    // What is set has the keys of the model.
-    let settings = [
-        ("PortSettings", PortConfig::keys()),
-        ("ImpairmentSettings", ImpairConfig::keys()),
-        ("VlanSettings", keys_of::<Vlan>().to_vec()),
-        ("StormSettings", keys_of::<model::Storm>().to_vec()),
-    ];
-    for (name, expected) in settings {
-        let VStructOrEnum::VStruct(fields) = &idl.typedefs[name].elt else { panic!("{name} is an enum") };
-        let expected: BTreeSet<String> = expected.into_iter().map(str::to_owned).collect();
-        assert_eq!(names(fields), expected, "keys of {name}");
-        unseen.remove(name);
-    }
-    for (name, sample) in samples {
-        let VStructOrEnum::VStruct(fields) = &idl.typedefs[name].elt else { panic!("{name} is an enum") };
-        assert_eq!(names(fields), keys(sample), "fields of {name}");
-        unseen.remove(name);
-    }
-    let enums = [
-        ("PortType", json!(PortType::ALL)),
-        ("ConfigAction", json!([ConfigAction::Add, ConfigAction::Change, ConfigAction::Remake, ConfigAction::Remove])),
-        ("TraceVerdict", json!([TraceVerdict::Forwarded, TraceVerdict::Flooded, TraceVerdict::Dropped])),
-        (
-            "TraceOutcome",
-            json!([TraceOutcome::Pass, TraceOutcome::Drop, TraceOutcome::Send, TraceOutcome::Copy, TraceOutcome::Note]),
-        ),
-        ("PortDirection", json!(PortDirection::ALL)),
-        ("ImpairmentDirections", json!(keys_of::<model::Directions>())),
-        ("LinkLocal", json!(keys_of::<labsw_switch::tables::LinkLocal>())),
-        ("LimitAction", json!(keys_of::<labsw_switch::guard::LimitAction>())),
-        ("Power", json!(keys_of::<model::Power>())),
-        ("RefusedCode", json!([RefusedCode::Invalid, RefusedCode::Impossible])),
-        (
-            "PortState",
-            json!([PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed, PortState::Opening]),
-        ),
-        ("MirrorState", json!([MirrorState::Up, MirrorState::Waiting, MirrorState::Failed])),
-    ];
-    for (name, values) in enums {
-        let VStructOrEnum::VEnum(members) = &idl.typedefs[name].elt else { panic!("{name} is no enum") };
-        assert_eq!(json!(members.elts), values, "members of {name}");
-        unseen.remove(name);
-    }
-    assert_eq!(unseen, BTreeSet::new(), "described, but not compared with anything");
-
-    let refused = Error::invalid_setting("port \"a\"", "mtu", "why");
-    let errors = [Error::not_found("", ""), refused, Error::PermissionDenied { reason: String::new() }];
-    assert_eq!(idl.errors.len(), errors.len());
-    for error in errors {
-        let (full_name, parameters) = error.to_wire();
-        let name = full_name.rsplit('.').next().unwrap();
-        assert_eq!(names(&idl.errors[name].parm), keys(parameters), "parameters of {name}");
-    }
 }
 
 #[test]

@@ -32,13 +32,18 @@ fn value_of(text: &str) -> Value {
 }
 
 /// `base` with `set` in it.
-fn merged(mut base: Settings, set: &Settings) -> Tree {
+fn merged(base: Settings, set: &Settings) -> Tree {
+    Tree::from(&merged_json(base, set))
+}
+
+/// As [`merged`].
+fn merged_json(mut base: Settings, set: &Settings) -> Value {
     let [whole, single]: [Vec<_>; 2] =
         [false, true].map(|dotted| set.iter().filter(|(key, _)| key.contains('.') == dotted).collect());
     for (key, value) in whole.into_iter().chain(single) {
         put(&mut base, key, value);
     }
-    Tree::from(&Value::Object(base))
+    Value::Object(base)
 }
 
 /// Sets the value of a dotted key.
@@ -91,14 +96,25 @@ impl PortConfig {
         })
     }
 
+    /// The port of this name and type with these settings and no others of its own, as in `labsw-ctl port replace`.
+    pub fn replaced(&self, set: &Settings, switch: &SwitchConfig) -> Result<PortConfig, ConfigError> {
+        self.check_type_stays(set)?;
+        PortConfig::from_settings(&self.name, self.type_name(), set, switch)
+    }
+
+    fn check_type_stays(&self, set: &Settings) -> Result<(), ConfigError> {
+        if !set.contains_key("type") {
+            return Ok(());
+        }
+        let path = format!("ports.{}.type", self.name);
+        let message = format!("stays {}; remove the port, then add it with the other type", self.type_name());
+        Err(ConfigError::new(None, &path, &message))
+    }
+
     /// This port with some settings changed, as in `labsw-ctl port set NAME KEY=VALUE…`. A new `vlan.mode` begins with
     /// an empty `vlan` table, so that the tag of an access port does not stick to a trunk.
     pub fn with_settings(&self, set: &Settings) -> Result<PortConfig, ConfigError> {
-        if set.contains_key("type") {
-            let path = format!("ports.{}.type", self.name);
-            let message = format!("is {} for good; remove the port and add it anew", self.type_name());
-            return Err(ConfigError::new(None, &path, &message));
-        }
+        self.check_type_stays(set)?;
         let mut base = json(&self.to_toml());
         if set.contains_key("vlan.mode") {
             base.remove("vlan");
@@ -111,9 +127,13 @@ impl PortConfig {
 }
 
 impl MirrorConfig {
-    /// A mirror from a command: `labsw-ctl mirror set NAME …`.
-    pub fn from_settings(name: &str, set: &Settings) -> Result<MirrorConfig, ConfigError> {
-        let tree = merged(Settings::new(), set);
+    /// A mirror from a command: `labsw-ctl mirror set NAME …`. What is not given is as `before` says.
+    pub fn from_settings(
+        name: &str,
+        set: &Settings,
+        before: Option<&MirrorConfig>,
+    ) -> Result<MirrorConfig, ConfigError> {
+        let tree = merged(before.map(|before| json(&before.to_toml())).unwrap_or_default(), set);
         read(["mirrors", name], |reader| {
             check_name(name, "mirror", reader);
             MirrorConfig::read(name, &tree, reader)
@@ -125,6 +145,39 @@ impl ImpairConfig {
     /// An impairment from a command: `labsw-ctl impair set PORT …`, with the profiles of the configuration.
     pub fn from_settings(port: &str, set: &Settings, profiles: &[ProfileConfig]) -> Result<ImpairConfig, ConfigError> {
         let tree = merged(Settings::new(), set);
+        read(["impair", port], |reader| ImpairConfig::read(port, &tree, profiles, reader))
+    }
+
+    /// This impairment with some settings changed, in the directions that `set` is for; only these are given. A new
+    /// profile begins with an empty table, and so do random losses after losses in bursts.
+    pub fn with_settings(&self, set: &Settings, profiles: &[ProfileConfig]) -> Result<ImpairConfig, ConfigError> {
+        let begins_anew = ["profile", "rx", "tx"].iter().any(|key| set.contains_key(*key));
+        let directions = match set.get("direction").and_then(Value::as_str) {
+            Some("rx") => [self.rx.as_ref(), None],
+            Some("tx") => [None, self.tx.as_ref()],
+            None | Some("both") => [self.rx.as_ref(), self.tx.as_ref()],
+            Some(_) => [None, None],
+        };
+        if begins_anew || directions == [None, None] {
+            return ImpairConfig::from_settings(&self.port, set, profiles);
+        }
+        let mut set = set.clone();
+        let direction = set.remove("direction");
+        let mut tables = Map::new();
+        for (key, before) in ["rx", "tx"].into_iter().zip(directions) {
+            if direction.as_ref().and_then(Value::as_str).is_none_or(|wanted| wanted == "both" || wanted == key) {
+                let mut base = before.map(|before| json(&before.to_toml())).unwrap_or_default();
+                for (one, other) in [("loss", "gemodel"), ("gemodel", "loss")] {
+                    if set.contains_key(one) {
+                        base.remove(other);
+                    }
+                }
+                let Value::Object(table) = merged_json(base, &set) else { continue };
+                tables.insert(key.to_owned(), Value::Object(table));
+            }
+        }
+        let tree = Tree::from(&Value::Object(tables));
+        let port = &self.port;
         read(["impair", port], |reader| ImpairConfig::read(port, &tree, profiles, reader))
     }
 }

@@ -12,11 +12,13 @@ use crate::model::{BitRate, Bursts, Share, Span};
 /// What can be done with impairments.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Makes the link of a port a bad one; what was set before in that direction is replaced.
+    /// Impairs the link of a port, or changes those settings of its impairment that are given; a profile replaces all.
     Set(Box<Set>),
+    /// Impairs the link of a port; settings of the direction that are not given are as if never set.
+    Replace(Box<Set>),
     /// Lists the impairments.
     List,
-    /// Makes the link of a port a good one again.
+    /// Ends the impairment of a port.
     Clear {
         /// Name of the port.
         #[arg(value_parser = parse::name)]
@@ -73,7 +75,7 @@ pub(super) struct Set {
     /// Bytes that may wait for the rate.
     #[arg(long, value_name = "N")]
     queue_bytes: Option<u32>,
-    /// What chance comes from: with the same seed the same frames are hit.
+    /// Seed of the random numbers: with the same seed the same frames are hit.
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
 }
@@ -88,7 +90,8 @@ impl Command {
     /// The request this command makes.
     pub(super) fn request(self) -> Request {
         match self {
-            Command::Set(set) => set.request(),
+            Command::Set(set) => set.request(false),
+            Command::Replace(set) => set.request(true),
             Command::List => Request::ListImpairments,
             Command::Clear { port, direction } => Request::Change(Change::ClearImpairment { port, direction }),
         }
@@ -96,7 +99,7 @@ impl Command {
 }
 
 impl Set {
-    fn request(self) -> Request {
+    fn request(self, replace: bool) -> Request {
         let settings = [
             ("profile", self.profile.map(|value| json!(value))),
             ("direction", self.direction.map(|value| json!(value))),
@@ -115,7 +118,7 @@ impl Set {
         ];
         let given = settings.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
         let settings = given.collect();
-        Request::Change(Change::SetImpairment { port: self.port, settings })
+        Request::Change(Change::SetImpairment { port: self.port, settings, replace })
     }
 }
 

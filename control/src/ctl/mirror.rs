@@ -5,14 +5,16 @@ use labsw_switch::{Mac, Vid};
 
 use super::parse;
 use super::table::{list, number, pairs, rows, shortened, text};
-use crate::api::{Change, Inject, Mirror, Request, Source};
+use crate::api::{Change, Inject, Mirror, MirrorSettings, Request, Source};
 use crate::model::{FrameRate, InjectSource, VlanId};
 
 /// What can be done with mirrors.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Makes a mirror, or replaces the one of this name.
+    /// Makes a mirror, or changes those settings of it that are given.
     Set(Set),
+    /// Makes a mirror, or gives one other settings; those that are not given are as if never set.
+    Replace(Set),
     /// Lists the mirrors.
     List,
     /// Shows one mirror.
@@ -36,19 +38,22 @@ pub(super) struct Set {
     #[arg(value_parser = parse::name)]
     name: String,
     /// A port whose frames are copied: what it sends (rx), what it gets (tx), or both. "*" is every port.
-    #[arg(long = "source", required = true, value_name = "PORT[:rx|:tx|:both]")]
+    #[arg(long = "source", value_name = "PORT[:rx|:tx|:both]")]
     sources: Vec<Source>,
-    /// Only frames of this VLAN.
-    #[arg(long = "vlan", value_name = "N", value_parser = parse::vlan)]
+    /// Only frames of this VLAN; may be given several times.
+    #[arg(long = "vlan", value_name = "N", value_parser = parse::vlan, conflicts_with = "all_vlans")]
     vlans: Vec<u16>,
-    /// Only frames that this expression in tcpdump's syntax selects, as in "tcp port 445 or arp".
+    /// Frames of every VLAN again.
+    #[arg(long)]
+    all_vlans: bool,
+    /// Only frames that this expression in tcpdump's syntax selects, as in "tcp port 445 or arp"; "": all.
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
     /// Copy only so many bytes of each frame; 0: all.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    snaplen: u32,
+    #[arg(long, value_name = "N")]
+    snaplen: Option<u32>,
     /// The port the copies are sent to; it takes no other traffic.
-    #[arg(long, value_name = "PORT", value_parser = parse::name, required_unless_present = "to_vlan", conflicts_with = "to_vlan")]
+    #[arg(long, value_name = "PORT", value_parser = parse::name, conflicts_with = "to_vlan")]
     to: Option<String>,
     /// Instead of --to: the copies leave tagged with this VLAN, by every port that names it in its trunks (RSPAN).
     #[arg(long, value_name = "N", value_parser = parse::vlan)]
@@ -87,14 +92,30 @@ impl InjectArguments {
     }
 }
 
+impl Set {
+    fn request(self, replace: bool) -> Request {
+        let given = |vlans: Vec<u16>| Some(vlans).filter(|vlans| self.all_vlans || !vlans.is_empty());
+        Request::Change(Change::SetMirror(MirrorSettings {
+            name: self.name,
+            sources: Some(self.sources).filter(|sources| !sources.is_empty()),
+            vlans: given(self.vlans),
+            filter: self.filter,
+            snaplen: self.snaplen,
+            to: self.to,
+            to_vlan: self.to_vlan,
+            force: Some(true).filter(|_| self.force),
+            inject: self.inject.given(),
+            replace,
+        }))
+    }
+}
+
 impl Command {
     /// The request this command makes.
     pub(super) fn request(self) -> Request {
         match self {
-            Command::Set(Set { name, sources, vlans, filter, snaplen, to, to_vlan, force, inject }) => {
-                let inject = inject.given();
-                Request::Change(Change::SetMirror { name, sources, vlans, filter, snaplen, to, to_vlan, force, inject })
-            }
+            Command::Set(set) => set.request(false),
+            Command::Replace(set) => set.request(true),
             Command::List => Request::ListMirrors,
             Command::Show { name } => Request::ShowMirror { name },
             Command::Del { name } => Request::Change(Change::DeleteMirror { name }),

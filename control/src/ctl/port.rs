@@ -36,13 +36,21 @@ pub(super) enum Command {
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse::setting)]
         settings: Vec<(String, Value)>,
     },
+    /// Gives a port other settings; those that are not given are as if never set.
+    Replace {
+        #[command(flatten)]
+        port: Name,
+        /// Settings as in the configuration, as in vlan.tag=20.
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse::setting)]
+        settings: Vec<(String, Value)>,
+    },
     /// Removes a port.
     Del(Name),
     /// Switches a port on.
     Up(Name),
     /// Switches a port off.
     Down(Name),
-    /// Has a port go down and up again, and leaves it up; `port up` and `port down` end that.
+    /// Takes a port down and up again and again, and leaves it up; `port up` and `port down` end that.
     Flap {
         #[command(flatten)]
         port: Name,
@@ -79,7 +87,10 @@ impl Command {
                 Change::AddPort { name, port_type, settings: Map::from_iter(settings) }
             }
             Command::Set { port: Name { name }, settings } => {
-                Change::SetPort { name, settings: Map::from_iter(settings) }
+                Change::SetPort { name, settings: Map::from_iter(settings), replace: false }
+            }
+            Command::Replace { port: Name { name }, settings } => {
+                Change::SetPort { name, settings: Map::from_iter(settings), replace: true }
             }
             Command::Del(Name { name }) => Change::DeletePort { name },
             Command::Up(Name { name }) => Change::SetPortState { name, up: true },

@@ -14,11 +14,13 @@ use std::net::SocketAddr;
 
 use labsw_dataplane::sys::socket::{self, SocketError};
 
+use super::accounts::group_id;
 use super::attach::{self, OwnAccess};
+use super::fabric::ageing_seconds;
 use super::impairments::Impaired;
-use super::mirrors::Mirror;
+use super::mirrors::Mirrors;
 use super::preflight::{awaited_by, device_twice, needs_memory, preflight};
-use super::{Switch, ageing_seconds, group_id};
+use super::switch::Switch;
 use crate::api::{ConfigChange, ConfigText, Error, ShownConfig};
 use crate::config::{Config, ConfigError, PortConfig, SwitchConfig};
 use crate::metrics::MetricsSocket;
@@ -28,7 +30,7 @@ use crate::plan::{Step, changes, keep_runtime, plan};
 struct Former {
     config: Config,
     /// What a configuration does not say: a session's slot and counters.
-    mirrors: BTreeMap<String, Mirror>,
+    mirrors: Mirrors,
     /// Of each port, whether it was on, and the impairment with what its schedule holds.
     ports: BTreeMap<String, (bool, Option<Impaired>)>,
 }
@@ -38,10 +40,10 @@ impl Switch {
     pub(super) fn running(&self) -> Config {
         Config {
             switch: self.config.clone(),
-            ports: self.ports.values().map(|port| port.config.clone()).collect(),
-            mirrors: self.mirrors.values().map(|mirror| mirror.config.clone()).collect(),
+            ports: self.ports.iter().map(|port| port.config.clone()).collect(),
+            mirrors: self.mirrors.iter().map(|mirror| mirror.config.clone()).collect(),
             profiles: self.profiles.clone(),
-            impairments: self.ports.values().filter_map(|port| Some(port.impaired.as_ref()?.config.clone())).collect(),
+            impairments: self.ports.iter().filter_map(|port| Some(port.impaired.as_ref()?.config.clone())).collect(),
         }
     }
 
@@ -80,7 +82,7 @@ impl Switch {
             let key = key_of(&step);
             if let Err(error) = self.carry_out(step) {
                 let undone = self.go_back(&former);
-                let reason = format!("{}; {undone}", super::reason_of(&error));
+                let reason = format!("{}; {undone}", reason_of(&error));
                 return Err(complaint(source, &key, &reason));
             }
         }
@@ -105,7 +107,7 @@ impl Switch {
     fn check_steps(&mut self, steps: &[Step], wanted: &Config, source: &ConfigText) -> Result<(), Error> {
         let detached = |name: &str| steps.iter().any(|step| matches!(step, Step::DetachPort(port) if port == name));
         let freed: Vec<PortConfig> = {
-            let freed = self.ports.values().filter(|port| detached(&port.config.name));
+            let freed = self.ports.iter().filter(|port| detached(&port.config.name));
             freed.map(|port| port.config.clone()).collect()
         };
         let protected_differ = wanted.switch.protected_interfaces != self.config.protected_interfaces;
@@ -115,7 +117,7 @@ impl Switch {
         let group = wanted.switch.socket_group.as_deref().map(group_id).transpose();
         group.map_err(|error| complaint(source, "switch.socket_group", &error.to_string()))?;
         for port in &wanted.ports {
-            let stays = self.ports.get(&port.name).is_some_and(|running| {
+            let stays = self.ports.find(&port.name).is_some_and(|running| {
                 running.config.is_attached_like(port, &self.config) && running.config.mtu >= port.mtu
             });
             // What another port still has shows when it is free.
@@ -130,9 +132,9 @@ impl Switch {
             let required = self.host.require_memory();
             required.map_err(|error| complaint(source, "switch.hugepages", &error.to_string()))?;
         }
-        let devices = self.ports.iter().filter_map(|(name, port)| {
+        let devices = self.ports.iter().filter_map(|port| {
             attach::of(&port.config.kind).device()?;
-            Some((name.clone(), port.attached.to()?.device()?.0))
+            Some((port.config.name.clone(), port.attached.to()?.device()?.0))
         });
         let running: BTreeMap<String, u32> =
             devices.filter(|(name, _)| !steps.iter().any(|step| is_new_attachment(step, name, self))).collect();
@@ -177,9 +179,9 @@ impl Switch {
 
     /// What is there now; `running` is its configuration.
     fn former(&self, running: Config) -> Former {
-        let ports = self.ports.iter().map(|(name, port)| {
+        let ports = self.ports.iter().map(|port| {
             let enabled = port.enabled || port.flap.is_some();
-            (name.clone(), (enabled, port.impaired.clone()))
+            (port.config.name.clone(), (enabled, port.impaired.clone()))
         });
         Former { config: running, mirrors: self.mirrors.clone(), ports: ports.collect() }
     }
@@ -198,7 +200,7 @@ impl Switch {
             }
             Err(error) => outcome = Err(Error::refused("switch", error.to_string())),
         }
-        let detached = self.ports.values().filter(|port| port.detached);
+        let detached = self.ports.iter().filter(|port| port.detached);
         for name in detached.map(|port| port.config.name.clone()).collect::<Vec<_>>() {
             self.reattach_port(&name);
         }
@@ -214,13 +216,13 @@ impl Switch {
 
     /// Puts back what configurations do not say, where the same things are there again.
     fn put_back(&mut self, former: &Former) -> Result<(), Error> {
-        for (name, mirror) in &former.mirrors {
-            if self.mirrors.contains_key(name) {
-                self.mirrors.insert(name.clone(), mirror.clone());
+        for mirror in former.mirrors.iter() {
+            if self.mirrors.get(&mirror.config.name).is_ok() {
+                self.mirrors.put(mirror.clone());
             }
         }
         for (name, (enabled, impaired)) in &former.ports {
-            let Some(port) = self.ports.get_mut(name) else { continue };
+            let Some(port) = self.ports.find_mut(name) else { continue };
             port.impaired.clone_from(impaired);
             if port.flap.is_none() && port.enabled != *enabled {
                 self.set_port_state(name, *enabled)?;
@@ -249,7 +251,7 @@ impl Switch {
                 self.config = before;
                 return Err(error);
             }
-            self.forget_unsnooped();
+            self.multicast.retain_vlans(&self.config.multicast_snooping);
         }
         self.fabric.shared.fdb.set_ageing(ageing_seconds(&self.config));
         self.host.socket_group = group;
@@ -262,7 +264,7 @@ impl Switch {
     fn set_owners(&self, mode: u32, group: Option<u32>) -> Result<(), SocketError> {
         let control_group = self.config.control_group.as_deref().and_then(|name| group_id(name).ok());
         let control = OwnAccess { group: control_group, ..OwnAccess::default() };
-        let guests = self.ports.values().filter_map(|port| port.attached.to()?.listens_on());
+        let guests = self.ports.iter().filter_map(|port| port.attached.to()?.listens_on());
         let sockets: Vec<_> = std::iter::once((self.config.control_socket.as_path(), control)).chain(guests).collect();
         let set =
             |mode, group| sockets.iter().try_for_each(|(path, own)| socket::set_access(path, own.or(mode, group)));
@@ -309,7 +311,7 @@ pub(super) fn metrics_socket(
 fn is_new_attachment(step: &Step, name: &str, switch: &Switch) -> bool {
     match step {
         Step::SetPort(config) if config.name == name => {
-            let running = switch.ports.get(name);
+            let running = switch.ports.find(name);
             !running.is_some_and(|port| port.config.is_attached_like(config, &switch.config))
         }
         Step::DeletePort(port) => port == name,
@@ -319,6 +321,14 @@ fn is_new_attachment(step: &Step, name: &str, switch: &Switch) -> bool {
 
 fn read(source: &ConfigText) -> Result<Config, Error> {
     Config::parse_here(&source.text, &source.file).map_err(|error| as_refusal(&error, source))
+}
+
+/// Why a change was refused; what it is about stands in the file.
+pub(super) fn reason_of(error: &Error) -> String {
+    match error {
+        Error::Refused { reason, .. } => reason.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// The table of the file that a step is about.

@@ -10,8 +10,9 @@ use std::fs;
 
 use labsw_dataplane::xdp::BusyPoll;
 
-use super::Switch;
 use super::attach::Sockets;
+use super::host::Host;
+use super::ports::Ports;
 use crate::device::defer_interrupts;
 
 const NETSTAT: &str = "/proc/thread-self/net/netstat";
@@ -26,6 +27,34 @@ pub(super) struct BusyPolls {
 }
 
 impl BusyPolls {
+    /// The look of once a second.
+    pub(super) fn every_second(&mut self, ports: &mut Ports, host: &mut Host) {
+        let mut frames = None;
+        for port in ports.iter_mut() {
+            let received = port.counters().rx_frames;
+            let sockets = port.attached.to_mut().and_then(|attachment| attachment.sockets());
+            let Some(device) = sockets else { continue };
+            if device.status.busy_poll != BusyPoll::Asked {
+                continue;
+            }
+            *frames.get_or_insert(0) += received;
+            let driven = device.statistics.iter().all(|socket| socket.napi_id().is_some());
+            if driven && device.interrupts_deferred == Ok(false) {
+                device.interrupts_deferred = match defer_interrupts(&mut host.ledger, &device.link) {
+                    Ok(()) => Ok(true),
+                    Err(error) => {
+                        tracing::warn!(port = port.config.name, %error, "interrupts can't be deferred");
+                        Err(error.to_string())
+                    }
+                };
+            }
+        }
+        if let (Some(frames), Some(polled)) = (frames, fs::read_to_string(NETSTAT).ok().and_then(|text| polled(&text)))
+        {
+            self.look(frames, polled);
+        }
+    }
+
     fn look(&mut self, frames: u64, polled: u64) {
         if let Some((frames_before, polled_before)) = self.before.replace((frames, polled)) {
             // A port that goes takes its frames along.
@@ -57,37 +86,6 @@ impl BusyPolls {
             },
         };
         format!("ineffective: {why}")
-    }
-}
-
-impl Switch {
-    /// The look of once a second.
-    pub(super) fn look_at_busy_polls(&mut self) {
-        let Switch { ports, host, busy_polls, .. } = self;
-        let mut frames = None;
-        for (name, port) in ports {
-            let received = port.counters().rx_frames;
-            let sockets = port.attached.to_mut().and_then(|attachment| attachment.sockets());
-            let Some(device) = sockets else { continue };
-            if device.status.busy_poll != BusyPoll::Asked {
-                continue;
-            }
-            *frames.get_or_insert(0) += received;
-            let driven = device.statistics.iter().all(|socket| socket.napi_id().is_some());
-            if driven && device.interrupts_deferred == Ok(false) {
-                device.interrupts_deferred = match defer_interrupts(&mut host.ledger, &device.link) {
-                    Ok(()) => Ok(true),
-                    Err(error) => {
-                        tracing::warn!(port = name, %error, "interrupts can't be deferred");
-                        Err(error.to_string())
-                    }
-                };
-            }
-        }
-        if let (Some(frames), Some(polled)) = (frames, fs::read_to_string(NETSTAT).ok().and_then(|text| polled(&text)))
-        {
-            busy_polls.look(frames, polled);
-        }
     }
 }
 

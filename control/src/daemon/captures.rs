@@ -3,11 +3,11 @@
 //! **How it works.** A capture is a [`Session`], shared by the switch, which has the workers fill it, and a [`Pieces`],
 //! which the control socket empties for one client. The session gives each port it watches a number, the pcapng
 //! interface, and keeps it by name: a port that comes back is the same interface, one that is added appears as one
-//! more. What is watched is worked out anew with every new tables ([`Switch::set_captures`]).
+//! more. What is watched is worked out anew with every new tables ([`Sessions::follow`]).
 //!
 //! **Ending.** The client, the count or the time ends a session by closing its queue; what is left is still sent. When
 //! the client has gone its [`Pieces`] are dropped, and the loop takes the session from the workers
-//! ([`Switch::sweep_captures`]).
+//! ([`Sessions::sweep`]).
 //!
 //! **Limits.** At most [`MAX_CAPTURES`]. Pieces are made only when the client has taken the one before, of
 //! [`PIECE_BYTES`], and a client with a steady stream is served every [`PACE`] rather than once a frame.
@@ -23,9 +23,9 @@ use labsw_dataplane::capture::{self, Budget, Captured, Captures, Reasons, Watch,
 use labsw_switch::DropReason;
 use labsw_switch::tables::Direction;
 
-use super::Switch;
+use super::view::View;
 use crate::api::{self, CapturePiece, CaptureSpec, Error, Feed, Peer, Reply, Source};
-use crate::config::{PortConfig, PortKind};
+use crate::config::PortConfig;
 use crate::filter;
 use crate::pcapng::{self, Bound, Packet, Statistics};
 
@@ -74,7 +74,8 @@ struct Session {
 #[derive(Debug)]
 struct Interface {
     port: String,
-    description: &'static str,
+    /// The port's type, for readers of the file.
+    description: String,
     captured: u64,
     /// Frames for which the queue had no room.
     missed: Arc<AtomicU64>,
@@ -93,7 +94,8 @@ impl Session {
     fn watch(&self, config: &PortConfig) -> Watch {
         let mut interfaces = self.interfaces();
         let at = interfaces.iter().position(|interface| interface.port == config.name).unwrap_or_else(|| {
-            let (port, description) = (config.name.clone(), description(&config.kind));
+            let description = format!("labsw port, {}", config.kind.port_type().name());
+            let port = config.name.clone();
             interfaces.push(Interface { port, description, captured: 0, missed: Arc::default() });
             interfaces.len() - 1
         });
@@ -109,16 +111,16 @@ impl Session {
     }
 }
 
-impl Switch {
+impl Sessions {
     /// Begins a capture.
-    pub(super) fn begin_capture(&mut self, peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
-        self.sweep_captures();
+    pub(super) fn begin(&mut self, peer: &Peer, spec: CaptureSpec, view: View<'_>) -> Result<Box<dyn Feed>, Error> {
+        self.sweep(view);
         let refused = |reason: String| Error::refused("capture", reason);
-        if self.captures.list.len() >= MAX_CAPTURES {
+        if self.list.len() >= MAX_CAPTURES {
             return Err(refused(format!("{MAX_CAPTURES} captures run already; end one (labsw-ctl capture --list)")));
         }
         for source in spec.ports.iter().filter(|source| source.port != "*") {
-            if !self.port(&source.port)?.config.allow_mirror {
+            if !view.ports.get(&source.port)?.config.allow_mirror {
                 return Err(Error::refused(
                     format!("port {:?}", source.port),
                     "can't be captured: its allow_mirror is false; set allow_mirror = true at the port if it may be",
@@ -127,7 +129,7 @@ impl Switch {
         }
         let filter = spec.filter.as_deref().map(filter::compile).transpose();
         let filter = filter.map_err(|error| refused(format!("filter: {error}")))?;
-        let Sessions { budget, waker, .. } = &self.captures;
+        let Sessions { budget, waker, .. } = &*self;
         let queue = capture::Capture::new(spec.snaplen, filter, Arc::clone(budget), Arc::clone(waker));
         let session = Arc::new(Session {
             spec,
@@ -137,9 +139,9 @@ impl Switch {
             interfaces: Mutex::default(),
             over: AtomicBool::new(false),
         });
-        self.captures.list.push(Arc::clone(&session));
-        if let Err(error) = self.set_captures() {
-            self.captures.list.pop();
+        self.list.push(Arc::clone(&session));
+        if let Err(error) = self.set(view) {
+            self.list.pop();
             return Err(error);
         }
         tracing::info!(pid = peer.pid, "capture begun");
@@ -147,12 +149,12 @@ impl Switch {
     }
 
     /// Works out what is captured at which port, and has the workers do it.
-    pub(super) fn set_captures(&mut self) -> Result<(), Error> {
+    fn set(&self, view: View<'_>) -> Result<(), Error> {
         let mut captures = Captures::default();
-        for session in self.captures.list.iter().filter(|session| !session.is_over()) {
+        for session in self.list.iter().filter(|session| !session.is_over()) {
             let reasons = reasons(&session.spec);
-            for (port, direction) in self.watched(&session.spec) {
-                let Some(port) = self.ports.get(port) else { continue };
+            for (port, direction) in watched(&session.spec, view) {
+                let Some(port) = view.ports.find(port) else { continue };
                 let watch = session.watch(&port.config);
                 if session.spec.drops {
                     captures.watch_drops(port.id, direction, reasons, &watch);
@@ -161,32 +163,32 @@ impl Switch {
                 }
             }
         }
-        let links = self.fabric.workers.links();
+        let links = view.fabric.workers.links();
         links.set_captures(&Arc::new(captures)).map_err(|error| Error::refused("worker", error.to_string()))
     }
 
     /// Captures follow the ports, once the workers have new tables.
-    pub(super) fn follow_captures(&mut self) -> Result<(), Error> {
-        if self.captures.list.is_empty() { Ok(()) } else { self.set_captures() }
+    pub(super) fn follow(&self, view: View<'_>) -> Result<(), Error> {
+        if self.list.is_empty() { Ok(()) } else { self.set(view) }
     }
 
     /// Takes captures whose client has gone from the workers.
-    pub(super) fn sweep_captures(&mut self) {
-        let before = self.captures.list.len();
-        self.captures.list.retain(|session| !session.is_over());
-        if self.captures.list.len() == before {
+    pub(super) fn sweep(&mut self, view: View<'_>) {
+        let before = self.list.len();
+        self.list.retain(|session| !session.is_over());
+        if self.list.len() == before {
             return;
         }
         // Their queues are closed, so that nothing depends on it.
-        if let Err(error) = self.set_captures() {
+        if let Err(error) = self.set(view) {
             tracing::warn!(%error, "captures not taken out");
         }
-        tracing::info!(left = self.captures.list.len(), "capture ended");
+        tracing::info!(left = self.list.len(), "capture ended");
     }
 
     /// The captures, as they are shown.
-    pub(super) fn show_captures(&self) -> Vec<api::RunningCapture> {
-        let shown = self.captures.list.iter().filter(|session| !session.is_over()).map(|session| {
+    pub(super) fn show(&self) -> Vec<api::RunningCapture> {
+        let shown = self.list.iter().filter(|session| !session.is_over()).map(|session| {
             let (captured, dropped) = session.counts();
             api::RunningCapture {
                 ports: session.spec.ports.clone(),
@@ -200,30 +202,27 @@ impl Switch {
         });
         shown.collect()
     }
+}
 
-    /// The ports that a capture watches, by name, and in which direction. `*` passes over ports that may not be
-    /// captured, and, for what passes, over those that send copies of what passes elsewhere.
-    fn watched(&self, spec: &CaptureSpec) -> BTreeMap<&str, Direction> {
-        let everywhere = [Source { port: "*".to_owned(), direction: api::Direction::Both }];
-        let sources = if spec.ports.is_empty() { &everywhere[..] } else { &spec.ports };
-        let mut watched: BTreeMap<&str, Direction> = BTreeMap::new();
-        for source in sources {
-            let all = source.port == "*";
-            for port in self.ports.values().map(|port| &port.config) {
-                let wanted = if all { spec.drops || !self.sends_copies(port) } else { source.port == port.name };
-                if wanted && port.allow_mirror {
-                    let direction = watched.entry(&port.name).or_default();
-                    direction.rx |= source.direction != api::Direction::Tx;
-                    direction.tx |= source.direction != api::Direction::Rx;
-                }
+/// The ports that a capture watches, by name, and in which direction. `*` passes over ports that may not be
+/// captured, and, for what passes, over those that send copies of what passes elsewhere.
+fn watched<'a>(spec: &CaptureSpec, view: View<'a>) -> BTreeMap<&'a str, Direction> {
+    let everywhere = [Source { port: "*".to_owned(), direction: api::Direction::Both }];
+    let sources = if spec.ports.is_empty() { &everywhere[..] } else { &spec.ports };
+    let mut watched: BTreeMap<&str, Direction> = BTreeMap::new();
+    for source in sources {
+        let all = source.port == "*";
+        for port in view.ports.configs() {
+            let wanted =
+                if all { spec.drops || !view.mirrors.has_copies_sent_by(port) } else { source.port == port.name };
+            if wanted && port.allow_mirror {
+                let direction = watched.entry(&port.name).or_default();
+                direction.rx |= source.direction != api::Direction::Tx;
+                direction.tx |= source.direction != api::Direction::Rx;
             }
         }
-        watched
     }
-
-    pub(super) fn sends_copies(&self, port: &PortConfig) -> bool {
-        port.mirror_only || self.mirrors.values().any(|mirror| mirror.config.to.port() == Some(&port.name))
-    }
+    watched
 }
 
 /// What one client gets of a capture.
@@ -266,7 +265,7 @@ impl Pieces {
         let spec = &self.session.spec;
         let interfaces = self.session.interfaces();
         for interface in interfaces.iter().skip(self.described) {
-            pcapng::interface(out, &interface.port, interface.description, spec.snaplen, spec.filter.as_deref());
+            pcapng::interface(out, &interface.port, &interface.description, spec.snaplen, spec.filter.as_deref());
         }
         self.described = interfaces.len();
     }
@@ -377,16 +376,6 @@ fn reasons(spec: &CaptureSpec) -> Reasons {
     }
     let named = DropReason::ALL.iter().filter(|reason| spec.reasons.iter().any(|name| name == reason.name()));
     named.fold(Reasons::NONE, |reasons, reason| reasons.with(*reason))
-}
-
-/// What a port is, in a capture.
-fn description(kind: &PortKind) -> &'static str {
-    match kind {
-        PortKind::AfXdp(_) => "labsw port, af_xdp",
-        PortKind::VhostUser(_) => "labsw port, vhost_user",
-        PortKind::Veth(_) => "labsw port, veth",
-        PortKind::Tap(_) => "labsw port, tap",
-    }
 }
 
 fn now_ns() -> u64 {

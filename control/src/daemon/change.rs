@@ -1,4 +1,4 @@
-//! Ports changed while they run: rules, MTU, and what they are attached to.
+//! The switch changed while it runs: rules, MTU and attachments of ports, mirrors, impairments.
 //!
 //! VLANs, `link_local`, `mirror_only`, `allow_mirror` and guards are rules of the tables: one snapshot, and no frame is
 //! lost. So is an MTU, with the MTU of the interfaces and of the guest's session: raised before the tables, lowered
@@ -9,40 +9,20 @@
 //! **Invariant.** A change that fails leaves the port as it was; one that could not even be given its attachment back
 //! waits and is tried again every second.
 
-use super::Switch;
 use super::attach::{self, Absence, Attached, OpenError};
-use super::devices::absence_of;
+use super::impairments::Impaired;
 use super::preflight::{needs_memory, preflight};
-use crate::api::Error;
-use crate::config::PortConfig;
+use super::service::absence_of;
+use super::switch::Switch;
+use crate::api::{Error, PortDirection};
+use crate::config::{ImpairConfig, MirrorConfig, PortConfig};
 
 impl Switch {
     /// Changes a port, or gives one an attachment that it was taken from.
     pub(super) fn set_port(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
-        let port = self.port(name)?;
+        let port = self.ports.get(name)?;
         let (id, before) = (port.id, port.config.clone());
-        let refused = |reason: String| Error::refused(format!("port {name:?}"), reason);
-        if config.mirror_only && !before.mirror_only {
-            let mirrors = || self.mirrors.values().map(|mirror| &mirror.config);
-            if let Some(mirror) = mirrors().find(|mirror| mirror.enters_as() == Some(name)) {
-                let reason = format!("mirror {:?} injects frames as its, so it can't be mirror_only", mirror.name);
-                return Err(refused(reason));
-            }
-            if let Some(mirror) = mirrors().find(|mirror| mirror.sources.iter().any(|source| source.port == name)) {
-                let reason = format!("mirror {:?} has it as a source, so it can't be mirror_only", mirror.name);
-                return Err(refused(reason));
-            }
-        }
-        if config.vlan != before.vlan {
-            self.check_rspan_beside(&config)?;
-        }
-        if !config.allow_mirror
-            && let Some(mirror) = self.mirrors.values().map(|mirror| &mirror.config).find(|mirror| mirror.names(name))
-        {
-            let mirror = &mirror.name;
-            let reason = format!("mirror {mirror:?} uses it, so allow_mirror can't be false; remove the mirror first");
-            return Err(refused(format!("{reason} (labsw-ctl mirror del {mirror})")));
-        }
+        self.mirrors.check_change(&before, &config)?;
         if port.detached || !config.is_attached_like(&before, &self.config) || self.needs_new_sockets(name, config.mtu)
         {
             return self.attach_anew(name, config);
@@ -71,10 +51,10 @@ impl Switch {
 
     /// Puts the rules of a port in force.
     fn set_rules(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
-        let Some(port) = self.ports.get_mut(name) else { return Err(Error::not_found("port", name)) };
+        let port = self.ports.get_mut(name)?;
         let before = std::mem::replace(&mut port.config, config);
         let outcome = self.set_tables();
-        if let (Err(_), Some(port)) = (&outcome, self.ports.get_mut(name)) {
+        if let (Err(_), Some(port)) = (&outcome, self.ports.find_mut(name)) {
             port.config = before;
         }
         outcome
@@ -82,7 +62,7 @@ impl Switch {
 
     /// Whether the sockets of a port were opened for smaller frames than this MTU allows.
     fn needs_new_sockets(&self, name: &str, mtu: u32) -> bool {
-        let attachment = self.ports.get(name).and_then(|port| port.attached.to());
+        let attachment = self.ports.find(name).and_then(|port| port.attached.to());
         attachment.is_some_and(|attachment| !attachment.takes_mtu(mtu))
     }
 
@@ -99,7 +79,7 @@ impl Switch {
 
     fn resize_to(&mut self, name: &str, mtu: u32) -> Result<(), OpenError> {
         let Switch { ports, host, .. } = self;
-        let attachment = ports.get_mut(name).and_then(|port| port.attached.to_mut());
+        let attachment = ports.find_mut(name).and_then(|port| port.attached.to_mut());
         attachment.map_or(Ok(()), |attachment| attachment.set_mtu(host, mtu))
     }
 
@@ -107,13 +87,13 @@ impl Switch {
     /// again.
     fn attach_anew(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
         self.check_attachable(&config)?;
-        let port = self.port(name)?;
+        let port = self.ports.get(name)?;
         let (before, was_detached) = (port.config.clone(), port.detached);
         if !was_detached {
             self.detach_port(name)?;
         }
         let set = |switch: &mut Switch, config: PortConfig| {
-            if let Some(port) = switch.ports.get_mut(name) {
+            if let Some(port) = switch.ports.find_mut(name) {
                 port.config = config;
             }
         };
@@ -135,17 +115,17 @@ impl Switch {
     /// which those that are detached need nothing, and on this machine.
     pub(super) fn check_attachable(&mut self, config: &PortConfig) -> Result<(), Error> {
         let refused = |reason: String| Error::refused(format!("port {:?}", config.name), reason);
-        let others = self.ports.values().filter(|port| !port.detached && port.config.name != config.name);
+        let others = self.ports.iter().filter(|port| !port.detached && port.config.name != config.name);
         config
             .check_beside(others.map(|port| &port.config), &self.config)
             .map_err(|error| refused(error.within(&format!("ports.{}", config.name))))?;
-        self.check_rspan_beside(config)?;
+        self.mirrors.check_vlans_beside(config)?;
         if let Some(device) = attach::of(&config.kind).device()
             && let Ok(Some(link)) = self.host.links.resolve(device)
         {
             let has_it =
                 |attachment: &dyn attach::Attachment| attachment.device().is_some_and(|(index, _)| index == link.index);
-            let mut others = self.ports.values().filter(|port| port.config.name != config.name);
+            let mut others = self.ports.iter().filter(|port| port.config.name != config.name);
             if let Some(other) = others.find(|port| port.attached.to().is_some_and(has_it)) {
                 let reason = format!("device: {device} is {}, which port {} has", link.name, other.config.name);
                 return Err(refused(format!("{reason}; each port needs its own")));
@@ -161,27 +141,27 @@ impl Switch {
 
     /// Takes its attachment from a port. Goes through to the end whatever fails.
     pub(super) fn detach_port(&mut self, name: &str) -> Result<(), Error> {
-        let port = self.ports.get_mut(name).ok_or_else(|| Error::not_found("port", name))?;
+        let port = self.ports.get_mut(name)?;
         let id = port.id;
         let tx = port.tx.take();
         port.detached = true;
         let tables = self.set_tables();
         drop(tx);
-        let Some(mut port) = self.ports.remove(name) else { return tables };
+        let Some(mut port) = self.ports.take(name) else { return tables };
         let pins = port.pins();
-        let (released, _) = self.release(&mut port, Absence::detached(pins));
-        self.ports.insert(name.to_owned(), port);
+        let (released, _) = port.release(Absence::detached(pins), &self.fabric, &mut self.host);
+        self.ports.put(port);
         self.forget_learned(id);
-        let placed = self.place_queues().map_err(|error| Error::refused("worker", error.to_string()));
+        let placed = self.place_queues();
         tables.and(released).and(placed)
     }
 
     /// Attaches a port that is detached to what its configuration says. On an error it stays detached.
     fn attach_port(&mut self, name: &str) -> Result<(), Error> {
-        let port = self.port(name)?;
+        let port = self.ports.get(name)?;
         let (enabled, pins) = (port.enabled, port.pins());
         let opened = self.open(name).map_err(|error| absence_of(error, &format!("port {name:?}")));
-        let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
+        let Some(port) = self.ports.find_mut(name) else { return Ok(()) };
         let opened = match opened {
             Ok(opened) => opened,
             Err(absence) => {
@@ -206,12 +186,80 @@ impl Switch {
     /// Gives a port its attachment back, now or as soon as that is possible.
     pub(super) fn reattach_port(&mut self, name: &str) {
         let outcome = self.attach_port(name);
-        if let (Err(error), Some(port)) = (outcome, self.ports.get_mut(name)) {
+        if let (Err(error), Some(port)) = (outcome, self.ports.find_mut(name)) {
             tracing::error!(port = name, %error, "not attached again yet");
             port.detached = false;
             if let Some(absence) = port.attached.absence_mut() {
                 absence.retry();
             }
         }
+    }
+
+    /// Makes or replaces a session, with no frame of the forwarding lost.
+    pub(super) fn set_mirror(&mut self, config: MirrorConfig) -> Result<(), Error> {
+        let (name, to) = (config.name.clone(), config.to.clone());
+        let before = self.mirrors.enter(config, &self.ports, &self.fabric)?;
+        if let Err(error) = self.set_tables() {
+            self.mirrors.take(&name);
+            before.into_iter().for_each(|before| self.mirrors.put(before));
+            return Err(error);
+        }
+        // From now on it takes no other traffic, so nothing can be at it; nor is anything looked up in an RSPAN VLAN.
+        if let Some(to) = to.port().and_then(|to| self.ports.find(to)) {
+            self.forget_learned(to.id);
+        }
+        if let Some(vid) = to.vlan() {
+            self.fabric.shared.fdb.flush(Some(vid), None);
+        }
+        tracing::info!(mirror = name, %to, "set");
+        Ok(())
+    }
+
+    /// Ends a session.
+    pub(super) fn delete_mirror(&mut self, name: &str) -> Result<(), Error> {
+        let mirror = self.mirrors.take(name).ok_or_else(|| Error::not_found("mirror", name))?;
+        if let Err(error) = self.set_tables() {
+            self.mirrors.put(mirror);
+            return Err(error);
+        }
+        tracing::info!(mirror = name, "removed");
+        Ok(())
+    }
+
+    /// Impairs a port in the directions that `config` names, from the first frame; the other one stays as it is.
+    pub(super) fn impair(&mut self, config: ImpairConfig) -> Result<(), Error> {
+        let name = config.port.clone();
+        let impaired = Impaired::over(self.ports.get(&name)?.impaired.as_ref(), config)?;
+        self.replace_impairment(&name, Some(impaired))
+    }
+
+    /// Gives a port this impairment. A direction with the same settings as before goes on.
+    pub(super) fn set_impairment(&mut self, config: ImpairConfig) -> Result<(), Error> {
+        let name = config.port.clone();
+        let impaired = Impaired::following(self.ports.get(&name)?.impaired.as_ref(), config)?;
+        self.replace_impairment(&name, Some(impaired))
+    }
+
+    /// Ends the impairment of a port, or of one direction of it.
+    pub(super) fn clear_impairment(&mut self, name: &str, direction: Option<PortDirection>) -> Result<(), Error> {
+        let impaired = self.ports.get(name)?.impaired.as_ref();
+        let left = impaired.and_then(|impaired| impaired.without(direction).ok());
+        let left = left.ok_or_else(|| Error::not_found("impairment of port", name))?;
+        self.replace_impairment(name, left)
+    }
+
+    /// Gives a port this impairment, or none.
+    fn replace_impairment(&mut self, name: &str, impaired: Option<Impaired>) -> Result<(), Error> {
+        let port = self.ports.get_mut(name)?;
+        let before = std::mem::replace(&mut port.impaired, impaired);
+        let is_impaired = port.impaired.is_some();
+        if let Err(error) = self.set_tables() {
+            if let Some(port) = self.ports.find_mut(name) {
+                port.impaired = before;
+            }
+            return Err(error);
+        }
+        tracing::info!(port = name, impaired = is_impaired, "impairment changed");
+        Ok(())
     }
 }

@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use labsw_dataplane::mirror::MirrorTx;
 use labsw_dataplane::port::TxPort;
-use labsw_switch::inject::{IngressAs, InjectSpec, Injection};
+use labsw_switch::inject::{InjectSpec, Injection};
 
-use super::Switch;
-use crate::config::{InjectConfig, InjectEntry};
+use crate::config::PortConfig;
 
 /// An Ethernet header and a VLAN tag: devices take so many bytes beside their MTU.
 const HEADER_AND_TAG_BYTES: u32 = 18;
@@ -47,53 +46,43 @@ impl Destination {
     }
 }
 
-impl Switch {
-    /// Gives every mirror destination what it needs, and takes it from ports that are none any more.
-    pub(super) fn set_destinations(&mut self) {
-        let destinations: Vec<(String, bool, Option<InjectSpec>)> = {
-            let mirrors = || self.mirrors.values().map(|mirror| &mirror.config);
-            let of = |name: &String| {
-                let injects =
-                    mirrors().filter(|mirror| mirror.to.port() == Some(name)).find_map(|mirror| mirror.inject.as_ref());
-                let is_destination = mirrors().any(|mirror| mirror.to.port() == Some(name));
-                (name.clone(), is_destination, injects.and_then(|inject| self.inject_spec(inject)))
-            };
-            self.ports.keys().map(of).collect()
-        };
-        // Only frames that some port takes in can be copied.
-        let largest = self.ports.values().map(|port| port.config.mtu).max().unwrap_or(0);
-        for (name, is_destination, spec) in destinations {
-            let Some(port) = self.ports.get_mut(&name) else { continue };
-            let mtu = port.config.mtu;
-            let Destination { gate, tx } = &mut port.destination;
-            if gate.as_ref().map(|gate| gate.spec()) != spec.as_ref() {
-                *gate = spec.map(|spec| Arc::new(Injection::new(spec, RandomState::new())));
-            }
-            *tx = match port.tx.as_ref().filter(|_| is_destination) {
-                None => None,
-                Some(port) => {
-                    let kept = tx.take().filter(|tx| tx.is_of(port, gate.as_ref()));
-                    let tx = kept.unwrap_or_else(|| Arc::new(MirrorTx::new(Arc::clone(port), gate.clone())));
-                    let limit = (largest > mtu).then_some(mtu + HEADER_AND_TAG_BYTES);
-                    if tx.set_limit(limit) && limit.is_some() {
-                        tracing::warn!(
-                            port = name,
-                            mtu,
-                            "mirrors send to it, and other ports have an mtu of up to {largest}: longer copies are dropped \
-                             and counted (oversize); set its mtu to {largest} if its device can"
-                        );
-                    }
-                    Some(tx)
-                }
-            };
-        }
-    }
+/// What a destination is to have.
+pub(super) struct Wanted {
+    /// What it may inject.
+    pub(super) inject: Option<InjectSpec>,
+}
 
-    fn inject_spec(&self, inject: &InjectConfig) -> Option<InjectSpec> {
-        let entry = match &inject.entry {
-            InjectEntry::Vlan(vid) => IngressAs::Vlan(*vid),
-            InjectEntry::Port(name) => IngressAs::Port(self.ports.get(name)?.id),
+impl Destination {
+    /// Gives the port what it needs as a destination, or takes that from one that is none any more. `largest_mtu` is
+    /// that of all ports.
+    pub(super) fn follow(
+        &mut self,
+        config: &PortConfig,
+        tx: Option<&Arc<dyn TxPort>>,
+        wanted: Option<Wanted>,
+        largest_mtu: u32,
+    ) {
+        let is_destination = wanted.is_some();
+        let inject = wanted.and_then(|wanted| wanted.inject);
+        if self.gate.as_ref().map(|gate| gate.spec()) != inject.as_ref() {
+            self.gate = inject.map(|spec| Arc::new(Injection::new(spec, RandomState::new())));
+        }
+        let Some(port) = tx.filter(|_| is_destination) else {
+            self.tx = None;
+            return;
         };
-        Some(InjectSpec { ingress: entry, rate_fps: inject.rate_fps, sources: inject.sources.clone() })
+        let kept = self.tx.take().filter(|tx| tx.is_of(port, self.gate.as_ref()));
+        let tx = kept.unwrap_or_else(|| Arc::new(MirrorTx::new(Arc::clone(port), self.gate.clone())));
+        let mtu = config.mtu;
+        let limit = (largest_mtu > mtu).then_some(mtu + HEADER_AND_TAG_BYTES);
+        if tx.set_limit(limit) && limit.is_some() {
+            tracing::warn!(
+                port = config.name,
+                mtu,
+                "mirrors send to it, and other ports have an mtu of up to {largest_mtu}: longer copies are dropped and \
+                 counted (oversize); set its mtu to {largest_mtu} if its device can"
+            );
+        }
+        self.tx = Some(tx);
     }
 }

@@ -12,29 +12,17 @@
 //! **Invariants.** A port is never out of service for good: it is up, set down, or waits. Links are known by index,
 //! which a rename does not change; a device is looked for by what the configuration says only while its port waits.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use labsw_dataplane::backoff::Backoff;
+use labsw_dataplane::port::Fault;
+use labsw_switch::PortId;
 
-use super::Switch;
-use super::attach::{Absence, Attached, LinkMap, OpenError, RETRY, Seen};
-use super::ports::Port;
-use crate::api::Error;
-use crate::config::PortKind;
+use super::attach::{self, Absence, Attached, LinkMap, OnFault, RETRY, Seen};
+use super::port::Port;
+use super::switch::Switch;
 
 /// After the first news of a change, more is waited for so long: a device comes with several.
 const SETTLE: Duration = Duration::from_millis(20);
-/// A device that is lost is opened again at once; one that is lost again within this wait, after it. The wait doubles
-/// with each further loss.
-const FIRST_LOSS_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_LOSS_WAIT: Duration = Duration::from_secs(60);
-
-/// How a port's device is waited for that is lost again and again.
-pub(super) fn loss_backoff() -> Backoff {
-    Backoff::new(FIRST_LOSS_WAIT, LONGEST_LOSS_WAIT)
-}
-
 impl Switch {
     /// Links have changed: they are looked at when they have settled.
     pub(super) fn links_changed(&mut self, now: Instant) {
@@ -46,15 +34,11 @@ impl Switch {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = None;
             self.look_after_devices(now);
-        } else if self.retries().any(|at| at <= now) {
+        } else if self.ports.retries().any(|at| at <= now) {
             self.look_after_devices(now);
         }
-        let next = self.retries().chain(self.look_at).min();
+        let next = self.ports.retries().chain(self.look_at).min();
         next.map(|at| at.saturating_duration_since(now))
-    }
-
-    fn retries(&self) -> impl Iterator<Item = Instant> {
-        self.ports.values().filter_map(|port| port.attached.absence()?.retry_at())
     }
 
     /// Gives up devices that have gone and opens those that have come.
@@ -64,15 +48,15 @@ impl Switch {
             Err(error) => {
                 tracing::warn!(%error, "devices not looked at");
                 self.look_at = Some(now + RETRY);
-                let absences = self.ports.values_mut().filter_map(|port| port.attached.absence_mut());
+                let absences = self.ports.iter_mut().filter_map(|port| port.attached.absence_mut());
                 absences.filter(|absence| absence.retry_at().is_some()).for_each(Absence::retry);
                 return;
             }
         };
         let mut moved = false;
-        for name in self.ports.keys().cloned().collect::<Vec<_>>() {
+        for name in self.ports.names() {
             let Switch { ports, host, .. } = self;
-            let Some(port) = ports.get_mut(&name) else { continue };
+            let Some(port) = ports.find_mut(&name) else { continue };
             let gone = match &mut port.attached {
                 Attached::Waiting(absence) if absence.is_due(now) => true,
                 Attached::Waiting(_) => continue,
@@ -83,7 +67,7 @@ impl Switch {
                     if gone {
                         self.lose(&name, None);
                     }
-                    gone && self.ports.get(&name).is_some_and(|port| port.attached.is_due(Instant::now()))
+                    gone && self.ports.find(&name).is_some_and(|port| port.attached.is_due(Instant::now()))
                 }
             };
             if gone {
@@ -95,9 +79,26 @@ impl Switch {
         }
     }
 
+    /// A worker found that a port can't go on: notes why; everything else runs on.
+    pub(super) fn port_fault(&mut self, id: PortId, fault: &Fault) {
+        let Some(port) = self.ports.at_mut(id) else { return };
+        let name = port.config.name.clone();
+        let Some(attachment) = port.attached.to_mut() else { return };
+        // Both halves, or several workers, may have met it.
+        match attachment.fault(fault, Instant::now()) {
+            OnFault::Old => {}
+            OnFault::GoesOn => tracing::warn!(port = name, reason = %fault, "port fault"),
+            OnFault::Lost => {
+                // The worker may be the first to see that the device has gone.
+                let gone = attachment.device().is_some_and(|(index, _)| self.host.links.has_gone(index));
+                self.lose(&name, (!gone).then_some(fault.reason.as_str()));
+            }
+        }
+    }
+
     /// Takes a port out of service whose device has gone or, if a `fault` is given, does not go on.
     pub(super) fn lose(&mut self, name: &str, fault: Option<&str>) {
-        let Some(port) = self.ports.get_mut(name) else { return };
+        let Some(port) = self.ports.find_mut(name) else { return };
         let (id, pins) = (port.id, port.pins());
         let device = port.attached.to().and_then(|attachment| attachment.device());
         let reason = match (fault, device) {
@@ -108,7 +109,7 @@ impl Switch {
         let now = Instant::now();
         // One that was removed may be back already. One that is lost again and again is waited for, and so is one at
         // fault.
-        let retry_at = if fault.is_none() && matches!(port.config.kind, PortKind::AfXdp(_)) {
+        let retry_at = if fault.is_none() && attach::of(&port.config.kind).device().is_some() {
             // Only the host's administrator removes a device of the host.
             now
         } else {
@@ -127,7 +128,7 @@ impl Switch {
         if let Err(error) = taken_out {
             tracing::error!(port = name, %error, "not taken out of service cleanly");
         }
-        let Some(port) = self.ports.get_mut(name) else { return };
+        let Some(port) = self.ports.find_mut(name) else { return };
         let absence = Absence::lost(reason, retry_at).with_pins(pins);
         if let Attached::To(lost) = std::mem::replace(&mut port.attached, Attached::Waiting(absence)) {
             lost.kernel_counters().into_iter().for_each(|counted| port.kernel_before += counted);
@@ -144,11 +145,11 @@ impl Switch {
 
     /// Opens the device of a port that waits, if it is there.
     fn try_open(&mut self, name: &str) {
-        let Some(absence) = self.ports.get(name).and_then(|port| port.attached.absence()) else { return };
+        let Some(absence) = self.ports.find(name).and_then(|port| port.attached.absence()) else { return };
         let remains = absence.before.remains.as_ref();
         let may_open = remains.map_or(Ok(()), |remains| remains.may_reopen(&mut self.host));
         let opened = may_open.and_then(|()| self.open(name));
-        let Some(port) = self.ports.get_mut(name) else { return };
+        let Some(port) = self.ports.find_mut(name) else { return };
         let enabled = port.enabled;
         let Port { attached, losses, .. } = port;
         let Some(absence) = attached.absence_mut() else { return };
@@ -176,31 +177,4 @@ impl Switch {
             }
         }
     }
-
-    /// Shows a container whether its port is on. A device of the host is not the switch's to set down, and a guest's
-    /// link state is not for a vhost-user back end to say.
-    pub(super) fn show_port_state(&mut self, name: &str) {
-        let Switch { ports, host, .. } = self;
-        let Some(port) = ports.get_mut(name) else { return };
-        let enabled = port.enabled;
-        let Some(attachment) = port.attached.to_mut() else { return };
-        if let Err(error) = attachment.show_enabled(enabled, host) {
-            tracing::warn!(port = name, %error, "the link does not show the port's state");
-        }
-    }
-}
-
-/// The absence of what a port is attached to, or why it can't be attached for another reason.
-pub(super) fn absence_of(error: OpenError, object: &str) -> Result<Absence, Error> {
-    match error.is_absence() {
-        true => Ok(Absence::because(&error)),
-        false => Err(Error::refused(object, error.to_string())),
-    }
-}
-
-/// Where the ledger of a switch with this control socket is.
-pub(super) fn ledger_path(control_socket: &Path) -> PathBuf {
-    let mut path = control_socket.as_os_str().to_owned();
-    path.push(".devices");
-    path.into()
 }

@@ -13,6 +13,7 @@ use labsw_switch::tables::Tables;
 use labsw_switch::{MirrorId, PortId};
 
 use super::queues::{Placed, Queues, place};
+use crate::config::SwitchConfig;
 
 /// The workers, and what they share.
 pub(super) struct Fabric {
@@ -110,4 +111,9 @@ impl Fabric {
         }
         self.shared.fdb.sweep(labsw_dataplane::clock::now_seconds(), sweep_slots);
     }
+}
+
+/// The time after which addresses are forgotten, in seconds.
+pub(super) fn ageing_seconds(config: &SwitchConfig) -> u32 {
+    u32::try_from(config.mac_ageing.as_secs()).unwrap_or(u32::MAX)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use labsw_dataplane::impair::{Schedule, TxDelay};
 use labsw_switch::impair::{Contradiction, Counts, ImpairSpec};
 
-use super::{Switch, random_seed};
+use super::seed::random_seed;
 use crate::api::{self, Error, PortDirection};
 use crate::config::{ImpairConfig, ImpairDirection};
 use crate::filter;
@@ -57,6 +57,49 @@ impl Impaired {
         Ok(Impaired { config, rx, tx })
     }
 
+    /// With what `config` says in the directions that it names, from the first frame; the other one stays as it was.
+    pub(super) fn over(before: Option<&Impaired>, config: ImpairConfig) -> Result<Impaired, Error> {
+        let (rx, tx) = (config.rx.is_some(), config.tx.is_some());
+        let config = config.above(before.map(|before| &before.config));
+        Impaired::new(config, before, |direction| match direction {
+            PortDirection::Rx => !rx,
+            PortDirection::Tx => !tx,
+        })
+    }
+
+    /// With what `config` says. A direction with the same settings as before goes on.
+    pub(super) fn following(before: Option<&Impaired>, config: ImpairConfig) -> Result<Impaired, Error> {
+        let does_as = |a: &Option<ImpairDirection>, b: &Option<ImpairDirection>| match (a, b) {
+            (Some(a), Some(b)) => a.does_as(b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let (rx, tx) = before.map_or((false, false), |before| {
+            (does_as(&before.config.rx, &config.rx), does_as(&before.config.tx, &config.tx))
+        });
+        Impaired::new(config, before, |direction| match direction {
+            PortDirection::Rx => rx,
+            PortDirection::Tx => tx,
+        })
+    }
+
+    /// Without this direction, or without both; the other one goes on. `None`: nothing is left. The error: there was
+    /// nothing to clear.
+    pub(super) fn without(&self, direction: Option<PortDirection>) -> Result<Option<Impaired>, NothingThere> {
+        let mut left = self.clone();
+        match direction {
+            None => return Ok(None),
+            Some(PortDirection::Rx) => {
+                left.rx = None;
+                left.config.rx.take().ok_or(NothingThere)?;
+            }
+            Some(PortDirection::Tx) => {
+                left.tx = None;
+                left.config.tx.take().ok_or(NothingThere)?;
+            }
+        }
+        Ok(Some(left).filter(|left| left.show().next().is_some()))
+    }
+
     /// What happens to frames from the port.
     pub(super) fn rx(&self) -> Option<&Arc<Schedule>> {
         self.rx.as_ref()?.by.as_ref()
@@ -67,7 +110,8 @@ impl Impaired {
         self.tx.as_ref()?.by.as_ref()
     }
 
-    fn show(&self) -> impl Iterator<Item = api::Impairment> {
+    /// The impairment as it is shown, one for each direction that has one.
+    pub(super) fn show(&self) -> impl Iterator<Item = api::Impairment> {
         let rx = self.config.rx.as_ref().zip(self.rx.as_ref()).map(|(config, rx)| {
             let counts = rx.by.as_ref().map(|schedule| schedule.counts());
             shown(&self.config.port, PortDirection::Rx, config, rx.seed, counts)
@@ -79,6 +123,9 @@ impl Impaired {
         rx.into_iter().chain(tx)
     }
 }
+
+/// The direction has no impairment.
+pub(super) struct NothingThere;
 
 /// A schedule from the beginning, in what `wrap` makes of it.
 fn carried<T>(
@@ -128,95 +175,4 @@ fn shown(
     };
     shown.set(&config.settings);
     shown
-}
-
-impl Switch {
-    /// Impairs a port in the directions that `config` names, from the first frame; the other one stays as it is.
-    pub(super) fn impair(&mut self, config: ImpairConfig) -> Result<(), Error> {
-        let name = config.port.clone();
-        let before = self.port(&name)?.impaired.as_ref();
-        let (rx, tx) = (config.rx.is_some(), config.tx.is_some());
-        let config = config.above(before.map(|before| &before.config));
-        let keeps = |direction| match direction {
-            PortDirection::Rx => !rx,
-            PortDirection::Tx => !tx,
-        };
-        let impaired = Impaired::new(config, before, keeps)?;
-        self.replace_impairment(&name, Some(impaired))
-    }
-
-    /// Gives a port this impairment. A direction with the same settings as before goes on.
-    pub(super) fn set_impairment(&mut self, config: ImpairConfig) -> Result<(), Error> {
-        let name = config.port.clone();
-        let impaired = self.impairment_of(config)?;
-        self.replace_impairment(&name, Some(impaired))
-    }
-
-    /// As [`Switch::set_impairment`]; the next tables have it.
-    pub(super) fn enter_impairment(&mut self, config: ImpairConfig) -> Result<(), Error> {
-        let name = config.port.clone();
-        let impaired = self.impairment_of(config)?;
-        let port = self.ports.get_mut(&name).ok_or_else(|| Error::not_found("port", name))?;
-        port.impaired = Some(impaired);
-        Ok(())
-    }
-
-    fn impairment_of(&self, config: ImpairConfig) -> Result<Impaired, Error> {
-        let name = config.port.clone();
-        let before = self.port(&name)?.impaired.as_ref();
-        let does_as = |a: &Option<ImpairDirection>, b: &Option<ImpairDirection>| match (a, b) {
-            (Some(a), Some(b)) => a.does_as(b),
-            (a, b) => a.is_none() && b.is_none(),
-        };
-        let same = before.map_or((false, false), |before| {
-            (does_as(&before.config.rx, &config.rx), does_as(&before.config.tx, &config.tx))
-        });
-        let keeps = |direction| match direction {
-            PortDirection::Rx => same.0,
-            PortDirection::Tx => same.1,
-        };
-        Impaired::new(config, before, keeps)
-    }
-
-    /// Ends the impairment of a port, or of one direction of it.
-    pub(super) fn clear_impairment(&mut self, name: &str, direction: Option<PortDirection>) -> Result<(), Error> {
-        let missing = || Error::not_found("impairment of port", name);
-        let mut left = self.port(name)?.impaired.clone().ok_or_else(missing)?;
-        let gone = match direction {
-            None => true,
-            Some(PortDirection::Rx) => {
-                left.rx = None;
-                left.config.rx.take().is_some()
-            }
-            Some(PortDirection::Tx) => {
-                left.tx = None;
-                left.config.tx.take().is_some()
-            }
-        };
-        if !gone {
-            return Err(missing());
-        }
-        let left = Some(left).filter(|left| direction.is_some() && left.show().next().is_some());
-        self.replace_impairment(name, left)
-    }
-
-    /// Gives a port this impairment, or none.
-    pub(super) fn replace_impairment(&mut self, name: &str, impaired: Option<Impaired>) -> Result<(), Error> {
-        let Some(port) = self.ports.get_mut(name) else { return Err(Error::not_found("port", name)) };
-        let before = std::mem::replace(&mut port.impaired, impaired);
-        let is_impaired = port.impaired.is_some();
-        if let Err(error) = self.set_tables() {
-            if let Some(port) = self.ports.get_mut(name) {
-                port.impaired = before;
-            }
-            return Err(error);
-        }
-        tracing::info!(port = name, impaired = is_impaired, "impairment changed");
-        Ok(())
-    }
-
-    /// The impairments, by port and direction.
-    pub(super) fn show_impairments(&self) -> Vec<api::Impairment> {
-        self.ports.values().filter_map(|port| port.impaired.as_ref()).flat_map(Impaired::show).collect()
-    }
 }

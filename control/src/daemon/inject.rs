@@ -12,7 +12,8 @@ use labsw_dataplane::inject::{InjectQueue, injection};
 use labsw_dataplane::stats::PortSnapshot;
 use labsw_switch::{DropReason, PortId};
 
-use super::Switch;
+use super::fabric::Fabric;
+use super::view::View;
 use crate::api::{Error, InjectFrame, Injected};
 
 /// Injections at the same time.
@@ -52,29 +53,29 @@ struct Running {
     heard_at: Instant,
 }
 
-impl Switch {
+impl Injections {
     /// Begins an injection, or goes on with one: takes as many frames as there is room for, and may end it.
     pub(super) fn inject(
         &mut self,
         name: &str,
         number: Option<u64>,
-        frames: &[InjectFrame],
-        end: bool,
+        (frames, end): (&[InjectFrame], bool),
+        view: View<'_>,
     ) -> Result<Injected, Error> {
         let number = match number {
             Some(number) => number,
-            None => self.begin_injection(name)?,
+            None => self.begin(name, view)?,
         };
         let gone = || Error::not_found("injection", number.to_string());
-        let id = self.port(name)?.id;
-        let running = self.injections.running.get_mut(&number).filter(|running| running.port == id);
+        let id = view.ports.get(name)?.id;
+        let running = self.running.get_mut(&number).filter(|running| running.port == id);
         let running = running.ok_or_else(gone)?;
         running.heard_at = Instant::now();
         let mut taken = 0;
         for frame in frames {
             let bytes = frame.bytes().filter(|bytes| FRAME_BYTES.contains(&bytes.len()));
             let Some(bytes) = bytes else {
-                self.end_injection(number);
+                self.end_one(number, view.fabric);
                 return Err(Error::invalid("frames"));
             };
             let start_ns = *running.start_ns.get_or_insert_with(|| now_ns() + HEAD_START_NS);
@@ -89,9 +90,9 @@ impl Switch {
         }
         let (before, queue, given) = (running.before.clone(), running.queue.clone(), running.given);
         if end {
-            self.end_injection(number);
+            self.end_one(number, view.fabric);
         }
-        let counted = self.port(name)?.counters();
+        let counted = view.ports.get(name)?.counters();
         let dropped = |reason: &DropReason| {
             let of = |counted: &PortSnapshot| counted.drops.get(*reason as usize).copied().unwrap_or(0);
             (reason.name().to_owned(), of(&counted).wrapping_sub(of(&before)))
@@ -107,38 +108,37 @@ impl Switch {
     }
 
     /// Gives a worker one more queue of a port.
-    fn begin_injection(&mut self, name: &str) -> Result<u64, Error> {
+    fn begin(&mut self, name: &str, view: View<'_>) -> Result<u64, Error> {
         let refused = |reason: String| Error::refused(format!("port {name:?}"), reason);
-        let port = self.port(name)?;
-        let mut to_it = self.mirrors.values().filter(|mirror| mirror.config.to.port() == Some(name));
-        if (port.config.mirror_only || to_it.next().is_some()) && port.destination.gate.is_none() {
+        let port = view.ports.get(name)?;
+        if view.mirrors.has_copies_sent_by(&port.config) && port.destination.gate.is_none() {
             return Err(refused("it is a mirror destination, which takes nothing in".to_owned()));
         }
         if !port.enabled {
             return Err(refused(format!("it is switched off; switch it on (labsw-ctl port up {name})")));
         }
-        if self.injections.running.len() >= MAX_INJECTIONS {
+        if self.running.len() >= MAX_INJECTIONS {
             return Err(refused(format!("{MAX_INJECTIONS} injections run already; wait until one has ended")));
         }
         let (queue, rx) = injection().map_err(|error| refused(format!("no timer for an injection: {error}")))?;
         let worker = port.queues.places.first().and_then(|place| place.home).unwrap_or(0);
         let (id, before) = (port.id, port.counters());
-        let number = self.injections.last + 1;
-        let links = self.fabric.workers.links();
+        let number = self.last + 1;
+        let links = view.fabric.workers.links();
         let added = links.add_queue(worker, id, queue_number(number), Box::new(rx));
         added.map_err(|error| Error::refused("worker", error.to_string()))?;
-        self.injections.last = number;
+        self.last = number;
         let (start_ns, heard_at) = (None, Instant::now());
         let running = Running { port: id, worker, queue, before, start_ns, given: 0, heard_at };
-        self.injections.running.insert(number, running);
+        self.running.insert(number, running);
         tracing::info!(port = name, injection = number, "injection begins");
         Ok(number)
     }
 
     /// Takes the queue of an injection back.
-    fn end_injection(&mut self, number: u64) {
-        let Some(running) = self.injections.running.remove(&number) else { return };
-        let links = self.fabric.workers.links();
+    fn end_one(&mut self, number: u64, fabric: &Fabric) {
+        let Some(running) = self.running.remove(&number) else { return };
+        let links = fabric.workers.links();
         if let Err(error) = links.take_queue(running.worker, running.port, queue_number(number)) {
             tracing::warn!(injection = number, %error, "not ended cleanly");
         }
@@ -146,19 +146,19 @@ impl Switch {
     }
 
     /// Ends the injections of a port that goes.
-    pub(super) fn end_injections_of(&mut self, port: PortId) {
-        self.end_injections(|running| running.port == port);
+    pub(super) fn end_of(&mut self, port: PortId, fabric: &Fabric) {
+        self.end_where(|running| running.port == port, fabric);
     }
 
     /// Ends the injections whose client is silent. Called once a second.
-    pub(super) fn end_silent_injections(&mut self) {
-        self.end_injections(|running| running.heard_at.elapsed() > LEASE);
+    pub(super) fn end_silent(&mut self, fabric: &Fabric) {
+        self.end_where(|running| running.heard_at.elapsed() > LEASE, fabric);
     }
 
-    fn end_injections(&mut self, which: impl Fn(&Running) -> bool) {
-        let running = self.injections.running.iter();
+    fn end_where(&mut self, which: impl Fn(&Running) -> bool, fabric: &Fabric) {
+        let running = self.running.iter();
         let over: Vec<u64> = running.filter(|(_, running)| which(running)).map(|(number, _)| *number).collect();
-        over.into_iter().for_each(|number| self.end_injection(number));
+        over.into_iter().for_each(|number| self.end_one(number, fabric));
     }
 }
 

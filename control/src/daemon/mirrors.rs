@@ -1,18 +1,22 @@
-//! Mirror sessions, and the tables they are part of.
+//! Mirror sessions.
 //!
 //! A session keeps the names of its ports: if a port goes and comes back, or was never there, the session waits and is
 //! armed again by the next tables. Counters are kept under the session's [`MirrorId`]; slots are
 //! reused, so a session remembers what stood there when it began.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use labsw_dataplane::stats::MirrorSnapshot;
-use labsw_switch::tables::{Direction, MirrorSpec, MirrorTo, Tables};
+use labsw_switch::inject::{IngressAs, InjectSpec};
+use labsw_switch::tables::{Direction, MirrorSpec, MirrorTo};
 use labsw_switch::{MAX_MIRRORS, MirrorId};
 
-use super::Switch;
+use super::destinations::Wanted;
+use super::fabric::Fabric;
+use super::ports::Ports;
 use crate::api::Error;
-use crate::config::{self, MirrorConfig, PortConfig};
+use crate::config::{self, InjectConfig, InjectEntry, MirrorConfig, PortConfig};
 
 /// One session.
 #[derive(Clone)]
@@ -23,98 +27,18 @@ pub(super) struct Mirror {
     before: MirrorSnapshot,
 }
 
-impl Switch {
-    /// Makes or replaces a session, with no frame of the forwarding lost.
-    pub(super) fn set_mirror(&mut self, config: MirrorConfig) -> Result<(), Error> {
-        let (name, to) = (config.name.clone(), config.to.clone());
-        let before = self.enter_mirror(config)?;
-        if let Err(error) = self.set_tables() {
-            self.mirrors.remove(&name);
-            self.mirrors.extend(before.map(|before| (name, before)));
-            return Err(error);
-        }
-        // From now on it takes no other traffic, so nothing can be at it; nor is anything looked up in an RSPAN VLAN.
-        if let Some(to) = to.port().and_then(|to| self.ports.get(to)) {
-            self.forget_learned(to.id);
-        }
-        if let Some(vid) = to.vlan() {
-            self.fabric.shared.fdb.flush(Some(vid), None);
-        }
-        tracing::info!(mirror = name, %to, "set");
-        Ok(())
+impl Mirror {
+    /// The counters since the session began.
+    pub(super) fn counters(&self, fabric: &Fabric) -> MirrorSnapshot {
+        fabric.mirror_slot(self.id).since(&self.before)
     }
 
-    /// Gives a session a place among the others; the next tables have it. Gives the one it replaces.
-    pub(super) fn enter_mirror(&mut self, config: MirrorConfig) -> Result<Option<Mirror>, Error> {
-        let refused = |reason: String| Error::refused(format!("mirror {:?}", config.name), reason);
-        let names: Vec<&str> = self.ports.keys().map(String::as_str).collect();
-        if let Some((key, port)) = config.missing_port(&names) {
-            return Err(refused(format!(
-                "{key}: there is no port {port:?}; `labsw-ctl port list` shows those there are"
-            )));
-        }
-        let ports = self.ports.values().map(|port| &port.config);
-        let others = self.mirrors.values().map(|mirror| &mirror.config);
-        config.check_beside(others, ports).map_err(|error| refused(error.to_string()))?;
-        let before = self.mirrors.remove(&config.name);
-        let mirror = match &before {
-            // The same session goes on: so do its counters.
-            Some(before) => Mirror { id: before.id, config: config.clone(), before: before.before },
-            None => {
-                let id =
-                    self.free_mirror().ok_or_else(|| refused(format!("a switch has at most {MAX_MIRRORS} mirrors")))?;
-                Mirror { id, config: config.clone(), before: self.fabric.mirror_slot(id) }
-            }
-        };
-        self.mirrors.insert(config.name, mirror);
-        Ok(before)
-    }
-
-    /// Whether a port may have these settings beside the VLANs that copies go to.
-    pub(super) fn check_rspan_beside(&self, port: &PortConfig) -> Result<(), Error> {
-        let in_the_way = self.mirrors.values().find(|mirror| mirror.config.check_vlan_beside(port).is_err());
-        let Some(mirror) = in_the_way else { return Ok(()) };
-        let (vlan, mirror) = (&mirror.config.to, &mirror.config.name);
-        let reason = format!("vlan.tag: copies of mirror {mirror:?} go to {vlan}, where the port would be cut off");
-        Err(Error::refused(
-            format!("port {:?}", port.name),
-            format!("{reason}; take another VLAN, or remove the mirror (labsw-ctl mirror del {mirror})"),
-        ))
-    }
-
-    /// Ends a session.
-    pub(super) fn delete_mirror(&mut self, name: &str) -> Result<(), Error> {
-        let mirror = self.mirrors.remove(name).ok_or_else(|| Error::not_found("mirror", name))?;
-        if let Err(error) = self.set_tables() {
-            self.mirrors.insert(name.to_owned(), mirror);
-            return Err(error);
-        }
-        tracing::info!(mirror = name, "removed");
-        Ok(())
-    }
-
-    /// The counters of a session since it began.
-    pub(super) fn mirror_counters(&self, mirror: &Mirror) -> MirrorSnapshot {
-        self.fabric.mirror_slot(mirror.id).since(&mirror.before)
-    }
-
-    /// Builds tables from what is there now, and puts them in force at all workers.
-    pub(super) fn set_tables(&mut self) -> Result<(), Error> {
-        self.set_destinations();
-        let specs = self.mirrors.values().map(|mirror| self.spec(mirror)).collect();
-        let tables = Tables::build(self.rules(), specs).map_err(|error| Error::refused("tables", error.to_string()))?;
-        let (tables, outputs) = (self.with_snooping(tables), self.outputs());
-        let set = self.fabric.set_snapshot(tables, outputs);
-        set.map_err(|error| Error::refused("worker", error.to_string()))?;
-        self.set_learning_rules();
-        self.follow_captures()
-    }
-
-    fn spec(&self, mirror: &Mirror) -> MirrorSpec {
-        let id_of = |name: &str| self.ports.get(name).map(|port| port.id);
+    /// The session, as the tables have it.
+    fn spec(&self, ports: &Ports) -> MirrorSpec {
+        let id_of = |name: &str| ports.find(name).map(|port| port.id);
         let mut all_ports = None;
         let mut sources = Vec::new();
-        for source in &mirror.config.sources {
+        for source in &self.config.sources {
             let direction = Direction { rx: source.rx, tx: source.tx };
             if source.port == "*" {
                 all_ports = Some(direction);
@@ -123,21 +47,164 @@ impl Switch {
             }
         }
         MirrorSpec {
-            id: mirror.id,
+            id: self.id,
             sources,
             all_ports,
-            vlans: mirror.config.vlans.clone(),
-            to: match &mirror.config.to {
+            vlans: self.config.vlans.clone(),
+            to: match &self.config.to {
                 config::MirrorTo::Port(port) => id_of(port).map(MirrorTo::Port),
                 config::MirrorTo::Vlan { vid, .. } => Some(MirrorTo::Vlan(*vid)),
             },
-            snaplen_bytes: mirror.config.snaplen,
-            filter: mirror.config.filter.as_ref().map(|filter| Arc::clone(filter.filter())),
+            snaplen_bytes: self.config.snaplen,
+            filter: self.config.filter.as_ref().map(|filter| Arc::clone(filter.filter())),
+        }
+    }
+}
+
+/// All sessions, by name.
+#[derive(Clone, Default)]
+pub(super) struct Mirrors {
+    by_name: BTreeMap<String, Mirror>,
+}
+
+impl Mirrors {
+    /// The session of this name.
+    pub(super) fn get(&self, name: &str) -> Result<&Mirror, Error> {
+        self.by_name.get(name).ok_or_else(|| Error::not_found("mirror", name))
+    }
+
+    /// All sessions, by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Mirror> + Clone {
+        self.by_name.values()
+    }
+
+    /// What their configurations say.
+    pub(super) fn configs(&self) -> impl Iterator<Item = &MirrorConfig> + Clone {
+        self.by_name.values().map(|mirror| &mirror.config)
+    }
+
+    /// Puts back a session, in place of the one of its name.
+    pub(super) fn put(&mut self, mirror: Mirror) {
+        self.by_name.insert(mirror.config.name.clone(), mirror);
+    }
+
+    /// Takes a session from the others.
+    pub(super) fn take(&mut self, name: &str) -> Option<Mirror> {
+        self.by_name.remove(name)
+    }
+
+    /// Gives a session a place among the others; the next tables have it. Gives the one it replaces.
+    pub(super) fn enter(
+        &mut self,
+        config: MirrorConfig,
+        ports: &Ports,
+        fabric: &Fabric,
+    ) -> Result<Option<Mirror>, Error> {
+        let refused = |reason: String| Error::refused(format!("mirror {:?}", config.name), reason);
+        let names: Vec<&str> = ports.configs().map(|port| port.name.as_str()).collect();
+        if let Some((key, port)) = config.missing_port(&names) {
+            return Err(refused(format!(
+                "{key}: there is no port {port:?}; `labsw-ctl port list` shows those there are"
+            )));
+        }
+        config.check_beside(self.configs(), ports.configs()).map_err(|error| refused(error.to_string()))?;
+        let before = self.take(&config.name);
+        let mirror = match &before {
+            // The same session goes on: so do its counters.
+            Some(before) => Mirror { id: before.id, config, before: before.before },
+            None => {
+                let full = || refused(format!("a switch has at most {MAX_MIRRORS} mirrors"));
+                let id = self.free_id().ok_or_else(full)?;
+                Mirror { id, config, before: fabric.mirror_slot(id) }
+            }
+        };
+        self.put(mirror);
+        Ok(before)
+    }
+
+    fn free_id(&self) -> Option<MirrorId> {
+        let highest = u16::try_from(MAX_MIRRORS).unwrap_or(u16::MAX);
+        (0..highest).map(MirrorId).find(|id| self.by_name.values().all(|mirror| mirror.id != *id))
+    }
+
+    /// Whether a port may have these settings beside the VLANs that copies go to.
+    pub(super) fn check_vlans_beside(&self, port: &PortConfig) -> Result<(), Error> {
+        let Some(mirror) = self.configs().find(|mirror| mirror.check_vlan_beside(port).is_err()) else { return Ok(()) };
+        let (vlan, mirror) = (&mirror.to, &mirror.name);
+        let reason = format!("vlan.tag: copies of mirror {mirror:?} go to {vlan}, where the port would be cut off");
+        Err(Error::refused(
+            format!("port {:?}", port.name),
+            format!("{reason}; take another VLAN, or remove the mirror (labsw-ctl mirror del {mirror})"),
+        ))
+    }
+
+    /// Whether a port may be changed to these settings, with what mirrors make of it.
+    pub(super) fn check_change(&self, before: &PortConfig, port: &PortConfig) -> Result<(), Error> {
+        let name = &port.name;
+        let refused = |reason: String| Err(Error::refused(format!("port {name:?}"), reason));
+        if port.mirror_only && !before.mirror_only {
+            if let Some(mirror) = self.configs().find(|mirror| mirror.enters_as() == Some(name.as_str())) {
+                return refused(format!("mirror {:?} injects frames as its, so it can't be mirror_only", mirror.name));
+            }
+            let has_it = |mirror: &&MirrorConfig| mirror.sources.iter().any(|source| source.port == *name);
+            if let Some(mirror) = self.configs().find(has_it) {
+                return refused(format!("mirror {:?} has it as a source, so it can't be mirror_only", mirror.name));
+            }
+        }
+        if port.vlan != before.vlan {
+            self.check_vlans_beside(port)?;
+        }
+        match self.user_of(name).filter(|_| !port.allow_mirror) {
+            None => Ok(()),
+            Some(mirror) => refused(format!(
+                "mirror {mirror:?} uses it, so allow_mirror can't be false; remove the mirror first (labsw-ctl mirror \
+                 del {mirror})"
+            )),
         }
     }
 
-    fn free_mirror(&self) -> Option<MirrorId> {
-        let highest = u16::try_from(MAX_MIRRORS).unwrap_or(u16::MAX);
-        (0..highest).map(MirrorId).find(|id| self.mirrors.values().all(|mirror| mirror.id != *id))
+    /// The name of a session that names this port.
+    pub(super) fn user_of(&self, port: &str) -> Option<&str> {
+        self.configs().find(|mirror| mirror.names(port)).map(|mirror| mirror.name.as_str())
     }
+
+    /// Whether copies of some session go to this port.
+    pub(super) fn send_to(&self, port: &str) -> bool {
+        self.configs().any(|mirror| mirror.to.port() == Some(port))
+    }
+
+    /// Whether a port sends copies, or is there for nothing else.
+    pub(super) fn has_copies_sent_by(&self, port: &PortConfig) -> bool {
+        port.mirror_only || self.send_to(&port.name)
+    }
+
+    /// The sessions, as the tables have them.
+    pub(super) fn specs(&self, ports: &Ports) -> Vec<MirrorSpec> {
+        self.iter().map(|mirror| mirror.spec(ports)).collect()
+    }
+
+    /// Gives every mirror destination what it needs, and takes it from ports that are none any more.
+    pub(super) fn set_destinations(&self, ports: &mut Ports) {
+        // Only frames that some port takes in can be copied.
+        let largest_mtu = ports.configs().map(|port| port.mtu).max().unwrap_or(0);
+        let wanted: Vec<Option<Wanted>> = ports.configs().map(|port| self.wanted_at(&port.name, ports)).collect();
+        for (port, wanted) in ports.iter_mut().zip(wanted) {
+            port.destination.follow(&port.config, port.tx.as_ref(), wanted, largest_mtu);
+        }
+    }
+
+    /// What a port needs as a destination, if it is one.
+    fn wanted_at(&self, port: &str, ports: &Ports) -> Option<Wanted> {
+        let to_it = || self.configs().filter(|mirror| mirror.to.port() == Some(port));
+        let inject = to_it().find_map(|mirror| mirror.inject.as_ref());
+        to_it().next().map(|_| Wanted { inject: inject.and_then(|inject| inject_spec(inject, ports)) })
+    }
+}
+
+fn inject_spec(inject: &InjectConfig, ports: &Ports) -> Option<InjectSpec> {
+    let entry = match &inject.entry {
+        InjectEntry::Vlan(vid) => IngressAs::Vlan(*vid),
+        InjectEntry::Port(name) => IngressAs::Port(ports.find(name)?.id),
+    };
+    Some(InjectSpec { ingress: entry, rate_fps: inject.rate_fps, sources: inject.sources.clone() })
 }

@@ -4,11 +4,11 @@
 //! control socket listen; [`Daemon::run`] is one mio loop: control socket, vhost-user sessions, signals, faults
 //! reported by the workers, news of network links ([`devices`]), a timer, and at first the ports of the file, one a
 //! turn ([`start`]). Every change, from the configuration or the control socket, goes through the same methods in
-//! [`ports`] and [`mirrors`]: check, build new tables, open, hand over. Ports are attached to things by [`attach`];
+//! [`service`] and [`change`]: check, build new tables, open, hand over. Ports are attached to things by [`attach`];
 //! [`queues`] says which worker serves which receive queue.
 //!
-//! The switch is four things: the [`Host`] it runs on (links, ledger, packet memory), the [`Fabric`] (workers and what
-//! they share), its ports and its mirrors.
+//! The switch is four owners, each of which knows only its own: the [`Host`] (links, ledger, packet memory), the
+//! [fabric] (workers and what they share), its [ports] and its [mirrors]. [`switch`] brings them together.
 //!
 //! **Invariants.**
 //! - A change that fails leaves the switch as it was.
@@ -26,6 +26,7 @@ mod captures;
 mod change;
 mod destinations;
 mod devices;
+mod error;
 mod fabric;
 mod flap;
 mod guards;
@@ -35,105 +36,51 @@ mod impairments;
 mod inject;
 mod mirrors;
 mod multicast;
-mod placement;
+mod opening;
+mod port;
 mod ports;
 mod preflight;
 mod queues;
+mod seed;
+mod service;
+mod show;
 mod signals;
 mod start;
+mod switch;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod trace;
+mod view;
 mod watchdog;
 
-use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
-use labsw_dataplane::sys::socket::SocketError;
 use labsw_dataplane::worker::Event;
-use labsw_dataplane::workers::WorkerError;
-use labsw_switch::PortId;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll};
 
 use crate::api;
-use crate::config::{Config, ConfigError, ProfileConfig, SwitchConfig};
+use crate::config::Config;
 use crate::device::LinkEvents;
-use crate::metrics::MetricsSocket;
 use crate::varlink::Server;
 
 pub use accounts::UnknownAccount;
-use accounts::group_id;
 pub use attach::OpenError;
-use busy_poll::BusyPolls;
-use captures::Sessions;
-use fabric::Fabric;
-use handover::Door;
+pub use error::DaemonError;
 pub use handover::{Successor, TakeOverError};
-use host::Host;
-use inject::Injections;
-use mirrors::Mirror;
-use ports::Port;
 pub use preflight::awaited;
+
+use error::system;
+use handover::Door;
+use host::Host;
 use signals::{notify, signalled};
-use start::{Opening, random_seed};
+use switch::Switch;
+use tokens::{FIRST_PORT, LINK_EVENTS, RELOAD, SIGNALS, TAKE_OVER, WORKER_EVENTS};
 use watchdog::Watchdog;
-
-/// The workers' events.
-const WORKER_EVENTS: Token = Token(0);
-/// SIGTERM and SIGINT.
-const SIGNALS: Token = Token(1);
-/// Network links have changed.
-const LINK_EVENTS: Token = Token(2);
-/// SIGHUP.
-const RELOAD: Token = Token(3);
-/// The control socket; its clients follow.
-const CONTROL_SOCKET: Token = Token(4);
-/// The socket for take-overs.
-const TAKE_OVER: Token = Token(FIRST_PORT - 1);
-/// Two per port (listener, connection), from here.
-const FIRST_PORT: usize = 1 << 20;
-/// Forwarding database slots looked at per second for entries that aged.
-const SWEEP_SLOTS: usize = 16_384;
-
-/// Why the daemon can't start, or had to end.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// Something in the configuration does not fit this machine.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Another daemon listens on the control socket.
-    #[error("control socket: another labswd is running on {}; stop it, or set another `control_socket`", .0.display())]
-    ControlSocketInUse(PathBuf),
-    /// The control socket can't be made.
-    #[error("control socket: {0}")]
-    ControlSocket(#[source] SocketError),
-    /// The directory of the control socket can't be made.
-    #[error("control socket: {0}")]
-    Directory(#[source] OpenError),
-    /// A worker can't be started, or does not answer.
-    #[error(transparent)]
-    Worker(#[from] WorkerError),
-    /// The switch that runs can't be taken over.
-    #[error("take-over failed, the running switch goes on: {0}")]
-    TakeOver(#[from] TakeOverError),
-    /// The event loop, a signal handler or a netlink socket failed.
-    #[error("{what}: {source}")]
-    System {
-        /// What was being done.
-        what: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-/// Names what was being done when the system refused.
-fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> DaemonError {
-    move |source| DaemonError::System { what, source }
-}
 
 /// Everything the control thread owns.
 pub struct Daemon {
@@ -148,31 +95,6 @@ pub struct Daemon {
     door: Option<Door>,
     switch: Switch,
     worker_events: Receiver<Event>,
-}
-
-/// The switch itself: what the control socket shows and changes.
-struct Switch {
-    config: SwitchConfig,
-    /// What the switch was last given, at its start or by an apply. What differs was changed at run time.
-    given: Config,
-    started: Instant,
-    host: Host,
-    fabric: Fabric,
-    /// What is left of the start.
-    opening: Opening,
-    /// When the devices are looked at next.
-    look_at: Option<Instant>,
-    /// How the service manager hears that the switch is alive, if it wants to.
-    watchdog: Option<Watchdog>,
-    metrics: Option<MetricsSocket>,
-    ports: BTreeMap<String, Port>,
-    mirrors: BTreeMap<String, Mirror>,
-    /// The impairment profiles of the configuration.
-    profiles: Vec<ProfileConfig>,
-    injections: Injections,
-    multicast: multicast::Multicast,
-    busy_polls: BusyPolls,
-    captures: Sessions,
 }
 
 impl Daemon {
@@ -255,7 +177,7 @@ impl Daemon {
                         door.ready();
                     }
                 }
-                token if token.0 >= FIRST_PORT => self.switch.port_ready(token, now),
+                token if token.0 >= FIRST_PORT => self.switch.ports.ready(token, now),
                 token => {
                     if let Some(server) = &mut self.server {
                         server.ready(token, &mut self.switch);
@@ -279,7 +201,7 @@ impl Daemon {
         });
         let due = [
             server_due,
-            self.switch.tick_ports(now),
+            self.switch.ports.tick(now),
             self.switch.tick_flaps(now),
             self.switch.tick_devices(now),
             metrics_due,
@@ -317,36 +239,12 @@ impl Daemon {
         if let Some(mut server) = self.server.take() {
             server.close();
         }
-        for name in self.switch.ports.keys().cloned().collect::<Vec<_>>() {
+        for name in self.switch.ports.names() {
             if let Err(error) = self.switch.close_port(&name) {
                 tracing::warn!(port = name, %error, "not closed cleanly");
             }
         }
     }
-}
-
-impl Switch {
-    fn every_second(&mut self) {
-        self.fabric.every_second(SWEEP_SLOTS);
-        self.report_states();
-        self.report_over_limit();
-        self.tick_multicast();
-        self.look_at_busy_polls();
-        self.end_silent_injections();
-        self.host.report_held_links();
-    }
-}
-
-/// Why a change was refused; what it is about stands in the file.
-fn reason_of(error: &api::Error) -> String {
-    match error {
-        api::Error::Refused { reason, .. } => reason.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn ageing_seconds(config: &SwitchConfig) -> u32 {
-    u32::try_from(config.mac_ageing.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// A listener for changes of network links.
@@ -355,10 +253,4 @@ fn link_events(registry: &mio::Registry) -> Result<LinkEvents, DaemonError> {
     let fd = events.as_raw_fd();
     registry.register(&mut mio::unix::SourceFd(&fd), LINK_EVENTS, Interest::READABLE).map_err(system("netlink"))?;
     Ok(events)
-}
-
-/// The tokens of a port's listener and connection.
-fn port_tokens(id: PortId) -> [Token; 2] {
-    let first = FIRST_PORT + 2 * id.index();
-    [Token(first), Token(first + 1)]
 }

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use labsw_switch::multicast::{Member, Snooping, State};
 use labsw_switch::tables::Tables;
+use labsw_switch::vlan::VlanSet;
 use labsw_switch::{PortId, Vid};
 
-use super::{Switch, random_seed};
+use super::ports::Ports;
+use super::seed::random_seed;
 use crate::api;
 
 /// A table that is full is told of again after this long.
@@ -25,46 +27,44 @@ pub(super) struct Multicast {
     told_at: Option<Instant>,
 }
 
-impl Switch {
+impl Multicast {
     /// These tables, with snooping where it is asked for.
-    pub(super) fn with_snooping(&mut self, tables: Tables) -> Tables {
-        let vlans = self.config.multicast_snooping.clone();
+    pub(super) fn with_snooping(&mut self, tables: Tables, vlans: &VlanSet) -> Tables {
         if vlans.is_empty() {
             return tables;
         }
-        let table = self.multicast.table.get_or_insert_with(|| Arc::new(Snooping::new(random_seed())));
-        tables.with_snooping(vlans, Arc::clone(table))
+        let table = self.table.get_or_insert_with(|| Arc::new(Snooping::new(random_seed())));
+        tables.with_snooping(vlans.clone(), Arc::clone(table))
     }
 
-    /// Forgets what is known of VLANs without snooping.
-    pub(super) fn forget_unsnooped(&self) {
-        if let Some(table) = &self.multicast.table {
-            table.retain_vlans(&self.config.multicast_snooping, labsw_dataplane::clock::now_seconds());
+    /// Forgets what is known of other VLANs than these.
+    pub(super) fn retain_vlans(&self, vlans: &VlanSet) {
+        if let Some(table) = &self.table {
+            table.retain_vlans(vlans, labsw_dataplane::clock::now_seconds());
         }
     }
 
-    /// Forgets what was learned at a port: addresses, groups, routers.
-    pub(super) fn forget_learned(&self, port: PortId) {
-        self.fabric.shared.fdb.flush(None, Some(port));
-        if let Some(table) = &self.multicast.table {
+    /// Forgets the groups and routers learned at a port.
+    pub(super) fn forget_port(&self, port: PortId) {
+        if let Some(table) = &self.table {
             table.forget_port(port, labsw_dataplane::clock::now_seconds());
         }
     }
 
     /// Lets memberships end, and says so if there is no room for more.
-    pub(super) fn tick_multicast(&mut self) {
-        let Some(table) = &self.multicast.table else { return };
+    pub(super) fn every_second(&mut self) {
+        let Some(table) = &self.table else { return };
         table.sweep(labsw_dataplane::clock::now_seconds());
         let refused = table.counters().refused;
-        let is_due = self.multicast.told_at.is_none_or(|at| at.elapsed() >= TELL_AGAIN);
-        if refused > self.multicast.told && is_due {
+        let is_due = self.told_at.is_none_or(|at| at.elapsed() >= TELL_AGAIN);
+        if refused > self.told && is_due {
             tracing::warn!(refused, "no room for more multicast groups; their VLANs get all multicast frames");
-            (self.multicast.told, self.multicast.told_at) = (refused, Some(Instant::now()));
+            (self.told, self.told_at) = (refused, Some(Instant::now()));
         }
     }
 
-    pub(super) fn multicast_totals(&self) -> api::MulticastTotals {
-        let Some(table) = &self.multicast.table else { return api::MulticastTotals::default() };
+    pub(super) fn totals(&self) -> api::MulticastTotals {
+        let Some(table) = &self.table else { return api::MulticastTotals::default() };
         let counters = table.counters();
         api::MulticastTotals {
             groups: table.group_count() as u64,
@@ -73,8 +73,8 @@ impl Switch {
         }
     }
 
-    pub(super) fn show_multicast(&self, only: Option<Vid>) -> api::Multicast {
-        let Some(table) = &self.multicast.table else { return api::Multicast::default() };
+    pub(super) fn show(&self, only: Option<Vid>, ports: &Ports) -> api::Multicast {
+        let Some(table) = &self.table else { return api::Multicast::default() };
         let now = labsw_dataplane::clock::now_seconds();
         let wanted = |vid: Vid| only.is_none_or(|only| only == vid);
         let groups = table.groups(now).into_iter().filter(|entry| wanted(entry.vid));
@@ -84,7 +84,7 @@ impl Switch {
                 .map(|entry| api::MulticastGroup {
                     vlan: entry.vid.into(),
                     group: entry.group.to_string(),
-                    ports: self.shown_members(&entry.members),
+                    ports: shown_members(ports, &entry.members),
                 })
                 .collect(),
             routers: routers
@@ -99,18 +99,18 @@ impl Switch {
                     }
                     .to_owned(),
                     querier: entry.querier.map(|querier| querier.to_string()),
-                    ports: self.shown_members(&entry.ports),
+                    ports: shown_members(ports, &entry.ports),
                 })
                 .collect(),
-            totals: self.multicast_totals(),
+            totals: self.totals(),
         }
     }
+}
 
-    fn shown_members(&self, members: &[Member]) -> Vec<api::MulticastPort> {
-        let shown = members.iter().filter_map(|member| {
-            let port = self.ports.values().find(|port| port.id == member.port)?;
-            Some(api::MulticastPort { port: port.config.name.clone(), age_seconds: member.age_seconds.into() })
-        });
-        shown.collect()
-    }
+fn shown_members(ports: &Ports, members: &[Member]) -> Vec<api::MulticastPort> {
+    let shown = members.iter().filter_map(|member| {
+        let port = ports.at(member.port)?;
+        Some(api::MulticastPort { port: port.config.name.clone(), age_seconds: member.age_seconds.into() })
+    });
+    shown.collect()
 }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use super::{DaemonError, system};
+use super::error::{DaemonError, system};
 
 /// A stream that becomes readable on these signals.
 pub(super) fn signal_pipe(registry: &Registry, signals: &[i32], token: Token) -> Result<UnixStream, DaemonError> {

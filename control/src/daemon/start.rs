@@ -7,10 +7,9 @@
 //! takes. What was opened since gets new tables together. A port that can't be opened for another reason than absence
 //! ends the start.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::hash::{BuildHasher, Hasher};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,21 +23,31 @@ use labsw_switch::fdb::Fdb;
 use mio::Poll;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::accounts::group_id;
+use super::apply::{self, reason_of};
 use super::attach::{Absence, Attached, make_parent};
 use super::busy_poll::BusyPolls;
 use super::captures::Sessions;
-use super::devices::{absence_of, ledger_path};
-use super::fabric::Fabric;
+use super::error::{DaemonError, system};
+use super::fabric::{Fabric, ageing_seconds};
 use super::handover::{Door, open_door};
 use super::host::Host;
+use super::impairments::Impaired;
 use super::inject::Injections;
+use super::mirrors::Mirrors;
 use super::multicast::Multicast;
+use super::opening::Opening;
+use super::port::Port;
+use super::ports::Ports;
 use super::preflight::{device_twice, needs_memory, preflight};
+use super::seed::random_seed;
+use super::service::absence_of;
 use super::signals::signal_pipe;
-use super::{CONTROL_SOCKET, Daemon, DaemonError, RELOAD, SIGNALS, Switch, TAKE_OVER, WORKER_EVENTS};
-use super::{ageing_seconds, apply, group_id, link_events, reason_of, system};
+use super::switch::Switch;
+use super::tokens::{CONTROL_SOCKET, RELOAD, SIGNALS, TAKE_OVER, WORKER_EVENTS};
+use super::{Daemon, link_events};
 use crate::api::Error;
-use crate::config::{Config, SwitchConfig};
+use crate::config::{Config, ImpairConfig, SwitchConfig};
 use crate::device::{Ledger, Links};
 use crate::metrics::MetricsSocket;
 use crate::takeover;
@@ -46,33 +55,6 @@ use crate::varlink::Server;
 
 /// Ports opened within this time get new tables together.
 const BATCH: Duration = Duration::from_millis(100);
-
-/// The ports of the configuration file that are still to be opened.
-#[derive(Debug)]
-pub(super) struct Opening {
-    /// By name, in order.
-    left: VecDeque<String>,
-    /// Some that were opened are in no tables with their transmit side yet.
-    tables_due: bool,
-    /// When tables were last renewed for it.
-    renewed_at: Instant,
-}
-
-impl Opening {
-    pub(super) fn none() -> Opening {
-        Opening { left: VecDeque::new(), tables_due: false, renewed_at: Instant::now() }
-    }
-
-    /// A port is opened already.
-    pub(super) fn forget(&mut self, name: &str) {
-        self.left.retain(|left| left != name);
-    }
-
-    /// Whether all have been tried.
-    pub(super) fn is_over(&self) -> bool {
-        self.left.is_empty() && !self.tables_due
-    }
-}
 
 /// Listening sockets of a process that is taken over from.
 #[derive(Debug)]
@@ -218,8 +200,8 @@ impl Switch {
             look_at: None,
             watchdog: None,
             metrics,
-            ports: BTreeMap::new(),
-            mirrors: BTreeMap::new(),
+            ports: Ports::default(),
+            mirrors: Mirrors::default(),
             injections: Injections::default(),
             multicast: Multicast::default(),
             busy_polls: BusyPolls::default(),
@@ -241,13 +223,20 @@ impl Switch {
         }
         for mirror in config.mirrors {
             let name = mirror.name.clone();
-            self.enter_mirror(mirror).map_err(about("mirrors", &name))?;
+            self.mirrors.enter(mirror, &self.ports, &self.fabric).map_err(about("mirrors", &name))?;
         }
         for impairment in config.impairments {
             let name = impairment.port.clone();
             self.enter_impairment(impairment).map_err(about("impair", &name))?;
         }
         self.set_tables().map_err(|error| Refusal { key: String::new(), reason: error.to_string() })
+    }
+
+    /// As [`Switch::set_impairment`]; the next tables have it.
+    fn enter_impairment(&mut self, config: ImpairConfig) -> Result<(), Error> {
+        let port = self.ports.get_mut(&config.port)?;
+        port.impaired = Some(Impaired::following(port.impaired.as_ref(), config)?);
+        Ok(())
     }
 
     /// Opens the next port of the configuration file, if one is left.
@@ -267,12 +256,12 @@ impl Switch {
 
     /// Opens a port, unless it was removed or changed meanwhile.
     fn open_at_start(&mut self, name: &str) -> Result<(), Error> {
-        let still_waits = |port: &super::ports::Port| port.attached.absence().is_some_and(Absence::is_opening);
-        if !self.ports.get(name).is_some_and(still_waits) {
+        let still_waits = |port: &Port| port.attached.absence().is_some_and(Absence::is_opening);
+        if !self.ports.find(name).is_some_and(still_waits) {
             return Ok(());
         }
         let opened = self.open(name);
-        let Some(port) = self.ports.get_mut(name) else { return Ok(()) };
+        let Some(port) = self.ports.find_mut(name) else { return Ok(()) };
         let enabled = port.enabled;
         match opened {
             Ok(opened) => {
@@ -290,11 +279,13 @@ impl Switch {
             self.show_port_state(name);
         }
         // The port is in the tables already, without a transmit side.
-        self.place_queues().map_err(|error| Error::refused("worker", error.to_string()))
+        self.place_queues()
     }
 }
 
-/// A number that a guest can't guess, for the hash of the forwarding database.
-pub(super) fn random_seed() -> u64 {
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
+/// Where the ledger of a switch with this control socket is.
+fn ledger_path(control_socket: &Path) -> PathBuf {
+    let mut path = control_socket.as_os_str().to_owned();
+    path.push(".devices");
+    path.into()
 }

@@ -8,7 +8,9 @@ use mio::Poll;
 
 use super::attach::fake::{self, world};
 use super::host::Host;
-use super::{Switch, WORKER_EVENTS};
+use super::switch::Switch;
+use super::tokens::WORKER_EVENTS;
+use super::trace::trace;
 use crate::api::{ConfigText, PortState};
 use crate::config::{Config, split_setting};
 use crate::device::{Ledger, Links};
@@ -66,10 +68,10 @@ fn configurations() -> Vec<String> {
 
 /// What there is beside the configuration: ids, slots of mirrors, what is taken by whom, and who has frames passing.
 fn rest(switch: &Switch) -> String {
-    let ports = switch.ports.values().map(|port| {
+    let ports = switch.ports.iter().map(|port| {
         (port.config.name.clone(), port.enabled, port.detached, port.tx.is_some(), port.queues.places.len())
     });
-    let mirrors = switch.mirrors.values().map(|mirror| (mirror.config.name.clone(), mirror.id));
+    let mirrors = switch.mirrors.iter().map(|mirror| (mirror.config.name.clone(), mirror.id));
     let taken = world(|world| world.taken.clone());
     format!("{:?} {:?} {taken:?}", ports.collect::<Vec<_>>(), mirrors.collect::<Vec<_>>())
 }
@@ -82,7 +84,7 @@ fn every_configuration_is_applied_over_every_other() {
         for to in &all {
             apply(&mut switch, to).unwrap();
             assert_eq!(switch.running().normalised(), Config::parse(to, "x").unwrap().normalised());
-            assert!(switch.ports.values().all(|port| port.state().0 == PortState::Up), "{from} to {to}");
+            assert!(switch.ports.iter().all(|port| port.state().0 == PortState::Up), "{from} to {to}");
             assert_eq!(world(|world| world.taken.len()), switch.ports.len());
             apply(&mut switch, from).unwrap();
         }
@@ -96,7 +98,7 @@ fn whatever_port_fails_everything_is_as_it_was() {
     for from in &all {
         let fresh = || {
             let mut switch = switch(from);
-            if let Some(port) = switch.ports.keys().next().cloned() {
+            if let Some(port) = switch.ports.names().into_iter().next() {
                 switch.switch_port(&port, false).unwrap();
             }
             switch
@@ -129,35 +131,38 @@ fn whatever_port_fails_everything_is_as_it_was() {
 fn a_mirror_that_is_put_back_has_its_slot_and_counters() {
     let from = veth("a", "x", "") + &veth("b", "y", "") + &veth("c", "z", "") + &mirror("m", "a", "b");
     let mut switch = switch(&from);
-    let before = format!("{:?}", switch.mirrors.get("m").map(|mirror| (mirror.id, mirror.config.clone())));
+    let before = format!("{:?}", switch.mirrors.get("m").ok().map(|mirror| (mirror.id, mirror.config.clone())));
     world(|world| world.refuses.insert("d".to_owned()));
     let to = veth("a", "x", "") + &veth("b", "y", "") + &veth("c", "z", "") + &veth("d", "w", "");
     let error = apply(&mut switch, &(to + &mirror("n", "a", "c"))).unwrap_err();
     assert!(error.ends_with("nothing was changed"), "{error}");
-    assert_eq!(format!("{:?}", switch.mirrors.get("m").map(|mirror| (mirror.id, mirror.config.clone()))), before);
-    assert!(!switch.mirrors.contains_key("n"));
+    assert_eq!(format!("{:?}", switch.mirrors.get("m").ok().map(|mirror| (mirror.id, mirror.config.clone()))), before);
+    assert!(switch.mirrors.get("n").is_err());
 }
 
 #[test]
 fn rules_change_in_place_and_attachments_are_opened_anew() {
     let mut switch = switch(&veth("a", "x", ""));
     let set = |switch: &mut Switch, key: &str, value: &str| {
-        let config = switch.ports["a"]
+        let config = switch
+            .ports
+            .get("a")
+            .unwrap()
             .config
             .with_settings(&[split_setting(&format!("{key}={value}")).unwrap()].into_iter().collect())
             .unwrap();
         switch.set_port("a", config).map_err(|error| error.to_string())
     };
     let opened = || world(|world| world.opened);
-    let id = switch.ports["a"].id;
+    let id = switch.ports.get("a").unwrap().id;
     set(&mut switch, "vlan.tag", "7").unwrap();
     set(&mut switch, "mtu", "9000").unwrap();
-    assert_eq!((opened(), switch.ports["a"].config.mtu), (1, 9000));
+    assert_eq!((opened(), switch.ports.get("a").unwrap().config.mtu), (1, 9000));
     world(|world| world.max_mtu = 9000);
     assert!(set(&mut switch, "mtu", "9100").unwrap_err().contains("mtu 9100 is too large"));
-    assert_eq!((opened(), switch.ports["a"].config.mtu), (1, 9000), "as it was");
+    assert_eq!((opened(), switch.ports.get("a").unwrap().config.mtu), (1, 9000), "as it was");
     set(&mut switch, "peer", "'y'").unwrap();
-    assert_eq!((opened(), switch.ports["a"].id), (2, id), "the same port");
+    assert_eq!((opened(), switch.ports.get("a").unwrap().id), (2, id), "the same port");
     assert_eq!(world(|world| world.taken.keys().cloned().collect::<Vec<_>>()), ["y"]);
     switch.delete_port("a").unwrap();
     assert!(world(|world| world.taken.is_empty()));
@@ -170,21 +175,26 @@ fn nobody_is_asked_to_answer_what_is_asked() {
     let before = switch.host.links.requests();
     let status = switch.show_status();
     assert_eq!((status.ports.len(), status.mirrors.len()), (50, 1));
-    assert!(switch.trace("p0", &[0; 60]).is_ok());
-    switch.report_states();
+    assert!(trace(switch.view(), "p0", &[0; 60]).is_ok());
+    switch.ports.report_states();
     assert_eq!(switch.host.links.requests(), before, "requests to the kernel");
 }
 
 #[test]
 fn ports_are_opened_one_by_one_and_may_go_or_change_before_their_turn() {
     let mut switch = entered(&(veth("a", "x", "") + &veth("b", "y", "") + &veth("c", "z", "") + &veth("d", "w", "")));
-    let state = |switch: &Switch, name: &str| switch.ports[name].state().0;
+    let state = |switch: &Switch, name: &str| switch.ports.get(name).unwrap().state().0;
     assert_eq!([state(&switch, "a"), state(&switch, "d")], [PortState::Opening; 2]);
     switch.open_next().unwrap();
     assert_eq!([state(&switch, "a"), state(&switch, "b")], [PortState::Up, PortState::Opening]);
     switch.delete_port("b").unwrap();
-    let config =
-        switch.ports["c"].config.with_settings(&[split_setting("peer=v").unwrap()].into_iter().collect()).unwrap();
+    let config = switch
+        .ports
+        .get("c")
+        .unwrap()
+        .config
+        .with_settings(&[split_setting("peer=v").unwrap()].into_iter().collect())
+        .unwrap();
     switch.set_port("c", config).unwrap();
     switch.switch_port("d", false).unwrap();
     while !switch.opening.is_over() {

@@ -4,29 +4,26 @@
 use labsw_dataplane::clock;
 use labsw_switch::forward::Forwarder;
 
-use super::Switch;
 use super::fabric::Fabric;
-use super::ports::Port;
-use crate::api::{self, Error, Impairment, PortDirection, PortState};
+use super::port::Port;
+use super::view::View;
+use crate::api::{self, Error, PortDirection, PortState};
 use crate::trace::{PortView, Scene, Trouble, explain};
 
-impl Switch {
-    pub(super) fn trace(&self, port: &str, frame: &[u8]) -> Result<api::Trace, Error> {
-        let ingress = self.port(port)?.id;
-        let impaired = self.show_impairments();
-        let Switch { ports, mirrors, fabric, .. } = self;
-        let Fabric { shared, tables, .. } = fabric;
-        let scene = Scene {
-            by: Forwarder { tables, fdb: &shared.fdb, now_seconds: clock::now_seconds() },
-            now_ns: clock::now_ns(),
-            ports: ports.values().map(|port| (port.id, view(port, &impaired))).collect(),
-            mirrors: mirrors.values().map(|mirror| (mirror.id, mirror.config.name.clone())).collect(),
-        };
-        Ok(explain(&scene, ingress, frame))
-    }
+/// What becomes of `frame` at the port called `port`.
+pub(super) fn trace(seen: View<'_>, port: &str, frame: &[u8]) -> Result<api::Trace, Error> {
+    let View { ports, mirrors, fabric: Fabric { shared, tables, .. } } = seen;
+    let ingress = ports.get(port)?.id;
+    let scene = Scene {
+        by: Forwarder { tables, fdb: &shared.fdb, now_seconds: clock::now_seconds() },
+        now_ns: clock::now_ns(),
+        ports: ports.iter().map(|port| (port.id, view(port))).collect(),
+        mirrors: mirrors.iter().map(|mirror| (mirror.id, mirror.config.name.clone())).collect(),
+    };
+    Ok(explain(&scene, ingress, frame))
 }
 
-fn view(port: &Port, impaired: &[Impairment]) -> PortView {
+fn view(port: &Port) -> PortView {
     let (state, reason) = port.state();
     let trouble = (state != PortState::Up).then(|| Trouble {
         state,
@@ -36,7 +33,7 @@ fn view(port: &Port, impaired: &[Impairment]) -> PortView {
     });
     let name = port.config.name.clone();
     let how = |direction| {
-        let found = impaired.iter().find(|one| one.port == name && one.direction == direction)?;
+        let found = port.impaired.as_ref()?.show().find(|one| one.direction == direction)?;
         let settings: Vec<String> = found.settings().iter().map(|(key, value)| format!("{key} {value}")).collect();
         (!settings.is_empty()).then(|| settings.join(", "))
     };

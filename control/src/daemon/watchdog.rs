@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 
 use labsw_dataplane::workers::load::Pulse;
 
-use super::{Switch, notify};
-
 /// When a message is due, and how the workers were when the last one was sent.
 #[derive(Debug)]
 pub(super) struct Watchdog {
@@ -41,7 +39,7 @@ impl Watchdog {
     }
 
     /// Whether to send a message `now`, with the workers as they are.
-    fn beat(&mut self, now: Instant, workers: &[Pulse]) -> bool {
+    pub(super) fn beat(&mut self, now: Instant, workers: &[Pulse]) -> bool {
         if now < self.due {
             return false;
         }
@@ -65,7 +63,7 @@ impl Watchdog {
 
     /// Whether to send a message before work that may take long, though none is due: that work then has all of the
     /// time.
-    fn beat_early(&mut self, now: Instant, workers: &[Pulse]) -> bool {
+    pub(super) fn beat_early(&mut self, now: Instant, workers: &[Pulse]) -> bool {
         let all = workers.iter().zip(&self.seen).all(|(now, seen)| now.beats_since(seen));
         if all {
             self.due = now + self.every;
@@ -75,28 +73,8 @@ impl Watchdog {
     }
 
     /// Time from `now` until it has to be called again.
-    fn due_in(&self, now: Instant) -> Duration {
+    pub(super) fn due_in(&self, now: Instant) -> Duration {
         self.due.saturating_duration_since(now)
-    }
-}
-
-impl Switch {
-    /// As [`Switch::beat`], before work that may take long.
-    pub(super) fn beat_early(&mut self) {
-        let (now, pulses) = (Instant::now(), self.fabric.pulses());
-        if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.beat_early(now, &pulses)) {
-            notify(&[sd_notify::NotifyState::Watchdog]);
-        }
-    }
-
-    /// Tells the service manager that the switch is alive, if it is time and it is. Returns in how long to call again.
-    pub(super) fn beat(&mut self) -> Option<Duration> {
-        let (now, pulses) = (Instant::now(), self.fabric.pulses());
-        let watchdog = self.watchdog.as_mut()?;
-        if watchdog.beat(now, &pulses) {
-            notify(&[sd_notify::NotifyState::Watchdog]);
-        }
-        Some(watchdog.due_in(now))
     }
 }
 

@@ -249,7 +249,8 @@ impl ImpairDirection {
         (&self.settings, &self.filter) == (&other.settings, &other.filter)
     }
 
-    fn to_toml(&self) -> toml::Table {
+    /// As a table of the configuration.
+    pub fn to_toml(&self) -> toml::Table {
         let mut table = to_table(&self.own);
         table.extend(to_table(&Selection { profile: self.profile.clone(), filter: self.filter.clone() }));
         table

@@ -88,7 +88,7 @@ pub(super) fn is_needed(request: &Request) -> bool {
     match request {
         Request::CheckConfig(_) | Request::DiffConfig(_) | Request::Change(Change::ApplyConfig(_)) => true,
         Request::Capture(spec) => spec.filter.is_some(),
-        Request::Change(Change::SetMirror { filter, .. }) => filter.is_some(),
+        Request::Change(Change::SetMirror(mirror)) => mirror.filter.is_some(),
         Request::Change(Change::SetImpairment { settings, .. }) => settings.contains_key("filter"),
         _ => false,
     }
@@ -103,7 +103,7 @@ fn prepare(request: &Request, budget: Duration) -> Outcome {
             drop(Config::parse(&config.text, &config.file))
         }
         Request::Capture(spec) => compile(spec.filter.as_deref()),
-        Request::Change(Change::SetMirror { filter, .. }) => compile(filter.as_deref()),
+        Request::Change(Change::SetMirror(mirror)) => compile(mirror.filter.as_deref()),
         Request::Change(Change::SetImpairment { settings, .. }) => {
             compile(settings.get("filter").and_then(Value::as_str));
         }

@@ -135,3 +135,21 @@ fn each_direction_can_have_its_own() {
     assert_eq!(&tx, impairment);
     assert_eq!(set(&[("delay", "1ms")]).above(Some(&tx)), short.impairments[0]);
 }
+
+#[test]
+fn a_change_of_an_impairment_keeps_what_it_does_not_name() {
+    let impair = |keys: &[&str]| ImpairConfig::from_settings("p", &settings(keys), &[]).unwrap();
+    let toml = |config: ImpairConfig| config.to_toml().to_string();
+    let before = impair(&["delay=20ms", "loss=5%"]);
+    let change = |keys: &[&str]| before.with_settings(&settings(keys), &[]).unwrap();
+    assert_eq!(toml(change(&["jitter=5ms"])), toml(impair(&["delay=20ms", "loss=5%", "jitter=5ms"])));
+    assert_eq!(toml(change(&["gemodel=1% 25%"])), toml(impair(&["delay=20ms", "gemodel=1% 25%"])));
+    let one = change(&["delay=1ms", "direction=tx"]);
+    assert_eq!(
+        (one.rx.is_some(), one.tx.unwrap().to_toml().to_string()),
+        (false, { impair(&["delay=1ms", "loss=5%", "direction=tx"]).tx.unwrap().to_toml().to_string() })
+    );
+    assert_eq!(toml(change(&["profile=lossy"])), toml(impair(&["profile=lossy"])), "a profile begins anew");
+    let error = before.with_settings(&settings(&["queue_frames=5"]), &[]).unwrap_err().to_string();
+    assert!(error.starts_with("impair.p.rx.queue_frames: "), "{error}");
+}

@@ -1,19 +1,40 @@
 //! Mirrors in the file and in commands, and what their destinations may inject.
 
 use super::*;
+use crate::api::MirrorSettings;
 
 #[test]
 fn a_mirror_of_a_command_is_read_as_the_file_is() {
     let set = |more: &[&str]| settings(&[&["sources=['a:rx', 'b', 'a:tx']", "to=span"], more].concat());
-    let mirror = MirrorConfig::from_settings("m", &set(&["vlans=[20]", "filter=tcp port 445 or arp"])).unwrap();
+    let mirror = MirrorConfig::from_settings("m", &set(&["vlans=[20]", "filter=tcp port 445 or arp"]), None).unwrap();
     let both = |port: &str| MirrorSource { port: port.to_owned(), rx: true, tx: true };
     assert_eq!(mirror.sources, [both("a"), both("b")]);
     assert_eq!(mirror.missing_port(&["a", "b", "span"]), None);
     assert_eq!(mirror.missing_port(&["a", "span"]), Some(("sources", "b")));
-    let error = MirrorConfig::from_settings("m", &set(&["vlans=[4095]"])).unwrap_err().to_string();
+    let error = MirrorConfig::from_settings("m", &set(&["vlans=[4095]"]), None).unwrap_err().to_string();
     assert_eq!(error, "mirrors.m.vlans[0]: 4095 is not a VLAN id (1 to 4094)");
-    let error = MirrorConfig::from_settings("m", &set(&["snaplen=5"])).unwrap_err().to_string();
+    let error = MirrorConfig::from_settings("m", &set(&["snaplen=5"]), None).unwrap_err().to_string();
     assert_eq!(error, "mirrors.m.snaplen: 5 cuts into the Ethernet header; use 0 or at least 14");
+}
+
+#[test]
+fn a_change_keeps_what_it_does_not_name_and_a_destination_takes_the_place_of_the_other() {
+    let change = |before: &MirrorConfig, set: MirrorSettings| {
+        MirrorConfig::from_settings("m", &set.to_keys(), Some(before)).unwrap()
+    };
+    let first = settings(&["sources=['a:rx']", "to=span", "vlans=[20]", "filter=arp", "inject={vlan=20}"]);
+    let first = MirrorConfig::from_settings("m", &first, None).unwrap();
+    let moved = change(&first, MirrorSettings { to: Some("other".to_owned()), ..MirrorSettings::default() });
+    assert_eq!(moved.to.port(), Some("other"));
+    assert_eq!((&moved.sources, &moved.vlans, &moved.inject), (&first.sources, &first.vlans, &first.inject));
+    let all = MirrorSettings { vlans: Some(vec![]), filter: Some(String::new()), ..MirrorSettings::default() };
+    let all = change(&first, all);
+    assert!(all.vlans.is_none() && all.filter.is_none() && all.inject == first.inject);
+    let away = MirrorSettings { to_vlan: Some(900), force: Some(true), ..MirrorSettings::default() };
+    let away = change(&first, away);
+    assert_eq!((away.to.vlan().map(u16::from), away.to.is_forced(), &away.inject), (Some(900), true, &None));
+    let back = change(&away, MirrorSettings { to: Some("span".to_owned()), ..MirrorSettings::default() });
+    assert_eq!((back.to.port(), back.to.vlan(), back.to.is_forced()), (Some("span"), None, false));
 }
 
 #[test]

@@ -58,6 +58,14 @@ pub(in crate::daemon) trait PortType {
         Err(not_of_this_type())
     }
 
+    /// Writes down what is to be shown of its settings.
+    fn show(&self, port: &PortConfig, switch: &SwitchConfig, shown: &mut api::Port);
+
+    /// Whether it can be asked to poll busily.
+    fn polls_busily(&self) -> bool {
+        false
+    }
+
     /// Whether its frames lie in packet memory, and the kernel counts at its sockets.
     fn has_sockets(&self) -> bool {
         false

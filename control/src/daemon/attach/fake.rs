@@ -84,6 +84,8 @@ impl PortType for FakeType {
         let VhostPort { tx, rx } = VhostPort::new(1);
         Ok(Opened::new(Fake { name }, tx, rx))
     }
+
+    fn show(&self, _: &PortConfig, _: &SwitchConfig, _: &mut api::Port) {}
 }
 
 struct Fake {

@@ -19,8 +19,8 @@ use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, VhostRole, VhostUserConfig};
 use crate::daemon::accounts::{group_id, user_id};
 use crate::daemon::host::Host;
-use crate::daemon::port_tokens;
 use crate::daemon::queues::Queues;
+use crate::daemon::tokens::port_tokens;
 use crate::device::Links;
 use crate::takeover::state::PortHandover;
 
@@ -51,6 +51,16 @@ impl PortType for VhostUserConfig {
         let PortHandover::VhostUser(handover) = handover else { return Err(not_of_this_type()) };
         let endpoint = self.endpoint(port, site)?;
         self.attach(id, site, |rings| Ok(Endpoint::take_over(endpoint, rings, handover, taken)?))
+    }
+
+    fn show(&self, port: &PortConfig, switch: &SwitchConfig, shown: &mut api::Port) {
+        let role = match self.role {
+            VhostRole::Server => "server",
+            VhostRole::Client => "client",
+        };
+        shown.role = Some(role.to_owned());
+        shown.queue_pairs = Some(self.queue_pairs.into());
+        shown.socket = port.vhost_socket(switch).map(|path| path.display().to_string());
     }
 }
 

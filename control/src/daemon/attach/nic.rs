@@ -44,6 +44,14 @@ impl PortType for AfXdpConfig {
     fn device(&self) -> Option<&DeviceSpec> {
         Some(&self.device)
     }
+
+    fn show(&self, _: &PortConfig, _: &SwitchConfig, shown: &mut api::Port) {
+        shown.device = Some(self.device.to_string());
+    }
+
+    fn polls_busily(&self) -> bool {
+        true
+    }
 }
 
 impl AfXdpConfig {

@@ -81,6 +81,15 @@ impl PortType for TapConfig {
         let attachment = Tap { connection, watch, queues, plan, tap, sending, found, away, gone: false };
         Ok(Opened::new(attachment, tx, rx))
     }
+
+    fn show(&self, _: &PortConfig, _: &SwitchConfig, shown: &mut api::Port) {
+        shown.role = Some(self.other_end.name().to_owned());
+        if self.netns.is_some() {
+            shown.peer = Some(self.peer_name.as_ref().unwrap_or(&self.interface).clone());
+            shown.netns.clone_from(&self.netns);
+        }
+        shown.device = Some(self.interface.clone());
+    }
 }
 
 impl TapConfig {

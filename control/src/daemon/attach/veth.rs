@@ -53,6 +53,12 @@ impl PortType for VethConfig {
     fn has_sockets(&self) -> bool {
         true
     }
+
+    fn show(&self, _: &PortConfig, _: &SwitchConfig, shown: &mut api::Port) {
+        let in_netns = self.peer_name.as_ref().filter(|_| self.netns.is_some());
+        shown.peer = Some(in_netns.unwrap_or(&self.peer).clone());
+        shown.netns.clone_from(&self.netns);
+    }
 }
 
 impl VethConfig {

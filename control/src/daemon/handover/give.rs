@@ -9,7 +9,8 @@ use labsw_switch::PortId;
 use labsw_switch::fdb::{FdbEntry, FdbFilter};
 
 use super::Step;
-use crate::daemon::{Daemon, Switch};
+use crate::daemon::Daemon;
+use crate::daemon::switch::Switch;
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, State};
 use crate::takeover::{Channel, READY_PATIENCE, RUNNING_PATIENCE, STILL_PATIENCE, WireError};
 
@@ -90,7 +91,8 @@ impl Daemon {
         let door = self.door.as_ref().ok_or_else(missing)?;
         let names = self.switch.names();
         let mut ports = BTreeMap::new();
-        for (name, port) in &self.switch.ports {
+        for port in self.switch.ports.iter() {
+            let name = &port.config.name;
             let attached = match port.attached.to() {
                 None => None,
                 Some(attachment) => {
@@ -125,7 +127,8 @@ impl Switch {
         if !self.injections.is_empty() {
             return Some("a capture is being replayed (labsw-ctl inject), which can't be handed over yet".to_owned());
         }
-        self.ports.iter().find_map(|(name, port)| {
+        self.ports.iter().find_map(|port| {
+            let name = &port.config.name;
             let is = |what: &str| Some(format!("port {name:?}: {what} can't be handed over yet"));
             if port.attached.to().is_some_and(|attachment| attachment.hand_over(&mut Given::default()).is_none()) {
                 return Some(cannot(name, port.config.kind.port_type().name()).to_string());
@@ -150,7 +153,7 @@ impl Switch {
 
     /// The ports' names.
     fn names(&self) -> BTreeMap<PortId, &str> {
-        self.ports.iter().map(|(name, port)| (port.id, name.as_str())).collect()
+        self.ports.iter().map(|port| (port.id, port.config.name.as_str())).collect()
     }
 
     /// What changed since the forwarding database was as in `before`, and all counters. The workers stand still.
@@ -162,11 +165,11 @@ impl Switch {
             known.get(&(entry.vid.get(), entry.mac.to_u64())) != Some(&(entry.port, entry.is_static))
         };
         let mirrors = self.mirrors.iter();
-        let backlogs = self.ports.iter().map(|(name, port)| (name, port.destination.backlog()));
+        let backlogs = self.ports.iter().map(|port| (&port.config.name, port.destination.backlog()));
         let backlogs = backlogs.filter(|(_, frames)| !frames.is_empty());
         Last {
-            counters: self.ports.iter().map(|(name, port)| (name.clone(), (&port.counters()).into())).collect(),
-            mirrors: mirrors.map(|(name, mirror)| (name.clone(), self.mirror_counters(mirror).into())).collect(),
+            counters: self.ports.iter().map(|port| (port.config.name.clone(), (&port.counters()).into())).collect(),
+            mirrors: mirrors.map(|mirror| (mirror.config.name.clone(), mirror.counters(&self.fabric).into())).collect(),
             backlogs: backlogs.map(|(name, frames)| (name.clone(), KeptFrame::list(frames))).collect(),
             forgotten: known.keys().filter(|key| !still.contains_key(key)).copied().collect(),
             learned: now.iter().filter(changed).filter_map(|entry| record(entry, &names)).collect(),

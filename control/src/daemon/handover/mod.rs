@@ -11,6 +11,7 @@
 //! - A port that can't be handed over makes the switch refuse, before anything is touched.
 //! - After a take-over the old process ends without undoing anything; after a failed one, the new one does.
 
+mod error;
 mod give;
 mod take;
 
@@ -30,7 +31,8 @@ use rustix::net::{SocketFlags, accept_with};
 
 use crate::takeover::{Channel, HELLO_PATIENCE, Message, WireError};
 
-pub use take::{Successor, TakeOverError};
+pub use error::TakeOverError;
+pub use take::Successor;
 
 /// Processes that wait to be accepted.
 const BACKLOG: i32 = 4;

@@ -1,63 +1,27 @@
 //! The new process' side: everything is prepared while the old one still serves, and begins when that has let go.
 
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::clock::now_seconds;
-use labsw_dataplane::handover::{HandoverError, Resume, Slot, Taken};
+use labsw_dataplane::handover::{Resume, Slot, Taken};
 use labsw_dataplane::stats::PortSnapshot;
 use rustix::io::Errno;
 
+use super::TakeOverError;
 use crate::config::Config;
+use crate::daemon::Daemon;
 use crate::daemon::attach::{self, OpenError, Site};
+use crate::daemon::error::DaemonError;
 use crate::daemon::start::Inherited;
-use crate::daemon::{Daemon, DaemonError, Switch};
+use crate::daemon::switch::Switch;
 use crate::metrics::MetricsSocket;
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, State};
 use crate::takeover::{Channel, WireError, socket_path};
 
 /// How long the old process may take for each of its words.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Why a take-over fails.
-#[derive(Debug, thiserror::Error)]
-pub enum TakeOverError {
-    /// Nobody is there.
-    #[error("no labswd that could be taken over from listens at {}", .0.display())]
-    NobodyThere(PathBuf),
-    /// The old process belongs to somebody else.
-    #[error("the labswd at {} runs as user {uid}", path.display())]
-    Foreign {
-        /// The socket.
-        path: PathBuf,
-        /// Its user.
-        uid: u32,
-    },
-    /// The old process refuses, or does not make sense.
-    #[error("{0}")]
-    Wire(#[from] WireError),
-    /// The configuration that runs can't be read by this version.
-    #[error("the configuration that runs: {0}")]
-    Config(#[from] crate::config::ConfigError),
-    /// The configuration was changed meanwhile.
-    #[error("the configuration was changed at this moment; try again")]
-    Changed,
-    /// The state does not fit.
-    #[error("the state of the running switch: {0}")]
-    State(#[from] HandoverError),
-    /// A port can't be taken over.
-    #[error("port {port:?}: {reason}")]
-    Port {
-        /// The port.
-        port: String,
-        /// Why.
-        reason: String,
-    },
-    /// This process can't be made ready.
-    #[error("{0}")]
-    Start(String),
-}
 
 /// A process that is about to take over: it knows the configuration that runs.
 #[derive(Debug)]
@@ -138,7 +102,7 @@ impl Daemon {
     fn begin(&mut self, metrics: Option<MetricsSocket>) {
         let now = Instant::now();
         for way in [Resume::Out, Resume::In] {
-            let attached = self.switch.ports.values_mut().filter_map(|port| port.attached.to_mut());
+            let attached = self.switch.ports.iter_mut().filter_map(|port| port.attached.to_mut());
             attached.for_each(|attachment| attachment.resume(way, now));
             if way == Resume::Out {
                 // From here on workers receive from all that is no guest's ring.
@@ -209,7 +173,7 @@ impl Switch {
     /// Gives a port what it is attached to; one that waits is opened later, like any other.
     fn settle_port(&mut self, name: &str, state: PortState, taken: &mut Taken) -> Result<(), String> {
         let Switch { ports, host, fabric, config: switch, opening, .. } = self;
-        let port = ports.get_mut(name).ok_or("is not in the configuration that runs")?;
+        let port = ports.find_mut(name).ok_or("is not in the configuration that runs")?;
         port.enabled = state.enabled;
         let Some(handover) = state.attached else {
             if let Some(absence) = port.attached.absence_mut() {
@@ -227,7 +191,7 @@ impl Switch {
 
     /// Enters what the old process' forwarding database knew.
     fn remember(&self, record: &FdbRecord) {
-        let (Some((vid, mac)), Some(port)) = (record.key(), self.ports.get(&record.port)) else { return };
+        let (Some((vid, mac)), Some(port)) = (record.key(), self.ports.find(&record.port)) else { return };
         let fdb = &self.fabric.shared.fdb;
         if record.is_static {
             // It had room in a database of the same size.
@@ -247,7 +211,7 @@ impl Switch {
         last.learned.iter().for_each(|record| self.remember(record));
         for (name, counters) in &last.counters {
             let counted: PortSnapshot = counters.snapshot();
-            if let Some(port) = self.ports.get(name) {
+            if let Some(port) = self.ports.find(name) {
                 port.add_before(&counted);
             }
         }
@@ -259,7 +223,7 @@ impl Switch {
             }
         }
         for (name, counters) in &last.mirrors {
-            let slot = self.mirrors.get(name).and_then(|mirror| self.fabric.shared.mirrors.get(mirror.id.index()));
+            let slot = self.mirrors.get(name).ok().and_then(|mirror| self.fabric.shared.mirrors.get(mirror.id.index()));
             if let Some(slot) = slot {
                 slot.add_before(&counters.snapshot());
             }

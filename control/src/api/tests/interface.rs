@@ -1,0 +1,143 @@
+//! The interface description has exactly what the types have: methods, parameters, replies, types, errors.
+
+use std::collections::BTreeSet;
+
+use varlink_parser::{IDL, VStruct, VStructOrEnum};
+
+use super::*;
+use crate::model::de::keys as keys_of;
+use crate::model::{self, ImpairConfig, PortConfig};
+
+fn names(fields: &VStruct<'_>) -> BTreeSet<String> {
+    fields.elts.iter().map(|field| field.name.to_owned()).collect()
+}
+
+fn keys(value: Value) -> BTreeSet<String> {
+    object(value).into_iter().map(|(key, _)| key).collect()
+}
+
+#[test]
+fn the_interface_description_has_exactly_these_methods() {
+    let idl = IDL::try_from(DESCRIPTION).unwrap();
+    assert_eq!(idl.name, INTERFACE);
+    let described: BTreeSet<&str> = idl.methods.keys().copied().collect();
+    let implemented: BTreeSet<&str> = requests().iter().map(Request::method).collect();
+    assert_eq!(described, implemented);
+    for request in requests() {
+        let method = &idl.methods[request.method()];
+        assert_eq!(names(&method.input), keys(request.to_parameters()), "parameters of {}", method.name);
+        let reply = json!(reply_to(&request));
+        assert_eq!(names(&method.output), keys(reply), "reply of {}", method.name);
+        assert!(!method.doc.is_empty(), "{} is not documented", method.name);
+    }
+}
+
+/// An example of every type that is shown.
+fn samples() -> Vec<(&'static str, Value)> {
+    let status = serde_json::to_value(status()).unwrap();
+    let mut samples = vec![
+        ("Port", status["ports"][0].clone()),
+        ("Vlan", status["ports"][0]["vlan"].clone()),
+        ("Flap", status["ports"][0]["flap"].clone()),
+        ("FrontEnd", status["ports"][0]["front_end"].clone()),
+        ("Guards", status["ports"][0]["guards"].clone()),
+        ("Storm", status["ports"][0]["guards"]["storm"].clone()),
+        ("Worker", status["workers"][0].clone()),
+        ("WorkerQueue", status["workers"][0]["queues"][0].clone()),
+        ("Mirror", status["mirrors"][0].clone()),
+        ("MirrorInject", status["mirrors"][0]["inject"].clone()),
+        ("InjectFrame", json!(InjectFrame::new(0, &[]))),
+    ];
+    for request in requests() {
+        let reply = json!(reply_to(&request));
+        match request {
+            Request::ListVlans => {
+                samples.push(("VlanMember", reply["vlans"][0]["ports"][0].clone()));
+                samples.push(("VlanRow", reply["vlans"][0].clone()));
+            }
+            Request::ListFdb { .. } => samples.push(("FdbEntry", reply["entries"][0].clone())),
+            Request::ListImpairments => samples.push(("Impairment", reply["impairments"][0].clone())),
+            Request::ListMulticast { .. } => {
+                samples.push(("MulticastGroup", reply["groups"][0].clone()));
+                samples.push(("MulticastPort", reply["groups"][0]["ports"][0].clone()));
+                samples.push(("MulticastRouters", reply["routers"][0].clone()));
+                samples.push(("MulticastTotals", reply["totals"].clone()));
+            }
+            Request::DiffConfig(_) => {
+                samples.push(("ConfigChange", reply["changes"][0].clone()));
+                samples.push(("ConfigSetting", reply["changes"][0]["settings"][0].clone()));
+            }
+            Request::TraceFrame { .. } => samples.push(("TraceStep", reply["steps"][0].clone())),
+            Request::GetStats { .. } => samples.push(("PortStats", reply["ports"][0].clone())),
+            Request::ListCaptures => samples.push(("RunningCapture", reply["captures"][0].clone())),
+            _ => {}
+        }
+    }
+    samples
+}
+
+/// Settings, which have the keys of the model.
+fn settings() -> [(&'static str, Vec<&'static str>); 4] {
+    [
+        ("PortSettings", PortConfig::keys()),
+        ("ImpairmentSettings", ImpairConfig::keys()),
+        ("VlanSettings", keys_of::<Vlan>().to_vec()),
+        ("StormSettings", keys_of::<model::Storm>().to_vec()),
+    ]
+}
+
+/// The members of every enumeration.
+fn enums() -> Vec<(&'static str, Value)> {
+    vec![
+        ("PortType", json!(PortType::ALL)),
+        ("ConfigAction", json!([ConfigAction::Add, ConfigAction::Change, ConfigAction::Remake, ConfigAction::Remove])),
+        ("TraceVerdict", json!([TraceVerdict::Forwarded, TraceVerdict::Flooded, TraceVerdict::Dropped])),
+        (
+            "TraceOutcome",
+            json!([TraceOutcome::Pass, TraceOutcome::Drop, TraceOutcome::Send, TraceOutcome::Copy, TraceOutcome::Note]),
+        ),
+        ("PortDirection", json!(PortDirection::ALL)),
+        ("ImpairmentDirections", json!(keys_of::<model::Directions>())),
+        ("LinkLocal", json!(keys_of::<labsw_switch::tables::LinkLocal>())),
+        ("LimitAction", json!(keys_of::<labsw_switch::guard::LimitAction>())),
+        ("Power", json!(keys_of::<model::Power>())),
+        ("RefusedCode", json!([RefusedCode::Invalid, RefusedCode::Impossible])),
+        (
+            "PortState",
+            json!([PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed, PortState::Opening]),
+        ),
+        ("MirrorState", json!([MirrorState::Up, MirrorState::Waiting, MirrorState::Failed])),
+    ]
+}
+
+#[test]
+fn the_interface_description_has_exactly_these_types_and_errors() {
+    let idl = IDL::try_from(DESCRIPTION).unwrap();
+    let mut unseen: BTreeSet<&str> = idl.typedefs.keys().copied().collect();
+    for (name, expected) in settings() {
+        let VStructOrEnum::VStruct(fields) = &idl.typedefs[name].elt else { panic!("{name} is an enum") };
+        let expected: BTreeSet<String> = expected.into_iter().map(str::to_owned).collect();
+        assert_eq!(names(fields), expected, "keys of {name}");
+        unseen.remove(name);
+    }
+    for (name, sample) in samples() {
+        let VStructOrEnum::VStruct(fields) = &idl.typedefs[name].elt else { panic!("{name} is an enum") };
+        assert_eq!(names(fields), keys(sample), "fields of {name}");
+        unseen.remove(name);
+    }
+    for (name, values) in enums() {
+        let VStructOrEnum::VEnum(members) = &idl.typedefs[name].elt else { panic!("{name} is no enum") };
+        assert_eq!(json!(members.elts), values, "members of {name}");
+        unseen.remove(name);
+    }
+    assert_eq!(unseen, BTreeSet::new(), "described, but not compared with anything");
+
+    let refused = Error::invalid_setting("port \"a\"", "mtu", "why");
+    let errors = [Error::not_found("", ""), refused, Error::PermissionDenied { reason: String::new() }];
+    assert_eq!(idl.errors.len(), errors.len());
+    for error in errors {
+        let (full_name, parameters) = error.to_wire();
+        let name = full_name.rsplit('.').next().unwrap();
+        assert_eq!(names(&idl.errors[name].parm), keys(parameters), "parameters of {name}");
+    }
+}

@@ -1,0 +1,46 @@
+//! Why a take-over fails.
+
+use std::path::PathBuf;
+
+use labsw_dataplane::handover::HandoverError;
+
+use crate::takeover::WireError;
+
+/// Why a take-over fails.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeOverError {
+    /// Nobody is there.
+    #[error("no labswd that could be taken over from listens at {}", .0.display())]
+    NobodyThere(PathBuf),
+    /// The old process belongs to somebody else.
+    #[error("the labswd at {} runs as user {uid}", path.display())]
+    Foreign {
+        /// The socket.
+        path: PathBuf,
+        /// Its user.
+        uid: u32,
+    },
+    /// The old process refuses, or does not make sense.
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    /// The configuration that runs can't be read by this version.
+    #[error("the configuration that runs: {0}")]
+    Config(#[from] crate::config::ConfigError),
+    /// The configuration was changed meanwhile.
+    #[error("the configuration was changed at this moment; try again")]
+    Changed,
+    /// The state does not fit.
+    #[error("the state of the running switch: {0}")]
+    State(#[from] HandoverError),
+    /// A port can't be taken over.
+    #[error("port {port:?}: {reason}")]
+    Port {
+        /// The port.
+        port: String,
+        /// Why.
+        reason: String,
+    },
+    /// This process can't be made ready.
+    #[error("{0}")]
+    Start(String),
+}

@@ -1,0 +1,190 @@
+//! One port: a slot ([`PortId`]) in the tables and the workers, a configuration, counters that outlive reconnects, what
+//! it is attached to ([`Attached`]), a transmit side that all workers share, and receive queues that are spread over
+//! them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use labsw_dataplane::backoff::Backoff;
+use labsw_dataplane::port::TxPort;
+use labsw_dataplane::stats::{PortSnapshot, PortStats};
+use labsw_dataplane::worker::Output;
+use labsw_dataplane::xdp::XdpCounters;
+use labsw_switch::PortId;
+use labsw_switch::guard::{GuardState, Guards};
+use labsw_switch::tables::PortRules;
+
+use super::attach::{self, Absence, Attached, Halves, OpenError, Opened};
+use super::destinations::Destination;
+use super::fabric::Fabric;
+use super::flap::Flap;
+use super::host::Host;
+use super::impairments::Impaired;
+use super::queues::Queues;
+use crate::api::{Error, PortState};
+use crate::config::PortConfig;
+
+/// A device that is lost is opened again at once; one that is lost again within this wait, after it. The wait doubles
+/// with each further loss.
+const FIRST_LOSS_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_LOSS_WAIT: Duration = Duration::from_secs(60);
+
+/// One port.
+pub(super) struct Port {
+    pub(super) id: PortId,
+    pub(super) config: PortConfig,
+    pub(super) enabled: bool,
+    pub(super) attached: Attached,
+    /// `None` while it is out of service.
+    pub(super) tx: Option<Arc<dyn TxPort>>,
+    pub(super) queues: Queues,
+    stats: Arc<PortStats>,
+    pub(super) impaired: Option<Impaired>,
+    /// It goes down and up by itself.
+    pub(super) flap: Option<Flap>,
+    /// What its guards have seen.
+    pub(super) guard_state: Arc<GuardState>,
+    /// How many of the frames beyond its learning limit were reported.
+    pub(super) over_limit_reported: u64,
+    /// Its attachment was taken from it, to be given back or replaced within the same change.
+    pub(super) detached: bool,
+    /// What the kernel counted at devices that are closed.
+    pub(super) kernel_before: XdpCounters,
+    /// What it has as the destination of mirrors.
+    pub(super) destination: Destination,
+    /// Its state, as the log has it.
+    pub(super) reported: Option<PortState>,
+    /// How its device is waited for that is lost again and again.
+    pub(super) losses: Backoff,
+}
+
+impl Port {
+    /// A port with this configuration that is attached to nothing yet; `workers` workers count for it.
+    pub(super) fn new(id: PortId, config: PortConfig, workers: usize) -> Port {
+        Port {
+            id,
+            config,
+            enabled: true,
+            attached: Attached::Waiting(Absence::opening()),
+            tx: None,
+            queues: Queues::none(),
+            stats: Arc::new(PortStats::new(workers)),
+            impaired: None,
+            flap: None,
+            guard_state: Arc::default(),
+            over_limit_reported: 0,
+            detached: false,
+            kernel_before: XdpCounters::default(),
+            destination: Destination::default(),
+            reported: None,
+            losses: Backoff::new(FIRST_LOSS_WAIT, LONGEST_LOSS_WAIT),
+        }
+    }
+
+    /// The counters since the port was added.
+    pub(super) fn counters(&self) -> PortSnapshot {
+        self.stats.snapshot()
+    }
+
+    /// Adds what a process that was taken over from had counted.
+    pub(super) fn add_before(&self, counted: &PortSnapshot) {
+        self.stats.add_before(counted);
+    }
+
+    /// What the kernel counted since the port was added, if it is one that has sockets for that.
+    pub(super) fn kernel_counters(&self) -> Option<XdpCounters> {
+        attach::of(&self.config.kind).has_sockets().then(|| {
+            let mut sum = self.kernel_before;
+            self.attached.to().and_then(attach::Attachment::kernel_counters).into_iter().for_each(|now| sum += now);
+            sum
+        })
+    }
+
+    /// What it is doing, and why it is not up. Nobody is asked: what is known of devices is renewed by news.
+    pub(super) fn state(&self) -> (PortState, Option<String>) {
+        if !self.enabled {
+            let reason = if self.flap.is_some() { "flapping" } else { "administratively down" };
+            return (PortState::Down, Some(reason.to_owned()));
+        }
+        match &self.attached {
+            Attached::To(attachment) => attachment.state(),
+            Attached::Waiting(absence) => absence.state(),
+        }
+    }
+
+    /// Forgets the faults of its front ends and the losses of its device: the next one is served, or opened, without a
+    /// wait.
+    pub(super) fn forgive(&mut self) {
+        self.losses.clear();
+        match &mut self.attached {
+            Attached::To(attachment) => attachment.forgive(Instant::now()),
+            Attached::Waiting(absence) => absence.forgive(),
+        }
+    }
+
+    /// The workers that its queues are pinned to.
+    pub(super) fn pins(&self) -> Vec<Option<usize>> {
+        match &self.attached {
+            Attached::Waiting(absence) => absence.before.pins.clone(),
+            Attached::To(_) => self.queues.places.iter().map(|place| place.pinned).collect(),
+        }
+    }
+
+    /// Has what was opened, with its queues pinned like this.
+    pub(super) fn attach(&mut self, opened: Opened, pins: Vec<Option<usize>>) {
+        self.attached = Attached::To(opened.attachment);
+        (self.tx, self.queues) = (Some(opened.tx), opened.queues);
+        for (place, pin) in self.queues.places.iter_mut().zip(pins) {
+            place.pinned = pin;
+        }
+    }
+
+    /// As the workers see it.
+    pub(super) fn output(&self) -> Output {
+        let mut output = Output::new(self.destination.before(self.tx.as_ref()), Arc::clone(&self.stats));
+        if let Some(impaired) = &self.impaired {
+            output.impaired_rx = impaired.rx().cloned();
+            if let Some(delay) = impaired.tx() {
+                output = output.impaired_by(Arc::clone(delay));
+            }
+        }
+        output
+    }
+
+    pub(super) fn rules(&self) -> PortRules {
+        PortRules {
+            vlan: self.config.vlan.clone(),
+            link_local: self.config.link_local,
+            mtu_bytes: self.config.mtu,
+            enabled: self.enabled && self.attached.to().is_none_or(|attachment| attachment.link_up()),
+            mirror_only: self.config.mirror_only,
+            allow_mirror: self.config.allow_mirror,
+            guards: Guards::new(self.config.guards.clone(), &self.guard_state),
+            inject: self.destination.gate.clone(),
+            ..PortRules::default()
+        }
+    }
+
+    /// Closes what the port is attached to, which is in no table, or in one without a transmit side;
+    /// `absence` stands there then. Goes through to the end whatever fails; also says whether no worker has anything of
+    /// the port any more.
+    pub(super) fn release(&mut self, absence: Absence, fabric: &Fabric, host: &mut Host) -> (Result<(), Error>, bool) {
+        // A guest's rings are reset by the workers that have its queues, so before they are taken away.
+        if let Some(endpoint) = self.attached.to_mut().and_then(|attachment| attachment.endpoint()) {
+            endpoint.hang_up();
+        }
+        let (rx, taken) = fabric.take_queues(self.id, &mut self.queues);
+        self.destination = Destination::default();
+        let halves = Halves { tx: self.tx.take(), rx };
+        let gone = taken.is_ok();
+        let closed = match std::mem::replace(&mut self.attached, Attached::Waiting(absence)) {
+            Attached::To(attachment) => {
+                attachment.kernel_counters().into_iter().for_each(|counted| self.kernel_before += counted);
+                attachment.close(halves, host)
+            }
+            Attached::Waiting(absence) => absence.close(host),
+        };
+        let outcome = taken.map_err(OpenError::from).and(closed);
+        (outcome.map_err(|error| Error::refused(format!("port {:?}", self.config.name), error.to_string())), gone)
+    }
+}

@@ -1,0 +1,224 @@
+//! Ports in and out of service: added, opened, handed to the workers, switched on and off, closed.
+//!
+//! Opening goes check → open → tables and transmit side (one snapshot) → receive queues, closing the other way round,
+//! so that no worker receives a frame of a port that it can't count, and the last to hold a half of a port is this
+//! thread.
+
+use std::time::{Duration, Instant};
+
+use labsw_dataplane::workers::WorkerError;
+use labsw_switch::{MAX_PORTS, PortId};
+
+use super::attach::{self, Absence, Attached, Halves, OpenError, Opened, Site};
+use super::flap::Flap;
+use super::port::Port;
+use super::switch::Switch;
+use crate::api::Error;
+use crate::config::PortConfig;
+
+impl Switch {
+    /// Adds a port and lets frames pass.
+    pub(super) fn add_port(&mut self, config: PortConfig) -> Result<(), Error> {
+        let object = format!("port {:?}", config.name);
+        let refused = |reason: String| Error::refused(object.clone(), reason);
+        if self.ports.find(&config.name).is_some() {
+            return Err(refused("is there already; use `port set`, or `port del` first".to_owned()));
+        }
+        self.check_attachable(&config)?;
+        let name = config.name.clone();
+        let id = self.enter_port(config)?;
+        let opened = match self.open(&name) {
+            Err(error) if !error.is_absence() => {
+                self.ports.take(&name);
+                return Err(refused(error.to_string()));
+            }
+            other => other,
+        };
+        let Some(port) = self.ports.find_mut(&name) else { return Ok(()) };
+        match opened {
+            Ok(opened) => port.attach(opened, Vec::new()),
+            Err(error) => {
+                tracing::info!(port = name, reason = %error, "waiting");
+                port.attached = Attached::Waiting(Absence::because(&error));
+            }
+        }
+        let placed = self.set_tables().and_then(|()| self.place_queues());
+        if let Err(error) = placed {
+            self.close_port(&name)?;
+            return Err(error);
+        }
+        tracing::info!(port = name, id = id.0, "added");
+        Ok(())
+    }
+
+    /// Gives a port a place among the others. It is attached to nothing, and in no table yet.
+    pub(super) fn enter_port(&mut self, config: PortConfig) -> Result<PortId, Error> {
+        let full =
+            || Error::refused(format!("port {:?}", config.name), format!("a switch has at most {MAX_PORTS} ports"));
+        let id = self.ports.free_id(&self.fabric.unreturned).ok_or_else(full)?;
+        self.ports.put(Port::new(id, config, self.fabric.workers.handles().len()));
+        Ok(id)
+    }
+
+    /// Opens what a port is attached to, as its configuration says. On an error nothing is left of it.
+    pub(super) fn open(&mut self, name: &str) -> Result<Opened, OpenError> {
+        // A NIC's driver may start anew when a program is attached.
+        self.beat_early();
+        let Switch { ports, host, fabric, config: switch, .. } = self;
+        let Some(port) = ports.find(name) else { return Err(OpenError::Removed(name.to_owned())) };
+        let mut site = Site { host, fabric, switch };
+        attach::of(&port.config.kind).open(port.id, &port.config, &mut site)
+    }
+
+    /// Removes a port and what was made for it.
+    pub(super) fn delete_port(&mut self, name: &str) -> Result<(), Error> {
+        self.ports.get(name)?;
+        if let Some(mirror) = self.mirrors.user_of(name) {
+            return Err(Error::refused(
+                format!("port {name:?}"),
+                format!("mirror {mirror:?} uses it; remove the mirror first (labsw-ctl mirror del {mirror})"),
+            ));
+        }
+        self.close_port(name)?;
+        tracing::info!(port = name, "removed");
+        Ok(())
+    }
+
+    /// Takes a port out of the tables and the workers, then closes it. Goes through to the end whatever fails.
+    pub(super) fn close_port(&mut self, name: &str) -> Result<(), Error> {
+        let Some(mut port) = self.ports.take(name) else { return Ok(()) };
+        self.injections.end_of(port.id, &self.fabric);
+        let tables = self.set_tables();
+        let (released, gone) = port.release(Absence::detached(Vec::new()), &self.fabric, &mut self.host);
+        if tables.is_err() || !gone {
+            self.fabric.unreturned.insert(port.id);
+        }
+        self.forget_learned(port.id);
+        self.fabric.shared.fdb.remove_port(port.id);
+        let placed = self.place_queues();
+        tables.and(released).and(placed)
+    }
+
+    /// Takes the halves of a port that stays in the tables: what is sent to it is dropped and counted. Also says
+    /// whether that went as it should.
+    pub(super) fn take_out(&mut self, name: &str) -> (Halves, Result<(), Error>) {
+        let Some(port) = self.ports.find_mut(name) else { return (Halves::default(), Ok(())) };
+        let tx = port.tx.take();
+        let outcome = self.set_tables();
+        let Some(mut port) = self.ports.take(name) else { return (Halves { tx, rx: Vec::new() }, outcome) };
+        let failed = |error: WorkerError| Error::refused("worker", error.to_string());
+        let (rx, taken) = self.fabric.take_queues(port.id, &mut port.queues);
+        self.ports.put(port);
+        let placed = self.place_queues();
+        let taken = taken.map_err(failed);
+        (Halves { tx, rx }, outcome.and(taken).and(placed))
+    }
+
+    /// Puts a port in service with what was opened, and its queues pinned as before.
+    pub(super) fn put_in(&mut self, name: &str, opened: Opened, pins: Vec<Option<usize>>) -> Result<(), Error> {
+        let Some(port) = self.ports.find_mut(name) else { return Ok(()) };
+        port.attach(opened, pins);
+        self.set_tables()?;
+        self.place_queues()
+    }
+
+    /// Switches a port on or off, within a burst, and shows it to whom it can.
+    pub(super) fn set_port_state(&mut self, name: &str, up: bool) -> Result<(), Error> {
+        let port = self.ports.get_mut(name)?;
+        port.enabled = up;
+        let id = port.id;
+        if up {
+            self.show_port_state(name);
+        }
+        self.set_tables()?;
+        if !up {
+            self.show_port_state(name);
+            self.forget_learned(id);
+        }
+        Ok(())
+    }
+
+    /// Shows a container whether its port is on. A device of the host is not the switch's to set down, and a guest's
+    /// link state is not for a vhost-user back end to say.
+    pub(super) fn show_port_state(&mut self, name: &str) {
+        let Switch { ports, host, .. } = self;
+        let Some(port) = ports.find_mut(name) else { return };
+        let enabled = port.enabled;
+        let Some(attachment) = port.attached.to_mut() else { return };
+        if let Err(error) = attachment.show_enabled(enabled, host) {
+            tracing::warn!(port = name, %error, "the link does not show the port's state");
+        }
+    }
+
+    /// Switches a port on or off by hand: it does not flap any more. Switched on, it serves the next front end, or
+    /// opens its device, at once, whatever faults there were.
+    pub(super) fn switch_port(&mut self, name: &str, up: bool) -> Result<(), Error> {
+        let port = self.ports.get_mut(name)?;
+        port.flap = None;
+        if up {
+            port.forgive();
+        }
+        self.set_port_state(name, up)
+    }
+
+    /// Has a port go down, beginning at once, `count` times, once in `every`; a former job of the port ends.
+    pub(super) fn flap_port(&mut self, name: &str, every: Duration, count: u32) -> Result<(), Error> {
+        self.ports.get(name)?;
+        let flap = Flap::new(name, every, count)?;
+        self.set_port_state(name, false)?;
+        if let Some(port) = self.ports.find_mut(name) {
+            port.flap = Some(flap);
+        }
+        tracing::info!(port = name, count, ?every, "flapping");
+        Ok(())
+    }
+
+    /// Lets ports that flap change whose time has come; returns how long until the next one's has.
+    pub(super) fn tick_flaps(&mut self, now: Instant) -> Option<Duration> {
+        for (name, up) in self.ports.flaps_due(now) {
+            if let Err(error) = self.set_port_state(&name, up) {
+                tracing::error!(port = name, %error, "flapping");
+            }
+        }
+        self.ports.next_flap()
+    }
+
+    /// Pins a queue to a worker until its port goes.
+    pub(super) fn pin_queue(&mut self, name: &str, queue: u32, worker: u32) -> Result<(), Error> {
+        let count = self.fabric.workers.handles().len();
+        let port = self.ports.get_mut(name)?;
+        let queues = port.queues.places.len();
+        let index = usize::try_from(queue).unwrap_or(usize::MAX);
+        let placed = port.queues.places.get_mut(index).ok_or_else(|| {
+            let reason = match queues {
+                0 => "has no receive queues while it is out of service".to_owned(),
+                _ => format!("there is no queue {queue}; it has {}", numbers("queue", queues)),
+            };
+            Error::refused(format!("port {name:?}"), reason)
+        })?;
+        let to = usize::try_from(worker).ok().filter(|worker| *worker < count).ok_or_else(|| {
+            let reason = format!("there is no such worker; the switch has {}", numbers("worker", count));
+            Error::refused(format!("worker {worker}"), reason)
+        })?;
+        let before = placed.pinned.replace(to);
+        self.place_queues().inspect_err(|_| {
+            let port = self.ports.find_mut(name);
+            if let Some(placed) = port.and_then(|port| port.queues.places.get_mut(index)) {
+                placed.pinned = before;
+            }
+        })
+    }
+}
+
+/// `queue 0`, `queues 0 to 3`.
+fn numbers(what: &str, count: usize) -> String {
+    if count == 1 { format!("{what} 0") } else { format!("{what}s 0 to {}", count.saturating_sub(1)) }
+}
+
+/// The absence of what a port is attached to, or why it can't be attached for another reason.
+pub(super) fn absence_of(error: OpenError, object: &str) -> Result<Absence, Error> {
+    match error.is_absence() {
+        true => Ok(Absence::because(&error)),
+        false => Err(Error::refused(object, error.to_string())),
+    }
+}

@@ -1,0 +1,226 @@
+//! The things of the switch as they are shown.
+
+use std::collections::BTreeSet;
+
+use labsw_dataplane::xdp::XdpCounters;
+use labsw_switch::Vid;
+use labsw_switch::fdb::FdbFilter;
+use labsw_switch::tables::LinkLocal;
+use labsw_switch::vlan::{Leaves, PortVlan, VlanSet};
+
+use super::attach;
+use super::busy_poll::BusyPolls;
+use super::fabric::Fabric;
+use super::flap::Flap;
+use super::impairments::Impaired;
+use super::mirrors::Mirror;
+use super::port::Port;
+use super::ports::Ports;
+use super::switch::Switch;
+use super::view::View;
+use crate::api::{self, Error, MirrorState, PortState};
+use crate::config::{MirrorConfig, MirrorTo, Power, SwitchConfig};
+use crate::model::Inject;
+
+impl Switch {
+    pub(super) fn show_status(&mut self) -> api::Status {
+        api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            uptime_milliseconds: self.uptime_milliseconds(),
+            power: match self.config.power {
+                Power::Adaptive => "adaptive",
+                Power::Performance => "performance",
+            }
+            .to_owned(),
+            workers: show_workers(&self.fabric, &self.ports),
+            ports: self.show_ports(),
+            mirrors: show_mirrors(self.view()),
+            impairments: show_impairments(&self.ports),
+            multicast: self.multicast.totals(),
+        }
+    }
+
+    /// All ports, by name.
+    pub(super) fn show_ports(&mut self) -> Vec<api::Port> {
+        let Switch { ports, config, busy_polls, .. } = self;
+        ports.iter_mut().map(|port| show_port(port, config, busy_polls)).collect()
+    }
+
+    pub(super) fn show_stats(&self, only: Option<&str>) -> Result<api::Stats, Error> {
+        let shown = |port: &Port| api::PortStats { name: port.config.name.clone(), counters: shown_counters(port) };
+        let ports = match only {
+            Some(name) => vec![shown(self.ports.get(name)?)],
+            None => self.ports.iter().map(shown).collect(),
+        };
+        Ok(api::Stats { uptime_milliseconds: self.uptime_milliseconds(), ports })
+    }
+
+    fn uptime_milliseconds(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+pub(super) fn show_workers(fabric: &Fabric, ports: &Ports) -> Vec<api::Worker> {
+    let numbered = fabric.workers.handles().iter().zip(&fabric.loads).enumerate();
+    let shown = numbered.map(|(id, (worker, [now, before]))| {
+        let load = now.since(before);
+        api::Worker {
+            id: number(id),
+            cpu: worker.cpu().map(number),
+            busy_percent: load.busy_percent(),
+            frames_per_burst: load.frames_per_burst(),
+            asleep: worker.asleep(),
+            asleep_percent: load.asleep_percent(),
+            queues: ports.iter().flat_map(|port| shown_queues(port, id)).collect(),
+        }
+    });
+    shown.collect()
+}
+
+/// One port.
+pub(super) fn show_port(port: &mut Port, config: &SwitchConfig, busy_polls: &BusyPolls) -> api::Port {
+    let (state, reason) = port.state();
+    let mut shown =
+        api::Port::new(&port.config.name, port.config.kind.port_type(), api::Vlan::shown(&port.config.vlan));
+    (shown.state, shown.reason) = (state, reason);
+    shown.counters = shown_counters(port);
+    shown.mtu = port.config.mtu;
+    shown.flap = port.flap.as_ref().map(Flap::show);
+    shown.link_local = match port.config.link_local {
+        LinkLocal::Transparent => "transparent",
+        LinkLocal::Drop => "drop",
+    }
+    .to_owned();
+    shown.mirror_only = port.config.mirror_only;
+    shown.allow_mirror = port.config.allow_mirror;
+    shown.guards = api::Guards::of(&port.config.guards, port.guard_state.over_limit.seen());
+    let port_type = attach::of(&port.config.kind);
+    port_type.show(&port.config, config, &mut shown);
+    if let Some(attachment) = port.attached.to() {
+        attachment.show(&mut shown);
+    }
+    if port_type.polls_busily()
+        && let Some(sockets) = port.attached.to_mut().and_then(|to| to.sockets())
+    {
+        shown.busy_poll = Some(busy_polls.verdict(sockets, shown.counters.rx_frames > 0));
+    }
+    shown
+}
+
+/// The VLANs that a port names, and their members. A port that carries every VLAN names none of them.
+pub(super) fn show_vlans(ports: &Ports) -> Vec<api::VlanRow> {
+    let members: Vec<&Port> = ports.iter().filter(|port| !port.config.mirror_only).collect();
+    let named: BTreeSet<Vid> = members.iter().flat_map(|port| named_vlans(&port.config.vlan)).collect();
+    let row = |vid: Vid| {
+        let in_vlan = members.iter().filter(|port| port.config.vlan.is_member(vid));
+        let shown = in_vlan.map(|port| api::VlanMember {
+            port: port.config.name.clone(),
+            tagged: port.config.vlan.leaves(vid) == Leaves::Tagged,
+        });
+        api::VlanRow { vlan: vid.into(), ports: shown.collect() }
+    };
+    named.into_iter().map(row).collect()
+}
+
+/// Entries of the forwarding database, by VLAN and address.
+pub(super) fn show_fdb(View { ports, fabric, .. }: View<'_>, filter: FdbFilter) -> Vec<api::FdbEntry> {
+    let entries = fabric.shared.fdb.entries(filter, labsw_dataplane::clock::now_seconds());
+    let shown = entries.into_iter().filter_map(|entry| {
+        Some(api::FdbEntry {
+            vlan: entry.vid.into(),
+            mac: entry.mac.to_string(),
+            port: ports.at(entry.port)?.config.name.clone(),
+            is_static: entry.is_static,
+            sticky: entry.is_sticky,
+            age_seconds: entry.age_seconds.into(),
+        })
+    });
+    let mut shown: Vec<_> = shown.collect();
+    shown.sort_by(|a, b| (a.vlan, &a.mac).cmp(&(b.vlan, &b.mac)));
+    shown
+}
+
+/// The mirrors, by name.
+pub(super) fn show_mirrors(view: View<'_>) -> Vec<api::Mirror> {
+    view.mirrors.iter().map(|mirror| show_mirror(mirror, view)).collect()
+}
+
+/// One mirror.
+pub(super) fn show_mirror(mirror: &Mirror, view: View<'_>) -> api::Mirror {
+    let config = &mirror.config;
+    let waiting = waits_for(config, view);
+    let counters = mirror.counters(view.fabric);
+    api::Mirror {
+        name: config.name.clone(),
+        state: if waiting.is_some() { MirrorState::Waiting } else { MirrorState::Up },
+        reason: waiting,
+        to: config.to.port().map(str::to_owned),
+        to_vlan: config.to.vlan().map(u16::from),
+        force: config.to.is_forced(),
+        sources: config.sources.iter().filter_map(|source| source.to_string().parse().ok()).collect(),
+        vlans: config.vlans.iter().flat_map(VlanSet::iter).map(u16::from).collect(),
+        filter: config.filter.as_ref().map(|filter| filter.text().to_owned()),
+        snaplen: config.snaplen,
+        inject: config.inject.as_ref().map(Inject::from),
+        matched: counters.matched,
+        sent: counters.sent,
+        dropped: counters.dropped,
+        truncated: counters.truncated,
+    }
+}
+
+/// Why copies of a session arrive nowhere, if they do not.
+fn waits_for(config: &MirrorConfig, View { ports, mirrors, .. }: View<'_>) -> Option<String> {
+    match &config.to {
+        MirrorTo::Port(to) => match ports.find(to).map(Port::state) {
+            None => Some(format!("there is no port {to:?}")),
+            Some((PortState::Up, _)) => None,
+            Some((state, reason)) => {
+                Some(format!("{to:?} is {state}: {}", reason.as_deref().unwrap_or("no reason given")))
+            }
+        },
+        MirrorTo::Vlan { vid, .. } => {
+            let carries = |port: &&Port| port.config.vlan.names(*vid) && !mirrors.has_copies_sent_by(&port.config);
+            let states: Vec<PortState> = ports.iter().filter(carries).map(|port| port.state().0).collect();
+            match states.contains(&PortState::Up) {
+                true => None,
+                false if states.is_empty() => Some(format!("no port names VLAN {vid} in its trunks")),
+                false => Some(format!("no port that names VLAN {vid} in its trunks is up")),
+            }
+        }
+    }
+}
+
+/// The impairments, by port and direction.
+pub(super) fn show_impairments(ports: &Ports) -> Vec<api::Impairment> {
+    ports.iter().filter_map(|port| port.impaired.as_ref()).flat_map(Impaired::show).collect()
+}
+
+fn shown_counters(port: &Port) -> api::Counters {
+    let counters = api::Counters::from(&port.counters());
+    let kernel =
+        port.kernel_counters().iter().flat_map(XdpCounters::named).map(|(name, n)| (name.to_owned(), n)).collect();
+    api::Counters { kernel, ..counters }
+}
+
+/// The queues of `port` that `worker` has.
+fn shown_queues(port: &Port, worker: usize) -> Vec<api::WorkerQueue> {
+    let placed = port.queues.places.iter().enumerate().filter(|(_, placed)| placed.home == Some(worker));
+    let shown = placed.map(|(queue, placed)| api::WorkerQueue {
+        port: port.config.name.clone(),
+        queue: number(queue),
+        pinned: placed.pinned.is_some(),
+    });
+    shown.collect()
+}
+
+fn number(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// The VLANs that a port's settings name one by one.
+fn named_vlans(vlan: &PortVlan) -> Vec<Vid> {
+    let all = *vlan.trunks() == VlanSet::ALL;
+    vlan.tag().into_iter().chain(vlan.trunks().iter().filter(|_| !all)).collect()
+}

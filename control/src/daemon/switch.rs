@@ -1,0 +1,123 @@
+//! The switch itself: the host, the workers, ports, mirrors, and how they are brought together.
+//!
+//! Each of the owners in [`Switch`] does what concerns only it. Here is what concerns several: the tables, which are
+//! made of ports and mirrors and put in force at the workers, the places of receive queues, and the looks of once a
+//! second. The operations on the switch are in files of their own: [`service`](super::service) (ports in and out of
+//! service), [`change`](super::change), [`devices`](super::devices), [`apply`](super::apply), [`start`](super::start),
+//! [`answers`](super::answers).
+
+use std::time::{Duration, Instant};
+
+use labsw_switch::PortId;
+use labsw_switch::tables::Tables;
+
+use super::busy_poll::BusyPolls;
+use super::captures::Sessions;
+use super::fabric::Fabric;
+use super::guards::set_learning_rules;
+use super::host::Host;
+use super::inject::Injections;
+use super::mirrors::Mirrors;
+use super::multicast::Multicast;
+use super::opening::Opening;
+use super::ports::Ports;
+use super::signals::notify;
+use super::view::View;
+use super::watchdog::Watchdog;
+use crate::api::Error;
+use crate::config::{Config, ProfileConfig, SwitchConfig};
+use crate::metrics::MetricsSocket;
+
+/// Forwarding database slots looked at per second for entries that aged.
+const SWEEP_SLOTS: usize = 16_384;
+
+/// The switch itself: what the control socket shows and changes.
+pub(super) struct Switch {
+    pub(super) config: SwitchConfig,
+    /// What the switch was last given, at its start or by an apply. What differs was changed at run time.
+    pub(super) given: Config,
+    pub(super) started: Instant,
+    pub(super) host: Host,
+    pub(super) fabric: Fabric,
+    /// What is left of the start.
+    pub(super) opening: Opening,
+    /// When the devices are looked at next.
+    pub(super) look_at: Option<Instant>,
+    /// How the service manager hears that the switch is alive, if it wants to.
+    pub(super) watchdog: Option<Watchdog>,
+    pub(super) metrics: Option<MetricsSocket>,
+    pub(super) ports: Ports,
+    pub(super) mirrors: Mirrors,
+    /// The impairment profiles of the configuration.
+    pub(super) profiles: Vec<ProfileConfig>,
+    pub(super) injections: Injections,
+    pub(super) multicast: Multicast,
+    pub(super) busy_polls: BusyPolls,
+    pub(super) captures: Sessions,
+}
+
+impl Switch {
+    /// The parts that captures and injections look at.
+    pub(super) fn view(&self) -> View<'_> {
+        View { ports: &self.ports, mirrors: &self.mirrors, fabric: &self.fabric }
+    }
+
+    /// Builds tables from what is there now, and puts them in force at all workers.
+    pub(super) fn set_tables(&mut self) -> Result<(), Error> {
+        self.mirrors.set_destinations(&mut self.ports);
+        let tables = Tables::build(self.ports.rules(), self.mirrors.specs(&self.ports));
+        let tables = tables.map_err(|error| Error::refused("tables", error.to_string()))?;
+        let tables = self.multicast.with_snooping(tables, &self.config.multicast_snooping);
+        let set = self.fabric.set_snapshot(tables, self.ports.outputs());
+        set.map_err(|error| Error::refused("worker", error.to_string()))?;
+        set_learning_rules(&self.fabric, &self.ports);
+        self.captures.follow(self.view())
+    }
+
+    /// Gives every queue to the worker it belongs to. Frames of a queue that moves wait in it.
+    pub(super) fn place_queues(&mut self) -> Result<(), Error> {
+        let placed = self.fabric.place_queues(self.ports.queues());
+        placed.map_err(|error| Error::refused("worker", error.to_string()))
+    }
+
+    /// Forgets what was learned at a port: addresses, groups, routers.
+    pub(super) fn forget_learned(&self, port: PortId) {
+        self.fabric.shared.fdb.flush(None, Some(port));
+        self.multicast.forget_port(port);
+    }
+
+    /// Takes captures whose client has gone from the workers.
+    pub(super) fn sweep_captures(&mut self) {
+        let Switch { captures, ports, mirrors, fabric, .. } = self;
+        captures.sweep(View { ports, mirrors, fabric });
+    }
+
+    /// The looks of once a second.
+    pub(super) fn every_second(&mut self) {
+        self.fabric.every_second(SWEEP_SLOTS);
+        self.ports.report_states();
+        self.ports.report_over_limit();
+        self.multicast.every_second();
+        self.busy_polls.every_second(&mut self.ports, &mut self.host);
+        self.injections.end_silent(&self.fabric);
+        self.host.report_held_links();
+    }
+
+    /// As [`Switch::beat`], before work that may take long.
+    pub(super) fn beat_early(&mut self) {
+        let (now, pulses) = (Instant::now(), self.fabric.pulses());
+        if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.beat_early(now, &pulses)) {
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+
+    /// Tells the service manager that the switch is alive, if it is time and it is. Returns in how long to call again.
+    pub(super) fn beat(&mut self) -> Option<Duration> {
+        let (now, pulses) = (Instant::now(), self.fabric.pulses());
+        let watchdog = self.watchdog.as_mut()?;
+        if watchdog.beat(now, &pulses) {
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+        Some(watchdog.due_in(now))
+    }
+}

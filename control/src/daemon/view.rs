@@ -1,0 +1,13 @@
+//! The parts of the switch that captures and injections look at.
+
+use super::fabric::Fabric;
+use super::mirrors::Mirrors;
+use super::ports::Ports;
+
+/// Ports, mirrors and workers, to read.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) ports: &'a Ports,
+    pub(super) mirrors: &'a Mirrors,
+    pub(super) fabric: &'a Fabric,
+}
