@@ -30,6 +30,7 @@ packages=(
   iproute2 ethtool tcpdump iperf3 iputils-ping            # namespaces and traffic
   dnsmasq-base lxc systemd-container                      # the gateway's DHCP, containers
   libvirt-clients libxml2-utils                           # virt-xml-validate, for printed domain XML
+  libvirt-daemon-system qemu-utils                        # saving and restoring guests of libvirt
   dpdk-dev librte-mempool-ring23 librte-net-vhost23 librte-net-virtio23   # dpdk-testpmd and its drivers
   busybox-static cpio xz-utils                            # the guest's initramfs
   nix-bin systemd                                         # the Nix files, the unit (both only read)

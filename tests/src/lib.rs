@@ -7,6 +7,7 @@
 //! * [`process`]: child processes with collected logs, and [`process::wait_for`].
 //! * [`switch`]: one `labswd` with its own namespace, directory and control socket, driven through `labsw-ctl`.
 //! * [`guest`]: a QEMU guest on a vhost-user socket, with a shell; [`qmp`]: QEMU's machine monitor.
+//! * [`libvirt`]: a libvirtd of the test's own.
 //! * [`lxc`]: a busybox container that owns one end of a veth pair.
 //! * [`testpmd`]: DPDK's virtio-user front end, a vhost-user client nobody here wrote.
 //! * [`hostile`]: a vhost-user front end that says and does anything.
@@ -57,6 +58,7 @@ pub mod gateway;
 pub mod guest;
 pub mod hostile;
 pub mod iperf;
+pub mod libvirt;
 pub mod lxc;
 pub mod netns;
 pub mod nspawn;
