@@ -433,6 +433,26 @@ fn no_frame_is_lost_between_a_tap_of_the_host_and_a_guest() {
 }
 
 #[test]
+fn no_frame_is_lost_between_a_tap_in_another_namespace_and_a_guest() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let (site, container) = (Site::new("takens"), Netns::new("box"));
+    let netns = format!("netns = \"{}\"\npeer_name = \"eth0\"\n", container.name());
+    let ports = ports(&["b"]) + "[ports.box]\ntype = \"tap\"\ninterface = \"t2\"\nfor = \"container\"\n" + &netns;
+    let mut switch = Labswd::start(&site, &ports);
+    process::wait_for("the interface", 5 * SECOND, || {
+        container.link_names().contains(&"eth0".to_owned()).then_some(())
+    });
+    container.ip(&["link", "set", "eth0", "up"]);
+    switch.wait_port_up("box");
+    let mut inside = RawSocket::open(&container, "eth0");
+    frames_survive_beside("TAP of a container and vhost-user", &mut switch, "box", &mut inside);
+    switch.stop();
+    assert!(!container.link_names().contains(&"eth0".to_owned()), "it goes with the switch");
+}
+
+#[test]
 fn no_frame_is_lost_between_a_tap_of_a_guest_and_a_guest() {
     if !require::all(&[Need::Root, Need::Labswd]) {
         return;

@@ -6,6 +6,9 @@
 //! memory says it stands, so no index is handed over.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
 
 use super::{Doorbell, RingState, Session};
 use crate::handover::{Given, HandoverError, Slot, Taken};
@@ -15,58 +18,54 @@ use crate::virtio::RingAddresses;
 use crate::virtio::dirty_log::DirtyLog;
 use crate::virtio::memory::{GuestMemory, MAX_REGIONS, MemoryError, Region, RegionInfo};
 
-use std::sync::Arc;
-
-use vhost::vhost_user::message::VhostUserProtocolFeatures;
-
 /// What a front end has said so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SessionHandover {
-    features: u64,
-    protocol_features: u64,
-    mtu_asked: Option<u64>,
-    regions: Vec<RegionHandover>,
+    pub(super) features: u64,
+    pub(super) protocol_features: u64,
+    pub(super) mtu_asked: Option<u64>,
+    pub(super) regions: Vec<RegionHandover>,
     /// Where pages that are written are marked.
-    log: Option<LogHandover>,
-    rings: Vec<RingHandover>,
+    pub(super) log: Option<LogHandover>,
+    pub(super) rings: Vec<RingHandover>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct RegionHandover {
-    guest_start: u64,
-    bytes: u64,
-    user_start: u64,
-    file_offset: u64,
-    file: Slot,
+pub(super) struct RegionHandover {
+    pub(super) guest_start: u64,
+    pub(super) bytes: u64,
+    pub(super) user_start: u64,
+    pub(super) file_offset: u64,
+    pub(super) file: Slot,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct LogHandover {
-    bytes: u64,
-    offset: u64,
-    file: Slot,
+pub(super) struct LogHandover {
+    pub(super) bytes: u64,
+    pub(super) offset: u64,
+    pub(super) file: Slot,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-struct RingHandover {
-    size: Option<u32>,
+pub(super) struct RingHandover {
+    pub(super) size: Option<u32>,
     /// Descriptors, available, used.
-    addresses: Option<[u64; 3]>,
-    log_address: Option<u64>,
-    base: u32,
-    kick: KickHandover,
-    call: Option<Slot>,
-    enabled: Option<bool>,
-    started: bool,
+    pub(super) addresses: Option<[u64; 3]>,
+    pub(super) log_address: Option<u64>,
+    pub(super) base: u32,
+    pub(super) kick: KickHandover,
+    pub(super) call: Option<Slot>,
+    pub(super) enabled: Option<bool>,
+    pub(super) started: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-enum KickHandover {
+pub(super) enum KickHandover {
     Unknown,
     Polled,
     Eventfd(Slot),

@@ -113,6 +113,7 @@ impl Front {
     }
 }
 
+mod handover;
 mod log;
 
 #[test]
