@@ -236,10 +236,12 @@ fn a_second_front_end_is_turned_away_at_once_and_the_owner_is_named() {
     }
     // The owner has not noticed.
     assert_frames_pass(&harness, &mut guest);
-    // The same guest started anew, before the switch has seen the first one leave.
+    // The same guest started anew, before the switch has seen the first one leave: it tries again, as QEMU does.
     drop(first);
+    let mut again = Front(UnixStream::connect(&harness.path).unwrap());
+    assert!(harness.during(|| again.is_closed()));
     let mut again = harness.connect();
-    harness.until("served", |endpoint| endpoint.status().state == EndpointState::Waiting);
+    harness.until("served", |endpoint| endpoint.status().connected);
     let mut guest = Guest::new(VERSION_1, 64);
     qemu_without_features(&mut harness, &mut again, &guest);
     assert_frames_pass(&harness, &mut guest);
@@ -260,6 +262,50 @@ fn who_waits_behind_a_front_end_never_gets_its_place() {
     }
     let status = harness.endpoint.status();
     assert_eq!((status.connected, status.turned_away), (false, 5));
+    harness.endpoint.forgive(Instant::now());
+    // The same when the owner just leaves, whichever of the two events the control thread sees first.
+    for leaves_first in [false, true] {
+        let mut owner = harness.connect();
+        harness.ask(&mut owner, GET_FEATURES, &[]);
+        let before = harness.endpoint.status().turned_away;
+        let connect = || Front(UnixStream::connect(&harness.path).unwrap());
+        let mut thieves: Vec<Front> = (0..5).map(|_| connect()).collect();
+        drop(owner);
+        if leaves_first {
+            harness.endpoint.ready(frontend::CONNECTION, Instant::now());
+        }
+        for thief in &mut thieves {
+            assert!(harness.during(|| thief.is_closed()));
+        }
+        let status = harness.endpoint.status();
+        assert_eq!((status.connected, status.turned_away - before), (false, 5));
+    }
+}
+
+#[test]
+fn who_says_nothing_loses_the_place_to_who_comes() {
+    let mut harness = Harness::new("mute", Role::Server);
+    let mut mute = Front(UnixStream::connect(&harness.path).unwrap());
+    harness.until("connected", |endpoint| endpoint.status().connected);
+    let begin = Instant::now();
+    // Each try is turned away at once, until the silent one has to go.
+    let mut guest = loop {
+        let mut guest = Front(UnixStream::connect(&harness.path).unwrap());
+        guest.send(GET_FEATURES, &[], &[]);
+        if harness.during(|| !guest.is_closed()) {
+            break guest;
+        }
+    };
+    assert!(mute.is_closed());
+    let (took, status) = (begin.elapsed(), harness.endpoint.status());
+    let contested = config(&harness.path, Role::Server).timing.contested;
+    assert!(took >= contested / 2 && took < config(&harness.path, Role::Server).timing.patience, "{took:?}");
+    // That was no fault, and who has spoken is left alone.
+    assert_eq!((status.state, status.waits), (EndpointState::Waiting, None));
+    let mut late = Front(UnixStream::connect(&harness.path).unwrap());
+    assert!(harness.during(|| late.is_closed()));
+    std::thread::sleep(2 * contested);
+    assert_ne!(harness.ask(&mut guest, GET_FEATURES, &[]), 0);
 }
 
 #[test]

@@ -32,7 +32,9 @@ fn needs() -> bool {
     require::all(&[Need::Root, Need::Labswd])
 }
 
+/// A front end at a port whose last one, if any, is known to have left.
 fn front(switch: &Labswd<'_>, port: &str) -> FrontEnd {
+    wait_for("a free port", 10 * SECOND, || (switch.port(port)["connected"] == false).then_some(()));
     let front = FrontEnd::start(&switch.vhost_socket(port), Script::default());
     switch.wait_port(port, "up", 10 * SECOND);
     front

@@ -11,7 +11,9 @@
 //! **Invariants.**
 //! - Nothing here blocks except the operations of [`Rings`], which are as long as a burst. Descriptors of front ends
 //!   and their connections are closed by the [reaper](crate::reaper).
-//! - Who connected while a front end was being served is never served after it.
+//! - Who connected while a front end was being served is never served after it: all who are in the backlog when its
+//!   connection ends are turned away. Among them may be the same guest started anew, which has to try again; QEMU does
+//!   so at once. A front end that never sent a request was not served, and whoever comes behind it is not turned away.
 //! - Readiness is edge-triggered: a turn ends when the socket has nothing more, or after 64 requests, and
 //!   then says that there is more, so that no front end starves the others.
 //! - A socket file is removed only if it is ours, or a dead run's: nobody listens on it.
@@ -70,6 +72,8 @@ struct Connection {
     since: Instant,
     /// When it last sent part of a request; `None` before the first.
     heard: Option<Instant>,
+    /// Another front end was turned away for this one.
+    contested: bool,
     /// A turn ended before the socket was empty.
     more: bool,
     /// It had time enough to share its memory: if it has not, that is explained.
@@ -93,6 +97,8 @@ pub struct Endpoint {
     connection: Option<Connection>,
     /// The number of the last connection; 0: there was none.
     number: u64,
+    /// The last connection that ended had sent a request.
+    served: bool,
     registration: Option<Registration>,
     next_attempt: Option<Instant>,
     door: Door,
@@ -130,6 +136,7 @@ impl Endpoint {
             listener,
             connection: None,
             number: 0,
+            served: false,
             registration: None,
             next_attempt: None,
             door,
@@ -286,13 +293,23 @@ impl Endpoint {
 
     /// Serves the front end at `socket` if the port is free.
     fn admit(&mut self, socket: OwnedFd, now: Instant) {
-        if self.connection.as_ref().is_some_and(|connection| door::has_left(connection.socket.as_fd())) {
-            // The owner has gone, and who comes now may be the same guest started anew. Its last words may be a fault.
+        if let Some(owner) = &self.connection
+            && door::has_left(owner.socket.as_fd())
+        {
+            let who = owner.who;
+            // Its last words may be a fault.
             self.serve(now);
             self.disconnect(None, now);
+            if self.served {
+                // Nobody knows who was first: the owner that left, or this one that came.
+                return self.door.refuse(socket, who, now);
+            }
         }
-        match &self.connection {
-            Some(owner) => self.door.refuse(socket, owner.who, now),
+        match &mut self.connection {
+            Some(owner) => {
+                owner.contested = true;
+                self.door.refuse(socket, owner.who, now);
+            }
             None if self.door.shut_until(now).is_some() => self.door.refuse(socket, None, now),
             None => self.adopt(socket, now),
         }
@@ -355,8 +372,16 @@ impl Endpoint {
         self.number = next_connection();
         self.session.begin(self.number);
         let inbox = Inbox::default();
-        self.connection =
-            Some(Connection { socket, who, inbox, since: now, heard: None, more: false, explained: false });
+        self.connection = Some(Connection {
+            socket,
+            who,
+            inbox,
+            since: now,
+            heard: None,
+            contested: false,
+            more: false,
+            explained: false,
+        });
     }
 
     /// Serves requests until the socket is empty or the turn is over.
@@ -405,9 +430,15 @@ impl Endpoint {
 
     /// Disconnects a front end that does not go on, and explains one that shares no memory.
     fn check_patience(&mut self, now: Instant) {
-        let patience = self.config.timing.patience;
+        let Timing { patience, contested, .. } = self.config.timing;
         let Some(connection) = &mut self.connection else { return };
         let seconds = patience.as_secs_f32();
+        if connection.yields_at(contested).is_some_and(|due| now >= due) {
+            // No fault: it would have others wait.
+            let seconds = contested.as_secs_f32();
+            self.door.warn(now, &format!("turned out a front end that sent nothing for {seconds} s: another one came"));
+            return self.disconnect(None, now);
+        }
         let silent = match connection.heard {
             None if now >= connection.since + patience => {
                 format!("the front end connected and sent nothing for {seconds} s")
@@ -430,8 +461,9 @@ impl Endpoint {
             // Closing the socket ends the registration, too, unless the front end kept a copy of our end.
             let _ = registry.deregister(&mut SourceFd(&connection.socket.as_raw_fd()));
         }
-        // Who waited behind this front end has no claim to its place; whoever has seen it end comes after that.
-        if reason.is_some() || self.door.more_to_refuse {
+        // Who waited behind this front end has no claim to its place.
+        self.served = connection.heard.is_some();
+        if self.served || reason.is_some() || self.door.more_to_refuse {
             self.refuse_backlog(connection.who, now);
         }
         let who = connection.who;
@@ -470,8 +502,13 @@ impl Connection {
         match self.heard {
             Some(heard) if self.inbox.is_partial() => Some(heard + timing.patience),
             Some(_) if self.explained => None,
-            _ => Some(self.since + timing.patience),
+            _ => Some(self.yields_at(timing.contested).unwrap_or(self.since + timing.patience)),
         }
+    }
+
+    /// When it loses its place to another front end, unless it sends a request before.
+    fn yields_at(&self, contested: Duration) -> Option<Instant> {
+        (self.contested && self.heard.is_none()).then(|| self.since + contested)
     }
 }
 

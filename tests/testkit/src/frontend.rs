@@ -41,6 +41,7 @@ pub fn socket_path(name: &str) -> PathBuf {
 
 pub fn config(path: &Path, role: Role) -> EndpointConfig {
     let timing = Timing {
+        contested: Duration::from_millis(60),
         patience: Duration::from_millis(300),
         retry: Duration::from_millis(20),
         fault_wait: Duration::from_millis(20),

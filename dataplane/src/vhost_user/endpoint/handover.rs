@@ -87,7 +87,8 @@ impl Endpoint {
             number = next_connection();
             session.begin(number);
             let explained = handover.explained;
-            connection = Some(Connection { socket, who, inbox, since: now, heard, more: true, explained });
+            let contested = false;
+            connection = Some(Connection { socket, who, inbox, since: now, heard, contested, more: true, explained });
         }
         Ok(Endpoint {
             config,
@@ -96,6 +97,7 @@ impl Endpoint {
             listener,
             connection,
             number,
+            served: false,
             registration: None,
             next_attempt: Some(now),
             door,

@@ -25,6 +25,8 @@ pub struct Timing {
     /// The time a front end has for its first request, for the rest of a request, and to share its memory before the
     /// lack of it is explained.
     pub patience: Duration,
+    /// The time it has for its first request once another front end has asked for its place.
+    pub contested: Duration,
     /// The time between two attempts to connect.
     pub retry: Duration,
     /// The wait before the next front end is served after one was disconnected for a fault; it doubles with each fault.
@@ -37,6 +39,7 @@ impl Default for Timing {
     fn default() -> Self {
         Timing {
             patience: Duration::from_secs(5),
+            contested: Duration::from_millis(500),
             retry: Duration::from_millis(500),
             fault_wait: Duration::from_millis(100),
             longest_fault_wait: Duration::from_secs(60),
