@@ -3,8 +3,12 @@
 //!
 //! An attack leaves nothing behind in the switch's namespace: its front ends hang up when they are dropped.
 
+pub mod dhcp;
+pub mod fuse;
+
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,7 +26,8 @@ use crate::hostile::{
     F_CSUM, F_HOST_TSO4, F_MRG_RXBUF, F_PROTOCOL, F_RING_PACKED, F_VERSION_1, FrontEnd, GUEST_START, INDIRECT,
     NET_HEADER, NEXT, RX, Script, TX, USER_START, VERSION, WRITE, Wire, descriptor_bytes,
 };
-use crate::packet::{BROADCAST, Frame, mac};
+use crate::netns::Netns;
+use crate::packet::{BROADCAST, Frame, Mac, mac};
 use crate::veth_lab::Lab;
 
 /// The largest ring of the standard.
@@ -319,6 +324,109 @@ pub fn every_second_page_vanishes(seat: &Seat<'_>, pieces: u16) {
     sleep(MOMENT);
     ftruncate(&file, 0).expect("truncate a memfd");
     front.set_available_index(TX, 64);
+    sleep(5 * MOMENT);
+}
+
+/// Frames that touch 50 MiB of memory which nobody else has touched; gives the front end, which has them still.
+pub fn sparse_memory(seat: &Seat<'_>) -> FrontEnd {
+    let script = scattered(sparse(1 << 30), 1 << 30, 200, 4096);
+    let mut front = seat.attacker(script);
+    // The container is known, so that each frame is read to its end.
+    seat.lab.socket(WEB).send(&Frame::new(BROADCAST, mac(7)).build());
+    sleep(MOMENT);
+    front.set_available_index(TX, 64);
+    sleep(5 * MOMENT);
+    front
+}
+
+/// Memory in a file of somebody else's file system; whether the switch took it.
+pub fn memory_of_a_server(seat: &Seat<'_>, file: &OwnedFd) -> bool {
+    mapped(seat, file, &[fuse::FILE_BYTES]).is_some()
+}
+
+/// The bytes of [`frames_that_change`] that change, and who sends them.
+pub const CHANGING: Range<usize> = 200..1500;
+/// The address that sends them.
+pub const CHANGING_FROM: Mac = [2, 0, 0, 0, 0, 66];
+
+/// Sends numbered frames of 1500 bytes to the container, whose bytes behind the headers are all `A` or all `B`, and
+/// changes them all the while.
+pub fn frames_that_change(seat: &Seat<'_>, count: u16) {
+    const BURST: u16 = 64;
+    let script = Script::sized([64, BURST], 16 << 20);
+    let place = |index: u16| behind(&script, BURST) + 2048 * u64::from(index);
+    let places: Vec<u64> = (0..BURST).map(place).collect();
+    for (index, &place) in (0..).zip(&places) {
+        script.descriptor(TX, index, GUEST_START + place, 12 + 1500, 0, 0);
+        script.available_entry(TX, index, index);
+    }
+    let again = script.memory.again();
+    let mut front = seat.attacker(script);
+    seat.lab.socket(WEB).send(&Frame::new(BROADCAST, mac(7)).build());
+    sleep(MOMENT);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (over_now, all) = (&over, &places);
+        scope.spawn(move || {
+            // The whole value moves: its pointer alone may not.
+            let memory = again;
+            let bytes = [b'A', b'B'].map(|byte| vec![byte; CHANGING.len()]);
+            for bytes in bytes.iter().cycle().take_while(|_| !over_now.load(Ordering::Relaxed)) {
+                all.iter().for_each(|place| memory.write(place + 12 + CHANGING.start as u64, bytes));
+            }
+        });
+        for sent in (0..count).step_by(BURST.into()) {
+            for (number, place) in (sent..).zip(&places) {
+                let frame = Frame::new(mac(7), CHANGING_FROM).number(number.into()).build();
+                front.script.memory.write(*place, &[&[0; NET_HEADER][..], &frame[..18]].concat());
+            }
+            let sent = sent + BURST;
+            front.set_available_index(TX, sent);
+            let patience = Instant::now() + 10 * MOMENT;
+            while front.used_index(TX) != sent && Instant::now() < patience {
+                std::thread::yield_now();
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    sleep(MOMENT);
+}
+
+/// Has the container whose end is `interface` keep all that it is sent; `false` if this kernel can't.
+pub fn keep_frames(keeper: &Netns, interface: &str) -> bool {
+    let commands = [
+        "ip link add ifb0 type ifb",
+        "ip link set ifb0 txqueuelen 100000 up",
+        "tc qdisc add dev ifb0 root tbf rate 8bit burst 1540 limit 100000000",
+        &format!("tc qdisc add dev {interface} ingress"),
+        &format!(
+            "tc filter add dev {interface} parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect \
+             dev ifb0"
+        ),
+    ];
+    commands.iter().all(|command| {
+        let argv: Vec<&str> = command.split(' ').collect();
+        let (status, text) = keeper.try_run(&argv);
+        if !status.success() {
+            println!("skipped: {command}: {text}");
+        }
+        status.success()
+    })
+}
+
+/// Broadcasts so many frames, each from another address, in the attackers' VLAN, where a container keeps them.
+pub fn fill_a_keeper(seat: &Seat<'_>, count: u16) {
+    let web = seat.lab.socket(WEB);
+    for number in 0..count {
+        let [high, low] = number.to_be_bytes();
+        let frame = Frame::new(BROADCAST, [2, 0, 0, 1, high, low]).number(number.into()).build();
+        while web.try_send(&frame).is_err() {
+            sleep(Duration::from_millis(1));
+        }
+        if number.is_multiple_of(32) {
+            sleep(Duration::from_micros(500));
+        }
+    }
     sleep(5 * MOMENT);
 }
 

@@ -98,12 +98,25 @@ impl Memory {
     pub fn sized(size: u64) -> Self {
         let file = memfd_create("guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("memfd");
         ftruncate(&file, size).expect("size of a memfd");
+        Self::map(file, size)
+    }
+
+    fn map(file: OwnedFd, size: u64) -> Self {
         let bytes = usize::try_from(size).expect("fits");
         // SAFETY: a new mapping at an address that the kernel chooses.
         let start = unsafe {
             mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)
         };
         Self { file, bytes: size, start: NonNull::new(start.expect("map a memfd").cast()).expect("not null") }
+    }
+
+    /// The same memory, mapped again: for somebody who writes at the same time.
+    ///
+    /// # Panics
+    /// When the kernel has no memory.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::map(self.file.try_clone().expect("a descriptor"), self.bytes)
     }
 
     /// Writes bytes at an offset.

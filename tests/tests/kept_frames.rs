@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use labsw_tests::attacks::keep_frames;
 use labsw_tests::netns::Netns;
 use labsw_tests::packet::{BROADCAST, Frame, RawSocket, mac};
 use labsw_tests::process::{Process, wait_for};
@@ -21,25 +22,6 @@ fn config(keeper: &Netns, sender: &Netns) -> String {
         format!("[ports.{name}]\ntype = \"veth\"\npeer = \"{peer}\"\nnetns = \"{netns}\"\npeer_name = \"eth0\"\n")
     };
     port("keeper", keeper) + &port("sender", sender)
-}
-
-/// Has the container keep all that it is sent; `false` if this kernel can't.
-fn keep_frames(keeper: &Netns) -> bool {
-    let commands = [
-        "ip link add ifb0 type ifb",
-        "ip link set ifb0 txqueuelen 100000 up",
-        "tc qdisc add dev ifb0 root tbf rate 8bit burst 1540 limit 10000000",
-        "tc qdisc add dev eth0 ingress",
-        "tc filter add dev eth0 parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ifb0",
-    ];
-    commands.iter().all(|command| {
-        let argv: Vec<&str> = command.split(' ').collect();
-        let (status, text) = keeper.try_run(&argv);
-        if !status.success() {
-            println!("skipped: {command}: {text}");
-        }
-        status.success()
-    })
 }
 
 /// Sends frames that the container keeps.
@@ -81,7 +63,7 @@ fn nobody_is_held_by_a_container_that_keeps_frames() {
     let config = config(&keeper, &sender);
 
     let switch = Labswd::start(&site, &config);
-    if !keep_frames(&keeper) {
+    if !keep_frames(&keeper, "eth0") {
         return switch.stop();
     }
     fill(&sender, &keeper);
@@ -107,7 +89,7 @@ fn nobody_is_held_by_a_container_that_keeps_frames() {
 
     // Taken out by a configuration; then the end of the switch.
     keeper.ip(&["link", "del", "ifb0"]);
-    assert!(keep_frames(&keeper));
+    assert!(keep_frames(&keeper, "eth0"));
     fill(&sender, &keeper);
     let without = site.dir().join("without.toml");
     let text = std::fs::read_to_string(site.dir().join("lab.toml")).expect("the configuration");
@@ -121,7 +103,7 @@ fn nobody_is_held_by_a_container_that_keeps_frames() {
     switch.wait_port_up("keeper");
 
     keeper.ip(&["link", "del", "ifb0"]);
-    assert!(keep_frames(&keeper));
+    assert!(keep_frames(&keeper, "eth0"));
     fill(&sender, &keeper);
     let began = Instant::now();
     switch.stop();
