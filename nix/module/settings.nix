@@ -59,8 +59,23 @@ let
       netns = optional types.str "veth: the named network namespace that the container's end is moved to.";
       peer_name = optional types.str "veth: the name of the container's end in `netns`.";
       interface = optional types.str "veth: the switch's end; tap: the interface.";
-      "for" = optional (types.enum [ "host" "guest" ]) "tap: who is at the other end, the host itself or a guest with an emulated NIC.";
-      owner = optional types.str "tap for a guest: the user who may open it.";
+      "for" = optional (types.enum [ "host" "guest" "container" ]) "tap: who is at the other end, the host itself, a guest with an emulated NIC, or a container.";
+      owner = optional types.str "vhost_user, tap for a guest: the user who may open the socket or the interface.";
+      group = optional types.str "vhost_user, tap for a guest: the group that may open the socket or the interface.";
+      peer_uid = optional types.ints.unsigned "vhost_user: the only user whose front end is served.";
+      offloads = optional types.bool "vhost_user: checksums and segmentation are offered to the guest.";
+      mode = optional types.str "af_xdp: auto, zero_copy, copy or skb; vhost_user: permission bits of the socket, as in \"0660\".";
+      queues = optional (types.either types.ints.unsigned types.str) "af_xdp, veth, tap: number of receive queues; af_xdp: \"all\" is every queue of the NIC.";
+      busy_poll = optional types.bool "af_xdp: the worker drives the NIC's queues itself.";
+      mac = optional types.str "veth, tap: the MAC address of the other end.";
+      isolated = optional types.bool "The port talks only to ports that are not isolated.";
+      sticky = optional types.bool "Addresses that were learned at the port stay there.";
+      macs = optional (types.listOf types.str) "The only source addresses that the port may use.";
+      mac_limit = optional types.ints.unsigned "Most addresses that are learned at the port.";
+      mac_limit_action = optional (types.enum [ "drop" "alert" ]) "What becomes of frames from further addresses.";
+      storm = optional format.type "Most frames per second: `broadcast`, `multicast`, `unknown_unicast`, as in \"1kpps\".";
+      dhcp_guard = optional types.bool "Replies of DHCP servers from the port are dropped.";
+      ra_guard = optional types.bool "IPv6 router advertisements from the port are dropped.";
     };
   };
 
@@ -77,6 +92,8 @@ let
       force = optional types.bool "Take `to_vlan` even if it is the VLAN of untagged frames of a port.";
       vlans = optional (types.nonEmptyListOf (types.either vid types.str)) "Only frames of these VLANs.";
       snaplen = optional types.ints.unsigned "Bytes of each frame; 0: all.";
+      filter = optional types.str "Only frames that this expression in tcpdump's syntax selects.";
+      inject = optional format.type "What the destination may inject: `vlan` or `as_port`, `rate`, `sources`; see docs/injection.md.";
     };
   };
 
@@ -132,6 +149,9 @@ in
                 default = "auto";
                 description = "Packet memory in huge pages of 2 MiB: if there are enough, or nothing else, or never.";
               };
+              metrics_listen = optional types.str "Address and port at which metrics are served over HTTP, as in \"127.0.0.1:9477\".";
+              allow_mirror = optional types.bool "Whether ports that say nothing of it may be mirrored.";
+              default_vlan = optional vid "The VLAN of ports that say nothing of VLANs.";
               max_guest_memory = optional types.str "Most memory of its guest that a vhost-user port maps, as in \"64GiB\"; as much as the machine has if left out.";
               protected_interfaces = mkOption {
                 type = types.listOf types.str;

@@ -14,6 +14,7 @@ use crate::filter::Expression;
 mod guard;
 mod impair;
 mod mirror;
+mod nix;
 mod refusals;
 
 /// The one line that `text` is refused with.

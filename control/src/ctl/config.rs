@@ -60,14 +60,16 @@ pub(super) fn run(command: Command, socket: &Path, output: &mut Output) -> Resul
     output.reply(&reply)
 }
 
+/// Reads a file and checks it by itself, so that every mistake is told, and told without a switch.
 fn read(file: &Path) -> Result<ConfigText, Failure> {
     let text = Config::read_text(file)?;
-    Ok(ConfigText { file: file.display().to_string(), text })
+    let config = ConfigText { file: file.display().to_string(), text };
+    Config::read_here(&config.text, &config.file)?;
+    Ok(config)
 }
 
 fn check(file: &Path, socket: &Path, output: &mut Output) -> Result<(), Failure> {
     let config = read(file)?;
-    Config::read_here(&config.text, &config.file)?;
     let checked = Session::open(socket).and_then(|mut session| session.call(&Request::CheckConfig(config)));
     match checked {
         Err(

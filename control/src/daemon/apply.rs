@@ -22,7 +22,7 @@ use super::mirrors::Mirrors;
 use super::preflight::{awaited_by, device_twice, needs_memory, preflight};
 use super::switch::Switch;
 use crate::api::{ConfigChange, ConfigText, Error, ShownConfig};
-use crate::config::{Config, ConfigError, PortConfig, SwitchConfig};
+use crate::config::{Config, ConfigError, ConfigErrors, PortConfig, SwitchConfig};
 use crate::metrics::MetricsSocket;
 use crate::plan::{Step, changes, keep_runtime, plan};
 
@@ -319,8 +319,16 @@ fn is_new_attachment(step: &Step, name: &str, switch: &Switch) -> bool {
     }
 }
 
+/// Reads a configuration. The refusal is about the first mistake, and names all others behind it.
 fn read(source: &ConfigText) -> Result<Config, Error> {
-    Config::parse_here(&source.text, &source.file).map_err(|error| as_refusal(&error, source))
+    Config::read_here(&source.text, &source.file).map_err(|ConfigErrors(errors)| match errors.split_first() {
+        None => refused(source, "cannot be read".to_owned()),
+        Some((first, others)) => {
+            let (object, reason) = object_and_reason(first, source);
+            let others = others.iter().map(|error| format!("; {error}"));
+            Error::invalid_setting(object, first.key(), reason + &others.collect::<String>())
+        }
+    })
 }
 
 /// Why a change was refused; what it is about stands in the file.
@@ -351,10 +359,16 @@ fn complaint(source: &ConfigText, key: &str, reason: &str) -> Error {
 }
 
 fn as_refusal(error: &ConfigError, source: &ConfigText) -> Error {
+    let (object, reason) = object_and_reason(error, source);
+    Error::invalid_setting(object, error.key(), reason)
+}
+
+/// The place of a mistake, and its key with what is wrong.
+fn object_and_reason(error: &ConfigError, source: &ConfigText) -> (String, String) {
     let object =
         error.place().map_or_else(|| source.file.clone(), |at| format!("{}:{}:{}", at.file, at.line, at.column));
     let key = if error.key().is_empty() { String::new() } else { format!("{}: ", error.key()) };
-    Error::invalid_setting(object, error.key(), format!("{key}{}", error.message()))
+    (object, format!("{key}{}", error.message()))
 }
 
 fn refused(source: &ConfigText, reason: String) -> Error {

@@ -63,7 +63,7 @@ use crossbeam::channel::Receiver;
 use labsw_dataplane::worker::Event;
 use mio::{Events, Interest, Poll};
 
-use crate::api;
+use crate::api::{self, ConfigText, Request};
 use crate::config::Config;
 use crate::device::LinkEvents;
 use crate::varlink::Server;
@@ -89,12 +89,21 @@ pub struct Daemon {
     file: PathBuf,
     signals: UnixStream,
     reloads: UnixStream,
+    /// The file that is being read again, while its filters are compiled.
+    reload: Option<Reload>,
     link_events: LinkEvents,
     server: Option<Server>,
     /// Where another process asks to take over; `None`: nowhere.
     door: Option<Door>,
     switch: Switch,
     worker_events: Receiver<Event>,
+}
+
+/// A configuration file that is read again.
+struct Reload {
+    wanted: ConfigText,
+    /// Another SIGHUP has come meanwhile.
+    again: bool,
 }
 
 impl Daemon {
@@ -181,6 +190,9 @@ impl Daemon {
                 token => {
                     if let Some(server) = &mut self.server {
                         server.ready(token, &mut self.switch);
+                        if let Some(prepared) = server.take_own() {
+                            self.filters_compiled(prepared);
+                        }
                     }
                 }
             }
@@ -210,22 +222,43 @@ impl Daemon {
         due.into_iter().flatten().collect()
     }
 
-    /// Reads the configuration file again and applies it, and tells the service manager (systemd's
-    /// `Type=notify-reload`).
+    /// Reads the configuration file again and has its filters compiled on the helper thread, and tells the service
+    /// manager (systemd's `Type=notify-reload`). The file is applied by [`Daemon::filters_compiled`].
     fn reload(&mut self) {
+        if let Some(reload) = &mut self.reload {
+            reload.again = true;
+            return;
+        }
         let reloading = sd_notify::NotifyState::Reloading;
         match sd_notify::NotifyState::monotonic_usec_now() {
             Ok(now) => notify(&[reloading, now]),
             Err(_) => notify(&[reloading]),
         }
         let file = self.file.display().to_string();
-        let outcome = match Config::read_text(&self.file) {
-            Ok(text) => {
-                let applied = self.switch.apply_config(&api::ConfigText { file, text }, false);
-                applied.map(drop).map_err(|error| error.to_string())
+        match (Config::read_text(&self.file), &self.server) {
+            (Ok(text), Some(server)) => {
+                let wanted = ConfigText { file, text };
+                server.prepare(Request::CheckConfig(wanted.clone()));
+                self.reload = Some(Reload { wanted, again: false });
             }
-            Err(error) => Err(error.to_string()),
-        };
+            (Err(error), _) => self.reloaded(Err(error.to_string())),
+            // The switch ends.
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// The filters of the file that is read again are compiled: it is applied.
+    fn filters_compiled(&mut self, prepared: Result<(), api::Error>) {
+        let Some(Reload { wanted, again }) = self.reload.take() else { return };
+        let applied = prepared.and_then(|()| self.switch.apply_config(&wanted, false));
+        self.reloaded(applied.map(drop).map_err(|error| error.to_string()));
+        if again {
+            self.reload();
+        }
+    }
+
+    /// Says how a reload went.
+    fn reloaded(&mut self, outcome: Result<(), String>) {
         if let Err(reason) = outcome {
             tracing::error!("configuration not applied: {reason}");
         }

@@ -124,7 +124,8 @@ impl Daemon {
         let reloads = signal_pipe(poll.registry(), &[SIGHUP], RELOAD)?;
         let link_events = link_events(poll.registry())?;
         let (file, server) = (file.to_owned(), Some(server));
-        let mut daemon = Daemon { poll, file, signals, reloads, link_events, server, door, switch, worker_events };
+        let mut daemon =
+            Daemon { poll, file, signals, reloads, reload: None, link_events, server, door, switch, worker_events };
         daemon.switch.enter(config).map_err(|refusal| daemon.refused(&refusal))?;
         Ok(daemon)
     }

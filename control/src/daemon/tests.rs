@@ -92,6 +92,19 @@ fn every_configuration_is_applied_over_every_other() {
 }
 
 #[test]
+fn every_mistake_of_a_configuration_is_told_and_nothing_changes() {
+    let from = veth("a", "x", "");
+    let mut switch = switch(&from);
+    let error = apply(&mut switch, "[ports.a]\ntype='veth'\npeer='x'\nmtu=1\ncolour=1\n").unwrap_err();
+    assert!(
+        error.starts_with("x.toml:4:5: ports.a.mtu: ") && error.contains("; x.toml:5:1: ports.a.colour: "),
+        "{error}"
+    );
+    assert_eq!(error.lines().count(), 1);
+    assert_eq!(switch.running().normalised(), Config::parse(&from, "x").unwrap().normalised());
+}
+
+#[test]
 fn whatever_port_fails_everything_is_as_it_was() {
     let all = configurations();
     let mut failures = 0;

@@ -155,10 +155,15 @@ pub struct MirrorSource {
 }
 
 impl MirrorConfig {
+    /// The settings of a mirror.
+    pub fn keys() -> Vec<&'static str> {
+        [keys::<MirrorConfig>(), keys::<Destination>()].concat()
+    }
+
     /// Reads the table of mirror `name`. Gives nothing if there is a mistake.
     pub fn read(name: &str, tree: &Tree, reader: &mut Reader) -> Option<MirrorConfig> {
         let before = reader.mistakes();
-        reader.check_keys(tree, &[keys::<MirrorConfig>(), keys::<Destination>()].concat(), |_| None);
+        reader.check_keys(tree, &MirrorConfig::keys(), |_| None);
         let mirror = reader.part::<MirrorConfig>(tree);
         let to = reader.part::<Destination>(tree).map(Destination::checked);
         if let Some(Err(wrong)) = &to {

@@ -6,7 +6,7 @@
 //! **How it works.** A connection holds a request back that has filters ([`is_needed`]). A helper thread compiles them,
 //! which leaves their programs in the cache of [`crate::filter`], and wakes the control thread; the request is then
 //! answered as any other, and finds every filter compiled. Requests are prepared one at a time, in the order in which
-//! they came.
+//! they came. The daemon has its own file prepared in the same way ([`Server::prepare`](super::Server::prepare)).
 //!
 //! **Bounds.** [`BUDGET`] a request; a request beyond that is refused. A connection has one request here, and only
 //! peers that may change the switch get here.
@@ -25,8 +25,14 @@ use crate::filter::{self, BudgetExceeded};
 /// Time for compiling the filters of one request.
 const BUDGET: Duration = Duration::from_secs(10);
 
-/// Which connection a request came from: its place and its serial number.
-pub(super) type From = (usize, u64);
+/// Who a request came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    /// A connection: its place and its serial number.
+    Client(usize, u64),
+    /// The daemon, which reads its own file again.
+    Daemon,
+}
 
 /// What became of a request's filters. An expression that does not compile is for the handler to complain about.
 pub(super) type Outcome = Result<(), Error>;

@@ -24,9 +24,9 @@ use rustix::net::{SocketFlags, accept_with};
 use super::connection::{Connection, Next};
 use super::credentials::{Policy, peer_of, refuse_descriptors};
 use super::message;
-use super::prepare::Preparer;
+use super::prepare::{From, Outcome, Preparer};
 use super::seats::{self, MAX_CLIENTS};
-use crate::api::{Error, Handler, Peer};
+use crate::api::{Error, Handler, Peer, Request};
 
 /// Connections that wait for being accepted.
 const BACKLOG: i32 = 128;
@@ -46,6 +46,8 @@ pub struct Server {
     accept_again_at: Option<Instant>,
     /// Compiles filters; there from [`Server::register`] on.
     preparer: Option<Preparer>,
+    /// What became of the daemon's own request.
+    prepared: Option<Outcome>,
     /// Connections so far.
     served: u64,
 }
@@ -90,6 +92,7 @@ impl Server {
             clients: std::iter::repeat_with(|| None).take(MAX_CLIENTS).collect(),
             accept_again_at: None,
             preparer: None,
+            prepared: None,
             served: 0,
         }
     }
@@ -238,7 +241,11 @@ impl Server {
     /// Goes on with calls whose filters are compiled now.
     fn take_prepared(&mut self, now: Instant, handler: &mut dyn Handler) {
         let done = self.preparer.as_mut().map(Preparer::take_done).unwrap_or_default();
-        for ((slot, serial), outcome) in done {
+        for (from, outcome) in done {
+            let From::Client(slot, serial) = from else {
+                self.prepared = Some(outcome);
+                continue;
+            };
             let waits = self.clients.get(slot).and_then(Option::as_ref).is_some_and(|client| client.serial == serial);
             if waits {
                 self.serve(slot, |client| client.prepared(outcome, now, handler));
@@ -246,12 +253,25 @@ impl Server {
         }
     }
 
+    /// Has the filters of a request of the daemon itself compiled on the helper thread. [`Server::take_own`] gives the
+    /// outcome, after an event of the server.
+    pub fn prepare(&self, request: Request) {
+        if let Some(preparer) = &self.preparer {
+            preparer.submit(From::Daemon, request);
+        }
+    }
+
+    /// What became of the filters of the daemon's own request, once that is known.
+    pub fn take_own(&mut self) -> Option<Result<(), Error>> {
+        self.prepared.take()
+    }
+
     /// Lets one client work, and closes it if that was the end of it.
     fn serve(&mut self, slot: usize, work: impl FnOnce(&mut Connection) -> Next) {
         let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return };
         let next = work(client);
         if let (Some(request), Some(preparer)) = (client.take_to_prepare(), &self.preparer) {
-            preparer.submit((slot, client.serial), request);
+            preparer.submit(From::Client(slot, client.serial), request);
         }
         if next == Next::Close {
             return self.drop_client(slot);
