@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_micros(3);
 const WARM_UP: Duration = Duration::from_millis(500);
 const START: Duration = Duration::from_secs(10);
 
-/// What is measured: frames of `bytes` (in the ring, without FCS) of `flows` station pairs.
+/// One measurement: frames of `bytes` (in the ring, without FCS) of `flows` station pairs.
 struct Cell {
     name: String,
     bytes: usize,

@@ -1,4 +1,4 @@
-//! What the ring walk of `labsw-dataplane` saves against the one of the `virtio-queue` crate: the same work on the same
+//! The ring walk of `labsw-dataplane` beside the one of the `virtio-queue` crate: the same work on the same
 //! rings, 64 frames a round, done once with each (`walks.rs`).
 //!
 //! Cases: `take/…` takes 64-byte frames out of a guest's transmit ring into a burst and completes the chains;

@@ -1,4 +1,4 @@
-//! Whether the switch gets slower when the lab grows: one turn guest → guest of 64-byte frames, a known unicast, with
+//! Does the switch get slower when the lab grows? One turn guest → guest of 64-byte frames, a known unicast, with
 //! little and with much around it that has nothing to do.
 //!
 //! Cases: `GROWTH/END/BURST`, two ends side by side (`growth_cases.rs`): 2 and 32 guests attached, 1 k and 64 k

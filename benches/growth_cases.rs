@@ -1,4 +1,5 @@
-//! What `growth` and `instructions` compare: a small lab and a large one, of which the large part has nothing to do.
+//! The labs that `growth` and `instructions` compare: a small one and a large one, of which the large part has nothing
+//! to do.
 #![allow(clippy::panic, reason = "a bench")]
 
 use crate::lab::{Around, Watched};

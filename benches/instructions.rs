@@ -26,7 +26,7 @@ use labsw_switch::tables::{PortRules, Tables};
 use labsw_switch::{DropReason, Mac, PortId, Vid};
 use walks::{Notification, fill_ours, fill_theirs, take_ours, take_theirs};
 
-/// What is counted.
+/// The work that is counted.
 #[inline(never)]
 fn measured(round: &mut dyn FnMut(), rounds: u64) {
     for _ in 0..rounds {

@@ -1,5 +1,5 @@
-//! What the benches of guest rings share: guests in this process's memory whose rings are written once and then only
-//! offered again ([`offer`] moves the available index), and a worker between two of them ([`Lab`]), alone or with
+//! The lab that benches of guest rings share: guests in this process's memory whose rings are written once and then
+//! only offered again ([`offer`] moves the available index), and a worker between two of them ([`Lab`]), alone or with
 //! more around them that has nothing to do ([`Around`]).
 //!
 //! Rings hold [`RING`] entries. A transmit ring is full of equal frames, one descriptor each; a receive ring is full of
@@ -37,7 +37,7 @@ pub const TRANSMIT: usize = 1;
 /// Length of a receive buffer, bytes.
 const BUFFER_BYTES: u32 = 2048;
 
-/// What a Linux guest negotiates, but without indirect tables: the frames here have one descriptor each.
+/// The features that a Linux guest negotiates, except indirect tables: the frames here have one descriptor each.
 pub const FEATURES: u64 = VERSION_1 | MRG_RXBUF | EVENT_IDX;
 
 /// Fills the transmit ring with equal frames and offers none of them.
@@ -65,7 +65,7 @@ pub fn offer(guest: &Guest, ring: usize, count: u16) {
     index.store(index.load(Ordering::Relaxed).wrapping_add(count), Ordering::Release);
 }
 
-/// What a lab has besides the two guests that talk. None of it takes part.
+/// The surroundings of the two guests that talk. Nothing in them takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Around {
     /// Guests that are attached and silent.
@@ -231,7 +231,7 @@ impl Lab {
         Lab::with(wire_bytes, Around::default())
     }
 
-    /// As [`Lab::new`], with more around the two guests.
+    /// Like [`Lab::new`], with more around the two guests.
     pub fn with(wire_bytes: usize, around: Around) -> Lab {
         let shared =
             Shared { fdb: Arc::new(around.fdb()), mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(1)).collect() };

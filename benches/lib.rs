@@ -1,4 +1,4 @@
-//! What the benches share: frames. The cases stand at the top of each bench, the figures in `README.md`.
+//! Frames, which all benches share. The cases stand at the top of each bench, the figures in `README.md`.
 
 /// A unicast UDP frame of `wire_bytes` (with FCS, so four bytes fewer in a ring) from station `src` to station `dst`.
 pub fn frame(wire_bytes: usize, dst: u16, src: u16) -> Vec<u8> {

@@ -60,7 +60,7 @@ impl Theirs {
         Theirs { queue, memory, segments: Vec::new() }
     }
 
-    /// What [`RxQueue::receive`](labsw_dataplane::port::RxQueue::receive) does.
+    /// Does the work of [`RxQueue::receive`](labsw_dataplane::port::RxQueue::receive).
     fn receive(&mut self, burst: &mut Burst, stats: &mut PortDelta) {
         for chain in self.queue.iter(&self.memory).unwrap() {
             let head = chain.head_index();
@@ -85,8 +85,8 @@ impl Theirs {
         }
     }
 
-    /// What [`RxQueue::release`](labsw_dataplane::port::RxQueue::release) does. Returns whether the guest is to be
-    /// interrupted.
+    /// Does the work of [`RxQueue::release`](labsw_dataplane::port::RxQueue::release). Returns whether the guest is to
+    /// be interrupted.
     fn release(&mut self, burst: &mut Burst) -> bool {
         for frame in burst.frames() {
             self.queue.add_used(&self.memory, frame.token as u16, 0).unwrap();
@@ -95,8 +95,8 @@ impl Theirs {
         self.notify()
     }
 
-    /// What [`TxPort::send`](labsw_dataplane::port::TxPort::send) does for frames that fit one buffer. Returns whether
-    /// the guest is to be interrupted.
+    /// Does the work of [`TxPort::send`](labsw_dataplane::port::TxPort::send) for frames that fit one buffer. Returns
+    /// whether the guest is to be interrupted.
     fn send(&mut self, burst: &Burst, items: &[TxItem], stats: &mut PortDelta) -> bool {
         let mut header = [0; HEADER_BYTES];
         header[10] = 1;
@@ -176,7 +176,7 @@ pub fn take_ours(notification: Notification) -> impl FnMut() {
     }
 }
 
-/// As [`take_ours`]; with `call` the guest is interrupted when the crate says so.
+/// Like [`take_ours`]; with `call` the guest is interrupted when the crate says so.
 pub fn take_theirs(notification: Notification, call: bool) -> impl FnMut() {
     let guest = guest(notification, 64);
     let mut theirs = Theirs::new(&guest, TRANSMIT);
@@ -204,7 +204,7 @@ pub fn fill_ours(notification: Notification, wire_bytes: usize) -> impl FnMut() 
     }
 }
 
-/// As [`fill_ours`]; with `call` the guest is interrupted when the crate says so.
+/// Like [`fill_ours`]; with `call` the guest is interrupted when the crate says so.
 pub fn fill_theirs(notification: Notification, wire_bytes: usize, call: bool) -> impl FnMut() {
     let mut source = Source::new(wire_bytes);
     let guest = guest(notification, 64);

@@ -97,9 +97,9 @@ struct Ring {
     available: usize,
     used: usize,
     buffers: usize,
-    /// What has been put into the available ring, modulo 2¹⁶.
+    /// Entries put into the available ring, modulo 2¹⁶.
     offered: u16,
-    /// What has been taken out of the used ring.
+    /// Entries taken out of the used ring.
     taken: u16,
 }
 

@@ -33,7 +33,7 @@ impl Backoff {
         until
     }
 
-    /// Whether the last failure is so near that a further one makes the wait longer.
+    /// True if the last failure is so recent that a further one makes the wait longer.
     pub fn is_fresh(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until + self.longest)
     }

@@ -20,6 +20,8 @@ mod arena;
 mod copy;
 mod filter;
 mod lend;
+mod limits;
+mod owned;
 mod reader;
 
 use labsw_switch::BURST_FRAMES;
@@ -33,13 +35,8 @@ use copy::{copy, copy_short};
 
 pub(crate) use copy::prefetch;
 pub(crate) use lend::Lender;
+pub use limits::{MAX_BURST_SEGMENTS, MAX_FRAME_BYTES};
 pub use reader::{FrameReader, PlainFrame};
-
-/// The largest frame that can pass, bytes (a 64-KiB TSO frame with its headers).
-pub const MAX_FRAME_BYTES: u32 = 65_535 + 64;
-/// The most segments that the frames of a burst may become together: a burst of the largest frames with an MSS of 536
-/// is within it.
-pub const MAX_BURST_SEGMENTS: u32 = 8192;
 
 /// A run of bytes in foreign memory.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +93,7 @@ impl RxFrame {
 }
 
 impl RxFrame {
-    /// Whether an egress may take its buffer ([`Burst::take`]), if the burst is movable.
+    /// True if an egress may take the buffer ([`Burst::take`]), if the burst is movable.
     #[inline]
     pub fn is_takeable(&self) -> bool {
         !self.moved && !self.scattered
@@ -115,7 +112,7 @@ pub struct Burst {
     frames: Box<[RxFrame; BURST_FRAMES]>,
     snapshots: Box<[Snapshot; BURST_FRAMES]>,
     segments: Vec<Segment>,
-    /// What is left to do for the frames in `asking`; of the others it is of an earlier burst.
+    /// The offload state of the frames in `asking`; for other frames the entry is of an earlier burst.
     asked: Box<[Asked; BURST_FRAMES]>,
     /// The frames (bit = index) for which there is something to do or to say.
     asking: u64,
@@ -174,7 +171,7 @@ impl Burst {
         self.movable = true;
     }
 
-    /// Whether [`Burst::set_movable`] was called since the last clear.
+    /// True if [`Burst::set_movable`] was called since the last clear.
     #[inline]
     pub fn is_movable(&self) -> bool {
         self.movable
@@ -192,7 +189,7 @@ impl Burst {
         self.exclusive
     }
 
-    /// Whether the egress that is sent to may [take](Burst::take) the buffer of this frame instead of a copy.
+    /// True if the egress that is sent to may [take](Burst::take) the buffer of this frame instead of a copy.
     #[inline]
     pub fn may_take(&self, frame: u8) -> bool {
         self.movable && self.exclusive >> (usize::from(frame) % BURST_FRAMES) & 1 == 1
@@ -204,13 +201,13 @@ impl Burst {
         self.count
     }
 
-    /// Whether it holds no frame.
+    /// True if it holds no frame.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Whether no further frame fits.
+    /// True if no further frame fits.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.count >= BURST_FRAMES
@@ -291,7 +288,7 @@ impl Burst {
     /// frame is taken back out.
     ///
     /// # Errors
-    /// As [`Asked::admit`], and [`Refused::SegmentsOfBurst`] beyond [`MAX_BURST_SEGMENTS`].
+    /// The errors of [`Asked::admit`], and [`Refused::SegmentsOfBurst`] beyond [`MAX_BURST_SEGMENTS`].
     #[inline(never)]
     pub fn ask(&mut self, header: &[u8; HEADER_BYTES], offers: Offers) -> Result<(), Refused> {
         let Some(last) = self.count.checked_sub(1) else { return Ok(()) };
@@ -335,7 +332,7 @@ impl Burst {
         self.asking
     }
 
-    /// What is left to do for the frame at `index`.
+    /// The offload state of the frame at `index`.
     #[inline]
     pub fn asked(&self, index: usize) -> Asked {
         let asks = self.asking >> (index % BURST_FRAMES) & 1 == 1;

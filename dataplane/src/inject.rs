@@ -160,7 +160,7 @@ impl RxQueue for InjectRx {
         if self.next.is_none() {
             self.next = self.core.pop();
         }
-        // Of an empty queue the timer is left alone: whoever fills it sets it.
+        // The timer of an empty queue is left alone: whoever fills the queue sets it.
         let Some(next) = &self.next else { return false };
         let wait_ns = next.due_ns.saturating_sub(turn.now_ns);
         if wait_ns > 0 {
@@ -213,7 +213,7 @@ mod tests {
         assert!(rx.is_waiting(&at(now)));
         assert_eq!(receive(&mut rx, now), [vec![1; 60]]);
         assert!(!rx.is_waiting(&at(soon - 1)) && !rx.arm(&at(now)), "the next one is not due");
-        // What a sleeping worker waits for.
+        // The descriptor that a sleeping worker waits for.
         let mut fds = [rustix::event::PollFd::new(&rx.core.timer, rustix::event::PollFlags::IN)];
         let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
         assert_eq!(rustix::event::poll(&mut fds, Some(&limit)), Ok(1));

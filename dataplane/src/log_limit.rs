@@ -20,7 +20,7 @@ pub struct LogLimit {
 }
 
 impl LogLimit {
-    /// Whether the line at hand may be written. [`LogLimit::ended`] is to be asked first.
+    /// Returns true if the line at hand may be written. [`LogLimit::ended`] is to be asked first.
     pub fn admit(&mut self, now: Instant) -> bool {
         self.since.get_or_insert(now);
         let admitted = self.written < LINES;

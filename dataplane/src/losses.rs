@@ -46,7 +46,7 @@ impl Losses {
         self.frames
     }
 
-    /// Whether no frame is lost.
+    /// True if no frame is lost.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.frames == 0

@@ -1,4 +1,4 @@
-//! What a port is to the workers: receive queues, each owned by one worker, and a transmit side shared by all.
+//! A port as the workers see it: receive queues, each owned by one worker, and a transmit side shared by all.
 //!
 //! A worker calls, per receive queue and turn: [`RxQueue::receive`] → (decide) → [`TxPort::send`] on each egress →
 //! [`RxQueue::release`]. Neither half ever blocks, except on the short locks inside a transmit side, which are taken
@@ -182,7 +182,7 @@ impl Turn {
 
 /// The receiving half of one queue, owned by one worker.
 pub trait RxQueue: Any + Send + std::fmt::Debug {
-    /// Whether anything may have arrived: a look so cheap that a worker with many silent queues has time left for the
+    /// True if anything may have arrived: a look so cheap that a worker with many silent queues has time left for the
     /// others. [`RxQueue::receive`] is called only after a yes.
     fn is_waiting(&self, _turn: &Turn) -> bool {
         true
@@ -233,17 +233,18 @@ pub trait TxPort: Send + Sync + std::fmt::Debug {
     /// `not_connected`.
     fn send(&self, turn: &Turn, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault>;
 
-    /// As [`TxPort::send`], for callers who need no reasons: returns the set of lost frames (bit = index in the burst).
+    /// Like [`TxPort::send`], for callers who need no reasons: returns the set of lost frames (bit = index in the
+    /// burst).
     ///
     /// # Errors
-    /// As [`TxPort::send`].
+    /// The errors of [`TxPort::send`].
     fn send_set(&self, turn: &Turn, burst: &mut Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
         let mut losses = Losses::NONE;
         self.send(turn, burst, items, &mut TxReport { stats, losses: &mut losses })?;
         Ok(losses.frames())
     }
 
-    /// What may be left to do in the frames it is given; all others have to be finished.
+    /// The offloads that may be left to do in the frames given to the port; all others have to be finished.
     fn offers(&self) -> Offers {
         Offers::NONE
     }

@@ -78,7 +78,7 @@ impl Account {
         self.0.leaked.load(Relaxed)
     }
 
-    /// Whether so many descriptors wait that the peer is to be disconnected and nobody is to be served in its place.
+    /// True if so many descriptors wait that the peer is to be disconnected and nobody is to be served in its place.
     pub fn is_overdrawn(&self) -> bool {
         self.waiting() >= MANY_WAITING
     }
@@ -182,7 +182,7 @@ impl<F: Send> Reaper<F> {
             let thread = thread::Builder::new().name("closer".to_owned()).stack_size(STACK_BYTES);
             match thread.spawn(|| self.run()) {
                 Ok(_) => state.threads += 1,
-                // What waits is closed by another thread, or by the next one that can be started.
+                // Another thread, or the next one that can be started, closes the waiting descriptors.
                 Err(error) => tracing::warn!(%error, "no thread to close descriptors"),
             }
         }

@@ -40,7 +40,7 @@ const MIN_MERGED_BYTES: u32 = 256;
 /// Where the frames of a stage go, and what became of them.
 struct Delivery<'a, 'r> {
     sink: &'a mut dyn FrameSink,
-    /// What they are made from.
+    /// The burst that the frames are made from.
     from: &'a Burst,
     report: &'a mut TxReport<'r>,
     /// The frames of `from` (bit = index) of which anything was sent.
@@ -89,11 +89,11 @@ struct Entry {
 
 #[derive(Clone, Copy, Debug)]
 enum Form {
-    /// As it was received.
+    /// The frame as it was received.
     AsIs,
     /// In the arena.
     Made { at: usize, len: usize },
-    /// Of the merge with this index.
+    /// The merge with this index.
     Merged(usize),
 }
 
@@ -101,13 +101,13 @@ enum Form {
 #[derive(Debug)]
 struct Merge {
     coalescer: Coalescer,
-    /// Of its flow.
+    /// The hash of the frame's flow.
     hash: u32,
     /// Where the first segment lies in the arena, headers first.
     at: usize,
     /// A frame of the same flow that can't be merged with it came behind it.
     closed: bool,
-    /// Of the frame as it is sent.
+    /// The offload state of the frame as it is sent.
     asked: Asked,
 }
 
@@ -135,12 +135,12 @@ pub(crate) struct Stage {
     segments_left: u32,
 }
 
-/// Whether a port that accepts `offers` has to have some of these frames changed.
+/// True if some of these frames must be changed for a port that accepts `offers`.
 pub(crate) fn is_needed(burst: &Burst, items: &[TxItem], offers: Offers) -> bool {
     items.iter().any(|item| !burst.asked(item.frame.into()).passes(offers))
 }
 
-/// Whether it may be worth while to merge some of these frames.
+/// True if merging some of these frames may be worth while.
 pub(crate) fn may_merge(burst: &Burst, items: &[TxItem]) -> bool {
     let long = |item: &&TxItem| burst.frame(item.frame.into()).is_some_and(|frame| frame.len >= MIN_MERGED_BYTES);
     items.iter().filter(long).take(2).count() == 2
@@ -418,7 +418,7 @@ impl<'a> Made<'a> {
         lent
     }
 
-    /// What lies in the arena there.
+    /// The bytes of the arena there.
     fn bytes(&self, at: usize, len: usize) -> &'a [u8] {
         self.arena.get(at..at + len).unwrap_or_default()
     }

@@ -12,7 +12,7 @@ use crossbeam::utils::CachePadded;
 use labsw_switch::DropReason;
 use labsw_switch::drop_reason::DROP_REASONS;
 
-/// What happened at one port during one burst.
+/// The counts of one port during one burst.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortDelta {
     /// Frames received from the port, dropped ones included.
@@ -25,7 +25,7 @@ pub struct PortDelta {
     pub tx_bytes: u64,
     /// Frames dropped, by reason.
     pub drops: [u64; DROP_REASONS],
-    /// Whether any of `drops` is not 0, so that nobody has to look at all of them to see that none is.
+    /// True if any of `drops` is not 0, so that nobody has to look at all of them to see that none is.
     dropped: bool,
 }
 
@@ -91,7 +91,7 @@ impl Default for PortCounters {
     }
 }
 
-/// What a reader sees of [`PortStats`]; fields as in [`PortDelta`].
+/// A reading of [`PortStats`]; fields as in [`PortDelta`].
 pub type PortSnapshot = PortDelta;
 
 impl PortStats {
@@ -154,7 +154,7 @@ struct MirrorCounters {
     truncated: AtomicU64,
 }
 
-/// What a reader sees of [`MirrorStats`], in frames.
+/// A reading of [`MirrorStats`], in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MirrorSnapshot {
     /// Selected by the session.
@@ -212,7 +212,7 @@ impl MirrorStats {
 }
 
 impl MirrorSnapshot {
-    /// What was counted since `earlier`.
+    /// The counts added since `earlier`.
     pub fn since(&self, earlier: &MirrorSnapshot) -> MirrorSnapshot {
         MirrorSnapshot {
             matched: self.matched.wrapping_sub(earlier.matched),

@@ -6,8 +6,8 @@
 //! signal whose handler does nothing. The write then fails with `EINTR`, and the port whose doorbell it was is at
 //! fault.
 //!
-//! As a second line the control thread looks once a second whether each worker has moved; one that has not and is not
-//! asleep, or that leaves a command unanswered while the control thread waits ([`crate::workers`]), gets the same
+//! The control thread is a second line: once a second it looks whether each worker has moved; one that has not and is
+//! not asleep, or that leaves a command unanswered while the control thread waits ([`crate::workers`]), gets the same
 //! signal.
 //!
 //! A transmit ring's lock may be held by the worker that hangs, so others, and the control thread, can wait for it in
@@ -87,7 +87,7 @@ mod tests {
             });
             holds.recv().unwrap();
             assert!(lock_patiently(mutex, &mut || rouse.send(()).unwrap()).is_some());
-            // What a panic left is used as it is.
+            // The state that a panic left is used as it is.
             let poison = scope.spawn(|| {
                 let _guard = mutex.lock().unwrap();
                 panic!("on purpose");

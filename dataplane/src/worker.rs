@@ -50,7 +50,7 @@ use sleep::Sleeper;
 pub use command::{Command, ControlEnds, Event, Output, Power, QueueTask, Snapshot};
 pub(crate) use sleep::WAKER;
 
-/// What a worker shares with the rest of the switch.
+/// The state that a worker shares with the rest of the switch.
 #[derive(Clone, Debug)]
 pub struct Shared {
     /// The forwarding database.
@@ -315,7 +315,7 @@ impl Worker {
                 }
                 Command::SetSnapshot { snapshot, done } => {
                     self.set_snapshot(&snapshot);
-                    // What only the old one had is given up before that is said.
+                    // Objects that only the old snapshot held are dropped before the acknowledgement.
                     drop(snapshot);
                     let _ = done.send(());
                 }

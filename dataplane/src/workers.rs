@@ -123,7 +123,7 @@ impl WorkerHandle {
         self.load.snapshot()
     }
 
-    /// Whether it is blocked waiting for frames, or about to.
+    /// True if the worker is blocked waiting for frames, or about to.
     pub fn asleep(&self) -> bool {
         self.load.asleep()
     }

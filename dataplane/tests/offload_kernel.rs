@@ -61,7 +61,7 @@ impl Oracle {
         Some(Oracle { _lab: lab, entry, exit })
     }
 
-    /// What the kernel makes of a frame: as many frames as are `expected`, or fewer, or one more.
+    /// The frames that the kernel makes of a frame: as many as are `expected`, or fewer, or one more.
     fn resolve(&mut self, frame: &[u8], header: &[u8], expected: usize) -> Vec<Vec<u8>> {
         let whole = [header, frame].concat();
         let taken = self.entry.write(&whole).unwrap_or_else(|why| panic!("the kernel refuses {header:?}: {why}"));

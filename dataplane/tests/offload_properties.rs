@@ -310,7 +310,7 @@ fn a_merged_frame_is_no_longer_than_ip_can_say() {
 /// Every segment is sound by itself; whether they belong together is the question.
 #[test]
 fn only_what_continues_is_merged() {
-    // Of each segment: payload, identification, flags, and bytes missing in front of it.
+    // The values of each segment: payload, identification, flags, and bytes missing in front of it.
     let taken = |v6: bool, segments: &[(usize, u16, u8, u32)]| {
         let mut sequence = u32::MAX - 1500;
         let mut frames = vec![];

@@ -223,7 +223,7 @@ fn frames_pass_between_switch_and_a_guests_program_and_the_host_sees_none() {
         assert_eq!(bytes(&burst, 0, TagEdit::KEEP), sent);
         rx.release(&mut burst).unwrap();
     }
-    // What the guest's program reads are our frames and nothing else: no answer of the host.
+    // The guest's program reads our frames and nothing else: no answer of the host.
     let mut buffer = vec![0; 4096];
     for frame in &frames {
         for (edit, expected) in [(TagEdit::KEEP, frame.clone()), (PUSH, tagged(frame))] {
@@ -342,7 +342,7 @@ fn what_can_not_be_opened_says_why() {
         drop(first);
         drop(patiently(|| TapPort::for_guest("t2", ifindex("t2"))));
     });
-    // What a port for the host made went with it.
+    // The interface that a port for the host made went with the port.
     assert!(!std::process::Command::new("ip").args(["link", "show", "t0"]).status().unwrap().success());
 }
 

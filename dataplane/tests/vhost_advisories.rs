@@ -1,4 +1,4 @@
-//! What has gone wrong in other vhost-user back ends, each as a test by the number of its advisory.
+//! Faults of other vhost-user back ends, each as a test by the number of its advisory.
 //!
 //! The advisories are those of DPDK's vhost library, the most attacked back end there is, and the hardening fixes that
 //! followed them. A test sends what the advisory describes and asserts what is right here: the frame is dropped under a

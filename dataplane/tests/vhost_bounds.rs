@@ -1,4 +1,4 @@
-//! What a hostile guest can make the switch do: the number of descriptors read has a bound that no ring size, chain or
+//! Bounds on a hostile guest: the number of descriptors that the switch reads has a bound that no ring size, chain or
 //! buffer raises, and nothing of a well-behaved guest is lost for it.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]

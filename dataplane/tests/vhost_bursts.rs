@@ -71,7 +71,7 @@ fn posts() -> impl Strategy<Value = Vec<(usize, u32, Option<u32>)>> {
     prop::collection::vec(post, 0..4)
 }
 
-/// What the guest gets of `frames`, and which of them it does not get, and why; takes the buffers used.
+/// The model: the part of `frames` that the guest gets, and the reason of each other; takes the buffers used.
 fn model(
     buffers: &mut Vec<u32>,
     frames: &[Outgoing],

@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
-/// What virtio-queue finds in the guest's transmit ring, headers cut off; it completes the chains as a device does.
+/// The frames that virtio-queue finds in the guest's transmit ring, headers cut off; it completes the chains as a
+/// device does.
 fn oracle(guest: &Guest, queue: &mut Queue, memory: &GuestMemoryMmap) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     while let Some(chain) = queue.pop_descriptor_chain(memory) {

@@ -166,7 +166,7 @@ fn bad_frames_in_sound_rings_are_counted_and_completed() {
     guest.set_descriptor(1, 3, GUEST_BASE, 100, WRITE, 0);
     guest.set_descriptor(1, 4, GUEST_BASE, 100, NEXT, 3);
     guest.set_descriptor(1, 5, GUEST_BASE, MAX_FRAME_BYTES + 13, 0, 0);
-    // As large as can be, and one good frame.
+    // One chain of the largest length, and one good frame.
     guest.set_descriptor(1, 6, GUEST_BASE, MAX_FRAME_BYTES + 12, 0, 0);
     guest.write(0, &[0; 12]);
     (1..=6).for_each(|head| guest.offer(1, head));

@@ -1,4 +1,4 @@
-//! What a front end can do with the memory it shares: files that are refused, memory that vanishes, limits.
+//! The memory that a front end shares: files that are refused, memory that vanishes, limits.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]
 
@@ -133,7 +133,7 @@ fn a_guest_and_all_guests_have_a_limit_and_a_sparse_file_counts_in_full() {
     assert_eq!((guest.bytes(), limit.mapped()), (3 << 40, 3 << 40));
     drop(guest);
     assert_eq!(limit.mapped(), 0);
-    // What can't be mapped for another reason takes nothing.
+    // A mapping that fails for another reason takes nothing.
     assert!(map(0, 0, 1 << 47).is_err());
     assert_eq!(limit.mapped(), 0);
 }

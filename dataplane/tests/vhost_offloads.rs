@@ -22,7 +22,7 @@ const SENDS: u64 = 1 | 1 << 11 | 1 << 12 | 1 << 13;
 const TAKES: u64 = 1 << 1 | 1 << 7 | 1 << 8 | 1 << 9;
 const TAG: [u8; 4] = [0x81, 0, 0, 20];
 
-/// What a guest sends: a virtio-net header of 10 bytes and a frame.
+/// Sends from the guest: a virtio-net header of 10 bytes and a frame.
 fn transmit(guest: &mut Guest, header: [u8; HEADER_BYTES], frame: &[u8], pieces: &[usize]) {
     let mut bytes = header.to_vec();
     bytes.resize(guest.header_bytes(), 0);

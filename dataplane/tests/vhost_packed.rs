@@ -122,7 +122,7 @@ fn kicks_come_only_when_armed_and_interrupts_as_asked_for() {
     let (mut a, mut b) = (Side::new(EVENT_IDX, 16), Side::new(EVENT_IDX, 16));
     let mut stats = PortDelta::ZERO;
     let device_flags = |side: &Side| side.guest.read((side.guest.addresses(1).used - USER_BASE) as usize + 2, 2);
-    // What a driver wants to be interrupted for: place with wrap bit, flags.
+    // The driver's wish for an interrupt: place with wrap bit, flags.
     let wish = |side: &Side, ring: usize, place: u16, flags: u16| {
         let at = (side.guest.addresses(ring).available - USER_BASE) as usize;
         side.guest.write(at, &[place.to_le_bytes(), flags.to_le_bytes()].concat());

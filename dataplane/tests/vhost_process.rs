@@ -1,4 +1,4 @@
-//! What concerns the process as a whole: SIGBUS and leaked descriptors. One test at a time.
+//! Tests that concern the process as a whole: SIGBUS and leaked descriptors. One test at a time.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]
 

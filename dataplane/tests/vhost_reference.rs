@@ -111,9 +111,9 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 struct Transcript {
     /// Request and value of each reply.
     replies: Vec<(u32, u64)>,
-    /// Of each round: the frames taken, and those that came back.
+    /// The frames taken in each round, and the frames that came back.
     frames: Vec<(Frames, Frames)>,
-    /// Of each ring after each round: index, and id and length of all elements.
+    /// The state of each ring after each round: index, and id and length of all elements.
     used: Vec<(u16, Vec<(u32, u32)>)>,
 }
 
@@ -153,7 +153,7 @@ impl Client<'_> {
         value
     }
 
-    /// Whether the back end hangs up, within the five seconds that a read takes.
+    /// True if the back end hangs up, within the five seconds that a read takes.
     fn is_hung_up_on(&mut self) -> bool {
         self.back_end.answer(&self.front);
         match self.front.0.read(&mut [0; 1]) {
@@ -219,7 +219,7 @@ impl Client<'_> {
                 let len = 60 + 70 * usize::from(number) + 400 * usize::from(round % 3);
                 guest.transmit(1, &frame(len, round.wrapping_mul(16) + number as u8), pieces);
             }
-            // As Linux does: the next used element is to interrupt.
+            // Linux's wish: the next used element is to interrupt.
             for ring in [0, 1] {
                 let used_event = 4 + 2 * usize::from(guest.rings[ring].size);
                 guest.avail(ring, used_event).store(guest.rings[ring].last_used, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! What a worker says of its load is what it did: moving frames is busy, spinning and sleeping are not.
+//! A worker's account of its load is the truth: moving frames is busy, spinning and sleeping are not.
 //!
 //! The ports here make their own frames, on the worker's thread, so that the share of the time it is busy is known
 //! whatever else the machine does.
@@ -39,7 +39,7 @@ struct Source {
     seen: Arc<Seen>,
 }
 
-/// What a source sees of its worker.
+/// A source's view of its worker.
 #[derive(Debug, Default)]
 struct Seen {
     /// Time of turns in which it handed out bursts, nanoseconds.

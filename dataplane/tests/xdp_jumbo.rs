@@ -14,7 +14,7 @@ use labsw_testkit::xdp_lab::{Lab, bytes, frame, receive};
 const PUSH: TagEdit = TagEdit { strip_bytes: 0, insert: Some([0x81, 0, 0x20, 10]) };
 const POP: TagEdit = TagEdit { strip_bytes: 4, insert: None };
 
-/// What `edit` makes of `frame`.
+/// The frame after `edit`.
 fn edited(frame: &[u8], edit: TagEdit) -> Vec<u8> {
     let tag = edit.insert.map(Vec::from).unwrap_or_default();
     [&frame[..12], &tag, &frame[12 + usize::from(edit.strip_bytes)..]].concat()
@@ -76,7 +76,7 @@ fn frames_in_several_buffers_pass_whole() {
     assert_eq!(pool.free_chunks() + pool.owned_chunks(1) + pool.owned_chunks(2), 4096);
 }
 
-/// What is in the receive ring, without waiting for more than a moment.
+/// Receives the frames in the receive ring, without waiting for more than a moment.
 fn receive_now(port: &mut XdpPort, burst: &mut Burst, stats: &mut PortDelta) -> usize {
     std::thread::sleep(Duration::from_millis(1));
     port.receive(0, burst, stats).unwrap();

@@ -21,7 +21,7 @@ fn memory(chunks: u32) -> std::sync::Arc<PacketMemory> {
     std::sync::Arc::new(PacketMemory::new(chunks, Hugepages::Auto).unwrap())
 }
 
-/// What `edit` makes of `frame`.
+/// The frame after `edit`.
 fn edited(frame: &[u8], edit: TagEdit) -> Vec<u8> {
     let tag = edit.insert.map(Vec::from).unwrap_or_default();
     [&frame[..12], &tag, &frame[12 + usize::from(edit.strip_bytes)..]].concat()

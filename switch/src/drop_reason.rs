@@ -29,7 +29,7 @@ pub enum Stage {
     Header,
     /// Its length.
     Mtu,
-    /// What becomes of protocols between neighbours.
+    /// Protocols between neighbours (`link_local`).
     LinkLocal,
     /// VLAN membership and tags.
     Vlan,
@@ -175,9 +175,9 @@ drop_reasons! {
     MacNotAllowed = "mac_not_allowed": In, Guard;
     /// The frame came from an isolated port, and this is another one.
     Isolated = "isolated": Out, Guard;
-    /// What a DHCP server sends, or might be, on a port that has none.
+    /// A DHCP server's message, or one that might be, on a port without a DHCP server.
     DhcpGuard = "dhcp_guard": In, Guard;
-    /// What an IPv6 router sends, or might be, on a port that has none.
+    /// An IPv6 router's message, or one that might be, on a port without a router.
     RaGuard = "ra_guard": In, Guard;
     /// A mirror copy that came back to the port it was sent to.
     MirrorLoop = "mirror_loop": In, Injection;

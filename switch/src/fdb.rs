@@ -24,52 +24,16 @@ use std::sync::PoisonError;
 use crate::sync::{AtomicU32, Mutex, Ordering};
 use crate::{Mac, PortId, Vid};
 
+mod learned;
 mod slot;
 mod writer;
 
+pub use learned::{FdbFull, Learned};
 use slot::{Bucket, SLOTS, Slot, Value};
 use writer::Writer;
 
 /// The most entries a database can be made for.
 pub const MAX_CAPACITY: usize = 1 << 20;
-
-/// What came of learning a source address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Learned {
-    /// Known on this port; nothing was written.
-    Known,
-    /// Known on this port; its time stamp is new.
-    Refreshed,
-    /// A new entry.
-    New,
-    /// Known on another port until now.
-    Moved {
-        /// The port it was on.
-        from: PortId,
-    },
-    /// A static entry says that it is on another port; not learned.
-    Static,
-    /// A group address; not learned.
-    Group,
-    /// A sticky port has it; not learned.
-    Sticky,
-    /// The port holds as many entries as [`Fdb::set_port_limit`] allows; not learned.
-    PortLimit,
-    /// No entry could fairly make room; not learned.
-    Full,
-}
-
-impl Learned {
-    /// Whether the address is known on this port then.
-    pub fn is_here(self) -> bool {
-        matches!(self, Learned::Known | Learned::Refreshed | Learned::New | Learned::Moved { .. })
-    }
-}
-
-/// No room for a static entry: the table, or the few places of this key, hold nothing but static entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the forwarding database has no room for another static entry")]
-pub struct FdbFull;
 
 /// Which entries to list; `None` means any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,9 +53,9 @@ pub struct FdbEntry {
     pub mac: Mac,
     /// Where frames to it go.
     pub port: PortId,
-    /// Whether it was added by hand: never ages, moves, or makes room.
+    /// True if the entry was added by hand: it never ages, moves, or makes room.
     pub is_static: bool,
-    /// Whether it was learned at a sticky port: neither ages nor moves.
+    /// True if the address was learned at a sticky port: the entry neither ages nor moves.
     pub is_sticky: bool,
     /// Seconds since the address was last seen; 0 for static entries.
     pub age_seconds: u32,
@@ -149,7 +113,7 @@ impl Fdb {
         }
     }
 
-    /// What [`Fdb::learn`] would return; changes nothing.
+    /// The outcome that [`Fdb::learn`] would return; changes nothing.
     pub fn would_learn(&self, vid: Vid, mac: Mac, port: PortId, now_seconds: u32) -> Learned {
         if mac.is_group() {
             return Learned::Group;
@@ -166,7 +130,7 @@ impl Fdb {
         }
     }
 
-    /// What is known about one address; aged entries are absent.
+    /// The entry of one address; aged entries are absent.
     pub fn entry(&self, vid: Vid, mac: Mac, now_seconds: u32) -> Option<FdbEntry> {
         let key = key_of(vid, mac);
         let (_, value) = self.find(key)?;
@@ -212,7 +176,7 @@ impl Fdb {
         self.remove_dynamic(vid, port, false)
     }
 
-    /// As [`Fdb::flush`], sticky ones too.
+    /// Like [`Fdb::flush`], and removes sticky entries too.
     pub fn flush_with_sticky(&self, vid: Option<Vid>, port: Option<PortId>) -> usize {
         self.remove_dynamic(vid, port, true)
     }
@@ -261,7 +225,7 @@ impl Fdb {
         self.with_writer(|writer| writer.len())
     }
 
-    /// Whether there is no entry.
+    /// Returns true if there is no entry.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

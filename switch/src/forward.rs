@@ -115,7 +115,7 @@ impl<'a> Forwarder<'a> {
         self.ingress_at(port, u64::from(self.now_seconds) * NS_PER_SECOND)
     }
 
-    /// As [`Forwarder::ingress`], at a time that is known in nanoseconds, of the same clock: rates need that.
+    /// Like [`Forwarder::ingress`], at a time known in nanoseconds of the same clock: rates need that.
     #[inline]
     pub fn ingress_at(self, port: PortId, now_ns: u64) -> Ingress<'a> {
         let found = match self.tables.port(port) {
@@ -167,7 +167,7 @@ impl<'a> Ingress<'a> {
         }
     }
 
-    /// Whether a frame is decided by the short copy of the steps: an untagged frame of a plain port, while no mirror
+    /// True if a frame is decided by the short copy of the steps: an untagged frame of a plain port, while no mirror
     /// selects by VLAN. In that copy nothing of tags, guards and marks is left.
     #[inline(always)]
     fn is_usual(&self, port: &Port, words: HeaderWords) -> bool {

@@ -37,7 +37,7 @@ impl Tag {
     }
 }
 
-/// What decisions need to know about a frame.
+/// The parts of a frame's header that decisions need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Destination address.
@@ -71,13 +71,14 @@ impl Header {
         }
     }
 
-    /// Whether it may be of a protocol between neighbours, which is looked at more closely: link-local, or MAC control.
+    /// True if the frame may be of a protocol between neighbours, which is looked at more closely: link-local, or MAC
+    /// control.
     #[inline(always)]
     pub fn is_of_neighbours(&self) -> bool {
         (self.dst.is_group() && self.dst.is_link_local()) || self.ethertype == ETHERTYPE_MAC_CONTROL
     }
 
-    /// Whether it is a MAC control frame, behind whatever tags.
+    /// True for a MAC control frame, after any tags.
     pub fn is_mac_control(&self) -> bool {
         self.dst == Mac::MAC_CONTROL || self.ethertype == ETHERTYPE_MAC_CONTROL
     }
@@ -133,7 +134,7 @@ impl HeaderWords {
         self.unchecked().checked()
     }
 
-    /// Whether no VLAN tag follows the addresses.
+    /// True if no VLAN tag follows the addresses.
     #[inline(always)]
     pub(crate) fn is_untagged(self) -> bool {
         let HeaderWords([_, second, _]) = self;
@@ -176,7 +177,7 @@ impl HeaderWords {
         !u64::MAX.checked_shr(8 * u32::from(l3_offset).saturating_sub(14)).unwrap_or(0)
     }
 
-    /// Whether `other` begins with the same header; `mask` is [`HeaderWords::third_word_mask`].
+    /// True if `other` begins with the same header; `mask` is [`HeaderWords::third_word_mask`].
     #[inline(always)]
     pub(crate) fn same_header(self, mask: u64, other: HeaderWords) -> bool {
         let HeaderWords([a, b, c]) = self;

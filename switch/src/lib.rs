@@ -54,7 +54,7 @@ pub use vlan::Vid;
 pub struct PortId(pub u16);
 
 impl PortId {
-    /// As an index into per-port arrays.
+    /// The index into per-port arrays.
     #[inline]
     pub fn index(self) -> usize {
         usize::from(self.0)
@@ -66,7 +66,7 @@ impl PortId {
 pub struct MirrorId(pub u16);
 
 impl MirrorId {
-    /// As an index into per-mirror arrays.
+    /// The index into per-mirror arrays.
     #[inline]
     pub fn index(self) -> usize {
         usize::from(self.0)

@@ -30,19 +30,19 @@ impl Mac {
         [a, b, c, d, e, f]
     }
 
-    /// Whether this is a group (multicast or broadcast) address.
+    /// True for a group (multicast or broadcast) address.
     #[inline]
     pub fn is_group(self) -> bool {
         self.0 >> 40 & 1 != 0
     }
 
-    /// Whether this is one of the link-local addresses 01-80-C2-00-00-00 to -0F (802.1Q table 8-1).
+    /// True for the link-local addresses 01-80-C2-00-00-00 to -0F (802.1Q table 8-1).
     #[inline]
     pub fn is_link_local(self) -> bool {
         self.0 >> 4 == 0x0180_c200_0000 >> 4
     }
 
-    /// As the low 48 bits of an integer, first byte highest.
+    /// The address as the low 48 bits of an integer, first byte highest.
     #[inline]
     pub fn to_u64(self) -> u64 {
         self.0

@@ -28,7 +28,7 @@ mod build;
 /// The MTU of a port about which nothing is said, bytes.
 pub const DEFAULT_MTU_BYTES: u32 = 1500;
 
-/// What becomes of frames to 01-80-C2-00-00-00 to -0F (802.1Q table 8-1) received on a port.
+/// The treatment of frames to 01-80-C2-00-00-00 to -0F (802.1Q table 8-1) received on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum LinkLocal {
@@ -40,8 +40,8 @@ pub enum LinkLocal {
 }
 
 impl LinkLocal {
-    /// Whether a frame with this header may come in. MAC control frames never may: they are for the other end of one
-    /// cable, and a bridge that passed them on would let a station stop a link that is not its own (802.1Q 8.6.3).
+    /// Checks that a frame with this header may come in. MAC control frames never may: they are for the other end of
+    /// one cable, and a bridge that passed them on would let a station stop a link that is not its own (802.1Q 8.6.3).
     ///
     /// # Errors
     /// [`DropReason::MacControl`], [`DropReason::LinkLocal`].
@@ -60,19 +60,19 @@ impl LinkLocal {
 pub struct PortRules {
     /// VLAN membership.
     pub vlan: PortVlan,
-    /// What becomes of link-local frames received here.
+    /// The treatment of link-local frames received here.
     pub link_local: LinkLocal,
     /// The most bytes behind Ethernet header and VLAN tags.
     pub mtu_bytes: u32,
-    /// Whether the port is up, administratively.
+    /// True if the port is up, administratively.
     pub enabled: bool,
-    /// Whether source addresses are learned here.
+    /// True if source addresses are learned here.
     pub learning: bool,
-    /// Whether the port is kept for mirror copies even while no mirror points to it.
+    /// True if the port is kept for mirror copies even while no mirror points to it.
     pub mirror_only: bool,
-    /// Whether mirrors of all ports watch it.
+    /// True if mirrors of all ports watch this port.
     pub allow_mirror: bool,
-    /// What it guards, if anything.
+    /// The guards, if there are any.
     pub guards: Option<Box<Guards>>,
     /// The gate for what comes from it while it is a mirror destination; `None`: nothing may.
     pub inject: Option<Arc<Injection>>,
@@ -96,14 +96,14 @@ impl Default for PortRules {
 }
 
 impl PortRules {
-    /// Whether the port exchanges no frames with other isolated ports.
+    /// True if the port exchanges no frames with other isolated ports.
     #[inline]
     pub(crate) fn is_isolated(&self) -> bool {
         self.guards.as_ref().is_some_and(|guards| guards.spec.isolated)
     }
 
-    /// Whether nothing of its own concerns frames without a tag, except their VLAN: it learns, guards nothing, and is
-    /// no tunnel.
+    /// True if no rule of the port concerns frames without a tag, except their VLAN: the port learns, guards nothing,
+    /// and is no tunnel.
     pub(crate) fn is_plain(&self) -> bool {
         self.learning && self.guards.is_none() && self.vlan.tunnel().is_none()
     }
@@ -218,7 +218,7 @@ pub enum TablesError {
 pub struct Tables {
     ports: Box<[Option<Port>]>,
     mirrors: Vec<MirrorSpec>,
-    /// Whether any port is watched by a mirror whose destination is up.
+    /// True if any port is watched by a mirror whose destination is up.
     mirrors_in_force: bool,
     /// VLANs whose frames some active mirror selects by VLAN, and all RSPAN VLANs; `None` if there are none.
     mirror_vlans: Option<Box<VlanSet>>,
@@ -266,7 +266,7 @@ pub(crate) struct Inject {
 }
 
 impl Port {
-    /// Whether it exchanges no frames with other isolated ports.
+    /// True if the port exchanges no frames with other isolated ports.
     #[inline]
     pub(crate) fn is_isolated(&self) -> bool {
         self.rules.is_isolated()
@@ -278,7 +278,7 @@ impl Port {
 pub(crate) struct Watches {
     /// Ascending by mirror id.
     list: Box<[Watch]>,
-    /// Whether one of them is for frames of any VLAN.
+    /// True if one of the mirrors is for frames of any VLAN.
     any_vlan: bool,
 }
 
@@ -291,7 +291,7 @@ impl FromIterator<Watch> for Watches {
 }
 
 impl Watches {
-    /// Whether one of them may select a frame, if the frames `marked` are in VLANs by which some mirror selects.
+    /// True if one of the mirrors may select a frame, if the frames `marked` are in VLANs by which some mirror selects.
     #[inline]
     pub(crate) fn may_select(&self, marked: u64) -> bool {
         self.any_vlan || (marked != 0 && !self.list.is_empty())
@@ -314,7 +314,7 @@ pub(crate) struct Watch {
     pub rspan: Option<Remote>,
     /// Its snap length, bytes; 0: whole frames.
     pub snap_bytes: u16,
-    /// What it selects of the frames of its VLANs; `None`: all of them.
+    /// The filter over the frames of the mirror's VLANs; `None`: all frames.
     pub filter: Option<Arc<Filter>>,
     vlans: Option<Box<VlanSet>>,
 }
@@ -324,7 +324,7 @@ pub(crate) struct Watch {
 pub(crate) struct Remote {
     /// The RSPAN VLAN.
     pub vid: Vid,
-    /// Whether the tags of the frames at this port are payload (a tunnel's): then the tag of the VLAN replaces none.
+    /// True if the tags of the frames at this port are payload (a tunnel's): then the tag of the VLAN replaces none.
     pub behind: bool,
 }
 
@@ -342,7 +342,7 @@ pub(crate) struct Member {
     pub port: PortId,
     /// How frames of this VLAN leave it.
     pub leaves: Leaves,
-    /// Whether it takes no frames from isolated ports.
+    /// True if the port takes no frames from isolated ports.
     pub isolated: bool,
     pub mtu_bytes: u32,
 }
@@ -375,7 +375,7 @@ impl Tables {
         Tables { snooping: Some(Snooped { vlans: Box::new(vlans), table }), ..self }
     }
 
-    /// What multicast snooping knows, if it is on in `vid`.
+    /// The state of multicast snooping, if it is on in `vid`.
     #[inline]
     pub(crate) fn snooping(&self, vid: Vid) -> Option<&Snooping> {
         self.snooping.as_ref().filter(|snooped| snooped.vlans.contains(vid)).map(|snooped| &*snooped.table)
@@ -396,7 +396,7 @@ impl Tables {
         &self.mirrors
     }
 
-    /// Whether any frame could be copied at all.
+    /// True if any frame could be copied at all.
     #[inline]
     pub fn has_mirrors_in_force(&self) -> bool {
         self.mirrors_in_force
@@ -408,7 +408,7 @@ impl Tables {
         self.mirror_vlans.as_deref()
     }
 
-    /// Whether copies of some mirror go to this VLAN.
+    /// True if copies of some mirror go to this VLAN.
     pub fn is_rspan(&self, vid: Vid) -> bool {
         self.rspan.contains(vid)
     }
@@ -429,7 +429,7 @@ impl Tables {
         self.port(port)?.inject.as_ref().map(|inject| &inject.injection)
     }
 
-    /// Whether the port sends only mirror copies.
+    /// True if the port sends only mirror copies.
     #[inline]
     pub fn is_mirror_destination(&self, port: PortId) -> bool {
         self.port(port).is_some_and(|port| port.mirror_destination)
@@ -453,7 +453,7 @@ impl Tables {
         }
     }
 
-    /// Whether a tunnel port takes frames with this tag of its customer.
+    /// True if a tunnel port takes frames with this tag of its customer.
     #[inline]
     pub(crate) fn takes_customer(&self, port: PortId, tag: Option<Tag>) -> bool {
         let tunnel = self.port(port).and_then(|port| port.rules.vlan.tunnel());

@@ -14,7 +14,7 @@ impl TagEdit {
     /// The frame leaves as it came.
     pub const KEEP: TagEdit = TagEdit { strip_bytes: 0, insert: None };
 
-    /// Whether the frame leaves as it came.
+    /// True if the frame leaves as it came.
     #[inline]
     pub fn keeps(self) -> bool {
         self.strip_bytes == 0 && self.insert.is_none()

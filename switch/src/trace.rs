@@ -1,4 +1,4 @@
-//! What would become of one frame, step by step, without anything becoming of it.
+//! A dry run: the decision about one frame, step by step, with no effect.
 //!
 //! [`trace`] has the frame decided by [`Ingress::frame`](crate::forward::Ingress::frame) and its copies chosen by
 //! [`Copies::choose`], exactly as a worker does, and writes down what they tell their observers. There is no second
@@ -14,7 +14,7 @@ use crate::forward::{Copies, Egress, Forwarder, Observer, Selection, Step, TagEd
 use crate::header::SNAPSHOT_BYTES;
 use crate::{DropReason, MirrorId, PortId, Vid};
 
-/// What was said of the frame while it was decided about.
+/// A report about the frame during its decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Something was found out.
@@ -38,10 +38,10 @@ pub struct Copy {
     pub snap_bytes: u16,
 }
 
-/// What would become of a frame.
+/// The foreseen way of a frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
-    /// What was decided, in the order of the decision.
+    /// The reports, in the order of the decision.
     pub events: Vec<Event>,
     /// The ports that are given the frame, ascending, and how it leaves.
     pub sent: Vec<(PortId, TagEdit)>,
@@ -66,7 +66,7 @@ impl Observer for Notes {
     }
 }
 
-/// What would become of `frame` (from the first address on, without check sequence) if it were received on `ingress`.
+/// Foresees the way of `frame` (from the first address on, without check sequence), received on `ingress`.
 /// `now_ns` is the time, in nanoseconds of the clock of [`Forwarder::now_seconds`]; `takes` says whether a port would
 /// take what it is given.
 pub fn trace(by: Forwarder<'_>, now_ns: u64, ingress: PortId, frame: &[u8], takes: impl Fn(PortId) -> bool) -> Trace {

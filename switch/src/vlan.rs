@@ -46,13 +46,13 @@ impl Vid {
     /// The highest VLAN id.
     pub const MAX: u16 = 4094;
 
-    /// As a number, 1 to 4094.
+    /// The id as a number, 1 to 4094.
     #[inline]
     pub fn get(self) -> u16 {
         self.0.get()
     }
 
-    /// As an index into arrays of 4096.
+    /// The index into arrays of 4096.
     #[inline]
     pub fn index(self) -> usize {
         usize::from(self.get())
@@ -164,7 +164,7 @@ impl VlanMode {
         }
     }
 
-    /// Whether a port of this mode is in VLAN `tag` and no other.
+    /// True if a port of this mode is in VLAN `tag` and no other.
     pub fn has_one_vlan(self) -> bool {
         matches!(self, VlanMode::Access | VlanMode::Dot1qTunnel)
     }
@@ -284,18 +284,18 @@ impl PortVlan {
         &self.trunks
     }
 
-    /// What a tunnel port does with its customer's tags; `None` in the other modes.
+    /// A tunnel port's treatment of its customer's tags; `None` in the other modes.
     pub fn tunnel(&self) -> Option<&Tunnel> {
         self.tunnel.as_deref()
     }
 
-    /// Whether the port is in VLAN `vid`.
+    /// True if the port is in VLAN `vid`.
     #[inline]
     pub fn is_member(&self, vid: Vid) -> bool {
         self.tag == Some(vid) || self.trunks.contains(vid)
     }
 
-    /// Whether the port is in VLAN `vid` as a trunk that names it: not as in its own VLAN, and not because it is in all
+    /// True if the port is in VLAN `vid` as a trunk that names it: not as in its own VLAN, and not because it is in all
     /// of them.
     pub fn names(&self, vid: Vid) -> bool {
         self.tag != Some(vid) && self.trunks.contains(vid) && self.trunks != VlanSet::ALL
@@ -363,10 +363,10 @@ impl PortVlan {
     }
 }
 
-/// What changes on a frame of VLAN `vid` that leaves in this way.
+/// The change of the tags of a frame of VLAN `vid` that leaves in this way.
 ///
 /// # Errors
-/// [`DropReason::DoubleTag`] if the frame would leave untagged but for a tag that is not that of its VLAN.
+/// [`DropReason::DoubleTag`] if popping the VLAN tag would expose an inner tag.
 #[inline]
 pub fn edit(leaves: Leaves, vid: Vid, Tags { outer, inner, tpid, .. }: Tags) -> Result<TagEdit, DropReason> {
     match (leaves, outer) {

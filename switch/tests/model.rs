@@ -17,7 +17,7 @@ use labsw_testkit::model::foretell::foretell;
 use labsw_testkit::model::naive::Naive;
 use labsw_testkit::model::{Decided, Guarded, Inject, Mirror, Pattern, Port, To, decide, fdb, sane, tables};
 
-/// What happens next.
+/// One step of a history.
 #[derive(Clone, Debug)]
 enum Step {
     /// From a port, frames, and per port those it does not take.
@@ -210,7 +210,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
-    /// What a trace says of a frame is what becomes of it: where it leaves, with which bytes, what is dropped where and
+    /// A trace foretells the way of a frame: where it leaves, with which bytes, what is dropped where and
     /// why, which mirrors select it, and which copies are made. Asking changes nothing.
     #[test]
     fn a_trace_foretells_what_is_decided((ports, mirrors, steps) in scenario(), seed: u64) {

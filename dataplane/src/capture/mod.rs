@@ -69,7 +69,7 @@ pub struct Captured {
 #[derive(Debug, Default)]
 pub struct Budget(AtomicUsize);
 
-/// What a capture takes, and what waits in it; see the module.
+/// The frames that a capture takes, and the queue in which they wait; see the module.
 #[derive(Debug)]
 pub struct Capture {
     /// Bytes taken of a frame; 0: all.
@@ -108,7 +108,7 @@ impl Capture {
         Some(captured)
     }
 
-    /// Whether it is for this frame, as it leaves by `item`.
+    /// True if the capture wants this frame, as it leaves by `item`.
     fn selects(&self, burst: &Burst, item: &TxItem) -> bool {
         let Some(filter) = &self.filter else { return true };
         let (snapshot, wire_bytes) = (Frames::snapshot(burst, item.frame), burst.wire_bytes(item.frame));
@@ -120,7 +120,7 @@ impl Capture {
         self.open.store(false, Ordering::Release);
     }
 
-    /// Whether the control thread has been woken since it went to sleep.
+    /// True if the control thread has been woken since it went to sleep.
     pub fn is_awake(&self) -> bool {
         !self.asleep.load(Ordering::Acquire)
     }
@@ -146,7 +146,7 @@ impl Capture {
         }
     }
 
-    /// Whether there is room for a frame of `bytes`; it is then taken.
+    /// Reserves room for a frame of `bytes`. Returns false if there is none.
     fn reserve(&self, bytes: usize) -> bool {
         let fits = |used: &AtomicUsize, most: usize| {
             used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -250,7 +250,7 @@ pub(crate) struct DropWatch {
 }
 
 impl DropWatch {
-    /// Whether it is for a drop for this reason.
+    /// True if the tap is for a drop for this reason.
     pub(crate) fn wants(&self, way: Way, reason: DropReason) -> bool {
         let direction = match way {
             Way::Rx => self.direction.rx,
@@ -260,7 +260,7 @@ impl DropWatch {
     }
 }
 
-/// What is captured at one port.
+/// The captures at one port.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PortCaptures {
     pub received: Vec<Watch>,
@@ -268,7 +268,7 @@ pub(crate) struct PortCaptures {
     pub dropped: Vec<DropWatch>,
 }
 
-/// What is captured at all ports. Immutable for the workers; replaced as a whole.
+/// The captures at all ports. Immutable for the workers; replaced as a whole.
 #[derive(Clone, Debug, Default)]
 pub struct Captures {
     /// By [`PortId::index`].
@@ -302,12 +302,12 @@ impl Captures {
         &mut self.ports[port.index()]
     }
 
-    /// Whether anything is captured anywhere.
+    /// True if anything is captured anywhere.
     pub(crate) fn any(&self) -> bool {
         !self.ports.is_empty()
     }
 
-    /// Whether drops are captured anywhere.
+    /// True if drops are captured anywhere.
     pub(crate) fn drops(&self) -> bool {
         self.drops
     }

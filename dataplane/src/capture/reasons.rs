@@ -21,7 +21,7 @@ impl Reasons {
         Reasons(self.0 | 1 << reason as u32)
     }
 
-    /// Whether this reason is one of them.
+    /// True if this reason is one of them.
     pub fn contains(self, reason: DropReason) -> bool {
         self.0 >> reason as u32 & 1 == 1
     }

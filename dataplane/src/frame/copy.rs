@@ -16,7 +16,7 @@ pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
 /// twice that.
 ///
 /// # Safety
-/// As for [`copy`], and `len` is at most 128.
+/// The contract of [`copy`], and `len` is at most 128.
 #[inline(always)]
 pub(super) unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
     debug_assert!(len <= SNAPSHOT_BYTES);
@@ -39,7 +39,7 @@ pub(super) unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
 /// Copies the first and the last `N` bytes of `len`.
 ///
 /// # Safety
-/// As for [`copy`], and `N` is at most `len`.
+/// The contract of [`copy`], and `N` is at most `len`.
 #[inline(always)]
 unsafe fn both<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: `N` bytes at offset 0, and at `len - N`, are inside the `len` bytes that are readable and writable

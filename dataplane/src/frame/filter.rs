@@ -1,6 +1,6 @@
 //! The frames of a burst as filters see them ([`labsw_switch::filter`]).
 //!
-//! What a filter reads behind the snapshot, a guest may have changed before the frame is copied: a filter chooses
+//! A guest may change the bytes after the snapshot between the filter's look and the copy: a filter chooses
 //! frames to be looked at, and is no guard.
 
 use labsw_switch::filter::{Behind, Frames, add_difference};
@@ -32,8 +32,8 @@ impl Frames for Burst {
     #[inline]
     fn difference(&self, at: usize, value: &[u8; 16]) -> Option<[u8; 16]> {
         let (mut found, mut shortest) = ([0; 16], u32::MAX);
-        // What a snapshot holds behind the end of its frame is of an earlier one; whether it counted is asked at the
-        // end.
+        // The snapshot's bytes after the end of its frame are of an earlier frame; the end of this function asks
+        // whether one of them counted.
         for (frame, snapshot) in self.frames().iter().zip(self.snapshots.iter()) {
             add_difference(&mut found, snapshot.0.get(at..)?.first_chunk()?, value);
             shortest = shortest.min(frame.snapshot_len.into());

@@ -64,7 +64,7 @@ pub struct FrameReader<'a> {
     pieces: [&'a [u8]; 2],
     tag: [u8; 4],
     tag_left: u8,
-    /// What is left of the segment at hand.
+    /// The rest of the segment at hand.
     rest: Segment,
     segments: &'a [Segment],
     remaining: u32,
@@ -176,7 +176,7 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    /// As [`FrameReader::read`], into memory of our own.
+    /// Like [`FrameReader::read`], into memory of our own.
     pub fn read_to(&mut self, to: &mut [u8]) -> u32 {
         let room = u32::try_from(to.len()).unwrap_or(u32::MAX);
         // SAFETY: `to` is writable for `room` bytes. Nothing overlaps it: the snapshot is behind a shared reference,

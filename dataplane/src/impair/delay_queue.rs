@@ -117,7 +117,7 @@ impl DelayQueue {
         stats.drop_many(DropReason::ImpairCleared, self.store.clear() as u64);
     }
 
-    /// Whether its schedule is this one.
+    /// True if the queue's schedule is this one.
     pub(crate) fn follows(&self, schedule: &Arc<Schedule>) -> bool {
         Arc::ptr_eq(&self.schedule, schedule)
     }
@@ -155,8 +155,7 @@ fn put_alike(store: &mut Store, burst: &Burst, items: &[TxItem], due_ns: u64) ->
     let mut kept = 0;
     for (bytes, item) in bytes.chunks_exact_mut(room(len)).zip(items) {
         let Some(frame) = burst.plain(item) else { break };
-        // What waits is more than the caches hold: memory is asked for before it is written, as it is before it is
-        // read.
+        // More frames wait than the caches hold: memory is prefetched before it is written, as it is before it is read.
         prefetch(bytes.as_ptr().wrapping_add(WRITE_AHEAD_BYTES));
         frame.copy_into(bytes);
         kept += 1;

@@ -78,7 +78,7 @@ impl Schedule {
         alike.fold(0, |selected, items| selected | pick(items))
     }
 
-    /// What became of frames so far, in all delay queues together.
+    /// Counts of frames by fate so far, in all delay queues together.
     pub fn counts(&self) -> Counts {
         lock(&self.impairment).counts()
     }

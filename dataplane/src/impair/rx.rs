@@ -102,7 +102,7 @@ impl ImpairedRx {
         self.due_ns
     }
 
-    /// Whether its frames are delayed by this schedule.
+    /// True if the frames are delayed by this schedule.
     pub(crate) fn follows(&self, schedule: &Arc<Schedule>) -> bool {
         self.delayed.follows(schedule)
     }

@@ -32,7 +32,7 @@ struct Leaving {
     burst: Burst,
     /// Each frame of a burst.
     items: Vec<TxItem>,
-    /// Of the burst at hand. The port counts them; nobody waits for the reasons any more.
+    /// The losses of the burst at hand. The port counts them; nobody waits for the reasons any more.
     losses: Losses,
 }
 

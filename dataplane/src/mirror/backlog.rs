@@ -23,7 +23,7 @@ pub(super) struct Backlog {
     kept: VecDeque<Kept>,
     /// Where the next frame goes if there is room.
     next: usize,
-    /// What frames are lent to the port by.
+    /// The burst in which frames are lent to the port.
     lent: Option<Box<Burst>>,
     /// The reason for which the port last had no room.
     pub(super) full: DropReason,

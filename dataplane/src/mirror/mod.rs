@@ -84,7 +84,7 @@ impl MirrorTx {
         let mut fitting = [TxItem::whole(0, TagEdit::KEEP); BURST_FRAMES];
         let mut count = 0;
         for item in items {
-            // What the port's peer cuts itself is no frame of that length on a wire.
+            // A frame that the port's peer cuts into segments is no frame of that length on a wire.
             let is_cut = burst.asked(item.frame.into()).request.gso.is_some();
             let is_long = !is_cut && burst.reader(item).is_some_and(|reader| reader.remaining() > limit);
             if is_long {
@@ -130,7 +130,7 @@ impl MirrorTx {
         lost
     }
 
-    /// Whether it stands before this port and has this gate.
+    /// True if this stands before `port` and has this injection.
     pub fn is_of(&self, port: &Arc<dyn TxPort>, injection: Option<&Arc<Injection>>) -> bool {
         let same_gate = match (&self.injection, injection) {
             (None, None) => true,

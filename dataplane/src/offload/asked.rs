@@ -1,4 +1,4 @@
-//! What is left to do for a frame on its way through the switch.
+//! The offload state of a frame on its way through the switch: the work that is left to do for it.
 //!
 //! [`Asked::admit`] judges the virtio-net header of a received frame by the frame's own headers, once: whatever it lets
 //! pass can be cut or finished, and [`Asked::wire_bytes`] says how long its longest segment is. [`Asked::encode`] is
@@ -10,7 +10,7 @@ use super::refused::Refused;
 use super::request::{HEADER_BYTES, Offers, Request, Resolution};
 use crate::virtio::header::DATA_VALID;
 
-/// What is left to do for a frame, and what is known of it.
+/// The work left to do for a frame, and the known state of its checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// The checksum to finish, the segments to cut.
@@ -24,11 +24,11 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Of a frame whose checksum we have verified.
+    /// A frame whose checksum the switch has verified.
     pub const VERIFIED: Asked = Asked { request: Request::NONE, header_bytes: 0, segments: 0, verified: true };
 
-    /// What `header`, the virtio-net header of a frame of `frame_bytes` that begins with `snapshot`, asks for. A frame
-    /// that would be cut into a single segment is left its checksum only.
+    /// Judges `header`, the virtio-net header of a frame of `frame_bytes` that begins with `snapshot`. A frame that
+    /// would be cut into a single segment keeps only its checksum request.
     ///
     /// # Errors
     /// [`Refused`]: not among `offers`, or impossible for this frame.
@@ -75,7 +75,7 @@ impl Asked {
         }
     }
 
-    /// Whether somebody who accepts `offers` can be given the frame as it is.
+    /// True if a receiver that accepts `offers` can be given the frame as it is.
     #[inline]
     pub fn passes(&self, offers: Offers) -> bool {
         self.request.resolve(offers) == Resolution::PassOn

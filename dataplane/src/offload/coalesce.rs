@@ -30,7 +30,7 @@ const PROTOCOL_TCP: u16 = 6;
 pub struct Coalescer {
     /// The first segment as it came.
     first: [u8; MAX_HEADER_BYTES],
-    /// What is the same in all segments.
+    /// The fields that are equal in all segments.
     same: Segment,
     /// Payload so far, bytes.
     payload_bytes: u32,
@@ -46,7 +46,7 @@ pub struct Coalescer {
 pub struct Merged<'a> {
     /// Its headers; the payloads of the segments follow, in order.
     pub headers: &'a [u8],
-    /// What is left to do for it; [`Request::NONE`] if it is a single segment, whose headers are as they came.
+    /// The request of the merged frame; [`Request::NONE`] if it is a single segment, whose headers are as they came.
     pub request: Request,
 }
 
@@ -108,7 +108,7 @@ impl Coalescer {
         self.segments
     }
 
-    /// Whether no further segment can be added.
+    /// True if no further segment can be added.
     pub fn has_ended(&self) -> bool {
         self.ended
     }
@@ -155,7 +155,7 @@ impl Coalescer {
         Request { csum: Some(Partial { start, offset: TCP_CHECKSUM }), gso: Some(Gso { kind, size, ecn: false }) }
     }
 
-    /// What the IP header says the length is.
+    /// The length in the IP header.
     fn ip_bytes(&self) -> u32 {
         self.same.layout.ip_bytes(self.frame_bytes())
     }

@@ -44,7 +44,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 const IPV4_MIN_BYTES: usize = 20;
 pub(super) const IPV6_BYTES: usize = 40;
 const TCP_MIN_BYTES: usize = 20;
-/// Of the field with flags and offset, the bits that say "fragment": more fragments, and the offset.
+/// The bits "more fragments" and offset of the field with flags and offset.
 const IPV4_FRAGMENT: u16 = 0x3fff;
 
 /// Where the headers lie, bytes from the start of the frame.
@@ -61,8 +61,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// What the IP header of a frame of `frame_bytes` has to say about its length: IPv4 total length, IPv6 payload
-    /// length.
+    /// The length field of the IP header in a frame of `frame_bytes`: IPv4 total length, IPv6 payload length.
     #[inline]
     pub(super) fn ip_bytes(&self, frame_bytes: u32) -> u32 {
         let base = match self.kind {

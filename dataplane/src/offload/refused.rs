@@ -16,7 +16,7 @@ pub enum Refused {
     /// The sum would begin behind the frame.
     #[error("csum_start {start} is behind the frame's end ({frame_bytes} bytes)")]
     ChecksumStart {
-        /// As asked.
+        /// `csum_start` of the request.
         start: u16,
         /// Length of the frame.
         frame_bytes: u32,
@@ -24,9 +24,9 @@ pub enum Refused {
     /// The checksum would be stored behind the frame, or behind the part of it that is at hand.
     #[error("the checksum field at {start} + {offset} is behind the end ({frame_bytes} bytes)")]
     ChecksumField {
-        /// As asked.
+        /// `csum_start` of the request.
         start: u16,
-        /// As asked.
+        /// `csum_offset` of the request.
         offset: u16,
         /// Length of the frame, or of the part at hand.
         frame_bytes: u32,
@@ -34,11 +34,11 @@ pub enum Refused {
     /// TCP and UDP keep no checksum there, or the frame carries neither.
     #[error("csum_start {start} and csum_offset {offset} are not those of a checksum of IP protocol {protocol}")]
     ChecksumPlace {
-        /// As asked.
+        /// `csum_start` of the request.
         start: u16,
-        /// As asked.
+        /// `csum_offset` of the request.
         offset: u16,
-        /// What the outermost IP header carries.
+        /// The protocol in the outermost IP header.
         protocol: u8,
     },
     /// Segments need checksums.

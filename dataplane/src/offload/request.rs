@@ -1,4 +1,4 @@
-//! What is asked for a frame: the virtio-net header, checked and typed.
+//! An offload request: the virtio-net header, checked and typed.
 //!
 //! [`Request::parse`] takes the header's bytes as they were copied from the guest, once, and refuses every value that
 //! does not fit the frame or was not offered. What needs a look at the frame's own headers (is it TCP at all?) is
@@ -21,7 +21,7 @@ use crate::virtio::header::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM}
 
 pub use crate::virtio::header::OFFLOAD_BYTES as HEADER_BYTES;
 
-/// What was left to do for a frame.
+/// The work that a sender left to do for a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// A checksum to finish.
@@ -30,7 +30,7 @@ pub struct Request {
     pub gso: Option<Gso>,
 }
 
-/// What one side may ask of the other.
+/// The offloads that one side may leave to the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offers {
     /// To finish checksums.
@@ -51,7 +51,8 @@ impl Offers {
     /// Everything there is.
     pub const ALL: Offers = Offers { csum: true, tcp4: true, tcp6: true, ecn: true, verified: true };
 
-    /// What a guest that negotiated `features` may ask for in the frames it sends. It is not believed about checksums.
+    /// The offloads that a guest with these negotiated features may request in the frames it sends. It is not believed
+    /// about checksums.
     pub fn by_guest(features: u64) -> Offers {
         let has = |bit| features & bit != 0;
         Offers {
@@ -63,20 +64,20 @@ impl Offers {
         }
     }
 
-    /// What a guest that negotiated `features` accepts in the frames it receives.
+    /// The offloads that a guest with these negotiated features accepts in the frames it receives.
     pub fn to_guest(features: u64) -> Offers {
         let has = |bit| features & bit != 0;
         let csum = has(F_GUEST_CSUM);
         Offers { csum, tcp4: has(F_GUEST_TSO4), tcp6: has(F_GUEST_TSO6), ecn: has(F_GUEST_ECN), verified: csum }
     }
 
-    /// Whether segments of some TCP flows may be merged for it.
+    /// True if segments of some TCP flows may be merged for this side.
     #[inline]
     pub fn takes_merged(self) -> bool {
         self.csum && (self.tcp4 || self.tcp6)
     }
 
-    /// Whether segments of TCP flows of this kind may be merged for it.
+    /// True if segments of TCP flows of this kind may be merged for this side.
     #[inline]
     pub fn takes_merged_of(self, kind: GsoKind) -> bool {
         self.csum && self.kind(kind)
@@ -90,7 +91,7 @@ impl Offers {
     }
 }
 
-/// What an egress has to do about a request.
+/// The work that an egress has to do about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// Nothing, or to pass it on.
@@ -195,7 +196,7 @@ impl Request {
         Ok(layout)
     }
 
-    /// What an egress that accepts `offers` has to do.
+    /// The work for an egress that accepts `offers`.
     #[inline]
     pub fn resolve(&self, offers: Offers) -> Resolution {
         match *self {

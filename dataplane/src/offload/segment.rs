@@ -5,10 +5,10 @@
 //! segment is to lie, [`Cutter::header_bytes`] behind its start, and takes their [`Sum`]; [`Cut::finish`] gives the
 //! header to put in front. Nothing is allocated, and a caller that runs out of room stops in the middle.
 //!
-//! What changes from segment to segment: IPv4 total length, identification (counting up from the guest's) and header
-//! checksum, or IPv6 payload length; TCP sequence number; FIN and PSH, which only the last keeps; CWR, which only the
-//! first keeps (RFC 3168, 6.1.2), whether the request says ECN or not; the TCP checksum. All else is repeated, the
-//! urgent pointer included, as Linux does.
+//! These fields change from segment to segment: IPv4 total length, identification (counting up from the guest's) and
+//! header checksum, or IPv6 payload length; TCP sequence number; FIN and PSH, which only the last keeps; CWR, which
+//! only the first keeps (RFC 3168, 6.1.2), whether the request says ECN or not; the TCP checksum. All else is repeated,
+//! the urgent pointer included, as Linux does.
 //!
 //! The pseudo-header's sum is the one the guest left in the checksum field, corrected by the change in length. So a
 //! packet with a routing header, whose pseudo-header has an address that is not in the IP header, comes out right. A

@@ -38,7 +38,7 @@ pub fn resolved(frame: &[u8], shown: usize, request: Request) -> Result<Vec<Vec<
     }
 }
 
-/// What the test kit's `Packet::request` gives, as this build of the crate's type.
+/// The request that the test kit's `Packet::request` gives, as this build of the crate's type.
 #[cfg(test)]
 pub fn request_of(packet: &labsw_testkit::offload_frames::Packet, size: Option<u16>) -> Request {
     request(packet.checksum(), packet.segments(size))

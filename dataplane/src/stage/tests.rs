@@ -234,12 +234,12 @@ fn a_burst_becomes_a_bounded_number_of_segments() {
         burst.ask(&request(size), Offers::ALL).map_err(|refused| refused.drop_reason())
     };
     let mut burst = Burst::new();
-    // Of one frame.
+    // The bound of one frame.
     for size in [8, 64, 126] {
         assert_eq!(ask(&mut burst, size), Err(DropReason::SegmentLimit), "segments of {size} bytes");
     }
     assert!(burst.is_empty());
-    // Of a burst: 500 a frame, 16 times.
+    // The bound of a burst: 500 a frame, 16 times.
     for number in 0..BURST_FRAMES {
         let expected = if number < 16 { Ok(()) } else { Err(DropReason::SegmentLimit) };
         assert_eq!(ask(&mut burst, 130), expected, "frame {number}");
@@ -411,7 +411,7 @@ fn a_checksum_never_changes_what_was_decided_on() {
     }
 }
 
-/// What the IP packet in the frame carries, fragments apart, which nothing may be asked for.
+/// The protocol in the frame's IP packet. Fragments, which may not have a request, are left out.
 fn protocol_of(frame: &[u8]) -> u8 {
     let mut l3 = 14;
     while matches!(frame[l3 - 2..l3], [0x81, 0] | [0x88, 0xa8]) {
@@ -425,7 +425,7 @@ fn protocol_of(frame: &[u8]) -> u8 {
     }
 }
 
-/// What becomes of frames with these headers in the end.
+/// The frames that a receiver gets in the end for frames with these headers.
 fn on_wire(frames: Vec<(Vec<u8>, [u8; HEADER_BYTES])>) -> Vec<Vec<u8>> {
     frames
         .into_iter()

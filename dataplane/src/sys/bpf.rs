@@ -34,7 +34,7 @@ pub(crate) const fn instruction(code: u8, dst: u8, src: u8, offset: i16, immedia
     Instruction { code, registers, offset, immediate }
 }
 
-/// What a program is loaded as.
+/// The kind of a program that is loaded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProgramKind {
     /// `BPF_PROG_TYPE_…`.
@@ -43,7 +43,7 @@ pub(crate) struct ProgramKind {
     pub(crate) attach_type: u32,
     /// `BPF_F_…`.
     pub(crate) flags: u32,
-    /// As `bpftool prog` shows it.
+    /// The name that `bpftool prog` shows.
     pub(crate) name: [u8; 16],
 }
 

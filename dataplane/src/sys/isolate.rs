@@ -34,14 +34,14 @@ pub(crate) struct Isolation {
 }
 
 impl Silence {
-    /// Of the interface with this index, in the calling thread's network namespace.
+    /// Silences the interface with this index, in the calling thread's network namespace.
     pub(crate) fn hold(ifindex: u32) -> io::Result<Silence> {
         Ok(Silence { _link: attach(&load()?, ifindex, BPF_TCX_EGRESS)? })
     }
 }
 
 impl Isolation {
-    /// Of the interface with this index, in the calling thread's network namespace.
+    /// Isolates the interface with this index, in the calling thread's network namespace.
     pub(crate) fn hold(ifindex: u32) -> io::Result<Isolation> {
         let program = load()?;
         let link = |hook| attach(&program, ifindex, hook);

@@ -40,7 +40,7 @@ pub enum SocketError {
     /// The kernel refuses.
     #[error("cannot {what} the socket {}: {source}", path.display())]
     System {
-        /// What was tried.
+        /// The step that failed.
         what: &'static str,
         /// The socket.
         path: PathBuf,

@@ -42,7 +42,7 @@ pub enum TapError {
     NoTun {
         /// The interface.
         interface: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// It exists, and is something else.
@@ -52,7 +52,7 @@ pub enum TapError {
     Flags {
         /// The interface.
         interface: String,
-        /// What it would have to be.
+        /// The kind of interface that is needed.
         wanted: &'static str,
     },
     /// Another program has it.
@@ -68,7 +68,7 @@ pub enum TapError {
     Isolation {
         /// The interface.
         interface: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Anything else the kernel refused.
@@ -76,9 +76,9 @@ pub enum TapError {
     Kernel {
         /// The interface.
         interface: String,
-        /// What was being done.
+        /// The step that failed.
         step: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -206,7 +206,7 @@ pub(super) fn open_interface(interface: &str, ifindex: u32) -> Result<OwnedFd, T
     Ok(socket)
 }
 
-/// What was received.
+/// A received frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
     /// Its offsets count without a tag that the kernel told beside the frame.
@@ -313,7 +313,7 @@ pub(super) unsafe fn send(fd: BorrowedFd<'_>, header: &Header, frame: &[Segment]
     if sent < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
-/// Whether this descriptor of `/dev/net/tun` belongs to an interface: one that was deleted leaves it without.
+/// True if this descriptor of `/dev/net/tun` belongs to an interface: one that was deleted leaves it without.
 pub(super) fn is_attached(queue: &OwnedFd) -> bool {
     // SAFETY: all-zero is a valid `ifreq`: integers, and a union whose pointer is not used.
     let mut request: libc::ifreq = unsafe { zeroed() };
@@ -321,7 +321,7 @@ pub(super) fn is_attached(queue: &OwnedFd) -> bool {
     unsafe { control(queue, libc::TUNGETIFF, (&raw mut request).addr()) }.is_ok()
 }
 
-/// Whether a program is at the other end of the interface.
+/// True if a program has the other end of the interface open.
 pub(super) fn is_opened(socket: &OwnedFd, interface: &str) -> bool {
     // `struct ethtool_value`. The carrier as it is now: `IFF_RUNNING` follows it up to a second late.
     let mut link = [ETHTOOL_GLINK, 0u32];

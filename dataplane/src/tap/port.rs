@@ -34,7 +34,7 @@ use crate::port::{Fault, RxQueue, Turn, TxPort, next_connection};
 use crate::stats::PortDelta;
 use crate::sys::isolate::Isolation;
 
-/// What the halves of a port hold in common.
+/// The state that both halves of a port share.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) queues: Vec<OwnedFd>,

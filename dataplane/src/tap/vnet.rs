@@ -16,7 +16,7 @@ use crate::frame::Burst;
 use crate::offload::{self, Offers};
 use crate::virtio::header::{CSUM_START, HEADER_BYTES, NEEDS_CSUM};
 
-/// What the kernel, or a guest behind it, may leave to the switch.
+/// The offloads that the kernel, or a guest behind it, may leave to the switch.
 const FROM_KERNEL: Offers = Offers::ALL;
 
 /// The end of the interface that a descriptor is.

@@ -11,7 +11,7 @@
 //!
 //! **Invariants.** No number here depends on the size of a ring or on anything else that a guest chooses.
 
-use super::net::Sent;
+use super::sent::Sent;
 use crate::stats::PortDelta;
 
 /// Descriptors behind the first of a chain that one burst of a transmit ring may have before it ends early.

@@ -21,6 +21,7 @@ pub mod memory_limit;
 mod net;
 mod packed;
 mod ring;
+mod sent;
 pub mod sigbus;
 mod split;
 
@@ -28,5 +29,5 @@ pub use budget::{BURST_BYTES, BURST_DESCRIPTORS, FRAME_DESCRIPTORS, SEND_DESCRIP
 pub use chain::Direction;
 pub use error::RingError;
 pub use layout::{LayoutError, MAX_CHAIN_DESCRIPTORS, MAX_RING_SIZE, RingAddresses, RingLayout, RingSetup};
-pub use net::Sent;
 pub use ring::Ring;
+pub use sent::Sent;

@@ -19,6 +19,7 @@ use super::chain::Walk;
 use super::error::RingError;
 use super::features::{F_MRG_RXBUF, F_VERSION_1};
 use super::header::{GSO_NONE, HEADER_BYTES, NEEDS_CSUM};
+use super::sent::Sent;
 use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, PlainFrame, Segment};
 use crate::losses::TxReport;
 use crate::offload::{self, Offers};
@@ -170,17 +171,6 @@ fn take_header(segments: &mut [Segment], header_bytes: u32) -> [u8; HEADER_BYTES
 
 /// What the guest has to do for a frame: the front of its virtio-net header, up to `num_buffers`.
 pub(super) type Asks = [u8; offload::HEADER_BYTES];
-
-/// What became of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// It is in the guest's buffers.
-    Done,
-    /// The guest has no free buffers for it.
-    RingFull,
-    /// It would not fit the guest's buffers even if all were free.
-    BufferTooSmall,
-}
 
 /// The frames of one call that were sent, before they are reported.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,11 +1,11 @@
 //! Captures in the worker: which frames of a burst go to which [`Watch`](crate::capture::Watch).
 //!
-//! What came from a port is captured before it is sent anywhere, as it was received; what went to a port after that
-//! port took it, as it was sent. Drops are noted while they are decided about; those at an egress port, with their
-//! reasons, are in the [`Losses`] of the send.
+//! Frames from a port are captured before they are sent anywhere, as they were received; frames to a port are captured
+//! after that port took them, as they were sent. Drops are noted while they are decided about; those at an egress port,
+//! with their reasons, are in the [`Losses`] of the send.
 //!
 //! While a port is watched no buffer is given away on the way to it, so that the bytes are still there afterwards.
-//! All of this is out of line: what is not captured costs one test a burst and one per egress port.
+//! All of this is out of line: without captures it costs one test a burst and one per egress port.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::port::Turn;
 use crate::stage::{self, Stage};
 use crate::stats::PortDelta;
 
-/// What a worker captures.
+/// The captures of a worker.
 #[derive(Debug)]
 pub(super) struct Capturing {
     captures: Arc<Captures>,
@@ -39,7 +39,7 @@ impl Capturing {
         Capturing { captures: Arc::default(), any: false, noted: Vec::new(), chosen: Vec::with_capacity(BURST_FRAMES) }
     }
 
-    /// Whether there is a capture, at whatever port.
+    /// True if there is a capture, at whatever port.
     #[inline]
     pub(super) fn any(&self) -> bool {
         self.any

@@ -1,4 +1,4 @@
-//! What the workers and the control thread say to each other.
+//! Commands from the control thread to the workers, and events on the way back.
 //!
 //! Commands go through a crossbeam channel per worker and are obeyed between two turns, so a command never meets a
 //! half-handled burst and its reply is the acknowledgement that the old state is gone. Events go the other way, and
@@ -15,7 +15,7 @@ use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::PortStats;
 use crate::sync::channel::{Receiver, Sender};
 
-/// What an idle worker does.
+/// The behaviour of an idle worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Power {
@@ -74,7 +74,7 @@ impl Output {
     }
 }
 
-/// What the control thread asks of a worker. Each is done between two turns.
+/// A command of the control thread to a worker. Each is carried out between two turns.
 #[derive(Debug)]
 pub enum Command {
     /// Gives the worker a receive queue.
@@ -113,7 +113,7 @@ pub enum Command {
     },
     /// Replaces what is captured.
     SetCaptures {
-        /// What is captured from now on.
+        /// The captures from now on.
         captures: Arc<Captures>,
         /// Told when no frame is given to a capture that went any more.
         done: Sender<()>,
@@ -125,7 +125,7 @@ pub enum Command {
         /// It goes on when the other end is dropped.
         go_on: Receiver<()>,
     },
-    /// Whether it sleeps when nothing arrives.
+    /// Says whether the worker sleeps when nothing arrives.
     SetPower(Power),
     /// Ends the worker; its queues are dropped.
     Stop,
@@ -155,7 +155,7 @@ impl std::fmt::Debug for QueueTask {
     }
 }
 
-/// What a worker tells the control thread.
+/// A worker's news for the control thread.
 #[derive(Debug)]
 pub enum Event {
     /// A port can't go on; the half that the worker was at is out of service.
@@ -170,9 +170,9 @@ pub enum Event {
 /// How a worker and the control thread talk.
 #[derive(Debug)]
 pub struct ControlEnds {
-    /// What the control thread asks.
+    /// The commands of the control thread.
     pub commands: Receiver<Command>,
-    /// What the worker tells.
+    /// The events for the control thread.
     pub events: Sender<Event>,
     /// Wakes the control thread after an event.
     pub waker: Arc<mio::Waker>,

@@ -16,7 +16,7 @@ use crate::offload::{HEADER_BYTES, Offers};
 use crate::port::{Fault, RxQueue, Turn, TxPort};
 use crate::stats::PortDelta;
 
-/// What a test sees of a memory port.
+/// The far end of a memory port, as a test sees it.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
     pub to_switch: VecDeque<Vec<u8>>,
@@ -27,7 +27,7 @@ pub(crate) struct Wire {
     pub broken: bool,
     /// Its bursts can be moved.
     pub movable: bool,
-    /// Whether the last burst it was to send could be moved.
+    /// True if the last burst that was sent could be moved.
     pub sent_movable: bool,
     /// The frames of the last burst whose buffers it could have had.
     pub exclusive: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Wire {
     pub asks: Option<[u8; HEADER_BYTES]>,
     /// The worker can sleep for ever: nothing more arrives.
     pub quiet: bool,
-    /// What the port accepts.
+    /// The offloads that the port accepts.
     pub offers: Offers,
     /// The headers of the frames in `from_switch`.
     pub asked: Vec<[u8; HEADER_BYTES]>,

@@ -27,7 +27,7 @@ impl Pipeline {
     /// Prepares for the next burst.
     #[inline]
     pub(super) fn begin(&mut self) {
-        // What a queue says of its burst (that it can be moved) must not stick to that of the next one.
+        // A queue's statement about its burst (that it can be moved) must not stick to the next burst.
         self.burst.clear();
         self.stage.begin();
     }

@@ -30,11 +30,11 @@ pub(super) struct Slot {
     pub(super) delta: PortDelta,
     /// The frames of the current burst that this port lost.
     pub(super) losses: Losses,
-    /// What is sent here, or dropped here, is captured.
+    /// Frames sent here, or dropped here, are captured.
     pub(super) watched: bool,
 }
 
-/// Whether this burst may need staging for a port: frames to be finished, cut, or merged.
+/// True if this burst may need staging for a port: frames to be finished, cut, or merged.
 #[inline]
 pub(super) fn needs_staging(burst: &Burst, items: &[TxItem]) -> bool {
     burst.asking() != 0 || (burst.is_movable() && items.len() > 1)
@@ -151,7 +151,7 @@ impl Slot {
         }
     }
 
-    /// As [`Slot::send`], after doing what the port does not accept to be left to it.
+    /// Like [`Slot::send`], after the stage has done the work that the port does not accept.
     pub(super) fn prepare_and_send(
         &mut self,
         stage: &mut Stage,
@@ -179,7 +179,7 @@ impl Slot {
         }
     }
 
-    /// As [`Slot::send`], every frame as it is on a wire.
+    /// Like [`Slot::send`], every frame as it is on a wire.
     pub(super) fn send_finished(
         &mut self,
         stage: &mut Stage,

@@ -34,13 +34,13 @@ impl Queue {
         Queue { port, number, rx, impaired: None, token, polled: None, deaf: false }
     }
 
-    /// Whether there may be frames to receive.
+    /// True if there may be frames to receive.
     #[inline]
     pub(super) fn is_waiting(&self, turn: &Turn) -> bool {
         self.rx.is_waiting(turn) || self.impaired.as_ref().is_some_and(|impaired| impaired.next_due() <= turn.now_ns)
     }
 
-    /// As [`RxQueue::receive`], with the impairment.
+    /// Like [`RxQueue::receive`], with the impairment.
     #[inline]
     pub(super) fn receive(
         &mut self,
@@ -55,7 +55,7 @@ impl Queue {
         }
     }
 
-    /// As [`RxQueue::release`], with the impairment.
+    /// Like [`RxQueue::release`], with the impairment.
     #[inline]
     pub(super) fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
         match &mut self.impaired {

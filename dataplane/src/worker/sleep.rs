@@ -93,7 +93,7 @@ impl Sleeper {
         self.woken.clear();
     }
 
-    /// Whether queues wait to be [disarmed](Sleeper::disarm).
+    /// True if queues wait to be [disarmed](Sleeper::disarm).
     #[inline]
     pub(super) fn is_armed(&self) -> bool {
         self.armed
@@ -135,7 +135,7 @@ impl Sleeper {
     }
 }
 
-/// Whether a delayed frame is due so soon that blocking would miss its time.
+/// True if a delayed frame is due so soon that blocking would miss its time.
 pub(super) fn is_imminent(delayed: u64, turn: &Turn) -> bool {
     delayed.saturating_sub(turn.now_ns) <= LAST_WAIT_NS
 }

@@ -86,7 +86,7 @@ impl Lab {
         self.wires[port].lock().unwrap().to_switch.push_back(frame.to_vec());
     }
 
-    /// What each port got since the last call.
+    /// Runs a turn. Returns the frames that each port got since the last call.
     fn turn(&mut self) -> Vec<Vec<Vec<u8>>> {
         self.worker.turn();
         self.wires.iter().map(|wire| std::mem::take(&mut wire.lock().unwrap().from_switch)).collect()
@@ -215,7 +215,7 @@ fn a_fault_takes_out_one_port_only() {
         assert_eq!((id, fault), (PortId(1), Fault::new(7, "broken on purpose")));
     }
     assert_eq!(lab.drops(1, DropReason::NotConnected), 1, "the frame that met the fault");
-    // What the control thread does.
+    // The control thread takes the transmit side away.
     lab.outputs[1].as_mut().unwrap().tx = None;
     lab.set_tables(Vec::new());
     lab.send(0, &hello);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct QueueAffinity(Arc<[AtomicUsize]>);
 
 impl QueueAffinity {
-    /// Of a port with these workers, by queue.
+    /// The affinity of a port whose queues have these workers, by queue.
     pub fn new(workers: impl IntoIterator<Item = usize>) -> QueueAffinity {
         QueueAffinity(workers.into_iter().map(AtomicUsize::new).collect())
     }

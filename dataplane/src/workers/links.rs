@@ -25,7 +25,7 @@ pub enum WorkerError {
     Start {
         /// "CPU n" or "any CPU".
         cpu: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The worker thread has ended.

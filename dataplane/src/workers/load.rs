@@ -32,7 +32,7 @@ impl Default for WorkerLoad {
     }
 }
 
-/// What a reader sees of [`WorkerLoad`].
+/// A reading of [`WorkerLoad`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadSnapshot {
     /// Time of all kinds, nanoseconds.
@@ -59,7 +59,7 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Whether the worker makes progress: it has ended a turn since `earlier`, or sleeps because there is nothing to
+    /// True if the worker makes progress: it has ended a turn since `earlier`, or sleeps because there is nothing to
     /// do. One that has just been woken from a sleep that began before `earlier` seems not to, until its first turn
     /// ends.
     pub fn beats_since(&self, earlier: &Pulse) -> bool {
@@ -68,7 +68,7 @@ impl Pulse {
 }
 
 impl WorkerLoad {
-    /// Whether the worker is blocked waiting for frames, or about to.
+    /// True if the worker is blocked waiting for frames, or about to.
     pub fn asleep(&self) -> bool {
         self.asleep.load(Ordering::Relaxed)
     }
@@ -87,7 +87,7 @@ impl WorkerLoad {
 }
 
 impl LoadSnapshot {
-    /// What was added since `earlier`.
+    /// The totals added since `earlier`.
     pub fn since(&self, earlier: &LoadSnapshot) -> LoadSnapshot {
         LoadSnapshot {
             elapsed_ns: self.elapsed_ns.wrapping_sub(earlier.elapsed_ns),
@@ -113,7 +113,7 @@ impl LoadSnapshot {
         if self.elapsed_ns == 0 { 0.0 } else { 100.0 * asleep_ns as f64 / self.elapsed_ns as f64 }
     }
 
-    /// Whether the worker has ended no turn since `earlier`.
+    /// True if the worker has ended no turn since `earlier`.
     pub fn same_turn(&self, earlier: &LoadSnapshot) -> bool {
         (self.busy_ns, self.idle_ns) == (earlier.busy_ns, earlier.idle_ns)
     }

@@ -190,7 +190,7 @@ fn numbered(port: u8, number: u32) -> Vec<u8> {
     bytes
 }
 
-/// What the control thread does next.
+/// The next action of the control thread.
 #[derive(Clone, Debug)]
 enum Step {
     /// Moves a queue to a worker.
@@ -294,6 +294,24 @@ impl Crew {
         assert!(self.workers[worker].obey());
         self.workers[worker].turn();
     }
+
+    /// All workers by one snapshot, and the queue at worker 0.
+    fn begin(&mut self, snapshot: &Snapshot, rx: Box<dyn RxQueue>) {
+        let (acknowledge, _acknowledged) = unbounded();
+        for commands in &self.commands {
+            commands.send(Command::SetSnapshot { snapshot: snapshot.clone(), done: acknowledge.clone() }).unwrap();
+        }
+        self.commands[0].send(Command::AddQueue { port: PortId(0), queue: 0, rx }).unwrap();
+        (0..self.workers.len()).for_each(|worker| self.turn(worker));
+    }
+
+    /// Takes the queue away from `worker`, which has it.
+    fn take_queue(&mut self, worker: usize) {
+        let (reply, taken) = bounded(1);
+        self.commands[worker].send(Command::TakeQueue { port: PortId(0), queue: 0, reply }).unwrap();
+        self.turn(worker);
+        taken.try_recv().unwrap();
+    }
 }
 
 /// All schedules of two workers and the control thread, up to a length, over one hand-over: the queue moves from worker
@@ -313,13 +331,8 @@ fn every_schedule_of_a_hand_over() {
         wire.lock().unwrap().room = Some(0);
         let before = with(vec![output(source.clone(), 2), output(first, 2)]);
         let after = with(vec![output(source, 2), output(second, 2)]);
-        let (acknowledge, _acknowledged) = unbounded();
-        for commands in &crew.commands {
-            commands.send(Command::SetSnapshot { snapshot: before.clone(), done: acknowledge.clone() }).unwrap();
-        }
-        crew.commands[0].send(Command::AddQueue { port: PortId(0), queue: 0, rx }).unwrap();
-        (0..2).for_each(|worker| crew.turn(worker));
-        // What the control thread does, each as soon as the one before is answered.
+        crew.begin(&before, rx);
+        // The control thread's actions, each as soon as the one before is answered.
         let (reply, taken) = bounded(1);
         let (done, replaced) = unbounded();
         let mut orders = vec![
@@ -359,9 +372,6 @@ fn every_schedule_of_a_hand_over() {
         let expected: Vec<_> = (0..arrived).map(|number| numbered(0, number)).collect();
         assert!(frames == expected, "schedule {schedule}");
         // The same workers again.
-        let (reply, taken) = bounded(1);
-        crew.commands[1].send(Command::TakeQueue { port: PortId(0), queue: 0, reply }).unwrap();
-        crew.turn(1);
-        taken.try_recv().unwrap();
+        crew.take_queue(1);
     }
 }

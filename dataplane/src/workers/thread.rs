@@ -1,4 +1,4 @@
-//! What a worker's thread does when it starts, besides asking for its CPU: exact timers, and giving up privileges.
+//! The start of a worker's thread, besides pinning it to its CPU: exact timers, and giving up privileges.
 //!
 //! **Privileges.** What a worker may keep is for the program to know: [`set_confinement`] names a function that every
 //! worker calls when it is set up. Without one a worker keeps what it inherited.

@@ -42,7 +42,7 @@ struct State {
     helper: bool,
 }
 
-/// What is left of a closed port.
+/// The remains of a closed port.
 #[derive(Debug)]
 pub(super) struct Closing {
     pub(super) ifindex: u32,
@@ -131,7 +131,7 @@ fn note_closed(ifindex: u32) {
     state.closed.push((ifindex, Instant::now()));
 }
 
-/// Whether a queue of the interface may be busy because of a port of this process that was closed.
+/// True if a queue of the interface may be busy because of a port of this process that was closed.
 pub(super) fn is_closing(ifindex: u32) -> bool {
     let state = state();
     let recent = state.closed.iter().any(|(index, at)| *index == ifindex && at.elapsed() < AFTERMATH);

@@ -1,4 +1,4 @@
-//! What the halves of an AF_XDP port hold in common, and how it is closed.
+//! The state that the halves of an AF_XDP port share, and the closing of a port.
 //!
 //! **Closing** is dropping: the last half to go drops the [`Core`], which detaches the program, closes the sockets,
 //! waits until the kernel has let go of the queues (`closing.rs`: up to 100 ms here, then elsewhere), and only then
@@ -43,7 +43,7 @@ impl FillDepth {
     }
 }
 
-/// What the halves of a port hold in common.
+/// The state that the halves of a port share.
 #[derive(Debug)]
 pub(super) struct Core {
     /// There until drop.

@@ -1,4 +1,4 @@
-//! What the port has to know of its device: how many queues are active, and whether it pads short frames.
+//! Facts about the port's device: how many queues are active, and whether it pads short frames.
 //!
 //! **How it works.** `SIOCETHTOOL` on a datagram socket, in the calling thread's network namespace. The *active*
 //! channel counts matter: a veth says 16 is possible while one is active, and binding to another fails.
@@ -63,7 +63,7 @@ pub(super) fn channels(interface: &str) -> io::Result<Channels> {
     Ok(Channels { rx: sum(channels.rx), tx: sum(channels.tx) })
 }
 
-/// Whether the device has a wire, on which no frame is shorter than 60 bytes (without FCS).
+/// True if the device has a wire, on which no frame is shorter than 60 bytes (without FCS).
 pub(super) fn has_wire(interface: &str) -> bool {
     let mut info = EthtoolDriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; 160] };
     // SAFETY: the layout is the kernel's for this command: 196 bytes.

@@ -5,7 +5,7 @@
 //! program's map is filled, so that no frame meets a socket without chunks; last, what the host's own stack sends is
 //! stopped. Modes from best to worst: *zero copy* (native program), *copy* (native program), *skb* (generic program,
 //! copy). With `auto` each failure's reason is kept and the next mode tried; all queues of a port have the same mode.
-//! What no other mode would mend (privileges, a foreign program, no such device) ends the attempt at once.
+//! A failure that no other mode would mend (privileges, a foreign program, no such device) ends the attempt at once.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -61,7 +61,7 @@ impl XdpMode {
 /// The largest MTU whose frames, with header and two tags, are in one chunk in any driver, bytes (3520 less 22).
 pub const ONE_CHUNK_MTU: u32 = 3498;
 
-/// What to open.
+/// The interface to open, and how.
 #[derive(Clone, Debug)]
 pub struct XdpConfig {
     /// Name of the interface, in the calling thread's network namespace.
@@ -78,7 +78,7 @@ pub struct XdpConfig {
     pub busy_poll: bool,
 }
 
-/// Whether a port's sockets poll busily.
+/// The state of busy polling at a port's sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BusyPoll {
     /// Not asked for.
@@ -89,7 +89,7 @@ pub enum BusyPoll {
     Refused(String),
 }
 
-/// What was got, for people.
+/// The outcome of opening, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XdpStatus {
     /// The mode, never [`XdpMode::Auto`].
@@ -100,7 +100,7 @@ pub struct XdpStatus {
     pub queues: u32,
     /// Frames may be in several chunks: an MTU beyond [`ONE_CHUNK_MTU`] is possible.
     pub multi_buffer: bool,
-    /// Whether it polls busily.
+    /// The state of busy polling.
     pub busy_poll: BusyPoll,
     /// Why the host's own stack can still send through the device; `None`: it can't.
     pub host_heard: Option<String>,
@@ -136,7 +136,7 @@ pub enum XdpError {
     Privilege {
         /// The interface.
         interface: String,
-        /// What was being done.
+        /// The step that failed.
         step: &'static str,
         /// Which capability or limit is missing.
         capability: &'static str,
@@ -170,7 +170,7 @@ pub enum XdpError {
     NoMode {
         /// The interface.
         interface: String,
-        /// What failed in each mode that was tried.
+        /// The failure in each mode that was tried.
         why: String,
     },
     /// Anything else the kernel refused.
@@ -178,9 +178,9 @@ pub enum XdpError {
     Kernel {
         /// The interface.
         interface: String,
-        /// What was being done.
+        /// The step that failed.
         step: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -198,7 +198,7 @@ pub(super) struct Opened {
     pub(super) status: XdpStatus,
     /// Drops what the host sends by itself.
     pub(super) silence: Option<Silence>,
-    /// Whether short frames have to be padded.
+    /// True if short frames have to be padded.
     pub(super) pad: bool,
 }
 
@@ -288,7 +288,7 @@ fn ask_for_busy_poll(sockets: &[XskSocket]) -> BusyPoll {
     }
 }
 
-/// Whether a worse mode is worth trying.
+/// Says whether a worse mode is worth trying.
 enum Failure {
     ThisMode(String),
     Final(XdpError),

@@ -85,17 +85,17 @@ impl XdpPort {
         self.core.sockets.iter().map(Descriptor::statistics).collect()
     }
 
-    /// As [`RxQueue::receive`] of one queue.
+    /// Like [`RxQueue::receive`], on one queue.
     pub fn receive(&mut self, queue: usize, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.receive(&Turn::ONLY, burst, stats))
     }
 
-    /// As [`RxQueue::release`] of one queue.
+    /// Like [`RxQueue::release`], on one queue.
     pub fn release(&mut self, queue: usize, burst: &mut Burst) -> Result<(), Fault> {
         self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.release(burst))
     }
 
-    /// As [`TxPort::send_set`] of the only worker.
+    /// Like [`TxPort::send_set`], as the only worker.
     pub fn send(&mut self, burst: &mut Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
         self.tx.send_set(&Turn::ONLY, burst, items, stats)
     }

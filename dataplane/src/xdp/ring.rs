@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::net::xdp::{XdpDesc, XdpRingFlags, XdpRingOffset};
 
-/// What may be an entry.
+/// A type that may be an entry of a ring.
 ///
 /// # Safety
 /// Plain data: any bit pattern is a valid value.
@@ -78,7 +78,7 @@ impl Drop for RingMemory {
     }
 }
 
-/// What both ends have: where things lie.
+/// The addresses that both ends need.
 #[derive(Debug)]
 struct Ring<T> {
     producer: NonNull<AtomicU32>,
@@ -207,7 +207,7 @@ impl<T: Entry> Producer<T> {
         self.ring.producer().store(self.head, Ordering::Release);
     }
 
-    /// Whether the kernel sleeps on this ring and wants a system call after what was submitted.
+    /// True if the kernel sleeps on this ring and wants a system call after entries were submitted.
     #[inline]
     pub(super) fn needs_wakeup(&self) -> bool {
         // The index store must not be overtaken by the flag load, or both sides may each miss the other's.

@@ -30,7 +30,7 @@ use crate::stats::PortDelta;
 
 /// Fill rings are refilled in steps of at least this many chunks.
 pub(super) const FILL_STEP: u32 = 64;
-/// Of the chunks that are free or in the ring, a fill ring may hold one in so many.
+/// A fill ring may hold one in so many of the chunks that are free or in the ring.
 const FILL_SHARE: usize = 16;
 
 /// How many chunks a fill ring should hold that holds `filled` of at most `most`, with `free` in the pool.
@@ -63,7 +63,7 @@ pub struct XdpRx {
     partial: Vec<XdpDesc>,
     /// The chunks of the burst's frames behind the first of each.
     further: Vec<u64>,
-    /// What was read from the receive ring, filled and emptied within a burst.
+    /// The descriptors read from the receive ring, filled and emptied within a burst.
     read: Vec<XdpDesc>,
     /// Out of service after a fault.
     failed: bool,
@@ -117,7 +117,7 @@ impl XdpRx {
         self.core.sockets.get(self.queue)
     }
 
-    /// Whether every chunk that was read is the port's.
+    /// Checks that every chunk that was read is the port's.
     fn check_read(&self) -> Result<(), NotOwned> {
         let pool = self.core.memory.pool();
         self.read.iter().try_for_each(|desc| pool.check(desc.addr, self.core.owner))

@@ -176,7 +176,7 @@ impl Descriptor {
         self.statistics.clone()
     }
 
-    /// What the kernel has to say about the socket: the device was removed, for instance.
+    /// Asks the kernel for an error of the socket: the device was removed, for instance.
     pub(super) fn pending_error(&self) -> Result<(), Errno> {
         sockopt::socket_error(self.fd())?
     }
@@ -231,7 +231,7 @@ impl Drop for Descriptor {
     }
 }
 
-/// What a wake-up may come back with and mean "not now" only. A device that is set down (`NETDOWN`) comes up again; one
+/// Ignores the errors of a wake-up that only mean "not now". A device that is set down (`NETDOWN`) comes up again; one
 /// that was removed says so otherwise.
 fn tolerate(result: Result<usize, Errno>) -> Result<(), Errno> {
     match result {
@@ -262,7 +262,7 @@ pub(super) fn prepare_look(fd: &OwnedFd, umem: &Umem) {
         .and_then(|()| sockopt::set_xdp_umem_completion_ring_size(fd, 2));
 }
 
-/// Whether the queue of the interface has a socket, or one that is being released. If not, `fd` has it now, until it is
+/// True if the queue of the interface has a socket, or one that is being released. If not, `fd` has it now, until it is
 /// closed.
 pub(super) fn is_busy(fd: &OwnedFd, ifindex: u32, queue: u32) -> bool {
     let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | SocketAddrXdpFlags::XDP_COPY;

@@ -1,4 +1,4 @@
-//! What the kernel counts at an AF_XDP socket: frames that it dropped before or after the switch had them.
+//! The kernel's counters of an AF_XDP socket: frames that it dropped before or after the switch had them.
 //!
 //! **How it works.** A [`Descriptor`](super::socket::Descriptor) shares its file descriptor with any number of
 //! [`Statistics`], under a lock and never as a duplicate, so that dropping it really closes it. Its last act is to read
@@ -73,12 +73,12 @@ pub struct Statistics {
 struct Shared {
     /// `None` once the socket is closed.
     fd: Option<OwnedFd>,
-    /// As last read.
+    /// The last reading.
     seen: XdpCounters,
 }
 
 impl Statistics {
-    /// Of this socket, which is closed by [`Statistics::close`] or with the last reader.
+    /// The counters of this socket, which is closed by [`Statistics::close`] or with the last reader.
     pub(super) fn new(fd: OwnedFd) -> Statistics {
         Statistics { shared: Arc::new(Mutex::new(Shared { fd: Some(fd), seen: XdpCounters::default() })) }
     }

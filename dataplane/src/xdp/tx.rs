@@ -59,7 +59,7 @@ pub struct XdpTx {
 #[derive(Debug)]
 struct TxQueue {
     rings: TxRings,
-    /// What is being sent, filled and emptied within a burst.
+    /// The frames being sent, filled and emptied within a burst.
     posts: Vec<Post>,
     /// The chunks of the posts behind the first of each.
     further: Vec<u64>,
@@ -158,7 +158,7 @@ impl XdpTx {
                     continue;
                 }
             };
-            // What is known to be free was enough for frames of one piece.
+            // The room known to be free was enough for frames of one piece.
             if slots < pieces {
                 let planned = queue.planned();
                 slots = queue.rings.tx.free(planned + pieces).min(allowed).saturating_sub(planned);

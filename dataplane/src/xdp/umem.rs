@@ -37,7 +37,7 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// The most chunks of one area: 4 GiB.
 const MAX_CHUNKS: u32 = 1 << 20;
 
-/// Whether packet memory is to lie in huge pages.
+/// Says whether packet memory is to lie in huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Hugepages {
@@ -50,7 +50,7 @@ pub enum Hugepages {
     Off,
 }
 
-/// What packet memory lies in.
+/// The kind of memory that holds the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
     /// Reserved 2-MiB pages.
@@ -87,7 +87,7 @@ pub enum UmemError {
     Hugepages {
         /// Pages needed.
         pages: usize,
-        /// What mmap(2) said.
+        /// The error of mmap(2).
         source: io::Error,
     },
     /// Not enough memory.
@@ -95,7 +95,7 @@ pub enum UmemError {
     Map {
         /// Size of the area.
         bytes: usize,
-        /// What mmap(2) said.
+        /// The error of mmap(2).
         source: io::Error,
     },
 }
@@ -156,7 +156,7 @@ impl Umem {
         self.chunks
     }
 
-    /// What kind of pages it got.
+    /// The kind of pages in use.
     pub fn backing(&self) -> Backing {
         self.backing
     }
@@ -195,10 +195,10 @@ impl Umem {
         unsafe { burst.push_whole(addr, Segment { ptr, len }) }
     }
 
-    /// As [`Umem::lend`], for a frame in several pieces, each address with a length; its token is the first address.
+    /// Like [`Umem::lend`], for a frame in several pieces, each address with a length; its token is the first address.
     ///
     /// # Safety
-    /// As for [`Umem::lend`], for each of the chunks.
+    /// The contract of [`Umem::lend`], for each of the chunks.
     pub(super) unsafe fn lend_pieces(&self, burst: &mut Burst, pieces: impl Iterator<Item = (u64, u32)>) -> bool {
         let mut segments = [Segment::EMPTY; MAX_PIECES];
         let (mut count, mut token) = (0, 0);
@@ -263,7 +263,7 @@ fn map(bytes: usize, extra: MapFlags) -> io::Result<NonNull<u8>> {
 
 /// One port may have one in so many of all chunks in its transmit and completion rings.
 const SEND_SHARE: usize = 8;
-/// Of all chunks one in so many is never taken for sending.
+/// One in so many of all chunks is never taken for sending.
 const SEND_RESERVE: usize = 4;
 /// A port may always have one in so many of all chunks under way (two bursts of the usual 16384): the fill rings of
 /// many ports may hold all but a little.
@@ -310,7 +310,7 @@ pub struct FramePool {
     ports: Vec<Account>,
 }
 
-/// What the pool knows of a port besides its chunks.
+/// The pool's record of a port, besides its chunks.
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
     taken: bool,
@@ -425,7 +425,7 @@ impl FramePool {
         }
     }
 
-    /// Whether the chunk that `addr` lies in is `owner`'s.
+    /// True if the chunk that `addr` lies in is `owner`'s.
     #[inline]
     pub fn check(&self, addr: u64, owner: u16) -> Result<(), NotOwned> {
         self.chunk_of(addr, owner).map(drop)

@@ -51,7 +51,7 @@ fn assert_outcomes<T: PartialEq + std::fmt::Debug>(seen: &[T], expected: &[T]) {
     assert!(expected.iter().all(|one| seen.contains(one)) && seen.len() == expected.len(), "{seen:?}");
 }
 
-/// What must hold when all is quiet: each key once, and the counts are those of the entries. Returns the entries.
+/// Checks the state after all threads have ended: each key once, counts equal to the entries. Returns the entries.
 fn settled(fdb: &Fdb, now_seconds: u32) -> Vec<FdbEntry> {
     let mut entries = fdb.entries(FdbFilter::default(), now_seconds);
     entries.sort();

@@ -16,7 +16,7 @@ const GENERATION_MASK: u64 = 0x3fff << GENERATION_SHIFT;
 const STICKY: u64 = 1 << 62;
 const STATIC: u64 = 1 << 63;
 
-/// What may become of an entry.
+/// The rules by which an entry ages, moves and makes room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Learned: ages, moves, makes room.
@@ -43,7 +43,7 @@ impl Value {
         self.0 & STATIC != 0
     }
 
-    /// Whether it was learned at a sticky port.
+    /// True for an address learned at a sticky port.
     #[inline]
     pub(super) fn is_sticky(self) -> bool {
         self.0 & STICKY != 0
@@ -92,7 +92,7 @@ impl Value {
             && self.age_seconds(now_seconds) >= ageing_seconds
     }
 
-    /// Whether the stamp is of this second, or one ahead (another worker's clock was read a little later).
+    /// True if the stamp is of this second, or one ahead (another worker's clock was read a little later).
     #[inline]
     pub(super) fn is_fresh(self, now_seconds: u32) -> bool {
         self.stamp().wrapping_sub(now_seconds) <= 1

@@ -167,7 +167,7 @@ fn a_million_forged_addresses_evict_nobody_beyond_the_fair_share() {
             assert_eq!(fdb.lookup(VLAN, mac((index as u64) << 24 | number), 1), Some(port(index)));
         }
     }
-    // What the small ones leave is shared by the flood and the port that holds as much.
+    // The room that the small ports leave is shared by the flood and the port that holds as much.
     let share = (CAPACITY - 15_100) / 2;
     let kept = (fdb.len_of_port(port(3)), fdb.len_of_port(PortId(0)));
     assert!(kept.0 >= share - 1 && kept.1 >= share - 1, "{kept:?} of {share}");
@@ -266,7 +266,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 const AGEING: u32 = 10;
 
-/// What the database should be: port, kind, stamp; and the sticky ports.
+/// The expected database: port, kind and stamp of each address; and the sticky ports.
 #[derive(Default)]
 struct Model(HashMap<(u16, u64), (u16, Kind, u32)>, HashSet<u16>);
 

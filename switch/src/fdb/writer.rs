@@ -6,8 +6,8 @@
 //! learning port, one of the learning port itself, or the new entry is refused. At capacity a hand moves
 //! over the buckets and looks at [`SCAN_BUCKETS`] at most.
 
+use super::learned::{FdbFull, Learned};
 use super::slot::{Bucket, Kind, Slot, Value};
-use super::{FdbFull, Learned};
 use crate::{MAX_PORTS, PortId};
 
 /// The most buckets looked at for an entry that makes room.
@@ -71,7 +71,7 @@ impl Writer {
         }
     }
 
-    /// What an entry learned at `port` is.
+    /// The kind of an entry learned at `port`.
     fn kind_at(&self, port: PortId) -> Kind {
         if self.sticky.get(port.index()).copied().unwrap_or(false) { Kind::Sticky } else { Kind::Dynamic }
     }
@@ -170,7 +170,7 @@ impl Writer {
         Learned::New
     }
 
-    /// What [`Writer::learn`] would return; changes nothing.
+    /// The outcome that [`Writer::learn`] would return; changes nothing.
     pub(super) fn would_learn(
         &mut self,
         buckets: &[Bucket],
@@ -187,7 +187,7 @@ impl Writer {
             return Learned::PortLimit;
         }
         if free_slot(pair).is_none() {
-            // What goes from the pair makes room in the table, too.
+            // An entry that leaves the pair makes room in the table, too.
             let room = self.room_in_pair(pair, port, ageing_seconds, now_seconds).is_some();
             return if room { Learned::New } else { Learned::Full };
         }
@@ -198,7 +198,7 @@ impl Writer {
         if room { Learned::New } else { Learned::Full }
     }
 
-    /// What learning comes to on `port` if the database has this value for the address.
+    /// The outcome of learning on `port` if the database has this value for the address.
     fn judge(&self, value: Value, port: PortId, ageing_seconds: u32, now_seconds: u32) -> Learned {
         let from = value.port();
         if value.is_static() {

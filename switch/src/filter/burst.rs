@@ -91,7 +91,7 @@ impl Picker {
         self.pick_each(filter, set, frames)
     }
 
-    /// As [`Picker::pick`], frame by frame.
+    /// Like [`Picker::pick`], frame by frame.
     #[inline(never)]
     fn pick_each(&mut self, filter: &Filter, set: u64, frames: &(impl Frames + ?Sized)) -> u64 {
         let (mut left, mut picked) = (set, 0);
@@ -157,14 +157,14 @@ impl Alike {
         Some(alike)
     }
 
-    /// Whether a frame has them.
+    /// True if a frame has these bytes.
     #[inline(always)]
     fn matches(&self, snapshot: &[u8]) -> bool {
         let windows = self.windows.get(..self.used).unwrap_or_default();
         !windows.is_empty() && windows.iter().all(|window| window.matches(snapshot))
     }
 
-    /// Whether `set` is the whole burst and all of its frames have them.
+    /// True if `set` is the whole burst and all of its frames have these bytes.
     #[inline(always)]
     fn match_all(&self, set: u64, frames: &(impl Frames + ?Sized)) -> bool {
         let windows = self.windows.get(..self.used).unwrap_or_default();
@@ -189,7 +189,7 @@ impl Window {
         frames.difference(self.at, &self.value).is_some_and(|difference| self.allows(&difference))
     }
 
-    /// Whether no deciding byte differs.
+    /// True if no deciding byte differs.
     #[inline(always)]
     fn allows(&self, difference: &[u8; WINDOW_BYTES]) -> bool {
         difference.iter().zip(&self.mask).fold(0, |found, (byte, mask)| found | (byte & mask)) == 0

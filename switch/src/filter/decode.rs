@@ -56,7 +56,7 @@ pub(super) enum Size {
     Byte,
 }
 
-/// What is computed. A constant divisor is not 0 and a constant shift less than 32.
+/// An arithmetic operation. A constant divisor is not 0 and a constant shift is less than 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Alu {
     Add,
@@ -71,7 +71,7 @@ pub(super) enum Alu {
     ShiftRight,
 }
 
-/// What is compared, unsigned.
+/// A comparison, unsigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Test {
     Equal,

@@ -51,7 +51,7 @@ impl<'a> Frame<'a, Nothing> {
 }
 
 impl<'a, B: Behind> Frame<'a, B> {
-    /// As a filter for `form` sees it.
+    /// The frame as a filter for `form` sees it.
     pub(super) fn view(&self, form: Form) -> View<'_, 'a, B> {
         let mut view = View {
             frame: self,

@@ -41,7 +41,7 @@ pub struct Insn {
     pub k: u32,
 }
 
-/// What a filter sees of a frame with VLAN tags.
+/// How a filter sees a frame with VLAN tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Form {
     /// The frame without its outer tag, if it has one.
@@ -110,26 +110,26 @@ impl Filter {
         Ok(Filter { ops: decode::program(program)?, form })
     }
 
-    /// What it sees of tagged frames.
+    /// How the filter sees tagged frames.
     pub fn form(&self) -> Form {
         self.form
     }
 
-    /// What the program returns for a frame: 0 if the frame is not wanted, else the bytes of it that are (libpcap:
+    /// The program's result for a frame: 0 if the filter rejects the frame, else the number of bytes wanted (libpcap:
     /// all).
     pub fn run<B: Behind>(&self, frame: &Frame<'_, B>) -> u32 {
         machine::run(&self.ops, &frame.view(self.form))
     }
 
-    /// Whether the frame is wanted, and which bytes of its snapshot decided that (bit = offset): a frame with the same
-    /// [edit](Frame::edit) that has the same bytes there is judged alike. `None` if something else mattered, too: the
-    /// length of the frame, or its bytes behind the snapshot.
+    /// Runs the program. Returns true if the filter selects the frame, and the bytes of the snapshot that decided that
+    /// (bit = offset): a frame with the same [edit](Frame::edit) and the same bytes there is judged alike. `None` if
+    /// something else mattered, too: the length of the frame, or its bytes after the snapshot.
     pub fn judge<B: Behind>(&self, frame: &Frame<'_, B>) -> (bool, Option<u128>) {
         let view = frame.view(self.form);
         (machine::run(&self.ops, &view) != 0, view.deciding())
     }
 
-    /// Whether the frame is wanted.
+    /// Returns true if the filter selects the frame.
     pub fn selects<B: Behind>(&self, frame: &Frame<'_, B>) -> bool {
         self.run(frame) != 0
     }

@@ -13,8 +13,8 @@
 //! the frame came from ([`rspan`](super::rspan)). A port may be a destination of several such VLANs, and gets a frame
 //! once for each.
 //!
-//! What was injected from a mirror destination is no copy for that destination. If it is judged as received on a port,
-//! the mirrors of that port see it.
+//! A frame injected from a mirror destination is not copied back to that destination. If the frame is judged as
+//! received on a port, the mirrors of that port see it.
 //!
 //! **Invariants.** A destination (a port, and of RSPAN the VLAN) gets at most one copy of a frame, in the order of the
 //! frames. A copy of what an egress sends is made only if that egress really took the frame. A mirror matches a frame
@@ -42,13 +42,13 @@ pub struct Copies {
     matched: [u64; MAX_MIRRORS],
     /// The egress ports that are watched, ascending.
     watched: Vec<PortId>,
-    /// What the mirrors select, in the order in which copies are tried.
+    /// The selections of the mirrors, in the order in which copies are tried.
     selections: Vec<Selection>,
     /// Per mirror.
     pickers: Box<[Pickers]>,
 }
 
-/// What is remembered of a mirror's filter.
+/// The remembered windows of a mirror's filter.
 #[derive(Clone, Debug, Default)]
 struct Pickers {
     received: Picker,
@@ -74,7 +74,7 @@ pub struct Selection {
     pub frames: u64,
 }
 
-/// What one mirror destination gets.
+/// The copies for one mirror destination.
 #[derive(Debug)]
 pub struct Destination {
     /// The destination.
@@ -139,7 +139,7 @@ impl Copies {
         self.destinations.get(..self.used).unwrap_or_default()
     }
 
-    /// What the mirrors select of the burst, in the order in which copies are tried.
+    /// The selections of the mirrors for this burst, in the order in which copies are tried.
     pub fn selections(&self) -> &[Selection] {
         &self.selections
     }
@@ -307,7 +307,7 @@ impl Copies {
 }
 
 impl Watch {
-    /// Whether any destination is not `from`, where the frames come from.
+    /// True if any destination is another port than `from`, the ingress.
     #[inline]
     fn reaches_beyond(&self, from: PortId) -> bool {
         self.to.iter().any(|to| *to != from)

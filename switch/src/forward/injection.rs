@@ -18,7 +18,7 @@ impl<'a> Forwarder<'a> {
 }
 
 impl<'a> Ingress<'a> {
-    /// Whether its frames are injected.
+    /// True if frames of this port are injected.
     #[inline]
     pub fn is_injecting(&self) -> bool {
         self.inject.is_some()

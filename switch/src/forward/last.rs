@@ -19,7 +19,7 @@ pub(super) struct LastDecision {
 }
 
 impl LastDecision {
-    /// Whether it is the decision about a frame of `frame_bytes` that begins with `words`.
+    /// True if this is the decision about a frame of `frame_bytes` that begins with `words`.
     #[inline(always)]
     pub(super) fn holds_for(&self, words: HeaderWords, frame_bytes: u32) -> bool {
         frame_bytes <= self.most_bytes && self.header.same_header(self.third_word_mask, words)

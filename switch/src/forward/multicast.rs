@@ -21,7 +21,7 @@ impl Forwarder<'_> {
         egress: &mut Egress,
     ) -> Option<PortSet> {
         let snooping = self.tables.snooping(vid)?;
-        // What stands behind a second tag is not of this VLAN but of a customer's.
+        // The packet after a second tag belongs to a customer's VLAN, not to this one.
         if tags.inner.is_some() {
             return None;
         }

@@ -55,7 +55,7 @@ pub enum Step {
     Known {
         /// The port.
         at: PortId,
-        /// Whether a static entry says so.
+        /// True if the entry is static.
         is_static: bool,
         /// Seconds since the address was last seen as a source.
         age_seconds: u32,

@@ -13,7 +13,7 @@ use crate::tables::{Member, Port};
 use crate::vlan::{self, Leaves, Tags};
 use crate::{DropReason, PortId, Vid};
 
-/// What `classify` finds out.
+/// The result of `classify`.
 #[derive(Clone, Copy)]
 pub(super) struct Classified {
     /// The VLAN of the frame; `None` if it is in none.
@@ -130,7 +130,7 @@ impl<'a> Ingress<'a> {
         classified
     }
 
-    /// Whether the frame may come in: its length, protocols between neighbours, its VLAN, the guards of the port.
+    /// Checks that the frame may come in: its length, protocols between neighbours, its VLAN, the guards of the port.
     #[inline(always)]
     fn admit<'s, const USUAL: bool, O: Observer>(
         &self,
@@ -286,7 +286,7 @@ impl<'a> Ingress<'a> {
         Ok(())
     }
 
-    /// As [`Ingress::deliver`], of a usual frame that leaves with a tag.
+    /// Like [`Ingress::deliver`], for a usual frame that leaves with a tag.
     #[inline(never)]
     fn deliver_tagged<O: Observer>(
         &mut self,

@@ -1,4 +1,4 @@
-//! What came from sources beyond a learning limit that only alerts: how many frames, and the last source.
+//! Frames from sources beyond a learning limit that only alerts: their number, and the last source.
 //!
 //! Workers count, whoever tells people reads: at its own pace, so that a flood of addresses is no flood of messages.
 
@@ -13,7 +13,7 @@ pub struct OverLimit {
     last: AtomicU64,
 }
 
-/// What a reader sees of [`OverLimit`].
+/// A reading of [`OverLimit`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OverLimitSeen {
     /// Frames since the port was added.
@@ -29,7 +29,7 @@ impl OverLimit {
         self.frames.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was counted. Source and number may be of different frames.
+    /// The counts so far. Source and number may be of different frames.
     pub fn seen(&self) -> OverLimitSeen {
         OverLimitSeen {
             frames: self.frames.load(Ordering::Relaxed),

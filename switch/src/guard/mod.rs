@@ -8,9 +8,10 @@
 //!                                                                                       └─▶ floods: storm? ─▶ flooded
 //! ```
 //!
-//! What it is to do is a [`GuardSpec`], immutable as all of the tables are. What it has seen (tokens used up, frames
-//! over the learning limit) is a [`GuardState`], which stays when the tables are replaced. The limit and stickiness
-//! themselves are rules of the forwarding database ([`Fdb::set_port_limit`](crate::fdb::Fdb::set_port_limit),
+//! The configuration of the guards is a [`GuardSpec`], immutable as all of the tables are. Their state (tokens used up,
+//! frames over the learning limit) is a [`GuardState`], which stays when the tables are replaced. The limit and
+//! stickiness themselves are rules of the forwarding database
+//! ([`Fdb::set_port_limit`](crate::fdb::Fdb::set_port_limit),
 //! [`Fdb::set_port_sticky`](crate::fdb::Fdb::set_port_sticky)), because it alone sees all workers' learning.
 //!
 //! **Invariants.** A frame that a guard refuses teaches nothing. A dry run uses up no token and counts nothing. Guards
@@ -48,7 +49,7 @@ pub struct Storm {
     pub unknown_unicast: Option<FrameRate>,
 }
 
-/// What becomes of frames from sources beyond the learning limit.
+/// The treatment of frames from sources beyond the learning limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum LimitAction {
@@ -64,37 +65,37 @@ pub enum LimitAction {
 pub struct MacLimit {
     /// The most.
     pub addresses: u32,
-    /// What becomes of frames from others.
+    /// The treatment of frames from further sources.
     pub action: LimitAction,
 }
 
-/// What a port guards; nothing by default.
+/// The guards of a port; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuardSpec {
     /// Storm control.
     pub storm: Storm,
     /// The learning limit.
     pub mac_limit: Option<MacLimit>,
-    /// Whether what is learned stays at the port.
+    /// True if learned addresses stay at the port.
     pub sticky: bool,
     /// The only sources that may send, ascending; empty: any.
     pub macs: Vec<Mac>,
-    /// Whether the port talks to ports that are not isolated only.
+    /// True if the port exchanges no frames with other isolated ports.
     pub isolated: bool,
-    /// Whether frames are dropped that a DHCP server sends.
+    /// True if messages of DHCP servers are dropped.
     pub dhcp: bool,
-    /// Whether frames are dropped that an IPv6 router sends to hosts: advertisements and redirects.
+    /// True if an IPv6 router's messages to hosts are dropped: advertisements and redirects.
     pub ra: bool,
 }
 
 impl GuardSpec {
-    /// Whether anything is guarded.
+    /// Returns true if anything is guarded.
     pub fn is_any(&self) -> bool {
         *self != GuardSpec::default()
     }
 }
 
-/// What the guards of a port have seen; shared by all workers, and by all tables the port is ever in.
+/// The state of a port's guards; shared by all workers, and by all tables the port is ever in.
 #[derive(Debug, Default)]
 pub struct GuardState {
     broadcast: Bucket,
@@ -107,9 +108,9 @@ pub struct GuardState {
 /// The guards of a port.
 #[derive(Clone, Debug)]
 pub struct Guards {
-    /// What is guarded.
+    /// The configuration.
     pub spec: GuardSpec,
-    /// What was seen.
+    /// The state.
     pub state: Arc<GuardState>,
 }
 
@@ -127,14 +128,14 @@ impl Guards {
         spec.is_any().then(|| Box::new(Guards { spec, state: Arc::clone(state) }))
     }
 
-    /// Whether what becomes of a frame depends on its header only, and nothing is counted: then it need not be asked
-    /// again about a frame with the same header.
+    /// True if the guards' verdict on a frame depends on its header only, and nothing is counted: then a frame with the
+    /// same header need not be judged again.
     pub(crate) fn is_of_headers(&self) -> bool {
         let GuardSpec { mac_limit, dhcp, ra, .. } = &self.spec;
         !dhcp && !ra && !mac_limit.is_some_and(|limit| limit.action == LimitAction::Alert)
     }
 
-    /// Whether a frame from `src` that begins with `snapshot` may come in.
+    /// Checks that a frame from `src` that begins with `snapshot` may come in.
     ///
     /// # Errors
     /// The guard that refuses it.
@@ -156,7 +157,7 @@ impl Guards {
         Ok(())
     }
 
-    /// Whether a frame to `dst`, which is a group address or not in the forwarding database, may be flooded at
+    /// Checks that a frame to `dst`, which is a group address or not in the forwarding database, may be flooded at
     /// `now_ns`. A dry run takes no token.
     ///
     /// # Errors
@@ -176,7 +177,7 @@ impl Guards {
         }
     }
 
-    /// What becomes of a frame from `src`, which is beyond the learning limit. A dry run is not counted.
+    /// Handles a frame from `src`, which is beyond the learning limit. A dry run is not counted.
     ///
     /// # Errors
     /// The limit, if it is to drop.

@@ -1,4 +1,4 @@
-//! What a frame carries, as far as the guards want to know, read from its snapshot.
+//! The packet in a frame, as far as the guards need to know it, read from the snapshot.
 //!
 //! **How it works.** A host may find an IP packet behind any number of VLAN tags, and behind LLC/SNAP headers (RFC
 //! 1042), in any order, so all of these are walked through. In IPv4 the UDP header is where the header length says; in
@@ -31,7 +31,7 @@ const DHCPV6_CLIENT: u16 = 546;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const REDIRECT: u8 = 137;
 
-/// What a frame carries.
+/// The packet in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packet {
     /// UDP over IPv4 between these ports.
@@ -47,13 +47,13 @@ pub(super) enum Packet {
 }
 
 impl Packet {
-    /// What the frame that begins with `snapshot` carries.
+    /// Reads the packet in the frame that begins with `snapshot`.
     pub(super) fn of(snapshot: &[u8]) -> Packet {
         read(snapshot, TYPE_OFFSET).unwrap_or(Packet::Undecided { on_link: true })
     }
 
-    /// Whether a DHCP server or relay sent it, a client would take it for such, or it can't be told that none would.
-    /// Clients look at the port that a message goes to, not at the one it comes from.
+    /// True unless the packet certainly is no message of a DHCP server or relay to a client. Clients look at the port
+    /// that a message goes to, not at the port it comes from.
     pub(super) fn may_be_of_dhcp_server(self) -> bool {
         match self {
             Packet::Udp4 { from, to } => from == DHCPV4_SERVER || to == DHCPV4_CLIENT,
@@ -63,7 +63,7 @@ impl Packet {
         }
     }
 
-    /// Whether a host would take it for a router's advertisement or redirect, or it can't be told that none would.
+    /// True unless hosts certainly do not take the packet for a router's advertisement or redirect.
     pub(super) fn may_be_of_router(self) -> bool {
         match self {
             Packet::Icmp6 { message, on_link } => on_link && matches!(message, ROUTER_ADVERTISEMENT | REDIRECT),
@@ -140,8 +140,8 @@ fn ipv6(packet: &[u8]) -> Option<Packet> {
     }
 }
 
-/// Whether what has this number is known to be no extension header that hosts look behind, nor what the guards look
-/// for: TCP and other transports, tunnels, routing protocols, ESP, no next header.
+/// True if this protocol number is known to be neither an extension header that hosts walk over nor a protocol that the
+/// guards look for: TCP and other transports, tunnels, routing protocols, ESP, no next header.
 fn is_last(next: u8) -> bool {
     matches!(
         next,

@@ -1,4 +1,4 @@
-//! What the guards make of packets, buckets over time and between threads.
+//! Packets that the guards judge, and buckets over time and between threads.
 
 use proptest::prelude::*;
 
@@ -33,7 +33,7 @@ fn ipv6(source: [u8; 16], hop_limit: u8, chain: &[(u8, &[u8])]) -> Vec<u8> {
     packet
 }
 
-/// What the guards see of a frame with this between addresses and packet.
+/// The guards' reading of a frame with `types` between addresses and packet.
 fn seen(types: &[u8], packet: &[u8]) -> Packet {
     let frame = [&MAC_HEADER, types, packet].concat();
     Packet::of(&frame[..frame.len().min(crate::header::SNAPSHOT_BYTES)])

@@ -60,7 +60,7 @@ impl Jitter {
         offset
     }
 
-    /// Of the next sweep, ns; at least 4.
+    /// Length of the next sweep, ns; at least 4.
     fn duration(&mut self) -> f64 {
         (SHORTEST_SWEEP + self.random.unit() * (LONGEST_SWEEP - SHORTEST_SWEEP)) * exact(self.jitter_ns)
     }

@@ -20,7 +20,7 @@ impl LossProcess {
         LossProcess { model, random, bad: false }
     }
 
-    /// Whether the next frame is lost.
+    /// Returns true if the next frame is lost.
     pub(super) fn next(&mut self) -> bool {
         match self.model {
             Loss::Random(chance) => self.random.hits(chance),

@@ -45,7 +45,7 @@ use loss::LossProcess;
 use queue::Queue;
 use random::Random;
 
-/// What becomes of a frame.
+/// The fate of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is lost, for this reason.
@@ -61,7 +61,7 @@ pub enum Verdict {
     },
 }
 
-/// What became of frames so far.
+/// Counts of frames by fate, so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// All that were asked about.
@@ -122,12 +122,13 @@ impl Impairment {
         })
     }
 
-    /// What it was made from.
+    /// The configuration.
     pub fn spec(&self) -> &ImpairSpec {
         &self.spec
     }
 
-    /// What becomes of a frame of `frame_bytes` (Ethernet header included, no check sequence) that arrives at `now_ns`.
+    /// Decides the fate of a frame of `frame_bytes` (Ethernet header included, no check sequence) that arrives at
+    /// `now_ns`.
     pub fn verdict(&mut self, now_ns: u64, frame_bytes: u32) -> Verdict {
         self.now_ns = self.now_ns.max(now_ns);
         let now_ns = self.now_ns;
@@ -157,7 +158,7 @@ impl Impairment {
         Verdict::Pass { due_ns, copy_due_ns, flip_bit }
     }
 
-    /// What became of frames so far.
+    /// Counts of frames by fate, so far.
     pub fn counts(&self) -> Counts {
         self.counts
     }

@@ -1,7 +1,7 @@
 //! A slow link: frames leave one after the other, each taking its time, and wait in a bounded queue until then.
 //!
 //! The queue is worked out, not held: when the link will be free is known, so a frame's departure is known on arrival.
-//! What is noted is when each waiting frame will have left, to count them. A frame counts until its last bit has left.
+//! The departure of each waiting frame is noted, to count the waiting ones. A frame counts until its last bit has left.
 //! One that finds the link free is always taken, be it longer than the queue.
 //!
 //! The rate is that of what Ethernet carries, as rates of IP networks are: the header of 14 bytes takes no time. Times

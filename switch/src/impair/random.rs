@@ -29,7 +29,7 @@ impl Random {
         mix(self.state)
     }
 
-    /// Whether something of this chance happens. What can't happen takes no number.
+    /// Returns true with this chance. An impossible event takes no random number.
     pub(super) fn hits(&mut self, chance: Chance) -> bool {
         chance != Chance::NEVER && scaled(self.next(), Chance::ONE_IN) < u64::from(chance.per_million())
     }

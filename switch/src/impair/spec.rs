@@ -1,4 +1,4 @@
-//! What an impairment is asked to do, its limits, and the profiles that are built in.
+//! The configuration of an impairment, its limits, and the built-in profiles.
 
 /// Longest delay with jitter added, ns: ten seconds.
 pub const MAX_DELAY_NS: u64 = 10_000_000_000;
@@ -20,7 +20,7 @@ impl Chance {
     pub const NEVER: Chance = Chance(0);
     /// Always.
     pub const ALWAYS: Chance = Chance(1_000_000);
-    /// What a whole is.
+    /// The number of parts in a whole.
     pub(super) const ONE_IN: u64 = 1_000_000;
 
     /// So many times in a million; `None` if that is more than always.
@@ -85,7 +85,7 @@ impl RateSpec {
     }
 }
 
-/// What is done to the frames of one port in one direction.
+/// The faults applied to the frames of one port in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImpairSpec {
     /// How long a frame is under way, ns.
@@ -102,7 +102,7 @@ pub struct ImpairSpec {
     pub corrupt: Chance,
     /// How fast the link is; `None`: not limited.
     pub rate: Option<RateSpec>,
-    /// What all chance comes from.
+    /// The seed of all random numbers.
     pub seed: u64,
 }
 
@@ -157,12 +157,12 @@ impl ImpairSpec {
         seed: 0,
     };
 
-    /// Whether it does nothing to any frame.
+    /// Returns true if no frame is affected.
     pub fn is_none(&self) -> bool {
         *self == ImpairSpec { seed: self.seed, ..ImpairSpec::NONE }
     }
 
-    /// Whether it makes sense.
+    /// Checks that the settings do not contradict each other.
     ///
     /// # Errors
     /// The first thing that does not.
@@ -184,7 +184,7 @@ impl ImpairSpec {
 pub struct Profile {
     /// Its name.
     pub name: &'static str,
-    /// What it does.
+    /// The faults.
     pub spec: ImpairSpec,
 }
 

@@ -1,4 +1,4 @@
-//! What an impairment promises: rates, shares and times over many frames, order, repeatability, bounds.
+//! The promises of an impairment: rates, shares and times over many frames, order, repeatability, bounds.
 
 use proptest::prelude::*;
 
@@ -227,7 +227,7 @@ fn with_the_same_seed_the_same_frames_are_hit_whatever_their_times() {
     assert_eq!(verdicts(spec, 10_000, 5), verdicts(spec, 10_000, 5));
     assert_eq!(hits(spec, 5), hits(spec, MS));
     assert_ne!(hits(spec, 5), hits(ImpairSpec { seed: 43, ..spec }, 5));
-    // What one stage does has nothing to do with the others.
+    // Each stage is independent of the others.
     let lossless = hits(ImpairSpec { loss: Loss::NONE, ..spec }, 5);
     let rate = Some(RateSpec { queue_frames: 1, ..RateSpec::new(1_000_000) });
     let slow = hits(ImpairSpec { rate, ..spec }, 9 * MS);

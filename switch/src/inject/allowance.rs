@@ -26,7 +26,7 @@ impl Allowance {
         Allowance { limit: Limit::new(rate_fps, burst_frames), bucket: Bucket::default() }
     }
 
-    /// Whether one more frame may come; if so, and not `dry`, it has come.
+    /// Takes room for one more frame if there is any, or only looks if `dry`. Returns true if there was room.
     pub(super) fn take(&self, now_ns: u64, dry: bool) -> bool {
         self.bucket.take(self.limit, now_ns, dry)
     }

@@ -57,7 +57,7 @@ impl Echoes {
         }
     }
 
-    /// Whether the frame that begins with `start` is a copy that was sent a short time ago.
+    /// Returns true if the frame that begins with `start` is a copy that was sent a short time ago.
     pub fn is_echo(&self, start: &[u8], frame_bytes: u32, now_ns: u64) -> bool {
         let (set, mark) = self.place(start, frame_bytes);
         let now = time(now_ns);

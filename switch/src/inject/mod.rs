@@ -36,7 +36,7 @@ pub enum IngressAs {
     Port(PortId),
 }
 
-/// What a destination may inject.
+/// The frames that a destination may inject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InjectSpec {
     /// The ingress of its frames.
@@ -62,7 +62,7 @@ impl Injection {
         Injection { spec, allowance, echoes: Echoes::new(keys) }
     }
 
-    /// What it was made of.
+    /// The configuration.
     pub fn spec(&self) -> &InjectSpec {
         &self.spec
     }
@@ -72,8 +72,8 @@ impl Injection {
         &self.echoes
     }
 
-    /// Whether the frame that begins with `snapshot` (see [`crate::header::SNAPSHOT_BYTES`]) and has `frame_bytes` may
-    /// enter. If `dry`, no allowance is used up.
+    /// Checks that the frame that begins with `snapshot` (see [`crate::header::SNAPSHOT_BYTES`]) and has `frame_bytes`
+    /// may enter. If `dry`, no allowance is used up.
     ///
     /// # Errors
     /// Why not: [`DropReason::MirrorLoop`], [`DropReason::InjectSource`] or [`DropReason::InjectRate`].

@@ -22,7 +22,7 @@ pub enum Look {
 }
 
 impl Look {
-    /// Whether the frame may teach something.
+    /// True if the frame may be a control message to learn from.
     pub fn is_message(self) -> bool {
         matches!(self, Look::RouterMessage | Look::HostMessage(_))
     }

@@ -39,7 +39,7 @@ pub enum Message<'a> {
     Hello(Family),
     /// A host says what it wants.
     Report(Report<'a>),
-    /// Of no interest.
+    /// A message of no interest.
     Other,
 }
 
@@ -54,7 +54,7 @@ pub struct Query {
     pub response_seconds: u32,
 }
 
-/// What a host wants of a group.
+/// A host's wish for a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The group, or some sources of it.
@@ -80,7 +80,7 @@ enum Form<'a> {
 pub struct Invalid;
 
 impl Report<'_> {
-    /// What it says of groups that are not of link-local scope, in its order.
+    /// The changes for groups that are not of link-local scope, in the message's order.
     pub fn changes(&self) -> impl Iterator<Item = (IpAddr, Change)> {
         let (one, records) = match self.0 {
             Form::One(group, change) => (Some((group, change)), None),

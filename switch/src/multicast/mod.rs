@@ -86,7 +86,7 @@ impl Family {
     }
 }
 
-/// Whether frames of a group go to who asked for it only. Those of link-local scope and below always go to everyone.
+/// True if frames of a group go only to ports that asked for it. Groups of link-local scope and below always flood.
 #[inline]
 pub fn is_selective(group: &IpAddr) -> bool {
     match group {

@@ -1,4 +1,4 @@
-//! What forwarding reads: for each key (a group, or the routers of a VLAN) a set of ports, without a lock.
+//! The table that forwarding reads: for each key (a group, or the routers of a VLAN) a set of ports, without a lock.
 //!
 //! **How it works.** A key has one of 16 places in two buckets, chosen by a seeded hash. The key word is 63 bits of
 //! that hash: two keys with the same bits would share their ports, one chance in 2^38 for a full table, and nobody
@@ -30,7 +30,7 @@ impl PortSet {
         }
     }
 
-    /// Whether the port is in it.
+    /// True if the port is in the set.
     #[inline]
     pub fn contains(&self, port: PortId) -> bool {
         self.0.get(port.index() / 64).is_some_and(|word| word >> (port.index() % 64) & 1 == 1)

@@ -37,7 +37,7 @@ pub struct Snooping {
     book: Mutex<Book>,
 }
 
-/// What went wrong since the start.
+/// Counts of messages and memberships that were refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Messages that were not whole or not right.
@@ -77,11 +77,11 @@ pub struct RouterEntry {
     pub ports: Vec<Member>,
     /// Who asks.
     pub querier: Option<IpAddr>,
-    /// Whether frames go to members and routers only, or why they do not.
+    /// Whether frames go to members and routers only, or the reason they do not.
     pub state: State,
 }
 
-/// Whether frames are kept from ports that did not ask for them.
+/// How frames of groups are delivered in a VLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// They are.
@@ -144,7 +144,7 @@ impl Heard {
     }
 }
 
-/// Whether the second `end` has come.
+/// True if the second `end` has come.
 fn is_over(end: u32, now: u32) -> bool {
     now.wrapping_sub(end) <= u32::MAX / 2
 }
@@ -282,7 +282,7 @@ impl Snooping {
         self.with_book(|book| book.groups.len())
     }
 
-    /// What went wrong so far.
+    /// The counts of refusals so far.
     pub fn counters(&self) -> Counters {
         let [invalid, refused] = [&self.invalid, &self.refused].map(|count| count.load(Ordering::Relaxed));
         Counters { invalid, refused }
@@ -318,7 +318,7 @@ impl Snooping {
             let address = source;
             match &mut domain.querier {
                 Some(querier) => *querier = Querier { address, port, heard, ..*querier },
-                // What is asked about one group only makes nobody repeat what else it wants.
+                // A query about one group stops nobody from repeating the other groups.
                 None if general => {
                     // One more, since times are kept in whole seconds.
                     let due = now.wrapping_add(response_seconds.min(ROUTER_SECONDS)).wrapping_add(1);

@@ -1,4 +1,4 @@
-//! What is refused, and what is worked out beforehand.
+//! Configurations that are refused, and the facts that are worked out beforehand.
 
 use super::*;
 use crate::vlan::VlanMode;

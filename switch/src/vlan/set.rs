@@ -50,13 +50,13 @@ impl VlanSet {
         }
     }
 
-    /// Whether `vid` is in the set.
+    /// True if `vid` is in the set.
     #[inline]
     pub fn contains(&self, vid: Vid) -> bool {
         self.0.get(vid.index() / 64).is_some_and(|word| word >> (vid.index() % 64) & 1 != 0)
     }
 
-    /// Whether no VLAN is in the set.
+    /// True if no VLAN is in the set.
     pub fn is_empty(&self) -> bool {
         *self == VlanSet::EMPTY
     }

@@ -11,7 +11,7 @@ use crate::DropReason;
 use crate::header::Tag;
 use crate::wire::TPID_S_TAG;
 
-/// What a tunnel port does with the frames of its customer.
+/// A tunnel port's treatment of its customer's frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// Which may pass; `None`: all.
@@ -37,7 +37,7 @@ impl Default for Tunnel {
 }
 
 impl Tunnel {
-    /// Whether a frame with the customer's tag `tag` passes.
+    /// Checks that a frame with the customer's tag `tag` passes.
     ///
     /// # Errors
     /// [`DropReason::UntaggedNotAllowed`], [`DropReason::VlanNotMember`], [`DropReason::VidReserved`].

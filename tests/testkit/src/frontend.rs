@@ -181,7 +181,7 @@ impl Front {
         u64::from_ne_bytes(bytes[12..].try_into().unwrap())
     }
 
-    /// Whether the other side hung up.
+    /// Returns true if the other side hung up.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.0.read(&mut [0; 64]), Ok(0) | Err(_))
     }

@@ -19,7 +19,8 @@ use crate::losses::TxReport;
 use crate::virtio::budget::{FRAME_DESCRIPTORS, FindBudget};
 use crate::virtio::chain::Direction;
 use crate::virtio::error::RingError;
-use crate::virtio::net::{Asks, Sent, Tally, usable_bytes, write, write_plain};
+use crate::virtio::net::{Asks, Tally, usable_bytes, write, write_plain};
+use crate::virtio::sent::Sent;
 
 impl PackedRing {
     /// Copies frames of a burst into the guest's next buffers, in order, and reports each. The guest is told by

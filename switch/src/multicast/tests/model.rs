@@ -137,7 +137,7 @@ fn take(step: Step, port: u16, vlan: u16, bed: &mut Bed, naive: &mut Naive) {
     let group = |index: usize| ip(GROUPS[index]);
     match step {
         Step::One(kind, index) => {
-            // Of the family that the kind belongs to.
+            // The group is of the family that the kind belongs to.
             let index = if kind < 128 { index % 3 } else { index % 3 + 3 };
             let family = Family::of(&group(index));
             let expected = naive.audience(vlan, family, None, port);

@@ -204,7 +204,7 @@ impl Guest {
         self.avail(ring, 2).store(next.wrapping_add(1), Ordering::Release);
     }
 
-    /// What a driver does after adding entries `old..next_avail`: returns whether it has to kick, and kicks.
+    /// Does a driver's work after adding entries `old..next_avail`: returns whether it has to kick, and kicks.
     pub fn kick(&self, ring: usize, old: u16) -> bool {
         fence(Ordering::SeqCst);
         let new = self.rings[ring].next_avail;
@@ -244,7 +244,7 @@ impl Guest {
         self.transmit_raw(ring, &[&header, frame].concat(), pieces);
     }
 
-    /// As [`Guest::transmit`], header included in `bytes`. With indirect descriptors negotiated, uses a table.
+    /// Like [`Guest::transmit`], header included in `bytes`. With indirect descriptors negotiated, uses a table.
     pub fn transmit_raw(&mut self, ring: usize, bytes: &[u8], pieces: &[usize]) {
         let mut rest = bytes;
         let mut parts = Vec::new();

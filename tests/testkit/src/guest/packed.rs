@@ -130,7 +130,7 @@ impl Driver {
         true
     }
 
-    /// What a driver does after adding chains: kicks unless the device asked for none. Returns whether it did. A wish
+    /// Does a driver's work after adding chains: kicks unless the device asked for none. Returns whether it did. A wish
     /// for a kick at one descriptor counts as one for any, which is a kick too many at worst.
     pub fn kick(&self, guest: &Guest) -> bool {
         fence(Ordering::SeqCst);

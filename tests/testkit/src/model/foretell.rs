@@ -1,4 +1,4 @@
-//! What a trace says, in the terms in which the model and the switch are compared.
+//! A trace's answer, in the terms in which the model and the switch are compared.
 
 use labsw_switch::forward::Forwarder;
 use labsw_switch::trace::{Event, trace};
@@ -7,7 +7,7 @@ use labsw_switch::{PortId, Vid};
 use super::apply;
 use super::naive::Outcome;
 
-/// What a trace says would become of one frame, in the model's terms. `failed` is as for [`decide`](super::decide).
+/// Foretells the way of one frame by a trace, in the model's terms. `failed` is as for [`decide`](super::decide).
 pub fn foretell(forwarder: Forwarder<'_>, ingress: u16, frame: &[u8], failed: &[u64]) -> Outcome {
     let second = u64::from(forwarder.now_seconds);
     let at = 1_000_000_000 * second;

@@ -1,14 +1,11 @@
-//! What the switch and the model have in common: how ports, mirrors and frames are described to both, and how what the
-//! switch decides is put in the model's terms. Used by the property test (`tests/model.rs`) and by the fuzz target
+//! The common ground of the switch and the model: how ports, mirrors and frames are described to both, and how the
+//! switch's decisions are put in the model's terms. Used by the property test (`tests/model.rs`) and by the fuzz target
 //! `forward`.
 
-use std::collections::{BTreeMap, HashMap};
 use std::hash::RandomState;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use labsw_switch::fdb::Fdb;
-use labsw_switch::filter::{Filter, Form, Insn};
 use labsw_switch::forward::{Copies, Egress, Forwarder, TagEdit};
 use labsw_switch::guard::{GuardSpec, Guards, LimitAction, MacLimit};
 use labsw_switch::header::SNAPSHOT_BYTES;
@@ -19,99 +16,11 @@ use labsw_switch::{DropReason, Mac, MirrorId, PortId, Vid};
 
 pub mod foretell;
 pub mod naive;
+mod scene;
+
+pub use scene::{AGEING_SECONDS, Guarded, Inject, Mirror, Pattern, Port, To};
 
 use naive::Outcome;
-
-pub const AGEING_SECONDS: u32 = 10;
-
-/// A port as both sides are told about it.
-#[derive(Clone, Debug)]
-pub struct Port {
-    pub mode: VlanMode,
-    pub tag: u16,
-    /// In tunnel mode, the customer VLANs; empty: all.
-    pub trunks: Vec<RangeInclusive<u16>>,
-    /// In tunnel mode, whether the customer may send untagged frames where its VLANs are listed.
-    pub customer_untagged: bool,
-    /// In tunnel mode, the TPID of the tag put in front.
-    pub tpid: u16,
-    pub mtu: u32,
-    pub enabled: bool,
-    pub learning: bool,
-    pub mirror_only: bool,
-    pub drops_link_local: bool,
-    pub guards: Guarded,
-    /// While it is a mirror destination.
-    pub inject: Option<Inject>,
-}
-
-/// What a port guards, as both sides are told about it. Stations are known by the last byte of their address.
-#[derive(Clone, Debug, Default)]
-pub struct Guarded {
-    pub sticky: bool,
-    pub isolated: bool,
-    /// The only stations that may send.
-    pub pinned: Option<Vec<u8>>,
-    /// How many are learned, and whether others are dropped.
-    pub limit: Option<(u32, bool)>,
-}
-
-/// What a destination may inject.
-#[derive(Clone, Debug)]
-pub struct Inject {
-    /// By this VLAN; `None`: as received on `port`.
-    pub vlan: Option<u16>,
-    pub port: u16,
-    pub sources: Vec<[u8; 6]>,
-}
-
-/// A mirror as both sides are told about it.
-#[derive(Clone, Debug)]
-pub struct Mirror {
-    pub sources: Vec<(u16, bool, bool)>,
-    pub all: Option<(bool, bool)>,
-    pub vlans: Option<Vec<u16>>,
-    pub to: Option<To>,
-    pub snap: u32,
-    pub pattern: Option<Pattern>,
-}
-
-/// Where copies go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum To {
-    Port(u16),
-    /// An RSPAN VLAN.
-    Vlan(u16),
-}
-
-impl To {
-    pub fn port(self) -> Option<u16> {
-        if let To::Port(port) = self { Some(port) } else { None }
-    }
-}
-
-/// A filter as both sides are told about it: frames of `least` bytes or more with some bits of one byte.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    pub tagged: bool,
-    pub least: u32,
-    pub at: u32,
-    pub mask: u8,
-    pub value: u8,
-}
-
-impl Pattern {
-    fn filter(&self) -> Filter {
-        let insn = |code, jt, jf, k| Insn { code, jt, jf, k };
-        let length = [insn(0x80, 0, 0, 0), insn(0x35, 0, 4, self.least)];
-        let byte = [insn(0x30, 0, 0, self.at), insn(0x54, 0, 0, self.mask.into()), insn(0x15, 0, 1, self.value.into())];
-        let end = [insn(0x06, 0, 0, 1), insn(0x06, 0, 0, 0)];
-        // A length of 0 is not asked for: then bytes alone decide.
-        let length = if self.least == 0 { &[] } else { &length[..] };
-        let form = if self.tagged { Form::Tagged } else { Form::Untagged };
-        Filter::new(&[length, &byte, &end].concat(), form).unwrap()
-    }
-}
 
 /// The specification of a mirror, without the sources that would be refused.
 pub fn sane(mut mirrors: Vec<Mirror>, ports: &[Port]) -> Vec<Mirror> {
@@ -207,7 +116,7 @@ pub fn apply(edit: TagEdit, frame: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What the switch decides about a burst.
+/// The switch's decision about a burst.
 #[derive(Debug, Default)]
 pub struct Decided {
     pub egress: Egress,

@@ -1,12 +1,14 @@
 //! A switch as one would explain it: frames are taken apart into addresses, tags and the rest, each rule is asked
 //! of each port in turn, and whole frames are put together again.
 
+use std::collections::{BTreeMap, HashMap};
+
 use labsw_switch::DropReason;
 use labsw_switch::vlan::VlanMode;
 
-use super::{AGEING_SECONDS, BTreeMap, HashMap, Mirror, Pattern, Port, To};
+use super::scene::{AGEING_SECONDS, Mirror, Pattern, Port, To};
 
-/// What a burst led to.
+/// The outcome of a burst.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Per port: index and bytes of each frame sent.
@@ -34,7 +36,7 @@ struct Offer {
     copy: Vec<u8>,
 }
 
-/// What becomes of one frame.
+/// The fate of one frame.
 #[derive(Default)]
 struct Fate {
     sent: Vec<(u16, Vec<u8>)>,
@@ -42,7 +44,7 @@ struct Fate {
     drops: Vec<(u16, DropReason)>,
 }
 
-/// What is known about an address.
+/// The entry of an address.
 struct Place {
     port: u16,
     fixed: bool,
@@ -99,7 +101,7 @@ impl Parts {
     }
 }
 
-/// Whether a mirror with this filter wants the frame.
+/// True if a mirror with this filter wants the frame.
 fn fits(pattern: Option<&Pattern>, frame: &[u8]) -> bool {
     let Some(Pattern { tagged, least, at, mask, value }) = pattern else { return true };
     let mut frame = frame.to_vec();
@@ -122,7 +124,7 @@ fn carries(port: &Port, vlan: u16) -> bool {
     }
 }
 
-/// Whether a tunnel port takes frames of this VLAN of its customer; 0: untagged.
+/// Checks that a tunnel port takes frames of this VLAN of its customer; 0: untagged.
 fn may_be_carried(port: &Port, customer: u16) -> Result<(), DropReason> {
     match customer {
         _ if port.trunks.is_empty() => Ok(()),
@@ -228,8 +230,8 @@ impl Naive {
         ports.map(|(id, _)| id).filter(|id| !self.is_destination(*id)).collect()
     }
 
-    /// What mirrors that watch `port` in a direction and take frames of `vlan` would copy of `frame`, which is so
-    /// there.
+    /// The copies that mirrors which watch `port` in a direction and take frames of `vlan` would make of `frame`, which
+    /// is so there.
     fn offers(&self, port: u16, sending: bool, vlan: Option<u16>, frame: &[u8]) -> Vec<Offer> {
         if self.is_destination(port) || vlan.is_some_and(|vlan| self.is_rspan(vlan)) {
             return Vec::new();
@@ -273,7 +275,7 @@ impl Naive {
         (place.fixed || place.stays || now.wrapping_sub(place.seen) < AGEING_SECONDS).then_some(place.port)
     }
 
-    /// Of the frames for port `n`, it does not take those in `failed[n]` (bit = index).
+    /// Decides about a burst. Port `n` does not take its frames in `failed[n]` (bit = index).
     pub fn burst(&mut self, ingress: u16, frames: &[Vec<u8>], now: u32, failed: &[u64]) -> Outcome {
         let mut outcome = Outcome::default();
         for (index, bytes) in frames.iter().enumerate() {
@@ -359,7 +361,7 @@ impl Naive {
         }
     }
 
-    /// What becomes of a frame that is in the switch.
+    /// Decides about a frame that is in the switch.
     fn judge(
         &mut self,
         ingress: u16,
@@ -421,7 +423,7 @@ impl Naive {
             Some(to) if self.is_destination(to) => return Err((to, DropReason::MirrorDestination)),
             Some(to) if !carries(self.port(to), vlan) => return Err((to, DropReason::VlanNotMember)),
             Some(to) if guards.isolated && self.port(to).guards.isolated => {
-                // Of several reasons the first is told.
+                // The first of several reasons counts.
                 let reason = leaving(port, self.port(to), &carried, frame).err().unwrap_or(DropReason::Isolated);
                 return Err((to, reason));
             }

@@ -157,7 +157,7 @@ pub fn naive_sum(bytes: &[u8]) -> u16 {
     sum
 }
 
-/// What a receiver sees in a finished TCP frame without routing headers.
+/// A finished TCP frame without routing headers, as a receiver sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub sequence: u32,
