@@ -33,26 +33,39 @@ struct Source {
     work: Duration,
     pause: Duration,
     quiet_until: Instant,
-    /// When the last turn ended, about; `None` after a sleep. A worker whose CPU is taken away between two turns, and
-    /// that finds frames when it runs again, is busy for that time: the frames waited.
-    last_turn: Option<Instant>,
+    /// When the turn began in which a burst was handed out, ns, until the end of that turn is known.
+    handed_out_ns: Option<u64>,
     seen: Arc<Seen>,
 }
 
 /// A source's view of its worker.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Time of turns in which it handed out bursts, nanoseconds.
+    /// Time of turns in which it handed out bursts, nanoseconds, by the times that the worker names.
+    busy_ns: AtomicU64,
+    /// The longest of those turns, nanoseconds.
+    longest_ns: AtomicU64,
+    /// Time spent on handing out bursts, nanoseconds, by the clock.
     worked_ns: AtomicU64,
     /// The timer slack of the worker's thread, nanoseconds.
     slack_ns: AtomicU64,
 }
 
+impl Source {
+    /// The turn before the one at hand has ended at the time that the worker names now.
+    fn end_turn(&mut self, turn: &Turn) {
+        if let Some(began_ns) = self.handed_out_ns.take() {
+            self.seen.busy_ns.fetch_add(turn.now_ns - began_ns, Ordering::Relaxed);
+            self.seen.longest_ns.fetch_max(turn.now_ns - began_ns, Ordering::Relaxed);
+        }
+    }
+}
+
 impl RxQueue for Source {
-    fn receive(&mut self, _turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
+    fn receive(&mut self, turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         self.seen.slack_ns.store(rustix::thread::current_timer_slack().unwrap(), Ordering::Relaxed);
+        self.end_turn(turn);
         let begin = Instant::now();
-        let last_turn = self.last_turn.replace(begin);
         if begin < self.quiet_until {
             return Ok(());
         }
@@ -63,9 +76,8 @@ impl RxQueue for Source {
         }
         while begin.elapsed() < self.work {}
         let end = Instant::now();
-        let worked = end - last_turn.unwrap_or(begin);
-        self.seen.worked_ns.fetch_add(u64::try_from(worked.as_nanos()).unwrap(), Ordering::Relaxed);
-        (self.quiet_until, self.last_turn) = (end + self.pause, Some(end));
+        self.seen.worked_ns.fetch_add(u64::try_from((end - begin).as_nanos()).unwrap(), Ordering::Relaxed);
+        (self.quiet_until, self.handed_out_ns) = (end + self.pause, Some(turn.now_ns));
         Ok(())
     }
 
@@ -74,8 +86,8 @@ impl RxQueue for Source {
         Ok(())
     }
 
-    fn arm(&mut self, _turn: &Turn) -> bool {
-        self.last_turn = None;
+    fn arm(&mut self, turn: &Turn) -> bool {
+        self.end_turn(turn);
         Instant::now() >= self.quiet_until
     }
 
@@ -92,9 +104,19 @@ impl RxQueue for Source {
     }
 }
 
-/// The load over a while of a worker that serves a source; the percentage of the time that the source worked; and the
-/// timer slack of the worker's thread.
-fn load(power: Power, work: Duration, pause: Duration) -> (LoadSnapshot, f64, u64) {
+/// The source's account of a while.
+#[derive(Debug)]
+struct Account {
+    /// Bounds of the time of turns with frames, nanoseconds: the source and the worker are not read at one instant.
+    busy_ns: std::ops::RangeInclusive<u64>,
+    /// The least time spent on handing out bursts, nanoseconds.
+    worked_ns: u64,
+    /// The timer slack of the worker's thread, nanoseconds.
+    slack_ns: u64,
+}
+
+/// The load over a while of a worker that serves a source, and the source's own account.
+fn load(power: Power, work: Duration, pause: Duration) -> (LoadSnapshot, Account) {
     // One worker at a time, so that it has a CPU to itself.
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let shared = Shared {
@@ -110,49 +132,61 @@ fn load(power: Power, work: Duration, pause: Duration) -> (LoadSnapshot, f64, u6
     worker.links().set_snapshot(&snapshot).unwrap();
     let seen = Arc::new(Seen::default());
     let quiet_until = Instant::now() + if pause < WINDOW { Duration::ZERO } else { pause };
-    let source = Source { work, pause, quiet_until, last_turn: None, seen: Arc::clone(&seen) };
+    let source = Source { work, pause, quiet_until, handed_out_ns: None, seen: Arc::clone(&seen) };
     worker.links().add_queue(0, PortId(0), 0, Box::new(source)).unwrap();
     std::thread::sleep(Duration::from_millis(50));
-    let (before, worked_before) = (worker.handles()[0].load(), seen.worked_ns.load(Ordering::Relaxed));
+    // The source's account before and after each look at the worker's.
+    let busy_ns = || seen.busy_ns.load(Ordering::Relaxed);
+    let begin = (busy_ns(), worker.handles()[0].load(), busy_ns());
+    let worked_before = seen.worked_ns.load(Ordering::Relaxed);
     std::thread::sleep(WINDOW);
-    let load = worker.handles()[0].load().since(&before);
     let worked_ns = seen.worked_ns.load(Ordering::Relaxed) - worked_before;
+    let end = (busy_ns(), worker.handles()[0].load(), busy_ns());
     worker.stop();
-    #[allow(clippy::cast_precision_loss, reason = "a percentage")]
-    let worked = 100.0 * worked_ns as f64 / load.elapsed_ns as f64;
-    (load, worked, seen.slack_ns.load(Ordering::Relaxed))
+    // The end of a turn is known to the worker first, and to the source in the next turn.
+    let longest_ns = seen.longest_ns.load(Ordering::Relaxed);
+    let least = end.0.saturating_sub(begin.2).saturating_sub(longest_ns);
+    let busy_ns = least..=end.2 - begin.0 + longest_ns;
+    let account = Account { busy_ns, worked_ns, slack_ns: seen.slack_ns.load(Ordering::Relaxed) };
+    (end.1.since(&begin.1), account)
 }
 
 #[test]
 fn a_saturated_worker_is_busy() {
     for power in [Power::Adaptive, Power::Performance] {
-        let (load, _, slack) = load(power, Duration::from_micros(20), Duration::ZERO);
+        let (load, account) = load(power, Duration::from_micros(20), Duration::ZERO);
         assert!(load.busy_percent() > 97.0, "{power:?}: {load:?}");
         assert!(load.frames == load.busy_turns * BURST_FRAMES as u64, "{load:?}");
-        assert_eq!(slack, 1, "timer slack of a worker's thread");
+        assert_eq!(account.slack_ns, 1, "timer slack of a worker's thread");
     }
 }
 
 #[test]
 fn spinning_is_not_busy() {
-    let (load, _, _) = load(Power::Performance, Duration::ZERO, Duration::from_secs(3600));
+    let (load, _) = load(Power::Performance, Duration::ZERO, Duration::from_secs(3600));
     assert!(load.busy_percent() == 0.0 && load.idle_ns > load.elapsed_ns / 2, "{load:?}");
 }
 
 #[test]
 fn sleeping_is_not_busy() {
-    let (load, _, _) = load(Power::Adaptive, Duration::ZERO, Duration::from_secs(3600));
+    let (load, _) = load(Power::Adaptive, Duration::ZERO, Duration::from_secs(3600));
     assert!(load.busy_percent() == 0.0 && load.idle_ns < load.elapsed_ns / 100, "{load:?}");
     let window = u64::try_from(WINDOW.as_nanos()).unwrap();
     assert!(load.elapsed_ns >= window, "a sleep that goes on is time, too: {load:?}");
 }
 
 #[test]
+#[allow(clippy::cast_precision_loss, reason = "a percentage")]
 fn half_the_time_is_half() {
     let half = Duration::from_millis(5);
     for power in [Power::Adaptive, Power::Performance] {
-        let (load, worked, _) = load(power, half, half);
-        // The two are not read at the same instant.
-        assert!((load.busy_percent() - worked).abs() < 10.0, "{power:?}: worked {worked} %: {load:?}");
+        let (load, account) = load(power, half, half);
+        assert!(account.busy_ns.contains(&load.busy_ns), "{power:?}: {account:?}: {load:?}");
+        // A turn with a burst is the handing out and next to nothing else, unless the CPU is taken away in it.
+        let turn_ns = u64::try_from(half.as_nanos()).unwrap();
+        assert!(account.worked_ns >= 2 * turn_ns, "{power:?}: {account:?}");
+        assert!(load.busy_ns + 2 * turn_ns >= account.worked_ns, "{power:?}: {account:?}: {load:?}");
+        let share = 100.0 * load.busy_ns as f64 / load.elapsed_ns as f64;
+        assert!((load.busy_percent() - share).abs() < 0.01, "{power:?}: {share} %: {load:?}");
     }
 }

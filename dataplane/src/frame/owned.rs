@@ -1,4 +1,5 @@
-//! Frames of a burst in memory of its own: copies of the switch's frames, and copies of frames that a guest could change.
+//! Frames of a burst in memory of its own: copies of the switch's frames, and copies of frames that a guest could
+//! change.
 
 #![allow(unsafe_code, reason = "foreign memory is only ever copied raw")]
 

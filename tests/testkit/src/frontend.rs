@@ -39,10 +39,14 @@ pub fn socket_path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("labsw-{}-{name}.sock", std::process::id()))
 }
 
+/// How long a front end may be silent. By the harness' clock, which [`Harness::skip`] moves, so that a test on a busy
+/// machine never waits that long by accident.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 pub fn config(path: &Path, role: Role) -> EndpointConfig {
     let timing = Timing {
         contested: Duration::from_millis(60),
-        patience: Duration::from_millis(300),
+        patience: PATIENCE,
         retry: Duration::from_millis(20),
         fault_wait: Duration::from_millis(20),
         longest_fault_wait: Duration::from_millis(160),
@@ -68,6 +72,8 @@ pub struct Harness {
     pub port: Arc<Mutex<VhostPort>>,
     pub path: PathBuf,
     poll: Poll,
+    /// The endpoint's time is so far ahead of the clock.
+    ahead: Duration,
 }
 
 impl Harness {
@@ -81,16 +87,26 @@ impl Harness {
         let mut endpoint = Endpoint::open(config, Box::new(Port(Arc::clone(&port)))).unwrap();
         let poll = Poll::new().unwrap();
         endpoint.register(poll.registry(), LISTENER, CONNECTION).unwrap();
-        Harness { endpoint, port, path, poll }
+        Harness { endpoint, port, path, poll, ahead: Duration::ZERO }
+    }
+
+    /// The endpoint's time.
+    pub fn now(&self) -> Instant {
+        Instant::now() + self.ahead
+    }
+
+    /// Lets so much of the endpoint's time go by, in no time.
+    pub fn skip(&mut self, time: Duration) {
+        self.ahead += time;
     }
 
     /// One turn of the event loop, of at most 20 ms.
     pub fn turn(&mut self) {
-        let due = self.endpoint.tick(Instant::now()).unwrap_or(Duration::from_millis(20));
+        let due = self.endpoint.tick(self.now()).unwrap_or(Duration::from_millis(20));
         let mut events = Events::with_capacity(8);
         self.poll.poll(&mut events, Some(due.min(Duration::from_millis(20)))).unwrap();
         for event in &events {
-            self.endpoint.ready(event.token(), Instant::now());
+            self.endpoint.ready(event.token(), self.now());
         }
     }
 
