@@ -85,7 +85,7 @@ mod scheduled {
         use std::time::Duration;
 
         use super::{pause, step};
-        pub(crate) use crossbeam::channel::{RecvTimeoutError, SendError, TryRecvError};
+        pub(crate) use crossbeam::channel::{RecvError, RecvTimeoutError, SendError, TryRecvError};
 
         #[derive(Debug)]
         pub struct Sender<T>(crossbeam::channel::Sender<T>);
@@ -106,6 +106,12 @@ mod scheduled {
         impl<T> Clone for Sender<T> {
             fn clone(&self) -> Self {
                 Sender(self.0.clone())
+            }
+        }
+
+        impl<T> Clone for Receiver<T> {
+            fn clone(&self) -> Self {
+                Receiver(self.0.clone())
             }
         }
 
@@ -138,14 +144,18 @@ mod scheduled {
                 self.inner().try_recv()
             }
 
-            pub(crate) fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
+            pub(crate) fn recv(&self) -> Result<T, RecvError> {
                 loop {
                     match self.try_recv() {
                         Ok(value) => return Ok(value),
-                        Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+                        Err(TryRecvError::Disconnected) => return Err(RecvError),
                         Err(TryRecvError::Empty) => pause(),
                     }
                 }
+            }
+
+            pub(crate) fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
+                self.recv().map_err(|_| RecvTimeoutError::Disconnected)
             }
         }
 

@@ -236,6 +236,34 @@ fn after_the_acknowledgement_the_old_tables_are_gone() {
     });
 }
 
+/// Workers that send without end are held, and go on: for one that says that it stands before it does, and one that is
+/// not told to go on.
+#[test]
+fn held_workers_stand_still() {
+    play_times(PLAYS / 5, || {
+        let lab = Lab::new(2, Power::Performance);
+        let links = lab.workers.links();
+        let (rx, source, wire) = memory_port();
+        let mut endless = wire.lock().unwrap();
+        (endless.endless, endless.room) = (Some(numbered(0)), Some(0));
+        drop(endless);
+        let (tx, arrived) = sink();
+        links.set_snapshot(&snapshot(vec![source, tx])).unwrap();
+        links.add_queue(1, PortId(0), 0, rx).unwrap();
+        for _ in 0..2 {
+            let held = links.hold().unwrap();
+            let before = count(&arrived);
+            (0..4).for_each(|_| pause());
+            assert_eq!(count(&arrived), before);
+            drop(held);
+            while count(&arrived) == before {
+                pause();
+            }
+        }
+        lab.workers.stop();
+    });
+}
+
 /// Workers end while another thread asks for a queue and gives a task: for a question that nobody answers any more.
 #[test]
 fn who_asks_a_worker_that_ends_is_not_left_waiting() {
