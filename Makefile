@@ -18,7 +18,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 BIN_DIR ?= $(TARGET_DIR)/release
 
-.PHONY: help build install install-files setup lint unit models sanitize e2e-build e2e soak test demo bench bench-peers
+.PHONY: help build install install-files setup lint unit models mutants sanitize e2e-build e2e soak test demo bench bench-peers
 
 help:
 > @echo "make build        labswd and labsw-ctl, release"
@@ -29,6 +29,7 @@ help:
 > @echo "make soak         20 minutes of attacks at random beside a flow and its mirror; needs root"
 > @echo "make models       what threads share and hand over, in all orders (loom) or many (shuttle)"
 > @echo "make sanitize     unit and ring tests under address and thread sanitizer and Miri; takes minutes"
+> @echo "make mutants      changes switch/ in 1895 places, one at a time, and asks its tests; takes hours"
 > @echo "make bench        criterion benches"
 > @echo "make bench-peers  side by side with other switches"
 
@@ -71,6 +72,10 @@ unit:
 models:
 > RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/models $(CARGO) test --release -p labsw-switch --lib models
 > RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=$(TARGET_DIR)/schedules $(CARGO) test -p labsw-dataplane --lib models
+
+# Which changes of switch/ no test sees. SHARD=3/40 takes every fortieth; docs/mutants.md says how to read the outcome.
+mutants:
+> nice -n 10 $(CARGO) mutants --package labsw-switch --jobs 1 --shard $(or $(SHARD),0/1) --output $(TARGET_DIR)
 
 # RUSTC_BOOTSTRAP lets a stable compiler take the flags. The standard library is built anew for the thread sanitizer,
 # which needs `rustup component add rust-src`; Miri needs `rustup toolchain install nightly -c miri -c rust-src`.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::slot::Kind;
 use super::*;
 
+mod foretold;
 mod threads;
 
 fn vid(vid: u16) -> Vid {

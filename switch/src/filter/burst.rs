@@ -195,3 +195,6 @@ impl Window {
         difference.iter().zip(&self.mask).fold(0, |found, (byte, mask)| found | (byte & mask)) == 0
     }
 }
+
+#[cfg(test)]
+mod tests;

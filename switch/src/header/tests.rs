@@ -60,3 +60,51 @@ fn group_sources_and_vlan_4095_are_refused() {
     // Only the outer tag is judged.
     assert!(Header::parse(&frame(&[0x81, 0, 0, 10, 0x81, 0, 0x0f, 0xff, 8, 0])).is_ok());
 }
+
+/// Two frames have the same header if all bytes of it are the same, and none behind them counts.
+#[test]
+fn a_header_is_the_same_in_every_byte() {
+    let types: [&[u8]; 3] =
+        [&[0x08, 0x00], &[0x81, 0, 0xb0, 0x14, 0x86, 0xdd], &[0x88, 0xa8, 0, 10, 0x81, 0, 0, 1, 8, 6]];
+    for (types, l3_offset) in types.into_iter().zip([14u8, 18, 22]) {
+        let bytes = frame(types);
+        let words = |bytes: &[u8]| HeaderWords::read(bytes).unwrap();
+        let mask = HeaderWords::third_word_mask(l3_offset);
+        assert_eq!(words(&bytes).header().unwrap().l3_offset, l3_offset);
+        assert_eq!(words(&bytes).is_untagged(), l3_offset == 14);
+        assert!(words(&bytes).same_header(mask, words(&bytes)));
+        for at in 0..22 {
+            for bit in 0..8 {
+                let mut other = bytes.clone();
+                other[at] ^= 1 << bit;
+                let same = at >= usize::from(l3_offset);
+                assert_eq!(words(&bytes).same_header(mask, words(&other)), same, "byte {at} of {l3_offset}");
+                assert_eq!(words(&other).same_header(mask, words(&bytes)), same, "byte {at} of {l3_offset}");
+            }
+        }
+    }
+}
+
+#[test]
+fn neighbours_talk_to_link_local_addresses_or_pause() {
+    let header = |dst: [u8; 6], ethertype: [u8; 2]| {
+        Header::parse(&[&dst[..], &MACS[6..], &ethertype, &[0; 46]].concat()).unwrap()
+    };
+    for (dst, ethertype, near, control) in [
+        ([0x01, 0x80, 0xc2, 0, 0, 0], [0x88, 0xcc], true, false),
+        ([0x01, 0x80, 0xc2, 0, 0, 1], [0x88, 0xcc], true, true),
+        ([0x01, 0x80, 0xc2, 0, 0, 0x0f], [8, 0], true, false),
+        ([0x01, 0x80, 0xc2, 0, 0, 0x10], [8, 0], false, false),
+        ([0x01, 0x80, 0xc2, 0, 1, 0], [8, 0], false, false),
+        ([0xff; 6], [8, 0], false, false),
+        ([2, 0, 0, 0, 0, 1], [8, 0], false, false),
+        ([2, 0, 0, 0, 0, 1], [0x88, 0x08], true, true),
+    ] {
+        let header = header(dst, ethertype);
+        assert_eq!(
+            (header.is_of_neighbours(), header.is_mac_control()),
+            (near, control),
+            "{dst:02x?} {ethertype:02x?}"
+        );
+    }
+}

@@ -79,6 +79,29 @@ fn whole(ns: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::impair::random;
+
+    /// A pause of some sweeps, and one so long that a new sweep begins at random.
+    #[test]
+    fn offsets_stay_within_the_jitter_after_pauses_too() {
+        for jitter_ns in [10, 1_000, 5_000_000] {
+            let (mut jitter, mut steps) = (Jitter::new(jitter_ns, Random::new(3, 5)), Random::new(3, 6));
+            let (mut now, mut early, mut late) = (1u64 << 40, 0, 0);
+            for step in 0..20_000 {
+                let most = if step % 50 == 0 { 3 * LONGEST_SILENCE } else { LONGEST_SILENCE };
+                now += random::scaled(steps.next(), jitter_ns * most);
+                let offset = jitter.offset_ns(now);
+                assert!(offset.unsigned_abs() <= jitter_ns, "{offset} of {jitter_ns}");
+                early += u32::from(offset < 0);
+                late += u32::from(offset > 0);
+            }
+            assert!(early > 8000 && late > 8000, "{early} early, {late} late");
+        }
+        let mut jitter = Jitter::new(1 << 40, Random::new(3, 5));
+        // The clock's end is the end of the last sweep.
+        let offset = [u64::MAX - (1 << 43), u64::MAX - 1, u64::MAX].map(|now| jitter.offset_ns(now));
+        assert!(offset.iter().all(|offset| offset.unsigned_abs() <= 1 << 40));
+    }
 
     #[test]
     fn due_times_go_on_at_half_the_speed_of_arrival_at_least_and_offsets_stay_within_the_jitter() {

@@ -419,3 +419,36 @@ fn what_became_of_frames_is_counted() {
     let passed = counts.frames - counts.lost - counts.queue_full;
     assert!(counts.queue_full > 0 && (passed * 35 / 100..passed * 45 / 100).contains(&counts.reordered), "{counts:?}");
 }
+
+#[test]
+fn the_mean_of_a_loss_is_its_share_in_the_long_run() {
+    let percent = Chance::percent;
+    let mean = |enter, leave, loss_bad, loss_good| {
+        let [enter, leave, loss_bad, loss_good] = [enter, leave, loss_bad, loss_good].map(percent);
+        Loss::GilbertElliott { enter, leave, loss_bad, loss_good }.mean()
+    };
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+    assert!(near(Loss::Random(percent(30)).mean(), 0.3));
+    assert!(near(mean(10, 30, 100, 0), 0.25));
+    assert!(near(mean(10, 30, 80, 4), 0.25 * 0.8 + 0.75 * 0.04));
+    assert!(near(mean(10, 0, 60, 4), 0.6), "who never leaves the bad state is in it");
+    assert!(near(mean(0, 10, 60, 4), 0.04) && near(mean(0, 0, 60, 4), 0.04), "who never enters it is not");
+}
+
+/// Many frames at once are judged and counted as each by itself.
+#[test]
+fn a_common_verdict_is_that_of_each_frame() {
+    for delay_ns in [0, 5 * MS] {
+        let spec = ImpairSpec { delay_ns, ..ImpairSpec::NONE };
+        let (mut one, mut all) = (impairment(spec), impairment(spec));
+        // The second burst is of a clock that was read earlier.
+        for now in [SECOND, SECOND - 7, SECOND + 9] {
+            let common = all.common_verdict(now, 3).unwrap();
+            assert_eq!([(); 3].map(|()| one.verdict(now, 100)), [common; 3]);
+        }
+        assert_eq!(one.counts(), all.counts());
+        assert_eq!((all.counts().frames, all.counts().delayed), (9, if delay_ns == 0 { 0 } else { 9 }));
+    }
+    let other = ImpairSpec { loss: Loss::Random(Chance::percent(1)), ..ImpairSpec::NONE };
+    assert_eq!(impairment(other).common_verdict(SECOND, 3), None);
+}
