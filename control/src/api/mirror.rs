@@ -23,7 +23,7 @@ pub struct MirrorSettings {
     /// Only these VLANs; empty: all.
     #[serde(default, deserialize_with = "vlans", skip_serializing_if = "Option::is_none")]
     pub vlans: Option<Vec<u16>>,
-    /// Only frames that this expression selects; empty: all.
+    /// Only frames that this expression selects, which is never empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
     /// Bytes copied of each frame; 0: all.
@@ -51,11 +51,8 @@ impl MirrorSettings {
     pub fn to_keys(&self) -> Map<String, Value> {
         let Ok(Value::Object(mut keys)) = serde_json::to_value(self) else { return Map::new() };
         keys.retain(|key, _| key != "name" && key != "replace");
-        let is_empty = |value: &Value| *value == json!([]) || *value == json!("");
-        for key in ["vlans", "filter"] {
-            if let Some(value) = keys.get_mut(key).filter(|value| is_empty(value)) {
-                *value = Value::Null;
-            }
+        if let Some(vlans) = keys.get_mut("vlans").filter(|vlans| **vlans == json!([])) {
+            *vlans = Value::Null;
         }
         // A mirror has one destination.
         let others: &[&str] = match (&self.to, self.to_vlan) {

@@ -46,7 +46,7 @@ pub(super) struct Set {
     /// Frames of every VLAN again.
     #[arg(long)]
     all_vlans: bool,
-    /// Only frames that this expression in tcpdump's syntax selects, as in "tcp port 445 or arp"; "": all.
+    /// Only frames that this expression in tcpdump's syntax selects, as in "tcp port 445 or arp".
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
     /// Copy only so many bytes of each frame; 0: all.
