@@ -148,6 +148,8 @@ impl RxQueue for Notifying {
     }
 
     fn arm(&mut self, turn: &Turn) -> bool {
+        // The peer may come between the last turn and the wish, and between the wish and the look.
+        step();
         self.asked.store(true, Ordering::Relaxed);
         step();
         self.inner.arm(turn)
