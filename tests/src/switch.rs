@@ -308,6 +308,25 @@ impl<'a> Labswd<'a> {
     }
 }
 
+/// A test that fails shows what the switch counted, before the process is killed.
+impl Drop for Labswd<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() || !self.process.is_running() {
+            return;
+        }
+        let socket = self.site.control_socket();
+        for args in [&["stats"][..], &["port", "list"], &["fdb", "list"]] {
+            let Ok(program) = find_binary("labsw-ctl") else { return };
+            let shown = Command::new(program).arg("--socket").arg(&socket).args(args).output();
+            if let Ok(shown) = shown {
+                eprintln!("---- labsw-ctl {}\n{}", args.join(" "), String::from_utf8_lossy(&shown.stdout));
+            }
+        }
+        let (_, links) = self.site.ns.try_run(&["ip", "-s", "link"]);
+        eprintln!("---- ip -s link\n{links}");
+    }
+}
+
 /// Runs `labswd --check` on a configuration file: exit status and what it printed.
 pub fn check_config(file: &Path) -> (Option<i32>, String) {
     let program = find_binary("labswd").unwrap_or_else(|e| panic!("{e}"));
