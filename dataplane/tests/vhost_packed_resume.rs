@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers")]
 
 use labsw_dataplane::frame::Burst;
+use labsw_dataplane::port::{RxQueue, Turn};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::vhost_user::{VhostOp, VhostReply};
 use labsw_dataplane::virtio::Ring;
-use labsw_testkit::guest::packed::{Driver, Side, turn};
+use labsw_testkit::guest::packed::{AVAIL, Driver, Side, USED, turn};
 use labsw_testkit::guest::{Guest, MRG_RXBUF, USER_BASE, frame, frames_of};
 
 /// The second words of all slots of a ring.
@@ -143,5 +144,57 @@ fn a_stopped_ring_reports_place_and_lap_and_goes_on() {
         assert_eq!(burst.len(), 1);
         side.port.release(0, &mut burst).unwrap();
         assert_eq!(side.tx.reap(&side.guest), 1);
+    }
+}
+
+/// While no switch is connected, QEMU completes what the guest transmits, and begins at slot 0 whatever the switch's
+/// place was.
+#[test]
+fn a_slot_that_another_device_completed_is_passed_over() {
+    for (place, completed) in [(3, 1), (7, 2), (10, 1), (11, 1), (16, 3)] {
+        let mut side = Side::new(0, 11);
+        let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+        let mut pass = |side: &mut Side, number: u8| {
+            assert!(side.tx.transmit(&side.guest, &frame(60, number), &[]));
+            side.port.receive(0, &mut burst, &mut stats).unwrap();
+            assert_eq!(frames_of(&burst), [frame(60, number)]);
+            side.port.release(0, &mut burst).unwrap();
+            assert_eq!(side.tx.reap(&side.guest), 1);
+        };
+        for number in 0..place {
+            pass(&mut side, number);
+        }
+        // The switch is away; the guest fills its ring beyond slot 0, of which another device completes the first ones.
+        let sent: Vec<_> = (0..11).map(|number| frame(100, 100 + number)).collect();
+        for frame in &sent {
+            assert!(side.tx.transmit(&side.guest, frame, &[]));
+        }
+        let before_end = usize::from(11 - place % 11);
+        for slot in 0..completed {
+            let (_, id, flags) = side.tx.read(&side.guest, slot);
+            let used = if flags & AVAIL != 0 { USED } else { 0 };
+            side.tx.write(&side.guest, slot, 0, 0, id, flags & AVAIL | used);
+        }
+        side.restart();
+        let mut burst = Burst::new();
+        let mut got = vec![];
+        for _ in 0..3 {
+            side.port.receive(0, &mut burst, &mut PortDelta::ZERO.clone()).unwrap();
+            got.extend(frames_of(&burst));
+            side.port.release(0, &mut burst).unwrap();
+            side.port.rx[0].run_due(&Turn::ONLY).unwrap();
+        }
+        let mut expected = sent.clone();
+        expected.drain(before_end % 11..before_end % 11 + usize::from(completed));
+        assert_eq!(got, expected, "place {place}, {completed} completed");
+        assert_eq!(side.tx.reap(&side.guest), 11);
+        for number in 0..30 {
+            let mut burst = Burst::new();
+            assert!(side.tx.transmit(&side.guest, &frame(60, number), &[]));
+            side.port.receive(0, &mut burst, &mut PortDelta::ZERO.clone()).unwrap();
+            assert_eq!(frames_of(&burst), [frame(60, number)]);
+            side.port.release(0, &mut burst).unwrap();
+            assert_eq!(side.tx.reap(&side.guest), 1);
+        }
     }
 }

@@ -307,6 +307,13 @@ impl RxQueue for VhostRx {
         self.place.check_memory()
     }
 
+    fn run_due(&mut self, _turn: &Turn) -> Result<(), Fault> {
+        if let Some(ring) = &mut self.place.ring {
+            ring.pass_done();
+        }
+        Ok(())
+    }
+
     fn arm(&mut self, _turn: &Turn) -> bool {
         self.place.ring.as_mut().is_some_and(Ring::arm) || self.announcement.is_some()
     }

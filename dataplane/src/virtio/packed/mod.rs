@@ -39,7 +39,7 @@ use super::features::{F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF};
 use super::layout::{RingLayout, RingSetup};
 use super::net::NetFormat;
 use crate::frame::Segment;
-use position::{AVAIL, Position, USED, WRAP};
+use position::{AVAIL, Position, USED, WRAP, skip_done};
 
 pub(super) use position::resume;
 
@@ -51,6 +51,9 @@ const EVENT_ENABLE: u16 = 0;
 const EVENT_DISABLE: u16 = 1;
 /// Event suppression: notify at a descriptor.
 const EVENT_DESCRIPTOR: u16 = 2;
+
+/// How many slots a ring passes over at once.
+const BURST_SLOTS: u16 = 64;
 
 /// A chain in hand.
 #[derive(Clone, Copy, Debug, Default)]
@@ -266,6 +269,16 @@ impl PackedRing {
         // Relaxed: only a hint, the walk looks again.
         let at = self.next_avail;
         at.is_available(self.layout.slot(at.index).load(Ordering::Relaxed))
+    }
+
+    /// Passes over slots of the next ones that another device completed (see `position.rs`), at most a burst of them.
+    /// Only while no chain is lent.
+    pub(super) fn pass_done(&mut self) {
+        let at = skip_done(&self.layout, self.next_avail, BURST_SLOTS);
+        if at != self.next_avail {
+            (self.next_avail, self.next_used) = (at, at);
+            self.save();
+        }
     }
 
     /// Asks for a kick at the next available chain. Returns true if one is there already, or the ring must be polled.

@@ -8,6 +8,12 @@
 //! switch does not look at the front end's word; it cannot take over rings that another device began and left with
 //! chains of several slots in them. All this is defined by what a killed process leaves: by the order of its stores.
 //!
+//! **Slots that another device completed.** While no switch is connected, QEMU itself completes what the guest
+//! transmits (`virtio_net_drop_tx_queue_data`), and begins at slot 0 of a packed ring instead of the place at which the
+//! switch stopped. The driver reclaims such a slot only when the switch gets there. A slot that is done before the
+//! switch took it is therefore passed over. A chain of several slots that QEMU completed in this way cannot be told
+//! from its first slot, and stays.
+//!
 //! Reference: Virtio 1.2, 2.8.1 "Driver and Device Ring Wrap Counters".
 
 use std::sync::atomic::Ordering;
@@ -73,12 +79,12 @@ pub(in crate::virtio) fn resume(layout: &RingLayout) -> Position {
     if at.index >= layout.size {
         at = Position { index: 0, wrap: false };
     }
-    skip_done(layout, at)
+    skip_done(layout, at, layout.size)
 }
 
-/// The first place from `at` on that is not done, at most a lap further.
-pub(super) fn skip_done(layout: &RingLayout, mut at: Position) -> Position {
-    for _ in 0..layout.size {
+/// The first place from `at` on that is not done, at most `slots` further.
+pub(super) fn skip_done(layout: &RingLayout, mut at: Position, slots: u16) -> Position {
+    for _ in 0..slots {
         if !at.is_done(layout.slot(at.index).load(Ordering::Acquire)) {
             break;
         }

@@ -163,7 +163,7 @@ impl PackedRing {
             if at.is_done(self.layout.slot(at.index).load(Ordering::Acquire)) {
                 self.complete_frame();
                 self.mark_slots(self.next_avail, slots);
-                self.next_used = skip_done(&self.layout, at);
+                self.next_used = skip_done(&self.layout, at, self.size);
                 self.next_avail = self.next_used;
                 break;
             }

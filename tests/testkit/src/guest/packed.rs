@@ -13,8 +13,10 @@ use labsw_switch::forward::{TagEdit, TxItem};
 
 use super::{BUFFER_BYTES, GUEST_BASE, Guest, INDIRECT, INDIRECT_FLAG, MRG_RXBUF, NEXT, RING_PACKED, VERSION_1, WRITE};
 
-const AVAIL: u16 = 1 << 7;
-const USED: u16 = 1 << 15;
+/// Descriptor flag: available.
+pub const AVAIL: u16 = 1 << 7;
+/// Descriptor flag: used.
+pub const USED: u16 = 1 << 15;
 /// Event suppression: no notifications.
 const DISABLE: u16 = 1;
 
