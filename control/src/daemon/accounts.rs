@@ -1,4 +1,5 @@
-//! Users and groups of this system, by name or number: who may use the sockets and devices that the daemon makes.
+//! Users and groups of this system, looked up by name or number: they own the sockets and devices that the daemon
+//! makes.
 
 /// The id of a group of this system; a number is taken as it is.
 pub(super) fn group_id(name: &str) -> Result<u32, UnknownAccount> {

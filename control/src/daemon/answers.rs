@@ -1,4 +1,5 @@
-//! Answers to the control socket: each request to the switch's own method, each thing as it is [shown](super::show).
+//! Answers to the control socket. Each request goes to one method of the switch; [`show`](super::show) turns objects of
+//! the switch into replies.
 
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ impl Switch {
         Ok(Reply::Done)
     }
 
-    /// The impairment that a port is to have in the directions that `settings` are for.
+    /// The impairment that a port gets if `settings` are applied to the directions that they name.
     fn impairment_wanted(&self, port: &str, settings: &Settings, replace: bool) -> Result<ImpairConfig, Error> {
         let before = self.ports.get(port)?.impaired.as_ref().filter(|_| !replace);
         let config = match before {
@@ -114,7 +115,7 @@ impl Switch {
             None => ImpairConfig::from_settings(port, settings, &self.profiles),
         };
         config.map_err(|error| {
-            // A direction's own table is where settings of a change lie, and nothing that a client has named.
+            // Only the settings of a change lie in a direction's own table; a client does not name that table.
             let tables = ["rx", "tx"].map(|direction| format!("impair.{port}.{direction}"));
             let within = tables.into_iter().find(|table| error.key().starts_with(&format!("{table}.")));
             let table = within.filter(|_| !settings.contains_key("rx") && !settings.contains_key("tx"));

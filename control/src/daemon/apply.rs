@@ -1,12 +1,13 @@
-//! A whole configuration at run time: shown, compared, checked, and applied as a whole or not at all.
+//! Shows, compares, checks and applies a whole configuration at run time. An apply succeeds as a whole or changes
+//! nothing.
 //!
-//! [`plan`](crate::plan) says which steps lead from the configuration that runs to the one that is wanted. What can be
-//! known beforehand (what the file says, what needs a restart, devices that are never opened) is refused before the
-//! first step. When a step fails, another plan leads back from what runs then. What the file can't say stays as it is:
-//! ports that are switched off, static addresses, pins.
+//! [`plan`](crate::plan) lists the steps that lead from the running configuration to the wanted one. Mistakes that can
+//! be found beforehand (in the file itself, settings that need a restart, devices that are never opened) are refused
+//! before the first step. If a step fails, another plan leads back from the state reached by then. State that no file
+//! describes is kept: ports that are switched off, static addresses, pins.
 //!
-//! The switch remembers what it was last given, at its start or by an apply ([`Switch::given`]): what runs and differs
-//! from that was changed at run time, and is called *drift*.
+//! The switch remembers the configuration that it was last given, at its start or by an apply ([`Switch::given`]). The
+//! difference between that configuration and the running one was made at run time, and is called *drift*.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,12 +27,12 @@ use crate::config::{Config, ConfigError, ConfigErrors, PortConfig, SwitchConfig}
 use crate::metrics::MetricsSocket;
 use crate::plan::{Step, changes, keep_runtime, plan};
 
-/// What was there before an apply, to go back to.
+/// The state before an apply, for the way back.
 struct Former {
     config: Config,
-    /// What a configuration does not say: a session's slot and counters.
+    /// The mirror sessions with the state that a configuration does not describe: slot and counters.
     mirrors: Mirrors,
-    /// Of each port, whether it was on, and the impairment with what its schedule holds.
+    /// For each port: true if it was enabled, and its impairment with the frames that the schedule holds.
     ports: BTreeMap<String, (bool, Option<Impaired>)>,
 }
 
@@ -53,7 +54,7 @@ impl Switch {
         ShownConfig { text: table.to_string(), config: serde_json::to_value(&table).unwrap_or_default() }
     }
 
-    /// Whether `source` could be applied; what its ports would wait for.
+    /// Checks that `source` could be applied; returns the devices that its ports would wait for.
     pub(super) fn check_config(&mut self, source: &ConfigText) -> Result<Vec<String>, Error> {
         let wanted = read(source)?;
         let steps = plan(&self.running(), &wanted).map_err(|needs| refused(source, needs.to_string()))?;
@@ -61,14 +62,14 @@ impl Switch {
         Ok(awaited_by(&wanted, &mut self.host.links))
     }
 
-    /// What applying `source` would change.
+    /// The changes that applying `source` would make.
     pub(super) fn diff_config(&mut self, source: &ConfigText, keep: bool) -> Result<Vec<ConfigChange>, Error> {
         let running = self.running();
         let wanted = self.wanted(source, &read(source)?, keep)?;
         Ok(changes(&self.given, &running, &wanted))
     }
 
-    /// Applies `source` and says what has changed. On an error everything is as it was.
+    /// Applies `source` and returns the changes made. On an error everything is as it was.
     pub(super) fn apply_config(&mut self, source: &ConfigText, keep: bool) -> Result<Vec<ConfigChange>, Error> {
         let running = self.running();
         let given = read(source)?;
@@ -91,7 +92,7 @@ impl Switch {
         Ok(changes)
     }
 
-    /// What is wanted: what was read, or that with the changes of run time.
+    /// The configuration to reach: `read`, or with `keep` the same with the changes made at run time.
     fn wanted(&self, source: &ConfigText, read: &Config, keep: bool) -> Result<Config, Error> {
         if !keep {
             return Ok(read.clone());
@@ -103,7 +104,7 @@ impl Switch {
         })
     }
 
-    /// Looks whether steps can be carried out, without touching anything.
+    /// Checks that the steps can be carried out, without touching anything.
     fn check_steps(&mut self, steps: &[Step], wanted: &Config, source: &ConfigText) -> Result<(), Error> {
         let detached = |name: &str| steps.iter().any(|step| matches!(step, Step::DetachPort(port) if port == name));
         let freed: Vec<PortConfig> = {
@@ -120,7 +121,7 @@ impl Switch {
             let stays = self.ports.find(&port.name).is_some_and(|running| {
                 running.config.is_attached_like(port, &self.config) && running.config.mtu >= port.mtu
             });
-            // What another port still has shows when it is free.
+            // A device that another port still holds can only be looked at once that port has released it.
             let taken = freed.iter().any(|other| other.name != port.name && other.may_clash(port, &wanted.switch));
             if (stays && !protected_differ) || taken {
                 continue;
@@ -168,7 +169,7 @@ impl Switch {
             Step::SetImpairment(config) => self.set_impairment(config),
             Step::ClearImpairment(name) => self.clear_impairment(&name, None),
             Step::DeletePort(name) => {
-                // The port is gone in any case.
+                // The port is removed even on an error.
                 if let Err(error) = self.delete_port(&name) {
                     tracing::warn!(port = name, %error, "not removed cleanly");
                 }
@@ -177,7 +178,7 @@ impl Switch {
         }
     }
 
-    /// What is there now; `running` is its configuration.
+    /// The present state; `running` is its configuration.
     fn former(&self, running: Config) -> Former {
         let ports = self.ports.iter().map(|port| {
             let enabled = port.enabled || port.flap.is_some();
@@ -186,8 +187,9 @@ impl Switch {
         Former { config: running, mirrors: self.mirrors.clone(), ports: ports.collect() }
     }
 
-    /// Goes back to what was there before the first step; says how that went. The way is planned like any other. What
-    /// no plan can know is put back at its end: attachments that were taken, and what configurations do not say.
+    /// Goes back to the state before the first step; returns a sentence about the outcome. The way back is planned like
+    /// any other. At its end, two things that no plan knows are put back: attachments that were taken from ports, and
+    /// state that no configuration describes.
     fn go_back(&mut self, former: &Former) -> String {
         let mut outcome = Ok(());
         match plan(&self.running(), &former.config) {
@@ -214,7 +216,7 @@ impl Switch {
         }
     }
 
-    /// Puts back what configurations do not say, where the same things are there again.
+    /// Puts back the state that no configuration describes, at mirrors and ports that exist again.
     fn put_back(&mut self, former: &Former) -> Result<(), Error> {
         for mirror in former.mirrors.iter() {
             if self.mirrors.get(&mirror.config.name).is_ok() {
@@ -231,7 +233,7 @@ impl Switch {
         self.set_tables()
     }
 
-    /// Changes settings of the switch that it can follow while it runs.
+    /// Changes settings of the switch that need no restart.
     fn set_switch(&mut self, config: SwitchConfig) -> Result<(), Error> {
         let refused = |key: &str, reason: String| Error::refused(format!("switch.{key}"), reason);
         let group = config.socket_group.as_deref().map(group_id).transpose();
@@ -259,8 +261,8 @@ impl Switch {
         Ok(())
     }
 
-    /// Gives the switch's sockets this mode and group, as far as ports do not have their own; on an error they have
-    /// what they had.
+    /// Gives the sockets of the switch this mode and group, except where a port has its own. On an error the sockets
+    /// keep their former mode and group.
     fn set_owners(&self, mode: u32, group: Option<u32>) -> Result<(), SocketError> {
         let control_group = self.config.control_group.as_deref().and_then(|name| group_id(name).ok());
         let control = OwnAccess { group: control_group, ..OwnAccess::default() };
@@ -269,14 +271,14 @@ impl Switch {
         let set =
             |mode, group| sockets.iter().try_for_each(|(path, own)| socket::set_access(path, own.or(mode, group)));
         set(mode, group).inspect_err(|_| {
-            // What can't be undone was not done either.
+            // A socket whose access can't be restored was not changed either.
             let _ = set(self.config.socket_mode, self.host.socket_group);
         })
     }
 
-    /// Has the metrics at another address; on an error it is where it was.
+    /// Moves the metrics to another address; on an error they stay at the former one.
     fn set_metrics(&mut self, address: Option<SocketAddr>) -> Result<(), MetricsError> {
-        // It may be the same port at another address.
+        // The new address may have the same port number as the former one.
         self.metrics = None;
         match metrics_socket(address, MetricsSocket::open) {
             Ok(socket) => {
@@ -291,7 +293,7 @@ impl Switch {
     }
 }
 
-/// The address of the metrics can't be listened at.
+/// Listening at the address for metrics failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{address}: {source}; name another address or port")]
 pub(super) struct MetricsError {
@@ -299,7 +301,7 @@ pub(super) struct MetricsError {
     source: io::Error,
 }
 
-/// The socket of the metrics, if there is an address for one.
+/// Opens the socket for metrics, if an address is configured.
 pub(super) fn metrics_socket(
     address: Option<SocketAddr>,
     open: impl FnOnce(SocketAddr) -> io::Result<MetricsSocket>,
@@ -307,7 +309,7 @@ pub(super) fn metrics_socket(
     address.map(|address| open(address).map_err(|source| MetricsError { address, source })).transpose()
 }
 
-/// Whether `step` attaches the port of this name to something else than it is.
+/// True if `step` attaches the port of this name to something other than its present attachment.
 fn is_new_attachment(step: &Step, name: &str, switch: &Switch) -> bool {
     match step {
         Step::SetPort(config) if config.name == name => {
@@ -319,7 +321,7 @@ fn is_new_attachment(step: &Step, name: &str, switch: &Switch) -> bool {
     }
 }
 
-/// Reads a configuration. The refusal is about the first mistake, and names all others behind it.
+/// Reads a configuration. The refusal is about the first mistake and lists all further ones after it.
 fn read(source: &ConfigText) -> Result<Config, Error> {
     Config::read_here(&source.text, &source.file).map_err(|ConfigErrors(errors)| match errors.split_first() {
         None => refused(source, "cannot be read".to_owned()),
@@ -331,7 +333,7 @@ fn read(source: &ConfigText) -> Result<Config, Error> {
     })
 }
 
-/// Why a change was refused; what it is about stands in the file.
+/// The reason of a refusal, without its object: the place in the file says that.
 pub(super) fn reason_of(error: &Error) -> String {
     match error {
         Error::Refused { reason, .. } => reason.clone(),
@@ -339,7 +341,7 @@ pub(super) fn reason_of(error: &Error) -> String {
     }
 }
 
-/// The table of the file that a step is about.
+/// The table of the file that a step changes.
 fn key_of(step: &Step) -> String {
     match step {
         Step::SetSwitch(_) => "switch".to_owned(),
@@ -363,7 +365,7 @@ fn as_refusal(error: &ConfigError, source: &ConfigText) -> Error {
     Error::invalid_setting(object, error.key(), reason)
 }
 
-/// The place of a mistake, and its key with what is wrong.
+/// The place of a mistake, and the key with the reason.
 fn object_and_reason(error: &ConfigError, source: &ConfigText) -> (String, String) {
     let object =
         error.place().map_or_else(|| source.file.clone(), |at| format!("{}:{}:{}", at.file, at.line, at.column));

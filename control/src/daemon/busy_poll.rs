@@ -1,10 +1,11 @@
-//! Whether ports that poll busily really receive by it: found out, not assumed.
+//! Finds out whether ports with busy polling really receive frames by it.
 //!
-//! **How it works.** Once a second the kernel is asked for two things. Which receive loop (NAPI) is behind each socket:
-//! without one there is nothing to poll, whatever options the kernel took; drivers and modes differ, and kernels too.
-//! Once it is known, the device is set to leave its queues alone. And how many frames of this network namespace were
-//! received by polling (`BusyPollRxPackets`), against how many the ports that poll have got: the frames themselves say
-//! who brought them. The counter is one for all ports of the namespace, so the share is theirs together.
+//! **How it works.** Once a second the kernel is asked for two things. The first is the receive loop (NAPI) behind each
+//! socket: without one there is nothing to poll, whatever options the kernel accepted, and drivers, modes and kernels
+//! differ. Once the NAPI is known, the device is told to defer its interrupts. The second is the number of frames in
+//! this network namespace that were received by polling (`BusyPollRxPackets`). Compared with the number of frames that
+//! the polling ports received, it gives the share that polling brought. The kernel has one counter for the namespace,
+//! so the share is that of all polling ports together.
 
 use std::fs;
 
@@ -17,17 +18,17 @@ use crate::device::defer_interrupts;
 
 const NETSTAT: &str = "/proc/thread-self/net/netstat";
 
-/// What was found out about all ports that poll.
+/// The findings about all ports that poll.
 #[derive(Debug, Default)]
 pub(super) struct BusyPolls {
-    /// Frames of those ports, and frames received by polling, until the last look.
+    /// Frames received by those ports, and frames received by polling, at the previous look.
     before: Option<(u64, u64)>,
-    /// How many came between the last two looks that saw any, and how many of them by polling.
+    /// Frames received between the last two looks that differ, and how many of them by polling.
     share: Option<(u64, u64)>,
 }
 
 impl BusyPolls {
-    /// The look of once a second.
+    /// Looks once a second.
     pub(super) fn every_second(&mut self, ports: &mut Ports, host: &mut Host) {
         let mut frames = None;
         for port in ports.iter_mut() {
@@ -57,7 +58,7 @@ impl BusyPolls {
 
     fn look(&mut self, frames: u64, polled: u64) {
         if let Some((frames_before, polled_before)) = self.before.replace((frames, polled)) {
-            // A port that goes takes its frames along.
+            // The frames of a removed port leave the sum, so the difference may be negative.
             let added = frames.saturating_sub(frames_before);
             if added > 0 {
                 self.share = Some((added, polled.saturating_sub(polled_before)));
@@ -65,7 +66,7 @@ impl BusyPolls {
         }
     }
 
-    /// For people: `off`, `effective`, or `ineffective: ` and why.
+    /// The verdict for people: `off`, `effective`, or `ineffective: ` and the reason.
     pub(super) fn verdict(&self, device: &Sockets, received: bool) -> String {
         let driven = device.statistics.iter().all(|socket| socket.napi_id().is_some());
         let why = match &device.status.busy_poll {
@@ -89,7 +90,7 @@ impl BusyPolls {
     }
 }
 
-/// `BusyPollRxPackets` of netstat's text: a line of names, and one of values.
+/// `BusyPollRxPackets` from the text of `/proc/net/netstat`: a line of names, then a line of values.
 fn polled(text: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:")).map(str::split_whitespace);
     let (names, mut values) = (lines.next()?, lines.next()?);

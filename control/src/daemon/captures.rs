@@ -1,16 +1,16 @@
-//! Captures: who looks on, at which ports, and what becomes of the frames.
+//! Captures of frames at ports, streamed to clients of the control socket.
 //!
-//! **How it works.** A capture is a [`Session`], shared by the switch, which has the workers fill it, and a [`Pieces`],
-//! which the control socket empties for one client. The session gives each port it watches a number, the pcapng
-//! interface, and keeps it by name: a port that comes back is the same interface, one that is added appears as one
-//! more. What is watched is worked out anew with every new tables ([`Sessions::follow`]).
+//! **How it works.** A capture is a [`Session`] and a [`Pieces`]. The switch has the workers fill the session; the
+//! control socket empties it for one client through the pieces. The session numbers the ports that it watches, as
+//! pcapng interfaces, and knows them by name: a port that comes back is the same interface, a port that is added
+//! becomes a further one. The watched ports are worked out anew with each new set of tables ([`Sessions::follow`]).
 //!
-//! **Ending.** The client, the count or the time ends a session by closing its queue; what is left is still sent. When
-//! the client has gone its [`Pieces`] are dropped, and the loop takes the session from the workers
-//! ([`Sessions::sweep`]).
+//! **Ending.** The client, the count or the time ends a session by closing its queue; frames left in the queue are
+//! still sent. When the client disconnects its [`Pieces`] are dropped, and the control loop takes the session from the
+//! workers ([`Sessions::sweep`]).
 //!
-//! **Limits.** At most [`MAX_CAPTURES`]. Pieces are made only when the client has taken the one before, of
-//! [`PIECE_BYTES`], and a client with a steady stream is served every [`PACE`] rather than once a frame.
+//! **Limits.** At most [`MAX_CAPTURES`] captures run. The next piece, of [`PIECE_BYTES`], is made only when the client
+//! has taken the one before. A client with a steady stream gets one piece every [`PACE`] rather than one a frame.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,11 +29,11 @@ use crate::config::PortConfig;
 use crate::filter;
 use crate::pcapng::{self, Bound, Packet, Statistics};
 
-/// Captures at the same time; the other clients of the control socket have places left.
+/// Captures at the same time; this leaves places for other clients of the control socket.
 const MAX_CAPTURES: usize = 100;
-/// A piece ends with the frame that makes it as long as this, before base64.
+/// A piece ends with the frame that makes it at least this long, in bytes before base64.
 const PIECE_BYTES: usize = 128 << 10;
-/// While frames come, they are collected this long.
+/// Frames that arrive within this time are sent in one piece.
 const PACE: Duration = Duration::from_millis(5);
 
 /// All captures.
@@ -45,14 +45,14 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// None yet.
+    /// No captures yet.
     pub(super) fn new(waker: Arc<mio::Waker>) -> Sessions {
         Sessions { list: Vec::new(), budget: Arc::default(), waker }
     }
 }
 
 impl Sessions {
-    /// Whether nobody captures.
+    /// True if there is no capture.
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -66,7 +66,7 @@ struct Session {
     started: Instant,
     queue: Arc<capture::Capture>,
     interfaces: Mutex<Vec<Interface>>,
-    /// The client has gone.
+    /// The client has disconnected.
     over: AtomicBool,
 }
 
@@ -90,7 +90,7 @@ impl Session {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// The capture at this port, which becomes an interface if it is not one yet.
+    /// The tap for this port, which becomes an interface of the capture if it is not one yet.
     fn watch(&self, config: &PortConfig) -> Watch {
         let mut interfaces = self.interfaces();
         let at = interfaces.iter().position(|interface| interface.port == config.name).unwrap_or_else(|| {
@@ -148,7 +148,7 @@ impl Sessions {
         Ok(Box::new(Pieces::new(session)))
     }
 
-    /// Works out what is captured at which port, and has the workers do it.
+    /// Works out the captures at each port and gives them to the workers.
     fn set(&self, view: View<'_>) -> Result<(), Error> {
         let mut captures = Captures::default();
         for session in self.list.iter().filter(|session| !session.is_over()) {
@@ -167,26 +167,26 @@ impl Sessions {
         links.set_captures(&Arc::new(captures)).map_err(|error| Error::refused("worker", error.to_string()))
     }
 
-    /// Captures follow the ports, once the workers have new tables.
+    /// Adapts the captures to the ports, once the workers have new tables.
     pub(super) fn follow(&self, view: View<'_>) -> Result<(), Error> {
         if self.list.is_empty() { Ok(()) } else { self.set(view) }
     }
 
-    /// Takes captures whose client has gone from the workers.
+    /// Takes captures whose client has disconnected from the workers.
     pub(super) fn sweep(&mut self, view: View<'_>) {
         let before = self.list.len();
         self.list.retain(|session| !session.is_over());
         if self.list.len() == before {
             return;
         }
-        // Their queues are closed, so that nothing depends on it.
+        // The queues of those captures are closed, so a failure here loses nothing.
         if let Err(error) = self.set(view) {
             tracing::warn!(%error, "captures not taken out");
         }
         tracing::info!(left = self.list.len(), "capture ended");
     }
 
-    /// The captures, as they are shown.
+    /// The captures, as `capture --list` shows them.
     pub(super) fn show(&self) -> Vec<api::RunningCapture> {
         let shown = self.list.iter().filter(|session| !session.is_over()).map(|session| {
             let (captured, dropped) = session.counts();
@@ -204,8 +204,9 @@ impl Sessions {
     }
 }
 
-/// The ports that a capture watches, by name, and in which direction. `*` passes over ports that may not be
-/// captured, and, for what passes, over those that send copies of what passes elsewhere.
+/// The ports that a capture watches, by name, and in which direction. `*` leaves out ports that may not be captured. A
+/// capture of passing frames also leaves out mirror destinations, which carry copies of frames that pass at other
+/// ports.
 fn watched<'a>(spec: &CaptureSpec, view: View<'a>) -> BTreeMap<&'a str, Direction> {
     let everywhere = [Source { port: "*".to_owned(), direction: api::Direction::Both }];
     let sources = if spec.ports.is_empty() { &everywhere[..] } else { &spec.ports };
@@ -225,18 +226,18 @@ fn watched<'a>(spec: &CaptureSpec, view: View<'a>) -> BTreeMap<&'a str, Directio
     watched
 }
 
-/// What one client gets of a capture.
+/// The pieces of a capture that one client gets.
 #[derive(Debug)]
 struct Pieces {
     session: Arc<Session>,
     begun: bool,
-    /// Interfaces that the client knows.
+    /// Number of interfaces that were described to the client.
     described: usize,
-    /// Frames that are still wanted.
+    /// Number of frames that are still wanted.
     left: u64,
     start_ns: u64,
     end_at: Option<Instant>,
-    /// Not before this, while frames come.
+    /// The next piece is not made before this time, while frames come.
     next_at: Instant,
     finishing: bool,
     /// The last piece was given.
@@ -369,7 +370,7 @@ impl Drop for Pieces {
     }
 }
 
-/// The drops that a capture is for.
+/// The drop reasons that a capture selects.
 fn reasons(spec: &CaptureSpec) -> Reasons {
     if spec.reasons.is_empty() {
         return Reasons::ALL;

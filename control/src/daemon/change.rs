@@ -1,13 +1,14 @@
-//! The switch changed while it runs: rules, MTU and attachments of ports, mirrors, impairments.
+//! Changes the running switch: rules, MTU and attachments of ports, mirrors, impairments.
 //!
-//! VLANs, `link_local`, `mirror_only`, `allow_mirror` and guards are rules of the tables: one snapshot, and no frame is
-//! lost. So is an MTU, with the MTU of the interfaces and of the guest's session: raised before the tables, lowered
-//! after them, so that what the tables let pass the interface takes. Everything else is what the port is attached to:
-//! that is taken from it and another one given (*attached anew*). The port keeps its id, counters, mirrors, static
-//! addresses and pins, as one does whose device goes and comes back.
+//! VLANs, `link_local`, `mirror_only`, `allow_mirror` and guards are rules in the tables: a change is one new snapshot,
+//! and no frame is lost. The MTU is a rule, too, but the interfaces and the guest's session have it as well. They are
+//! raised before the tables and lowered after them, so that the interface takes every frame that the tables let pass.
+//! All other settings describe the attachment: a change takes the attachment from the port and gives it another
+//! (*attached anew*). The port keeps its id, counters, mirrors, static addresses and pins, like a port whose device
+//! goes and comes back.
 //!
-//! **Invariant.** A change that fails leaves the port as it was; one that could not even be given its attachment back
-//! waits and is tried again every second.
+//! **Invariant.** A change that fails leaves the port as it was. If even the former attachment can't be given back, the
+//! port waits and is tried again every second.
 
 use super::attach::{self, Absence, Attached, OpenError};
 use super::impairments::Impaired;
@@ -18,7 +19,7 @@ use crate::api::{Error, PortDirection};
 use crate::config::{ImpairConfig, MirrorConfig, PortConfig};
 
 impl Switch {
-    /// Changes a port, or gives one an attachment that it was taken from.
+    /// Changes a port. A detached port gets an attachment again.
     pub(super) fn set_port(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
         let port = self.ports.get(name)?;
         let (id, before) = (port.id, port.config.clone());
@@ -49,7 +50,7 @@ impl Switch {
         Ok(())
     }
 
-    /// Puts the rules of a port in force.
+    /// Puts new rules of a port in force.
     fn set_rules(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
         let port = self.ports.get_mut(name)?;
         let before = std::mem::replace(&mut port.config, config);
@@ -60,7 +61,7 @@ impl Switch {
         outcome
     }
 
-    /// Whether the sockets of a port were opened for smaller frames than this MTU allows.
+    /// True if the port's sockets were opened for smaller frames than this MTU allows.
     fn needs_new_sockets(&self, name: &str, mtu: u32) -> bool {
         let attachment = self.ports.find(name).and_then(|port| port.attached.to());
         attachment.is_some_and(|attachment| !attachment.takes_mtu(mtu))
@@ -83,8 +84,7 @@ impl Switch {
         attachment.map_or(Ok(()), |attachment| attachment.set_mtu(host, mtu))
     }
 
-    /// Gives a port what `config` says it is attached to, and its rules. On an error it has its former attachment
-    /// again.
+    /// Gives a port the attachment and the rules of `config`. On an error the port has its former attachment again.
     fn attach_anew(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
         self.check_attachable(&config)?;
         let port = self.ports.get(name)?;
@@ -111,8 +111,8 @@ impl Switch {
         outcome
     }
 
-    /// Whether a port could be attached as `config` says, as far as can be seen without doing so: beside the others, of
-    /// which those that are detached need nothing, and on this machine.
+    /// Checks that a port could be attached as `config` says, as far as that shows without doing so: on this machine,
+    /// and beside the other ports. Detached ports need nothing, so they do not count.
     pub(super) fn check_attachable(&mut self, config: &PortConfig) -> Result<(), Error> {
         let refused = |reason: String| Error::refused(format!("port {:?}", config.name), reason);
         let others = self.ports.iter().filter(|port| !port.detached && port.config.name != config.name);
@@ -139,7 +139,7 @@ impl Switch {
         }
     }
 
-    /// Takes its attachment from a port. Goes through to the end whatever fails.
+    /// Takes the attachment from a port. Goes through to the end even if a step fails.
     pub(super) fn detach_port(&mut self, name: &str) -> Result<(), Error> {
         let port = self.ports.get_mut(name)?;
         let id = port.id;
@@ -156,7 +156,7 @@ impl Switch {
         tables.and(released).and(placed)
     }
 
-    /// Attaches a port that is detached to what its configuration says. On an error it stays detached.
+    /// Attaches a detached port as its configuration says. On an error it stays detached.
     fn attach_port(&mut self, name: &str) -> Result<(), Error> {
         let port = self.ports.get(name)?;
         let (enabled, pins) = (port.enabled, port.pins());
@@ -183,7 +183,7 @@ impl Switch {
         Ok(())
     }
 
-    /// Gives a port its attachment back, now or as soon as that is possible.
+    /// Gives a port its attachment back, now or as soon as possible.
     pub(super) fn reattach_port(&mut self, name: &str) {
         let outcome = self.attach_port(name);
         if let (Err(error), Some(port)) = (outcome, self.ports.find_mut(name)) {
@@ -195,7 +195,7 @@ impl Switch {
         }
     }
 
-    /// Makes or replaces a session, with no frame of the forwarding lost.
+    /// Makes or replaces a session; forwarding loses no frame.
     pub(super) fn set_mirror(&mut self, config: MirrorConfig) -> Result<(), Error> {
         let (name, to) = (config.name.clone(), config.to.clone());
         let before = self.mirrors.enter(config, &self.ports, &self.fabric)?;
@@ -204,7 +204,8 @@ impl Switch {
             before.into_iter().for_each(|before| self.mirrors.put(before));
             return Err(error);
         }
-        // From now on it takes no other traffic, so nothing can be at it; nor is anything looked up in an RSPAN VLAN.
+        // The destination takes no other traffic from now on, so no address can be at it; an RSPAN VLAN has no lookups
+        // either.
         if let Some(to) = to.port().and_then(|to| self.ports.find(to)) {
             self.forget_learned(to.id);
         }
@@ -226,14 +227,14 @@ impl Switch {
         Ok(())
     }
 
-    /// Impairs a port in the directions that `config` names, from the first frame; the other one stays as it is.
+    /// Impairs a port in the directions that `config` names, from the first frame; the other direction stays as it is.
     pub(super) fn impair(&mut self, config: ImpairConfig) -> Result<(), Error> {
         let name = config.port.clone();
         let impaired = Impaired::over(self.ports.get(&name)?.impaired.as_ref(), config)?;
         self.replace_impairment(&name, Some(impaired))
     }
 
-    /// Gives a port this impairment. A direction with the same settings as before goes on.
+    /// Sets the impairment of a port. A direction with the same settings as before goes on.
     pub(super) fn set_impairment(&mut self, config: ImpairConfig) -> Result<(), Error> {
         let name = config.port.clone();
         let impaired = Impaired::following(self.ports.get(&name)?.impaired.as_ref(), config)?;
@@ -248,7 +249,7 @@ impl Switch {
         self.replace_impairment(name, left)
     }
 
-    /// Gives a port this impairment, or none.
+    /// Replaces the impairment of a port, or ends it.
     fn replace_impairment(&mut self, name: &str, impaired: Option<Impaired>) -> Result<(), Error> {
         let port = self.ports.get_mut(name)?;
         let before = std::mem::replace(&mut port.impaired, impaired);

@@ -1,8 +1,8 @@
-//! What mirror destinations have beside their ports: the gate for what they inject, and the backlog of their copies.
+//! The parts that a port gets as a mirror destination: the gate for injected frames, and the backlog of copies.
 //!
-//! Both outlive tables and replaced mirrors, so that a rate is met and copies that come back are known whatever changes
-//! meanwhile. A gate goes when no mirror to the port says the same any more; the backlog when the port's transmit side
-//! does.
+//! Both outlive tables and replaced mirrors, so that a rate holds and returning copies are recognised across changes.
+//! The gate goes when no mirror to the port has the same `inject` settings any more; the backlog goes with the port's
+//! transmit side.
 
 use std::hash::RandomState;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use labsw_switch::inject::{InjectSpec, Injection};
 
 use crate::config::PortConfig;
 
-/// An Ethernet header and a VLAN tag: devices take so many bytes beside their MTU.
+/// An Ethernet header and a VLAN tag, in bytes: devices take this much beside their MTU.
 const HEADER_AND_TAG_BYTES: u32 = 18;
 
-/// Of one port.
+/// The mirror destination parts of one port.
 #[derive(Default)]
 pub(super) struct Destination {
     pub(super) gate: Option<Arc<Injection>>,
@@ -24,12 +24,12 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// The copies that wait for room at the port, as another process takes them over.
+    /// The copies that wait for room at the port, for another process to take over.
     pub(super) fn backlog(&self) -> Vec<(usize, Vec<u8>)> {
         self.tx.as_ref().map(|tx| tx.kept()).unwrap_or_default()
     }
 
-    /// Goes on with the copies that waited in another process; returns for how many there was no room.
+    /// Goes on with copies that waited in another process; returns the number that found no room.
     pub(super) fn keep_on(&self, frames: impl Iterator<Item = (usize, Vec<u8>)>) -> usize {
         match &self.tx {
             Some(tx) => tx.keep_on(frames, labsw_dataplane::clock::now_ns()),
@@ -37,7 +37,7 @@ impl Destination {
         }
     }
 
-    /// What the workers send by: the backlog, or else the port itself.
+    /// The transmit side that the workers use: the backlog if there is one, otherwise the port itself.
     pub(super) fn before(&self, port: Option<&Arc<dyn TxPort>>) -> Option<Arc<dyn TxPort>> {
         match &self.tx {
             Some(tx) => Some(Arc::clone(tx) as Arc<dyn TxPort>),
@@ -46,15 +46,15 @@ impl Destination {
     }
 }
 
-/// What a destination is to have.
+/// The parts that a destination should have.
 pub(super) struct Wanted {
-    /// What it may inject.
+    /// The frames that the port may inject.
     pub(super) inject: Option<InjectSpec>,
 }
 
 impl Destination {
-    /// Gives the port what it needs as a destination, or takes that from one that is none any more. `largest_mtu` is
-    /// that of all ports.
+    /// Gives the port the parts that it needs as a destination, or takes them from a port that is no destination any
+    /// more. `largest_mtu` is the largest MTU of all ports.
     pub(super) fn follow(
         &mut self,
         config: &PortConfig,

@@ -1,16 +1,16 @@
-//! Devices that come and go under their ports: unplugged, their driver loaded anew, a container gone with its end.
+//! Devices that come and go under their ports: unplugged, removed with a reloaded driver, gone with a container.
 //!
-//! **How it works.** The kernel says when links of the namespace have changed
-//! ([`LinkEvents`](crate::device::LinkEvents)); a moment later [`Switch::look_after_devices`] lists all of them once,
-//! and every attachment looks at its own. A port whose device has gone is given up (*lost*): its halves are taken from
-//! the workers, what is left of the device is put back, and the port waits. A port that waits is opened as it was at
-//! its start. VLANs, counters, mirrors and pins are the port's and not the device's, so they stay. What failed for
-//! another reason than absence is tried again every second. A device that is lost again and again (a container deletes
-//! its interface in a loop) is opened again later and later, up to a minute; `port up` ends the wait. A device of the
-//! host that was removed is opened as soon as it is back.
+//! **How it works.** The kernel reports changes of links in the namespace ([`LinkEvents`](crate::device::LinkEvents)).
+//! A moment later [`Switch::look_after_devices`] lists all links once, and every attachment looks up its own. A port
+//! whose device has gone is *lost*: its halves are taken from the workers, the rest of the device is restored, and the
+//! port waits. A waiting port is opened in the same way as at its start. VLANs, counters, mirrors and pins belong to
+//! the port and not to the device, so they stay. A port that failed for another reason than absence is tried again
+//! every second. A device that is lost again and again (a container deletes its interface in a loop) is opened after
+//! longer and longer waits, up to a minute; `port up` ends the wait. A device of the host that was removed is opened as
+//! soon as it is back.
 //!
 //! **Invariants.** A port is never out of service for good: it is up, set down, or waits. Links are known by index,
-//! which a rename does not change; a device is looked for by what the configuration says only while its port waits.
+//! which a rename does not change; the configuration's name for a device is used only while its port waits.
 
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,10 @@ use super::attach::{self, Absence, Attached, LinkMap, OnFault, RETRY, Seen};
 use super::port::Port;
 use super::switch::Switch;
 
-/// After the first news of a change, more is waited for so long: a device comes with several.
+/// Time from the first news of a change to the look at the links: a device comes with several news.
 const SETTLE: Duration = Duration::from_millis(20);
 impl Switch {
-    /// Links have changed: they are looked at when they have settled.
+    /// Schedules a look at the links when their changes have settled.
     pub(super) fn links_changed(&mut self, now: Instant) {
         self.look_at = self.look_at.or(Some(now + SETTLE));
     }
@@ -41,7 +41,7 @@ impl Switch {
         next.map(|at| at.saturating_duration_since(now))
     }
 
-    /// Gives up devices that have gone and opens those that have come.
+    /// Takes ports whose devices have gone out of service, and opens devices that have come.
     fn look_after_devices(&mut self, now: Instant) {
         let links: LinkMap = match self.host.links.list() {
             Ok(links) => links.into_iter().map(|link| (link.index, link)).collect(),
@@ -79,24 +79,24 @@ impl Switch {
         }
     }
 
-    /// A worker found that a port can't go on: notes why; everything else runs on.
+    /// Handles a port at which a worker found a fault: records the reason; all other ports run on.
     pub(super) fn port_fault(&mut self, id: PortId, fault: &Fault) {
         let Some(port) = self.ports.at_mut(id) else { return };
         let name = port.config.name.clone();
         let Some(attachment) = port.attached.to_mut() else { return };
-        // Both halves, or several workers, may have met it.
+        // Both halves, or several workers, may have reported the same fault.
         match attachment.fault(fault, Instant::now()) {
             OnFault::Old => {}
             OnFault::GoesOn => tracing::warn!(port = name, reason = %fault, "port fault"),
             OnFault::Lost => {
-                // The worker may be the first to see that the device has gone.
+                // The worker may have noticed before the kernel's news that the device has gone.
                 let gone = attachment.device().is_some_and(|(index, _)| self.host.links.has_gone(index));
                 self.lose(&name, (!gone).then_some(fault.reason.as_str()));
             }
         }
     }
 
-    /// Takes a port out of service whose device has gone or, if a `fault` is given, does not go on.
+    /// Takes a port out of service whose device has gone or, if a `fault` is given, can't go on.
     pub(super) fn lose(&mut self, name: &str, fault: Option<&str>) {
         let Some(port) = self.ports.find_mut(name) else { return };
         let (id, pins) = (port.id, port.pins());
@@ -107,8 +107,8 @@ impl Switch {
             (None, None) => return,
         };
         let now = Instant::now();
-        // One that was removed may be back already. One that is lost again and again is waited for, and so is one at
-        // fault.
+        // A removed device may be back already. A device that is lost again and again, or had a fault, is opened after
+        // a wait.
         let retry_at = if fault.is_none() && attach::of(&port.config.kind).device().is_some() {
             // Only the host's administrator removes a device of the host.
             now
@@ -143,7 +143,7 @@ impl Switch {
         self.forget_learned(id);
     }
 
-    /// Opens the device of a port that waits, if it is there.
+    /// Opens the device of a waiting port, if the device is there.
     fn try_open(&mut self, name: &str) {
         let Some(absence) = self.ports.find(name).and_then(|port| port.attached.absence()) else { return };
         let remains = absence.before.remains.as_ref();
@@ -165,7 +165,7 @@ impl Switch {
             }
             Err(error) => {
                 let mut now = Absence::because(&error).keeping(before);
-                // Whoever takes the device away may also keep it from being opened.
+                // The program that takes the device away again and again may also prevent opening it.
                 let at = Instant::now();
                 if losses.is_fresh(at) {
                     now.not_before(losses.failed(at));

@@ -33,14 +33,14 @@ pub enum DaemonError {
     /// The event loop, a signal handler or a netlink socket failed.
     #[error("{what}: {source}")]
     System {
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// Names what was being done when the system refused.
+/// Wraps an error of the system with the action that failed.
 pub(super) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> DaemonError {
     move |source| DaemonError::System { what, source }
 }

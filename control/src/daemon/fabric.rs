@@ -1,4 +1,4 @@
-//! The workers, and what they share: the tables in force, the forwarding database, counters of mirrors.
+//! The workers and the state that they share: the tables in force, the forwarding database, the counters of mirrors.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use labsw_switch::{MirrorId, PortId};
 use super::queues::{Placed, Queues, place};
 use crate::config::SwitchConfig;
 
-/// The workers, and what they share.
+/// The workers and the state that they share.
 pub(super) struct Fabric {
     pub(super) workers: Workers,
     pub(super) shared: Shared,
@@ -23,12 +23,12 @@ pub(super) struct Fabric {
     pub(super) tables: Arc<Tables>,
     /// The load of each worker: now, and a second ago.
     pub(super) loads: Vec<[LoadSnapshot; 2]>,
-    /// Ids of ports that a worker did not give back in time: never given to another port.
+    /// Ids of ports that a worker did not give back in time. No other port ever gets them.
     pub(super) unreturned: BTreeSet<PortId>,
 }
 
 impl Fabric {
-    /// With empty tables.
+    /// A fabric with empty tables.
     pub(super) fn new(workers: Workers, shared: Shared) -> Fabric {
         let loads = workers.handles().iter().map(|worker| [worker.load(); 2]).collect();
         Fabric { workers, shared, tables: Arc::new(Tables::empty()), loads, unreturned: BTreeSet::new() }
@@ -41,7 +41,7 @@ impl Fabric {
         self.workers.links().set_snapshot(&snapshot)
     }
 
-    /// Gives every queue of all ports to the worker it belongs to. Frames of a queue that moves wait in it.
+    /// Gives every queue of all ports to its worker. Frames of a queue that moves wait in the queue.
     pub(super) fn place_queues<'a>(
         &self,
         ports: impl Iterator<Item = (&'a str, PortId, &'a mut Queues)>,
@@ -73,8 +73,8 @@ impl Fabric {
         outcome
     }
 
-    /// Takes the queues of a port, which is in no table any more or has no transmit side in them, from their workers;
-    /// dropped, they are closed. Also says whether every worker gave back what it had.
+    /// Takes the queues of a port from their workers; dropping them closes them. The port is in no table any more, or
+    /// has no transmit side there. The flag is true if every worker gave back what it had.
     pub(super) fn take_queues(
         &self,
         id: PortId,
@@ -93,17 +93,17 @@ impl Fabric {
         (taken, outcome)
     }
 
-    /// What the counters of a mirror's slot show.
+    /// The counters of a mirror's slot.
     pub(super) fn mirror_slot(&self, id: MirrorId) -> MirrorSnapshot {
         self.shared.mirrors.get(id.index()).map(|stats| stats.snapshot()).unwrap_or_default()
     }
 
-    /// Whether each worker moves.
+    /// The progress marks of all workers.
     pub(super) fn pulses(&self) -> Vec<Pulse> {
         self.workers.handles().iter().map(WorkerHandle::pulse).collect()
     }
 
-    /// The look of once a second.
+    /// Updates, once a second, the load of workers and the ageing of addresses.
     pub(super) fn every_second(&mut self, sweep_slots: usize) {
         self.workers.rouse_if_stuck();
         for (load, worker) in self.loads.iter_mut().zip(self.workers.handles()) {
@@ -113,7 +113,7 @@ impl Fabric {
     }
 }
 
-/// The time after which addresses are forgotten, in seconds.
+/// The ageing time of learned addresses, in seconds.
 pub(super) fn ageing_seconds(config: &SwitchConfig) -> u32 {
     u32::try_from(config.mac_ageing.as_secs()).unwrap_or(u32::MAX)
 }

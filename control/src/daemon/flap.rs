@@ -1,8 +1,8 @@
-//! Ports that flap: down and up again, so many times, at a steady pace.
+//! Flapping ports: a port goes down and up again, a given number of times, at a steady pace.
 //!
-//! The job is the port's: who asked for it may go away, and it ends with the port, with `port up` or `port down`, or by
-//! itself, with the port up. A port is down for the first half of each period and up for the second. The control loop
-//! wakes for the next change; one that was kept busy goes on from there, and leaves none out.
+//! The job belongs to the port, not to the client that asked for it. It ends with the port, by `port up` or `port
+//! down`, or by itself with the port up. A port is down for the first half of each period and up for the second. The
+//! control loop wakes for each change; after a delay the job goes on with the change that is due and leaves none out.
 
 use std::time::{Duration, Instant};
 
@@ -12,26 +12,26 @@ use crate::api::{self, Error};
 const SHORTEST: Duration = Duration::from_millis(20);
 /// Longest period.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// Most times.
+/// Highest count.
 const MOST: u32 = 1_000_000;
 
-/// A port's job.
+/// The flapping job of a port.
 pub(super) struct Flap {
     every: Duration,
-    /// How many times it still comes up.
+    /// How often the port still comes up.
     left: u32,
-    /// When it changes next.
+    /// When the port changes next.
     due: Instant,
 }
 
 impl Flap {
-    /// As it is shown.
+    /// The job as `port show` shows it.
     pub(super) fn show(&self) -> api::Flap {
         let every_milliseconds = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
         api::Flap { every_milliseconds, left: self.left }
     }
 
-    /// A job of the port `name` that begins now, with the port down.
+    /// A job for the port `name` that begins now, with the port going down.
     ///
     /// # Errors
     /// A period or a count that is out of range.
@@ -48,17 +48,17 @@ impl Flap {
         Ok(Flap { every, left: count, due: Instant::now() + every / 2 })
     }
 
-    /// Whether the port changes by now.
+    /// True if the port's next change is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.due <= now
     }
 
-    /// How long until the port changes.
+    /// Time until the port's next change.
     pub(super) fn due_in(&self, now: Instant) -> Duration {
         self.due.saturating_duration_since(now)
     }
 
-    /// The port changes now; returns whether the job is over.
+    /// Records that the port changes now; returns true if the job is over.
     pub(super) fn turn(&mut self, up: bool, now: Instant) -> bool {
         self.left -= u32::from(up).min(self.left);
         self.due = (self.due + self.every / 2).max(now);

@@ -1,12 +1,12 @@
-//! The learning limits and the stickiness of ports, which are rules of the forwarding database, too.
+//! Puts the learning limits and the stickiness of ports in force at the forwarding database.
 //!
-//! What guards have seen ([`GuardState`](labsw_switch::guard::GuardState)) belongs to the port, so a change of the
-//! tables gives no storm a new burst.
+//! The state of guards ([`GuardState`](labsw_switch::guard::GuardState)) belongs to the port, so that a change of the
+//! tables does not grant a storm a new burst.
 
 use super::fabric::Fabric;
 use super::ports::Ports;
 
-/// Tells the forwarding database the limit and the stickiness of every port. What has not changed costs nothing.
+/// Sets the learning limit and the stickiness of every port in the forwarding database. Unchanged rules cost nothing.
 pub(super) fn set_learning_rules(fabric: &Fabric, ports: &Ports) {
     let now_seconds = labsw_dataplane::clock::now_seconds();
     for port in ports.iter() {

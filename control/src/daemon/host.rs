@@ -1,6 +1,6 @@
-//! The host that the switch runs on: its links, what was changed on them, packet memory, and the event loop.
+//! The host that the switch runs on: its links, the changes made to them, packet memory, and the event loop.
 //!
-//! Ports take from here whatever they need to open and close what they are attached to.
+//! Ports open and close their attachments with these.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use crate::device::{DeviceError, Ledger, Links};
 
 /// Chunks (4 KiB each) of packet memory for all AF_XDP ports together: 64 MiB.
 const UMEM_CHUNKS: u32 = 16_384;
-/// How long a removed link is held until that is said.
+/// Time after which a removed link that is still held is reported.
 const HELD: Duration = Duration::from_secs(2);
 
-/// The host, as far as the switch deals with it.
+/// The parts of the host that the switch uses.
 pub(super) struct Host {
     pub(super) registry: mio::Registry,
     pub(super) links: Links,
-    /// What was changed on devices.
+    /// The changes made to devices.
     pub(super) ledger: Ledger,
     /// The group that owns the guests' sockets.
     pub(super) socket_group: Option<u32>,
-    /// How much memory of guests may be mapped.
+    /// The limit of guest memory that may be mapped.
     pub(super) guest_memory: Arc<MemoryLimit>,
     hugepages: Hugepages,
     memory: Option<Arc<PacketMemory>>,
-    /// Deleted links that somebody still holds, as last said.
+    /// Removed links that are still held, as last reported.
     held_links: Vec<u32>,
 }
 
 impl Host {
-    /// With nothing changed yet.
+    /// A host with nothing changed yet.
     pub(super) fn new(
         registry: mio::Registry,
         links: Links,
@@ -46,7 +46,7 @@ impl Host {
         Host { registry, links, ledger, socket_group, guest_memory, hugepages, memory: None, held_links: Vec::new() }
     }
 
-    /// The packet memory, made when it is first asked for.
+    /// The packet memory, made at the first call.
     pub(super) fn packet_memory(&mut self) -> Result<Arc<PacketMemory>, UmemError> {
         if let Some(memory) = &self.memory {
             return Ok(Arc::clone(memory));
@@ -62,7 +62,7 @@ impl Host {
         Ok(memory)
     }
 
-    /// Makes packet memory now if it has to be of huge pages: there may be none.
+    /// Makes the packet memory now if it must consist of huge pages: there may be too few.
     pub(super) fn require_memory(&mut self) -> Result<(), UmemError> {
         if self.hugepages == Hugepages::Required { self.packet_memory().map(drop) } else { Ok(()) }
     }
@@ -72,7 +72,7 @@ impl Host {
         self.ledger.put_back(&mut self.links, index)
     }
 
-    /// Says, once each, which links are deleted and still held by somebody.
+    /// Logs, once for each, links that are removed and still held by another process.
     pub(super) fn report_held_links(&mut self) {
         let held = self.links.held(HELD);
         for index in held.iter().filter(|index| !self.held_links.contains(index)) {

@@ -1,8 +1,9 @@
-//! Impairments of ports: set, shown, cleared. They belong to the port, whatever becomes of its device, and go with it.
+//! Impairments of ports: set, shown, cleared. An impairment belongs to the port, whatever becomes of its device, and
+//! goes with the port.
 //!
-//! Each direction has a schedule of its own; where both have the same seed, they take different numbers from it. An
-//! impairment set by hand begins from the first frame, one that a configuration leaves as it is goes on: what a
-//! schedule that is replaced still held is dropped and counted (`impair_cleared`).
+//! Each direction has its own schedule; with the same seed, the two directions draw different random numbers. An
+//! impairment set by hand begins with the first frame; one that a configuration leaves unchanged goes on. Frames held
+//! by a schedule that is replaced are dropped and counted (`impair_cleared`).
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::api::{self, Error, PortDirection};
 use crate::config::{ImpairConfig, ImpairDirection};
 use crate::filter;
 
-/// What sets the directions' numbers apart: added to the seed, which has 32 bits, from the port.
+/// Added to the 32-bit seed for the receive direction, so that the directions draw different random numbers.
 const RX_SEED: u64 = 1 << 32;
 
 /// The impairment of a port.
@@ -25,10 +26,10 @@ pub(super) struct Impaired {
     tx: Option<Carried<TxDelay>>,
 }
 
-/// One direction of it, carried out.
+/// One direction of an impairment, carried out.
 struct Carried<T> {
     seed: u32,
-    /// `None`: it does nothing.
+    /// `None`: the settings have no effect.
     by: Option<Arc<T>>,
 }
 
@@ -39,7 +40,7 @@ impl<T> Clone for Carried<T> {
 }
 
 impl Impaired {
-    /// With the schedules of `before` where `keeps` says so.
+    /// The impairment of `config`, with the schedules of `before` where `keeps` says so.
     fn new(
         config: ImpairConfig,
         before: Option<&Impaired>,
@@ -57,7 +58,8 @@ impl Impaired {
         Ok(Impaired { config, rx, tx })
     }
 
-    /// With what `config` says in the directions that it names, from the first frame; the other one stays as it was.
+    /// The impairment after setting the directions that `config` names, from the first frame; the other direction stays
+    /// as it was.
     pub(super) fn over(before: Option<&Impaired>, config: ImpairConfig) -> Result<Impaired, Error> {
         let (rx, tx) = (config.rx.is_some(), config.tx.is_some());
         let config = config.above(before.map(|before| &before.config));
@@ -67,7 +69,7 @@ impl Impaired {
         })
     }
 
-    /// With what `config` says. A direction with the same settings as before goes on.
+    /// The impairment of `config`. A direction with the same settings as before goes on.
     pub(super) fn following(before: Option<&Impaired>, config: ImpairConfig) -> Result<Impaired, Error> {
         let does_as = |a: &Option<ImpairDirection>, b: &Option<ImpairDirection>| match (a, b) {
             (Some(a), Some(b)) => a.does_as(b),
@@ -82,8 +84,8 @@ impl Impaired {
         })
     }
 
-    /// Without this direction, or without both; the other one goes on. `None`: nothing is left. The error: there was
-    /// nothing to clear.
+    /// The impairment without this direction, or without both; the other direction goes on. `None`: nothing is left.
+    /// The error: there was nothing to clear.
     pub(super) fn without(&self, direction: Option<PortDirection>) -> Result<Option<Impaired>, NothingThere> {
         let mut left = self.clone();
         match direction {
@@ -100,17 +102,17 @@ impl Impaired {
         Ok(Some(left).filter(|left| left.show().next().is_some()))
     }
 
-    /// What happens to frames from the port.
+    /// The schedule for frames from the port.
     pub(super) fn rx(&self) -> Option<&Arc<Schedule>> {
         self.rx.as_ref()?.by.as_ref()
     }
 
-    /// What happens to frames to the port.
+    /// The delay queue for frames to the port.
     pub(super) fn tx(&self) -> Option<&Arc<TxDelay>> {
         self.tx.as_ref()?.by.as_ref()
     }
 
-    /// The impairment as it is shown, one for each direction that has one.
+    /// The impairment for `impair list`, one for each impaired direction.
     pub(super) fn show(&self) -> impl Iterator<Item = api::Impairment> {
         let rx = self.config.rx.as_ref().zip(self.rx.as_ref()).map(|(config, rx)| {
             let counts = rx.by.as_ref().map(|schedule| schedule.counts());
@@ -127,7 +129,7 @@ impl Impaired {
 /// The direction has no impairment.
 pub(super) struct NothingThere;
 
-/// A schedule from the beginning, in what `wrap` makes of it.
+/// A new schedule, wrapped by `wrap`.
 fn carried<T>(
     port: &str,
     config: Option<&ImpairDirection>,

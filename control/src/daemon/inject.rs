@@ -1,8 +1,8 @@
 //! Injections: captures that clients replay into the switch.
 //!
-//! Each is a receive queue of its own ([`labsw_dataplane::inject`]) that a worker serves for the port, beside the
-//! port's own queues. It lasts until its client ends it, until the port goes, or until nobody has said anything of it
-//! for [`LEASE`]: a client that dies leaves nothing.
+//! Each injection is a receive queue of its own ([`labsw_dataplane::inject`]) that a worker serves for the port, beside
+//! the port's own queues. It lasts until its client ends it, until the port goes, or until its client has been silent
+//! for [`LEASE`]. A client that dies therefore leaves nothing behind.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,16 +18,16 @@ use crate::api::{Error, InjectFrame, Injected};
 
 /// Injections at the same time.
 const MAX_INJECTIONS: usize = 16;
-/// An injection that nobody speaks of for so long is over.
+/// An injection ends when its client has been silent for this long.
 const LEASE: Duration = Duration::from_secs(3);
-/// The first frame is due so long after it has arrived: those behind it can arrive meanwhile.
+/// Nanoseconds from the arrival of the first frame until it is due; the next frames arrive meanwhile.
 const HEAD_START_NS: u64 = 10_000_000;
-/// The numbers of their queues, above those of the port's own.
+/// The first queue number of an injection, above those of the port's own queues.
 const FIRST_QUEUE: usize = 1 << 16;
 /// Lengths of frames, bytes.
 const FRAME_BYTES: std::ops::RangeInclusive<usize> = 14..=65_549;
 
-/// All that run.
+/// All running injections.
 #[derive(Default)]
 pub(super) struct Injections {
     running: BTreeMap<u64, Running>,
@@ -35,7 +35,7 @@ pub(super) struct Injections {
 }
 
 impl Injections {
-    /// Whether nothing is replayed.
+    /// True if no injection runs.
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
@@ -45,16 +45,16 @@ struct Running {
     port: PortId,
     worker: usize,
     queue: InjectQueue,
-    /// What the port had counted when it began.
+    /// The port's counters when the injection began.
     before: PortSnapshot,
-    /// When its first frame is due.
+    /// When the first frame is due.
     start_ns: Option<u64>,
     given: u64,
     heard_at: Instant,
 }
 
 impl Injections {
-    /// Begins an injection, or goes on with one: takes as many frames as there is room for, and may end it.
+    /// Begins an injection or goes on with one: takes as many frames as there is room for, and may end it.
     pub(super) fn inject(
         &mut self,
         name: &str,
@@ -135,7 +135,7 @@ impl Injections {
         Ok(number)
     }
 
-    /// Takes the queue of an injection back.
+    /// Takes an injection's queue from its worker.
     fn end_one(&mut self, number: u64, fabric: &Fabric) {
         let Some(running) = self.running.remove(&number) else { return };
         let links = fabric.workers.links();
@@ -145,12 +145,12 @@ impl Injections {
         tracing::info!(injection = number, frames = running.queue.received(), "injection has ended");
     }
 
-    /// Ends the injections of a port that goes.
+    /// Ends the injections of a port that is removed.
     pub(super) fn end_of(&mut self, port: PortId, fabric: &Fabric) {
         self.end_where(|running| running.port == port, fabric);
     }
 
-    /// Ends the injections whose client is silent. Called once a second.
+    /// Ends the injections whose clients are silent. Called once a second.
     pub(super) fn end_silent(&mut self, fabric: &Fabric) {
         self.end_where(|running| running.heard_at.elapsed() > LEASE, fabric);
     }
@@ -162,7 +162,7 @@ impl Injections {
     }
 }
 
-/// The number of an injection's queue at its port.
+/// The queue number of an injection at its port.
 fn queue_number(injection: u64) -> usize {
     usize::try_from(injection).map_or(usize::MAX, |number| FIRST_QUEUE.saturating_add(number))
 }

@@ -1,8 +1,8 @@
 //! Mirror sessions.
 //!
-//! A session keeps the names of its ports: if a port goes and comes back, or was never there, the session waits and is
-//! armed again by the next tables. Counters are kept under the session's [`MirrorId`]; slots are
-//! reused, so a session remembers what stood there when it began.
+//! A session keeps the names of its ports: if a port goes, or was never there, the session waits until tables with the
+//! port arm it again. Counters are kept under the session's [`MirrorId`]. Slots are reused, so a session remembers its
+//! slot's counters from when it began.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::config::{self, InjectConfig, InjectEntry, MirrorConfig, PortConfig};
 pub(super) struct Mirror {
     pub(super) id: MirrorId,
     pub(super) config: MirrorConfig,
-    /// What the slot's counters showed when the session began.
+    /// The slot's counters when the session began.
     before: MirrorSnapshot,
 }
 
@@ -33,7 +33,7 @@ impl Mirror {
         fabric.mirror_slot(self.id).since(&self.before)
     }
 
-    /// The session, as the tables have it.
+    /// The session in the form that the tables take.
     fn spec(&self, ports: &Ports) -> MirrorSpec {
         let id_of = |name: &str| ports.find(name).map(|port| port.id);
         let mut all_ports = None;
@@ -78,22 +78,22 @@ impl Mirrors {
         self.by_name.values()
     }
 
-    /// What their configurations say.
+    /// The configurations of all sessions.
     pub(super) fn configs(&self) -> impl Iterator<Item = &MirrorConfig> + Clone {
         self.by_name.values().map(|mirror| &mirror.config)
     }
 
-    /// Puts back a session, in place of the one of its name.
+    /// Puts a session back in place of the one with its name.
     pub(super) fn put(&mut self, mirror: Mirror) {
         self.by_name.insert(mirror.config.name.clone(), mirror);
     }
 
-    /// Takes a session from the others.
+    /// Removes a session from the list.
     pub(super) fn take(&mut self, name: &str) -> Option<Mirror> {
         self.by_name.remove(name)
     }
 
-    /// Gives a session a place among the others; the next tables have it. Gives the one it replaces.
+    /// Adds a session; it takes effect with the next tables. Returns the session that it replaces.
     pub(super) fn enter(
         &mut self,
         config: MirrorConfig,
@@ -110,7 +110,7 @@ impl Mirrors {
         config.check_beside(self.configs(), ports.configs()).map_err(|error| refused(error.to_string()))?;
         let before = self.take(&config.name);
         let mirror = match &before {
-            // The same session goes on: so do its counters.
+            // The session goes on under its name, and so do its counters.
             Some(before) => Mirror { id: before.id, config, before: before.before },
             None => {
                 let full = || refused(format!("a switch has at most {MAX_MIRRORS} mirrors"));
@@ -127,7 +127,7 @@ impl Mirrors {
         (0..highest).map(MirrorId).find(|id| self.by_name.values().all(|mirror| mirror.id != *id))
     }
 
-    /// Whether a port may have these settings beside the VLANs that copies go to.
+    /// Checks that the port does not have the VLAN of a mirror's copies as its VLAN for untagged frames.
     pub(super) fn check_vlans_beside(&self, port: &PortConfig) -> Result<(), Error> {
         let Some(mirror) = self.configs().find(|mirror| mirror.check_vlan_beside(port).is_err()) else { return Ok(()) };
         let (vlan, mirror) = (&mirror.to, &mirror.name);
@@ -138,7 +138,7 @@ impl Mirrors {
         ))
     }
 
-    /// Whether a port may be changed to these settings, with what mirrors make of it.
+    /// Checks that a port may be changed to these settings while mirrors use it.
     pub(super) fn check_change(&self, before: &PortConfig, port: &PortConfig) -> Result<(), Error> {
         let name = &port.name;
         let refused = |reason: String| Err(Error::refused(format!("port {name:?}"), reason));
@@ -163,29 +163,29 @@ impl Mirrors {
         }
     }
 
-    /// The name of a session that names this port.
+    /// The name of a session that uses this port.
     pub(super) fn user_of(&self, port: &str) -> Option<&str> {
         self.configs().find(|mirror| mirror.names(port)).map(|mirror| mirror.name.as_str())
     }
 
-    /// Whether copies of some session go to this port.
+    /// True if a session sends copies to this port.
     pub(super) fn send_to(&self, port: &str) -> bool {
         self.configs().any(|mirror| mirror.to.port() == Some(port))
     }
 
-    /// Whether a port sends copies, or is there for nothing else.
+    /// True if a port sends mirror copies, or is reserved for them (`mirror_only`).
     pub(super) fn has_copies_sent_by(&self, port: &PortConfig) -> bool {
         port.mirror_only || self.send_to(&port.name)
     }
 
-    /// The sessions, as the tables have them.
+    /// The sessions in the form that the tables take.
     pub(super) fn specs(&self, ports: &Ports) -> Vec<MirrorSpec> {
         self.iter().map(|mirror| mirror.spec(ports)).collect()
     }
 
-    /// Gives every mirror destination what it needs, and takes it from ports that are none any more.
+    /// Gives every mirror destination its parts, and takes them from ports that are no destinations any more.
     pub(super) fn set_destinations(&self, ports: &mut Ports) {
-        // Only frames that some port takes in can be copied.
+        // Only frames that some port takes in can be mirrored.
         let largest_mtu = ports.configs().map(|port| port.mtu).max().unwrap_or(0);
         let wanted: Vec<Option<Wanted>> = ports.configs().map(|port| self.wanted_at(&port.name, ports)).collect();
         for (port, wanted) in ports.iter_mut().zip(wanted) {
@@ -193,7 +193,7 @@ impl Mirrors {
         }
     }
 
-    /// What a port needs as a destination, if it is one.
+    /// The parts that a port needs as a mirror destination, if it is one.
     fn wanted_at(&self, port: &str, ports: &Ports) -> Option<Wanted> {
         let to_it = || self.configs().filter(|mirror| mirror.to.port() == Some(port));
         let inject = to_it().find_map(|mirror| mirror.inject.as_ref());

@@ -1,21 +1,21 @@
-//! `labswd`'s control thread: one loop that owns everything that is not per frame.
+//! `labswd`'s control thread: one loop that owns everything that is not done per frame.
 //!
-//! **How it works.** [`Daemon::start`] takes a validated configuration, looks at whatever can be refused, and has the
-//! control socket listen; [`Daemon::run`] is one mio loop: control socket, vhost-user sessions, signals, faults
+//! **How it works.** [`Daemon::start`] takes a validated configuration, checks everything that can be refused, and has
+//! the control socket listen. [`Daemon::run`] is one mio loop: control socket, vhost-user sessions, signals, faults
 //! reported by the workers, news of network links ([`devices`]), a timer, and at first the ports of the file, one a
 //! turn ([`start`]). Every change, from the configuration or the control socket, goes through the same methods in
-//! [`service`] and [`change`]: check, build new tables, open, hand over. Ports are attached to things by [`attach`];
-//! [`queues`] says which worker serves which receive queue.
+//! [`service`] and [`change`]: check, build new tables, open, hand over. [`attach`] opens the attachments of ports;
+//! [`queues`] places receive queues at workers.
 //!
-//! The switch is four owners, each of which knows only its own: the [`Host`] (links, ledger, packet memory), the
-//! [fabric] (workers and what they share), its [ports] and its [mirrors]. [`switch`] brings them together.
+//! The switch consists of four owners, each independent of the others: the [`Host`] (links, ledger, packet memory), the
+//! [fabric] (workers and the state that they share), its [ports] and its [mirrors]. [`switch`] brings them together.
 //!
 //! **Invariants.**
 //! - A change that fails leaves the switch as it was.
-//! - A fault of one port ends in that port's state and reason, nowhere else.
-//! - Answering what is asked asks nobody: what is known of devices is kept and renewed by news.
-//! - What the daemon made (links, programs, sockets) it removes on SIGTERM; after SIGKILL programs are gone by
-//!   themselves and the rest is recognised and reused by the next run.
+//! - A fault of one port changes that port's state and reason, and nothing else.
+//! - Answering a query makes no request: the state of devices is kept, and updated by news.
+//! - On SIGTERM the daemon removes everything that it made (links, programs, sockets). After SIGKILL the kernel removes
+//!   the programs, and the next run recognises and reuses the rest.
 
 mod accounts;
 mod answers;
@@ -85,24 +85,24 @@ use watchdog::Watchdog;
 /// Everything the control thread owns.
 pub struct Daemon {
     poll: Poll,
-    /// The configuration file, to be read again.
+    /// The configuration file, for reloads.
     file: PathBuf,
     signals: UnixStream,
     reloads: UnixStream,
-    /// The file that is being read again, while its filters are compiled.
+    /// The reload in progress, while the file's filters are compiled.
     reload: Option<Reload>,
     link_events: LinkEvents,
     server: Option<Server>,
-    /// Where another process asks to take over; `None`: nowhere.
+    /// The socket where another process asks to take over, if it could be opened.
     door: Option<Door>,
     switch: Switch,
     worker_events: Receiver<Event>,
 }
 
-/// A configuration file that is read again.
+/// A configuration file that is being reloaded.
 struct Reload {
     wanted: ConfigText,
-    /// Another SIGHUP has come meanwhile.
+    /// Another SIGHUP has come since.
     again: bool,
 }
 
@@ -116,7 +116,7 @@ impl Daemon {
         let mut next_second = Instant::now();
         let mut wait = Duration::ZERO;
         let mut ready = false;
-        // Its time runs from here.
+        // The watchdog's time runs from here.
         self.switch.watchdog = Watchdog::from_environment(Instant::now(), self.switch.fabric.pulses());
         let outcome = loop {
             match self.poll.poll(&mut events, Some(wait)) {
@@ -130,7 +130,7 @@ impl Daemon {
             let now = Instant::now();
             self.dispatch(&events, now);
             if self.serve_door() {
-                // Whatever is dropped from here on is another process's.
+                // From here on everything that would be dropped belongs to another process.
                 std::mem::forget(self);
                 return Ok(());
             }
@@ -153,7 +153,7 @@ impl Daemon {
         outcome
     }
 
-    /// All ports have been tried.
+    /// Completes the start once all ports have been tried.
     fn ready(&mut self) {
         let Host { ledger, links, .. } = &mut self.switch.host;
         ledger.put_back_inherited(links);
@@ -166,7 +166,7 @@ impl Daemon {
         );
     }
 
-    /// Does what events ask for.
+    /// Handles events.
     fn dispatch(&mut self, events: &Events, now: Instant) {
         for event in events {
             match event.token() {
@@ -203,7 +203,7 @@ impl Daemon {
         }
     }
 
-    /// Does what time asks for; returns how long until something is due again, for each that knows.
+    /// Does the timed work; returns, for each part, the time until its next work is due.
     fn tick(&mut self, now: Instant) -> Vec<Duration> {
         let metrics = self.switch.metrics.as_mut().zip(self.server.as_mut());
         let metrics_due = metrics.map(|(metrics, server)| metrics.tick(now, server));
@@ -222,8 +222,8 @@ impl Daemon {
         due.into_iter().flatten().collect()
     }
 
-    /// Reads the configuration file again and has its filters compiled on the helper thread, and tells the service
-    /// manager (systemd's `Type=notify-reload`). The file is applied by [`Daemon::filters_compiled`].
+    /// Reads the configuration file again and compiles its filters on the helper thread; tells the service manager
+    /// (systemd's `Type=notify-reload`). [`Daemon::filters_compiled`] then applies the file.
     fn reload(&mut self) {
         if let Some(reload) = &mut self.reload {
             reload.again = true;
@@ -242,12 +242,12 @@ impl Daemon {
                 self.reload = Some(Reload { wanted, again: false });
             }
             (Err(error), _) => self.reloaded(Err(error.to_string())),
-            // The switch ends.
+            // The switch is about to end.
             (Ok(_), None) => {}
         }
     }
 
-    /// The filters of the file that is read again are compiled: it is applied.
+    /// Applies the file that is being reloaded, once its filters are compiled.
     fn filters_compiled(&mut self, prepared: Result<(), api::Error>) {
         let Some(Reload { wanted, again }) = self.reload.take() else { return };
         let applied = prepared.and_then(|()| self.switch.apply_config(&wanted, false));
@@ -257,7 +257,7 @@ impl Daemon {
         }
     }
 
-    /// Says how a reload went.
+    /// Reports the outcome of a reload.
     fn reloaded(&mut self, outcome: Result<(), String>) {
         if let Err(reason) = outcome {
             tracing::error!("configuration not applied: {reason}");
@@ -267,7 +267,7 @@ impl Daemon {
         }
     }
 
-    /// Removes everything that was made, in the reverse order.
+    /// Removes everything that the daemon made, in reverse order.
     fn stop(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.close();

@@ -1,6 +1,6 @@
-//! Multicast snooping: its table over the life of the switch, and how it is shown.
+//! Multicast snooping: the life of its table, and how it is shown.
 //!
-//! The table is made when snooping is first asked for, and then stays; what it knows of VLANs without snooping is
+//! The table is made when snooping is first configured, and then stays. Its entries for VLANs without snooping are
 //! forgotten.
 
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use super::ports::Ports;
 use super::seed::random_seed;
 use crate::api;
 
-/// A table that is full is told of again after this long.
+/// A full table is reported again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
-/// What the control thread keeps of snooping.
+/// The snooping state of the control thread.
 #[derive(Default)]
 pub(super) struct Multicast {
     table: Option<Arc<Snooping>>,
-    /// Refused memberships told of, and when.
+    /// Number of refused memberships last reported, and when.
     told: u64,
     told_at: Option<Instant>,
 }
 
 impl Multicast {
-    /// These tables, with snooping where it is asked for.
+    /// The tables, with snooping in the VLANs that have it.
     pub(super) fn with_snooping(&mut self, tables: Tables, vlans: &VlanSet) -> Tables {
         if vlans.is_empty() {
             return tables;
@@ -37,7 +37,7 @@ impl Multicast {
         tables.with_snooping(vlans.clone(), Arc::clone(table))
     }
 
-    /// Forgets what is known of other VLANs than these.
+    /// Forgets the groups and routers of all VLANs except these.
     pub(super) fn retain_vlans(&self, vlans: &VlanSet) {
         if let Some(table) = &self.table {
             table.retain_vlans(vlans, labsw_dataplane::clock::now_seconds());
@@ -51,7 +51,7 @@ impl Multicast {
         }
     }
 
-    /// Lets memberships end, and says so if there is no room for more.
+    /// Expires memberships, and logs when there is no room for more.
     pub(super) fn every_second(&mut self) {
         let Some(table) = &self.table else { return };
         table.sweep(labsw_dataplane::clock::now_seconds());

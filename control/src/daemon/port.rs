@@ -1,6 +1,6 @@
-//! One port: a slot ([`PortId`]) in the tables and the workers, a configuration, counters that outlive reconnects, what
-//! it is attached to ([`Attached`]), a transmit side that all workers share, and receive queues that are spread over
-//! them.
+//! One port: a slot ([`PortId`]) in the tables and the workers, a configuration, counters that outlive reconnects, its
+//! attachment ([`Attached`]), a transmit side that all workers share, and receive queues that are spread over the
+//! workers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ use super::queues::Queues;
 use crate::api::{Error, PortState};
 use crate::config::PortConfig;
 
-/// A device that is lost is opened again at once; one that is lost again within this wait, after it. The wait doubles
-/// with each further loss.
+/// A lost device is opened again at once. If it is lost again within this time, it is opened after this time, which
+/// doubles with each further loss.
 const FIRST_LOSS_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_LOSS_WAIT: Duration = Duration::from_secs(60);
 
@@ -35,31 +35,31 @@ pub(super) struct Port {
     pub(super) config: PortConfig,
     pub(super) enabled: bool,
     pub(super) attached: Attached,
-    /// `None` while it is out of service.
+    /// `None` while the port is out of service.
     pub(super) tx: Option<Arc<dyn TxPort>>,
     pub(super) queues: Queues,
     stats: Arc<PortStats>,
     pub(super) impaired: Option<Impaired>,
-    /// It goes down and up by itself.
+    /// The job that takes the port down and up.
     pub(super) flap: Option<Flap>,
-    /// What its guards have seen.
+    /// The state of the port's guards.
     pub(super) guard_state: Arc<GuardState>,
-    /// How many of the frames beyond its learning limit were reported.
+    /// Number of frames beyond the learning limit last reported.
     pub(super) over_limit_reported: u64,
-    /// Its attachment was taken from it, to be given back or replaced within the same change.
+    /// The attachment was taken from the port, to be given back or replaced within the same change.
     pub(super) detached: bool,
-    /// What the kernel counted at devices that are closed.
+    /// The kernel's counters at devices that are closed by now.
     pub(super) kernel_before: XdpCounters,
-    /// What it has as the destination of mirrors.
+    /// The parts that the port has as a mirror destination.
     pub(super) destination: Destination,
-    /// Its state, as the log has it.
+    /// The port's state as last logged.
     pub(super) reported: Option<PortState>,
-    /// How its device is waited for that is lost again and again.
+    /// The growing wait for a device that is lost again and again.
     pub(super) losses: Backoff,
 }
 
 impl Port {
-    /// A port with this configuration that is attached to nothing yet; `workers` workers count for it.
+    /// A port with this configuration and no attachment yet; `workers` workers count for it.
     pub(super) fn new(id: PortId, config: PortConfig, workers: usize) -> Port {
         Port {
             id,
@@ -86,12 +86,12 @@ impl Port {
         self.stats.snapshot()
     }
 
-    /// Adds what a process that was taken over from had counted.
+    /// Adds the counters of the process that the switch was taken over from.
     pub(super) fn add_before(&self, counted: &PortSnapshot) {
         self.stats.add_before(counted);
     }
 
-    /// What the kernel counted since the port was added, if it is one that has sockets for that.
+    /// The kernel's counters since the port was added, if the port has AF_XDP sockets.
     pub(super) fn kernel_counters(&self) -> Option<XdpCounters> {
         attach::of(&self.config.kind).has_sockets().then(|| {
             let mut sum = self.kernel_before;
@@ -100,7 +100,7 @@ impl Port {
         })
     }
 
-    /// What it is doing, and why it is not up. Nobody is asked: what is known of devices is renewed by news.
+    /// The port's state, and why it is not up. This makes no system call: news keeps the state of devices up to date.
     pub(super) fn state(&self) -> (PortState, Option<String>) {
         if !self.enabled {
             let reason = if self.flap.is_some() { "flapping" } else { "administratively down" };
@@ -112,8 +112,8 @@ impl Port {
         }
     }
 
-    /// Forgets the faults of its front ends and the losses of its device: the next one is served, or opened, without a
-    /// wait.
+    /// Forgets the faults of front ends and the losses of the device: the next front end is served, or the device
+    /// opened, without a wait.
     pub(super) fn forgive(&mut self) {
         self.losses.clear();
         match &mut self.attached {
@@ -122,7 +122,7 @@ impl Port {
         }
     }
 
-    /// The workers that its queues are pinned to.
+    /// The workers that the port's queues are pinned to.
     pub(super) fn pins(&self) -> Vec<Option<usize>> {
         match &self.attached {
             Attached::Waiting(absence) => absence.before.pins.clone(),
@@ -130,7 +130,7 @@ impl Port {
         }
     }
 
-    /// Has what was opened, with its queues pinned like this.
+    /// Attaches what was opened, with the queues pinned like this.
     pub(super) fn attach(&mut self, opened: Opened, pins: Vec<Option<usize>>) {
         self.attached = Attached::To(opened.attachment);
         (self.tx, self.queues) = (Some(opened.tx), opened.queues);
@@ -139,7 +139,7 @@ impl Port {
         }
     }
 
-    /// As the workers see it.
+    /// The port as the workers see it.
     pub(super) fn output(&self) -> Output {
         let mut output = Output::new(self.destination.before(self.tx.as_ref()), Arc::clone(&self.stats));
         if let Some(impaired) = &self.impaired {
@@ -165,11 +165,11 @@ impl Port {
         }
     }
 
-    /// Closes what the port is attached to, which is in no table, or in one without a transmit side;
-    /// `absence` stands there then. Goes through to the end whatever fails; also says whether no worker has anything of
-    /// the port any more.
+    /// Closes the port's attachment and leaves `absence` in its place. The port is in no table, or has no transmit side
+    /// there. Goes through to the end even if a step fails; the flag is true if no worker has anything of the port any
+    /// more.
     pub(super) fn release(&mut self, absence: Absence, fabric: &Fabric, host: &mut Host) -> (Result<(), Error>, bool) {
-        // A guest's rings are reset by the workers that have its queues, so before they are taken away.
+        // The workers that have a guest's queues reset its rings, so this comes before the queues are taken away.
         if let Some(endpoint) = self.attached.to_mut().and_then(|attachment| attachment.endpoint()) {
             endpoint.hang_up();
         }

@@ -29,7 +29,7 @@ impl Ports {
         self.by_name.get(name).ok_or_else(|| Error::not_found("port", name))
     }
 
-    /// As [`Ports::get`].
+    /// The port of this name, to change it; otherwise like [`Ports::get`].
     pub(super) fn get_mut(&mut self, name: &str) -> Result<&mut Port, Error> {
         self.by_name.get_mut(name).ok_or_else(|| Error::not_found("port", name))
     }
@@ -39,7 +39,7 @@ impl Ports {
         self.by_name.get(name)
     }
 
-    /// As [`Ports::find`].
+    /// The port of this name, to change it; otherwise like [`Ports::find`].
     pub(super) fn find_mut(&mut self, name: &str) -> Option<&mut Port> {
         self.by_name.get_mut(name)
     }
@@ -49,7 +49,7 @@ impl Ports {
         self.by_name.values().find(|port| port.id == id)
     }
 
-    /// As [`Ports::at`].
+    /// The port that has this slot, to change it.
     pub(super) fn at_mut(&mut self, id: PortId) -> Option<&mut Port> {
         self.by_name.values_mut().find(|port| port.id == id)
     }
@@ -59,32 +59,32 @@ impl Ports {
         self.by_name.values()
     }
 
-    /// As [`Ports::iter`].
+    /// All ports, to change them, by name.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Port> {
         self.by_name.values_mut()
     }
 
-    /// What their configurations say.
+    /// The configurations of all ports.
     pub(super) fn configs(&self) -> impl Iterator<Item = &PortConfig> + Clone {
         self.by_name.values().map(|port| &port.config)
     }
 
-    /// Their names, in order.
+    /// The names of all ports, in order.
     pub(super) fn names(&self) -> Vec<String> {
         self.by_name.keys().cloned().collect()
     }
 
-    /// How many there are.
+    /// The number of ports.
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
     }
 
-    /// Puts a port to the others, or back to them.
+    /// Adds a port, or puts it back.
     pub(super) fn put(&mut self, port: Port) {
         self.by_name.insert(port.config.name.clone(), port);
     }
 
-    /// Takes a port from the others.
+    /// Removes a port from the list.
     pub(super) fn take(&mut self, name: &str) -> Option<Port> {
         self.by_name.remove(name)
     }
@@ -118,14 +118,14 @@ impl Ports {
         (0..highest).map(PortId).find(|id| !taken(id))
     }
 
-    /// Something happened on a guest's socket.
+    /// Handles an event on a guest's socket.
     pub(super) fn ready(&mut self, token: Token, now: Instant) {
         for endpoint in self.endpoints(|port| port.id.index() == slot_of(token)) {
             endpoint.ready(token, now);
         }
     }
 
-    /// Lets the guests' sockets do their timed work; returns how long until the next is due.
+    /// Does the timed work of the guests' sockets; returns the time until the next is due.
     pub(super) fn tick(&mut self, now: Instant) -> Option<Duration> {
         self.endpoints(|_| true).filter_map(|endpoint| endpoint.tick(now)).min()
     }
@@ -135,12 +135,12 @@ impl Ports {
         ports.filter_map(|port| port.attached.to_mut()?.endpoint())
     }
 
-    /// When ports that wait for their attachments are to be tried again.
+    /// The times at which waiting ports are to be tried again.
     pub(super) fn retries(&self) -> impl Iterator<Item = Instant> {
         self.by_name.values().filter_map(|port| port.attached.absence()?.retry_at())
     }
 
-    /// The ports whose flapping is due, and whether each comes up; their jobs go on to the next turn.
+    /// The ports whose next flap is due, and true for each that comes up; their jobs advance to the next change.
     pub(super) fn flaps_due(&mut self, now: Instant) -> Vec<(String, bool)> {
         let due = self.by_name.iter_mut().filter_map(|(name, port)| {
             let up = !port.enabled;
@@ -153,12 +153,12 @@ impl Ports {
         due.collect()
     }
 
-    /// How long until the next port that flaps changes.
+    /// Time until the next change of a flapping port.
     pub(super) fn next_flap(&self) -> Option<Duration> {
         self.by_name.values().filter_map(|port| port.flap.as_ref()).map(|flap| flap.due_in(Instant::now())).min()
     }
 
-    /// Writes to the log which ports have another state than a second ago.
+    /// Logs the ports whose state differs from a second ago.
     pub(super) fn report_states(&mut self) {
         for (name, port) in &mut self.by_name {
             let (state, reason) = port.state();
@@ -169,7 +169,7 @@ impl Ports {
         }
     }
 
-    /// Says of each port that got frames from further sources than it may have, once a second at most.
+    /// Logs the ports that got frames from sources beyond their learning limit, at most once a second for each.
     pub(super) fn report_over_limit(&mut self) {
         for (name, port) in &mut self.by_name {
             let seen = port.guard_state.over_limit.seen();

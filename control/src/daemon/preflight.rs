@@ -1,4 +1,4 @@
-//! Ports looked at before anything is touched: whether this machine has what they need, and what they would wait for.
+//! Checks of ports before anything is touched: does this machine have what they need, and what would they wait for.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::attach::{self, OpenError};
 use crate::config::{Config, PortConfig, SwitchConfig};
 use crate::device::Links;
 
-/// As [`attach::PortType::preflight`]; what is only absent is no reason to refuse the port.
+/// Runs [`attach::PortType::preflight`]; a device that is merely absent is no reason to refuse the port.
 pub(super) fn preflight(
     port: &PortConfig,
     switch: &SwitchConfig,
@@ -18,12 +18,12 @@ pub(super) fn preflight(
     }
 }
 
-/// What ports of `config` would wait for if the switch were started now, one line each.
+/// The devices that ports of `config` would wait for if the switch were started now, one line each.
 pub fn awaited(config: &Config) -> Vec<String> {
     Links::open().map_or_else(|_| Vec::new(), |mut links| awaited_by(config, &mut links))
 }
 
-/// As [`awaited`].
+/// The same as [`awaited`], with links that are open already.
 pub(super) fn awaited_by(config: &Config, links: &mut Links) -> Vec<String> {
     let mut awaited = Vec::new();
     for port in &config.ports {
@@ -35,8 +35,8 @@ pub(super) fn awaited_by(config: &Config, links: &mut Links) -> Vec<String> {
     awaited
 }
 
-/// A device that two of `ports` name, each in its own way: the key of the second, and what is wrong. `running` has the
-/// index of the device of ports that keep theirs.
+/// Finds a device that two of `ports` name, each in its own way: returns the key of the second, and the reason.
+/// `running` has the index of the device of each port that keeps its device.
 pub(super) fn device_twice(
     ports: &[PortConfig],
     running: &BTreeMap<String, u32>,
@@ -55,7 +55,7 @@ pub(super) fn device_twice(
     None
 }
 
-/// Whether one of `ports` has sockets in packet memory.
+/// True if one of `ports` has sockets in packet memory.
 pub(super) fn needs_memory(ports: &[PortConfig]) -> bool {
     ports.iter().any(|port| attach::of(&port.kind).has_sockets())
 }

@@ -1,21 +1,21 @@
-//! The receive queues of ports, and which worker serves which: a pure function.
+//! The receive queues of ports, and a pure function that assigns them to workers.
 //!
-//! A pinned queue is where its pin says. The others go to the worker with the fewest queues, ties to the lowest number.
-//! A queue that has a place keeps it unless a worker then has at least two queues fewer than its own.
+//! A pinned queue goes to the worker of its pin. The others go to the worker with the fewest queues, ties to the lowest
+//! number. A queue that has a worker keeps it unless another worker has at least two queues fewer.
 
 use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::workers::QueueAffinity;
 
-/// What is known of a queue's place.
+/// The place of a queue, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Placed {
-    /// The worker it is with.
+    /// The worker that has the queue.
     pub(super) home: Option<usize>,
-    /// The worker it is pinned to.
+    /// The worker that the queue is pinned to.
     pub(super) pinned: Option<usize>,
 }
 
-/// The worker for each of `queues`, of `workers` workers (at least one).
+/// The worker for each of `queues`; there are `workers` workers, at least one.
 pub(super) fn place(workers: usize, queues: &[Placed]) -> Vec<usize> {
     let mut homes: Vec<Option<usize>> = queues.iter().map(|queue| queue.pinned.or(queue.home)).collect();
     let mut counts = vec![0usize; workers];
@@ -43,7 +43,7 @@ pub(super) fn place(workers: usize, queues: &[Placed]) -> Vec<usize> {
             let free = queues.get(at).is_some_and(|queue| queue.pinned.is_none());
             (free && count >= least + 2).then_some((count, at))
         };
-        // Of the fullest worker that can give one away, the last.
+        // The last queue of the fullest worker that can give one away.
         let Some((_, at)) = homes.iter().enumerate().filter_map(movable).max() else { return homes };
         if let Some(home) = homes.get_mut(at) {
             if let Some(count) = counts.get_mut(*home) {
@@ -60,16 +60,17 @@ pub(super) fn place(workers: usize, queues: &[Placed]) -> Vec<usize> {
 /// The receive queues of a port.
 #[derive(Debug)]
 pub(super) struct Queues {
-    /// By queue.
+    /// The place of each queue.
     pub(super) places: Vec<Placed>,
-    /// The same, for the port's rings.
+    /// The same places, as the port's rings see them.
     pub(super) affinity: QueueAffinity,
-    /// Those that no worker has yet.
+    /// The queues that no worker has yet.
     pub(super) waiting: Vec<Option<Box<dyn RxQueue>>>,
 }
 
 impl Queues {
-    /// Of a port with these, none of them with a worker; `affinity` is what its rings know them by.
+    /// The given queues, none of them with a worker yet; `affinity` tells the port's rings which worker has which
+    /// queue.
     pub(super) fn new(queues: Vec<Box<dyn RxQueue>>, affinity: QueueAffinity) -> Queues {
         Queues {
             places: vec![Placed::default(); queues.len()],
@@ -78,7 +79,7 @@ impl Queues {
         }
     }
 
-    /// Those of a port that has none now.
+    /// The queues of a port that has none now.
     pub(super) fn none() -> Queues {
         Queues::new(Vec::new(), QueueAffinity::new(std::iter::empty()))
     }

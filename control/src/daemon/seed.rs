@@ -1,4 +1,4 @@
-//! Numbers that nobody outside can guess.
+//! Numbers that nobody outside can predict.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

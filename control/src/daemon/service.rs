@@ -1,8 +1,8 @@
 //! Ports in and out of service: added, opened, handed to the workers, switched on and off, closed.
 //!
-//! Opening goes check → open → tables and transmit side (one snapshot) → receive queues, closing the other way round,
-//! so that no worker receives a frame of a port that it can't count, and the last to hold a half of a port is this
-//! thread.
+//! Opening goes: check, open, tables and transmit side (one snapshot), receive queues. Closing goes the other way
+//! round. A worker therefore never receives a frame of a port that it can't count, and this thread is the last to hold
+//! a half of a port.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::api::Error;
 use crate::config::PortConfig;
 
 impl Switch {
-    /// Adds a port and lets frames pass.
+    /// Adds a port and lets its frames pass.
     pub(super) fn add_port(&mut self, config: PortConfig) -> Result<(), Error> {
         let object = format!("port {:?}", config.name);
         let refused = |reason: String| Error::refused(object.clone(), reason);
@@ -51,7 +51,7 @@ impl Switch {
         Ok(())
     }
 
-    /// Gives a port a place among the others. It is attached to nothing, and in no table yet.
+    /// Adds a port to the list. It has no attachment and is in no table yet.
     pub(super) fn enter_port(&mut self, config: PortConfig) -> Result<PortId, Error> {
         let full =
             || Error::refused(format!("port {:?}", config.name), format!("a switch has at most {MAX_PORTS} ports"));
@@ -60,9 +60,9 @@ impl Switch {
         Ok(id)
     }
 
-    /// Opens what a port is attached to, as its configuration says. On an error nothing is left of it.
+    /// Opens the attachment of a port, as its configuration says. On an error nothing that was opened is left.
     pub(super) fn open(&mut self, name: &str) -> Result<Opened, OpenError> {
-        // A NIC's driver may start anew when a program is attached.
+        // A NIC's driver may restart when a program is attached, which takes time.
         self.beat_early();
         let Switch { ports, host, fabric, config: switch, .. } = self;
         let Some(port) = ports.find(name) else { return Err(OpenError::Removed(name.to_owned())) };
@@ -70,7 +70,7 @@ impl Switch {
         attach::of(&port.config.kind).open(port.id, &port.config, &mut site)
     }
 
-    /// Removes a port and what was made for it.
+    /// Removes a port and everything made for it.
     pub(super) fn delete_port(&mut self, name: &str) -> Result<(), Error> {
         self.ports.get(name)?;
         if let Some(mirror) = self.mirrors.user_of(name) {
@@ -84,7 +84,7 @@ impl Switch {
         Ok(())
     }
 
-    /// Takes a port out of the tables and the workers, then closes it. Goes through to the end whatever fails.
+    /// Takes a port out of the tables and the workers, then closes it. Goes through to the end even if a step fails.
     pub(super) fn close_port(&mut self, name: &str) -> Result<(), Error> {
         let Some(mut port) = self.ports.take(name) else { return Ok(()) };
         self.injections.end_of(port.id, &self.fabric);
@@ -99,8 +99,8 @@ impl Switch {
         tables.and(released).and(placed)
     }
 
-    /// Takes the halves of a port that stays in the tables: what is sent to it is dropped and counted. Also says
-    /// whether that went as it should.
+    /// Takes the halves of a port that stays in the tables: frames sent to it are dropped and counted. The result says
+    /// whether the workers gave everything back.
     pub(super) fn take_out(&mut self, name: &str) -> (Halves, Result<(), Error>) {
         let Some(port) = self.ports.find_mut(name) else { return (Halves::default(), Ok(())) };
         let tx = port.tx.take();
@@ -114,7 +114,7 @@ impl Switch {
         (Halves { tx, rx }, outcome.and(taken).and(placed))
     }
 
-    /// Puts a port in service with what was opened, and its queues pinned as before.
+    /// Puts a port in service with the attachment that was opened, its queues pinned as before.
     pub(super) fn put_in(&mut self, name: &str, opened: Opened, pins: Vec<Option<usize>>) -> Result<(), Error> {
         let Some(port) = self.ports.find_mut(name) else { return Ok(()) };
         port.attach(opened, pins);
@@ -122,7 +122,7 @@ impl Switch {
         self.place_queues()
     }
 
-    /// Switches a port on or off, within a burst, and shows it to whom it can.
+    /// Enables or disables a port within a burst, and shows the state at the link where possible.
     pub(super) fn set_port_state(&mut self, name: &str, up: bool) -> Result<(), Error> {
         let port = self.ports.get_mut(name)?;
         port.enabled = up;
@@ -138,8 +138,8 @@ impl Switch {
         Ok(())
     }
 
-    /// Shows a container whether its port is on. A device of the host is not the switch's to set down, and a guest's
-    /// link state is not for a vhost-user back end to say.
+    /// Shows a container the state of its port. The switch does not set a device of the host down, and a vhost-user
+    /// back end can't set a guest's link state.
     pub(super) fn show_port_state(&mut self, name: &str) {
         let Switch { ports, host, .. } = self;
         let Some(port) = ports.find_mut(name) else { return };
@@ -150,8 +150,8 @@ impl Switch {
         }
     }
 
-    /// Switches a port on or off by hand: it does not flap any more. Switched on, it serves the next front end, or
-    /// opens its device, at once, whatever faults there were.
+    /// Enables or disables a port by hand, which ends its flapping. An enabled port serves its next front end, or opens
+    /// its device, at once, whatever faults there were.
     pub(super) fn switch_port(&mut self, name: &str, up: bool) -> Result<(), Error> {
         let port = self.ports.get_mut(name)?;
         port.flap = None;
@@ -161,7 +161,8 @@ impl Switch {
         self.set_port_state(name, up)
     }
 
-    /// Has a port go down, beginning at once, `count` times, once in `every`; a former job of the port ends.
+    /// Makes a port go down and up `count` times, once in `every`, beginning at once. This ends a former job of the
+    /// port.
     pub(super) fn flap_port(&mut self, name: &str, every: Duration, count: u32) -> Result<(), Error> {
         self.ports.get(name)?;
         let flap = Flap::new(name, every, count)?;
@@ -173,7 +174,7 @@ impl Switch {
         Ok(())
     }
 
-    /// Lets ports that flap change whose time has come; returns how long until the next one's has.
+    /// Carries out the flaps that are due; returns the time until the next one.
     pub(super) fn tick_flaps(&mut self, now: Instant) -> Option<Duration> {
         for (name, up) in self.ports.flaps_due(now) {
             if let Err(error) = self.set_port_state(&name, up) {
@@ -215,7 +216,7 @@ fn numbers(what: &str, count: usize) -> String {
     if count == 1 { format!("{what} 0") } else { format!("{what}s 0 to {}", count.saturating_sub(1)) }
 }
 
-/// The absence of what a port is attached to, or why it can't be attached for another reason.
+/// The absence of a port's attachment, or the refusal if the error is no absence.
 pub(super) fn absence_of(error: OpenError, object: &str) -> Result<Absence, Error> {
     match error.is_absence() {
         true => Ok(Absence::because(&error)),

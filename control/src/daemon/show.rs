@@ -1,4 +1,4 @@
-//! The things of the switch as they are shown.
+//! The objects of the switch as replies show them.
 
 use std::collections::BTreeSet;
 
@@ -108,7 +108,7 @@ pub(super) fn show_port(port: &mut Port, config: &SwitchConfig, busy_polls: &Bus
     shown
 }
 
-/// The VLANs that a port names, and their members. A port that carries every VLAN names none of them.
+/// All VLANs that some port names, with their members. A port that carries every VLAN names none.
 pub(super) fn show_vlans(ports: &Ports) -> Vec<api::VlanRow> {
     let members: Vec<&Port> = ports.iter().filter(|port| !port.config.mirror_only).collect();
     let named: BTreeSet<Vid> = members.iter().flat_map(|port| named_vlans(&port.config.vlan)).collect();
@@ -170,7 +170,7 @@ pub(super) fn show_mirror(mirror: &Mirror, view: View<'_>) -> api::Mirror {
     }
 }
 
-/// Why copies of a session arrive nowhere, if they do not.
+/// Why copies of a session reach no destination, if they do not.
 fn waits_for(config: &MirrorConfig, View { ports, mirrors, .. }: View<'_>) -> Option<String> {
     match &config.to {
         MirrorTo::Port(to) => match ports.find(to).map(Port::state) {
@@ -204,7 +204,7 @@ fn shown_counters(port: &Port) -> api::Counters {
     api::Counters { kernel, ..counters }
 }
 
-/// The queues of `port` that `worker` has.
+/// The queues of `port` that `worker` serves.
 fn shown_queues(port: &Port, worker: usize) -> Vec<api::WorkerQueue> {
     let placed = port.queues.places.iter().enumerate().filter(|(_, placed)| placed.home == Some(worker));
     let shown = placed.map(|(queue, placed)| api::WorkerQueue {
@@ -219,7 +219,7 @@ fn number(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// The VLANs that a port's settings name one by one.
+/// The VLANs that a port's settings list one by one.
 fn named_vlans(vlan: &PortVlan) -> Vec<Vid> {
     let all = *vlan.trunks() == VlanSet::ALL;
     vlan.tag().into_iter().chain(vlan.trunks().iter().filter(|_| !all)).collect()

@@ -1,4 +1,4 @@
-//! Signals as events of the control loop, and what the service manager is told.
+//! Signals as events of the control loop, and messages to the service manager.
 
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -9,7 +9,7 @@ use mio::{Interest, Registry, Token};
 
 use super::error::{DaemonError, system};
 
-/// A stream that becomes readable on these signals.
+/// A stream that becomes readable when one of these signals arrives.
 pub(super) fn signal_pipe(registry: &Registry, signals: &[i32], token: Token) -> Result<UnixStream, DaemonError> {
     let (reader, writer) = UnixStream::pair().map_err(system("signals"))?;
     reader.set_nonblocking(true).map_err(system("signals"))?;
@@ -21,12 +21,12 @@ pub(super) fn signal_pipe(registry: &Registry, signals: &[i32], token: Token) ->
     Ok(reader)
 }
 
-/// Whether a signal has come.
+/// True if a signal has come since the last call.
 pub(super) fn signalled(reader: &mut UnixStream) -> bool {
     reader.read(&mut [0; 16]).is_ok_and(|count| count > 0)
 }
 
-/// Tells the service manager, if there is one.
+/// Sends a message to the service manager, if there is one.
 pub(super) fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "service manager not told");

@@ -1,11 +1,11 @@
-//! The switch brought up: first whatever can be refused is looked at and nothing is touched, then the control socket
+//! Starts the switch. First everything that can be refused is checked, with nothing touched. Then the control socket
 //! listens, and the ports are opened one after the other while the control loop runs.
 //!
 //! **How it works.** [`Daemon::start`] enters all ports, mirrors and impairments of the configuration and builds one
 //! set of tables for them. Every port then is `opening`. [`Switch::open_next`] opens one port in each turn of the loop,
-//! guests first, so that their sockets listen at once and the control socket is never silent for longer than one port
-//! takes. What was opened since gets new tables together. A port that can't be opened for another reason than absence
-//! ends the start.
+//! guests first, so that their sockets listen at once; the control socket is never silent for longer than one port
+//! takes. Ports opened within a short time get new tables together. A port that can't be opened for another reason than
+//! absence ends the start.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -53,17 +53,17 @@ use crate::metrics::MetricsSocket;
 use crate::takeover;
 use crate::varlink::Server;
 
-/// Ports opened within this time get new tables together.
+/// Ports opened within this time share one set of new tables.
 const BATCH: Duration = Duration::from_millis(100);
 
-/// Listening sockets of a process that is taken over from.
+/// Listening sockets of the process that the switch is taken over from.
 #[derive(Debug)]
 pub(super) struct Inherited {
     pub(super) control: OwnedFd,
     pub(super) take_over: OwnedFd,
 }
 
-/// Why the start fails: the key of the configuration that it is about, and the reason.
+/// Why the start fails: the wrong key of the configuration, and the reason.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) key: String,
@@ -71,17 +71,17 @@ pub(super) struct Refusal {
 }
 
 impl Daemon {
-    /// Brings the switch up, as far as the control loop has to be there for the rest; `file` is what messages call the
-    /// configuration.
+    /// Starts the switch as far as the control loop, which does the rest; `file` is the name of the configuration in
+    /// messages.
     ///
     /// # Errors
-    /// One clear cause. What was opened until then is closed and removed again.
+    /// One clear cause. Everything opened until then is closed and removed again.
     pub fn start(config: Config, file: &Path) -> Result<Daemon, DaemonError> {
         Daemon::start_with(config, file, None)
     }
 
-    /// As [`Daemon::start`], with sockets of another process that still serves, as all does that the ports are attached
-    /// to: nothing of the machine is looked at.
+    /// Like [`Daemon::start`], but with the sockets of another process. That process still serves everything that the
+    /// ports are attached to, so the machine is not checked.
     pub(super) fn start_with(config: Config, file: &Path, inherited: Option<Inherited>) -> Result<Daemon, DaemonError> {
         let in_file = |key: &str, reason: String| DaemonError::from(Config::complaint(file, key, &reason));
         let poll = Poll::new().map_err(system("event loop"))?;
@@ -105,7 +105,7 @@ impl Daemon {
             host.require_memory().map_err(|error| in_file("switch.hugepages", error.to_string()))?;
         }
         let (control, take_over) = inherited.map(|sockets| (sockets.control, sockets.take_over)).unzip();
-        // The socket for metrics is taken over last of all.
+        // The socket for metrics is the last to be taken over.
         let listens = settings.metrics_listen.filter(|_| control.is_none());
         let server = control_socket(settings, control, [control_group, admin_group], poll.registry())?;
         let metrics = apply::metrics_socket(listens, MetricsSocket::open_patiently)
@@ -130,14 +130,14 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// The start fails: everything is removed again.
+    /// The error of a failed start; removes everything again.
     pub(super) fn refused(&mut self, refusal: &Refusal) -> DaemonError {
         self.stop();
         Config::complaint(&self.file, &refusal.key, &refusal.reason).into()
     }
 }
 
-/// Looks whether the ports of a configuration can be opened on this machine; nothing is touched.
+/// Checks that the ports of a configuration can be opened on this machine; nothing is touched.
 fn check_machine(config: &Config, links: &mut Links) -> Result<(), Refusal> {
     for port in &config.ports {
         preflight(port, &config.switch, links)
@@ -149,7 +149,7 @@ fn check_machine(config: &Config, links: &mut Links) -> Result<(), Refusal> {
     }
 }
 
-/// The server of the control socket, on an inherited one if there is one; a live socket is that of another daemon.
+/// The server of the control socket, on the inherited socket if there is one. An error if another daemon listens there.
 fn control_socket(
     settings: &SwitchConfig,
     inherited: Option<OwnedFd>,
@@ -173,7 +173,7 @@ fn control_socket(
 }
 
 impl Switch {
-    /// A switch without ports, its workers running.
+    /// A switch without ports whose workers run.
     pub(super) fn new(
         config: Config,
         host: Host,
@@ -210,7 +210,7 @@ impl Switch {
         })
     }
 
-    /// Gives everything of a configuration its place, with one set of tables. The ports are still to be opened.
+    /// Enters all objects of a configuration, with one set of tables. The ports are still to be opened.
     pub(super) fn enter(&mut self, config: Config) -> Result<(), Refusal> {
         let about = |group: &str, name: &str| {
             let key = format!("{group}.{name}");
@@ -233,7 +233,7 @@ impl Switch {
         self.set_tables().map_err(|error| Refusal { key: String::new(), reason: error.to_string() })
     }
 
-    /// As [`Switch::set_impairment`]; the next tables have it.
+    /// Sets an impairment that takes effect with the next tables; otherwise like [`Switch::set_impairment`].
     fn enter_impairment(&mut self, config: ImpairConfig) -> Result<(), Error> {
         let port = self.ports.get_mut(&config.port)?;
         port.impaired = Some(Impaired::following(port.impaired.as_ref(), config)?);
@@ -255,7 +255,7 @@ impl Switch {
         Ok(())
     }
 
-    /// Opens a port, unless it was removed or changed meanwhile.
+    /// Opens a port, unless it was removed or changed since.
     fn open_at_start(&mut self, name: &str) -> Result<(), Error> {
         let still_waits = |port: &Port| port.attached.absence().is_some_and(Absence::is_opening);
         if !self.ports.find(name).is_some_and(still_waits) {
@@ -279,12 +279,12 @@ impl Switch {
         if !enabled {
             self.show_port_state(name);
         }
-        // The port is in the tables already, without a transmit side.
+        // The tables have the port already, without a transmit side.
         self.place_queues()
     }
 }
 
-/// Where the ledger of a switch with this control socket is.
+/// The path of the ledger of a switch with this control socket.
 fn ledger_path(control_socket: &Path) -> PathBuf {
     let mut path = control_socket.as_os_str().to_owned();
     path.push(".devices");

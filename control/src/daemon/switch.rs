@@ -1,10 +1,10 @@
-//! The switch itself: the host, the workers, ports, mirrors, and how they are brought together.
+//! The switch itself: brings together the host, the workers, ports and mirrors.
 //!
-//! Each of the owners in [`Switch`] does what concerns only it. Here is what concerns several: the tables, which are
-//! made of ports and mirrors and put in force at the workers, the places of receive queues, and the looks of once a
-//! second. The operations on the switch are in files of their own: [`service`](super::service) (ports in and out of
-//! service), [`change`](super::change), [`devices`](super::devices), [`apply`](super::apply), [`start`](super::start),
-//! [`answers`](super::answers).
+//! Each owner in [`Switch`] does the work that concerns only itself. This file has the work that concerns several: the
+//! tables, which are built from ports and mirrors and put in force at the workers, the places of receive queues, and
+//! the work of once a second. The operations on the switch are in files of their own: [`service`](super::service)
+//! (ports in and out of service), [`change`](super::change), [`devices`](super::devices), [`apply`](super::apply),
+//! [`start`](super::start), [`answers`](super::answers).
 
 use std::time::{Duration, Instant};
 
@@ -28,22 +28,22 @@ use crate::api::Error;
 use crate::config::{Config, ProfileConfig, SwitchConfig};
 use crate::metrics::MetricsSocket;
 
-/// Forwarding database slots looked at per second for entries that aged.
+/// Slots of the forwarding database checked for aged entries, per second.
 const SWEEP_SLOTS: usize = 16_384;
 
-/// The switch itself: what the control socket shows and changes.
+/// The switch that the control socket shows and changes.
 pub(super) struct Switch {
     pub(super) config: SwitchConfig,
-    /// What the switch was last given, at its start or by an apply. What differs was changed at run time.
+    /// The configuration last given, at the start or by an apply. Differences from it were made at run time.
     pub(super) given: Config,
     pub(super) started: Instant,
     pub(super) host: Host,
     pub(super) fabric: Fabric,
-    /// What is left of the start.
+    /// The ports that are still to be opened at the start.
     pub(super) opening: Opening,
     /// When the devices are looked at next.
     pub(super) look_at: Option<Instant>,
-    /// How the service manager hears that the switch is alive, if it wants to.
+    /// The service manager's watchdog, if it has one.
     pub(super) watchdog: Option<Watchdog>,
     pub(super) metrics: Option<MetricsSocket>,
     pub(super) ports: Ports,
@@ -57,12 +57,12 @@ pub(super) struct Switch {
 }
 
 impl Switch {
-    /// The parts that captures and injections look at.
+    /// The parts of the switch that captures and injections read.
     pub(super) fn view(&self) -> View<'_> {
         View { ports: &self.ports, mirrors: &self.mirrors, fabric: &self.fabric }
     }
 
-    /// Builds tables from what is there now, and puts them in force at all workers.
+    /// Builds tables from the present ports and mirrors, and puts them in force at all workers.
     pub(super) fn set_tables(&mut self) -> Result<(), Error> {
         self.mirrors.set_destinations(&mut self.ports);
         let tables = Tables::build(self.ports.rules(), self.mirrors.specs(&self.ports));
@@ -74,25 +74,25 @@ impl Switch {
         self.captures.follow(self.view())
     }
 
-    /// Gives every queue to the worker it belongs to. Frames of a queue that moves wait in it.
+    /// Gives every queue to its worker. Frames of a queue that moves wait in the queue.
     pub(super) fn place_queues(&mut self) -> Result<(), Error> {
         let placed = self.fabric.place_queues(self.ports.queues());
         placed.map_err(|error| Error::refused("worker", error.to_string()))
     }
 
-    /// Forgets what was learned at a port: addresses, groups, routers.
+    /// Forgets everything learned at a port: addresses, groups, routers.
     pub(super) fn forget_learned(&self, port: PortId) {
         self.fabric.shared.fdb.flush(None, Some(port));
         self.multicast.forget_port(port);
     }
 
-    /// Takes captures whose client has gone from the workers.
+    /// Takes captures whose client has disconnected from the workers.
     pub(super) fn sweep_captures(&mut self) {
         let Switch { captures, ports, mirrors, fabric, .. } = self;
         captures.sweep(View { ports, mirrors, fabric });
     }
 
-    /// The looks of once a second.
+    /// Does the work of once a second.
     pub(super) fn every_second(&mut self) {
         self.fabric.every_second(SWEEP_SLOTS);
         self.ports.report_states();
@@ -103,7 +103,7 @@ impl Switch {
         self.host.report_held_links();
     }
 
-    /// As [`Switch::beat`], before work that may take long.
+    /// Sends the watchdog message early, before work that may take long; see [`Watchdog::beat_early`].
     pub(super) fn beat_early(&mut self) {
         let (now, pulses) = (Instant::now(), self.fabric.pulses());
         if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.beat_early(now, &pulses)) {
@@ -111,7 +111,8 @@ impl Switch {
         }
     }
 
-    /// Tells the service manager that the switch is alive, if it is time and it is. Returns in how long to call again.
+    /// Tells the service manager that the switch is alive, if it is alive and a message is due. Returns the time until
+    /// the next call.
     pub(super) fn beat(&mut self) -> Option<Duration> {
         let (now, pulses) = (Instant::now(), self.fabric.pulses());
         let watchdog = self.watchdog.as_mut()?;

@@ -7,15 +7,15 @@ use mio::Token;
 pub(super) const WORKER_EVENTS: Token = Token(0);
 /// SIGTERM and SIGINT.
 pub(super) const SIGNALS: Token = Token(1);
-/// Network links have changed.
+/// News of network links.
 pub(super) const LINK_EVENTS: Token = Token(2);
 /// SIGHUP.
 pub(super) const RELOAD: Token = Token(3);
-/// The control socket; its clients follow.
+/// The control socket; the tokens of its clients follow.
 pub(super) const CONTROL_SOCKET: Token = Token(4);
 /// The socket for take-overs.
 pub(super) const TAKE_OVER: Token = Token(FIRST_PORT - 1);
-/// Two per port (listener, connection), from here.
+/// Two tokens per port (listener, connection) begin here.
 pub(super) const FIRST_PORT: usize = 1 << 20;
 
 /// The tokens of a port's listener and connection.

@@ -1,5 +1,5 @@
-//! What would become of a frame: worked out here on the control thread, with the tables and the forwarding database in
-//! force. No worker has any part in it.
+//! Traces a frame: works out, on the control thread, how the switch would handle it, from the tables and the forwarding
+//! database in force. No worker takes part.
 
 use labsw_dataplane::clock;
 use labsw_switch::forward::Forwarder;
@@ -10,7 +10,7 @@ use super::view::View;
 use crate::api::{self, Error, PortDirection, PortState};
 use crate::trace::{PortView, Scene, Trouble, explain};
 
-/// What becomes of `frame` at the port called `port`.
+/// The steps and the outcome for `frame` arriving at the port called `port`.
 pub(super) fn trace(seen: View<'_>, port: &str, frame: &[u8]) -> Result<api::Trace, Error> {
     let View { ports, mirrors, fabric: Fabric { shared, tables, .. } } = seen;
     let ingress = ports.get(port)?.id;
@@ -28,7 +28,7 @@ fn view(port: &Port) -> PortView {
     let trouble = (state != PortState::Up).then(|| Trouble {
         state,
         reason: reason.unwrap_or_else(|| "no reason given".to_owned()),
-        // A device is given frames whatever its link does; a guest's rings and a TAP interface take none then.
+        // A device takes frames even while its link is down; a guest's rings and a TAP interface do not.
         takes_frames: port.tx.is_some() && port.attached.to().is_some_and(|to| to.takes_frames_when_down()),
     });
     let name = port.config.name.clone();

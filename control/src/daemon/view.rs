@@ -1,10 +1,10 @@
-//! The parts of the switch that captures and injections look at.
+//! The parts of the switch that captures and injections read.
 
 use super::fabric::Fabric;
 use super::mirrors::Mirrors;
 use super::ports::Ports;
 
-/// Ports, mirrors and workers, to read.
+/// Ports, mirrors and workers, for reading.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) ports: &'a Ports,

@@ -1,13 +1,13 @@
 //! The service manager's watchdog: `WATCHDOG=1` while the switch is alive.
 //!
 //! **How it works.** With `WatchdogSec=` in the unit, systemd expects a message at least that often, and restarts the
-//! service when it stays away. The control thread sends one at half that time, if every worker has made progress since
-//! the one before or sleeps for want of frames ([`Pulse::beats_since`]). If one has not, the control thread looks again
-//! at a quarter of that half, so that a worker that was only starved of its CPU, or was looked at in the moment of its
-//! waking, has not lost anything; one that hangs ends the messages. A control thread that hangs sends none either.
-//! Before work that may take seconds (a NIC's driver starts anew when a program is attached) it sends one early.
+//! service if none comes. The control thread sends one at half that time, if every worker has made progress since the
+//! last message or sleeps for want of frames ([`Pulse::beats_since`]). Otherwise the control thread looks again after a
+//! quarter of that half. A worker that was only starved of its CPU, or was waking at that moment, thus costs nothing; a
+//! worker that hangs ends the messages. A control thread that hangs sends none either. Before work that may take
+//! seconds (a NIC's driver restarts when a program is attached) the control thread sends a message early.
 //!
-//! A worker stuck in a guest's doorbell does not get that far: it is got out within two seconds
+//! A worker stuck in a guest's doorbell does not reach the time limit: it is freed within two seconds
 //! ([`labsw_dataplane::watchdog`]).
 //!
 //! Reference: sd_watchdog_enabled(3), systemd.service(5) `WatchdogSec=`.
@@ -16,18 +16,18 @@ use std::time::{Duration, Instant};
 
 use labsw_dataplane::workers::load::Pulse;
 
-/// When a message is due, and how the workers were when the last one was sent.
+/// When a message is due, and the progress of the workers at the last one.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     every: Duration,
     due: Instant,
     seen: Vec<Pulse>,
-    /// The log was told that a worker makes no progress.
+    /// A warning about a worker without progress was logged.
     warned: bool,
 }
 
 impl Watchdog {
-    /// As the service manager wants it (`WATCHDOG_USEC`); `None` if it wants none.
+    /// The watchdog that the service manager asks for (`WATCHDOG_USEC`); `None` if it asks for none.
     pub(super) fn from_environment(now: Instant, workers: Vec<Pulse>) -> Option<Watchdog> {
         let patience = sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero())?;
         Some(Watchdog::new(patience, now, workers))
@@ -38,7 +38,7 @@ impl Watchdog {
         Watchdog { every, due: now + every, seen: workers, warned: false }
     }
 
-    /// Whether to send a message `now`, with the workers as they are.
+    /// True if a message is to be sent `now`, given the progress of the workers.
     pub(super) fn beat(&mut self, now: Instant, workers: &[Pulse]) -> bool {
         if now < self.due {
             return false;
@@ -61,8 +61,7 @@ impl Watchdog {
         stuck.is_none()
     }
 
-    /// Whether to send a message before work that may take long, though none is due: that work then has all of the
-    /// time.
+    /// True if a message may be sent early, before work that may take long: that work then has the full time.
     pub(super) fn beat_early(&mut self, now: Instant, workers: &[Pulse]) -> bool {
         let all = workers.iter().zip(&self.seen).all(|(now, seen)| now.beats_since(seen));
         if all {
@@ -72,7 +71,7 @@ impl Watchdog {
         all
     }
 
-    /// Time from `now` until it has to be called again.
+    /// Time from `now` until the next call.
     pub(super) fn due_in(&self, now: Instant) -> Duration {
         self.due.saturating_duration_since(now)
     }

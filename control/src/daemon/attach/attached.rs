@@ -1,20 +1,20 @@
-//! An attachment, or its absence.
+//! The attachment of a port, or its absence.
 
 use std::time::Instant;
 
 use super::absence::Absence;
 use super::attachment::Attachment;
 
-/// An attachment, or why there is none.
+/// The attachment of a port, or why there is none.
 pub(in crate::daemon) enum Attached {
-    /// To this.
+    /// The port is attached to this.
     To(Box<dyn Attachment>),
-    /// To nothing: it is not there, yet or any more.
+    /// The port is attached to nothing, not yet or not any more.
     Waiting(Absence),
 }
 
 impl Attached {
-    /// What the port is attached to, if anything.
+    /// The attachment, if there is one.
     pub(in crate::daemon) fn to(&self) -> Option<&dyn Attachment> {
         match self {
             Attached::To(attachment) => Some(&**attachment),
@@ -22,7 +22,7 @@ impl Attached {
         }
     }
 
-    /// As [`Attached::to`].
+    /// The attachment, to change it; otherwise like [`Attached::to`].
     pub(in crate::daemon) fn to_mut(&mut self) -> Option<&mut Box<dyn Attachment>> {
         match self {
             Attached::To(attachment) => Some(attachment),
@@ -30,7 +30,7 @@ impl Attached {
         }
     }
 
-    /// Whether the port waits, and is to be tried again by now.
+    /// True if the port waits and its next try is due.
     pub(in crate::daemon) fn is_due(&self, now: Instant) -> bool {
         self.absence().is_some_and(|absence| absence.is_due(now))
     }
@@ -43,7 +43,7 @@ impl Attached {
         }
     }
 
-    /// As [`Attached::absence`].
+    /// The absence, to change it; otherwise like [`Attached::absence`].
     pub(in crate::daemon) fn absence_mut(&mut self) -> Option<&mut Absence> {
         match self {
             Attached::To(_) => None,

@@ -1,4 +1,4 @@
-//! The two traits of attachments, and what is handed over when a port is opened and closed.
+//! The two traits that a type of port implements, and the values passed when a port is opened and closed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::daemon::queues::Queues;
 use crate::device::Links;
 use crate::takeover::state::PortHandover;
 
-/// What a port of some type needs of the switch to be opened.
+/// The parts of the switch that opening a port needs.
 pub(in crate::daemon) struct Site<'a> {
     pub(in crate::daemon) host: &'a mut Host,
     pub(in crate::daemon) fabric: &'a Fabric,
@@ -32,8 +32,8 @@ pub(in crate::daemon) struct Site<'a> {
 
 /// A type of port: its settings.
 pub(in crate::daemon) trait PortType {
-    /// Looks, without touching anything, whether a port can be opened on this machine. The error is the key of the
-    /// port's table that it is about, and the reason; one that [is an absence](OpenError::is_absence) is no reason to
+    /// Checks, without touching anything, that a port can be opened on this machine. The error gives the key of the
+    /// port's table that is wrong, and the reason. An error that [is an absence](OpenError::is_absence) is no reason to
     /// refuse the port.
     fn preflight(
         &self,
@@ -42,11 +42,11 @@ pub(in crate::daemon) trait PortType {
         links: &mut Links,
     ) -> Result<(), (&'static str, OpenError)>;
 
-    /// Opens a port; the workers do not know it yet. On an error nothing is left of it.
+    /// Opens a port; the workers do not know it yet. On an error nothing that was opened is left.
     fn open(&self, id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError>;
 
-    /// Opens a port with what another process hands over, which still serves it: nothing of it is touched until
-    /// [`Attachment::resume`].
+    /// Opens a port with the descriptors that another process hands over. That process still serves the port, so
+    /// nothing of it is touched until [`Attachment::resume`].
     fn take_over(
         &self,
         _id: PortId,
@@ -58,115 +58,116 @@ pub(in crate::daemon) trait PortType {
         Err(not_of_this_type())
     }
 
-    /// Writes down what is to be shown of its settings.
+    /// Fills in the port's settings for `port show`.
     fn show(&self, port: &PortConfig, switch: &SwitchConfig, shown: &mut api::Port);
 
-    /// Whether it can be asked to poll busily.
+    /// True if the port can have busy polling.
     fn polls_busily(&self) -> bool {
         false
     }
 
-    /// Whether its frames lie in packet memory, and the kernel counts at its sockets.
+    /// True if the port's frames lie in packet memory and the kernel keeps counters for its sockets.
     fn has_sockets(&self) -> bool {
         false
     }
 
-    /// The device of the host that it takes as it is.
+    /// The device of the host that the port takes, if it takes one.
     fn device(&self) -> Option<&DeviceSpec> {
         None
     }
 }
 
-/// What a port is attached to.
+/// The guest's socket, device, pair or interface that a port is attached to.
 pub(in crate::daemon) trait Attachment {
-    /// Closes the halves of the port, which no worker has any more, and puts everything back as it was before, or
-    /// removes it if it was made for the port.
+    /// Closes the port's halves, which no worker has any more. Then restores everything as it was before, or removes
+    /// what was made for the port.
     fn close(self: Box<Self>, halves: Halves, host: &mut Host) -> Result<(), OpenError>;
 
-    /// Closes the halves of a port whose device has gone or does not go on. Gives what has to stay while the port
-    /// waits.
+    /// Closes the halves of a port whose device has gone or can't go on. Returns the part of the attachment that has to
+    /// stay while the port waits.
     fn lose(self: Box<Self>, halves: Halves, host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>);
 
-    /// What another process needs to go on with it, with its descriptors in `given`; `None`: no other process could.
+    /// The state with which another process can go on, with its descriptors put in `given`. `None`: this attachment
+    /// can't be handed over.
     fn hand_over<'a>(&'a self, _given: &mut Given<'a>) -> Option<PortHandover> {
         None
     }
 
-    /// Serves what was taken over from now on, one way.
+    /// Begins to serve, in one direction, a port that was taken over.
     fn resume(&mut self, _way: Resume, _now: Instant) {}
 
-    /// What it is doing, and why it is not up.
+    /// The state of the port as far as the attachment decides it, and why the port is not up.
     fn state(&self) -> (PortState, Option<String>);
 
-    /// Writes down what is to be shown of it.
+    /// Fills in the present state for `port show`.
     fn show(&self, shown: &mut api::Port);
 
     /// Gives the interfaces of the port another MTU.
     fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError>;
 
-    /// Whether its sockets take frames of this MTU; if not, it has to be opened anew.
+    /// True if the port's sockets take frames of this MTU; otherwise the port has to be opened anew.
     fn takes_mtu(&self, _mtu: u32) -> bool {
         true
     }
 
-    /// A worker found that the port can't go on.
+    /// Handles a fault that a worker found at the port.
     fn fault(&mut self, fault: &Fault, now: Instant) -> OnFault;
 
     /// Forgets the faults of front ends: the next one is served without a wait.
     fn forgive(&mut self, _now: Instant) {}
 
-    /// Links have changed: looks at its own.
+    /// Updates the state that is kept of the device, after links have changed.
     fn look(&mut self, _links: &LinkMap, _host: &mut Host) -> Seen {
         Seen::Here
     }
 
-    /// Whether its device is set up, as far as is known; what has no device is.
+    /// True if the device is set up, as far as is known; always true without a device.
     fn link_up(&self) -> bool {
         true
     }
 
-    /// Shows who is at the other end whether the port is on, where that can be shown.
+    /// Sets the link at the other end up or down with the port, where that is possible.
     fn show_enabled(&mut self, _enabled: bool, _host: &mut Host) -> Result<(), OpenError> {
         Ok(())
     }
 
-    /// Whether it takes frames whatever its link does.
+    /// True if the port takes frames even while its link is down.
     fn takes_frames_when_down(&self) -> bool {
         false
     }
 
-    /// Looks whether what stayed of it stands in the way of opening the port again.
+    /// Checks that the part of the attachment that stayed does not prevent opening the port again.
     fn may_reopen(&self, _host: &mut Host) -> Result<(), OpenError> {
         Ok(())
     }
 
-    /// The device of the host that it has, by index and name.
+    /// Index and name of the host's device that the port has.
     fn device(&self) -> Option<(u32, &str)> {
         None
     }
 
-    /// What the kernel counted at its sockets since it was opened.
+    /// The kernel's counters for the port's sockets since the port was opened.
     fn kernel_counters(&self) -> Option<XdpCounters> {
         None
     }
 
-    /// Its AF_XDP sockets.
+    /// The port's AF_XDP sockets.
     fn sockets(&mut self) -> Option<&mut Sockets> {
         None
     }
 
-    /// Its end of a guest's socket.
+    /// The port's end of a guest's vhost-user socket.
     fn endpoint(&mut self) -> Option<&mut Endpoint> {
         None
     }
 
-    /// The socket that it listens on, and what the port says of the file.
+    /// The path that the port listens on, and the access that the port's own settings give to the socket's file.
     fn listens_on(&self) -> Option<(&Path, OwnAccess)> {
         None
     }
 }
 
-/// What a port says of its socket's file itself; the rest is the switch's.
+/// The access to its socket's file that a port sets itself; the switch's settings fill in the rest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::daemon) struct OwnAccess {
     /// Permission bits.
@@ -178,13 +179,13 @@ pub(in crate::daemon) struct OwnAccess {
 }
 
 impl OwnAccess {
-    /// With the mode and group of the switch where the port says nothing.
+    /// Fills in the mode and group of the switch where the port sets none.
     pub(in crate::daemon) fn or(self, mode: u32, group: Option<u32>) -> SocketAccess {
         SocketAccess { mode: self.mode.unwrap_or(mode), owner: self.owner, group: self.group.or(group) }
     }
 }
 
-/// A port that was opened, not known to the workers yet.
+/// A port that was opened and that the workers do not know yet.
 pub(in crate::daemon) struct Opened {
     pub(in crate::daemon) attachment: Box<dyn Attachment>,
     pub(in crate::daemon) tx: Arc<dyn TxPort>,
@@ -192,7 +193,7 @@ pub(in crate::daemon) struct Opened {
 }
 
 impl Opened {
-    /// With these halves, none of them with a worker.
+    /// An opened port with these halves; no worker has any of them yet.
     pub(super) fn new<T: RxQueue + 'static>(
         attachment: impl Attachment + 'static,
         tx: Arc<dyn TxPort>,
@@ -204,7 +205,7 @@ impl Opened {
     }
 }
 
-/// The halves of a port that no worker has any more. Dropped, they are closed.
+/// The halves of a port that no worker has any more. Dropping them closes them.
 #[derive(Default)]
 pub(in crate::daemon) struct Halves {
     pub(in crate::daemon) tx: Option<Arc<dyn TxPort>>,
@@ -212,7 +213,7 @@ pub(in crate::daemon) struct Halves {
 }
 
 impl Halves {
-    /// Closes them.
+    /// Closes the receive halves first, then the transmit half.
     pub(in crate::daemon) fn close(self) {
         let Halves { tx, rx } = self;
         drop(rx);

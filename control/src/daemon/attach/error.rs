@@ -19,24 +19,24 @@ pub enum OpenError {
     /// The device that the port names is not there.
     #[error("{device} is awaited: {why}")]
     NoDevice {
-        /// What is looked for.
+        /// The device that the port names.
         device: DeviceSpec,
-        /// What is known of it.
+        /// Why the device counts as absent.
         why: String,
     },
     /// The device is one that is never opened.
     #[error("{0}; use another device")]
     Protected(String),
-    /// Sockets of a former run still have the pair.
+    /// Sockets of a former run still hold the veth pair.
     #[error("{0} is held by sockets of a former run until the container has freed the frames that they sent")]
     Kept(String),
-    /// The interface of a TAP port is something else.
+    /// The interface named for a TAP port is of another kind.
     #[error("interface {0} exists and is no TAP interface; name another for this port")]
     NotATap(String),
-    /// The interface of a TAP port, which somebody else made, has gone.
+    /// The interface of a TAP port was made by another program and has gone.
     #[error("{0} was removed")]
     Removed(String),
-    /// The interface belongs to a bridge, a bond or the like, which would lose its frames.
+    /// The interface belongs to a bridge, a bond or the like, which would lose its frames to the port.
     #[error("interface {0} belongs to a bridge or bond; take it out (ip link set {0} nomaster), or name another")]
     Bridged(String),
     /// The directory of a socket can't be made.
@@ -44,7 +44,7 @@ pub enum OpenError {
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The event loop takes no more sockets.
@@ -62,7 +62,7 @@ pub enum OpenError {
     /// The guest's socket can't be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// What another process handed over can't be used.
+    /// The state handed over by another process can't be used.
     #[error(transparent)]
     Handover(#[from] HandoverError),
     /// There is no such user or group.
@@ -74,7 +74,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether what the port needs is not there, and may come.
+    /// True if the port lacks something that may still come.
     pub(in crate::daemon) fn is_absence(&self) -> bool {
         matches!(
             self,
@@ -86,7 +86,7 @@ impl OpenError {
     }
 }
 
-/// What was handed over for a port is of another type than the port.
+/// The state handed over for a port is of another type than the port.
 pub(super) fn not_of_this_type() -> OpenError {
     HandoverError::new("what was handed over is not of the port's type").into()
 }

@@ -1,7 +1,7 @@
-//! A type of port that touches nothing, for tests: it stands for every type on the thread that asked for it.
+//! A type of port that touches nothing, for tests: on a thread that asked for it, it stands for every type.
 //!
-//! Each port takes what its settings name, as a device is taken: opening what another port has fails, and so does what
-//! the test says. So a wrong order of steps shows.
+//! Each port takes the resource that its settings name, as a real port takes a device. Opening fails if another port
+//! has the resource, or if the test says so. A wrong order of steps therefore shows.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,14 +19,14 @@ use crate::config::{PortConfig, PortKind, SwitchConfig};
 use crate::daemon::host::Host;
 use crate::device::Links;
 
-/// What there is.
+/// The resources of the fake host.
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct World {
-    /// What is taken, and by which port.
+    /// The resources that are taken, and the port that has each.
     pub(in crate::daemon) taken: BTreeMap<String, String>,
     /// Ports that can't be opened.
     pub(in crate::daemon) refuses: BTreeSet<String>,
-    /// How often something was opened.
+    /// Number of times that a port was opened.
     pub(in crate::daemon) opened: usize,
     /// The largest MTU.
     pub(in crate::daemon) max_mtu: u32,
@@ -36,12 +36,12 @@ thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
 }
 
-/// From now on every port of this thread is a fake one, in a new world.
+/// Makes every port of this thread a fake one, in a new world.
 pub(in crate::daemon) fn begin() {
     WORLD.set(Some(World { max_mtu: 9216, ..World::default() }));
 }
 
-/// Does something with the world.
+/// Gives the closure the world of this thread.
 pub(in crate::daemon) fn world<T>(with: impl FnOnce(&mut World) -> T) -> T {
     WORLD.with_borrow_mut(|world| with(world.get_or_insert_default()))
 }
@@ -53,7 +53,7 @@ pub(super) fn stands_for(_kind: &PortKind) -> Option<&'static dyn PortType> {
 
 struct FakeType;
 
-/// What a port's settings name.
+/// The resource that a port's settings name.
 fn named(port: &PortConfig) -> String {
     match &port.kind {
         PortKind::AfXdp(settings) => settings.device.to_string(),

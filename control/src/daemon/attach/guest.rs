@@ -33,7 +33,7 @@ impl PortType for VhostUserConfig {
 
     fn open(&self, id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
         let endpoint = self.endpoint(port, site)?;
-        // The switch's own directory is there for whoever listens in it.
+        // The switch's own directory has to exist, also for a front end that listens in it.
         if self.role == VhostRole::Server || self.socket.is_none() {
             make_parent(&endpoint.path)?;
         }
@@ -65,7 +65,7 @@ impl PortType for VhostUserConfig {
 }
 
 impl VhostUserConfig {
-    /// Who may connect, as far as the port says so itself.
+    /// The access to the socket's file that the port sets itself.
     fn own_access(&self) -> Result<OwnAccess, OpenError> {
         Ok(OwnAccess {
             mode: self.mode,
@@ -93,7 +93,7 @@ impl VhostUserConfig {
         })
     }
 
-    /// A port with the endpoint that `open` makes for its rings.
+    /// A port whose endpoint `open` makes for its rings.
     fn attach(
         &self,
         id: PortId,
@@ -102,7 +102,7 @@ impl VhostUserConfig {
     ) -> Result<Opened, OpenError> {
         let VhostPort { tx, rx } = VhostPort::new(self.queue_pairs);
         let access = self.own_access()?;
-        // The workers that have the queues are known once the queues are placed.
+        // The queues are placed later; until then worker 0 stands for all of them.
         let affinity = QueueAffinity::new(rx.iter().map(|_| 0));
         let [listener, connection] = port_tokens(id);
         let rings = PortRings::new(site.fabric.workers.links(), id, Arc::clone(&tx), affinity.clone());
@@ -117,7 +117,7 @@ impl VhostUserConfig {
 /// A guest's socket.
 struct Guest {
     endpoint: Endpoint,
-    /// What the port says of the socket that it listens on.
+    /// The port's own settings for the file of the socket that it listens on.
     listens: Option<OwnAccess>,
 }
 
@@ -184,7 +184,7 @@ impl Attachment for Guest {
     }
 }
 
-/// Why a guest's port failed, and how long the next front end has to wait if that is worth a word.
+/// Why a guest's port failed, and how long the next front end has to wait if that is a second or more.
 fn fault_reason(status: EndpointStatus) -> Option<String> {
     let reason = status.reason?;
     Some(match status.waits.filter(|wait| *wait >= Duration::from_secs(1)) {

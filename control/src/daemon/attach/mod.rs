@@ -1,9 +1,9 @@
-//! What ports are attached to, one file per type of port.
+//! The attachments of ports, one file for each type of port.
 //!
-//! Two traits. A [`PortType`] is the settings of a type under `[ports.NAME]`: looked at on this machine before anything
-//! is touched (`preflight`), and opened. An [`Attachment`] is what opening gives: the guest's socket, the network
-//! device, the pair, the interface. [`of`] is the one place that knows which types there are; everything else in the
-//! daemon asks through the traits.
+//! There are two traits. A [`PortType`] is the settings of one type under `[ports.NAME]`: it checks this machine before
+//! anything is touched (`preflight`), and opens the port. An [`Attachment`] is the result of opening: the guest's
+//! socket, the network device, the veth pair, the TAP interface. Only [`of`] knows all types; the rest of the daemon
+//! uses the traits.
 //!
 //! | file | type |
 //! |---|---|
@@ -12,14 +12,14 @@
 //! | `veth` | `veth` |
 //! | `tap` | `tap` |
 //! | `sockets` | the AF_XDP sockets that `nic` and `veth` have in common |
-//! | `attachment` | the traits, and what is opened and closed |
-//! | `news` | news of links and faults, and what an attachment says to it |
+//! | `attachment` | the two traits, and the values passed when a port is opened and closed |
+//! | `news` | news of links and faults, and how an attachment answers them |
 //! | `attached` | an attachment, or its absence |
-//! | `absence` | what stands in place of an attachment that is not there |
+//! | `absence` | stands in for an attachment that is not there |
 //! | `error` | why a port can't be opened |
 //!
-//! **Invariants.** An attachment keeps what is known of its device and renews that from news ([`Attachment::look`]);
-//! showing it asks nobody. On an error of opening nothing is left of it.
+//! **Invariants.** An attachment keeps the state of its device and updates it from news ([`Attachment::look`]); showing
+//! a port makes no system call. If opening fails, nothing that was opened is left.
 
 mod absence;
 mod attached;
@@ -44,7 +44,7 @@ pub(super) use error::make_parent;
 pub(super) use news::{LinkMap, OnFault, Seen};
 pub(super) use sockets::Sockets;
 
-/// The type that a port's settings are of.
+/// The type that a port's settings belong to.
 pub(super) fn of(kind: &PortKind) -> &dyn PortType {
     #[cfg(test)]
     if let Some(fake) = fake::stands_for(kind) {

@@ -7,22 +7,22 @@ use crate::device::Link;
 /// The links of the switch's namespace, by index.
 pub(in crate::daemon) type LinkMap = BTreeMap<u32, Link>;
 
-/// What the looks at links found of one attachment.
+/// The state of one attachment's device after links have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::daemon) enum Seen {
-    /// It is there.
+    /// The device is there.
     Here,
-    /// Its device has gone.
+    /// The device has gone.
     Gone,
 }
 
-/// What an attachment says to a fault that a worker met.
+/// How an attachment answers a fault that a worker met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::daemon) enum OnFault {
-    /// The fault is of a former connection, or known already.
+    /// The fault belongs to a former connection, or is known already.
     Old,
-    /// The attachment goes on: its connection was ended, and the next one is waited for.
+    /// The attachment goes on: it has ended the connection and waits for the next one.
     GoesOn,
-    /// The attachment does not go on.
+    /// The attachment can't go on.
     Lost,
 }

@@ -56,7 +56,7 @@ impl PortType for AfXdpConfig {
 
 impl AfXdpConfig {
     fn open_sockets(&self, port: &PortConfig, link: &Link, host: &mut Host) -> Result<(Sockets, XdpHalves), OpenError> {
-        // Without packet memory nothing is touched.
+        // Without packet memory nothing else is touched.
         host.packet_memory()?;
         let promiscuous = Promiscuous::hold(link.index, &link.name)?;
         let count = match self.queues {
@@ -81,13 +81,13 @@ impl AfXdpConfig {
     }
 }
 
-/// The link that a port names, if it is there and may be opened.
+/// The link that a port names, if the link exists and may be opened.
 fn find_device(device: &DeviceSpec, switch: &SwitchConfig, links: &mut Links) -> Result<Link, OpenError> {
     let absent = || OpenError::NoDevice { device: device.clone(), why: Links::absence(device) };
     let link = links.resolve(device)?.ok_or_else(absent)?;
     match links.protection(&link, &switch.protected_interfaces)? {
         Some(reason) => Err(OpenError::Protected(reason)),
-        // The port would take all frames from it.
+        // The port would take all frames from the bridge or bond.
         None if link.controller.is_some() => Err(OpenError::Bridged(link.name)),
         None => Ok(link),
     }
@@ -119,7 +119,7 @@ impl Attachment for Nic {
     }
 
     fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
-        // A device that has gone comes back with the MTU of the port.
+        // A device that has gone gets the port's MTU when it comes back.
         let Some(link) = host.links.link_by_index(self.sockets.link.index)? else { return Ok(()) };
         prepare::change_mtu(&mut host.links, &mut host.ledger, &link, mtu)?;
         self.sockets.has_mtu(mtu);

@@ -1,4 +1,4 @@
-//! The AF_XDP sockets of a port and the device under them, as `af_xdp` and `veth` ports have them.
+//! The AF_XDP sockets of an `af_xdp` or `veth` port, and the device under them.
 
 use std::sync::Arc;
 
@@ -11,28 +11,28 @@ use crate::api::{self, PortState};
 use crate::daemon::host::Host;
 use crate::device::{Link, Links, Promiscuous};
 
-/// The sockets, and what is known of their device.
+/// The AF_XDP sockets of a port, and the state kept of their device.
 pub(in crate::daemon) struct Sockets {
-    /// The number by which faults of the port are known.
+    /// The connection number that the port's faults carry.
     connection: u64,
     pub(in crate::daemon) link: Link,
     pub(in crate::daemon) status: XdpStatus,
-    /// Readers of what the kernel counts at each socket.
+    /// Readers of the kernel's counters, one for each socket.
     pub(in crate::daemon) statistics: Vec<Statistics>,
-    /// Whether the device's queues were left to a port that polls, or why that failed.
+    /// True if interrupts of the device's queues are deferred for busy polling; the error says why they could not be.
     pub(in crate::daemon) interrupts_deferred: Result<bool, String>,
-    /// How much the fill rings may hold.
+    /// The limit of the frames in the fill rings.
     depth: FillDepth,
-    /// The device is promiscuous while this lives.
+    /// Keeps the device promiscuous until dropped.
     promiscuous: Promiscuous,
     gone: bool,
 }
 
-/// The halves of a port that was opened.
+/// The transmit half and the receive halves of a port that was opened.
 pub(super) type XdpHalves = (Arc<dyn TxPort>, Vec<XdpRx>);
 
 impl Sockets {
-    /// Opens sockets on a device that was prepared, and is promiscuous for the port.
+    /// Opens sockets on a device that was prepared and made promiscuous for the port.
     pub(super) fn open(
         link: Link,
         xdp: XdpConfig,
@@ -47,19 +47,19 @@ impl Sockets {
         }
         let XdpPort { tx, rx, depth, .. } = port;
         let interrupts_deferred = Ok(false);
-        // Preparing has set it up.
+        // Preparing has set the device up, so its state is read again.
         let link = host.links.link_by_index(link.index)?.unwrap_or(link);
         let gone = false;
         let sockets = Sockets { connection, link, status, statistics, interrupts_deferred, depth, promiscuous, gone };
         Ok((sockets, (tx, rx)))
     }
 
-    /// Lets go of the device.
+    /// Ends the use of the device.
     pub(super) fn close(self) {
         drop(self.promiscuous);
     }
 
-    /// As [`super::attachment::Attachment::state`].
+    /// See [`super::attachment::Attachment::state`].
     pub(super) fn state(&self) -> (PortState, Option<String>) {
         let Link { name, up, carrier, .. } = &self.link;
         match (self.gone, up, carrier) {
@@ -70,7 +70,7 @@ impl Sockets {
         }
     }
 
-    /// As [`super::attachment::Attachment::show`].
+    /// See [`super::attachment::Attachment::show`].
     pub(super) fn show(&self, shown: &mut api::Port) {
         shown.interface = Some(self.link.name.clone());
         shown.device.get_or_insert_with(|| self.link.name.clone());
@@ -79,8 +79,8 @@ impl Sockets {
         shown.queues = Some(self.status.queues);
     }
 
-    /// As [`super::attachment::Attachment::look`]. A list may lack a link that is there: only an answer about this one
-    /// says that it has gone.
+    /// See [`super::attachment::Attachment::look`]. A list may lack a link that exists, so the device counts as gone
+    /// only after a request for this one link.
     pub(super) fn look(&mut self, links: &LinkMap, asked: &mut Links) -> Seen {
         match links.get(&self.link.index) {
             Some(link) => self.link = link.clone(),
@@ -89,22 +89,22 @@ impl Sockets {
         if self.gone { Seen::Gone } else { Seen::Here }
     }
 
-    /// As [`super::attachment::Attachment::fault`].
+    /// See [`super::attachment::Attachment::fault`].
     pub(super) fn fault(&self, fault: &Fault) -> OnFault {
         if self.connection == fault.connection { OnFault::Lost } else { OnFault::Old }
     }
 
-    /// As [`super::attachment::Attachment::takes_mtu`].
+    /// See [`super::attachment::Attachment::takes_mtu`].
     pub(super) fn takes_mtu(&self, mtu: u32) -> bool {
         mtu <= ONE_CHUNK_MTU || self.status.multi_buffer
     }
 
-    /// The device has this MTU now.
+    /// Adapts the fill rings to the device's new MTU.
     pub(super) fn has_mtu(&self, mtu: u32) {
         self.depth.set_mtu(self.status.mode, mtu);
     }
 
-    /// What the kernel counted since the sockets were opened.
+    /// The kernel's counters since the sockets were opened.
     pub(super) fn kernel_counters(&self) -> XdpCounters {
         let mut sum = XdpCounters::default();
         self.statistics.iter().for_each(|socket| sum += socket.read());

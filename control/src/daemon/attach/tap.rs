@@ -1,9 +1,9 @@
 //! `tap` ports: a TAP interface, of the host, of a container or of a guest's hypervisor.
 //!
-//! An interface that the switch makes is made again at once when it goes; one that somebody else made is waited for.
-//! An interface that moved into another network namespace is served there; it goes with that namespace, and is made
-//! again as soon as the namespace can be had. The interface of a guest outlives a fault of the port, since the guest's
-//! program has it open.
+//! An interface that the switch made is made again at once when it goes; the port waits for an interface that another
+//! program made. An interface that moved into another network namespace is served there. It goes with that namespace,
+//! and is made again as soon as the namespace is available. The interface of a guest outlives a fault of the port,
+//! since the guest's hypervisor has it open.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,7 +44,7 @@ impl PortType for TapConfig {
         let (mut tap, port) = TapLink::open(links, &plan, found)?;
         let (connection, watch) = (port.connection(), port.watch());
         let TapPort { tx, rx } = port;
-        // Opening has set it up.
+        // Opening has set the interface up, so its state is read again.
         if let Some(link) = links.link_by_index(tap.link.index)? {
             tap.link = link;
         }
@@ -69,7 +69,7 @@ impl PortType for TapConfig {
         let plan = self.plan(port)?;
         let link = match site.host.links.link_by_index(ifindex)?.filter(|_| !away) {
             Some(link) => link,
-            // All that is known of one in another namespace.
+            // Nothing more is known of an interface in another namespace.
             None if away => Link { index: ifindex, name, kind: Some("tun".to_owned()), up: true, ..Link::default() },
             None => return Err(OpenError::Removed(plan.interface)),
         };
@@ -110,13 +110,13 @@ impl TapConfig {
         Ok(TapPlan { port: port.name.clone(), interface: self.interface.clone(), mtu: port.mtu, other_end })
     }
 
-    /// The interface, if it is there; it must be a TAP interface that is not protected.
+    /// The interface, if it exists; an interface that is protected or no TAP interface is an error.
     fn existing(&self, switch: &SwitchConfig, links: &mut Links) -> Result<Option<Link>, OpenError> {
         let Some(link) = links.link_by_name(&self.interface)? else { return Ok(None) };
         match links.protection(&link, &switch.protected_interfaces)? {
             Some(reason) => Err(OpenError::Protected(reason)),
             None if link.kind.as_deref() != Some("tun") => Err(OpenError::NotATap(link.name)),
-            // A guest's or container's frames are kept from the host, so also from a bridge of the host.
+            // The frames of a guest or container are kept from the host, and so from a bridge of the host, too.
             None if self.other_end != TapEnd::Host && link.controller.is_some() => Err(OpenError::Bridged(link.name)),
             None => Ok(Some(link)),
         }
@@ -125,17 +125,17 @@ impl TapConfig {
 
 /// A TAP interface in use.
 struct Tap {
-    /// The number by which faults of the port are known.
+    /// The connection number that the port's faults carry.
     connection: u64,
-    /// Tells whether the interface exists where the daemon cannot see it.
+    /// Detects that an interface that the daemon cannot see (in another namespace) has gone.
     watch: TapWatch,
     /// Number of receive queues.
     queues: usize,
     plan: TapPlan,
     tap: TapLink,
-    /// The sending half, as long as the port has its device.
+    /// The transmit half, as long as the port has its device.
     sending: Option<Arc<TapTx>>,
-    /// It was there before the port: whoever made it is waited for.
+    /// The interface existed before the port: if it goes, the port waits until its maker makes it again.
     found: bool,
     /// The interface is in another network namespace.
     away: bool,
@@ -202,7 +202,7 @@ impl Attachment for Tap {
 
     fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
         let is_tap = |link: &&Link| link.kind.as_deref() == Some("tun");
-        // One that comes back from another namespace may have another index.
+        // An interface that comes back from another namespace may have another index.
         let back = |link: &&Link| self.away && link.is_called(&self.plan.interface);
         let known = links.get(&self.tap.link.index).filter(is_tap);
         match known.or_else(|| links.values().filter(is_tap).find(back)) {

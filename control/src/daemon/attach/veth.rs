@@ -1,8 +1,8 @@
 //! `veth` ports: a pair of virtual Ethernet devices, one end of it for a container.
 //!
-//! The pair is made with the port and goes with it. It goes before the sockets on it are closed, see
-//! [`VethPair::remove`]. A pair of a killed run is taken over; where it can't be opened it stays, and the ledger has
-//! it: sockets of that run may hold it, and while they do nobody can open it or wait for its end.
+//! The pair is made with the port and removed with it, before the sockets on it are closed (see [`VethPair::remove`]).
+//! A pair that a killed run left is taken over. If it can't be opened it stays, and stays in the ledger: sockets of the
+//! former run may hold it, and until they are closed it can neither be opened nor waited for.
 
 use std::time::Instant;
 
@@ -76,7 +76,8 @@ impl VethConfig {
     }
 }
 
-/// The pair, made, or taken over from a killed run. One of such a run that does not fit is removed first.
+/// Makes the pair, or takes over the one that a killed run left. A pair of such a run that does not fit is removed
+/// first.
 fn prepare_pair(plan: &VethPlan, host: &mut Host) -> Result<VethPair, DeviceError> {
     let Host { links, ledger, .. } = host;
     if links.link_by_name(&plan.interface)?.is_none() {
@@ -112,7 +113,7 @@ fn open_sockets(port: &PortConfig, pair: &VethPair, host: &mut Host) -> Result<(
     Sockets::open(link, xdp, promiscuous, host)
 }
 
-/// Removes a pair. One that can't be removed stays in the ledger.
+/// Removes a pair. A pair that can't be removed stays in the ledger.
 fn remove(pair: &VethPair, plan: &VethPlan, host: &mut Host) -> Result<(), DeviceError> {
     pair.remove(&mut host.links)?;
     host.ledger.pair_gone(&plan.interface);
@@ -124,7 +125,7 @@ struct Veth {
     sockets: Sockets,
     pair: VethPair,
     plan: VethPlan,
-    /// The container's end was in another namespace when last looked for.
+    /// The container's end was in another namespace when the links were last looked at.
     peer_away: bool,
 }
 
@@ -149,7 +150,7 @@ impl Attachment for Veth {
     }
 
     fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
-        // A pair that has gone comes back with the MTU of the port.
+        // A pair that has gone gets the port's MTU when it comes back.
         let Some(link) = host.links.link_by_index(self.sockets.link.index)? else { return Ok(()) };
         prepare::check_mtu(&link, mtu)?;
         self.pair.set_mtu(&mut host.links, &self.plan, mtu)?;
@@ -166,7 +167,7 @@ impl Attachment for Veth {
         self.sockets.fault(fault)
     }
 
-    /// Sees also to the container's end that a container gave back.
+    /// Also prepares the container's end again when a container gave it back.
     fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
         let seen = self.sockets.look(links, &mut host.links);
         let away = self.sockets.link.lower_is_elsewhere;
@@ -185,7 +186,7 @@ impl Attachment for Veth {
         self.sockets.link.up
     }
 
-    /// The switch's end, set down, takes the carrier from the container's.
+    /// Setting the switch's end down takes the carrier from the container's end.
     fn show_enabled(&mut self, enabled: bool, host: &mut Host) -> Result<(), OpenError> {
         let index = self.sockets.link.index;
         if enabled {

@@ -9,10 +9,10 @@ use crate::takeover::WireError;
 /// Why a take-over fails.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeOverError {
-    /// Nobody is there.
+    /// No process listens.
     #[error("no labswd that could be taken over from listens at {}", .0.display())]
     NobodyThere(PathBuf),
-    /// The old process belongs to somebody else.
+    /// The old process runs as another user.
     #[error("the labswd at {} runs as user {uid}", path.display())]
     Foreign {
         /// The socket.
@@ -20,16 +20,16 @@ pub enum TakeOverError {
         /// Its user.
         uid: u32,
     },
-    /// The old process refuses, or does not make sense.
+    /// The old process refuses, or breaks the protocol.
     #[error("{0}")]
     Wire(#[from] WireError),
-    /// The configuration that runs can't be read by this version.
+    /// This version can't read the running configuration.
     #[error("the configuration that runs: {0}")]
     Config(#[from] crate::config::ConfigError),
-    /// The configuration was changed meanwhile.
+    /// The configuration was changed during the take-over.
     #[error("the configuration was changed at this moment; try again")]
     Changed,
-    /// The state does not fit.
+    /// The state of the old process does not fit this one.
     #[error("the state of the running switch: {0}")]
     State(#[from] HandoverError),
     /// A port can't be taken over.

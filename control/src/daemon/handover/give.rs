@@ -1,4 +1,4 @@
-//! The old process' side: what is handed over, and in which order it lets go.
+//! The old process's side: what it hands over, and in which order it lets go.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,20 +14,19 @@ use crate::daemon::switch::Switch;
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, State};
 use crate::takeover::{Channel, READY_PATIENCE, RUNNING_PATIENCE, STILL_PATIENCE, WireError};
 
-/// An entry of the forwarding database, as far as frames depend on it: by VLAN and address, port and whether it is
-/// static.
+/// The entries of the forwarding database in the part that frames depend on: port and static flag, by VLAN and address.
 type Known = BTreeMap<(u16, u64), (PortId, bool)>;
 
 impl Daemon {
-    /// Does what visitors at the door want. Returns whether the switch is another process's now: then this one ends,
-    /// and undoes nothing.
+    /// Answers processes at the door. Returns true if the switch now belongs to another process; this one then ends and
+    /// undoes nothing.
     pub(in crate::daemon) fn serve_door(&mut self) -> bool {
         loop {
             match self.door.as_ref().and_then(super::Door::next) {
                 None => return false,
                 Some(Step::Welcome(answer)) => {
                     let config = self.switch.running().to_toml().to_string();
-                    // Who asked may have given up.
+                    // The process that asked may have given up.
                     let _ = answer.send(Message::Welcome { config, given: self.switch.given.to_toml().to_string() });
                 }
                 Some(Step::Prepare(mut channel)) => {
@@ -37,7 +36,7 @@ impl Daemon {
                     }
                     if let Err(error) = outcome {
                         tracing::warn!("take-over failed, this switch goes on: {error}");
-                        // The other side may be the one that has failed, and hung up.
+                        // The other side may be the one that failed, and may have hung up.
                         channel.refuse(&error);
                     }
                     super::close(channel);
@@ -49,7 +48,7 @@ impl Daemon {
         }
     }
 
-    /// Hands the switch over. On an error it is still this process's, and its workers run.
+    /// Hands the switch over. On an error the switch still belongs to this process, and its workers run.
     fn hand_over(&mut self, channel: &mut Channel) -> Result<(), WireError> {
         if let Some(obstacle) = self.switch.obstacle() {
             return Err(WireError::Refused(obstacle));
@@ -63,7 +62,7 @@ impl Daemon {
         expect(channel, |message| matches!(message, Message::Ready))?;
         let begin = Instant::now();
         let held = self.switch.fabric.workers.links().hold().map_err(refused)?;
-        // A worker says what it found before it stands still.
+        // Before a worker stands still it reports the faults that it found.
         if !self.worker_events.is_empty() {
             return Err(WireError::Refused("a port failed at this moment; try again".to_owned()));
         }
@@ -74,7 +73,7 @@ impl Daemon {
         channel.allow(RUNNING_PATIENCE);
         match channel.receive() {
             Ok((Message::Running, _)) => {}
-            // It has ended, so it uses nothing of what it was given.
+            // The new process has ended, so it uses nothing of what it was given.
             Err(WireError::Closed) => return Err(WireError::Closed),
             other => tracing::error!(?other, "the process that took over does not say whether it runs"),
         }
@@ -84,7 +83,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// The switch, while its workers go on.
+    /// The state of the switch while its workers still run.
     fn state<'a>(&'a self, entries: &[FdbEntry], given: &mut Given<'a>) -> Result<State, WireError> {
         let missing = || WireError::Refused("the switch is about to end".to_owned());
         let server = self.server.as_ref().ok_or_else(missing)?;
@@ -113,7 +112,7 @@ impl Daemon {
 }
 
 impl Switch {
-    /// What stands in the way of a take-over, in one line.
+    /// The reason why the switch can't be taken over now, in one line.
     fn obstacle(&self) -> Option<String> {
         if !self.opening.is_over() {
             return Some("the switch is still opening its ports; try again".to_owned());
@@ -151,12 +150,12 @@ impl Switch {
         self.fabric.shared.fdb.entries(FdbFilter::default(), now_seconds())
     }
 
-    /// The ports' names.
+    /// The names of the ports, by id.
     fn names(&self) -> BTreeMap<PortId, &str> {
         self.ports.iter().map(|port| (port.id, port.config.name.as_str())).collect()
     }
 
-    /// What changed since the forwarding database was as in `before`, and all counters. The workers stand still.
+    /// The changes of the forwarding database since `before`, and all counters. The workers stand still.
     fn last(&self, before: &[FdbEntry]) -> Last {
         let now = self.entries();
         let (known, names) = (known(before), self.names());
@@ -193,7 +192,7 @@ fn refused(error: impl std::fmt::Display) -> WireError {
     WireError::Refused(error.to_string())
 }
 
-/// Waits for the word that is due.
+/// Waits for the message that is due.
 fn expect(channel: &Channel, is_due: impl Fn(&Message) -> bool) -> Result<(), WireError> {
     match channel.receive()?.0 {
         message if is_due(&message) => Ok(()),

@@ -1,15 +1,16 @@
-//! The switch handed over to a new process, and taken over from an old one ([`crate::takeover`] says how they speak).
+//! Hands the switch over to a new process, and takes it over from an old one ([`crate::takeover`] describes the
+//! protocol).
 //!
-//! **How it works.** The [`Door`] listens beside the control socket. Whoever connects is root, or the user of the
-//! switch; a thread of its own hears what it wants, so that one that is silent or talks nonsense costs nothing. When it
-//! is ready for the state, the control thread goes through the rest with it in one go (`give`): it serves nobody else
-//! meanwhile, so nothing changes under the state, and what front ends and clients send waits in their sockets. The
-//! workers go on until the last moment. `take` is the same from the other side.
+//! **How it works.** The [`Door`] listens beside the control socket. A visitor is a process that connects to it, as
+//! root or as the user of the switch. Each visitor is heard by a thread of its own, so that a silent or garbling one
+//! costs the switch nothing. When a visitor is ready for the state, the control thread carries out the rest with it in
+//! one go (`give`). Meanwhile the control thread serves nobody else: the state does not change, and messages of front
+//! ends and clients wait in their sockets. The workers run until the last moment. `take` is the new process's side.
 //!
 //! **Invariants.**
-//! - The control thread waits for the new process at most as long as the patiences of [`crate::takeover`] say.
-//! - A port that can't be handed over makes the switch refuse, before anything is touched.
-//! - After a take-over the old process ends without undoing anything; after a failed one, the new one does.
+//! - The control thread waits for the new process no longer than the timeouts of [`crate::takeover`].
+//! - If a port can't be handed over, the switch refuses before anything is touched.
+//! - After a take-over the old process ends without undoing anything; after a failed one the new process does.
 
 mod error;
 mod give;
@@ -34,9 +35,9 @@ use crate::takeover::{Channel, HELLO_PATIENCE, Message, WireError};
 pub use error::TakeOverError;
 pub use take::Successor;
 
-/// Processes that wait to be accepted.
+/// Length of the queue of connections that wait to be accepted.
 const BACKLOG: i32 = 4;
-/// Accepted in one go.
+/// Connections accepted in one go.
 const ACCEPTS: usize = 4;
 
 /// The socket for take-overs.
@@ -46,20 +47,20 @@ pub(super) struct Door {
     desk: Desk,
 }
 
-/// What the thread of a visitor needs.
+/// The shared state of the threads that hear visitors.
 #[derive(Clone)]
 struct Desk {
     steps: Sender<Step>,
     waker: Arc<mio::Waker>,
-    /// There is a visitor.
+    /// A visitor is being served.
     busy: Arc<AtomicBool>,
 }
 
-/// What a visitor wants of the control thread.
+/// A request of a visitor to the control thread.
 enum Step {
-    /// The configuration.
+    /// Asks for the configuration.
     Welcome(Sender<Message>),
-    /// The switch.
+    /// Asks for the switch.
     Prepare(Channel),
 }
 
@@ -70,7 +71,7 @@ impl Door {
         Ok(Door::of(SocketFile::listen(path, access, BACKLOG)?, waker))
     }
 
-    /// Takes over a socket that another process listens on; it stays that one's until [`Door::own`].
+    /// Adopts a socket that another process listens on. The socket stays that process's until [`Door::own`].
     pub(super) fn adopt(listener: OwnedFd, path: &Path, waker: &Arc<mio::Waker>) -> Door {
         Door::of(SocketFile::adopt(listener, path), waker)
     }
@@ -81,7 +82,7 @@ impl Door {
         Door { listener, steps, desk }
     }
 
-    /// The socket is ours from now on.
+    /// Makes this process the owner of the socket.
     fn own(&mut self) {
         self.listener.own();
     }
@@ -91,12 +92,12 @@ impl Door {
         self.listener.socket()
     }
 
-    /// Has the event loop wait for visitors.
+    /// Registers the socket with the event loop.
     pub(super) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut SourceFd(&self.socket().as_raw_fd()), token, Interest::READABLE)
     }
 
-    /// Takes visitors in.
+    /// Accepts visitors.
     pub(super) fn ready(&self) {
         for _ in 0..ACCEPTS {
             match accept_with(self.socket(), SocketFlags::CLOEXEC) {
@@ -120,31 +121,31 @@ impl Door {
             Err(error) => return tracing::warn!(%error, "take-over: who is there is not known"),
         };
         tracing::warn!("take-over refused: {refusal}");
-        // A new socket has room for this.
+        // The send buffer of a new socket has room for this message.
         if let Ok(mut channel) = Channel::new(UnixStream::from(visitor), HELLO_PATIENCE) {
             channel.refuse(&refusal);
             close(channel);
         }
     }
 
-    /// What a visitor wants, if there is one.
+    /// The next request of a visitor, if there is one.
     fn next(&self) -> Option<Step> {
         self.steps.try_recv().ok()
     }
 
-    /// There is no visitor any more.
+    /// Makes the door free for the next visitor.
     fn is_free(&self) {
         self.desk.busy.store(false, Ordering::Release);
     }
 }
 
-/// Whether a process may have the switch.
+/// True if a process with these credentials may take over the switch.
 fn may_take_over(who: Credentials) -> bool {
     who.uid == 0 || who.uid == rustix::process::geteuid().as_raw()
 }
 
 impl Desk {
-    /// Hears a visitor, on a thread.
+    /// Hears a visitor on a thread of its own.
     fn serve(&self, visitor: OwnedFd, who: Credentials) -> io::Result<()> {
         let desk = self.clone();
         let hear = move || {
@@ -157,13 +158,13 @@ impl Desk {
         spawned.map(drop).inspect_err(|_| self.busy.store(false, Ordering::Release))
     }
 
-    /// Goes with a visitor as far as the state.
+    /// Speaks with a visitor up to the request for the state.
     fn hear(&self, visitor: OwnedFd) -> Result<(), WireError> {
         let mut channel = Channel::new(UnixStream::from(visitor), HELLO_PATIENCE)?;
         match self.greet(&channel) {
             Ok(()) => self.tell(Step::Prepare(channel)),
             Err(error) => {
-                // Who garbles its words may still read ours.
+                // A visitor that sends garbage may still be able to read.
                 channel.refuse(&error);
                 close(channel);
                 Err(error)
@@ -192,12 +193,12 @@ impl Desk {
     }
 }
 
-/// Closes a connection where that may take its time: descriptors may wait in it.
+/// Closes a connection on the helper thread: descriptors waiting in it may make the close slow.
 fn close(channel: Channel) {
     drop(PeerFd::from(OwnedFd::from(channel.into_socket())));
 }
 
-/// Where the socket for take-overs is, and a warning if there can be none.
+/// Opens the socket for take-overs; if that fails, only logs a warning.
 pub(super) fn open_door(control_socket: &Path, waker: &Arc<mio::Waker>) -> Option<Door> {
     let path: PathBuf = crate::takeover::socket_path(control_socket);
     match Door::listen(&path, waker) {

@@ -1,4 +1,5 @@
-//! The new process' side: everything is prepared while the old one still serves, and begins when that has let go.
+//! The new process's side: it prepares everything while the old process still serves, and begins when the old one has
+//! let go.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -20,24 +21,24 @@ use crate::metrics::MetricsSocket;
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, State};
 use crate::takeover::{Channel, WireError, socket_path};
 
-/// How long the old process may take for each of its words.
+/// Timeout for each message of the old process.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A process that is about to take over: it knows the configuration that runs.
+/// A process that is about to take over, and that has read the running configuration.
 #[derive(Debug)]
 pub struct Successor {
     channel: Channel,
-    /// What runs, as the old process wrote it.
+    /// The running configuration, as the old process wrote it.
     text: String,
     config: Config,
     given: Config,
 }
 
 impl Successor {
-    /// Asks the switch with this control socket whether it would hand itself over.
+    /// Asks the switch with this control socket to hand itself over.
     ///
     /// # Errors
-    /// There is none, it refuses, or its configuration can't be read.
+    /// No switch listens, it refuses, or its configuration can't be read.
     pub fn knock(control_socket: &Path) -> Result<Successor, TakeOverError> {
         let path = socket_path(control_socket);
         let socket =
@@ -68,11 +69,11 @@ impl Successor {
 }
 
 impl Daemon {
-    /// Takes over; `file` is the configuration file for later reloads. When this returns, the switch is this process's
-    /// and its workers run.
+    /// Takes over; `file` is the configuration file for later reloads. On return, this process owns the switch and its
+    /// workers run.
     ///
     /// # Errors
-    /// One clear cause; the old process goes on then, and this one has to end.
+    /// One clear cause; the old process then goes on, and this one has to end.
     pub fn take_over(successor: Successor, file: &Path) -> Result<Daemon, DaemonError> {
         let Successor { mut channel, text, config, given } = successor;
         let outcome = receive_state(&mut channel, &text)
@@ -87,7 +88,7 @@ impl Daemon {
         }
     }
 
-    /// Takes everything its place; the old process still serves.
+    /// Puts everything in its place; the old process still serves.
     fn settle(&mut self, state: State, mut taken: Taken) -> Result<(), TakeOverError> {
         for (name, port) in state.ports {
             let refused = |reason: String| TakeOverError::Port { port: name.clone(), reason };
@@ -98,14 +99,14 @@ impl Daemon {
         Ok(())
     }
 
-    /// The switch is this process's: its sockets are, and rings and queues are served.
+    /// Makes this process the owner of the switch's sockets, and serves rings and queues.
     fn begin(&mut self, metrics: Option<MetricsSocket>) {
         let now = Instant::now();
         for way in [Resume::Out, Resume::In] {
             let attached = self.switch.ports.iter_mut().filter_map(|port| port.attached.to_mut());
             attached.for_each(|attachment| attachment.resume(way, now));
             if way == Resume::Out {
-                // From here on workers receive from all that is no guest's ring.
+                // From here on workers receive from all queues that are not rings of guests.
                 if let Err(error) = self.switch.place_queues() {
                     tracing::error!(%error, "not all queues are served");
                 }
@@ -121,7 +122,7 @@ impl Daemon {
     }
 }
 
-/// Asks for the state.
+/// Requests the state.
 fn receive_state(channel: &mut Channel, text: &str) -> Result<(State, Taken), TakeOverError> {
     channel.allow(PATIENCE);
     channel.send(&Message::Prepare, &[])?;
@@ -132,8 +133,8 @@ fn receive_state(channel: &mut Channel, text: &str) -> Result<(State, Taken), Ta
     }
 }
 
-/// Makes a daemon of a state, and takes the switch over. On an error nothing of what was made is dropped: it belongs to
-/// the old process, whose things some destructors would undo.
+/// Makes a daemon from the state, and takes the switch over. On an error nothing that was made is dropped: it belongs
+/// to the old process, and some destructors would undo that process's work.
 fn prepare(
     config: Config,
     given: Config,
@@ -163,14 +164,14 @@ fn prepare(
         other => return Err(WireError::OutOfTurn(other.name()).into()),
     }
     daemon.begin(metrics.take());
-    // If the old process has ended without waiting for this, so be it.
+    // The old process may have ended without waiting for this message.
     let _ = channel.send(&Message::Running, &[]);
     tracing::info!("taken over");
     Ok(std::mem::ManuallyDrop::into_inner(daemon))
 }
 
 impl Switch {
-    /// Gives a port what it is attached to; one that waits is opened later, like any other.
+    /// Gives a port its attachment; a waiting port is opened later like any other.
     fn settle_port(&mut self, name: &str, state: PortState, taken: &mut Taken) -> Result<(), String> {
         let Switch { ports, host, fabric, config: switch, opening, .. } = self;
         let port = ports.find_mut(name).ok_or("is not in the configuration that runs")?;
@@ -189,19 +190,19 @@ impl Switch {
         Ok(())
     }
 
-    /// Enters what the old process' forwarding database knew.
+    /// Enters an entry of the old process's forwarding database.
     fn remember(&self, record: &FdbRecord) {
         let (Some((vid, mac)), Some(port)) = (record.key(), self.ports.find(&record.port)) else { return };
         let fdb = &self.fabric.shared.fdb;
         if record.is_static {
-            // It had room in a database of the same size.
+            // The entry had room in a database of the same size.
             let _ = fdb.add_static(vid, mac, port.id);
         } else {
             fdb.learn(vid, mac, port.id, now_seconds().wrapping_sub(record.age));
         }
     }
 
-    /// Takes over what changed last.
+    /// Takes over the last changes.
     fn complete(&self, last: &Last) {
         let fdb = &self.fabric.shared.fdb;
         for (vid, mac) in &last.forgotten {
