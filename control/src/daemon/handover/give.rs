@@ -10,6 +10,7 @@ use labsw_switch::fdb::{FdbEntry, FdbFilter};
 
 use super::Step;
 use crate::daemon::Daemon;
+use crate::daemon::port::Port;
 use crate::daemon::switch::Switch;
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, State};
 use crate::takeover::{Channel, READY_PATIENCE, RUNNING_PATIENCE, STILL_PATIENCE, WireError};
@@ -89,17 +90,9 @@ impl Daemon {
         let server = self.server.as_ref().ok_or_else(missing)?;
         let door = self.door.as_ref().ok_or_else(missing)?;
         let names = self.switch.names();
-        let mut ports = BTreeMap::new();
-        for port in self.switch.ports.iter() {
-            let name = &port.config.name;
-            let attached = match port.attached.to() {
-                None => None,
-                Some(attachment) => {
-                    Some(attachment.hand_over(given).ok_or_else(|| cannot(name, port.config.kind.port_type().name()))?)
-                }
-            };
-            ports.insert(name.clone(), PortState { enabled: port.enabled, pins: port.pins(), attached });
-        }
+        let ports = self.switch.ports.iter();
+        let ports = ports.map(|port| Ok((port.config.name.clone(), port.record(given)?)));
+        let ports = ports.collect::<Result<_, WireError>>()?;
         Ok(State {
             config: self.switch.running().to_toml().to_string(),
             control: given.put(server.listener()),
@@ -112,7 +105,7 @@ impl Daemon {
 }
 
 impl Switch {
-    /// The reason why the switch can't be taken over now, in one line.
+    /// The reason why the switch as a whole can't be taken over now, in one line.
     fn obstacle(&self) -> Option<String> {
         if !self.opening.is_over() {
             return Some("the switch is still opening its ports; try again".to_owned());
@@ -126,23 +119,7 @@ impl Switch {
         if !self.injections.is_empty() {
             return Some("a capture is being replayed (labsw-ctl inject), which can't be handed over yet".to_owned());
         }
-        self.ports.iter().find_map(|port| {
-            let name = &port.config.name;
-            let is = |what: &str| Some(format!("port {name:?}: {what} can't be handed over yet"));
-            if port.attached.to().is_some_and(|attachment| attachment.hand_over(&mut Given::default()).is_none()) {
-                return Some(cannot(name, port.config.kind.port_type().name()).to_string());
-            }
-            if port.attached.absence().is_some_and(|absence| absence.before.remains.is_some()) {
-                return is("what is left of its lost device");
-            }
-            if port.flap.is_some() {
-                return is("its flapping (labsw-ctl port up ends it)");
-            }
-            if port.impaired.is_some() {
-                return is("its impairment");
-            }
-            port.destination.gate.as_ref().and_then(|_| is("the injection of a mirror"))
-        })
+        None
     }
 
     /// All entries of the forwarding database.
@@ -176,16 +153,35 @@ impl Switch {
     }
 }
 
+impl Port {
+    /// The port as it is handed over. The error names what of it can't be, in one line.
+    fn record<'a>(&'a self, given: &mut Given<'a>) -> Result<PortState, WireError> {
+        let name = &self.config.name;
+        let cannot = |what: &str| WireError::Refused(format!("port {name:?}: {what} can't be handed over yet"));
+        let remains = self.attached.absence().is_some_and(|absence| absence.before.remains.is_some());
+        let obstacles = [
+            (remains, "what is left of its lost device"),
+            (self.flap.is_some(), "its flapping (labsw-ctl port up ends it)"),
+            (self.impaired.is_some(), "its impairment"),
+            (self.destination.gate.is_some(), "the injection of a mirror"),
+        ];
+        if let Some((_, what)) = obstacles.iter().find(|(is_there, _)| *is_there) {
+            return Err(cannot(what));
+        }
+        let attached = self.attached.to().map(|attachment| {
+            let kind = self.config.kind.port_type().name();
+            attachment.hand_over(given).ok_or_else(|| cannot(&format!("a port of type {kind}")))
+        });
+        Ok(PortState { enabled: self.enabled, pins: self.pins(), attached: attached.transpose()? })
+    }
+}
+
 fn known(entries: &[FdbEntry]) -> Known {
     entries.iter().map(|entry| ((entry.vid.get(), entry.mac.to_u64()), (entry.port, entry.is_static))).collect()
 }
 
 fn record(entry: &FdbEntry, names: &BTreeMap<PortId, &str>) -> Option<FdbRecord> {
     Some(FdbRecord::new(entry, names.get(&entry.port)?))
-}
-
-fn cannot(port: &str, kind: &str) -> WireError {
-    WireError::Refused(format!("port {port:?}: a port of type {kind} can't be handed over yet"))
 }
 
 fn refused(error: impl std::fmt::Display) -> WireError {
