@@ -1,37 +1,37 @@
-//! Captures: what is asked for, what comes, and what runs.
+//! Captures: the request for one, its pieces, and the list of running captures.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Source};
 
-/// Bytes kept of a frame where nothing is said.
+/// Bytes kept of each frame if the request does not say.
 pub const DEFAULT_SNAPLEN: u32 = 65_535;
 
-/// What to capture.
+/// The parameters of a capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CaptureSpec {
-    /// At which ports; empty: at all.
+    /// The ports to capture at; empty: all.
     pub ports: Vec<Source>,
-    /// What was dropped there in place of what passed.
+    /// Captures the frames dropped at the ports in place of those that pass.
     pub drops: bool,
-    /// Drops for these reasons only; empty: for any.
+    /// Captures only drops for these reasons; empty: for all.
     pub reasons: Vec<String>,
-    /// Only frames that this selects, in tcpdump syntax.
+    /// Captures only frames that match this filter, in tcpdump syntax.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
     /// Bytes kept of each frame; 0: all.
     pub snaplen: u32,
-    /// It ends after so many frames.
+    /// Ends the capture after this many frames.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// It ends after this time.
+    /// Ends the capture after this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_milliseconds: Option<u64>,
 }
 
 impl Default for CaptureSpec {
-    /// All that passes at all ports, without end.
+    /// All frames that pass at all ports, without end.
     fn default() -> CaptureSpec {
         CaptureSpec {
             ports: Vec::new(),
@@ -46,7 +46,7 @@ impl Default for CaptureSpec {
 }
 
 impl CaptureSpec {
-    /// Checks what the parameters say together.
+    /// Checks parameters that depend on each other.
     pub(super) fn check(&self) -> Result<(), Error> {
         let known = |reason: &String| labsw_switch::DropReason::ALL.iter().any(|known| known.name() == reason.as_str());
         if !self.reasons.iter().all(known) || (!self.drops && !self.reasons.is_empty()) {
@@ -62,29 +62,29 @@ impl CaptureSpec {
 /// A piece of a capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapturePiece {
-    /// Bytes of a pcapng file, in base64: the next ones.
+    /// The next bytes of a pcapng file, in base64.
     pub pcapng: String,
-    /// Frames captured since it began.
+    /// Frames captured since the capture began.
     pub captured: u64,
-    /// Frames for which it had no room.
+    /// Frames for which the capture had no room.
     pub dropped: u64,
 }
 
-/// A capture that runs.
+/// A running capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningCapture {
-    /// Where; empty: everywhere.
+    /// The ports that are captured; empty: all.
     pub ports: Vec<Source>,
-    /// Whether it is one of drops.
+    /// True for a capture of dropped frames.
     pub drops: bool,
-    /// Its filter.
+    /// The filter of the capture.
     pub filter: Option<String>,
     /// Process id of the client; 0 if it is in another pid namespace.
     pub pid: i32,
-    /// Seconds since it began.
+    /// Seconds since the capture began.
     pub age_seconds: u64,
-    /// Frames captured since.
+    /// Frames captured since then.
     pub captured: u64,
-    /// Frames for which it had no room.
+    /// Frames for which the capture had no room.
     pub dropped: u64,
 }

@@ -20,7 +20,7 @@ pub enum Change {
         #[serde(rename = "type")]
         port_type: PortType,
         /// Keys and values as in the configuration. A table replaces the whole table, a key with a dot (`vlan.tag`)
-        /// sets one value of it, null makes a key one that was never set.
+        /// sets one value of a table, null unsets a key.
         #[serde(default)]
         settings: Map<String, Value>,
     },
@@ -29,9 +29,9 @@ pub enum Change {
         /// Name of the port.
         #[serde(deserialize_with = "name")]
         name: String,
-        /// As for [`Change::AddPort`].
+        /// The settings, as for [`Change::AddPort`].
         settings: Map<String, Value>,
-        /// Settings that are not given are as if never set.
+        /// Unsets all settings that are not given.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         replace: bool,
     },
@@ -41,22 +41,22 @@ pub enum Change {
         #[serde(deserialize_with = "name")]
         name: String,
     },
-    /// Has a port go down and up again, so many times → [`Reply::Done`](super::Reply::Done).
+    /// Takes a port down and up again, `count` times → [`Reply::Done`](super::Reply::Done).
     FlapPort {
         /// Name of the port.
         #[serde(deserialize_with = "name")]
         name: String,
-        /// From one time it goes down to the next.
+        /// Milliseconds from one time that the port goes down to the next.
         every_milliseconds: u64,
-        /// How many times it goes down.
+        /// How often the port goes down.
         count: u32,
     },
-    /// Switches a port on or off → [`Reply::Done`](super::Reply::Done).
+    /// Enables or disables a port → [`Reply::Done`](super::Reply::Done).
     SetPortState {
         /// Name of the port.
         #[serde(deserialize_with = "name")]
         name: String,
-        /// Whether frames shall pass.
+        /// True to let frames pass.
         up: bool,
     },
     /// Adds or replaces a static entry → [`Reply::Done`](super::Reply::Done).
@@ -89,7 +89,7 @@ pub enum Change {
         #[serde(skip_serializing_if = "Option::is_none")]
         port: Option<String>,
     },
-    /// Makes a mirror, or changes what is given of one → [`Reply::Done`](super::Reply::Done).
+    /// Makes a mirror, or changes the given settings of one → [`Reply::Done`](super::Reply::Done).
     SetMirror(MirrorSettings),
     /// Removes a mirror → [`Reply::Done`](super::Reply::Done).
     DeleteMirror {
@@ -97,15 +97,15 @@ pub enum Change {
         #[serde(deserialize_with = "name")]
         name: String,
     },
-    /// Impairs a port, or changes what is given of its impairment → [`Reply::Done`](super::Reply::Done).
+    /// Impairs a port, or changes the given settings of its impairment → [`Reply::Done`](super::Reply::Done).
     SetImpairment {
         /// Name of the port.
         #[serde(deserialize_with = "name")]
         port: String,
-        /// Keys and values as in the configuration. A direction that they do not name stays as it is; a profile
-        /// replaces what was set before.
+        /// Keys and values as in the configuration. A direction that the settings do not name stays as it is; a profile
+        /// replaces all former settings.
         settings: Map<String, Value>,
-        /// Settings of the direction that are not given are as if never set.
+        /// Unsets all settings of the direction that are not given.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         replace: bool,
     },
@@ -118,24 +118,24 @@ pub enum Change {
         #[serde(skip_serializing_if = "Option::is_none")]
         direction: Option<PortDirection>,
     },
-    /// Has a port receive frames → [`Reply::Injected`](super::Reply::Injected).
+    /// Injects frames as received on a port → [`Reply::Injected`](super::Reply::Injected).
     Inject {
         /// Name of the port.
         #[serde(deserialize_with = "name")]
         port: String,
-        /// The injection they belong to; none: a new one.
+        /// The injection that the frames belong to; none: a new one.
         #[serde(skip_serializing_if = "Option::is_none")]
         injection: Option<u64>,
         /// The frames.
         #[serde(default)]
         frames: Vec<InjectFrame>,
-        /// Whether the injection is over; frames that wait are dropped.
+        /// True to end the injection; waiting frames are dropped.
         #[serde(default)]
         end: bool,
     },
     /// Applies a configuration, as a whole or not at all → [`Reply::Changes`](super::Reply::Changes).
     ApplyConfig(WantedConfig),
-    /// Has a receive queue served by this worker until the port goes → [`Reply::Done`](super::Reply::Done).
+    /// Pins a receive queue to this worker until the port goes → [`Reply::Done`](super::Reply::Done).
     PinQueue {
         /// Name of the port.
         #[serde(deserialize_with = "name")]

@@ -1,4 +1,4 @@
-//! Configurations: as they are handed in, and what they change.
+//! Configurations: the text that a client sends, and the changes that result.
 
 use std::fmt;
 
@@ -6,54 +6,54 @@ use serde::{Deserialize, Serialize};
 
 use super::parameters::name;
 
-/// What becomes of a port, a mirror or the switch.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConfigAction {
-    /// It comes.
+    /// The object is added.
     Add,
-    /// Settings of it change.
+    /// Settings of the object change.
     Change,
-    /// It is attached anew: frames at this port are lost for a moment.
+    /// The port is attached anew: it loses frames for a moment.
     Remake,
-    /// It goes.
+    /// The object is removed.
     Remove,
 }
 
-/// What becomes of one port, one mirror, or the switch.
+/// The change of one port, mirror, impairment or profile, or of the switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigChange {
-    /// What becomes of it.
+    /// The kind of the change.
     pub action: ConfigAction,
     /// `switch`, `port`, `mirror`, `impairment` or `profile`.
     pub kind: String,
-    /// Name of the port or mirror; empty for the switch.
+    /// Name of the port, mirror or profile; empty for the switch.
     pub name: String,
     /// The settings that differ, by key.
     pub settings: Vec<ConfigSetting>,
-    /// Something of it was changed at run time, and would be undone.
+    /// True if the object was changed at run time, and the change would undo that.
     pub drift: bool,
 }
 
-/// A setting that differs.
+/// A setting that differs between the running and the wanted configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigSetting {
-    /// The key, keys of tables with a dot.
+    /// The key; keys of tables are joined by dots.
     pub key: String,
-    /// The value that runs, in TOML; null: none.
+    /// The running value, in TOML; null: none.
     pub running: Option<String>,
-    /// The value that is wanted, in TOML; null: none.
+    /// The wanted value, in TOML; null: none.
     pub wanted: Option<String>,
-    /// It was changed at run time.
+    /// True if the setting was changed at run time.
     pub drift: bool,
-    /// Only a new start of the daemon can change it.
+    /// True if only a restart of the daemon can change the setting.
     pub restart: bool,
 }
 
-/// The configuration that runs.
+/// The running configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShownConfig {
-    /// As a file.
+    /// The configuration as the text of a file.
     pub text: String,
     /// The same as tables: `switch`, `ports`, `mirrors`.
     pub config: serde_json::Value,
@@ -96,24 +96,24 @@ impl fmt::Display for ConfigChange {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigText {
-    /// What messages call it.
+    /// The name of the file in messages.
     #[serde(deserialize_with = "name")]
     pub file: String,
-    /// What is in it.
+    /// The content of the file.
     pub text: String,
 }
 
-/// A configuration file that is wanted, and what becomes of changes made at run time.
+/// The wanted configuration, and the treatment of changes made at run time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "WantedKeys", into = "WantedKeys")]
 pub struct WantedConfig {
     /// The configuration.
     pub config: ConfigText,
-    /// What was changed at run time would stay.
+    /// Keeps changes made at run time.
     pub keep_runtime: bool,
 }
 
-/// The parameters that a [`WantedConfig`] is.
+/// A [`WantedConfig`] as the parameters of a call.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WantedKeys {

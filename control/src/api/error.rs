@@ -1,4 +1,4 @@
-//! Errors on the control socket, those of the switch and those every Varlink service has.
+//! Errors on the control socket: those of the switch, and those of every Varlink service.
 //!
 //! A Varlink error is a name (`INTERFACE.Error`) and an object of parameters. Reference: <https://varlink.org/Service>.
 
@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 
 use super::{INTERFACE, SERVICE_INTERFACE};
 
-/// Why a request was not done. The text is one line for people.
+/// Why a request failed. The text is one line for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The thing named does not exist.
+    /// The object does not exist.
     #[error("{kind} {name:?} does not exist")]
     NotFound {
-        /// What it would be: `port`, `mirror`, `fdb entry`.
+        /// The kind of the object: `port`, `mirror`, `fdb entry`.
         kind: String,
         /// The name asked for.
         name: String,
@@ -21,25 +21,25 @@ pub enum Error {
     /// The switch will not or cannot do this; nothing was changed.
     #[error("{object}: {reason}")]
     Refused {
-        /// What it is about, as in `port "dc01"`.
+        /// The object in words, as in `port "dc01"`.
         object: String,
-        /// One clause: what is wrong and what would be right.
+        /// One clause: what is wrong and how to mend it.
         reason: String,
-        /// Which of the two it is.
+        /// The kind of the refusal.
         code: RefusedCode,
-        /// The thing for programs.
+        /// The object in fields, for programs.
         subject: Box<Subject>,
     },
     /// The peer may not change the switch.
     #[error("permission denied: {reason}")]
     PermissionDenied {
-        /// One clause: who may.
+        /// One clause: who may change the switch.
         reason: String,
     },
     /// A parameter is missing, unknown or not a possible value.
     #[error("parameter {parameter:?} is missing, unknown or has an impossible value")]
     InvalidParameter {
-        /// The name of the parameter; empty if the message as a whole makes no sense.
+        /// The name of the parameter; empty if the message as a whole is not a call.
         parameter: String,
     },
     /// The interface has no such method.
@@ -48,13 +48,13 @@ pub enum Error {
         /// Full name of the method.
         method: String,
     },
-    /// The method exists but this switch does not have it.
+    /// The interface has the method, but this switch does not implement it.
     #[error("method {method:?} is not implemented")]
     MethodNotImplemented {
         /// Full name of the method.
         method: String,
     },
-    /// No such interface.
+    /// There is no such interface.
     #[error("interface {interface:?} does not exist")]
     InterfaceNotFound {
         /// Name of the interface.
@@ -65,29 +65,29 @@ pub enum Error {
     ExpectedMore,
 }
 
-/// Why something is refused.
+/// The kind of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusedCode {
     /// A setting or a configuration is wrong.
     Invalid,
-    /// It is right, and cannot be done as things are.
+    /// The setting is valid, but the switch cannot do it at present.
     Impossible,
 }
 
-/// What a refusal is about.
+/// The object of a refusal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     /// `port`, `mirror`, `impairment`, `switch`, …
     pub kind: Option<String>,
-    /// Its name.
+    /// The object's name.
     pub name: Option<String>,
-    /// The setting that is wrong.
+    /// The wrong setting.
     pub key: Option<String>,
 }
 
 impl Subject {
-    /// From the words for people: `port "dc01"`, `impairment of "dc01"`, `switch.power`.
+    /// Takes kind, name and key from the words for people: `port "dc01"`, `impairment of "dc01"`, `switch.power`.
     fn of(object: &str) -> Subject {
         let quoted = object.split_once(" \"").and_then(|(kind, rest)| Some((kind, rest.strip_suffix('"')?)));
         match (quoted, object.strip_prefix("switch.")) {
@@ -107,8 +107,8 @@ impl Error {
         Error::NotFound { kind: kind.into(), name: name.into() }
     }
 
-    /// A [`Error::Refused`]: something that cannot be done as things are. `object` is as in `port "dc01"`, and its kind
-    /// and name are taken from that.
+    /// A [`Error::Refused`] for a valid request that the switch cannot carry out at present. Kind and name are taken
+    /// from `object`, as in `port "dc01"`.
     pub fn refused(object: impl Into<String>, reason: impl Into<String>) -> Error {
         let object = object.into();
         let subject = Box::new(Subject::of(&object));
@@ -128,7 +128,7 @@ impl Error {
         Error::InvalidParameter { parameter: parameter.into() }
     }
 
-    /// The full name and the parameters, as they travel.
+    /// The full name and the parameters, as sent on the socket.
     pub fn to_wire(&self) -> (String, Value) {
         let (interface, name, parameters) = match self {
             Error::NotFound { kind, name } => (INTERFACE, "NotFound", json!({"kind": kind, "name": name})),
@@ -158,7 +158,7 @@ impl Error {
         (format!("{interface}.{name}"), parameters)
     }
 
-    /// The error of this full name, or `None` if it is none of ours.
+    /// The error with this full name; `None` if the name is unknown.
     pub fn from_wire(full_name: &str, parameters: &Map<String, Value>) -> Option<Error> {
         let text = |key: &str| parameters.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (interface, name) = full_name.rsplit_once('.')?;

@@ -1,4 +1,4 @@
-//! What a port guards, as it is shown.
+//! The guards of a port, as replies show them.
 
 use labsw_switch::guard::{FrameRate, GuardSpec, LimitAction, OverLimitSeen};
 use serde::{Deserialize, Serialize};
@@ -10,37 +10,37 @@ pub struct Storm {
     pub broadcast: Option<u32>,
     /// Frames to other group addresses.
     pub multicast: Option<u32>,
-    /// Frames to unicast addresses that are not known.
+    /// Frames to unknown unicast addresses.
     pub unknown_unicast: Option<u32>,
 }
 
-/// What a port guards.
+/// The guards of a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guards {
     /// Storm control.
     pub storm: Storm,
-    /// How many addresses are learned at most; null: no limit of the port's own.
+    /// The most addresses that are learned; null: no limit of the port's own.
     pub mac_limit: Option<u32>,
-    /// What becomes of frames from further ones: `drop` or `alert`.
+    /// How frames from further addresses are handled: `drop` or `alert`.
     pub mac_limit_action: Option<String>,
-    /// Frames from further ones that were forwarded (`alert`), since the port was added.
+    /// Frames from further addresses that were forwarded (`alert`), since the port was added.
     pub mac_limit_frames: u64,
-    /// The last such source; null: none.
+    /// The last such source address; null: none.
     pub mac_limit_last: Option<String>,
-    /// Whether what is learned stays at the port.
+    /// True if learned addresses stay at the port.
     pub sticky: bool,
-    /// The only sources that may send; empty: any.
+    /// The only source addresses that may send; empty: any.
     pub macs: Vec<String>,
-    /// Whether the port talks to ports that are not isolated only.
+    /// True if the port talks only to ports that are not isolated.
     pub isolated: bool,
-    /// Whether frames of DHCP servers are dropped.
+    /// True if frames of DHCP servers are dropped.
     pub dhcp_guard: bool,
-    /// Whether IPv6 router advertisements and redirects are dropped.
+    /// True if IPv6 router advertisements and redirects are dropped.
     pub ra_guard: bool,
 }
 
 impl Guards {
-    /// What is guarded and was seen; `None` if nothing is guarded.
+    /// The guards and what they counted; `None` if the port has no guard.
     pub fn of(spec: &GuardSpec, over_limit: OverLimitSeen) -> Option<Guards> {
         let action = |action| match action {
             LimitAction::Drop => "drop",
@@ -64,7 +64,7 @@ impl Guards {
         })
     }
 
-    /// For people, on one line.
+    /// The guards in words, on one line.
     pub fn summary(&self) -> String {
         let rate = |name, rate: Option<u32>| rate.map(|rate| format!("{name} {rate}/s"));
         let Storm { broadcast, multicast, unknown_unicast } = &self.storm;

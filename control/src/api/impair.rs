@@ -1,4 +1,4 @@
-//! Impairments as they are shown.
+//! Impairments, as replies show them.
 
 use std::fmt;
 
@@ -10,15 +10,15 @@ use crate::model::ImpairSettings;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortDirection {
-    /// From the port.
+    /// Frames from the port.
     #[default]
     Rx,
-    /// To the port.
+    /// Frames to the port.
     Tx,
 }
 
 impl PortDirection {
-    /// Both of them.
+    /// Both directions.
     pub const ALL: [PortDirection; 2] = [PortDirection::Rx, PortDirection::Tx];
 
     /// The name in configuration and JSON.
@@ -36,23 +36,23 @@ impl fmt::Display for PortDirection {
     }
 }
 
-/// The impairment of one direction of a port. What is not set is null; the others are written as in the configuration.
-/// Counters begin at 0 when it is set.
+/// The impairment of one direction of a port. A setting that is not set is null; the others are written as in the
+/// configuration. The counters start at 0 when the impairment is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Impairment {
     /// Name of the port.
     pub port: String,
-    /// Whether it is about frames from the port or to it.
+    /// The direction of the impaired frames, from the port or to it.
     pub direction: PortDirection,
-    /// The profile it began with.
+    /// The profile that the settings began with.
     pub profile: Option<String>,
-    /// The frames it is for, in tcpdump's syntax; null: all.
+    /// The frames that are impaired, in tcpdump's syntax; null: all.
     pub filter: Option<String>,
-    /// The seed in use, given or not.
+    /// The seed in use, given or random.
     pub seed: u32,
-    /// How long a frame is under way.
+    /// The time by which a frame is delayed.
     pub delay: Option<String>,
-    /// By how much that varies.
+    /// The variation of the delay to either side.
     pub jitter: Option<String>,
     /// The share of frames lost at random.
     pub loss: Option<String>,
@@ -70,19 +70,19 @@ pub struct Impairment {
     pub queue_frames: Option<String>,
     /// Bytes that may wait for the rate; null: 1514000.
     pub queue_bytes: Option<String>,
-    /// Frames it decided about.
+    /// Frames that the impairment was applied to.
     pub frames: u64,
-    /// Those that were kept for some time.
+    /// Frames that were delayed.
     pub delayed: u64,
-    /// Those lost by `loss` or `gemodel`.
+    /// Frames lost by `loss` or `gemodel`.
     pub lost: u64,
-    /// Those that got a copy.
+    /// Frames that were duplicated.
     pub duplicated: u64,
-    /// Those that passed with a wrong bit.
+    /// Frames that passed with a wrong bit.
     pub corrupted: u64,
-    /// Those that were let overtake.
+    /// Frames that overtook others.
     pub reordered: u64,
-    /// Those that found the queue of `rate` full.
+    /// Frames that found the queue of `rate` full.
     pub queue_full: u64,
 }
 
@@ -105,7 +105,7 @@ impl Impairment {
         all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
     }
 
-    /// Shows these settings.
+    /// Fills in these settings.
     pub fn set(&mut self, settings: &ImpairSettings) {
         fn text<T: ToString>(value: Option<T>) -> Option<String> {
             value.map(|value| value.to_string())

@@ -1,4 +1,4 @@
-//! Frames that a client has the switch receive on a port.
+//! Frames that a client injects as received on a port.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// A frame to be received.
+/// A frame to inject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InjectFrame {
-    /// When, nanoseconds after the first one; not before the one ahead of it.
+    /// When the frame is due, in nanoseconds after the first frame; not before the previous frame.
     pub at_nanoseconds: u64,
-    /// Its bytes, base64.
+    /// The bytes of the frame, base64.
     pub data: String,
 }
 
@@ -22,23 +22,23 @@ impl InjectFrame {
         InjectFrame { at_nanoseconds, data: STANDARD.encode(bytes) }
     }
 
-    /// Its bytes; `None` if they are none.
+    /// The bytes of the frame; `None` if `data` is not base64.
     pub fn bytes(&self) -> Option<Vec<u8>> {
         STANDARD.decode(&self.data).ok()
     }
 }
 
-/// How an injection stands.
+/// The state of an injection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Injected {
-    /// Its number, for the next call.
+    /// The number of the injection, for the next call.
     pub injection: u64,
-    /// Frames of this call that there was room for: the first of them.
+    /// Frames of this call that there was room for, counted from the first.
     pub taken: u64,
-    /// Frames that wait.
+    /// Frames that wait to be received.
     pub waiting: u64,
     /// Frames that the port has received.
     pub sent: u64,
-    /// What the port has dropped since the injection began, by reason.
+    /// Frames that the port has dropped since the injection began, by reason.
     pub drops: BTreeMap<String, u64>,
 }

@@ -1,4 +1,4 @@
-//! Mirror sessions as they are set and shown.
+//! Mirror sessions, as requests set them and replies show them.
 
 use std::fmt;
 
@@ -10,20 +10,20 @@ use super::parameters::{name, optional_vlan, sources, vlans};
 
 use crate::model::Inject;
 
-/// What is to be set of a mirror: the keys of its table, and its name.
+/// The settings of a mirror that a request changes: keys of the mirror's table, and its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MirrorSettings {
     /// Name of the mirror.
     #[serde(deserialize_with = "name")]
     pub name: String,
-    /// What to copy; not empty.
+    /// The sources of mirrored frames; not empty.
     #[serde(default, deserialize_with = "sources", skip_serializing_if = "Option::is_none")]
     pub sources: Option<Vec<Source>>,
     /// Only these VLANs; empty: all.
     #[serde(default, deserialize_with = "vlans", skip_serializing_if = "Option::is_none")]
     pub vlans: Option<Vec<u16>>,
-    /// Only frames that this expression selects, which is never empty.
+    /// Only frames that match this filter expression, which is never empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
     /// Bytes copied of each frame; 0: all.
@@ -35,19 +35,19 @@ pub struct MirrorSettings {
     /// The VLAN that copies go to; this or `to`.
     #[serde(default, deserialize_with = "optional_vlan", skip_serializing_if = "Option::is_none")]
     pub to_vlan: Option<u16>,
-    /// Take the VLAN even if it is the one of untagged frames of a port.
+    /// Take the VLAN even if it is the VLAN of untagged frames at a port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub force: Option<bool>,
-    /// What the destination port may inject.
+    /// The frames that the destination port may inject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inject: Option<Inject>,
-    /// What is not given is as if never set.
+    /// Unset all settings that are not given.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replace: bool,
 }
 
 impl MirrorSettings {
-    /// The keys of the mirror's table that are given; null is a key that is to be as if never set.
+    /// The given keys of the mirror's table; null unsets a key.
     pub fn to_keys(&self) -> Map<String, Value> {
         let Ok(Value::Object(mut keys)) = serde_json::to_value(self) else { return Map::new() };
         keys.retain(|key, _| key != "name" && key != "replace");
@@ -67,7 +67,7 @@ impl MirrorSettings {
     }
 }
 
-/// What a mirror is doing.
+/// The state of a mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MirrorState {
@@ -75,7 +75,7 @@ pub enum MirrorState {
     Up,
     /// The destination or a source is not there or not up; the reason says which.
     Waiting,
-    /// Out of service until something is mended.
+    /// Out of service until the cause is mended.
     Failed,
 }
 
@@ -94,38 +94,38 @@ impl fmt::Display for MirrorState {
 pub struct Mirror {
     /// Name.
     pub name: String,
-    /// What it is doing.
+    /// The state of the mirror.
     pub state: MirrorState,
-    /// Why it is not up, one clause.
+    /// Why the mirror is not up, in one clause.
     pub reason: Option<String>,
-    /// Name of the destination port; `None`: copies go to a VLAN.
+    /// Name of the destination port; `None` if copies go to a VLAN.
     pub to: Option<String>,
     /// The VLAN that copies go to.
     pub to_vlan: Option<u16>,
-    /// The VLAN is taken even if it is the one of untagged frames of a port.
+    /// The VLAN is taken even if it is the VLAN of untagged frames at a port.
     pub force: bool,
-    /// What is copied.
+    /// The sources of mirrored frames.
     pub sources: Vec<Source>,
     /// Only frames of these VLANs; empty: all.
     pub vlans: Vec<u16>,
-    /// Only frames that this expression selects; `None`: all.
+    /// Only frames that match this filter expression; `None`: all.
     pub filter: Option<String>,
     /// Bytes copied of each frame; 0: all.
     pub snaplen: u32,
-    /// What this mirror says the destination may inject.
+    /// The `inject` settings of this mirror: the frames that the destination may inject.
     pub inject: Option<Inject>,
     /// Frames selected.
     pub matched: u64,
-    /// Copies the destination took.
+    /// Copies that the destination took.
     pub sent: u64,
-    /// Copies it did not take.
+    /// Copies that the destination did not take.
     pub dropped: u64,
     /// Copies cut to `snaplen`.
     pub truncated: u64,
 }
 
 impl Mirror {
-    /// Where its copies go, for people: a port, or `VLAN 900`.
+    /// The destination in words: a port, or `VLAN 900`.
     pub fn destination(&self) -> String {
         match (&self.to, self.to_vlan) {
             (Some(port), _) => port.clone(),

@@ -1,11 +1,11 @@
 //! The contract of the control socket: requests, replies and errors of the interface `org.labsw.Switch1`.
 //!
 //! **How it works.** The server turns each message into a [`Request`] (already validated: VLAN ids, MAC addresses,
-//! mirror sources), hands it to the daemon's [`Handler`], and sends back its [`Reply`] or [`Error`]. The client does
-//! the same the other way round, so both sides share these types and cannot disagree on a field name.
+//! mirror sources), passes it to the daemon's [`Handler`], and sends back its [`Reply`] or [`Error`]. The client does
+//! the reverse, so both sides share these types and cannot disagree on a field name.
 //!
 //! **Invariants.** The field names are part of the outside contract. `org.labsw.Switch1.varlink` describes the same
-//! thing for other Varlink libraries; a test compares the two.
+//! interface for other Varlink libraries; a test compares the two.
 //!
 //! Reference: <https://varlink.org/Interface-Definition>.
 
@@ -56,10 +56,10 @@ pub const INTERFACE: &str = "org.labsw.Switch1";
 /// The description of the interface, as clients get it from `org.varlink.service.GetInterfaceDescription`.
 pub const DESCRIPTION: &str = include_str!("../../org.labsw.Switch1.varlink");
 
-/// The name of the interface every Varlink service has.
+/// The name of the interface that every Varlink service has.
 pub const SERVICE_INTERFACE: &str = "org.varlink.service";
 
-/// Who is at the other end of a connection, from the kernel (`SO_PEERCRED`, unix(7)).
+/// The process at the other end of a connection, as the kernel knows it (`SO_PEERCRED`, unix(7)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// User id of the peer when it connected.
@@ -77,26 +77,26 @@ impl Peer {
         Peer { uid, gid, pid, may_change }
     }
 
-    /// Whether this peer may change the switch; others only read.
+    /// True if this peer may change the switch; otherwise it may only read.
     pub fn may_change(&self) -> bool {
         self.may_change
     }
 }
 
-/// What answers requests: the daemon.
+/// Answers requests; implemented by the daemon.
 pub trait Handler {
-    /// Answers one request, without blocking for longer than the change itself takes. Requests that change something
-    /// get here only from peers that may do so.
+    /// Answers one request, without blocking for longer than the change itself takes. Only peers that may change the
+    /// switch get this far with a change.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for a name that does not exist, [`Error::Refused`] for what the switch will not do; the
-    /// switch is then as it was before.
+    /// [`Error::NotFound`] for a name that does not exist, [`Error::Refused`] for a request that the switch will not
+    /// carry out; the switch is then as it was before.
     fn call(&mut self, peer: &Peer, request: Request) -> Result<Reply, Error>;
 
-    /// Begins a capture, for a peer that may change the switch. It ends when what this gives is dropped.
+    /// Begins a capture, for a peer that may change the switch. The capture ends when the returned feed is dropped.
     ///
     /// # Errors
-    /// As [`Handler::call`].
+    /// The same as for [`Handler::call`].
     fn capture(&mut self, _peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
         let _ = spec;
         Err(Error::MethodNotImplemented { method: format!("{INTERFACE}.Capture") })

@@ -1,24 +1,24 @@
-//! What multicast snooping knows, as it is shown.
+//! The groups and routers that multicast snooping knows, as replies show them.
 
 use serde::{Deserialize, Serialize};
 
-/// A port that asked for a group, or at which a router is.
+/// A port with members of a group, or with a multicast router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MulticastPort {
     /// Name of the port.
     pub port: String,
-    /// Seconds since it last said so.
+    /// Seconds since the last such message from the port.
     pub age_seconds: u64,
 }
 
-/// A group that somebody asked for.
+/// A group with at least one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MulticastGroup {
     /// VLAN id.
     pub vlan: u16,
     /// IP address of the group.
     pub group: String,
-    /// Who asked for it, by id of the port.
+    /// The ports with members, by id of the port.
     pub ports: Vec<MulticastPort>,
 }
 
@@ -29,11 +29,11 @@ pub struct MulticastRouters {
     pub vlan: u16,
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// `in_force`, or why frames still go to everyone: `no_querier`, `learning` or `full`.
+    /// `in_force`, or why frames still go to all ports: `no_querier`, `learning` or `full`.
     pub state: String,
-    /// IP address of who asks hosts what they want.
+    /// IP address of the querier.
     pub querier: Option<String>,
-    /// Where routers are.
+    /// The ports with routers.
     pub ports: Vec<MulticastPort>,
 }
 
@@ -42,13 +42,13 @@ pub struct MulticastRouters {
 pub struct MulticastTotals {
     /// Groups known.
     pub groups: u64,
-    /// Control messages that were not whole or not right, and taught nothing.
+    /// Control messages that were cut short or malformed, and were ignored.
     pub invalid_messages: u64,
     /// Memberships for which there was no room.
     pub refused_memberships: u64,
 }
 
-/// Everything multicast snooping knows.
+/// The whole state of multicast snooping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Multicast {
     /// Groups, by VLAN and address.

@@ -1,4 +1,4 @@
-//! Parameters of calls that are more than their type: names, VLAN ids, MAC addresses, frames.
+//! Parameters of calls with rules beyond their type: names, VLAN ids, MAC addresses, frames.
 
 use labsw_switch::{Mac, Vid};
 use serde::{Deserialize, Deserializer};

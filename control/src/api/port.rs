@@ -1,4 +1,4 @@
-//! Ports as they are shown.
+//! Ports, as replies show them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,19 +11,19 @@ use super::{Guards, Vlan};
 
 pub use crate::model::PortType;
 
-/// What a port is doing.
+/// The state of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortState {
     /// Frames pass.
     Up,
-    /// Switched off by the administrator, without carrier, or nobody is connected; the reason says which.
+    /// Disabled by the administrator, without carrier, or without a connection; the reason says which.
     Down,
-    /// In order, but the other end is not there yet.
+    /// Without fault, but the other end is not there yet.
     Waiting,
-    /// Out of service until something is mended; the reason says what.
+    /// Out of service until the cause is mended; the reason says what it is.
     Failed,
-    /// A port of the configuration file whose turn to be opened has not come yet, or is now.
+    /// A port of the configuration file that is still to be opened, or is being opened.
     Opening,
 }
 
@@ -46,20 +46,20 @@ pub struct Counters {
     pub rx_frames: u64,
     /// Bytes of those frames.
     pub rx_bytes: u64,
-    /// Frames the port took.
+    /// Frames that the port took.
     pub tx_frames: u64,
     /// Bytes of those frames.
     pub tx_bytes: u64,
-    /// Frames dropped, by reason; every reason is there, also those never seen.
+    /// Frames dropped, by reason; every reason is listed, also with 0 frames.
     pub drops: BTreeMap<String, u64>,
-    /// `af_xdp`, `veth`: what the kernel counted at the port's sockets, by its own names. Frames that it dropped never
-    /// were the switch's, so they are in no other counter.
+    /// `af_xdp`, `veth`: the kernel's counters at the port's sockets, by the kernel's names. Frames that the kernel
+    /// dropped never reached the switch, so no other counter has them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kernel: BTreeMap<String, u64>,
 }
 
 impl Counters {
-    /// All drops together.
+    /// The sum of all drops.
     pub fn dropped(&self) -> u64 {
         self.drops.values().sum()
     }
@@ -79,7 +79,7 @@ impl From<&PortSnapshot> for Counters {
     }
 }
 
-/// A port: what all types have, then what only some have (left out of the JSON where it does not apply).
+/// A port: the fields of all types, then those of some types (left out of the JSON where they do not apply).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// Name.
@@ -87,9 +87,9 @@ pub struct Port {
     /// Type.
     #[serde(rename = "type")]
     pub port_type: PortType,
-    /// What it is doing.
+    /// The state of the port.
     pub state: PortState,
-    /// Why it is waiting or failed, one clause.
+    /// Why the port is not up, in one clause.
     pub reason: Option<String>,
     /// VLAN settings.
     pub vlan: Vlan,
@@ -98,13 +98,13 @@ pub struct Port {
     pub counters: Counters,
     /// Largest payload of a frame, in bytes.
     pub mtu: u32,
-    /// What happens to link-local protocol frames: `transparent` or `drop`.
+    /// How link-local protocol frames are handled: `transparent` or `drop`.
     pub link_local: String,
-    /// Whether the port only sends mirrored frames.
+    /// True if the port takes mirrored frames and nothing else.
     pub mirror_only: bool,
-    /// Whether the port may be a source of mirrors, or their destination.
+    /// True if the port may be a source or the destination of mirrors.
     pub allow_mirror: bool,
-    /// What the port guards; left out: nothing.
+    /// The guards of the port; left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guards: Option<Guards>,
     /// `af_xdp`: the device as configured; `veth`: the switch's end; `tap`: the interface.
@@ -125,25 +125,26 @@ pub struct Port {
     /// `vhost_user`: path of the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
-    /// `vhost_user`: `server` or `client`; `tap`: who has the other end, `host` or `guest`.
+    /// `vhost_user`: `server` or `client`; `tap`: who has the other end, `host`, `guest` or `container`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// `vhost_user`: names of the negotiated virtio features; empty while nobody is connected.
+    /// `vhost_user`: names of the negotiated virtio features; empty without a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Vec<String>>,
     /// `vhost_user`: number of queue pairs offered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_pairs: Option<u32>,
-    /// `vhost_user`: whether a guest is connected.
+    /// `vhost_user`: true if a guest is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connected: Option<bool>,
-    /// `vhost_user`: the process that is connected, if the kernel knows.
+    /// `vhost_user`: the connected process, if the kernel knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub front_end: Option<FrontEnd>,
-    /// `vhost_user`: front ends that were turned away since the port was added, because it was in use or not theirs.
+    /// `vhost_user`: front ends refused since the port was added, because the port was in use or belongs to another
+    /// user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turned_away: Option<u64>,
-    /// `vhost_user`: regions of the guest's memory that are mapped; more after memory was plugged in.
+    /// `vhost_user`: mapped regions of the guest's memory; more after memory was plugged in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_regions: Option<u32>,
     /// Name of the host's network interface behind the port.
@@ -155,31 +156,31 @@ pub struct Port {
     /// `veth`: namespace of the container's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
-    /// It goes down and up by itself, for some time.
+    /// The job that takes the port down and up, while one runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flap: Option<Flap>,
 }
 
-/// The process that has a guest's port.
+/// The process at the other end of a guest's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrontEnd {
-    /// Process; 0: one of another PID namespace.
+    /// The process id; 0 for a process of another PID namespace.
     pub pid: u32,
-    /// Its user.
+    /// The process's user id.
     pub uid: u32,
 }
 
 /// A port that flaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flap {
-    /// From one time it goes down to the next.
+    /// Milliseconds from one time that the port goes down to the next.
     pub every_milliseconds: u64,
-    /// How many times it still comes up.
+    /// How often the port still comes up.
     pub left: u32,
 }
 
 impl Port {
-    /// A port that has only what all types have: up, no counters, MTU 1500, link-local frames pass.
+    /// A port with the fields of all types only: up, no counters, MTU 1500, link-local frames pass.
     pub fn new(name: impl Into<String>, port_type: PortType, vlan: Vlan) -> Port {
         Port {
             name: name.into(),

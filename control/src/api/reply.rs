@@ -1,4 +1,4 @@
-//! Replies, and the things in them that are neither ports, VLANs nor mirrors.
+//! Replies, and the objects in them other than ports, VLANs and mirrors.
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -12,17 +12,17 @@ use super::{
 pub struct Worker {
     /// Number of the worker, from 0.
     pub id: u32,
-    /// The CPU it is pinned to; null: not pinned.
+    /// The CPU that the worker is pinned to; null: not pinned.
     pub cpu: Option<u32>,
     /// Share of the last second spent on frames, 0 to 100.
     pub busy_percent: f64,
-    /// Mean number of frames per burst that was not empty, over the last second.
+    /// Mean number of frames in a burst, without empty bursts, over the last second.
     pub frames_per_burst: f64,
-    /// Whether it is blocked at this moment, waiting for frames.
+    /// True if the worker is blocked at this moment, waiting for frames.
     pub asleep: bool,
-    /// Share of the last second it was blocked, 0 to 100.
+    /// Share of the last second that the worker was blocked, 0 to 100.
     pub asleep_percent: f64,
-    /// The receive queues it serves, by port.
+    /// The receive queues that the worker serves, by port.
     pub queues: Vec<WorkerQueue>,
 }
 
@@ -33,7 +33,7 @@ pub struct WorkerQueue {
     pub port: String,
     /// Number of the queue at the port, from 0.
     pub queue: u32,
-    /// Whether it was pinned to its worker by hand.
+    /// True if the queue was pinned to its worker by hand.
     pub pinned: bool,
 }
 
@@ -44,7 +44,7 @@ pub struct Status {
     pub version: String,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,
-    /// The same in milliseconds, so that rates come out exact whenever the answer arrives.
+    /// Milliseconds since the daemon started, so that rates are exact whenever the answer arrives.
     pub uptime_milliseconds: u64,
     /// `adaptive` or `performance`.
     pub power: String,
@@ -67,12 +67,12 @@ pub struct FdbEntry {
     pub vlan: u16,
     /// MAC address, six hexadecimal bytes with colons.
     pub mac: String,
-    /// Name of the port it is at.
+    /// Name of the port that the address is at.
     pub port: String,
-    /// Whether it was added by hand and stays.
+    /// True if the entry was added by hand and stays.
     #[serde(rename = "static")]
     pub is_static: bool,
-    /// Whether it was learned at a sticky port, where it stays; left out: no.
+    /// True if the address was learned at a sticky port, where it stays; left out: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sticky: bool,
     /// Seconds since the address was last seen as a source; 0 for a static entry.
@@ -84,24 +84,24 @@ pub struct FdbEntry {
 pub struct PortStats {
     /// Name of the port.
     pub name: String,
-    /// Its counters.
+    /// The port's counters.
     #[serde(flatten)]
     pub counters: Counters,
 }
 
-/// Counters, and when they were read.
+/// Counters, and the time when they were read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Milliseconds since the daemon started, so that rates come out exact whenever the answer arrives.
+    /// Milliseconds since the daemon started, so that rates are exact whenever the answer arrives.
     pub uptime_milliseconds: u64,
     /// The counters, by port.
     pub ports: Vec<PortStats>,
 }
 
-/// A request was done; what it answers.
+/// The answer to a request that was carried out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// Nothing to say: the change was made.
+    /// The change was made.
     Done,
     /// To `GetStatus`.
     Status(Status),
@@ -133,9 +133,9 @@ pub enum Reply {
     Trace(Trace),
     /// To `ShowConfig`.
     Config(ShownConfig),
-    /// To `CheckConfig`: what ports would wait for, one line each.
+    /// To `CheckConfig`: the devices that ports would wait for, one line each.
     Awaited(Vec<String>),
-    /// To `DiffConfig` and `ApplyConfig`: what changes, or has changed.
+    /// To `DiffConfig` and `ApplyConfig`: the changes that would be made, or were made.
     Changes(Vec<ConfigChange>),
     /// To `Capture`.
     CapturePiece(CapturePiece),
@@ -171,12 +171,12 @@ impl Serialize for Reply {
     }
 }
 
-/// The other end answered with something the method does not answer.
+/// The other end answered in a form that the method does not have.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer to {method} is not of the expected form: {reason}")]
 pub struct UnexpectedReply {
     /// Name of the method.
     pub method: &'static str,
-    /// What the JSON reader says.
+    /// The message of the JSON reader.
     pub reason: String,
 }

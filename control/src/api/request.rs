@@ -9,7 +9,7 @@ use super::parameters::{frame, name, optional_vlan};
 use super::{CaptureSpec, ConfigText, Error, INTERFACE, Reply, UnexpectedReply, WantedConfig};
 use crate::model::{Tree, de};
 
-/// A call of a method of `org.labsw.Switch1`. See the interface description for what each does.
+/// A call of a method of `org.labsw.Switch1`. The interface description says what each method does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Request {
@@ -36,7 +36,7 @@ pub enum Request {
         #[serde(skip_serializing_if = "Option::is_none")]
         port: Option<String>,
     },
-    /// What multicast snooping knows → [`Reply::Multicast`].
+    /// The state of multicast snooping → [`Reply::Multicast`].
     ListMulticast {
         /// Only this VLAN.
         #[serde(default, deserialize_with = "optional_vlan", skip_serializing_if = "Option::is_none")]
@@ -52,34 +52,34 @@ pub enum Request {
     },
     /// All impairments → [`Reply::Impairments`].
     ListImpairments,
-    /// Counters → [`Reply::Stats`]. With `more` the server asks again every interval.
+    /// Counters → [`Reply::Stats`]. With `more` the server repeats the request every interval.
     GetStats {
         /// Only this port.
         #[serde(skip_serializing_if = "Option::is_none")]
         port: Option<String>,
-        /// Milliseconds between the replies of a stream; for the server, the handler need not look.
+        /// Milliseconds between the replies of a stream; used by the server, not by the handler.
         #[serde(skip_serializing_if = "Option::is_none")]
         interval_milliseconds: Option<u32>,
     },
-    /// What would become of a frame → [`Reply::Trace`].
+    /// The steps and the outcome for a frame → [`Reply::Trace`].
     TraceFrame {
-        /// Name of the port it would come in by.
+        /// Name of the port that the frame would arrive at.
         #[serde(deserialize_with = "name")]
         port: String,
-        /// The frame, without the check sequence.
+        /// The frame, without the frame check sequence.
         #[serde(with = "frame")]
         frame: Vec<u8>,
     },
-    /// The configuration that runs → [`Reply::Config`].
+    /// The running configuration → [`Reply::Config`].
     ShowConfig,
-    /// Whether a configuration could be applied → [`Reply::Awaited`].
+    /// Checks that a configuration could be applied → [`Reply::Awaited`].
     CheckConfig(ConfigText),
-    /// What applying a configuration would change → [`Reply::Changes`].
+    /// The changes that applying a configuration would make → [`Reply::Changes`].
     DiffConfig(WantedConfig),
-    /// Frames, as they pass or are dropped → [`Reply::CapturePiece`], many. Not for
-    /// [`Handler::call`](super::Handler::call).
+    /// Frames as they pass or are dropped → a stream of [`Reply::CapturePiece`].
+    /// [`Handler::capture`](super::Handler::capture) answers this request, not [`Handler::call`](super::Handler::call).
     Capture(CaptureSpec),
-    /// The captures that run → [`Reply::Captures`].
+    /// The running captures → [`Reply::Captures`].
     ListCaptures,
     /// A method that changes the switch.
     #[serde(skip)]
@@ -87,7 +87,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// Reads a call. A parameter that is null is one that is left out.
+    /// Reads a call. A null parameter counts as left out.
     ///
     /// # Errors
     /// [`Error::InterfaceNotFound`], [`Error::MethodNotFound`], or [`Error::InvalidParameter`] naming the parameter.
@@ -118,7 +118,7 @@ impl Request {
         methods.concat().into_iter().find(|known| *known == method).unwrap_or_default()
     }
 
-    /// The parameters, as they travel.
+    /// The parameters, as sent on the socket.
     pub fn to_parameters(&self) -> Value {
         self.to_call().1
     }
@@ -139,7 +139,7 @@ impl Request {
     /// Reads the parameters of the reply to this request.
     ///
     /// # Errors
-    /// [`UnexpectedReply`] when they are not what this method answers.
+    /// [`UnexpectedReply`] if the parameters do not have the form of this method's reply.
     pub fn parse_reply(&self, mut parameters: Map<String, Value>) -> Result<Reply, UnexpectedReply> {
         let method = self.method();
         let mut field = |name: &str| parameters.remove(name).unwrap_or_default();

@@ -1,18 +1,18 @@
-//! Sources of mirrors and captures: a port, and which of its frames.
+//! Sources of mirrors and captures: a port, and the direction of its frames.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Which frames of a source port are copied. `rx` is from the port into the switch.
+/// The direction of the frames to copy from a source port. `rx` is from the port into the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// What the port sent to the switch.
+    /// Frames that the port sent to the switch.
     Rx,
-    /// What the switch sent to the port.
+    /// Frames that the switch sent to the port.
     Tx,
-    /// Both.
+    /// Frames of both directions.
     Both,
 }
 
@@ -33,11 +33,11 @@ impl Direction {
 pub struct Source {
     /// Name of the port, or `*`.
     pub port: String,
-    /// Which of its frames.
+    /// The direction of its frames.
     pub direction: Direction,
 }
 
-/// Text that is no source of a mirror.
+/// The error for text that is not a source of a mirror.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a mirror source (PORT, PORT:rx, PORT:tx or PORT:both)")]
 pub struct InvalidSource;

@@ -1,23 +1,23 @@
-//! What would become of a frame, as it is asked and told.
+//! The trace of a frame, as requests ask for it and replies show it.
 
 use serde::{Deserialize, Serialize};
 
-/// The longest frame that can be asked about, bytes.
+/// The longest frame that can be traced, in bytes.
 pub const MAX_TRACED_BYTES: usize = 65_535;
 
-/// What would become of the frame as a whole.
+/// The outcome for the frame as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TraceVerdict {
-    /// It leaves by the port its destination is at.
+    /// The frame leaves by the port of its destination address.
     Forwarded,
-    /// It leaves by ports of its VLAN, since its destination is a group or not known.
+    /// The frame leaves by the ports of its VLAN, since its destination is a group or unknown.
     Flooded,
-    /// It leaves by no port.
+    /// The frame leaves by no port.
     Dropped,
 }
 
-/// What one step comes to.
+/// The outcome of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TraceOutcome {
@@ -25,29 +25,29 @@ pub enum TraceOutcome {
     Pass,
     /// The frame, or its copy for one port, ends here and is counted.
     Drop,
-    /// A port sends it.
+    /// A port sends the frame.
     Send,
-    /// A mirror copies it.
+    /// A mirror copies the frame.
     Copy,
-    /// Something that changes nothing, but explains.
+    /// An explanation that changes nothing.
     Note,
 }
 
-/// One step of the way of a frame. Fields that do not apply are left out of the JSON.
+/// One step in the handling of a frame. Fields that do not apply are left out of the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceStep {
-    /// What is looked at: `port`, `impairment`, `injection`, `header`, `mtu`, `link_local`, `vlan`, `guard`,
+    /// The subject of the step: `port`, `impairment`, `injection`, `header`, `mtu`, `link_local`, `vlan`, `guard`,
     /// `learning`, `lookup`, `multicast`, `egress`, `mirror`.
     pub stage: String,
-    /// What it comes to.
+    /// The outcome of the step.
     pub outcome: TraceOutcome,
-    /// Name of the port it is about.
+    /// Name of the port that the step is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
-    /// Name of the mirror it is about.
+    /// Name of the mirror that the step is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<String>,
-    /// The VLAN the frame is in.
+    /// The VLAN that the frame is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
     /// The name under which the drop is counted, at `port`.
@@ -56,38 +56,38 @@ pub struct TraceStep {
     /// The frame, or its copy, as `port` sends it, hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<String>,
-    /// One sentence.
+    /// One sentence that explains the step.
     pub text: String,
-    /// What would change it.
+    /// The setting or action that would change the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
 
-/// What would become of a frame.
+/// The trace of a frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
-    /// As a whole.
+    /// The outcome for the frame as a whole.
     pub verdict: TraceVerdict,
-    /// The same in words.
+    /// The outcome in words.
     pub summary: String,
     /// The steps, in order.
     pub steps: Vec<TraceStep>,
 }
 
-/// Text that is no frame.
+/// Why text is not a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidFrame {
-    /// Nothing in it.
+    /// The text is empty.
     #[error("no frame: it has no bytes")]
     Empty,
-    /// Something that is neither a digit nor stands between bytes.
+    /// A character that is neither a hexadecimal digit nor a separator.
     #[error("{0:?} is no hexadecimal digit; blanks, colons, hyphens and dots may stand between bytes")]
     NotHexadecimal(char),
-    /// Half a byte is left.
+    /// The last byte has only one digit.
     #[error("an odd number of hexadecimal digits ({0}); a byte has two")]
     Odd(usize),
-    /// More than any frame has.
+    /// More bytes than a frame can have.
     #[error("{0} bytes; a frame has at most {MAX_TRACED_BYTES}")]
     TooLong(usize),
 }

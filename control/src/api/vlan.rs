@@ -1,4 +1,4 @@
-//! VLAN settings of ports as they are shown: mode, tag, trunks, and who is in which VLAN.
+//! VLAN settings of ports, as replies show them: mode, tag, trunks, and the members of each VLAN.
 //!
 //! VLAN ids are 1 to 4094 (802.1Q table 9-2 reserves 0 and 4095).
 
@@ -9,7 +9,7 @@ pub use crate::model::Vlan;
 /// The highest VLAN id that can be used.
 const MAX_VLAN_ID: u16 = 4094;
 
-/// A number or text that is no VLAN id.
+/// The error for a number or text that is not a VLAN id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a VLAN id (1 to 4094)")]
 pub struct InvalidVlanId;
@@ -22,7 +22,7 @@ pub fn parse_vlan_id(text: &str) -> Result<u16, InvalidVlanId> {
     text.parse().ok().filter(|&vlan| is_vlan_id(vlan)).ok_or(InvalidVlanId)
 }
 
-/// Whether this is 1 to 4094.
+/// True for 1 to 4094.
 pub(super) fn is_vlan_id(vlan: u16) -> bool {
     (1..=MAX_VLAN_ID).contains(&vlan)
 }
@@ -32,7 +32,7 @@ pub(super) fn is_vlan_id(vlan: u16) -> bool {
 pub struct VlanMember {
     /// Name of the port.
     pub port: String,
-    /// Whether frames of this VLAN leave the port with a tag.
+    /// True if frames of this VLAN leave the port with a tag.
     pub tagged: bool,
 }
 

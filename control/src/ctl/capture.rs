@@ -1,9 +1,9 @@
-//! `labsw-ctl capture`: frames into a file or a pipe.
+//! `labsw-ctl capture`: writes captured frames to a file or a pipe.
 //!
-//! **How it works.** The switch sends the bytes of a pcapng file in pieces; here they are written where they are
-//! wanted. The file is opened when the first piece has come, so that a capture that is refused touches nothing. Two
-//! threads look after the end: one waits for SIGINT and SIGTERM and has the switch finish, the other waits for the
-//! reader of a pipe to go, which otherwise would be noticed only with the next frame.
+//! **How it works.** The switch sends the bytes of a pcapng file in pieces; this command writes them to the target. The
+//! file is opened when the first piece arrives, so that a refused capture touches nothing. Two threads watch for the
+//! end: one waits for SIGINT and SIGTERM and has the switch finish; the other waits for the reader of a pipe to close
+//! it, which would otherwise be noticed only with the next frame.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -32,52 +32,52 @@ use super::session::{Failure, Session};
 use super::table::{list, number, rows, shortened, text};
 use crate::api::{CaptureSpec, DEFAULT_SNAPLEN, Reply, Request, RunningCapture, Source};
 
-/// Exit status of a second signal, which ends at once.
+/// Exit status after a second signal, which ends the program at once.
 const INTERRUPTED: i32 = 130;
 
-/// What to capture, and where to put it.
+/// The capture to make, and its target.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where: PORT, PORT:rx (from the port), PORT:tx (to the port) or PORT:both. Left out: every port that may be
-    /// mirrored.
+    /// The ports to capture at: PORT, PORT:rx (from the port), PORT:tx (to the port) or PORT:both. Left out: every port
+    /// that may be mirrored.
     #[arg(value_name = "PORT[:rx|:tx]")]
     ports: Vec<Source>,
-    /// The file to write, pcapng; -: standard output, for a pipe.
+    /// The pcapng file to write; -: standard output, for a pipe.
     #[arg(short, long, value_name = "FILE|-", required_unless_present = "list")]
     write: Option<PathBuf>,
-    /// Only frames that this selects (tcpdump syntax, as in 'tcp port 445 or arp').
+    /// Capture only frames that match (tcpdump syntax, as in 'tcp port 445 or arp').
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
     /// Bytes kept of each frame; 0: all.
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_SNAPLEN)]
     snaplen: u32,
-    /// End after so many frames.
+    /// End after this many frames.
     #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after this time (as in 10s).
     #[arg(long, value_name = "TIME", value_parser = parse::some_milliseconds)]
     duration: Option<u64>,
-    /// What the switch dropped, in place of what passes.
+    /// Capture the frames that the switch drops, in place of those that pass.
     #[arg(long)]
     drops: bool,
-    /// Only drops for this reason; several are possible.
+    /// Capture only drops for this reason; may be given several times.
     #[arg(long = "reason", value_name = "REASON", requires = "drops", hide_possible_values = true,
         value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.name())))]
     reasons: Vec<String>,
-    /// List the captures that run.
+    /// List the running captures.
     #[arg(long, conflicts_with_all = ["write", "ports", "filter", "count", "duration", "drops"])]
     list: bool,
 }
 
-/// Where the frames go.
+/// The target of a capture.
 pub(super) enum Target {
     /// Standard output.
     Stdout,
-    /// A file, which is made or emptied, or a pipe with a name.
+    /// A file, which is created or emptied, or a named pipe.
     File(PathBuf),
 }
 
-/// How a capture went.
+/// The counts of a finished capture.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Summary {
     captured: u64,
@@ -114,10 +114,10 @@ pub(super) fn run(arguments: Arguments, socket: &Path, output: &mut Output) -> R
     Ok(())
 }
 
-/// Captures until it ends, is ended by a signal, or fails.
+/// Captures until the end, a signal or an error.
 ///
 /// # Errors
-/// The switch refuses, or the target can't be written; [`Failure::ReaderGone`] if nobody reads it any more.
+/// The switch refuses, or the target can't be written; [`Failure::ReaderGone`] if the reader of a pipe closed it.
 pub(super) fn record(spec: CaptureSpec, socket: &Path, target: &Target) -> Result<Summary, Failure> {
     let mut session = Session::open(socket)?;
     let end = Arc::new(session.wait_for_ever()?);
@@ -149,7 +149,7 @@ impl Target {
     fn open(&self) -> Result<File, Failure> {
         let opened = match self {
             Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
-            // Frames hold passwords: a new file is for its owner only. One that is there keeps its mode.
+            // Frames contain passwords: a new file is for its owner only. An existing file keeps its mode.
             Target::File(path) => OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path),
         };
         opened.map_err(|error| self.failure(error))
@@ -171,7 +171,7 @@ fn end_on_signals(end: Arc<UnixStream>) -> io::Result<()> {
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut waiting = signals.forever();
         if waiting.next().is_some() {
-            // If the switch has gone, the stream ends without this.
+            // If the switch has gone, the stream ends anyway.
             let _ = end.shutdown(Shutdown::Write);
         }
         if waiting.next().is_some() {
@@ -181,7 +181,7 @@ fn end_on_signals(end: Arc<UnixStream>) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the capture when nobody reads the pipe any more. A file has no reader; nothing happens there.
+/// Ends the capture when the reader of a pipe closes it. A regular file has no reader, so nothing happens there.
 fn end_with_reader(file: &File, end: Arc<UnixStream>, gone: Arc<AtomicBool>) -> io::Result<()> {
     let file = file.try_clone()?;
     thread::Builder::new().name("reader".to_owned()).spawn(move || {
@@ -195,7 +195,7 @@ fn end_with_reader(file: &File, end: Arc<UnixStream>, gone: Arc<AtomicBool>) -> 
     Ok(())
 }
 
-/// The captures that run.
+/// The running captures.
 pub(super) fn table(captures: &[RunningCapture]) -> String {
     let row = |capture: &RunningCapture| {
         vec![

@@ -1,7 +1,7 @@
-//! `labsw-ctl config`: the configuration that runs, and files beside it.
+//! `labsw-ctl config`: the running configuration, and files compared with it.
 //!
-//! A file is read here, with the rights of the caller, and sent to the switch as text. `check` also works without a
-//! switch, and without the right to change the switch: then only the file itself is checked.
+//! This command reads a file with the rights of the caller and sends its text to the switch. `check` also works without
+//! a switch, and without the right to change one: then only the file itself is checked.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ use crate::api::{Change, ConfigChange, ConfigText, Error, Reply, Request, Wanted
 use crate::config::Config;
 use crate::varlink::CallError;
 
-/// What can be done with configurations.
+/// The commands for configurations.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Prints the configuration that runs, with what was changed at run time.
+    /// Prints the running configuration, with the changes made at run time.
     Show,
-    /// Checks whether a file could be applied; nothing is changed.
+    /// Checks that a file could be applied; nothing is changed.
     Check {
         /// The configuration file.
         file: PathBuf,
@@ -31,12 +31,12 @@ pub(super) enum Command {
     Apply(Wanted),
 }
 
-/// The file, and what becomes of changes made at run time.
+/// The file, and the treatment of changes made at run time.
 #[derive(Debug, Args)]
 pub(super) struct Wanted {
     /// The configuration file.
     file: PathBuf,
-    /// Keep what was changed at run time.
+    /// Keep changes made at run time.
     #[arg(long)]
     keep_runtime: bool,
 }
@@ -60,7 +60,7 @@ pub(super) fn run(command: Command, socket: &Path, output: &mut Output) -> Resul
     output.reply(&reply)
 }
 
-/// Reads a file and checks it by itself, so that every mistake is told, and told without a switch.
+/// Reads a file and checks it here, so that every mistake is reported, also without a switch.
 fn read(file: &Path) -> Result<ConfigText, Failure> {
     let text = Config::read_text(file)?;
     let config = ConfigText { file: file.display().to_string(), text };
@@ -76,7 +76,7 @@ fn check(file: &Path, socket: &Path, output: &mut Output) -> Result<(), Failure>
             beside
             @ (Failure::Unreachable { .. } | Failure::Refused(CallError::Switch(Error::PermissionDenied { .. }))),
         ) => {
-            // Nothing can be said if stderr is closed.
+            // If stderr is closed the note is lost.
             let beside = one_line(&beside.to_string());
             let _ = writeln!(std::io::stderr(), "labsw-ctl: {beside}; only the file itself was checked");
             output.reply(&Reply::Awaited(Vec::new()))
@@ -85,7 +85,7 @@ fn check(file: &Path, socket: &Path, output: &mut Output) -> Result<(), Failure>
     }
 }
 
-/// What changes, one line each.
+/// The changes, one line each.
 pub(super) fn lines(changes: &[ConfigChange]) -> String {
     if changes.is_empty() {
         return "no difference\n".to_owned();

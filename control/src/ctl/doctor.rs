@@ -1,4 +1,4 @@
-//! `labsw-ctl doctor`: looks at the host. Exit status 1 if there is a problem, 0 otherwise; advice is no problem.
+//! `labsw-ctl doctor`: examines the host. Exit status 1 if there is a problem, 0 otherwise; advice is no problem.
 
 use std::path::{Path, PathBuf};
 
@@ -9,21 +9,21 @@ use super::session::Failure;
 use super::table::one_line;
 use crate::doctor::{Facts, Finding, Host, Level, examine};
 
-/// What to judge the host for.
+/// The configuration to examine the host for.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Judge the host for this configuration; left out: the one that runs, else /etc/labsw/labsw.toml.
+    /// Examine the host for this configuration; left out: for the running one, else /etc/labsw/labsw.toml.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Leave out what is as it should be.
+    /// Leave out the checks without a finding.
     #[arg(long)]
     brief: bool,
 }
 
-/// Examines this machine and prints what was found.
+/// Examines this machine and prints the findings.
 ///
 /// # Errors
-/// There is a problem; the configuration is not in order; those of writing.
+/// A problem was found, the configuration has a mistake, or writing fails.
 pub(super) fn run(arguments: &Arguments, socket: &Path, output: &mut Output) -> Result<(), Failure> {
     let facts = Facts::gather(socket, arguments.config.as_deref())?;
     let mut findings = examine(&Host::new("/", facts));
@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments, socket: &Path, output: &mut Output) -> 
     if problems > 0 { Err(Failure::Problems(problems)) } else { Ok(()) }
 }
 
-/// One finding: a line that says it, and below what it is based on and what mends it.
+/// One finding: a line with the result, and below it the facts and the remedy.
 fn lines(finding: &Finding) -> String {
     let subject = finding.subject.as_ref().map(|subject| format!(" {subject}")).unwrap_or_default();
     let mut text = format!("{:<8} {}{subject}: {}\n", finding.level.name(), finding.check, one_line(&finding.summary));

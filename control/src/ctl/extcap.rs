@@ -1,10 +1,10 @@
-//! `labsw-ctl extcap`: the ports as interfaces of Wireshark, and of tshark and dumpcap.
+//! `labsw-ctl extcap`: the ports as interfaces of Wireshark, tshark and dumpcap.
 //!
-//! **How it works.** Wireshark asks the programs in its extcap directory which interfaces they have, with which
-//! options, and has one of them write a capture into a pipe. `extcap install` puts a script there that calls this
-//! command. A port `web` is the interface `labsw-web`; [`DROPS`] is what the switch drops, at all ports.
+//! **How it works.** Wireshark asks the programs in its extcap directory for their interfaces and options, and has one
+//! of the programs write a capture into a pipe. `extcap install` puts a script there that calls this command. The port
+//! `web` is the interface `labsw-web`; [`DROPS`] is an interface with all frames that the switch drops.
 //!
-//! Whoever starts Wireshark needs the right to capture: root, or the admin group. Without a switch there are no
+//! The user of Wireshark needs the right to capture: root, or the admin group. Without a switch there are no
 //! interfaces, which is no error: Wireshark asks each time it starts.
 //!
 //! Reference: extcap(4), Wireshark's developer's guide, "Extcap".
@@ -22,13 +22,13 @@ use super::session::{Failure, Session};
 use crate::api::{self, CaptureSpec, DEFAULT_SNAPLEN, Port, Reply, Request, Source};
 use crate::filter;
 
-/// The interface of everything that is dropped. No port is shown like this: their names follow a hyphen.
+/// The interface with all dropped frames. No port's interface has this name, since a hyphen follows `labsw` in those.
 const DROPS: &str = "labsw_drops";
 const PORT_PREFIX: &str = "labsw-";
 /// Name of the script in Wireshark's directory.
 const SCRIPT: &str = "labsw";
 
-/// What Wireshark says; it chooses the flags.
+/// The arguments that Wireshark passes; Wireshark prescribes the flags.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -48,10 +48,10 @@ pub(super) struct Arguments {
     /// The interface.
     #[arg(long, value_name = "NAME")]
     extcap_interface: Option<String>,
-    /// Where to capture to.
+    /// The file or pipe to capture to.
     #[arg(long, value_name = "FILE")]
     fifo: Option<PathBuf>,
-    /// Only frames that this selects; without --capture it is checked.
+    /// Only frames that match; without --capture the expression is only checked.
     #[arg(long, value_name = "EXPR")]
     extcap_capture_filter: Option<String>,
     /// Wireshark's own version.
@@ -60,7 +60,7 @@ pub(super) struct Arguments {
     /// Frames from the port, to the port, or both.
     #[arg(long, value_enum, default_value_t = Way::Both)]
     direction: Way,
-    /// What was dropped at the port, in place of what passes.
+    /// The frames that were dropped at the port, in place of those that pass.
     #[arg(long)]
     drops: bool,
     /// Bytes kept of each frame; 0: all.
@@ -75,7 +75,7 @@ enum Way {
     Tx,
 }
 
-/// What people do with it.
+/// The commands for people.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Puts a script into Wireshark's extcap directory; to undo it, remove the script.
@@ -86,7 +86,7 @@ enum Command {
     },
 }
 
-/// Answers Wireshark.
+/// Answers a request of Wireshark.
 pub(super) fn run(arguments: Arguments, socket: &Path, output: &mut Output) -> Result<(), Failure> {
     if let Some(Command::Install { dir }) = arguments.command {
         return install(dir, output);
@@ -101,7 +101,7 @@ pub(super) fn run(arguments: Arguments, socket: &Path, output: &mut Output) -> R
     } else if arguments.extcap_config {
         options(socket, arguments.extcap_interface.as_deref() == Some(DROPS))
     } else if let Some(expression) = arguments.extcap_capture_filter {
-        // Nothing is said of a filter that is one.
+        // A valid filter gives no output.
         filter::compile(&expression).err().map(|error| format!("{error}\n")).unwrap_or_default()
     } else if arguments.extcap_version.is_some() {
         version()
@@ -111,7 +111,7 @@ pub(super) fn run(arguments: Arguments, socket: &Path, output: &mut Output) -> R
     output.bytes(text.as_bytes())
 }
 
-/// The ports, or none without a switch.
+/// The ports; none without a switch.
 fn ports(socket: &Path) -> Vec<Port> {
     match Session::open(socket).and_then(|mut session| session.call(&Request::ListPorts)) {
         Ok(Reply::Ports(ports)) => ports,
@@ -189,7 +189,7 @@ fn install(dir: Option<PathBuf>, output: &mut Output) -> Result<(), Failure> {
     output.bytes(format!("{}\n", file.display()).as_bytes())
 }
 
-/// The directory that Wireshark looks into: for root the one for everyone, else one's own, where there is one.
+/// The extcap directory of Wireshark: for root the one for all users, otherwise the user's own if there is one.
 fn wireshark_directory() -> Option<PathBuf> {
     let folders = ["tshark", "wireshark"].iter().find_map(|program| {
         let said = Process::new(program).args(["-G", "folders"]).output().ok()?;
@@ -198,7 +198,7 @@ fn wireshark_directory() -> Option<PathBuf> {
     extcap_directory(&folders, rustix::process::geteuid().is_root())
 }
 
-/// Finds it in what `-G folders` prints: a name, a colon, blanks and a path on each line.
+/// Finds the directory in the output of `-G folders`: a name, a colon, blanks and a path on each line.
 fn extcap_directory(folders: &str, for_everyone: bool) -> Option<PathBuf> {
     let named = |wanted: &str| {
         let mut lines = folders.lines().filter_map(|line| line.split_once(':'));

@@ -7,7 +7,7 @@ use super::parse;
 use super::table::{number, rows, text};
 use crate::api::{Change, FdbEntry, Request};
 
-/// What can be done with the forwarding database.
+/// The commands for the forwarding database.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Lists the entries.
@@ -19,21 +19,21 @@ pub(super) enum Command {
         #[arg(long, value_parser = parse::name)]
         port: Option<String>,
     },
-    /// Adds a static entry, or replaces what is there.
+    /// Adds a static entry, or replaces the present one.
     Add {
-        /// The address.
+        /// The MAC address.
         #[arg(value_parser = parse::unicast_mac)]
         mac: Mac,
         /// Its VLAN.
         #[arg(long, value_parser = parse::vlan)]
         vlan: u16,
-        /// The port it is at.
+        /// The port that the address is at.
         #[arg(long, value_parser = parse::name)]
         port: String,
     },
     /// Removes an entry, static or learned.
     Del {
-        /// The address.
+        /// The MAC address.
         #[arg(value_parser = parse::mac)]
         mac: Mac,
         /// Its VLAN.
@@ -42,17 +42,17 @@ pub(super) enum Command {
     },
     /// Removes learned entries; sticky ones only with --port.
     Flush {
-        /// Only of this VLAN.
+        /// Only entries of this VLAN.
         #[arg(long, value_parser = parse::vlan)]
         vlan: Option<u16>,
-        /// Only at this port.
+        /// Only entries at this port.
         #[arg(long, value_parser = parse::name)]
         port: Option<String>,
     },
 }
 
 impl Command {
-    /// The request this command makes.
+    /// The request of this command.
     pub(super) fn request(self) -> Request {
         match self {
             Command::List { vlan, port } => Request::ListFdb { vlan, port },

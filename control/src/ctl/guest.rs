@@ -1,4 +1,4 @@
-//! `labsw-ctl guest`: the snippet to paste for what is at a port.
+//! `labsw-ctl guest`: the configuration to paste for the guest or container at a port.
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -10,13 +10,13 @@ use super::session::{Failure, Session};
 use crate::api::{Reply, Request};
 use crate::glue::{self, Options, Target};
 
-/// For what, and at which port.
+/// The port and the target.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Name of the port.
     #[arg(value_parser = parse::name)]
     port: String,
-    /// What is to be plugged in.
+    /// The hypervisor or container manager to print for.
     #[arg(long = "for", value_name = "TARGET", value_parser = target())]
     target: Target,
     /// Size of the guest's memory, as QEMU's -m takes it.
@@ -32,7 +32,7 @@ fn target() -> impl TypedValueParser<Value = Target> {
         .try_map(|name| Target::ALL.into_iter().find(|target| target.name() == name).ok_or("not a target"))
 }
 
-/// What `--json` prints.
+/// The output with `--json`.
 #[derive(Debug, Serialize)]
 struct Snippet<'a> {
     #[serde(rename = "for")]

@@ -9,12 +9,12 @@ use super::table::{number, rows, text};
 use crate::api::{Change, Impairment, PortDirection, Request};
 use crate::model::{BitRate, Bursts, Share, Span};
 
-/// What can be done with impairments.
+/// The commands for impairments.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Impairs the link of a port, or changes those settings of its impairment that are given; a profile replaces all.
+    /// Impairs a port, or changes the given settings of its impairment; a profile replaces all settings.
     Set(Box<Set>),
-    /// Impairs the link of a port; settings of the direction that are not given are as if never set.
+    /// Impairs a port; settings of the direction that are not given are unset.
     Replace(Box<Set>),
     /// Lists the impairments.
     List,
@@ -23,7 +23,7 @@ pub(super) enum Command {
         /// Name of the port.
         #[arg(value_parser = parse::name)]
         port: String,
-        /// Only frames from the port (rx), or to it (tx).
+        /// Only frames from the port (rx), or to the port (tx).
         #[arg(long, value_name = "rx|tx", value_parser = direction())]
         direction: Option<PortDirection>,
     },
@@ -38,23 +38,23 @@ pub(super) struct Set {
     /// Begin with this profile: default, constrained, lossy, or one of the configuration.
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// Frames from the port (rx), to the port (tx), or both, which is the default.
+    /// Frames from the port (rx), to the port (tx), or both (the default).
     #[arg(long, value_name = "rx|tx|both", value_parser = ["rx", "tx", "both"])]
     direction: Option<String>,
-    /// Only frames that match, as in "tcp port 445"; others pass.
+    /// Impair only frames that match, as in "tcp port 445"; others pass.
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
-    /// How long a frame is under way, as in 20ms.
+    /// Delay each frame by this time, as in 20ms.
     #[arg(long, value_name = "T", value_parser = parse::unit::<Span>)]
     delay: Option<Span>,
-    /// By how much that varies to either side, as in 5ms.
+    /// Vary the delay to either side by up to this time, as in 5ms.
     #[arg(long, value_name = "T", value_parser = parse::unit::<Span>)]
     jitter: Option<Span>,
     /// The share of frames lost at random, as in 5%.
     #[arg(long, value_name = "P%", value_parser = parse::unit::<Share>)]
     loss: Option<Share>,
-    /// Loss in bursts (Gilbert-Elliott), as in "1% 25%": from good to bad, from bad to good, loss when bad, loss when
-    /// good.
+    /// Loss in bursts (Gilbert-Elliott), as in "1% 25%": the chances to go from good to bad, from bad to good, to lose
+    /// a frame when bad, and when good.
     #[arg(long, value_name = "P%…", value_parser = parse::unit::<Bursts>)]
     gemodel: Option<Bursts>,
     /// The share of frames that arrive twice.
@@ -66,7 +66,7 @@ pub(super) struct Set {
     /// The share of frames with one wrong bit.
     #[arg(long, value_name = "P%", value_parser = parse::unit::<Share>)]
     corrupt: Option<Share>,
-    /// Bits per second, as in 10mbit.
+    /// The rate of the link in bits per second, as in 10mbit.
     #[arg(long, value_name = "R", value_parser = parse::unit::<BitRate>)]
     rate: Option<BitRate>,
     /// Frames that may wait for the rate.
@@ -75,7 +75,7 @@ pub(super) struct Set {
     /// Bytes that may wait for the rate.
     #[arg(long, value_name = "N")]
     queue_bytes: Option<u32>,
-    /// Seed of the random numbers: with the same seed the same frames are hit.
+    /// Seed of the random numbers: the same seed hits the same frames.
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
 }
@@ -87,7 +87,7 @@ fn direction() -> impl TypedValueParser<Value = PortDirection> {
 }
 
 impl Command {
-    /// The request this command makes.
+    /// The request of this command.
     pub(super) fn request(self) -> Request {
         match self {
             Command::Set(set) => set.request(false),

@@ -1,9 +1,9 @@
 //! `labsw-ctl inject`: replays a capture into the switch, as if its frames were received on a port.
 //!
-//! **How it works.** Frames are read one by one and sent to the switch in batches ahead of their time, at most
-//! [`AHEAD`]; the switch receives each when it is due. With `--rate` a frame's time is worked out from those before it,
-//! otherwise it is that of the capture; a frame that was captured before its predecessor comes with it. The switch ends
-//! an injection that nobody says anything about for a few seconds, so nothing is left when this program is killed.
+//! **How it works.** Frames are read one by one and sent to the switch in batches, at most [`AHEAD`] before they are
+//! due; the switch delivers each frame when it is due. With `--rate` the time of a frame follows from the frames before
+//! it, otherwise from the capture. A frame captured before its predecessor is due together with it. The switch ends an
+//! injection whose client is silent for a few seconds, so nothing is left if this program is killed.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -23,36 +23,36 @@ pub mod capture;
 
 use capture::{Capture, CaptureError};
 
-/// How far ahead of their time frames are given to the switch.
+/// Time before a frame is due at which the switch gets it.
 const AHEAD: Duration = Duration::from_millis(500);
-/// How often the switch hears from us while nothing is due.
+/// Interval of messages to the switch while no frame is due.
 const ALIVE: Duration = Duration::from_millis(500);
-/// How long to wait when the switch has no room.
+/// Wait before the next try when the switch has no room.
 const FULL: Duration = Duration::from_millis(5);
-/// A wait that the user is told about.
+/// Shortest wait that is announced to the user.
 const LONG_GAP: Duration = Duration::from_secs(60);
-/// Frames and bytes of one batch.
+/// Most frames and bytes of one batch.
 const BATCH_FRAMES: usize = 256;
 const BATCH_BYTES: usize = 384 * 1024;
 const NS_PER_SECOND: u128 = 1_000_000_000;
 
-/// What to replay.
+/// The capture to replay, and how.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The port that the frames seem to be received on.
+    /// The port that the frames are received on.
     #[arg(value_parser = parse::name)]
     port: String,
     /// A pcap or pcapng file of Ethernet frames.
     file: PathBuf,
-    /// Frames or bits per second (1kpps, 10mbit) instead of the timing of the capture.
+    /// Frames or bits per second (1kpps, 10mbit) in place of the timing of the capture.
     #[arg(long, value_parser = Rate::parse)]
     rate: Option<Rate>,
-    /// The longest pause between two frames (as in 500ms, 10s): longer gaps of the capture are shortened to it.
+    /// The longest pause between two frames (as in 500ms, 10s): longer gaps of the capture are shortened.
     #[arg(long, value_parser = humantime::parse_duration, conflicts_with = "rate")]
     max_gap: Option<Duration>,
 }
 
-/// How fast frames follow each other.
+/// The rate at which frames are replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rate {
     Frames(u32),
@@ -67,22 +67,21 @@ impl Rate {
     }
 }
 
-/// When each frame is due, from the start.
+/// The time at which each frame is due, from the start.
 struct Schedule {
     pace: Pace,
     frames: u64,
     bytes: u64,
-    /// The capture's time that is the start of the replay; gaps that were shortened move it. `None` before the first
-    /// frame.
+    /// The capture's time at the start of the replay; shortening a gap moves it. `None` before the first frame.
     start_ns: Option<i128>,
-    /// When the frame before is due, ns.
+    /// The time at which the previous frame is due, ns.
     last: u64,
 }
 
-/// Where the frames' times come from.
+/// The source of the frames' times.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
-    /// The capture; the longest gap between two frames, ns.
+    /// The times of the capture; the longest gap between two frames, ns.
     Capture {
         max_gap_ns: u64,
     },
@@ -101,7 +100,7 @@ impl Schedule {
         Schedule { pace, frames: 0, bytes: 0, start_ns: None, last: 0 }
     }
 
-    /// When the next frame is due, ns.
+    /// The time at which the next frame is due, ns.
     fn next(&mut self, frame: &capture::Frame) -> u64 {
         let due = match self.pace {
             Pace::Capture { max_gap_ns } => self.as_captured(frame.at_ns, max_gap_ns),
@@ -114,7 +113,7 @@ impl Schedule {
         self.last
     }
 
-    /// The time of a frame that was captured at `at_ns`. A gap of more than `max_gap_ns` is shortened by a later start.
+    /// The time for a frame captured at `at_ns`. A gap longer than `max_gap_ns` is shortened by moving the start.
     fn as_captured(&mut self, at_ns: i128, max_gap_ns: u64) -> u64 {
         let start_ns = *self.start_ns.get_or_insert(at_ns);
         let latest = self.last.saturating_add(max_gap_ns);
@@ -124,12 +123,12 @@ impl Schedule {
     }
 }
 
-/// When so many of something have passed, ns.
+/// The time at which `count` frames or bits have passed, ns.
 fn at(count: u64, per_second: u64) -> u64 {
     u64::try_from(u128::from(count) * NS_PER_SECOND / u128::from(per_second.max(1))).unwrap_or(u64::MAX)
 }
 
-/// An injection that the switch has begun.
+/// A running injection.
 struct Injection<'a> {
     session: &'a mut Session,
     port: String,
@@ -143,7 +142,7 @@ impl Injection<'_> {
         Ok(())
     }
 
-    /// Gives the switch frames, however long it takes to have room for them.
+    /// Gives frames to the switch, however long it takes until there is room for them.
     fn give(&mut self, mut frames: Vec<InjectFrame>) -> Result<(), Failure> {
         loop {
             self.say(frames.clone(), false)?;
@@ -156,7 +155,7 @@ impl Injection<'_> {
         }
     }
 
-    /// Waits, and lets the switch know.
+    /// Waits, and keeps the injection alive.
     fn wait(&mut self, time: Duration) -> Result<(), Failure> {
         sleep(time.min(ALIVE));
         self.say(Vec::new(), false)
@@ -175,7 +174,7 @@ pub(super) fn run(arguments: Arguments, session: &mut Session, output: &mut Outp
     let mut injection = Injection { session, port, last };
     let started = Instant::now();
     let outcome = replay(&mut capture, Pace::new(rate, max_gap), &mut injection, started);
-    // What was given is sent in any case.
+    // Frames that the switch has already are sent in any case.
     while matches!(outcome, Ok(()) | Err(Stop::Capture(_))) && injection.last.waiting > 0 {
         injection.wait(Duration::from_millis(20))?;
     }
@@ -254,7 +253,7 @@ fn replay(capture: &mut Capture<'_>, pace: Pace, injection: &mut Injection<'_>, 
     }
 }
 
-/// Tells on standard error that the frame that was read last is due in a long time.
+/// Announces on standard error that the last frame read is due in a long time.
 fn announce_gap(schedule: &Schedule, due_ns: u64, started: Instant) {
     let wait = Duration::from_nanos(due_ns).saturating_sub(started.elapsed());
     if wait > LONG_GAP {
@@ -266,7 +265,7 @@ fn announce_gap(schedule: &Schedule, due_ns: u64, started: Instant) {
 fn call(session: &mut Session, change: Change) -> Result<Injected, Failure> {
     match session.call(&Request::Change(change))? {
         Reply::Injected(injected) => Ok(injected),
-        // The reply is read by the method's own reader, so it can't be another.
+        // The method's own reader parses the reply, so no other kind is possible.
         _ => Err(Failure::Capture("the switch answered something else".to_owned())),
     }
 }

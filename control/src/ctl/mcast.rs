@@ -6,10 +6,10 @@ use super::parse;
 use super::table::{list, number, rows, text};
 use crate::api::{Multicast, MulticastPort, Request};
 
-/// What can be asked of multicast snooping.
+/// The commands for multicast snooping.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Lists the groups that ports asked for, and where routers are.
+    /// Lists the groups with their members, and the ports with routers.
     List {
         /// Only this VLAN.
         #[arg(long, value_parser = parse::vlan)]
@@ -18,7 +18,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// The request this command makes.
+    /// The request of this command.
     pub(super) fn request(self) -> Request {
         match self {
             Command::List { vlan } => Request::ListMulticast { vlan },
@@ -26,7 +26,7 @@ impl Command {
     }
 }
 
-/// Groups, then routers.
+/// The groups, then the routers.
 pub(super) fn table(multicast: &Multicast) -> String {
     let names = |ports: &[MulticastPort]| text(list(ports.iter().map(|port| &port.port), "-"));
     let youngest = |ports: &[MulticastPort]| {

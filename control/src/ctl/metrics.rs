@@ -1,8 +1,8 @@
-//! `labsw-ctl metrics`: once as text or JSON, or over HTTP (`--listen`), without any privileges.
+//! `labsw-ctl metrics`: prints metrics as text or JSON, or serves them over HTTP (`--listen`) without any privileges.
 //!
-//! With `--serve` the program is the one that labswd starts for `metrics_listen`: standard input is the listening
-//! socket, standard output a connection to the switch. Then it makes no further connection, opens no file, and ends
-//! when its connection does.
+//! labswd starts this program with `--serve` for `metrics_listen`: standard input is the listening socket, standard
+//! output a connection to the switch. The program then makes no further connection, opens no file, and ends when the
+//! connection to the switch closes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,19 +22,19 @@ use crate::confine;
 use crate::metrics::{self, Listener, is_open};
 use crate::varlink::Client;
 
-/// How long the switch may take for its status.
+/// Timeout for the status of the switch.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The connection to the switch; the listener's tokens follow.
+/// The token of the connection to the switch; the listener's tokens follow.
 const SWITCH: Token = Token(0);
 const LISTENER: usize = 1;
 
-/// Where the metrics go.
+/// The target of the metrics.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Serve them to Prometheus at this address, until interrupted.
+    /// Serve the metrics to Prometheus at this address, until interrupted.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Serve them at the socket that is standard input, for the switch at standard output.
+    /// Serve the metrics at the socket that is standard input, for the switch at standard output.
     #[arg(long, hide = true, conflicts_with = "listen")]
     serve: bool,
 }
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments, socket: &Path, output: &mut Output) -> 
     let listening = |error: io::Error| Failure::Listen { address, reason: error };
     let poll = Poll::new().map_err(listening)?;
     let listener = Listener::open(address, poll.registry(), LISTENER).map_err(listening)?;
-    // Asked anew each time: the switch may be restarted.
+    // Each scrape opens a new connection, since the switch may have restarted.
     let text = || Session::open(socket)?.call(&Request::GetStatus).and_then(|reply| text(&reply));
     serve(poll, listener, &mut || text().map_err(|failure| failure.to_string()), None).map_err(listening)
 }
@@ -79,7 +79,7 @@ fn serve_for_the_switch() -> Result<(), Failure> {
     serve(poll, listener, &mut text, Some(&switch)).map_err(Failure::Output)
 }
 
-/// Answers scrapes, as long as the connection to the switch is open if there is one.
+/// Answers scrapes until the connection to the switch closes; without one, for ever.
 fn serve(
     mut poll: Poll,
     mut listener: Listener,

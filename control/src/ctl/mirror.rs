@@ -8,24 +8,24 @@ use super::table::{list, number, pairs, rows, shortened, text};
 use crate::api::{Change, Inject, Mirror, MirrorSettings, Request, Source};
 use crate::model::{FrameRate, InjectSource, VlanId};
 
-/// What can be done with mirrors.
+/// The commands for mirrors.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Makes a mirror, or changes those settings of it that are given.
+    /// Makes a mirror, or changes the given settings of one.
     Set(Set),
-    /// Makes a mirror, or gives one other settings; those that are not given are as if never set.
+    /// Makes a mirror, or replaces the settings of one; settings that are not given are unset.
     Replace(Set),
     /// Lists the mirrors.
     List,
     /// Shows one mirror.
     Show {
-        /// Its name.
+        /// Name of the mirror.
         #[arg(value_parser = parse::name)]
         name: String,
     },
     /// Removes a mirror.
     Del {
-        /// Its name.
+        /// Name of the mirror.
         #[arg(value_parser = parse::name)]
         name: String,
     },
@@ -37,47 +37,49 @@ pub(super) struct Set {
     /// Name of the mirror.
     #[arg(value_parser = parse::name)]
     name: String,
-    /// A port whose frames are copied: what it sends (rx), what it gets (tx), or both. "*" is every port.
+    /// A port to mirror: frames from the port (rx), to the port (tx), or both; may be given several times. "*" is every
+    /// port.
     #[arg(long = "source", value_name = "PORT[:rx|:tx|:both]")]
     sources: Vec<Source>,
     /// Only frames of this VLAN; may be given several times.
     #[arg(long = "vlan", value_name = "N", value_parser = parse::vlan, conflicts_with = "all_vlans")]
     vlans: Vec<u16>,
-    /// Frames of every VLAN again.
+    /// Mirror frames of every VLAN again.
     #[arg(long)]
     all_vlans: bool,
-    /// Only frames that this expression in tcpdump's syntax selects, as in "tcp port 445 or arp".
+    /// Only frames that match this expression in tcpdump's syntax, as in "tcp port 445 or arp".
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
-    /// Copy only so many bytes of each frame; 0: all.
+    /// Copy only this many bytes of each frame; 0: all.
     #[arg(long, value_name = "N")]
     snaplen: Option<u32>,
-    /// The port the copies are sent to; it takes no other traffic.
+    /// The port that the copies are sent to; it takes no other traffic.
     #[arg(long, value_name = "PORT", value_parser = parse::name, conflicts_with = "to_vlan")]
     to: Option<String>,
-    /// Instead of --to: the copies leave tagged with this VLAN, by every port that names it in its trunks (RSPAN).
+    /// Send the copies tagged with this VLAN, at every port that names the VLAN in its trunks (RSPAN), in place of
+    /// --to.
     #[arg(long, value_name = "N", value_parser = parse::vlan)]
     to_vlan: Option<u16>,
-    /// Take the VLAN even if it is the one of untagged frames of a port, which is then cut off.
+    /// Take the VLAN even if it is the VLAN of untagged frames at a port; that port is then cut off.
     #[arg(long, conflicts_with = "to")]
     force: bool,
     #[command(flatten)]
     inject: InjectArguments,
 }
 
-/// What the destination may inject.
+/// The frames that the destination may inject.
 #[derive(Debug, Args)]
 struct InjectArguments {
-    /// Frames from that port enter as frames of this VLAN; without this and --inject-as they are dropped.
+    /// Let frames from the destination port enter in this VLAN; without this and --inject-as they are dropped.
     #[arg(long = "inject-vlan", value_name = "N", value_parser = parse::vlan, conflicts_with = "as_port")]
     vlan: Option<u16>,
-    /// Frames from that port enter as if received on this one.
+    /// Let frames from the destination port enter as if received on this port.
     #[arg(long = "inject-as", id = "as_port", value_name = "PORT", value_parser = parse::name)]
     as_port: Option<String>,
-    /// The most frames per second that enter: 500pps, 10kpps, 1Mpps. [default: 10kpps]
+    /// The highest rate of injected frames: 500pps, 10kpps, 1Mpps. [default: 10kpps]
     #[arg(long = "inject-rate", id = "inject_rate", value_name = "RATE", value_parser = parse::unit::<FrameRate>)]
     rate: Option<FrameRate>,
-    /// Only frames from this source address enter; may be given several times.
+    /// Let only frames with this source address enter; may be given several times.
     #[arg(long = "inject-source", id = "inject_source", value_name = "MAC", value_parser = parse::unicast_mac)]
     sources: Vec<Mac>,
 }
@@ -111,7 +113,7 @@ impl Set {
 }
 
 impl Command {
-    /// The request this command makes.
+    /// The request of this command.
     pub(super) fn request(self) -> Request {
         match self {
             Command::Set(set) => set.request(false),
@@ -165,7 +167,7 @@ pub(super) fn details(mirror: &Mirror) -> String {
     pairs(lines)
 }
 
-/// What may be injected, on one line.
+/// The `inject` settings on one line.
 fn injected(inject: &Inject) -> String {
     let entry = match (inject.vlan, &inject.as_port) {
         (Some(vlan), _) => format!("into VLAN {vlan}"),

@@ -1,12 +1,12 @@
-//! `labsw-ctl`: everything a person or a script does to the switch.
+//! `labsw-ctl`: every operation of a person or a script on the switch.
 //!
-//! **How it works.** Each noun has a file with its commands, the request each one makes, and the table of the reply.
-//! A command is a request, a call, and a table or JSON; only `stats --watch`, `top` and `capture` take more than one
+//! **How it works.** Each noun has a file with its commands, the request of each one, and the table of the reply. A
+//! command is a request, a call, and a table or JSON; only `stats --watch`, `top` and `capture` take more than one
 //! reply.
 //!
-//! **Exit status.** 0: done. 1: the switch refused, or the thing does not exist; `doctor`: there is a problem. 2: wrong
-//! usage. 3: the switch can't be reached. Errors are one line on stderr. A reader that goes away (`| head`) is no
-//! error.
+//! **Exit status.** 0: done. 1: the switch refused, or the object does not exist; `doctor`: there is a problem. 2:
+//! wrong usage. 3: the switch can't be reached. Errors are one line on stderr. A reader that closes the pipe (`| head`)
+//! is no error.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -63,47 +63,47 @@ struct Arguments {
 enum Noun {
     /// The switch at a glance: uptime, workers and their load, ports, mirrors.
     Status,
-    /// Workers: their load, the receive queues they serve, and which queue is served by which.
+    /// Workers: their load, and the receive queues that each one serves.
     #[command(subcommand)]
     Worker(worker::Command),
-    /// Ports: list, show, add, change, remove, switch on and off.
+    /// Ports: list, show, add, change, remove, enable and disable.
     #[command(subcommand)]
     Port(port::Command),
     /// VLANs and the ports in them.
     #[command(subcommand)]
     Vlan(vlan::Command),
-    /// The forwarding database: which MAC address is at which port.
+    /// The forwarding database: the port of each MAC address.
     #[command(subcommand)]
     Fdb(fdb::Command),
-    /// Multicast snooping: who asked for which group, and where routers are.
+    /// Multicast snooping: the members of each group, and the ports with routers.
     #[command(subcommand)]
     Mcast(mcast::Command),
-    /// Mirrors: copies of frames, sent to a port.
+    /// Mirrors: copies of frames, sent to a port or a VLAN.
     #[command(subcommand)]
     Mirror(mirror::Command),
-    /// Impairments: links made slow, lossy or late, per port and direction.
+    /// Impairments: slow, lossy or late links, per port and direction.
     #[command(subcommand)]
     Impair(impair::Command),
-    /// The configuration that runs: show it, compare it with a file, apply a file.
+    /// The running configuration: show it, compare it with a file, apply a file.
     #[command(subcommand)]
     Config(config::Command),
-    /// What would become of a frame, step by step; nothing is sent and nothing changes.
+    /// Shows how the switch would handle a frame, step by step; nothing is sent and nothing changes.
     Trace(trace::Arguments),
-    /// Frames, bytes, and drops by reason.
+    /// Counters: frames, bytes, and drops by reason.
     Stats(stats::Arguments),
-    /// Ports, mirrors and workers live, on the whole screen.
+    /// Shows ports, mirrors and workers live, on the whole screen.
     Top(top::Arguments),
-    /// Frames that pass, or are dropped, as a pcapng stream.
+    /// Captures frames that pass, or that are dropped, as pcapng.
     Capture(capture::Arguments),
-    /// Shows the ports to Wireshark as interfaces; `extcap install` tells Wireshark where they are.
+    /// Offers the ports to Wireshark as interfaces; `extcap install` registers them.
     Extcap(extcap::Arguments),
-    /// The metrics, as Prometheus reads them: printed, or served over HTTP.
+    /// Prints the metrics in Prometheus's format, or serves them over HTTP.
     Metrics(metrics::Arguments),
-    /// What to paste into a hypervisor's or a container's configuration to plug it into a port.
+    /// Prints the configuration that plugs a guest or container into a port.
     Guest(guest::Arguments),
     /// Replays a capture into the switch, as if received on a port.
     Inject(inject::Arguments),
-    /// What the host lacks, and the command or option that mends it; nothing is changed.
+    /// Lists what the host lacks, and the command or option that mends it; nothing is changed.
     Doctor(doctor::Arguments),
     /// Prints the completions of a shell.
     Completions {
@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
                 other => table::one_line(&other.to_string()),
             };
             for line in text.lines() {
-                // Nothing can be said if stderr is closed as well.
+                // If stderr is closed as well the message is lost.
                 let _ = writeln!(io::stderr(), "labsw-ctl: {line}");
             }
             failure.exit_status()

@@ -1,4 +1,4 @@
-//! Standard output: bytes as they are, or JSON. What a reply looks like stands in [`super::render`].
+//! Standard output: raw bytes or JSON. [`super::render`] formats replies.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::session::Failure;
 
-/// Where a command's output goes, and in which form.
+/// The form of a command's output.
 #[derive(Debug)]
 pub(super) struct Output {
     json: bool,
@@ -17,12 +17,12 @@ impl Output {
         Output { json }
     }
 
-    /// Whether JSON is wanted.
+    /// True if the output is JSON.
     pub(super) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Prints JSON for people to read as well.
+    /// Prints JSON over several lines, readable for people as well.
     ///
     /// # Errors
     /// Those of writing.
@@ -42,7 +42,7 @@ impl Output {
         self.bytes(&text)
     }
 
-    /// Prints this as it is.
+    /// Prints these bytes unchanged.
     ///
     /// # Errors
     /// Those of writing.

@@ -1,4 +1,4 @@
-//! Arguments that are more than text, checked before the switch is asked: a mistake here is wrong usage (exit 2).
+//! Arguments with rules beyond plain text, checked before the call: a mistake here is wrong usage (exit status 2).
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ pub(super) fn mac(text: &str) -> Result<Mac, String> {
     text.parse::<Mac>().map_err(|error| error.to_string())
 }
 
-/// A MAC address that one station can have.
+/// A MAC address of a single station.
 pub(super) fn unicast_mac(text: &str) -> Result<Mac, String> {
     let mac = mac(text)?;
     if mac.is_group() { Err("a group address, which is at no single port".to_owned()) } else { Ok(mac) }
@@ -65,7 +65,7 @@ pub(super) fn version(text: &str) -> Result<(u32, u32), String> {
     }
 }
 
-/// Time between two looks: not so short that looking is all the switch does.
+/// The interval of `stats --watch` and `top`; the lower limit keeps the switch from answering all the time.
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
     let (least, most) = (Duration::from_millis(100), Duration::from_secs(3600));
     match Duration::from(text.parse::<Span>().map_err(|error| error.to_string())?) {
@@ -74,7 +74,7 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A time of a millisecond at least, in milliseconds.
+/// A time of at least a millisecond, in milliseconds.
 pub(super) fn some_milliseconds(text: &str) -> Result<u64, String> {
     match milliseconds(text)? {
         0 => Err("no time at all; at least 1ms".to_owned()),

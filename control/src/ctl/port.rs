@@ -10,7 +10,7 @@ use super::parse;
 use super::table::{list, number, pairs, rows, shortened, text};
 use crate::api::{Change, Flap, Guards, Port, PortType, Request, Vlan};
 
-/// What can be done with ports.
+/// The commands for ports.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Lists the ports.
@@ -21,10 +21,10 @@ pub(super) enum Command {
     Add {
         #[command(flatten)]
         port: Name,
-        /// How it moves bytes.
+        /// The type of the port.
         #[arg(long = "type", value_name = "TYPE", value_parser = port_type())]
         port_type: PortType,
-        /// A setting as in the configuration, as in vlan.mode=access or 'vlan.trunks=[10, "20-29"]'.
+        /// A setting as in the configuration: vlan.mode=access or 'vlan.trunks=[10, "20-29"]'.
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse::setting)]
         settings: Vec<(String, Value)>,
     },
@@ -32,38 +32,38 @@ pub(super) enum Command {
     Set {
         #[command(flatten)]
         port: Name,
-        /// Settings as in the configuration, as in vlan.tag=20.
+        /// Settings as in the configuration: vlan.tag=20.
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse::setting)]
         settings: Vec<(String, Value)>,
     },
-    /// Gives a port other settings; those that are not given are as if never set.
+    /// Replaces the settings of a port; settings that are not given are unset.
     Replace {
         #[command(flatten)]
         port: Name,
-        /// Settings as in the configuration, as in vlan.tag=20.
+        /// Settings as in the configuration: vlan.tag=20.
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse::setting)]
         settings: Vec<(String, Value)>,
     },
     /// Removes a port.
     Del(Name),
-    /// Switches a port on.
+    /// Enables a port.
     Up(Name),
-    /// Switches a port off.
+    /// Disables a port.
     Down(Name),
-    /// Takes a port down and up again and again, and leaves it up; `port up` and `port down` end that.
+    /// Takes a port down and up repeatedly, and leaves it up; `port up` and `port down` end this.
     Flap {
         #[command(flatten)]
         port: Name,
-        /// From one time it goes down to the next, as in 2s; it is down for half of that.
+        /// Time from one time that the port goes down to the next, as in 2s; the port is down for half of it.
         #[arg(long, value_name = "T", value_parser = parse::milliseconds)]
         every: u64,
-        /// How many times it goes down.
+        /// How often the port goes down.
         #[arg(long, value_name = "N")]
         count: u32,
     },
 }
 
-/// Which port.
+/// The name of a port.
 #[derive(Debug, Args)]
 pub(super) struct Name {
     /// Name of the port.
@@ -78,7 +78,7 @@ fn port_type() -> impl TypedValueParser<Value = PortType> {
 }
 
 impl Command {
-    /// The request this command makes. Of a setting given twice the last one counts.
+    /// The request of this command. If a setting is given twice, the last one counts.
     pub(super) fn request(self) -> Request {
         let change = match self {
             Command::List => return Request::ListPorts,

@@ -1,10 +1,10 @@
-//! What was added per second between two readings of counters. Used by `stats --watch` and `top`.
+//! Rates: the increase per second between two readings of counters. Used by `stats --watch` and `top`.
 
 use serde::Serialize;
 
 use crate::api::Counters;
 
-/// What a port received, sent and dropped, per second.
+/// Frames and bits that a port received and sent, and frames that it dropped, per second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Rates {
     pub rx_frames_per_second: f64,
@@ -12,19 +12,19 @@ pub(super) struct Rates {
     pub tx_frames_per_second: f64,
     pub tx_bits_per_second: f64,
     pub dropped_per_second: f64,
-    /// The reason for which most were dropped, if any were.
+    /// The most frequent drop reason, if frames were dropped.
     pub main_drop_reason: Option<String>,
 }
 
 impl Rates {
-    /// Between `before` and `now`, which is so much later. Counters that went back (the port was made anew) count as
-    /// unchanged once.
+    /// The rates between `before` and `now`, `milliseconds` apart. Counters that went back (the port was removed and
+    /// added) give 0 once.
     pub(super) fn between(before: &Counters, now: &Counters, milliseconds: u64) -> Rates {
         let rate = |count: fn(&Counters) -> u64| per_second(count(before), count(now), milliseconds);
         let added = now.drops.iter().map(|(reason, count)| {
             (count.saturating_sub(before.drops.get(reason).copied().unwrap_or_default()), reason)
         });
-        // Of two that are equal, the first by name.
+        // Of two equal counts, the reason that is first by name.
         let main =
             added.filter(|(added, _)| *added > 0).max_by_key(|(added, reason)| (*added, std::cmp::Reverse(*reason)));
         Rates {
@@ -38,20 +38,20 @@ impl Rates {
     }
 }
 
-/// What was added per second.
+/// The increase per second.
 pub(super) fn per_second(before: u64, now: u64, milliseconds: u64) -> f64 {
-    // Beyond 2^53 a counter is rounded, which no rate shows.
+    // Counters above 2^53 are rounded, by less than a rate shows.
     #[allow(clippy::cast_precision_loss, reason = "a rate is shown with three digits")]
     let (added, milliseconds) = (now.saturating_sub(before) as f64, milliseconds.max(1) as f64);
     added * 1000.0 / milliseconds
 }
 
-/// A rate with one decimal where it is small.
+/// A rate as text, with one decimal if it is small.
 pub(super) fn plain(rate: f64) -> String {
     if rate > 0.0 && rate < 9.95 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
-/// A rate in at most five characters: `0`, `0.5`, `999`, `1.00k`, `12.3M`, `999G`.
+/// A rate as text of at most five characters: `0`, `0.5`, `999`, `1.00k`, `12.3M`, `999G`.
 pub(super) fn short(rate: f64) -> String {
     let mut rest = rate;
     for unit in ["", "k", "M", "G", "T"] {

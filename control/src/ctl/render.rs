@@ -7,7 +7,7 @@ use crate::api::Reply;
 use crate::metrics;
 
 impl Output {
-    /// Prints a reply: as JSON the bare list or object, for people a table; nothing for a change that was made.
+    /// Prints a reply: the bare list or object as JSON, a table for people, nothing for a change that was made.
     ///
     /// # Errors
     /// Those of writing.

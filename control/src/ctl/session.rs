@@ -1,4 +1,4 @@
-//! The connection to the switch, and what can go wrong in words and exit statuses.
+//! The connection to the switch, and the errors of a command as messages and exit statuses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,27 +11,27 @@ use crate::config::{ConfigError, ConfigErrors};
 use crate::glue::GlueError;
 use crate::varlink::{CallError, Client};
 
-/// Why a command was not done. The text is one line, or one for each mistake of a file.
+/// Why a command failed. The text is one line, or one line for each mistake of a file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// The switch said no, or something that makes no sense.
+    /// The switch refused, or broke the protocol.
     #[error("{0}")]
     Refused(CallError),
-    /// A configuration file is not in order.
+    /// A configuration file has mistakes.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// What is asked for makes no sense with this port.
+    /// The port does not fit the requested target.
     #[error("{0}")]
     Unfit(#[from] GlueError),
-    /// No answer from the switch.
+    /// The switch can't be reached.
     #[error("{}: the switch can't be reached: {reason}", socket.display())]
     Unreachable {
         /// The socket that was tried.
         socket: PathBuf,
-        /// What happened.
+        /// The reason.
         reason: String,
     },
-    /// The doctor found something that can't work.
+    /// The doctor found a problem.
     #[error("{}", if *.0 == 1 { "there is 1 problem".to_owned() } else { format!("there are {} problems", .0) })]
     Problems(usize),
     /// A capture can't be replayed.
@@ -42,30 +42,30 @@ pub(super) enum Failure {
     File {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: io::Error,
     },
     /// The metrics can't be served.
     #[error("{address}: {reason}; name another address or port")]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         reason: io::Error,
     },
-    /// What is asked for makes no sense.
+    /// The combination of arguments has no meaning.
     #[error("{0}")]
     Usage(&'static str),
     /// The output can't be written.
     #[error("writing the output: {0}")]
     Output(io::Error),
-    /// Whoever reads the output has seen enough.
+    /// The reader of the output has closed the pipe.
     #[error("nobody reads the output")]
     ReaderGone,
 }
 
 impl Failure {
-    /// The exit status this ends with.
+    /// The exit status for this error.
     pub(super) fn exit_status(&self) -> ExitCode {
         match self {
             Failure::Refused(_)
@@ -106,7 +106,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects.
+    /// Connects to the switch.
     ///
     /// # Errors
     /// [`Failure::Unreachable`].
@@ -125,7 +125,7 @@ impl Session {
         self.client.call(request).map_err(|error| failure(&self.socket, error))
     }
 
-    /// As [`Client::wait_for_ever`].
+    /// Removes the timeout; see [`Client::wait_for_ever`].
     ///
     /// # Errors
     /// [`Failure::Unreachable`].
@@ -133,10 +133,10 @@ impl Session {
         self.client.wait_for_ever().map_err(|error| failure(&self.socket, error.into()))
     }
 
-    /// Calls a method that answers with a stream, until it ends or `each` fails.
+    /// Calls a method that answers with a stream, until the stream ends or `each` fails.
     ///
     /// # Errors
-    /// As [`Session::call`], and those of `each`.
+    /// Those of [`Session::call`] and of `each`.
     pub(super) fn stream(
         &mut self,
         request: &Request,
@@ -159,7 +159,7 @@ fn failure(socket: &Path, error: CallError) -> Failure {
     }
 }
 
-/// Adds what a person can do about it.
+/// Adds advice to an error of the connection.
 fn explain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!("{error}; is labswd running?"),

@@ -16,13 +16,13 @@ use super::session::{Failure, Session};
 use super::table::{number, rows, text};
 use crate::api::{PortStats, Reply, Request, Stats};
 
-/// What to count.
+/// The counters to show, and how often.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Only this port.
     #[arg(value_parser = parse::name)]
     port: Option<String>,
-    /// Go on, and print what was added per second.
+    /// Go on, and print the increase per second.
     #[arg(long)]
     pub(super) watch: bool,
     /// Time between two lines of a port, as in 500ms or 2s; at least 100ms.
@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// The request for one answer, or a stream with one each interval.
+    /// The request for one answer, or for a stream with one answer each interval.
     pub(super) fn request(self) -> Request {
         let interval = u32::try_from(self.interval.as_millis()).unwrap_or(u32::MAX);
         Request::GetStats { port: self.port, interval_milliseconds: self.watch.then_some(interval) }
@@ -60,12 +60,12 @@ pub(super) fn table(stats: &Stats) -> String {
     format!("{counters}\n{drops}")
 }
 
-/// What a drop reason means; nothing for one this client does not know.
+/// The explanation of a drop reason; empty if this client does not know the reason.
 fn explanation(name: &str) -> &'static str {
     DropReason::ALL.iter().find(|reason| reason.name() == name).map_or("", |reason| reason.explanation())
 }
 
-/// What a counter of the kernel means; nothing for one this client does not know.
+/// The explanation of a counter of the kernel; empty if this client does not know the counter.
 fn kernel_explanation(name: &str) -> &'static str {
     match name {
         "rx_dropped" => "Before the switch: no free chunk for the frame, or too long for one.",
@@ -77,7 +77,7 @@ fn kernel_explanation(name: &str) -> &'static str {
     }
 }
 
-/// Counters of a port with what was added per second; `null` in the first line, which has nothing before it.
+/// The counters of a port with their rates; `null` in the first line, which has no earlier reading.
 #[derive(Serialize)]
 struct Watched<'a> {
     #[serde(flatten)]
@@ -85,9 +85,9 @@ struct Watched<'a> {
     rates: Option<Rates>,
 }
 
-/// Prints what was added per second, until interrupted or nobody reads it any more. As JSON: one document a line.
+/// Prints rates until interrupted, or until the reader of a pipe closes it. As JSON: one document a line.
 pub(super) fn watch(arguments: Arguments, session: &mut Session, output: &mut Output) -> Result<(), Failure> {
-    // Ending this way is meant; each answer is written in one piece.
+    // An interrupt is the normal end; each answer is written in one piece.
     signal_hook::flag::register_conditional_shutdown(SIGINT, 0, Arc::new(AtomicBool::new(true)))?;
     let mut before: Option<Stats> = None;
     session.stream(&arguments.request(), |reply| {
@@ -104,8 +104,7 @@ pub(super) fn watch(arguments: Arguments, session: &mut Session, output: &mut Ou
     })
 }
 
-/// What was added at a port per second between two readings. A port that is new counts from 0; one that was made anew
-/// shows 0 once.
+/// The rates of a port between two readings. A new port counts from 0; a port that was removed and added shows 0 once.
 fn rates(before: &Stats, now: &Stats, port: &PortStats) -> Rates {
     let milliseconds = now.uptime_milliseconds.saturating_sub(before.uptime_milliseconds);
     let earlier = before.ports.iter().find(|earlier| earlier.name == port.name);

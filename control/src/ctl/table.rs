@@ -1,13 +1,14 @@
-//! Tables for people: aligned columns without lines, numbers to the right, nothing but text a terminal can show.
+//! Tables for people: aligned columns without lines, numbers on the right, only characters that are safe for a
+//! terminal.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 /// A cell of a table.
 #[derive(Debug)]
 pub(super) enum Value {
-    /// To the left.
+    /// Aligned to the left.
     Text(String),
-    /// To the right.
+    /// Aligned to the right.
     Number(String),
 }
 
@@ -21,7 +22,7 @@ pub(super) fn number(value: impl ToString) -> Value {
     Value::Number(value.to_string())
 }
 
-/// Aligns rows under their headings; `empty` if there are none.
+/// Aligns rows under their headings; without rows, prints `empty`.
 pub(super) fn rows(headings: &[&str], rows: Vec<Vec<Value>>, empty: &str) -> String {
     let Some(first) = rows.first() else { return format!("{empty}\n") };
     let heading = |(name, below): (&&str, &Value)| cell(name.to_uppercase(), matches!(below, Value::Number(_)));
@@ -52,8 +53,8 @@ fn cell(text: String, to_the_right: bool) -> Cell {
     Cell::new(one_line(&text)).set_alignment(alignment)
 }
 
-/// Keeps names and reasons on one line, and from steering the terminal: control characters, line separators and marks
-/// that change the direction of writing become blanks.
+/// Keeps names and reasons on one line and harmless to the terminal: control characters, line separators and marks that
+/// change the direction of writing become blanks.
 pub(super) fn one_line(text: &str) -> String {
     let steers = |character: char| {
         character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

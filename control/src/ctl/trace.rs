@@ -1,4 +1,4 @@
-//! `labsw-ctl trace`: what would become of a frame, as numbered lines that read like an explanation.
+//! `labsw-ctl trace`: how the switch would handle a frame, as numbered lines with explanations.
 
 use clap::Args;
 use labsw_switch::Mac;
@@ -12,10 +12,10 @@ use crate::trace::ETHERTYPES;
 const MIN_FRAME_BYTES: usize = 60;
 /// A VLAN tag's TPID, 802.1Q.
 const TPID: u16 = 0x8100;
-/// IEEE's ethertype for local experiments: what a frame is about which nothing is said.
+/// IEEE's ethertype for local experiments: the default of a made-up frame.
 const DEFAULT_ETHERTYPE: &str = "experimental";
 
-/// A frame. (A list as such would be an argument that is given several times.)
+/// The bytes of a frame. (clap would take a plain `Vec` for an argument that is given several times.)
 #[derive(Clone, Debug)]
 struct Bytes(Vec<u8>);
 
@@ -23,17 +23,17 @@ struct Bytes(Vec<u8>);
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["frame", "src"]))]
 pub(super) struct Arguments {
-    /// The port it would come in by.
+    /// The port that the frame arrives at.
     #[arg(long = "in", value_name = "PORT", value_parser = parse::name)]
     port: String,
-    /// The whole frame in hexadecimal, without the check sequence; blanks, colons, hyphens and dots may stand between
+    /// The whole frame in hexadecimal, without the frame check sequence; blanks, colons, hyphens and dots may separate
     /// bytes.
     #[arg(long, value_name = "HEX", value_parser = hexadecimal)]
     frame: Option<Bytes>,
-    /// The source address of a frame to be made up.
+    /// The source address of a made-up frame.
     #[arg(long, value_name = "MAC", value_parser = parse::mac, requires = "dst")]
     src: Option<Mac>,
-    /// Its destination.
+    /// The destination address of a made-up frame.
     #[arg(long, value_name = "MAC", value_parser = parse::mac, requires = "src", conflicts_with = "frame")]
     dst: Option<Mac>,
     /// The VLAN of its tag, 0 (a priority tag) to 4095; left out: untagged.
@@ -43,7 +43,7 @@ pub(super) struct Arguments {
     /// Its ethertype: hexadecimal as in 0x0806, or arp, ipv4, ipv6, lldp, eapol, slow, experimental.
     #[arg(long, value_name = "T", default_value = DEFAULT_ETHERTYPE, value_parser = ethertype, conflicts_with = "frame")]
     ethertype: u16,
-    /// Its length in bytes, without the check sequence.
+    /// Its length in bytes, without the frame check sequence.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(60..), requires = "src",
         conflicts_with = "frame")]
     bytes: Option<u16>,
@@ -64,7 +64,7 @@ fn ethertype(text: &str) -> Result<u16, String> {
 }
 
 impl Arguments {
-    /// The request this command makes.
+    /// The request of this command.
     pub(super) fn request(self) -> Request {
         let Arguments { port, frame, src, dst, vlan, ethertype, bytes } = self;
         let made_up = || {
@@ -78,7 +78,7 @@ impl Arguments {
     }
 }
 
-/// The steps, numbered, and the verdict.
+/// The numbered steps, and the verdict.
 pub(super) fn lines(trace: &Trace) -> String {
     let indent = " ".repeat(15);
     let line = |(number, step): (usize, &TraceStep)| {

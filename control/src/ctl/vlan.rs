@@ -5,7 +5,7 @@ use clap::Subcommand;
 use super::table::{list, number, rows, text};
 use crate::api::{Request, VlanRow};
 
-/// What can be done with VLANs.
+/// The commands for VLANs.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Lists the VLANs that ports name, and their members.
@@ -13,7 +13,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// The request this command makes.
+    /// The request of this command.
     pub(super) fn request(self) -> Request {
         match self {
             Command::List => Request::ListVlans,

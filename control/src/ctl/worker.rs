@@ -6,12 +6,12 @@ use super::parse;
 use super::table::{Value, number, rows, text};
 use crate::api::{Change, Request, Worker, WorkerQueue};
 
-/// What can be done with workers.
+/// The commands for workers.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Lists the workers, their load over the last second, and the receive queues each of them serves.
     List,
-    /// Has a receive queue of a port served by this worker, until the port goes.
+    /// Pins a receive queue of a port to this worker, until the port goes.
     Pin {
         /// Name of the port.
         #[arg(value_parser = parse::name)]
@@ -24,7 +24,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// The request this command makes.
+    /// The request of this command.
     pub(super) fn request(self) -> Request {
         match self {
             Command::List => Request::ListWorkers,
@@ -33,12 +33,12 @@ impl Command {
     }
 }
 
-/// The workers, and the name of every queue.
+/// The workers, with the names of their queues.
 pub(super) fn table(workers: &[Worker]) -> String {
     columns(workers, |worker| text(names(&worker.queues)))
 }
 
-/// The workers at a glance: how many queues each of them serves.
+/// The workers at a glance, with the number of their queues.
 pub(super) fn summary(workers: &[Worker]) -> String {
     columns(workers, |worker| number(worker.queues.len()))
 }
@@ -58,7 +58,7 @@ fn columns(workers: &[Worker], queues: impl Fn(&Worker) -> Value) -> String {
     rows(&headings, workers.iter().map(row).collect(), "no workers")
 }
 
-/// `dc01:0 dc01:1* uplink:0`; a star: pinned.
+/// Queues like `dc01:0 dc01:1* uplink:0`; a star means pinned.
 fn names(queues: &[WorkerQueue]) -> String {
     let shown = queues.iter().map(|queue| {
         let star = if queue.pinned { "*" } else { "" };

@@ -1,7 +1,7 @@
-//! The deserializer of a [`Tree`]: every type of the model is read by serde from it.
+//! The deserializer of a [`Tree`]: serde reads every type of the model from one.
 //!
-//! A wrong value comes back as a [`Mistake`] with the path to it. [`keys`] asks a type for the keys it has, so that
-//! nobody lists them a second time.
+//! A wrong value is returned as a [`Mistake`] with the path to it. [`keys`] asks a type for its keys, so that no list
+//! of them is kept elsewhere.
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
@@ -50,7 +50,7 @@ impl<'de> Deserializer<'de> for &'de Tree {
         visitor: V,
     ) -> Result<V::Value, Mistake> {
         match self.value() {
-            // A struct in serde may also be an array of its fields; in a configuration never.
+            // serde also accepts an array of the fields for a struct; a configuration does not.
             Value::List(_) => Err(Mistake::invalid_type(Unexpected::Seq, &visitor)),
             _ => self.deserialize_any(visitor),
         }
@@ -74,7 +74,7 @@ impl<'de> Deserializer<'de> for &'de Tree {
     }
 }
 
-/// Takes nothing, and says that one of these words was expected.
+/// Refuses every value: one of these words was expected.
 struct OneOf(&'static [&'static str]);
 
 impl Visitor<'_> for OneOf {
@@ -128,7 +128,7 @@ pub(crate) fn keys<T: DeserializeOwned>() -> &'static [&'static str] {
 }
 
 /// Reads a call as an enum with a variant for each method, whose fields are the parameters. The error is the name of
-/// the parameter that is missing, unknown or impossible.
+/// the parameter that is missing, unknown or has an impossible value.
 pub(crate) fn call<'de, T: Deserialize<'de>>(method: &'de str, parameters: &'de Tree) -> Result<T, String> {
     T::deserialize(Call { method, parameters }).map_err(|mistake| match (mistake.path().0.first(), &mistake.what) {
         (Some(Step::Key(parameter)), _) => parameter.clone(),
@@ -192,7 +192,7 @@ impl<'de> VariantAccess<'de> for Parameters<'de> {
     }
 }
 
-/// Reads nothing, and remembers what it was asked for.
+/// Reads nothing and records the keys or words that a type asks for.
 struct AskKeys;
 
 /// The keys or words that a type asked for.

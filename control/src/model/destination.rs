@@ -1,4 +1,4 @@
-//! Where the copies of a mirror go: `to` a port, or `to_vlan` of every trunk that names this VLAN (RSPAN).
+//! The destination of a mirror's copies: `to` a port, or `to_vlan` at every trunk that names this VLAN (RSPAN).
 
 use labsw_switch::Vid;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use super::mistake::AtKey;
 use super::names;
 use super::vlan::VlanId;
 
-/// The keys that say where the copies of a mirror go.
+/// The keys for the destination of a mirror's copies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Destination {
@@ -16,13 +16,13 @@ pub struct Destination {
     pub to: Option<String>,
     /// The VLAN that copies are sent in, by every port that names it in its trunks (RSPAN).
     pub to_vlan: Option<VlanId>,
-    /// Take the VLAN even if it is the one of untagged frames of a port.
+    /// Take the VLAN even if it is the VLAN of untagged frames at a port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub force: Option<bool>,
 }
 
 impl Destination {
-    /// The destination they mean.
+    /// The destination that the keys describe.
     ///
     /// # Errors
     /// None of the keys, or two that contradict each other.
@@ -53,7 +53,7 @@ impl From<&MirrorTo> for Destination {
     }
 }
 
-/// Where the copies of a mirror go.
+/// The destination of a mirror's copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MirrorTo {
     /// To the port of this name, which takes no other traffic.
@@ -62,20 +62,20 @@ pub enum MirrorTo {
     Vlan {
         /// The VLAN.
         vid: Vid,
-        /// Even if it is the VLAN of untagged frames of some port.
+        /// Take the VLAN even if it is the VLAN of untagged frames at a port.
         force: bool,
     },
 }
 
 impl Default for MirrorTo {
-    /// To no port: a placeholder while a mirror is read.
+    /// No port: a placeholder while a mirror is read.
     fn default() -> MirrorTo {
         MirrorTo::Port(String::new())
     }
 }
 
 impl MirrorTo {
-    /// The port, if it is one.
+    /// The port, if the destination is one.
     pub fn port(&self) -> Option<&str> {
         match self {
             MirrorTo::Port(port) => Some(port),
@@ -83,7 +83,7 @@ impl MirrorTo {
         }
     }
 
-    /// The VLAN, if it is one.
+    /// The VLAN, if the destination is one.
     pub fn vlan(&self) -> Option<Vid> {
         match self {
             MirrorTo::Port(_) => None,
@@ -91,7 +91,7 @@ impl MirrorTo {
         }
     }
 
-    /// Whether a VLAN is taken that some port uses.
+    /// True if the VLAN is taken even from the untagged frames of a port.
     pub fn is_forced(&self) -> bool {
         matches!(self, MirrorTo::Vlan { force: true, .. })
     }

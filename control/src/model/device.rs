@@ -1,4 +1,4 @@
-//! Which network device a port means: `pci:`, `mac:` or `name:`, as the configuration says and as it is written back.
+//! The network device of a port: `pci:`, `mac:` or `name:`, as the configuration says and as it is written back.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{names, value};
 
-/// How a network device is named.
+/// The identification of a network device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DeviceSpec {
     /// `pci:0000:03:00.1`: the PCI address, lower case, with its domain.
@@ -23,7 +23,7 @@ pub enum DeviceSpec {
 impl FromStr for DeviceSpec {
     type Err = String;
 
-    /// The error says what is wrong and what would be right.
+    /// The error says what is wrong and how to write it right.
     fn from_str(text: &str) -> Result<DeviceSpec, String> {
         match text.split_once(':') {
             Some(("pci", address)) => pci_address(address).map(DeviceSpec::Pci).ok_or_else(|| {
@@ -43,7 +43,7 @@ impl FromStr for DeviceSpec {
     }
 }
 
-/// `0000:03:00.1` in lower case, if that is what it is.
+/// A PCI address like `0000:03:00.1`, in lower case; `None` for other text.
 fn pci_address(text: &str) -> Option<String> {
     let hex = |part: &str, digits: usize| part.len() == digits && part.bytes().all(|b| b.is_ascii_hexdigit());
     let (bus_device, function) = text.split_once('.')?;

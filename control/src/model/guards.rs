@@ -1,7 +1,7 @@
 //! Guards of a port: `storm`, `mac_limit`, `mac_limit_action`, `sticky`, `macs`, `isolated`, `dhcp_guard`, `ra_guard`.
 //!
-//! All of it is off if left out, and each key has a value that says so, which ends the guard at run time. The switch's
-//! own [`GuardSpec`] is what the keys mean.
+//! All guards are off if left out. Each key has a value for off, which ends the guard at run time. [`GuardSpec`] of the
+//! switch defines what the keys mean.
 
 use labsw_switch::Mac;
 use labsw_switch::fdb::MAX_CAPACITY;
@@ -18,25 +18,25 @@ use super::value;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Guards {
-    /// Frames per second that the port may have flooded.
+    /// Limits of flooded frames from the port, in frames per second.
     #[serde(skip_serializing_if = "Storm::is_off")]
     pub storm: Storm,
-    /// How many addresses are learned at the port; `"off"` or left out: no limit of the port's own.
+    /// The most addresses that are learned at the port; `"off"` or left out: no limit of the port's own.
     #[serde(deserialize_with = "mac_limit", skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
-    /// What becomes of frames from further addresses; left out: drop.
+    /// How frames from further addresses are handled; left out: drop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_limit_action: Option<LimitAction>,
     /// Addresses learned at the port stay there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sticky: bool,
-    /// The only sources that may send; empty: any.
+    /// The only source addresses that may send; empty: any.
     #[serde(deserialize_with = "macs", skip_serializing_if = "Vec::is_empty")]
     pub macs: Vec<Station>,
     /// The port talks only to ports that are not isolated.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
-    /// Frames that a DHCP server sends are dropped.
+    /// Frames of DHCP servers are dropped.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dhcp_guard: bool,
     /// IPv6 router advertisements and redirects are dropped.
@@ -44,7 +44,7 @@ pub struct Guards {
     pub ra_guard: bool,
 }
 
-/// Frames per second that a port may have flooded, by what makes them flood; `"off"` or left out: any number.
+/// Limits of flooded frames from a port, in frames per second, by the cause of flooding; `"off"` or left out: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storm {
@@ -60,14 +60,14 @@ pub struct Storm {
 }
 
 impl Storm {
-    /// Whether nothing is limited.
+    /// True if nothing is limited.
     pub fn is_off(&self) -> bool {
         *self == Storm::default()
     }
 }
 
 impl Guards {
-    /// The guards as they are written.
+    /// The keys that describe these guards.
     pub fn written(spec: &GuardSpec) -> Guards {
         let guard::Storm { broadcast, multicast, unknown_unicast } = spec.storm;
         Guards {
@@ -82,7 +82,7 @@ impl Guards {
         }
     }
 
-    /// The guards they mean. `off` says that `mac_limit` is there and is off.
+    /// The guards that the keys describe. `off` is true if `mac_limit` is set to off rather than left out.
     ///
     /// # Errors
     /// Keys that contradict each other.

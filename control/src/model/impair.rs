@@ -1,10 +1,10 @@
 //! The `[profiles.NAME]` and `[impair.PORT]` tables: what a bad link does to the frames of a port.
 //!
-//! A profile is a set of [`Settings`] with a name; an impairment may name one, and what it sets itself stands above
-//! that. `[impair.PORT]` is for both directions, or one (`direction`); `[impair.PORT.rx]` and `[impair.PORT.tx]` are
-//! for each its own. What both say together is checked by the switch's own rules ([`ImpairSpec::check`]), so that
-//! nothing comes out that can't be carried out. The profiles `default`, `constrained` and `lossy` are there without
-//! being written; a table of the same name replaces one.
+//! A profile is a named set of [`Settings`]. An impairment may name a profile; settings of its own override those of
+//! the profile. `[impair.PORT]` is for both directions, or for one (`direction`); `[impair.PORT.rx]` and
+//! `[impair.PORT.tx]` are each for one. The switch's own rules ([`ImpairSpec::check`]) check the resulting settings
+//! together, so that every result can be carried out. The profiles `default`, `constrained` and `lossy` are built in; a
+//! table of the same name replaces one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,14 +22,14 @@ use super::units::{BitRate, Share, Span};
 use super::{to_table, value};
 use crate::filter;
 
-/// Settings of an impairment; what is left out stays as it is.
+/// Settings of an impairment; a setting that is left out stays as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// How long a frame is under way.
+    /// The time by which a frame is delayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay: Option<Span>,
-    /// By how much the delay varies to either side.
+    /// The variation of the delay to either side.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jitter: Option<Span>,
     /// The share of frames lost at random.
@@ -47,7 +47,7 @@ pub struct Settings {
     /// The share of frames that arrive with a wrong bit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrupt: Option<Share>,
-    /// Bits per second.
+    /// The rate of the link, in bits per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<BitRate>,
     /// Frames that may wait for the rate.
@@ -56,13 +56,13 @@ pub struct Settings {
     /// Bytes that may wait for the rate.
     #[serde(deserialize_with = "queue_bytes", skip_serializing_if = "Option::is_none")]
     pub queue_bytes: Option<u32>,
-    /// The number that all chance comes from; left out: another each time.
+    /// The seed of all random numbers; left out: a new one each time.
     #[serde(deserialize_with = "seed", skip_serializing_if = "Option::is_none")]
     pub seed: Option<u32>,
 }
 
-/// Loss in bursts: `1% 25% 100% 0%` is the chance from good to bad, from bad to good, of loss in the bad state and in
-/// the good one. The last two may be left out: 100% and 0%.
+/// Loss in bursts. `1% 25% 100% 0%` are the chances to go from the good state to the bad one, to go from bad to good,
+/// to lose a frame in the bad state, and to lose one in the good state. The last two may be left out: 100% and 0%.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bursts([Share; 4]);
 
@@ -83,7 +83,7 @@ pub enum Directions {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Selection {
-    /// The profile to begin with.
+    /// The profile that the settings begin with.
     #[serde(deserialize_with = "names::read_some_profile", skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// Only frames that this expression in tcpdump's syntax selects; left out: all.
@@ -91,48 +91,48 @@ pub struct Selection {
     pub filter: Option<String>,
 }
 
-/// The key that says for which direction an impairment is.
+/// The key for the direction of an impairment.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct DirectionKey {
     direction: Directions,
 }
 
-/// A set of settings with a name.
+/// A named set of settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProfileConfig {
-    /// Its name.
+    /// The name of the profile.
     pub name: String,
-    /// What it sets.
+    /// The settings of the profile.
     pub settings: Settings,
 }
 
-/// The impairment of a port; at least one direction has one.
+/// The impairment of a port, in at least one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImpairConfig {
     /// Name of the port.
     pub port: String,
-    /// What happens to frames from the port.
+    /// The impairment of frames from the port.
     pub rx: Option<ImpairDirection>,
-    /// What happens to frames to the port.
+    /// The impairment of frames to the port.
     pub tx: Option<ImpairDirection>,
 }
 
 /// The impairment of one direction of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImpairDirection {
-    /// The profile it begins with.
+    /// The profile that the settings begin with.
     pub profile: Option<String>,
-    /// The frames it is for, in tcpdump's syntax; `None`: all.
+    /// The frames that are impaired, in tcpdump's syntax; `None`: all.
     pub filter: Option<String>,
-    /// What it sets itself.
+    /// The settings of the impairment itself.
     pub own: Settings,
-    /// What both set together.
+    /// The resulting settings, of the profile and the impairment together.
     pub settings: Settings,
 }
 
 impl ProfileConfig {
-    /// Reads the table of profile `name`. Gives nothing if there is a mistake.
+    /// Reads the table of profile `name`. Returns nothing if there is a mistake.
     pub fn read(name: &str, tree: &Tree, reader: &mut Reader) -> Option<ProfileConfig> {
         let before = reader.mistakes();
         reader.check_keys(tree, keys::<Settings>(), |key| {
@@ -143,19 +143,19 @@ impl ProfileConfig {
         (reader.mistakes() == before).then(|| ProfileConfig { name: name.to_owned(), settings })
     }
 
-    /// As a table of the configuration.
+    /// The profile as a table of the configuration.
     pub fn to_toml(&self) -> toml::Table {
         to_table(&self.settings)
     }
 }
 
 impl ImpairConfig {
-    /// The settings of an impairment that is for one direction or both.
+    /// The keys of an impairment table, for one direction or both.
     pub fn keys() -> Vec<&'static str> {
         [keys::<Selection>(), keys::<Settings>(), keys::<DirectionKey>()].concat()
     }
 
-    /// Reads the impairment of port `port`, with the profiles of the configuration. Gives nothing if there is a
+    /// Reads the impairment of port `port`, with the profiles of the configuration. Returns nothing if there is a
     /// mistake.
     pub fn read(port: &str, tree: &Tree, profiles: &[ProfileConfig], reader: &mut Reader) -> Option<ImpairConfig> {
         let port = port.to_owned();
@@ -185,14 +185,14 @@ impl ImpairConfig {
         Some(ImpairConfig { port, rx, tx: (direction != Directions::Rx).then_some(both) })
     }
 
-    /// This, and where it says nothing about a direction, what `before` says.
+    /// This impairment, with the directions that it lacks taken from `before`.
     #[must_use]
     pub fn above(self, before: Option<&ImpairConfig>) -> ImpairConfig {
         let (rx, tx) = before.map_or((None, None), |before| (before.rx.clone(), before.tx.clone()));
         ImpairConfig { port: self.port, rx: self.rx.or(rx), tx: self.tx.or(tx) }
     }
 
-    /// As a table of the configuration.
+    /// The impairment as a table of the configuration.
     pub fn to_toml(&self) -> toml::Table {
         let flat = |direction: &ImpairDirection, name: &str| {
             let mut table = direction.to_toml();
@@ -214,7 +214,7 @@ impl ImpairConfig {
 }
 
 impl ImpairDirection {
-    /// `others` are keys of the same table that say something else.
+    /// Reads the impairment of one direction. `others` are further keys that the same table may have.
     fn read(
         tree: &Tree,
         others: &[&'static str],
@@ -244,12 +244,12 @@ impl ImpairDirection {
         (reader.mistakes() == before).then_some(ImpairDirection { profile, filter, own, settings })
     }
 
-    /// Whether it does the same as `other`, wherever that is written.
+    /// True if it has the same effect as `other`, however each is written.
     pub fn does_as(&self, other: &ImpairDirection) -> bool {
         (&self.settings, &self.filter) == (&other.settings, &other.filter)
     }
 
-    /// As a table of the configuration.
+    /// The impairment as a table of the configuration.
     pub fn to_toml(&self) -> toml::Table {
         let mut table = to_table(&self.own);
         table.extend(to_table(&Selection { profile: self.profile.clone(), filter: self.filter.clone() }));
@@ -257,7 +257,7 @@ impl ImpairDirection {
     }
 }
 
-/// An expression that compiles.
+/// A filter expression that compiles.
 fn expression<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     value::text(deserializer, "a filter, as in \"tcp port 445\"", |text| match filter::compile(text) {
         Ok(_) => Ok(Some(text.to_owned())),
@@ -277,7 +277,7 @@ fn seed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Er
     value::integer(deserializer, "a seed", 0..=u32::MAX).map(Some)
 }
 
-/// What the profile of this name sets; the error says which ones there are.
+/// The settings of the profile with this name; the error lists the profiles.
 fn find(name: &str, profiles: &[ProfileConfig]) -> Result<Settings, String> {
     let written = profiles.iter().find(|profile| profile.name == name).map(|profile| profile.settings);
     let built_in = || Profile::built_in(name).map(|profile| Settings::of(&profile.spec));
@@ -292,7 +292,7 @@ fn find(name: &str, profiles: &[ProfileConfig]) -> Result<Settings, String> {
 }
 
 impl Settings {
-    /// Notes keys that contradict each other; `own` are those that the table itself has.
+    /// Notes keys that contradict each other; `own` are the keys that the table itself has.
     fn note_contradictions(&self, own: &Settings, reader: &mut Reader) {
         let queue = [("queue_frames", self.queue_frames.is_some()), ("queue_bytes", self.queue_bytes.is_some())];
         if own.loss.is_some() && own.gemodel.is_some() {
@@ -305,7 +305,7 @@ impl Settings {
         }
     }
 
-    /// These, and where they set nothing, `below`.
+    /// These settings, with the ones that are not set taken from `below`.
     fn above(&self, below: &Settings) -> Settings {
         let loses = self.loss.is_some() || self.gemodel.is_some();
         let (loss, gemodel) = if loses { (self.loss, self.gemodel) } else { (below.loss, below.gemodel) };
@@ -324,7 +324,7 @@ impl Settings {
         }
     }
 
-    /// What the switch is to do, with a seed of its own kind.
+    /// The specification for the switch, with this seed.
     pub fn spec(&self, seed: u64) -> ImpairSpec {
         let ns = |span: Option<Span>| span.map_or(0, Span::as_ns);
         let chance = |share: Option<Share>| share.map(Into::into).unwrap_or_default();
@@ -346,7 +346,7 @@ impl Settings {
         }
     }
 
-    /// The settings of a specification, without its seed.
+    /// The settings that describe a specification, without its seed.
     fn of(spec: &ImpairSpec) -> Settings {
         let time = |ns: u64| (ns > 0).then(|| Duration::from_nanos(ns).into());
         let share = |chance: Chance| (chance != Chance::NEVER).then(|| chance.into());

@@ -1,4 +1,4 @@
-//! `inject` of a mirror: what its destination may put into the switch, and how much of it.
+//! The key `inject` of a mirror: the frames that its destination may inject into the switch, and at which rate.
 //!
 //! `inject = { vlan = 20, rate = "10kpps" }`, or `inject = { as_port = "dc01", sources = ["52:54:00:12:34:56"] }`.
 
@@ -25,14 +25,14 @@ pub struct Inject {
     /// Frames enter as if received on this port; this or `vlan`.
     #[serde(deserialize_with = "names::read_some_port")]
     pub as_port: Option<String>,
-    /// The most frames per second that enter; left out: 10kpps.
+    /// The highest rate of injected frames; left out: 10kpps.
     pub rate: Option<FrameRate>,
-    /// The source addresses that may occur; empty: any.
+    /// The source addresses that injected frames may have; empty: any.
     #[serde(deserialize_with = "sources")]
     pub sources: Vec<Source>,
 }
 
-/// An address that frames may come from: not a group address.
+/// A source address: not a group address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(pub Mac);
 
@@ -61,7 +61,7 @@ fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Source>, D:
 }
 
 impl Inject {
-    /// What they mean.
+    /// The injection policy that the keys describe.
     ///
     /// # Errors
     /// Neither of `vlan` and `as_port`, or both.
@@ -99,28 +99,28 @@ impl From<&InjectConfig> for Inject {
     }
 }
 
-/// As what injected frames are judged.
+/// The ingress rules that apply to injected frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InjectEntry {
-    /// As frames of this VLAN.
+    /// Those for frames of this VLAN.
     Vlan(Vid),
-    /// As received on this port.
+    /// Those for frames received on this port.
     Port(String),
 }
 
-/// What a mirror's destination may inject.
+/// The frames that a mirror's destination may inject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InjectConfig {
-    /// As what.
+    /// The ingress rules that apply to the frames.
     pub entry: InjectEntry,
-    /// Frames per second.
+    /// The highest rate, in frames per second.
     pub rate_fps: u32,
-    /// The source addresses that may occur; empty: any.
+    /// The source addresses that the frames may have; empty: any.
     pub sources: Vec<Mac>,
 }
 
 impl InjectConfig {
-    /// The port that frames are judged as received on.
+    /// The port whose ingress rules apply, if it is one.
     pub fn as_port(&self) -> Option<&str> {
         match &self.entry {
             InjectEntry::Vlan(_) => None,

@@ -1,4 +1,4 @@
-//! The `[mirrors.NAME]` tables: what is copied, and where to.
+//! The `[mirrors.NAME]` tables: sources and destination of mirrored frames.
 
 use labsw_switch::Vid;
 use labsw_switch::vlan::VlanSet;
@@ -19,19 +19,19 @@ use crate::filter::Expression;
 
 /// Shortest copy: an Ethernet header.
 const SNAPLEN_MIN: u32 = 14;
-/// Shortest copy to a VLAN: an Ethernet header with its tag, and the two bytes behind it without which Linux drops a
-/// tagged frame (`skb_vlan_untag`).
+/// Shortest copy to a VLAN: an Ethernet header with its tag, and two more bytes, without which Linux drops a tagged
+/// frame (`skb_vlan_untag`).
 const SNAPLEN_MIN_TAGGED: u32 = 20;
 /// Longest copy that is still shorter than a whole frame can be.
 const SNAPLEN_MAX: u32 = 65535;
 
-/// As much of a filter is repeated in a complaint, characters.
+/// Characters of a filter that are repeated in an error message.
 const SHOWN_CHARS: usize = 80;
 
-/// Why a session can't be beside the others and of these ports.
+/// Why a session can't exist beside the others and the ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MirrorRefusal {
-    /// It has the destination of another as a source.
+    /// A source is the destination of another mirror.
     #[error("{port:?} is the destination of mirror {other:?}, so it can't be a source")]
     SourceIsDestination {
         /// The port.
@@ -39,7 +39,7 @@ pub enum MirrorRefusal {
         /// The other mirror.
         other: String,
     },
-    /// Its destination is a source of another.
+    /// The destination is a source of another mirror.
     #[error("{port:?} is a source of mirror {other:?}, so it can't be a destination")]
     DestinationIsSource {
         /// The port.
@@ -47,20 +47,20 @@ pub enum MirrorRefusal {
         /// The other mirror.
         other: String,
     },
-    /// It has a port as a source that only sends copies.
+    /// A source is a port that only sends copies.
     #[error("{0:?} is mirror_only, so it can't be a source")]
     SourceOnlySends(String),
-    /// It has a port as a source that may not be mirrored.
+    /// A source may not be mirrored.
     #[error(
         "{0:?} can't be a source: its allow_mirror is false; set allow_mirror = true at the port if it may be mirrored"
     )]
     SourceNotAllowed(String),
-    /// Its destination may not be one.
+    /// The destination may not be one.
     #[error(
         "{0:?} can't be a destination: its allow_mirror is false; set allow_mirror = true at the port if it may be one"
     )]
     DestinationNotAllowed(String),
-    /// Its VLAN is the one of untagged frames of a port.
+    /// The destination VLAN is the VLAN of untagged frames at a port.
     #[error(
         "VLAN {vid} is the VLAN of untagged frames of port {port:?}, which would be cut off; take a VLAN that no port uses, or force it"
     )]
@@ -70,15 +70,15 @@ pub enum MirrorRefusal {
         /// The port.
         port: String,
     },
-    /// What it injects would be judged as received on a port that only gets copies.
+    /// Injected frames would enter as received on a mirror destination, which takes no frames in.
     #[error("as_port: {0:?} is a mirror destination, which takes nothing in; name a port of the lab, or use `vlan`")]
     InjectAsDestination(String),
-    /// What it injects would be judged as received on a port that may not be used so.
+    /// Injected frames would enter as received on a port that does not allow it.
     #[error(
         "as_port: allow_mirror of {0:?} is false; set allow_mirror = true at the port if frames may be injected as its"
     )]
     InjectAsNotAllowed(String),
-    /// Its destination is what another injects as.
+    /// The destination is a port as which another mirror injects.
     #[error("frames are injected as those of {port:?} by mirror {other:?}, so it can't be a destination")]
     DestinationIsEntry {
         /// The port.
@@ -86,7 +86,7 @@ pub enum MirrorRefusal {
         /// The other mirror.
         other: String,
     },
-    /// Another mirror to the same destination says otherwise.
+    /// Another mirror to the same destination has other `inject` settings.
     #[error(
         "mirror {other:?} to {port:?} injects otherwise; one destination injects in one way, and one mirror to it is enough to say so"
     )]
@@ -99,7 +99,7 @@ pub enum MirrorRefusal {
 }
 
 impl MirrorRefusal {
-    /// The key of the mirror's table that it is about.
+    /// The key of the mirror's table that is wrong.
     pub fn key(&self) -> &'static str {
         match self {
             MirrorRefusal::DestinationIsSource { .. }
@@ -120,47 +120,47 @@ impl MirrorRefusal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MirrorConfig {
-    /// Its name, unique among the mirrors.
+    /// The name of the mirror, unique among the mirrors.
     #[serde(skip)]
     pub name: String,
-    /// What is copied: each port once, never empty.
+    /// The sources of mirrored frames: each port once, never empty.
     #[serde(deserialize_with = "sources")]
     pub sources: Vec<MirrorSource>,
-    /// Frames of these VLANs only; left out: all.
+    /// Only frames of these VLANs; left out: all.
     #[serde(default, with = "vlans")]
     pub vlans: Option<VlanSet>,
-    /// Frames that this expression in tcpdump's syntax selects; left out: all.
+    /// Only frames that match this expression in tcpdump's syntax; left out: all.
     #[serde(default, with = "filter")]
     pub filter: Option<Expression>,
     /// Copies end after this many bytes; 0: whole frames.
     #[serde(default, deserialize_with = "snaplen")]
     pub snaplen: u32,
-    /// Where the copies go.
+    /// The destination of the copies.
     #[serde(skip)]
     pub to: MirrorTo,
-    /// What the destination may inject; left out: frames that arrive on it are dropped.
+    /// The frames that the destination may inject; left out: frames that arrive on it are dropped.
     #[serde(default)]
     pub inject: Option<InjectConfig>,
 }
 
-/// A port whose frames are copied.
+/// A port whose frames are mirrored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorSource {
-    /// The port, or `*` for every port but destinations and those that may not be mirrored.
+    /// The port, or `*` for every port except destinations and ports that may not be mirrored.
     pub port: String,
-    /// Frames received from it.
+    /// Mirrors frames received from the port.
     pub rx: bool,
-    /// Frames sent to it.
+    /// Mirrors frames sent to the port.
     pub tx: bool,
 }
 
 impl MirrorConfig {
-    /// The settings of a mirror.
+    /// The keys of a mirror's table.
     pub fn keys() -> Vec<&'static str> {
         [keys::<MirrorConfig>(), keys::<Destination>()].concat()
     }
 
-    /// Reads the table of mirror `name`. Gives nothing if there is a mistake.
+    /// Reads the table of mirror `name`. Returns nothing if there is a mistake.
     pub fn read(name: &str, tree: &Tree, reader: &mut Reader) -> Option<MirrorConfig> {
         let before = reader.mistakes();
         reader.check_keys(tree, &MirrorConfig::keys(), |_| None);
@@ -176,7 +176,7 @@ impl MirrorConfig {
         (reader.mistakes() == before).then_some(mirror)
     }
 
-    /// Checks what its keys say together.
+    /// Checks keys that depend on each other.
     fn check(&self) -> Result<(), AtKey<String>> {
         let snaplen_min = if self.to.vlan().is_some() { SNAPLEN_MIN_TAGGED } else { SNAPLEN_MIN };
         if (1..snaplen_min).contains(&self.snaplen) {
@@ -206,7 +206,7 @@ impl MirrorConfig {
         Ok(())
     }
 
-    /// The first key that names a port which is not in `ports`, and that port.
+    /// The first key that names a port outside `ports`, and the name.
     pub fn missing_port(&self, ports: &[&str]) -> Option<(&'static str, &str)> {
         let absent = |name: &str| name != "*" && !ports.contains(&name);
         let source = self.sources.iter().find(|source| absent(&source.port)).map(|s| ("sources", s.port.as_str()));
@@ -215,13 +215,13 @@ impl MirrorConfig {
         source.or_else(to).or_else(entry)
     }
 
-    /// The port as whose its destination injects.
+    /// The port as which the destination injects, if there is one.
     pub fn enters_as(&self) -> Option<&str> {
         self.inject.as_ref().and_then(InjectConfig::as_port)
     }
 
-    /// Checks this mirror against `others` (one of its own name is passed over) and the ports: it must not copy its own
-    /// copies, nor those of another mirror, and a port may not allow it.
+    /// Checks this mirror against the ports and `others` (a mirror of the same name is skipped): it must not copy its
+    /// own copies nor those of another mirror, and every port must allow its part.
     pub fn check_beside<'m, 'p>(
         &self,
         others: impl IntoIterator<Item = &'m MirrorConfig>,
@@ -274,7 +274,7 @@ impl MirrorConfig {
         ports.clone().into_iter().try_for_each(|port| self.check_vlan_beside(port))
     }
 
-    /// Checks that the VLAN of its copies is not the one of untagged frames of `port`, or is forced.
+    /// Checks that the VLAN of the copies is not the VLAN of untagged frames at `port`, or is forced.
     pub fn check_vlan_beside(&self, port: &PortConfig) -> Result<(), MirrorRefusal> {
         match self.to.vlan().filter(|vid| port.vlan.tag() == Some(*vid) && !self.to.is_forced()) {
             Some(vid) => Err(MirrorRefusal::VlanInUse { vid, port: port.name.clone() }),
@@ -282,14 +282,14 @@ impl MirrorConfig {
         }
     }
 
-    /// Whether `port` is a source by name, the destination, or what it injects as.
+    /// True if `port` is a source by name, the destination, or the port as which frames are injected.
     pub fn names(&self, port: &str) -> bool {
         self.to.port() == Some(port)
             || self.enters_as() == Some(port)
             || self.sources.iter().any(|source| source.port == port)
     }
 
-    /// As a table of the configuration.
+    /// The mirror as a table of the configuration.
     pub fn to_toml(&self) -> toml::Table {
         let mut table = to_table(self);
         table.extend(to_table(&Destination::from(&self.to)));
@@ -334,7 +334,7 @@ mod vlans {
     }
 }
 
-/// An expression that compiles.
+/// A filter expression that compiles.
 mod filter {
     use super::{Deserializer, Expression, SHOWN_CHARS, Serialize, Serializer, value};
 
@@ -366,7 +366,7 @@ impl<'de> Deserialize<'de> for MirrorSource {
 }
 
 impl MirrorSource {
-    /// `PORT`, `PORT:rx`, `PORT:tx` or `PORT:both`; PORT may be `*`. The error says what would be right.
+    /// Reads `PORT`, `PORT:rx`, `PORT:tx` or `PORT:both`; PORT may be `*`. The error says how to write it right.
     pub fn parse(text: &str) -> Result<MirrorSource, String> {
         let (port, direction) = text.split_once(':').unwrap_or((text, "both"));
         let (rx, tx) = match direction {

@@ -1,8 +1,7 @@
-//! The error of reading a [`Tree`](super::Tree): what serde and the checks complain about, in whole sentences, and
-//! where.
+//! The error of reading a [`Tree`](super::Tree): a whole sentence from serde or from a check, and its place.
 //!
-//! serde says what is wrong by the constructors of [`serde::de::Error`]; here they become text that says what is there
-//! and what would be right. The deserializer adds the path while it returns.
+//! serde reports a mistake through the constructors of [`serde::de::Error`]; this file turns it into text that says
+//! what was found and what was expected. The deserializer adds the path while it returns.
 
 use std::fmt::{self, Display};
 
@@ -10,19 +9,19 @@ use serde::de::{Error, Expected, Unexpected};
 
 use super::tree::{Path, Step};
 
-/// Something wrong in a tree.
+/// One mistake in a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// The way to the value, last step first.
     path: Vec<Step>,
-    /// It is about the key, not its value.
+    /// The mistake is in the key, not in its value.
     pub(super) of_key: bool,
     /// A check of the table as a whole found it.
     pub(super) of_table: bool,
     pub(super) what: What,
 }
 
-/// What is wrong.
+/// The kind of a mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// A value of another type than `expected`.
@@ -35,36 +34,36 @@ pub(super) enum What {
     Other(String),
 }
 
-/// A complaint about one key of a table, for checks of the table as a whole: those that `Deserialize` makes when it has
-/// read all keys. Other deserializers show it as text, `key: message`.
+/// A complaint about one key of a table, from a check of the whole table that `Deserialize` makes once all keys are
+/// read. Other deserializers show it as the text `key: message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AtKey<M> {
     /// The key; empty for the table as a whole.
     pub key: &'static str,
-    /// It is about the key and not its value.
+    /// The key is wrong, not its value.
     pub of_key: bool,
-    /// What is wrong, and what would be right.
+    /// The reason, and how to mend it.
     pub message: M,
 }
 
 impl<M> AtKey<M> {
-    /// About the value of `key`.
+    /// The value of `key` is wrong.
     pub fn value(key: &'static str, message: M) -> AtKey<M> {
         AtKey { key, of_key: false, message }
     }
 
-    /// About `key` being there at all.
+    /// `key` must not be there, or is missing.
     pub fn key(key: &'static str, message: M) -> AtKey<M> {
         AtKey { key, of_key: true, message }
     }
 
-    /// About the table as a whole.
+    /// The table as a whole is wrong.
     pub fn table(message: M) -> AtKey<M> {
         AtKey { key: "", of_key: false, message }
     }
 }
 
-/// What stands before and behind the key in the alternate form of [`AtKey`].
+/// Encloses the key in the alternate form of [`AtKey`].
 const MARK: char = '\u{1f}';
 
 impl<M: Display> Display for AtKey<M> {
@@ -82,13 +81,13 @@ impl Mistake {
         Mistake { path: Vec::new(), of_key: false, of_table: false, what }
     }
 
-    /// The same, in the value behind this step.
+    /// The same mistake, one step further from the root.
     pub(super) fn within(mut self, step: Step) -> Mistake {
         self.path.push(step);
         self
     }
 
-    /// The same, about the key `key`.
+    /// The same mistake, in the key `key`.
     pub(super) fn at_key(mut self, key: &str) -> Mistake {
         self.of_key = true;
         self.within(Step::Key(key.to_owned()))

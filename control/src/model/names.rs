@@ -1,5 +1,5 @@
 //! Names: ports, interfaces, namespaces, groups, paths, MAC addresses. Each check says what is wrong, and each kind of
-//! name has a reader for fields that are one.
+//! name has a reader for fields of that kind.
 
 use labsw_switch::Mac;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -23,7 +23,8 @@ pub(crate) fn port(name: &str) -> Result<(), String> {
     Err(format!("use 1 to {PORT_NAME_CHARS} of A-Z a-z 0-9 _ . - and begin with a letter or digit"))
 }
 
-/// A network interface: what the kernel takes (`dev_valid_name`), less `%`, which it would treat as a pattern.
+/// A network interface: the names that the kernel accepts (`dev_valid_name`), without `%`, which it would treat as a
+/// pattern.
 pub(super) fn interface(name: &str) -> Result<(), String> {
     if name.len() > INTERFACE_NAME_BYTES {
         return Err(format!("it has {} characters, the kernel takes {INTERFACE_NAME_BYTES}", name.len()));
@@ -88,7 +89,7 @@ impl<'de> Deserialize<'de> for Station {
     }
 }
 
-/// How a field that is a name is read: what it should be, and the check.
+/// Generates the reader for a field that is a name: what it should be, and the check.
 macro_rules! reads {
     ($($name:ident, $optional:ident, $what:literal, $check:path;)*) => {$(
         #[allow(dead_code, reason = "not every name must be there somewhere")]

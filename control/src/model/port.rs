@@ -1,7 +1,7 @@
-//! Ports: the `[ports.NAME]` tables, the keys of all types and those of each.
+//! Ports: the `[ports.NAME]` tables, with the keys of all types and the keys of each type.
 //!
-//! A port is read in three parts, each a struct: the keys every port has ([`PortConfig`]), those of its type
-//! ([`PortKind`]), and its guards ([`Guards`]). What two ports cannot share stands in `config::claims`.
+//! A port is read in three parts, each a struct: the keys that every port has ([`PortConfig`]), those of its type
+//! ([`PortKind`]), and its guards ([`Guards`]). `config::claims` checks what two ports cannot share.
 
 use std::path::PathBuf;
 
@@ -24,50 +24,50 @@ use super::switch::{SwitchConfig, permission_bits};
 use super::tree::{Path, Tree};
 use super::{to_table, value, vlan};
 
-/// Smallest MTU of a port, bytes: what every IPv4 host must take (RFC 791).
+/// Smallest MTU of a port, in bytes: every IPv4 host must take it (RFC 791).
 pub const MTU_MIN: u32 = 68;
-/// Largest MTU of a port, bytes: the usual limit of jumbo frames.
+/// Largest MTU of a port, in bytes: the usual limit of jumbo frames.
 pub const MTU_MAX: u32 = 9216;
-/// MTU of a port that says nothing, bytes.
+/// MTU of a port that sets none, in bytes.
 pub const MTU_DEFAULT: u32 = 1500;
-/// Most receive queues a port can ask for.
+/// Most receive queues that a port can ask for.
 const QUEUES_MAX: u32 = 64;
-/// The largest number of a user; the one above means "nobody said".
+/// The highest user id; the next number means "no user" to the kernel.
 const UID_MAX: u32 = u32::MAX - 1;
-/// Most queue pairs a guest's port can have.
+/// Most queue pairs that a guest's port can have.
 const QUEUE_PAIRS_MAX: u32 = 8;
 
 /// One port: the keys of every type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortConfig {
-    /// Its name, unique in the switch.
+    /// The name of the port, unique in the switch.
     #[serde(skip)]
     pub name: String,
-    /// What is attached.
+    /// The type of the port, with the settings of that type.
     #[serde(skip)]
     pub kind: PortKind,
     /// Its VLANs; left out: all for a device of the host, `switch.default_vlan` for every other type.
     #[serde(default, with = "vlan")]
     pub vlan: PortVlan,
-    /// Largest frame, bytes, without Ethernet header, tags and FCS.
+    /// Largest frame, in bytes, without Ethernet header, tags and FCS.
     #[serde(default = "default_mtu", deserialize_with = "mtu")]
     pub mtu: u32,
-    /// What happens to frames for 01-80-C2-00-00-0X.
+    /// How frames to 01-80-C2-00-00-0X are handled.
     #[serde(default)]
     pub link_local: LinkLocal,
     /// Takes mirrored frames and nothing else.
     #[serde(default)]
     pub mirror_only: bool,
-    /// May be a source of mirrors, or their destination; left out: as `switch.allow_mirror` says.
+    /// The port may be a source or the destination of mirrors; left out: as `switch.allow_mirror` says.
     #[serde(default = "yes")]
     pub allow_mirror: bool,
-    /// What it guards.
+    /// The guards of the port.
     #[serde(skip)]
     pub guards: GuardSpec,
 }
 
-/// What is attached to a port, by the key `type`.
+/// The type of a port (key `type`), with the settings of that type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum PortKind {
@@ -81,7 +81,7 @@ pub enum PortKind {
     Tap(TapConfig),
 }
 
-/// How a port moves bytes.
+/// The type of a port: how it moves frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortType {
@@ -101,13 +101,13 @@ pub enum PortType {
 pub struct AfXdpConfig {
     /// The device.
     pub device: DeviceSpec,
-    /// How frames get in and out of the driver.
+    /// The XDP mode: how frames get in and out of the driver.
     #[serde(default)]
     pub mode: XdpMode,
-    /// How many receive queues are bound.
+    /// The receive queues that are bound.
     #[serde(default, with = "all_or_count")]
     pub queues: Queues,
-    /// The worker runs the kernel's receive loop.
+    /// The worker runs the kernel's receive loop (busy polling).
     #[serde(default)]
     pub busy_poll: bool,
 }
@@ -116,7 +116,7 @@ pub struct AfXdpConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VhostUserConfig {
-    /// Who listens on the socket: the switch (`server`) or the guest's hypervisor.
+    /// The side that listens on the socket: the switch (`server`) or the guest's hypervisor (`client`).
     #[serde(default)]
     pub role: Role,
     /// The socket; left out: `NAME.sock` in `switch.vhost_user_dir`.
@@ -173,7 +173,7 @@ pub struct TapConfig {
     /// The interface; left out: the name of the port.
     #[serde(deserialize_with = "names::read_interface")]
     pub interface: String,
-    /// Who has the end that the switch does not have.
+    /// The user of the other end of the interface.
     #[serde(rename = "for", default)]
     pub other_end: TapEnd,
     /// Number of queues, for the host or a container.
@@ -196,7 +196,7 @@ pub struct TapConfig {
     pub group: Option<String>,
 }
 
-/// Who has the other end of a TAP interface.
+/// The user of the other end of a TAP interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TapEnd {
@@ -220,7 +220,7 @@ impl TapEnd {
     }
 }
 
-/// The key that says what is attached.
+/// The key for the type of a port.
 #[derive(Deserialize)]
 struct TypeKey {
     #[serde(rename = "type")]
@@ -241,7 +241,7 @@ impl PortType {
         }
     }
 
-    /// The keys that only ports of this type have, or of some types.
+    /// The keys that only ports of some types have, this one among them.
     pub fn keys(self) -> &'static [&'static str] {
         match self {
             PortType::AfXdp => keys::<AfXdpConfig>(),
@@ -269,7 +269,7 @@ impl std::fmt::Display for PortType {
 }
 
 impl Default for PortKind {
-    /// A guest's port, which needs no setting.
+    /// A guest's port, which needs no settings.
     fn default() -> PortKind {
         PortKind::VhostUser(VhostUserConfig {
             role: Role::Server,
@@ -295,7 +295,7 @@ impl PortKind {
         }
     }
 
-    /// Keys that contradict each other, or the name of the port.
+    /// Checks keys that contradict each other, or the name of the port.
     fn check(&self, port: &str) -> Result<(), AtKey<String>> {
         match self {
             PortKind::AfXdp(_) => Ok(()),
@@ -356,13 +356,14 @@ impl TapConfig {
 }
 
 impl PortConfig {
-    /// The settings that ports of any type have, besides `type`.
+    /// The keys of ports of any type, without `type`.
     pub fn keys() -> Vec<&'static str> {
         let of_types = PortType::ALL.into_iter().flat_map(PortType::keys);
         keys::<PortConfig>().iter().chain(keys::<Guards>()).chain(of_types).copied().collect()
     }
 
-    /// Reads the table of port `name`. What it leaves out may be as `switch` says. Gives nothing if there is a mistake.
+    /// Reads the table of port `name`; `switch` has defaults for keys that are left out. Returns nothing if there is a
+    /// mistake.
     pub fn read(name: &str, tree: &Tree, switch: &SwitchConfig, reader: &mut Reader) -> Option<PortConfig> {
         let before = reader.mistakes();
         let TypeKey { port_type } = reader.part(tree)?;
@@ -377,8 +378,8 @@ impl PortConfig {
             tree.set("interface", Tree::text(names::interface(name).map_or("tap", |()| name)));
         }
         let mut common = reader.part::<PortConfig>(&tree);
-        // A device of the host leads to other switches. Everything else is somebody's machine: it is in one VLAN, and
-        // in more only if the configuration says so.
+        // A device of the host leads to other switches. Every other port leads to one machine, which is in one VLAN,
+        // and in more only if the configuration says so.
         if let Some(common) = common.as_mut().filter(|_| port_type != PortType::AfXdp && tree.get("vlan").is_none()) {
             common.vlan = PortVlan::access(switch.default_vlan.0);
         }
@@ -394,7 +395,7 @@ impl PortConfig {
         (reader.mistakes() == before).then_some(port)
     }
 
-    /// Whether both are attached to the same, in the same way.
+    /// True if both ports are attached to the same device, socket or interface with the same settings.
     pub fn is_attached_like(&self, other: &PortConfig, switch: &SwitchConfig) -> bool {
         let [mut one, mut two] = [self.clone(), other.clone()];
         one.normalise(switch);
@@ -402,7 +403,7 @@ impl PortConfig {
         one.kind == two.kind
     }
 
-    /// Leaves out what is said of the attachment and is the default anyway.
+    /// Removes settings of the attachment that are equal to their defaults.
     pub(crate) fn normalise(&mut self, switch: &SwitchConfig) {
         match &mut self.kind {
             PortKind::VhostUser(VhostUserConfig { socket, .. }) => {
@@ -416,17 +417,17 @@ impl PortConfig {
         }
     }
 
-    /// Whether a guest is attached to it.
+    /// True if a guest is attached by vhost-user.
     pub fn is_vhost_user(&self) -> bool {
         matches!(self.kind, PortKind::VhostUser(_))
     }
 
-    /// The type, as the configuration calls it.
+    /// The name of the type in the configuration.
     pub fn type_name(&self) -> &'static str {
         self.kind.port_type().name()
     }
 
-    /// As a table of the configuration.
+    /// The port as a table of the configuration.
     pub fn to_toml(&self) -> toml::Table {
         let mut table = to_table(self);
         table.extend(to_table(&self.kind));
@@ -537,15 +538,15 @@ mod all_or_count {
     }
 }
 
-/// Name of the switch's end of veth port `port` that names none itself: `lsw-` and the port's name; of a name that is
-/// too long for an interface, its first characters and a checksum of all of it.
+/// Name of the switch's end of veth port `port` if the port names none: `lsw-` and the port's name. A name that is too
+/// long for an interface is cut, and gets a checksum of the whole name.
 pub fn default_interface(port: &str) -> String {
     let whole = format!("lsw-{port}");
     if whole.len() <= names::INTERFACE_NAME_BYTES {
         return whole;
     }
     let start: String = port.chars().take(6).collect();
-    // FNV-1a, folded to 16 bits: equal in every run, so that leftovers of a killed one are found again.
+    // FNV-1a, folded to 16 bits: equal in every run, so that a run recognises leftovers of a killed one.
     let hash = port.bytes().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
     format!("lsw-{start}.{:04x}", (hash >> 16) ^ (hash & 0xffff))
 }

@@ -1,11 +1,11 @@
-//! Reading a [`Tree`] into the model, with every mistake in it.
+//! Reads a [`Tree`] into the model, and notes every mistake in it.
 //!
-//! **How it works.** serde stops at the first mistake. So the [`Reader`] notes the mistake, takes the value out of the
-//! tree and reads the rest again, until nothing is wrong or what is wrong is the table as a whole. A key that was taken
-//! out is not missed.
+//! **How it works.** serde stops at the first mistake. The [`Reader`] therefore notes the mistake, removes the value
+//! from the tree and reads the rest again, until no mistake is left or the table as a whole is wrong. A key that was
+//! removed does not count as missing.
 //!
-//! **Invariants.** A value comes out only if nothing was wrong with it. At most [`MAX_DIAGNOSTICS`] mistakes are noted,
-//! so that the work has a bound however long a file is.
+//! **Invariants.** A value is returned only if it had no mistake. At most [`MAX_DIAGNOSTICS`] mistakes are noted, so
+//! that the work has a bound however long a file is.
 
 use serde::de::DeserializeOwned;
 
@@ -13,17 +13,17 @@ use super::de::keys;
 use super::mistake::{AtKey, What};
 use super::tree::{Path, Tree};
 
-/// The most mistakes that are reported of one configuration.
+/// The most mistakes that are reported for one configuration.
 pub const MAX_DIAGNOSTICS: usize = 100;
 
-/// Something wrong in a configuration: where, and in words.
+/// One mistake in a configuration: its place, and a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The value.
+    /// The place of the wrong value.
     pub path: Path,
-    /// It is about the key at `path` and not its value.
+    /// The key at `path` is wrong, not its value.
     pub of_key: bool,
-    /// What is wrong, and what would be right.
+    /// The reason, and how to mend it.
     pub message: String,
 }
 
@@ -35,22 +35,22 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader of tables that stand at `prefix`.
+    /// A reader of tables below `prefix`.
     pub fn at(prefix: Path) -> Reader {
         Reader { found: Vec::new(), prefix }
     }
 
-    /// Has the next table stand at `prefix`.
+    /// Sets the place of the next table.
     pub fn set_prefix(&mut self, prefix: Path) {
         self.prefix = prefix;
     }
 
-    /// The path of what is read.
+    /// The place of the table that is read.
     pub fn prefix(&self) -> &Path {
         &self.prefix
     }
 
-    /// What was wrong.
+    /// All mistakes.
     pub fn finish(self) -> Vec<Diagnostic> {
         self.found
     }
@@ -63,12 +63,12 @@ impl Reader {
         }
     }
 
-    /// How many mistakes there are.
+    /// The number of mistakes so far.
     pub fn mistakes(&self) -> usize {
         self.found.len()
     }
 
-    /// Notes what is wrong with one key of the table that is read.
+    /// Notes a mistake at one key of the table that is read.
     pub(super) fn note_key<M: std::fmt::Display>(&mut self, wrong: &AtKey<M>) {
         let path = if wrong.key.is_empty() { Path::default() } else { Path::of([wrong.key]) };
         self.note(&path, wrong.of_key, wrong.message.to_string());
@@ -107,7 +107,7 @@ impl Reader {
                 What::Unknown(known) => unknown(path.last_key(), known),
                 _ => mistake.to_string(),
             };
-            // A check of a whole table that lacks what was taken out says nothing.
+            // If a value was removed, a check of the whole table says nothing.
             let table = if mistake.of_table { path.parent() } else { path.clone() };
             if !removed.iter().any(|removed| removed.is_in(&table)) {
                 self.note(&path, mistake.of_key, message);
@@ -125,8 +125,8 @@ impl Reader {
         self.read(&tree.only(|key| own.contains(&key)))
     }
 
-    /// Notes the keys of a table that are not `known`. `explain` may have something better to say about one than the
-    /// nearest known key.
+    /// Notes the keys of a table that are not `known`. `explain` may have a better message for a key than the nearest
+    /// known key.
     pub fn check_keys(&mut self, tree: &Tree, known: &[&'static str], explain: impl Fn(&str) -> Option<String>) {
         for key in tree.keys().filter(|key| !known.contains(key)) {
             let message = explain(key).unwrap_or_else(|| unknown(key, known));
@@ -134,7 +134,7 @@ impl Reader {
         }
     }
 
-    /// Whether this is a table; a mistake if not.
+    /// True for a table; any other value is noted as a mistake.
     pub fn is_table(&mut self, tree: &Tree) -> bool {
         if !tree.is_table() {
             self.read::<AnyTable>(tree);
@@ -147,7 +147,7 @@ impl Reader {
 #[derive(serde::Deserialize)]
 struct AnyTable {}
 
-/// What a missing key should be, as its own type says.
+/// The expected type of a missing key, from the key's own type.
 fn should_be<T: DeserializeOwned>(tree: &Tree, table: &Path, key: &str) -> String {
     let mut asked = tree.clone();
     asked.set_nothing(table, key);
@@ -165,10 +165,11 @@ fn unknown(key: &str, known: &[&'static str]) -> String {
     }
 }
 
-/// How alike two names are at least, for one to be offered in place of the other (1: equal).
+/// Least similarity of two names for one to be suggested in place of the other (1: equal).
 const ALIKE: f64 = 0.8;
 
-/// The known name that a misspelt one most likely means: one with one letter wrong, or else one that is much alike.
+/// The known name that a misspelt one most likely means: a name that differs in one letter, otherwise the most similar
+/// one.
 pub(crate) fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
     let alike = |candidate: &str| match strsim::osa_distance(name, candidate) {
         0 | 1 => 1.0,

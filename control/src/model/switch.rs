@@ -1,4 +1,4 @@
-//! The `[switch]` table: what concerns the daemon as a whole.
+//! The `[switch]` table: settings of the daemon as a whole.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub struct SwitchConfig {
     /// CPUs of the polling workers, each once; empty: one worker that is not pinned.
     #[serde(deserialize_with = "workers", skip_serializing_if = "Vec::is_empty")]
     pub workers: Vec<usize>,
-    /// Whether an idle worker sleeps.
+    /// The power mode: `adaptive` lets an idle worker sleep.
     pub power: Power,
     /// Path of the control socket.
     #[serde(deserialize_with = "names::read_socket")]
@@ -44,37 +44,37 @@ pub struct SwitchConfig {
     /// Permission bits of the sockets, in octal.
     #[serde(with = "permission_bits")]
     pub socket_mode: u32,
-    /// Group whose members may change the switch; left out: root alone.
+    /// Group whose members may change the switch; left out: only root may.
     #[serde(deserialize_with = "names::read_some_group")]
     pub admin_group: Option<String>,
-    /// Age at which a learned address is forgotten, whole seconds, at least 1.
+    /// Time after which a learned address is forgotten; whole seconds, at least 1.
     #[serde(with = "whole_seconds")]
     pub mac_ageing: Duration,
     /// Most addresses that the forwarding database holds.
     #[serde(deserialize_with = "table_entries")]
     pub mac_table_size: usize,
-    /// Whether packet memory comes from huge pages.
+    /// The use of huge pages for packet memory.
     pub hugepages: Hugepages,
-    /// Most memory of its guest that a vhost-user port maps, bytes; left out: as much as the machine has.
+    /// Most guest memory that one vhost-user port maps, in bytes; left out: as much as the machine has.
     #[serde(with = "memory")]
     pub max_guest_memory: Option<u64>,
     /// Address and port at which metrics are served over HTTP; left out: nowhere.
     #[serde(deserialize_with = "socket_address")]
     pub metrics_listen: Option<SocketAddr>,
-    /// Interfaces that are never opened, whatever a port says.
+    /// Interfaces that are never opened, whatever a port names.
     #[serde(deserialize_with = "interfaces")]
     pub protected_interfaces: Vec<String>,
-    /// Whether ports that say nothing of it may be mirrored, and be the destination of mirrors.
+    /// The default of the ports' `allow_mirror`.
     #[serde(with = "allow_mirror")]
     pub allow_mirror: bool,
-    /// The VLAN of guests', containers' and TAP ports that say nothing of VLANs: they are access ports in it.
+    /// The VLAN of guests', containers' and TAP ports without VLAN settings: they are access ports in it.
     pub default_vlan: VlanId,
     /// VLANs in which multicast frames go only to ports that asked for them.
     #[serde(with = "vlan::all_or_list")]
     pub multicast_snooping: VlanSet,
 }
 
-/// The keys that only a new start of the daemon can follow.
+/// The keys that only a restart of the daemon can change.
 const RESTART_KEYS: [&str; 8] = [
     "workers",
     "control_socket",
@@ -111,7 +111,7 @@ impl Default for SwitchConfig {
 }
 
 impl SwitchConfig {
-    /// The keys in which `other` differs and which only a new start of the daemon can follow.
+    /// The keys in which `other` differs and that only a restart of the daemon can change.
     pub fn restart_keys(&self, other: &SwitchConfig) -> Vec<&'static str> {
         let (own, others) = (self.to_toml(), other.to_toml());
         RESTART_KEYS.into_iter().filter(|key| own.get(*key) != others.get(*key)).collect()
@@ -123,12 +123,12 @@ impl SwitchConfig {
         self.workers.iter().copied().find(|cpu| missing(*cpu))
     }
 
-    /// Path of the socket of vhost-user port `port` that names none itself.
+    /// Path of the socket of vhost-user port `port` if the port names none.
     pub fn default_socket(&self, port: &str) -> PathBuf {
         self.vhost_user_dir.join(format!("{port}.sock"))
     }
 
-    /// As a table of the configuration.
+    /// The settings as a table of the configuration.
     pub fn to_toml(&self) -> toml::Table {
         super::to_table(self)
     }
@@ -196,7 +196,7 @@ pub(super) mod permission_bits {
         })
     }
 
-    /// The same, of a key that may be left out.
+    /// The same for a key that may be left out.
     pub mod optional {
         use serde::{Deserializer, Serializer};
 

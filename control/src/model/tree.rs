@@ -1,8 +1,8 @@
-//! A table of settings as a tree: what the file, `--set key=value` and the control socket have in common.
+//! A table of settings as a tree, from the file, `--set key=value` or the control socket.
 //!
-//! **How it works.** A [`Tree`] is a value with the place it has in its text, if it came from one.
-//! [`Reader`](super::Reader) reads it into the model. Keys stand in the order of the text. A [`Path`] names one value
-//! in it.
+//! **How it works.** A [`Tree`] is a value with its place in the text, if it came from a text.
+//! [`Reader`](super::Reader) reads it into the model. Keys keep the order of the text. A [`Path`] names one value in
+//! the tree.
 
 use std::fmt;
 
@@ -17,13 +17,13 @@ pub struct Tree {
     value: Value,
 }
 
-/// What a [`Tree`] is.
+/// The value of a [`Tree`].
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
-    /// The value of a key that is not there, or should be as if it were not.
+    /// The value of a key that is missing or counts as missing.
     Nothing,
     Text(String),
-    /// A number as it is written: it may be one that no type holds.
+    /// A number as written: it may be too large for any type.
     Integer(String),
     Float(f64),
     Bool(bool),
@@ -67,7 +67,7 @@ impl Path {
         path
     }
 
-    /// This path behind `prefix`.
+    /// This path, appended to `prefix`.
     #[must_use]
     pub fn behind(&self, prefix: &Path) -> Path {
         Path(prefix.0.iter().chain(&self.0).cloned().collect())
@@ -78,17 +78,17 @@ impl Path {
         Path(self.0.iter().take_while(|step| matches!(step, Step::Key(_))).cloned().collect())
     }
 
-    /// The path of the table that it is in.
+    /// The path of the table that has this value.
     pub(super) fn parent(&self) -> Path {
         Path(self.0.split_last().map(|(_, parent)| parent.to_vec()).unwrap_or_default())
     }
 
-    /// Whether it leads into the table at `table`.
+    /// True if the path leads into the table at `table`.
     pub(super) fn is_in(&self, table: &Path) -> bool {
         self.0.len() > table.0.len() && self.0.starts_with(&table.0)
     }
 
-    /// Its last key; empty for the root.
+    /// The last key of the path; empty for the root.
     pub(super) fn last_key(&self) -> &str {
         let keys = self.0.iter().rev().find_map(|step| match step {
             Step::Key(key) => Some(key.as_str()),
@@ -138,7 +138,7 @@ impl Tree {
         &self.value
     }
 
-    /// The keys and values of a table; none of anything else.
+    /// The keys and values of a table; empty for any other value.
     pub(super) fn entries(&self) -> &[Entry] {
         match &self.value {
             Value::Table(entries) => entries,
@@ -146,22 +146,22 @@ impl Tree {
         }
     }
 
-    /// The keys of a table, as they stand in the text.
+    /// The keys of a table, in the order of the text.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries().iter().map(|entry| entry.key.as_str())
     }
 
-    /// Whether this is a table.
+    /// True for a table.
     pub fn is_table(&self) -> bool {
         matches!(self.value, Value::Table(_))
     }
 
-    /// The value of `key`, if this is a table and has it.
+    /// The value of `key`, if this is a table that has it.
     pub fn get(&self, key: &str) -> Option<&Tree> {
         self.entries().iter().find(|entry| entry.key == key).map(|entry| &entry.tree)
     }
 
-    /// The string that `key` is, if it is one.
+    /// The string at `key`, if the value is one.
     pub fn get_text(&self, key: &str) -> Option<&str> {
         match self.get(key)?.value() {
             Value::Text(text) => Some(text),
@@ -169,7 +169,7 @@ impl Tree {
         }
     }
 
-    /// Bytes of all strings under this key, in tables of tables, too.
+    /// The bytes of all strings at this key, also in nested tables.
     pub fn bytes_of(&self, key: &str) -> usize {
         let of = |entry: &Entry| match entry.tree.value() {
             Value::Text(text) if entry.key == key => text.len(),
@@ -193,14 +193,14 @@ impl Tree {
         }
     }
 
-    /// This table with only those keys that `wanted` says.
+    /// This table with only the keys that `wanted` accepts.
     #[must_use]
     pub fn only(&self, wanted: impl Fn(&str) -> bool) -> Tree {
         let kept = self.entries().iter().filter(|entry| wanted(&entry.key)).cloned();
         Tree { at: self.at, value: Value::Table(kept.collect()) }
     }
 
-    /// Removes the value at the keys of `path`, up to its first array; says whether it was there.
+    /// Removes the value at the keys of `path`, up to its first array; returns true if it was there.
     pub(super) fn remove(&mut self, path: &Path) -> bool {
         let keys: Vec<&str> = path.keys().collect();
         let Some((last, tables)) = keys.split_last() else { return false };
@@ -210,7 +210,7 @@ impl Tree {
         entries.len() < before
     }
 
-    /// Has `key` of the table at `path` be there and be nothing.
+    /// Sets `key` of the table at `path` to [`Value::Nothing`].
     pub(super) fn set_nothing(&mut self, path: &Path, key: &str) {
         let tables: Vec<&str> = path.keys().collect();
         if let Some(table) = self.table_mut(&tables) {
@@ -225,8 +225,8 @@ impl Tree {
         })
     }
 
-    /// The byte of the text at which the value at `path` begins: of its key with `of_key`, and of a table always.
-    /// Without that value, the key of the longest part of the path that is there.
+    /// The byte of the text at which the value at `path` begins; with `of_key`, and for a table, the byte at which its
+    /// key begins. If the value is missing, the key of the longest part of the path that exists.
     pub fn place(&self, path: &Path, of_key: bool) -> usize {
         let (mut tree, mut key_at) = (self, self.at);
         for step in &path.0 {
@@ -292,7 +292,7 @@ impl From<&Json> for Tree {
             Json::String(text) => Value::Text(text.clone()),
             Json::Array(elements) => Value::List(elements.iter().map(Tree::from).collect()),
             Json::Object(fields) => {
-                // A field that is null is one that was left out.
+                // A null field counts as left out.
                 let given = fields.iter().filter(|(_, value)| !value.is_null());
                 let entry = |(key, value): (&String, &Json)| Entry { key: key.clone(), at: 0, tree: Tree::from(value) };
                 Value::Table(given.map(entry).collect())

@@ -1,11 +1,12 @@
 //! Units: frame rates, bit rates, shares, spans of time and sizes, each with one parser and one way to be written.
 //!
 //! **How it works.** Each unit is a type with `FromStr` and `Display`. The file, `--set key=value`, the options of
-//! `labsw-ctl` and the parameters and replies of the control socket all use these, so that `10Mbit` or `1.5mbit` means
-//! the same everywhere. Letters of a unit may be upper or lower case, a blank may stand before the unit, and a number
-//! may have decimals as long as the value comes out whole.
+//! `labsw-ctl` and the parameters and replies of the control socket all use these types, so that `10Mbit` or `1.5mbit`
+//! means the same everywhere. Letters of a unit may be upper or lower case, and a blank may stand before the unit. A
+//! number may have decimals as long as the value is whole.
 //!
-//! **Invariants.** What is written reads back to the same value. An error names the text and a right one.
+//! **Invariants.** A value that is written reads back as the same value. An error repeats the text and gives an
+//! example.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,7 +38,7 @@ pub struct Span(Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(u64);
 
-/// Text that is not a value of a unit; the text says which one, and gives an example.
+/// The error for text that is not a value of the unit; the message names the unit and gives an example.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {what}")]
 pub struct InvalidUnit {
@@ -47,7 +48,7 @@ pub struct InvalidUnit {
 
 /// A unit, as messages call it.
 pub trait Unit: FromStr<Err = InvalidUnit> + fmt::Display {
-    /// A value of it, with an example.
+    /// A description of a value, with an example, for messages.
     const WHAT: &'static str;
 }
 
@@ -89,7 +90,7 @@ unit!(Size, "a size, as in \"512M\" or \"8G\"", size);
 const FRAME_UNITS: [(&str, u64); 3] = [("mpps", 1_000_000), ("kpps", 1000), ("pps", 1)];
 const BIT_UNITS: [(&str, u64); 4] = [("gbit", 1_000_000_000), ("mbit", 1_000_000), ("kbit", 1000), ("bit", 1)];
 const SIZE_UNITS: [(&str, u64); 4] = [("t", 1 << 40), ("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)];
-/// Decimals that a number with a unit of powers of ten may have.
+/// Decimals that a number with a decimal unit may have.
 const RATE_DECIMALS: u32 = 3;
 /// Decimals that a share may have: those of a part per million in percent.
 const SHARE_DECIMALS: u32 = 4;
@@ -198,7 +199,7 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     scaled.is_multiple_of(scale).then_some(scaled / scale)
 }
 
-/// A number with at most so many decimals, times ten to that power.
+/// Reads a number with at most `decimals` decimals, multiplied by ten to that power.
 fn decimal(text: &str, decimals: u32) -> Option<u64> {
     let decimals = usize::try_from(decimals).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -249,7 +250,7 @@ impl fmt::Display for Size {
         let whole = SIZE_UNITS.iter().find(|(_, unit)| self.0.is_multiple_of(*unit));
         match whole {
             Some((name, unit)) => write!(out, "{}{}", self.0 / unit, name.to_ascii_uppercase()),
-            // Less than the smallest unit can only come from a fraction of one.
+            // A value below the smallest unit can only come from a fraction of that unit.
             None => {
                 let thousandths = u128::from(self.0) * 1000 / 1024;
                 write!(out, "{}K", Decimal(u64::try_from(thousandths).unwrap_or(u64::MAX), RATE_DECIMALS))

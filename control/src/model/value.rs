@@ -1,7 +1,7 @@
 //! Helpers for reading values by serde: text with a check, numbers within a range, lists whose elements are checked.
 //!
-//! Each says what the value should be, so that a deserializer can complain in whole sentences: a wrong type is
-//! "should be `what`, is …" and comes from the deserializer; a wrong value is the complaint of the check.
+//! Each helper says what the value should be, so that a deserializer can complain in whole sentences. For a wrong type
+//! the deserializer says "should be `what`, is …"; for a wrong value the message is the complaint of the check.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -32,7 +32,7 @@ pub(crate) fn text<'de, T, D: Deserializer<'de>>(
     deserializer.deserialize_str(Text(what, read, PhantomData))
 }
 
-/// A string that `check` accepts, which says what is wrong with another.
+/// A string that `check` accepts; for another string, `check` says what is wrong.
 pub(crate) fn checked<'de, D: Deserializer<'de>>(
     deserializer: D,
     what: &'static str,
@@ -44,7 +44,7 @@ pub(crate) fn checked<'de, D: Deserializer<'de>>(
     })
 }
 
-/// As [`checked`], or null.
+/// The same as [`checked`], or null.
 pub(crate) fn optional<'de, D: Deserializer<'de>>(
     deserializer: D,
     what: &'static str,
@@ -71,7 +71,7 @@ pub(crate) fn optional<'de, D: Deserializer<'de>>(
     deserializer.deserialize_option(Optional(what, check))
 }
 
-/// An integer within `range`; `what` is what such a number is called ("a VLAN id").
+/// An integer within `range`; `what` names such a number ("a VLAN id").
 pub(crate) fn integer<'de, D: Deserializer<'de>>(
     deserializer: D,
     what: &'static str,
@@ -80,7 +80,7 @@ pub(crate) fn integer<'de, D: Deserializer<'de>>(
     deserializer.deserialize_u32(Integer { what, range })
 }
 
-/// As [`integer`], of a type with fewer bits that holds the whole range.
+/// The same as [`integer`], for a type with fewer bits that holds the whole range.
 pub(crate) fn small_integer<'de, T: TryFrom<u32>, D: Deserializer<'de>>(
     deserializer: D,
     what: &'static str,
@@ -117,7 +117,7 @@ impl Visitor<'_> for Integer {
     }
 }
 
-/// An array; `accept` gets the elements before one, and the one, and says what is wrong with it.
+/// An array. `accept` gets the elements before one, and that one, and says what is wrong with it.
 pub(crate) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
     what: &'static str,
@@ -126,7 +126,7 @@ pub(crate) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer.deserialize_seq(List { what, accept })
 }
 
-/// The visitor of [`list`], for visitors that take other things than an array, too.
+/// The visitor of [`list`], also for visitors that take other values than an array.
 pub(crate) struct List<T> {
     pub what: &'static str,
     pub accept: fn(&[T], &T) -> Result<(), String>,
@@ -146,7 +146,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
     }
 }
 
-/// Reads one element behind `list`, and checks it where its place is known.
+/// Reads one element after `list`, and checks it where its place is known.
 struct Element<'l, T> {
     accept: fn(&[T], &T) -> Result<(), String>,
     list: &'l mut Vec<T>,

@@ -1,8 +1,8 @@
-//! VLANs of a port as they are set and shown: `vlan = { mode = "native-untagged", tag = 10, trunks = [10, "20-29"] }`.
+//! VLANs of a port, as set and shown: `vlan = { mode = "native-untagged", tag = 10, trunks = [10, "20-29"] }`.
 //!
-//! The switch's own [`PortVlan`] says what they mean; here are the keys and the defaults. Without a `mode`, the other
-//! keys decide, as in Open vSwitch (`vlan_mode` of ovs-vswitchd.conf.db(5)): `tag` alone is access, `trunks` alone
-//! trunk, both native-untagged. A tunnel port says so by its mode, and may say more:
+//! [`PortVlan`] of the switch defines what they mean; this file has the keys and the defaults. Without a `mode`, the
+//! other keys decide, as in Open vSwitch (`vlan_mode` of ovs-vswitchd.conf.db(5)): `tag` alone is access, `trunks`
+//! alone trunk, both native-untagged. A tunnel port needs its mode, and may have further keys:
 //! `vlan = { mode = "dot1q-tunnel", tag = 100, cvlans = [0, "10-19"], ethertype = "0x88a8" }`.
 
 use std::fmt;
@@ -22,22 +22,22 @@ use super::value;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Vlan {
-    /// How the port takes part in VLANs; left out: as `tag` and `trunks` say.
+    /// The VLAN mode; left out: `tag` and `trunks` decide.
     pub mode: Option<VlanMode>,
     /// The VLAN of untagged frames, or of the tunnel; a trunk has none.
     pub tag: Option<VlanId>,
     /// The VLANs that pass tagged; left out: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trunks: Option<VlanList>,
-    /// Of a tunnel port, the customer VLANs that may pass, 0 for untagged frames; left out: all.
+    /// The customer VLANs that may pass at a tunnel port, 0 for untagged frames; left out: all.
     #[serde(deserialize_with = "customer_vlans", skip_serializing_if = "Option::is_none")]
     pub cvlans: Option<VlanList>,
-    /// Of a tunnel port, the TPID of the tag in front of the customer's; left out: 0x88a8.
+    /// The TPID of the tag that a tunnel port pushes; left out: 0x88a8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ethertype: Option<Ethertype>,
 }
 
-/// TPID of the tag that a tunnel port puts in front.
+/// TPID of the tag that a tunnel port pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ethertype {
     /// 802.1ad, the service tag.
@@ -62,18 +62,18 @@ impl Ethertype {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VlanId(pub Vid);
 
-/// VLANs as they are written: ids and ranges of them, `[10, "20-29"]`, ascending when written by the switch.
+/// A list of VLANs as written: ids and ranges, `[10, "20-29"]`, ascending when written by the switch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VlanList(Vec<RangeInclusive<u16>>);
 
 impl Vlan {
-    /// The settings as they are written in a file: no key that says nothing.
+    /// The settings as a file has them: without keys that say nothing.
     pub fn written(vlan: &PortVlan) -> Vlan {
         let shown = Vlan::shown(vlan);
         Vlan { trunks: shown.trunks.filter(|_| !vlan.mode().has_one_vlan()), ..shown }
     }
 
-    /// The settings as they are shown: always with `trunks`, which are empty for a port in one VLAN.
+    /// The settings as replies show them: always with `trunks`, which are empty for a port in one VLAN.
     pub fn shown(vlan: &PortVlan) -> Vlan {
         let tunnel = vlan.tunnel();
         let customers = tunnel.and_then(|tunnel| tunnel.cvlans.as_ref()).map(|allowed| {
@@ -92,7 +92,7 @@ impl Vlan {
         }
     }
 
-    /// The membership they mean.
+    /// The membership that the keys describe.
     ///
     /// # Errors
     /// Keys that contradict each other.
@@ -155,7 +155,7 @@ fn tunnel(cvlans: Option<VlanList>, ethertype: Option<Ethertype>) -> Tunnel {
     Tunnel { cvlans, tpid }
 }
 
-/// How serde reads and writes a [`PortVlan`].
+/// Writes a [`PortVlan`] with serde.
 pub(super) fn serialize<S: Serializer>(vlan: &PortVlan, serializer: S) -> Result<S::Ok, S::Error> {
     Vlan::written(vlan).serialize(serializer)
 }
@@ -165,7 +165,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 }
 
 const AN_ID: &str = "a VLAN id";
-/// The complaint about a list that is there and has no VLAN.
+/// The complaint about a list without any VLAN.
 pub(super) const EMPTY: &str = "is empty; leave the key out to mean all VLANs";
 const A_LIST: &str = "an array of VLAN ids and ranges, as in [10, \"20-29\"]";
 
@@ -201,7 +201,7 @@ impl From<VlanList> for VlanSet {
 }
 
 impl VlanList {
-    /// Whether no VLAN is in it.
+    /// True if the list has no VLAN.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -285,7 +285,7 @@ impl Visitor<'_> for ElementVisitor {
 
     fn visit_i64<E: Error>(self, id: i64) -> Result<RangeInclusive<u16>, E> {
         match u16::try_from(id) {
-            // Which ids are legal depends on the list.
+            // The legal ids depend on the list.
             Ok(id) => Ok(id..=id),
             _ => Err(E::custom(format_args!("{id} is not {AN_ID} (1 to {})", Vid::MAX))),
         }
@@ -310,12 +310,12 @@ fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
     }
 }
 
-/// Checks an element: no id below `LOWEST`, no VLAN a second time.
+/// Checks an element: no id below `LOWEST`, no VLAN twice.
 fn once<const LOWEST: u16>(earlier: &[Element], Element(range): &Element) -> Result<(), String> {
     if let Some(id) = [range.start(), range.end()].into_iter().find(|id| !(LOWEST..=Vid::MAX).contains(*id)) {
         return Err(format!("{id} is not {AN_ID} ({LOWEST} to {})", Vid::MAX));
     }
-    // Of two ranges that overlap, one holds the beginning of the other.
+    // If two ranges overlap, one contains the start of the other.
     let mut common = earlier.iter().map(|Element(earlier)| (earlier, *earlier.start().max(range.start())));
     match common.find(|(earlier, id)| earlier.contains(id) && range.contains(id)) {
         Some((_, id)) => Err(format!("VLAN {id} is named twice; name each VLAN once")),
@@ -323,11 +323,11 @@ fn once<const LOWEST: u16>(earlier: &[Element], Element(range): &Element) -> Res
     }
 }
 
-/// Reads a list: an array, or the text `10,20-29` as commands have it.
+/// Reads a list: an array, or text like `10,20-29` from a command.
 struct ListVisitor {
     accept: fn(&[Element], &Element) -> Result<(), String>,
     what: &'static str,
-    /// Whether `true` and `false` stand for all VLANs and for none.
+    /// True if `true` and `false` stand for all VLANs and none.
     all: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Capture files read frame by frame: pcap and pcapng, as they are written on any machine.
 //!
-//! The parser is the `pcap-parser` crate; here is what can be made of its blocks for replay. Memory is bounded by one
-//! buffer: a block that does not fit is refused. Every complaint names the byte of the file where it stands.
+//! The `pcap-parser` crate parses the file; this module makes frames of the blocks. Memory is bounded by one buffer: a
+//! block that does not fit is refused. Every error names the byte of the file at which the block begins.
 
 use std::io::{self, Read};
 
@@ -19,13 +19,13 @@ const NS_PER_SECOND: i128 = 1_000_000_000;
 /// A frame of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// When it was captured, ns since whenever the file counts from.
+    /// Time of capture, in ns; the file defines the start of its clock.
     pub at_ns: i128,
-    /// All of it, without a frame check sequence.
+    /// The whole frame, without a frame check sequence.
     pub bytes: Vec<u8>,
 }
 
-/// What is wrong with a file, and where.
+/// A mistake in a file, and its place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("byte {offset}: {what}")]
 pub struct CaptureError {
@@ -37,11 +37,11 @@ pub struct CaptureError {
 pub struct Capture<'a> {
     blocks: Box<dyn PcapReaderIterator + Send + 'a>,
     section: Section,
-    /// Where the next block begins.
+    /// The byte at which the next block begins.
     offset: u64,
 }
 
-/// What was said before the frames.
+/// The settings of the current section, read before its frames.
 #[derive(Default)]
 struct Section {
     /// Nanoseconds per unit of a pcap's time stamps.
@@ -49,7 +49,7 @@ struct Section {
     /// Bytes of frame check sequence at the end of each frame of a pcap.
     fcs_bytes: usize,
     interfaces: Vec<Interface>,
-    /// Of the frame before: some frames have no time of their own.
+    /// The time of the previous frame: some frames have none of their own.
     last_ns: i128,
     frames: u64,
 }
@@ -85,7 +85,7 @@ impl<'a> Capture<'a> {
     /// Begins to read.
     ///
     /// # Errors
-    /// The file is empty, or neither format.
+    /// The file is empty, or has neither format.
     pub fn open(file: impl Read + Send + 'a) -> Result<Capture<'a>, CaptureError> {
         let blocks = create_reader(BUFFER_BYTES, Filling(file)).map_err(|error| CaptureError {
             offset: 0,
@@ -101,7 +101,7 @@ impl<'a> Capture<'a> {
     /// The next frame; `None` at the end of the file.
     ///
     /// # Errors
-    /// What the file has there can't be replayed.
+    /// The block at this place is malformed, or holds a frame that can't be replayed.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, CaptureError> {
         loop {
             let at = self.offset;
@@ -127,8 +127,8 @@ impl<'a> Capture<'a> {
     }
 }
 
-/// Reads as much as there is room for: `pcap-parser` takes a file for none if the first read, of a pipe say, gives less
-/// than the first header.
+/// Reads until the buffer is full. `pcap-parser` refuses a file if the first read, say of a pipe, gives less than the
+/// first header.
 struct Filling<R>(R);
 
 impl<R: Read> Read for Filling<R> {
@@ -147,7 +147,7 @@ impl<R: Read> Read for Filling<R> {
 }
 
 impl Section {
-    /// Reads one block; gives the frame in it, if it has one.
+    /// Reads one block; returns its frame, if it has one.
     fn take(&mut self, block: PcapBlockOwned<'_>) -> Result<Option<Frame>, String> {
         let (bytes, original, at_ns) = match &block {
             PcapBlockOwned::LegacyHeader(header) => {
@@ -220,14 +220,14 @@ impl Interface {
 }
 
 /// The link type of a pcap's header field, and the bytes of frame check sequence that the field's upper bits announce:
-/// bit 26 says that their number is known, bits 28 to 31 hold the number of 16-bit words.
+/// bit 26 says that the number is known, bits 28 to 31 hold the number of 16-bit words.
 fn split_network(network: Linktype) -> (Linktype, usize) {
     let field = network.0.cast_unsigned();
     let fcs_words = if field & 1 << 26 == 0 { 0 } else { field >> 28 };
     (Linktype((field & 0xffff).cast_signed()), usize::from(u8::try_from(fcs_words).unwrap_or(0)) * 2)
 }
 
-/// The frame without its check sequence. A frame that was cut has lost the sequence first.
+/// The frame without its check sequence. A frame that was cut has lost the sequence already.
 fn without_fcs(data: &[u8], original: u32, fcs_bytes: usize) -> (&[u8], u32) {
     let original = original.saturating_sub(u32::try_from(fcs_bytes).unwrap_or(0));
     let len = data.len().min(usize::try_from(original).unwrap_or(usize::MAX));
@@ -241,7 +241,7 @@ fn is_ethernet(link_type: Linktype) -> Result<(), String> {
     Err(format!("frames of link type {}; only Ethernet (1) can be replayed", link_type.0))
 }
 
-/// What the parser found wrong.
+/// The parser's error in words.
 fn explain(error: &PcapError<&[u8]>) -> String {
     match error {
         PcapError::UnexpectedEof => "the file ends within a block".to_owned(),
@@ -289,7 +289,7 @@ mod tests {
         block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX]))
     }
 
-    /// With a resolution of nanoseconds.
+    /// An interface with a resolution of nanoseconds.
     fn interface(link_type: u32) -> Vec<u8> {
         block(1, &words(&[link_type, 0, 1 << 16 | 9, 9, 0]))
     }
@@ -308,7 +308,7 @@ mod tests {
         Ok(frames)
     }
 
-    /// Three bytes at a time, as a pipe may give them.
+    /// A reader that gives three bytes at a time, as a pipe may.
     struct Pipe<'a>(&'a [u8]);
 
     impl Read for Pipe<'_> {

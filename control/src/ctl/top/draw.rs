@@ -1,7 +1,7 @@
-//! How the view looks: readable at 80 × 24, more rows on a larger screen.
+//! Draws the view: readable at 80 × 24, with more rows on a larger screen.
 //!
-//! From the top: the switch, its workers, the sums; the ports; then the marked port in full, or else the mirrors; the
-//! keys.
+//! From top to bottom: the switch, its workers, the sums; the ports; the marked port in full, otherwise the mirrors;
+//! the keys.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::ctl::port::vlan;
 use crate::ctl::rates::short;
 use crate::ctl::table::{one_line, shortened};
 
-/// Lines of the marked port in full.
+/// Lines for the marked port in full.
 const DETAIL_LINES: u16 = 9;
-/// Mirrors shown at most; there are more on a large screen.
+/// Most mirrors shown; a larger screen shows more.
 const MIRROR_LINES: u16 = 4;
 
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
@@ -48,7 +48,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View) {
     frame.render_widget(Paragraph::new(keys_line(view)), keys);
 }
 
-/// The switch, or why it does not answer; its workers; the sums of all ports.
+/// The first lines: the switch, or why it does not answer; its workers; the sums of all ports.
 fn head(view: &View, width: u16) -> Vec<Line<'static>> {
     let interval = humantime::format_duration(view.interval).to_string();
     let first = match (&view.trouble, &view.now) {
@@ -69,12 +69,12 @@ fn head(view: &View, width: u16) -> Vec<Line<'static>> {
     vec![first, Line::raw(workers(&status.workers, width.into())), Line::raw(sums(view, status))]
 }
 
-/// `workers busy: 0 12 %  1 0 %`, as many as there is room for.
+/// A line like `workers busy: 0 12 %  1 0 %`, with as many workers as there is room for.
 fn workers(workers: &[Worker], width: usize) -> String {
     let mut line = "workers busy:".to_owned();
     for (at, worker) in workers.iter().enumerate() {
         let one = format!("  {} {:.0} %", worker.id, worker.busy_percent);
-        // Room for what says that there are more.
+        // Room for the sign that there are more.
         let room = if at + 1 == workers.len() { 0 } else { 3 };
         if line.chars().count() + one.len() + room > width {
             line += "  …";
@@ -108,7 +108,7 @@ fn right(text: String) -> Cell<'static> {
 
 fn draw_ports(frame: &mut Frame<'_>, view: &mut View, area: Rect) {
     let heading = |order: Order, name: &str| {
-        // Names ascend, rates descend, unless turned.
+        // Names ascend and rates descend, unless the order is reversed.
         let descends = view.reversed == (order == Order::Name);
         let mark = match (view.order == order, descends) {
             (false, _) => "",
@@ -197,7 +197,7 @@ fn draw_mirrors(frame: &mut Frame<'_>, mirrors: &[MirrorRow], area: Rect) {
     frame.render_widget(table, area);
 }
 
-/// All that is known of the marked port.
+/// The details of the marked port.
 fn details(row: &PortRow, width: u16) -> Vec<Line<'static>> {
     let port = &row.port;
     let reason = port.reason.as_deref().map(|reason| format!(": {}", one_line(reason))).unwrap_or_default();
@@ -225,7 +225,7 @@ fn details(row: &PortRow, width: u16) -> Vec<Line<'static>> {
     if drops.is_empty() {
         lines.push(Line::raw("no drops"));
     } else {
-        // As many beside each other as there is room for.
+        // As many drops beside each other as there is room for.
         let mut line = "drops: ".to_owned();
         for (at, drop) in drops.iter().enumerate() {
             if at > 0 && line.chars().count() + drop.chars().count() + 2 > width.into() {

@@ -1,11 +1,10 @@
 //! `labsw-ctl top`: ports, mirrors and workers live, on the whole screen.
 //!
-//! **How it works.** A thread asks the switch once an interval and sends what it hears through a channel; this one
-//! reads keys, keeps what is to be seen ([`View`]: pure), and draws it ([`draw`]: pure, tested on a screen in memory).
-//! So a switch that does not answer holds up neither keys nor the end.
+//! **How it works.** A thread asks the switch once an interval and sends the answers through a channel. The main thread
+//! reads keys, keeps the state of the view ([`View`]: pure), and draws it ([`draw`]: pure, tested on a screen in
+//! memory). A switch that does not answer therefore delays neither keys nor the end.
 //!
-//! **Invariants.** The terminal is put back as it was at the end, on a panic (ratatui's hook) and on SIGTERM, SIGINT
-//! and SIGHUP.
+//! **Invariants.** The terminal is restored at the end, on a panic (ratatui's hook) and on SIGTERM, SIGINT and SIGHUP.
 
 mod draw;
 mod view;
@@ -30,20 +29,20 @@ use super::session::{Failure, Session};
 use crate::api::{Reply, Request, Status};
 use view::{Flow, View};
 
-/// Keys and signals are looked at this often at least.
+/// Longest time between two checks for keys and signals.
 const LOOK: Duration = Duration::from_millis(100);
-/// The second answer follows the first this soon, so that there are rates.
+/// Time from the first answer to the second, so that rates appear soon.
 const FIRST_RATES: Duration = Duration::from_millis(300);
 
-/// How often.
+/// The interval of the view.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Time between two looks, as in 500ms or 2s; at least 100ms.
+    /// Time between two readings, as in 500ms or 2s; at least 100ms.
     #[arg(long, value_name = "T", default_value = "1s", value_parser = parse::interval)]
     interval: Duration,
 }
 
-/// What came of asking the switch.
+/// The status of the switch, or why there is none.
 type Answer = Result<Box<Status>, String>;
 
 /// Shows the view until a key or a signal ends it.
@@ -66,7 +65,7 @@ pub(super) fn run(arguments: &Arguments, socket: &Path, json: bool) -> Result<()
     outcome.and(Ok(restored?))
 }
 
-/// Asks the switch from a thread of its own, again and again; it ends when nobody listens any more.
+/// Asks the switch again and again, on a thread of its own, which ends when the receiver is dropped.
 fn ask(socket: PathBuf, session: Session, interval: Duration) -> Receiver<Answer> {
     let (sender, receiver) = bounded(1);
     std::thread::spawn(move || ask_on(&socket, session, interval, &sender));

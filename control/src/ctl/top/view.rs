@@ -1,4 +1,4 @@
-//! What is to be seen: the last two answers of the switch, the order of the ports, and which is selected.
+//! The state of the view: the last two answers of the switch, the order of the ports, and the selected port.
 //!
 //! **Invariants.** A port stays selected by its name, wherever the order puts it. Rates are shown only between two
 //! answers of the same run of the switch.
@@ -15,7 +15,7 @@ use crate::ctl::rates::{Rates, per_second};
 /// Rows that a page key moves by.
 const PAGE: usize = 10;
 
-/// By what ports are ordered.
+/// The order of the ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     Name,
@@ -24,14 +24,14 @@ pub(super) enum Order {
     Dropped,
 }
 
-/// What a key leads to.
+/// The effect of a key on the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
     Go,
     Quit,
 }
 
-/// A port and what passes it.
+/// A port with its rates.
 #[derive(Debug)]
 pub(super) struct PortRow {
     pub port: Port,
@@ -41,30 +41,30 @@ pub(super) struct PortRow {
     pub drops: Vec<(String, f64)>,
 }
 
-/// A mirror, and what it selected, sent and dropped per second.
+/// A mirror, with the frames that it selected, sent and dropped per second.
 #[derive(Debug)]
 pub(super) struct MirrorRow {
     pub mirror: Mirror,
     pub rates: Option<[f64; 3]>,
 }
 
-/// See the module.
+/// The state of the view; see the module.
 #[derive(Debug)]
 pub(super) struct View {
     pub interval: Duration,
     /// The last answer.
     pub now: Option<Box<Status>>,
-    /// Why there is none at the moment.
+    /// Why the last question has no answer.
     pub trouble: Option<String>,
-    /// In the order shown.
+    /// The ports in the order shown.
     pub ports: Vec<PortRow>,
     pub mirrors: Vec<MirrorRow>,
     pub order: Order,
     pub reversed: bool,
     selected: Option<String>,
-    /// Whether the selected port is shown in full.
+    /// True if the selected port is shown in full.
     pub details: bool,
-    /// Which row is marked, and which is the first on the screen.
+    /// The marked row, and the first row on the screen.
     pub table: TableState,
 }
 
@@ -84,7 +84,7 @@ impl View {
         }
     }
 
-    /// Takes in an answer of the switch, or why there was none.
+    /// Takes an answer of the switch, or the reason why there is none.
     pub(super) fn hear(&mut self, answer: Result<Box<Status>, String>) {
         match answer {
             Ok(status) => {
@@ -180,7 +180,7 @@ impl View {
         Flow::Go
     }
 
-    /// Orders anew; by the same once more: the other way round.
+    /// Changes the order of the ports; the same order once more is reversed.
     fn order_by(&mut self, order: Order) {
         self.reversed = self.order == order && !self.reversed;
         self.order = order;

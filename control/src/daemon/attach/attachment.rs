@@ -58,7 +58,7 @@ pub(in crate::daemon) trait PortType {
         Err(not_of_this_type())
     }
 
-    /// Fills in the port's settings for `port show`.
+    /// Fills in the port's settings in a reply.
     fn show(&self, port: &PortConfig, switch: &SwitchConfig, shown: &mut api::Port);
 
     /// True if the port can have busy polling.
@@ -99,7 +99,7 @@ pub(in crate::daemon) trait Attachment {
     /// The state of the port as far as the attachment decides it, and why the port is not up.
     fn state(&self) -> (PortState, Option<String>);
 
-    /// Fills in the present state for `port show`.
+    /// Fills in the present state in a reply.
     fn show(&self, shown: &mut api::Port);
 
     /// Gives the interfaces of the port another MTU.
