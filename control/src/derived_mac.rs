@@ -1,11 +1,11 @@
 //! The MAC address of a station at a port, derived from the port's name.
 //!
-//! Guests (`labsw-ctl guest`, `nix/lib`), containers and the host's TAP interfaces have the same rule, so that a
-//! station keeps its address, and with it its lease at the gateway, over restarts of the switch and on another machine.
-//! Two names share an address in one of 2²⁴ cases.
+//! Guests (`labsw-ctl guest`, `nix/lib`), containers and the host's TAP interfaces share one rule, so that a station
+//! keeps its address, and with it its lease at the gateway, over restarts of the switch and on another machine. Two
+//! names share an address in one of 2²⁴ cases.
 //!
-//! **The rule.** 52:54:00 (QEMU's range, locally administered), then the 32-bit FNV-1a hash of the name, folded to
-//! 24 bits. `nix/lib/port.nix` has it once more; a test compares the two.
+//! **The rule.** 52:54:00 (QEMU's range, locally administered), then the 32-bit FNV-1a hash of the name, folded to 24
+//! bits. `nix/lib/port.nix` repeats the rule; a test compares the two.
 
 use labsw_switch::Mac;
 
@@ -14,7 +14,8 @@ pub fn of_station(port: &str) -> Mac {
     Mac::from_u64(0x5254_0000_0000 | hash(port))
 }
 
-/// The address of the switch's own end of a veth pair. No station sees it; it is set so that nobody else sets one.
+/// The address of the switch's own end of a veth pair. No station sees it; setting it keeps other programs from doing
+/// so.
 pub fn of_switch_end(port: &str) -> Mac {
     Mac::from_u64(0x5254_0100_0000 | hash(port))
 }
@@ -44,7 +45,7 @@ mod tests {
     #[test]
     fn nix_has_the_same_rule() {
         let library = concat!(env!("CARGO_MANIFEST_DIR"), "/../nix/lib/port.nix");
-        // The functions of nixpkgs' library that the rule uses, so that no nixpkgs is needed.
+        // The functions of nixpkgs' library that the rule uses, so that the test needs no nixpkgs.
         let lib = r#"{
             foldl' = builtins.foldl';
             toLower = builtins.replaceStrings ["A" "B" "C" "D" "E" "F"] ["a" "b" "c" "d" "e" "f"];

@@ -1,11 +1,11 @@
-//! The control side of labsw: everything that is not per frame.
+//! The control side of labsw: everything that is not done per frame.
 //!
-//! [`config`] reads and checks what is wanted, [`confine`] gives up privileges that are not needed, [`device`] prepares
-//! network devices, [`daemon`] brings it about and serves the control socket ([`api`]: what is said on it, [`varlink`]:
-//! how) and the [`metrics`]; [`plan`] finds what to do when something else is wanted, `trace` puts in words what would
-//! become of a frame, [`takeover`] is the way from one process to the next, and [`ctl`] is the tool that talks to it.
-//! [`glue`] writes down how guests are plugged in,
-//! [`doctor`] looks at the host. [`filter`] compiles expressions in tcpdump's syntax.
+//! [`config`] reads and checks the configuration, whose settings [`model`] defines. [`confine`] gives up unneeded
+//! privileges, [`device`] prepares network devices, [`daemon`] runs the switch and serves the control socket ([`api`]:
+//! the messages, [`varlink`]: the protocol) and the [`metrics`]. [`plan`] finds the steps to another configuration,
+//! `trace` explains how the switch would handle a frame, [`takeover`] is the protocol between the old and the new
+//! process. [`ctl`] is the control tool; [`glue`] writes configuration snippets for guests, [`doctor`] examines the
+//! host. [`filter`] compiles expressions in tcpdump's syntax.
 
 pub mod api;
 pub mod config;

@@ -1,9 +1,9 @@
 //! Writes pcapng, the file format of Wireshark: a section header, an interface description per port, an enhanced packet
 //! block per frame and, at the end, interface statistics.
 //!
-//! Integers are little-endian, time stamps count nanoseconds since 1970 (`if_tsresol` 9). A block may follow any other,
-//! except that an interface is described before its first frame. Four kinds of blocks and eight options are all that is
-//! needed here, and each frame is written straight into the reply it leaves in.
+//! Integers are little-endian; time stamps count nanoseconds since 1970 (`if_tsresol` 9). A block may follow any other,
+//! except that an interface is described before its first frame. Four kinds of blocks and eight options are enough
+//! here, and each frame is written straight into its reply.
 //!
 //! Reference: draft-ietf-opsawg-pcapng, 3 (blocks) and 4.
 
@@ -14,7 +14,7 @@ const ENHANCED_PACKET: u32 = 6;
 const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 const LINKTYPE_ETHERNET: u16 = 1;
 const NANOSECONDS: u8 = 9;
-/// Longest comment or name, bytes; what is behind is left out.
+/// Longest comment or name, in bytes; the rest is cut off.
 const MAX_TEXT_BYTES: usize = 1024;
 
 const COMMENT: u16 = 1;
@@ -29,7 +29,7 @@ const ISB_ENDTIME: u16 = 3;
 const ISB_IFRECV: u16 = 4;
 const ISB_IFDROP: u16 = 5;
 
-/// Which way a frame went, as `epb_flags` has it.
+/// The direction of a frame, in the encoding of `epb_flags`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
     /// Into the switch.
@@ -41,17 +41,17 @@ pub enum Bound {
 /// A frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    /// Number of its interface, from 0 in the order of the descriptions.
+    /// Number of the frame's interface, from 0 in the order of the descriptions.
     pub interface: u32,
     /// Nanoseconds since 1970.
     pub time_ns: u64,
-    /// Which way it went.
+    /// Direction of the frame.
     pub bound: Bound,
-    /// Its length; there may be fewer `bytes`.
+    /// Length of the frame; `bytes` may be shorter.
     pub wire_bytes: u32,
     /// The frame, or its beginning.
     pub bytes: &'a [u8],
-    /// What there is to say of it.
+    /// Comment on the frame.
     pub comment: &'a str,
 }
 
@@ -60,13 +60,13 @@ pub struct Packet<'a> {
 pub struct Statistics {
     /// Number of the interface.
     pub interface: u32,
-    /// When the capture began and ended, nanoseconds since 1970.
+    /// Start and end of the capture, in nanoseconds since 1970.
     pub start_ns: u64,
     /// See `start_ns`.
     pub end_ns: u64,
-    /// Frames there were for the capture, dropped ones included.
+    /// Frames for the capture, including those dropped.
     pub received: u64,
-    /// Those of them that it had no room for.
+    /// Frames that the capture had no room for.
     pub dropped: u64,
 }
 
@@ -82,7 +82,7 @@ pub fn section(out: &mut Vec<u8>, application: &str) {
     });
 }
 
-/// Describes the next interface; at most `snaplen` bytes of a frame are kept, 0: all.
+/// Describes the next interface. At most `snaplen` bytes of a frame are kept; 0: all.
 pub fn interface(out: &mut Vec<u8>, name: &str, description: &str, snaplen: u32, filter: Option<&str>) {
     block(out, INTERFACE_DESCRIPTION, |out| {
         out.extend(LINKTYPE_ETHERNET.to_le_bytes());
@@ -92,7 +92,7 @@ pub fn interface(out: &mut Vec<u8>, name: &str, description: &str, snaplen: u32,
         text(out, IF_DESCRIPTION, description);
         option(out, IF_TSRESOL, &[NANOSECONDS]);
         if let Some(filter) = filter {
-            // A filter in tcpdump syntax.
+            // 0: a filter in tcpdump's syntax.
             option(out, IF_FILTER, &[&[0], cut(filter).as_bytes()].concat());
         }
         end_of_options(out);
@@ -159,7 +159,7 @@ fn cut(text: &str) -> &str {
     text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
-/// `value` is shorter than 64 KiB.
+/// Writes an option; `value` is shorter than 64 KiB.
 fn option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     out.extend(code.to_le_bytes());
     out.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_le_bytes());
@@ -171,7 +171,7 @@ fn end_of_options(out: &mut Vec<u8>) {
     out.extend([0; 4]);
 }
 
-/// Everything begins at a multiple of four bytes.
+/// Aligns to a multiple of four bytes, as every block and option must be.
 fn pad(out: &mut Vec<u8>) {
     out.resize(out.len().next_multiple_of(4), 0);
 }

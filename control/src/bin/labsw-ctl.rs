@@ -1,4 +1,4 @@
-//! The control tool. What it does is in `labsw_control::ctl`.
+//! The control tool; see `labsw_control::ctl`.
 
 use std::process::ExitCode;
 

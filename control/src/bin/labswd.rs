@@ -1,7 +1,7 @@
 //! `labswd`: runs the switch in the foreground.
 //!
-//! Exit status: 0 after SIGTERM or SIGINT, or when `--check` found nothing wrong (it says what ports would wait for); 1
-//! with one line on standard error when the configuration or the machine is not in order; 2 on wrong usage.
+//! Exit status: 0 after SIGTERM or SIGINT, or if `--check` found no mistake (it lists the devices that ports would wait
+//! for); 1, with one line on standard error, if the configuration or the machine has a fault; 2 on wrong usage.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -25,11 +25,11 @@ struct Arguments {
     /// Check the configuration and exit; nothing is touched.
     #[arg(long)]
     check: bool,
-    /// Take over from the labswd that runs with this configuration's control socket, without losing a frame; it goes
-    /// on if that fails.
+    /// Take over from the running labswd with this configuration's control socket, without losing a frame; if that
+    /// fails, the running one goes on.
     #[arg(long, conflicts_with = "check")]
     take_over: bool,
-    /// What to log: error, warn, info, debug or trace.
+    /// Log level: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: EnvFilter,
 }
@@ -70,8 +70,7 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Begins to log: to the journal with its priorities and fields if it takes what is said on standard error, else as
-/// text.
+/// Starts the log: in the journal with its priorities and fields if standard error goes there, otherwise as text.
 fn start_log(level: EnvFilter) {
     let journal = is_journal().then(|| tracing_journald::layer().ok()).flatten();
     let text = journal.is_none().then(|| {
@@ -82,7 +81,7 @@ fn start_log(level: EnvFilter) {
     tracing_subscriber::registry().with(level).with(journal).with(text).init();
 }
 
-/// Whether standard error is the stream that systemd's journal reads (`JOURNAL_STREAM`, systemd.exec(5)).
+/// True if standard error is the stream that systemd's journal reads (`JOURNAL_STREAM`, systemd.exec(5)).
 fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     rustix::fs::fstat(std::io::stderr()).is_ok_and(|of| stream == format!("{}:{}", of.st_dev, of.st_ino))

@@ -1,7 +1,8 @@
-//! What only one port can have: a device, an interface, a socket.
+//! Things that only one port can have: a device, an interface, a socket.
 //!
 //! The same check serves the file (each port beside those before it) and `port add` (the new port beside the running
-//! ones). It compares names; that `mac:…` and `name:…` are the same device shows only when the device is resolved.
+//! ones). The check compares names; whether `mac:…` and `name:…` are the same device shows only when the device is
+//! resolved.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use super::{AfXdpConfig, DeviceSpec, PortConfig, PortKind, TapConfig, VethConfig
 use super::{SwitchConfig, error::ConfigError};
 use crate::model::names::SOCKET_PATH_BYTES;
 
-/// Something only one port can have.
+/// A thing that only one port can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Claim {
     Device(DeviceSpec),
@@ -65,7 +66,7 @@ impl PortConfig {
         self.conflict(others, switch).map_err(error)
     }
 
-    /// As [`PortConfig::check_beside`]; the error is the key (empty: the port as a whole) and what is wrong.
+    /// The same as [`PortConfig::check_beside`]; the error is the key (empty: the port as a whole) and the reason.
     pub(super) fn conflict<'p>(
         &self,
         others: impl IntoIterator<Item = &'p PortConfig>,
@@ -105,8 +106,7 @@ impl PortConfig {
         Ok(())
     }
 
-    /// Whether this port and `other` can't be attached at the same time, or if that can't be told from how they are
-    /// named.
+    /// True if this port and `other` can't be attached at the same time, or if their names alone don't tell.
     pub fn may_clash(&self, other: &PortConfig, switch: &SwitchConfig) -> bool {
         if let (PortKind::AfXdp(AfXdpConfig { device: one, .. }), PortKind::AfXdp(AfXdpConfig { device: two, .. })) =
             (&self.kind, &other.kind)

@@ -1,13 +1,13 @@
-//! The one kind of error a configuration can have: a place, a key, and what is wrong with its value.
+//! The error of a configuration: a place, a key, and the reason.
 //!
 //! Invariant: the text of a [`ConfigError`] is exactly one line, whatever was in the file.
 
 use std::fmt;
 
-/// Where in a file, as editors and compilers count: both from 1, columns in characters.
+/// A place in a file, as editors and compilers count: both numbers from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The file as it was named to us.
+    /// The file, as the caller named it.
     pub file: String,
     /// Line, from 1.
     pub line: usize,
@@ -15,7 +15,7 @@ pub struct Place {
     pub column: usize,
 }
 
-/// `FILE:LINE:COLUMN: ports.dc01.vlan.tag: 5000 is not a VLAN id (1 to 4094)`.
+/// An error like `FILE:LINE:COLUMN: ports.dc01.vlan.tag: 5000 is not a VLAN id (1 to 4094)`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
     place: Option<Place>,
@@ -35,23 +35,23 @@ impl From<ConfigError> for ConfigErrors {
 }
 
 impl ConfigError {
-    /// An error about `key` (dotted, may be empty) at `place`; what is not one line is made one.
+    /// An error about `key` (dotted, may be empty) at `place`; text of several lines is made one line.
     pub(super) fn new(place: Option<Place>, key: &str, message: &str) -> ConfigError {
         let place = place.map(|p| Place { file: one_line(&p.file), ..p });
         ConfigError { place, key: one_line(key), message: one_line(message) }
     }
 
-    /// Where it stands; `None` for settings that came from a command and not from a file.
+    /// The place of the mistake; `None` for settings that came from a command and not from a file.
     pub fn place(&self) -> Option<&Place> {
         self.place.as_ref()
     }
 
-    /// The key it is about, dotted from the root of the configuration; empty if the file as a whole is meant.
+    /// The wrong key, dotted from the root of the configuration; empty for the file as a whole.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The complaint where `table` (dotted) is already named: the rest of the key, and the message.
+    /// The complaint for a reader who knows `table` (dotted) already: the rest of the key, and the message.
     pub fn within(&self, table: &str) -> String {
         match self.key.strip_prefix(table).map(|rest| rest.trim_start_matches('.')) {
             Some("") => self.message.clone(),
@@ -60,7 +60,7 @@ impl ConfigError {
         }
     }
 
-    /// What is wrong and what would be right.
+    /// The reason, and how to mend it.
     pub fn message(&self) -> &str {
         &self.message
     }

@@ -1,18 +1,18 @@
 //! The configuration: TOML in, validated typed data out.
 //!
-//! [`Config::load`] reads a file, [`Config::parse`] a text, [`Config::read`] with every mistake in it. What comes out
-//! has been checked as far as possible without looking at the machine (a file is also checked for CPUs that the machine
-//! does not have): types, ranges, names, keys that do not exist, and by [`validate()`] what ports, mirrors and
-//! impairments say of each other. Nothing is touched. A mistake is a [`ConfigError`], one line:
-//! `FILE:LINE:COLUMN: ports.dc01.vlan.tag: 5000 is not a VLAN id (1 to 4094)`.
+//! [`Config::load`] reads a file, [`Config::parse`] a text, [`Config::read`] a text with every mistake in it. A result
+//! has been checked as far as possible without the machine (a file also for CPUs that the machine does not have):
+//! types, ranges, names, unknown keys, and by [`validate()`] the references between ports, mirrors and impairments.
+//! Nothing is touched. A mistake is a [`ConfigError`], one line: `FILE:LINE:COLUMN: ports.dc01.vlan.tag: 5000 is not a
+//! VLAN id (1 to 4094)`.
 //!
-//! What can be set is the [`model`](crate::model)'s.
+//! The [`model`](crate::model) defines the settings.
 //!
 //! | file | content |
 //! |---|---|
 //! | `source`, `error` | places in the text, and errors that have one |
-//! | `validate` | what the nouns of a configuration say of each other |
-//! | `claims` | what two ports cannot share |
+//! | `validate` | references between the nouns of a configuration |
+//! | `claims` | things that two ports cannot share |
 //! | `settings` | `--set key=value` of commands, and settings of the control socket |
 
 mod claims;
@@ -49,7 +49,7 @@ pub struct Config {
     pub ports: Vec<PortConfig>,
     /// The mirrors, in the order of the file.
     pub mirrors: Vec<MirrorConfig>,
-    /// The impairment profiles, in the order of the file; those built in are not among them.
+    /// The impairment profiles, in the order of the file; without the built-in ones.
     pub profiles: Vec<ProfileConfig>,
     /// The impairments, in the order of the file.
     pub impairments: Vec<ImpairConfig>,
@@ -61,7 +61,7 @@ impl Config {
         Config::parse_here(&Config::read_text(path)?, &path.to_string_lossy())
     }
 
-    /// As [`Config::load`], with every mistake.
+    /// The same as [`Config::load`], with every mistake.
     pub fn load_all(path: &Path) -> Result<Config, ConfigErrors> {
         Config::read_here(&Config::read_text(path)?, &path.to_string_lossy())
     }
@@ -75,12 +75,12 @@ impl Config {
             .map_err(|error| ConfigError::new(None, "", &format!("{name}: is not UTF-8 text: {error}")))
     }
 
-    /// As [`Config::parse`], and checks that this machine has the CPUs it names.
+    /// The same as [`Config::parse`], and checks that this machine has the CPUs of the workers.
     pub fn parse_here(text: &str, file_name: &str) -> Result<Config, ConfigError> {
         Config::read_here(text, file_name).map_err(first)
     }
 
-    /// As [`Config::read`], and checks that this machine has the CPUs it names.
+    /// The same as [`Config::read`], and checks that this machine has the CPUs of the workers.
     pub fn read_here(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
         let config = Config::read(text, file_name)?;
         match config.switch.missing_cpu() {
@@ -92,12 +92,12 @@ impl Config {
         }
     }
 
-    /// Reads and checks `text`; `file_name` is what errors call it.
+    /// Reads and checks `text`; `file_name` is its name in errors.
     pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigError> {
         Config::read(text, file_name).map_err(first)
     }
 
-    /// Reads and checks `text`; `file_name` is what errors call it.
+    /// Reads and checks `text`; `file_name` is its name in errors.
     ///
     /// # Errors
     /// Every mistake (the first [`MAX_DIAGNOSTICS`](crate::model::MAX_DIAGNOSTICS) of them), in the order of the text.
@@ -123,13 +123,13 @@ impl Config {
         Err(ConfigErrors(found.iter().map(|diagnostic| source.diagnosed(&tree, diagnostic)).collect()))
     }
 
-    /// A complaint about `key` (dotted, as `ports.dc01.device`) that came up after the file was read, with its place:
-    /// that of the longest part of the key that the file has.
+    /// An error about `key` (dotted, as `ports.dc01.device`) that was found after the file was read. Its place is that
+    /// of the longest part of the key that the file has.
     pub fn complaint(path: &Path, key: &str, message: &str) -> ConfigError {
         Config::complaint_in(&std::fs::read_to_string(path).unwrap_or_default(), &path.to_string_lossy(), key, message)
     }
 
-    /// As [`Config::complaint`], about the text of a file.
+    /// The same as [`Config::complaint`], for the text of a file.
     pub fn complaint_in(text: &str, file_name: &str, key: &str, message: &str) -> ConfigError {
         let source = Source { file: Some(file_name), text };
         let offset = source.tree().map_or(0, |tree| tree.place(&source::path_of(&tree, key), true));
@@ -151,8 +151,8 @@ impl Config {
         self.impairments.iter().find(|impairment| impairment.port == name)
     }
 
-    /// This configuration with what a port's defaults are written out or left out alike, so that two that mean the same
-    /// are equal, and in order of name.
+    /// This configuration in a normal form: attachments' settings equal to their defaults are left out, and tables are
+    /// in order of name. Two configurations that mean the same have the same normal form.
     pub fn normalised(&self) -> Config {
         let mut config = self.clone();
         for port in &mut config.ports {
@@ -168,7 +168,7 @@ impl Config {
         config
     }
 
-    /// As a table that [`Config::parse`] reads to the same configuration (its tables in order of name).
+    /// The configuration as a table that [`Config::parse`] reads as the same configuration (tables in order of name).
     pub fn to_toml(&self) -> toml::Table {
         let ports = self.ports.iter().map(|port| (port.name.clone(), port.to_toml().into()));
         let mirrors = self.mirrors.iter().map(|mirror| (mirror.name.clone(), mirror.to_toml().into()));
@@ -192,7 +192,7 @@ fn first(errors: ConfigErrors) -> ConfigError {
     errors.0.into_iter().next().unwrap_or_else(|| ConfigError::new(None, "", "cannot be read"))
 }
 
-/// Every noun that can be read.
+/// Reads all nouns.
 fn read_tables(tree: &Tree, reader: &mut Reader) -> Config {
     reader.check_keys(tree, &["switch", "ports", "mirrors", "profiles", "impair"], |_| None);
     reader.set_prefix(KeyPath::of(["switch"]));
@@ -214,7 +214,7 @@ fn read_tables(tree: &Tree, reader: &mut Reader) -> Config {
     Config { switch, ports, mirrors, profiles, impairments }
 }
 
-/// Reads the tables of `key`, at most `limit`, each with a name of its own that is legal; `what` is what each is.
+/// Reads the tables of `key`, at most `limit`, each with a legal name of its own; `what` is the kind of noun.
 fn named_tables<T>(
     root: &Tree,
     reader: &mut Reader,

@@ -1,7 +1,7 @@
 //! Settings of a command (`--set key=value`) and of the control socket, read by the same model as the file.
 //!
-//! They are a JSON object whose members are the keys of a table. A key with dots (`vlan.tag`) sets one value of a table
-//! and leaves its others as they are; a table replaces the whole table; `null` makes a key one that was never set.
+//! The settings are a JSON object whose members are the keys of a table. A key with dots (`vlan.tag`) sets one value of
+//! a table and leaves the others as they are; a table replaces the whole table; `null` unsets a key.
 
 use serde_json::{Map, Value};
 
@@ -13,7 +13,7 @@ use crate::model::{
 /// Settings by key.
 pub type Settings = Map<String, Value>;
 
-/// Splits `key=value` of a command line. The value is one of TOML, and anything else is a string without quotes.
+/// Splits `key=value` of a command line. The value is read as TOML if it is valid, otherwise as a string.
 pub fn split(setting: &str) -> Result<(String, Value), ConfigError> {
     let wrong = || ConfigError::new(None, "", &format!("{setting:?} is not KEY=VALUE (as in vlan.tag=20)"));
     let (key, value) = setting.split_once('=').ok_or_else(wrong)?;
@@ -23,7 +23,7 @@ pub fn split(setting: &str) -> Result<(String, Value), ConfigError> {
     }
 }
 
-/// A value of TOML on one line, or the text itself.
+/// A value of TOML on one line; other text is a string.
 fn value_of(text: &str) -> Value {
     let one_line = !text.contains(['\n', '\r']);
     let parsed = one_line.then(|| toml::from_str::<toml::Table>(&format!("value = {text}")).ok()).flatten();
@@ -31,12 +31,12 @@ fn value_of(text: &str) -> Value {
     value.and_then(|value| serde_json::to_value(value).ok()).unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-/// `base` with `set` in it.
+/// `base` with the settings of `set` applied.
 fn merged(base: Settings, set: &Settings) -> Tree {
     Tree::from(&merged_json(base, set))
 }
 
-/// As [`merged`].
+/// The same as [`merged`], as JSON.
 fn merged_json(mut base: Settings, set: &Settings) -> Value {
     let [whole, single]: [Vec<_>; 2] =
         [false, true].map(|dotted| set.iter().filter(|(key, _)| key.contains('.') == dotted).collect());
@@ -72,7 +72,7 @@ fn read<T>([table, name]: [&str; 2], read: impl FnOnce(&mut Reader) -> Option<T>
     reader.or_first(value).map_err(wrong)?.ok_or_else(unread)
 }
 
-/// Checks the name of something new; `what` is what it would be.
+/// Checks the name of a new object; `what` is its kind.
 fn check_name(name: &str, what: &str, reader: &mut Reader) {
     if let Err(wrong) = names::port(name) {
         reader.note(&Path::default(), true, format!("{name:?} is not a {what} name: {wrong}"));
@@ -80,8 +80,8 @@ fn check_name(name: &str, what: &str, reader: &mut Reader) {
 }
 
 impl PortConfig {
-    /// A port from a command: `labsw-ctl port add NAME --type TYPE --set KEY=VALUE…`. What is left out may be as
-    /// `switch` says.
+    /// A port from a command: `labsw-ctl port add NAME --type TYPE --set KEY=VALUE…`; `switch` has defaults for
+    /// settings that are left out.
     pub fn from_settings(
         name: &str,
         type_name: &str,
@@ -96,7 +96,7 @@ impl PortConfig {
         })
     }
 
-    /// The port of this name and type with these settings and no others of its own, as in `labsw-ctl port replace`.
+    /// The port with this name and type and no settings except these, as in `labsw-ctl port replace`.
     pub fn replaced(&self, set: &Settings, switch: &SwitchConfig) -> Result<PortConfig, ConfigError> {
         self.check_type_stays(set)?;
         PortConfig::from_settings(&self.name, self.type_name(), set, switch)
@@ -111,8 +111,8 @@ impl PortConfig {
         Err(ConfigError::new(None, &path, &message))
     }
 
-    /// This port with some settings changed, as in `labsw-ctl port set NAME KEY=VALUE…`. A new `vlan.mode` begins with
-    /// an empty `vlan` table, so that the tag of an access port does not stick to a trunk.
+    /// This port with some settings changed, as in `labsw-ctl port set NAME KEY=VALUE…`. A new `vlan.mode` starts from
+    /// an empty `vlan` table, so that the tag of an access port does not stay at a trunk.
     pub fn with_settings(&self, set: &Settings) -> Result<PortConfig, ConfigError> {
         self.check_type_stays(set)?;
         let mut base = json(&self.to_toml());
@@ -120,14 +120,14 @@ impl PortConfig {
             base.remove("vlan");
         }
         let tree = merged(base, set);
-        // Every key is there, so nothing is as a switch says.
+        // Every key is set, so no default of the switch applies.
         let switch = SwitchConfig::default();
         read(["ports", &self.name], |reader| PortConfig::read(&self.name, &tree, &switch, reader))
     }
 }
 
 impl MirrorConfig {
-    /// A mirror from a command: `labsw-ctl mirror set NAME …`. What is not given is as `before` says.
+    /// A mirror from a command: `labsw-ctl mirror set NAME …`; `before` has the settings that are left out.
     pub fn from_settings(
         name: &str,
         set: &Settings,
@@ -148,8 +148,8 @@ impl ImpairConfig {
         read(["impair", port], |reader| ImpairConfig::read(port, &tree, profiles, reader))
     }
 
-    /// This impairment with some settings changed, in the directions that `set` is for; only these are given. A new
-    /// profile begins with an empty table, and so do random losses after losses in bursts.
+    /// This impairment with some settings changed, in the directions that `set` names; the result has only these
+    /// directions. A new profile starts from an empty table, and so do random losses after losses in bursts.
     pub fn with_settings(&self, set: &Settings, profiles: &[ProfileConfig]) -> Result<ImpairConfig, ConfigError> {
         let begins_anew = ["profile", "rx", "tx"].iter().any(|key| set.contains_key(*key));
         let directions = match set.get("direction").and_then(Value::as_str) {

@@ -1,11 +1,11 @@
-//! Places in the text of a configuration: `FILE:LINE:COLUMN` of what is wrong.
+//! Places of mistakes in the text of a configuration: `FILE:LINE:COLUMN`.
 
 use toml::de::DeTable;
 
 use super::error::{ConfigError, Place};
 use crate::model::{Diagnostic, Path, Tree};
 
-/// The text being read. Without a file name (settings of a command) errors carry no place.
+/// The text being read. Without a file name (settings of a command) errors have no place.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub file: Option<&'a str>,
@@ -24,7 +24,8 @@ impl Source<'_> {
         ConfigError::new(place, path, message)
     }
 
-    /// A syntax error or a key given twice, from the parser; `prefix` is what the text as a whole is called.
+    /// The error for a syntax error or a duplicate key that the parser found; `prefix` is the path of the text as a
+    /// whole.
     pub fn parse_error(&self, prefix: &str, error: &toml::de::Error) -> ConfigError {
         let span = error.span().unwrap_or(0..0);
         if error.message() != "duplicate key" {
@@ -34,7 +35,7 @@ impl Source<'_> {
         let end = self.text.get(span.end..).and_then(|rest| rest.find('\n')).map_or(self.text.len(), |n| span.end + n);
         let mut lines = self.text.get(..end).unwrap_or("").lines().rev().map(str::trim);
         let header = |line: &'_ str| line.strip_prefix('[')?.split(']').next().map(|name| name.trim().to_owned());
-        // A table given twice is named by its own header, a key by the header above and itself.
+        // A duplicate table is named by its own header, a duplicate key by itself and the header above it.
         let path = match lines.next().and_then(header) {
             Some(table) => table,
             None => join(&lines.find_map(header).unwrap_or_default(), key),
@@ -43,7 +44,7 @@ impl Source<'_> {
     }
 }
 
-/// `path.key`; the other alone where one of them is empty.
+/// `path.key`; if one of them is empty, the other alone.
 pub(super) fn join(path: &str, key: &str) -> String {
     match (path, key) {
         ("", alone) | (alone, "") => alone.to_owned(),
@@ -58,14 +59,14 @@ impl Source<'_> {
         Ok(Tree::from(&table))
     }
 
-    /// A diagnostic about the text, whose tree this is.
+    /// The error for a diagnostic; `tree` is the tree of this text.
     pub fn diagnosed(&self, tree: &Tree, diagnostic: &Diagnostic) -> ConfigError {
         let Diagnostic { path, of_key, message } = diagnostic;
         self.error(tree.place(path, *of_key), &path.to_string(), message)
     }
 }
 
-/// The path that the dotted `key` means in `tree`: a name of a table may itself have dots.
+/// The path in `tree` of the dotted `key`: the name of a table may itself have dots.
 pub(super) fn path_of(tree: &Tree, key: &str) -> Path {
     let (mut path, mut rest, mut inner) = (Path::default(), key, Some(tree));
     while !rest.is_empty() {

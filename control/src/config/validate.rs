@@ -1,16 +1,16 @@
-//! What the nouns of a configuration say of each other: ports that get in each other's way, mirrors from and to ports
-//! that are there, impairments of ports that are there.
+//! Checks references between the nouns of a configuration: ports that claim the same thing, mirrors from and to
+//! existing ports, impairments of existing ports.
 
 use super::Config;
 use crate::model::{Diagnostic, Path, PortConfig, nearest};
 
-/// Everything that contradicts something else in a configuration whose nouns are in order each.
+/// The contradictions between nouns that are valid each by itself.
 pub fn validate(config: &Config) -> Vec<Diagnostic> {
     let ports: Vec<&str> = config.ports.iter().map(|port| port.name.as_str()).collect();
     among(config, &ports)
 }
 
-/// As [`validate`], where the ports called `ports` exist, also those that could not be read.
+/// The same as [`validate`]; `ports` are all port names, including ports that could not be read.
 pub(super) fn among(config: &Config, ports: &[&str]) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut note = |path: Path, message: String| found.push(Diagnostic { path, of_key: false, message });
@@ -42,7 +42,7 @@ fn at(table: [&str; 2], key: &str) -> Path {
     if key.is_empty() { path } else { path.key(key) }
 }
 
-/// The complaint about a port that is not there.
+/// The error about a port that does not exist.
 pub(super) fn no_port(name: &str, ports: &[&str]) -> String {
     match nearest(name, ports) {
         Some(near) => format!("there is no port {name:?}; did you mean {near:?}?"),

@@ -1,11 +1,11 @@
-//! The system calls that each kind of thread may still make, by seccomp.
+//! The system calls that each kind of thread may still make (seccomp).
 //!
-//! **How it works.** A filter is a list of calls that are allowed, some with conditions on their arguments. Filters add
-//! up: a worker has the daemon's and its own. The kernel notes calls that are allowed whatever their arguments, so they
-//! cost next to nothing. No filter allows memory that is writable and executable.
+//! **How it works.** A filter is a list of allowed calls, some with conditions on their arguments. Filters add up: a
+//! worker has the daemon's and its own. The kernel caches calls that are allowed whatever their arguments, so they cost
+//! next to nothing. No filter allows memory that is writable and executable.
 //!
-//! A call that is not allowed fails with EPERM; in builds with debug assertions, which tests run, it ends the process,
-//! so that a missing call is seen.
+//! A call that is not allowed fails with EPERM. In builds with debug assertions, which tests run, it ends the process,
+//! so that a missing call shows.
 //!
 //! Reference: seccomp(2), kernel `Documentation/userspace-api/seccomp_filter.rst`.
 
@@ -18,20 +18,20 @@ use seccompiler::{
 
 use super::ConfineError;
 
-/// Which calls are left.
+/// The kinds of threads and processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The control thread, and what it starts.
+    /// The control thread, and threads that it starts.
     Daemon,
     /// A worker.
     Worker,
-    /// The helper process, and the program that it starts.
+    /// The helper process, and programs that it starts.
     Helper,
     /// The program that serves metrics, once it has its sockets.
     Metrics,
 }
 
-/// Threads, memory, time and signals: what the C library and Rust's library call in any thread.
+/// Threads, memory, time and signals: calls that the C library and Rust's library make in any thread.
 const ANY: &[c_long] = &[
     libc::SYS_brk,
     libc::SYS_clock_getres,
@@ -60,7 +60,7 @@ const ANY: &[c_long] = &[
     libc::SYS_tgkill,
 ];
 
-/// Frames, doorbells and waiting.
+/// Calls for frames, doorbells and waiting.
 const FRAMES: &[c_long] = &[
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
@@ -81,10 +81,10 @@ const FRAMES: &[c_long] = &[
     libc::SYS_writev,
 ];
 
-/// Clients of a listening socket.
+/// Calls for clients of a listening socket.
 const CLIENTS: &[c_long] = &[libc::SYS_accept4, libc::SYS_fcntl, libc::SYS_setsockopt, libc::SYS_shutdown];
 
-/// Sockets, files, devices: what the control thread does besides.
+/// Further calls of the control thread, for sockets, files and devices.
 const CONTROL: &[c_long] = &[
     libc::SYS_accept,
     libc::SYS_accept4,
@@ -157,7 +157,7 @@ const CONTROL: &[c_long] = &[
     libc::SYS_unlinkat,
 ];
 
-/// The older names of calls above.
+/// The older names of the calls above.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[c_long] = &[
     libc::SYS_access,
@@ -180,7 +180,7 @@ const OLDER: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[c_long] = &[];
 
-/// What the helper does besides, and what a program needs to begin.
+/// Further calls of the helper, and of a program that starts.
 const PROGRAMS: &[c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_arch_prctl,
@@ -200,17 +200,17 @@ const PROGRAMS: &[c_long] = &[
     libc::SYS_waitid,
 ];
 
-/// Kinds of sockets that the daemon opens: control and guests, links, ethtool and metrics.
+/// Families of the sockets that the daemon opens: control and guests, links, ethtool and metrics.
 const SOCKETS: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_INET, libc::AF_INET6];
 
 /// The ioctl(2) request for ethtool; libc has no constant.
 const SIOCETHTOOL: libc::c_int = 0x8946;
 
-/// Leaves the calling thread, and threads that it starts later, the calls of this kind.
+/// Restricts the calling thread, and threads that it starts later, to the calls of this kind.
 pub(super) fn restrict(kind: Kind) -> Result<(), ConfineError> {
     let failed = |error: seccompiler::Error| ConfineError::new("seccomp", error.to_string());
     if kind != Kind::Helper {
-        // The C library then uses clone(2), whose flags can be looked at.
+        // The C library then falls back to clone(2), whose flags a filter can check.
         let no_clone3 = [(libc::SYS_clone3, Vec::new())].into_iter().collect();
         let missing = u32::try_from(libc::ENOSYS).unwrap_or(1);
         let program = compile(no_clone3, SeccompAction::Allow, SeccompAction::Errno(missing))?;
@@ -243,7 +243,7 @@ fn rules(kind: Kind) -> Result<Rules, ConfineError> {
     let (write, execute) = (libc::PROT_WRITE, libc::PROT_EXEC);
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         let never_both = match kind {
-            // No library is loaded any more.
+            // These threads load no library any more.
             Kind::Worker | Kind::Metrics => vec![masked(2, execute, 0)?],
             _ => vec![masked(2, execute, 0)?, masked(2, write, 0)?],
         };
@@ -252,9 +252,10 @@ fn rules(kind: Kind) -> Result<Rules, ConfineError> {
     let thread = libc::CLONE_THREAD;
     match kind {
         Kind::Worker => {
-            // In builds with debug assertions, Rust's library asks before it closes a descriptor.
+            // In builds with debug assertions, Rust's library makes this call before it closes a descriptor.
             rules.insert(libc::SYS_fcntl, vec![masked(1, -1, libc::F_GETFD)?]);
-            // A TAP port asks whether its guest's end is open (ETHTOOL_GLINK); all else of ethtool needs a capability.
+            // A TAP port checks whether its guest's end is open (ETHTOOL_GLINK); everything else in ethtool needs a
+            // capability.
             rules.insert(libc::SYS_ioctl, vec![masked(1, -1, SIOCETHTOOL)?]);
         }
         Kind::Metrics => {}
@@ -271,7 +272,7 @@ fn rules(kind: Kind) -> Result<Rules, ConfineError> {
     Ok(rules)
 }
 
-/// Allows a call if the bits of `mask` in an argument are those of `value`.
+/// Allows a call if the bits of `mask` in an argument are equal to those of `value`.
 fn masked(argument: u8, mask: libc::c_int, value: libc::c_int) -> Result<SeccompRule, ConfineError> {
     let failed = |error: seccompiler::BackendError| ConfineError::new("seccomp", error.to_string());
     let bits = |number: libc::c_int| u64::from(number.cast_unsigned());

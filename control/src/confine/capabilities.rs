@@ -1,4 +1,4 @@
-//! Capabilities, given up for good: from the thread's sets, and from the bounding set where the thread may.
+//! Gives up capabilities for good: from the thread's sets, and from the bounding set where the thread may.
 //!
 //! Reference: capabilities(7).
 
@@ -6,14 +6,14 @@ use caps::{CapSet, Capability, CapsHashSet};
 
 use super::ConfineError;
 
-/// For the control thread: devices and their offloads (NET_ADMIN), programs at their hooks (BPF), packet memory
-/// (IPC_LOCK).
+/// The capabilities of the control thread: for devices and their offloads (NET_ADMIN), programs at their hooks (BPF),
+/// packet memory (IPC_LOCK).
 pub(super) const OF_THE_DAEMON: [Capability; 3] =
     [Capability::CAP_NET_ADMIN, Capability::CAP_BPF, Capability::CAP_IPC_LOCK];
 
-/// For the helper process: to open AF_XDP and packet sockets (NET_RAW), to enter namespaces (SYS_ADMIN) and open
-/// sockets there that may change links (NET_ADMIN), to give socket files away (CHOWN), and to start a program as
-/// another user (SETUID, SETGID).
+/// The capabilities of the helper process: to open AF_XDP and packet sockets (NET_RAW), to enter namespaces (SYS_ADMIN)
+/// and open sockets there that may change links (NET_ADMIN), to give socket files away (CHOWN), and to start a program
+/// as another user (SETUID, SETGID).
 pub(super) const OF_THE_HELPER: [Capability; 6] = [
     Capability::CAP_NET_RAW,
     Capability::CAP_SYS_ADMIN,
@@ -23,7 +23,7 @@ pub(super) const OF_THE_HELPER: [Capability; 6] = [
     Capability::CAP_SETGID,
 ];
 
-/// Leaves the calling thread, and threads that it starts later, those of its capabilities that are in `kept`.
+/// Reduces the capabilities of the calling thread, and of threads that it starts later, to those in `kept`.
 pub(super) fn keep(kept: &[Capability]) -> Result<(), ConfineError> {
     let failed = |what| move |error: caps::errors::CapsError| ConfineError::new(what, error.to_string());
     let have = caps::read(None, CapSet::Permitted).map_err(failed("reading capabilities"))?;
@@ -44,7 +44,7 @@ pub(super) fn keep(kept: &[Capability]) -> Result<(), ConfineError> {
 mod tests {
     use super::*;
 
-    /// On a thread of its own: what is given up does not come back.
+    /// Runs on a thread of its own: a capability that is given up does not come back.
     #[test]
     fn a_thread_that_keeps_nothing_has_nothing() {
         let sets = std::thread::spawn(|| {

@@ -1,11 +1,11 @@
-//! The files that the daemon may still read and change, by Landlock.
+//! The files that the daemon may still read and change (Landlock).
 //!
-//! **Read**: configuration, names of users, groups, ports and protocols, libraries, what the kernel says of devices,
+//! **Read**: configuration, names of users, groups, ports and protocols, libraries, files of the kernel about devices,
 //! namespaces. **Changed**: directories of sockets, where the daemon makes and removes sockets and its list of changed
-//! devices; settings of devices. Nothing can be executed. A directory of a port that is added later has to be one of
+//! devices; settings of devices. No file can be executed. The directory of a port that is added later has to be one of
 //! those, or beneath one.
 //!
-//! A directory that does not exist yet is made by the daemon, so the nearest directory above that exists is allowed.
+//! The daemon makes a directory that does not exist yet, so the nearest existing directory above is allowed.
 //!
 //! Reference: landlock(7).
 
@@ -19,13 +19,13 @@ use landlock::{
 use super::ConfineError;
 use crate::config::{Config, PortKind};
 
-/// The newest rules that are known here; an older kernel has fewer.
+/// The newest Landlock version that this code knows; an older kernel has fewer rules.
 const KNOWN: ABI = ABI::V6;
-/// Read at any time: by the daemon itself, or by the C library (names, libraries that look up names).
+/// Read at any time, by the daemon itself or by the C library (names, libraries that look up names).
 const READ: [&str; 8] = ["/etc", "/usr", "/lib", "/lib64", "/nix/store", "/proc", "/sys", "/run"];
 /// Settings of devices.
 const SETTINGS: [&str; 2] = ["/proc/sys/net", "/sys/devices"];
-/// Where TAP interfaces are opened.
+/// The file at which TAP interfaces are opened.
 const TUN: &str = "/dev/net/tun";
 
 /// Restricts the calling thread, and threads that it starts later.
@@ -63,7 +63,7 @@ pub(super) fn restrict(config: &Config, file: &Path) -> Result<(), ConfineError>
     Ok(())
 }
 
-/// Directories in which the daemon makes sockets, or the nearest above that exist.
+/// Directories in which the daemon makes sockets, or the nearest existing ones above.
 fn socket_directories(config: &Config) -> Vec<PathBuf> {
     let ports = config.ports.iter().filter_map(|port| match &port.kind {
         PortKind::VhostUser(guest) => guest.socket.as_deref().map(directory_of),
@@ -86,7 +86,7 @@ fn directory_of(file: &Path) -> PathBuf {
     }
 }
 
-/// The directory itself, or the nearest above that exists.
+/// The directory itself, or the nearest existing one above.
 fn nearest(directory: &Path) -> PathBuf {
     directory.ancestors().find(|one| one.is_dir()).map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(nearest(Path::new("/no-such-directory/at-all")), Path::new("/"));
     }
 
-    /// On a thread of its own, which stays restricted.
+    /// Runs on a thread of its own, which stays restricted.
     #[test]
     fn files_elsewhere_can_be_neither_read_nor_made() {
         let directory = std::env::temp_dir().join(format!("labsw-files-{}", std::process::id()));

@@ -1,19 +1,19 @@
-//! The helper process: the few things that need more rights than the daemon keeps.
+//! The helper process: carries out the few operations that need more rights than the daemon keeps.
 //!
 //! **How it works.** [`start`] runs this program again, as `labswd` with [`ARGUMENT`], with a socket pair as its
 //! standard input. The daemon sends one typed request at a time and waits for the reply, at most [`PATIENCE`].
 //! Descriptors go with the messages. The helper ends when the daemon's end of the pair is closed, so it never outlives
 //! the daemon.
 //!
-//! | request | what it needs |
+//! | request | required right |
 //! |---|---|
 //! | [`open_raw`]: an AF_XDP or packet socket | CAP_NET_RAW |
 //! | [`open_in`]: a socket in a named network namespace | CAP_SYS_ADMIN |
 //! | [`give`]: another owner or group for a socket file | CAP_CHOWN |
 //! | [`serve_metrics`]: an unprivileged `labsw-ctl` at a listening socket | the right to start a program |
 //!
-//! **Invariants.** The helper reads only its daemon's requests. It enters namespaces that root has named
-//! (`/run/netns`), changes the owner of sockets and of nothing else, and starts one program, with arguments that the
+//! **Invariants.** The helper reads only its daemon's requests. It enters only namespaces that root has named
+//! (`/run/netns`), changes the owner of sockets and of no other file, and starts one program, with arguments that the
 //! daemon can't choose. Without a helper, in tests, [`give`] acts with the rights of the caller.
 //!
 //! References: setns(2), unix(7) `SCM_RIGHTS`, ip-netns(8).
@@ -43,18 +43,18 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{ConfineError, calls, capabilities};
 
-/// What tells `labswd` that it is the helper.
+/// The argument that makes `labswd` the helper.
 pub const ARGUMENT: &str = "--privileged-helper";
-/// How long the daemon waits for a reply.
+/// The daemon's timeout for a reply.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest message, bytes.
 const MESSAGE_BYTES: usize = 4096;
 /// Most descriptors of a message.
 const DESCRIPTORS: usize = 2;
-/// User and group of the program that serves metrics, if the helper may choose: nobody.
+/// User and group id of the program that serves metrics, if the helper may set them: nobody.
 const NOBODY: u32 = 65_534;
 
-/// Kinds of sockets that are opened in namespaces.
+/// Kinds of sockets that the helper opens in namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SocketKind {
     /// Links and addresses (rtnetlink(7)).
@@ -65,24 +65,24 @@ pub enum SocketKind {
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Request {
-    /// A packet socket, or an AF_XDP socket.
+    /// Opens a packet socket or an AF_XDP socket.
     OpenRaw { packet: bool },
-    /// A socket in the namespace of this name.
+    /// Opens a socket in the namespace of this name.
     Open { netns: String, kind: SocketKind },
-    /// Another owner and group for the socket file of the descriptor.
+    /// Gives the socket file of the descriptor another owner and group.
     Give { owner: Option<u32>, group: Option<u32> },
-    /// A program that serves metrics: at the first descriptor, a listening socket, from the second, a connection to the
-    /// daemon.
+    /// Starts a program that serves metrics. The first descriptor is its listening socket, the second its connection to
+    /// the daemon.
     ServeMetrics,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Reply {
-    /// `errno`, if it failed.
+    /// The `errno` of a failure.
     error: Option<i32>,
 }
 
-/// The daemon's end.
+/// The daemon's end of the socket pair.
 static HELPER: OnceLock<Mutex<OwnedFd>> = OnceLock::new();
 
 /// Starts the helper with the rights that the daemon has now.
@@ -95,14 +95,14 @@ pub(super) fn start() -> io::Result<()> {
     set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE))?;
     set_socket_timeout(&ours, Timeout::Send, Some(PATIENCE))?;
     let program = std::env::current_exe()?;
-    // It is never waited for: it ends after the daemon, or the daemon goes on without it.
+    // The daemon never waits for this process: it ends after the daemon, or the daemon goes on without it.
     Command::new(program).arg(ARGUMENT).stdin(Stdio::from(theirs)).spawn()?;
-    // Started once; a second one would find the first in its place, and end.
+    // The helper is started once; a second one would find that `HELPER` is set, and end.
     let _ = HELPER.set(Mutex::new(ours));
     Ok(())
 }
 
-/// Whether this process has a helper.
+/// True if this process has a helper.
 pub fn is_running() -> bool {
     HELPER.get().is_some()
 }
@@ -127,10 +127,10 @@ pub fn open_in(netns: &str, kind: SocketKind) -> io::Result<OwnedFd> {
     ask(&Request::Open { netns: netns.to_owned(), kind }, &[])?.ok_or_else(no_socket)
 }
 
-/// Gives a socket file, of which `file` is a handle, another owner or group.
+/// Gives a socket file another owner or group; `file` is a handle of it.
 ///
 /// # Errors
-/// It is no socket, or may not be given away.
+/// The file is no socket, or may not be given away.
 pub fn give(file: BorrowedFd<'_>, owner: Option<u32>, group: Option<u32>) -> io::Result<()> {
     if HELPER.get().is_none() {
         return socket::give_here(file, owner, group);
@@ -138,7 +138,8 @@ pub fn give(file: BorrowedFd<'_>, owner: Option<u32>, group: Option<u32>) -> io:
     ask(&Request::Give { owner, group }, &[file]).map(drop)
 }
 
-/// Starts a program without privileges that serves metrics at `listener`, and asks for them at `connection`.
+/// Starts a program without privileges that serves metrics at `listener`, and reads them from the switch at
+/// `connection`.
 ///
 /// # Errors
 /// There is no helper, or the program can't be started.
@@ -150,7 +151,7 @@ pub fn serve_metrics(listener: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> io
 fn ask(request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Option<OwnedFd>> {
     let Some(helper) = HELPER.get() else { return Err(io::Error::other("there is no helper process")) };
     let daemons = helper.lock().unwrap_or_else(PoisonError::into_inner);
-    // A reply that came too late for an earlier request.
+    // Skips a late reply to an earlier request.
     while receive(&*daemons, RecvFlags::DONTWAIT).is_ok_and(|(bytes, _)| !bytes.is_empty()) {}
     send(&*daemons, &serde_json::to_vec(request)?, descriptors)?;
     let (bytes, descriptors) = receive(&*daemons, RecvFlags::empty())?;
@@ -174,7 +175,7 @@ fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::
     Ok(())
 }
 
-/// A message and its descriptors; an empty one: the other end is closed.
+/// Receives a message and its descriptors; an empty message means that the other end is closed.
 fn receive(socket: impl AsFd, flags: RecvFlags) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; MESSAGE_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
@@ -196,12 +197,12 @@ fn receive(socket: impl AsFd, flags: RecvFlags) -> io::Result<(Vec<u8>, Vec<Owne
     Ok((bytes, descriptors))
 }
 
-/// The helper's life. Its standard input is the socket pair.
+/// The main loop of the helper, whose standard input is the socket pair.
 ///
 /// # Errors
-/// It can't be confined, or its input is no socket.
+/// The helper can't be confined, or its input is no socket.
 pub fn main() -> Result<(), ConfineError> {
-    // A terminal sends signals to the daemon and the helper alike; the helper ends when the daemon has ended.
+    // A terminal sends signals to both the daemon and the helper; the helper ends only when the daemon has ended.
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))
             .map_err(|error| ConfineError::new("signals of the helper process", error))?;
@@ -210,7 +211,7 @@ pub fn main() -> Result<(), ConfineError> {
     capabilities::keep(&capabilities::OF_THE_HELPER)?;
     rustix::thread::set_no_new_privs(true).map_err(|error| ConfineError::new("no new privileges", error))?;
     if let Err(error) = calls::restrict(calls::Kind::Helper) {
-        // The daemon says the same in its log.
+        // The daemon logs the same failure.
         tracing::debug!("{error}");
     }
     let input = io::stdin();
@@ -254,7 +255,7 @@ fn carry_out(
     }
 }
 
-/// The number that says most of an error.
+/// The error number that describes an error best.
 fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or_else(|| match error.kind() {
         io::ErrorKind::NotFound => libc::ENOENT,
@@ -263,12 +264,12 @@ fn errno_of(error: &io::Error) -> i32 {
     })
 }
 
-/// Opens a socket in a namespace, from a thread that enters it and ends.
+/// Opens a socket in a namespace, from a thread that enters the namespace and ends.
 fn open_here(netns: &str, kind: SocketKind) -> io::Result<OwnedFd> {
     if netns.is_empty() || netns.starts_with('.') || netns.contains('/') {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // Something else than a namespace is refused when it is entered; a pipe is not waited for until then.
+    // A file that is no namespace is refused on entry; a pipe does not block until then.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(Path::new("/run/netns").join(netns))?;
     let open = || {
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -285,7 +286,8 @@ fn open_here(netns: &str, kind: SocketKind) -> io::Result<OwnedFd> {
     })
 }
 
-/// Starts the program, by its descriptor: the user it runs as need not see its directory. A thread waits for its end.
+/// Starts the program by its descriptor, since the user it runs as may have no access to its directory. A thread waits
+/// for its end.
 fn serve_here(program: &File, listener: &OwnedFd, connection: &OwnedFd) -> io::Result<()> {
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command.arg0("labsw-ctl").args(["metrics", "--serve"]).env_clear();
@@ -298,7 +300,7 @@ fn serve_here(program: &File, listener: &OwnedFd, connection: &OwnedFd) -> io::R
     Ok(())
 }
 
-/// A program in the same directory as this one.
+/// The path of a program in the same directory as this one.
 fn beside_this_program(name: &str) -> PathBuf {
     std::env::current_exe().map_or_else(|_| PathBuf::from(name), |own| own.with_file_name(name))
 }

@@ -1,21 +1,22 @@
-//! What the daemon keeps of the rights that it was started with, whoever started it: root from a shell, or systemd.
+//! Confines the daemon to the rights that it needs, in the same way whether root started it from a shell or systemd
+//! did.
 //!
 //! **How it works.** [`enter`] is called once, when the configuration is read and before anything is opened or any
-//! thread started, so that every thread inherits it:
+//! thread is started, so that every thread inherits the confinement:
 //!
 //! | step | file | after it |
 //! |---|---|---|
 //! | no core dumps, not dumpable | here | guests' memory stays out of files and debuggers of other users |
-//! | [`helper`] | `helper` | a process of its own does the few things that need more |
-//! | capabilities | `capabilities` | CAP_NET_ADMIN, CAP_BPF and CAP_IPC_LOCK are left, for good |
-//! | Landlock | `files` | files can be read where the switch reads, and changed where its sockets and devices are |
-//! | seccomp | `calls` | system calls of a switch; no new programs, no processes |
+//! | [`helper`] | `helper` | a separate process carries out the few operations that need more rights |
+//! | capabilities | `capabilities` | only CAP_NET_ADMIN, CAP_BPF and CAP_IPC_LOCK are left |
+//! | Landlock | `files` | only its own and system files can be read; only sockets and settings of devices changed |
+//! | seccomp | `calls` | only the system calls of a switch are left; no new programs, no processes |
 //!
-//! A worker gives up more when it starts ([`enter_worker`]): all capabilities, and all system calls that do not move
-//! frames.
+//! A worker gives up more when it starts ([`enter_worker`]): all capabilities, and all system calls except those that
+//! move frames.
 //!
-//! **Invariants.** Nothing here can be undone by the process. A kernel without Landlock or seccomp is told in the log,
-//! and the switch runs without; a capability that can't be given up ends the start.
+//! **Invariants.** The process can undo none of this. If the kernel has no Landlock or seccomp, the daemon logs a
+//! warning and runs without; if a capability can't be given up, the start fails.
 //!
 //! References: capabilities(7), landlock(7), seccomp(2), prctl(2) `PR_SET_DUMPABLE`, `PR_SET_NO_NEW_PRIVS`.
 
@@ -33,7 +34,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 
 use crate::config::Config;
 
-/// Why the daemon can't give up what it does not need.
+/// Why the daemon can't give up a right that it does not need.
 #[derive(Debug, thiserror::Error)]
 #[error("giving up privileges: {what}: {source}")]
 pub struct ConfineError {
@@ -50,7 +51,7 @@ impl ConfineError {
 /// Confines the calling process, which has no other threads yet; `file` is the configuration file.
 ///
 /// # Errors
-/// What can't be given up. What the kernel does not offer is a warning.
+/// A right can't be given up. A facility that the kernel lacks is only a warning.
 pub fn enter(config: &Config, file: &Path) -> Result<(), ConfineError> {
     limits()?;
     helper::start().map_err(|error| ConfineError::new("starting the helper process", error))?;
@@ -67,7 +68,7 @@ pub fn enter(config: &Config, file: &Path) -> Result<(), ConfineError> {
     Ok(())
 }
 
-/// Confines the calling thread, a worker, which keeps no capability and few system calls.
+/// Confines the calling thread, a worker, to no capability and few system calls.
 ///
 /// # Errors
 /// A capability can't be given up.
@@ -79,14 +80,14 @@ fn enter_worker() -> io::Result<()> {
     Ok(())
 }
 
-/// Confines the calling process to serving metrics at the sockets that it has.
+/// Confines the calling process to serving metrics at its open sockets.
 pub fn enter_metrics() {
     if let Err(error) = calls::restrict(calls::Kind::Metrics) {
         tracing::warn!("{error}; the metrics are served without");
     }
 }
 
-/// No core dump, and no debugger of another user, gets at the memory of guests.
+/// Keeps the memory of guests out of core dumps and of debuggers of other users.
 fn limits() -> Result<(), ConfineError> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(|error| ConfineError::new("forbidding core dumps", error))?;

@@ -66,7 +66,7 @@ fn configurations() -> Vec<String> {
     ]
 }
 
-/// What there is beside the configuration: ids, slots of mirrors, what is taken by whom, and who has frames passing.
+/// The state beside the configuration: ids, slots of mirrors, the port that has each resource, and ports that are up.
 fn rest(switch: &Switch) -> String {
     let ports = switch.ports.iter().map(|port| {
         (port.config.name.clone(), port.enabled, port.detached, port.tx.is_some(), port.queues.places.len())

@@ -1,8 +1,8 @@
-//! How long a device leaves its receive queues to a program that polls them busily, before it interrupts.
+//! Deferral of a device's interrupts in favour of a program with busy polling.
 //!
-//! Two settings of the device in sysfs: after `napi_defer_hard_irqs` looks of its own that found nothing, each
-//! `gro_flush_timeout` after the last, the kernel goes back to interrupts. Without them every look of the program would
-//! be followed by an interrupt.
+//! A device has two settings in sysfs. The kernel goes back to interrupts after `napi_defer_hard_irqs` polls of its own
+//! without a frame, each `gro_flush_timeout` after the last. Without the settings every poll of the program would be
+//! followed by an interrupt.
 //!
 //! Reference: kernel `Documentation/networking/napi.rst`, "IRQ mitigation".
 
@@ -15,19 +15,19 @@ use serde::{Deserialize, Serialize};
 const LOOKS: &str = "napi_defer_hard_irqs";
 const TIMEOUT: &str = "gro_flush_timeout";
 
-/// The two settings.
+/// The two settings of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deferral {
-    /// Looks that found nothing.
+    /// Polls of the kernel without a frame (`napi_defer_hard_irqs`).
     pub looks: u32,
-    /// Nanoseconds between two.
+    /// Nanoseconds between two polls (`gro_flush_timeout`).
     pub timeout: u64,
 }
 
 impl Deferral {
-    /// For a queue that is polled all the time: a worker looks every few microseconds, so that 200 have gone by only if
-    /// it sleeps or is kept from running.
+    /// The settings for a queue under busy polling. A worker polls every few microseconds, so that 200 µs pass only if
+    /// the worker sleeps or is kept from running.
     pub const BUSY: Deferral = Deferral { looks: 2, timeout: 200_000 };
 
     /// The settings of the device called `name`.
@@ -43,7 +43,7 @@ impl Deferral {
         Ok(Deferral { looks: number(device.join(LOOKS))?, timeout: number(device.join(TIMEOUT))? })
     }
 
-    /// Sets a device so.
+    /// Writes the settings of the device called `device`.
     pub(super) fn apply(self, device: &str) -> io::Result<()> {
         self.write(&directory(device))
     }

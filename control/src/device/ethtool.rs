@@ -1,9 +1,10 @@
 //! Offloads of a network device, switched off and read back, and its channels (`SIOCETHTOOL` of netdevice(7),
 //! linux/ethtool.h).
 //!
-//! The kernel describes a device's features as bits whose names it hands out as a string set; the names are stable,
-//! the bit numbers are not. An [`Offload`] is a group of names. What cannot be switched off is an error rather than a
-//! surprise later: a frame whose checksum or segmentation the device was to finish is broken once AF_XDP has it.
+//! The kernel describes a device's features as bits whose names it hands out as a string set; the names are stable, the
+//! bit numbers are not. An [`Offload`] is a group of names. An offload that cannot be switched off is an error at once
+//! rather than a surprise later: a frame whose checksum or segmentation was left to the device is broken once AF_XDP
+//! has it.
 
 #![allow(unsafe_code, reason = "the ioctl takes a pointer inside a structure")]
 
@@ -29,28 +30,29 @@ const ETH_GSTRING_LEN: usize = 32;
 /// Most features a kernel can have: the bits of `netdev_features_t`.
 const FEATURES_MAX: usize = 64;
 
-/// A group of features that the switch has something against.
+/// A group of features that the switch may need switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offload {
-    /// The device finishes checksums of frames sent.
+    /// The device finishes checksums of sent frames.
     TxChecksum,
-    /// The device cuts large frames sent: TSO, USO, tunnels', and the software kind at its door.
+    /// The device segments large sent frames: TSO, USO, tunnels, and the kernel's software segmentation.
     TxSegmentation,
     /// The device inserts the VLAN tags of frames sent.
     TxVlan,
     /// The device removes the VLAN tags of frames received.
     RxVlan,
-    /// The device drops received VLANs that nobody registered.
+    /// The device drops received frames of VLANs that no program registered.
     RxVlanFilter,
-    /// Received frames are joined to larger ones: GRO, LRO.
+    /// The device or the kernel merges received frames: GRO, LRO.
     RxCoalescing,
 }
 
-/// What the container's end of a veth must not do, or its frames arrive unfinished or without their tag.
+/// Offloads that the container's end of a veth pair must not use: its frames would arrive unfinished or without their
+/// tag.
 pub const CONTAINER_END: [Offload; 3] = [Offload::TxChecksum, Offload::TxSegmentation, Offload::TxVlan];
 
 impl Offload {
-    /// Whether the feature that the kernel calls `name` belongs to the group.
+    /// True if the feature with the kernel's name `name` belongs to the group.
     fn includes(self, name: &str) -> bool {
         match self {
             Offload::TxChecksum => name.starts_with("tx-checksum-"),
@@ -71,16 +73,16 @@ impl Offload {
 #[derive(Clone, Debug)]
 struct Feature {
     name: String,
-    /// Its bit: word and mask.
+    /// The feature's bit: word and mask.
     word: usize,
     mask: u32,
     active: bool,
-    /// It can be switched.
+    /// The feature can be switched on and off.
     changeable: bool,
 }
 
-/// Switches `offloads` of `device` off and reads back that they are. Returns the kernel's names of those that were
-/// on, for [`switch_on`]; an offload the device does not have is off.
+/// Switches `offloads` of `device` off and checks the result. Returns the kernel's names of the features that were on,
+/// for [`switch_on`]. An offload that the device does not have counts as off.
 pub fn switch_off(device: &str, offloads: &[Offload]) -> Result<Vec<String>, DeviceError> {
     let socket = Ethtool::open(device)?;
     let meant = |feature: &Feature| feature.active && offloads.iter().any(|offload| offload.includes(&feature.name));
@@ -111,11 +113,11 @@ pub struct Channels {
     pub rx: u32,
     /// Queues that only send.
     pub tx: u32,
-    /// Pairs of both.
+    /// Queues that receive and send.
     pub combined: u32,
 }
 
-/// The active channels of `device`, and the most there can be; `None` if its driver tells nothing of channels.
+/// The active channels of `device`, and its most; `None` if the driver does not report channels.
 pub fn channels(device: &str) -> Result<Option<(Channels, Channels)>, DeviceError> {
     match Ethtool::open(device)?.raw_channels() {
         Ok([_, rx, tx, _, combined, now_rx, now_tx, _, now_combined]) => {
@@ -135,14 +137,14 @@ pub fn set_channels(device: &str, channels: Channels) -> Result<(), DeviceError>
     socket.ioctl(&mut request, "set the channels")
 }
 
-/// The kernel's names of those of `offloads` that are on.
+/// The kernel's names of the features of `offloads` that are on.
 pub fn active(device: &str, offloads: &[Offload]) -> Result<Vec<String>, DeviceError> {
     let meant = |feature: &Feature| feature.active && offloads.iter().any(|offload| offload.includes(&feature.name));
     let features = Ethtool::open(device)?.features()?;
     Ok(features.into_iter().filter(meant).map(|feature| feature.name).collect())
 }
 
-/// The kernel's names of those of `offloads` that are on and can't be switched off.
+/// The kernel's names of the features of `offloads` that are on and can't be switched off.
 pub fn stuck(device: &str, offloads: &[Offload]) -> Result<Vec<String>, DeviceError> {
     let meant = |feature: &Feature| {
         feature.active && !feature.changeable && offloads.iter().any(|offload| offload.includes(&feature.name))
@@ -192,7 +194,7 @@ impl Ethtool<'_> {
 
     /// The names of all features, in order of their bits.
     fn feature_names(&self) -> Result<Vec<String>, DeviceError> {
-        // struct ethtool_sset_info: command, reserved, a mask of 64 bits, then the length of the one set asked for.
+        // struct ethtool_sset_info: command, reserved, a mask of 64 bits, then the length of the one set in the mask.
         let mut request = [ETHTOOL_GSSET_INFO, 0, 1 << ETH_SS_FEATURES, 0, 0];
         self.ioctl(&mut request, "count the features")?;
         let count = usize::try_from(request[4]).unwrap_or(usize::MAX);
@@ -216,9 +218,9 @@ impl Ethtool<'_> {
         let Some(blocks) = features.iter().map(|feature| feature.word + 1).max() else {
             return Ok(());
         };
-        // The kernel wants all blocks it has, changed or not.
+        // The kernel expects all blocks that it has, changed or not.
         let blocks = blocks.max(self.feature_names()?.len().div_ceil(32));
-        // struct ethtool_sfeatures: command, number of blocks, then per block what is meant and what it shall be.
+        // struct ethtool_sfeatures: command, number of blocks, then per block the mask of bits and their values.
         let mut request = vec![0_u32; 2 + blocks * 2];
         request[..2].copy_from_slice(&[ETHTOOL_SFEATURES, self.length(blocks)?]);
         for feature in features {
@@ -232,8 +234,8 @@ impl Ethtool<'_> {
         u32::try_from(count).map_err(|error| DeviceError::refused(self.device, io::Error::other(error)))
     }
 
-    /// One `SIOCETHTOOL`; `request` begins with the command and is as long as the command's structure, for commands
-    /// with an array as long as the count in it says.
+    /// Makes one `SIOCETHTOOL` call. `request` begins with the command and has the length of the command's structure;
+    /// for a command with an array, the count in the request gives the array's length.
     fn ioctl(&self, request: &mut [u32], what: &str) -> Result<(), DeviceError> {
         let refused = |error: io::Error| DeviceError::refused(format!("{what} of {}", self.device), error);
         // SAFETY: `ifreq` is plain data, for which zero bytes are a legal value.

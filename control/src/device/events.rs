@@ -1,7 +1,7 @@
-//! News from the kernel about network links: that something changed, not what.
+//! News from the kernel that network links have changed, without details.
 //!
 //! A socket of the group `RTMGRP_LINK` (rtnetlink(7)) becomes readable whenever a link of the namespace comes, goes or
-//! changes. Whoever reads it looks at the links anew, so the messages themselves are thrown away and a lost one (the
+//! changes. Its reader then lists the links anew. The messages themselves are discarded, so a lost message (the
 //! socket's buffer overran) is as good as a read one.
 
 use std::io;
@@ -20,7 +20,7 @@ pub struct LinkEvents {
 }
 
 impl LinkEvents {
-    /// Begins to listen.
+    /// Opens the socket.
     pub fn open() -> Result<LinkEvents, DeviceError> {
         let opened = || {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
@@ -31,16 +31,16 @@ impl LinkEvents {
         opened().map_err(|error: io::Error| DeviceError::refused("listen for changes of interfaces", error))
     }
 
-    /// Reads whatever has come; whether there was anything.
+    /// Reads all messages; returns true if there was one.
     pub fn drain(&mut self) -> bool {
-        // What does not fit is cut off, which does no harm.
+        // A message that does not fit is cut off, which does no harm.
         let mut message = [0u8; 64];
         let mut any = false;
         loop {
             match self.socket.recv(&mut &mut message[..], 0) {
                 Ok(_) => any = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Messages were lost: links have changed.
+                // Messages were lost, so links have changed.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
                 Err(_) => return any,
             }

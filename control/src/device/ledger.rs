@@ -1,16 +1,16 @@
-//! What the switch changed on this host, in a file beside the control socket, so that the next run can undo what a
-//! killed one could not.
+//! The ledger: a file beside the control socket with the changes that the switch made on this host, so that the next
+//! run can undo those of a killed one.
 //!
-//! **How it works.** Before a device is changed, its entry (the state it was in) is written; when it has been put back,
-//! the entry goes. The file is replaced as a whole (written aside, then renamed), so that a kill at any moment leaves
-//! the old or the new one; without entries there is no file. A run finds in it what its predecessor left: a device that
-//! it opens itself is *taken over* (the older state is what is put back in the end), what it does not open by the end
-//! of its start is put back then, and pairs it does not use are deleted.
+//! **How it works.** Before a device is changed, an entry with its state is written; when the device has been restored,
+//! the entry is removed. The file is replaced as a whole (written aside, then renamed), so that a kill at any moment
+//! leaves the old or the new one; without entries there is no file. A run reads the entries of its predecessor. A
+//! device that the run opens itself is *taken over* (the older state is restored in the end). A device that it has not
+//! opened by the end of its start is restored then, and unused pairs are deleted.
 //!
-//! **Invariants.** An entry is applied only to the device it was written for: same boot, same network namespace, same
-//! index, and a device of the host by its MAC address (the permanent one, if there is one), a pair by the alias that
-//! names its port. Anything else that is called the same is left alone. A file that can't be read or understood is
-//! ignored with a warning; nothing in it can do more than change the settings listed in [`Before`].
+//! **Invariants.** An entry is applied only to the device that it was written for: same boot, same network namespace,
+//! same index. A device of the host must also have the same MAC address (the permanent one, if there is one), a pair
+//! the alias that names its port. Any other device of the same name is left alone. A file that can't be read or parsed
+//! is ignored with a warning; its content can do no more than change the settings listed in [`Before`].
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -25,10 +25,10 @@ use super::deferral::Deferral;
 use super::ethtool;
 use super::links::{Link, Links};
 
-/// Largest file that is read, bytes: more than 1024 ports can make.
+/// Largest file that is read, in bytes: more than 1024 ports need.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// What a device was like before the switch changed it.
+/// The state of a device before the switch changed it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Before {
@@ -38,9 +38,9 @@ pub struct Before {
     pub channels: Option<ethtool::Channels>,
     /// The MTU in bytes, if it was changed.
     pub mtu: Option<u32>,
-    /// It was set down.
+    /// The device was down.
     pub down: bool,
-    /// When it interrupted, if that was changed.
+    /// The deferral of interrupts, if it was changed.
     #[serde(default)]
     pub deferral: Option<Deferral>,
 }
@@ -50,20 +50,20 @@ pub struct Before {
 struct DeviceEntry {
     index: u32,
     mac: Option<String>,
-    /// For people who read the file.
+    /// The device's name, for people who read the file.
     name: String,
     before: Before,
-    /// It was gone when it was to be put back.
+    /// The device was gone when it was to be restored.
     #[serde(skip)]
     gone: bool,
 }
 
-/// A veth pair that the switch made, by its own end.
+/// A veth pair that the switch made, by the switch's end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PairEntry {
     name: String,
-    /// Index and alias; `None` until it has been made.
+    /// Index and alias; `None` until the pair has been made.
     made: Option<(u32, Option<String>)>,
 }
 
@@ -77,7 +77,7 @@ struct File {
     pairs: Vec<PairEntry>,
 }
 
-/// The file, and what a killed run left in it.
+/// The ledger of this run, and the entries that a killed run left.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
@@ -86,7 +86,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads what is at `path`, for the namespace of the calling thread.
+    /// Reads the file at `path`, for the namespace of the calling thread.
     pub fn open(path: PathBuf) -> Ledger {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
         let netns = fs::metadata("/proc/thread-self/ns/net").map(|of| (of.dev(), of.ino())).unwrap_or_default();
@@ -103,7 +103,7 @@ impl Ledger {
         Ledger { path, own, inherited }
     }
 
-    /// Notes what `link` is like, before it is changed. What a killed run changed was different before that.
+    /// Notes the state of `link` before a change. For a link that a killed run changed, that run's entry counts.
     pub fn note(&mut self, link: &Link, before: Before) {
         let mut before = before;
         let (index, mac, name) = (link.index, identity(link), link.name.clone());
@@ -125,13 +125,13 @@ impl Ledger {
         self.write();
     }
 
-    /// The MTU that `link` had before the switch changed it, if it did.
+    /// The MTU of `link` before the switch changed it, if it did.
     pub fn mtu_before(&self, link: &Link) -> Option<u32> {
         self.own.devices.iter().find(|entry| entry.fits(link)).and_then(|entry| entry.before.mtu)
     }
 
-    /// Puts the device with `index` back as it was. The entry of one that has gone is kept: it may only be in another
-    /// namespace, and come back as it went, under any index.
+    /// Restores the device with `index`. The entry of a device that has gone is kept: the device may only be in another
+    /// namespace, and come back unchanged, under any index.
     pub fn put_back(&mut self, links: &mut Links, index: u32) -> Result<(), DeviceError> {
         let Some(at) = self.own.devices.iter().position(|entry| entry.index == index) else { return Ok(()) };
         if links.link_by_index(index)?.is_none() {
@@ -145,14 +145,14 @@ impl Ledger {
         outcome
     }
 
-    /// Notes that a veth pair is going to be made, or taken over, whose end here is called `name`.
+    /// Notes a veth pair that is about to be made or taken over; `name` is the name of the switch's end.
     pub fn note_pair(&mut self, name: &str) {
         self.own.pairs.retain(|pair| pair.name != name);
         self.own.pairs.push(PairEntry { name: name.to_owned(), made: None });
         self.write();
     }
 
-    /// Notes that the pair is there, with this end.
+    /// Notes that the pair exists, with this end.
     pub fn pair_is(&mut self, end: &Link) {
         let made = Some((end.index, end.alias.clone()));
         self.inherited.pairs.retain(|pair| pair.made != made && pair.name != end.name);
@@ -161,7 +161,7 @@ impl Ledger {
         self.write();
     }
 
-    /// Deletes the pair of this name that a killed run made and nobody uses; whether there was one.
+    /// Deletes the unused pair of this name that a killed run made; returns true if there was one.
     pub fn delete_inherited_pair(&mut self, links: &mut Links, name: &str) -> Result<bool, DeviceError> {
         match self.inherited.pairs.iter().find(|pair| pair.name == name) {
             Some(pair) => pair.delete(links),
@@ -169,13 +169,13 @@ impl Ledger {
         }
     }
 
-    /// Notes that the pair has gone.
+    /// Notes that the pair was removed.
     pub fn pair_gone(&mut self, name: &str) {
         self.own.pairs.retain(|pair| pair.name != name);
         self.write();
     }
 
-    /// Undoes what a killed run did to devices and pairs that this one has not taken over.
+    /// Undoes the changes of a killed run to devices and pairs that this run has not taken over.
     pub fn put_back_inherited(&mut self, links: &mut Links) {
         let inherited = std::mem::take(&mut self.inherited);
         for entry in inherited.devices {
@@ -194,9 +194,9 @@ impl Ledger {
         self.write();
     }
 
-    /// Replaces the file. Without one, a killed run's changes stay, which is no reason not to run.
+    /// Replaces the file. If that fails, a kill would leave the changes in place, which is no reason not to run.
     fn write(&self) {
-        // Until the start is over the predecessor's entries are still to be undone.
+        // Until the start is over, the file keeps the entries of the predecessor.
         let mut file = self.own.clone();
         file.devices.extend(self.inherited.devices.iter().cloned());
         file.pairs.extend(self.inherited.pairs.iter().cloned());
@@ -223,7 +223,7 @@ impl DeviceEntry {
     fn put_back(&self, links: &mut Links) -> Result<(), DeviceError> {
         let Some(link) = links.link_by_index(self.index)?.filter(|link| self.fits(link)) else { return Ok(()) };
         let Before { features, channels, mtu, down, deferral } = &self.before;
-        // Each for itself: one that fails is no reason to leave the others.
+        // Each change is undone on its own: a failure does not stop the others.
         let outcomes = [
             mtu.map_or(Ok(()), |mtu| links.set_mtu(link.index, mtu)),
             channels.map_or(Ok(()), |channels| ethtool::set_channels(&link.name, channels)),
@@ -239,7 +239,7 @@ impl DeviceEntry {
 }
 
 impl PairEntry {
-    /// Deletes the pair, if it is there and nobody uses it; whether it was.
+    /// Deletes the pair, if it exists and is unused; returns true if it did.
     fn delete(&self, links: &mut Links) -> Result<bool, DeviceError> {
         let found = match &self.made {
             Some((index, alias)) => links.link_by_index(*index)?.filter(|link| link.alias == *alias),
@@ -252,13 +252,13 @@ impl PairEntry {
     }
 }
 
-/// What tells a device from another with its index: the address burnt in, or the one it has.
+/// The MAC address that tells a device from another with the same index: the permanent one, otherwise the current one.
 fn identity(link: &Link) -> Option<String> {
     link.permanent_mac.or(link.mac).map(|mac| mac.to_string())
 }
 
-/// Reads the file at `path`, if there is one. A link, something else than a file, and a file of somebody else are
-/// refused.
+/// Reads the file at `path`, if there is one. A symbolic link, a file that is not regular, and a file of another user
+/// are refused.
 fn read(path: &Path) -> io::Result<Option<File>> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
@@ -277,8 +277,8 @@ fn read(path: &Path) -> io::Result<Option<File>> {
     Ok(Some(serde_json::from_slice(&text)?))
 }
 
-/// Puts a file in the place of the one at `path`. Where it is written aside, nothing that was put there is followed or
-/// written to.
+/// Replaces the file at `path`. The new file is written aside first; nothing that another user placed there is followed
+/// or written to.
 fn replace(path: &Path, file: &File) -> io::Result<()> {
     let aside = path.with_extension("devices.new");
     match fs::remove_file(&aside) {

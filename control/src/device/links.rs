@@ -1,4 +1,4 @@
-//! Network links: looked up, made, changed and deleted over netlink.
+//! Network links: finds, makes, changes and deletes them over netlink.
 //!
 //! Links are addressed by index, which a rename does not change. The bus address of a link comes from its parent
 //! device (`IFLA_PARENT_DEV_NAME`) and /sys/bus, which, unlike /sys/class/net, are the same in every namespace.
@@ -20,7 +20,7 @@ use super::netlink::Netlink;
 use super::netns::Netns;
 use super::removal::Deletions;
 
-/// A network link as the kernel described it when it was asked.
+/// A network link as the kernel described it at the time of the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Index, unique in its namespace.
@@ -35,36 +35,36 @@ pub struct Link {
     pub permanent_mac: Option<Mac>,
     /// MTU, bytes.
     pub mtu: u32,
-    /// The largest MTU its driver takes, bytes, if that is known.
+    /// The largest MTU that the driver takes, in bytes, if it is known.
     pub max_mtu: Option<u32>,
-    /// Set up by its owner.
+    /// The link is set up.
     pub up: bool,
-    /// The other end is there.
+    /// The link has a carrier: its other end is there.
     pub carrier: bool,
-    /// What made it, for virtual links: `veth`, `bridge`, `vlan`, …
+    /// The kind of a virtual link: `veth`, `bridge`, `vlan`, …
     pub kind: Option<String>,
-    /// Kernel driver of the device behind it.
+    /// Kernel driver of the link's device.
     pub driver: Option<String>,
-    /// PCI address of the device behind it, with its domain.
+    /// PCI address of the link's device, with its domain.
     pub pci_address: Option<String>,
-    /// What somebody wrote on it (`IFLA_IFALIAS`).
+    /// The alias that a program wrote on the link (`IFLA_IFALIAS`).
     pub alias: Option<String>,
-    /// Index of the link it stands on (`IFLA_LINK`: the lower device of a VLAN, the peer of a veth).
+    /// Index of the lower link (`IFLA_LINK`: the device under a VLAN, the peer of a veth).
     pub lower: Option<u32>,
     /// `lower` is an index of another namespace.
     pub lower_is_elsewhere: bool,
-    /// Index of the bridge or bond it belongs to.
+    /// Index of the bridge or bond that the link belongs to.
     pub controller: Option<u32>,
 }
 
-/// The links of one namespace: that of the thread that opened it.
+/// The links of one namespace: the namespace of the thread that opened it.
 pub struct Links {
     pub(super) netlink: Netlink,
     deletions: Deletions,
 }
 
 impl Link {
-    /// Whether it is called `name`, one way or another.
+    /// True if `name` is the link's name or one of its alternative names.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.alternative_names.iter().any(|other| other == name)
     }
@@ -77,7 +77,7 @@ impl Links {
         Ok(Links { netlink, deletions: Deletions::default() })
     }
 
-    /// How often the kernel was asked so far.
+    /// The number of requests to the kernel so far.
     pub fn requests(&self) -> u64 {
         self.netlink.requests
     }
@@ -103,7 +103,8 @@ impl Links {
         self.get(change_of(index), &format!("look up interface {index}"))
     }
 
-    /// Whether there is no such link any more. Only an answer about this very link is proof enough: a list may lack it.
+    /// True if the link does not exist any more. Only an answer about this very link is proof: a list may lack an
+    /// existing link.
     pub fn has_gone(&mut self, index: u32) -> bool {
         matches!(self.link_by_index(index), Ok(None))
     }
@@ -119,8 +120,8 @@ impl Links {
         Ok(answer.messages.into_iter().find_map(described))
     }
 
-    /// Makes a veth pair with `queues` queues each way, both ends down; returns the first. Fails if one of the names is
-    /// taken. An address given here is one that somebody set: udev leaves it alone, and changes all others
+    /// Makes a veth pair with `queues` queues each way, both ends down; returns the first end. Fails if one of the
+    /// names is taken. udev leaves alone an address that is set here, and changes all others
     /// (`MACAddressPolicy=persistent` of systemd.link(5)).
     pub fn create_veth(&mut self, ends: [(&str, Option<Mac>); 2], mtu: u32, queues: u32) -> Result<Link, DeviceError> {
         let [(first, _), (second, _)] = ends;
@@ -148,7 +149,8 @@ impl Links {
         made.ok_or_else(|| DeviceError::Answer { what, detail: "it is not there".to_owned() })
     }
 
-    /// Deletes a link; of a veth pair, both ends. Returns when nobody can find it any more; see [`super::removal`].
+    /// Deletes a link, or both ends of a veth pair. Returns when the link can't be found any more; see
+    /// [`super::removal`].
     ///
     /// # Errors
     /// The kernel's refusal; [`DeviceError::Held`] if the link is still there after half a second.
@@ -160,7 +162,7 @@ impl Links {
         outcome
     }
 
-    /// The links whose deletion has not returned for `long` or longer, by index: somebody holds them.
+    /// The links whose deletion has not returned for `long` or longer, by index: another process holds them.
     pub fn held(&mut self, long: Duration) -> Vec<u32> {
         self.deletions.held(long)
     }
@@ -202,7 +204,7 @@ impl Links {
         self.change(message, &format!("set the MAC address of interface {index} to {mac}"))
     }
 
-    /// Writes something on a link, as `ip link` shows it.
+    /// Writes an alias on a link, which `ip link` shows.
     pub fn set_alias(&mut self, index: u32, alias: &str) -> Result<(), DeviceError> {
         let mut message = change_of(index);
         message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
@@ -216,7 +218,7 @@ impl Links {
         self.change(message, &format!("rename interface {index} to {name}"))
     }
 
-    /// Moves a link into a namespace, where it is called `name` and is down.
+    /// Moves a link into a namespace under the name `name`; the link is down there.
     pub fn move_to_netns(&mut self, index: u32, netns: &Netns, name: &str) -> Result<(), DeviceError> {
         let mut message = change_of(index);
         message.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
@@ -225,7 +227,7 @@ impl Links {
     }
 
     /// Keeps the host's own stack silent on a link of the switch, which should still be down: no ARP (the host would
-    /// answer for its addresses of other interfaces), no IPv6 address, and, where /proc/sys can be written, no IPv6.
+    /// answer for addresses of its other interfaces), no IPv6 address, and, if /proc/sys can be written, no IPv6.
     pub fn keep_host_silent(&mut self, link: &Link) -> Result<(), DeviceError> {
         self.set_flags(link.index, LinkFlags::Noarp, LinkFlags::Noarp)?;
         let ipv6 = Path::new("/proc/sys/net/ipv6/conf");
@@ -235,7 +237,8 @@ impl Links {
         let mut message = change_of(link.index);
         let no_address = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![no_address])]));
-        // A link whose MTU is below IPv6's 1280 bytes has no IPv6 to switch off, and the kernel says so.
+        // The kernel refuses to switch IPv6 off on a link whose MTU is below IPv6's 1280 bytes, which has no IPv6
+        // anyway.
         if link.mtu >= 1280 {
             self.change(message, &format!("switch off IPv6 addresses on {}", link.name))?;
         }
@@ -250,7 +253,7 @@ impl Links {
     }
 }
 
-/// A message about the link with `index`.
+/// A message that changes the link with `index`.
 fn change_of(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.interface_family = AddressFamily::Unspec;
@@ -289,7 +292,7 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
                 link.alternative_names.extend(properties.into_iter().filter_map(alternative_name));
             }
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            // 0: no limit of its own.
+            // 0: the link has no limit of its own.
             LinkAttribute::MaxMtu(mtu) => link.max_mtu = Some(mtu).filter(|mtu| *mtu != 0),
             LinkAttribute::Address(bytes) => link.mac = mac(&bytes),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),

@@ -1,22 +1,21 @@
-//! What the daemon does to network devices: find them, make and remove veth pairs, prepare both ends.
+//! Network devices: finds them, makes and removes veth pairs, prepares both ends.
 //!
 //! Everything is synchronous and happens in the network namespace of the calling thread; [`Netns::run`] runs a closure
-//! with the sockets of another one. Nothing here keeps state of its own but the ledger: what the kernel says is asked
-//! each time.
+//! with the sockets of another one. Only the ledger keeps state; everything else asks the kernel each time.
 //!
-//! | file | what | reference |
+//! | file | content | reference |
 //! |---|---|---|
 //! | `netlink` | one request, one answer | netlink(7), rtnetlink(7) |
 //! | `links` | links: look up, make, change, delete | linux/if_link.h |
-//! | `removal` | links deleted without waiting for who holds them | |
-//! | `select` | which link a port means; which are never opened | |
-//! | `events` | that links have changed | rtnetlink(7) |
+//! | `removal` | deletes links without waiting for processes that hold them | |
+//! | `select` | the link of a port, and links that are never opened | |
+//! | `events` | news that links have changed | rtnetlink(7) |
 //! | `ethtool` | offloads and channels, by ioctl, read back | linux/ethtool.h |
 //! | `prepare` | a device made ready for AF_XDP | |
-//! | `ledger` | what was changed, to be put back also after a kill | |
+//! | `ledger` | changes to be undone, also after a kill | |
 //! | `promiscuous` | promiscuous mode that ends with its holder | packet(7) |
-//! | `deferral` | when a device interrupts a program that polls | kernel napi.rst |
-//! | `napi` | receive queues left to a program that polls | kernel napi.rst |
+//! | `deferral` | the settings that defer a device's interrupts | kernel napi.rst |
+//! | `napi` | defers the interrupts of a device under busy polling | kernel napi.rst |
 //! | `netns` | named namespaces | ip-netns(8), setns(2) |
 //! | `tap` | the interface of a TAP port, made, taken over and removed | kernel tuntap.rst |
 //! | `veth` | the pair of a veth port, made, reused and removed | veth(4) |
@@ -61,7 +60,7 @@ pub enum DeviceError {
     /// The kernel refused a request.
     #[error("{what}: {source}")]
     Refused {
-        /// What was asked for, with the name of the device.
+        /// The request, with the name of the device.
         what: String,
         /// The kernel's reason.
         source: io::Error,
@@ -69,20 +68,20 @@ pub enum DeviceError {
     /// The kernel's answer could not be understood.
     #[error("{what}: the kernel's answer is not understood: {detail}")]
     Answer {
-        /// What was asked for.
+        /// The request.
         what: String,
-        /// What is wrong with the answer.
+        /// The mistake in the answer.
         detail: String,
     },
     /// There is no such network namespace.
     #[error("there is no network namespace {0:?} in /run/netns; make it first (ip netns add {0})")]
     NoNetns(String),
-    /// Several devices fit.
+    /// Several devices match.
     #[error("{spec} fits several interfaces: {names}; name the one that is meant (name:…)")]
     Ambiguous {
         /// The device as configured.
         spec: String,
-        /// The names of those that fit.
+        /// The names of the devices that match.
         names: String,
     },
     /// An offload was switched off and is still on.
@@ -93,7 +92,7 @@ pub enum DeviceError {
         /// The kernel's names of the offloads, comma separated.
         features: String,
     },
-    /// A link is being deleted, and the kernel has not let it go yet.
+    /// A link is being deleted, and the kernel has not released it yet.
     #[error("interface {index} is still being removed: somebody holds it, as a container that keeps frames does")]
     Held {
         /// Index of the link.
@@ -102,7 +101,7 @@ pub enum DeviceError {
     /// A TAP interface can't be opened.
     #[error(transparent)]
     Tap(#[from] labsw_dataplane::tap::TapError),
-    /// The device can't have so large an MTU.
+    /// The device does not take an MTU this large.
     #[error("mtu {mtu}: {device} takes at most {max}; lower the port's mtu, or use another device")]
     Mtu {
         /// The device.
@@ -112,28 +111,29 @@ pub enum DeviceError {
         /// The device's limit, bytes.
         max: u32,
     },
-    /// The device can't have so many queues.
+    /// The device does not have this many queues.
     #[error("{device}: {wanted} queues wanted, but {detail}")]
     Channels {
         /// The device.
         device: String,
         /// Receive queues asked for.
         wanted: u32,
-        /// What stands in the way.
+        /// The reason.
         detail: String,
     },
-    /// The interfaces of a veth port are not what the port needs.
+    /// The interfaces of a veth port do not fit the port.
     #[error("{0}")]
     Veth(String),
 }
 
-/// The text on links that were made for a port (`IFLA_IFALIAS`): a link is ours if its index, its kind and this fit.
+/// The alias of links that were made for a port (`IFLA_IFALIAS`). A link is the switch's if its index, kind and alias
+/// fit.
 fn alias_of(port: &str) -> String {
     format!("labsw port {port}")
 }
 
 impl DeviceError {
-    /// A refusal of the kernel; `what` was asked for.
+    /// The error for a refusal of the kernel; `what` is the request.
     fn refused(what: impl Into<String>, error: impl Into<io::Error>) -> DeviceError {
         DeviceError::Refused { what: what.into(), source: error.into() }
     }

@@ -1,4 +1,5 @@
-//! Receive queues left to a program that polls them: the [`Deferral`] of a device, noted in the [`Ledger`] and set.
+//! Defers the interrupts of a device under busy polling: the former [`Deferral`] is noted in the [`Ledger`], the new
+//! one set.
 
 use std::io;
 
@@ -6,7 +7,7 @@ use super::deferral::Deferral;
 use super::ledger::{Before, Ledger};
 use super::links::Link;
 
-/// Leaves the receive queues of a device to a program that polls them, until the ledger puts that back.
+/// Defers the interrupts of a device until the ledger restores its settings.
 pub fn defer_interrupts(ledger: &mut Ledger, link: &Link) -> io::Result<()> {
     let before = Deferral::of(&link.name)?;
     ledger.note(link, Before { deferral: Some(before), ..Before::default() });

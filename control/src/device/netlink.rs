@@ -1,4 +1,4 @@
-//! One request to the kernel by netlink, and its whole answer: about links and routes (rtnetlink(7)), or of a generic
+//! One request to the kernel by netlink, and its whole answer: for links and routes (rtnetlink(7)), or for a generic
 //! family (`NETLINK_GENERIC`).
 //!
 //! The socket blocks. Each request carries a sequence number and asks for an acknowledgement, so that every answer
@@ -20,28 +20,28 @@ use netlink_sys::{Socket, SocketAddr};
 use super::{DeviceError, netns};
 use crate::confine::helper::SocketKind;
 
-/// How often a dump is begun again because the tables changed during it.
+/// Times that a dump is repeated because the tables changed during it.
 const DUMP_ATTEMPTS: usize = 8;
 
-/// What a request brought.
+/// The answer to a request.
 pub(crate) struct Answer<M> {
     /// The messages, in order.
     pub messages: Vec<M>,
-    /// What was wrong with a message that could not be decoded and is missing from `messages`.
+    /// The error of a message that could not be decoded and is missing from `messages`.
     pub undecoded: Option<String>,
     /// The tables changed while they were dumped.
     interrupted: bool,
 }
 
-/// A netlink socket that was opened elsewhere.
+/// A netlink socket that another process opened.
 #[allow(unsafe_code, reason = "the library takes a socket of others by number only")]
 fn adopted(socket: OwnedFd) -> Socket {
     // SAFETY: the descriptor is open and ours, and nobody else closes it: `into_raw_fd` gives it up.
     unsafe { Socket::from_raw_fd(socket.into_raw_fd()) }
 }
 
-/// A socket to the kernel's links and routes: of the namespace in which the thread works by [`netns::Netns::run`], else
-/// of the thread's own.
+/// A socket to the kernel's links and routes: in the namespace of [`netns::Netns::run`] if the thread works there,
+/// otherwise in the thread's own.
 pub(crate) struct Netlink<M = RouteNetlinkMessage> {
     socket: Socket,
     messages: PhantomData<M>,
@@ -65,14 +65,14 @@ impl<F> Netlink<GenlMessage<F>>
 where
     GenlMessage<F>: Message,
 {
-    /// A socket for the generic families of the thread's own namespace.
+    /// A socket for the generic families, in the thread's own namespace.
     pub fn open_generic() -> Result<Netlink<GenlMessage<F>>, DeviceError> {
         let opened = Socket::new(NETLINK_GENERIC).and_then(Netlink::connected);
         opened.map_err(|error| DeviceError::refused("open a netlink socket", error))
     }
 }
 
-/// What is sent and received.
+/// A message that can be sent and received.
 pub(crate) trait Message: NetlinkSerializable + NetlinkDeserializable + Clone {}
 
 impl<M: NetlinkSerializable + NetlinkDeserializable + Clone> Message for M {}
@@ -84,12 +84,12 @@ impl<M: Message> Netlink<M> {
         Ok(Netlink { socket, messages: PhantomData, sequence: 0, requests: 0 })
     }
 
-    /// Asks for one thing or a change; `what` names it in an error.
+    /// Requests one object or one change; `what` names the request in an error.
     pub fn request(&mut self, message: M, flags: u16, what: &str) -> Result<Answer<M>, DeviceError> {
         self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags).map_err(|error| DeviceError::refused(what, error))
     }
 
-    /// Asks for everything of a kind.
+    /// Requests all objects of a kind.
     pub fn dump(&mut self, message: &M, what: &str) -> Result<Answer<M>, DeviceError> {
         for _ in 0..DUMP_ATTEMPTS {
             let answer = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP);
@@ -116,14 +116,14 @@ impl<M: Message> Netlink<M> {
         let mut answer = Answer { messages: Vec::new(), undecoded: None, interrupted: false };
         loop {
             let (datagram, sender) = self.socket.recv_from_full()?;
-            // Port 0 is the kernel; other processes can send to a netlink socket too.
+            // Port 0 is the kernel; other processes can send to a netlink socket, too.
             if sender.port_number() == 0 && self.take_datagram(&datagram, &mut answer)? {
                 return Ok(answer);
             }
         }
     }
 
-    /// Adds the messages of one datagram to `answer`; whether it is complete.
+    /// Adds the messages of one datagram to `answer`; returns true if the answer is complete.
     fn take_datagram(&self, datagram: &[u8], answer: &mut Answer<M>) -> io::Result<bool> {
         let mut rest = datagram;
         while !rest.is_empty() {

@@ -1,7 +1,8 @@
 //! Named network namespaces, as ip-netns(8) keeps them: files in /run/netns.
 //!
 //! The daemon may not enter namespaces: its helper process opens the sockets that [`Netns::run`] needs there. A process
-//! without a helper (a test) enters the namespace on a short-lived thread, so that the caller's own never changes.
+//! without a helper (a test) enters the namespace on a short-lived thread, so that the caller's own namespace never
+//! changes.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -15,7 +16,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::DeviceError;
 use crate::confine::helper::{self, SocketKind};
 
-/// A network namespace that exists; held open, so that it goes on existing.
+/// An existing network namespace. The open file keeps it alive.
 pub struct Netns {
     name: String,
     file: File,
@@ -24,7 +25,7 @@ pub struct Netns {
 impl Netns {
     /// Opens the namespace called `name`.
     pub fn open(name: &str) -> Result<Netns, DeviceError> {
-        // Something else than a namespace is refused when it is entered; a pipe is not waited for until then.
+        // A file that is no namespace is refused on entry; a pipe does not block until then.
         let flags = libc::O_NONBLOCK;
         let opened = File::options().read(true).custom_flags(flags).open(Path::new("/run/netns").join(name));
         match opened {
@@ -34,12 +35,12 @@ impl Netns {
         }
     }
 
-    /// Its name.
+    /// The name of the namespace.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs `work`, whose [`super::Links`] and requests of [`super::ethtool`] are those of this namespace.
+    /// Runs `work`, with [`super::Links`] and requests of [`super::ethtool`] in this namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, DeviceError> + Send) -> Result<T, DeviceError> {
         if helper::is_running() {
             WITHIN.set(Some(self.name.clone()));
@@ -80,18 +81,19 @@ impl AsRawFd for Netns {
     }
 }
 
-/// Runs `work` on a thread that has entered the namespace called `name`, and waits for it. The caller's namespace stays
-/// what it is. For processes that may enter namespaces.
+/// Runs `work` on a thread that has entered the namespace called `name`, and waits for the thread. The caller's
+/// namespace does not change. For processes that may enter namespaces.
 pub fn in_netns<T: Send>(name: &str, work: impl FnOnce() -> Result<T, DeviceError> + Send) -> Result<T, DeviceError> {
     Netns::open(name)?.run_on_a_thread_within(work)
 }
 
 thread_local! {
-    /// The namespace in which [`Netns::run`] has this thread open its sockets.
+    /// The namespace in which this thread opens its sockets during [`Netns::run`].
     static WITHIN: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// A socket of the namespace in which the calling thread works by [`Netns::run`]; `None`: it is the thread's own.
+/// A socket of the namespace in which the calling thread works by [`Netns::run`]; `None` for the thread's own
+/// namespace.
 pub(super) fn socket_within(kind: SocketKind) -> Option<io::Result<OwnedFd>> {
     let name = WITHIN.take()?;
     let entered = |error: io::Error| io::Error::new(error.kind(), format!("enter netns {name}: {error}"));

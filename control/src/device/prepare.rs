@@ -1,19 +1,19 @@
-//! A network device made ready for AF_XDP, and noted in the [`Ledger`] first so that it can be put back.
+//! Prepares a network device for AF_XDP, after noting its state in the [`Ledger`] so that it can be restored.
 //!
-//! AF_XDP sees neither a tag that the device took out of a frame (without one a frame is in the wrong VLAN) nor frames
-//! that it filtered or joined. A device that will not stop taking tags out is refused; the others only cost frames that
-//! a person can miss, so they are logged. The MTU is raised, never lowered, to the port's; the number of channels is
-//! set only if one was asked for.
+//! AF_XDP does not see tags that the device removed from a frame (the frame is then in the wrong VLAN), nor frames that
+//! the device filtered or merged. A device that can't keep tags is refused. The other offloads only cost frames that a
+//! user can do without, so a failure is logged. The MTU is raised to the port's, never lowered; the number of channels
+//! is set only if the port asks for one.
 
 use super::DeviceError;
 use super::ethtool::{self, Channels, Offload};
 use super::ledger::{Before, Ledger};
 use super::links::{Link, Links};
 
-/// Offloads that a device must not have while AF_XDP has it.
+/// Offloads that must be off while AF_XDP has the device.
 const RECEIVE: [Offload; 3] = [Offload::RxVlan, Offload::RxVlanFilter, Offload::RxCoalescing];
 
-/// Switches off what AF_XDP can't have on `device`.
+/// Switches off the offloads of `device` that AF_XDP does not work with.
 pub fn offloads_off(device: &str) -> Result<(), DeviceError> {
     ethtool::switch_off(device, &[Offload::RxVlan])?;
     for offload in [Offload::RxVlanFilter, Offload::RxCoalescing] {
@@ -24,8 +24,8 @@ pub fn offloads_off(device: &str) -> Result<(), DeviceError> {
     Ok(())
 }
 
-/// Prepares a device of the host: offloads, MTU, channels (`queues`, if a number was asked for), and sets it up. What
-/// was changed until an error is in the ledger, to be put back by the caller.
+/// Prepares a device of the host: offloads, MTU, channels (`queues`, if a number is configured), and sets it up. After
+/// an error, the ledger has the changes made so far, for the caller to undo.
 pub fn device(
     links: &mut Links,
     ledger: &mut Ledger,
@@ -53,8 +53,7 @@ pub fn device(
     links.set_up(link.index)
 }
 
-/// Gives a device that was prepared the MTU it would have been prepared with for a port with this one: its own, or
-/// more.
+/// Gives a prepared device the MTU that preparing it for a port with `mtu` would give: its own, or more.
 pub fn change_mtu(links: &mut Links, ledger: &mut Ledger, link: &Link, mtu: u32) -> Result<(), DeviceError> {
     check_mtu(link, mtu)?;
     let own = ledger.mtu_before(link).unwrap_or(link.mtu);
@@ -66,7 +65,7 @@ pub fn change_mtu(links: &mut Links, ledger: &mut Ledger, link: &Link, mtu: u32)
     links.set_mtu(link.index, wanted)
 }
 
-/// Whether `link` can have this MTU.
+/// Checks that `link` can have this MTU.
 pub fn check_mtu(link: &Link, mtu: u32) -> Result<(), DeviceError> {
     match link.max_mtu {
         Some(max) if mtu > max => {
@@ -77,7 +76,7 @@ pub fn check_mtu(link: &Link, mtu: u32) -> Result<(), DeviceError> {
     }
 }
 
-/// Channels that are to change.
+/// A change of the number of channels.
 struct ChannelChange {
     from: Channels,
     to: Channels,
@@ -85,7 +84,7 @@ struct ChannelChange {
 }
 
 impl ChannelChange {
-    /// What has to change for `wanted` receive queues; `None` if there are so many.
+    /// The change for `wanted` receive queues; `None` if there are as many already.
     fn plan(link: &Link, wanted: u32) -> Result<Option<ChannelChange>, DeviceError> {
         let refused = |detail: String| DeviceError::Channels { device: link.name.clone(), wanted, detail };
         let Some((from, most)) = ethtool::channels(&link.name)? else {
@@ -105,7 +104,7 @@ impl ChannelChange {
         Ok(Some(ChannelChange { from, to, wanted }))
     }
 
-    /// Makes the change and reads it back.
+    /// Makes the change and checks the result.
     fn make(&self, link: &Link) -> Result<(), DeviceError> {
         let refused = |detail: String| DeviceError::Channels { device: link.name.clone(), wanted: self.wanted, detail };
         let ChannelChange { from, to, .. } = self;

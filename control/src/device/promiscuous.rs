@@ -1,8 +1,8 @@
 //! Promiscuous mode that ends with its holder.
 //!
-//! The kernel counts who wants a device promiscuous. A membership of a packet socket (`PACKET_MR_PROMISC`, packet(7))
-//! is counted like any other and is given back when the socket closes, so also when the daemon is killed; the state
-//! the device had before comes back by itself. The socket is of protocol 0 and receives nothing.
+//! The kernel counts the holders of promiscuous mode at a device. A membership of a packet socket (`PACKET_MR_PROMISC`,
+//! packet(7)) counts as one and ends when the socket closes, also when the daemon is killed; the device then returns to
+//! its former mode. The socket is of protocol 0 and receives nothing.
 
 #![allow(unsafe_code, reason = "one setsockopt that rustix does not wrap")]
 
@@ -13,7 +13,7 @@ use labsw_dataplane::sys::raw::{self, RawSocket};
 
 use super::DeviceError;
 
-/// While this lives, the device is promiscuous.
+/// Keeps the device promiscuous until dropped.
 #[derive(Debug)]
 pub struct Promiscuous {
     _socket: OwnedFd,

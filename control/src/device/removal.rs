@@ -1,13 +1,13 @@
-//! Links deleted without waiting for whoever holds them.
+//! Deletes links without waiting for processes that hold them.
 //!
-//! `RTM_DELLINK` returns when the last reference to the device has gone. A reference can be somebody else's: a
+//! `RTM_DELLINK` returns when the last reference to the device has gone. Another process may hold a reference: a
 //! container that keeps frames in a queue of its own holds the socket that sent them, and through it the device, for as
-//! long as the container likes, and the caller can't even be killed meanwhile. So each deletion is the work of a
-//! short-lived thread. The caller waits until the link is deleted or is not listed any more (its name is free then, and
-//! nobody can find it), and at most [`PATIENCE`].
+//! long as the container likes. The caller of `RTM_DELLINK` can't even be killed meanwhile. A short-lived thread
+//! therefore makes each deletion. The caller waits until the link is deleted or is not listed any more (its name is
+//! then free, and no program can find it), and at most [`PATIENCE`].
 //!
-//! **Invariants.** No caller waits longer than [`PATIENCE`]. At most [`MAX_UNFINISHED`] deletions are under way in this
-//! namespace; beyond that one is refused.
+//! **Invariants.** No caller waits longer than [`PATIENCE`]. At most [`MAX_UNFINISHED`] deletions are unfinished in
+//! this namespace; a further one is refused.
 //!
 //! Reference: kernel net/core/dev.c `netdev_wait_allrefs_any`, net/xdp/xsk.c `xsk_notifier`.
 
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use super::DeviceError;
 
-/// How long a caller waits for a link to go.
+/// Longest wait of a caller for a link to go.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long until the link is looked for again meanwhile.
+/// Time between two looks for the link.
 const LOOK: Duration = Duration::from_millis(10);
-/// Deletions that have not returned yet.
+/// Most deletions that have not returned yet.
 const MAX_UNFINISHED: usize = 16;
 
 /// The deletions of one namespace that have not returned yet.
@@ -38,8 +38,8 @@ struct Unfinished {
 }
 
 impl Deletions {
-    /// Has a thread do `delete` to the link with `index`, and returns when that is done or `has_gone` says that nobody
-    /// finds the link any more.
+    /// Runs `delete` for the link with `index` on a thread. Returns when it has returned, or when `has_gone` says that
+    /// the link can't be found any more.
     ///
     /// # Errors
     /// The kernel's refusal; [`DeviceError::Held`] if the link is still there after [`PATIENCE`].
@@ -58,7 +58,7 @@ impl Deletions {
             return Err(DeviceError::Held { index });
         }
         let (done, outcome) = channel();
-        // Nobody listens any more to a deletion that took too long.
+        // If the deletion took too long, its result has no receiver any more.
         let work = move || drop(done.send(delete()));
         let thread = std::thread::Builder::new().name("link-removal".to_owned()).spawn(work);
         thread.map_err(|error| DeviceError::refused("start a thread", error))?;
@@ -77,7 +77,7 @@ impl Deletions {
         }
     }
 
-    /// The links whose deletion has not returned for `long` or longer, by index: somebody holds them.
+    /// The links whose deletion has not returned for `long` or longer, by index: another process holds them.
     pub(super) fn held(&mut self, long: Duration) -> Vec<u32> {
         self.forget_finished();
         self.unfinished.iter().filter(|one| one.since.elapsed() >= long).map(|one| one.index).collect()

@@ -1,8 +1,8 @@
-//! Which link a port means, and which links are never opened.
+//! Selects the link of a port, and protects links that must never be opened.
 //!
-//! Protected are the interfaces the configuration lists (by any of their names), those with a default route, and
-//! everything those stand on: the ports of a protected bridge or bond, the lower device of a protected VLAN. Opening
-//! any of these would cut the host off.
+//! Protected are the interfaces that the configuration lists (by any of their names), interfaces with a default route,
+//! and all interfaces beneath those: the ports of a protected bridge or bond, the lower device of a protected VLAN.
+//! Opening any of these would cut the host off.
 
 use std::path::Path;
 
@@ -17,8 +17,8 @@ use crate::config::DeviceSpec;
 const TABLE_LOCAL: u32 = 255;
 
 impl Links {
-    /// The link that `spec` names, if it is there. A MAC address means the permanent one of a device; only if no
-    /// device has it, the current one.
+    /// The link that `spec` names, if it exists. A MAC address means the permanent address of a device; if no device
+    /// has it, the current one.
     pub fn resolve(&mut self, spec: &DeviceSpec) -> Result<Option<Link>, DeviceError> {
         let links = match spec {
             DeviceSpec::Name(name) => return self.link_by_name(name),
@@ -43,7 +43,7 @@ impl Links {
         }
     }
 
-    /// Why there is no link that `spec` names, one clause.
+    /// Why there is no link for `spec`, in one clause.
     pub fn absence(spec: &DeviceSpec) -> String {
         let DeviceSpec::Pci(address) = spec else { return "there is no such interface".to_owned() };
         let device = Path::new("/sys/bus/pci/devices").join(address);
@@ -59,7 +59,7 @@ impl Links {
         }
     }
 
-    /// Warns about names that `listed` protects and no interface has: a name with a mistake protects nothing.
+    /// Warns about protected names in `listed` that no interface has: a misspelt name protects nothing.
     pub fn warn_of_unknown(&mut self, listed: &[String]) {
         let Ok(links) = self.list() else { return };
         for name in listed.iter().filter(|name| !links.iter().any(|link| link.is_called(name))) {
@@ -67,7 +67,7 @@ impl Links {
         }
     }
 
-    /// Why `link` must not be opened, if it must not; `listed` are the interfaces the configuration protects.
+    /// Why `link` must not be opened; `None` if it may be. `listed` are the interfaces that the configuration protects.
     pub fn protection(&mut self, link: &Link, listed: &[String]) -> Result<Option<String>, DeviceError> {
         let links = self.list()?;
         let default_routes = self.default_route_links()?;
@@ -80,7 +80,7 @@ impl Links {
                 None
             }
         };
-        // From the link upwards, to everything that stands on it.
+        // From the link upwards, to everything on top of it.
         let mut seen: Vec<&Link> = vec![link];
         let mut next = 0;
         while let Some(current) = seen.get(next).copied() {
@@ -106,7 +106,7 @@ impl Links {
             let what = "look for default routes";
             let answer = self.netlink.dump(&RouteNetlinkMessage::GetRoute(message), what)?;
             if let Some(detail) = answer.undecoded {
-                // It might have been the one that matters.
+                // This route might be the one that matters.
                 return Err(DeviceError::Answer { what: what.to_owned(), detail });
             }
             for message in answer.messages {
@@ -119,8 +119,8 @@ impl Links {
     }
 }
 
-/// Whether `upper` is a bridge or bond that `lower` belongs to, or a VLAN or the like on it. A veth names its peer as
-/// its lower link but does not stand on it.
+/// True if `upper` is a bridge or bond that `lower` belongs to, or a VLAN or the like on it. A veth names its peer as
+/// its lower link but is not on top of it.
 fn stands_on(upper: &Link, lower: &Link) -> bool {
     let on_top = upper.lower == Some(lower.index) && !upper.lower_is_elsewhere && upper.kind.as_deref() != Some("veth");
     on_top || lower.controller == Some(upper.index)

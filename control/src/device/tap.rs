@@ -1,16 +1,17 @@
-//! The interface of a TAP port: made or found, prepared, and removed again.
+//! The interface of a TAP port: makes or finds it, prepares it, and removes it again.
 //!
-//! **For the host** the interface comes and goes with the switch's descriptors of it, so a killed run leaves none.
+//! **For the host.** The interface comes and goes with the switch's descriptors, so a killed run leaves none.
 //!
-//! **For a container** as for the host, except that the interface moves: into the namespace that the plan names, or,
-//! without one, into the one of whoever takes it (LXC's `phys`). Until then it is down, so the host is silent on it.
-//! The switch's descriptors go on working wherever the interface is, and lose it when that namespace ends.
+//! **For a container.** The same, except that the interface moves: into the namespace that the plan names, or, without
+//! one, into the namespace of the program that takes it (LXC's `phys`). Until then the interface is down, so the host
+//! is silent on it. The switch's descriptors keep working wherever the interface is, and lose it when its namespace
+//! ends.
 //!
-//! **For a guest** it has to be there before and after the guest's program, which opens it as an unprivileged user: it
-//! is made persistent and given an owner. An alias says that it is ours, so that the next run after a killed one takes
-//! it over, and removes it in the end.
+//! **For a guest.** The interface has to exist before and after the guest's hypervisor, which opens it as an
+//! unprivileged user. It is therefore persistent and has an owner. An alias marks it as the switch's, so that the next
+//! run after a killed one takes it over, and removes it in the end.
 //!
-//! An interface that was there before is used as it is, except for MTU and state, and stays.
+//! An interface that existed before is used as it is, except for MTU and state, and stays.
 
 use labsw_dataplane::tap::{TapPort, make_persistent};
 use labsw_switch::Mac;
@@ -20,10 +21,10 @@ use super::netns::Netns;
 use super::{DeviceError, alias_of};
 use crate::derived_mac;
 
-/// Two VLAN tags, bytes: an interface that is a guest's has to pass them beside the MTU.
+/// Two VLAN tags, in bytes: an interface for a guest has to pass them beside the MTU.
 const TAGS_BYTES: u32 = 8;
 
-/// What a TAP port needs.
+/// The parameters of a TAP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapPlan {
     /// Name of the port.
@@ -32,21 +33,21 @@ pub struct TapPlan {
     pub interface: String,
     /// MTU, bytes.
     pub mtu: u32,
-    /// Whose the other end is.
+    /// The user of the other end.
     pub other_end: TapUse,
 }
 
-/// Whose the other end is, and what only that has.
+/// The user of the other end, with the parameters of that kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TapUse {
-    /// The host's.
+    /// The host.
     Host {
         /// Number of queues.
         queues: u16,
         /// MAC address of the interface; `None`: derived from the port's name if the switch makes the interface.
         mac: Option<Mac>,
     },
-    /// A container's.
+    /// A container.
     Container {
         /// Number of queues.
         queues: u16,
@@ -54,14 +55,14 @@ pub enum TapUse {
         mac: Option<Mac>,
         /// Named namespace for the interface.
         netns: Option<String>,
-        /// Name of the interface in that namespace; `None`: as it was made.
+        /// Name of the interface in that namespace; `None`: the name it was made with.
         peer_name: Option<String>,
     },
-    /// A guest's.
+    /// A guest's hypervisor.
     Guest {
-        /// User who may open it.
+        /// User who may open the interface.
         owner: Option<u32>,
-        /// Group that may open it.
+        /// Group that may open the interface.
         group: Option<u32>,
     },
 }
@@ -71,12 +72,12 @@ pub enum TapUse {
 pub struct TapLink {
     /// The interface, up.
     pub link: Link,
-    /// The alias of one that is persistent and ours.
+    /// The alias of an interface that is persistent and the switch's.
     alias: Option<String>,
 }
 
 impl TapPlan {
-    /// The name of the interface where it ends up.
+    /// The final name of the interface.
     fn final_name(&self) -> &str {
         match &self.other_end {
             TapUse::Container { netns: Some(_), peer_name: Some(name), .. } => name,
@@ -90,8 +91,8 @@ impl TapPlan {
 }
 
 impl TapLink {
-    /// Opens the port; `found` is the interface if there is one. If anything fails, what this call made is removed
-    /// again.
+    /// Opens the port; `found` is the existing interface, if there is one. On an error, everything that this call made
+    /// is removed again.
     pub fn open(links: &mut Links, plan: &TapPlan, found: Option<Link>) -> Result<(TapLink, TapPort), DeviceError> {
         match &plan.other_end {
             TapUse::Host { queues, mac } => open_for_host(links, plan, found, *queues, *mac),
@@ -100,14 +101,13 @@ impl TapLink {
         }
     }
 
-    /// The interface that a port called `port` had in another process, which still has it; `ours`: that one made it to
-    /// stay.
+    /// The interface of a port in another process, which still has it; `ours` is true if that process made it
+    /// persistent.
     pub fn adopt(link: Link, port: &str, ours: bool) -> TapLink {
         TapLink { link, alias: ours.then(|| alias_of(port)) }
     }
 
-    /// Gives the interface the MTU of a port with this one. In a namespace without a name it is for the container to
-    /// set.
+    /// Gives the interface the MTU for a port with this one. In a namespace without a name, the container sets the MTU.
     pub fn set_mtu(&self, links: &mut Links, plan: &TapPlan, mtu: u32) -> Result<(), DeviceError> {
         match &plan.other_end {
             TapUse::Guest { .. } => links.set_mtu(self.link.index, mtu + TAGS_BYTES),
@@ -119,7 +119,7 @@ impl TapLink {
         }
     }
 
-    /// Prepares the interface anew that has come back from a container, which may have renamed it and set it up.
+    /// Prepares the interface again after it came back from a container, which may have renamed it and set it up.
     pub fn came_back(&self, links: &mut Links, plan: &TapPlan) -> Result<(), DeviceError> {
         let TapUse::Container { mac, netns: None, .. } = &plan.other_end else { return Ok(()) };
         let Some(link) = links.link_by_index(self.link.index)? else { return Ok(()) };
@@ -130,12 +130,12 @@ impl TapLink {
         prepare_for_container(links, plan, &link, *mac)
     }
 
-    /// Whether the interface goes with the port.
+    /// True if the interface is removed with the port.
     pub fn is_ours(&self) -> bool {
         self.alias.is_some()
     }
 
-    /// Removes the interface if it was made for the port. The port is closed.
+    /// Removes the interface if it was made for the port. The port is closed already.
     pub fn remove(self, links: &mut Links) -> Result<(), DeviceError> {
         match links.link_by_index(self.link.index)? {
             Some(link) if self.is_ours() && link.alias == self.alias => links.delete_link(link.index),
@@ -161,7 +161,7 @@ fn open_for_host(
     Ok((TapLink { link, alias: None }, port))
 }
 
-/// Opens a port for a container, and moves its interface if the plan says where to.
+/// Opens a port for a container, and moves its interface if the plan names a namespace.
 fn open_for_container(
     links: &mut Links,
     plan: &TapPlan,
@@ -185,14 +185,14 @@ fn open_for_container(
     Ok((TapLink { link, alias: None }, port))
 }
 
-/// Makes the interface as a container expects it: the port's MTU and address. It is down, so the host does not speak on
-/// it.
+/// Gives the interface the MTU and address that a container expects. The interface is down, so the host does not speak
+/// on it.
 fn prepare_for_container(links: &mut Links, plan: &TapPlan, link: &Link, mac: Option<Mac>) -> Result<(), DeviceError> {
     set_mac(links, link, Some(mac.unwrap_or_else(|| derived_mac::of_station(&plan.port))))?;
     links.set_mtu(link.index, plan.mtu)
 }
 
-/// Does something with the interface in its namespace.
+/// Runs `work` on the interface in its namespace.
 fn within(
     netns: &str,
     plan: &TapPlan,
@@ -212,7 +212,7 @@ fn set_mac(links: &mut Links, link: &Link, mac: Option<Mac>) -> Result<(), Devic
     }
 }
 
-/// Opens a port for a guest's hypervisor, which finds the interface made, and its own.
+/// Opens a port for a guest's hypervisor, which finds the interface made and owned by its user.
 fn open_for_guest(
     links: &mut Links,
     plan: &TapPlan,
@@ -222,7 +222,7 @@ fn open_for_guest(
 ) -> Result<(TapLink, TapPort), DeviceError> {
     let alias = alias_of(&plan.port);
     let ours = |link: &Link| link.alias.as_ref() == Some(&alias);
-    // That of a killed run, which nobody has open: made anew, as its owner may have changed.
+    // The interface that a killed run left and that no program has open is made anew, as its owner may have changed.
     let found = match found {
         Some(link) if ours(&link) && !link.carrier => {
             links.delete_link(link.index)?;
@@ -240,7 +240,7 @@ fn open_for_guest(
     let made = new || ours(&link);
     let opened = prepare_for_guest(links, plan, &link, made.then_some(&alias));
     if opened.is_err() && new {
-        // The first error is the one to report; deleting fails only if it has gone already.
+        // The first error is the one to report; deleting fails only if the interface has gone already.
         let _ = links.delete_link(link.index);
     }
     Ok((TapLink { link, alias: made.then_some(alias) }, opened?))
@@ -252,12 +252,13 @@ fn prepare_for_guest(
     link: &Link,
     alias: Option<&String>,
 ) -> Result<TapPort, DeviceError> {
-    // First the lock: an interface of a switch that runs is left alone.
+    // The lock comes first: the interface of a running switch is left alone.
     let port = TapPort::for_guest(&link.name, link.index)?;
     links.set_mtu(link.index, plan.mtu + TAGS_BYTES)?;
     if let Some(alias) = alias {
         links.set_alias(link.index, alias)?;
-        // The port keeps the host off the interface; this does when the port is gone and the interface is not, killed.
+        // The port keeps the host off the interface; this call does so after a kill, when the port is gone and the
+        // interface is not.
         links.keep_host_silent(link)?;
     }
     links.set_up(link.index)?;

@@ -47,7 +47,7 @@ fn output(command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What `ethtool -k` says of the offloads that a container's end must not have.
+/// The output of `ethtool -k` for the offloads that a container's end must not have.
 fn offloads(device: &str) -> Vec<String> {
     let meant = ["tx-checksumming:", "tcp-segmentation-offload:", "generic-segmentation-offload:", "tx-vlan-offload:"];
     let all = output(&format!("ethtool -k {device}"));
@@ -71,7 +71,7 @@ fn plan(set: &[&str]) -> VethPlan {
     VethPlan { port: port.name, interface, peer, netns, peer_name, mtu: port.mtu, queues: queues.into(), mac }
 }
 
-/// What is known of `a` by the name `c`.
+/// The link `a` under its new name `c`.
 fn a_renamed(a: &Link) -> Link {
     Link { name: "c".to_owned(), ..a.clone() }
 }

@@ -1,19 +1,19 @@
 //! The pair of a veth port: one end stays with the switch, the other goes to the container.
 //!
 //! [`VethPair::prepare`] makes the pair, or takes over the one that a killed run left (same name, kind veth, the same
-//! other end), and brings it into the state the port needs:
+//! other end), and brings it into the state that the port needs:
 //!
-//! Both ends have their MAC addresses from the moment they are made ([`crate::derived_mac`]), and the switch's end an
-//! alias that names the port: a pair is known by index, kind and alias, never by an address, which anybody may change.
+//! Both ends get their MAC addresses when they are made ([`crate::derived_mac`]), and the switch's end an alias that
+//! names the port. A pair is known by index, kind and alias, never by an address, which any program may change.
 //!
 //! 1. the switch's end: the host's stack silent on it;
-//! 2. the container's end: offloads off *before* it is handed over (they stay off across namespaces), MTU set, moved
-//!    into its namespace under its name there, and set up. Without a namespace it stays down for whoever takes it
-//!    (LXC's `phys`): up, the host itself would speak on the lab;
+//! 2. the container's end: offloads off *before* the handover (they stay off across namespaces), MTU set, moved into
+//!    its namespace under its name there, and set up. Without a namespace it stays down until a container takes it
+//!    (LXC's `phys`): if it were up, the host itself would speak on the lab;
 //! 3. the switch's end up.
 //!
-//! A pair with an XDP program on it belongs to a switch that runs: it is left alone. If anything fails, what this call
-//! made is deleted again.
+//! A pair with an XDP program on it belongs to a running switch and is left alone. On an error, everything that this
+//! call made is deleted again.
 
 use labsw_dataplane::xdp::attached_program;
 use labsw_switch::Mac;
@@ -24,7 +24,7 @@ use super::netns::Netns;
 use super::{DeviceError, alias_of};
 use crate::derived_mac;
 
-/// What a veth port needs.
+/// The parameters of a veth port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VethPlan {
     /// Name of the port.
@@ -46,7 +46,7 @@ pub struct VethPlan {
 }
 
 impl VethPlan {
-    /// What the container's end is called where it ends up.
+    /// The final name of the container's end.
     fn final_name(&self) -> &str {
         self.peer_name.as_ref().filter(|_| self.netns.is_some()).unwrap_or(&self.peer)
     }
@@ -56,22 +56,22 @@ impl VethPlan {
         self.mac.unwrap_or_else(|| derived_mac::of_station(&self.port))
     }
 
-    /// An error about this port, in one line. Whoever reports it names the port.
+    /// An error about this port, in one line. The caller names the port.
     fn error(&self, message: impl std::fmt::Display) -> DeviceError {
         DeviceError::Veth(message.to_string())
     }
 }
 
-/// A pair that is in place.
+/// A pair whose ends are prepared.
 #[derive(Debug)]
 pub struct VethPair {
     /// The switch's end, up.
     pub switch_end: Link,
-    /// A killed run made it: sockets of that run may hold it as long as their frames are under way.
+    /// A killed run made the pair: sockets of that run may hold it as long as their frames are under way.
     pub taken_over: bool,
 }
 
-/// Where the container's end of an existing pair is.
+/// The place of the container's end of an existing pair.
 enum Peer {
     /// In the namespace of the switch.
     Here(Link),
@@ -96,7 +96,7 @@ impl VethPair {
             None => None,
         };
         if let Some(found) = links.link_by_name(&plan.interface)? {
-            // A program goes with the run that attached it, so this pair is not a dead run's.
+            // A program goes with the run that attached it, so a pair with a program does not belong to a dead run.
             if let Some(program) = attached_program(found.index) {
                 let used = format_args!("interface {} is in use (XDP program {program})", found.name);
                 return Err(plan.error(format_args!("{used}; end the other switch, or name another interface")));
@@ -118,9 +118,9 @@ impl VethPair {
         Ok(VethPair { switch_end: ready?, taken_over: false })
     }
 
-    /// Deletes the pair, if it is still the one that was prepared. The sockets on it are still open: then the kernel
-    /// takes the device from them (`xsk_notifier`); once closed, they would hold it until the container has freed the
-    /// last frame that they sent.
+    /// Deletes the pair, if it is still the one that was prepared. The sockets on it must still be open: the kernel
+    /// then takes the device from them (`xsk_notifier`). Closed sockets would hold the device until the container has
+    /// freed the last frame that they sent.
     pub fn remove(&self, links: &mut Links) -> Result<(), DeviceError> {
         match links.link_by_index(self.switch_end.index)? {
             Some(link) if is_veth(&link) && link.alias == self.switch_end.alias => links.delete_link(link.index),
@@ -128,8 +128,8 @@ impl VethPair {
         }
     }
 
-    /// Gives both ends another MTU. Where the container's end is in a namespace without a name, its MTU is for the
-    /// container to set.
+    /// Gives both ends another MTU. If the container's end is in a namespace without a name, the container has to set
+    /// its MTU.
     pub fn set_mtu(&self, links: &mut Links, plan: &VethPlan, mtu: u32) -> Result<(), DeviceError> {
         let Some(end) = links.link_by_index(self.switch_end.index)? else { return Ok(()) };
         links.set_mtu(end.index, mtu).map_err(|error| plan.error(error))?;
@@ -151,8 +151,8 @@ impl VethPair {
         outcome.map_err(|error| plan.error(error))
     }
 
-    /// Prepares the container's end anew that has come back from a container, which may have renamed it and switched
-    /// its offloads on. Whoever starts the next container finds it as the last one did.
+    /// Prepares the container's end again after it came back from a container, which may have renamed it and switched
+    /// its offloads on. The next container finds it in the same state as the last one did.
     pub fn peer_came_back(&self, links: &mut Links, plan: &VethPlan) -> Result<(), DeviceError> {
         let Some(end) = links.link_by_index(self.switch_end.index)? else { return Ok(()) };
         let Some(peer) = end.lower.filter(|_| !end.lower_is_elsewhere) else { return Ok(()) };
@@ -206,7 +206,7 @@ fn find_peer(
     }
 }
 
-/// The names the plan is going to use must be free.
+/// Checks that the names of the plan are free.
 fn check_names_free(links: &mut Links, plan: &VethPlan, netns: Option<&Netns>) -> Result<(), DeviceError> {
     if links.link_by_name(&plan.peer)?.is_some() {
         return Err(plan.error(format_args!("peer: interface {} exists already; name another", plan.peer)));
@@ -223,7 +223,7 @@ fn check_names_free(links: &mut Links, plan: &VethPlan, netns: Option<&Netns>) -
     Ok(())
 }
 
-/// Brings both ends into their state; returns the switch's end as it is then.
+/// Prepares both ends; returns the switch's end in its new state.
 fn set_up_ends(
     links: &mut Links,
     plan: &VethPlan,
@@ -255,7 +255,7 @@ fn set_up_ends(
         (Peer::InNetns(peer), Some(netns)) => netns.run(|| {
             let mut links = Links::open()?;
             send_finished(&mut links, &peer, plan)?;
-            // An address that the container chose stays, unless the configuration names another.
+            // An address that the container set stays, unless the configuration names another.
             set_mac(&mut links, &peer, plan.mac)?;
             links.set_up(peer.index)
         })?,
@@ -265,13 +265,13 @@ fn set_up_ends(
     own_end(links)
 }
 
-/// Makes the container's end what whoever starts a container expects: finished frames, the port's MTU and address.
+/// Gives the container's end the state that a container expects: finished frames, the port's MTU and address.
 fn prepare_peer(links: &mut Links, peer: &Link, plan: &VethPlan) -> Result<(), DeviceError> {
     send_finished(links, peer, plan)?;
     set_mac(links, peer, Some(plan.container_mac()))
 }
 
-/// Makes the container's end one that sends finished frames of at most the port's MTU.
+/// Makes the container's end send finished frames of at most the port's MTU.
 fn send_finished(links: &mut Links, peer: &Link, plan: &VethPlan) -> Result<(), DeviceError> {
     ethtool::switch_off(&peer.name, &ethtool::CONTAINER_END)?;
     links.set_mtu(peer.index, plan.mtu)

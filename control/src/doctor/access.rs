@@ -1,4 +1,4 @@
-//! The switch and its sockets: does it answer, and can those who should open them.
+//! Checks the switch and its sockets: the switch answers, and its users can open the sockets.
 //!
 //! Accounts are those of /etc/passwd and /etc/group.
 
@@ -9,7 +9,7 @@ use super::{Finding, Host, Level};
 use crate::api::PortState;
 use crate::config::{PortKind, VhostRole, VhostUserConfig};
 
-/// Users that libvirt runs guests as: Debian, Fedora, NixOS.
+/// Users that libvirt runs guests as, on Debian, Fedora and NixOS.
 const GUEST_USERS: [&str; 3] = ["libvirt-qemu", "qemu", "qemu-libvirtd"];
 
 pub(super) fn examine(host: &Host) -> Vec<Finding> {
@@ -63,13 +63,13 @@ fn switch(host: &Host) -> Finding {
     }
 }
 
-/// Ports that are out of service, in the switch's own words.
+/// Ports that are out of service, with the switch's reasons.
 fn ports(host: &Host) -> Vec<Finding> {
     let SwitchAnswer::Status { status, .. } = &host.facts.switch else { return Vec::new() };
     let judge = |port: &crate::api::Port| {
         let level = match port.state {
             PortState::Failed => Level::Problem,
-            // A guest that is off is nothing to mend.
+            // A guest that is switched off needs no remedy.
             PortState::Waiting if port.socket.is_none() => Level::Advice,
             _ => return None,
         };
@@ -135,7 +135,7 @@ fn control_socket(host: &Host) -> Option<Finding> {
     Some(finding.about(socket.display().to_string()))
 }
 
-/// The first directory on the way to `path` that `uid` of the groups `gids` may not pass.
+/// The first directory on the way to `path` that user `uid` with the groups `gids` may not pass.
 fn barred<'a>(host: &Host, path: &'a Path, uid: u32, gids: &[u32]) -> Option<&'a Path> {
     let may_pass = |directory: &&Path| {
         let Some(status) = host.status(directory) else { return true };
@@ -151,7 +151,7 @@ fn barred<'a>(host: &Host, path: &'a Path, uid: u32, gids: &[u32]) -> Option<&'a
     path.ancestors().skip(1).filter(|directory| !may_pass(directory)).last()
 }
 
-/// Sockets of guests that the switch makes.
+/// The vhost-user sockets that the switch makes.
 fn sockets(host: &Host) -> Vec<(String, PathBuf)> {
     let switch = &host.facts.config.switch;
     let socket = |port: &crate::config::PortConfig| match &port.kind {
@@ -183,7 +183,8 @@ fn directory(host: &Host) -> Option<Finding> {
     Some(finding.about(directory.display().to_string()))
 }
 
-/// Whether libvirt's guests can open their sockets. With `<reconnect>`, `virsh start` hangs rather than fails if not.
+/// Checks that libvirt's guests can open their sockets. If not, `virsh start` with `<reconnect>` hangs rather than
+/// fails.
 fn guests(host: &Host) -> Vec<Finding> {
     const CHECK: &str = "guest_access";
     let passwd = host.text("/etc/passwd").unwrap_or_default();
@@ -222,7 +223,7 @@ fn guests(host: &Host) -> Vec<Finding> {
                 let summary = format!("{user}, who runs libvirt's guests, may not pass {}", bar.display());
                 Finding::problem(CHECK, summary, evidence).command(format!("chmod o+x {}", bar.display()))
             } else if status.mode >> shift & 0o2 == 0 {
-                // Connecting takes the right to write.
+                // Connecting to a socket needs the right to write.
                 let summary =
                     format!("{user}, who runs libvirt's guests, may not open the port's socket: `virsh start` hangs");
                 let name = host.facts.config.switch.socket_group.as_deref();

@@ -1,4 +1,4 @@
-//! Processors: what disturbs a pinned worker, and what guests need of them.
+//! Checks the processors: disturbances of pinned workers, and features that guests need.
 //!
 //! References: kernel `Documentation/admin-guide/kernel-parameters.txt` (isolcpus, nohz_full, rcu_nocbs, intel_iommu),
 //! `Documentation/admin-guide/pm/cpufreq.rst`, `Documentation/virt/kvm/x86/running-nested-guests.rst`.
@@ -46,7 +46,7 @@ fn isolation(host: &Host) -> Finding {
         .nixos(format!("services.labsw.host.isolatedCpus = {} (with housekeepingCpus)", nix_list(&workers)))
 }
 
-/// Two workers on the threads of one core share it.
+/// Checks that no two workers are on threads of one core, which they would share.
 fn siblings(host: &Host) -> Vec<Finding> {
     let workers = host.worker_cpus();
     let judge = |&cpu: &usize| {
@@ -61,7 +61,8 @@ fn siblings(host: &Host) -> Vec<Finding> {
     workers.iter().filter_map(judge).collect()
 }
 
-/// The clock of a CPU that sleeps or idles follows the load late, unless the processor itself sees to it.
+/// Checks the clock of the CPUs: it follows the load late on a CPU that sleeps or idles, unless the processor itself
+/// sets it.
 fn clock(host: &Host) -> Vec<Finding> {
     let judge = |cpu: usize| {
         let directory = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq");
@@ -81,7 +82,7 @@ fn clock(host: &Host) -> Vec<Finding> {
     host.worker_cpus().into_iter().filter_map(judge).collect()
 }
 
-/// Which of vmx and svm the processors have.
+/// The virtualisation flag that the processors have, vmx or svm.
 fn virtualisation_flag(host: &Host) -> Option<&'static str> {
     let text = host.text("/proc/cpuinfo")?;
     let flags = text.lines().find(|line| line.starts_with("flags"))?;

@@ -1,7 +1,7 @@
-//! Facts of this machine that are not in files: asked of the switch, of programs, of the kernel.
+//! Gathers facts of this machine that are not in files: from the switch, from programs, from the kernel.
 //!
-//! Nothing is changed. Programs are run with `--version`; a socket and a memory file are made and closed at once. What
-//! can't be asked is left out, and the checks say so.
+//! Nothing is changed. Programs are run with `--version`; a socket and a memory file are made and closed at once. A
+//! fact that can't be gathered is left out, and the checks say so.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,19 +20,19 @@ use crate::varlink::{CallError, Client};
 
 /// The configuration of the installed service.
 const INSTALLED: &str = "/etc/labsw/labsw.toml";
-/// Where programs are, beside the `PATH` of who asks: the service's guests are started by others.
+/// Directories of programs beside the user's `PATH`: other users start the service's guests.
 const DIRECTORIES: [&str; 5] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/sbin", "/run/current-system/sw/bin"];
-/// Programs that guests and containers are run with; each says its version when asked for it.
+/// Programs that run guests and containers; each prints its version when asked.
 const PROGRAMS: [&str; 7] = [QEMU, "libvirtd", "virtqemud", "virsh", "cloud-hypervisor", "lxc-start", "swtpm"];
 /// QEMU for this machine's own architecture.
 pub(super) const QEMU: &str = if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" };
 
 impl Facts {
-    /// Asks this machine. `socket` is the switch's; it is judged for the configuration in `file`, else for the one that
-    /// runs, else for the installed one.
+    /// Gathers the facts. `socket` is the switch's. The machine is examined for the configuration in `file`, otherwise
+    /// for the running one, otherwise for the installed one.
     ///
     /// # Errors
-    /// `file` is not in order.
+    /// `file` has a mistake.
     pub fn gather(socket: &Path, file: Option<&Path>) -> Result<Facts, ConfigError> {
         let mut facts =
             Facts { af_xdp: probe_af_xdp(), memfd: probe_memfd(), programs: programs(), ..Facts::default() };
@@ -54,7 +54,7 @@ impl Facts {
     }
 }
 
-/// What the switch says of itself, and the configuration it runs.
+/// The status of the switch, and its running configuration.
 fn ask(socket: &Path) -> (SwitchAnswer, Option<Config>) {
     let socket = socket.to_owned();
     let mut client = match Client::connect(&socket) {
@@ -89,7 +89,7 @@ fn programs() -> BTreeMap<&'static str, Program> {
     PROGRAMS.into_iter().filter_map(|name| Some((name, asked(find(name)?)))).collect()
 }
 
-/// A program, asked for its version.
+/// A program with its version.
 fn asked(path: PathBuf) -> Program {
     let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -111,7 +111,7 @@ fn probe_memfd() -> Probe {
     }
 }
 
-/// The devices of the `af_xdp` ports; without any, those that could be one.
+/// The devices of the `af_xdp` ports; without such ports, the devices that could be one.
 fn nics(config: &Config) -> Vec<Nic> {
     let Ok(mut links) = Links::open() else { return Vec::new() };
     let features = netdev::xdp_features().ok().flatten();
@@ -128,7 +128,7 @@ fn nics(config: &Config) -> Vec<Nic> {
         nics.push(nic);
     }
     if nics.is_empty() {
-        // A device of a bus; what is made in software is no NIC.
+        // Only devices on a bus; a link made in software is no NIC.
         let physical = links.list().unwrap_or_default().into_iter().filter(|link| link.driver.is_some());
         for link in physical {
             let mut nic = Nic { spec: format!("name:{}", link.name), ..Nic::default() };

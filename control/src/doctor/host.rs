@@ -1,7 +1,7 @@
 //! The machine as the checks see it: files under a root directory, and facts that were gathered beforehand.
 //!
 //! Paths are the machine's own (`/proc/…`, `/sys/…`) wherever the root is, so evidence reads the same from a test's
-//! tree. What can't be read counts as absent; what that means is the check's business.
+//! tree. A file that can't be read counts as absent; each check decides the consequence.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -12,57 +12,57 @@ use crate::config::{Config, PortConfig, PortKind};
 use crate::device::Link;
 use crate::device::ethtool::Channels;
 
-/// A machine to be judged.
+/// A machine to examine.
 #[derive(Debug)]
 pub struct Host {
     root: PathBuf,
-    /// What is not in files.
+    /// The facts that are not in files.
     pub facts: Facts,
 }
 
-/// What takes more than reading a file.
+/// Facts that take more than reading a file.
 #[derive(Debug, Default)]
 pub struct Facts {
-    /// The configuration that the machine is judged for.
+    /// The configuration that the machine is examined for.
     pub config: Config,
-    /// Where it is from.
+    /// The origin of the configuration.
     pub config_source: ConfigSource,
-    /// Why the file of the installed service can't be used, if it can't.
+    /// Why the installed service's file can't be used, if it can't.
     pub config_error: Option<String>,
-    /// What the switch said.
+    /// The answer of the switch.
     pub switch: SwitchAnswer,
     /// Programs that were found, by name.
     pub programs: BTreeMap<&'static str, Program>,
-    /// Devices of the `af_xdp` ports; without such ports those that could be one.
+    /// Devices of the `af_xdp` ports; without such ports, the devices that could be one.
     pub nics: Vec<Nic>,
-    /// Whether a socket of family AF_XDP can be had.
+    /// Does the kernel grant an AF_XDP socket?
     pub af_xdp: Probe,
-    /// Whether memory can be had that other processes map.
+    /// Does the kernel grant memory that other processes can map?
     pub memfd: Probe,
 }
 
-/// What the switch said when it was asked for its status.
+/// The answer of the switch to a request for its status.
 #[derive(Debug)]
 pub enum SwitchAnswer {
-    /// Nobody listens on the control socket.
+    /// No process listens on the control socket.
     Absent {
         /// The socket.
         socket: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
-    /// The socket is there, and may not be opened by who asks.
+    /// The user may not open the socket.
     Denied {
         /// The socket.
         socket: PathBuf,
-        /// What the system or the switch said.
+        /// The error of the system or of the switch.
         reason: String,
     },
-    /// Its status.
+    /// The switch answered with its status.
     Status {
         /// The socket.
         socket: PathBuf,
-        /// What it said.
+        /// The status.
         status: Box<Status>,
     },
 }
@@ -73,13 +73,13 @@ impl Default for SwitchAnswer {
     }
 }
 
-/// Where the configuration is from.
+/// The origin of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ConfigSource {
-    /// There is none: the defaults, no ports.
+    /// There is no configuration: the defaults, no ports.
     #[default]
     Nowhere,
-    /// The switch runs it.
+    /// The running switch.
     Running,
     /// A file.
     File(PathBuf),
@@ -98,14 +98,14 @@ impl std::fmt::Display for ConfigSource {
 /// A program that was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
-    /// Where.
+    /// The path of the program.
     pub path: PathBuf,
-    /// What it says of its version, one line; empty if nothing.
+    /// The version that the program printed, one line; empty if it printed none.
     pub says: String,
 }
 
 impl Program {
-    /// Its version: the first word that begins with two numbers and a dot between.
+    /// The version: the first word that begins with two numbers separated by a dot.
     pub fn version(&self) -> Option<Version> {
         self.says.split([' ', '(', ')', ',']).find_map(version)
     }
@@ -131,45 +131,45 @@ pub(super) fn release(text: &str) -> Option<(u32, u32, u32)> {
     Some((major, minor, third.get(..digits).and_then(|digits| digits.parse().ok()).unwrap_or(0)))
 }
 
-/// Whether the kernel has something: asked, not changed.
+/// The presence of a kernel feature, found without changing anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
-    /// It has.
+    /// The kernel has the feature.
     #[default]
     Yes,
-    /// It has not.
+    /// The kernel lacks the feature, with the reason.
     No(String),
-    /// Who asks may not know.
+    /// The user may not find out.
     Denied(String),
 }
 
-/// What the kernel says of XDP at a device (netlink family `netdev`, Linux 6.3 and newer).
+/// The XDP features of a device, as the kernel reports them (netlink family `netdev`, Linux 6.3 and newer).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XdpFeatures {
     /// Programs run in the driver.
     pub native: bool,
-    /// AF_XDP without copies.
+    /// AF_XDP works without copies.
     pub zero_copy: bool,
-    /// Frames in several buffers.
+    /// Frames may span several buffers.
     pub multi_buffer: bool,
-    /// Pieces a frame can have with zero copy.
+    /// Most buffers of a frame with zero copy.
     pub zero_copy_segments: u32,
 }
 
 /// A network device of the host that is, or could be, a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nic {
-    /// The port; `None`: none so far.
+    /// The port; `None`: the device is no port yet.
     pub port: Option<String>,
-    /// The device as the kernel has it; `None`: it is not there, for this reason.
+    /// The device as the kernel describes it; `None`: it is absent, for the reason in `refused`.
     pub link: Option<Link>,
-    /// How the configuration names it.
+    /// The device as the configuration names it.
     pub spec: String,
-    /// Why it is not there, or why it is never opened.
+    /// Why the device is absent, or never opened.
     pub refused: Option<String>,
-    /// What it says of XDP; `None`: the kernel can't tell.
+    /// The device's XDP features; `None`: the kernel does not report them.
     pub xdp: Option<XdpFeatures>,
-    /// Active channels, and the most there can be.
+    /// The active channels, and the most that the device can have.
     pub channels: Option<(Channels, Channels)>,
     /// Offloads that take VLAN tags out of received frames and can't be switched off, by the kernel's names.
     pub stuck_vlan: Vec<String>,
@@ -186,7 +186,7 @@ pub(super) struct FileStatus {
 }
 
 impl Host {
-    /// The machine whose files are under `root`.
+    /// A machine whose files are under `root`.
     pub fn new(root: impl Into<PathBuf>, facts: Facts) -> Host {
         Host { root: root.into(), facts }
     }
@@ -195,12 +195,12 @@ impl Host {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// The text of a file, without the line's end.
+    /// The text of a file, without the end of the line.
     pub(super) fn text(&self, path: &str) -> Option<String> {
         std::fs::read(self.place(Path::new(path))).ok().map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
-    /// A file with a number.
+    /// The number in a file.
     pub(super) fn number(&self, path: &str) -> Option<u64> {
         self.text(path)?.parse().ok()
     }
@@ -223,7 +223,7 @@ impl Host {
         Some(FileStatus { uid: meta.uid(), gid: meta.gid(), mode: meta.mode() & 0o7777, is_socket })
     }
 
-    /// A file and what it says, as evidence.
+    /// A file and its content, as evidence.
     pub(super) fn shown(&self, path: &str) -> String {
         match self.text(path) {
             Some(text) if text.is_empty() => format!("{path}: empty"),
@@ -232,7 +232,7 @@ impl Host {
         }
     }
 
-    /// As [`Host::shown`], of several.
+    /// The same as [`Host::shown`], for several files.
     pub(super) fn all_shown(&self, paths: &[&str]) -> String {
         paths.iter().map(|path| self.shown(path)).collect::<Vec<_>>().join("; ")
     }
@@ -252,18 +252,18 @@ impl Host {
         self.facts.config.ports.iter().filter(|port| of_kind(&port.kind)).collect()
     }
 
-    /// Whether frames go through packet memory.
+    /// True if some port's frames go through packet memory.
     pub(super) fn has_packet_memory(&self) -> bool {
         !self.ports(|kind| matches!(kind, PortKind::AfXdp(_) | PortKind::Veth(_))).is_empty()
     }
 
-    /// What the running switch says of a port.
+    /// The state of a port in the running switch.
     pub(super) fn running(&self, port: &str) -> Option<&Port> {
         let SwitchAnswer::Status { status, .. } = &self.facts.switch else { return None };
         status.ports.iter().find(|running| running.name == port)
     }
 
-    /// CPUs of the workers.
+    /// The CPUs of the workers.
     pub(super) fn worker_cpus(&self) -> Vec<usize> {
         self.facts.config.switch.workers.clone()
     }
@@ -275,11 +275,11 @@ pub(super) fn numbers(list: &str) -> Vec<usize> {
         Some((first, last)) => Some(first.parse().ok()?..=last.parse().ok()?),
         None => part.trim().parse().ok().map(|number| number..=number),
     };
-    // A list that is longer than any machine is not one.
+    // A list longer than this belongs to no machine.
     list.split(',').filter_map(range).flatten().take(1 << 16).collect()
 }
 
-/// Numbers as people write a list of them: `1,2`.
+/// Numbers as a list for people: `1,2`.
 pub(super) fn listed(numbers: &[usize]) -> String {
     numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }

@@ -1,12 +1,12 @@
-//! What the kernel has to have: asked for where it can be asked, else known by its version.
+//! Checks the kernel: features that can be probed, and features known by version.
 //!
-//! | from | what |
+//! | from | feature |
 //! |---|---|
 //! | 5.9 | XDP programs attached by a link, which ends with its process |
-//! | 6.3 | the kernel says what XDP a device can do |
+//! | 6.3 | the kernel reports the XDP features of a device |
 //! | 6.6 | frames in several buffers (jumbo) through AF_XDP; tcx |
 //!
-//! Releases with a known fault that hits ports of the switch are told as well.
+//! Releases with a known fault that hits ports of the switch are reported as well.
 
 use super::host::{Probe, Version};
 use super::{Finding, Host, Level};
@@ -46,7 +46,7 @@ pub(super) fn examine(host: &Host) -> Vec<Finding> {
     ]
 }
 
-/// What is missing: a problem if something asks for it.
+/// The level of a missing feature: a problem if the configuration needs it.
 fn missing(asked_for: bool) -> Level {
     if asked_for { Level::Problem } else { Level::Advice }
 }
@@ -85,12 +85,12 @@ fn since(host: &Host, check: &'static str, (major, minor): Version, asked_for: b
     }
 }
 
-/// A fault of kernels of some releases, which distributions may have mended in theirs.
+/// A fault of some kernel releases, which distributions may have fixed in theirs.
 struct KernelFault {
     check: &'static str,
     /// Releases with the fault, both included.
     releases: ((u32, u32, u32), (u32, u32, u32)),
-    /// The consequence for the ports that are concerned.
+    /// The consequence for the ports that the fault hits.
     consequence: &'static str,
     cure: &'static str,
     source: &'static str,
@@ -155,7 +155,8 @@ fn tun(host: &Host) -> Finding {
     .nixos("services.labsw.host.kernelModules = [ \"tun\" \"veth\" ]")
 }
 
-/// There is no way to ask for veth but to make a pair: its code is looked for in the kernel, and among its modules.
+/// Only making a pair would prove that the kernel has veth, so its code is looked for in the kernel, and among its
+/// modules.
 fn veth(host: &Host) -> Finding {
     const CHECK: &str = "kernel_veth";
     let has_word = |text: &str| text.lines().any(|line| line.split_whitespace().any(|word| word == "veth_setup"));

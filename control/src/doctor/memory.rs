@@ -1,4 +1,4 @@
-//! Huge pages: the switch's packet memory (64 MiB) wants 32 of 2 MiB, where a NIC or a worker is.
+//! Checks huge pages: the switch's packet memory (64 MiB) needs 32 pages of 2 MiB, at the node of a NIC or a worker.
 
 use super::host::SwitchAnswer;
 use super::{Finding, Host};
@@ -34,7 +34,7 @@ fn pages(host: &Host) -> Finding {
             Finding::advice(CHECK, format!("{summary}; packet memory lies in normal pages"), evidence)
         };
     };
-    // Pages that the kernel may make when they are asked for.
+    // Pages that the kernel may allocate on demand.
     let number = |name: &str| host.number(&file(name)).unwrap_or_default();
     let on_demand = number("nr_overcommit").saturating_sub(number("surplus"));
     let described = match on_demand {
@@ -60,7 +60,7 @@ fn pages(host: &Host) -> Finding {
         .nixos(format!("services.labsw.host.hugepages = {{ size = \"2M\"; count = {more}; }}"))
 }
 
-/// On a machine with several nodes: the nodes of the ports' devices have pages of their own.
+/// On a machine with several nodes: checks that the nodes of the ports' devices have pages of their own.
 fn nodes(host: &Host) -> Vec<Finding> {
     const NODES: &str = "/sys/devices/system/node";
     let is_node = |name: &String| name.strip_prefix("node").is_some_and(|number| number.parse::<u32>().is_ok());

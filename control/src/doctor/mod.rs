@@ -1,23 +1,22 @@
-//! `labsw-ctl doctor`: what the host lacks, and what mends it. Nothing is ever changed.
+//! `labsw-ctl doctor`: finds what the host lacks, and how to mend it. Nothing is ever changed.
 //!
-//! **How it works.** [`Host`] is what is known of the machine: files under a root directory, read when they are asked
-//! for, and [`Facts`], everything that takes more than a file (programs, sockets, netlink, the running switch),
-//! gathered beforehand by [`Facts::gather`]. [`examine`] judges: a pure function of the two, so that tests give it
-//! made-up machines. Each check gives one [`Finding`] for each thing it is about, also when all is well, with the
-//! evidence it was judged by.
+//! **How it works.** [`Host`] is the machine: files under a root directory, read on demand, and [`Facts`], which take
+//! more than a file (programs, sockets, netlink, the running switch) and are gathered beforehand by [`Facts::gather`].
+//! [`examine`] is a pure function of the two, so that tests give it made-up machines. Each check gives one [`Finding`]
+//! for each thing that it examines, also when all is well, with the evidence.
 //!
-//! | file | what is judged |
+//! | file | subject |
 //! |---|---|
 //! | `memory` | huge pages |
 //! | `cpu` | isolation, sibling threads, clock, KVM, nested virtualisation, IOMMU |
 //! | `kernel` | AF_XDP, XDP, tcx, memfd, TUN, veth |
-//! | `nic`, `quirks` | the devices of `af_xdp` ports, and what is known of their drivers |
+//! | `nic`, `quirks` | the devices of `af_xdp` ports, and known faults of their drivers |
 //! | `sysctl` | forwarding, bridged frames, router advertisements, source checks |
-//! | `access` | the switch, its sockets, and who may open them |
+//! | `access` | the switch, its sockets, and their users |
 //! | `programs` | QEMU, libvirt, LXC |
 //!
-//! **Levels.** A *problem* keeps something from working that the configuration asks for. *Advice* is about what works,
-//! but slower or less safely than it could, or would be needed for something that is not asked for yet.
+//! **Levels.** A *problem* breaks something that the configuration asks for. *Advice* is about something that works,
+//! but slower or less safely than it could, or that the configuration does not ask for yet.
 //!
 //! Reference: `docs/doctor.md`.
 
@@ -40,15 +39,15 @@ use serde::Serialize;
 
 pub use host::{ConfigSource, Facts, Host, Nic, Probe, Program, SwitchAnswer, XdpFeatures};
 
-/// How bad a finding is; later is worse.
+/// The severity of a finding; later is worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// As it should be.
+    /// All is well.
     Ok,
-    /// It works, and could be better.
+    /// It works, but could be better.
     Advice,
-    /// Something asked for can't work.
+    /// Something that the configuration asks for can't work.
     Problem,
 }
 
@@ -63,22 +62,22 @@ impl Level {
     }
 }
 
-/// What one check found about one thing.
+/// The result of one check for one thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which check; stable.
+    /// The name of the check; stable.
     pub check: &'static str,
-    /// What it is about, where a check looks at several: an interface, a port, a CPU.
+    /// The thing examined, if a check examines several: an interface, a port, a CPU.
     pub subject: Option<String>,
-    /// How bad it is.
+    /// The severity.
     pub level: Level,
-    /// What that means, one sentence.
+    /// The meaning of the result, in one sentence.
     pub summary: String,
-    /// What was read, and where.
+    /// The evidence, and its source.
     pub evidence: String,
-    /// The command that mends it; null: none does, or nothing is to mend.
+    /// The command that mends it; null if no command does, or nothing needs mending.
     pub command: Option<String>,
-    /// What mends it in a NixOS configuration.
+    /// The NixOS option that mends it.
     pub nixos: Option<String>,
 }
 
@@ -113,7 +112,7 @@ impl Finding {
     }
 }
 
-/// Everything there is to say about `host`, in the order of the table above.
+/// All findings about `host`, in the order of the table above.
 pub fn examine(host: &Host) -> Vec<Finding> {
     let checks = [
         access::examine,

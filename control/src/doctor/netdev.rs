@@ -1,6 +1,6 @@
-//! What the kernel says of XDP at its devices: the generic netlink family `netdev`, command `dev-get`.
+//! Asks the kernel for the XDP features of its devices: the generic netlink family `netdev`, command `dev-get`.
 //!
-//! Two requests: the number of the family (asked of the controller), then all devices of the namespace.
+//! There are two requests: the number of the family (to the controller), then all devices of the namespace.
 //!
 //! References: kernel `Documentation/netlink/specs/netdev.yaml`, `include/uapi/linux/netdev.h`,
 //! `include/uapi/linux/genetlink.h`.
@@ -18,7 +18,7 @@ use crate::device::DeviceError;
 use crate::device::netlink::Netlink;
 
 const FAMILY: &str = "netdev";
-/// Question for devices, and attributes of the answers.
+/// The request for devices, and attributes of the answers.
 const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
@@ -64,7 +64,7 @@ impl ParseableParametrized<[u8], GenlHeader> for Devices {
 }
 
 impl Devices {
-    /// The number in the attribute `kind`, of whatever width.
+    /// The number in the attribute `kind`, of any width.
     fn number(&self, kind: u16) -> Option<u64> {
         let attribute = self.0.iter().find(|attribute| attribute.kind() == kind)?;
         let mut value = vec![0; attribute.value_len()];
@@ -156,7 +156,7 @@ mod tests {
         for length in 1..whole.len() {
             assert!(Devices::parse_with_param(whole.get(..length).unwrap(), header()).is_err(), "{length}");
         }
-        // A length of 0 would never end.
+        // A length of 0 would loop for ever.
         assert!(Devices::parse_with_param(&[0; 16], header()).is_err());
     }
 

@@ -1,6 +1,7 @@
-//! The devices of `af_xdp` ports: there, allowed, and what they can do; without such ports, those that could be one.
+//! Checks the devices of `af_xdp` ports: present, allowed, and their features; without such ports, the devices that
+//! could be one.
 //!
-//! With a running switch the mode that the kernel granted counts, not what its driver could do.
+//! With a running switch the mode that the kernel granted counts, not the mode that the driver could have.
 
 use super::host::{Nic, Version};
 use super::kernel::MTU_ONE_BUFFER;
@@ -44,7 +45,7 @@ fn device(host: &Host, nic: &Nic) -> Vec<Finding> {
     findings.into_iter().map(|finding| finding.about(&link.name)).collect()
 }
 
-/// How frames get in and out.
+/// Checks the XDP mode: how frames get in and out of the driver.
 fn mode(host: &Host, nic: &Nic, port: Option<&PortConfig>) -> Finding {
     const CHECK: &str = "nic_xdp_mode";
     if let Some(running) = port.and_then(|port| host.running(&port.name))
@@ -129,7 +130,7 @@ fn mtu(nic: &Nic, port: Option<&PortConfig>) -> Option<Finding> {
     })
 }
 
-/// The largest MTU, bytes, with which a driver takes an XDP program for frames in one buffer, where that is less than a
+/// The largest MTU, in bytes, with which a driver takes an XDP program for frames in one buffer, if it is less than a
 /// page gives. From the drivers' sources, as ebpf-docs lists them for x86 with pages of 4 KiB.
 const DRIVER_LIMITS: [(&str, u32); 9] = [
     ("i40e", 3046),
@@ -163,7 +164,7 @@ fn vlan(nic: &Nic) -> Finding {
     finding.command("use another NIC; ethtool -k DEVICE | grep rx-vlan")
 }
 
-/// Drivers that want channels left over.
+/// Checks drivers that need spare channels.
 fn channels(host: &Host, nic: &Nic) -> Option<Finding> {
     const CHECK: &str = "nic_channels";
     let (now, most) = nic.channels?;
@@ -195,10 +196,10 @@ fn channels(host: &Host, nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// The first kernel with a hook (tcx) at which the switch drops what the host sends through a port's device.
+/// The first kernel with the hook (tcx) at which the switch drops frames that the host sends through a port's device.
 const HOST_KEPT_OFF_SINCE: Version = (6, 6);
 
-/// Whether the host's own stack can send through a device that is a port.
+/// Checks that the host's own stack can't send through a device that is a port.
 fn host_stack(host: &Host, nic: &Nic, port: Option<&PortConfig>) -> Option<Finding> {
     const CHECK: &str = "nic_host_stack";
     let (_, link) = (port?, nic.link.as_ref()?);
@@ -216,13 +217,13 @@ fn host_stack(host: &Host, nic: &Nic, port: Option<&PortConfig>) -> Option<Findi
     })
 }
 
-/// What is known of the driver.
+/// Reports the known faults of the driver.
 fn driver(host: &Host, nic: &Nic) -> Vec<Finding> {
     let Some(link) = &nic.link else { return Vec::new() };
     let Some(driver) = &link.driver else { return Vec::new() };
     let mode = nic.port.as_deref().and_then(|port| host.running(port)).and_then(|port| port.xdp_mode.as_deref());
     let fits = |quirk: &&quirks::Quirk| {
-        // What is said of zero copy does not matter where it is not in use, or not to be had.
+        // A fault of zero copy does not matter where zero copy is unused or unavailable.
         let about_zero_copy = quirk.what.contains("zero copy");
         let copies = mode.is_some_and(|mode| mode != "zero_copy") || nic.xdp.is_some_and(|xdp| !xdp.zero_copy);
         !(about_zero_copy && copies)

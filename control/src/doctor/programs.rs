@@ -1,4 +1,4 @@
-//! The programs that guests and containers are run with: there, and new enough for what their ports need.
+//! Checks the programs that run guests and containers: present, and new enough for their ports.
 
 use super::gather::QEMU;
 use super::host::Program;
@@ -34,7 +34,7 @@ fn qemu(host: &Host) -> Finding {
     let evidence = evidence(program);
     match program.version() {
         Some(version) if version >= (9, 2) => Finding::ok(CHECK, "guests reconnect with reconnect-ms=500", evidence),
-        // The argument is older than that; so is mergeable memory of memfd.
+        // The option is older than this version, and so is mergeable memory of memfd.
         Some(version) if version >= (4, 0) => {
             Finding::ok(CHECK, "guests reconnect with reconnect=1 (reconnect-ms is of QEMU 9.2)", evidence)
         }

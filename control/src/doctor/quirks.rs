@@ -1,24 +1,24 @@
-//! What is known of drivers beside what the kernel says of their devices.
+//! Known faults of drivers beyond what the kernel reports of their devices.
 //!
-//! A row is about a driver and, where that is known, a range of kernels. What the switch sees to by itself (offloads,
-//! all queues bound, a program on devices that only send) has no row. Sources: the drivers' issue trackers and those of
+//! A row is about a driver and, if known, a range of kernels. Faults that the switch handles by itself (offloads, all
+//! queues bound, a program on devices that only send) have no row. Sources: the issue trackers of the drivers and of
 //! projects that use AF_XDP, named in each row.
 
 use super::host::Version;
 
-/// One thing known of a driver.
+/// A known fault of a driver.
 #[derive(Debug)]
 pub(super) struct Quirk {
     pub(super) driver: &'static str,
-    /// Kernels it was seen with, both included; `None`: any.
+    /// The first and last kernel with the fault; `None`: any.
     pub(super) kernels: Option<(Version, Version)>,
-    /// What happens.
+    /// The consequence.
     pub(super) what: &'static str,
-    /// What to do about it.
+    /// The remedy.
     pub(super) command: &'static str,
-    /// The same on NixOS; `PORT` is the port.
+    /// The remedy on NixOS; `PORT` is the port.
     pub(super) nixos: Option<&'static str>,
-    /// Where it is described.
+    /// The source of the description.
     pub(super) source: &'static str,
 }
 
@@ -110,7 +110,7 @@ pub(super) const QUIRKS: [Quirk; 10] = [
     },
 ];
 
-/// What is known of `driver` with `kernel`; of a kernel whose version is not known, everything.
+/// The known faults of `driver` with `kernel`; for an unknown version, all of them.
 pub(super) fn known(driver: &str, kernel: Option<Version>) -> impl Iterator<Item = &'static Quirk> {
     let fits = move |quirk: &&Quirk| match (quirk.kernels, kernel) {
         (Some((first, last)), Some(kernel)) => (first..=last).contains(&kernel),

@@ -1,7 +1,7 @@
-//! Settings of the host's network stack that labs trip over.
+//! Checks settings of the host's network stack that break labs.
 //!
-//! They matter where the host itself is in the lab (`tap` ports with `for = "host"`), or bridges frames beside the
-//! switch; elsewhere they are reported as they are, without advice.
+//! The settings matter if the host itself is in the lab (`tap` ports with `for = "host"`), or bridges frames beside the
+//! switch; otherwise they are reported without advice.
 //!
 //! Reference: kernel `Documentation/networking/ip-sysctl.rst`.
 
@@ -21,7 +21,7 @@ pub(super) fn examine(host: &Host) -> Vec<Finding> {
     findings
 }
 
-/// The interface of a port that the host itself has.
+/// The interface of a port that the host itself uses.
 fn host_tap(kind: &PortKind) -> Option<&str> {
     match kind {
         PortKind::Tap(TapConfig { interface, other_end: TapEnd::Host, .. }) => Some(interface),
@@ -66,10 +66,10 @@ fn forwarding(host: &Host, file: &str, name: &str, taps: &[&str]) -> Finding {
     finding.about(name)
 }
 
-/// Whether a guest can make itself the host's router.
+/// Checks that a guest can't make itself the host's router.
 fn advertisements(host: &Host, tap: &str) -> Option<Finding> {
     let file = |scope: &str, key: &str| format!("{CONF6}/{scope}/{key}");
-    // An interface that is not there yet gets the defaults.
+    // An interface that does not exist yet gets the defaults.
     let scope = if host.is_there(&file(tap, "accept_ra")) { tap } else { "default" };
     let (accept, disable) = (file(scope, "accept_ra"), file(scope, "disable_ipv6"));
     let evidence = host.all_shown(&[&accept, &disable]);
@@ -85,12 +85,13 @@ fn advertisements(host: &Host, tap: &str) -> Option<Finding> {
     Some(finding.about(tap))
 }
 
-/// With several interfaces in the lab, answers may leave by another than questions came in.
+/// Checks source validation: with several interfaces in the lab, answers may leave by another interface than the one of
+/// the request.
 fn source_check(host: &Host, tap: &str, taps: usize) -> Option<Finding> {
     let scope = if host.is_there(&format!("{CONF4}/{tap}/rp_filter")) { tap } else { "default" };
     let (all, own) = (format!("{CONF4}/all/rp_filter"), format!("{CONF4}/{scope}/rp_filter"));
     let evidence = host.all_shown(&[&all, &own]);
-    // The larger of the two counts.
+    // The larger of the two settings counts.
     let strict = host.number(&all)?.max(host.number(&own)?) == 1;
     let finding = if strict && taps > 1 {
         let summary =

@@ -1,9 +1,9 @@
 //! libpcap's compiler (pcap_compile(3PCAP)), which keeps no state between calls since version 1.8.
 //!
-//! Bound here and not by the `pcap` crate, which gives the instructions as text only, and loads the library at build
+//! This binding replaces the `pcap` crate, which returns the instructions as text only, and loads the library at build
 //! time to ask for its version.
 //!
-//! Invariant: a handle is closed and a program given back on every way out; nothing of libpcap's memory is kept.
+//! Invariant: on every path a handle is closed and a program freed; no memory of libpcap's is kept.
 
 #![allow(unsafe_code, reason = "a C library")]
 
@@ -15,9 +15,9 @@ use super::CompileError;
 
 /// `DLT_EN10MB`.
 const ETHERNET: c_int = 1;
-/// Bytes a filter returns for a frame it wants: more than any frame has.
+/// The value that a filter returns for a selected frame: more bytes than any frame has.
 const SNAPLEN: c_int = 262_144;
-/// `PCAP_NETMASK_UNKNOWN`: there is none, so `ip broadcast` is refused.
+/// `PCAP_NETMASK_UNKNOWN`: there is no netmask, so `ip broadcast` is refused.
 const NETMASK: c_uint = u32::MAX;
 
 /// `struct bpf_program`.
@@ -68,7 +68,7 @@ impl Drop for Dead {
     }
 }
 
-/// The program that libpcap makes of an expression, as it is: nothing has looked at either. [`super::compile`] does.
+/// The program that libpcap makes of an expression. Neither is checked here; [`super::compile`] does that.
 ///
 /// # Errors
 /// libpcap refuses the expression.
@@ -99,7 +99,7 @@ pub fn compile(expression: &str) -> Result<Vec<Insn>, CompileError> {
     Ok(copy)
 }
 
-/// What libpcap's own interpreter says of a frame: the reference of the tests.
+/// The result of libpcap's own interpreter for a frame: the reference of the tests.
 #[cfg(test)]
 pub(super) fn reference(program: &[Insn], frame: &[u8], wire_bytes: u32) -> u32 {
     unsafe extern "C" {

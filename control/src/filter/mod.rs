@@ -1,9 +1,9 @@
 //! Filter expressions in tcpdump's syntax (pcap-filter(7)), compiled to programs of the switch.
 //!
 //! libpcap compiles an expression for an Ethernet capture without an interface (a dead handle), so that a program reads
-//! everything from the bytes of the frame. Before that, [`words`] looks at the expression word by word. An expression
-//! with a name that a resolver would be asked for is refused, because the control thread waits for nobody. An
-//! expression that says `vlan` sees frames as they are on the wire; any other expression sees frames without their
+//! everything from the bytes of the frame. Before that, [`words`] checks the expression word by word. An expression
+//! with a name that libpcap would look up at a resolver is refused, because the control thread must not wait. An
+//! expression with the word `vlan` sees frames as they are on the wire; any other expression sees frames without their
 //! outer tag.
 //!
 //! Invariants: an expression is at most [`MAX_BYTES`] long, which bounds the time libpcap takes (about 0.1 s on one CPU
@@ -24,31 +24,31 @@ use words::Words;
 
 /// The longest expression, bytes.
 pub const MAX_BYTES: usize = 2048;
-/// The expressions of one configuration together, bytes.
+/// The longest sum of expressions in one configuration, in bytes.
 pub const MAX_TOTAL_BYTES: usize = 256 << 10;
 
-/// Why an expression is no filter.
+/// Why an expression is not a filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompileError {
-    /// It says nothing.
+    /// The expression is empty.
     #[error("the expression is empty; leave the filter out for all frames")]
     Empty,
-    /// It is too long.
+    /// The expression is too long.
     #[error("the expression has {0} bytes; at most {MAX_BYTES} are allowed")]
     TooLong(usize),
-    /// It has a character that no expression has.
+    /// The expression has a character that is not part of the language.
     #[error("character {0:?} can't stand in an expression")]
     Character(char),
-    /// It has a name where libpcap would ask a resolver.
+    /// The expression has a name that libpcap would look up at a resolver.
     #[error(
         "{0:?} is no word of the filter language, and names of hosts and networks are not looked up; write the address"
     )]
     Name(String),
-    /// libpcap refuses it: its message.
+    /// libpcap refuses the expression: its message.
     #[error("{0}")]
     Refused(String),
-    /// What libpcap made of it can't be run.
+    /// The switch can't run the program that libpcap made.
     #[error("{0}")]
     Program(#[from] FilterError),
 }
@@ -64,17 +64,17 @@ impl Expression {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// As [`compile`].
+    /// The same as for [`compile`].
     pub fn new(text: &str) -> Result<Expression, CompileError> {
         Ok(Expression { text: text.to_owned(), filter: Arc::new(compile(text)?) })
     }
 
-    /// As it was written.
+    /// The text of the expression.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Its program.
+    /// The compiled program.
     pub fn filter(&self) -> &Arc<Filter> {
         &self.filter
     }
@@ -83,7 +83,7 @@ impl Expression {
 /// Compiles an expression.
 ///
 /// # Errors
-/// It is not one, or can't be for frames in a switch; see [`CompileError`].
+/// The text is not a valid expression, or not usable for frames in a switch; see [`CompileError`].
 pub fn compile(expression: &str) -> Result<Filter, CompileError> {
     if expression.trim().is_empty() {
         return Err(CompileError::Empty);

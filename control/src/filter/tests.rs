@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::words::Words;
 use super::*;
 
-/// What people write, and one of each construct of the language.
+/// Expressions that people write, and one of each construct of the language.
 const EXPRESSIONS: [&str; 50] = [
     "tcp port 445",
     "tcp port 445 or arp",

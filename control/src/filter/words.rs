@@ -1,13 +1,13 @@
-//! The words of a filter expression, cut as libpcap's scanner cuts them.
+//! Splits a filter expression into words, as libpcap's scanner does.
 //!
-//! libpcap asks a resolver, while it compiles, about every word that it takes for the name of a host, a network or a
-//! station. So every word has to be one of the language, a number, an address, or stand where a name is looked up in
-//! files only: behind `port`, `portrange`, `proto` and `protochain` (services(5), protocols(5)).
+//! While it compiles, libpcap asks a resolver about every word that it takes for the name of a host, a network or a
+//! station. Every word therefore has to be one of the language, a number or an address, or stand after `port`,
+//! `portrange`, `proto` or `protochain`, where names are looked up in files only (services(5), protocols(5)).
 
 use std::net::Ipv6Addr;
 
-/// The words of pcap-filter(7) that are for Ethernet, each followed by a space. Those for ATM, SS7, wireless and packet
-/// filters are not here.
+/// The words of pcap-filter(7) for Ethernet, each followed by a space. The words for ATM, SS7, wireless and packet
+/// filters are left out.
 const LANGUAGE: &str = "dst src link ether fddi tr wlan arp rarp ip sctp tcp udp icmp igmp igrp pim vrrp carp ip6 icmp6 ah esp \
     atalk aarp decnet lat sca moprc mopdl iso esis es-is isis is-is l1 l2 iih lsp snp csnp psnp clnp stp ipx netbeui \
     host net mask port portrange proto protochain less greater byte broadcast multicast and or not len length \
@@ -24,25 +24,25 @@ const LANGUAGE: &str = "dst src link ether fddi tr wlan arp rarp ip sctp tcp udp
     icmp6-multicastroutersolicit icmp6-multicastrouterterm \
     tcpflags tcp-fin tcp-syn tcp-rst tcp-push tcp-ack tcp-urg tcp-ece tcp-cwr";
 
-/// What the words of an expression say beforehand.
+/// The facts about an expression that its words tell before it is compiled.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Words {
-    /// It has the word `vlan`.
+    /// True if the expression has the word `vlan`.
     pub says_vlan: bool,
-    /// The first name that a resolver would be asked for.
+    /// The first name that libpcap would look up at a resolver.
     pub name: Option<String>,
 }
 
 impl Words {
-    /// Looks at an expression in ASCII.
+    /// Splits an expression in ASCII.
     pub fn of(expression: &str) -> Words {
         let mut words = Words { says_vlan: false, name: None };
-        // What stands where a name does is looked up in files.
+        // True after a word whose argument is looked up in files.
         let mut in_files = false;
         let mut rest = expression;
         while let Some(first) = rest.chars().next() {
             if first == '\\' {
-                // A word of the language taken for a name.
+                // A backslash makes a word of the language a name.
                 let name = cut(&mut rest, |c| !" !()\n\t".contains(c));
                 words.check_name(name, in_files);
             } else if first.is_ascii_alphanumeric() || first == ':' {
@@ -77,7 +77,7 @@ impl Words {
     }
 }
 
-/// Takes off the characters at the front that belong to a word; at least one.
+/// Takes the word at the front: its first character, and all that follow and belong to it.
 fn cut<'a>(rest: &mut &'a str, belongs: impl Fn(char) -> bool) -> &'a str {
     let end = rest.char_indices().skip(1).find(|(_, c)| !belongs(*c)).map_or(rest.len(), |(at, _)| at);
     let (word, behind) = rest.split_at_checked(end).unwrap_or((rest, ""));
@@ -85,7 +85,7 @@ fn cut<'a>(rest: &mut &'a str, belongs: impl Fn(char) -> bool) -> &'a str {
     word
 }
 
-/// A number, or up to four with dots between them; empty beside a colon.
+/// A number, or up to four numbers separated by dots; beside a colon also an empty word.
 fn is_number(word: &str) -> bool {
     match word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
         Some(digits) => !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit()),
@@ -97,8 +97,8 @@ fn is_number(word: &str) -> bool {
     }
 }
 
-/// The address of a station: six groups of up to two hexadecimal digits with `:`, `-` or `.` between them, three of
-/// four with dots, or twelve digits.
+/// A MAC address: six groups of up to two hexadecimal digits separated by `:`, `-` or `.`, three groups of four
+/// separated by dots, or twelve digits.
 fn is_mac(word: &str) -> bool {
     let groups = |separator, count, most: usize| {
         let is_group = |group: &str| (1..=most).contains(&group.len()) && group.bytes().all(|b| b.is_ascii_hexdigit());

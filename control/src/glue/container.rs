@@ -1,5 +1,4 @@
-//! Containers and namespaces: an interface is handed to them, one end of a veth pair or a TAP interface, and comes back
-//! when they end.
+//! Containers and namespaces: they get one end of a veth pair or a TAP interface, which comes back when they end.
 
 use super::{Plug, Socket, quote};
 

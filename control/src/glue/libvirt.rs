@@ -1,9 +1,9 @@
-//! libvirt's domain XML. `mode` of a vhost-user source is what QEMU does, not the switch.
+//! libvirt's domain XML. `mode` of a vhost-user source is QEMU's role, not the switch's.
 
 use super::{Plug, RING_SIZE, Socket, quote};
 
-/// The model of an emulated NIC: one for which libvirt leaves the header for offloads off the TAP, as frames from there
-/// have to be finished.
+/// The model of the emulated NIC. For this model libvirt does not enable the header for offloads on the TAP interface,
+/// whose frames have to be finished.
 pub(super) const TAP_MODEL: &str = "e1000e";
 
 /// Elements for `<domain>` and `<devices>`.

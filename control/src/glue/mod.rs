@@ -1,13 +1,13 @@
-//! Snippets for who is at a port: what to paste into a hypervisor's or a container's configuration so that it fits the
-//! port as it is.
+//! Configuration snippets for a guest or container at a port, to paste into the configuration of its hypervisor or
+//! container manager.
 //!
-//! **How it works.** [`snippet`] is a pure function from a port as `port show` describes it to text. First the port is
-//! taken apart into what can be plugged in ([`Plug`]); a target that takes no such plug is refused with the targets
-//! that do. Each target then has a function that writes the text. Everything that the port decides is in the text
-//! (roles, queue pairs, MTU, a MAC address); what it can't decide (the guest's memory) stands in [`Options`].
+//! **How it works.** [`snippet`] is a pure function from a port, as `port show` describes it, to text. First the port's
+//! pluggable end ([`Plug`]) is determined; a target that takes no such plug is refused with the targets that do. Each
+//! target then has a function that writes the text. The text has everything that the port decides (roles, queue pairs,
+//! MTU, a MAC address); [`Options`] has the rest (the guest's memory).
 //!
-//! **Invariants.** The text can be used as printed: comments are comments of the target's own language and stand before
-//! what they are about. The same port gives the same text in every run.
+//! **Invariants.** The text can be used as printed: comments are comments of the target's own language and precede the
+//! lines that they explain. The same port gives the same text in every run.
 //!
 //! References: qemu(1), "Network options"; libvirt "Domain XML format"; cloud-hypervisor `NetConfig::SYNTAX`;
 //! lxc.container.conf(5); systemd-nspawn(1); ip-link(8).
@@ -25,12 +25,12 @@ use labsw_switch::Mac;
 use crate::api::{Port, PortType};
 use crate::derived_mac;
 
-/// MTU that every driver has by itself, bytes.
+/// MTU that every driver has by default, in bytes.
 const USUAL_MTU: u32 = 1500;
-/// Entries of a guest's rings: with QEMU's own 256 bursts are dropped.
+/// Entries of a guest's rings: QEMU's default of 256 drops bursts.
 const RING_SIZE: u16 = 1024;
 
-/// What a snippet is written for.
+/// The target that a snippet is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// QEMU's command line.
@@ -64,7 +64,7 @@ impl Target {
         Target::Netns,
     ];
 
-    /// The name, as the tool takes it.
+    /// The name of the target on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Target::Qemu => "qemu",
@@ -78,7 +78,7 @@ impl Target {
         }
     }
 
-    /// Whether it runs a machine; else it is a namespace of the host's kernel.
+    /// True if the target is a virtual machine; false for a namespace of the host's kernel.
     fn is_machine(self) -> bool {
         !matches!(self, Target::Lxc | Target::Nspawn | Target::Netns)
     }
@@ -90,7 +90,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// What the port does not say.
+/// Settings that the port does not decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Size of the guest's memory, as QEMU's `-m` takes it.
@@ -113,19 +113,19 @@ pub enum GlueError {
     Unfit {
         /// The port.
         port: String,
-        /// What the port is, with an article.
+        /// The type of the port, with an article.
         what: String,
         /// The target.
         target: Target,
-        /// Which targets fit, or what else to do.
+        /// The targets that fit, or another remedy.
         hint: String,
     },
-    /// The switch did not say enough of the port.
+    /// The switch's description of the port lacks a field.
     #[error("port {port:?}: the switch says nothing of its {what}; is it of another version than labsw-ctl?")]
     Silent {
         /// The port.
         port: String,
-        /// What is missing.
+        /// The missing field.
         what: &'static str,
     },
 }
@@ -141,7 +141,7 @@ enum Plug {
     Veth { peer: String },
 }
 
-/// A port that something can be plugged into.
+/// A port with its pluggable end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Socket<'a> {
     port: &'a str,
@@ -151,13 +151,13 @@ struct Socket<'a> {
 }
 
 impl Socket<'_> {
-    /// The MTU, where it has to be told.
+    /// The MTU, if it is not the default.
     fn unusual_mtu(&self) -> Option<u32> {
         Some(self.mtu).filter(|mtu| *mtu != USUAL_MTU)
     }
 }
 
-/// The text to paste for what is at `port`.
+/// The snippet for the guest or container at `port`.
 ///
 /// # Errors
 /// [`GlueError`]: the target does not fit the port.
@@ -176,7 +176,7 @@ pub fn snippet(port: &Port, target: Target, options: &Options) -> Result<String,
     })
 }
 
-/// What `target` gets of the port, if it takes that.
+/// The pluggable end of the port for `target`, if they fit.
 fn plug(port: &Port, target: Target) -> Result<Plug, GlueError> {
     let unfit = |what: &str, hint: &str| GlueError::Unfit {
         port: port.name.clone(),

@@ -1,5 +1,5 @@
-//! NixVirt's domains and microvm.nix's machines. Neither has an option for everything: microvm.nix knows no vhost-user
-//! devices, so QEMU's options are handed through.
+//! NixVirt's domains and microvm.nix's machines. Neither has an option for everything: microvm.nix has none for
+//! vhost-user devices, so the snippet passes options to QEMU.
 
 use super::libvirt::TAP_MODEL;
 use super::{Options, Plug, RING_SIZE, Socket, qemu, quote};
@@ -49,7 +49,7 @@ pub(super) fn microvm(socket: &Socket<'_>, options: &Options) -> String {
     };
     let device = words(qemu::device(socket, options));
     let memory = match socket.plug {
-        // With shares microvm.nix shares the memory itself.
+        // With shares, microvm.nix shares the memory itself.
         Plug::Socket { .. } => {
             "  ] ++ lib.optionals (config.microvm.shares == []) [\n    \"-numa\" \"node,memdev=mem\"\n    \
              \"-object\" \"memory-backend-memfd,id=mem,size=${toString config.microvm.mem}M,share=on\"\n"

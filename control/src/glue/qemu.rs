@@ -1,11 +1,11 @@
-//! Command lines: QEMU's, and cloud-hypervisor's.
+//! Command lines of QEMU and of cloud-hypervisor.
 
 use super::{Options, Plug, RING_SIZE, Socket, quote};
 
-/// From this version of QEMU on a chardev takes `reconnect-ms`; `reconnect`, in seconds, ends with 9.2.
+/// The first version of QEMU whose chardev takes `reconnect-ms`; 9.2 removes `reconnect`, in seconds.
 pub(super) const RECONNECT_MS: (u32, u32) = (9, 2);
 
-/// The options of QEMU, a line for each thing, to be pasted into a command line.
+/// The options of QEMU, one device or object a line, to paste into a command line.
 pub(super) fn text(socket: &Socket<'_>, options: &Options) -> String {
     let mut text = String::new();
     match &socket.plug {
@@ -35,7 +35,7 @@ pub(super) fn words(socket: &Socket<'_>, options: &Options) -> Vec<[String; 2]> 
     words
 }
 
-/// The guest's memory, if it has to be of a certain kind.
+/// The guest's memory, if it has to be shared.
 fn memory(socket: &Socket<'_>, options: &Options) -> Vec<[String; 2]> {
     let Plug::Socket { .. } = socket.plug else { return Vec::new() };
     let size = quote::qemu(&options.memory);
@@ -63,7 +63,7 @@ pub(super) fn device(socket: &Socket<'_>, options: &Options) -> Vec<[String; 2]>
             device += &format!(",rx_queue_size={RING_SIZE},tx_queue_size={RING_SIZE}");
             if *queue_pairs > 1 {
                 netdev += &format!(",queues={queue_pairs}");
-                // One for each ring, one for changes of the configuration, one for the control queue.
+                // One vector for each ring, one for changes of the configuration, one for the control queue.
                 device += &format!(",mq=on,vectors={}", 2 * queue_pairs + 2);
             }
             if let Some(mtu) = socket.unusual_mtu() {
@@ -118,7 +118,7 @@ pub(super) fn cloud_hypervisor(socket: &Socket<'_>, options: &Options) -> String
     }
 }
 
-/// One option a line, as one command line.
+/// A command line with one option a line.
 fn joined(words: &[[String; 2]]) -> String {
     let lines: Vec<String> = words.iter().map(|pair| format!("  {} {}", pair[0], quote::shell(&pair[1]))).collect();
     lines.join(" \\\n") + "\n"

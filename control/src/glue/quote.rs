@@ -1,4 +1,4 @@
-//! Values in the languages of the targets. Sockets and interfaces can have almost any name.
+//! Quotes values in the languages of the targets. Sockets and interfaces can have almost any name.
 
 /// A word of a shell's command line.
 pub(super) fn shell(word: &str) -> String {
@@ -14,7 +14,7 @@ pub(super) fn qemu(value: &str) -> String {
     value.replace(',', ",,")
 }
 
-/// A value among cloud-hypervisor's `key=value,…`: with commas in it, in quotes.
+/// A value among cloud-hypervisor's `key=value,…`: in quotes if it has commas.
 pub(super) fn cloud_hypervisor(value: &str) -> String {
     if value.contains(',') { format!("\"{value}\"") } else { value.to_owned() }
 }

@@ -1,12 +1,12 @@
 //! The HTTP end of the metrics: answers `GET /metrics`, and nothing else, on a `mio` loop.
 //!
-//! **How it works.** The owner registers it under a range of tokens, passes on events, and calls [`Listener::tick`]
-//! after each wait. One request a connection, which is closed with the answer. Without an answer from the switch a
-//! scrape gets 503.
+//! **How it works.** The owner registers the listener under a range of tokens, passes on events, and calls
+//! [`Listener::tick`] after each wait. A connection carries one request and is closed with the answer. Without an
+//! answer from the switch a scrape gets 503.
 //!
-//! **Invariants.** Nothing here blocks. At most [`MAX_CLIENTS`] connections, others are closed at once; a connection
-//! has [`PATIENCE`] from beginning to end and a request at most [`MAX_REQUEST_BYTES`]. A text is worked out at most
-//! once in [`FRESH`], whoever asks and how often.
+//! **Invariants.** Nothing here blocks. There are at most [`MAX_CLIENTS`] connections; a further one is closed at once.
+//! A connection lasts at most [`PATIENCE`], and a request has at most [`MAX_REQUEST_BYTES`]. The text is rendered at
+//! most once in [`FRESH`], however often it is requested.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -21,14 +21,14 @@ const MAX_CLIENTS: usize = 8;
 const MAX_REQUEST_BYTES: usize = 4096;
 /// Most headers of a request.
 const MAX_HEADERS: usize = 32;
-/// How long a connection may take.
+/// Longest life of a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How old a text may be that is sent again.
+/// Greatest age of a text that is sent again.
 const FRESH: Duration = Duration::from_millis(100);
-/// When accepting failed (no descriptors left), it is tried again after this.
+/// Time until the next try when accepting failed (no descriptors left).
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
-/// The listener, and who is connected.
+/// The listener and its connections.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -36,7 +36,7 @@ pub struct Listener {
     first_token: usize,
     clients: Vec<Option<Client>>,
     accept_again_at: Option<Instant>,
-    /// The last text, and when it was worked out.
+    /// The last text, and the time when it was rendered.
     text: Option<(Instant, String)>,
 }
 
@@ -49,18 +49,18 @@ struct Client {
     written: usize,
 }
 
-/// What a request gets.
+/// The verdict on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It is not complete.
+    /// The request is not complete.
     More,
     Metrics,
-    /// A status line, and further headers.
+    /// The request is refused with this status line and further headers.
     Refused(&'static str, &'static str),
 }
 
 impl Listener {
-    /// Number of tokens it uses, from the first one given to [`Listener::open`].
+    /// Number of tokens that a listener uses, from the first one given to [`Listener::open`].
     pub const TOKENS: usize = 1 + MAX_CLIENTS;
 
     /// Listens at `address`, with events under the tokens from `first_token`.
@@ -73,7 +73,7 @@ impl Listener {
         Listener::adopt(socket, registry, first_token)
     }
 
-    /// As [`Listener::open`], with a socket that listens already and does not block.
+    /// The same as [`Listener::open`], with a socket that listens already and does not block.
     ///
     /// # Errors
     /// Those of the system.
@@ -85,7 +85,7 @@ impl Listener {
         Ok(Listener { socket, registry, first_token, clients, accept_again_at: None, text: None })
     }
 
-    /// Where it listens.
+    /// The address that the listener is bound to.
     ///
     /// # Errors
     /// Those of the system.
@@ -93,7 +93,7 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Does what an event asks for; `text` works out the metrics. Tokens of others are ignored.
+    /// Handles an event; `text` renders the metrics. Other tokens are ignored.
     pub fn ready(&mut self, token: Token, now: Instant, text: &mut dyn FnMut() -> Result<String, String>) {
         match token.0.checked_sub(self.first_token) {
             Some(0) => self.accept(now, text),
@@ -102,7 +102,7 @@ impl Listener {
         }
     }
 
-    /// Does what time asks for; returns how long the caller may sleep before the next call.
+    /// Does the timed work; returns the time until the next call.
     pub fn tick(&mut self, now: Instant, text: &mut dyn FnMut() -> Result<String, String>) -> Option<Duration> {
         if self.accept_again_at.is_some_and(|at| now >= at) {
             self.accept(now, text);
@@ -148,7 +148,7 @@ impl Listener {
         self.serve(place, now, text);
     }
 
-    /// Lets one client go on; closes it if that was the end of it.
+    /// Serves one client; closes the connection when it is finished.
     fn serve(&mut self, place: usize, now: Instant, text: &mut dyn FnMut() -> Result<String, String>) {
         let Some(slot) = self.clients.get_mut(place) else { return };
         let Some(client) = slot else { return };
@@ -159,14 +159,14 @@ impl Listener {
         };
         match client.turn(&mut fresh) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Answered, hung up, or broken: the kernel sends what it has taken.
+            // The request was answered, or the connection broke: the kernel sends what it has accepted.
             Ok(()) | Err(_) => *slot = None,
         }
     }
 }
 
 impl Client {
-    /// Reads the request and writes the answer as far as possible. `Ok`: it is finished.
+    /// Reads the request and writes the answer as far as possible. `Ok`: the connection is finished.
     fn turn(&mut self, text: &mut dyn FnMut() -> Result<String, String>) -> io::Result<()> {
         let mut chunk = [0; 1024];
         while self.output.is_empty() {

@@ -1,9 +1,8 @@
-//! Metrics for Prometheus: what the switch counts, as families of samples, and as the text a scrape gets.
+//! Metrics for Prometheus: the switch's counters, as families of samples and as the text of a scrape.
 //!
-//! [`families`] is a pure function of the same [`Status`] that `labsw-ctl status` shows, so all ways to the metrics say
-//! the same. The daemon only listens ([`MetricsSocket`]); `labsw-ctl` reads requests and answers ([`Listener`]).
-//! Counters begin at 0 when the port or mirror is added. Names follow
-//! <https://prometheus.io/docs/practices/naming/>, the text
+//! [`families`] is a pure function of the same [`Status`] that `labsw-ctl status` shows, so all outputs agree. The
+//! daemon only listens ([`MetricsSocket`]); `labsw-ctl` reads requests and answers ([`Listener`]). Counters begin at 0
+//! when the port or mirror is added. Names follow <https://prometheus.io/docs/practices/naming/>, the text
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/> (version 0.0.4).
 
 mod listener;
@@ -21,17 +20,17 @@ pub use socket::{MetricsSocket, is_open};
 
 use crate::api::{Impairment, Mirror, MirrorState, MulticastTotals, Port, PortState, Status, Worker};
 
-/// What a family is.
+/// The kind of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Only grows.
+    /// A value that only grows.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
 }
 
-/// One value, and whose it is.
+/// One value, with its labels.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sample {
     /// Labels, by name.
@@ -45,10 +44,10 @@ pub struct Sample {
 pub struct Family {
     /// The name.
     pub name: &'static str,
-    /// What it is.
+    /// The kind of the family.
     #[serde(rename = "type")]
     pub kind: Kind,
-    /// One line for people.
+    /// A description for people, one line.
     pub help: &'static str,
     /// The values.
     pub samples: Vec<Sample>,
@@ -233,7 +232,7 @@ fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// A label's value, as the text format wants it.
+/// A label's value, escaped for the text format.
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -1,9 +1,9 @@
 //! The daemon's side of the metrics: a listening socket, and an unprivileged program that serves it.
 //!
-//! **How it works.** The daemon listens at `metrics_listen` and reads nothing from it. It has its helper process start
-//! `labsw-ctl metrics --serve`, which gets the listening socket and a connection to the control socket's server on
-//! which it may only read. The program ends when its connection does; if it ends before, it is started again, later
-//! each time.
+//! **How it works.** The daemon listens at `metrics_listen` and reads nothing from the socket. Its helper process
+//! starts `labsw-ctl metrics --serve` with the listening socket and a read-only connection to the server of the control
+//! socket. The program ends when that connection closes; if it ends before, it is started again, after longer and
+//! longer pauses.
 //!
 //! **Invariants.** No byte that a scraper sends is read by a process with capabilities. Dropping a [`MetricsSocket`]
 //! ends its program.
@@ -21,20 +21,20 @@ use crate::api::Peer;
 use crate::confine::helper;
 use crate::varlink::Server;
 
-/// Until a program that ended is started again, the first time and at most.
+/// Pause until a program that ended is started again: the first one, and the longest.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// Between two looks whether the program lives.
+/// Time between two checks that the program lives.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long an address may be in use by the program of a switch that was killed.
+/// Longest time that the program of a killed switch may still have the address in use.
 const IN_USE: Duration = Duration::from_secs(1);
 
-/// The listening socket, and the program's connection.
+/// The listening socket, and the connection to the program.
 #[derive(Debug)]
 pub struct MetricsSocket {
     listener: TcpListener,
-    /// The switch's end, to see whether the program lives.
+    /// The switch's end of the connection, which shows that the program lives.
     connection: Option<UnixStream>,
-    /// When to look, or to start the program.
+    /// Time of the next check or start of the program.
     due: Instant,
     pause: Duration,
 }
@@ -50,11 +50,11 @@ impl MetricsSocket {
         Ok(MetricsSocket { listener, connection: None, due: Instant::now(), pause: PAUSE[0] })
     }
 
-    /// As [`MetricsSocket::open`], for the start of a switch: the program of a switch that was killed a moment ago ends
-    /// soon.
+    /// The same as [`MetricsSocket::open`], for the start of a switch: if the address is in use, waits for the program
+    /// of a switch that was killed a moment ago to end.
     ///
     /// # Errors
-    /// As [`MetricsSocket::open`].
+    /// The same as for [`MetricsSocket::open`].
     pub fn open_patiently(address: SocketAddr) -> io::Result<MetricsSocket> {
         let begin = Instant::now();
         loop {
@@ -82,7 +82,7 @@ impl MetricsSocket {
         self.listener.as_fd()
     }
 
-    /// Starts the program if it does not run; says how long the caller may sleep before the next call.
+    /// Starts the program if it does not run; returns the time until the next call.
     pub fn tick(&mut self, now: Instant, server: &mut Server) -> Duration {
         if now < self.due {
             return self.due - now;
@@ -111,7 +111,7 @@ impl MetricsSocket {
     fn start(&self, server: &mut Server) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
         let kept = ours.try_clone()?;
-        // Whoever scrapes is not known; the program reads the status and nothing else.
+        // The scrapers are unknown; the program only reads the status.
         server.adopt(ours, Peer::new(u32::MAX, u32::MAX, 0, false))?;
         helper::serve_metrics(self.listener.as_fd(), theirs.as_fd())?;
         Ok(kept)
@@ -120,16 +120,16 @@ impl MetricsSocket {
 
 impl Drop for MetricsSocket {
     fn drop(&mut self) {
-        // The program has this socket, too; it stops listening at once for both.
+        // The program has this socket, too; this call stops both from listening.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Read);
         if let Some(connection) = &self.connection {
-            // The program and the server see the end; both may have gone.
+            // The program and the server see the end of the connection; both may have ended already.
             let _ = connection.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// Whether the other end of a connection is there.
+/// True if the other end of a connection is open.
 pub fn is_open(connection: &UnixStream) -> bool {
     !matches!(recv(connection, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((0, _)) | Err(Errno::CONNRESET))
 }

@@ -166,7 +166,7 @@ impl Server {
         stream
     }
 
-    /// What a request gets, whole.
+    /// The whole answer to a request.
     fn ask(&self, request: &str) -> String {
         let mut stream = self.connect();
         stream.write_all(request.as_bytes()).unwrap();

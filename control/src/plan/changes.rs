@@ -1,5 +1,5 @@
-//! The difference of two configurations for people and scripts: what becomes of which port, mirror, impairment and
-//! setting.
+//! The difference of two configurations for people and scripts: the changes of ports, mirrors, impairments and
+//! settings.
 
 use std::collections::BTreeSet;
 
@@ -8,12 +8,12 @@ use toml::{Table, Value};
 use crate::api::{ConfigAction, ConfigChange, ConfigSetting};
 use crate::config::Config;
 
-/// What there is to change, and the table it stands in.
+/// The kinds of objects, and the table of each.
 const GROUPS: [(&str, &str); 5] =
     [("switch", "switch"), ("port", "ports"), ("mirror", "mirrors"), ("profile", "profiles"), ("impairment", "impair")];
 
-/// What has to change in `running` to be `wanted`: the switch, ports, mirrors, profiles and impairments, by name.
-/// `base` is what the switch was last given; what differs from it was changed at run time.
+/// The changes that turn `running` into `wanted`: the switch, ports, mirrors, profiles and impairments, by name. `base`
+/// is the configuration that the switch was last given; differences from it were made at run time.
 pub fn changes(base: &Config, running: &Config, wanted: &Config) -> Vec<ConfigChange> {
     let remade: BTreeSet<String> = {
         let (running, wanted) = (running.normalised(), wanted.normalised());
@@ -49,7 +49,7 @@ pub fn changes(base: &Config, running: &Config, wanted: &Config) -> Vec<ConfigCh
     found
 }
 
-/// The tables of a group by name; that of the switch has none.
+/// The tables of a group by name; the table of the switch has the group's name.
 fn named(all: &Table, group: &str) -> Table {
     match all.get(group) {
         Some(Value::Table(table)) if group == "switch" => Table::from_iter([(group.to_owned(), table.clone().into())]),
@@ -80,7 +80,7 @@ fn settings(
     differs.map(setting).collect()
 }
 
-/// A table without tables in it: their keys get a dot.
+/// The table with nested tables flattened: their keys are joined by a dot.
 fn flat(table: &Table) -> Table {
     let mut flat = Table::new();
     for (key, value) in table {

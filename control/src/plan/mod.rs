@@ -1,20 +1,19 @@
-//! From the configuration that runs to the one that is wanted: a pure function, and what follows from it.
+//! The way from the running configuration to the wanted one: pure functions.
 //!
-//! [`plan`] compares the two and gives the [`Step`]s between them, in an order in which each is possible when its turn
-//! has come. Nothing here looks at the machine or the switch; `daemon::apply` carries the steps out, and undoes them.
-//! [`changes`](fn@changes) says the same for people; [`keep_runtime`] merges what was changed at run time into what is
-//! wanted.
+//! [`plan`] compares the two and returns the [`Step`]s between them, in an order in which each step is possible when
+//! its turn comes. Nothing here looks at the machine or the switch; `daemon::apply` carries the steps out, and undoes
+//! them. [`changes`](fn@changes) describes the difference for people; [`keep_runtime`] merges changes made at run time
+//! into the wanted configuration.
 //!
-//! **Order.** First what is in somebody's way goes: mirrors, then the attachments (devices, interfaces, sockets) of
-//! ports that another port takes over. Then what may fail comes: settings of the switch, new ports, changed ports,
-//! mirrors, impairments. Ports
-//! that are not wanted go last, when nothing can fail any more, so that a failure finds them as they were. Only where
-//! there would be more ports than a switch can have, or where a mirror is to have the VLAN of one of them to itself, do
-//! they go first.
+//! **Order.** First come the steps that make room: they end mirrors, then take attachments (devices, interfaces,
+//! sockets) from ports if other ports need them. Next come the steps that may fail: settings of the switch, new ports,
+//! changed ports, mirrors, impairments. Ports that are not wanted go last, when nothing can fail any more, so that a
+//! failure finds them as they were. They go first only if there would otherwise be more ports than a switch can have,
+//! or if a mirror needs the VLAN of one of them.
 //!
-//! **Invariants.** Two configurations that mean the same have an empty plan. What is the same in both is in no step. No
-//! step refers to a port or takes an attachment that is not there, or not free, at that moment. Configurations are
-//! valid ones, as [`Config::parse`] gives them.
+//! **Invariants.** Two configurations that mean the same have an empty plan. No step changes anything that is the same
+//! in both. No step refers to a port that does not exist at that moment, or takes an attachment that is not free. Both
+//! configurations are valid, as [`Config::parse`] returns them.
 
 mod changes;
 mod keep;
@@ -33,13 +32,13 @@ use crate::config::{Config, ImpairConfig, MirrorConfig, PortConfig, ProfileConfi
 pub enum Step {
     /// Ends a mirror.
     DeleteMirror(String),
-    /// Takes a port's device, interface or socket from it; the port stays and has nothing.
+    /// Takes its device, interface or socket from a port; the port stays, without an attachment.
     DetachPort(String),
     /// Changes settings of the switch.
     SetSwitch(SwitchConfig),
     /// Adds a port.
     AddPort(PortConfig),
-    /// Changes a port; one whose attachment differs, or was taken from it, is attached anew.
+    /// Changes a port. A port whose attachment differs, or was taken from it, is attached anew.
     SetPort(PortConfig),
     /// Makes or replaces a mirror.
     SetMirror(MirrorConfig),
@@ -53,7 +52,7 @@ pub enum Step {
     DeletePort(String),
 }
 
-/// Settings that only a new start can follow.
+/// Settings that only a restart can change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} can't change while the switch runs; restart labswd for that, or leave as is", .0.iter().map(|key| format!("switch.{key}")).collect::<Vec<_>>().join(", "))]
 pub struct NeedsRestart(pub Vec<&'static str>);
@@ -61,7 +60,7 @@ pub struct NeedsRestart(pub Vec<&'static str>);
 /// The steps from `running` to `wanted`.
 ///
 /// # Errors
-/// [`NeedsRestart`] with every key that stands in the way.
+/// [`NeedsRestart`] with every key that needs one.
 pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart> {
     let restart = running.switch.restart_keys(&wanted.switch);
     if !restart.is_empty() {
@@ -79,11 +78,11 @@ pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart
         .filter(|(a, b)| a != b)
         .collect();
     let remade: Vec<(&PortConfig, &PortConfig)> = changed.iter().copied().filter(|(a, b)| a.kind != b.kind).collect();
-    // Room is needed first, and the VLAN of a mirror's copies.
+    // Ports go first if their places are needed, or a mirror needs the VLAN of one of them.
     let takes_vlan_of = |port: &PortConfig| wanted.mirrors.iter().any(|mirror| mirror.check_vlan_beside(port).is_err());
     let first = running.ports.len() + added.len() > MAX_PORTS || unwanted.iter().copied().any(takes_vlan_of);
 
-    // What ports get that are attached in this plan.
+    // The attachments that ports get in this plan.
     let attached: Vec<&PortConfig> = added.iter().copied().chain(remade.iter().map(|(_, new)| *new)).collect();
     let in_the_way =
         |port: &PortConfig| attached.iter().any(|taker| taker.name != port.name && taker.may_clash(port, switch));
@@ -120,8 +119,8 @@ pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart
     Ok(steps)
 }
 
-/// Whether a running mirror can stay until the wanted one of its name replaces it, while ports and mirrors become what
-/// is wanted and ports in `gone` go.
+/// True if a running mirror can stay until the wanted one of its name replaces it, while ports and mirrors change as
+/// wanted and the ports in `gone` go.
 fn stays(mirror: &MirrorConfig, wanted: &Config, gone: &[&PortConfig]) -> bool {
     wanted.mirror(&mirror.name).is_some()
         && mirror.check_beside(&wanted.mirrors, &wanted.ports).is_ok()

@@ -95,7 +95,7 @@ impl Model {
     }
 }
 
-/// Whether what a step is about differs.
+/// True if the step's object differs between the two configurations.
 fn differs(step: &Step, running: &Config, wanted: &Config) -> bool {
     let port = |name: &str| running.port(name) != wanted.port(name);
     let mirror = |name: &str| running.mirror(name) != wanted.mirror(name);

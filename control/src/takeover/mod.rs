@@ -1,25 +1,25 @@
-//! Taking over from a running switch: what the two processes say to each other.
+//! Taking over from a running switch: the protocol between the two processes.
 //!
-//! **How it works.** The running `labswd` listens on a socket beside its control socket ([`socket_path`]). The one that
-//! takes over connects, and both speak by turns, each [`Message`] a [`wire`] frame, with descriptors behind the states:
-//!
+//! **How it works.** The running `labswd` listens on a socket beside its control socket ([`socket_path`]). The new
+//! process connects, and both send messages by turns, each [`Message`] a [`wire`] frame, with descriptors after the
+//! states:
 //! | new | old | meanwhile |
 //! |---|---|---|
 //! | `Hello` | | |
-//! | | `Welcome`: the configuration that runs | |
+//! | | `Welcome`: the running configuration | |
 //! | `Prepare` | | the new one gives up privileges |
 //! | | `State` and descriptors | the old control thread waits from here, its workers go on |
-//! | `Ready` | | memory is mapped, workers are started, ports have their places |
-//! | | `Last`: counters, what was learned since | the old workers stand still from here |
+//! | `Ready` | | memory is mapped, workers are started, ports are entered |
+//! | | `Last`: counters, addresses learned since | the old workers stand still from here |
 //! | `Prepared` | | |
-//! | | `Go` | from here on the switch is the new one's |
+//! | | `Go` | from here on the switch belongs to the new process |
 //! | `Running` | | the old process ends and undoes nothing |
 //!
-//! Rings resume where their own memory says they stand, so no index travels while the workers stand still.
+//! Rings resume from the index in their own memory, so no index is sent while the workers stand still.
 //!
-//! **Invariants.** A state is read and checked whole before anything is done with it. Either side may say `Refused` in
-//! place of its next word, or hang up: then the old one goes on, until it has said `Go`. After that it goes on only if
-//! the new one has hung up without `Running`, that is, has ended.
+//! **Invariants.** A state is read and checked as a whole before it is used. Either side may send `Refused` in place of
+//! its next message, or hang up: the old process then goes on, until it has sent `Go`. After `Go` it goes on only if
+//! the new process has hung up without `Running`, which means that it has ended.
 
 pub mod state;
 pub mod wire;
@@ -30,7 +30,7 @@ use std::time::Duration;
 pub use state::{Last, Message, State};
 pub use wire::{Channel, WireError};
 
-/// The time for a whole handshake before the old control thread waits for it.
+/// Timeout for the whole handshake before the old control thread waits.
 pub const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest wait of the old control thread for the new process to map and start everything.
 pub const READY_PATIENCE: Duration = Duration::from_secs(3);

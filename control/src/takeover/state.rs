@@ -1,7 +1,7 @@
-//! What is handed over, as data; and the words around it.
+//! The state that is handed over, as data, and the messages around it.
 //!
-//! Ports, mirrors and drop reasons go by name: ids may differ between the two processes, and versions may have other
-//! reasons. A field that is added later has a default, so that a state without it can be read.
+//! Ports, mirrors and drop reasons are identified by name: ids may differ between the two processes, and versions may
+//! have other reasons. A field that is added later has a default, so that a state without it can be read.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use labsw_switch::fdb::FdbEntry;
 use labsw_switch::{DropReason, Mac, Vid};
 use serde::{Deserialize, Serialize};
 
-/// One word of the conversation.
+/// One message of the protocol.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "word", rename_all = "snake_case")]
 pub enum Message {
@@ -24,36 +24,36 @@ pub enum Message {
         /// Its version.
         program: String,
     },
-    /// Either side does not go on.
+    /// Either side refuses to go on.
     Refused {
         /// One line for people.
         reason: String,
     },
-    /// The configuration that runs, and what the switch was last given, as texts.
+    /// The running configuration, and the one that the switch was last given, as texts.
     Welcome {
-        /// What runs.
+        /// The running configuration.
         config: String,
-        /// What was given: the difference was changed at run time.
+        /// The configuration last given; the difference was made at run time.
         given: String,
     },
     /// The new process is ready for the state.
     Prepare,
-    /// Everything that does not change any more, or is renewed by [`Last`].
+    /// The state that does not change any more, or is updated by [`Last`].
     State(Box<State>),
-    /// The new process could go on.
+    /// The new process is ready to go on.
     Ready,
-    /// The rest; the old workers stand still.
+    /// The last changes; the old workers stand still.
     Last(Box<Last>),
-    /// The new process has the rest, too.
+    /// The new process has taken the last changes, too.
     Prepared,
-    /// The switch is the new process's.
+    /// The switch belongs to the new process.
     Go,
     /// The new workers run.
     Running,
 }
 
 impl Message {
-    /// What it is called.
+    /// The name of the message.
     pub fn name(&self) -> &'static str {
         match self {
             Message::Hello { .. } => "hello",
@@ -70,10 +70,10 @@ impl Message {
     }
 }
 
-/// The switch, while its workers go on.
+/// The state of the switch while its workers run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct State {
-    /// The configuration that runs, as a text.
+    /// The running configuration, as a text.
     pub config: String,
     /// The listening control socket.
     pub control: Slot,
@@ -90,15 +90,15 @@ pub struct State {
 /// One port.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PortState {
-    /// It is switched on.
+    /// The port is enabled.
     pub enabled: bool,
-    /// The workers that its queues are pinned to.
+    /// The workers that the port's queues are pinned to.
     pub pins: Vec<Option<usize>>,
-    /// What it is attached to; `None` while it waits for that.
+    /// The port's attachment; `None` while the port waits for it.
     pub attached: Option<PortHandover>,
 }
 
-/// What a port is attached to, by type.
+/// The attachment of a port, by type.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortHandover {
@@ -106,34 +106,34 @@ pub enum PortHandover {
     VhostUser(EndpointHandover),
     /// A TAP interface.
     Tap {
-        /// Its descriptors.
+        /// The descriptors of the interface.
         port: TapHandover,
         /// Index of the interface.
         ifindex: u32,
-        /// Its name.
+        /// Name of the interface.
         name: String,
-        /// It was made to stay, and goes with the port.
+        /// The switch made the interface persistent and removes it with the port.
         ours: bool,
-        /// It was there before the port.
+        /// The interface existed before the port.
         found: bool,
-        /// It is in another network namespace.
+        /// The interface is in another network namespace.
         away: bool,
     },
 }
 
-/// What changed since [`State`], and all counters.
+/// The changes since [`State`], and all counters.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Last {
-    /// Of ports.
+    /// Counters of ports, by name.
     pub counters: BTreeMap<String, PortCounters>,
-    /// Of mirror sessions.
+    /// Counters of mirror sessions, by name.
     pub mirrors: BTreeMap<String, MirrorCounters>,
     /// Copies of mirrors that wait for room, by port.
     #[serde(default)]
     pub backlogs: BTreeMap<String, Vec<KeptFrame>>,
-    /// Addresses that the forwarding database has no more.
+    /// Addresses that the forwarding database has forgotten.
     pub forgotten: Vec<(u16, u64)>,
-    /// Entries that are new, or on another port.
+    /// New entries, and entries that moved to another port.
     pub learned: Vec<FdbRecord>,
 }
 
@@ -144,7 +144,7 @@ pub struct PortCounters {
     rx_bytes: u64,
     tx_frames: u64,
     tx_bytes: u64,
-    /// By name, those that are not 0.
+    /// Drops by the name of the reason, without those that are 0.
     drops: BTreeMap<String, u64>,
 }
 
@@ -162,7 +162,7 @@ impl From<&PortSnapshot> for PortCounters {
 }
 
 impl PortCounters {
-    /// As they are counted here; reasons that this version does not have are left out.
+    /// The counters in this version's form; reasons that this version does not have are left out.
     pub fn snapshot(&self) -> PortSnapshot {
         let mut snapshot = PortSnapshot::ZERO;
         (snapshot.rx_frames, snapshot.rx_bytes) = (self.rx_frames, self.rx_bytes);
@@ -192,29 +192,29 @@ impl From<MirrorSnapshot> for MirrorCounters {
 }
 
 impl MirrorCounters {
-    /// As they are counted here.
+    /// The counters in this version's form.
     pub fn snapshot(&self) -> MirrorSnapshot {
         let &MirrorCounters { matched, sent, dropped, truncated } = self;
         MirrorSnapshot { matched, sent, dropped, truncated }
     }
 }
 
-/// A frame that waits.
+/// A frame that waits in a backlog.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptFrame {
     /// The worker that kept it.
     worker: usize,
-    /// In base64.
+    /// The frame in base64.
     frame: String,
 }
 
 impl KeptFrame {
-    /// These frames.
+    /// A list of these frames.
     pub fn list(frames: Vec<(usize, Vec<u8>)>) -> Vec<KeptFrame> {
         frames.into_iter().map(|(worker, frame)| KeptFrame { worker, frame: STANDARD.encode(frame) }).collect()
     }
 
-    /// The worker and the frame; `None`: it is garbled.
+    /// The worker and the frame; `None` if the base64 is invalid.
     pub fn bytes(&self) -> Option<(usize, Vec<u8>)> {
         Some((self.worker, STANDARD.decode(&self.frame).ok()?))
     }
@@ -225,24 +225,24 @@ impl KeptFrame {
 pub struct FdbRecord {
     /// VLAN.
     pub vid: u16,
-    /// Address, as [`Mac::to_u64`] has it.
+    /// Address, in the form of [`Mac::to_u64`].
     pub mac: u64,
     /// Name of the port.
     pub port: String,
-    /// Added by hand.
+    /// The entry was added by hand.
     pub is_static: bool,
-    /// Seconds since it was seen.
+    /// Seconds since the address was last seen.
     pub age: u32,
 }
 
 impl FdbRecord {
-    /// Of an entry on the port of this name.
+    /// The record of an entry at the port of this name.
     pub fn new(entry: &FdbEntry, port: &str) -> FdbRecord {
         let &FdbEntry { vid, mac, is_static, age_seconds, .. } = entry;
         FdbRecord { vid: vid.get(), mac: mac.to_u64(), port: port.to_owned(), is_static, age: age_seconds }
     }
 
-    /// Its key in the database; `None`: no VLAN has this number.
+    /// The entry's key in the database; `None` if the VLAN id is invalid.
     pub fn key(&self) -> Option<(Vid, Mac)> {
         Some((Vid::try_from(self.vid).ok()?, Mac::from_u64(self.mac)))
     }

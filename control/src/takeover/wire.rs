@@ -1,11 +1,11 @@
 //! Frames on the take-over socket: a header that says which format follows, a body in JSON, descriptors.
 //!
 //! **How it works.** The header has 24 bytes: a magic number, the version of the format, the oldest version whose
-//! reader can still read it, the length of the body, and the number of descriptors; integers are little-endian. The
+//! reader can read the frame, the length of the body, and the number of descriptors; integers are little-endian. The
 //! descriptors follow the body, in batches with one byte each.
 //!
-//! **Invariants.** A frame is read whole or not at all; what is longer than any state, of a version that is not known,
-//! or no frame, is an error before anything of it is used. Every wait ends at the deadline of the channel.
+//! **Invariants.** A frame is read as a whole or not at all. A frame that is longer than any state, of an unknown
+//! version, or malformed is an error before any of it is used. Every wait ends at the deadline of the channel.
 //!
 //! Reference: unix(7), SCM_RIGHTS, ETOOMANYREFS.
 
@@ -23,13 +23,13 @@ use rustix::net::{
 
 use super::state::Message;
 
-/// What a frame begins with.
+/// The first bytes of a frame.
 pub const MAGIC: [u8; 8] = *b"labswTKO";
-/// The version of the format that is written here.
+/// The version of the format that this code writes.
 pub const FORMAT: u32 = 1;
-/// The oldest version whose reader reads what is written here.
+/// The oldest version whose reader can read this format.
 pub const OLDEST_READER: u32 = 1;
-/// The oldest version that is read here.
+/// The oldest version that this code reads.
 pub const OLDEST_READ: u32 = 1;
 /// Size of a header, bytes.
 pub const HEADER_BYTES: usize = 24;
@@ -39,36 +39,36 @@ const MAX_BODY_BYTES: usize = 256 << 20;
 const MAX_DESCRIPTORS: usize = 1 << 18;
 /// Descriptors sent at once; the kernel takes 253 (SCM_MAX_FD).
 const BATCH: usize = 128;
-/// The time for the last word of a conversation.
+/// Timeout for a last message that refuses.
 const LAST_WORD: Duration = Duration::from_millis(100);
-/// Between two tries when too many descriptors are on their way.
+/// Time between two tries when too many descriptors are in flight.
 const AGAIN: Duration = Duration::from_millis(1);
 
 /// Why a frame can't be sent or read.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// The other process hung up.
+    /// The other process has hung up.
     #[error("the other labswd has hung up")]
     Closed,
-    /// The deadline is over.
+    /// The deadline has passed.
     #[error("the other labswd did not answer in time")]
     TimedOut,
-    /// No frame, or one with a body that makes no sense.
+    /// The bytes are no frame, or the body can't be parsed.
     #[error("what the other side sent is garbled: {0}")]
     Garbled(String),
-    /// Written by a newer version.
+    /// A newer version wrote the frame.
     #[error("the other labswd speaks take-over format {0}, which this version does not know yet (it knows {FORMAT})")]
     Newer(u32),
-    /// Written by a version that knows too little.
+    /// A version that is too old wrote the frame.
     #[error("the other labswd speaks take-over format {0}, and this version needs at least {OLDEST_READ}")]
     Older(u32),
-    /// Another word than the one that is due.
+    /// A message other than the one that is due.
     #[error("what the other side sent is garbled: {0} came, out of turn")]
     OutOfTurn(&'static str),
     /// The other process refuses.
     #[error("{0}")]
     Refused(String),
-    /// Descriptors got lost.
+    /// Descriptors were lost.
     #[error("descriptors are missing: the limit of open files (LimitNOFILE=) is too low")]
     Descriptors,
     /// The socket fails.
@@ -84,7 +84,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// On this connection, with so much time.
+    /// A channel on this connection that ends after `patience`.
     ///
     /// # Errors
     /// It can't be made blocking.
@@ -93,12 +93,12 @@ impl Channel {
         Ok(Channel { socket, deadline: Instant::now() + patience })
     }
 
-    /// Gives whatever follows so much time from now.
+    /// Sets the deadline to `patience` from now.
     pub fn allow(&mut self, patience: Duration) {
         self.deadline = Instant::now() + patience;
     }
 
-    /// The connection itself.
+    /// The connection.
     pub fn into_socket(self) -> UnixStream {
         self.socket
     }
@@ -147,13 +147,13 @@ impl Channel {
         }
     }
 
-    /// Says that this side does not go on. If the other one is gone, or hangs, it is not told.
+    /// Sends a refusal. If the other side is gone or hangs, the refusal is lost.
     pub fn refuse(&mut self, reason: &impl ToString) {
         self.allow(LAST_WORD);
         let _ = self.send(&Message::Refused { reason: reason.to_string() }, &[]);
     }
 
-    /// Why the other side, which has hung up, did: it may have said so before.
+    /// Why the other side hung up: it may have sent a refusal before.
     fn last_word(&self) -> WireError {
         match self.receive() {
             Err(WireError::Refused(reason)) => WireError::Refused(reason),
@@ -186,7 +186,7 @@ impl Channel {
         }
     }
 
-    /// Reads a whole buffer, which no descriptors may come with.
+    /// Reads a whole buffer; descriptors that come with it are an error.
     fn read(&self, buffer: &mut [u8]) -> Result<(), WireError> {
         let (mut done, mut unwanted) = (0, Vec::new());
         while done < buffer.len() {
@@ -223,13 +223,13 @@ impl Channel {
         }
     }
 
-    /// The time that is left.
+    /// The time until the deadline.
     fn left(&self) -> Result<Duration, WireError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(WireError::TimedOut) } else { Ok(left) }
     }
 
-    /// Whether a failed call is tried again.
+    /// Handles the error of a call: `Ok` if the call is to be repeated.
     fn failed(&self, error: Errno) -> Result<(), WireError> {
         match error {
             Errno::INTR => self.left().map(drop),
@@ -279,7 +279,7 @@ mod tests {
         (Channel::new(a, patience).unwrap(), Channel::new(b, patience).unwrap())
     }
 
-    /// What a reader says to these bytes, after which the writer has gone.
+    /// The reader's error for these bytes from a writer that then closed.
     fn refusal(bytes: &[u8]) -> String {
         let (a, b) = pair();
         (&a.socket).write_all(bytes).unwrap();
@@ -326,7 +326,7 @@ mod tests {
             let said = refusal(bytes);
             assert!(said.contains(expected) && said.lines().count() == 1, "{said:?} lacks {expected:?}");
         }
-        // A later format that says that this reader can read it, with a field that this one does not know.
+        // A later format that claims that this reader can read it, with an unknown field.
         let (a, b) = pair();
         let body = br#"{"word":"hello","program":"9","more":1}"#;
         let size = u32::try_from(body.len()).unwrap();

@@ -1,13 +1,13 @@
-//! The explanation of what would become of a frame: what the switch decides ([`labsw_switch::trace`]), in the names and
-//! words of people.
+//! Explains how the switch would handle a frame: the decisions of [`labsw_switch::trace`], in names and words for
+//! people.
 //!
-//! **How it works.** The control thread gives the tables and the forwarding database in force, the names of ports and
-//! mirrors, and what is known of ports that are not up ([`Scene`]). [`explain`] has the frame traced, and turns what
-//! was decided into steps: what each is about, what it comes to, what decided it, and what would change it ([`words`]).
-//! Pure: no worker, no device and no clock is asked.
+//! **How it works.** The control thread passes a [`Scene`]: the tables and the forwarding database in force, the names
+//! of ports and mirrors, and the state of ports that are not up. [`explain`] has the frame traced and turns the
+//! decisions into steps, each with its subject, its outcome, the reason, and a hint how to change the outcome
+//! ([`words`]). Pure: no worker, device or clock takes part.
 //!
-//! **Invariants.** A frame that the switch gives to a port which takes none (nobody connected, its device not there) is
-//! shown dropped there as [`DropReason::NotConnected`], as the port counts it.
+//! **Invariants.** If the switch sends a frame to a port that takes none (not connected, device absent), the frame is
+//! shown as dropped there for [`DropReason::NotConnected`], as the port counts it.
 
 use std::collections::BTreeMap;
 
@@ -26,42 +26,42 @@ mod words;
 
 pub(crate) use words::ETHERTYPES;
 
-/// What a frame is traced in.
+/// The surroundings of a traced frame.
 pub(crate) struct Scene<'a> {
-    /// What decides.
+    /// The tables and the forwarding database that decide.
     pub by: Forwarder<'a>,
-    /// When.
+    /// The time of the trace, in nanoseconds.
     pub now_ns: u64,
-    /// The ports there are.
+    /// All ports.
     pub ports: BTreeMap<PortId, PortView>,
     /// Names of the mirrors.
     pub mirrors: BTreeMap<MirrorId, String>,
 }
 
-/// What is known of a port beside its rules.
+/// The state of a port beside its rules.
 #[derive(Debug)]
 pub(crate) struct PortView {
-    /// Its name.
+    /// The name of the port.
     pub name: String,
-    /// Why it is not up.
+    /// Why the port is not up.
     pub trouble: Option<Trouble>,
     /// The impairments of frames from the port, and to it.
     pub impaired_rx: Option<String>,
     pub impaired_tx: Option<String>,
 }
 
-/// A port is not up.
+/// The state of a port that is not up.
 #[derive(Debug)]
 pub(crate) struct Trouble {
-    /// What it is doing.
+    /// The state.
     pub state: PortState,
-    /// Why, one clause.
+    /// The reason, in one clause.
     pub reason: String,
-    /// It takes frames all the same, as a device without carrier does.
+    /// The port takes frames nevertheless, as a device without carrier does.
     pub takes_frames: bool,
 }
 
-/// What would become of `frame` if it were received on `ingress`.
+/// Traces `frame` as received on `ingress`.
 pub(crate) fn explain(scene: &Scene<'_>, ingress: PortId, frame: &[u8]) -> Trace {
     let told = trace(scene.by, scene.now_ns, ingress, frame, |port| scene.takes(port));
     let mut teller = Teller { scene, ingress, frame, header: None, vid: None, known: false, steps: Vec::new() };
@@ -106,15 +106,15 @@ impl Scene<'_> {
     }
 }
 
-/// Tells the steps one after the other.
+/// Writes the steps one after the other.
 struct Teller<'a> {
     scene: &'a Scene<'a>,
     ingress: PortId,
     frame: &'a [u8],
-    /// What was found out so far.
+    /// The facts found so far.
     header: Option<Header>,
     vid: Option<Vid>,
-    /// The destination is at a port.
+    /// The destination address is known at a port.
     known: bool,
     steps: Vec<TraceStep>,
 }
@@ -139,7 +139,7 @@ impl Teller<'_> {
         step
     }
 
-    /// Where the frame comes in.
+    /// Writes the first step: the frame arrives.
     fn received(&mut self) {
         let name = self.scene.name(self.ingress);
         let text = match self.scene.trouble(self.ingress) {
@@ -159,14 +159,14 @@ impl Teller<'_> {
         }
     }
 
-    /// An impairment is in the way of the frame.
+    /// Notes that an impairment affects the frame.
     fn impaired(&mut self, port: PortId, direction: &str, text: String) {
         let name = self.scene.name(port).to_owned();
         let step = self.of_port(port, "impairment", TraceOutcome::Note, format!("{name}: impaired {text}"));
         step.hint = Some(format!("labsw-ctl impair clear {name} --direction {direction}"));
     }
 
-    /// One step of the decision. What other subjects tell ([`Step`]) gets its words here.
+    /// Writes one step of the decision; other methods write mirrors and drops.
     fn step(&mut self, step: &Step) {
         let (scene, ingress) = (self.scene, self.ingress);
         let rules = scene.by.tables.rules(ingress);
@@ -235,7 +235,7 @@ impl Teller<'_> {
         }
     }
 
-    /// The frame, or its copy for `port`, ends here.
+    /// Writes that the frame, or its copy for `port`, is dropped.
     fn dropped(&mut self, port: PortId, reason: DropReason) {
         let stage = if port == self.ingress { reason.stage().name() } else { "egress" };
         let about = words::Dropped {
@@ -252,7 +252,7 @@ impl Teller<'_> {
         (step.reason, step.hint) = (Some(reason.name().to_owned()), hint);
     }
 
-    /// A port is given the frame.
+    /// Writes that a port sends the frame.
     fn sent(&mut self, port: PortId, edit: TagEdit) {
         let scene = self.scene;
         if !scene.takes(port) {
@@ -270,7 +270,7 @@ impl Teller<'_> {
         }
     }
 
-    /// Members of the VLAN that a flooded frame does not go to.
+    /// Lists members of the VLAN that a flooded frame does not go to.
     fn left_out(&mut self, leaving: &[(PortId, Result<TagEdit, DropReason>)]) {
         let (tables, ingress, Some(vid)) = (self.scene.by.tables, self.ingress, self.vid) else { return };
         for port in tables.ports().filter(|port| *port != ingress) {
@@ -290,7 +290,7 @@ impl Teller<'_> {
         }
     }
 
-    /// A mirror selects the frame. `copies` are those made, less those told of.
+    /// Writes that a mirror selects the frame. `copies` are the copies made, without those written already.
     fn selected(&mut self, selection: &Selection, copies: &mut Vec<Copy>) {
         let scene = self.scene;
         let mirror = scene.mirrors.get(&selection.mirror).map_or("?", String::as_str).to_owned();

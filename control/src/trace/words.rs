@@ -1,4 +1,4 @@
-//! The words of a trace: what each thing found out means, and what would change it.
+//! The words of a trace: the meaning of each fact, and hints how to change the outcome.
 
 use labsw_switch::fdb::Learned;
 use labsw_switch::forward::TagEdit;
@@ -10,7 +10,7 @@ use labsw_switch::{DropReason, PortId, Vid};
 use super::Trouble;
 use crate::model::VlanList;
 
-/// Ethertypes that have a name here (IANA, "IEEE 802 Numbers").
+/// Ethertypes with a name (IANA, "IEEE 802 Numbers").
 pub(crate) const ETHERTYPES: [(u16, &str); 7] = [
     (0x0800, "ipv4"),
     (0x0806, "arp"),
@@ -21,7 +21,7 @@ pub(crate) const ETHERTYPES: [(u16, &str); 7] = [
     (0x88b5, "experimental"),
 ];
 
-/// A header in short.
+/// A header in words.
 pub(super) fn header(header: &Header, frame_bytes: usize) -> String {
     let tag = |tag: Tag| {
         let kind = if tag.tpid == labsw_switch::wire::TPID_S_TAG { "S-tag" } else { "tag" };
@@ -45,7 +45,7 @@ pub(super) fn header(header: &Header, frame_bytes: usize) -> String {
     format!("from {} to {}, {tags}, {kind}, {frame_bytes} bytes", header.src, header.dst)
 }
 
-/// The VLAN settings of a port in short: `access 20`, `native-untagged 10, trunks 20-29`.
+/// The VLAN settings of a port in words: `access 20`, `native-untagged 10, trunks 20-29`.
 pub(super) fn membership(vlan: &PortVlan) -> String {
     let tag = vlan.tag().map(|tag| format!(" {tag}")).unwrap_or_default();
     let trunks = match vlan.trunks() {
@@ -71,7 +71,7 @@ pub(super) fn classified(outer: Option<Tag>, port: &str, rules: Option<&PortRule
     }
 }
 
-/// What becomes of the source address.
+/// How the source address is learned.
 pub(super) fn learned<'n>(
     learned: Option<Learned>,
     src: &str,
@@ -98,7 +98,7 @@ pub(super) fn learned<'n>(
     }
 }
 
-/// How a frame leaves.
+/// The tags of a frame as it leaves.
 pub(super) fn edited(edit: TagEdit, header: Option<&Header>) -> String {
     let inserted = edit.insert.map(|[_, _, high, low]| u16::from_be_bytes([high, low]) & 0x0fff);
     match (edit.strip_bytes, inserted) {
@@ -119,10 +119,10 @@ pub(super) fn apply(edit: TagEdit, frame: &[u8]) -> Vec<u8> {
     [addresses, edit.insert.as_ref().map_or(&[], |tag| &tag[..]), rest].concat()
 }
 
-/// All there is to say about a drop.
+/// All facts about a drop.
 pub(super) struct Dropped<'a> {
     pub reason: DropReason,
-    /// Name of the port it counts at.
+    /// Name of the port that counts the drop.
     pub port: &'a str,
     pub rules: Option<&'a PortRules>,
     pub trouble: Option<&'a Trouble>,
@@ -132,12 +132,12 @@ pub(super) struct Dropped<'a> {
 }
 
 impl Dropped<'_> {
-    /// Where, under which name, and what decided it.
+    /// The sentence about the drop: port, reason, explanation.
     pub(super) fn text(&self) -> String {
         format!("dropped at {}: {}: {}", self.port, self.reason.name(), self.why())
     }
 
-    /// The VLAN that the frame's tag, or its classification, says.
+    /// The VLAN of the frame, by its classification or else by its tag.
     fn vlan(&self) -> u16 {
         let tagged = self.header.and_then(|header| header.outer).map_or(0, Tag::vid);
         self.vid.map_or(tagged, Vid::get)
@@ -172,7 +172,7 @@ impl Dropped<'_> {
         }
     }
 
-    /// What would change it.
+    /// A hint how to avoid the drop.
     pub(super) fn hint(&self) -> Option<String> {
         let Dropped { port, rules, trouble, .. } = self;
         let vlan = self.vlan();

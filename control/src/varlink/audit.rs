@@ -1,15 +1,15 @@
-//! A line in the log for each change that somebody asked for: method, object, user, process, outcome.
+//! The audit log: one line for each change that a client requests, with method, object, user, process and outcome.
 //!
-//! Frames that are injected come in many calls; the first and the last one of an injection are in the log.
+//! Injected frames come in many calls; only the first and the last call of an injection are logged.
 
 use serde_json::Value;
 
 use crate::api::{Change, Error, Peer, Reply, Request};
 
-/// What names the object of a change among its parameters, in the order in which it is written.
+/// The parameters that name the object of a change, in the order in which they are logged.
 const NAMES: [&str; 6] = ["name", "port", "vlan", "mac", "direction", "file"];
 
-/// Describes a change before it is carried out; `None`: it is none, or is not written down.
+/// Describes a change before it is carried out; `None` for a request that is no change, or is not logged.
 pub(super) fn describe(request: &Request) -> Option<(String, String)> {
     match request {
         Request::Change(Change::Inject { port, injection, end, .. }) => {

@@ -10,16 +10,16 @@ use serde_json::{Map, Value};
 use super::message::{self, Call, ReplyMessage};
 use crate::api::{Error, INTERFACE, Reply, Request, UnexpectedReply};
 
-/// How long the switch may take for an answer.
+/// Timeout for an answer of the switch.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a call got no reply.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The switch said no.
+    /// The switch answered with an error.
     #[error(transparent)]
     Switch(#[from] Error),
-    /// The switch said no in words this client does not know.
+    /// The switch answered with an error that this client does not know.
     #[error("the switch answered {name} {}", Value::Object(parameters.clone()))]
     Unknown {
         /// Full name of the error.
@@ -36,10 +36,10 @@ pub enum CallError {
     /// The other end hung up without an answer.
     #[error("the switch hung up without an answer")]
     Closed,
-    /// What came is no Varlink reply.
+    /// The message is no Varlink reply.
     #[error("the answer is no Varlink message: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// What came is not what the method answers.
+    /// The reply does not have the form of this method's.
     #[error(transparent)]
     Unexpected(#[from] UnexpectedReply),
 }
@@ -59,7 +59,7 @@ impl Client {
         Client::adopt(UnixStream::connect(path)?, PATIENCE)
     }
 
-    /// Takes a connection that is there, on which an answer may take `patience`.
+    /// Adopts an open connection with the timeout `patience`.
     ///
     /// # Errors
     /// Those of setting a time limit.
@@ -69,8 +69,8 @@ impl Client {
         Ok(Client { reader: BufReader::new(socket) })
     }
 
-    /// For a stream whose next reply may be long in coming. What this gives can end it from another thread: shut for
-    /// writing, the switch finishes; shut altogether, it is over.
+    /// Removes the timeout, for a stream whose next reply may take long. The returned socket can end the stream from
+    /// another thread: shut down for writing, the switch finishes; shut down altogether, the stream is over.
     ///
     /// # Errors
     /// Those of dup(2).
@@ -82,10 +82,10 @@ impl Client {
     /// Calls a method and waits for its reply.
     ///
     /// # Errors
-    /// [`CallError::Switch`] when the switch says no; the others when no understandable answer came.
+    /// [`CallError::Switch`] if the switch answers with an error; the others if there is no valid answer.
     pub fn call(&mut self, request: &Request) -> Result<Reply, CallError> {
         match self.send(request, false) {
-            // A switch that turns a client away says why before it hangs up.
+            // A switch that refuses a client sends the reason before it hangs up.
             Err(CallError::Broken(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
             other => other?,
         }
@@ -95,7 +95,7 @@ impl Client {
     /// Calls a method with `more`. The iterator ends after the last reply or the first error.
     ///
     /// # Errors
-    /// When the call could not be sent.
+    /// The call could not be sent.
     pub fn stream<'a>(&'a mut self, request: &'a Request) -> Result<Replies<'a>, CallError> {
         self.send(request, true)?;
         Ok(Replies { client: self, request, continues: true })
@@ -115,7 +115,7 @@ impl Client {
     fn receive(&mut self, request: &Request) -> Result<(Reply, bool), CallError> {
         let mut bytes = Vec::new();
         let read = self.reader.read_until(0, &mut bytes);
-        // The socket's own time is up: SO_RCVTIMEO of socket(7).
+        // The socket's timeout (SO_RCVTIMEO of socket(7)).
         read.map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CallError::Silent,
             _ => CallError::Broken(error),

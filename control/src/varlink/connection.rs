@@ -1,12 +1,12 @@
-//! One client of the server: its buffers, and the limits that keep it from harming anyone else.
+//! One client of the server: its buffers, and the limits that protect the other clients and the switch.
 //!
-//! **How it works.** [`Connection::turn`] moves as much as one turn may: write what waits, answer calls that are there
-//! in full, read more. It ends when the client must be waited for, or when the turn's share of work is used up
+//! **How it works.** [`Connection::turn`] does the work of one turn: it writes waiting output, answers complete calls,
+//! and reads more. It ends when it has to wait for the client, or when the turn's share of work is used up
 //! ([`Next::Again`]), so that no client starves the others.
 //!
 //! **Invariants.** Calls are answered in order. While more than [`OUTPUT_PAUSE_BYTES`] wait to be written, no call is
-//! answered; so the buffer holds at most that and one reply. Nothing is read beyond one call of
-//! [`MAX_CALL_BYTES`] and one chunk. While a stream runs, later calls wait for its end.
+//! answered, so the buffer holds at most that and one reply. At most one call of [`MAX_CALL_BYTES`] and one chunk are
+//! read ahead. While a stream runs, later calls wait for its end.
 
 use std::io::{self, IoSliceMut, Write};
 use std::mem::MaybeUninit;
@@ -28,7 +28,7 @@ use crate::api::{CaptureSpec, Error, Feed, Handler, Peer, Reply, Request};
 pub(super) const MAX_CALL_BYTES: usize = 1 << 20;
 /// With more than this waiting to be written, no further call is answered.
 pub(super) const OUTPUT_PAUSE_BYTES: usize = 256 << 10;
-/// How long a client may take for sending one call, or leave a reply without taking any of it.
+/// Longest time that a client may take to send one call, or to take the next part of a reply.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 const CALLS_PER_TURN: usize = 16;
@@ -36,27 +36,27 @@ const CHUNK_BYTES: usize = 64 << 10;
 const DEFAULT_INTERVAL_MILLISECONDS: u32 = 1000;
 const MIN_INTERVAL_MILLISECONDS: u32 = 100;
 
-/// What becomes of a connection after a turn.
+/// The state of a connection after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// The client must do something first.
+    /// The client has to act first.
     Wait,
-    /// There is more to do at once.
+    /// There is more work at once.
     Again,
-    /// It is finished.
+    /// The connection is finished.
     Close,
 }
 
 /// A call with `more` that is being answered.
 #[derive(Debug)]
 enum Stream {
-    /// The same is asked again and again.
+    /// The same request is repeated at an interval.
     Repeat { request: Box<Request>, interval: Duration, due: Instant },
-    /// Replies come when there is something to say.
+    /// Replies come when there is news.
     Feed(Box<dyn Feed>),
 }
 
-/// A call that is answered when its filters are compiled.
+/// A call that waits until its filters are compiled.
 #[derive(Debug)]
 struct Held {
     request: Request,
@@ -68,15 +68,15 @@ struct Held {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) socket: UnixStream,
-    /// Tells it from clients that had the same place before.
+    /// Distinguishes the connection from earlier clients in the same place.
     pub(super) serial: u64,
     peer: Peer,
-    /// What people are told who may not change the switch.
+    /// The explanation for a peer that may not change the switch.
     explanation: String,
     /// Descriptors that the client sent and that are not closed yet.
     descriptors: Account,
     input: Vec<u8>,
-    /// How far `input` is known to hold no zero byte.
+    /// Number of bytes of `input` that are known to hold no zero byte.
     searched: usize,
     output: Vec<u8>,
     written: usize,
@@ -85,15 +85,15 @@ pub(super) struct Connection {
     held: Option<Held>,
     /// The request to hand to the helper thread.
     to_prepare: Option<Request>,
-    /// Nothing more is read: the client has finished sending, or made no sense.
+    /// Nothing more is read: the client has finished sending, or broke the protocol.
     ending: bool,
-    /// Since when a call is incomplete.
+    /// The time since which a call is incomplete.
     partial_since: Option<Instant>,
-    /// When the client last took something while something waited.
+    /// The last time that the client took output while some waited.
     stalled_since: Option<Instant>,
-    /// When anything last happened.
+    /// The time of the last activity.
     active_at: Instant,
-    /// Whether the last turn ended for want of time.
+    /// True if the last turn used up its share of work.
     pub(super) again: bool,
 }
 
@@ -125,20 +125,20 @@ impl Connection {
         self.output.len() - self.written
     }
 
-    /// What counts about this client when places are scarce.
+    /// The facts about this client that count when places are scarce.
     pub(super) fn holder(&self) -> Holder {
         Holder { peer: self.peer.clone(), idle: self.is_idle(), active_at: self.active_at }
     }
 
-    /// Whether nothing is under way, so that the client loses nothing but its connection.
+    /// True if no work is under way, so that the client would lose nothing but its connection.
     fn is_idle(&self) -> bool {
         self.stream.is_none() && self.held.is_none() && self.partial_since.is_none() && self.waiting_bytes() == 0
     }
 
-    /// When [`Connection::tick`] has something to do.
+    /// The time at which [`Connection::tick`] has work to do.
     pub(super) fn due(&self) -> Option<Instant> {
         let stream = match &self.stream {
-            // It is asked when the client has taken what waits.
+            // The feed is polled when the client has taken all output.
             Some(Stream::Feed(feed)) if self.waiting_bytes() == 0 => feed.due(),
             Some(Stream::Repeat { due, .. }) => Some(*due),
             _ => None,
@@ -147,7 +147,7 @@ impl Connection {
         stream.into_iter().chain(timeouts).min()
     }
 
-    /// Does what time asks for: the next reply of a stream, the end of patience.
+    /// Does the timed work: sends the next reply of a stream, closes a client that is too slow.
     pub(super) fn tick(&mut self, now: Instant, handler: &mut dyn Handler) -> Next {
         let patience_ended = |since: Option<Instant>| since.is_some_and(|since| now >= since + PATIENCE);
         if patience_ended(self.partial_since) || patience_ended(self.stalled_since) {
@@ -160,7 +160,7 @@ impl Connection {
             Some(Stream::Repeat { request, interval, due }) if now >= *due => {
                 *due = now + *interval;
                 if slow {
-                    // It has not taken the last one yet: leave this one out instead of piling up.
+                    // The client has not taken the last reply yet, so this one is left out.
                     return Next::Wait;
                 }
                 Request::clone(request)
@@ -175,7 +175,7 @@ impl Connection {
         self.turn(now, handler)
     }
 
-    /// One turn of work.
+    /// Does one turn of work.
     pub(super) fn turn(&mut self, now: Instant, handler: &mut dyn Handler) -> Next {
         let next = self.work(now, handler).unwrap_or(Next::Close);
         self.again = next == Next::Again;
@@ -209,7 +209,7 @@ impl Connection {
                 }
             }
             if self.ending {
-                // A stream ends when the client has gone.
+                // A stream ends when the client has disconnected.
                 let finished = self.waiting_bytes() == 0 || self.stream.is_some();
                 return Ok(if finished { Next::Close } else { Next::Wait });
             }
@@ -254,7 +254,7 @@ impl Connection {
                     return Ok(true);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // What waits behind a stream is not late.
+                    // Calls that wait for the end of a stream are not late.
                     let partial = !self.input.is_empty() && self.stream.is_none();
                     self.partial_since = if partial { self.partial_since.or(Some(now)) } else { None };
                     return Ok(false);
@@ -319,7 +319,7 @@ impl Connection {
         self.to_prepare.take()
     }
 
-    /// Answers the call that was held back, and goes on with those that came after.
+    /// Answers the call that waited for its filters, and goes on with later calls.
     pub(super) fn prepared(&mut self, outcome: prepare::Outcome, now: Instant, handler: &mut dyn Handler) -> Next {
         if let Some(held) = self.held.take() {
             match outcome {
@@ -331,12 +331,12 @@ impl Connection {
         self.turn(now, handler)
     }
 
-    /// Asks the switch and writes its answer.
+    /// Has the switch carry out a request, and writes the answer.
     fn carry_out(&mut self, Held { request, oneway, more }: Held, now: Instant, handler: &mut dyn Handler) {
         let result = match (self.may_ask(&request), request) {
             (Err(error), _) => Err(error),
             (Ok(()), Request::Capture(spec)) => match self.begin_capture(spec, more, handler) {
-                // It answers itself.
+                // The capture writes its own replies.
                 Ok(()) => return,
                 Err(error) => Err(error),
             },
@@ -359,7 +359,7 @@ impl Connection {
         }
     }
 
-    /// Whether the peer may ask this.
+    /// Checks that the peer may make this request.
     fn may_ask(&self, request: &Request) -> Result<(), Error> {
         if self.peer.may_change() || !needs_the_right_to_change(request) {
             return Ok(());
@@ -382,7 +382,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends what a feed had to say.
+    /// Sends a reply of a feed.
     fn put_fed(&mut self, (reply, last): (Reply, bool)) {
         if last {
             self.stream = None;
@@ -390,7 +390,7 @@ impl Connection {
         self.put(&Ok(Answer::Switch(reply)));
     }
 
-    /// Refuses a message that makes no sense, after which nothing else the client says can be trusted to.
+    /// Refuses a malformed message. Nothing further from the client can be parsed reliably.
     fn refuse(&mut self) {
         self.input.clear();
         self.searched = 0;
@@ -408,8 +408,8 @@ impl Connection {
     }
 }
 
-/// Whether only those may ask this who may change the switch: for changes, for frames, and for work whose cost the
-/// caller sets. A configuration to be checked is up to a mebibyte of text to parse and of filters to compile.
+/// True if only peers that may change the switch may make this request: changes, captures of frames, and work whose
+/// cost the caller sets. A configuration to be checked is up to a mebibyte of text to parse and of filters to compile.
 fn needs_the_right_to_change(request: &Request) -> bool {
     use Request::{Capture, Change, CheckConfig, DiffConfig};
     matches!(request, Change(_) | Capture(_) | CheckConfig(_) | DiffConfig { .. })
@@ -418,8 +418,8 @@ fn needs_the_right_to_change(request: &Request) -> bool {
 /// Most descriptors that one message can bring (`SCM_MAX_FD`).
 const MAX_DESCRIPTORS: usize = 253;
 
-/// Reads what there is. Descriptors that came with the bytes go to the account, to be closed by another thread: whoever
-/// sent them may decide how long closing takes. A plain read(2) would have the kernel close them on this thread.
+/// Reads the available bytes. Descriptors that came with the bytes go to the account, to be closed by another thread:
+/// their sender may decide how long closing takes. With a plain read(2) the kernel would close them on this thread.
 fn receive(socket: &UnixStream, chunk: &mut [u8], descriptors: &Account) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -435,7 +435,7 @@ fn receive(socket: &UnixStream, chunk: &mut [u8], descriptors: &Account) -> io::
     Ok(received.bytes)
 }
 
-/// The stream that a call with `more` starts; none for methods that answer once.
+/// The stream that a call with `more` starts; none for a method with one reply.
 fn stream_of(request: Request, now: Instant) -> Option<Stream> {
     let Request::GetStats { interval_milliseconds, .. } = &request else { return None };
     let milliseconds = interval_milliseconds.unwrap_or(DEFAULT_INTERVAL_MILLISECONDS).max(MIN_INTERVAL_MILLISECONDS);

@@ -1,32 +1,32 @@
-//! Who is at the other end of a connection, and whether they may change the switch.
+//! The credentials of the other end of a connection, and the right to change the switch.
 //!
-//! **Rule.** Root may, the user the daemon runs as may, and so may members of the admin group, be it their primary or
-//! a supplementary group. Everyone else who can open the socket may only read.
+//! **Rule.** Root, the user that the daemon runs as, and members of the admin group (primary or supplementary) may
+//! change the switch. All others who can open the socket may only read.
 //!
-//! The kernel recorded the credentials when the peer connected (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)), so a process
-//! that exits and has its id taken over by another one gains nothing.
+//! The kernel recorded the credentials when the peer connected (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)). A process
+//! that gets the id of one that has exited therefore gains nothing.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use crate::api::Peer;
 
-/// Who may change the switch.
+/// The rule for the right to change the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The user the daemon runs as.
+    /// The user that the daemon runs as.
     pub own_uid: u32,
-    /// Members of this group may, if there is one.
+    /// The admin group, if there is one.
     pub admin_group: Option<u32>,
 }
 
 impl Policy {
-    /// Whether a peer with this user id and these groups (primary and supplementary) may change the switch.
+    /// True if a peer with this user id and these groups (primary and supplementary) may change the switch.
     pub fn may_change(&self, uid: u32, groups: &[u32]) -> bool {
         uid == 0 || uid == self.own_uid || self.admin_group.is_some_and(|admin| groups.contains(&admin))
     }
 
-    /// What people are told who may not.
+    /// The explanation for a peer that may not change the switch.
     pub fn explanation(&self) -> String {
         match self.admin_group {
             Some(group) => format!("changes need root or membership in the group with id {group}"),
@@ -35,12 +35,12 @@ impl Policy {
     }
 }
 
-/// Asks the kernel who connected. The process id is 0 if the peer is in another pid namespace.
+/// Asks the kernel for the credentials of the peer. The process id is 0 if the peer is in another pid namespace.
 ///
 /// # Errors
-/// What the kernel says; the connection is then of no use.
+/// The error of the kernel; the connection is then of no use.
 pub(super) fn peer_of(socket: &impl AsFd, policy: &Policy) -> io::Result<Peer> {
-    // Three integers: struct ucred of unix(7). Not by way of rustix, whose process ids can't be 0.
+    // Three integers: struct ucred of unix(7). rustix is not used here, since its process ids can't be 0.
     let mut credentials = [0_u32; 3];
     socket_option(socket, libc::SO_PEERCRED, &mut credentials)?;
     let [pid, uid, gid] = credentials;
@@ -62,7 +62,7 @@ fn supplementary_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::ERANGE) if groups.len() < MAX_GROUPS => groups.resize(groups.len() * 2, 0),
-                // A peer without supplementary groups, on kernels that know no empty list.
+                // The peer has no supplementary groups; some kernels report that as an error.
                 Some(libc::ENODATA) => return Ok(Vec::new()),
                 _ => return Err(error),
             },

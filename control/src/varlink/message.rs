@@ -55,7 +55,7 @@ struct ReplyOut<'a, T: Serialize> {
     continues: bool,
 }
 
-/// What the server answers to one call.
+/// The server's answer to one call.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// A reply of the switch.
@@ -77,7 +77,7 @@ pub(super) fn write(message: &impl Serialize, out: &mut Vec<u8>) -> serde_json::
 /// Writes the reply to a call. See [`write`](fn@write).
 ///
 /// # Errors
-/// As [`write`](fn@write).
+/// The same as for [`write`](fn@write).
 pub(super) fn write_result(
     result: &Result<Answer, Error>,
     continues: bool,

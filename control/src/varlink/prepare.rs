@@ -1,15 +1,15 @@
-//! Compiling the filters of a request before the control thread sees it.
+//! Compiles the filters of a request before the control thread handles it.
 //!
 //! **Why.** A configuration may have filters that take libpcap seconds to compile, and the control thread must not
 //! wait.
 //!
-//! **How it works.** A connection holds a request back that has filters ([`is_needed`]). A helper thread compiles them,
-//! which leaves their programs in the cache of [`crate::filter`], and wakes the control thread; the request is then
-//! answered as any other, and finds every filter compiled. Requests are prepared one at a time, in the order in which
-//! they came. The daemon has its own file prepared in the same way ([`Server::prepare`](super::Server::prepare)).
+//! **How it works.** A connection holds back a request with filters ([`is_needed`]). A helper thread compiles the
+//! filters, which puts their programs in the cache of [`crate::filter`], and wakes the control thread. The request is
+//! then answered like any other, and finds every filter compiled. Requests are prepared one at a time, in the order of
+//! their arrival. The daemon has its own file prepared in the same way ([`Server::prepare`](super::Server::prepare)).
 //!
-//! **Bounds.** [`BUDGET`] a request; a request beyond that is refused. A connection has one request here, and only
-//! peers that may change the switch get here.
+//! **Bounds.** Each request has [`BUDGET`]; a request that needs more is refused. A connection has at most one request
+//! here, and only peers that may change the switch get this far.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,19 +22,19 @@ use crate::api::{Change, Error, Request, WantedConfig};
 use crate::config::Config;
 use crate::filter::{self, BudgetExceeded};
 
-/// Time for compiling the filters of one request.
+/// Time limit for compiling the filters of one request.
 const BUDGET: Duration = Duration::from_secs(10);
 
-/// Who a request came from.
+/// The origin of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum From {
     /// A connection: its place and its serial number.
     Client(usize, u64),
-    /// The daemon, which reads its own file again.
+    /// The daemon, which reloads its own file.
     Daemon,
 }
 
-/// What became of a request's filters. An expression that does not compile is for the handler to complain about.
+/// The outcome of compiling a request's filters. An expression that does not compile is left to the handler to report.
 pub(super) type Outcome = Result<(), Error>;
 
 /// The helper thread, as the control thread sees it.
@@ -42,7 +42,7 @@ pub(super) type Outcome = Result<(), Error>;
 pub(super) struct Preparer {
     jobs: Sender<(From, Request)>,
     done: Receiver<(From, Outcome)>,
-    /// Becomes readable when something is done.
+    /// Becomes readable when a request is prepared.
     woken: UnixStream,
 }
 
@@ -65,13 +65,13 @@ impl Preparer {
         &self.woken
     }
 
-    /// Has the filters of a request compiled.
+    /// Submits a request whose filters are to be compiled.
     pub(super) fn submit(&self, from: From, request: Request) {
-        // The thread lives as long as this; were it gone, the control thread would compile.
+        // The thread lives as long as this object; without it, the control thread would compile.
         let _ = self.jobs.send((from, request));
     }
 
-    /// Takes what is done, after the descriptor was readable.
+    /// Takes the prepared requests, after the descriptor became readable.
     pub(super) fn take_done(&mut self) -> Vec<(From, Outcome)> {
         let mut bytes = [0; 64];
         while matches!(self.woken.read(&mut bytes), Ok(count) if count == bytes.len()) {}
@@ -84,12 +84,12 @@ fn run(queue: &Receiver<(From, Request)>, finished: &Sender<(From, Outcome)>, mu
         if finished.send((from, prepare(&request, BUDGET))).is_err() {
             return;
         }
-        // A full socket wakes as well.
+        // A full socket wakes the control thread as well.
         let _ = waker.write(&[0]);
     }
 }
 
-/// Whether a request has filters to compile.
+/// True if a request has filters to compile.
 pub(super) fn is_needed(request: &Request) -> bool {
     match request {
         Request::CheckConfig(_) | Request::DiffConfig(_) | Request::Change(Change::ApplyConfig(_)) => true,
@@ -146,7 +146,7 @@ mod tests {
         let reason = "the filters take more than 0 s to compile; use fewer or shorter ones";
         assert_eq!(refused, Error::refused("filters", reason));
         assert_eq!(prepare(&check(3), BUDGET), Ok(()));
-        // What was compiled once costs nothing.
+        // A compiled expression costs no time.
         assert_eq!(prepare(&check(3), Duration::ZERO), Ok(()));
     }
 

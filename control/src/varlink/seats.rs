@@ -1,14 +1,14 @@
-//! Who gets a place at the control socket when places are scarce.
+//! Places at the control socket, and who gets one when they are scarce.
 //!
-//! **How it works.** [`choose`] looks at who holds the places and at the newcomer, and names a free place, a place
-//! whose holder gives way, or the reason why there is none. Nothing here owns a socket.
+//! **How it works.** [`choose`] compares the holders of the places with the newcomer. It returns a free place, or a
+//! place whose holder gives way, or the reason why there is none. Nothing here owns a socket.
 //!
 //! **Rules.**
-//! - Root is never turned away.
+//! - Root always gets a place.
 //! - A peer that may only read has at most [`READER_PLACES`] places for its user, and all such peers together leave
-//!   [`KEPT_PLACES`] to those who may change the switch.
-//! - Peers that may only read give way to those who may change the switch, whatever they are doing.
-//! - Otherwise only a client gives way that has done nothing for [`IDLE`].
+//!   [`KEPT_PLACES`] to peers that may change the switch.
+//! - Peers that may only read give way to peers that may change the switch, whatever they are doing.
+//! - Otherwise only a client that has been idle for [`IDLE`] gives way.
 
 use std::time::{Duration, Instant};
 
@@ -16,24 +16,24 @@ use crate::api::Peer;
 
 /// Clients at the same time.
 pub(super) const MAX_CLIENTS: usize = 128;
-/// Places that one user has who may only read.
+/// Places of one user whose peers may only read.
 pub(super) const READER_PLACES: usize = 16;
-/// Places that peers who may only read leave to those who may change the switch.
+/// Places that are kept for peers that may change the switch.
 pub(super) const KEPT_PLACES: usize = 32;
-/// How long a client must have done nothing to lose its place to a newcomer.
+/// Time that a client must have been idle to lose its place to a newcomer.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// What counts about a client that has a place.
+/// The facts about a client with a place that count.
 #[derive(Clone, Debug)]
 pub(super) struct Holder {
     pub(super) peer: Peer,
-    /// Nothing is under way for it.
+    /// No work is under way for the client.
     pub(super) idle: bool,
-    /// When anything last happened.
+    /// The time of the last activity.
     pub(super) active_at: Instant,
 }
 
-/// The place of a newcomer; its holder, if it has one, gives way. The error says why there is none.
+/// The place for a newcomer; its holder, if it has one, gives way. The error says why there is no place.
 pub(super) fn choose(newcomer: &Peer, holders: &[Option<Holder>], now: Instant) -> Result<usize, String> {
     let free = holders.iter().position(Option::is_none);
     let oldest = |may_go: &dyn Fn(&Holder) -> bool| {
@@ -89,7 +89,7 @@ mod tests {
         let refused = choose(&reader, &holders, now).unwrap_err();
         assert_eq!(refused, "user 1000 has 16 connections open already");
         assert_eq!(choose(&other, &holders, now), Ok(READER_PLACES));
-        // One of its own that has been idle for long gives way.
+        // A connection of the same user gives way once it has been idle for long.
         holders[3] = holder(1000, false, true, now);
         assert!(choose(&reader, &holders, now).is_err());
         assert_eq!(choose(&reader, &holders, now + IDLE), Ok(3));

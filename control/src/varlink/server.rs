@@ -1,11 +1,11 @@
 //! The server, driven by the control thread's `mio` loop.
 //!
-//! **How it works.** The owner registers it under a range of tokens, passes on events with [`Server::ready`], sleeps no
-//! longer than [`Server::next_tick`] says, and calls [`Server::tick`] after each wait. Nothing here blocks.
+//! **How it works.** The owner registers the server under a range of tokens, passes on events with [`Server::ready`],
+//! sleeps no longer than [`Server::next_tick`] says, and calls [`Server::tick`] after each wait. Nothing here blocks.
 //!
-//! **Invariants.** At most [`MAX_CLIENTS`] clients, shared out as `seats` says, and [`MAX_WAITING_BYTES`] of replies
-//! that wait for slow ones: a client that would break the limit is closed. The limits of one client are in
-//! `connection`. No descriptor that a client sends is closed on this thread, and no socket with such descriptors in it.
+//! **Invariants.** There are at most [`MAX_CLIENTS`] clients, shared out by `seats`, and at most [`MAX_WAITING_BYTES`]
+//! of replies that wait for slow clients: a client that would exceed the limit is closed. `connection` has the limits
+//! of one client. This thread closes no descriptor that a client sent, and no socket that holds such descriptors.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -28,11 +28,11 @@ use super::prepare::{From, Outcome, Preparer};
 use super::seats::{self, MAX_CLIENTS};
 use crate::api::{Error, Handler, Peer, Request};
 
-/// Connections that wait for being accepted.
+/// Length of the queue of connections that wait to be accepted.
 const BACKLOG: i32 = 128;
-/// Replies not yet taken, of all clients together.
+/// Bytes of replies not yet taken, by all clients together.
 const MAX_WAITING_BYTES: usize = 64 << 20;
-/// When accepting failed (no descriptors left), it is tried again after this.
+/// Time until the next try when accepting failed (no descriptors left).
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// The server of the control socket.
@@ -44,21 +44,21 @@ pub struct Server {
     first_token: usize,
     clients: Vec<Option<Connection>>,
     accept_again_at: Option<Instant>,
-    /// Compiles filters; there from [`Server::register`] on.
+    /// Compiles filters; set by [`Server::register`].
     preparer: Option<Preparer>,
-    /// What became of the daemon's own request.
+    /// The outcome for the daemon's own request.
     prepared: Option<Outcome>,
-    /// Connections so far.
+    /// Number of connections so far.
     served: u64,
 }
 
 impl Server {
-    /// Number of tokens a server uses, from the first one given to [`Server::register`]: the listener, the clients, and
-    /// the helper thread.
+    /// Number of tokens that a server uses, from the first one given to [`Server::register`]: the listener, the
+    /// clients, and the helper thread.
     pub const TOKENS: usize = 2 + MAX_CLIENTS;
 
     /// Listens at `path`, with these permission bits and this group (unchanged without). Members of `admin_group` may
-    /// change the switch, as may root and the user the daemon runs as.
+    /// change the switch, and so may root and the user that the daemon runs as.
     ///
     /// # Errors
     /// [`SocketError`]; a live socket and files that are no sockets are left alone.
@@ -67,12 +67,13 @@ impl Server {
         Ok(Server::on(file, admin_group))
     }
 
-    /// Takes over a socket that another process listens on, bound to `path`; it stays that one's until [`Server::own`].
+    /// Adopts a socket that another process listens on, bound to `path`. The socket stays that process's until
+    /// [`Server::own`].
     pub fn adopt_listener(listener: OwnedFd, path: &Path, admin_group: Option<u32>) -> Server {
         Server::on(SocketFile::adopt(listener, path), admin_group)
     }
 
-    /// The socket that was taken over is ours from now on.
+    /// Makes this process the owner of the adopted socket.
     pub fn own(&mut self) {
         self.file.own();
     }
@@ -97,7 +98,7 @@ impl Server {
         }
     }
 
-    /// Begins to listen for events, under the tokens `first_token..first_token + Server::TOKENS`.
+    /// Registers the server with the event loop, under the tokens `first_token..first_token + Server::TOKENS`.
     ///
     /// # Errors
     /// Those of `epoll_ctl`.
@@ -114,12 +115,12 @@ impl Server {
         Ok(())
     }
 
-    /// Whether an event with this token is for the server.
+    /// True if an event with this token is for the server.
     pub fn owns(&self, token: Token) -> bool {
         (self.first_token..self.first_token + Server::TOKENS).contains(&token.0)
     }
 
-    /// Does what an event asks for. Tokens of others are ignored.
+    /// Handles an event. Other tokens are ignored.
     pub fn ready(&mut self, token: Token, handler: &mut dyn Handler) {
         let now = Instant::now();
         match token.0.checked_sub(self.first_token) {
@@ -130,7 +131,7 @@ impl Server {
         }
     }
 
-    /// Does what time asks for: streams, clients that are too slow, work left from the last turn.
+    /// Does the timed work: streams, clients that are too slow, work left from the last turn.
     pub fn tick(&mut self, now: Instant, handler: &mut dyn Handler) {
         if self.accept_again_at.is_some_and(|at| now >= at) {
             self.accept(now, handler);
@@ -143,7 +144,7 @@ impl Server {
         }
     }
 
-    /// How long the caller may sleep at most before [`Server::tick`]; none: as long as it likes.
+    /// Longest time until the next [`Server::tick`]; none: no limit.
     pub fn next_tick(&self, now: Instant) -> Option<Duration> {
         let clients = self.clients.iter().flatten();
         let due = clients.filter_map(|client| if client.again { Some(now) } else { client.due() });
@@ -155,18 +156,18 @@ impl Server {
         self.clients.iter().flatten().count()
     }
 
-    /// Stops listening, hangs up, and removes the socket. Also done when dropped.
+    /// Stops listening, closes all connections, and removes the socket. Also done when dropped.
     pub fn close(&mut self) {
         self.file.remove();
         if let Some(registry) = &self.registry {
-            // Not being registered any more is what is wanted; there is nothing to do about an error.
+            // On an error the socket is not registered any more, as intended.
             let _ = registry.deregister(&mut SourceFd(&self.file.socket().as_raw_fd()));
         }
         (0..self.clients.len()).for_each(|slot| self.drop_client(slot));
         self.accept_again_at = None;
     }
 
-    /// Takes clients until nobody waits.
+    /// Accepts clients until no connection waits.
     fn accept(&mut self, now: Instant, handler: &mut dyn Handler) {
         self.accept_again_at = None;
         for _ in 0..MAX_CLIENTS {
@@ -184,10 +185,10 @@ impl Server {
         self.accept_again_at = Some(now);
     }
 
-    /// Takes the other end of a connection as a client with the rights of `peer`.
+    /// Adopts the other end of a connection as a client with the rights of `peer`.
     ///
     /// # Errors
-    /// There is no place, or the socket can't be waited for.
+    /// There is no place, or the socket can't be registered.
     pub fn adopt(&mut self, socket: std::os::unix::net::UnixStream, peer: Peer) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         let now = Instant::now();
@@ -195,13 +196,13 @@ impl Server {
         self.seat(UnixStream::from_std(socket), peer, slot, now)
     }
 
-    /// The place of a newcomer, or why there is none.
+    /// The place for a newcomer, or why there is none.
     fn place_for(&self, peer: &Peer, now: Instant) -> Result<usize, String> {
         let holders: Vec<_> = self.clients.iter().map(|client| client.as_ref().map(Connection::holder)).collect();
         seats::choose(peer, &holders, now)
     }
 
-    /// Gives a client its place.
+    /// Puts a client in its place.
     fn seat(&mut self, mut socket: UnixStream, peer: Peer, slot: usize, now: Instant) -> io::Result<()> {
         let Some(registry) = &self.registry else { return Err(io::ErrorKind::NotConnected.into()) };
         let token = Token(self.first_token + 1 + slot);
@@ -218,7 +219,7 @@ impl Server {
     }
 
     fn admit(&mut self, socket: UnixStream, now: Instant, handler: &mut dyn Handler) {
-        // A client that connected before the listener had the option.
+        // The client connected before the listener had the option.
         refuse_descriptors(&socket);
         let peer = match peer_of(&socket, &self.policy) {
             Ok(peer) => peer,
@@ -238,7 +239,7 @@ impl Server {
         self.serve(slot, |client| client.turn(now, handler));
     }
 
-    /// Goes on with calls whose filters are compiled now.
+    /// Goes on with calls whose filters are compiled by now.
     fn take_prepared(&mut self, now: Instant, handler: &mut dyn Handler) {
         let done = self.preparer.as_mut().map(Preparer::take_done).unwrap_or_default();
         for (from, outcome) in done {
@@ -253,20 +254,20 @@ impl Server {
         }
     }
 
-    /// Has the filters of a request of the daemon itself compiled on the helper thread. [`Server::take_own`] gives the
-    /// outcome, after an event of the server.
+    /// Compiles the filters of the daemon's own request on the helper thread. [`Server::take_own`] returns the outcome,
+    /// after an event of the server.
     pub fn prepare(&self, request: Request) {
         if let Some(preparer) = &self.preparer {
             preparer.submit(From::Daemon, request);
         }
     }
 
-    /// What became of the filters of the daemon's own request, once that is known.
+    /// The outcome for the filters of the daemon's own request, once it is known.
     pub fn take_own(&mut self) -> Option<Result<(), Error>> {
         self.prepared.take()
     }
 
-    /// Lets one client work, and closes it if that was the end of it.
+    /// Lets one client work, and closes its connection when it is finished.
     fn serve(&mut self, slot: usize, work: impl FnOnce(&mut Connection) -> Next) {
         let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return };
         let next = work(client);
@@ -290,28 +291,28 @@ impl Server {
         if let Some(mut client) = self.clients.get_mut(slot).and_then(Option::take)
             && let Some(registry) = &self.registry
         {
-            // The socket is closed by another thread, maybe later: it must not be heard of until then.
+            // Another thread closes the socket, maybe later; it must cause no events until then.
             let _ = registry.deregister(&mut client.socket);
             close(client.socket);
         }
     }
 }
 
-/// Ends a connection. The socket is closed where that may take its time: with it go the descriptors that the client
-/// sent.
+/// Ends a connection. The socket is closed on another thread, since the descriptors that the client sent are closed
+/// with it, which may take time.
 fn close(socket: UnixStream) {
     // The client has hung up already, or sees the end at once.
     let _ = socket.shutdown(Shutdown::Both);
     drop(PeerFd::from(OwnedFd::from(socket)));
 }
 
-/// Tells a client that there is no place for it, as the answer to its first call.
+/// Refuses a client for which there is no place, as the answer to its first call.
 fn turn_away(mut socket: UnixStream, peer: &Peer, reason: &str) {
     tracing::debug!(uid = peer.uid, pid = peer.pid, "control socket: a client is turned away: {reason}");
     let mut bytes = Vec::new();
     let error = Err(Error::refused("control socket", reason));
     if message::write_result(&error, false, &mut bytes).is_ok() {
-        // A new socket takes this much; a client that has hung up needs no answer.
+        // The send buffer of a new socket has room for this; a client that has hung up needs no answer.
         let _ = socket.write(&bytes);
     }
     close(socket);

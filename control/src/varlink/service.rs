@@ -1,4 +1,4 @@
-//! The interface every Varlink service has: what this service is, and the description of its interfaces.
+//! The interface of every Varlink service: information about the service, and the description of its interfaces.
 //!
 //! Reference: <https://varlink.org/Service>.
 
@@ -24,7 +24,7 @@ error PermissionDenied ()
 error ExpectedMore ()
 ";
 
-/// Whether this method is one of `org.varlink.service`.
+/// True if this is a method of `org.varlink.service`.
 pub(super) fn owns(full_method: &str) -> bool {
     full_method.rsplit_once('.').is_some_and(|(interface, _)| interface == SERVICE_INTERFACE)
 }
