@@ -18,6 +18,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::installed::cache;
 use crate::netns::Netns;
 use crate::process::{self, Process};
 
@@ -36,7 +37,7 @@ const EMULATED_CPU: &str = "max,-erms,-fsrm";
 /// # Errors
 /// Which file is missing and what makes it.
 pub fn image(e1000e: bool) -> Result<(PathBuf, PathBuf), String> {
-    let cache = crate::require::cache();
+    let cache = cache();
     let kind = if e1000e { "-general" } else { "" };
     let (kernel, initramfs) = (cache.join(format!("vmlinuz{kind}")), cache.join(format!("initramfs{kind}.cpio")));
     if let Some(file) = [&kernel, &initramfs].into_iter().find(|file| !file.is_file()) {

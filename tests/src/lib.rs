@@ -2,7 +2,8 @@
 //!
 //! A test is built from these parts, each cleaning up after itself when dropped, also on a panic:
 //!
-//! * [`require`]: says what a test needs and skips it loudly (or fails, in CI) where it is missing.
+//! * [`require`]: says what a test needs and skips it loudly (or fails, in CI) where it is missing;
+//!   [`installed`]: where programs and files lie that the project does not build.
 //! * [`netns`]: network namespaces and veth pairs between them.
 //! * [`process`]: child processes with collected logs, and [`process::wait_for`].
 //! * [`switch`]: one `labswd` with its own namespace, directory and control socket, driven through `labsw-ctl`.
@@ -57,6 +58,7 @@ pub mod fuzz;
 pub mod gateway;
 pub mod guest;
 pub mod hostile;
+pub mod installed;
 pub mod iperf;
 pub mod libvirt;
 pub mod lxc;

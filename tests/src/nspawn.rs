@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::installed::find_program;
 use crate::netns::Netns;
 use crate::process::{Process, wait_for};
-use crate::require::find_program;
 use crate::switch::TempDir;
 
 const TIMEOUT: Duration = Duration::from_secs(30);

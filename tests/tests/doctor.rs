@@ -5,6 +5,7 @@
 
 use std::process::Command;
 
+use labsw_tests::installed::find_program;
 use labsw_tests::netns::{Netns, wire};
 use labsw_tests::process;
 use labsw_tests::require::{self, Need};
@@ -92,7 +93,7 @@ fn what_it_says_is_so() {
     assert!(evidence.contains(&format!("cpu/isolated: {isolated}")), "{evidence}");
     for (check, program) in [("qemu", "qemu-system-x86_64"), ("lxc", "lxc-start")] {
         let evidence = text(finding(&findings, check, None), "evidence");
-        match require::find_program(program).filter(|_| cfg!(target_arch = "x86_64")) {
+        match find_program(program).filter(|_| cfg!(target_arch = "x86_64")) {
             Some(path) => {
                 let version = process::run(Command::new(path).arg("--version"));
                 let version = version.lines().next().expect("a version").trim();

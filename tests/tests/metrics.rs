@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use labsw_tests::installed::promtool;
 use labsw_tests::packet::{BROADCAST, Frame, mac};
 use labsw_tests::process::{self, wait_for};
 use labsw_tests::require::{self, Need};
@@ -29,7 +30,7 @@ fn get(lab: &Lab, address: &str, path: &str) -> Option<(String, String)> {
 
 /// `promtool check metrics` finds nothing wrong.
 fn assert_checked(text: &str) {
-    let mut promtool = Command::new(require::promtool());
+    let mut promtool = Command::new(promtool());
     let promtool =
         promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = promtool.spawn().expect("promtool");

@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use labsw_tests::guest;
+use labsw_tests::installed::find_program;
 use labsw_tests::process::{self, Process};
-use labsw_tests::require::{self, Need, find_program};
+use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, check_config};
 use serde_json::{Value, json};
 

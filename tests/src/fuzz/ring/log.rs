@@ -12,7 +12,7 @@ use labsw_dataplane::virtio::dirty_log::{DirtyLog, LOG_PAGE, RingLog};
 use labsw_dataplane::virtio::memory::GuestMemory;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
-use super::model::{BIG, REGIONS};
+use super::model::{BIG, REGIONS, Written};
 
 /// Bytes of the bitmap, which covers the last region.
 const LOG_BYTES: u64 = (BIG.guest_start + BIG.bytes).div_ceil(8 * LOG_PAGE);
@@ -25,15 +25,6 @@ const FILE_BYTES: u64 = OFFSET + LOG_BYTES + 0x2000;
 pub struct SharedLog {
     log: Arc<DirtyLog>,
     file: File,
-}
-
-/// The ranges of the guest's file that a device wrote.
-#[derive(Default)]
-pub struct Written {
-    /// Every byte of them has to be marked.
-    pub surely: Vec<Range<usize>>,
-    /// They may be marked.
-    pub perhaps: Vec<Range<usize>>,
 }
 
 impl SharedLog {

@@ -15,8 +15,6 @@ use labsw_dataplane::virtio::{
 use labsw_switch::DropReason;
 use labsw_switch::header::SNAPSHOT_BYTES;
 
-use super::log::Written;
-
 /// The guest's memory: two neighbours in guest addresses, whose files are none, and a second view of part of the first.
 /// None of them begins or ends at a page. Apart from
 /// them, [`BIG`].
@@ -55,6 +53,15 @@ pub struct Received {
     pub drops: Vec<DropReason>,
     /// Bytes of all frames that could be measured, headers not counted.
     pub bytes: u64,
+}
+
+/// The ranges of the guest's file that a device wrote.
+#[derive(Default)]
+pub struct Written {
+    /// Every byte of them has to be marked in a log of pages.
+    pub surely: Vec<Range<usize>>,
+    /// They may be marked.
+    pub perhaps: Vec<Range<usize>>,
 }
 
 /// What a device with a ring of any kind can be asked.

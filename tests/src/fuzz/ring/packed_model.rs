@@ -13,8 +13,7 @@ use labsw_dataplane::virtio::{
     BURST_BYTES, BURST_DESCRIPTORS, FRAME_DESCRIPTORS, MAX_CHAIN_DESCRIPTORS, RingAddresses,
 };
 
-use super::log::Written;
-use super::model::{Broken, Device, Received, guest, header_bytes, place, scatter, total};
+use super::model::{Broken, Device, Received, Written, guest, header_bytes, place, scatter, total};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
