@@ -1,7 +1,8 @@
 //! The socket of a vhost-user port, driven by the control thread's event loop.
 //!
 //! **How it works.** As a server the endpoint owns a listening socket and serves one front end at a time; others are
-//! turned away (`endpoint/door.rs`). As a client it connects, and tries again twice a second for ever.
+//! turned away (`endpoint/door.rs`). As a client it connects, and tries again twice a second for ever. What is said on
+//! the connection is in `endpoint/connection.rs`.
 //! [`Endpoint::ready`] is called for each event of its two tokens, [`Endpoint::tick`] when the time it returned has
 //! passed. Requests go to the [`Session`]; whatever ends a connection resets all rings before the next one is served.
 //!
@@ -20,6 +21,7 @@
 //!
 //! Reference: vhost-user.rst, "Communication"; unix(7).
 
+mod connection;
 mod door;
 mod handover;
 mod settings;
@@ -33,15 +35,13 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
-use vhost::vhost_user::message::FrontendReq;
 
 use super::features::feature_names;
-use super::message::{self, Inbox, Received, Reply};
 use super::operation::Rings;
 use super::session::Session;
 use crate::port::{Fault, next_connection};
-use crate::reaper::PeerFd;
 use crate::sys::socket::{self, Credentials, SocketFile};
+use connection::{Connection, Served, Silence};
 use door::{Door, REFUSAL_PAUSE, REFUSALS_PER_TURN};
 
 pub use handover::EndpointHandover;
@@ -54,31 +54,8 @@ const NO_MEMORY: &str = "connected, but no memory table yet: either the guest's 
 const NO_LOG: &str = "the front end has pages logged (VHOST_F_LOG_ALL), but has not shared its log yet (SET_LOG_BASE)";
 /// Front ends that may wait to be accepted.
 const BACKLOG: i32 = 16;
-/// Why a front end is disconnected whose descriptors do not close.
-const SLOW_DESCRIPTORS: &str = "the front end sends descriptors that take long to close (sockets that linger, or files of \
-                                a slow file server)";
-/// The request whose refusal does not end the connection.
-const NET_SET_MTU: u32 = FrontendReq::NET_SET_MTU as u32;
 /// Requests served in one go.
 const REQUESTS_PER_TURN: usize = 64;
-
-/// A connected front end.
-#[derive(Debug)]
-struct Connection {
-    socket: PeerFd,
-    /// The process at the other end, if the kernel knows.
-    who: Option<Credentials>,
-    inbox: Inbox,
-    since: Instant,
-    /// When it last sent part of a request; `None` before the first.
-    heard: Option<Instant>,
-    /// Another front end was turned away for this one.
-    contested: bool,
-    /// A turn ended before the socket was empty.
-    more: bool,
-    /// It had time enough to share its memory: if it has not, that is explained.
-    explained: bool,
-}
 
 /// The event loop's registry and our two tokens in it.
 #[derive(Debug)]
@@ -371,56 +348,17 @@ impl Endpoint {
         (self.failed, self.reason, self.next_attempt) = (false, None, None);
         self.number = next_connection();
         self.session.begin(self.number);
-        let inbox = Inbox::default();
-        self.connection = Some(Connection {
-            socket,
-            who,
-            inbox,
-            since: now,
-            heard: None,
-            contested: false,
-            more: false,
-            explained: false,
-        });
+        self.connection = Some(Connection::new(socket, who, now));
     }
 
     /// Serves requests until the socket is empty or the turn is over.
     fn serve(&mut self, now: Instant) {
         for _ in 0..REQUESTS_PER_TURN {
             let Some(connection) = &mut self.connection else { return };
-            connection.more = false;
-            let was_partial = connection.inbox.is_partial();
-            let received = message::receive(connection.socket.as_fd(), &mut connection.inbox, self.door.account());
-            match received {
-                Ok(Received::Message(request, fds)) => {
-                    connection.heard = Some(now);
-                    let outcome = self.session.handle(&request, fds, self.rings.as_mut());
-                    let (reply, error) = match outcome {
-                        Ok(reply) => (reply, None),
-                        Err(error) => {
-                            let refusal = Reply { code: request.code, value: 1 };
-                            (self.session.acknowledges(&request).then_some(refusal), Some(error.to_string()))
-                        }
-                    };
-                    if let (NET_SET_MTU, Some(reason)) = (request.code, self.session.mtu_refused()) {
-                        self.door.warn(now, &format!("MTU refused: {reason}"));
-                    }
-                    let sent = reply.map_or(Ok(()), |reply| message::reply(connection.socket.as_fd(), &reply));
-                    if let Some(reason) = error.or_else(|| sent.err().map(|error| error.to_string())) {
-                        return self.disconnect(Some(reason), now);
-                    }
-                    if self.door.account().is_overdrawn() {
-                        return self.disconnect(Some(SLOW_DESCRIPTORS.to_owned()), now);
-                    }
-                }
-                Ok(Received::Pending) => {
-                    if connection.inbox.is_partial() && !was_partial {
-                        connection.heard = Some(now);
-                    }
-                    return;
-                }
-                Ok(Received::Closed) => return self.disconnect(None, now),
-                Err(error) => return self.disconnect(Some(error.to_string()), now),
+            match connection.serve_next(&mut self.session, self.rings.as_mut(), &mut self.door, now) {
+                Served::One => {}
+                Served::Pending => return,
+                Served::Over(fault) => return self.disconnect(fault, now),
             }
         }
         if let Some(connection) = &mut self.connection {
@@ -428,30 +366,19 @@ impl Endpoint {
         }
     }
 
-    /// Disconnects a front end that does not go on, and explains one that shares no memory.
+    /// Disconnects a front end that does not go on.
     fn check_patience(&mut self, now: Instant) {
-        let Timing { patience, contested, .. } = self.config.timing;
         let Some(connection) = &mut self.connection else { return };
-        let seconds = patience.as_secs_f32();
-        if connection.yields_at(contested).is_some_and(|due| now >= due) {
-            // No fault: it would have others wait.
-            let seconds = contested.as_secs_f32();
-            self.door.warn(now, &format!("turned out a front end that sent nothing for {seconds} s: another one came"));
-            return self.disconnect(None, now);
+        match connection.silence(&self.config.timing, now) {
+            Some(Silence::Contested) => {
+                let seconds = self.config.timing.contested.as_secs_f32();
+                let why = format!("turned out a front end that sent nothing for {seconds} s: another one came");
+                self.door.warn(now, &why);
+                self.disconnect(None, now);
+            }
+            Some(Silence::Fault(reason)) => self.disconnect(Some(reason), now),
+            None => {}
         }
-        let silent = match connection.heard {
-            None if now >= connection.since + patience => {
-                format!("the front end connected and sent nothing for {seconds} s")
-            }
-            Some(heard) if connection.inbox.is_partial() && now >= heard + patience => {
-                format!("the front end sent half a request and nothing more for {seconds} s")
-            }
-            _ => {
-                connection.explained |= now >= connection.since + patience;
-                return;
-            }
-        };
-        self.disconnect(Some(silent), now);
     }
 
     /// Ends the connection: rings first, so that nothing of it is in use when the next front end is served.
@@ -493,22 +420,6 @@ impl Endpoint {
             self.door.failed(now);
             self.next_attempt = self.door.shut_until(now).max(self.next_attempt);
         }
-    }
-}
-
-impl Connection {
-    /// When [`Endpoint::check_patience`] has something to do.
-    fn deadline(&self, timing: &Timing) -> Option<Instant> {
-        match self.heard {
-            Some(heard) if self.inbox.is_partial() => Some(heard + timing.patience),
-            Some(_) if self.explained => None,
-            _ => Some(self.yields_at(timing.contested).unwrap_or(self.since + timing.patience)),
-        }
-    }
-
-    /// When it loses its place to another front end, unless it sends a request before.
-    fn yields_at(&self, contested: Duration) -> Option<Instant> {
-        (self.contested && self.heard.is_none()).then(|| self.since + contested)
     }
 }
 

@@ -12,7 +12,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Connection, Door, Endpoint, EndpointConfig, Rings, Session};
+use super::connection::Connection;
+use super::door::Door;
+use super::{Endpoint, EndpointConfig, Rings, Session};
 use crate::handover::{Given, HandoverError, Resume, Slot, Taken};
 use crate::port::next_connection;
 use crate::sys::socket::{self, SocketFile};
@@ -82,13 +84,16 @@ impl Endpoint {
             let socket = door.own(taken.take(handover.socket)?);
             let who = socket::credentials(socket.as_fd()).ok();
             let inbox = handover.inbox.adopt(taken, door.account())?;
-            let heard = handover.heard.then_some(now);
             adopted = Some(session.adopt(&handover.session, taken, door.account())?);
             number = next_connection();
             session.begin(number);
-            let explained = handover.explained;
-            let contested = false;
-            connection = Some(Connection { socket, who, inbox, since: now, heard, contested, more: true, explained });
+            connection = Some(Connection {
+                inbox,
+                heard: handover.heard.then_some(now),
+                more: true,
+                explained: handover.explained,
+                ..Connection::new(socket, who, now)
+            });
         }
         Ok(Endpoint {
             config,
