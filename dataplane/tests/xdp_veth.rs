@@ -10,7 +10,7 @@ use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::xdp::{Hugepages, PacketMemory, Queues, XdpConfig, XdpError, XdpMode, XdpPort};
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
-use labsw_testkit::xdp_lab::{self, Lab, burst_of, bytes, frame, receive};
+use labsw_testkit::xdp_lab::{self, Lab, RawSocket, burst_of, bytes, frame, receive};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 const PUSH: TagEdit = TagEdit { strip_bytes: 0, insert: Some([0x81, 0, 0x20, 10]) };
@@ -134,46 +134,9 @@ fn a_hundred_thousand_frames_lose_no_chunk() {
     ingress.tick().unwrap();
     egress.tick().unwrap();
     std::thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            for seed in 0..FRAMES {
-                from.send(&frame(seed, 60 + (seed % 1400) as usize));
-            }
-        });
-        let listener = scope.spawn(|| {
-            let mut heard = 0u32;
-            let mut last = [None; 1 << 16];
-            while let Some(got) = to.receive(Duration::from_secs(1)) {
-                let seed = u32::from_be_bytes(got[14..18].try_into().unwrap());
-                assert_eq!(got, frame(seed, 60 + (seed % 1400) as usize));
-                let flow = &mut last[usize::from(seed as u16)];
-                assert!(flow.is_none_or(|before| before < seed), "a flow stays in order");
-                *flow = Some(seed);
-                heard += 1;
-            }
-            heard
-        });
-        let (mut burst, mut rx, mut tx) = (Burst::new(), PortDelta::ZERO, PortDelta::ZERO);
-        let mut quiet_since = Instant::now();
-        let mut turn = 0u64;
-        while quiet_since.elapsed() < Duration::from_millis(300) || !sender.is_finished() {
-            turn += 1;
-            ingress.receive(0, &mut burst, &mut rx).unwrap();
-            if burst.is_empty() {
-                ingress.tick().unwrap();
-                egress.tick().unwrap();
-                std::thread::sleep(Duration::from_micros(50));
-                continue;
-            }
-            quiet_since = Instant::now();
-            let items: Vec<TxItem> = (0..burst.len()).map(|i| TxItem::whole(i as u8, TagEdit::KEEP)).collect();
-            // Every other turn the frames are copied.
-            let exclusive = if turn.is_multiple_of(2) { u64::MAX } else { 0 };
-            burst.set_exclusive(exclusive);
-            egress.send(&mut burst, &items, &mut tx).unwrap();
-            ingress.release(0, &mut burst).unwrap();
-            let pool = memory.pool();
-            assert_eq!(pool.free_chunks() + pool.owned_chunks(1) + pool.owned_chunks(2), 4096);
-        }
+        let sender = scope.spawn(|| (0..FRAMES).for_each(|seed| from.send(&numbered(seed))));
+        let listener = scope.spawn(|| hear_numbered(&to));
+        let (rx, tx) = pass_on(&mut ingress, &mut egress, &memory, || sender.is_finished());
         let heard = listener.join().unwrap();
         let kernel = ingress.statistics()[0].read();
         eprintln!(
@@ -192,6 +155,60 @@ fn a_hundred_thousand_frames_lose_no_chunk() {
     drop((ingress, egress));
     assert_eq!(readers[0].read(), kernel, "what was counted outlives the socket");
     assert_eq!(memory.pool().free_chunks(), 4096);
+}
+
+/// The frame with this number; lengths and flows differ.
+fn numbered(seed: u32) -> Vec<u8> {
+    frame(seed, 60 + (seed % 1400) as usize)
+}
+
+/// Hears numbered frames until none has come for a second, and gives their count. Each has to be as it was sent, and
+/// behind those of its flow that were sent before.
+fn hear_numbered(to: &RawSocket) -> u32 {
+    let mut heard = 0u32;
+    let mut last = [None; 1 << 16];
+    while let Some(got) = to.receive(Duration::from_secs(1)) {
+        let seed = u32::from_be_bytes(got[14..18].try_into().unwrap());
+        assert_eq!(got, numbered(seed));
+        let flow = &mut last[usize::from(seed as u16)];
+        assert!(flow.is_none_or(|before| before < seed), "a flow stays in order");
+        *flow = Some(seed);
+        heard += 1;
+    }
+    heard
+}
+
+/// Passes frames on from one port to the other, until nobody sends any more and none has come for a while. After each
+/// burst all chunks of the memory have an owner.
+fn pass_on(
+    ingress: &mut XdpPort,
+    egress: &mut XdpPort,
+    memory: &PacketMemory,
+    all_are_sent: impl Fn() -> bool,
+) -> (PortDelta, PortDelta) {
+    let (mut burst, mut rx, mut tx) = (Burst::new(), PortDelta::ZERO, PortDelta::ZERO);
+    let mut quiet_since = Instant::now();
+    let mut turn = 0u64;
+    while quiet_since.elapsed() < Duration::from_millis(300) || !all_are_sent() {
+        turn += 1;
+        ingress.receive(0, &mut burst, &mut rx).unwrap();
+        if burst.is_empty() {
+            ingress.tick().unwrap();
+            egress.tick().unwrap();
+            std::thread::sleep(Duration::from_micros(50));
+            continue;
+        }
+        quiet_since = Instant::now();
+        let items: Vec<TxItem> = (0..burst.len()).map(|i| TxItem::whole(i as u8, TagEdit::KEEP)).collect();
+        // Every other turn the frames are copied.
+        let exclusive = if turn.is_multiple_of(2) { u64::MAX } else { 0 };
+        burst.set_exclusive(exclusive);
+        egress.send(&mut burst, &items, &mut tx).unwrap();
+        ingress.release(0, &mut burst).unwrap();
+        let pool = memory.pool();
+        assert_eq!(pool.free_chunks() + pool.owned_chunks(1) + pool.owned_chunks(2), 4096);
+    }
+    (rx, tx)
 }
 
 /// Workers send through the same port at once, over fewer queues than they are and over enough, while the timed work is
@@ -480,6 +497,31 @@ fn a_port_is_opened_again_right_after_it_was_closed() {
     }
 }
 
+/// Has the far end of a port keep all frames: a queue lets go of one a minute. False, with a note, if the machine lacks
+/// what this needs.
+fn keep_frames(lab: &Lab, number: u32) -> bool {
+    let qdisc = format!("tc qdisc add dev p{number} ingress");
+    let filter = format!(
+        "tc filter add dev p{number} parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ifb{number}"
+    );
+    let keep = [
+        format!("ip link add ifb{number} type ifb"),
+        format!("ip link set ifb{number} txqueuelen 100000 up"),
+        format!("tc qdisc add dev ifb{number} root tbf rate 8bit burst 1540 limit 100000000"),
+        qdisc,
+        filter,
+    ];
+    for command in keep {
+        let words: Vec<&str> = command.split(' ').collect();
+        let done = lab.in_peer(|| std::process::Command::new(words[0]).args(&words[1..]).output().unwrap());
+        if !done.status.success() {
+            println!("skipped: {command}: {}", String::from_utf8_lossy(&done.stderr));
+            return false;
+        }
+    }
+    true
+}
+
 #[test]
 fn a_far_end_that_keeps_frames_keeps_a_share_of_the_memory_only() {
     let Some(lab) = Lab::new() else { return };
@@ -488,25 +530,8 @@ fn a_far_end_that_keeps_frames_keeps_a_share_of_the_memory_only() {
     let mut ports = Vec::new();
     for number in 1..=6 {
         lab.veth(number, 2);
-        // A queue that lets go of a frame a minute.
-        let qdisc = format!("tc qdisc add dev p{number} ingress");
-        let filter = format!(
-            "tc filter add dev p{number} parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ifb{number}"
-        );
-        let keep = [
-            format!("ip link add ifb{number} type ifb"),
-            format!("ip link set ifb{number} txqueuelen 100000 up"),
-            format!("tc qdisc add dev ifb{number} root tbf rate 8bit burst 1540 limit 100000000"),
-            qdisc,
-            filter,
-        ];
-        for command in keep {
-            let words: Vec<&str> = command.split(' ').collect();
-            let done = lab.in_peer(|| std::process::Command::new(words[0]).args(&words[1..]).output().unwrap());
-            if !done.status.success() {
-                println!("skipped: {command}: {}", String::from_utf8_lossy(&done.stderr));
-                return;
-            }
+        if !keep_frames(&lab, number) {
+            return;
         }
         ports.push(lab.open(number, Queues::All, XdpMode::Copy, &memory).unwrap());
     }

@@ -166,3 +166,34 @@ pub(super) fn eventfd(
         Err(_) => Err(SessionError::NotEventfd { request }),
     }
 }
+
+/// The session serves requests of this kind: one that it refuses has a wrong payload.
+pub(super) fn is_served(request: FrontendReq) -> bool {
+    use FrontendReq as Req;
+    matches!(
+        request,
+        Req::GET_FEATURES
+            | Req::GET_PROTOCOL_FEATURES
+            | Req::GET_QUEUE_NUM
+            | Req::GET_MAX_MEM_SLOTS
+            | Req::SET_OWNER
+            | Req::RESET_OWNER
+            | Req::SET_FEATURES
+            | Req::SET_PROTOCOL_FEATURES
+            | Req::NET_SET_MTU
+            | Req::SET_MEM_TABLE
+            | Req::ADD_MEM_REG
+            | Req::REM_MEM_REG
+            | Req::SET_VRING_KICK
+            | Req::SET_VRING_CALL
+            | Req::SET_VRING_ERR
+            | Req::SET_LOG_BASE
+            | Req::SET_LOG_FD
+            | Req::SEND_RARP
+            | Req::SET_VRING_NUM
+            | Req::SET_VRING_BASE
+            | Req::SET_VRING_ADDR
+            | Req::GET_VRING_BASE
+            | Req::SET_VRING_ENABLE
+    )
+}

@@ -29,7 +29,7 @@ use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 use super::features::{F_PROTOCOL, FEATURES, OFFLOADS, PROTOCOL_FEATURES};
 use super::message::{Reply, Request};
 use super::operation::{Rings, RingsError, VhostOp};
-use super::request::{SessionError, eventfd, one, region_info, within, words};
+use super::request::{SessionError, eventfd, is_served, one, region_info, within, words};
 use crate::reaper::PeerFd;
 use crate::virtio::RingAddresses;
 use crate::virtio::dirty_log::DirtyLog;
@@ -303,6 +303,21 @@ impl Session {
                 let [mac @ .., _, _] = mac.to_ne_bytes();
                 rings.operate(VhostOp::Announce { index: FIRST_TRANSMIT_RING, mac })?;
             }
+            _ => return self.execute_on_ring(request, bytes, words, rings),
+        }
+        Ok(None)
+    }
+
+    /// The requests about one ring that come without descriptors.
+    fn execute_on_ring(
+        &mut self,
+        request: FrontendReq,
+        bytes: usize,
+        words: &[u64],
+        rings: &mut dyn Rings,
+    ) -> Result<Option<u64>, SessionError> {
+        use FrontendReq as Req;
+        match (request, words) {
             (Req::SET_VRING_NUM, &[state]) => {
                 let (index, size) = self.ring_state(request, state)?;
                 self.stop(index, rings)?;
@@ -337,32 +352,7 @@ impl Session {
                     rings.operate(VhostOp::EnableRing { index, enabled })?;
                 }
             }
-            (
-                Req::GET_FEATURES
-                | Req::GET_PROTOCOL_FEATURES
-                | Req::GET_QUEUE_NUM
-                | Req::GET_MAX_MEM_SLOTS
-                | Req::SET_OWNER
-                | Req::RESET_OWNER
-                | Req::SET_FEATURES
-                | Req::SET_PROTOCOL_FEATURES
-                | Req::NET_SET_MTU
-                | Req::SET_MEM_TABLE
-                | Req::ADD_MEM_REG
-                | Req::REM_MEM_REG
-                | Req::SET_VRING_KICK
-                | Req::SET_VRING_CALL
-                | Req::SET_VRING_ERR
-                | Req::SET_LOG_BASE
-                | Req::SET_LOG_FD
-                | Req::SEND_RARP
-                | Req::SET_VRING_NUM
-                | Req::SET_VRING_BASE
-                | Req::SET_VRING_ADDR
-                | Req::GET_VRING_BASE
-                | Req::SET_VRING_ENABLE,
-                _,
-            ) => return Err(SessionError::PayloadSize { request, bytes }),
+            _ if is_served(request) => return Err(SessionError::PayloadSize { request, bytes }),
             _ => return Err(SessionError::NotOffered { request }),
         }
         Ok(None)

@@ -277,6 +277,41 @@ impl Model {
         (entry.1 != Kind::Dynamic || now.wrapping_sub(entry.2) < AGEING).then_some(entry)
     }
 
+    /// The answer due when the address is seen at `port`.
+    fn learned(&self, key: (u16, u64), port: u16, now: u32) -> Learned {
+        match self.get(key, now) {
+            None => Learned::New,
+            Some((at, Kind::Static, _)) if at == port => Learned::Known,
+            Some((_, Kind::Static, _)) => Learned::Static,
+            Some((at, Kind::Sticky, _)) if at != port => Learned::Sticky,
+            Some((at, ..)) if at != port => Learned::Moved { from: PortId(at) },
+            Some((_, _, stamp)) if stamp == now => Learned::Known,
+            Some(_) => Learned::Refreshed,
+        }
+    }
+
+    fn learn(&mut self, key: (u16, u64), port: u16, now: u32, learned: Learned) {
+        let fixed = self.0.get(&key).is_some_and(|entry| entry.1 == Kind::Static);
+        if !fixed && !matches!(learned, Learned::Static | Learned::Sticky) {
+            self.0.insert(key, (port, self.kind_at(port), now));
+        }
+    }
+
+    fn set_sticky(&mut self, port: u16, sticky: bool, now: u32) {
+        let changes = if sticky { self.1.insert(port) } else { self.1.remove(&port) };
+        if changes {
+            self.age(|at| at == port, now);
+            let kind = self.kind_at(port);
+            let learned = self.0.values_mut().filter(|entry| entry.0 == port && entry.1 != Kind::Static);
+            learned.for_each(|entry| entry.1 = kind);
+        }
+    }
+
+    /// Removes what has become too old at these ports.
+    fn age(&mut self, at: impl Fn(u16) -> bool, now: u32) -> usize {
+        self.remove(|_, (port, kind, stamp)| at(port) && kind == Kind::Dynamic && now.wrapping_sub(stamp) >= AGEING)
+    }
+
     fn kind_at(&self, port: u16) -> Kind {
         if self.1.contains(&port) { Kind::Sticky } else { Kind::Dynamic }
     }
@@ -288,6 +323,86 @@ impl Model {
     }
 }
 
+/// Does a step with the database and with the model: both have to say the same of it.
+fn take(step: Step, fdb: &Fdb, model: &mut Model, now: &mut u32) -> Result<(), TestCaseError> {
+    match step {
+        Step::Learn(v, m, p) => {
+            let expected = model.learned((v, m), p, *now);
+            prop_assert_eq!(fdb.would_learn(vid(v), mac(m), PortId(p), *now), expected);
+            prop_assert_eq!(fdb.learn(vid(v), mac(m), PortId(p), *now), expected);
+            model.learn((v, m), p, *now, expected);
+        }
+        Step::Static(v, m, p) => {
+            fdb.add_static(vid(v), mac(m), PortId(p)).unwrap();
+            model.0.insert((v, m), (p, Kind::Static, 0));
+        }
+        Step::Remove(v, m) => {
+            prop_assert_eq!(fdb.remove(vid(v), mac(m)), model.0.remove(&(v, m)).is_some());
+        }
+        Step::Flush(v, p, sticky_too) => {
+            let expected = model.remove(|vlan, (port, kind, _)| {
+                (kind == Kind::Dynamic || sticky_too && kind == Kind::Sticky)
+                    && v.is_none_or(|v| v == vlan)
+                    && p.is_none_or(|p| p == port)
+            });
+            let flush = if sticky_too { Fdb::flush_with_sticky } else { Fdb::flush };
+            prop_assert_eq!(flush(fdb, v.map(vid), p.map(PortId)), expected);
+        }
+        Step::Sticky(p, sticky) => {
+            fdb.set_port_sticky(PortId(p), sticky, *now);
+            model.set_sticky(p, sticky, *now);
+        }
+        Step::RemovePort(p) => {
+            let expected = model.remove(|_, (port, ..)| port == p);
+            prop_assert_eq!(fdb.remove_port(PortId(p)), expected);
+            model.1.remove(&p);
+        }
+        Step::Sweep => {
+            let expected = model.age(|_| true, *now);
+            prop_assert_eq!(fdb.sweep(*now, usize::MAX), expected);
+        }
+        Step::Wait(seconds) => *now = now.wrapping_add(seconds),
+    }
+    Ok(())
+}
+
+/// The database finds and counts what is in the model.
+fn finds_the_same(fdb: &Fdb, model: &Model, now: u32) -> Result<(), TestCaseError> {
+    for v in 1..3 {
+        for m in 0..12 {
+            let expected = model.get((v, m), now).map(|(port, ..)| PortId(port));
+            prop_assert_eq!(fdb.lookup(vid(v), mac(m), now), expected);
+        }
+    }
+    prop_assert_eq!(fdb.len(), model.0.len());
+    for p in 0..4 {
+        let dynamic = model.0.values().filter(|(port, kind, _)| *port == p && *kind != Kind::Static).count();
+        prop_assert_eq!(fdb.len_of_port(PortId(p)), dynamic);
+    }
+    Ok(())
+}
+
+/// The database lists what is in the model, all of it and one port's of one VLAN.
+fn lists_the_same(fdb: &Fdb, model: &Model, now: u32) -> Result<(), TestCaseError> {
+    let mut listed = fdb.entries(FdbFilter::default(), now);
+    let entry = |key: &(u16, u64)| {
+        let (port, kind, stamp) = model.get(*key, now)?;
+        let (is_static, is_sticky) = (kind == Kind::Static, kind == Kind::Sticky);
+        let age_seconds = if is_static { 0 } else { now.wrapping_sub(stamp) };
+        Some(FdbEntry { vid: vid(key.0), mac: mac(key.1), port: PortId(port), is_static, is_sticky, age_seconds })
+    };
+    let mut expected: Vec<FdbEntry> = model.0.keys().filter_map(entry).collect();
+    listed.sort();
+    expected.sort();
+    prop_assert_eq!(&listed, &expected);
+    let filter = FdbFilter { vid: Some(vid(1)), port: Some(PortId(2)) };
+    expected.retain(|entry| entry.vid == vid(1) && entry.port == PortId(2));
+    let mut listed = fdb.entries(filter, now);
+    listed.sort();
+    prop_assert_eq!(listed, expected);
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn behaves_like_a_map(seed: u64, start: u32, steps in prop::collection::vec(step(), 1..200)) {
@@ -295,86 +410,10 @@ proptest! {
         let mut model = Model::default();
         let mut now = start;
         for step in steps {
-            match step {
-                Step::Learn(v, m, p) => {
-                    let expected = match model.get((v, m), now) {
-                        None => Learned::New,
-                        Some((port, Kind::Static, _)) => if port == p { Learned::Known } else { Learned::Static },
-                        Some((port, Kind::Sticky, _)) if port != p => Learned::Sticky,
-                        Some((port, ..)) if port != p => Learned::Moved { from: PortId(port) },
-                        Some((_, _, stamp)) => if stamp == now { Learned::Known } else { Learned::Refreshed },
-                    };
-                    prop_assert_eq!(fdb.would_learn(vid(v), mac(m), PortId(p), now), expected);
-                    prop_assert_eq!(fdb.learn(vid(v), mac(m), PortId(p), now), expected);
-                    let fixed = model.0.get(&(v, m)).is_some_and(|entry| entry.1 == Kind::Static);
-                    if !fixed && !matches!(expected, Learned::Static | Learned::Sticky) {
-                        model.0.insert((v, m), (p, model.kind_at(p), now));
-                    }
-                }
-                Step::Static(v, m, p) => {
-                    fdb.add_static(vid(v), mac(m), PortId(p)).unwrap();
-                    model.0.insert((v, m), (p, Kind::Static, 0));
-                }
-                Step::Remove(v, m) => {
-                    prop_assert_eq!(fdb.remove(vid(v), mac(m)), model.0.remove(&(v, m)).is_some());
-                }
-                Step::Flush(v, p, sticky_too) => {
-                    let expected = model.remove(|vlan, (port, kind, _)| {
-                        (kind == Kind::Dynamic || sticky_too && kind == Kind::Sticky) && v.is_none_or(|v| v == vlan) && p.is_none_or(|p| p == port)
-                    });
-                    let flush = if sticky_too { Fdb::flush_with_sticky } else { Fdb::flush };
-                    prop_assert_eq!(flush(&fdb, v.map(vid), p.map(PortId)), expected);
-                }
-                Step::Sticky(p, sticky) => {
-                    fdb.set_port_sticky(PortId(p), sticky, now);
-                    let changes = if sticky { model.1.insert(p) } else { model.1.remove(&p) };
-                    if changes {
-                        model.remove(|_, (port, kind, stamp)| {
-                            port == p && kind == Kind::Dynamic && now.wrapping_sub(stamp) >= AGEING
-                        });
-                        let kind = model.kind_at(p);
-                        let learned = model.0.values_mut().filter(|entry| entry.0 == p && entry.1 != Kind::Static);
-                        learned.for_each(|entry| entry.1 = kind);
-                    }
-                }
-                Step::RemovePort(p) => {
-                    let expected = model.remove(|_, (port, ..)| port == p);
-                    prop_assert_eq!(fdb.remove_port(PortId(p)), expected);
-                    model.1.remove(&p);
-                }
-                Step::Sweep => {
-                    let expected = model.remove(|_, (_, kind, stamp)| kind == Kind::Dynamic && now.wrapping_sub(stamp) >= AGEING);
-                    prop_assert_eq!(fdb.sweep(now, usize::MAX), expected);
-                }
-                Step::Wait(seconds) => now = now.wrapping_add(seconds),
-            }
-            for v in 1..3 {
-                for m in 0..12 {
-                    let expected = model.get((v, m), now).map(|(port, ..)| PortId(port));
-                    prop_assert_eq!(fdb.lookup(vid(v), mac(m), now), expected);
-                }
-            }
-            prop_assert_eq!(fdb.len(), model.0.len());
-            for p in 0..4 {
-                let dynamic = model.0.values().filter(|(port, kind, _)| *port == p && *kind != Kind::Static).count();
-                prop_assert_eq!(fdb.len_of_port(PortId(p)), dynamic);
-            }
+            take(step, &fdb, &mut model, &mut now)?;
+            finds_the_same(&fdb, &model, now)?;
         }
-        let mut listed = fdb.entries(FdbFilter::default(), now);
-        let mut expected: Vec<FdbEntry> = model.0.keys().filter_map(|key| {
-            let (port, kind, stamp) = model.get(*key, now)?;
-            let (is_static, is_sticky) = (kind == Kind::Static, kind == Kind::Sticky);
-            let age_seconds = if is_static { 0 } else { now.wrapping_sub(stamp) };
-            Some(FdbEntry { vid: vid(key.0), mac: mac(key.1), port: PortId(port), is_static, is_sticky, age_seconds })
-        }).collect();
-        listed.sort();
-        expected.sort();
-        prop_assert_eq!(&listed, &expected);
-        let filter = FdbFilter { vid: Some(vid(1)), port: Some(PortId(2)) };
-        expected.retain(|entry| entry.vid == vid(1) && entry.port == PortId(2));
-        let mut listed = fdb.entries(filter, now);
-        listed.sort();
-        prop_assert_eq!(listed, expected);
+        lists_the_same(&fdb, &model, now)?;
     }
 
     /// Whatever one port floods, a port with no more than its fair share loses nothing, nor do static entries.

@@ -113,18 +113,6 @@ fn seen(received: &[u8], edit: TagEdit, form: Form) -> Vec<u8> {
 /// The reference: what the manual says, over a frame in one piece.
 fn reference(program: &[Insn], bytes: &[u8], wire_bytes: u32) -> u32 {
     let (mut a, mut x, mut mem, mut pc) = (0u64, 0u64, [0u64; 16], 0usize);
-    let fetch = |at: u64, size: u16| -> Option<u64> {
-        let count = match size & 0x18 {
-            0x00 => 4,
-            0x08 => 2,
-            _ => 1,
-        };
-        let mut value = 0;
-        for at in at..at + count {
-            value = value << 8 | u64::from(*bytes.get(usize::try_from(at).ok()?)?);
-        }
-        Some(value)
-    };
     loop {
         let Insn { code, jt, jf, k } = program[pc];
         let k64 = u64::from(k);
@@ -134,11 +122,11 @@ fn reference(program: &[Insn], bytes: &[u8], wire_bytes: u32) -> u32 {
             0 | 1 => {
                 let value = match code & 0xe0 {
                     0x00 => Some(k64),
-                    0x20 => fetch(k64, code),
-                    0x40 => fetch(x + k64, code),
+                    0x20 => fetch(bytes, k64, code),
+                    0x40 => fetch(bytes, x + k64, code),
                     0x60 => Some(mem[k as usize]),
                     0x80 => Some(wire_bytes.into()),
-                    _ => fetch(k64, 0x10).map(|byte| (byte & 15) << 2),
+                    _ => fetch(bytes, k64, 0x10).map(|byte| (byte & 15) << 2),
                 };
                 let Some(value) = value else { return 0 };
                 if code & 1 == 0 { a = value } else { x = value }
@@ -146,46 +134,11 @@ fn reference(program: &[Insn], bytes: &[u8], wire_bytes: u32) -> u32 {
             2 => mem[k as usize] = a,
             3 => mem[k as usize] = x,
             4 => {
-                a = match code & 0xf0 {
-                    0x00 => a + operand,
-                    0x10 => a + (1 << 32) - operand,
-                    0x20 => a * operand,
-                    0x30 | 0x90 if operand == 0 => return 0,
-                    0x30 => a / operand,
-                    0x90 => a % operand,
-                    0x40 => a | operand,
-                    0x50 => a & operand,
-                    0x60 => {
-                        if operand > 31 {
-                            0
-                        } else {
-                            a << operand
-                        }
-                    }
-                    0x70 => {
-                        if operand > 31 {
-                            0
-                        } else {
-                            a >> operand
-                        }
-                    }
-                    0xa0 => a ^ operand,
-                    _ => (1 << 32) - a,
-                } & 0xffff_ffff;
+                let Some(value) = arithmetic(code, a, operand) else { return 0 };
+                a = value;
             }
-            5 => {
-                let holds = match code & 0xf0 {
-                    0x00 => {
-                        pc += k as usize;
-                        continue;
-                    }
-                    0x10 => a == operand,
-                    0x20 => a > operand,
-                    0x30 => a >= operand,
-                    _ => a & operand != 0,
-                };
-                pc += usize::from(if holds { jt } else { jf });
-            }
+            5 if code & 0xf0 == 0 => pc += k as usize,
+            5 => pc += usize::from(if holds(code, a, operand) { jt } else { jf }),
             6 => return if code & 0x18 == 0 { k } else { a as u32 },
             _ => {
                 if code & 0x80 == 0 {
@@ -195,6 +148,50 @@ fn reference(program: &[Insn], bytes: &[u8], wire_bytes: u32) -> u32 {
                 }
             }
         }
+    }
+}
+
+/// A word, half a word or a byte of the frame, by the size in `code`; `None` behind its end.
+fn fetch(bytes: &[u8], at: u64, code: u16) -> Option<u64> {
+    let count = match code & 0x18 {
+        0x00 => 4,
+        0x08 => 2,
+        _ => 1,
+    };
+    let mut value = 0;
+    for at in at..at + count {
+        value = value << 8 | u64::from(*bytes.get(usize::try_from(at).ok()?)?);
+    }
+    Some(value)
+}
+
+/// The accumulator after an instruction of the class ALU; `None` for a division by zero.
+fn arithmetic(code: u16, a: u64, operand: u64) -> Option<u64> {
+    let value = match code & 0xf0 {
+        0x00 => a + operand,
+        0x10 => a + (1 << 32) - operand,
+        0x20 => a * operand,
+        0x30 | 0x90 if operand == 0 => return None,
+        0x30 => a / operand,
+        0x90 => a % operand,
+        0x40 => a | operand,
+        0x50 => a & operand,
+        0x60 | 0x70 if operand > 31 => 0,
+        0x60 => a << operand,
+        0x70 => a >> operand,
+        0xa0 => a ^ operand,
+        _ => (1 << 32) - a,
+    };
+    Some(value & 0xffff_ffff)
+}
+
+/// The condition of a jump.
+fn holds(code: u16, a: u64, operand: u64) -> bool {
+    match code & 0xf0 {
+        0x10 => a == operand,
+        0x20 => a > operand,
+        0x30 => a >= operand,
+        _ => a & operand != 0,
     }
 }
 

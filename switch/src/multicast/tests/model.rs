@@ -70,6 +70,28 @@ impl Naive {
         }
     }
 
+    /// A report of version 3 (IGMP) or 2 (MLD) at `port`.
+    fn report(&mut self, vlan: u16, port: u16, records: Vec<Record>) {
+        for (kind, sources, group) in records {
+            match (kind, sources) {
+                (3, 0) => self.say(vlan, port, group, false),
+                (2 | 4, _) | (1 | 3 | 5, 1..) => self.say(vlan, port, group, true),
+                _ => {}
+            }
+        }
+    }
+
+    /// A query at `port`, a general one or about one group, whose answers are due within so many tenths of a second.
+    fn ask(&mut self, vlan: u16, family: Family, port: u16, general: bool, tenths: u16) {
+        self.is_router(vlan, family, port);
+        let (until, due) = (self.now + 255, self.now + u64::from(tenths).div_ceil(10) + 1);
+        match self.queriers.get(&(vlan, family)).copied() {
+            Some((.., due)) => drop(self.queriers.insert((vlan, family), (port, until, due))),
+            None if general => drop(self.queriers.insert((vlan, family), (port, until, due))),
+            None => {}
+        }
+    }
+
     fn is_router(&mut self, vlan: u16, family: Family, port: u16) {
         self.routers.insert((vlan, family, port), self.now + 255);
     }
@@ -152,13 +174,7 @@ fn take(step: Step, port: u16, vlan: u16, bed: &mut Bed, naive: &mut Naive) {
             let family = if ipv4 { Family::Ipv4 } else { Family::Ipv6 };
             let expected = naive.audience(vlan, family, None, port);
             assert_eq!(bed.send(port, &listed(Some(vlan), ipv4, &records), naive.now), expected);
-            for (kind, sources, group) in records {
-                match (kind, sources) {
-                    (3, 0) => naive.say(vlan, port, group, false),
-                    (2 | 4, _) | (1 | 3 | 5, 1..) => naive.say(vlan, port, group, true),
-                    _ => {}
-                }
-            }
+            naive.report(vlan, port, records);
         }
         Step::Query { ipv4, zero, group: about, tenths } => {
             let (family, source) = if ipv4 { (Family::Ipv4, HOST_V4.into()) } else { (Family::Ipv6, HOST_V6.into()) };
@@ -169,14 +185,7 @@ fn take(step: Step, port: u16, vlan: u16, bed: &mut Bed, naive: &mut Naive) {
             let frame = query(Some(vlan), source, about, code, true);
             assert_eq!(bed.send(port, &frame, naive.now), all_but(port), "queries are for everyone");
             if !zero {
-                naive.is_router(vlan, family, port);
-                let (until, due) = (naive.now + 255, naive.now + u64::from(tenths).div_ceil(10) + 1);
-                let known = naive.queriers.get(&(vlan, family)).copied();
-                match known {
-                    Some((.., due)) => drop(naive.queriers.insert((vlan, family), (port, until, due))),
-                    None if about.is_none() => drop(naive.queriers.insert((vlan, family), (port, until, due))),
-                    None => {}
-                }
+                naive.ask(vlan, family, port, about.is_none(), tenths);
             }
         }
         Step::Hello(ipv4) => {
