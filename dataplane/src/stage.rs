@@ -181,7 +181,7 @@ impl Stage {
         let mut delivery = Delivery { sink, from, report, sent: 0, lost: Losses::NONE };
         let outcome = items
             .iter()
-            .try_for_each(|item| match from.asked(item.frame.into()).request.resolve(offers) {
+            .try_for_each(|item| match from.asked(item.frame.into()).resolve(offers) {
                 Resolution::PassOn => self.add(item, Form::AsIs, &mut delivery),
                 Resolution::Finish(partial) => self.finish(item, partial, &mut delivery),
                 Resolution::Cut => self.cut(item, &mut delivery),

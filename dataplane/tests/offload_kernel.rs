@@ -6,11 +6,12 @@
 //! a namespace of the test's own.
 //!
 //! Where IPv4 leaves a choice (identification: RFC 6864 would allow any for frames with DF), the module counts up like
-//! the kernel does, so that nothing has to be left out of the comparison. Two requests the kernel does not take:
+//! the kernel does, so that nothing has to be left out of the comparison. Three requests the kernel does not take:
 //! - a segment size of 65535, which has a meaning of its own inside the kernel, is refused;
 //! - a payload of at most one segment that is longer than a segment together with the TCP options is lost: on entry
 //!   the kernel counts the options as payload and notes a frame to cut, on exit there is nothing to cut. The module
-//!   finishes the checksum, as it does (and the kernel, too) for every other frame of at most one segment.
+//!   finishes the checksum, as it does (and the kernel, too) for every other frame of at most one segment;
+//! - UDP of more than 128 datagrams (64 before Linux 6.9) is refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "lengths of frames and C structures")]
 
@@ -20,8 +21,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
-use labsw_dataplane::offload::{Partial, Request};
-use labsw_testkit::offload_frames::arbitrary::{packet, size};
+use labsw_dataplane::offload::{MAX_UDP_SEGMENTS_PASSED, Partial, Request};
+use labsw_testkit::offload_frames::arbitrary::{any_packet, size};
 use labsw_testkit::offload_frames::{ACK, CWR, FIN, PSH, Packet, SOURCE, noise, resolved};
 use labsw_testkit::xdp_lab::Lab;
 use proptest::prop_assume;
@@ -127,7 +128,7 @@ fn tap(name: &str, flags: i32) -> File {
 /// Whether the kernel loses this packet when it is to be cut into segments of `size` bytes (see the file's head).
 fn kernel_loses(packet: &Packet, size: u16) -> bool {
     let (payload, size) = (packet.payload.len(), usize::from(size));
-    payload <= size && payload + packet.tcp_options.len() > size
+    !packet.udp && payload <= size && payload + packet.tcp_options.len() > size
 }
 
 /// Packets of every form that can be cut.
@@ -213,6 +214,67 @@ fn segments_of_every_size() {
             let packet = Packet::tcp(v6, noise(bytes, bytes as u32));
             let seen = oracle.compare(&packet, packet.request(Some(size)));
             assert_eq!(seen.len(), bytes.div_ceil(usize::from(size)).max(1));
+        }
+    }
+}
+
+#[test]
+fn datagrams_of_every_form_and_size() {
+    let Some(mut oracle) = Oracle::new() else { return };
+    let mut datagrams = 0;
+    for (bytes, size) in [(4000, 1448), (2896, 1448), (1449, 1448), (2801, 1399), (64, 1)] {
+        for packet in forms(&noise(bytes, 1)) {
+            let packet = Packet { udp: true, ..packet };
+            datagrams += oracle.compare(&packet, packet.request(Some(size))).len();
+        }
+    }
+    for v6 in [false, true] {
+        for (bytes, size) in [
+            (65_000, 1448),
+            (65_000, 64_999),
+            (64_999, 32_500),
+            (6400, 100),
+            (6399, 100),
+            (101, 100),
+            (100, 100),
+            (99, 100),
+            (1, 1),
+            (0, 1448),
+        ] {
+            let packet = Packet::udp(v6, noise(bytes, bytes as u32));
+            let seen = oracle.compare(&packet, packet.request(Some(size)));
+            assert_eq!(seen.len(), bytes.div_ceil(usize::from(size)).max(1));
+            assert!(seen.len() <= MAX_UDP_SEGMENTS_PASSED as usize);
+        }
+    }
+    eprintln!("{datagrams} datagrams, each as the kernel makes it");
+}
+
+#[test]
+fn datagrams_with_extreme_sums() {
+    let Some(mut oracle) = Oracle::new() else { return };
+    for v6 in [false, true] {
+        for fill in [0, 0xff] {
+            let packet = Packet::udp(v6, vec![fill; 10_001]);
+            oracle.compare(&packet, packet.request(Some(1001)));
+        }
+        // A datagram whose checksum comes out as zero.
+        let mut packet = Packet::udp(v6, vec![0; 2000]);
+        let at = packet.l4() + 6;
+        let first = &resolved(&packet.partial(), 200, packet.request(Some(1000))).unwrap()[0];
+        packet.payload[..2].copy_from_slice(&first[at..at + 2]);
+        let seen = oracle.compare(&packet, packet.request(Some(1000)));
+        assert_eq!(seen[0][at..at + 2], [0xff, 0xff]);
+        // A sum and a length left wrong.
+        for wrong in [[0, 0], [0xff, 0xff], [0xde, 0xad]] {
+            for field in [packet.l4() + 4, packet.l4() + 6] {
+                let mut frame = packet.partial();
+                frame[field..field + 2].copy_from_slice(&wrong);
+                let request = packet.request(Some(1000));
+                let ours = resolved(&frame, packet.header_bytes(), request).unwrap();
+                let header = request.encode(packet.header_bytes() as u16);
+                assert_eq!(oracle.resolve(&frame, &header, ours.len()), ours, "{wrong:?} at {field}");
+            }
         }
     }
 }
@@ -312,9 +374,10 @@ fn arbitrary_packets() {
     let Some(oracle) = Oracle::new() else { return };
     let oracle = std::sync::Mutex::new(oracle);
     let config = Config { cases: 400, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
-    let outcome = TestRunner::new(config).run(&(packet(), size(), proptest::bool::ANY), |(packet, size, cut)| {
-        // No more segments than the device's queue holds.
-        let cut = cut && packet.payload.len() / usize::from(size) < 900;
+    let outcome = TestRunner::new(config).run(&(any_packet(), size(), proptest::bool::ANY), |(packet, size, cut)| {
+        // No more segments than the device's queue holds, or the kernel takes.
+        let most = if packet.udp { MAX_UDP_SEGMENTS_PASSED as usize } else { 900 };
+        let cut = cut && packet.payload.len().div_ceil(usize::from(size)) <= most;
         prop_assume!(!cut || !kernel_loses(&packet, size));
         let mut oracle = oracle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         oracle.compare(&packet, packet.request(cut.then_some(size)));

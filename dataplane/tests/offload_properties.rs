@@ -7,7 +7,7 @@ use labsw_dataplane::offload::{
     Coalescer, Cutter, Gso, GsoKind, HEADER_BYTES, MIN_SEGMENT_BYTES, Offers, Partial, Refused, Request, Sum,
     finish_checksum,
 };
-use labsw_testkit::offload_frames::arbitrary::{packet, size};
+use labsw_testkit::offload_frames::arbitrary::{any_packet, packet, size};
 use labsw_testkit::offload_frames::{ACK, CWR, FIN, PSH, Packet, Seen, naive_sum, noise, received, resolved};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn segments_carry_the_frame(packet in packet(), size in size()) {
+    fn segments_carry_the_frame(packet in any_packet(), size in size()) {
         let frame = packet.partial();
         let request = packet.request(Some(size));
         let mut header = request.encode(packet.header_bytes() as u16).to_vec();
@@ -80,8 +80,9 @@ proptest! {
             let mut flags = packet.flags;
             if number > 0 { flags &= !CWR }
             if number < last { flags &= !(FIN | PSH) }
-            prop_assert_eq!(segment.flags, flags);
-            prop_assert_eq!(segment.sequence, packet.sequence.wrapping_add(number as u32 * u32::from(size)));
+            let sequence = packet.sequence.wrapping_add(number as u32 * u32::from(size));
+            let expected = if packet.udp { (0, 0) } else { (flags, sequence) };
+            prop_assert_eq!((segment.flags, segment.sequence), expected);
             let identification = if packet.v6 { 0 } else { packet.identification.wrapping_add(number as u16) };
             prop_assert_eq!(segment.identification, identification);
             prop_assert_eq!(&segment.constant, &seen[0].constant);
@@ -93,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_frame_is_refused(packet in packet(), size in size(), shown: Index) {
+    fn a_cut_frame_is_refused(packet in any_packet(), size in size(), shown: Index) {
         let frame = packet.partial();
         let shown = shown.index(packet.header_bytes());
         let new = |headers: &[u8], bytes: usize| Cutter::new(headers, bytes as u32, packet.request(Some(size))).err();
@@ -114,17 +115,18 @@ proptest! {
 
     #[test]
     fn a_damaged_frame_is_refused_or_cut_sanely(
-        packet in packet(), size in size(), damage in vec((any::<Index>(), any::<u8>()), 1..4), kind: bool, start: Index,
+        packet in any_packet(), size in size(), damage in vec((any::<Index>(), any::<u8>()), 1..4), kind in 0..3usize,
+        start: Index,
     ) {
         let mut frame = packet.partial();
         for (at, value) in damage {
             let at = at.index(packet.header_bytes());
             frame[at] = value;
         }
-        let kind = if kind { GsoKind::Tcp4 } else { GsoKind::Tcp6 };
+        let kind = [GsoKind::Tcp4, GsoKind::Tcp6, GsoKind::Udp][kind];
         let start = if start.index(2) == 0 { packet.l4() } else { start.index(frame.len()) } as u16;
         let request = Request {
-            csum: Some(Partial { start, offset: 16 }),
+            csum: Some(Partial { start, offset: packet.checksum().1 }),
             gso: Some(Gso { kind, size, ecn: false }),
         };
         if let Ok(segments) = resolved(&frame, 256, request) {
@@ -201,16 +203,27 @@ fn merge(frames: &[Vec<u8>]) -> Option<(Vec<u8>, Request, usize)> {
     Some((frame, merged.request, taken))
 }
 
+/// Why the packet, to be cut, is refused after a change of frame or request.
+fn refused(packet: &Packet, change: &dyn Fn(&mut Vec<u8>, &mut Request)) -> Option<Refused> {
+    let (mut frame, mut request) = (packet.partial(), packet.request(Some(100)));
+    change(&mut frame, &mut request);
+    resolved(&frame, 256, request).err()
+}
+
+/// Sets a byte of the frame.
+fn set(at: usize, value: u8) -> impl Fn(&mut Vec<u8>, &mut Request) {
+    move |frame, _| frame[at] = value
+}
+
+/// Asks for another checksum.
+fn asks(start: usize, offset: u16) -> impl Fn(&mut Vec<u8>, &mut Request) {
+    move |_, request| request.csum = Some(Partial { start: start as u16, offset })
+}
+
 /// Refusals that only a look at the frame can bring, each with its reason.
 #[test]
 fn what_is_not_tcp_is_refused() {
-    let refused = |packet: &Packet, change: &dyn Fn(&mut Vec<u8>, &mut Request)| {
-        let (mut frame, mut request) = (packet.partial(), packet.request(Some(100)));
-        change(&mut frame, &mut request);
-        resolved(&frame, 256, request).err()
-    };
     let (v4, v6) = (Packet::tcp(false, noise(1000, 1)), Packet::tcp(true, noise(1000, 2)));
-    let set = |at: usize, value: u8| move |frame: &mut Vec<u8>, _: &mut Request| frame[at] = value;
     assert_eq!(refused(&v4, &|_, _| ()), None);
     assert_eq!(refused(&v4, &set(12, 0x86)), Some(Refused::Ethertype(0x8600)));
     assert_eq!(refused(&v4, &|_, request| request.gso = v6.request(Some(8)).gso), Some(Refused::Ethertype(0x0800)));
@@ -227,14 +240,9 @@ fn what_is_not_tcp_is_refused() {
     }
     for packet in [&v4, &v6] {
         assert_eq!(refused(packet, &set(packet.l4() + 12, 0x40)), Some(Refused::Tcp));
-        let asks = |start: usize, offset| {
-            move |_: &mut Vec<u8>, request: &mut Request| {
-                request.csum = Some(Partial { start: start as u16, offset });
-            }
-        };
-        assert_eq!(refused(packet, &asks(packet.l4() + 2, 14)), Some(Refused::ChecksumNotTcp));
-        assert_eq!(refused(packet, &asks(packet.l4() - 4, 16)), Some(Refused::ChecksumNotTcp));
-        assert_eq!(refused(packet, &asks(packet.l4(), 6)), Some(Refused::ChecksumNotTcp));
+        assert_eq!(refused(packet, &asks(packet.l4() + 2, 14)), Some(Refused::ChecksumOfAnother));
+        assert_eq!(refused(packet, &asks(packet.l4() - 4, 16)), Some(Refused::ChecksumOfAnother));
+        assert_eq!(refused(packet, &asks(packet.l4(), 6)), Some(Refused::ChecksumOfAnother));
         let frame = packet.partial();
         let only_checksum = packet.request(None);
         assert_eq!(Cutter::new(&frame, frame.len() as u32, only_checksum).err(), Some(Refused::NotAsked));
@@ -248,6 +256,23 @@ fn what_is_not_tcp_is_refused() {
     let request = v4.request(Some(65_500));
     assert_eq!(resolved(&frame, 256, request).err(), Some(Refused::SegmentTooLong));
     assert!(resolved(&frame, 256, v4.request(Some(65_495))).is_ok());
+}
+
+#[test]
+fn what_is_not_udp_is_refused() {
+    for v6 in [false, true] {
+        let packet = Packet::udp(v6, noise(1000, 3));
+        assert_eq!(refused(&packet, &|_, _| ()), None);
+        let protocol = if v6 { 20 } else { 23 };
+        for other in [6, 58, 132] {
+            assert_eq!(refused(&packet, &set(protocol, other)), Some(Refused::Protocol(other)));
+        }
+        let tcp = Packet::tcp(v6, vec![]).request(Some(8)).gso;
+        assert_eq!(refused(&packet, &|_, request| request.gso = tcp), Some(Refused::Protocol(17)));
+        for (start, offset) in [(packet.l4() + 2, 4), (packet.l4(), 16), (packet.l4() - 4, 6)] {
+            assert_eq!(refused(&packet, &asks(start, offset)), Some(Refused::ChecksumOfAnother));
+        }
+    }
 }
 
 #[test]

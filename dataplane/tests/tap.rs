@@ -9,13 +9,15 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::{Burst, Segment};
-use labsw_dataplane::offload::Partial;
+use labsw_dataplane::losses::{Losses, TxReport};
+use labsw_dataplane::offload::{Gso, GsoKind, HEADER_BYTES, MAX_UDP_SEGMENTS_PASSED, Offers, Partial, Request};
 use labsw_dataplane::port::{Fault, RxQueue, Turn, TxPort};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::tap::{TapError, TapPort, TapRx, make_persistent};
 use labsw_switch::DropReason;
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_testkit::guest::{Guest, VERSION_1};
+use labsw_testkit::offload_frames::{Packet, noise};
 use labsw_testkit::xdp_lab::{self, Lab, RawSocket, burst_of, bytes, frame, ifindex};
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -242,18 +244,65 @@ fn what_a_guest_left_undone_is_noted_and_the_impossible_dropped_and_counted() {
     let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
     let mut tcp = frame(3, 66);
     tcp[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 52, 0, 0, 0, 0, 64, 6]);
-    // NEEDS_CSUM at byte 34, to be stored 16 behind; then UDP segments (VIRTIO_NET_HDR_GSO_UDP_L4), which nobody
-    // offered.
+    // NEEDS_CSUM at byte 34, to be stored 16 behind; then fragments of UDP (VIRTIO_NET_HDR_GSO_UDP), which nobody
+    // offered, and datagrams (VIRTIO_NET_HDR_GSO_UDP_L4).
     let header = [1u8, 0, 0, 0, 0, 0, 34, 0, 16, 0];
     guest.write_all(&[&header, tcp.as_slice()].concat()).unwrap();
     tcp[23] = 17;
-    guest.write_all(&[&[1, 5, 0, 0, 8, 0, 34, 0, 6, 0], tcp.as_slice()].concat()).unwrap();
+    guest.write_all(&[&[1, 3, 0, 0, 8, 0, 34, 0, 6, 0], tcp.as_slice()].concat()).unwrap();
     guest.write_all(&[&[0; 10], frame(4, 60).as_slice()].concat()).unwrap();
+    guest.write_all(&[&[1, 5, 0, 0, 8, 0, 34, 0, 6, 0], tcp.as_slice()].concat()).unwrap();
     let rx = &mut port.rx[0];
-    assert_eq!(receive(rx, &mut burst, &mut stats), Ok(2));
+    assert_eq!(receive(rx, &mut burst, &mut stats), Ok(3));
+    assert_eq!(burst.asked(2).request.gso, Some(Gso { kind: GsoKind::Udp, size: 8, ecn: false }));
     assert_eq!(burst.asked(0).request.csum, Some(Partial { start: 34, offset: 16 }));
     assert_eq!(bytes(&burst, 1, TagEdit::KEEP), frame(4, 60));
-    assert_eq!((burst.asking(), stats.rx_frames, stats.drops[DropReason::BadOffload as usize]), (1, 3, 1));
+    assert_eq!((burst.asking(), stats.rx_frames, stats.drops[DropReason::BadOffload as usize]), (0b101, 4, 1));
+}
+
+/// Sends a frame with a request.
+fn send_asking(port: &TapPort, frame: &[u8], header: [u8; HEADER_BYTES], stats: &mut PortDelta) -> Result<(), Fault> {
+    let (mut burst, mut losses) = (Burst::new(), Losses::NONE);
+    // SAFETY: the frame outlives the burst.
+    assert!(unsafe { burst.push_whole(0, Segment { ptr: frame.as_ptr(), len: frame.len() as u32 }) });
+    burst.ask(&header, Offers::ALL).unwrap();
+    let items = [TxItem::whole(0, TagEdit::KEEP)];
+    port.tx.send(&Turn::ONLY, &mut burst, &items, &mut TxReport { stats, losses: &mut losses })
+}
+
+#[test]
+fn what_the_kernel_refuses_of_a_guest_hurts_only_that_frame() {
+    let Some(lab) = Lab::new() else { return };
+    let port = host_port(&lab, 1);
+    // The checksum of a packet in a tunnel, so far behind that the kernel can't count to it from its buffer's start.
+    let tunnel = Packet::udp(false, noise(65_490, 1)).partial();
+    let far = Request { csum: Some(Partial { start: 65_520, offset: 6 }), gso: None };
+    let mut stats = PortDelta::ZERO;
+    assert_eq!(send_asking(&port, &tunnel, far.encode(0), &mut stats), Ok(()));
+    assert_eq!((stats.tx_frames, stats.drops[DropReason::BadOffload as usize]), (0, 1));
+    assert_eq!(send(&port, &[frame(1, 60)], TagEdit::KEEP, &mut stats), Ok(0));
+}
+
+/// The longest that is passed on is not refused by the kernel: a refusal would be a fault of the port.
+#[test]
+fn the_kernel_cuts_as_many_datagrams_as_are_passed_on() {
+    let Some(lab) = Lab::new() else { return };
+    let port = host_port(&lab, 1);
+    lab.ip(&["link", "set", "t0", "address", "02:1a:b5:77:00:02"]);
+    lab.ip(&["addr", "add", "10.200.201.202/8", "dev", "t0"]);
+    let receiver = lab.in_switch(|| std::net::UdpSocket::bind("10.200.201.202:443").unwrap());
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stats = PortDelta::ZERO;
+    assert!(port.tx.offers().udp, "Linux 6.2 or newer");
+    let datagrams = MAX_UDP_SEGMENTS_PASSED as usize;
+    let packet = Packet::udp(false, noise(500 * datagrams, 1));
+    assert_eq!(send_asking(&port, &packet.partial(), packet.request(Some(500)).encode(0), &mut stats), Ok(()));
+    assert_eq!((stats.tx_frames, stats.drops.iter().sum::<u64>()), (1, 0));
+    let mut buffer = [0; 2000];
+    for expected in packet.payload.chunks(500) {
+        let read = receiver.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..read], expected);
+    }
 }
 
 #[test]

@@ -16,10 +16,10 @@ use proptest::prelude::*;
 
 const TX: usize = 1;
 const RX: usize = 0;
-/// CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN.
-const SENDS: u64 = 1 | 1 << 11 | 1 << 12 | 1 << 13;
-/// GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_ECN.
-const TAKES: u64 = 1 << 1 | 1 << 7 | 1 << 8 | 1 << 9;
+/// CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO.
+const SENDS: u64 = 1 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 56;
+/// GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_ECN, GUEST_USO4, GUEST_USO6.
+const TAKES: u64 = 1 << 1 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 54 | 1 << 55;
 const TAG: [u8; 4] = [0x81, 0, 0, 20];
 
 /// Sends from the guest: a virtio-net header of 10 bytes and a frame.
@@ -51,7 +51,8 @@ fn a_request_reaches_a_guest_that_accepts_it_as_it_was() {
         let (mut from, mut to) = (sender.port(), receiver.port());
         assert_eq!(to.tx.offers(), Offers::ALL);
         receiver.post(RX, 16, BUFFER_BYTES as u32, None);
-        let packet = Packet::tcp(false, noise(1800, 7));
+        let payload = noise(1800, 7);
+        let packet = if edit == push { Packet::udp(false, payload) } else { Packet::tcp(false, payload) };
         let (whole, cut) = (packet.request(None), packet.request(Some(536)));
         let frame = packet.partial();
         // In one buffer, in several, and with the header in two of them; last a frame with nothing to do.
@@ -134,7 +135,11 @@ fn impossible_requests_are_counted_and_the_frames_behind_them_pass() {
         header(1, 3, 1448, l4, 16),
         header(1, 5, 1448, l4, 16),
         header(1, 0x7f, 1448, l4, 16),
-        // TCP over IPv6 that is IPv4; a checksum that is not TCP's.
+        // UDP with an ECN bit; fragments of UDP.
+        header(1, 0x85, 1448, l4, 6),
+        header(1, 3, 1448, l4, 6),
+        // TCP over IPv6 that is IPv4; UDP that is TCP; a checksum that is not TCP's.
+        header(1, 5, 100, l4, 6),
         header(1, 4, 100, l4, 16),
         header(1, 1, 100, l4, 6),
         header(1, 1, 100, l4 - 1, 16),
@@ -166,12 +171,12 @@ proptest! {
         frame in prop::collection::vec(any::<u8>(), 14..1500),
         piece in 1usize..600,
     ) {
-        let packet = Packet::tcp(header[2] & 1 == 0, frame.clone());
+        let packet = Packet { udp: header[2] & 2 == 0, ..Packet::tcp(header[2] & 1 == 0, frame.clone()) };
         let (mut header, mut bytes) = (header, frame);
         if plausible {
             header[0] |= 1;
-            header[1] = [0, 1, 4, 0x81][usize::from(header[1] % 4)];
-            header[6..10].copy_from_slice(&[packet.l4() as u8, 0, 16, 0]);
+            header[1] = [0, 1, 4, 0x81, 5][usize::from(header[1] % 5)];
+            header[6..10].copy_from_slice(&[packet.l4() as u8, 0, packet.checksum().1 as u8, 0]);
             bytes = packet.partial();
             bytes.truncate(1500);
         }

@@ -136,8 +136,8 @@ drop_reasons! {
     SamePort = "same_port": In, Lookup;
     /// No other port is in the frame's VLAN.
     NoDestination = "no_destination": In, Lookup;
-    /// The guest asked for an offload that was not negotiated, or an impossible one.
-    BadOffload = "bad_offload": In, Receive;
+    /// The guest asked for an offload that was not negotiated, or an impossible one, or one that the kernel refuses.
+    BadOffload = "bad_offload": Both, Receive;
     /// A descriptor chain without a whole virtio-net header, or larger than any frame.
     BadChain = "bad_chain": In, Receive;
     /// Nobody is connected to the port's socket, or its rings are stopped.

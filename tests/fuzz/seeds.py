@@ -313,6 +313,11 @@ def offload():
                     hurt = struct.pack("<HB", 12 + number, 0x45) if damage == b"\1" else b""
                     seed("offload", f"packet-{number:02}", packet + damage + b"\0" + struct.pack("<H", size) + hurt + b"\1")
                     number += 1
+    for v6, shape in ((0, 0x30), (4, 0x54), (0, 0x78), (4, 0x3c)):
+        options = {0x30: b"\2\2", 0x54: b"\2", 0x78: b"\2", 0x3c: b""}[shape]
+        packet = bytes([shape]) + options + bytes([0]) + struct.pack("<IHH", 0, 0xFFFE, 8000 + shape)
+        for size in (1260, 0):
+            seed("offload", f"datagrams-{shape:02x}-{size}", packet + b"\0\0" + struct.pack("<H", size) + b"\1")
     checksum = bytes.fromhex("01002800000022001000")
     frame = bytes.fromhex("0200000000020200000000010800") + bytes.fromhex("45000050000040004006000001020304 05060708")
     seed("offload", "bytes", b"\xf0" + struct.pack("<H", 94) + frame + bytes(60) + b"\0\xff\0\0" + checksum + b"\1")

@@ -40,6 +40,7 @@ pub(super) fn examine(host: &Host) -> Vec<Finding> {
         ),
         fault(host, &VETH_STALL, !host.ports(|kind| matches!(kind, PortKind::Veth(_))).is_empty()),
         fault(host, &COPY_PANIC, xdp_ports),
+        fault(host, &UDP_SEGMENTS, !host.ports(|kind| matches!(kind, PortKind::Tap(_))).is_empty()),
         jit(host, xdp_ports),
         tun(host),
         veth(host),
@@ -110,6 +111,14 @@ const COPY_PANIC: KernelFault = KernelFault {
     consequence: "sending through AF_XDP without zero copy (veth ports, many NICs) can crash the host",
     cure: "use a kernel with \"xsk: avoid data corruption on cq descriptor number\": 6.18.1 or newer, or 6.12",
     source: "Linux commits 30f241fcf52a, 0ebc27a4c67d",
+};
+
+const UDP_SEGMENTS: KernelFault = KernelFault {
+    check: "kernel_udp_segments",
+    releases: ((7, 0, 0), (7, 0, 13)),
+    consequence: "UDP that a guest leaves uncut (QUIC, WireGuard) can reach the host or a container broken at tap ports",
+    cure: "use Linux 7.0.14 or newer, or 6.18; or offloads = false at the guests' ports",
+    source: "Linux commits b10b446, 78effd8, 5f17ae0",
 };
 
 fn fault(host: &Host, fault: &KernelFault, is_concerned: bool) -> Finding {

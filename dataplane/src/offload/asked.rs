@@ -4,7 +4,7 @@
 //! pass can be cut or finished, and [`Asked::wire_bytes`] says how long its longest segment is. [`Asked::encode`] is
 //! the header for the next one who takes the frame as it is.
 
-use super::gso::MAX_SEGMENTS;
+use super::gso::{Gso, GsoKind, MAX_SEGMENTS, MAX_UDP_SEGMENTS_PASSED};
 use super::layout::judge_checksum;
 use super::refused::Refused;
 use super::request::{HEADER_BYTES, Offers, Request, Resolution};
@@ -75,10 +75,19 @@ impl Asked {
         }
     }
 
+    /// The work for an egress that accepts `offers`.
+    #[inline]
+    pub fn resolve(&self, offers: Offers) -> Resolution {
+        match self.request.gso {
+            Some(Gso { kind: GsoKind::Udp, .. }) if self.segments() > MAX_UDP_SEGMENTS_PASSED => Resolution::Cut,
+            _ => self.request.resolve(offers),
+        }
+    }
+
     /// True if a receiver that accepts `offers` can be given the frame as it is.
     #[inline]
     pub fn passes(&self, offers: Offers) -> bool {
-        self.request.resolve(offers) == Resolution::PassOn
+        self.resolve(offers) == Resolution::PassOn
     }
 
     /// The header for somebody who accepts `offers`, of the frame with `growth_bytes` more in front of its headers.

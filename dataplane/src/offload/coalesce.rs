@@ -91,7 +91,7 @@ impl Coalescer {
         let continues = next.layout == self.same.layout
             && next.constant == self.same.constant
             && next.sequence == next_sequence
-            && (next.layout.kind == GsoKind::Tcp6 || next.identification == expected)
+            && (next.layout.v6 || next.identification == expected)
             && next.payload_bytes <= self.same.payload_bytes
             && self.ip_bytes() + next.payload_bytes <= MAX_IP_BYTES;
         if continues {
@@ -131,20 +131,19 @@ impl Coalescer {
     }
 
     fn finish_headers(&mut self, layout: Layout) -> Request {
-        let Layout { kind, l3, l4, .. } = layout;
+        let Layout { kind, v6, l3, l4, .. } = layout;
         let tcp_bytes = self.frame_bytes() - u32::try_from(l4).unwrap_or_default();
         #[allow(clippy::cast_possible_truncation, reason = "at most 65535: seen to by `add`")]
         let ip_bytes = (self.ip_bytes() as u16).to_be_bytes();
         let pseudo = pseudo_header(&self.first, layout, tcp_bytes);
         let headers = &mut self.first;
-        match kind {
-            GsoKind::Tcp4 => {
-                put(headers, l3 + 2, ip_bytes);
-                put(headers, l3 + 10, [0; 2]);
-                let sum = Sum::of(headers.get(l3..l4).unwrap_or_default());
-                put(headers, l3 + 10, sum.checksum().to_be_bytes());
-            }
-            GsoKind::Tcp6 => put(headers, l3 + 4, ip_bytes),
+        if v6 {
+            put(headers, l3 + 4, ip_bytes);
+        } else {
+            put(headers, l3 + 2, ip_bytes);
+            put(headers, l3 + 10, [0; 2]);
+            let sum = Sum::of(headers.get(l3..l4).unwrap_or_default());
+            put(headers, l3 + 10, sum.checksum().to_be_bytes());
         }
         if self.push {
             put(headers, l4 + 13, [ACK | PSH]);
@@ -185,7 +184,7 @@ impl Segment {
 
     /// `None` if it may not be merged with anything.
     fn read(headers: &[u8], frame_bytes: u32, payload: Sum) -> Option<Segment> {
-        let layout @ Layout { kind, l3, l4, header_bytes } = Segment::layout(headers, frame_bytes)?;
+        let layout @ Layout { v6, l3, l4, header_bytes, .. } = Segment::layout(headers, frame_bytes)?;
         let flags = *headers.get(l4 + 13)?;
         let reserved = *headers.get(l4 + 12)? & 0xf;
         let payload_bytes = frame_bytes - u32::try_from(header_bytes).ok()?;
@@ -194,21 +193,20 @@ impl Segment {
         }
         let mut constant = [0; MAX_HEADER_BYTES];
         constant.get_mut(..header_bytes)?.copy_from_slice(headers.get(..header_bytes)?);
-        let (length, identification) = match kind {
-            GsoKind::Tcp4 => {
-                put(&mut constant, l3 + 10, [0; 2]);
-                if Some(Sum::of(constant.get(l3..l4)?).checksum()) != u16_at(headers, l3 + 10) {
-                    return None;
-                }
-                put(&mut constant, l3 + 2, [0; 4]);
-                (u16_at(headers, l3 + 2)?, u16_at(headers, l3 + 4)?)
-            }
+        let (length, identification) = if v6 {
             // An extension header may be meant for one packet only.
-            GsoKind::Tcp6 if l4 != l3 + IPV6_BYTES => return None,
-            GsoKind::Tcp6 => {
-                put(&mut constant, l3 + 4, [0; 2]);
-                (u16_at(headers, l3 + 4)?, 0)
+            if l4 != l3 + IPV6_BYTES {
+                return None;
             }
+            put(&mut constant, l3 + 4, [0; 2]);
+            (u16_at(headers, l3 + 4)?, 0)
+        } else {
+            put(&mut constant, l3 + 10, [0; 2]);
+            if Some(Sum::of(constant.get(l3..l4)?).checksum()) != u16_at(headers, l3 + 10) {
+                return None;
+            }
+            put(&mut constant, l3 + 2, [0; 4]);
+            (u16_at(headers, l3 + 2)?, u16_at(headers, l3 + 4)?)
         };
         if u32::from(length) != layout.ip_bytes(frame_bytes) {
             return None;
@@ -233,10 +231,7 @@ impl Segment {
 
 /// The sum of the pseudo-header of `tcp_bytes` of TCP.
 fn pseudo_header(headers: &[u8], layout: Layout, tcp_bytes: u32) -> Sum {
-    let addresses = match layout.kind {
-        GsoKind::Tcp4 => layout.l3 + 12..layout.l3 + 20,
-        GsoKind::Tcp6 => layout.l3 + 8..layout.l3 + 40,
-    };
+    let addresses = if layout.v6 { layout.l3 + 8..layout.l3 + 40 } else { layout.l3 + 12..layout.l3 + 20 };
     let mut sum = Sum::of(headers.get(addresses).unwrap_or_default());
     sum.add_u16(PROTOCOL_TCP);
     sum.add_u32(tcp_bytes);

@@ -1,9 +1,9 @@
 //! Where the headers of a frame lie: Ethernet with up to four VLAN tags, IPv4 or IPv6, and what IP carries.
 //!
-//! [`Layout::of`] finds the headers of a TCP frame that is to be cut. [`judge_checksum`] says whether an unfinished
-//! checksum lies where TCP or UDP keeps one: directly behind the outermost IP header, or inside a tunnel. The switch
-//! writes a checksum after it has decided about the frame, so a checksum anywhere else could change what was decided
-//! on: addresses, VLAN tags, ports, the type of an ICMPv6 message.
+//! [`Layout::of`] finds the headers of a TCP or UDP frame that is to be cut. [`judge_checksum`] says whether an
+//! unfinished checksum lies where TCP or UDP keeps one: directly behind the outermost IP header, or inside a tunnel.
+//! The switch writes a checksum after it has decided about the frame, so a checksum anywhere else could change what was
+//! decided on: addresses, VLAN tags, ports, the type of an ICMPv6 message.
 //!
 //! IPv4 options and the IPv6 extension headers that may stand in every packet of a flow (hop-by-hop options, routing,
 //! destination options) are walked over. A fragment is refused, and so is every other extension header: it could not be
@@ -25,7 +25,7 @@ pub(super) const MAX_IP_BYTES: u32 = 65_535;
 /// Where the checksum lies in the TCP header.
 pub(super) const TCP_CHECKSUM: u16 = 16;
 /// Where the checksum lies in the UDP header.
-const UDP_CHECKSUM: u16 = 6;
+pub(super) const UDP_CHECKSUM: u16 = 6;
 /// The most bytes of headers that are worked on.
 pub const MAX_HEADER_BYTES: usize = 256;
 /// VLAN tags walked over.
@@ -44,6 +44,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 const IPV4_MIN_BYTES: usize = 20;
 pub(super) const IPV6_BYTES: usize = 40;
 const TCP_MIN_BYTES: usize = 20;
+const UDP_BYTES: usize = 8;
 /// The bits "more fragments" and offset of the field with flags and offset.
 const IPV4_FRAGMENT: u16 = 0x3fff;
 
@@ -52,22 +53,27 @@ const IPV4_FRAGMENT: u16 = 0x3fff;
 pub struct Layout {
     /// Which protocols.
     pub kind: GsoKind,
+    /// IPv6, and not IPv4.
+    pub v6: bool,
     /// The IP header.
     pub l3: usize,
-    /// The TCP header.
+    /// The TCP or UDP header.
     pub l4: usize,
     /// The payload.
     pub header_bytes: usize,
 }
 
 impl Layout {
+    /// Where the checksum lies in the TCP or UDP header.
+    #[inline]
+    pub(super) fn checksum(&self) -> u16 {
+        if self.kind == GsoKind::Udp { UDP_CHECKSUM } else { TCP_CHECKSUM }
+    }
+
     /// The length field of the IP header in a frame of `frame_bytes`: IPv4 total length, IPv6 payload length.
     #[inline]
     pub(super) fn ip_bytes(&self, frame_bytes: u32) -> u32 {
-        let base = match self.kind {
-            GsoKind::Tcp4 => self.l3,
-            GsoKind::Tcp6 => self.l3 + IPV6_BYTES,
-        };
+        let base = if self.v6 { self.l3 + IPV6_BYTES } else { self.l3 };
         frame_bytes.saturating_sub(u32::try_from(base).unwrap_or_default())
     }
 
@@ -85,21 +91,23 @@ impl Layout {
     fn find(headers: &[u8], kind: GsoKind) -> Option<Result<Layout, Refused>> {
         let (ethertype, l3) = network(headers)?;
         let carried = match (kind, ethertype) {
-            (GsoKind::Tcp4, ETHERTYPE_IPV4) => ipv4(headers, l3)?,
-            (GsoKind::Tcp6, ETHERTYPE_IPV6) => ipv6(headers, l3)?,
+            (GsoKind::Tcp4 | GsoKind::Udp, ETHERTYPE_IPV4) => ipv4(headers, l3)?,
+            (GsoKind::Tcp6 | GsoKind::Udp, ETHERTYPE_IPV6) => ipv6(headers, l3)?,
             _ => Err(Refused::Ethertype(ethertype)),
         };
-        let l4 = match carried {
-            Ok((PROTOCOL_TCP, l4)) => l4,
-            Ok((other, _)) => return Some(Err(Refused::Protocol(other))),
-            Err(refused) => return Some(Err(refused)),
+        let (l4, bytes) = match (carried, kind) {
+            (Ok((PROTOCOL_TCP, l4)), GsoKind::Tcp4 | GsoKind::Tcp6) => {
+                (l4, usize::from(headers.get(l4 + 12)? >> 4) * 4)
+            }
+            (Ok((PROTOCOL_UDP, l4)), GsoKind::Udp) => (l4, UDP_BYTES),
+            (Ok((other, _)), _) => return Some(Err(Refused::Protocol(other))),
+            (Err(refused), _) => return Some(Err(refused)),
         };
-        let tcp_bytes = usize::from(headers.get(l4 + 12)? >> 4) * 4;
-        if tcp_bytes < TCP_MIN_BYTES {
+        if kind != GsoKind::Udp && bytes < TCP_MIN_BYTES {
             return Some(Err(Refused::Tcp));
         }
-        headers.get(..l4 + tcp_bytes)?;
-        Some(Ok(Layout { kind, l3, l4, header_bytes: l4 + tcp_bytes }))
+        headers.get(..l4 + bytes)?;
+        Some(Ok(Layout { kind, v6: ethertype == ETHERTYPE_IPV6, l3, l4, header_bytes: l4 + bytes }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Offloads in software: what a guest left to its "network card" is finished here.
 //!
-//! A guest that was offered checksum and TCP segmentation offload sends frames that are not finished: the checksum
+//! A guest that was offered checksum, TCP and UDP segmentation offload sends frames that are not finished: the checksum
 //! field holds the sum of the pseudo-header only, and one frame carries the payload of up to 64 KiB of segments. Such a
 //! frame travels with its [`Request`]; only an egress that cannot pass the request on resolves it:
 //!
@@ -37,7 +37,7 @@ pub mod whole;
 pub use asked::Asked;
 pub use coalesce::{Coalescer, Merged};
 pub use finish::finish_checksum;
-pub use gso::{Gso, GsoKind, MAX_SEGMENTS, MIN_SEGMENT_BYTES, Partial};
+pub use gso::{Gso, GsoKind, MAX_SEGMENTS, MAX_UDP_SEGMENTS_PASSED, MIN_SEGMENT_BYTES, Partial};
 pub use layout::{Layout, MAX_HEADER_BYTES, OUTER_BYTES};
 pub use refused::Refused;
 pub use request::{HEADER_BYTES, Offers, Request, Resolution};

@@ -44,7 +44,7 @@ pub enum Refused {
     /// Segments need checksums.
     #[error("segmentation without checksum offload")]
     SegmentsWithoutChecksum,
-    /// A `gso_type` that is not TCP (UDP, or undefined).
+    /// A `gso_type` that is neither TCP nor UDP datagrams (UDP fragments, or undefined), or has an ECN bit and is UDP.
     #[error("gso_type {0:#04x} is unknown")]
     KindUnknown(u8),
     /// A `gso_type` that was not negotiated.
@@ -53,7 +53,7 @@ pub enum Refused {
     /// The ECN bit, which was not negotiated.
     #[error("segmentation of ECN frames was not offered")]
     EcnNotOffered,
-    /// Smaller than [`MIN_SEGMENT_BYTES`](super::MIN_SEGMENT_BYTES), or 0.
+    /// Smaller than [`MIN_SEGMENT_BYTES`](super::MIN_SEGMENT_BYTES) and TCP, or 0.
     #[error("gso_size {0} is too small")]
     SegmentSize(u16),
     /// The frame ends inside its headers.
@@ -71,15 +71,15 @@ pub enum Refused {
     /// An IPv4 fragment.
     #[error("an IP fragment cannot be segmented")]
     Fragment,
-    /// Not TCP, or an IPv6 extension header that cannot be repeated in each segment.
-    #[error("IP protocol {0} is not TCP")]
+    /// Not the protocol of the kind, or an IPv6 extension header that cannot be repeated in each segment.
+    #[error("IP protocol {0} is not that of the segmentation asked for")]
     Protocol(u8),
     /// An impossible TCP header length.
     #[error("malformed TCP header")]
     Tcp,
-    /// The checksum asked for is not that of the TCP header.
-    #[error("the checksum asked for is not TCP's")]
-    ChecksumNotTcp,
+    /// The checksum asked for is not that of the TCP or UDP header.
+    #[error("the checksum asked for is not that of the header to be repeated")]
+    ChecksumOfAnother,
     /// A segment would be longer than IP can say.
     #[error("a segment would be longer than an IP packet")]
     SegmentTooLong,

@@ -7,17 +7,18 @@
 //!
 //! `hdr_len` is a hint and not used. Flags other than `NEEDS_CSUM` are ignored, as the standard asks of a device.
 //!
-//! Reference: Virtio 1.2, 5.1.6 (the header), 5.1.6.2 "Packet Transmission", 5.1.6.4 "Processing of Incoming Packets",
+//! Reference: Virtio 1.3, 5.1.6 (the header), 5.1.6.2 "Packet Transmission", 5.1.6.4 "Processing of Incoming Packets",
 //! 5.1.3 "Feature bits".
 
-use super::gso::{Gso, GsoKind, MIN_SEGMENT_BYTES, Partial};
-use super::layout::{Layout, MAX_IP_BYTES, TCP_CHECKSUM};
+use super::gso::{Gso, GsoKind, Partial};
+use super::layout::{Layout, MAX_IP_BYTES};
 use super::refused::Refused;
 use super::sum::put_u16_le;
 use crate::virtio::features::{
-    F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6,
+    F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_USO4, F_GUEST_USO6, F_HOST_ECN, F_HOST_TSO4,
+    F_HOST_TSO6, F_HOST_USO,
 };
-use crate::virtio::header::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM};
+use crate::virtio::header::{GSO_ECN, GSO_NONE, NEEDS_CSUM};
 
 pub use crate::virtio::header::OFFLOAD_BYTES as HEADER_BYTES;
 
@@ -41,15 +42,17 @@ pub struct Offers {
     pub tcp6: bool,
     /// The same for frames with ECN bits.
     pub ecn: bool,
+    /// To segment UDP, over both IP versions.
+    pub udp: bool,
     /// To believe that a checksum was verified.
     pub verified: bool,
 }
 
 impl Offers {
     /// Nothing: every frame is finished.
-    pub const NONE: Offers = Offers { csum: false, tcp4: false, tcp6: false, ecn: false, verified: false };
+    pub const NONE: Offers = Offers { csum: false, tcp4: false, tcp6: false, ecn: false, udp: false, verified: false };
     /// Everything there is.
-    pub const ALL: Offers = Offers { csum: true, tcp4: true, tcp6: true, ecn: true, verified: true };
+    pub const ALL: Offers = Offers { csum: true, tcp4: true, tcp6: true, ecn: true, udp: true, verified: true };
 
     /// The offloads that a guest with these negotiated features may request in the frames it sends. It is not believed
     /// about checksums.
@@ -60,15 +63,24 @@ impl Offers {
             tcp4: has(F_HOST_TSO4),
             tcp6: has(F_HOST_TSO6),
             ecn: has(F_HOST_ECN),
+            udp: has(F_HOST_USO),
             verified: false,
         }
     }
 
-    /// The offloads that a guest with these negotiated features accepts in the frames it receives.
+    /// The offloads that a guest with these negotiated features accepts in the frames it receives. One that accepts UDP
+    /// of one IP version only gets datagrams of both.
     pub fn to_guest(features: u64) -> Offers {
         let has = |bit| features & bit != 0;
         let csum = has(F_GUEST_CSUM);
-        Offers { csum, tcp4: has(F_GUEST_TSO4), tcp6: has(F_GUEST_TSO6), ecn: has(F_GUEST_ECN), verified: csum }
+        Offers {
+            csum,
+            tcp4: has(F_GUEST_TSO4),
+            tcp6: has(F_GUEST_TSO6),
+            ecn: has(F_GUEST_ECN),
+            udp: has(F_GUEST_USO4) && has(F_GUEST_USO6),
+            verified: csum,
+        }
     }
 
     /// True if segments of some TCP flows may be merged for this side.
@@ -87,6 +99,7 @@ impl Offers {
         match kind {
             GsoKind::Tcp4 => self.tcp4,
             GsoKind::Tcp6 => self.tcp6,
+            GsoKind::Udp => self.udp,
         }
     }
 }
@@ -139,12 +152,7 @@ impl Request {
         if gso_type == GSO_NONE {
             return Ok(Request { csum, gso: None });
         }
-        let ecn = gso_type & GSO_ECN != 0;
-        let kind = match gso_type & !GSO_ECN {
-            GSO_TCPV4 => GsoKind::Tcp4,
-            GSO_TCPV6 => GsoKind::Tcp6,
-            _ => return Err(Refused::KindUnknown(gso_type)),
-        };
+        let (kind, ecn) = GsoKind::of_type(gso_type).ok_or(Refused::KindUnknown(gso_type))?;
         if !offers.kind(kind) {
             return Err(Refused::KindNotOffered(kind));
         }
@@ -152,7 +160,7 @@ impl Request {
             return Err(Refused::EcnNotOffered);
         }
         let size = u16::from_le_bytes([size0, size1]);
-        if size < MIN_SEGMENT_BYTES {
+        if size < kind.min_segment_bytes() {
             return Err(Refused::SegmentSize(size));
         }
         Ok(Request { csum, gso: Some(Gso { kind, size, ecn }) })
@@ -168,11 +176,7 @@ impl Request {
         put_u16_le(&mut header, 6, start);
         put_u16_le(&mut header, 8, offset);
         if let Some(Gso { kind, size, ecn }) = self.gso {
-            let kind = match kind {
-                GsoKind::Tcp4 => GSO_TCPV4,
-                GsoKind::Tcp6 => GSO_TCPV6,
-            };
-            header[1] = if ecn { kind | GSO_ECN } else { kind };
+            header[1] = kind.gso_type() | if ecn { GSO_ECN } else { 0 };
             put_u16_le(&mut header, 4, size);
         }
         header
@@ -185,8 +189,8 @@ impl Request {
     pub(super) fn layout(&self, headers: &[u8], frame_bytes: u32) -> Result<Layout, Refused> {
         let Request { csum: Some(csum), gso: Some(gso) } = *self else { return Err(Refused::NotAsked) };
         let layout = Layout::of(headers, frame_bytes, gso.kind)?;
-        if usize::from(csum.start) != layout.l4 || csum.offset != TCP_CHECKSUM {
-            return Err(Refused::ChecksumNotTcp);
+        if usize::from(csum.start) != layout.l4 || csum.offset != layout.checksum() {
+            return Err(Refused::ChecksumOfAnother);
         }
         let header_bytes = u32::try_from(layout.header_bytes).map_err(|_| Refused::HeadersTooLong)?;
         let largest = header_bytes + u32::from(gso.size);
@@ -275,12 +279,18 @@ mod tests {
         assert_eq!(parse(1, 1, 1448, ALL), gso(GsoKind::Tcp4, false));
         assert_eq!(parse(1, 0x84, 1448, ALL), gso(GsoKind::Tcp6, true));
         assert_eq!(parse(0, 1, 1448, ALL), Err(Refused::SegmentsWithoutChecksum));
-        for kind in [2, 3, 5, 0x80, 0x83, 0xff] {
+        for kind in [2, 3, 6, 0x80, 0x83, 0x85, 0xff] {
             assert_eq!(parse(1, kind, 1448, ALL), Err(Refused::KindUnknown(kind)));
         }
         for size in [0, 1, 7] {
             assert_eq!(parse(1, 1, size, ALL), Err(Refused::SegmentSize(size)));
         }
+        assert_eq!(
+            parse(1, 5, 1, ALL).map(|request| request.gso),
+            Ok(Some(Gso { kind: GsoKind::Udp, size: 1, ecn: false }))
+        );
+        assert_eq!(parse(1, 5, 0, ALL), Err(Refused::SegmentSize(0)));
+        assert_eq!(parse(0, 5, 1448, ALL), Err(Refused::SegmentsWithoutChecksum));
         let without = |change: fn(&mut Offers)| {
             let mut offers = ALL;
             change(&mut offers);
@@ -288,14 +298,15 @@ mod tests {
         };
         assert_eq!(parse(1, 1, 1448, without(|o| o.tcp4 = false)), Err(Refused::KindNotOffered(GsoKind::Tcp4)));
         assert_eq!(parse(1, 4, 1448, without(|o| o.tcp6 = false)), Err(Refused::KindNotOffered(GsoKind::Tcp6)));
+        assert_eq!(parse(1, 5, 1448, without(|o| o.udp = false)), Err(Refused::KindNotOffered(GsoKind::Udp)));
         assert_eq!(parse(1, 0x81, 1448, without(|o| o.ecn = false)), Err(Refused::EcnNotOffered));
         assert_eq!(parse(1, 1, 1448, without(|o| o.csum = false)), Err(Refused::ChecksumNotOffered));
     }
 
     #[test]
     fn encoded_is_parsed_again() {
-        for kind in [GsoKind::Tcp4, GsoKind::Tcp6] {
-            for ecn in [false, true] {
+        for (kind, ecn_bits) in [(GsoKind::Tcp4, 2), (GsoKind::Tcp6, 2), (GsoKind::Udp, 1)] {
+            for ecn in [false, true].into_iter().take(ecn_bits) {
                 let csum = Some(Partial { start: 38, offset: 16 });
                 for gso in [None, Some(Gso { kind, size: 0x1234, ecn })] {
                     let request = Request { csum, gso };
@@ -310,8 +321,11 @@ mod tests {
     #[test]
     fn feature_bits_of_the_standard() {
         let believed = |verified| Offers { verified, ..ALL };
-        assert_eq!(Offers::by_guest(1 << 0 | 1 << 11 | 1 << 12 | 1 << 13), believed(false));
-        assert_eq!(Offers::to_guest(1 << 1 | 1 << 7 | 1 << 8 | 1 << 9), ALL);
+        assert_eq!(Offers::by_guest(1 << 0 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 56), believed(false));
+        assert_eq!(Offers::to_guest(1 << 1 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 54 | 1 << 55), ALL);
+        for one_version in [1 << 54, 1 << 55, 1 << 56] {
+            assert!(!Offers::to_guest(1 << 1 | one_version).udp);
+        }
         assert_eq!(Offers::by_guest(1 << 1 | 1 << 7 | 1 << 8 | 1 << 9), Offers::default());
         assert_eq!(Offers::to_guest(1 << 7), Offers { tcp4: true, ..Offers::default() });
     }
@@ -330,6 +344,8 @@ mod tests {
         assert_eq!(cut(GsoKind::Tcp4, true).resolve(v4), Resolution::Cut);
         assert_eq!(cut(GsoKind::Tcp6, false).resolve(v4), Resolution::Cut);
         assert_eq!(cut(GsoKind::Tcp6, true).resolve(ALL), Resolution::PassOn);
+        assert_eq!(cut(GsoKind::Udp, false).resolve(ALL), Resolution::PassOn);
+        assert_eq!(cut(GsoKind::Udp, false).resolve(v4), Resolution::Cut);
         assert_eq!(cut(GsoKind::Tcp4, false).resolve(Offers { csum: false, ..v4 }), Resolution::Cut);
     }
 

@@ -4,11 +4,14 @@
 
 use super::{Cutter, Gso, GsoKind, Partial, Refused, Request, Sum, finish_checksum};
 
-/// A request for a checksum from byte `start`, stored `offset` bytes behind `start`, and for TCP segments if `segments`
-/// says so: IPv6, payload bytes of a segment, CWR set.
+/// A request for a checksum from byte `start`, stored `offset` bytes behind `start`, and for segments if `segments`
+/// says so: the `gso_type`, and payload bytes of a segment.
 #[must_use]
-pub fn request((start, offset): (u16, u16), segments: Option<(bool, u16, bool)>) -> Request {
-    let gso = segments.map(|(v6, size, ecn)| Gso { kind: if v6 { GsoKind::Tcp6 } else { GsoKind::Tcp4 }, size, ecn });
+pub fn request((start, offset): (u16, u16), segments: Option<(u8, u16)>) -> Request {
+    let gso = segments.and_then(|(gso_type, size)| {
+        let (kind, ecn) = GsoKind::of_type(gso_type)?;
+        Some(Gso { kind, size, ecn })
+    });
     Request { csum: Some(Partial { start, offset }), gso }
 }
 

@@ -220,6 +220,39 @@ fn only_the_kinds_that_a_port_takes_are_merged() {
     }
 }
 
+#[test]
+fn datagrams_are_cut_for_who_does_not_take_them_or_not_so_many() {
+    for v6 in [false, true] {
+        for (datagrams, frames) in [(2, 1), (64, 1), (65, 65), (512, 512)] {
+            let packet = flow_of_udp(v6, noise(100 * datagrams, 5));
+            let (frame, request) = (packet.partial(), request_of(&packet, Some(100)));
+            let burst = burst([(&frame[..], request)], 4096);
+            let mut takes = Sink::accepting(Offers::ALL);
+            assert_eq!(resolve(&burst, &mut takes).0, Ok(0));
+            let got = takes.taken();
+            assert_eq!(got.len(), frames, "{datagrams} datagrams");
+            assert_eq!(on_wire(got), resolved(&frame, 128, request).unwrap());
+            let mut takes_not = Sink::accepting(Offers { udp: false, ..Offers::ALL });
+            assert_eq!(resolve(&burst, &mut takes_not).0, Ok(0));
+            assert_eq!(takes_not.frames(), resolved(&frame, 128, request).unwrap());
+        }
+        // As TCP: so many that the burst is kept small.
+        let packet = flow_of_udp(v6, noise(513, 5));
+        let frame = packet.partial();
+        let mut burst = burst([], 4096);
+        // SAFETY: the frame outlives the burst.
+        assert!(unsafe {
+            burst.push_whole(0, Segment { ptr: frame.as_ptr(), len: u32::try_from(frame.len()).unwrap() })
+        });
+        let refused = burst.ask(&request_of(&packet, Some(1)).encode(0), Offers::ALL).unwrap_err();
+        assert_eq!(refused.drop_reason(), DropReason::SegmentLimit);
+    }
+}
+
+fn flow_of_udp(v6: bool, payload: Vec<u8>) -> Packet {
+    Packet { udp: true, ..flow(1, v6, payload) }
+}
+
 /// The work that one burst can ask for, in segments, however it is divided.
 #[test]
 fn a_burst_becomes_a_bounded_number_of_segments() {
@@ -268,14 +301,15 @@ fn a_burst_becomes_a_bounded_number_of_segments() {
 /// Frames of a few flows, finished or not.
 fn traffic() -> impl Strategy<Value = Vec<(Packet, Option<u16>, bool)>> {
     let flags = prop::sample::select(vec![0x10u8, 0x10, 0x10, 0x18, 0x11, 0x90]);
-    let one = (0..3u8, any::<bool>(), 0usize..9000, flags, prop::option::of(500u16..2000), any::<bool>());
+    let form = (any::<bool>(), prop::bool::weighted(0.3));
+    let one = (0..3u8, any::<bool>(), 0usize..9000, flags, prop::option::of(500u16..2000), form);
     prop::collection::vec(one, 1..64).prop_map(|list| {
         let mut next = [0u32; 3];
-        let packet = |(number, udp, len, flags, size, v6): (u8, bool, usize, u8, Option<u16>, bool)| {
+        let packet = |(number, finished, len, flags, size, (v6, udp)): (u8, bool, usize, u8, Option<u16>, _)| {
             let sequence = &mut next[usize::from(number)];
-            let packet = Packet { flags, sequence: *sequence, ..flow(number, v6, noise(len, *sequence)) };
+            let packet = Packet { udp, flags, sequence: *sequence, ..flow(number, v6, noise(len, *sequence)) };
             *sequence = sequence.wrapping_add(u32::try_from(len).unwrap());
-            (packet, size, udp)
+            (packet, size, finished)
         };
         list.into_iter().map(packet).collect()
     })
@@ -288,10 +322,10 @@ proptest! {
     #[test]
     fn the_same_frames_arrive_whatever_is_accepted(
         list in traffic(),
-        (csum, tcp4, tcp6) in any::<(bool, bool, bool)>(),
+        (csum, tcp4, tcp6, udp) in any::<(bool, bool, bool, bool)>(),
         piece in 60usize..5000,
     ) {
-        let offers = Offers { csum, tcp4: csum && tcp4, tcp6: csum && tcp6, ecn: csum, verified: csum };
+        let offers = Offers { csum, tcp4: csum && tcp4, tcp6: csum && tcp6, ecn: csum, udp: csum && udp, verified: csum };
         let asked: Vec<_> = list
             .iter()
             .map(|(packet, size, finished)| {

@@ -109,11 +109,24 @@ pub(super) fn open_queues(interface: &str, queues: u16, make: bool) -> Result<Ve
         // SAFETY: the kernel reads one int at the pointer, which lives across the call.
         unsafe { control(queue, libc::TUNSETVNETHDRSZ, (&raw mut header_bytes).addr()) }
             .map_err(kernel("setting the header length"))?;
-        let offloads = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
-        // SAFETY: the argument is a number.
-        unsafe { control(queue, libc::TUNSETOFFLOAD, offloads as usize) }.map_err(kernel("switching offloads on"))?;
     }
     Ok(opened)
+}
+
+/// Switches on the offloads of the interface whose queues these are. True if UDP segmentation is among them: the kernel
+/// knows it from 6.2 on.
+pub(super) fn switch_offloads_on(interface: &str, queues: &[OwnedFd]) -> Result<bool, TapError> {
+    let always = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    // Every queue sets them for the whole interface.
+    let Some(queue) = queues.first() else { return Ok(false) };
+    // SAFETY: the argument is a number.
+    let set = |offloads: libc::c_uint| unsafe { control(queue, libc::TUNSETOFFLOAD, offloads as usize) };
+    match set(always | libc::TUN_F_USO4 | libc::TUN_F_USO6) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL) => set(always).map(|()| false),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| TapError::kernel(interface, "switching offloads on", error))
 }
 
 /// Makes an interface that stays without a program at it, which members of `owner` and `group` may open.
@@ -234,7 +247,7 @@ pub(super) unsafe fn receive(fd: BorrowedFd<'_>, end: End, slot: *mut u8) -> Res
     ];
     let (taken, tag) = match end {
         // SAFETY: both pieces are writable for their lengths (above) and live across the call.
-        End::Tun => (unsafe { libc::readv(fd.as_raw_fd(), pieces.as_ptr(), 2) }, None),
+        End::Tun { .. } => (unsafe { libc::readv(fd.as_raw_fd(), pieces.as_ptr(), 2) }, None),
         End::Interface => {
             let mut beside = [0u64; 8];
             // SAFETY: all-zero is a valid `msghdr`.

@@ -53,7 +53,7 @@ impl TapPort {
             return Err(HandoverError::new(format!("it was handed over with {} queues", queues.len())));
         }
         let port = match handover.guest {
-            None => TapPort::new(interface, queues, End::Tun, None, None),
+            None => TapPort::of_tun(interface, queues),
             Some(GuestEnd { isolation: [ingress, egress], reservation }) => {
                 let isolation = Isolation::adopt([taken.take(ingress)?, taken.take(egress)?]);
                 TapPort::new(interface, queues, End::Interface, Some(isolation), Some(taken.take(reservation)?))

@@ -64,7 +64,7 @@ impl TapPort {
     /// [`TapError`], which names the interface.
     pub fn for_host(interface: &str, queues: u16, make: bool) -> Result<TapPort, TapError> {
         let queues = device::open_queues(interface, queues.clamp(1, super::MAX_QUEUES), make)?;
-        TapPort::new(interface, queues, End::Tun, None, None)
+        TapPort::of_tun(interface, queues)
     }
 
     /// A port whose other end is a guest's: takes over the interface, which has the index `ifindex`. While the port
@@ -78,6 +78,12 @@ impl TapPort {
             .map_err(|source| TapError::Isolation { interface: interface.to_owned(), source })?;
         let socket = device::open_interface(interface, ifindex)?;
         TapPort::new(interface, vec![socket], End::Interface, Some(isolation), Some(reservation))
+    }
+
+    /// A port of the queues of an interface whose other end is the host's or a container's.
+    pub(super) fn of_tun(interface: &str, queues: Vec<OwnedFd>) -> Result<TapPort, TapError> {
+        let udp = device::switch_offloads_on(interface, &queues)?;
+        TapPort::new(interface, queues, End::Tun { udp }, None, None)
     }
 
     pub(super) fn new(
@@ -168,6 +174,12 @@ impl RxQueue for TapRx {
                     Err(Errno::INTR) => continue,
                     // The interface was set down; when it goes, the control thread sees.
                     Err(Errno::AGAIN | Errno::NETDOWN) => break,
+                    // A segmentation that the kernel has no word for (UDP fragments), or not yet. The frame is gone.
+                    Err(Errno::INVAL) => {
+                        stats.received(0);
+                        stats.drop(DropReason::BadOffload);
+                        continue;
+                    }
                     Err(errno) => return Err(self.core.fault(errno)),
                 };
             let len = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -300,6 +312,8 @@ fn send_one(queue: &OwnedFd, burst: &Burst, item: &TxItem) -> Result<u32, Lost> 
         // The host's backlog, or the guest's ring.
         Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => Err(Lost::Dropped(DropReason::TxRingFull)),
         Err(Errno::MSGSIZE) => Err(Lost::Dropped(DropReason::Oversize)),
+        // A request that the kernel can't describe in its own terms, or this release refuses.
+        Err(Errno::INVAL) => Err(Lost::Dropped(DropReason::BadOffload)),
         // The interface is set down: /dev/net/tun and packet sockets say so each in its own way.
         Err(Errno::IO | Errno::NETDOWN) => Err(Lost::Dropped(DropReason::NotConnected)),
         Err(errno) => Err(Lost::Broken(errno)),

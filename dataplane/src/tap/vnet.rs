@@ -5,7 +5,7 @@
 //! is agreed for the other direction (`TUNSETOFFLOAD`). The program behind a guest's interface may hand over the
 //! requests of its guest, in which case the packet socket says so.
 //!
-//! Reference: Virtio 1.2, 5.1.6 (`struct virtio_net_hdr`); kernel `include/uapi/linux/virtio_net.h`.
+//! Reference: Virtio 1.3, 5.1.6 (`struct virtio_net_hdr`); kernel `include/uapi/linux/virtio_net.h`.
 
 #![allow(unsafe_code, reason = "system calls that gather and scatter")]
 
@@ -22,8 +22,8 @@ const FROM_KERNEL: Offers = Offers::ALL;
 /// The end of the interface that a descriptor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// `/dev/net/tun`.
-    Tun,
+    /// `/dev/net/tun`; with `udp` the kernel knows UDP segmentation.
+    Tun { udp: bool },
     /// A packet socket.
     Interface,
 }
@@ -31,7 +31,7 @@ pub(super) enum End {
 /// The offloads that the switch may leave to the kernel.
 pub(super) fn to_kernel(end: End) -> Offers {
     match end {
-        End::Tun => Offers::ALL,
+        End::Tun { udp } => Offers { udp, ..Offers::ALL },
         // On the way past the host's queues the kernel cuts nothing: it drops what the device can't take whole, and
         // whether it can is the guest's program's affair.
         End::Interface => Offers { csum: true, verified: true, ..Offers::NONE },
@@ -116,7 +116,7 @@ mod tests {
     fn what_cannot_be_done_is_taken_out() {
         let frame = [0; 100];
         for header in [
-            // Behind the frame, at once and with the tag; segments of what is no TCP; UDP segments.
+            // Behind the frame, at once and with the tag; segments of what is neither TCP nor UDP.
             [1, 0, 0, 0, 0, 0, 100, 0, 0, 0, 0, 0],
             [1, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0],
             [1, 1, 0, 0, 0, 5, 34, 0, 16, 0, 0, 0],

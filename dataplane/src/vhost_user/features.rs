@@ -7,9 +7,9 @@
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 
 use crate::virtio::features::{
-    F_CSUM, F_EVENT_IDX, F_GUEST_ANNOUNCE, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN,
-    F_HOST_TSO4, F_HOST_TSO6, F_IN_ORDER, F_INDIRECT_DESC, F_LOG_ALL, F_MQ, F_MRG_RXBUF, F_MTU, F_RING_PACKED,
-    F_VERSION_1,
+    F_CSUM, F_EVENT_IDX, F_GUEST_ANNOUNCE, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_USO4,
+    F_GUEST_USO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_HOST_USO, F_IN_ORDER, F_INDIRECT_DESC, F_LOG_ALL, F_MQ,
+    F_MRG_RXBUF, F_MTU, F_RING_PACKED, F_VERSION_1,
 };
 
 /// VHOST_USER_F_PROTOCOL_FEATURES.
@@ -26,8 +26,17 @@ pub(super) const FEATURES: u64 = F_VERSION_1
     | F_GUEST_ANNOUNCE
     | F_LOG_ALL;
 /// What guest and switch may leave to each other to do.
-pub(super) const OFFLOADS: u64 =
-    F_CSUM | F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN;
+pub(super) const OFFLOADS: u64 = F_CSUM
+    | F_GUEST_CSUM
+    | F_GUEST_TSO4
+    | F_GUEST_TSO6
+    | F_GUEST_ECN
+    | F_GUEST_USO4
+    | F_GUEST_USO6
+    | F_HOST_TSO4
+    | F_HOST_TSO6
+    | F_HOST_ECN
+    | F_HOST_USO;
 /// The protocol features offered.
 pub(super) const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::REPLY_ACK)
@@ -36,7 +45,7 @@ pub(super) const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtoco
     .union(VhostUserProtocolFeatures::RARP)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
 /// Names for people, by bit.
-pub(super) const FEATURE_NAMES: [(u64, &str); 19] = [
+pub(super) const FEATURE_NAMES: [(u64, &str); 22] = [
     (F_CSUM, "CSUM"),
     (F_GUEST_CSUM, "GUEST_CSUM"),
     (F_GUEST_TSO4, "GUEST_TSO4"),
@@ -56,6 +65,9 @@ pub(super) const FEATURE_NAMES: [(u64, &str); 19] = [
     (F_MTU, "MTU"),
     (F_GUEST_ANNOUNCE, "GUEST_ANNOUNCE"),
     (F_LOG_ALL, "LOG_ALL"),
+    (F_GUEST_USO4, "GUEST_USO4"),
+    (F_GUEST_USO6, "GUEST_USO6"),
+    (F_HOST_USO, "HOST_USO"),
 ];
 
 /// The names of feature bits, unknown ones left out.

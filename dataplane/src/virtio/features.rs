@@ -38,3 +38,9 @@ pub const F_VERSION_1: u64 = 1 << 32;
 pub const F_RING_PACKED: u64 = 1 << 34;
 /// VIRTIO_F_IN_ORDER: chains are completed in the order they were made available.
 pub const F_IN_ORDER: u64 = 1 << 35;
+/// VIRTIO_NET_F_GUEST_USO4: the driver takes UDP over IPv4 that is still to be cut.
+pub const F_GUEST_USO4: u64 = 1 << 54;
+/// VIRTIO_NET_F_GUEST_USO6: the same over IPv6.
+pub const F_GUEST_USO6: u64 = 1 << 55;
+/// VIRTIO_NET_F_HOST_USO: the device cuts UDP.
+pub const F_HOST_USO: u64 = 1 << 56;

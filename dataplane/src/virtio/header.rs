@@ -18,6 +18,8 @@ pub const GSO_NONE: u8 = 0;
 pub const GSO_TCPV4: u8 = 1;
 /// VIRTIO_NET_HDR_GSO_TCPV6, in `gso_type`: TCP over IPv6.
 pub const GSO_TCPV6: u8 = 4;
+/// VIRTIO_NET_HDR_GSO_UDP_L4, in `gso_type`: UDP, over whichever IP version.
+pub const GSO_UDP_L4: u8 = 5;
 /// VIRTIO_NET_HDR_GSO_ECN, added to `gso_type`: the frame has ECN bits (CWR) that need care.
 pub const GSO_ECN: u8 = 0x80;
 

@@ -54,6 +54,8 @@ fn kernels() {
         ("no veth port", kernel("6.17.9").config(""), "kernel_veth_stall", Advice, "6.17.10"),
         ("copy mode with the fault", kernel("6.16.12-1"), "kernel_xsk_copy", Problem, "6.18.1"),
         ("copy mode, mended", kernel("6.18.44"), "kernel_xsk_copy", Ok, ""),
+        ("UDP segments, with the fault", kernel("7.0.2-6-pve"), "kernel_udp_segments", Problem, "7.0.14"),
+        ("UDP segments, mended", kernel("7.0.14"), "kernel_udp_segments", Ok, ""),
         (
             "interpreted",
             Machine::new().file("/proc/sys/net/core/bpf_jit_enable", "0"),

@@ -24,10 +24,12 @@ pub(crate) const F_HOST_TSO6: u64 = 1 << 12;
 pub(crate) const F_MRG_RXBUF: u64 = 1 << 15;
 pub(crate) const F_INDIRECT: u64 = 1 << 28;
 pub(crate) const F_EVENT: u64 = 1 << 29;
+/// The front end may not have it: QEMU asks for it only where the back end is a TAP device.
+pub(crate) const F_HOST_USO: u64 = 1 << 56;
 pub(crate) const F_VERSION_1: u64 = 1 << 32;
 pub(crate) const F_PACKED: u64 = 1 << 34;
 /// What a good driver acknowledges, packed rings aside.
-const GOOD: u64 = F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_MRG_RXBUF | F_INDIRECT | F_VERSION_1;
+const GOOD: u64 = F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_USO | F_MRG_RXBUF | F_INDIRECT | F_VERSION_1;
 
 /// Entries of a ring.
 pub(crate) const SIZE: u16 = 64;

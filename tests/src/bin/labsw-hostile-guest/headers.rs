@@ -21,6 +21,8 @@ enum Kind {
     Plain,
     /// TCP over IPv4 with so many bytes of payload.
     Tcp(usize),
+    /// UDP over IPv4 with so many bytes of payload.
+    Udp(usize),
     /// IPv4 whose total length is wrong.
     Lies,
     /// A VLAN tag in front.
@@ -31,12 +33,14 @@ const fn header(name: &'static str, flags: u8, gso: u8, numbers: [u16; 5], frame
     Header { name, end: Lives, flags, gso, numbers, frame }
 }
 
-use Kind::{Lies, Plain, Tagged, Tcp};
+use Kind::{Lies, Plain, Tagged, Tcp, Udp};
 
 const MAX: u16 = u16::MAX;
 /// Where TCP begins, and its checksum in there.
 const START: u16 = 34;
 const OFFSET: u16 = 16;
+/// Where UDP has its checksum.
+const UDP_OFFSET: u16 = 6;
 
 /// All headers.
 pub(crate) const HEADERS: &[Header] = &[
@@ -46,6 +50,13 @@ pub(crate) const HEADERS: &[Header] = &[
     header("segmentation kind 127", 1, 0x7f, [54, 1448, START, OFFSET, 0], Tcp(3000)),
     header("fragmentation of UDP, before TCP", 1, 3, [54, 1448, START, OFFSET, 0], Tcp(3000)),
     header("segmentation of UDP, before TCP", 1, 5, [54, 1448, START, OFFSET, 0], Tcp(3000)),
+    header("fragmentation of UDP", 1, 3, [42, 1448, START, UDP_OFFSET, 0], Udp(3000)),
+    header("segmentation of UDP with a congestion bit", 1, 0x85, [42, 1448, START, UDP_OFFSET, 0], Udp(3000)),
+    header("segmentation of UDP without a checksum", 0, 5, [42, 1448, START, UDP_OFFSET, 0], Udp(3000)),
+    header("segmentation of UDP with the checksum of TCP", 1, 5, [42, 1448, START, OFFSET, 0], Udp(3000)),
+    header("datagrams of 0 bytes", 1, 5, [42, 0, START, UDP_OFFSET, 0], Udp(3000)),
+    header("datagrams of 1 byte", 1, 5, [42, 1, START, UDP_OFFSET, 0], Udp(60000)),
+    header("datagrams of 120 bytes", 1, 5, [42, 120, START, UDP_OFFSET, 0], Udp(60000)),
     header("segmentation of IPv6, before IPv4", 1, 4, [54, 1448, START, OFFSET, 0], Tcp(3000)),
     header("congestion notification alone", 1, 0x80, [54, 1448, START, OFFSET, 0], Tcp(3000)),
     header("congestion notification that was not negotiated", 1, 0x81, [54, 1448, START, OFFSET, 0], Tcp(3000)),
@@ -87,6 +98,14 @@ fn tcp(payload: usize, lie: u16) -> Vec<u8> {
     packet
 }
 
+/// An IPv4 packet with UDP.
+fn udp(payload: usize) -> Vec<u8> {
+    let mut packet = tcp(payload - 12, 0);
+    packet[9] = 17;
+    packet[24..26].copy_from_slice(&u16::try_from(8 + payload).expect("fits").to_be_bytes());
+    packet
+}
+
 /// Sends a frame behind a header.
 pub(crate) fn play(driver: &mut Driver, header: &Header) {
     driver.begin_for(TX);
@@ -95,6 +114,7 @@ pub(crate) fn play(driver: &mut Driver, header: &Header) {
     match header.frame {
         Plain => bytes.extend(&driver.request()[bytes.len()..]),
         Tcp(payload) => bytes.extend(driver.frame(0x0800, &tcp(payload, 0))),
+        Udp(payload) => bytes.extend(driver.frame(0x0800, &udp(payload))),
         Lies => bytes.extend(driver.frame(0x0800, &tcp(3000, 1000))),
         Tagged => bytes.extend(driver.frame(0x8100, &[&[0, 10, 8, 0][..], &tcp(3000, 0)].concat())),
     }

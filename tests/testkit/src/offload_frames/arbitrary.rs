@@ -24,6 +24,11 @@ fn extension() -> impl Strategy<Value = (u8, Vec<u8>)> {
     })
 }
 
+/// Any TCP or UDP packet that can be cut.
+pub fn any_packet() -> impl Strategy<Value = Packet> {
+    (packet(), any::<bool>()).prop_map(|(packet, udp)| Packet { udp, ..packet })
+}
+
 /// Any TCP packet that can be cut.
 pub fn packet() -> impl Strategy<Value = Packet> {
     let tags = vec((select(&[0x8100u16, 0x88a8][..]), any::<u16>()), 0..=2);

@@ -67,9 +67,20 @@ impl Packet {
         (self.l4() as u16, if self.udp { 6 } else { 16 })
     }
 
-    /// Segments of `size` bytes of payload: IPv6, size, CWR set.
-    pub fn segments(&self, size: Option<u16>) -> Option<(bool, u16, bool)> {
-        size.map(|size| (self.v6, size, self.flags & CWR != 0))
+    /// A UDP packet.
+    pub fn udp(v6: bool, payload: Vec<u8>) -> Packet {
+        Packet { udp: true, ..Packet::tcp(v6, payload) }
+    }
+
+    /// Segments of `size` bytes of payload: the `gso_type` of the virtio-net header, and the size.
+    pub fn segments(&self, size: Option<u16>) -> Option<(u8, u16)> {
+        let ecn = if self.flags & CWR != 0 { 0x80 } else { 0 };
+        let gso_type = match (self.udp, self.v6) {
+            (true, _) => 5,
+            (false, false) => 1 | ecn,
+            (false, true) => 4 | ecn,
+        };
+        size.map(|size| (gso_type, size))
     }
 
     /// The request to finish its checksum, and to cut it into segments of `size` if that is given.
@@ -157,9 +168,10 @@ pub fn naive_sum(bytes: &[u8]) -> u16 {
     sum
 }
 
-/// A finished TCP frame without routing headers, as a receiver sees it.
+/// A finished TCP or UDP frame without routing headers, as a receiver sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
+    /// 0 of UDP, and so the flags.
     pub sequence: u32,
     pub flags: u8,
     pub identification: u16,
@@ -187,10 +199,17 @@ pub fn received(frame: &[u8], packet: &Packet) -> Seen {
         constant[l3 + 2..l3 + 6].fill(0);
         constant[l3 + 10..l3 + 12].fill(0);
     }
-    pseudo.extend([0, 6]);
+    pseudo.extend([0, if packet.udp { 17 } else { 6 }]);
     pseudo.extend(((frame.len() - l4) as u32).to_be_bytes());
     pseudo.extend(&frame[l4..]);
-    assert_eq!(naive_sum(&pseudo), 0xffff, "TCP checksum");
+    assert_eq!(naive_sum(&pseudo), 0xffff, "checksum of TCP or UDP");
+    let payload = frame[header_bytes..].to_vec();
+    if packet.udp {
+        assert_eq!(length(l4 + 4), frame.len() - l4, "UDP length");
+        assert_ne!(length(l4 + 6), 0, "a UDP checksum of 0 is none");
+        constant[l4 + 4..l4 + 8].fill(0);
+        return Seen { sequence: 0, flags: 0, identification, payload, constant };
+    }
     constant[l4 + 4..l4 + 8].fill(0);
     constant[l4 + 13] &= !(FIN | PSH | CWR);
     constant[l4 + 16..l4 + 18].fill(0);
@@ -198,7 +217,7 @@ pub fn received(frame: &[u8], packet: &Packet) -> Seen {
         sequence: u32::from_be_bytes(frame[l4 + 4..l4 + 8].try_into().unwrap()),
         flags: frame[l4 + 13],
         identification,
-        payload: frame[header_bytes..].to_vec(),
+        payload,
         constant,
     }
 }
