@@ -90,13 +90,13 @@ sanitize:
 e2e-build:
 > $(CARGO) build --profile e2e -p labsw-control -p labsw-tests --bins
 
-# One test at a time: two CPUs hold a switch, a guest or two, and not much more. Only those that mostly wait for guests to
-# boot, and measure nothing, run two at a time.
+# One test at a time: two CPUs hold a switch, a guest or two, and not much more. Only those that mostly wait for guests
+# to boot, and measure nothing, run two at a time.
 e2e: e2e-build
 > LABSW_BIN_DIR=$(E2E_DIR) CARGO="$(CARGO)" tests/run-e2e.sh
 
-# Attackers at four ports at once: tests/tests/hostile_soak.rs. LABSW_SOAK_SECONDS says how long, LABSW_SOAK_SEED repeats a
-# run.
+# Attackers at four ports at once: tests/tests/hostile_soak.rs. LABSW_SOAK_SECONDS says how long, LABSW_SOAK_SEED
+# repeats a run.
 soak: e2e-build
 > LABSW_SOAK_SECONDS=$(or $(LABSW_SOAK_SECONDS),1200) LABSW_BIN_DIR=$(E2E_DIR) $(CARGO) test -p labsw-tests \
 >     --test hostile_soak -- --nocapture

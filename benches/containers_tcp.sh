@@ -1,7 +1,7 @@
 #!/bin/bash
 # TCP and ping between two containers (network namespaces), side by side: a Linux bridge with veth pairs whose offloads
-# are on, TAP ports of the switch (for = "container"), and its veth ports. One run takes them in turn, round by round, so
-# the ratios count and not the absolute figures.
+# are on, TAP ports of the switch (for = "container"), and its veth ports. One run takes them in turn, round by round,
+# so the ratios count and not the absolute figures.
 #
 # usage: containers_tcp.sh [seconds=4] [rounds=3]
 #   LABSW_BIN_DIR   the folder of labswd and labsw-ctl (default: target/release, built if need be)

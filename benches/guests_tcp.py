@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """TCP and small UDP frames of emulated guests and a container, side by side: labsw, the Linux bridge and Open vSwitch.
 
-Two QEMU guests and a network namespace on one switch, iperf3 between them; Gbit/s of TCP, or thousands of UDP datagrams a
-second that make frames of 64 bytes with their FCS, as the receiver counts. The peers take turns. Every switch is
+Two QEMU guests and a network namespace on one switch, iperf3 between them; Gbit/s of TCP, or thousands of UDP datagrams
+a second that make frames of 64 bytes with their FCS, as the receiver counts. The peers take turns. Every switch is
 started anew in every round, forwards in one round and backwards in the next, so that only ratios of one run count.
 Nothing is pinned but the switches' polling threads: what a switch takes of the machine, its guests miss.
 
-Peers: labsw, bridge (TAP interfaces without vhost), ovs (DPDK datapath as it comes, so without TSO: vhost-user, AF_XDP on the
-veth). With `-refused`
-behind the name the guests' NICs offer no checksum and segmentation offload, and the container's end has none.
+Peers: labsw, bridge (TAP interfaces without vhost), ovs (DPDK datapath as it comes, so without TSO: vhost-user, AF_XDP
+on the veth). With `-refused` behind the name the guests' NICs offer no checksum and segmentation offload, and the
+container's end has none.
 Cells: FROM-TO of g0, g1 (guests) and c (the container); FROM-TO/64 for small frames, sent as fast as the sender can.
 
 Start-up of the peers and their clean-up are the peer benchmark's own (`vhost_l2.py`, in LABSW_PEER_BENCH); guest kernel

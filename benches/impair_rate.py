@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""An impairment's rate beside the kernel's: iperf3 TCP between two namespaces through labsw with `rate`, and through a Linux
-bridge with a tbf qdisc of the same rate; Mbit/s as the receiver counts, and how evenly they come (the spread of 100-ms intervals).
+"""An impairment's rate beside the kernel's: iperf3 TCP between two namespaces through labsw with `rate`, and through a
+Linux bridge with a tbf qdisc of the same rate; Mbit/s as the receiver counts, and how evenly they come (the spread of
+100-ms intervals).
 
-The peers take turns. Needs root, iperf3, tc, and labswd and labsw-ctl in LABSW_BIN_DIR. (Other impairments have no peer where the
-kernel lacks netem.)
+The peers take turns. Needs root, iperf3, tc, and labswd and labsw-ctl in LABSW_BIN_DIR. (Other impairments have no peer
+where the kernel lacks netem.)
 usage: impair_rate.py [--rate MBIT] [--seconds N] [--reps N]
 """
 import argparse, json, os, statistics, subprocess, tempfile, time

@@ -4,9 +4,9 @@
 #
 # usage: instructions.sh [WORKLOAD...]     (default: the table in benches/README.md)
 #
-# What offers the frames (two index stores a round) and checks their number is counted too. valgrind shows programs a CPU
-# without AVX-512, so the copies counted are libc's AVX2 ones, whatever the machine is; no setting is needed for that.
-# The profiles stay in target/callgrind: callgrind_annotate FILE says which functions the instructions went to.
+# What offers the frames (two index stores a round) and checks their number is counted too. valgrind shows programs a
+# CPU without AVX-512, so the copies counted are libc's AVX2 ones, whatever the machine is; no setting is needed for
+# that. The profiles stay in target/callgrind: callgrind_annotate FILE says which functions the instructions went to.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=1000

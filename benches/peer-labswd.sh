@@ -1,9 +1,9 @@
 #!/bin/sh
-# Starts labswd the way the peer comparison starts every switch: one pinned polling worker, a port for each SOCKET (a path:
-# vhost-user) or INTERFACE (a name: AF_XDP).
+# Starts labswd the way the peer comparison starts every switch: one pinned polling worker, a port for each SOCKET (a
+# path: vhost-user) or INTERFACE (a name: AF_XDP).
 # usage: peer-labswd.sh DIR CORE SOCKET|INTERFACE...      (port pN for the N-th)
-# With a third port, MIRROR=1 makes port p2 the destination of a mirror of p0, both directions. VLAN=N: all ports access N.
-# MIRROR_KEYS: a line more for the mirror. DELAY=T: frames to port p1 are delayed.
+# With a third port, MIRROR=1 makes port p2 the destination of a mirror of p0, both directions. VLAN=N: all ports access
+# N. MIRROR_KEYS: a line more for the mirror. DELAY=T: frames to port p1 are delayed.
 # KEYS: a line more for each port, as in KEYS="mtu = 9000". POWER: performance (default), or adaptive.
 set -eu
 dir=$1 core=$2

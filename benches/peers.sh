@@ -1,27 +1,33 @@
 #!/bin/bash
-# Side by side with other switches: labsw, Open vSwitch with DPDK, the Linux bridge, and testpmd (which only moves frames
-# between two ports, no switch at all), each on one core behind the same generator, taking turns. Prints a table of rates.
+# Side by side with other switches: labsw, Open vSwitch with DPDK, the Linux bridge, and testpmd (which only moves
+# frames between two ports, no switch at all), each on one core behind the same generator, taking turns. Prints a table
+# of rates.
 #
-# Generators and the way every switch is started are the peer benchmark's own, `vhost_l2.py` and `veth_l2.py`. Where it is:
-#   LABSW_PEER_BENCH   its folder (default: ../shared/bench beside the repository)
+# Generators and the way every switch is started are the peer benchmark's own, `vhost_l2.py` and `veth_l2.py`. Places:
+#   LABSW_PEER_BENCH   the folder of that benchmark (default: ../shared/bench beside the repository)
 #   LABSW_BIN_DIR      the folder of the labswd to measure (default: target/release)
 #
 # usage: peers.sh [SET] [options of the script behind the set]
 #   plain     (default) rings recycled untouched, so that only the switch's core is the bottleneck; labsw with access
 #             VLANs as well
 #   mirror    the same with a mirror of one port, both directions, to a third
-#   selecting labsw alone, without a mirror and with one that selects nothing: by its VLAN, and by the filter tcp port 445
+#   selecting labsw alone, without a mirror and with one that selects nothing: by its VLAN, and by the filter
+#             tcp port 445
 #   impaired  labsw alone, with and without a delay of 20 ms at the port that frames go to
 #   guests    DPDK's virtio-user drivers on the other core
 #   latency   the same drivers, 100,000 frames per second, each one stamped
-#   veth      frames per second from veth to veth, in copy mode; testpmd is DPDK's net_af_xdp, forwarding in io mode (veth_l2.py)
-#   containers  TCP between two namespaces, with the endpoints' offloads as they are (tcp) and off (tcp-noff), and ping (veth_l2.py).
-#             A switch at AF_XDP sockets has them off always
-#   tcp       TCP between two QEMU guests, and a guest and a container; offloads as they are, and refused (guests_tcp.py)
+#   veth      frames per second from veth to veth, in copy mode; testpmd is DPDK's net_af_xdp, forwarding in io mode
+#             (veth_l2.py)
+#   containers
+#             TCP between two namespaces, with the endpoints' offloads as they are (tcp) and off (tcp-noff), and ping
+#             (veth_l2.py). A switch at AF_XDP sockets has them off always
+#   tcp       TCP between two QEMU guests, and a guest and a container; offloads as they are, and refused
+#             (guests_tcp.py)
 #   By default short: two rounds of one second a cell, which shows that it works. For figures, on a machine with nothing
 #   else to do: peers.sh SET --seconds 1 --reps 5 --json FILE. More peers: --peer vpp, --peer testpmd-mac.
 #
-# Needs root, two CPUs (CPU 0 for the switch, CPU 1 for the generator) and 2 GiB for huge pages, whose number is put back.
+# Needs root, two CPUs (CPU 0 for the switch, CPU 1 for the generator) and 2 GiB for huge pages, whose number is put
+# back.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 scripts=${LABSW_PEER_BENCH:-$here/../../shared/bench}

@@ -1,5 +1,5 @@
-# The test guest: a kernel and the initramfs that tests/guest/mkinitramfs.sh makes, under the names that the demo and the
-# tests look for. The name of the kernel's image stands at the kernel since NixOS 26.11, at the platform before.
+# The test guest: a kernel and the initramfs that tests/guest/mkinitramfs.sh makes, under the names that the demo and
+# the tests look for. The name of the kernel's image stands at the kernel since NixOS 26.11, at the platform before.
 { cpio
 , ethtool
 , iperf3

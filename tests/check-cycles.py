@@ -4,8 +4,8 @@
     tests/check-cycles.py [--edges] [CRATE...]
 
 A file imports another if a path in it (`use`, or in the middle of code) that begins with `crate`, `super` or `self`
-leads there. A re-export is followed to the file that defines the name, so a `mod.rs` that only gives names a place is in
-no circle. `mod` lines, tests (`#[cfg(test)]`), comments and links in them do not count. With --edges every import is
+leads there. A re-export is followed to the file that defines the name, so a `mod.rs` that only gives names a place is
+in no circle. `mod` lines, tests (`#[cfg(test)]`), comments and links in them do not count. With --edges every import is
 listed. Without CRATE, every member of the workspace."""
 import os
 import re

@@ -5,8 +5,8 @@
     tests/check-functions.py [FILE...]
 
 A nested function counts for itself and for the one around it; a function without a body has no length. Without FILE,
-all Rust files that git tracks. Functions that are still to be divided stand in tests/long-functions.txt, each with its crate; one that is
-there and short enough, or gone, is a mistake, too."""
+all Rust files that git tracks. Functions that are still to be divided stand in tests/long-functions.txt, each with its
+crate; one that is there and short enough, or gone, is a mistake, too."""
 import re
 import subprocess
 import sys

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs the end-to-end tests: those of guests two files at a time, all others one after the other. Every file runs, whatever
-# fails before it; the exit status says whether all passed.
+# Runs the end-to-end tests: those of guests two files at a time, all others one after the other. Every file runs,
+# whatever fails before it; the exit status says whether all passed.
 #
 #   LABSW_BIN_DIR   where labswd, labsw-ctl and the tests' helpers are (make e2e sets it)
 set -uo pipefail

@@ -4,7 +4,8 @@
 #   clippy, tests lints, and the tests that need neither root nor devices
 #   golden        what the guest glue makes, against tests/golden; libvirt's own schema accepts the XML
 #   module        mistakes get their message, and nothing is set while the module is off
-#   examples      the configurations of examples/ with the real NixOS: assertions hold, and `labswd --check` takes the file
+#   examples      the configurations of examples/ with the real NixOS: assertions hold, and `labswd --check` takes
+#                 the file
 #   format        nixpkgs-fmt and deadnix
 #   vm-*          NixOS VM tests (x86_64)
 #

@@ -2,8 +2,8 @@
 #
 # Every function takes one attribute set that describes the port (see `defaults` in port.nix) and returns what the
 # program in question reads: a list of arguments, XML, NixVirt attributes, a NixOS module or a configuration file.
-# They are pure and know nothing of a NixOS configuration; `config.lib.labsw` in module/guests.nix is the same functions,
-# with the port looked up in `services.labsw`.
+# They are pure and know nothing of a NixOS configuration; `config.lib.labsw` in module/guests.nix is the same
+# functions, with the port looked up in `services.labsw`.
 #
 # A port of the wrong type is refused in one line that names the port.
 { lib }:

@@ -78,10 +78,12 @@ let
   } // lib.optionalAttrs (hugepageSize != null) { hugepages.page = pageOf hugepageSize; };
 in
 {
-  # `<interface>` of a vhost_user or tap port, for a domain written by hand. The domain needs libvirtMemoryBacking as well.
+  # `<interface>` of a vhost_user or tap port, for a domain written by hand. The domain needs libvirtMemoryBacking as
+  # well.
   libvirtInterface = given: interfaceXml (require given);
 
-  # Memory that the switch may map; in `<domain>`. `hugepageSize`: null, "2M" or "1G", as in services.labsw.host.hugepages.
+  # Memory that the switch may map; in `<domain>`. `hugepageSize`: null, "2M" or "1G", as in
+  # services.labsw.host.hugepages.
   libvirtMemoryBacking = { hugepageSize ? null }:
     let
       page = pageOf hugepageSize;

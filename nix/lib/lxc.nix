@@ -3,7 +3,8 @@
 
 {
   # Lines for the container's configuration, of its `index`-th interface. With `netns` the container runs in the named
-  # namespace, where the switch puts its end back after every restart; without, LXC takes the end when the container starts.
+  # namespace, where the switch puts its end back after every restart; without, LXC takes the end when the container
+  # starts.
   lxc = given:
     let
       p = port.require "a container" [ "veth" "tap" ] given;
@@ -19,8 +20,8 @@
         "${net}.hwaddr = ${p.mac}"
       ] + "\n";
 
-  # The value of `containers.<name>` of NixOS: systemd-nspawn in the named namespace, or with the ends of all ports moved
-  # in. `given` is a port, or a list of ports.
+  # The value of `containers.<name>` of NixOS: systemd-nspawn in the named namespace, or with the ends of all ports
+  # moved in. `given` is a port, or a list of ports.
   nixosContainer = given:
     let
       ports = map (port.require "a container" [ "veth" "tap" ]) (if builtins.isList given then given else [ given ]);

@@ -22,7 +22,8 @@ in
     { config, pkgs, ... }: {
       microvm.hypervisor = lib.mkDefault "qemu";
       # A PCI bus: virtio-net on QEMU's own microvm machine is a legacy MMIO device by default. microvm.nix itself sets
-      # "microvm" with mkDefault; this wins over that, and a value of the user wins over this. ARM's "virt" has a PCI bus.
+      # "microvm" with mkDefault; this wins over that, and a value of the user wins over this. ARM's "virt" has a PCI
+      # bus.
       microvm.qemu.machine = lib.mkIf pkgs.stdenv.hostPlatform.isx86_64 (lib.mkOverride 900 "q35");
       microvm.qemu.extraArgs = lib.optionals (lib.any (p: p.type == "vhost_user") ports) (backing config)
         ++ lib.concatMap (p: qemu.qemuArgs (p // { memory = null; })) ports;

@@ -1,9 +1,9 @@
 # Ports A and B: which NIC is which, under names that never swap, with the host's own stack kept off them, and off every
 # other interface of the lab; and the management interface kept out of the lab.
 #
-# A NIC is known by PCI address or permanent MAC, never by the name the kernel gave it. A systemd .link file names it and
-# sets its rings and interrupt moderation; udev applies it whatever manages the network. labswd finds the NIC by the same
-# address, so that a failed rename harms nothing.
+# A NIC is known by PCI address or permanent MAC, never by the name the kernel gave it. A systemd .link file names it
+# and sets its rings and interrupt moderation; udev applies it whatever manages the network. labswd finds the NIC by the
+# same address, so that a failed rename harms nothing.
 { config, lib, ... }:
 
 let
@@ -89,8 +89,8 @@ let
         RxBufferSize = if n.ring.rx == "max" then null else n.ring.rx;
         TxBufferSize = if n.ring.tx == "max" then null else n.ring.tx;
       };
-      # Beside linkConfig, whose check in nixpkgs wants a number where systemd takes "max", and knows the coalescing keys
-      # only since 26.05.
+      # Beside linkConfig, whose check in nixpkgs wants a number where systemd takes "max", and knows the coalescing
+      # keys only since 26.05.
       extraConfig =
         let
           line = key: value: lib.optionalString (value != null) "${key}=${value}\n";
@@ -180,9 +180,9 @@ in
 
       systemd.network.links = lib.listToAttrs (map link nics);
 
-      # If networkd manages the host's network: no addresses, no IPv6 link-local, no LLDP, and up or down is the switch's
-      # business. The switch itself keeps the host off the other interfaces, so there networkd only has to keep away; a
-      # container's end takes its flags along.
+      # If networkd manages the host's network: no addresses, no IPv6 link-local, no LLDP, and up or down is the
+      # switch's business. The switch itself keeps the host off the other interfaces, so there networkd only has to keep
+      # away; a container's end takes its flags along.
       systemd.network.networks = lib.listToAttrs (map quiet (map (n: n.interface) nics) ++ map unmanaged others);
       networking.dhcpcd.denyInterfaces = silent;
       networking.networkmanager.unmanaged = map (name: "interface-name:${name}") silent;

@@ -7,8 +7,8 @@ let
   host = cfg.host;
   cpuList = lib.concatMapStringsSep "," toString;
   sysctls = {
-    # The key that nixpkgs' own modules use (networking.nat, Docker): sysctl.conf is sorted, and ip_forward would silently
-    # undo theirs.
+    # The key that nixpkgs' own modules use (networking.nat, Docker): sysctl.conf is sorted, and ip_forward would
+    # silently undo theirs.
     "net.ipv4.conf.all.forwarding" = 0;
     "net.ipv6.conf.default.accept_ra" = 0;
     "net.bridge.bridge-nf-call-iptables" = 0;

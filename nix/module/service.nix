@@ -1,8 +1,8 @@
 # The program: its file, checked when it is built; its unit; who may talk to it.
 #
-# The unit is control/labsw.service, the same on every distribution, with all its hardening: it comes with the package, and
-# what is said here is a drop-in. The file is /etc/labsw/labsw.toml, so that a new one is a reload (`labsw-ctl config
-# apply`), under which ports that did not change lose no frame; a new program is a restart.
+# The unit is control/labsw.service, the same on every distribution, with all its hardening: it comes with the package,
+# and what is said here is a drop-in. The file is /etc/labsw/labsw.toml, so that a new one is a reload
+# (`labsw-ctl config apply`), under which ports that did not change lose no frame; a new program is a restart.
 { config, lib, pkgs, ... }:
 
 let
@@ -97,7 +97,8 @@ in
       systemd.services.labsw = {
         wantedBy = [ "multi-user.target" ];
         reloadTriggers = [ cfg.configFile ];
-        # A new program: one restart at the end of the switch to the new system, and no time without a switch before that.
+        # A new program: one restart at the end of the switch to the new system, and no time without a switch before
+        # that.
         stopIfChanged = false;
         serviceConfig = {
           SupplementaryGroups = lib.unique (socketGroups ++ cfg.extraGroups);

@@ -1,6 +1,6 @@
 # What tests/tests/nix.rs asks Nix for, an attribute each. The module, and whole NixOS configurations that use it, are
-# evaluated with the stubs beside this file: no packages, no store and no NixOS are needed. `lib` is that of nixpkgs, where
-# it is to be had, or the stub.
+# evaluated with the stubs beside this file: no packages, no store and no NixOS are needed. `lib` is that of nixpkgs,
+# where it is to be had, or the stub.
 #
 #   nix-instantiate --eval --strict --json -A mistakes nix/tests/eval.nix [--arg lib /path/to/nixpkgs/lib]
 { lib ? ./stub-lib.nix }:
@@ -177,7 +177,8 @@ in
   impaired = (host { settings = { profiles.lossy.loss = "5%"; impair.a.profile = "lossy"; }; ports.a = { }; } { }).services.labsw.finalSettings;
   # A value of the host that is given wins over the default, and null leaves it alone.
   sysctl = (host { host.sysctl = { "net.ipv4.conf.all.forwarding" = 1; "net.bridge.bridge-nf-call-iptables" = null; }; } { }).boot.kernel.sysctl;
-  # What nixpkgs' own modules say about forwarding wins over the default of ours: networking.nat at 99, the rest at 1000.
+  # What nixpkgs' own modules say about forwarding wins over the default of ours: networking.nat at 99, the rest at
+  # 1000.
   forwarding = {
     nat = (host { } { boot.kernel.sysctl."net.ipv4.conf.all.forwarding" = lib'.mkOverride 99 true; }).boot.kernel.sysctl;
     usual = (host { } { boot.kernel.sysctl."net.ipv4.conf.all.forwarding" = lib'.mkDefault false; }).boot.kernel.sysctl;

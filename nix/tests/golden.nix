@@ -1,5 +1,5 @@
-# What the glue makes of typical ports: `{ FILE = text; }`, compared with the files in golden/ by tests/tests/nix.rs and by
-# `nix flake check`.
+# What the glue makes of typical ports: `{ FILE = text; }`, compared with the files in golden/ by tests/tests/nix.rs and
+# by `nix flake check`.
 { lib }:
 
 let

@@ -1,4 +1,5 @@
-# Mistakes, and the one message that each gets. `settings` is what stands under services.labsw, `also` what stands beside.
+# Mistakes, and the one message that each gets. `settings` is what stands under services.labsw, `also` what stands
+# beside.
 let
   portA.pciAddress = "0000:03:00.0";
   portB.pciAddress = "0000:03:00.1";

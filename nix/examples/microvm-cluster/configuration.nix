@@ -1,4 +1,5 @@
-# A cluster of three in VLAN 30 that has to live with bad links: node1 on a good one, node2 on a lossy one, node3 far away.
+# A cluster of three in VLAN 30 that has to live with bad links: node1 on a good one, node2 on a lossy one, node3 far
+# away.
 { config, lib, ... }:
 
 let

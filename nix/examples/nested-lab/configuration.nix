@@ -1,5 +1,5 @@
-# A lab in a machine: an outer virtual machine that is the hypervisor of three inner ones, with labsw as their switch. It
-# runs on any host with nested virtualisation and touches nothing there.
+# A lab in a machine: an outer virtual machine that is the hypervisor of three inner ones, with labsw as their switch.
+# It runs on any host with nested virtualisation and touches nothing there.
 #
 #   any host ── outer VM (12 GiB, 8 CPUs) ── labsw ─┬─ lab0    the outer VM, 192.168.100.1, DHCP
 #                                                   ├─ n100-1  192.168.100.10, k3s server

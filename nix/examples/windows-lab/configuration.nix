@@ -4,8 +4,8 @@
 # (`virtio.NAME = false`), gets virtio-win inside, and is moved to vhost-user by `virtio.NAME = true`. Only that port
 # changes, so the switch does not touch the others.
 #
-# Addresses in VLAN 20 are the domain controller's or the gateway's business: nothing on the host serves DHCP there. Each
-# machine has a second NIC on libvirt's own NAT network, for updates and downloads; that one never meets the lab.
+# Addresses in VLAN 20 are the domain controller's or the gateway's business: nothing on the host serves DHCP there.
+# Each machine has a second NIC on libvirt's own NAT network, for updates and downloads; that one never meets the lab.
 { config, lib, nixvirt, ... }:
 
 let
