@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam::channel::{Sender, bounded, unbounded};
 use labsw_benches::frame;
-use labsw_dataplane::capture::{Capture, Captures, Watch};
+use labsw_dataplane::capture::{Capture, CapturePoint, Captures};
 use labsw_dataplane::impair::{Schedule, TxDelay};
 use labsw_dataplane::port::Turn;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
@@ -150,8 +150,8 @@ impl Around {
         let mut captures = Captures::default();
         for _ in 0..self.captures {
             let capture = Capture::new(0, None, Arc::default(), Arc::clone(waker));
-            let watch = Watch::new(Arc::new(capture), 0, Arc::default());
-            captures.watch(PortId(2), Direction::BOTH, &watch);
+            let point = CapturePoint::new(Arc::new(capture), 0, Arc::default());
+            captures.add(PortId(2), Direction::BOTH, &point);
         }
         captures
     }

@@ -249,9 +249,9 @@ pub(crate) struct Port {
     /// Sends only copies and takes nothing in.
     pub mirror_destination: bool,
     /// Mirrors that watch received frames.
-    pub rx_mirrors: Watches,
+    pub rx_mirrors: PortMirrors,
     /// Mirrors that watch sent frames.
-    pub tx_mirrors: Watches,
+    pub tx_mirrors: PortMirrors,
     /// The injection of this mirror destination.
     pub inject: Option<Inject>,
 }
@@ -275,22 +275,22 @@ impl Port {
 
 /// The mirrors that watch one direction of a port.
 #[derive(Clone, Debug)]
-pub(crate) struct Watches {
+pub(crate) struct PortMirrors {
     /// Ascending by mirror id.
-    list: Box<[Watch]>,
+    list: Box<[PortMirror]>,
     /// True if one of the mirrors is for frames of any VLAN.
     any_vlan: bool,
 }
 
-impl FromIterator<Watch> for Watches {
-    fn from_iter<T: IntoIterator<Item = Watch>>(list: T) -> Watches {
-        let list: Box<[Watch]> = list.into_iter().collect();
-        let any_vlan = list.iter().any(|watch| watch.vlans.is_none());
-        Watches { list, any_vlan }
+impl FromIterator<PortMirror> for PortMirrors {
+    fn from_iter<T: IntoIterator<Item = PortMirror>>(list: T) -> PortMirrors {
+        let list: Box<[PortMirror]> = list.into_iter().collect();
+        let any_vlan = list.iter().any(|mirror| mirror.vlans.is_none());
+        PortMirrors { list, any_vlan }
     }
 }
 
-impl Watches {
+impl PortMirrors {
     /// True if one of the mirrors may select a frame, if the frames `marked` are in VLANs by which some mirror selects.
     #[inline]
     pub(crate) fn may_select(&self, marked: u64) -> bool {
@@ -299,15 +299,15 @@ impl Watches {
 
     /// All of them, ascending by mirror id.
     #[inline]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Watch> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PortMirror> {
         self.list.iter()
     }
 }
 
-/// A mirror as a watched port sees it.
+/// A mirror at one of its source ports.
 #[derive(Clone, Debug)]
-pub(crate) struct Watch {
-    pub mirror: MirrorId,
+pub(crate) struct PortMirror {
+    pub id: MirrorId,
     /// The ports that get its copies; not empty.
     pub to: Arc<[PortId]>,
     /// How the copies are tagged; `None`: as the frames are.
@@ -328,7 +328,7 @@ pub(crate) struct Remote {
     pub behind: bool,
 }
 
-impl Watch {
+impl PortMirror {
     /// The VLANs it is for; `None`: frames of any VLAN and of none.
     #[inline]
     pub(crate) fn vlans(&self) -> Option<&VlanSet> {

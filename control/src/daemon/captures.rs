@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use labsw_dataplane::capture::{self, Budget, Captured, Captures, Reasons, Watch, Way};
+use labsw_dataplane::capture::{self, Budget, CapturePoint, Captured, Captures, Reasons, Way};
 use labsw_switch::DropReason;
 use labsw_switch::tables::Direction;
 
@@ -91,7 +91,7 @@ impl Session {
     }
 
     /// The tap for this port, which becomes an interface of the capture if it is not one yet.
-    fn watch(&self, config: &PortConfig) -> Watch {
+    fn point(&self, config: &PortConfig) -> CapturePoint {
         let mut interfaces = self.interfaces();
         let at = interfaces.iter().position(|interface| interface.port == config.name).unwrap_or_else(|| {
             let description = format!("labsw port, {}", config.kind.port_type().name());
@@ -100,7 +100,7 @@ impl Session {
             interfaces.len() - 1
         });
         let missed = interfaces.get(at).map(|interface| Arc::clone(&interface.missed)).unwrap_or_default();
-        Watch::new(Arc::clone(&self.queue), u32::try_from(at).unwrap_or(u32::MAX), missed)
+        CapturePoint::new(Arc::clone(&self.queue), u32::try_from(at).unwrap_or(u32::MAX), missed)
     }
 
     /// Frames captured, and frames missed.
@@ -155,11 +155,11 @@ impl Sessions {
             let reasons = reasons(&session.spec);
             for (port, direction) in watched(&session.spec, view) {
                 let Some(port) = view.ports.find(port) else { continue };
-                let watch = session.watch(&port.config);
+                let point = session.point(&port.config);
                 if session.spec.drops {
-                    captures.watch_drops(port.id, direction, reasons, &watch);
+                    captures.add_drops(port.id, direction, reasons, &point);
                 } else {
-                    captures.watch(port.id, direction, &watch);
+                    captures.add(port.id, direction, &point);
                 }
             }
         }

@@ -2,9 +2,9 @@
 //!
 //! **How it works.** A [`Capture`] is a bounded queue of owned copies, filled by the workers and emptied by the control
 //! thread ([`Capture::fetch`]). Which ports it watches stands in [`Captures`], which the workers have beside their
-//! tables; a [`Watch`] there is one capture at one port. A capture is no mirror: it needs no destination and is none of
-//! the 64 sessions. Frames are taken as on a wire: who gives them to a watch has cut what is to be cut, and finished
-//! checksums, before.
+//! tables; a [`CapturePoint`] there is one capture at one port. A capture is no mirror: it needs no destination and is
+//! none of the 64 sessions. Frames are taken as on a wire: who gives them to a point has cut what is to be cut, and
+//! finished checksums, before.
 //!
 //! **Waking.** The control thread says that it will look no more ([`Capture::sleep`]); the first frame after that wakes
 //! it, once.
@@ -178,22 +178,22 @@ impl Drop for Capture {
 
 /// A capture at one port.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct CapturePoint {
     capture: Arc<Capture>,
     interface: u32,
     /// Frames that found no room.
     missed: Arc<AtomicU64>,
 }
 
-impl Watch {
+impl CapturePoint {
     /// `interface` is the port's number in the capture; what finds no room is counted in `missed`.
-    pub fn new(capture: Arc<Capture>, interface: u32, missed: Arc<AtomicU64>) -> Watch {
-        Watch { capture, interface, missed }
+    pub fn new(capture: Arc<Capture>, interface: u32, missed: Arc<AtomicU64>) -> CapturePoint {
+        CapturePoint { capture, interface, missed }
     }
 
     /// Copies frames of `burst` as they leave, or as they came if `items` say so.
     fn record(&self, burst: &Burst, items: &[TxItem], way: Way, dropped: Option<DropReason>, time_ns: u64) {
-        let Watch { capture, interface, missed } = self;
+        let CapturePoint { capture, interface, missed } = self;
         if !capture.open.load(Ordering::Acquire) {
             return;
         }
@@ -217,10 +217,10 @@ impl Watch {
     }
 }
 
-/// A watch that is given frames of one event, as something that frames are sent to.
+/// A capture point that is given frames of one event, as something that frames are sent to.
 #[derive(Debug)]
 pub(crate) struct Recorder<'a> {
-    pub watch: &'a Watch,
+    pub point: &'a CapturePoint,
     pub way: Way,
     pub dropped: Option<DropReason>,
     pub time_ns: u64,
@@ -229,7 +229,7 @@ pub(crate) struct Recorder<'a> {
 impl Recorder<'_> {
     /// Takes copies of frames that are as on a wire.
     pub(crate) fn record(&self, burst: &Burst, items: &[TxItem]) {
-        self.watch.record(burst, items, self.way, self.dropped, self.time_ns);
+        self.point.record(burst, items, self.way, self.dropped, self.time_ns);
     }
 }
 
@@ -240,16 +240,16 @@ impl FrameSink for Recorder<'_> {
     }
 }
 
-/// Watches for drops.
+/// A capture point for drops.
 #[derive(Clone, Debug)]
-pub(crate) struct DropWatch {
-    pub watch: Watch,
+pub(crate) struct DropPoint {
+    pub point: CapturePoint,
     /// At the port the frames came from, or at ports they were to leave by.
     pub direction: Direction,
     pub reasons: Reasons,
 }
 
-impl DropWatch {
+impl DropPoint {
     /// True if the tap is for a drop for this reason.
     pub(crate) fn wants(&self, way: Way, reason: DropReason) -> bool {
         let direction = match way {
@@ -263,9 +263,9 @@ impl DropWatch {
 /// The captures at one port.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PortCaptures {
-    pub received: Vec<Watch>,
-    pub sent: Vec<Watch>,
-    pub dropped: Vec<DropWatch>,
+    pub received: Vec<CapturePoint>,
+    pub sent: Vec<CapturePoint>,
+    pub dropped: Vec<DropPoint>,
 }
 
 /// The captures at all ports. Immutable for the workers; replaced as a whole.
@@ -278,20 +278,20 @@ pub struct Captures {
 }
 
 impl Captures {
-    /// Has `watch` take what passes at a port.
-    pub fn watch(&mut self, port: PortId, direction: Direction, watch: &Watch) {
+    /// Has `point` take what passes at a port.
+    pub fn add(&mut self, port: PortId, direction: Direction, point: &CapturePoint) {
         let captures = self.at(port);
         if direction.rx {
-            captures.received.push(watch.clone());
+            captures.received.push(point.clone());
         }
         if direction.tx {
-            captures.sent.push(watch.clone());
+            captures.sent.push(point.clone());
         }
     }
 
-    /// Has `watch` take what is dropped at a port for one of these reasons.
-    pub fn watch_drops(&mut self, port: PortId, direction: Direction, reasons: Reasons, watch: &Watch) {
-        self.at(port).dropped.push(DropWatch { watch: watch.clone(), direction, reasons });
+    /// Has `point` take what is dropped at a port for one of these reasons.
+    pub fn add_drops(&mut self, port: PortId, direction: Direction, reasons: Reasons, point: &CapturePoint) {
+        self.at(port).dropped.push(DropPoint { point: point.clone(), direction, reasons });
         self.drops = true;
     }
 

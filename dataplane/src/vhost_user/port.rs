@@ -32,9 +32,9 @@ use crate::virtio::sigbus;
 use crate::virtio::{Direction, Ring, RingError};
 use crate::watchdog;
 
-/// A place for a ring.
+/// A slot for a ring, which the front end starts and stops.
 #[derive(Debug)]
-struct Place {
+struct RingSlot {
     /// Its number in the protocol.
     index: usize,
     ring: Option<Ring>,
@@ -45,9 +45,9 @@ struct Place {
     poisonings: usize,
 }
 
-impl Place {
-    fn new(index: usize) -> Place {
-        Place { index, ring: None, enabled: false, connection: 0, poisonings: sigbus::poisonings() }
+impl RingSlot {
+    fn new(index: usize) -> RingSlot {
+        RingSlot { index, ring: None, enabled: false, connection: 0, poisonings: sigbus::poisonings() }
     }
 
     fn takes_frames(&self) -> bool {
@@ -147,7 +147,7 @@ fn fault(index: usize, connection: u64, error: &RingError) -> Fault {
 #[derive(Debug)]
 pub struct VhostTx {
     /// By queue pair.
-    rings: Box<[Mutex<Place>]>,
+    rings: Box<[Mutex<RingSlot>]>,
     /// A bit for each ring that takes frames, 64 to a word. Changed under the ring's lock; who reads it without only
     /// chooses by it, and asks the ring again.
     outlets: [AtomicU64; 2],
@@ -157,7 +157,7 @@ pub struct VhostTx {
 
 impl VhostTx {
     fn new(queue_pairs: u16) -> VhostTx {
-        let rings = (0..usize::from(queue_pairs)).map(|pair| Mutex::new(Place::new(2 * pair))).collect();
+        let rings = (0..usize::from(queue_pairs)).map(|pair| Mutex::new(RingSlot::new(2 * pair))).collect();
         VhostTx { rings, outlets: Default::default(), features: AtomicU64::new(0) }
     }
 
@@ -177,20 +177,20 @@ impl VhostTx {
     }
 
     fn operate_on(&self, pair: usize, op: VhostOp, rouse: &mut dyn FnMut()) -> Option<VhostReply> {
-        let Some(place) = self.rings.get(pair) else { return Some(VhostReply::NoSuchRing) };
-        let mut place = watchdog::lock_patiently(place, rouse)?;
+        let Some(slot) = self.rings.get(pair) else { return Some(VhostReply::NoSuchRing) };
+        let mut slot = watchdog::lock_patiently(slot, rouse)?;
         if let VhostOp::StartRing { setup, .. } = &op {
             self.features.store(setup.features, Ordering::Relaxed);
         }
-        let reply = place.operate(op);
-        self.note(pair, &place);
+        let reply = slot.operate(op);
+        self.note(pair, &slot);
         Some(reply)
     }
 
     /// Notes whether a ring takes frames.
-    fn note(&self, pair: usize, place: &Place) {
+    fn note(&self, pair: usize, slot: &RingSlot) {
         let (Some(word), bit) = (self.outlets.get(pair / 64), 1 << (pair % 64)) else { return };
-        if place.takes_frames() {
+        if slot.takes_frames() {
             word.fetch_or(bit, Ordering::Relaxed);
         } else {
             word.fetch_and(!bit, Ordering::Relaxed);
@@ -199,15 +199,15 @@ impl VhostTx {
 
     #[inline]
     fn send_to(&self, pair: usize, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
-        let Some(place) = self.rings.get(pair) else {
+        let Some(slot) = self.rings.get(pair) else {
             report.lose_all(items, DropReason::NotConnected);
             return Ok(());
         };
-        let mut place = lock(place);
-        let outcome = place.send(burst, items, report);
+        let mut slot = lock(slot);
+        let outcome = slot.send(burst, items, report);
         if outcome.is_err() {
-            place.ring = None;
-            self.note(pair, &place);
+            slot.ring = None;
+            self.note(pair, &slot);
         }
         outcome
     }
@@ -237,14 +237,14 @@ impl TxPort for VhostTx {
 /// One of the guest's transmit rings: a receive queue of the switch.
 #[derive(Debug)]
 pub struct VhostRx {
-    place: Place,
+    slot: RingSlot,
     /// The guest's address, if a RARP request is to be sent in its name.
     announcement: Option<[u8; 6]>,
 }
 
 impl VhostRx {
     fn new(pair: usize) -> VhostRx {
-        VhostRx { place: Place::new(2 * pair + 1), announcement: None }
+        VhostRx { slot: RingSlot::new(2 * pair + 1), announcement: None }
     }
 
     /// Carries out an operation on this ring. Only between bursts.
@@ -254,7 +254,7 @@ impl VhostRx {
             VhostOp::Reset => self.announcement = None,
             _ => {}
         }
-        self.place.operate(op)
+        self.slot.operate(op)
     }
 
     /// Sends the announcement that is due, as a frame of the guest's.
@@ -274,8 +274,8 @@ impl RxQueue for VhostRx {
     #[inline]
     fn is_waiting(&self, _turn: &Turn) -> bool {
         // Pages put in place of the guest's hold zeros, which may look like an empty ring.
-        let ring = self.place.ring.as_ref();
-        ring.is_some_and(|ring| ring.is_waiting() || sigbus::poisonings() != self.place.poisonings)
+        let ring = self.slot.ring.as_ref();
+        ring.is_some_and(|ring| ring.is_waiting() || sigbus::poisonings() != self.slot.poisonings)
             || self.announcement.is_some()
     }
 
@@ -284,52 +284,52 @@ impl RxQueue for VhostRx {
             self.announce(burst, stats);
             return Ok(());
         }
-        let Place { ring: Some(ring), enabled, .. } = &mut self.place else { return Ok(()) };
+        let RingSlot { ring: Some(ring), enabled, .. } = &mut self.slot else { return Ok(()) };
         if let Err(error) = ring.receive(burst, stats) {
             burst.clear();
-            return Err(self.place.broken(&error));
+            return Err(self.slot.broken(&error));
         }
         if !*enabled {
             stats.drop_many(DropReason::NotConnected, burst.len() as u64);
             burst.clear();
             ring.release();
         }
-        self.place.check_doorbell().inspect_err(|_| burst.clear())?;
-        self.place.check_memory().inspect_err(|_| burst.clear())
+        self.slot.check_doorbell().inspect_err(|_| burst.clear())?;
+        self.slot.check_memory().inspect_err(|_| burst.clear())
     }
 
     fn release(&mut self, burst: &mut Burst) -> Result<(), Fault> {
         burst.clear();
-        if let Some(ring) = &mut self.place.ring {
+        if let Some(ring) = &mut self.slot.ring {
             ring.release();
         }
-        self.place.check_doorbell()?;
-        self.place.check_memory()
+        self.slot.check_doorbell()?;
+        self.slot.check_memory()
     }
 
     fn run_due(&mut self, _turn: &Turn) -> Result<(), Fault> {
-        if let Some(ring) = &mut self.place.ring {
+        if let Some(ring) = &mut self.slot.ring {
             ring.pass_done();
         }
         Ok(())
     }
 
     fn arm(&mut self, _turn: &Turn) -> bool {
-        self.place.ring.as_mut().is_some_and(Ring::arm) || self.announcement.is_some()
+        self.slot.ring.as_mut().is_some_and(Ring::arm) || self.announcement.is_some()
     }
 
     fn disarm(&mut self) {
-        if let Some(ring) = &mut self.place.ring {
+        if let Some(ring) = &mut self.slot.ring {
             ring.disarm();
         }
     }
 
     fn wait_fd(&self) -> Option<RawFd> {
-        self.place.ring.as_ref()?.kick_fd()
+        self.slot.ring.as_ref()?.kick_fd()
     }
 
     fn fail(&mut self) {
-        self.place.ring = None;
+        self.slot.ring = None;
     }
 }
 

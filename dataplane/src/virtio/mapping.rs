@@ -21,7 +21,7 @@ use rustix::mm::{Advice, madvise};
 use vm_memory::{FileOffset, MmapRegion};
 
 use super::memory_limit::{MemoryLimit, MemoryLimitError, Reservation};
-use super::sigbus::{self, Watch};
+use super::sigbus::{self, RegionGuard};
 use crate::reaper::PeerFd;
 
 /// `f_type` of hugetlbfs (linux/magic.h).
@@ -53,7 +53,7 @@ pub(super) struct SharedMapping {
     /// Host address of the range's first byte, inside `mapping`.
     pub(super) host: *mut u8,
     // Field order is drop order: the registration ends before the mapping does.
-    watch: Watch,
+    guard: RegionGuard,
     _mapping: MmapRegion,
     file: Arc<File>,
     /// Where in the file the range begins, bytes.
@@ -111,10 +111,10 @@ impl SharedMapping {
         #[allow(clippy::cast_possible_truncation, reason = "less than a page")]
         let lead = lead as usize;
         let full = || MappingError::Map(io::Error::other("too many guest memory regions in this process"));
-        let watch = Watch::new(start, mapping.size()).ok_or_else(full)?;
+        let guard = RegionGuard::new(start, mapping.size()).ok_or_else(full)?;
         // SAFETY: `lead` is less than a page and the mapping holds `lead + bytes` bytes.
         let host = unsafe { mapping.as_ptr().add(lead) };
-        Ok(SharedMapping { host, watch, _mapping: mapping, file, offset, _reservation: reservation })
+        Ok(SharedMapping { host, guard, _mapping: mapping, file, offset, _reservation: reservation })
     }
 
     /// The file.
@@ -124,7 +124,7 @@ impl SharedMapping {
 
     /// Tells if the front end truncated the file so that the mapping had to be replaced.
     pub(super) fn poisoned(&self) -> bool {
-        self.watch.poisoned()
+        self.guard.poisoned()
     }
 }
 

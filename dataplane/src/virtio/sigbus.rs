@@ -78,18 +78,18 @@ pub fn install() -> io::Result<()> {
 
 /// A registered region; dropping it ends the registration.
 #[derive(Debug)]
-pub struct Watch {
+pub struct RegionGuard {
     slot: usize,
 }
 
-impl Watch {
+impl RegionGuard {
     /// Registers the mapping `start .. start + bytes`, which is the whole of it. `None` if the table is full.
-    pub fn new(start: usize, bytes: usize) -> Option<Watch> {
+    pub fn new(start: usize, bytes: usize) -> Option<RegionGuard> {
         let index = TABLE.iter().position(|slot| !slot.taken.swap(true, Ordering::AcqRel))?;
         let slot = TABLE.get(index)?;
         slot.write(start, start.checked_add(bytes)?);
         HIGH_WATER.fetch_max(index + 1, Ordering::Release);
-        Some(Watch { slot: index })
+        Some(RegionGuard { slot: index })
     }
 
     /// Whether the region had to be replaced.
@@ -98,7 +98,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for RegionGuard {
     fn drop(&mut self) {
         if let Some(slot) = TABLE.get(self.slot) {
             slot.write(0, 0);
@@ -190,13 +190,13 @@ mod tests {
 
     #[test]
     fn slots_are_reused_and_clean() {
-        let watch = Watch::new(0x1000, 0x2000).unwrap();
-        assert!(!watch.poisoned());
-        assert_eq!(TABLE[watch.slot].read(), Some((0x1000, 0x3000)));
-        let slot = watch.slot;
+        let guard = RegionGuard::new(0x1000, 0x2000).unwrap();
+        assert!(!guard.poisoned());
+        assert_eq!(TABLE[guard.slot].read(), Some((0x1000, 0x3000)));
+        let slot = guard.slot;
         TABLE[slot].poisoned.store(true, Ordering::Release);
-        assert!(watch.poisoned());
-        drop(watch);
+        assert!(guard.poisoned());
+        drop(guard);
         assert_eq!(TABLE[slot].read(), Some((0, 0)));
         assert!(!TABLE[slot].poisoned.load(Ordering::Acquire));
     }

@@ -1,4 +1,4 @@
-//! Captures in the worker: which frames of a burst go to which [`Watch`](crate::capture::Watch).
+//! Captures in the worker: which frames of a burst go to which [`CapturePoint`](crate::capture::CapturePoint).
 //!
 //! Frames from a port are captured before they are sent anywhere, as they were received; frames to a port are captured
 //! after that port took them, as they were sent. Drops are noted while they are decided about; those at an egress port,
@@ -30,7 +30,7 @@ pub(super) struct Capturing {
     any: bool,
     /// Drops decided about in this burst, if drops are captured: at most one per frame and port.
     noted: Vec<(u8, PortId, DropReason)>,
-    /// Frames chosen for a watch.
+    /// Frames chosen for a capture point.
     chosen: Vec<TxItem>,
 }
 
@@ -108,15 +108,15 @@ impl Capturing {
         let time_ns = wall_clock_ns();
         chosen.clear();
         chosen.extend((0u8..).map(as_received).take(burst.len()));
-        for watch in received {
-            let mut recorder = Recorder { watch, way: Way::Rx, dropped: None, time_ns };
+        for point in received {
+            let mut recorder = Recorder { point, way: Way::Rx, dropped: None, time_ns };
             show(&mut recorder, stage, burst, chosen);
         }
         for (frame, port, reason) in noted.drain(..) {
             let way = if port == ingress { Way::Rx } else { Way::Tx };
-            let watches = captures.port(port).map_or(&[][..], |port| &port.dropped);
-            for watch in watches.iter().filter(|watch| watch.wants(way, reason)) {
-                let mut recorder = Recorder { watch: &watch.watch, way, dropped: Some(reason), time_ns };
+            let points = captures.port(port).map_or(&[][..], |port| &port.dropped);
+            for point in points.iter().filter(|point| point.wants(way, reason)) {
+                let mut recorder = Recorder { point: &point.point, way, dropped: Some(reason), time_ns };
                 show(&mut recorder, stage, burst, &[as_received(frame)]);
             }
         }
@@ -131,8 +131,8 @@ impl Capturing {
         let took = |item: &&TxItem| losses.reason(item.frame).is_none();
         self.chosen.clear();
         self.chosen.extend(items.iter().filter(took));
-        for watch in &captures.sent {
-            let mut recorder = Recorder { watch, way: Way::Tx, dropped: None, time_ns };
+        for point in &captures.sent {
+            let mut recorder = Recorder { point, way: Way::Tx, dropped: None, time_ns };
             show(&mut recorder, stage, burst, &self.chosen);
         }
         if captures.dropped.is_empty() || self.chosen.len() == items.len() {
@@ -140,8 +140,8 @@ impl Capturing {
         }
         for item in items {
             let Some(reason) = losses.reason(item.frame) else { continue };
-            for watch in captures.dropped.iter().filter(|watch| watch.wants(Way::Tx, reason)) {
-                let mut recorder = Recorder { watch: &watch.watch, way: Way::Tx, dropped: Some(reason), time_ns };
+            for point in captures.dropped.iter().filter(|point| point.wants(Way::Tx, reason)) {
+                let mut recorder = Recorder { point: &point.point, way: Way::Tx, dropped: Some(reason), time_ns };
                 show(&mut recorder, stage, burst, &[as_received(item.frame)]);
             }
         }

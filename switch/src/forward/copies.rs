@@ -24,7 +24,7 @@
 use super::egress::frame_bit;
 use super::{Egress, TagEdit, TxItem};
 use crate::filter::{Frames, Picker};
-use crate::tables::{Remote, Tables, Watch, Watches};
+use crate::tables::{PortMirror, PortMirrors, Remote, Tables};
 use crate::{BURST_FRAMES, MAX_MIRRORS, MAX_PORTS, MirrorId, PortId, Vid};
 
 const _: () = assert!(MAX_MIRRORS <= 64, "a set of mirrors is one u64");
@@ -160,14 +160,14 @@ impl Copies {
             && port.rx_mirrors.may_select(marked)
         {
             let seen = first(frames.count()) & !egress.unmirrored();
-            for watch in port.rx_mirrors.iter().filter(|watch| watch.reaches_beyond(ingress)) {
-                let mut selected = watch.pick(seen, egress);
-                if let Some(filter) = &watch.filter
-                    && let Some(Pickers { received, .. }) = self.pickers.get_mut(watch.mirror.index())
+            for mirror in port.rx_mirrors.iter().filter(|mirror| mirror.reaches_beyond(ingress)) {
+                let mut selected = mirror.pick(seen, egress);
+                if let Some(filter) = &mirror.filter
+                    && let Some(Pickers { received, .. }) = self.pickers.get_mut(mirror.id.index())
                 {
                     selected = received.pick(filter, selected, TagEdit::KEEP, frames);
                 }
-                self.add(watch, None, ingress, selected, frames);
+                self.add(mirror, None, ingress, selected, frames);
             }
         }
         self.watched.clear();
@@ -187,7 +187,7 @@ impl Copies {
     /// Works out what is selected of what `from` has sent to `to`.
     fn select_sent(
         &mut self,
-        watches: &Watches,
+        mirrors: &PortMirrors,
         egress: &Egress,
         to: PortId,
         from: PortId,
@@ -195,10 +195,10 @@ impl Copies {
     ) {
         let items = egress.items(to);
         let sent = set_of(items) & !egress.unmirrored();
-        for watch in watches.iter().filter(|watch| watch.reaches_beyond(from)) {
-            let mut selected = watch.pick(sent, egress);
-            if let Some(filter) = &watch.filter
-                && let Some(Pickers { sent, .. }) = self.pickers.get_mut(watch.mirror.index())
+        for mirror in mirrors.iter().filter(|mirror| mirror.reaches_beyond(from)) {
+            let mut selected = mirror.pick(sent, egress);
+            if let Some(filter) = &mirror.filter
+                && let Some(Pickers { sent, .. }) = self.pickers.get_mut(mirror.id.index())
             {
                 // Frames that follow each other mostly leave with the same edit.
                 let alike = items.chunk_by(|one, next| one.edit == next.edit);
@@ -207,7 +207,7 @@ impl Copies {
                     picked | sent.pick(filter, selected & set_of(run), edit, frames)
                 });
             }
-            self.add(watch, Some(to), from, selected, frames);
+            self.add(mirror, Some(to), from, selected, frames);
         }
     }
 
@@ -215,7 +215,7 @@ impl Copies {
     #[inline]
     fn add(
         &mut self,
-        watch: &Watch,
+        mirror: &PortMirror,
         egress: Option<PortId>,
         from: PortId,
         selected: u64,
@@ -224,12 +224,12 @@ impl Copies {
         if selected == 0 {
             return;
         }
-        let Watch { mirror, snap_bytes, rspan, .. } = *watch;
+        let PortMirror { id, snap_bytes, rspan, .. } = *mirror;
         let replaced = rspan.map_or(0, |remote| remote.replaces(selected, frames));
         let rspan = rspan.map(|remote| remote.vid);
-        let to = watch.to.iter().filter(|to| **to != from);
+        let to = mirror.to.iter().filter(|to| **to != from);
         self.selections.extend(to.map(|to| Selection {
-            mirror,
+            mirror: id,
             to: *to,
             rspan,
             replaced,
@@ -237,8 +237,8 @@ impl Copies {
             egress,
             frames: selected,
         }));
-        let Some(matched) = self.matched.get_mut(mirror.index()) else { return };
-        let bit = 1u64 << (mirror.0 % 64);
+        let Some(matched) = self.matched.get_mut(id.index()) else { return };
+        let bit = 1u64 << (id.0 % 64);
         *matched = if self.selecting & bit == 0 { selected } else { *matched | selected };
         self.selecting |= bit;
     }
@@ -306,7 +306,7 @@ impl Copies {
     }
 }
 
-impl Watch {
+impl PortMirror {
     /// True if any destination is another port than `from`, the ingress.
     #[inline]
     fn reaches_beyond(&self, from: PortId) -> bool {

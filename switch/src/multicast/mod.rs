@@ -20,13 +20,13 @@
 
 mod look;
 pub mod message;
-mod places;
+mod slots;
 mod table;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use look::{Look, look};
-pub use places::PortSet;
+pub use slots::PortSet;
 pub use table::{Counters, GroupEntry, Member, RouterEntry, Snooping, State};
 
 /// How long a report counts, seconds (RFC 3376 8.4, RFC 3810 9.4, with default timers).

@@ -1,7 +1,7 @@
 //! Who wants what, and where routers are.
 //!
 //! **How it works.** The truth stands in [`Book`], under one mutex: per group its ports, per VLAN and family its
-//! routers, each with the second it ends. What forwarding needs of it is written through to [`Places`] (sets of ports)
+//! routers, each with the second it ends. What forwarding needs of it is written through to [`Slots`] (sets of ports)
 //! and to a bit per VLAN (*in force*), which are read without a lock. A control message takes the mutex once;
 //! [`Snooping::sweep`], once a second, takes out what has ended and puts in force what is due.
 //!
@@ -17,19 +17,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::message::{self, Change, Message, Query};
-use super::places::{Place, Places, PortSet};
+use super::slots::{PortSet, Slot, Slots};
 use super::{Family, LEAVE_SECONDS, Look, MAX_GROUPS, MAX_MEMBERS, MEMBERSHIP_SECONDS, ROUTER_SECONDS};
 use crate::header::Header;
 use crate::vlan::VlanSet;
 use crate::{PortId, Vid};
 
-/// VLANs whose routers find a place besides the groups.
-const ROUTER_PLACES: usize = 1024;
+/// VLANs whose routers find a slot besides the groups.
+const ROUTER_SLOTS: usize = 1024;
 
 /// The shared state of snooping; see the module.
 #[derive(Debug)]
 pub struct Snooping {
-    places: Places,
+    slots: Slots,
     /// Per family, a bit for each VLAN.
     in_force: [Box<[AtomicU64; 64]>; 2],
     invalid: AtomicU64,
@@ -110,14 +110,14 @@ struct Heard {
 
 #[derive(Debug)]
 struct Group {
-    place: Place,
+    slot: Slot,
     ports: BTreeMap<PortId, Heard>,
 }
 
 /// A VLAN, for one family.
 #[derive(Debug, Default)]
 struct Domain {
-    place: Option<Place>,
+    slot: Option<Slot>,
     routers: BTreeMap<PortId, Heard>,
     querier: Option<Querier>,
     /// Until then, somebody may miss what it asked for.
@@ -151,7 +151,7 @@ fn is_over(end: u32, now: u32) -> bool {
 
 impl Domain {
     fn state(&self, now: u32) -> State {
-        match (&self.querier, self.full_until, self.place) {
+        match (&self.querier, self.full_until, self.slot) {
             (None, ..) => State::NoQuerier,
             (Some(querier), ..) if !is_over(querier.due, now) => State::Learning,
             (Some(_), None, Some(_)) => State::InForce,
@@ -168,7 +168,7 @@ impl Snooping {
     /// Nothing known. `seed` should not be guessable by those who send frames.
     pub fn new(seed: u64) -> Snooping {
         Snooping {
-            places: Places::new(MAX_GROUPS + ROUTER_PLACES, seed),
+            slots: Slots::new(MAX_GROUPS + ROUTER_SLOTS, seed),
             in_force: std::array::from_fn(|_| Box::new(std::array::from_fn(|_| AtomicU64::new(0)))),
             invalid: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -186,8 +186,8 @@ impl Snooping {
         if !self.is_in_force(vid, family) {
             return None;
         }
-        let mut ports = self.places.get(vid, &family.unspecified())?;
-        if let Some(members) = group.and_then(|group| self.places.get(vid, &group)) {
+        let mut ports = self.slots.get(vid, &family.unspecified())?;
+        if let Some(members) = group.and_then(|group| self.slots.get(vid, &group)) {
             ports.extend(&members);
         }
         Some(ports)
@@ -289,7 +289,7 @@ impl Snooping {
     }
 
     fn with_book<T>(&self, work: impl FnOnce(&mut Book) -> T) -> T {
-        // Whoever panicked with the mutex left counts and places as they were between two steps.
+        // Whoever panicked with the mutex left counts and slots as they were between two steps.
         work(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -328,9 +328,9 @@ impl Snooping {
             }
         }
         let ports: PortSet = domain.routers.keys().copied().collect();
-        match domain.place {
-            Some(place) => self.places.set(place, ports),
-            None => domain.place = self.places.insert(key.0, &key.1.unspecified(), ports),
+        match domain.slot {
+            Some(slot) => self.slots.set(slot, ports),
+            None => domain.slot = self.slots.insert(key.0, &key.1.unspecified(), ports),
         }
         self.publish(key, domain.state(now));
     }
@@ -346,13 +346,13 @@ impl Snooping {
             }
             Some(group) if room => {
                 group.ports.insert(port, heard);
-                self.places.set(group.place, group.ports.keys().copied().collect());
+                self.slots.set(group.slot, group.ports.keys().copied().collect());
                 true
             }
             None if room && groups < MAX_GROUPS => {
                 let ports = BTreeMap::from([(port, heard)]);
-                let place = self.places.insert(key.0, &key.1, ports.keys().copied().collect());
-                place.map(|place| book.groups.insert(key, Group { place, ports })).is_some()
+                let slot = self.slots.insert(key.0, &key.1, ports.keys().copied().collect());
+                slot.map(|slot| book.groups.insert(key, Group { slot, ports })).is_some()
             }
             Some(_) | None => false,
         };
@@ -374,11 +374,11 @@ impl Snooping {
             group.ports.retain(|port, heard| keep(*vid, *port, heard));
             *members = members.saturating_sub(before - group.ports.len());
             if group.ports.is_empty() {
-                self.places.remove(group.place);
+                self.slots.remove(group.slot);
                 return false;
             }
             if group.ports.len() < before {
-                self.places.set(group.place, group.ports.keys().copied().collect());
+                self.slots.set(group.slot, group.ports.keys().copied().collect());
             }
             true
         });
@@ -389,13 +389,13 @@ impl Snooping {
         book.domains.retain(|key, domain| {
             domain.routers.retain(|port, heard| keep(key.0, *port, heard));
             self.publish(*key, domain.state(now));
-            if let Some(place) = domain.place {
-                self.places.set(place, domain.routers.keys().copied().collect());
+            if let Some(slot) = domain.slot {
+                self.slots.set(slot, domain.routers.keys().copied().collect());
             }
             if domain.is_idle()
-                && let Some(place) = domain.place.take()
+                && let Some(slot) = domain.slot.take()
             {
-                self.places.remove(place);
+                self.slots.remove(slot);
             }
             !domain.is_idle()
         });

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Direction, Inject, Member, MirrorSpec, MirrorTo, Port, PortRules, Remote, Tables};
-use super::{TablesError, Watch, Watches};
+use super::{PortMirror, PortMirrors, TablesError};
 use crate::inject::IngressAs;
 use crate::vlan::{PortVlan, VlanMode, VlanSet};
 use crate::{MAX_MIRRORS, MAX_PORTS, PortId, Vid};
@@ -56,12 +56,12 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
     let mut table: Box<[Option<Port>]> = (0..places).map(|_| None).collect();
     for (id, rules) in ports {
         let mirror_destination = destinations.contains(&id);
-        let watches = |direction: fn(Direction) -> bool| -> Watches {
+        let at_port = |direction: fn(Direction) -> bool| -> PortMirrors {
             let live = mirrors.iter().zip(&targets).filter(|(_, to)| !mirror_destination && !to.is_empty());
-            live.filter_map(|(mirror, to)| watch(mirror, (id, &rules), direction, to)).collect()
+            live.filter_map(|(mirror, to)| port_mirror(mirror, (id, &rules), direction, to)).collect()
         };
         let inject = inject(&rules).filter(|_| mirror_destination);
-        let (rx_mirrors, tx_mirrors) = (watches(|d| d.rx), watches(|d| d.tx));
+        let (rx_mirrors, tx_mirrors) = (at_port(|d| d.rx), at_port(|d| d.tx));
         let (is_plain, is_egress) = (rules.is_plain(), rules.enabled && !mirror_destination);
         let port = Port { is_plain, is_egress, mirror_destination, rx_mirrors, tx_mirrors, rules, inject };
         if let Some(place) = table.get_mut(id.index()) {
@@ -70,10 +70,10 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
     }
     let (flood_of, floods) = floods(&table, &rspan);
     let ports = || table.iter().flatten();
-    let watches = || ports().flat_map(|port| port.rx_mirrors.iter().chain(port.tx_mirrors.iter()));
-    let mirrors_in_force = watches().next().is_some();
+    let in_force = || ports().flat_map(|port| port.rx_mirrors.iter().chain(port.tx_mirrors.iter()));
+    let mirrors_in_force = in_force().next().is_some();
     let mut mirror_vlans = None;
-    for vlans in watches().filter_map(Watch::vlans).chain(Some(&rspan).filter(|set| !set.is_empty())) {
+    for vlans in in_force().filter_map(PortMirror::vlans).chain(Some(&rspan).filter(|set| !set.is_empty())) {
         let set = mirror_vlans.get_or_insert_with(|| Box::new(VlanSet::EMPTY));
         vlans.iter().for_each(|vid| set.insert(vid));
     }
@@ -90,7 +90,7 @@ fn inject(rules: &PortRules) -> Option<Inject> {
             let only = [vid.get()..=vid.get()];
             let vlan = PortVlan::new(VlanMode::NativeUntagged, Some(vid.get()), &only).ok()?;
             let rules = PortRules { vlan, learning: false, inject: None, ..rules.clone() };
-            let none = || Watches::from_iter([]);
+            let none = || PortMirrors::from_iter([]);
             let (rx_mirrors, tx_mirrors) = (none(), none());
             let (is_plain, is_egress, mirror_destination) = (false, false, false);
             Some(Box::new(Port {
@@ -120,16 +120,16 @@ fn targets(mirror: &MirrorSpec, ports: &[(PortId, PortRules)], destinations: &Ha
     targets.into()
 }
 
-/// How `mirror` watches frames of `port` in a direction, if it does.
-fn watch(
+/// `mirror` at `port`, if it copies frames of that port in a direction.
+fn port_mirror(
     mirror: &MirrorSpec,
     (port, rules): (PortId, &PortRules),
     direction: fn(Direction) -> bool,
     to: &Arc<[PortId]>,
-) -> Option<Watch> {
+) -> Option<PortMirror> {
     let named = mirror.sources.iter().filter(|(source, _)| *source == port).map(|(_, watched)| *watched);
-    named.chain(mirror.all_ports.filter(|_| rules.allow_mirror)).any(direction).then(|| Watch {
-        mirror: mirror.id,
+    named.chain(mirror.all_ports.filter(|_| rules.allow_mirror)).any(direction).then(|| PortMirror {
+        id: mirror.id,
         to: Arc::clone(to),
         rspan: mirror.to.and_then(MirrorTo::vlan).map(|vid| Remote { vid, behind: rules.vlan.tunnel().is_some() }),
         // Longer than any frame is as good as whole.

@@ -137,8 +137,8 @@ fn an_rspan_vlan_belongs_to_the_trunks_that_name_it() {
     assert!(tables.is_rspan(vid(900)) && !tables.is_rspan(vid(901)));
     assert_eq!(rspan_ports(900), [PortId(0), PortId(1)]);
     assert_eq!(rspan_ports(10), [], "not an RSPAN VLAN");
-    let watch = tables.port(PortId(2)).unwrap().rx_mirrors.iter().next().unwrap();
-    assert_eq!(*watch.to, [PortId(0), PortId(1)], "copies go where frames of the VLAN go");
+    let mirror = tables.port(PortId(2)).unwrap().rx_mirrors.iter().next().unwrap();
+    assert_eq!(*mirror.to, [PortId(0), PortId(1)], "copies go where frames of the VLAN go");
     assert!(!tables.is_mirror_destination(PortId(0)), "which takes other traffic, too");
     let flooded: Vec<PortId> = tables.flood(vid(901)).iter().map(|member| member.port).collect();
     assert_eq!(flooded, [PortId(2), PortId(3), PortId(7)], "other VLANs are as they were");

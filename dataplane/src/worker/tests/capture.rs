@@ -4,7 +4,7 @@
 use labsw_switch::filter::{Filter, Form, Insn};
 
 use super::*;
-use crate::capture::{Budget, Capture, Captured, Captures, MAX_WAITING_FRAMES, Reasons, Watch, Way};
+use crate::capture::{Budget, Capture, CapturePoint, Captured, Captures, MAX_WAITING_FRAMES, Reasons, Way};
 
 /// One capture and what it missed.
 struct Look {
@@ -24,8 +24,8 @@ impl Look {
         Look { capture: Arc::new(capture), missed: Arc::default(), budget }
     }
 
-    fn watch(&self, interface: u32) -> Watch {
-        Watch::new(Arc::clone(&self.capture), interface, Arc::clone(&self.missed))
+    fn point(&self, interface: u32) -> CapturePoint {
+        CapturePoint::new(Arc::clone(&self.capture), interface, Arc::clone(&self.missed))
     }
 
     fn frames(&self) -> Vec<Captured> {
@@ -61,7 +61,7 @@ fn of_ports(lab: &mut Lab, ports: &[(u16, Direction)]) -> Look {
     let look = Look::new(lab);
     let mut captures = Captures::default();
     for &(port, direction) in ports {
-        captures.watch(PortId(port), direction, &look.watch(port.into()));
+        captures.add(PortId(port), direction, &look.point(port.into()));
     }
     lab.capture(captures);
     look
@@ -72,7 +72,7 @@ fn of_drops(lab: &mut Lab, ports: u16, direction: Direction, reasons: Reasons) -
     let look = Look::new(lab);
     let mut captures = Captures::default();
     for port in 0..ports {
-        captures.watch_drops(PortId(port), direction, reasons, &look.watch(port.into()));
+        captures.add_drops(PortId(port), direction, reasons, &look.point(port.into()));
     }
     lab.capture(captures);
     look
@@ -270,8 +270,8 @@ fn a_filter_selects_by_the_frame_as_it_is_at_that_port_and_by_bytes_behind_the_s
     let payload = Look::filtered(&lab, Some(byte_is(180, 8, Form::Untagged)));
     let nothing = Look::filtered(&lab, Some(byte_is(180, 7, Form::Untagged)));
     for look in [&tags, &payload, &nothing] {
-        captures.watch(PortId(0), Direction::BOTH, &look.watch(0));
-        captures.watch(PortId(1), Direction::BOTH, &look.watch(1));
+        captures.add(PortId(0), Direction::BOTH, &look.point(0));
+        captures.add(PortId(1), Direction::BOTH, &look.point(1));
     }
     lab.capture(captures);
     let (nine, eight) = (frame(0xff, 1, 9), frame(0xff, 1, 8));

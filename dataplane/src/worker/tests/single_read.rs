@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::*;
-use crate::capture::{Budget, Capture, Captures, Watch};
+use crate::capture::{Budget, Capture, CapturePoint, Captures};
 use crate::frame::Burst;
 use crate::frame::Segment;
 use crate::losses::TxReport;
@@ -119,10 +119,10 @@ fn a_capture_sees_what_the_victim_gets() {
         lab.set_tables(Vec::new());
         let waker = Arc::clone(&lab.worker.control.waker);
         let capture = Arc::new(Capture::new(0, None, Arc::<Budget>::default(), waker));
-        let watch = Watch::new(Arc::clone(&capture), 0, Arc::default());
+        let point = CapturePoint::new(Arc::clone(&capture), 0, Arc::default());
         let mut captures = Captures::default();
         for port in 0..3 {
-            captures.watch(PortId(port), direction, &watch);
+            captures.add(PortId(port), direction, &point);
         }
         let (done, _answered) = bounded(1);
         lab.command(Command::SetCaptures { captures: Arc::new(captures), done });

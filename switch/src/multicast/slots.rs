@@ -1,11 +1,11 @@
 //! The table that forwarding reads: for each key (a group, or the routers of a VLAN) a set of ports, without a lock.
 //!
-//! **How it works.** A key has one of 16 places in two buckets, chosen by a seeded hash. The key word is 63 bits of
+//! **How it works.** A key has one of 16 slots in two buckets, chosen by a seeded hash. The key word is 63 bits of
 //! that hash: two keys with the same bits would share their ports, one chance in 2^38 for a full table, and nobody
-//! outside knows the seed. Only whoever holds the table's mutex writes: a new place gets its ports first and its key
+//! outside knows the seed. Only whoever holds the table's mutex writes: a new slot gets its ports first and its key
 //! last.
 //!
-//! **Races.** A reader may find a key and read the ports of the one that the place was given to meanwhile. The frame at
+//! **Races.** A reader may find a key and read the ports of the one that the slot was given to meanwhile. The frame at
 //! hand then goes to other ports of its own VLAN; the audience narrows a flood list and never adds to it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::{MAX_PORTS, PortId, Vid};
 
 const WORDS: usize = MAX_PORTS / 64;
-/// Places of a bucket: the keys of one cache line.
+/// Slots of a bucket: the keys of one cache line.
 const BUCKET: usize = 8;
 
 /// A set of ports.
@@ -53,56 +53,56 @@ impl FromIterator<PortId> for PortSet {
     }
 }
 
-/// A place that a key has.
+/// A slot that a key has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(usize);
+pub(super) struct Slot(usize);
 
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Slots {
     seed: u64,
     /// A power of two of buckets; 0: free.
     keys: Box<[AtomicU64]>,
     ports: Box<[[AtomicU64; WORDS]]>,
 }
 
-impl Places {
-    /// Room for twice `capacity` keys, so that one practically always finds a place.
-    pub(super) fn new(capacity: usize, seed: u64) -> Places {
-        let places = (2 * capacity).next_power_of_two().max(2 * BUCKET);
+impl Slots {
+    /// Room for twice `capacity` keys, so that one practically always finds a slot.
+    pub(super) fn new(capacity: usize, seed: u64) -> Slots {
+        let slots = (2 * capacity).next_power_of_two().max(2 * BUCKET);
         let empty = || std::array::from_fn(|_| AtomicU64::new(0));
-        Places {
+        Slots {
             seed,
-            keys: (0..places).map(|_| AtomicU64::new(0)).collect(),
-            ports: (0..places).map(|_| empty()).collect(),
+            keys: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+            ports: (0..slots).map(|_| empty()).collect(),
         }
     }
 
     /// The ports of a key.
     pub(super) fn get(&self, vid: Vid, address: &IpAddr) -> Option<PortSet> {
-        let place = self.find(self.key(vid, address))?;
-        let words = self.ports.get(place.0)?;
+        let slot = self.find(self.key(vid, address))?;
+        let words = self.ports.get(slot.0)?;
         Some(PortSet(std::array::from_fn(|at| words.get(at).map_or(0, |word| word.load(Ordering::Relaxed)))))
     }
 
-    /// Gives a key that has none a place, with these ports. `None` if there is no room. For who holds the mutex.
-    pub(super) fn insert(&self, vid: Vid, address: &IpAddr, ports: PortSet) -> Option<Place> {
+    /// Gives a key that has none a slot, with these ports. `None` if there is no room. For who holds the mutex.
+    pub(super) fn insert(&self, vid: Vid, address: &IpAddr, ports: PortSet) -> Option<Slot> {
         let key = self.key(vid, address);
-        let place = self.free(key)?;
-        self.set(place, ports);
-        self.keys.get(place.0)?.store(key, Ordering::Release);
-        Some(place)
+        let slot = self.free(key)?;
+        self.set(slot, ports);
+        self.keys.get(slot.0)?.store(key, Ordering::Release);
+        Some(slot)
     }
 
-    /// Changes the ports of a place. For who holds the mutex.
-    pub(super) fn set(&self, place: Place, ports: PortSet) {
-        if let Some(words) = self.ports.get(place.0) {
+    /// Changes the ports of a slot. For who holds the mutex.
+    pub(super) fn set(&self, slot: Slot, ports: PortSet) {
+        if let Some(words) = self.ports.get(slot.0) {
             words.iter().zip(ports.0).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         }
     }
 
-    /// Frees a place. For who holds the mutex.
-    pub(super) fn remove(&self, place: Place) {
-        if let Some(key) = self.keys.get(place.0) {
+    /// Frees a slot. For who holds the mutex.
+    pub(super) fn remove(&self, slot: Slot) {
+        if let Some(key) = self.keys.get(slot.0) {
             key.store(0, Ordering::Release);
         }
     }
@@ -113,24 +113,24 @@ impl Places {
         hasher.finish() | 1
     }
 
-    fn find(&self, key: u64) -> Option<Place> {
+    fn find(&self, key: u64) -> Option<Slot> {
         self.candidates(key).find(|at| self.keys.get(at.0).is_some_and(|word| word.load(Ordering::Acquire) == key))
     }
 
-    /// A free place for `key`, in the bucket that has more of them.
-    fn free(&self, key: u64) -> Option<Place> {
-        let is_free = |at: &Place| self.keys.get(at.0).is_some_and(|word| word.load(Ordering::Relaxed) == 0);
-        let places: Vec<Place> = self.candidates(key).collect();
-        let buckets = places.chunks(BUCKET);
+    /// A free slot for `key`, in the bucket that has more of them.
+    fn free(&self, key: u64) -> Option<Slot> {
+        let is_free = |at: &Slot| self.keys.get(at.0).is_some_and(|word| word.load(Ordering::Relaxed) == 0);
+        let slots: Vec<Slot> = self.candidates(key).collect();
+        let buckets = slots.chunks(BUCKET);
         let roomiest = buckets.max_by_key(|bucket| bucket.iter().filter(|at| is_free(at)).count())?;
         roomiest.iter().copied().find(is_free)
     }
 
-    /// The places that a key may have, bucket by bucket.
-    fn candidates(&self, key: u64) -> impl Iterator<Item = Place> {
+    /// The slots that a key may have, bucket by bucket.
+    fn candidates(&self, key: u64) -> impl Iterator<Item = Slot> {
         let mask = self.keys.len() / BUCKET - 1;
         #[allow(clippy::cast_possible_truncation, reason = "some bits of a hash")]
         let buckets = [(key >> 1) as usize & mask, (key >> 33) as usize & mask];
-        buckets.into_iter().flat_map(|bucket| (bucket * BUCKET..(bucket + 1) * BUCKET).map(Place))
+        buckets.into_iter().flat_map(|bucket| (bucket * BUCKET..(bucket + 1) * BUCKET).map(Slot))
     }
 }
