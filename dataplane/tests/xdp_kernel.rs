@@ -4,7 +4,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::Burst;
 use labsw_dataplane::port::{RxQueue, Turn};
@@ -12,6 +12,7 @@ use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::xdp::{
     BusyPoll, Hugepages, PacketMemory, Queues, XdpConfig, XdpCounters, XdpMode, XdpPort, XdpStatus,
 };
+use labsw_switch::DropReason;
 use labsw_testkit::xdp_lab::{self, Lab, frame, ifindex, receive};
 
 fn memory(chunks: u32) -> Arc<PacketMemory> {
@@ -180,5 +181,49 @@ fn busy_polling_is_what_the_kernel_says_it_is() {
         eprintln!("{mode:?}, busy poll {busy_poll}: {polled} of 500 frames were received by polling");
         assert!(if polls { polled > 250 } else { polled == 0 }, "{mode:?}: {polled} of 500 frames");
         assert!(!polls || mode == XdpMode::Copy, "the generic path has no receive loop of its own");
+    }
+}
+
+#[test]
+fn nothing_that_lies_in_the_ring_passes_a_gate_that_was_shut() {
+    let Some(lab) = Lab::new() else { return };
+    lab.veth(1, 1);
+    let peer = lab.peer(1);
+    let memory = memory(4096);
+    let mut port = lab.open(1, Queues::All, XdpMode::Copy, &memory).unwrap();
+    port.tick().unwrap();
+    let gate = port.gate();
+    let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
+    let mut passes = |count: u64, port: &mut XdpPort| {
+        let (received, dropped) = (stats.rx_frames, stats.drops[DropReason::TagUnsure as usize]);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while stats.rx_frames < received + count && Instant::now() < deadline {
+            port.receive(0, &mut burst, &mut stats).unwrap();
+            port.release(0, &mut burst).unwrap();
+        }
+        assert_eq!(stats.rx_frames - received, count, "every frame is counted");
+        let dropped = stats.drops[DropReason::TagUnsure as usize] - dropped;
+        count - dropped
+    };
+    let send = |count: u32| (0..count).for_each(|seed| peer.send(&frame(seed, 100)));
+    send(10);
+    assert_eq!(passes(10, &mut port), 10);
+    gate.shut();
+    send(100);
+    assert_eq!(passes(100, &mut port), 0, "shut");
+    // A worker that did not look between: more than a burst lies there, received while the gate was shut.
+    send(200);
+    assert!(gate.open(gate.epoch()));
+    assert_eq!(passes(200, &mut port), 0, "received before the gate was opened");
+    send(10);
+    assert_eq!(passes(10, &mut port), 10, "open");
+    // Shut and opened with nothing received between.
+    gate.shut();
+    assert!(gate.open(gate.epoch()));
+    send(1);
+    assert_eq!(passes(1, &mut port), 0, "it may have come before");
+    for _ in 0..100 {
+        send(50);
+        assert_eq!(passes(50, &mut port), 50, "every chunk came back");
     }
 }

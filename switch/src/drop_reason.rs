@@ -191,6 +191,8 @@ drop_reasons! {
     MacControl = "mac_control": In, LinkLocal;
     /// TCP segmentation would make more segments than one frame, or one burst, may.
     SegmentLimit = "segment_limit": Both, Receive;
+    /// The device may have taken the frame's VLAN tag out of it.
+    TagUnsure = "tag_unsure": In, Receive;
 }
 
 /// Number of drop reasons, the length of per-reason counter arrays.

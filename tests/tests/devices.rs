@@ -134,6 +134,37 @@ fn devices_are_awaited_taken_given_up_and_taken_again() {
 }
 
 #[test]
+fn a_device_that_is_made_to_take_tags_out_is_made_to_stop() {
+    if !require::all(&[Need::Root, Need::Labswd, Need::Program("ethtool")]) {
+        return;
+    }
+    let (site, far, container) = (Site::new("tags"), Netns::new("far"), Netns::new("box"));
+    wire((&site.ns, "b0"), (&far, "f0"));
+    let config = device_port("up", "name:b0", "vlan = { mode = \"native-untagged\", tag = 1 }\n")
+        + &veth_port("box", &container)
+        + "vlan = { mode = \"access\", tag = 1 }\n";
+    let switch = Labswd::start(&site, &config);
+    assert_passes((&far, "f0"), (&container, "eth0"), mac(1));
+    assert!(switch.port("up")["put_right"].is_null());
+    for times in 1..=3 {
+        site.ns.run(&["ethtool", "-K", "b0", "rxvlan", "on"]);
+        wait_for("the offload to be off again, and that to be said", SOON, || {
+            let port = switch.port("up");
+            let off = settings(&site.ns, "b0").0.contains("rx-vlan-offload: off");
+            (off && port["put_right"]["times"] == times && port["state"] == "up").then_some(())
+        });
+        assert_passes((&far, "f0"), (&container, "eth0"), mac(1));
+    }
+    let log = switch.log();
+    assert_eq!(log.matches("took VLAN tags out of received frames (rx-vlan-hw-parse)").count(), 3, "{log}");
+    // Another offload is nobody's concern.
+    site.ns.run(&["ethtool", "-K", "b0", "tx-nocache-copy", "on"]);
+    assert_passes((&far, "f0"), (&container, "eth0"), mac(1));
+    assert_eq!(switch.port("up")["put_right"]["times"], 3);
+    switch.stop();
+}
+
+#[test]
 fn a_device_is_put_back_also_after_a_kill() {
     if !require::all(&[Need::Root, Need::Labswd, Need::Program("ethtool")]) {
         return;

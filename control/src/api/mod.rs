@@ -41,7 +41,7 @@ pub use impair::{Impairment, PortDirection};
 pub use inject::{InjectFrame, Injected};
 pub use mirror::{Mirror, MirrorSettings, MirrorState};
 pub use multicast::{Multicast, MulticastGroup, MulticastPort, MulticastRouters, MulticastTotals};
-pub use port::{Counters, Flap, FrontEnd, Port, PortState, PortType};
+pub use port::{Counters, Flap, FrontEnd, Port, PortState, PortType, PutRight};
 pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker, WorkerQueue};
 pub use request::Request;
 pub use source::{Direction, InvalidSource, Source};

@@ -156,9 +156,23 @@ pub struct Port {
     /// `veth`: namespace of the container's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
+    /// `af_xdp`: what somebody else had changed on the device and the switch put right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put_right: Option<PutRight>,
     /// The job that takes the port down and up, while one runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flap: Option<Flap>,
+}
+
+/// A setting of a device that somebody else changed while a port had it, and that was put right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutRight {
+    /// The setting.
+    pub what: String,
+    /// How often.
+    pub times: u32,
+    /// How long ago it was done last.
+    pub seconds_ago: u64,
 }
 
 /// The process at the other end of a guest's socket.
@@ -210,6 +224,7 @@ impl Port {
             interface: None,
             peer: None,
             netns: None,
+            put_right: None,
             flap: None,
         }
     }

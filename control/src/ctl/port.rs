@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::parse;
 use super::table::{list, number, pairs, rows, shortened, text};
-use crate::api::{Change, Flap, Guards, Port, PortType, Request, Vlan};
+use crate::api::{Change, Flap, Guards, Port, PortType, PutRight, Request, Vlan};
 
 /// The commands for ports.
 #[derive(Debug, Subcommand)]
@@ -138,6 +138,12 @@ fn flapping(flap: Flap) -> String {
     format!("every {every}, {} times left", flap.left)
 }
 
+/// `receive VLAN offload, which was switched on: 2 times, last 13 s ago`.
+fn put_right(PutRight { what, times, seconds_ago }: &PutRight) -> String {
+    let times = if *times == 1 { "once".to_owned() } else { format!("{times} times, last") };
+    format!("{what}: {times} {seconds_ago} s ago")
+}
+
 /// One port in full.
 pub(super) fn details(port: &Port) -> String {
     let mut lines =
@@ -145,6 +151,7 @@ pub(super) fn details(port: &Port) -> String {
     let optional = [
         ("reason", port.reason.clone()),
         ("flapping", port.flap.map(flapping)),
+        ("put right", port.put_right.as_ref().map(put_right)),
         ("device", port.device.clone()),
         ("interface", port.interface.clone()),
         ("xdp mode", port.xdp_mode.clone()),

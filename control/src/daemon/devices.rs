@@ -34,11 +34,16 @@ impl Switch {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = None;
             self.look_after_devices(now);
-        } else if self.ports.retries().any(|at| at <= now) {
+        } else if self.ports.retries().chain(self.next_look()).any(|at| at <= now) {
             self.look_after_devices(now);
         }
-        let next = self.ports.retries().chain(self.look_at).min();
+        let next = self.ports.retries().chain(self.next_look()).min();
         next.map(|at| at.saturating_duration_since(now))
+    }
+
+    /// When the devices are looked at next: because links have changed, or the attachment of a port asks for it.
+    fn next_look(&self) -> Option<Instant> {
+        self.look_at.or_else(|| self.ports.looks_due().min())
     }
 
     /// Takes ports whose devices have gone out of service, and opens devices that have come.

@@ -9,7 +9,7 @@ use labsw_dataplane::virtio::memory_limit::MemoryLimit;
 use labsw_dataplane::xdp::{self, PacketMemory, UmemError};
 
 use crate::config::{Hugepages, SwitchConfig};
-use crate::device::{DeviceError, Ledger, Links};
+use crate::device::{DeviceError, Ledger, Links, OffloadNews};
 
 /// Chunks (4 KiB each) of packet memory for all AF_XDP ports together: 64 MiB.
 const UMEM_CHUNKS: u32 = 16_384;
@@ -22,6 +22,8 @@ pub(super) struct Host {
     pub(super) links: Links,
     /// The changes made to devices.
     pub(super) ledger: Ledger,
+    /// What shuts the gates of devices that take tags out.
+    pub(super) offload_news: OffloadNews,
     /// The group that owns the guests' sockets.
     pub(super) socket_group: Option<u32>,
     /// The limit of guest memory that may be mapped.
@@ -43,7 +45,17 @@ impl Host {
     ) -> Host {
         let guest_memory = Arc::new(MemoryLimit::of_machine(config.max_guest_memory));
         let hugepages = config.hugepages;
-        Host { registry, links, ledger, socket_group, guest_memory, hugepages, memory: None, held_links: Vec::new() }
+        Host {
+            registry,
+            links,
+            ledger,
+            offload_news: OffloadNews::default(),
+            socket_group,
+            guest_memory,
+            hugepages,
+            memory: None,
+            held_links: Vec::new(),
+        }
     }
 
     /// The packet memory, made at the first call.

@@ -140,6 +140,11 @@ impl Ports {
         self.by_name.values().filter_map(|port| port.attached.absence()?.retry_at())
     }
 
+    /// When devices are to be looked at, whatever links do.
+    pub(super) fn looks_due(&self) -> impl Iterator<Item = Instant> {
+        self.by_name.values().filter_map(|port| port.attached.to()?.look_due())
+    }
+
     /// The ports whose next flap is due, and true for each that comes up; their jobs advance to the next change.
     pub(super) fn flaps_due(&mut self, now: Instant) -> Vec<(String, bool)> {
         let due = self.by_name.iter_mut().filter_map(|(name, port)| {

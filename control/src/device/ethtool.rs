@@ -69,6 +69,19 @@ impl Offload {
     }
 }
 
+impl Offload {
+    /// Where it leads if it can't be switched off.
+    fn consequence(self) -> &'static str {
+        match self {
+            Offload::TxChecksum | Offload::TxSegmentation => "frames of the other end would arrive unfinished",
+            Offload::TxVlan => "frames of the other end would arrive without their VLAN tag",
+            Offload::RxVlan => "frames would arrive without their VLAN tag",
+            Offload::RxVlanFilter => "that does no harm while the device is promiscuous, as it is for the port",
+            Offload::RxCoalescing => "some frames may arrive joined to larger ones",
+        }
+    }
+}
+
 /// One feature of a device.
 #[derive(Clone, Debug)]
 struct Feature {
@@ -93,7 +106,9 @@ pub fn switch_off(device: &str, offloads: &[Offload]) -> Result<Vec<String>, Dev
     socket.set(&on, false)?;
     let still_on: Vec<String> = socket.features()?.into_iter().filter(meant).map(|feature| feature.name).collect();
     if !still_on.is_empty() {
-        return Err(DeviceError::OffloadStuck { device: device.to_owned(), features: still_on.join(", ") });
+        let consequence = offloads.first().map_or("", |offload| offload.consequence());
+        let (device, features) = (device.to_owned(), still_on.join(", "));
+        return Err(DeviceError::OffloadStuck { device, features, consequence });
     }
     Ok(on.into_iter().map(|feature| feature.name).collect())
 }
@@ -142,6 +157,12 @@ pub fn active(device: &str, offloads: &[Offload]) -> Result<Vec<String>, DeviceE
     let meant = |feature: &Feature| feature.active && offloads.iter().any(|offload| offload.includes(&feature.name));
     let features = Ethtool::open(device)?.features()?;
     Ok(features.into_iter().filter(meant).map(|feature| feature.name).collect())
+}
+
+/// The bits, in the kernel's order, of the features of a group. It is the same for all devices; `device` is one to ask.
+pub fn bits_of(device: &str, offload: Offload) -> Result<Vec<usize>, DeviceError> {
+    let names = Ethtool::open(device)?.feature_names()?;
+    Ok(names.iter().enumerate().filter(|(_, name)| offload.includes(name)).map(|(bit, _)| bit).collect())
 }
 
 /// The kernel's names of the features of `offloads` that are on and can't be switched off.

@@ -11,6 +11,7 @@
 //! | `select` | the link of a port, and links that are never opened | |
 //! | `events` | news that links have changed | rtnetlink(7) |
 //! | `ethtool` | offloads and channels, by ioctl, read back | linux/ethtool.h |
+//! | `offload_news` | gates shut when a device takes tags out | kernel ethtool-netlink.rst |
 //! | `prepare` | a device made ready for AF_XDP | |
 //! | `ledger` | changes to be undone, also after a kill | |
 //! | `promiscuous` | promiscuous mode that ends with its holder | packet(7) |
@@ -32,6 +33,7 @@ mod links;
 mod napi;
 pub(crate) mod netlink;
 mod netns;
+mod offload_news;
 pub mod prepare;
 mod promiscuous;
 mod removal;
@@ -50,6 +52,7 @@ pub use ledger::{Before, Ledger};
 pub use links::{Link, Links};
 pub use napi::defer_interrupts;
 pub use netns::{Netns, in_netns};
+pub use offload_news::{OffloadNews, Watched};
 pub use promiscuous::Promiscuous;
 pub use tap::{TapLink, TapPlan, TapUse};
 pub use veth::{VethPair, VethPlan};
@@ -85,12 +88,14 @@ pub enum DeviceError {
         names: String,
     },
     /// An offload was switched off and is still on.
-    #[error("{device}: {features} cannot be switched off; frames would arrive unfinished")]
+    #[error("{device}: {features} can't be switched off; {consequence}")]
     OffloadStuck {
         /// The device.
         device: String,
         /// The kernel's names of the offloads, comma separated.
         features: String,
+        /// Where that leads.
+        consequence: &'static str,
     },
     /// A link is being deleted, and the kernel has not released it yet.
     #[error("interface {index} is still being removed: somebody holds it, as a container that keeps frames does")]

@@ -1,9 +1,9 @@
 //! Prepares a network device for AF_XDP, after noting its state in the [`Ledger`] so that it can be restored.
 //!
 //! AF_XDP does not see tags that the device removed from a frame (the frame is then in the wrong VLAN), nor frames that
-//! the device filtered or merged. A device that can't keep tags is refused. The other offloads only cost frames that a
-//! user can do without, so a failure is logged. The MTU is raised to the port's, never lowered; the number of channels
-//! is set only if the port asks for one.
+//! the device filtered or merged. A device that can't keep tags is refused. That a device merges frames is a warning in
+//! the log. That it filters VLANs is only noted: a promiscuous device receives all of them. The MTU is raised to the
+//! port's, never lowered; the number of channels is set only if the port asks for one.
 
 use super::DeviceError;
 use super::ethtool::{self, Channels, Offload};
@@ -16,10 +16,11 @@ const RECEIVE: [Offload; 3] = [Offload::RxVlan, Offload::RxVlanFilter, Offload::
 /// Switches off the offloads of `device` that AF_XDP does not work with.
 pub fn offloads_off(device: &str) -> Result<(), DeviceError> {
     ethtool::switch_off(device, &[Offload::RxVlan])?;
-    for offload in [Offload::RxVlanFilter, Offload::RxCoalescing] {
-        if let Err(error) = ethtool::switch_off(device, &[offload]) {
-            tracing::warn!("{error}");
-        }
+    if let Err(error) = ethtool::switch_off(device, &[Offload::RxCoalescing]) {
+        tracing::warn!("{error}");
+    }
+    if let Err(error) = ethtool::switch_off(device, &[Offload::RxVlanFilter]) {
+        tracing::info!("{error}");
     }
     Ok(())
 }

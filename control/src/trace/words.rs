@@ -235,7 +235,8 @@ impl Dropped<'_> {
             | DropReason::ImpairCleared
             | DropReason::MirrorLoop
             | DropReason::MacControl
-            | DropReason::SegmentLimit => return None,
+            | DropReason::SegmentLimit
+            | DropReason::TagUnsure => return None,
         })
     }
 }

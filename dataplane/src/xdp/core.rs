@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::io::Errno;
 
 use super::closing::{Closing, finish};
+use super::gate::Gate;
 use super::open::{ONE_CHUNK_MTU, XdpMode};
 use super::program::Program;
 use super::socket::{Descriptor, RING_ENTRIES};
@@ -54,6 +55,8 @@ pub(super) struct Core {
     /// One unbound socket per queue, to find out when the queue is released.
     pub(super) spares: Vec<OwnedFd>,
     pub(super) memory: Arc<PacketMemory>,
+    /// Shut, nothing that is received passes.
+    pub(super) gate: Arc<Gate>,
     pub(super) interface: String,
     pub(super) ifindex: u32,
     /// The number under which the pool keeps the port's chunks.

@@ -3,7 +3,7 @@
 //! Reading order: [`umem`] (packet memory and who owns which chunk), `ring` (the four rings shared with the kernel),
 //! `socket` (one queue of one device; `statistics`: what the kernel counts there), `program` (the XDP program in
 //! front), `open` (a port's sockets, set up on the control thread; `device` and `foreign` ask the kernel for it), `rx`
-//! and `tx` (the halves that workers drive),
+//! and `tx` (the halves that workers drive; `gate`: what shuts the receiving ones),
 //! [`port`] (what opens them), `core` (what they share) and `closing` (how a port ends).
 //!
 //! Limits: a frame in one chunk has up to 3840 bytes, a larger one is in up to 18 of them where kernel and driver can.
@@ -12,6 +12,7 @@ mod closing;
 mod core;
 mod device;
 mod foreign;
+mod gate;
 mod open;
 pub mod port;
 mod program;
@@ -24,6 +25,7 @@ pub mod umem;
 
 pub use self::core::FillDepth;
 pub use foreign::attached as attached_program;
+pub use gate::Gate;
 pub use open::{BusyPoll, ONE_CHUNK_MTU, Queues, XdpConfig, XdpError, XdpMode, XdpStatus};
 pub use port::XdpPort;
 pub use rx::XdpRx;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use labsw_switch::forward::TxItem;
 
 use super::core::{COPY_FILL, Core, FillDepth};
+use super::gate::Gate;
 use super::open::{BusyPoll, Opened, XdpConfig, XdpError, XdpStatus, open};
 use super::rx::{self, XdpRx};
 use super::socket::{Descriptor, RxRings, XskSocket};
@@ -58,6 +59,7 @@ impl XdpPort {
             sockets: descriptors,
             spares,
             memory: Arc::clone(memory),
+            gate: Arc::default(),
             interface: config.interface,
             ifindex: config.ifindex,
             owner,
@@ -73,6 +75,11 @@ impl XdpPort {
     /// The mode it got, and why not a better one.
     pub fn status(&self) -> &XdpStatus {
         &self.status
+    }
+
+    /// The gate in front of its receive queues.
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.core.gate)
     }
 
     /// The connection number that the port's faults carry.

@@ -10,6 +10,9 @@
 //! **Frames in several buffers** (larger than a chunk) come as several descriptors, all but the last marked as
 //! continued. They become one frame of the burst with a segment for each; the chunks behind the first are kept beside
 //! the burst until it is released. A frame of which only the beginning has been read waits in `partial` for the rest.
+//!
+//! **A gate that is shut** ([`Gate`]): whatever is read from the ring is dropped. Once the gate is open again, so is
+//! everything that lies in the ring by then, the beginning of a frame included.
 
 #![allow(unsafe_code, reason = "rings and packet memory shared with the kernel, and its socket calls")]
 
@@ -21,6 +24,7 @@ use rustix::io::Errno;
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 
 use super::core::{Core, FillDepth};
+use super::gate::Gate;
 use super::socket::{Descriptor, RxRings};
 use super::umem::{CHUNK_BYTES, FramePool, MAX_PIECES, NotOwned};
 use crate::clock::NEVER;
@@ -65,6 +69,8 @@ pub struct XdpRx {
     further: Vec<u64>,
     /// The descriptors read from the receive ring, filled and emptied within a burst.
     read: Vec<XdpDesc>,
+    /// The number of the gate when it was last found open.
+    epoch: u64,
     /// Out of service after a fault.
     failed: bool,
     /// The pool had too little for the fill ring at the last refill.
@@ -86,6 +92,7 @@ impl XdpRx {
             partial: Vec::with_capacity(MAX_PIECES),
             further: Vec::with_capacity(BURST_FRAMES),
             read: Vec::with_capacity(BURST_FRAMES),
+            epoch: core.gate.epoch(),
             failed: false,
             starving: false,
             core,
@@ -121,6 +128,53 @@ impl XdpRx {
     fn check_read(&self) -> Result<(), NotOwned> {
         let pool = self.core.memory.pool();
         self.read.iter().try_for_each(|desc| pool.check(desc.addr, self.core.owner))
+    }
+
+    /// Reads descriptors until a burst is full or no more are there.
+    #[inline]
+    fn read_burst(&mut self) {
+        while self.read.len() < BURST_FRAMES
+            && let Some(desc) = self.rings.rx.read()
+        {
+            self.read.push(desc);
+        }
+    }
+
+    /// Drops what was read, because the gate is shut or was when that was received; if it is open again, also what
+    /// lies in the ring.
+    #[cold]
+    fn turn_away(&mut self, stats: &mut PortDelta) -> Result<(), Fault> {
+        let epoch = self.core.gate.epoch();
+        let open = Gate::is_open_at(epoch);
+        let mut left = if open { self.rings.rx.available() } else { 0 };
+        loop {
+            self.drop_read(stats).map_err(|error| self.core.accounting_fault(error))?;
+            if left == 0 {
+                break;
+            }
+            self.read_burst();
+            left = left.saturating_sub(u32::try_from(self.read.len()).unwrap_or(left).max(1));
+        }
+        if open {
+            self.epoch = epoch;
+        }
+        self.rings.rx.release();
+        self.refill()
+    }
+
+    /// Gives the chunks of what was read back, and counts frames as dropped.
+    fn drop_read(&mut self, stats: &mut PortDelta) -> Result<(), NotOwned> {
+        let mut pool = self.core.memory.pool();
+        self.partial.drain(..).try_for_each(|desc| pool.give(desc.addr, self.core.owner))?;
+        for desc in self.read.drain(..) {
+            pool.give(desc.addr, self.core.owner)?;
+            // The bytes of a frame in several chunks are counted with its last one.
+            if !desc.options.contains(XdpDescOptions::XDP_PKT_CONTD) {
+                stats.received(desc.len);
+                stats.drop(DropReason::TagUnsure);
+            }
+        }
+        Ok(())
     }
 
     /// Puts what was read into the burst.
@@ -218,13 +272,12 @@ impl RxQueue for XdpRx {
         if self.polls && self.rings.rx.available() == 0 {
             self.poll()?;
         }
-        while self.read.len() < BURST_FRAMES
-            && let Some(desc) = self.rings.rx.read()
-        {
-            self.read.push(desc);
-        }
+        self.read_burst();
         if self.read.is_empty() {
             return Ok(());
+        }
+        if self.core.gate.epoch() != self.epoch {
+            return self.turn_away(stats);
         }
         self.check_read().map_err(|error| self.core.accounting_fault(error))?;
         burst.set_movable();

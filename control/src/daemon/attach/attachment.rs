@@ -121,6 +121,11 @@ pub(in crate::daemon) trait Attachment {
         Seen::Here
     }
 
+    /// When its device is to be looked at, whatever links do.
+    fn look_due(&self) -> Option<Instant> {
+        None
+    }
+
     /// True if the device is set up, as far as is known; always true without a device.
     fn link_up(&self) -> bool {
         true

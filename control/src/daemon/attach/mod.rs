@@ -12,6 +12,7 @@
 //! | `veth` | `veth` |
 //! | `tap` | `tap` |
 //! | `sockets` | the AF_XDP sockets that `nic` and `veth` have in common |
+//! | `tags` | what a port does whose device begins to take VLAN tags out |
 //! | `attachment` | the two traits, and the values passed when a port is opened and closed |
 //! | `news` | news of links and faults, and how an attachment answers them |
 //! | `attached` | an attachment, or its absence |
@@ -31,6 +32,7 @@ mod guest;
 mod news;
 mod nic;
 mod sockets;
+mod tags;
 mod tap;
 mod veth;
 

@@ -1,5 +1,6 @@
 //! `af_xdp` ports: a network device of the host, prepared for AF_XDP and put back afterwards.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use labsw_dataplane::port::Fault;
@@ -11,10 +12,12 @@ use super::error::OpenError;
 use super::news::{LinkMap, OnFault, Seen};
 use super::sockets::Sockets;
 use super::sockets::XdpHalves;
+use super::tags::{TagDevice, Tags};
 use crate::api::{self, PortState};
 use crate::config::{AfXdpConfig, DeviceSpec, PortConfig, Queues, SwitchConfig, XdpMode};
 use crate::daemon::host::Host;
-use crate::device::{Link, Links, Promiscuous, prepare};
+use crate::device::ethtool::{self, Offload};
+use crate::device::{DeviceError, Link, Links, Promiscuous, Watched, prepare};
 
 impl PortType for AfXdpConfig {
     fn preflight(
@@ -34,7 +37,11 @@ impl PortType for AfXdpConfig {
                 tracing::warn!(interface = link.name, %error, "not as it was before");
             }
         })?;
-        Ok(Opened::new(Nic { sockets }, tx, rx))
+        let watched = site.host.offload_news.watch(link.index, &link.name, Arc::clone(&sockets.gate));
+        let mut tags = Tags::new(Arc::clone(&sockets.gate));
+        // What was done between the preparing and the watching is seen here.
+        tags.look(&link.name, &Device(&link.name), Instant::now());
+        Ok(Opened::new(Nic { sockets, tags, _watched: watched }, tx, rx))
     }
 
     fn has_sockets(&self) -> bool {
@@ -96,6 +103,21 @@ fn find_device(device: &DeviceSpec, switch: &SwitchConfig, links: &mut Links) ->
 /// A network device in use.
 struct Nic {
     sockets: Sockets,
+    tags: Tags,
+    _watched: Watched,
+}
+
+/// A device, by its name.
+struct Device<'a>(&'a str);
+
+impl TagDevice for Device<'_> {
+    fn taking(&self) -> Result<Vec<String>, DeviceError> {
+        ethtool::active(self.0, &[Offload::RxVlan])
+    }
+
+    fn stop(&self) -> Result<(), DeviceError> {
+        ethtool::switch_off(self.0, &[Offload::RxVlan]).map(drop)
+    }
 }
 
 impl Attachment for Nic {
@@ -111,11 +133,15 @@ impl Attachment for Nic {
     }
 
     fn state(&self) -> (PortState, Option<String>) {
-        self.sockets.state()
+        match (self.sockets.state(), self.tags.reason(&self.sockets.link.name)) {
+            ((PortState::Up, None), Some(reason)) => (PortState::Down, Some(reason)),
+            (state, _) => state,
+        }
     }
 
     fn show(&self, shown: &mut api::Port) {
         self.sockets.show(shown);
+        shown.put_right = self.tags.put_right(Instant::now());
     }
 
     fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
@@ -135,7 +161,16 @@ impl Attachment for Nic {
     }
 
     fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
-        self.sockets.look(links, &mut host.links)
+        let seen = self.sockets.look(links, &mut host.links);
+        if seen == Seen::Here {
+            let name = &self.sockets.link.name;
+            self.tags.look(name, &Device(name), Instant::now());
+        }
+        seen
+    }
+
+    fn look_due(&self) -> Option<Instant> {
+        self.tags.due()
     }
 
     fn link_up(&self) -> bool {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use labsw_dataplane::port::{Fault, TxPort};
-use labsw_dataplane::xdp::{FillDepth, ONE_CHUNK_MTU, Statistics, XdpConfig, XdpCounters, XdpPort, XdpRx, XdpStatus};
+use labsw_dataplane::xdp::{
+    FillDepth, Gate, ONE_CHUNK_MTU, Statistics, XdpConfig, XdpCounters, XdpPort, XdpRx, XdpStatus,
+};
 
 use super::error::OpenError;
 use super::news::{LinkMap, OnFault, Seen};
@@ -21,6 +23,8 @@ pub(in crate::daemon) struct Sockets {
     pub(in crate::daemon) statistics: Vec<Statistics>,
     /// True if interrupts of the device's queues are deferred for busy polling; the error says why they could not be.
     pub(in crate::daemon) interrupts_deferred: Result<bool, String>,
+    /// The gate in front of the receive queues.
+    pub(in crate::daemon) gate: Arc<Gate>,
     /// The limit of the frames in the fill rings.
     depth: FillDepth,
     /// Keeps the device promiscuous until dropped.
@@ -45,12 +49,14 @@ impl Sockets {
         if let Some(error) = &status.host_heard {
             tracing::warn!(interface = link.name, error, "the host's own frames can leave by it");
         }
+        let gate = port.gate();
         let XdpPort { tx, rx, depth, .. } = port;
         let interrupts_deferred = Ok(false);
         // Preparing has set the device up, so its state is read again.
         let link = host.links.link_by_index(link.index)?.unwrap_or(link);
         let gone = false;
-        let sockets = Sockets { connection, link, status, statistics, interrupts_deferred, depth, promiscuous, gone };
+        let sockets =
+            Sockets { connection, link, status, statistics, interrupts_deferred, gate, depth, promiscuous, gone };
         Ok((sockets, (tx, rx)))
     }
 
