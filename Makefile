@@ -46,11 +46,12 @@ install-files:
 > sed -i 's#/usr/local/#$(PREFIX)/#g' $(DESTDIR)$(PREFIX)/lib/systemd/system/labsw.service
 > install -D -m644 control/labsw.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/labsw.conf
 > install -D -m644 -t $(DESTDIR)$(PREFIX)/share/doc/labsw docs/*.md control/examples/*.toml
-> install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
->     $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+> install -d $(DESTDIR)$(PREFIX)/share/labsw $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+>     $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 > $(BIN_DIR)/labsw-ctl completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/labsw-ctl
 > $(BIN_DIR)/labsw-ctl completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_labsw-ctl
 > $(BIN_DIR)/labsw-ctl completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/labsw-ctl.fish
+> $(BIN_DIR)/labsw-ctl config schema >$(DESTDIR)$(PREFIX)/share/labsw/config.schema.json
 
 setup:
 > tests/setup-debian.sh

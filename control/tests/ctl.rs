@@ -392,6 +392,13 @@ fn completions_need_no_switch() {
 }
 
 #[test]
+fn the_schema_of_the_file_needs_no_switch() {
+    let output = command(Path::new("/nonexistent/a.sock"), &["config", "schema"]).output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), labsw_control::config::Config::schema());
+}
+
+#[test]
 fn configurations_are_read_here_and_sent_as_text() {
     let switch = Switch::start();
     let file = std::env::temp_dir().join(format!("labsw-ctl-{}.toml", std::process::id()));

@@ -62,16 +62,16 @@ let
       "for" = optional (types.enum [ "host" "guest" "container" ]) "tap: who is at the other end, the host itself, a guest with an emulated NIC, or a container.";
       owner = optional types.str "vhost_user, tap for a guest: the user who may open the socket or the interface.";
       group = optional types.str "vhost_user, tap for a guest: the group that may open the socket or the interface.";
-      peer_uid = optional types.ints.unsigned "vhost_user: the only user whose front end is served.";
+      peer_uid = optional (types.ints.between 0 4294967294) "vhost_user: the only user whose front end is served.";
       offloads = optional types.bool "vhost_user: checksums and segmentation are offered to the guest.";
       mode = optional types.str "af_xdp: auto, zero_copy, copy or skb; vhost_user: permission bits of the socket, as in \"0660\".";
-      queues = optional (types.either types.ints.unsigned types.str) "af_xdp, veth, tap: number of receive queues; af_xdp: \"all\" is every queue of the NIC.";
+      queues = optional (types.either (types.ints.between 1 64) (types.enum [ "all" ])) "af_xdp, veth, tap: number of receive queues; af_xdp: \"all\" is every queue of the NIC.";
       busy_poll = optional types.bool "af_xdp: the worker drives the NIC's queues itself.";
       mac = optional types.str "veth, tap: the MAC address of the other end.";
       isolated = optional types.bool "The port talks only to ports that are not isolated.";
       sticky = optional types.bool "Addresses that were learned at the port stay there.";
       macs = optional (types.listOf types.str) "The only source addresses that the port may use.";
-      mac_limit = optional types.ints.unsigned "Most addresses that are learned at the port.";
+      mac_limit = optional (types.either (types.ints.between 1 1048576) (types.enum [ "off" ])) "Most addresses that are learned at the port.";
       mac_limit_action = optional (types.enum [ "drop" "alert" ]) "What becomes of frames from further addresses.";
       storm = optional format.type "Most frames per second: `broadcast`, `multicast`, `unknown_unicast`, as in \"1kpps\".";
       dhcp_guard = optional types.bool "Replies of DHCP servers from the port are dropped.";
@@ -91,7 +91,7 @@ let
       to_vlan = optional vid "RSPAN: the VLAN that copies are tagged with; they leave by every port that names it in its trunks.";
       force = optional types.bool "Take `to_vlan` even if it is the VLAN of untagged frames of a port.";
       vlans = optional (types.nonEmptyListOf (types.either vid types.str)) "Only frames of these VLANs.";
-      snaplen = optional types.ints.unsigned "Bytes of each frame; 0: all.";
+      snaplen = optional (types.ints.between 0 65535) "Bytes of each frame; 0: all.";
       filter = optional types.str "Only frames that this expression in tcpdump's syntax selects.";
       inject = optional format.type "What the destination may inject: `vlan` or `as_port`, `rate`, `sources`; see docs/injection.md.";
     };
@@ -113,7 +113,7 @@ in
           type = types.submodule {
             freeformType = format.type;
             options = {
-              workers = optional (types.listOf types.ints.unsigned) "CPUs of the polling workers. Left out: one worker, not pinned.";
+              workers = optional (types.listOf (types.ints.between 0 8191)) "CPUs of the polling workers. Left out: one worker, not pinned.";
               power = optional (types.enum [ "adaptive" "performance" ]) "`adaptive` sleeps when there is no traffic.";
               control_socket = mkOption {
                 type = types.str;
@@ -142,7 +142,7 @@ in
                 description = "Members may change the switch at run time; see `services.labsw.adminUsers`.";
               };
               mac_ageing = optional types.str "When a silent station is forgotten, as in \"300s\".";
-              multicast_snooping = optional (types.either types.bool (types.listOf (types.either types.int types.str))) "VLANs in which multicast frames go to who asked for them only, or true for all; needs a querier.";
+              multicast_snooping = optional (types.either types.bool (types.listOf (types.either vid types.str))) "VLANs in which multicast frames go to who asked for them only, or true for all; needs a querier.";
               mac_table_size = optional (types.ints.between 16 1048576) "Most stations that are known at a time.";
               hugepages = mkOption {
                 type = types.enum [ "auto" "required" "off" ];
@@ -150,7 +150,7 @@ in
                 description = "Packet memory in huge pages of 2 MiB: if there are enough, or nothing else, or never.";
               };
               metrics_listen = optional types.str "Address and port at which metrics are served over HTTP, as in \"127.0.0.1:9477\".";
-              allow_mirror = optional types.bool "Whether ports that say nothing of it may be mirrored.";
+              allow_mirror = optional (types.enum [ "all" "declared" ]) "Whether ports that say nothing of it may be mirrored: `all` of them, or none (`declared`).";
               default_vlan = optional vid "The VLAN of ports that say nothing of VLANs.";
               max_guest_memory = optional types.str "Most memory of its guest that a vhost-user port maps, as in \"64GiB\"; as much as the machine has if left out.";
               protected_interfaces = mkOption {

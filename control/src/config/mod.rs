@@ -13,10 +13,12 @@
 //! | `source`, `error` | places in the text, and errors that have one |
 //! | `validate` | references between the nouns of a configuration |
 //! | `claims` | things that two ports cannot share |
+//! | `schema` | the JSON schema of the file, for editors |
 //! | `settings` | `--set key=value` of commands, and settings of the control socket |
 
 mod claims;
 mod error;
+mod schema;
 mod settings;
 mod source;
 #[cfg(test)]

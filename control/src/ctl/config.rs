@@ -1,7 +1,7 @@
 //! `labsw-ctl config`: the running configuration, and files compared with it.
 //!
 //! This command reads a file with the rights of the caller and sends its text to the switch. `check` also works without
-//! a switch, and without the right to change one: then only the file itself is checked.
+//! a switch, and without the right to change one: then only the file itself is checked. `schema` needs no switch.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ pub(super) enum Command {
     Diff(Wanted),
     /// Applies a file, as a whole or not at all.
     Apply(Wanted),
+    /// Prints the JSON schema of the file, with which an editor completes keys and marks mistakes.
+    Schema,
 }
 
 /// The file, and the treatment of changes made at run time.
@@ -48,6 +50,7 @@ pub(super) struct Wanted {
 pub(super) fn run(command: Command, socket: &Path, output: &mut Output) -> Result<(), Failure> {
     let request = match command {
         Command::Show => Request::ShowConfig,
+        Command::Schema => return output.pretty(&Config::schema()),
         Command::Check { file } => return check(&file, socket, output),
         Command::Diff(Wanted { file, keep_runtime }) => {
             Request::DiffConfig(WantedConfig { config: read(&file)?, keep_runtime })

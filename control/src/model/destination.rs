@@ -1,6 +1,7 @@
 //! The destination of a mirror's copies: `to` a port, or `to_vlan` at every trunk that names this VLAN (RSPAN).
 
 use labsw_switch::Vid;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::mistake::AtKey;
@@ -8,11 +9,11 @@ use super::names;
 use super::vlan::VlanId;
 
 /// The keys for the destination of a mirror's copies.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Destination {
     /// The port that copies are sent to; it takes no other traffic.
-    #[serde(deserialize_with = "names::read_some_port")]
+    #[serde(with = "names::Port")]
     pub to: Option<String>,
     /// The VLAN that copies are sent in, by every port that names it in its trunks (RSPAN).
     pub to_vlan: Option<VlanId>,

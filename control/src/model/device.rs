@@ -7,7 +7,7 @@ use labsw_switch::Mac;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{names, value};
+use super::{names, schema, value};
 
 /// The identification of a network device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -78,3 +78,8 @@ impl<'de> Deserialize<'de> for DeviceSpec {
         value::text(deserializer, what, str::parse)
     }
 }
+
+schema::described!(DeviceSpec, |_| {
+    let (pci, mac) = ("pci:[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}[.][0-7]", names::STATION_PATTERN);
+    schema::text(&format!("{pci}|mac:{mac}|name:{}", names::INTERFACE_PATTERN))
+});

@@ -6,32 +6,35 @@
 use labsw_switch::Mac;
 use labsw_switch::fdb::MAX_CAPACITY;
 use labsw_switch::guard::{self, GuardSpec, LimitAction, MAX_PINNED, MAX_RATE_PPS, MacLimit};
+use schemars::JsonSchema;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::mistake::AtKey;
 use super::names::Station;
+use super::schema::Words;
 use super::units::FrameRate;
-use super::value;
+use super::{schema, value};
 
 /// The keys of a port's guards.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Guards {
     /// Limits of flooded frames from the port, in frames per second.
     #[serde(skip_serializing_if = "Storm::is_off")]
     pub storm: Storm,
     /// The most addresses that are learned at the port; `"off"` or left out: no limit of the port's own.
-    #[serde(deserialize_with = "mac_limit", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "Limit", skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
     /// How frames from further addresses are handled; left out: drop.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Words<LimitAction>")]
     pub mac_limit_action: Option<LimitAction>,
     /// Addresses learned at the port stay there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sticky: bool,
     /// The only source addresses that may send; empty: any.
-    #[serde(deserialize_with = "macs", skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "Macs", skip_serializing_if = "Vec::is_empty")]
     pub macs: Vec<Station>,
     /// The port talks only to ports that are not isolated.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -45,17 +48,17 @@ pub struct Guards {
 }
 
 /// Limits of flooded frames from a port, in frames per second, by the cause of flooding; `"off"` or left out: no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storm {
     /// Frames to the broadcast address.
-    #[serde(with = "storm_rate", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "StormRate", skip_serializing_if = "Option::is_none")]
     pub broadcast: Option<guard::FrameRate>,
     /// Frames to other group addresses.
-    #[serde(with = "storm_rate", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "StormRate", skip_serializing_if = "Option::is_none")]
     pub multicast: Option<guard::FrameRate>,
     /// Frames to unicast addresses that are not in the forwarding database.
-    #[serde(with = "storm_rate", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "StormRate", skip_serializing_if = "Option::is_none")]
     pub unknown_unicast: Option<guard::FrameRate>,
 }
 
@@ -114,58 +117,86 @@ impl Guards {
     }
 }
 
-/// Addresses of stations, each once.
-fn macs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Station>, D::Error> {
-    value::list(
-        deserializer,
-        "an array of MAC addresses, as in [\"52:54:00:12:34:56\"]",
-        |earlier: &[Station], station| match station {
-            Station(mac) if earlier.contains(station) => Err(format!("{mac} is named twice; name each address once")),
-            _ if earlier.len() == MAX_PINNED => Err(format!("a port can be pinned to at most {MAX_PINNED} addresses")),
-            _ => Ok(()),
-        },
-    )
+/// A key that holds addresses of stations, each once.
+struct Macs;
+
+impl Macs {
+    fn serialize<S: Serializer>(macs: &[Station], serializer: S) -> Result<S::Ok, S::Error> {
+        macs.serialize(serializer)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Station>, D::Error> {
+        value::list(
+            deserializer,
+            "an array of MAC addresses, as in [\"52:54:00:12:34:56\"]",
+            |earlier: &[Station], station| match station {
+                Station(mac) if earlier.contains(station) => {
+                    Err(format!("{mac} is named twice; name each address once"))
+                }
+                _ if earlier.len() == MAX_PINNED => {
+                    Err(format!("a port can be pinned to at most {MAX_PINNED} addresses"))
+                }
+                _ => Ok(()),
+            },
+        )
+    }
 }
 
-/// A number of addresses, or `"off"`.
-fn mac_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    struct Limit;
+schema::described!(Macs, |generator| schema::array(&Station::json_schema(generator), Some(MAX_PINNED)));
 
-    impl Visitor<'_> for Limit {
-        type Value = Option<u32>;
+/// The largest `mac_limit`.
+fn most_addresses() -> u32 {
+    u32::try_from(MAX_CAPACITY).unwrap_or(u32::MAX)
+}
 
-        fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            write!(out, "a number of addresses, or \"off\" (1 to {MAX_CAPACITY})")
-        }
+/// A key that holds a number of addresses, or `"off"`.
+struct Limit;
 
-        fn visit_i64<E: Error>(self, number: i64) -> Result<Option<u32>, E> {
-            match u32::try_from(number) {
-                Ok(addresses) if (1..=MAX_CAPACITY).contains(&(addresses as usize)) => Ok(Some(addresses)),
-                _ => Err(E::invalid_value(serde::de::Unexpected::Signed(number), &self)),
-            }
-        }
+impl Limit {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+    fn serialize<S: Serializer>(limit: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
+        limit.serialize(serializer)
+    }
 
-        fn visit_u64<E: Error>(self, number: u64) -> Result<Option<u32>, E> {
-            self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
-        }
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+        deserializer.deserialize_any(Limit)
+    }
+}
 
-        fn visit_str<E: Error>(self, text: &str) -> Result<Option<u32>, E> {
-            if text == "off" { Ok(None) } else { Err(E::custom(format_args!("{text:?} is not one of off"))) }
+impl Visitor<'_> for Limit {
+    type Value = Option<u32>;
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "a number of addresses, or \"off\" (1 to {MAX_CAPACITY})")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Option<u32>, E> {
+        match u32::try_from(number) {
+            Ok(addresses) if (1..=most_addresses()).contains(&addresses) => Ok(Some(addresses)),
+            _ => Err(E::invalid_value(serde::de::Unexpected::Signed(number), &self)),
         }
     }
 
-    deserializer.deserialize_any(Limit)
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Option<u32>, E> {
+        self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Option<u32>, E> {
+        if text == "off" { Ok(None) } else { Err(E::custom(format_args!("{text:?} is not one of off"))) }
+    }
 }
 
-/// A [`FrameRate`] within what storm control can keep, or `off`.
-mod storm_rate {
-    use super::{Deserializer, FrameRate, MAX_RATE_PPS, Serialize, Serializer, guard, value};
+schema::described!(Limit, |_| { schema::any_of(&[schema::integer(&(1..=most_addresses())), schema::word(&["off"])]) });
 
-    pub fn serialize<S: Serializer>(rate: &Option<guard::FrameRate>, serializer: S) -> Result<S::Ok, S::Error> {
+/// A key that holds a [`FrameRate`] within what storm control can keep, or `off`.
+struct StormRate;
+
+impl StormRate {
+    fn serialize<S: Serializer>(rate: &Option<guard::FrameRate>, serializer: S) -> Result<S::Ok, S::Error> {
         rate.and_then(|rate| FrameRate::new(rate.get())).serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<guard::FrameRate>, D::Error> {
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<guard::FrameRate>, D::Error> {
         value::text(deserializer, "a rate of frames, as in \"1kpps\"", |text| {
             if text == "off" {
                 return Ok(None);
@@ -180,3 +211,7 @@ mod storm_rate {
         })
     }
 }
+
+schema::described!(StormRate, |generator| {
+    schema::any_of(&[FrameRate::json_schema(generator), schema::word(&["off"])])
+});

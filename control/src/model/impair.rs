@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use labsw_switch::impair::{Chance, ImpairSpec, Loss, MAX_QUEUE_BYTES, MAX_QUEUE_FRAMES, Profile, RateSpec};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::de::keys;
@@ -19,11 +20,11 @@ use super::names;
 use super::reader::{Reader, nearest};
 use super::tree::{Path, Tree};
 use super::units::{BitRate, Share, Span};
-use super::{to_table, value};
+use super::{schema, to_table, value};
 use crate::filter;
 
 /// Settings of an impairment; a setting that is left out stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The time by which a frame is delayed.
@@ -51,13 +52,13 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<BitRate>,
     /// Frames that may wait for the rate.
-    #[serde(deserialize_with = "queue_frames", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "QueueFrames", skip_serializing_if = "Option::is_none")]
     pub queue_frames: Option<u32>,
     /// Bytes that may wait for the rate.
-    #[serde(deserialize_with = "queue_bytes", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "QueueBytes", skip_serializing_if = "Option::is_none")]
     pub queue_bytes: Option<u32>,
     /// The seed of all random numbers; left out: a new one each time.
-    #[serde(deserialize_with = "seed", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "Seed", skip_serializing_if = "Option::is_none")]
     pub seed: Option<u32>,
 }
 
@@ -67,8 +68,9 @@ pub struct Settings {
 pub struct Bursts([Share; 4]);
 
 /// A direction of a port, or both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum Directions {
     /// Frames from the port.
     Rx,
@@ -80,19 +82,19 @@ pub enum Directions {
 }
 
 /// The keys of an impairment besides its [`Settings`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Selection {
     /// The profile that the settings begin with.
-    #[serde(deserialize_with = "names::read_some_profile", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "names::Profile", skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// Only frames that this expression in tcpdump's syntax selects; left out: all.
-    #[serde(deserialize_with = "expression", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "Filter", skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
 }
 
 /// The key for the direction of an impairment.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct DirectionKey {
     direction: Directions,
@@ -132,6 +134,11 @@ pub struct ImpairDirection {
 }
 
 impl ProfileConfig {
+    /// The JSON schema of a profile's table.
+    pub(crate) fn schema(generator: &mut SchemaGenerator) -> Schema {
+        schema::table(&[Settings::json_schema(generator)])
+    }
+
     /// Reads the table of profile `name`. Returns nothing if there is a mistake.
     pub fn read(name: &str, tree: &Tree, reader: &mut Reader) -> Option<ProfileConfig> {
         let before = reader.mistakes();
@@ -153,6 +160,18 @@ impl ImpairConfig {
     /// The keys of an impairment table, for one direction or both.
     pub fn keys() -> Vec<&'static str> {
         [keys::<Selection>(), keys::<Settings>(), keys::<DirectionKey>()].concat()
+    }
+
+    /// The JSON schema of an impairment's table.
+    pub(crate) fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let direction = [Selection::json_schema(generator), Settings::json_schema(generator)];
+        let [selection, settings] = direction.clone();
+        let flat = schema::table(&[selection, settings, DirectionKey::json_schema(generator)]);
+        let one = schema::table(&direction);
+        let apart = json_schema!({
+            "type": "object", "properties": { "rx": one, "tx": one }, "minProperties": 1, "additionalProperties": false
+        });
+        schema::any_of(&[flat, apart])
     }
 
     /// Reads the impairment of port `port`, with the profiles of the configuration. Returns nothing if there is a
@@ -257,24 +276,31 @@ impl ImpairDirection {
     }
 }
 
-/// A filter expression that compiles.
-fn expression<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    value::text(deserializer, "a filter, as in \"tcp port 445\"", |text| match filter::compile(text) {
-        Ok(_) => Ok(Some(text.to_owned())),
-        Err(error) => Err(format!("{text:?}: {error}")),
-    })
+/// A key that holds a filter expression that compiles.
+struct Filter;
+
+impl Filter {
+    fn serialize<S: Serializer>(filter: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        filter.serialize(serializer)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+        value::text(deserializer, "a filter, as in \"tcp port 445\"", |text| match filter::compile(text) {
+            Ok(_) => Ok(Some(text.to_owned())),
+            Err(error) => Err(format!("{text:?}: {error}")),
+        })
+    }
 }
 
-fn queue_frames<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    value::integer(deserializer, "a number of frames", 1..=MAX_QUEUE_FRAMES).map(Some)
-}
+schema::described!(Filter, |_| json_schema!({ "type": "string" }));
 
-fn queue_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    value::integer(deserializer, "a number of bytes", 1..=MAX_QUEUE_BYTES).map(Some)
-}
-
-fn seed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    value::integer(deserializer, "a seed", 0..=u32::MAX).map(Some)
+value::numbers! {
+    /// A key that holds a length of the queue.
+    QueueFrames, "a number of frames", 1..=MAX_QUEUE_FRAMES;
+    /// A key that holds a length of the queue.
+    QueueBytes, "a number of bytes", 1..=MAX_QUEUE_BYTES;
+    /// A key that holds the number that all chance comes from.
+    Seed, "a seed", 0..=u32::MAX;
 }
 
 /// The settings of the profile with this name; the error lists the profiles.
@@ -420,3 +446,8 @@ impl<'de> Deserialize<'de> for Bursts {
         value::text(deserializer, Bursts::WHAT, str::parse)
     }
 }
+
+schema::described!(Bursts, |_| {
+    let share = super::units::share_pattern();
+    schema::text(&format!("({share}){{2,4}}"))
+});

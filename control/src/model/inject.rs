@@ -4,31 +4,32 @@
 
 use labsw_switch::inject::DEFAULT_RATE_FPS;
 use labsw_switch::{Mac, Vid};
+use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::mistake::AtKey;
-use super::names;
+use super::names::{self, Station};
 use super::units::FrameRate;
-use super::value;
 use super::vlan::VlanId;
+use super::{schema, value};
 
 /// Most source addresses that can be named.
 const MAX_SOURCES: usize = 64;
 
 /// The `inject` table of a mirror.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Inject {
     /// Frames enter as frames of this VLAN.
     pub vlan: Option<VlanId>,
     /// Frames enter as if received on this port; this or `vlan`.
-    #[serde(deserialize_with = "names::read_some_port")]
+    #[serde(with = "names::Port")]
     pub as_port: Option<String>,
     /// The highest rate of injected frames; left out: 10kpps.
     pub rate: Option<FrameRate>,
     /// The source addresses that injected frames may have; empty: any.
-    #[serde(deserialize_with = "sources")]
+    #[serde(with = "Sources")]
     pub sources: Vec<Source>,
 }
 
@@ -52,13 +53,27 @@ impl<'de> Deserialize<'de> for Source {
     }
 }
 
-fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Source>, D::Error> {
-    let sources = value::list(deserializer, "an array of MAC addresses", |_: &[Source], _| Ok(()))?;
-    match sources.len() {
-        0..=MAX_SOURCES => Ok(sources),
-        count => Err(D::Error::custom(format_args!("names {count}; at most {MAX_SOURCES} are possible"))),
+/// A key that holds addresses that frames may come from.
+struct Sources;
+
+impl Sources {
+    fn serialize<S: Serializer>(sources: &[Source], serializer: S) -> Result<S::Ok, S::Error> {
+        sources.serialize(serializer)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Source>, D::Error> {
+        let sources = value::list(deserializer, "an array of MAC addresses", |_: &[Source], _| Ok(()))?;
+        match sources.len() {
+            0..=MAX_SOURCES => Ok(sources),
+            count => Err(D::Error::custom(format_args!("names {count}; at most {MAX_SOURCES} are possible"))),
+        }
     }
 }
+
+schema::described!(Sources, |generator| schema::array(&Station::json_schema(generator), Some(MAX_SOURCES)));
+schema::described!(InjectConfig, |generator| {
+    schema::with_one_of(Inject::json_schema(generator), &["vlan", "as_port"])
+});
 
 impl Inject {
     /// The injection policy that the keys describe.

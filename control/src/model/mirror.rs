@@ -2,6 +2,7 @@
 
 use labsw_switch::Vid;
 use labsw_switch::vlan::VlanSet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -14,7 +15,7 @@ use super::port::PortConfig;
 use super::reader::Reader;
 use super::tree::Tree;
 use super::vlan::{EMPTY, VlanList};
-use super::{to_table, value};
+use super::{schema, to_table, value};
 use crate::filter::Expression;
 
 /// Shortest copy: an Ethernet header.
@@ -117,23 +118,23 @@ impl MirrorRefusal {
 }
 
 /// One mirror session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MirrorConfig {
     /// The name of the mirror, unique among the mirrors.
     #[serde(skip)]
     pub name: String,
     /// The sources of mirrored frames: each port once, never empty.
-    #[serde(deserialize_with = "sources")]
+    #[serde(with = "Sources")]
     pub sources: Vec<MirrorSource>,
     /// Only frames of these VLANs; left out: all.
-    #[serde(default, with = "vlans")]
+    #[serde(default, with = "Vlans")]
     pub vlans: Option<VlanSet>,
     /// Only frames that match this expression in tcpdump's syntax; left out: all.
-    #[serde(default, with = "filter")]
+    #[serde(default, with = "Filter")]
     pub filter: Option<Expression>,
     /// Copies end after this many bytes; 0: whole frames.
-    #[serde(default, deserialize_with = "snaplen")]
+    #[serde(default, with = "Snaplen")]
     pub snaplen: u32,
     /// The destination of the copies.
     #[serde(skip)]
@@ -158,6 +159,12 @@ impl MirrorConfig {
     /// The keys of a mirror's table.
     pub fn keys() -> Vec<&'static str> {
         [keys::<MirrorConfig>(), keys::<Destination>()].concat()
+    }
+
+    /// The JSON schema of a mirror's table.
+    pub(crate) fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let parts = [MirrorConfig::json_schema(generator), Destination::json_schema(generator)];
+        schema::with_one_of(schema::table(&parts), &["to", "to_vlan"])
     }
 
     /// Reads the table of mirror `name`. Returns nothing if there is a mistake.
@@ -297,52 +304,69 @@ impl MirrorConfig {
     }
 }
 
-fn snaplen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    value::integer(deserializer, "a length in bytes", 0..=SNAPLEN_MAX)
+value::numbers! {
+    /// A key that holds a length of copies.
+    Snaplen, "a length in bytes", 0..=SNAPLEN_MAX;
 }
 
-/// Sources, each port once.
-fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MirrorSource>, D::Error> {
-    let what = "an array of PORT[:rx|:tx|:both]";
-    let mut sources: Vec<MirrorSource> = Vec::new();
-    for source in value::list(deserializer, what, |_: &[MirrorSource], _| Ok(()))? {
-        match sources.iter_mut().find(|earlier| earlier.port == source.port) {
-            Some(earlier) => {
-                earlier.rx |= source.rx;
-                earlier.tx |= source.tx;
+/// A key that holds sources, each port once.
+struct Sources;
+
+impl Sources {
+    fn serialize<S: Serializer>(sources: &[MirrorSource], serializer: S) -> Result<S::Ok, S::Error> {
+        sources.serialize(serializer)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MirrorSource>, D::Error> {
+        let what = "an array of PORT[:rx|:tx|:both]";
+        let mut sources: Vec<MirrorSource> = Vec::new();
+        for source in value::list(deserializer, what, |_: &[MirrorSource], _| Ok(()))? {
+            match sources.iter_mut().find(|earlier| earlier.port == source.port) {
+                Some(earlier) => {
+                    earlier.rx |= source.rx;
+                    earlier.tx |= source.tx;
+                }
+                None => sources.push(source),
             }
-            None => sources.push(source),
+        }
+        match sources.is_empty() {
+            true => Err(D::Error::custom("is empty; name a port, or \"*\" for every port")),
+            false => Ok(sources),
         }
     }
-    match sources.is_empty() {
-        true => Err(D::Error::custom("is empty; name a port, or \"*\" for every port")),
-        false => Ok(sources),
-    }
 }
 
-/// VLANs; left out: all.
-mod vlans {
-    use super::{Deserialize, Deserializer, EMPTY, Error, Serialize, Serializer, VlanList, VlanSet};
+schema::described!(Sources, |_| {
+    let mut array = schema::array(&schema::text("(\\*|[A-Za-z0-9][A-Za-z0-9_.-]{0,31})(:(rx|tx|both))?"), None);
+    array.insert("minItems".to_owned(), 1.into());
+    array
+});
 
-    pub fn serialize<S: Serializer>(vlans: &Option<VlanSet>, serializer: S) -> Result<S::Ok, S::Error> {
+/// A key that holds VLANs; left out: all.
+struct Vlans;
+
+impl Vlans {
+    fn serialize<S: Serializer>(vlans: &Option<VlanSet>, serializer: S) -> Result<S::Ok, S::Error> {
         vlans.as_ref().map(VlanList::from).serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<VlanSet>, D::Error> {
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<VlanSet>, D::Error> {
         let list = VlanList::deserialize(deserializer)?;
         if list.is_empty() { Err(D::Error::custom(EMPTY)) } else { Ok(Some(list.into())) }
     }
 }
 
-/// A filter expression that compiles.
-mod filter {
-    use super::{Deserializer, Expression, SHOWN_CHARS, Serialize, Serializer, value};
+schema::described!(Vlans, VlanList::json_schema);
 
-    pub fn serialize<S: Serializer>(filter: &Option<Expression>, serializer: S) -> Result<S::Ok, S::Error> {
+/// A key that holds a filter expression that compiles.
+struct Filter;
+
+impl Filter {
+    fn serialize<S: Serializer>(filter: &Option<Expression>, serializer: S) -> Result<S::Ok, S::Error> {
         filter.as_ref().map(Expression::text).serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Expression>, D::Error> {
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Expression>, D::Error> {
         value::text(deserializer, "an expression in tcpdump's syntax", |text| {
             Expression::new(text).map(Some).map_err(|wrong| {
                 let shown: String = text.chars().take(SHOWN_CHARS).collect();
@@ -352,6 +376,8 @@ mod filter {
         })
     }
 }
+
+schema::described!(Filter, |_| json_schema!({ "type": "string" }));
 
 impl Serialize for MirrorSource {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -15,6 +15,7 @@
 //! | `units`, `names` | units and names, each with one parser |
 //! | `tree`, `de`, `mistake`, `reader` | a table of settings, and how it is read with every mistake in it |
 //! | `value` | helpers by which fields are read and checked |
+//! | `schema` | helpers by which their JSON schema is made |
 
 pub(crate) mod de;
 mod destination;
@@ -27,6 +28,7 @@ mod mistake;
 pub(crate) mod names;
 mod port;
 mod reader;
+pub(crate) mod schema;
 mod switch;
 mod tree;
 mod units;

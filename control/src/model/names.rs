@@ -2,9 +2,10 @@
 //! name has a reader for fields of that kind.
 
 use labsw_switch::Mac;
+use schemars::Schema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::value;
+use super::{schema, value};
 
 /// Longest name of a port or a mirror.
 const PORT_NAME_CHARS: usize = 32;
@@ -12,6 +13,11 @@ const PORT_NAME_CHARS: usize = 32;
 pub(crate) const INTERFACE_NAME_BYTES: usize = 15;
 /// Longest path of a Unix socket: `sun_path` of unix(7) less the terminating zero.
 pub(crate) const SOCKET_PATH_BYTES: usize = 107;
+
+/// MAC addresses, as a regular expression.
+pub(super) const STATION_PATTERN: &str = "[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}";
+/// Names of interfaces, as a regular expression.
+pub(super) const INTERFACE_PATTERN: &str = "[!-$&-.0-9;-~]{1,15}";
 
 /// A port or mirror: 1 to 32 of `A-Z a-z 0-9 _ . -`, beginning with a letter or digit (they become file names).
 pub(crate) fn port(name: &str) -> Result<(), String> {
@@ -89,30 +95,42 @@ impl<'de> Deserialize<'de> for Station {
     }
 }
 
-/// Generates the reader for a field that is a name: what it should be, and the check.
-macro_rules! reads {
-    ($($name:ident, $optional:ident, $what:literal, $check:path;)*) => {$(
-        #[allow(dead_code, reason = "not every name must be there somewhere")]
-        pub(super) fn $name<'de, T: From<String>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-            value::checked(deserializer, $what, $check).map(T::from)
+schema::described!(Station, |_| schema::text(STATION_PATTERN));
+
+/// Kinds of names. A field is one by `#[serde(with = "names::NAME")]`: what it should be, the check, and the schema.
+macro_rules! kinds {
+    ($($name:ident, $what:literal, $check:path, $schema:expr;)*) => {$(
+        #[doc = concat!("A key that holds ", $what, ".")]
+        pub(super) struct $name;
+
+        impl $name {
+            pub(super) fn deserialize<'de, T: value::Checked, D: Deserializer<'de>>(
+                deserializer: D,
+            ) -> Result<T, D::Error> {
+                T::read(deserializer, $what, $check)
+            }
+
+            pub(super) fn serialize<T: Serialize, S: Serializer>(name: &T, serializer: S) -> Result<S::Ok, S::Error> {
+                name.serialize(serializer)
+            }
         }
 
-        #[allow(dead_code, reason = "not every name is optional somewhere")]
-        pub(super) fn $optional<'de, T: From<String>, D: Deserializer<'de>>(
-            deserializer: D,
-        ) -> Result<Option<T>, D::Error> {
-            value::optional(deserializer, $what, $check).map(|name| name.map(T::from))
-        }
+        schema::described!($name, |_| $schema);
     )*};
 }
 
-reads! {
-    read_port, read_some_port, "a port name", port;
-    read_profile, read_some_profile, "a profile name", port;
-    read_interface, read_some_interface, "an interface name", interface;
-    read_netns, read_some_netns, "the name of a network namespace", netns;
-    read_group, read_some_group, "the name of a group", group;
-    read_account, read_some_account, "the name or number of an account", group;
-    read_directory, read_some_directory, "a directory", path;
-    read_socket, read_some_socket, "a socket path", socket_path;
+kinds! {
+    Port, "a port name", port, port_schema();
+    Profile, "a profile name", port, port_schema();
+    Interface, "an interface name", interface, schema::text(INTERFACE_PATTERN);
+    Netns, "the name of a network namespace", netns, schema::text("[^/]{1,255}");
+    Group, "the name of a group", group, schema::text("[^:,\\n]+");
+    Account, "the name or number of an account", group, schema::text("[^:,\\n]+");
+    Directory, "a directory", path, schema::text("[^\\x00]+");
+    Socket, "a socket path", socket_path, schema::text("[^\\x00]{1,107}");
+}
+
+/// The schema of the names of ports, mirrors and profiles.
+pub(crate) fn port_schema() -> Schema {
+    schema::text("[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 }

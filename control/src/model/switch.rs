@@ -9,11 +9,13 @@ use labsw_dataplane::worker::Power;
 use labsw_dataplane::xdp::Hugepages;
 use labsw_switch::Vid;
 use labsw_switch::vlan::VlanSet;
-use serde::{Deserialize, Deserializer, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::schema::Words;
 use super::units::{Size, Span};
 use super::vlan::VlanId;
-use super::{names, value, vlan};
+use super::{names, schema, value, vlan};
 
 /// Highest CPU number that can be named; the kernel's own limit on x86-64 (`NR_CPUS`) is 8192.
 const CPU_MAX: u32 = 8191;
@@ -21,56 +23,58 @@ const CPU_MAX: u32 = 8191;
 const MAC_TABLE_MAX: u32 = 1 << 20;
 
 /// The `[switch]` table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SwitchConfig {
     /// CPUs of the polling workers, each once; empty: one worker that is not pinned.
-    #[serde(deserialize_with = "workers", skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "Cpus", skip_serializing_if = "Vec::is_empty")]
     pub workers: Vec<usize>,
     /// The power mode: `adaptive` lets an idle worker sleep.
+    #[schemars(with = "Words<Power>")]
     pub power: Power,
     /// Path of the control socket.
-    #[serde(deserialize_with = "names::read_socket")]
+    #[serde(with = "names::Socket")]
     pub control_socket: PathBuf,
     /// Directory of the vhost-user sockets that have no path of their own.
-    #[serde(deserialize_with = "names::read_directory")]
+    #[serde(with = "names::Directory")]
     pub vhost_user_dir: PathBuf,
     /// Group of the guests' sockets, and of the control socket if it has none of its own; left out: unchanged.
-    #[serde(deserialize_with = "names::read_some_group")]
+    #[serde(with = "names::Group")]
     pub socket_group: Option<String>,
     /// Group of the control socket; left out: `socket_group`.
-    #[serde(deserialize_with = "names::read_some_group")]
+    #[serde(with = "names::Group")]
     pub control_group: Option<String>,
     /// Permission bits of the sockets, in octal.
-    #[serde(with = "permission_bits")]
+    #[serde(with = "PermissionBits")]
     pub socket_mode: u32,
     /// Group whose members may change the switch; left out: only root may.
-    #[serde(deserialize_with = "names::read_some_group")]
+    #[serde(with = "names::Group")]
     pub admin_group: Option<String>,
     /// Time after which a learned address is forgotten; whole seconds, at least 1.
-    #[serde(with = "whole_seconds")]
+    #[serde(with = "WholeSeconds")]
     pub mac_ageing: Duration,
     /// Most addresses that the forwarding database holds.
-    #[serde(deserialize_with = "table_entries")]
+    #[serde(with = "TableEntries")]
     pub mac_table_size: usize,
     /// The use of huge pages for packet memory.
+    #[schemars(with = "Words<Hugepages>")]
     pub hugepages: Hugepages,
-    /// Most guest memory that one vhost-user port maps, in bytes; left out: as much as the machine has.
-    #[serde(with = "memory")]
+    /// Most guest memory that one vhost-user port maps; left out: as much as the machine has.
+    #[serde(with = "Memory")]
     pub max_guest_memory: Option<u64>,
     /// Address and port at which metrics are served over HTTP; left out: nowhere.
-    #[serde(deserialize_with = "socket_address")]
+    #[serde(with = "Address")]
     pub metrics_listen: Option<SocketAddr>,
     /// Interfaces that are never opened, whatever a port names.
-    #[serde(deserialize_with = "interfaces")]
+    #[serde(with = "Interfaces")]
     pub protected_interfaces: Vec<String>,
     /// The default of the ports' `allow_mirror`.
-    #[serde(with = "allow_mirror")]
+    #[serde(with = "AllowMirror")]
     pub allow_mirror: bool,
     /// The VLAN of guests', containers' and TAP ports without VLAN settings: they are access ports in it.
     pub default_vlan: VlanId,
     /// VLANs in which multicast frames go only to ports that asked for them.
-    #[serde(with = "vlan::all_or_list")]
+    #[serde(with = "vlan::AllOrList")]
     pub multicast_snooping: VlanSet,
 }
 
@@ -128,101 +132,158 @@ impl SwitchConfig {
         self.vhost_user_dir.join(format!("{port}.sock"))
     }
 
+    /// The JSON schema of the `[switch]` table.
+    pub(crate) fn schema(generator: &mut SchemaGenerator) -> Schema {
+        schema::table(&[SwitchConfig::json_schema(generator)])
+    }
+
     /// The settings as a table of the configuration.
     pub fn to_toml(&self) -> toml::Table {
         super::to_table(self)
     }
 }
 
-fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
-    struct Cpu(usize);
+value::numbers! {
+    /// A key that holds a number of table entries.
+    TableEntries, "a number of table entries", 16..=MAC_TABLE_MAX;
+}
 
-    impl<'de> Deserialize<'de> for Cpu {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Cpu, D::Error> {
-            value::small_integer(deserializer, "a CPU number", 0..=CPU_MAX).map(Cpu)
-        }
+/// A key that holds CPUs, each once.
+struct Cpus;
+
+impl Cpus {
+    fn serialize<S: Serializer>(cpus: &[usize], serializer: S) -> Result<S::Ok, S::Error> {
+        cpus.serialize(serializer)
     }
 
-    let cpus = value::list(deserializer, "an array of CPU numbers, as in [1, 2]", |earlier: &[Cpu], Cpu(cpu)| {
-        if earlier.len() == MAX_WORKERS {
-            return Err(format!("is one worker too many; a switch has at most {MAX_WORKERS}"));
-        }
-        match earlier.iter().any(|Cpu(earlier)| earlier == cpu) {
-            true => Err(format!("CPU {cpu} has a worker already; name each CPU once")),
-            false => Ok(()),
-        }
-    })?;
-    Ok(cpus.into_iter().map(|Cpu(cpu)| cpu).collect())
-}
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+        struct Cpu(usize);
 
-fn table_entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    value::small_integer(deserializer, "a number of table entries", 16..=MAC_TABLE_MAX)
-}
-
-fn interfaces<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(transparent)]
-    struct Interface(#[serde(deserialize_with = "names::read_interface")] String);
-
-    let interfaces = value::list(deserializer, "an array of interface names", |_: &[Interface], _| Ok(()))?;
-    Ok(interfaces.into_iter().map(|Interface(name)| name).collect())
-}
-
-/// `"127.0.0.1:9477"`, `"[::1]:9477"`.
-fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
-    value::text(deserializer, "an address and a port, as in \"127.0.0.1:9477\"", |text| {
-        let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
-        address.map(Some).ok_or_else(|| {
-            format!("{text:?} is not an IP address and a port (as in \"127.0.0.1:9477\" or \"[::1]:9477\")")
-        })
-    })
-}
-
-/// `"0660"`, in octal.
-pub(super) mod permission_bits {
-    use super::value;
-    use serde::{Deserializer, Serializer};
-
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-    pub fn serialize<S: Serializer>(bits: &u32, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{bits:04o}"))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-        value::text(deserializer, "permission bits in octal, as in \"0660\"", |text| {
-            let octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
-            let bits = u32::from_str_radix(text, 8).ok().filter(|bits| octal && *bits <= 0o777);
-            bits.ok_or_else(|| format!("{text:?} is not permission bits in octal (\"0000\" to \"0777\")"))
-        })
-    }
-
-    /// The same for a key that may be left out.
-    pub mod optional {
-        use serde::{Deserializer, Serializer};
-
-        pub fn serialize<S: Serializer>(bits: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
-            match bits {
-                Some(bits) => super::serialize(bits, serializer),
-                None => serializer.serialize_none(),
+        impl<'de> Deserialize<'de> for Cpu {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Cpu, D::Error> {
+                value::small_integer(deserializer, "a CPU number", 0..=CPU_MAX).map(Cpu)
             }
         }
 
-        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-            super::deserialize(deserializer).map(Some)
-        }
+        let cpus = value::list(deserializer, "an array of CPU numbers, as in [1, 2]", |earlier: &[Cpu], Cpu(cpu)| {
+            if earlier.len() == MAX_WORKERS {
+                return Err(format!("is one worker too many; a switch has at most {MAX_WORKERS}"));
+            }
+            match earlier.iter().any(|Cpu(earlier)| earlier == cpu) {
+                true => Err(format!("CPU {cpu} has a worker already; name each CPU once")),
+                false => Ok(()),
+            }
+        })?;
+        Ok(cpus.into_iter().map(|Cpu(cpu)| cpu).collect())
     }
 }
 
-/// `"64GiB"`, `"512M"`: at least 1 MiB, at most 1 PiB.
-mod memory {
-    use super::{Size, value};
-    use serde::{Deserializer, Serialize, Serializer};
+schema::described!(Cpus, |_| {
+    let mut array = schema::array(&schema::integer(&(0..=CPU_MAX)), Some(MAX_WORKERS));
+    array.insert("uniqueItems".to_owned(), true.into());
+    array
+});
 
-    pub fn serialize<S: Serializer>(bytes: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+/// A key that holds names of interfaces.
+struct Interfaces;
+
+impl Interfaces {
+    fn serialize<S: Serializer>(interfaces: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+        interfaces.serialize(serializer)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(transparent)]
+        struct Interface(#[serde(with = "names::Interface")] String);
+
+        let interfaces = value::list(deserializer, "an array of interface names", |_: &[Interface], _| Ok(()))?;
+        Ok(interfaces.into_iter().map(|Interface(name)| name).collect())
+    }
+}
+
+schema::described!(Interfaces, |generator| schema::array(&names::Interface::json_schema(generator), None));
+
+/// A key that holds `"127.0.0.1:9477"`, `"[::1]:9477"`.
+struct Address;
+
+impl Address {
+    fn serialize<S: Serializer>(address: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+        address.serialize(serializer)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+        value::text(deserializer, "an address and a port, as in \"127.0.0.1:9477\"", |text| {
+            let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+            address.map(Some).ok_or_else(|| {
+                format!("{text:?} is not an IP address and a port (as in \"127.0.0.1:9477\" or \"[::1]:9477\")")
+            })
+        })
+    }
+}
+
+schema::described!(Address, |_| schema::text(r"([0-9.]+|\[[0-9A-Fa-f:.%]+\]):[0-9]{1,5}"));
+
+/// A key that holds `"0660"`, in octal.
+pub(super) struct PermissionBits;
+
+/// Fields that hold permission bits, always or if they are there.
+pub(super) trait Bits: Sized {
+    /// The field with these bits.
+    fn of(bits: u32) -> Self;
+    /// The bits.
+    fn bits(&self) -> Option<u32>;
+}
+
+impl Bits for u32 {
+    fn of(bits: u32) -> u32 {
+        bits
+    }
+
+    fn bits(&self) -> Option<u32> {
+        Some(*self)
+    }
+}
+
+impl Bits for Option<u32> {
+    fn of(bits: u32) -> Option<u32> {
+        Some(bits)
+    }
+
+    fn bits(&self) -> Option<u32> {
+        *self
+    }
+}
+
+impl PermissionBits {
+    pub(super) fn serialize<T: Bits, S: Serializer>(field: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        match field.bits() {
+            Some(bits) => serializer.collect_str(&format_args!("{bits:04o}")),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T: Bits, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        value::text(deserializer, "permission bits in octal, as in \"0660\"", |text| {
+            let octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+            let bits = u32::from_str_radix(text, 8).ok().filter(|bits| octal && *bits <= 0o777);
+            bits.map(T::of).ok_or_else(|| format!("{text:?} is not permission bits in octal (\"0000\" to \"0777\")"))
+        })
+    }
+}
+
+schema::described!(PermissionBits, |_| schema::text("0*[0-7]{1,3}"));
+
+/// A key that holds `"64GiB"`, `"512M"`: at least 1 MiB, at most 1 PiB.
+struct Memory;
+
+impl Memory {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+    fn serialize<S: Serializer>(bytes: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
         bytes.and_then(Size::new).serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
         value::text(deserializer, "an amount of memory, as in \"64GiB\"", |text| {
             let bytes = text.parse().ok().map(|size: Size| size.bytes());
             bytes.filter(|bytes| (1 << 20..=1 << 50).contains(bytes)).map(Some).ok_or_else(|| {
@@ -232,16 +293,17 @@ mod memory {
     }
 }
 
-/// `"300s"`, `"5min"`: whole seconds, at least one, at most a year.
-mod whole_seconds {
-    use super::{Duration, Span, value};
-    use serde::{Deserializer, Serializer};
+schema::described!(Memory, Size::json_schema);
 
-    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+/// A key that holds `"300s"`, `"5min"`: whole seconds, at least one, at most a year.
+struct WholeSeconds;
+
+impl WholeSeconds {
+    fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{}s", time.as_secs()))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         value::text(deserializer, "a time, as in \"300s\"", |text| {
             let limits = Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 3600);
             let time = text.parse().ok().map(|span: Span| Duration::from(span));
@@ -251,23 +313,28 @@ mod whole_seconds {
     }
 }
 
-/// `"all"` or `"declared"`.
-mod allow_mirror {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+schema::described!(WholeSeconds, Span::json_schema);
 
-    #[derive(Serialize, Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    enum Allow {
-        All,
-        Declared,
-    }
+/// A key that holds `"all"` or `"declared"`.
+struct AllowMirror;
 
+/// Which ports may be mirrored that do not say.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Allow {
+    All,
+    Declared,
+}
+
+impl AllowMirror {
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-    pub fn serialize<S: Serializer>(all: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(all: &bool, serializer: S) -> Result<S::Ok, S::Error> {
         if *all { Allow::All } else { Allow::Declared }.serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
         Allow::deserialize(deserializer).map(|allow| matches!(allow, Allow::All))
     }
 }
+
+schema::described!(AllowMirror, Words::<Allow>::json_schema);

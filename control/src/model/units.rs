@@ -16,7 +16,7 @@ use labsw_switch::impair::Chance;
 use labsw_switch::inject::{MAX_RATE_FPS, MIN_RATE_FPS};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::value;
+use super::{schema, value};
 
 /// Frames per second, 1 to 1 000 000 000: `500pps`, `10kpps`, `1.5Mpps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +54,7 @@ pub trait Unit: FromStr<Err = InvalidUnit> + fmt::Display {
 
 /// Reads, writes and names a unit.
 macro_rules! unit {
-    ($unit:ident, $what:literal, $read:ident) => {
+    ($unit:ident, $what:literal, $read:ident, $pattern:expr) => {
         impl Unit for $unit {
             const WHAT: &'static str = $what;
         }
@@ -78,14 +78,21 @@ macro_rules! unit {
                 value::text(deserializer, $what, |text| text.parse::<$unit>().map_err(|wrong| wrong.to_string()))
             }
         }
+
+        schema::described!($unit, |_| schema::text(&$pattern));
     };
 }
 
-unit!(FrameRate, "a rate of frames, as in \"500pps\", \"10kpps\" or \"1.5Mpps\" (1pps to 1000Mpps)", frame_rate);
-unit!(BitRate, "a rate, as in \"10mbit\"", bit_rate);
-unit!(Share, "a share, as in \"5%\" (0% to 100%, at most 4 decimals)", share);
-unit!(Span, "a time, as in \"20ms\"", span);
-unit!(Size, "a size, as in \"512M\" or \"8G\"", size);
+unit!(
+    FrameRate,
+    "a rate of frames, as in \"500pps\", \"10kpps\" or \"1.5Mpps\" (1pps to 1000Mpps)",
+    frame_rate,
+    pattern(&FRAME_UNITS, "")
+);
+unit!(BitRate, "a rate, as in \"10mbit\"", bit_rate, pattern(&BIT_UNITS, ""));
+unit!(Share, "a share, as in \"5%\" (0% to 100%, at most 4 decimals)", share, share_pattern());
+unit!(Span, "a time, as in \"20ms\"", span, r"\s*([0-9]+\s*[A-Za-zµ]+\s*)+");
+unit!(Size, "a size, as in \"512M\" or \"8G\"", size, pattern(&SIZE_UNITS, "([iI][bB])?"));
 
 const FRAME_UNITS: [(&str, u64); 3] = [("mpps", 1_000_000), ("kpps", 1000), ("pps", 1)];
 const BIT_UNITS: [(&str, u64); 4] = [("gbit", 1_000_000_000), ("mbit", 1_000_000), ("kbit", 1000), ("bit", 1)];
@@ -165,6 +172,18 @@ impl Size {
     pub fn bytes(self) -> u64 {
         self.0
     }
+}
+
+/// The regular expression of numbers with one of `units` and `behind` it.
+fn pattern(units: &[(&str, u64)], behind: &str) -> String {
+    let letter = |letter: char| format!("[{letter}{}]", letter.to_ascii_uppercase());
+    let units: Vec<String> = units.iter().map(|(unit, _)| unit.chars().map(letter).collect()).collect();
+    format!(r"\s*[0-9]+(\.[0-9]{{1,{RATE_DECIMALS}}})?\s*({}){behind}\s*", units.join("|"))
+}
+
+/// The regular expression of shares; also of those within a list.
+pub(super) fn share_pattern() -> String {
+    format!(r"\s*[0-9]+(\.[0-9]{{1,{SHARE_DECIMALS}}})?\s*%\s*")
 }
 
 fn frame_rate(text: &str) -> Option<FrameRate> {

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
@@ -33,7 +34,7 @@ pub(crate) fn text<'de, T, D: Deserializer<'de>>(
 }
 
 /// A string that `check` accepts; for another string, `check` says what is wrong.
-pub(crate) fn checked<'de, D: Deserializer<'de>>(
+fn checked<'de, D: Deserializer<'de>>(
     deserializer: D,
     what: &'static str,
     check: fn(&str) -> Result<(), String>,
@@ -44,8 +45,97 @@ pub(crate) fn checked<'de, D: Deserializer<'de>>(
     })
 }
 
+/// Types of fields that hold a text with a check: a string, a path, or one of these that may be left out.
+pub(super) trait Checked: Sized {
+    /// Reads it; `what` and `check` as for [`checked`].
+    fn read<'de, D: Deserializer<'de>>(
+        deserializer: D,
+        what: &'static str,
+        check: fn(&str) -> Result<(), String>,
+    ) -> Result<Self, D::Error>;
+}
+
+/// Types of fields that hold a number within a range, or one that may be left out.
+pub(super) trait Number: Sized {
+    /// Reads it; `what` and `range` as for [`integer`].
+    fn read<'de, D: Deserializer<'de>>(
+        deserializer: D,
+        what: &'static str,
+        range: RangeInclusive<u32>,
+    ) -> Result<Self, D::Error>;
+}
+
+macro_rules! fields {
+    ($($text:ty),*; $($number:ty),*) => {
+        $(impl Checked for $text {
+            fn read<'de, D: Deserializer<'de>>(
+                deserializer: D,
+                what: &'static str,
+                check: fn(&str) -> Result<(), String>,
+            ) -> Result<$text, D::Error> {
+                checked(deserializer, what, check).map(<$text>::from)
+            }
+        }
+
+        impl Checked for Option<$text> {
+            fn read<'de, D: Deserializer<'de>>(
+                deserializer: D,
+                what: &'static str,
+                check: fn(&str) -> Result<(), String>,
+            ) -> Result<Option<$text>, D::Error> {
+                Ok(optional(deserializer, what, check)?.map(<$text>::from))
+            }
+        })*
+
+        $(impl Number for $number {
+            fn read<'de, D: Deserializer<'de>>(
+                deserializer: D,
+                what: &'static str,
+                range: RangeInclusive<u32>,
+            ) -> Result<$number, D::Error> {
+                small_integer(deserializer, what, range)
+            }
+        }
+
+        impl Number for Option<$number> {
+            fn read<'de, D: Deserializer<'de>>(
+                deserializer: D,
+                what: &'static str,
+                range: RangeInclusive<u32>,
+            ) -> Result<Option<$number>, D::Error> {
+                small_integer(deserializer, what, range).map(Some)
+            }
+        })*
+    };
+}
+
+fields!(String, PathBuf; u16, u32, usize);
+
+/// Kinds of numbers. A field is one by `#[serde(with = "NAME")]`: it is read within the range, and has its schema.
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident, $what:literal, $range:expr;)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl $name {
+            pub(super) fn deserialize<'de, T: value::Number, D: Deserializer<'de>>(
+                deserializer: D,
+            ) -> Result<T, D::Error> {
+                T::read(deserializer, $what, $range)
+            }
+
+            pub(super) fn serialize<T: Serialize, S: Serializer>(number: &T, serializer: S) -> Result<S::Ok, S::Error> {
+                number.serialize(serializer)
+            }
+        }
+
+        schema::described!($name, |_| schema::integer(&$range));
+    )*};
+}
+pub(super) use numbers;
+
 /// The same as [`checked`], or null.
-pub(crate) fn optional<'de, D: Deserializer<'de>>(
+fn optional<'de, D: Deserializer<'de>>(
     deserializer: D,
     what: &'static str,
     check: fn(&str) -> Result<(), String>,

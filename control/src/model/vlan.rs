@@ -11,18 +11,21 @@ use std::ops::RangeInclusive;
 use labsw_switch::Vid;
 use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanMode, VlanSet};
 use labsw_switch::wire::{TPID_C_TAG, TPID_S_TAG};
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::mistake::AtKey;
-use super::value;
+use super::schema::Words;
+use super::{schema, value};
 
 /// The `vlan` table of a port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Vlan {
     /// The VLAN mode; left out: `tag` and `trunks` decide.
+    #[schemars(with = "Words<VlanMode>")]
     pub mode: Option<VlanMode>,
     /// The VLAN of untagged frames, or of the tunnel; a trunk has none.
     pub tag: Option<VlanId>,
@@ -30,7 +33,7 @@ pub struct Vlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trunks: Option<VlanList>,
     /// The customer VLANs that may pass at a tunnel port, 0 for untagged frames; left out: all.
-    #[serde(deserialize_with = "customer_vlans", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "CustomerList", skip_serializing_if = "Option::is_none")]
     pub cvlans: Option<VlanList>,
     /// The TPID of the tag that a tunnel port pushes; left out: 0x88a8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +41,8 @@ pub struct Vlan {
 }
 
 /// TPID of the tag that a tunnel port pushes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum Ethertype {
     /// 802.1ad, the service tag.
     #[serde(rename = "0x88a8")]
@@ -155,14 +159,20 @@ fn tunnel(cvlans: Option<VlanList>, ethertype: Option<Ethertype>) -> Tunnel {
     Tunnel { cvlans, tpid }
 }
 
-/// Writes a [`PortVlan`] with serde.
-pub(super) fn serialize<S: Serializer>(vlan: &PortVlan, serializer: S) -> Result<S::Ok, S::Error> {
-    Vlan::written(vlan).serialize(serializer)
+/// A key that holds the VLANs of a port, as a [`Vlan`].
+pub(super) struct Membership;
+
+impl Membership {
+    pub(super) fn serialize<S: Serializer>(vlan: &PortVlan, serializer: S) -> Result<S::Ok, S::Error> {
+        Vlan::written(vlan).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortVlan, D::Error> {
+        Vlan::deserialize(deserializer)?.membership().map_err(D::Error::custom)
+    }
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortVlan, D::Error> {
-    Vlan::deserialize(deserializer)?.membership().map_err(D::Error::custom)
-}
+schema::described!(Membership, Vlan::json_schema);
 
 const AN_ID: &str = "a VLAN id";
 /// The complaint about a list without any VLAN.
@@ -241,17 +251,37 @@ impl<'de> Deserialize<'de> for VlanList {
     }
 }
 
-/// Customer VLANs: 0 stands for untagged frames.
-fn customer_vlans<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<VlanList>, D::Error> {
-    deserializer.deserialize_any(ListVisitor { accept: once::<0>, what: A_LIST, all: false }).map(Some)
+schema::described!(VlanId, |_| schema::integer(&(1..=Vid::MAX.into())));
+schema::described!(VlanList, |_| schema::any_of(&list_schemas(1)));
+
+/// An array of ids from `lowest` and ranges, and the text that commands have.
+fn list_schemas(lowest: u32) -> [Schema; 2] {
+    let range = schema::text(r"\s*[0-9]+\s*(-\s*[0-9]+\s*)?");
+    let mut array = schema::array(&schema::any_of(&[schema::integer(&(lowest..=Vid::MAX.into())), range]), None);
+    array.insert("minItems".to_owned(), 1.into());
+    [array, schema::text(r"[0-9][0-9,\s-]*")]
 }
 
-/// `true` and `false` for all VLANs and none, or an array of them.
-pub(super) mod all_or_list {
-    use super::{ListVisitor, VlanList, VlanSet, once};
-    use serde::{Deserializer, Serialize, Serializer};
+/// A key that holds customer VLANs: 0 stands for untagged frames.
+struct CustomerList;
 
-    pub fn serialize<S: Serializer>(set: &VlanSet, serializer: S) -> Result<S::Ok, S::Error> {
+impl CustomerList {
+    fn serialize<S: Serializer>(list: &Option<VlanList>, serializer: S) -> Result<S::Ok, S::Error> {
+        list.serialize(serializer)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<VlanList>, D::Error> {
+        deserializer.deserialize_any(ListVisitor { accept: once::<0>, what: A_LIST, all: false }).map(Some)
+    }
+}
+
+schema::described!(CustomerList, |_| schema::any_of(&list_schemas(0)));
+
+/// A key that holds `true` and `false` for all VLANs and none, or an array of them.
+pub(super) struct AllOrList;
+
+impl AllOrList {
+    pub(super) fn serialize<S: Serializer>(set: &VlanSet, serializer: S) -> Result<S::Ok, S::Error> {
         match set {
             none if none.is_empty() => serializer.serialize_bool(false),
             all if *all == VlanSet::ALL => serializer.serialize_bool(true),
@@ -259,11 +289,16 @@ pub(super) mod all_or_list {
         }
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<VlanSet, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<VlanSet, D::Error> {
         let what = "true, false or an array of VLAN ids and ranges, as in [10, \"20-29\"]";
         deserializer.deserialize_any(ListVisitor { accept: once::<1>, what, all: true }).map(VlanSet::from)
     }
 }
+
+schema::described!(AllOrList, |_| {
+    let [array, text] = list_schemas(1);
+    schema::any_of(&[json_schema!({ "type": "boolean" }), array, text])
+});
 
 /// One element of a list.
 struct Element(RangeInclusive<u16>);

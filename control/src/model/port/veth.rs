@@ -1,0 +1,61 @@
+//! The keys of a `veth` port: a pair of virtual Ethernet devices, one end for a container.
+
+use labsw_switch::Mac;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{QueueCount, StationKey, one};
+use crate::model::mistake::AtKey;
+use crate::model::names;
+
+/// The settings of a `veth` port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VethConfig {
+    /// The container's end, as it is created.
+    #[serde(with = "names::Interface")]
+    pub peer: String,
+    /// The switch's end; left out: `lsw-` and the name of the port.
+    #[serde(default, with = "names::Interface")]
+    pub interface: Option<String>,
+    /// Named network namespace the container's end is moved into.
+    #[serde(default, with = "names::Netns")]
+    pub netns: Option<String>,
+    /// The name of the container's end in that namespace; left out: as it was created.
+    #[serde(default, with = "names::Interface")]
+    pub peer_name: Option<String>,
+    /// Queues each way, at both ends.
+    #[serde(default = "one", with = "QueueCount")]
+    pub queues: u16,
+    /// MAC address of the container's end; left out: derived from the port's name.
+    #[serde(default, with = "StationKey")]
+    pub mac: Option<Mac>,
+}
+
+impl VethConfig {
+    /// Keys that contradict each other, or the name of the port.
+    pub(super) fn check(&self, port: &str) -> Result<(), AtKey<String>> {
+        if self.peer_name.is_some() && self.netns.is_none() {
+            let wrong = "needs `netns`; without one the end for the container is `peer`";
+            return Err(AtKey::value("peer_name", wrong.to_owned()));
+        }
+        if self.interface.as_deref().unwrap_or(&default_interface(port)) == self.peer {
+            let wrong = format!("both ends would be {:?}; name the switch's end", self.peer);
+            return Err(AtKey::value("interface", wrong));
+        }
+        Ok(())
+    }
+}
+
+/// Name of the switch's end of veth port `port` if the port names none: `lsw-` and the port's name. A name that is too
+/// long for an interface is cut, and gets a checksum of the whole name.
+pub fn default_interface(port: &str) -> String {
+    let whole = format!("lsw-{port}");
+    if whole.len() <= names::INTERFACE_NAME_BYTES {
+        return whole;
+    }
+    let start: String = port.chars().take(6).collect();
+    // FNV-1a, folded to 16 bits: equal in every run, so that a run recognises leftovers of a killed one.
+    let hash = port.bytes().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    format!("lsw-{start}.{:04x}", (hash >> 16) ^ (hash & 0xffff))
+}
