@@ -1,31 +1,32 @@
-//! Descriptors that one process hands over to another, beside the state that says what they are.
+//! Descriptors that one process hands over to another, beside the state that describes them.
 //!
-//! **How it works.** Who hands over puts descriptors into a [`Given`] and gets a [`Slot`] for each, which is written
-//! into the state. Who takes over has the descriptors in the same order, in a [`Taken`], and takes each one out by its
-//! slot.
+//! **How it works.** The process that hands over puts descriptors into a [`Given`] and gets a [`Slot`] for each, which
+//! it writes into the state. The process that takes over has the descriptors in the same order, in a [`Taken`], and
+//! takes each one out by its slot.
 //!
-//! **Invariants.** [`Given`] borrows: handing over closes nothing and moves nothing. A slot is taken once; one that is
-//! not there, or was taken, is an error and no other descriptor.
+//! **Invariants.** [`Given`] borrows: handing over closes nothing and moves nothing. A slot is taken once; a slot that
+//! does not exist, or was taken, gives an error and never another descriptor.
 //!
 //! Reference: unix(7), SCM_RIGHTS.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// The number of a descriptor in what is handed over.
+/// The number of a descriptor among those that are handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct Slot(u32);
 
-/// What of a port that was taken over is to be served.
+/// The direction in which a port that was taken over begins to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// Frames leave by it. First of all, for all ports: a frame that came in before had nowhere to go.
+    /// Frames leave by the port. All ports begin with this direction: a frame received earlier would find no port to
+    /// leave by.
     Out,
-    /// Frames come in by it.
+    /// Frames are received on the port.
     In,
 }
 
-/// Why something that was handed over can't be used.
+/// Why a state or descriptor that was handed over can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct HandoverError {
@@ -34,7 +35,7 @@ pub struct HandoverError {
 }
 
 impl HandoverError {
-    /// With this reason.
+    /// An error with this reason.
     pub fn new(reason: impl ToString) -> HandoverError {
         HandoverError { reason: reason.to_string() }
     }
@@ -51,7 +52,7 @@ impl<'a> Given<'a> {
         Slot(u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX))
     }
 
-    /// All of them, by slot.
+    /// All descriptors, by slot.
     pub fn descriptors(&self) -> &[BorrowedFd<'a>] {
         &self.0
     }
@@ -62,7 +63,7 @@ impl<'a> Given<'a> {
 pub struct Taken(Vec<Option<OwnedFd>>);
 
 impl Taken {
-    /// These, by slot.
+    /// These descriptors, by slot.
     pub fn new(descriptors: Vec<OwnedFd>) -> Taken {
         Taken(descriptors.into_iter().map(Some).collect())
     }
@@ -70,7 +71,7 @@ impl Taken {
     /// Takes a descriptor out.
     ///
     /// # Errors
-    /// There is none in this slot.
+    /// The slot has no descriptor.
     pub fn take(&mut self, slot: Slot) -> Result<OwnedFd, HandoverError> {
         let place = usize::try_from(slot.0).ok().and_then(|at| self.0.get_mut(at));
         place.and_then(Option::take).ok_or_else(|| HandoverError::new(format!("descriptor {} is missing", slot.0)))

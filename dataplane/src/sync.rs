@@ -1,11 +1,11 @@
-//! The channels, threads and locks by which control thread, workers and closing threads hand things over: crossbeam's
-//! and the standard library's, or, when the models are played (`--cfg shuttle`, `make models`), ones at which a
-//! controlled scheduler may stop a thread and let another one run.
+//! The channels, threads and locks between control thread, workers and closing threads: crossbeam's and the standard
+//! library's. In models (`--cfg shuttle`, `make models`) they are replaced by ones at which a controlled scheduler may
+//! stop a thread and let another one run.
 //!
-//! **How the models see a program.** Only one thread runs at a time, and it runs until it comes to one of the things in
-//! here. The channels stay crossbeam's and the waker stays mio's: only what surrounds a call is replaced. Waiting is
-//! looking again after others have run, so a wake-up that is lost is a model that never ends, which is a failure.
-//! A wait with a time-out is taken to last for ever in a channel, and to end at once in a sleep.
+//! **How the models see a program.** Only one thread runs at a time, until it comes to one of the operations in this
+//! file. The channels stay crossbeam's and the waker stays mio's: only the code around a call is replaced. Waiting
+//! means looking again after other threads have run, so a lost wake-up is a model that never ends, which is a failure.
+//! A wait with a time-out lasts for ever in a channel, and ends at once in a sleep.
 //!
 //! Reference: <https://docs.rs/shuttle>.
 
@@ -48,7 +48,7 @@ mod scheduled {
     pub(crate) const SPIN: Duration = Duration::ZERO;
     pub(crate) const TICK: Duration = Duration::ZERO;
 
-    /// As the standard library's threads have it; the scheduler's do not say.
+    /// Has the method of the standard library's threads; the scheduler's threads do not tell.
     pub(crate) trait IsFinished {
         fn is_finished(&self) -> bool {
             false
@@ -62,7 +62,7 @@ mod scheduled {
         AtomicBool::new(false).load(Ordering::SeqCst);
     }
 
-    /// A place where another thread had better run: this one has nothing to do.
+    /// A place where another thread should run, since this one has nothing to do.
     pub(crate) fn pause() {
         thread::yield_now();
     }
@@ -159,7 +159,7 @@ mod scheduled {
             }
         }
 
-        /// Who sends at this moment may find it there or gone.
+        /// A sender may find the receiver present or gone at this moment.
         impl<T> Drop for Receiver<T> {
             fn drop(&mut self) {
                 if !std::thread::panicking() {

@@ -1,8 +1,8 @@
 //! A TAP port that goes on in another process: its descriptors.
 //!
-//! **How it works.** What has arrived and was not received waits in the interface's queue, or in the packet socket. The
-//! other process makes a port of the same descriptors ([`TapPort::take_over`]) and receives nothing until its queues
-//! are given to workers. The interface stays as long as either process has a descriptor of it.
+//! **How it works.** Frames that have arrived and were not received wait in the interface's queue, or in the packet
+//! socket. The other process makes a port of the same descriptors ([`TapPort::take_over`]) and receives nothing until
+//! its queues are given to workers. The interface stays as long as either process has a descriptor of it.
 
 use std::os::fd::AsFd;
 
@@ -11,12 +11,12 @@ use super::vnet::End;
 use crate::handover::{Given, HandoverError, Slot, Taken};
 use crate::sys::isolate::Isolation;
 
-/// What is handed over of a TAP port.
+/// The state of a TAP port that is handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TapHandover {
     queues: Vec<Slot>,
-    /// The other end is a guest's: what keeps the host off, and other switches.
+    /// If the other end is a guest's: the descriptors that keep the host and other switches off the interface.
     guest: Option<GuestEnd>,
 }
 
@@ -28,7 +28,7 @@ struct GuestEnd {
 }
 
 impl TapTx {
-    /// The state, with its descriptors in `given`.
+    /// The state of the port, with its descriptors in `given`.
     pub fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> TapHandover {
         let core = self.core();
         let guest = core.isolation.as_ref().zip(core.reservation.as_ref());
@@ -43,7 +43,7 @@ impl TapTx {
 }
 
 impl TapPort {
-    /// Makes a port of what another process handed over; that one still serves.
+    /// Makes a port of the state that another process hands over; that process still serves.
     ///
     /// # Errors
     /// A descriptor is missing, or there is no memory.

@@ -3,13 +3,13 @@
 //! **Receiving.** One system call a frame, into the queue's own buffers; an empty queue costs one as well. The frames
 //! stay there until the burst is released.
 //!
-//! **Sending.** One system call a frame, gathered from where its pieces lie: the snapshot and, behind it, guest memory
-//! or packet memory. The kernel's copy is the one copy. Frames in very many pieces, and frames of a guest that pulled
-//! its memory away, are copied together first. No lock is taken: the kernel serialises what it must.
+//! **Sending.** One system call a frame, gathered from its pieces: the snapshot and the rest in guest memory or packet
+//! memory. The kernel's copy is the only copy. Frames in very many pieces, and frames of a guest that truncated its
+//! memory, are copied together first. No lock is taken: the kernel serialises the calls.
 //!
-//! **Interface down, interface gone.** Down is the host's wish: frames are dropped and counted. Gone is the end of the
-//! port until the control thread has made or found the interface again. A packet socket does not say when its interface
-//! goes, so the control thread looks as well.
+//! **Interface down, interface gone.** The host may set the interface down: frames are then dropped and counted. When
+//! the interface is gone, the port ends until the control thread has made or found it again. A packet socket does not
+//! tell when its interface goes, so the control thread looks as well.
 
 #![allow(unsafe_code, reason = "system calls that gather and scatter")]
 
@@ -43,11 +43,11 @@ pub(super) struct Core {
     connection: u64,
     /// Keeps the host off the interface.
     pub(super) isolation: Option<Isolation>,
-    /// Keeps other switches off it.
+    /// Keeps other switches off the interface.
     pub(super) reservation: Option<OwnedFd>,
 }
 
-/// A TAP port in one hand: as it is opened, and as tests drive it.
+/// A TAP port with both halves, as it is opened and as tests drive it.
 #[derive(Debug)]
 pub struct TapPort {
     /// The sending half.
@@ -109,12 +109,12 @@ impl TapPort {
         Ok(TapPort { tx: Arc::new(TapTx { core, failed: AtomicBool::new(false) }), rx })
     }
 
-    /// The number by which its faults are known.
+    /// The connection number that the port's faults carry.
     pub fn connection(&self) -> u64 {
         self.tx.core.connection
     }
 
-    /// Tells whether the interface exists, in whatever network namespace, as long as the port is open.
+    /// A watch that tells whether the interface exists, in any network namespace, as long as the port is open.
     pub fn watch(&self) -> TapWatch {
         TapWatch(Arc::downgrade(&self.tx.core))
     }
@@ -125,7 +125,7 @@ impl TapPort {
 pub struct TapWatch(Weak<Core>);
 
 impl TapWatch {
-    /// Whether the port's descriptor still belongs to an interface. A port that is closed has none.
+    /// True if the port's descriptor still belongs to an interface; false for a closed port.
     pub fn has_interface(&self) -> bool {
         self.0.upgrade().is_some_and(|core| core.queues.first().is_some_and(device::is_attached))
     }
@@ -164,7 +164,7 @@ impl TapRx {
 impl RxQueue for TapRx {
     fn receive(&mut self, _turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         let Some(fd) = self.fd() else { return Ok(()) };
-        // Frames that are dropped here count as well: nobody keeps a worker busy with them.
+        // Frames that are dropped here count as well, so that they can't keep a worker busy.
         for _ in 0..BURST_FRAMES {
             let Some(slot) = self.buffers.slot(burst.len()) else { break };
             // SAFETY: no frame of the burst, which is the only one of this queue, lies in that slot yet.
@@ -172,7 +172,7 @@ impl RxQueue for TapRx {
                 match unsafe { device::receive(fd.as_fd(), self.core.end, slot) } {
                     Ok(received) => received,
                     Err(Errno::INTR) => continue,
-                    // The interface was set down; when it goes, the control thread sees.
+                    // The interface was set down. If it is gone, the control thread notices.
                     Err(Errno::AGAIN | Errno::NETDOWN) => break,
                     // A segmentation that the kernel has no word for (UDP fragments), or not yet. The frame is gone.
                     Err(Errno::INVAL) => {
@@ -204,7 +204,7 @@ impl RxQueue for TapRx {
         Ok(())
     }
 
-    /// The descriptor is always armed: all it takes is the look for what came in the meantime.
+    /// The descriptor is always armed, so this only looks for frames that arrived in the meantime.
     fn arm(&mut self, _turn: &Turn) -> bool {
         let Some(fd) = self.fd() else { return false };
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -237,12 +237,12 @@ enum Lost {
 }
 
 impl TapTx {
-    /// What the halves hold in common.
+    /// The state that both halves of the port share.
     pub(super) fn core(&self) -> &Core {
         &self.core
     }
 
-    /// The kernel says the same of a guest that is too slow and of one that is not there.
+    /// Finds out why the kernel refused a frame: it reports a slow guest and an absent one in the same way.
     #[cold]
     fn look_closer(&self, queue: &OwnedFd, lost: Lost) -> Lost {
         match (lost, self.core.end) {
@@ -309,19 +309,19 @@ fn send_one(queue: &OwnedFd, burst: &Burst, item: &TxItem) -> Result<u32, Lost> 
     };
     match outcome {
         Ok(()) => Ok(bytes),
-        // The host's backlog, or the guest's ring.
+        // The host's backlog or the guest's ring is full.
         Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => Err(Lost::Dropped(DropReason::TxRingFull)),
         Err(Errno::MSGSIZE) => Err(Lost::Dropped(DropReason::Oversize)),
         // A request that the kernel can't describe in its own terms, or this release refuses.
         Err(Errno::INVAL) => Err(Lost::Dropped(DropReason::BadOffload)),
-        // The interface is set down: /dev/net/tun and packet sockets say so each in its own way.
+        // The interface is set down: /dev/net/tun and packet sockets report that with different errors.
         Err(Errno::IO | Errno::NETDOWN) => Err(Lost::Dropped(DropReason::NotConnected)),
         Err(errno) => Err(Lost::Broken(errno)),
     }
 }
 
-/// Sends a frame that the kernel can't gather: too many pieces, or memory that is no longer there, which our own
-/// reading of it makes known.
+/// Sends a frame that the kernel can't gather: it has too many pieces, or lies in memory that is no longer there. In
+/// the latter case, reading it here marks the memory as truncated.
 #[cold]
 fn send_copied(queue: &OwnedFd, header: &Header, mut reader: FrameReader<'_>) -> Result<(), Errno> {
     let room = reader.remaining();

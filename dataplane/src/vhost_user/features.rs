@@ -1,6 +1,7 @@
-//! Which features a vhost-user port offers, and what they are called.
+//! The features that a vhost-user port offers, and their names.
 //!
-//! The same in every run of a version: a guest keeps what it acknowledged when the switch is started anew.
+//! The offer is the same in every run of a version: a guest keeps the features that it acknowledged when the switch is
+//! restarted.
 //!
 //! Reference: Virtio 1.2, 5.1.3, 6; QEMU's `docs/interop/vhost-user.rst`, "Protocol features".
 
@@ -14,7 +15,8 @@ use crate::virtio::features::{
 
 /// VHOST_USER_F_PROTOCOL_FEATURES.
 pub(super) const F_PROTOCOL: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-/// What every port offers; [`F_MQ`] comes on top with more than one queue pair, and [`OFFLOADS`] if it has them.
+/// The features that every port offers. [`F_MQ`] is added for several queue pairs, [`OFFLOADS`] if the port offers
+/// them.
 pub(super) const FEATURES: u64 = F_VERSION_1
     | F_MRG_RXBUF
     | F_INDIRECT_DESC
@@ -25,7 +27,7 @@ pub(super) const FEATURES: u64 = F_VERSION_1
     | F_MTU
     | F_GUEST_ANNOUNCE
     | F_LOG_ALL;
-/// What guest and switch may leave to each other to do.
+/// The offloads: work on a frame that guest and switch may leave to each other.
 pub(super) const OFFLOADS: u64 = F_CSUM
     | F_GUEST_CSUM
     | F_GUEST_TSO4

@@ -1,13 +1,13 @@
 //! Messages of the vhost-user protocol on a byte stream.
 //!
 //! **How it works.** A message is a 12-byte header (request, flags, payload size; native byte order) and a payload;
-//! descriptors come as ancillary data with its first byte. [`receive`] reads never further than the message at hand, so
-//! descriptors cannot be mixed up between messages, and keeps what has come of an unfinished one in an [`Inbox`].
+//! descriptors come as ancillary data with its first byte. [`receive`] never reads beyond the current message, so
+//! descriptors cannot be mixed up between messages, and keeps the part of an unfinished one in an [`Inbox`].
 //!
 //! **Invariants.** Every received descriptor is owned before anything is parsed, so none leaks whatever the message
-//! says. At most 4 KiB and 32 descriptors are held for an unfinished message. No descriptor is closed by the caller's
-//! thread, where the close might block ([`crate::reaper`]): there is room for all that a message can bring, so the
-//! kernel has none to discard.
+//! contains. At most 4 KiB and 32 descriptors are held for an unfinished message. No descriptor is closed by the
+//! caller's thread, where the close might block ([`crate::reaper`]): the buffer has room for all descriptors that a
+//! message can bring, so the kernel has none to discard.
 //!
 //! Reference: vhost-user.rst, "Message Specification"; unix(7), SCM_RIGHTS.
 
@@ -69,7 +69,7 @@ pub struct Request {
     pub code: u32,
     /// The front end asks for an acknowledgement.
     pub need_reply: bool,
-    /// What follows the header.
+    /// The bytes after the header.
     pub payload: Vec<u8>,
 }
 
@@ -95,7 +95,7 @@ impl Reply {
     }
 }
 
-/// What has come of the message at hand.
+/// The part of the current message that has arrived.
 #[derive(Debug, Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
@@ -124,12 +124,12 @@ impl InboxHandover {
     }
 }
 
-/// What a look at the socket gave.
+/// The outcome of reading from the socket.
 #[derive(Debug)]
 pub enum Received {
     /// A whole message and its descriptors.
     Message(Request, Vec<PeerFd>),
-    /// Nothing more for now.
+    /// The socket has nothing more for now.
     Pending,
     /// The front end closed the connection.
     Closed,
@@ -143,18 +143,18 @@ struct Header {
 }
 
 impl Inbox {
-    /// Whether a message has begun and not ended.
+    /// True if a message has begun and not ended.
     pub fn is_partial(&self) -> bool {
         !self.bytes.is_empty()
     }
 
-    /// What has come, with its descriptors in `given`.
+    /// The part that has arrived, with its descriptors in `given`.
     pub fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> InboxHandover {
         let descriptors = self.fds.iter().map(|fd| given.put(fd.as_fd())).collect();
         InboxHandover { bytes: self.bytes.clone(), descriptors }
     }
 
-    /// The header, once it is whole.
+    /// The header, once all of it has arrived.
     fn header(&self) -> Result<Option<Header>, MessageError> {
         let word =
             |at: usize| -> Option<u32> { Some(u32::from_ne_bytes(self.bytes.get(at..at + 4)?.try_into().ok()?)) };
@@ -168,7 +168,7 @@ impl Inbox {
         }
     }
 
-    /// Takes the message out if it is whole; else says how many bytes it lacks for now.
+    /// Takes the message out if it is complete; otherwise returns the number of bytes that it lacks for now.
     fn take(&mut self) -> Result<Result<(Request, Vec<PeerFd>), usize>, MessageError> {
         let Some(header) = self.header()? else { return Ok(Err(HEADER_BYTES - self.bytes.len())) };
         let missing = (HEADER_BYTES + header.size).saturating_sub(self.bytes.len());
@@ -182,7 +182,8 @@ impl Inbox {
     }
 }
 
-/// Reads from a non-blocking socket until a message is whole or there is nothing more. Descriptors are on `account`.
+/// Reads from a non-blocking socket until a message is complete or nothing more is there. Descriptors are charged to
+/// `account`.
 pub fn receive(socket: BorrowedFd<'_>, inbox: &mut Inbox, account: &Account) -> Result<Received, MessageError> {
     loop {
         let wanted = match inbox.take()? {

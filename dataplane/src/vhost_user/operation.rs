@@ -1,8 +1,9 @@
-//! What the control side asks of the rings of a vhost-user port, and how it gets there.
+//! The operations of the control side on the rings of a vhost-user port, and the way they reach a ring.
 //!
-//! The session decides; each [`VhostOp`] is carried out between two bursts, by the ring's worker (the guest's transmit
-//! rings) or by the control thread under the ring's lock (its receive rings), and only then answered. So a ring that is
-//! reported stopped is not touched any more, and its base is final (vhost-user.rst, "Starting and stopping rings").
+//! The session decides. Each [`VhostOp`] is carried out between two bursts, by the ring's worker (the guest's transmit
+//! rings) or by the control thread under the ring's lock (its receive rings), and only then answered. A ring that is
+//! reported stopped is therefore not touched any more, and its base is final (vhost-user.rst, "Starting and stopping
+//! rings").
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,15 +15,15 @@ use crate::virtio::dirty_log::RingLog;
 /// queue pair i, 2i+1 its transmit ring.
 #[derive(Debug)]
 pub enum VhostOp {
-    /// Puts a ring to work; one that runs already is replaced.
+    /// Starts a ring; a running one is replaced.
     StartRing {
         /// Ring number.
         index: u16,
-        /// Where it lies and how it is used.
+        /// The layout of the ring and its settings.
         setup: Box<RingSetup>,
-        /// Whether frames pass; a started ring that is not enabled is drained and gets nothing.
+        /// True to let frames pass. A started ring that is not enabled is drained and gets nothing.
         enabled: bool,
-        /// Whose ring it is: what a [`Fault`](crate::port::Fault) will say.
+        /// The connection that the ring belongs to; a [`Fault`](crate::port::Fault) carries it.
         connection: u64,
     },
     /// Stops a ring; answered by [`VhostReply::Stopped`].
@@ -30,11 +31,11 @@ pub enum VhostOp {
         /// Ring number.
         index: u16,
     },
-    /// Lets frames pass, or not.
+    /// Enables or disables a ring.
     EnableRing {
         /// Ring number.
         index: u16,
-        /// As in [`VhostOp::StartRing`].
+        /// True to let frames pass.
         enabled: bool,
     },
     /// Replaces the descriptor that interrupts the guest.
@@ -44,16 +45,16 @@ pub enum VhostOp {
         /// An eventfd, or `None` if the guest polls.
         call: Option<Arc<OwnedFd>>,
     },
-    /// Has a ring mark the pages it writes from now on, or no longer; the ring goes on meanwhile.
+    /// Makes a ring log the pages that it writes from now on, or stop logging; the ring goes on meanwhile.
     SetLog {
         /// Ring number.
         index: u16,
-        /// Where it marks them; `None`: nowhere.
+        /// The log of the pages; `None` to stop logging.
         log: Option<RingLog>,
     },
     /// Sends a RARP request as if the guest had, so that all switches learn where it is now.
     Announce {
-        /// Number of the transmit ring it is sent for.
+        /// Number of the transmit ring that the request is sent for.
         index: u16,
         /// The guest's address.
         mac: [u8; 6],
@@ -63,7 +64,7 @@ pub enum VhostOp {
 }
 
 impl VhostOp {
-    /// The ring it is about; `None`: all of them.
+    /// The ring that the operation is about; `None`: all rings.
     pub fn ring(&self) -> Option<u16> {
         match self {
             VhostOp::StartRing { index, .. }
@@ -82,10 +83,10 @@ impl VhostOp {
 pub enum VhostReply {
     /// Done.
     Done,
-    /// The ring is stopped; `base` is where it stands, as the protocol has it: of a split ring the index of the next
-    /// available entry, of a packed one the next descriptor and the wrap counter, twice. `None` if it was not running.
+    /// The ring is stopped. `base` is its position in the protocol's form: for a split ring the index of the next
+    /// available entry, for a packed one the next descriptor and the wrap counter, twice. `None` if it was not running.
     Stopped {
-        /// For GET_VRING_BASE.
+        /// The answer to GET_VRING_BASE.
         base: Option<u32>,
     },
     /// The port has no ring of that number.

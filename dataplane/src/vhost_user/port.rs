@@ -1,17 +1,17 @@
-//! A vhost-user port's rings as the workers see them: rings in, rings out, operations between bursts.
+//! A vhost-user port's rings as the workers see them: receive rings, transmit rings, operations between bursts.
 //!
 //! **How it works.** The guest's transmit rings are the port's receive queues: each is a [`VhostRx`] owned by one
 //! worker, which carries out operations on it between two of its bursts. The guest's receive rings are in the port's
-//! [`VhostTx`], which all workers send through: each ring under a lock of its own, taken once per burst; the control
-//! thread operates on them under the same lock. [`VhostPort`] is all of it in one hand.
+//! [`VhostTx`], which all workers send through: each ring has a lock of its own, taken once per burst; the control
+//! thread operates on the rings under the same lock. [`VhostPort`] has both halves.
 //!
-//! **States of a ring** (vhost-user.rst, "Ring states"): stopped (not here), started but disabled (the guest's
-//! transmit ring is drained and its frames dropped, its receive ring gets nothing), started and enabled.
+//! **States of a ring** (vhost-user.rst, "Ring states"): stopped (absent here); started but disabled (the guest's
+//! transmit ring is drained and its frames dropped, its receive ring gets nothing); started and enabled.
 //!
 //! **Invariants.**
-//! - A transmit ring of the guest starts, stops and vanishes between two bursts of its worker only: no frame of it is
-//!   lent then.
-//! - After a fault the ring concerned is gone at once; the others go when the control thread resets the port.
+//! - A transmit ring of the guest starts, stops and vanishes only between two bursts of its worker, when no frame of it
+//!   is lent.
+//! - After a fault the broken ring is gone at once; the others go when the control thread resets the port.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,11 +35,11 @@ use crate::watchdog;
 /// A slot for a ring, which the front end starts and stops.
 #[derive(Debug)]
 struct RingSlot {
-    /// Its number in the protocol.
+    /// The ring's number in the protocol.
     index: usize,
     ring: Option<Ring>,
     enabled: bool,
-    /// Which front end's ring it is.
+    /// The connection number of the front end that the ring belongs to.
     connection: u64,
     /// Value of [`sigbus::poisonings`] when the memory was last looked at.
     poisonings: usize,
@@ -77,14 +77,14 @@ impl RingSlot {
                     ring.set_log(log);
                 }
             }
-            // For the queue around a transmit ring; a receive ring takes nothing in.
+            // This operation is for the queue around a transmit ring; a receive ring takes no frames in.
             VhostOp::Announce { .. } => {}
             VhostOp::Reset => (self.ring, self.enabled) = (None, false),
         }
         VhostReply::Done
     }
 
-    /// Whether the guest pulled memory away under our feet; one look at a counter unless something happened.
+    /// Checks that the guest has not truncated its memory; costs one look at a counter unless that has happened.
     #[inline]
     fn check_memory(&mut self) -> Result<(), Fault> {
         let seen = sigbus::poisonings();
@@ -99,7 +99,7 @@ impl RingSlot {
         Ok(())
     }
 
-    /// Whether the worker hung in the guest's doorbell.
+    /// Checks that the worker did not hang in the guest's doorbell.
     #[inline]
     fn check_doorbell(&self) -> Result<(), Fault> {
         if self.ring.as_ref().is_some_and(Ring::doorbell_blocks) {
@@ -109,7 +109,7 @@ impl RingSlot {
         Ok(())
     }
 
-    /// The fault of a ring error. A guest that pulled memory away left zeros, which look like a broken ring.
+    /// The fault for a ring error. A guest that truncated its memory left zeros, which look like a broken ring.
     #[cold]
     fn broken(&mut self, error: &RingError) -> Fault {
         match self.check_memory() {
@@ -126,7 +126,7 @@ impl RingSlot {
             return Ok(());
         };
         if let Err(error) = ring.send(burst, items, report) {
-            // Nothing of this call was published.
+            // No frame of this call was published.
             report.lose_all(items, DropReason::NotConnected);
             return Err(self.broken(&error));
         }
@@ -143,15 +143,15 @@ fn fault(index: usize, connection: u64, error: &RingError) -> Fault {
     Fault::new(connection, format!("the guest broke its {kind} ring {}: {error}", index / 2))
 }
 
-/// The guest's receive rings: what all workers send through.
+/// The guest's receive rings, which all workers send through.
 #[derive(Debug)]
 pub struct VhostTx {
     /// By queue pair.
     rings: Box<[Mutex<RingSlot>]>,
-    /// A bit for each ring that takes frames, 64 to a word. Changed under the ring's lock; who reads it without only
-    /// chooses by it, and asks the ring again.
+    /// A bit for each ring that takes frames, 64 to a word. It changes under the ring's lock. A worker reads it without
+    /// the lock to choose a ring, and then checks that ring again under the lock.
     outlets: [AtomicU64; 2],
-    /// The features of the driver whose rings they are, or were.
+    /// The features of the driver that the rings belong to, or last belonged to.
     features: AtomicU64,
 }
 
@@ -162,7 +162,7 @@ impl VhostTx {
     }
 
     /// Carries out an operation on a ring, or for `Reset` on all. `rouse` is called while a worker keeps the ring's
-    /// lock for a long time; `None` if it does not let go in the end.
+    /// lock for a long time; `None` if the worker never releases the lock.
     pub fn operate(&self, op: VhostOp, rouse: &mut dyn FnMut()) -> Option<VhostReply> {
         if matches!(op, VhostOp::Reset) {
             for pair in 0..self.rings.len() {
@@ -187,7 +187,7 @@ impl VhostTx {
         Some(reply)
     }
 
-    /// Notes whether a ring takes frames.
+    /// Records whether a ring takes frames.
     fn note(&self, pair: usize, slot: &RingSlot) {
         let (Some(word), bit) = (self.outlets.get(pair / 64), 1 << (pair % 64)) else { return };
         if slot.takes_frames() {
@@ -257,7 +257,7 @@ impl VhostRx {
         self.slot.operate(op)
     }
 
-    /// Sends the announcement that is due, as a frame of the guest's.
+    /// Sends the announcement that is due, as a frame from the guest.
     #[cold]
     fn announce(&mut self, burst: &mut Burst, stats: &mut PortDelta) {
         let Some(mac) = self.announcement.take() else { return };
@@ -273,7 +273,7 @@ impl VhostRx {
 impl RxQueue for VhostRx {
     #[inline]
     fn is_waiting(&self, _turn: &Turn) -> bool {
-        // Pages put in place of the guest's hold zeros, which may look like an empty ring.
+        // Pages that replace truncated memory hold zeros, which may look like an empty ring.
         let ring = self.slot.ring.as_ref();
         ring.is_some_and(|ring| ring.is_waiting() || sigbus::poisonings() != self.slot.poisonings)
             || self.announcement.is_some()
@@ -333,7 +333,7 @@ impl RxQueue for VhostRx {
     }
 }
 
-/// All rings of a port in one hand: as it is made, and as tests and benches drive it.
+/// All rings of a port, as it is made and as tests and benches drive it.
 #[derive(Debug)]
 pub struct VhostPort {
     /// The guest's receive rings.
@@ -365,17 +365,17 @@ impl VhostPort {
         }
     }
 
-    /// As [`RxQueue::receive`] of one queue.
+    /// Calls [`RxQueue::receive`] of one queue.
     pub fn receive(&mut self, queue: usize, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.receive(&Turn::ONLY, burst, stats))
     }
 
-    /// As [`RxQueue::release`] of one queue.
+    /// Calls [`RxQueue::release`] of one queue.
     pub fn release(&mut self, queue: usize, burst: &mut Burst) -> Result<(), Fault> {
         self.rx.get_mut(queue).map_or(Ok(()), |rx| rx.release(burst))
     }
 
-    /// As [`TxPort::send_set`] of the only worker.
+    /// Calls [`TxPort::send_set`] as the only worker.
     pub fn send(&mut self, burst: &mut Burst, items: &[TxItem], stats: &mut PortDelta) -> Result<u64, Fault> {
         self.tx.send_set(&Turn::ONLY, burst, items, stats)
     }

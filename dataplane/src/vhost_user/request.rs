@@ -1,7 +1,7 @@
-//! What the payloads and descriptors of requests hold, and every way in which they can be wrong.
+//! The payloads and descriptors of requests, and every way in which they can be wrong.
 //!
-//! All payloads that a network back end gets are made of 64-bit words, or of halves of them; a doorbell message
-//! (kick, call, error) is one word: the ring number and whether an eventfd came along.
+//! All payloads that a network back end gets consist of 64-bit words, or of halves of them; a doorbell message (kick,
+//! call, error) is one word: the ring number, and a bit that is set if no eventfd is attached.
 //!
 //! Reference: vhost-user.rst, "Message Specification".
 
@@ -25,13 +25,13 @@ const DOORBELL_NONE: u64 = 0x100;
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// Not in the protocol.
+    /// The protocol does not have this request.
     #[error("the front end sent request {code}, which the protocol does not have")]
     UnknownRequest {
         /// Request number.
         code: u32,
     },
-    /// In the protocol, but nothing that was offered leads to it.
+    /// The request belongs to a feature that was not offered.
     #[error("the front end sent {request:?}, which belongs to a feature that was not offered")]
     NotOffered {
         /// The request.
@@ -42,7 +42,7 @@ pub enum SessionError {
     PayloadSize {
         /// The request.
         request: FrontendReq,
-        /// Size it came with.
+        /// Size of the received payload.
         bytes: usize,
     },
     /// Missing or unexpected descriptors.
@@ -50,12 +50,12 @@ pub enum SessionError {
     Descriptors {
         /// The request.
         request: FrontendReq,
-        /// How many came.
+        /// Number of descriptors received.
         count: usize,
-        /// How many belong to it.
+        /// Number of descriptors that the request has.
         expected: usize,
     },
-    /// A doorbell that is none.
+    /// The descriptor is not an eventfd.
     #[error("the front end sent {request:?} with a descriptor that is no eventfd")]
     NotEventfd {
         /// The request.
@@ -69,7 +69,7 @@ pub enum SessionError {
         /// The surplus bits.
         bits: u64,
     },
-    /// A ring the port does not have.
+    /// The port does not have a ring of this number.
     #[error("the front end sent {request:?} for ring {index}; the port has {rings} rings (2 per queue pair)")]
     RingNumber {
         /// The request.
@@ -99,7 +99,7 @@ pub enum SessionError {
     /// A log that cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// A ring that is to be logged outside the log.
+    /// A ring's log address outside the log.
     #[error("ring {index} cannot be logged: {source}")]
     RingLog {
         /// Ring number.
@@ -107,18 +107,18 @@ pub enum SessionError {
         /// Why.
         source: LogError,
     },
-    /// The worker is not there.
+    /// The worker does not answer.
     #[error(transparent)]
     Rings(#[from] RingsError),
 }
 
-/// A payload as native 64-bit words, if it is made of whole ones.
+/// A payload as native 64-bit words, if its length is a multiple of 8 bytes.
 pub(super) fn words(payload: &[u8]) -> Option<Vec<u64>> {
     let (chunks, rest) = payload.as_chunks();
     rest.is_empty().then(|| chunks.iter().map(|&bytes| u64::from_ne_bytes(bytes)).collect())
 }
 
-/// A region from its words in the message.
+/// A region from the words of its message.
 pub(super) fn region_info([guest_start, bytes, user_start, file_offset]: [u64; 4]) -> RegionInfo {
     RegionInfo { guest_start, bytes, user_start, file_offset }
 }
@@ -152,13 +152,13 @@ pub(super) fn eventfd(
         };
     }
     let fd = one(request, fds)?;
-    // Anything else could block the worker or could not be waited for. /proc tells what a descriptor is.
+    // Any other file could block the worker or could not be waited for. /proc shows the kind of a descriptor.
     let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default();
     let is_eventfd = name.to_string_lossy().starts_with("anon_inode:[eventfd");
     if !is_eventfd {
         return Err(SessionError::NotEventfd { request });
     }
-    // An eventfd closes at once.
+    // Closing an eventfd never blocks.
     let fd = fd.keep();
     let flags = fcntl_getfl(&fd).unwrap_or(OFlags::empty());
     match fcntl_setfl(&fd, flags | OFlags::NONBLOCK) {

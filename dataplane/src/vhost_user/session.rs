@@ -1,12 +1,12 @@
-//! The vhost-user session: what each request of the front end means for the rings. No socket in sight.
+//! The vhost-user session: the effect of each request of the front end on the rings. It knows no socket.
 //!
-//! **How it works.** [`Session::handle`] takes one whole request with the descriptors that came with it, changes the
-//! state, has rings started and stopped through [`Rings`], and returns the reply that is due. A ring starts as soon as
-//! its size, addresses and doorbell and the memory are known, without waiting for a kick; it stops on GET_VRING_BASE.
-//! The front end tells its guest an MTU by itself and asks whether it is ours as well (NET_SET_MTU); one that is not is
-//! answered with failure, which front ends take as a reason to leave the rings alone.
-//! What changes under a running ring (memory, size, addresses, features, doorbell) stops it and starts it anew with
-//! everything checked again. QEMU enables rings long before they exist and not again later: that is remembered.
+//! **How it works.** [`Session::handle`] takes one whole request with its descriptors, changes the state, has rings
+//! started and stopped through [`Rings`], and returns the reply that is due. A ring starts as soon as its size,
+//! addresses and doorbell and the memory are known, without waiting for a kick; it stops on GET_VRING_BASE. The front
+//! end tells its guest an MTU by itself and asks whether the back end has the same (NET_SET_MTU); another MTU is
+//! answered with failure, which front ends take as a reason to leave the rings alone. A change under a running ring
+//! (memory, size, addresses, features, doorbell) stops the ring and starts it anew with everything checked again. QEMU
+//! enables rings long before they exist and does not repeat that, so the state remembers it.
 //!
 //! **Invariants.**
 //! - Nothing is offered that is not wholly implemented, and the offer is the same in every run of the switch.
@@ -50,7 +50,7 @@ const VRING_F_LOG: u32 = 1;
 /// The number of the first queue pair's transmit ring.
 const FIRST_TRANSMIT_RING: u16 = 1;
 
-/// A ring's doorbell, as far as the front end has said.
+/// A ring's doorbell, as far as the front end has told it.
 #[derive(Debug, Default)]
 enum Doorbell {
     #[default]
@@ -59,15 +59,16 @@ enum Doorbell {
     Eventfd(Arc<OwnedFd>),
 }
 
-/// What the front end said about one ring.
+/// The settings of one ring, as far as the front end has told them.
 #[derive(Debug, Default)]
 struct RingState {
     size: Option<u32>,
     addresses: Option<RingAddresses>,
-    /// The guest-physical address at which its own writes are logged, if the front end wants that (VHOST_VRING_F_LOG).
+    /// The guest-physical address at which the ring's own writes are logged, if the front end wants that
+    /// (VHOST_VRING_F_LOG).
     log_address: Option<u64>,
-    /// Where the front end thinks the ring stands; after a stop, where it does. 16 bits of a split ring, 32 of a packed
-    /// one.
+    /// The ring's position as the front end told it; after a stop, the actual one. 16 bits for a split ring, 32 for a
+    /// packed one.
     base: u32,
     kick: Doorbell,
     call: Option<Arc<OwnedFd>>,
@@ -80,16 +81,16 @@ struct RingState {
 pub struct RingStatus {
     /// Entries; 0: not told yet.
     pub size: u32,
-    /// Whether it is started.
+    /// True if the ring is started.
     pub started: bool,
-    /// Whether frames pass once it is started.
+    /// True if frames pass once the ring is started.
     pub enabled: bool,
 }
 
 /// The state of one front end's connection.
 #[derive(Debug)]
 pub struct Session {
-    /// The number of the connection; the rings' faults carry it.
+    /// The number of the connection, which the rings' faults carry.
     connection: u64,
     /// Offloads are offered.
     offloads: bool,
@@ -97,7 +98,7 @@ pub struct Session {
     protocol_features: VhostUserProtocolFeatures,
     memory: Arc<GuestMemory>,
     memory_limit: Arc<MemoryLimit>,
-    /// Where the pages that the rings write are marked, once the front end has said; used with VHOST_F_LOG_ALL only.
+    /// The log of pages that the rings write, once the front end has shared it; used only with VHOST_F_LOG_ALL.
     log: Option<Arc<DirtyLog>>,
     rings: Vec<RingState>,
     /// MTU of the port, bytes.
@@ -107,8 +108,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A fresh session of a port with so many queue pairs (1 to [`MAX_QUEUE_PAIRS`]) and this MTU in bytes, which may
-    /// offer offloads.
+    /// A new session of a port with this number of queue pairs (1 to [`MAX_QUEUE_PAIRS`]) and this MTU in bytes;
+    /// `offloads` is true if the port offers offloads.
     pub fn new(queue_pairs: u16, mtu: u32, offloads: bool) -> Session {
         let pairs = usize::from(queue_pairs.clamp(1, MAX_QUEUE_PAIRS));
         Session {
@@ -125,13 +126,13 @@ impl Session {
         }
     }
 
-    /// The session with a limit on the guest's memory.
+    /// The same session with a limit on the guest's memory.
     #[must_use]
     pub fn within(self, memory_limit: Arc<MemoryLimit>) -> Session {
         Session { memory_limit, ..self }
     }
 
-    /// Begins with a front end: the number of the connection.
+    /// Begins with a new front end; `connection` is the number of its connection.
     pub fn begin(&mut self, connection: u64) {
         self.connection = connection;
     }
@@ -151,7 +152,7 @@ impl Session {
         self.features
     }
 
-    /// Whether the front end has shared memory.
+    /// True if the front end has shared memory.
     pub fn has_memory(&self) -> bool {
         self.memory.region_count() > 0
     }
@@ -161,8 +162,7 @@ impl Session {
         self.mtu = mtu;
     }
 
-    /// What is wrong with the MTU that the front end asked for last, to tell its guest. A smaller one than the port's
-    /// is its own business.
+    /// Why the MTU that the front end last asked for is refused. A front end may have a smaller MTU than the port's.
     pub fn mtu_refused(&self) -> Option<String> {
         let own = self.mtu;
         match self.mtu_asked? {
@@ -177,7 +177,7 @@ impl Session {
         }
     }
 
-    /// Whether both rings of at least one pair are started and enabled.
+    /// True if both rings of at least one pair are started and enabled.
     pub fn is_up(&self) -> bool {
         self.rings.chunks(2).any(|pair| pair.iter().all(|ring| ring.started && self.is_enabled(ring)))
     }
@@ -197,12 +197,12 @@ impl Session {
         self.rings.iter().map(status).collect()
     }
 
-    /// Whether a failed request is to be acknowledged before the connection is closed.
+    /// True if a failed request is to be acknowledged before the connection is closed.
     pub fn acknowledges(&self, request: &Request) -> bool {
         request.need_reply && self.protocol_features.contains(VhostUserProtocolFeatures::REPLY_ACK)
     }
 
-    /// Drops all rings and forgets everything: the front end is gone.
+    /// Drops all rings and all state: the front end is gone.
     pub fn reset(&mut self, rings: &mut dyn Rings) -> Result<(), RingsError> {
         // The rings go first, so that the memory is unmapped here and not by the worker.
         let result = rings.operate(VhostOp::Reset);
@@ -211,7 +211,7 @@ impl Session {
         result.map(|_| ())
     }
 
-    /// Does what a request asks and returns the reply that is due. After an error the session must be
+    /// Carries out a request and returns the reply that is due. After an error the session must be
     /// [`reset`](Session::reset) and the connection closed.
     pub fn handle(
         &mut self,
@@ -227,7 +227,7 @@ impl Session {
         Ok(value.map(|value| Reply { code: request.code, value }))
     }
 
-    /// Does what a request asks; returns the value it is answered with, if it is one that asks for a value.
+    /// Carries out a request; returns the value of the reply, if the request asks for a value.
     fn execute(
         &mut self,
         request: FrontendReq,
@@ -236,7 +236,7 @@ impl Session {
         rings: &mut dyn Rings,
     ) -> Result<Option<u64>, SessionError> {
         use FrontendReq as Req;
-        // All payloads of a network device are made of 64-bit words or of halves of them.
+        // All payloads of a network device consist of 64-bit words or of halves of them.
         let Some(words) = words(payload) else {
             return Err(SessionError::PayloadSize { request, bytes: payload.len() });
         };
@@ -257,10 +257,10 @@ impl Session {
             }
             (Req::SET_LOG_BASE, &[bytes, offset]) => {
                 self.set_log(bytes, offset, one(request, fds)?, rings)?;
-                // Answered with or without need_reply.
+                // This request is answered with or without need_reply.
                 return Ok(Some(0));
             }
-            // The front end looks at the log by itself: nobody needs to ring. The descriptor is checked and closed.
+            // The front end polls the log, so the eventfd is never signalled. The descriptor is checked and closed.
             (Req::SET_LOG_FD, []) => {
                 eventfd(request, 0, fds)?;
             }
@@ -358,7 +358,7 @@ impl Session {
         Ok(None)
     }
 
-    /// Without protocol features there is no need to enable a ring (but some front ends do).
+    /// True if frames may pass. Without protocol features a ring need not be enabled (but some front ends do so).
     fn is_enabled(&self, ring: &RingState) -> bool {
         ring.enabled.unwrap_or(self.features & F_PROTOCOL == 0)
     }
@@ -381,7 +381,7 @@ impl Session {
             .ok_or(SessionError::RingNumber { request, index, rings: self.rings.len() })
     }
 
-    /// Takes a vring state (or the head of a vring address) apart: checked ring number, value.
+    /// Splits a vring state (or the head of a vring address) into the checked ring number and the value.
     fn ring_state(&self, request: FrontendReq, word: u64) -> Result<(u16, u32), SessionError> {
         #[allow(clippy::cast_possible_truncation, reason = "the upper half")]
         let value = (word >> 32) as u32;

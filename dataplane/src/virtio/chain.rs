@@ -84,32 +84,32 @@ impl Descriptor {
     }
 }
 
-/// Which way the bytes of a ring's chains go.
+/// The direction of the bytes in a ring's chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// The guest wrote them, the switch reads.
+    /// The guest wrote the bytes, the switch reads them.
     FromGuest,
-    /// The switch writes them.
+    /// The switch writes the bytes.
     ToGuest,
 }
 
-/// What a walk found.
+/// The outcome of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Walk {
-    /// This many bytes are described by the segments appended.
+    /// The appended segments describe this many bytes.
     Bytes(u64),
-    /// A descriptor goes the wrong way.
+    /// A descriptor has the wrong direction.
     WrongWay,
 }
 
-/// What a walk over a chain of a packed ring found.
+/// The outcome of a walk over a chain of a packed ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PackedWalk {
-    /// As for a split ring.
+    /// The outcome as for a split ring.
     pub(super) walk: Walk,
-    /// The buffer id: that of the last descriptor.
+    /// The buffer id, from the last descriptor.
     pub(super) id: u16,
-    /// How many slots the chain takes: 1 to the ring's size and to [`MAX_CHAIN_DESCRIPTORS`].
+    /// Number of slots that the chain takes: 1 to the ring's size and to [`MAX_CHAIN_DESCRIPTORS`].
     pub(super) slots: u16,
 }
 
@@ -117,7 +117,7 @@ pub(super) struct PackedWalk {
 #[derive(Debug)]
 pub(super) struct Walker {
     memory: Arc<GuestMemory>,
-    /// The two regions hit last: guests with some memory below 4 GiB and some above use both all the time.
+    /// The two regions of the last hits: guests with some memory below 4 GiB and some above use both all the time.
     windows: [Window; 2],
     table: *const u8,
     size: u16,
@@ -127,24 +127,24 @@ pub(super) struct Walker {
 }
 
 impl Walker {
-    /// For a descriptor table of `size` entries at `table`, which lies in `memory`.
+    /// A walker for a descriptor table of `size` entries at `table`, which lies in `memory`.
     pub(super) fn new(memory: Arc<GuestMemory>, table: *const u8, size: u16, indirect: bool) -> Walker {
         Walker { memory, windows: [Window::EMPTY; 2], table, size, indirect, read: 0 }
     }
 
-    /// The memory the ring lies in.
+    /// The memory that contains the ring.
     pub(super) fn memory(&self) -> &GuestMemory {
         &self.memory
     }
 
-    /// How many descriptors the walks have read so far. [`Walker::single`] reads one, which is not counted.
+    /// Number of descriptors that walks have read so far. The one read by [`Walker::single`] is not counted.
     #[inline]
     pub(super) fn descriptors_read(&self) -> u64 {
         self.read
     }
 
-    /// The buffer of the chain at `head`, if the chain is the usual one: a single descriptor, in a region hit lately,
-    /// the right way round. For all others, and for those that break a rule, there is [`Walker::walk`].
+    /// The buffer of the chain at `head`, if the chain is the usual one: a single descriptor with the right direction,
+    /// in a region of the last hits. For all other chains, also malformed ones, there is [`Walker::walk`].
     #[inline(always)]
     pub(super) fn single(&self, head: u16, direction: Direction) -> Option<Segment> {
         if head >= self.size {
@@ -156,8 +156,8 @@ impl Walker {
         self.whole(descriptor, direction)
     }
 
-    /// As [`Walker::single`], of a packed ring, with the buffer id. `head` is the second word of slot `index`, already
-    /// found available.
+    /// The same as [`Walker::single`], for a packed ring, with the buffer id. `head` is the second word of slot
+    /// `index`, already found available.
     #[inline(always)]
     pub(super) fn single_packed(&self, index: u16, head: u64, direction: Direction) -> Option<(Segment, u16)> {
         if index >= self.size {
@@ -169,7 +169,7 @@ impl Walker {
         self.whole(descriptor, direction).map(|buffer| (buffer, descriptor.next))
     }
 
-    /// The buffer of `descriptor`, if it is all of a chain and lies in a region hit lately.
+    /// The buffer of `descriptor`, if the descriptor is a whole chain and its buffer lies in a region of the last hits.
     #[inline(always)]
     fn whole(&self, descriptor: Descriptor, direction: Direction) -> Option<Segment> {
         let usual = match direction {
@@ -269,8 +269,8 @@ impl Walker {
         Err(RingError::ChainTooLong { limit: u32::from(self.size) })
     }
 
-    /// The part of a packed ring's chain that lies in the indirect table `table`: all its entries, one after the other;
-    /// at most `left`.
+    /// Walks the part of a packed ring's chain that lies in the indirect table `table`: all its entries in order, at
+    /// most `left`.
     fn walk_packed_table(
         &mut self,
         table: Descriptor,
@@ -302,7 +302,7 @@ impl Walker {
         Ok(Walk::Bytes(bytes))
     }
 
-    /// Where an indirect table begins, and how many descriptors of 16 bytes lie there.
+    /// The start of an indirect table, and its number of descriptors (16 bytes each).
     fn indirect_table(&mut self, table: Descriptor) -> Result<(*const u8, u32), RingError> {
         if !self.indirect {
             return Err(RingError::IndirectNotNegotiated);
@@ -317,7 +317,7 @@ impl Walker {
         Ok((self.host(table.address, table.len)?.cast_const(), entries))
     }
 
-    /// Appends one buffer; false if it goes the wrong way.
+    /// Appends one buffer; false if it has the wrong direction.
     #[inline]
     fn append(
         &mut self,
@@ -335,7 +335,7 @@ impl Walker {
         Ok(true)
     }
 
-    /// The host address of a range of guest memory in one of the regions hit last.
+    /// The host address of a range of guest memory in one of the regions of the last hits.
     #[inline(always)]
     fn known(&self, address: u64, len: u32) -> Option<*mut u8> {
         let [first, second] = &self.windows;

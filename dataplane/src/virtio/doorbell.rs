@@ -1,4 +1,4 @@
-//! Notifications of a virtqueue: the two eventfds of a ring, and when an index passes the one that is waited for.
+//! Notifications of a virtqueue: the two eventfds of a ring, and the rule for when an index passes the event index.
 //!
 //! **Invariant.** The front end shares the eventfds, file flags included: the kick is never read, and the call is
 //! written only after a look whether the write can block. Should that be raced, [`crate::watchdog`] gets the worker
@@ -21,7 +21,7 @@ pub(super) struct Doorbells {
     pub(super) kick: Option<Arc<OwnedFd>>,
     /// The guest's interrupt.
     pub(super) call: Option<Arc<OwnedFd>>,
-    /// The worker had to be interrupted to get out of ringing the guest's doorbell ([`crate::watchdog`]).
+    /// The watchdog had to interrupt the worker while it rang the guest's doorbell ([`crate::watchdog`]).
     pub(super) blocks: bool,
 }
 
@@ -30,7 +30,7 @@ impl Doorbells {
         Doorbells { kick, call, blocks: false }
     }
 
-    /// Interrupts the guest, without ever blocking on it for long.
+    /// Interrupts the guest; never blocks for long.
     pub(super) fn interrupt(&mut self) {
         let Some(call) = &self.call else { return };
         // The front end shares the file and can make a write to a full counter block, so look first. A full counter
@@ -45,7 +45,7 @@ impl Doorbells {
     }
 }
 
-/// Whether `event` was passed when an index moved from `old` to `new` (Virtio 1.2, 2.7.7.2).
+/// True if the move of an index from `old` to `new` passed `event` (Virtio 1.2, 2.7.7.2).
 #[inline]
 pub(super) fn passed(event: u16, new: u16, old: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)

@@ -1,7 +1,7 @@
-//! Where the parts of a ring lie: the front end's addresses, checked and turned into host pointers once.
+//! The layout of a ring: the front end's addresses, checked and turned into host pointers once.
 //!
-//! **Invariant.** A [`RingLayout`] exists only with all its parts inside one region each of memory that it keeps
-//! mapped, aligned as their fields need; what it hands out are atomics in there, or pointers for its own ring's use.
+//! **Invariant.** All parts of a [`RingLayout`] lie inside one region each of memory that the layout keeps mapped,
+//! aligned as their fields need. It hands out only atomics in that memory, or pointers for its own ring's use.
 //!
 //! Reference: Virtio 1.2, 2.7 and 2.8 (layout and alignment); 2.8.14 "Event Suppression Structure Format".
 
@@ -26,7 +26,7 @@ pub const MAX_CHAIN_DESCRIPTORS: u32 = 256;
 /// Why a ring cannot start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// Nothing, or more than [`MAX_RING_SIZE`].
+    /// Zero, or more than [`MAX_RING_SIZE`].
     #[error("a packed ring of {size} entries; it must have 1 to {MAX_RING_SIZE}")]
     PackedSize {
         /// Entries asked for.
@@ -41,15 +41,15 @@ pub enum LayoutError {
     /// A part outside memory.
     #[error("the {part} at front-end address {address:#x} is not inside one region of the guest's memory")]
     OutsideMemory {
-        /// Which part.
+        /// The name of the part.
         part: &'static str,
         /// Front-end address.
         address: u64,
     },
-    /// A part at an odd place.
+    /// A part with the wrong alignment.
     #[error("the {part} at front-end address {address:#x} is not aligned to {align} bytes")]
     Unaligned {
-        /// Which part.
+        /// The name of the part.
         part: &'static str,
         /// Front-end address.
         address: u64,
@@ -120,14 +120,14 @@ impl RingLayout {
         Ok(RingLayout { size: entries, packed: true, descriptors, available, used, memory })
     }
 
-    /// Whether it is a packed ring.
+    /// True for a packed ring.
     pub fn is_packed(&self) -> bool {
         self.packed
     }
 
     /// The 16-bit field `offset` bytes into the available ring.
     ///
-    /// Of a split ring only; `offset` is even and at most `4 + 2 * size`.
+    /// For a split ring only; `offset` is even and at most `4 + 2 * size`.
     #[inline]
     pub(super) fn available_field(&self, offset: usize) -> &AtomicU16 {
         debug_assert!(offset <= 4 + 2 * usize::from(self.size));
@@ -144,7 +144,7 @@ impl RingLayout {
         unsafe { AtomicU16::from_ptr(self.used.add(offset).cast()) }
     }
 
-    /// The ring's own used index: where a new device resumes.
+    /// The ring's own used index, at which a new device resumes.
     pub fn used_index(&self) -> u16 {
         self.used_field(2).load(Ordering::Acquire)
     }
@@ -180,10 +180,10 @@ impl RingLayout {
     }
 }
 
-/// All a ring needs to start.
+/// Everything that a ring needs to start.
 #[derive(Clone, Debug)]
 pub struct RingSetup {
-    /// Where it lies.
+    /// The layout of the ring.
     pub layout: RingLayout,
     /// The features acknowledged by the driver.
     pub features: u64,
@@ -191,7 +191,7 @@ pub struct RingSetup {
     pub kick: Option<Arc<OwnedFd>>,
     /// The guest's interrupt, an eventfd; `None`: the guest polls.
     pub call: Option<Arc<OwnedFd>>,
-    /// Where the ring marks the pages it writes; `None`: nobody asks for it.
+    /// The log of pages that the ring writes; `None`: pages are not logged.
     pub log: Option<RingLog>,
 }
 

@@ -1,15 +1,16 @@
 //! Guest memory: the regions a front end shares, mapped, checked, and translated.
 //!
 //! A front end announces regions as (guest address, size, front-end address, file, offset). Descriptors hold
-//! guest-physical addresses, ring addresses are virtual addresses of the front end; both are translated to
-//! host pointers of ranges that lie wholly in one region.
+//! guest-physical addresses, ring addresses are virtual addresses of the front end. Both are translated to host
+//! pointers of ranges that lie wholly in one region.
 //!
 //! **Invariants.**
 //! - A region is mapped only if its file can be mapped safely (`mapping`).
-//! - What one guest and all guests together have mapped is bounded ([`super::memory_limit`]).
+//! - The mapped memory of one guest, and of all guests together, is bounded ([`super::memory_limit`]).
 //! - Regions of one table overlap neither in guest nor in front-end addresses, and none wraps around.
-//! - A [`GuestMemory`] never changes: a new table is a new value that shares the regions it keeps. Who uses a host
-//!   pointer holds the `Arc` it came from. The bytes are never a Rust reference: the guest writes to them at any time.
+//! - A [`GuestMemory`] never changes: a new table is a new value that shares the regions it keeps. The user of a host
+//!   pointer holds the `Arc` that the pointer came from. The bytes are never a Rust reference: the guest writes to them
+//!   at any time.
 //!
 //! Reference: vhost-user.rst, "Memory regions description".
 
@@ -50,7 +51,7 @@ pub enum MemoryError {
         /// Guest address of the other.
         second: u64,
     },
-    /// The file is on a disk, a network or FUSE, or no file at all.
+    /// The file is on a disk, a network or FUSE, or is not a regular file.
     #[error(
         "the memory region at guest address {guest_start:#x} is neither shared memory (memfd, tmpfs) nor huge pages; \
          with QEMU: memory-backend-memfd, or memory-backend-file in /dev/shm or on hugetlbfs"
@@ -59,7 +60,7 @@ pub enum MemoryError {
         /// Guest address.
         guest_start: u64,
     },
-    /// More than a guest may map.
+    /// More memory than a guest may map.
     #[error(transparent)]
     Limit(#[from] MemoryLimitError),
     /// The file ends before the region does.
@@ -77,16 +78,16 @@ pub enum MemoryError {
     /// More than [`MAX_REGIONS`].
     #[error("{count} memory regions; at most {MAX_REGIONS} are supported")]
     TooMany {
-        /// How many there would be.
+        /// Number of regions that there would be.
         count: usize,
     },
-    /// REM_MEM_REG names a region that is not there.
+    /// REM_MEM_REG names a region that does not exist.
     #[error("there is no memory region at guest address {guest_start:#x} to remove")]
     Unknown {
         /// Guest address.
         guest_start: u64,
     },
-    /// The kernel would not map it.
+    /// The kernel refused to map the region.
     #[error("cannot map the memory region at guest address {guest_start:#x}: {source}")]
     Map {
         /// Guest address.
@@ -105,7 +106,7 @@ pub struct RegionInfo {
     pub bytes: u64,
     /// Start in the front end's own address space.
     pub user_start: u64,
-    /// Where in the file it begins.
+    /// Offset of the region in the file.
     pub file_offset: u64,
 }
 
@@ -117,12 +118,12 @@ pub struct Region {
 }
 
 impl Region {
-    /// As [`Region::map_within`], without a limit.
+    /// The same as [`Region::map_within`], without a limit.
     pub fn map(info: RegionInfo, file: impl Into<PeerFd>) -> Result<Region, MemoryError> {
         Region::map_within(&Arc::default(), 0, info, file)
     }
 
-    /// Maps a region of `file`, after checking it, for a guest whose other regions have `others` bytes together.
+    /// Checks and maps a region of `file`, for a guest whose other regions have `others` bytes together.
     pub fn map_within(
         limit: &Arc<MemoryLimit>,
         others: u64,
@@ -149,12 +150,12 @@ impl Region {
         Ok(Region { info, mapping })
     }
 
-    /// What the front end said of it.
+    /// The region as the front end announced it.
     pub fn info(&self) -> RegionInfo {
         self.info
     }
 
-    /// Its file.
+    /// The region's file.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.mapping.file()
     }
@@ -169,7 +170,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window that holds nothing.
+    /// An empty window.
     pub const EMPTY: Window = Window { start: 0, bytes: 0, host: std::ptr::null_mut() };
 
     /// The host address of `bytes` bytes at `address`, if all of them are inside.
@@ -210,7 +211,7 @@ impl GuestMemory {
         Ok(GuestMemory { regions })
     }
 
-    /// This table and one more region.
+    /// This table with one more region.
     pub fn with(&self, region: Region) -> Result<GuestMemory, MemoryError> {
         GuestMemory::new(self.regions.iter().cloned().chain([Arc::new(region)]).collect())
     }
@@ -227,11 +228,11 @@ impl GuestMemory {
 
     /// Bytes of all regions together.
     pub fn bytes(&self) -> u64 {
-        // None of them wraps, and no two overlap.
+        // No region wraps, and no two overlap.
         self.regions.iter().map(|region| region.info.bytes).sum()
     }
 
-    /// The first guest-physical address behind all regions; 0: there is none.
+    /// The first guest-physical address after all regions; 0: there is no region.
     pub fn end(&self) -> u64 {
         self.regions.iter().map(|region| region.info.guest_start + region.info.bytes).max().unwrap_or(0)
     }
@@ -280,13 +281,13 @@ impl GuestMemory {
         })
     }
 
-    /// Whether the guest truncated a file so that a region had to be replaced.
+    /// True if the guest truncated a file so that a region had to be replaced.
     pub fn poisoned(&self) -> bool {
         self.regions.iter().any(|region| region.mapping.poisoned())
     }
 }
 
-/// Whether two ranges, known not to wrap, share an address.
+/// True if two ranges, known not to wrap, share an address.
 fn overlap(a: u64, a_bytes: u64, b: u64, b_bytes: u64) -> bool {
     a < b + b_bytes && b < a + a_bytes
 }

@@ -1,34 +1,34 @@
-//! How much guest memory may be mapped: by one port, and by all ports together.
+//! The limit of guest memory that may be mapped, by one port and by all ports together.
 //!
-//! A front end decides how large the regions are that it shares, and an empty file of many terabytes costs it nothing.
-//! The switch would pay twice: with address space, of which a process has 128 TiB and without which the next allocation
-//! ends it; and with memory, because a page that only the switch touches is charged to the switch.
+//! A front end decides how large its shared regions are, and an empty file of many terabytes costs it nothing. The
+//! switch would pay twice: with address space, of which a process has 128 TiB and without which the next allocation
+//! ends the process; and with memory, because a page that only the switch touches is charged to the switch.
 //!
-//! **How it works.** A region takes a [`Reservation`] before it is mapped and holds it as long as it is mapped. What
-//! all ports have mapped is one counter.
+//! **How it works.** A region takes a [`Reservation`] before it is mapped and holds it as long as it is mapped. One
+//! counter has the sum for all ports.
 //!
-//! **Invariant.** The counter is the sum of all reservations that live.
+//! **Invariant.** The counter is the sum of all live reservations.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The most that all ports may ever map together, bytes: half of a process's address space on x86-64.
+/// The most that all ports together may ever map, in bytes: half of a process's address space on x86-64.
 const ADDRESS_SPACE: u64 = 64 << 40;
-/// How many times as much all ports may map as one: memory of guests is often promised more than once.
+/// The limit for all ports as a multiple of the limit for one: memory of guests is often promised more than once.
 const OVERCOMMIT: u64 = 4;
 
-/// More guest memory than may be mapped.
+/// The requested guest memory exceeds a limit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryLimitError {
-    /// Of one port.
+    /// The limit of one port.
     #[error("the guest's memory regions have {bytes} bytes together; a port may map {limit} (switch.max_guest_memory)")]
     Port {
-        /// What its regions would have.
+        /// The size of the port's regions with the new one, in bytes.
         bytes: u64,
-        /// What they may have.
+        /// The limit, in bytes.
         limit: u64,
     },
-    /// Of all ports.
+    /// The limit of all ports together.
     #[error(
         "with a memory region of {bytes} bytes more than {limit} bytes of guest memory would be mapped by all ports \
          together, {mapped} are (switch.max_guest_memory)"
@@ -36,14 +36,14 @@ pub enum MemoryLimitError {
     All {
         /// Size of the region.
         bytes: u64,
-        /// What is mapped.
+        /// The size of all mapped regions, in bytes.
         mapped: u64,
-        /// What may be.
+        /// The limit, in bytes.
         limit: u64,
     },
 }
 
-/// A limit, and what is mapped under it. The default is none.
+/// A limit, and the memory mapped under it. The default is no limit.
 #[derive(Debug)]
 pub struct MemoryLimit {
     port: u64,
@@ -58,12 +58,12 @@ impl Default for MemoryLimit {
 }
 
 impl MemoryLimit {
-    /// A limit of so many bytes for one port and for all ports together.
+    /// A limit in bytes for one port and for all ports together.
     pub fn new(port: u64, all: u64) -> MemoryLimit {
         MemoryLimit { port, all, mapped: AtomicU64::new(0) }
     }
 
-    /// The limit on this machine if a port may map `port` bytes; `None`: as much as the machine has memory. All ports
+    /// The limit on this machine if a port may map `port` bytes; `None`: as many as the machine has memory. All ports
     /// together may map four times the larger of the two.
     pub fn of_machine(port: Option<u64>) -> MemoryLimit {
         let machine = machine_bytes().unwrap_or(ADDRESS_SPACE / OVERCOMMIT);
@@ -91,7 +91,7 @@ impl MemoryLimit {
     }
 }
 
-/// How much memory the machine has. `None`: /proc does not tell.
+/// The size of the machine's memory, in bytes; `None` if /proc does not tell.
 fn machine_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

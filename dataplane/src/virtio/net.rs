@@ -1,10 +1,11 @@
-//! A virtio-net frame in a chain of descriptors, whatever kind of ring the chain is in.
+//! A virtio-net frame in a chain of descriptors, for split and packed rings.
 //!
-//! **From the guest.** [`lend_whole`] and [`lend`] add the frame in a chain to a burst, borrowed, and note what its
-//! header leaves to do. A chain that merely holds a bad frame has a drop reason and is completed with the others.
+//! **From the guest.** [`lend_whole`] and [`lend`] add the frame in a chain to a burst, borrowed, with the offloads
+//! that its header asks for. A chain that merely holds a bad frame has a drop reason and is completed with the others.
 //!
 //! **To the guest.** [`write_plain`] writes a frame into a buffer that holds all of it, [`write()`] into any number of
-//! buffers; [`Tally`] counts what became of the frames of one call. [`usable_bytes`] says what a buffer is good for.
+//! buffers; [`Tally`] counts the results for the frames of one call. [`usable_bytes`] says how much of a frame a buffer
+//! takes.
 //!
 //! Reference: Virtio 1.2, 5.1.6.2 "Packet Transmission", 5.1.6.3 "Setting Up Receive Buffers", 5.1.6.4 "Processing of
 //! Incoming Packets" (`num_buffers`).
@@ -24,19 +25,19 @@ use crate::frame::{Burst, FrameReader, MAX_FRAME_BYTES, PlainFrame, Segment};
 use crate::losses::TxReport;
 use crate::offload::{self, Offers};
 
-/// How the guest speaks of its frames.
+/// The virtio-net header format of a guest, and the offloads in both directions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NetFormat {
     /// Length of the virtio-net header, bytes: 12, or 10 for a legacy guest without mergeable buffers.
     pub(super) header_bytes: u32,
-    /// What it may ask for in the frames it sends.
+    /// The offloads that the guest may ask for in frames that it sends.
     pub(super) may_ask: Offers,
-    /// What it accepts in the frames it receives.
+    /// The offloads that the guest accepts in frames that it receives.
     pub(super) accepts: Offers,
 }
 
 impl NetFormat {
-    /// Of a guest that acknowledged `features`.
+    /// The format of a guest that acknowledged `features`.
     pub(super) fn of(features: u64) -> NetFormat {
         let header_bytes = if features & (F_MRG_RXBUF | F_VERSION_1) != 0 { 12 } else { 10 };
         NetFormat { header_bytes, may_ask: Offers::by_guest(features), accepts: Offers::to_guest(features) }
@@ -49,7 +50,7 @@ pub(super) fn most_bytes(header_bytes: u32) -> u64 {
     u64::from(MAX_FRAME_BYTES + header_bytes)
 }
 
-/// Adds the frame in a chain of a single buffer to `burst`, or says why not. `id` is what the ring calls the chain.
+/// Adds the frame in a chain of a single buffer to `burst`, or returns why not. `id` is the ring's id for the chain.
 ///
 /// # Safety
 /// The buffer was translated by the walker as a whole range of one mapped region, which stays mapped until the burst is
@@ -84,11 +85,11 @@ pub(super) unsafe fn lend_whole(
     None
 }
 
-/// Adds the frame in a chain of any form to `burst`, or says why not. `walk` and `segments` are what the walk found,
-/// and `id` is what the ring calls the chain.
+/// Adds the frame in a chain of any form to `burst`, or returns why not. `walk` and `segments` are the outcome of the
+/// walk, `id` is the ring's id for the chain.
 ///
 /// # Safety
-/// As for [`lend_whole`], each segment.
+/// The same as for [`lend_whole`], for each segment.
 pub(super) unsafe fn lend(
     walk: Walk,
     id: u64,
@@ -118,16 +119,16 @@ pub(super) unsafe fn lend(
     None
 }
 
-/// Whether something is left to do for the frame behind this header.
+/// True if the header asks for an offload of the frame.
 #[inline(always)]
 fn asks([flags, gso_type, ..]: [u8; 8]) -> bool {
     flags & NEEDS_CSUM != 0 || gso_type != GSO_NONE
 }
 
-/// Adds a frame and what its header asks for to `burst`, or says why not.
+/// Adds a frame and the offloads that its header asks for to `burst`, or returns why not.
 ///
 /// # Safety
-/// As for [`lend_whole`], each segment.
+/// The same as for [`lend_whole`], for each segment.
 // Never: it would make the usual case longer.
 #[inline(never)]
 unsafe fn lend_asking(
@@ -169,7 +170,7 @@ fn take_header(segments: &mut [Segment], header_bytes: u32) -> [u8; HEADER_BYTES
     header
 }
 
-/// What the guest has to do for a frame: the front of its virtio-net header, up to `num_buffers`.
+/// The offloads that the guest has to finish for a frame: the front of its virtio-net header, up to `num_buffers`.
 pub(super) type Asks = [u8; offload::HEADER_BYTES];
 
 /// The frames of one call that were sent, before they are reported.
@@ -194,7 +195,7 @@ impl Tally {
         report.stats.tx_bytes += self.bytes;
     }
 
-    /// Has `send` copy the frame, whatever it looks like, and counts what became of it.
+    /// Copies a frame of any form with `send`, and counts the result.
     pub(super) fn send(
         &mut self,
         burst: &Burst,
@@ -207,7 +208,8 @@ impl Tally {
             report.lose(item.frame, DropReason::Runt);
             return Ok(());
         };
-        // The worker has finished what this guest does not accept. If it does not now, it is another driver already.
+        // The worker has finished the offloads that this guest does not accept. If one is left, another driver has
+        // taken over.
         let asked = burst.asked(item.frame.into()).encode(accepts, item.edit.growth_bytes());
         let Some(asks) = asked else {
             report.lose(item.frame, DropReason::NotConnected);
@@ -223,9 +225,9 @@ impl Tally {
     }
 }
 
-/// How many of the `missing` bytes of a frame a receive buffer takes, of which the walk found at least so many or all
-/// it has. The standard wants each buffer to hold at least the header (Virtio 1.2, 5.1.6.3.1); without that, buffers
-/// without room could make a frame look at the whole ring.
+/// Number of the `missing` bytes of a frame that a receive buffer takes; the walk found at least as many bytes, or the
+/// whole buffer. The standard wants each buffer to hold at least the header (Virtio 1.2, 5.1.6.3.1); without that rule,
+/// buffers without room could make a frame look at the whole ring.
 #[inline]
 pub(super) fn usable_bytes(walk: Walk, missing: u32, header_bytes: u32) -> Result<u32, RingError> {
     match walk {
@@ -248,7 +250,7 @@ pub(super) unsafe fn write_plain(buffer: Segment, header_bytes: u32, frame: Plai
     // SAFETY: the buffer is writable for `header_bytes` (10 or 12) bytes and the frame (caller), which does not overlap
     // it: see `write`.
     unsafe {
-        // No flags, no segmentation, a checksum is as it is; then `num_buffers`, which a 10-byte header has not.
+        // No flags, no segmentation, a finished checksum; then `num_buffers`, which a 10-byte header does not have.
         to.cast::<u64>().write_unaligned(0);
         if header_bytes as usize == HEADER_BYTES {
             to.add(8).cast::<[u8; 4]>().write([0, 0, 1, 0]);
@@ -259,7 +261,7 @@ pub(super) unsafe fn write_plain(buffer: Segment, header_bytes: u32, frame: Plai
     }
 }
 
-/// Writes header and frame into the gathered `segments` of so many `buffers`, which are large enough.
+/// Writes header and frame into the gathered `segments` of `buffers` buffers, which are large enough.
 ///
 /// # Safety
 /// Each segment was translated by the walker as a range of one region, mapped writable, and is still mapped.

@@ -1,9 +1,8 @@
-//! A virtqueue in guest memory, seen from the device: what split and packed rings have in common.
+//! A virtqueue in guest memory, seen from the device: the operations that split and packed rings share.
 //!
-//! **How it works.** A [`Ring`] is a [`SplitRing`] or a [`PackedRing`], as the features say; which one is asked once
-//! per burst. Both take what the guest transmits with `receive` and `release` and fill its receive buffers with `send`
-//! and `flush`; a frame in a chain ([`super::net`]) is the same
-//! for both.
+//! **How it works.** A [`Ring`] is a [`SplitRing`] or a [`PackedRing`], as the features say; the choice is made once
+//! per burst. Both take frames that the guest transmits with `receive` and `release`, and fill its receive buffers with
+//! `send` and `flush`. A frame in a chain ([`super::net`]) is the same for both.
 //!
 //! **Invariants.** Chains are completed strictly in the order they were made available, so VIRTIO_F_IN_ORDER can be
 //! offered (one used element per chain is a batch of one), and a ring resumes from what is in guest memory after the
@@ -37,8 +36,8 @@ pub enum Ring {
 }
 
 impl Ring {
-    /// Starts where the ring's own memory says it stands, with kicks suppressed. `direction` says which of the guest's
-    /// rings it is: its receive ring is [`Direction::ToGuest`].
+    /// Starts at the position in the ring's own memory, with kicks suppressed. `direction` tells the guest's receive
+    /// ring ([`Direction::ToGuest`]) from its transmit ring.
     pub fn start(setup: RingSetup, direction: Direction) -> Ring {
         if setup.layout.is_packed() {
             Ring::Packed(PackedRing::start(setup, direction))
@@ -47,12 +46,12 @@ impl Ring {
         }
     }
 
-    /// Where a ring that starts here would resume, as GET_VRING_BASE reports it.
+    /// The position at which a ring that starts here would resume, as GET_VRING_BASE reports it.
     pub fn resume_position(layout: &RingLayout) -> u32 {
         if layout.is_packed() { packed::resume(layout).base() } else { u32::from(layout.used_index()) }
     }
 
-    /// Where the next start would resume, as GET_VRING_BASE reports it.
+    /// The position at which the next start would resume, as GET_VRING_BASE reports it.
     pub fn base(&self) -> u32 {
         match self {
             Ring::Split(ring) => ring.base(),
@@ -60,8 +59,8 @@ impl Ring {
         }
     }
 
-    /// How many descriptors were read so far of chains that are not a single buffer in a region hit lately: the work
-    /// that a guest can cause beyond that of plain frames. Tests hold it against the bounds.
+    /// Number of descriptors read so far for chains other than a single buffer in a region of the last hits: the work
+    /// that a guest can cause beyond plain frames. Tests compare it with the bounds.
     pub fn descriptors_read(&self) -> u64 {
         match self {
             Ring::Split(ring) => ring.walker.descriptors_read(),
@@ -69,7 +68,7 @@ impl Ring {
         }
     }
 
-    /// Whether a chain can be taken, or the guest broke its ring.
+    /// True if a chain can be taken, or the guest broke its ring.
     #[inline]
     pub fn is_waiting(&self) -> bool {
         match self {
@@ -81,7 +80,7 @@ impl Ring {
     /// Passes over chains that another device completed while the switch was away. Only while no chain is lent.
     pub fn pass_done(&mut self) {
         match self {
-            // A split ring has its place in the used index, which every device keeps.
+            // A split ring has its position in the used index, which every device keeps.
             Ring::Split(_) => {}
             Ring::Packed(ring) => ring.pass_done(),
         }
@@ -140,13 +139,13 @@ impl Ring {
         self.doorbells().kick.as_ref().map(|fd| fd.as_raw_fd())
     }
 
-    /// Whether the worker had to be interrupted to get out of ringing the guest's doorbell.
+    /// True if the watchdog had to interrupt the worker while it rang the guest's doorbell.
     #[inline]
     pub fn doorbell_blocks(&self) -> bool {
         self.doorbells().blocks
     }
 
-    /// Has the ring mark the pages it writes from now on, or no longer.
+    /// Makes the ring log the pages that it writes from now on, or stop logging.
     pub fn set_log(&mut self, log: Option<RingLog>) {
         match self {
             Ring::Split(ring) => ring.log = log,
@@ -154,7 +153,7 @@ impl Ring {
         }
     }
 
-    /// Says which memory of the front end's was replaced because its file was truncated, if any was.
+    /// Names the memory of the front end that was replaced because its file was truncated, if any was.
     pub fn truncated(&self) -> Option<&'static str> {
         let (memory, log) = match self {
             Ring::Split(ring) => (ring.walker.memory(), &ring.log),
@@ -175,9 +174,9 @@ impl Ring {
         }
     }
 
-    /// Ends what [`Ring::arm`] began: no more kicks. Those that came stay in the eventfd: it is watched edge-triggered,
-    /// so the next kick wakes us all the same, and a read could block the worker (the front end holds the same open
-    /// file and can take `O_NONBLOCK` off it at any time).
+    /// Ends the effect of [`Ring::arm`]: no more kicks. Kicks that arrived stay in the eventfd. It is watched
+    /// edge-triggered, so the next kick wakes the worker nevertheless, and a read could block the worker (the front end
+    /// holds the same open file and can take `O_NONBLOCK` off it at any time).
     pub fn disarm(&mut self) {
         match self {
             Ring::Split(ring) => ring.suppress_kicks(),

@@ -1,9 +1,9 @@
-//! Surviving a guest that truncates its memory under our feet.
+//! Surviving a guest that truncates its memory while it is in use.
 //!
-//! A page of a shared file mapping that lies behind the end of the file raises SIGBUS when touched. The
-//! handler looks the address up in a table of all mapped guest regions, maps anonymous zero pages over the whole
-//! region, marks it poisoned and lets the access go on; its port notices at the next burst boundary and reports a
-//! fault. Any other SIGBUS gets the default action: the process dies.
+//! A page of a shared file mapping beyond the end of the file raises SIGBUS when touched. The handler looks the address
+//! up in a table of all mapped guest regions, maps anonymous zero pages over the whole region, marks it poisoned and
+//! lets the access go on; its port notices at the next burst boundary and reports a fault. Any other SIGBUS gets the
+//! default action: the process dies.
 //!
 //! **Invariants.**
 //! - The handler is async-signal-safe: atomics, `mmap`, `madvise`, `sigaction` and `raise` only; no locks, no
@@ -50,8 +50,8 @@ static HIGH_WATER: AtomicUsize = AtomicUsize::new(0);
 static POISONINGS: AtomicUsize = AtomicUsize::new(0);
 static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
 
-/// How often a region had to be replaced since the process began: one cheap look tells a port whether it must ask its
-/// regions.
+/// Number of times that a region had to be replaced since the process began: a port checks its regions only if the
+/// number has changed.
 #[inline]
 pub fn poisonings() -> usize {
     // Relaxed: the counter only triggers a look at the flags, and a thread sees its own handler's store.
@@ -92,7 +92,7 @@ impl RegionGuard {
         Some(RegionGuard { slot: index })
     }
 
-    /// Whether the region had to be replaced.
+    /// True if the region had to be replaced.
     pub fn poisoned(&self) -> bool {
         TABLE.get(self.slot).is_some_and(|slot| slot.poisoned.load(Ordering::Acquire))
     }

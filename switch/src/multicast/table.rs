@@ -1,13 +1,13 @@
-//! Who wants what, and where routers are.
+//! The multicast table: members of groups, and ports with routers.
 //!
-//! **How it works.** The truth stands in [`Book`], under one mutex: per group its ports, per VLAN and family its
-//! routers, each with the second it ends. What forwarding needs of it is written through to [`Slots`] (sets of ports)
-//! and to a bit per VLAN (*in force*), which are read without a lock. A control message takes the mutex once;
-//! [`Snooping::sweep`], once a second, takes out what has ended and puts in force what is due.
+//! **How it works.** The table itself is [`Book`], under one mutex: for each group its ports, for each VLAN and family
+//! its routers, each with the second at which it ends. The part that forwarding needs is written through to [`Places`]
+//! (sets of ports) and to a bit per VLAN (*in force*), which are read without a lock. A control message takes the mutex
+//! once; [`Snooping::sweep`], once a second, removes entries that have ended and puts in force VLANs that are due.
 //!
-//! **In force.** A VLAN's selection is in force while a querier is known, from the time on at which hosts had to have
+//! **In force.** A VLAN's selection is in force while a querier is known, from the time at which hosts had to have
 //! answered its first general query. A group that finds no room puts it out of force for as long as the membership
-//! would have lasted: better everyone gets what some did not ask for.
+//! would have lasted: it is better that every port gets frames that some did not ask for.
 //!
 //! Times are seconds of one clock modulo 2^32.
 
@@ -23,14 +23,14 @@ use crate::header::Header;
 use crate::vlan::VlanSet;
 use crate::{PortId, Vid};
 
-/// VLANs whose routers find a slot besides the groups.
+/// VLANs with routers that find a slot besides the groups.
 const ROUTER_SLOTS: usize = 1024;
 
 /// The shared state of snooping; see the module.
 #[derive(Debug)]
 pub struct Snooping {
     slots: Slots,
-    /// Per family, a bit for each VLAN.
+    /// For each family, a bit for each VLAN.
     in_force: [Box<[AtomicU64; 64]>; 2],
     invalid: AtomicU64,
     refused: AtomicU64,
@@ -40,29 +40,29 @@ pub struct Snooping {
 /// Counts of messages and memberships that were refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Messages that were not whole or not right.
+    /// Messages that were cut short or malformed.
     pub invalid: u64,
     /// Memberships for which there was no room.
     pub refused: u64,
 }
 
-/// A port in a group, or at which a router is.
+/// A port with members of a group, or with a router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The port.
     pub port: PortId,
-    /// Seconds since it last said so.
+    /// Seconds since the last such message from the port.
     pub age_seconds: u32,
 }
 
 /// A group of a VLAN, as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupEntry {
-    /// Its VLAN.
+    /// The VLAN of the group.
     pub vid: Vid,
-    /// Its address.
+    /// The address of the group.
     pub group: IpAddr,
-    /// Its members, ascending.
+    /// The ports with members, ascending.
     pub members: Vec<Member>,
 }
 
@@ -71,26 +71,26 @@ pub struct GroupEntry {
 pub struct RouterEntry {
     /// The VLAN.
     pub vid: Vid,
-    /// For groups of which protocol.
+    /// The protocol of the groups.
     pub family: Family,
-    /// Where they are, ascending.
+    /// The ports with routers, ascending.
     pub ports: Vec<Member>,
-    /// Who asks.
+    /// The address of the querier.
     pub querier: Option<IpAddr>,
-    /// Whether frames go to members and routers only, or the reason they do not.
+    /// The delivery of group frames in the VLAN.
     pub state: State,
 }
 
-/// How frames of groups are delivered in a VLAN.
+/// The delivery of group frames in a VLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// They are.
+    /// Frames go to members and routers only.
     InForce,
-    /// Nobody asks the hosts what they want.
+    /// No querier asks the hosts for their groups.
     NoQuerier,
     /// The hosts have time to answer.
     Learning,
-    /// There was no room for a membership.
+    /// A membership found no room.
     Full,
 }
 
@@ -101,7 +101,7 @@ struct Book {
     members: usize,
 }
 
-/// When a port was last heard of, and when that ends.
+/// When a port was last heard, and when that expires.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     at: u32,
@@ -120,7 +120,7 @@ struct Domain {
     slot: Option<Slot>,
     routers: BTreeMap<PortId, Heard>,
     querier: Option<Querier>,
-    /// Until then, somebody may miss what it asked for.
+    /// The second until which some host may miss a group that it asked for.
     full_until: Option<u32>,
 }
 
@@ -129,7 +129,7 @@ struct Querier {
     address: IpAddr,
     port: PortId,
     heard: Heard,
-    /// When hosts have answered its first query.
+    /// The second by which hosts have answered the first query.
     due: u32,
 }
 
@@ -165,7 +165,7 @@ impl Domain {
 }
 
 impl Snooping {
-    /// Nothing known. `seed` should not be guessable by those who send frames.
+    /// An empty table. Senders of frames should not be able to guess `seed`.
     pub fn new(seed: u64) -> Snooping {
         Snooping {
             slots: Slots::new(MAX_GROUPS + ROUTER_SLOTS, seed),
@@ -219,7 +219,7 @@ impl Snooping {
         }
     }
 
-    /// Takes out what has ended, and puts in force what is due. To be called once a second.
+    /// Removes entries that have ended, and puts in force VLANs that are due. To be called once a second.
     pub fn sweep(&self, now_seconds: u32) {
         let over = |end: u32| is_over(end, now_seconds);
         self.with_book(|book| {
@@ -232,7 +232,7 @@ impl Snooping {
         });
     }
 
-    /// Forgets a port: what it asked for, and routers there.
+    /// Forgets the memberships and routers of a port.
     pub fn forget_port(&self, port: PortId, now_seconds: u32) {
         self.with_book(|book| {
             self.retain_members(book, |_, member, _| member != port);
@@ -243,7 +243,7 @@ impl Snooping {
         });
     }
 
-    /// Forgets the VLANs that are not among `vlans`.
+    /// Forgets all VLANs except `vlans`.
     pub fn retain_vlans(&self, vlans: &VlanSet, now_seconds: u32) {
         self.with_book(|book| {
             self.retain_members(book, |vid, _, _| vlans.contains(vid));
@@ -256,7 +256,7 @@ impl Snooping {
         });
     }
 
-    /// The groups there are, by VLAN and address.
+    /// All groups, by VLAN and address.
     pub fn groups(&self, now_seconds: u32) -> Vec<GroupEntry> {
         let entry = |(&(vid, group), entry): (&(Vid, IpAddr), &Group)| {
             let members = entry.ports.iter().map(|(port, heard)| heard.member(*port, now_seconds));
@@ -265,7 +265,7 @@ impl Snooping {
         self.with_book(|book| book.groups.iter().map(entry).collect())
     }
 
-    /// The VLANs in which a router was heard, or there was no room, by VLAN and family.
+    /// The VLANs in which a router was heard, or a membership found no room, by VLAN and family.
     pub fn routers(&self, now_seconds: u32) -> Vec<RouterEntry> {
         let entry = |(&(vid, family), domain): (&(Vid, Family), &Domain)| RouterEntry {
             vid,
@@ -277,7 +277,7 @@ impl Snooping {
         self.with_book(|book| book.domains.iter().map(entry).collect())
     }
 
-    /// How many groups there are.
+    /// The number of groups.
     pub fn group_count(&self) -> usize {
         self.with_book(|book| book.groups.len())
     }
@@ -289,7 +289,7 @@ impl Snooping {
     }
 
     fn with_book<T>(&self, work: impl FnOnce(&mut Book) -> T) -> T {
-        // Whoever panicked with the mutex left counts and slots as they were between two steps.
+        // A thread that panicked with the mutex left counts and places as they were between two steps.
         work(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -298,7 +298,7 @@ impl Snooping {
         word.is_some_and(|word| word.load(Ordering::Acquire) >> (vid.index() % 64) & 1 == 1)
     }
 
-    /// Writes down for forwarding whether the VLAN's selection is in force. For who holds the mutex.
+    /// Publishes to forwarding whether the VLAN's selection is in force. The caller holds the mutex.
     fn publish(&self, (vid, family): (Vid, Family), state: State) {
         let bit = 1 << (vid.index() % 64);
         if let Some(word) = self.in_force.get(family.index()).and_then(|words| words.get(vid.index() / 64)) {
@@ -384,7 +384,7 @@ impl Snooping {
         });
     }
 
-    /// Drops routers, then domains that have nothing, and publishes the state of all.
+    /// Drops routers, then empty domains, and publishes the state of all.
     fn retain_routers(&self, book: &mut Book, keep: impl Fn(Vid, PortId, &Heard) -> bool, now: u32) {
         book.domains.retain(|key, domain| {
             domain.routers.retain(|port, heard| keep(key.0, *port, heard));
@@ -402,7 +402,7 @@ impl Snooping {
     }
 }
 
-/// The port leaves unless somebody behind it says otherwise in time.
+/// Makes the port leave unless a host there asks for the group again in time.
 fn leave(book: &mut Book, key: (Vid, IpAddr), port: PortId, now: u32) {
     let heard = book.groups.get_mut(&key).and_then(|group| group.ports.get_mut(&port));
     if let Some(heard) = heard {

@@ -1,12 +1,13 @@
-//! Who may have an endpoint's one place: who is turned away, who has to wait, and the log lines about it.
+//! Admission to an endpoint's one place: front ends that are refused, front ends that have to wait, and the log lines
+//! about them.
 //!
-//! **How it works.** The endpoint has room for one front end. While one is connected, whoever else connects is accepted
+//! **How it works.** The endpoint has room for one front end. While one is connected, a further connection is accepted
 //! and closed at once, so that its process fails with a clear error instead of hanging in its handshake. A front end of
-//! another user than `peer_uid` is turned away as well. After a front end was disconnected for a fault, nobody is
-//! accepted for a while, which doubles with each fault ([`Backoff`]); the same goes for as long as many descriptors of
+//! another user than `peer_uid` is refused as well. After a front end was disconnected for a fault, no connection is
+//! accepted for a while, which doubles with each fault ([`Backoff`]). The same holds as long as many descriptors of
 //! former front ends are still being closed ([`Account`]).
 //!
-//! **Invariants.** Turning away costs the control thread at most [`REFUSALS_PER_TURN`] accepts in [`REFUSAL_PAUSE`]. At
+//! **Invariants.** Refusing costs the control thread at most [`REFUSALS_PER_TURN`] accepts in [`REFUSAL_PAUSE`]. At
 //! most ten log lines in ten seconds are written for one port; the others are counted ([`LogLimit`]).
 //!
 //! Reference: unix(7), SO_PEERCRED; accept(2).
@@ -22,9 +23,9 @@ use crate::log_limit::LogLimit;
 use crate::reaper::{Account, PeerFd};
 use crate::sys::socket::{Credentials, credentials};
 
-/// Front ends that are turned away in one turn of the event loop.
+/// Front ends that are refused in one turn of the event loop.
 pub(super) const REFUSALS_PER_TURN: usize = 16;
-/// The pause after so many.
+/// The pause after that many refusals.
 pub(super) const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// The door of one endpoint.
@@ -32,13 +33,13 @@ pub(super) const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Door {
     port: String,
     peer_uid: Option<u32>,
-    /// Descriptors that came from front ends, and their connections.
+    /// The descriptors that front ends sent, and their connections.
     account: Account,
     backoff: Backoff,
     log: LogLimit,
-    /// Front ends that were turned away.
+    /// Number of front ends that were refused.
     pub(super) turned_away: u64,
-    /// Turning away was interrupted: there may be more in the backlog, and no new event will say so.
+    /// Refusing was interrupted: the backlog may hold more connections, and no new event will tell.
     pub(super) more_to_refuse: bool,
 }
 
@@ -60,12 +61,12 @@ impl Door {
         &self.account
     }
 
-    /// Takes a connection over: its last close is the reaper's.
+    /// Takes ownership of a connection, which the reaper will close.
     pub(super) fn own(&self, socket: OwnedFd) -> PeerFd {
         PeerFd::new(socket, &self.account)
     }
 
-    /// Whether a front end of this process may have the port; if not, notes that it was turned away.
+    /// Checks that a front end of this process may have the port; if not, counts it as refused.
     pub(super) fn admits(&mut self, who: Option<Credentials>, now: Instant) -> Result<(), String> {
         let Some(wanted) = self.peer_uid else { return Ok(()) };
         if who.is_some_and(|who| who.uid == wanted) {
@@ -77,7 +78,7 @@ impl Door {
         Err(reason)
     }
 
-    /// Closes a connection of somebody who came while `owner` had the port; `None`: its last owner was at fault.
+    /// Closes a connection that came while `owner` had the port; `None`: its last owner was at fault.
     pub(super) fn refuse(&mut self, socket: OwnedFd, owner: Option<Credentials>, now: Instant) {
         let socket = self.own(socket);
         let who = credentials(socket.as_fd()).ok();
@@ -92,13 +93,13 @@ impl Door {
         self.backoff.failed(now);
     }
 
-    /// Until when nobody is accepted.
+    /// The time until which no connection is accepted.
     pub(super) fn shut_until(&self, now: Instant) -> Option<Instant> {
         let busy = self.account.is_overdrawn().then(|| now + REFUSAL_PAUSE);
         self.backoff.waits_until(now).into_iter().chain(busy).max()
     }
 
-    /// The wait of the back-off that is left.
+    /// The time left of the back-off.
     pub(super) fn waits(&self, now: Instant) -> Option<Duration> {
         self.backoff.waits_until(now).map(|until| until - now)
     }
@@ -108,7 +109,7 @@ impl Door {
         self.backoff.clear();
     }
 
-    /// Writes a line about a front end, if there were not too many.
+    /// Logs a line about a front end, within the limit.
     pub(super) fn info(&mut self, now: Instant, what: &str, who: Option<Credentials>) {
         self.report_withheld(now);
         if self.log.admit(now) {
@@ -119,7 +120,7 @@ impl Door {
         }
     }
 
-    /// As [`Door::info`], for lines that somebody should look into.
+    /// The same as [`Door::info`], as a warning.
     pub(super) fn warn(&mut self, now: Instant, what: &str) {
         self.report_withheld(now);
         if self.log.admit(now) {
@@ -127,7 +128,7 @@ impl Door {
         }
     }
 
-    /// Says how many lines were withheld, when it is time; returns when it will be.
+    /// Logs the number of lines that were withheld, when it is due; returns the time when it will be due.
     pub(super) fn report_withheld(&mut self, now: Instant) -> Option<Instant> {
         if let Some(count) = self.log.ended(now) {
             let seconds = crate::log_limit::PERIOD.as_secs();
@@ -137,13 +138,13 @@ impl Door {
     }
 }
 
-/// Ends a connection: the peer sees it at once, whenever the descriptor is closed.
+/// Ends a connection. The peer sees the end at once, even if the descriptor is closed later.
 pub(super) fn hang_up(socket: PeerFd) {
     // A connection that the peer has closed already is as good.
     let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
 }
 
-/// Whether the peer has closed its end. What it sent before may still be unread.
+/// True if the peer has closed its end. Bytes that it sent before may still be unread.
 pub(super) fn has_left(socket: BorrowedFd<'_>) -> bool {
     let mut look = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,12 +1,12 @@
 //! An endpoint that goes on in another process: its listening socket, its connection, and the session on it.
 //!
-//! **How it works.** The event loop that hands over serves no request between [`Endpoint::hand_over`] and its end: what
-//! the front end sends meanwhile waits in the socket, and the other process reads it. That one makes an endpoint with
+//! **How it works.** The event loop that hands over serves no request after [`Endpoint::hand_over`]: messages of the
+//! front end wait in the socket, and the other process reads them. That process makes an endpoint with
 //! [`Endpoint::take_over`], which touches no ring and no file, and has it serve with [`Endpoint::resume`] once the
-//! first process does not any more.
+//! first process has stopped serving.
 //!
 //! **Invariant.** An adopted endpoint that is dropped before it resumes leaves the socket file, the connection and the
-//! rings alone: they are still the other process's.
+//! rings alone: they still belong to the other process.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::sys::socket::{self, SocketFile};
 use crate::vhost_user::message::InboxHandover;
 use crate::vhost_user::session::SessionHandover;
 
-/// What is handed over of an endpoint.
+/// The state of an endpoint that is handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EndpointHandover {
     listener: Option<Slot>,
     connection: Option<ConnectionHandover>,
     turned_away: u64,
-    /// The last front end was disconnected for a fault, or another reason why the port is not up.
+    /// The last front end was disconnected for a fault, or the port is not up for another reason.
     failed: bool,
     reason: Option<String>,
 }
@@ -38,14 +38,14 @@ pub struct EndpointHandover {
 struct ConnectionHandover {
     socket: Slot,
     inbox: InboxHandover,
-    /// It has sent part of a request.
+    /// The front end has sent part of a request.
     heard: bool,
     explained: bool,
     session: SessionHandover,
 }
 
 impl Endpoint {
-    /// The state, with its descriptors in `given`.
+    /// The state of the endpoint, with its descriptors in `given`.
     pub fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> EndpointHandover {
         EndpointHandover {
             listener: self.listener.as_ref().map(|listener| given.put(listener.socket())),
@@ -62,10 +62,10 @@ impl Endpoint {
         }
     }
 
-    /// Makes an endpoint of what another process handed over; that one still serves.
+    /// Makes an endpoint of the state that another process hands over; that process still serves.
     ///
     /// # Errors
-    /// What does not fit, or can't be mapped; nothing was touched.
+    /// The state does not fit, or memory can't be mapped; nothing was touched.
     pub fn take_over(
         config: EndpointConfig,
         rings: Box<dyn Rings + Send>,
@@ -113,9 +113,10 @@ impl Endpoint {
         })
     }
 
-    /// Serves from now on what was taken over. Frames leave by the guest's receive rings that ran from the first call
-    /// on, and come in by its transmit rings from the second on, so that who is between two ports can have the way out
-    /// of all ports ready first. A front end whose rings can't be started is disconnected, as if they had broken now.
+    /// Serves an endpoint that was taken over, one direction a call. The first call starts those of the guest's receive
+    /// rings that ran, so frames leave; the second starts its transmit rings, so frames are received. The caller can
+    /// thus start the way out of all ports first. A front end whose rings can't be started is disconnected, as if they
+    /// had broken now.
     pub fn resume(&mut self, way: Resume, now: Instant) {
         let Some(running) = &self.adopted else { return };
         let of_this_way = |index: &&u16| index.is_multiple_of(2) == (way == Resume::Out);

@@ -1,4 +1,4 @@
-//! The settings of an endpoint, and its state as it is shown.
+//! The settings of an endpoint, and the state that it reports.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::sys::socket::{Credentials, SocketAccess, SocketError};
 use crate::vhost_user::session::RingStatus;
 use crate::virtio::memory_limit::MemoryLimit;
 
-/// Who listens.
+/// The side that listens on the socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Role {
@@ -22,10 +22,10 @@ pub enum Role {
 /// The time limits of an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// The time a front end has for its first request, for the rest of a request, and to share its memory before the
-    /// lack of it is explained.
+    /// The time that a front end has for its first request, for the rest of a request, and to share its memory before
+    /// the log explains that memory is missing.
     pub patience: Duration,
-    /// The time it has for its first request once another front end has asked for its place.
+    /// The time that a front end has for its first request once another front end has asked for its place.
     pub contested: Duration,
     /// The time between two attempts to connect.
     pub retry: Duration,
@@ -54,9 +54,9 @@ pub struct EndpointConfig {
     pub port_name: String,
     /// The socket.
     pub path: PathBuf,
-    /// Who listens on it.
+    /// The side that listens on the socket.
     pub role: Role,
-    /// Who may connect to a socket of ours.
+    /// The access to the socket's file, if the switch listens.
     pub access: SocketAccess,
     /// The only user whose processes are served; `None`: any that the socket lets connect.
     pub peer_uid: Option<u32>,
@@ -68,7 +68,7 @@ pub struct EndpointConfig {
     pub mtu: u32,
     /// The time limits.
     pub timing: Timing,
-    /// How much memory of guests may be mapped.
+    /// The limit of guest memory that may be mapped.
     pub memory_limit: Arc<MemoryLimit>,
 }
 
@@ -98,19 +98,19 @@ pub enum EndpointState {
 pub struct EndpointStatus {
     /// The state.
     pub state: EndpointState,
-    /// Whether a front end is connected.
+    /// True if a front end is connected.
     pub connected: bool,
-    /// The process of the front end that is connected, if the kernel knows.
+    /// The process of the connected front end, if the kernel knows it.
     pub front_end: Option<Credentials>,
-    /// Front ends that were turned away since the port was added, because it was in use or not theirs.
+    /// Front ends that were refused since the port was added, because the port was in use or belongs to another user.
     pub turned_away: u64,
     /// The time until the next front end is served, after one that was disconnected for a fault.
     pub waits: Option<Duration>,
-    /// Why it is not up, if there is something to say.
+    /// Why the port is not up, if there is a reason to report.
     pub reason: Option<String>,
     /// Names of the virtio features offered.
     pub features_offered: Vec<&'static str>,
-    /// Names of those that the front end acknowledged.
+    /// Names of the features that the front end acknowledged.
     pub features_acknowledged: Vec<&'static str>,
     /// Regions of the guest's memory that are mapped.
     pub memory_regions: usize,

@@ -1,9 +1,9 @@
 //! A session that goes on in another process: its state as data, and the descriptors that belong to it.
 //!
-//! **How it works.** [`Session::hand_over`] writes down what the front end has said; the rings run on. In the other
-//! process [`Session::adopt`] checks all of it as if the front end said it now, maps the memory, and starts nothing.
-//! When the rings are not served any more, [`Session::start_all`] starts those that ran: each resumes where its own
-//! memory says it stands, so no index is handed over.
+//! **How it works.** [`Session::hand_over`] writes down the settings that the front end has told; the rings run on. In
+//! the other process [`Session::adopt`] checks all of them as if the front end sent them now, maps the memory, and
+//! starts nothing. When the rings are not served any more, [`Session::start_all`] starts those that ran: each resumes
+//! at the position in its own memory, so no index is handed over.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::virtio::RingAddresses;
 use crate::virtio::dirty_log::DirtyLog;
 use crate::virtio::memory::{GuestMemory, MAX_REGIONS, MemoryError, Region, RegionInfo};
 
-/// What a front end has said so far.
+/// The settings that a front end has told so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SessionHandover {
@@ -26,7 +26,7 @@ pub struct SessionHandover {
     pub(super) protocol_features: u64,
     pub(super) mtu_asked: Option<u64>,
     pub(super) regions: Vec<RegionHandover>,
-    /// Where pages that are written are marked.
+    /// The log of pages that the rings write.
     pub(super) log: Option<LogHandover>,
     pub(super) rings: Vec<RingHandover>,
 }
@@ -53,7 +53,7 @@ pub(super) struct LogHandover {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct RingHandover {
     pub(super) size: Option<u32>,
-    /// Descriptors, available, used.
+    /// Addresses of descriptors, available ring, used ring.
     pub(super) addresses: Option<[u64; 3]>,
     pub(super) log_address: Option<u64>,
     pub(super) base: u32,
@@ -72,7 +72,7 @@ pub(super) enum KickHandover {
 }
 
 impl Session {
-    /// The state, with its descriptors in `given`.
+    /// The state of the session, with its descriptors in `given`.
     pub(in crate::vhost_user) fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> SessionHandover {
         let regions = self.memory.regions().map(|region| {
             let RegionInfo { guest_start, bytes, user_start, file_offset } = region.info();
@@ -106,7 +106,8 @@ impl Session {
         }
     }
 
-    /// Takes over what a front end said to another process; returns the rings that ran. Descriptors are on `account`.
+    /// Takes over the settings that a front end told another process; returns the rings that ran. Descriptors are
+    /// charged to `account`.
     ///
     /// # Errors
     /// The state does not fit this port or this version, or its memory can't be mapped.

@@ -52,7 +52,7 @@ const EVENT_DISABLE: u16 = 1;
 /// Event suppression: notify at a descriptor.
 const EVENT_DESCRIPTOR: u16 = 2;
 
-/// How many slots a ring passes over at once.
+/// Number of slots that a ring passes over at once.
 const BURST_SLOTS: u16 = 64;
 
 /// A chain in hand.
@@ -77,19 +77,19 @@ pub struct PackedRing {
     next_used: Position,
     /// Slots completed since the guest was last considered for an interrupt.
     unannounced: u16,
-    /// Slots completed since the place was saved in the ring.
+    /// Slots completed since the position was saved in the ring.
     unsaved: u16,
     /// The guest was considered for an interrupt before.
     considered: bool,
     /// The chains lent to the current burst, in order.
     lent: Box<[Chain; BURST_FRAMES]>,
     lent_count: usize,
-    /// The buffers of the frame at hand.
+    /// The buffers of the current frame.
     segments: Vec<Segment>,
-    /// The chains of the frame at hand, with the place they begin at and the bytes used.
+    /// The chains of the current frame, with the position at which each begins and the bytes used.
     chains: Vec<(Position, Chain, u32)>,
     pub(super) doorbells: Doorbells,
-    /// Where the pages written are marked, while somebody asks for it.
+    /// The log of pages that the ring writes, while pages are logged.
     pub(super) log: Option<RingLog>,
 }
 
@@ -98,7 +98,7 @@ pub struct PackedRing {
 unsafe impl Send for PackedRing {}
 
 impl PackedRing {
-    /// Starts where the ring's memory says it stands, with kicks suppressed. The layout is a packed one.
+    /// Starts at the position in the ring's memory, with kicks suppressed. The layout is a packed one.
     pub fn start(setup: RingSetup, direction: Direction) -> PackedRing {
         let RingSetup { layout, features, kick, call, log } = setup;
         let at = resume(&layout);
@@ -130,7 +130,7 @@ impl PackedRing {
         ring
     }
 
-    /// Where the next start would resume, for GET_VRING_BASE.
+    /// The position at which the next start would resume, for GET_VRING_BASE.
     pub fn base(&self) -> u32 {
         self.next_used.base()
     }
@@ -168,8 +168,8 @@ impl PackedRing {
         if slots > u32::from(self.size) { Err(RingError::SlotsRanAway { slots, size: self.size }) } else { Ok(()) }
     }
 
-    /// Makes a note of `slots` slots about to be completed, and of where they begin if the last note would be too far
-    /// back.
+    /// Reserves `slots` slots that are about to be completed, and saves their position if the last one saved would be
+    /// too far back.
     #[inline]
     fn reserve(&mut self, slots: u16) {
         if self.unsaved > self.size - slots {
@@ -179,10 +179,10 @@ impl PackedRing {
         self.unannounced = self.unannounced.saturating_add(slots);
     }
 
-    /// Remembers in the ring that everything before the next slot is done.
+    /// Saves in the ring that everything before the next slot is done.
     fn save(&mut self) {
         let [offset, _] = self.layout.device_event();
-        // Release: behind the slots that it speaks of.
+        // Release: after the slots that the position describes.
         offset.store(self.next_used.word(), Ordering::Release);
         self.unsaved = 0;
         self.mark_event();
@@ -204,7 +204,7 @@ impl PackedRing {
         self.layout.slot(at.index).store(word, Ordering::Release);
     }
 
-    /// Interrupts the guest for what was completed since the last call, if it wants that.
+    /// Interrupts the guest for the chains completed since the last call, if it wants that.
     #[inline]
     pub(super) fn publish(&mut self) {
         if self.unannounced == 0 {
@@ -247,7 +247,7 @@ impl PackedRing {
         }
     }
 
-    /// Whether the guest asked to be interrupted within the slots just completed.
+    /// True if the guest asked to be interrupted within the slots just completed.
     #[inline]
     fn wants_interrupt(&mut self) -> bool {
         let [place, flags] = self.layout.driver_event();
@@ -263,7 +263,7 @@ impl PackedRing {
         }
     }
 
-    /// Whether the next slot is available.
+    /// True if the next slot is available.
     #[inline]
     pub(super) fn is_waiting(&self) -> bool {
         // Relaxed: only a hint, the walk looks again.

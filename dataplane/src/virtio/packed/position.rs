@@ -1,4 +1,4 @@
-//! Places in a packed ring, and where a device resumes.
+//! Positions in a packed ring, and the one at which a device resumes.
 //!
 //! **Resuming.** The ring holds no used index, and a front end learns none from a switch that was killed. But only the
 //! device ever changes a slot's USED bit: the bit equals the wrap counter in all slots that are done, and in no other.
@@ -27,7 +27,7 @@ pub(super) const USED: u64 = 1 << (48 + 15);
 /// The wrap counter in a 16-bit position.
 pub(super) const WRAP: u16 = 1 << 15;
 
-/// A place in a packed ring: slot and lap.
+/// A position in a packed ring: slot and lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::virtio) struct Position {
     pub(super) index: u16,
@@ -35,7 +35,7 @@ pub(in crate::virtio) struct Position {
 }
 
 impl Position {
-    /// So many slots (at most `size`) further on.
+    /// The position `slots` slots (at most `size`) further on.
     #[inline]
     pub(super) fn after(self, slots: u16, size: u16) -> Position {
         // Both are at most 32768, and the index is less.
@@ -47,31 +47,31 @@ impl Position {
         }
     }
 
-    /// As the ring's own structures have it.
+    /// The position in the form of the ring's own structures.
     pub(super) fn word(self) -> u16 {
         self.index | if self.wrap { WRAP } else { 0 }
     }
 
-    /// As GET_VRING_BASE has it: next available and next used, which are the same between bursts.
+    /// The position in the form of GET_VRING_BASE: next available and next used, which are the same between bursts.
     pub(in crate::virtio) fn base(self) -> u32 {
         u32::from(self.word()) * 0x1_0001
     }
 
-    /// Whether a slot with this word, at this place, is available.
+    /// True if a slot with this word, at this position, is available.
     #[inline]
     pub(super) fn is_available(self, word: u64) -> bool {
         (word & AVAIL != 0) == self.wrap && (word & USED != 0) != self.wrap
     }
 
-    /// Whether a slot with this word, at this place, is done in this lap.
+    /// True if a slot with this word, at this position, is done in this lap.
     #[inline]
     pub(super) fn is_done(self, word: u64) -> bool {
         (word & USED != 0) == self.wrap
     }
 }
 
-/// Where a new device resumes: behind the slots that are done, counted from where the last burst began. In a ring
-/// never used before, all zero, that is a whole lap that was never there, and the first slot of the next.
+/// The position at which a new device resumes: after the slots that are done, counted from the start of the last burst.
+/// In a ring never used before, all zero, this passes over a whole lap that never was, to the first slot of the next.
 pub(in crate::virtio) fn resume(layout: &RingLayout) -> Position {
     let [offset, _] = layout.device_event();
     let word = offset.load(Ordering::Acquire);
@@ -82,7 +82,7 @@ pub(in crate::virtio) fn resume(layout: &RingLayout) -> Position {
     skip_done(layout, at, layout.size)
 }
 
-/// The first place from `at` on that is not done, at most `slots` further.
+/// The first position from `at` on that is not done, at most `slots` further.
 pub(super) fn skip_done(layout: &RingLayout, mut at: Position, slots: u16) -> Position {
     for _ in 0..slots {
         if !at.is_done(layout.slot(at.index).load(Ordering::Acquire)) {

@@ -1,7 +1,7 @@
 //! A split virtqueue in guest memory, seen from the device: indices, used elements, notifications.
 //!
-//! **How it works.** A [`SplitRing`] works on the host pointers of its [`RingLayout`]. The guest's transmit ring is
-//! read in `receive.rs`, its receive ring is filled in `send.rs`; this file holds what both share.
+//! **How it works.** A [`SplitRing`] works on the host pointers of its [`RingLayout`]. `receive.rs` reads the guest's
+//! transmit ring, `send.rs` fills its receive ring; this file holds the shared part.
 //!
 //! **Invariants.**
 //! - Chains are completed strictly in the order they were made available, so a ring resumes from its own used index
@@ -41,9 +41,9 @@ const NO_INTERRUPT: u16 = 1;
 /// A chain that the guest made available.
 #[derive(Clone, Copy, Debug)]
 struct Chain {
-    /// Its buffer, if it has a single one; otherwise it has no length, and has to be walked.
+    /// The chain's buffer, if it has a single one; otherwise the segment has no length, and the chain has to be walked.
     buffer: Segment,
-    /// Its first descriptor.
+    /// The chain's first descriptor.
     head: u16,
 }
 
@@ -73,14 +73,14 @@ pub struct SplitRing {
     considered: Option<u16>,
     /// The next chains of the available ring, as [`SplitRing::gather`] found them.
     gathered: Box<[Chain; BURST_FRAMES]>,
-    /// How many chains are lent to the current burst: the first so many of `gathered`.
+    /// Number of chains lent to the current burst: the first of `gathered`.
     lent_count: usize,
-    /// The buffers of the frame at hand, if it is not one.
+    /// The buffers of the current frame, if it has several.
     segments: Vec<Segment>,
-    /// The chains of the frame at hand: head, bytes used.
+    /// The chains of the current frame: head, bytes used.
     chains: Vec<(u16, u32)>,
     pub(super) doorbells: Doorbells,
-    /// Where the pages written are marked, while somebody asks for it.
+    /// The log of pages that the ring writes, while pages are logged.
     pub(super) log: Option<RingLog>,
 }
 
@@ -119,7 +119,7 @@ impl SplitRing {
         ring
     }
 
-    /// Where the next start would resume, for GET_VRING_BASE.
+    /// The position at which the next start would resume, for GET_VRING_BASE.
     pub fn base(&self) -> u32 {
         u32::from(self.next_avail)
     }
@@ -130,7 +130,7 @@ impl SplitRing {
         self.considered = None;
     }
 
-    /// How many chains can be taken; looks at the guest's index only if fewer than `wanted` are known.
+    /// Number of chains that can be taken; reads the guest's index only if fewer than `wanted` are known.
     #[inline]
     fn available(&mut self, wanted: u16) -> Result<u16, RingError> {
         let known = self.avail_seen.wrapping_sub(self.next_avail);
@@ -147,14 +147,14 @@ impl SplitRing {
         Ok(ahead)
     }
 
-    /// Whether the guest's index has moved past what was taken.
+    /// True if the guest's index has moved past the chains taken.
     #[inline]
     pub(super) fn is_waiting(&self) -> bool {
         // Relaxed: only a hint, `available` looks again.
         self.layout.available_field(2).load(Ordering::Relaxed) != self.next_avail
     }
 
-    /// The head of the chain `ahead` places behind the next one; the caller knows that it is available.
+    /// The head of the chain `ahead` places after the next one; the caller knows that it is available.
     #[inline]
     fn head(&self, ahead: u16) -> Result<u16, RingError> {
         let slot = self.next_avail.wrapping_add(ahead) & self.mask;
@@ -163,8 +163,8 @@ impl SplitRing {
         if head < self.size { Ok(head) } else { Err(RingError::HeadOutside { head, size: self.size }) }
     }
 
-    /// Looks at the next up to `wanted` (at most 64) available chains, takes none, and has the processor fetch the
-    /// front of their buffers; by the time the last one was looked at, the first is there. Returns how many are in
+    /// Looks at up to `wanted` (at most 64) next available chains, takes none, and has the processor fetch the front of
+    /// their buffers; by the time the last one was looked at, the first has arrived. Returns the number of chains in
     /// `gathered`.
     #[inline(always)]
     fn gather(&mut self, wanted: usize, direction: Direction) -> Result<usize, RingError> {
@@ -233,7 +233,7 @@ impl SplitRing {
         }
     }
 
-    /// Whether the guest asked to be interrupted at the index just published.
+    /// True if the guest asked to be interrupted at the index just published.
     #[inline]
     fn wants_interrupt(&mut self) -> bool {
         if !self.event_idx {
@@ -265,7 +265,8 @@ impl SplitRing {
         available != self.next_avail || self.doorbells.kick.is_none()
     }
 
-    /// With the event index nothing has to be done: a kick is due only when the index passes the one last asked for.
+    /// Asks for no kicks. With the event index nothing has to be done: a kick is due only when the index passes the one
+    /// last asked for.
     pub(super) fn suppress_kicks(&mut self) {
         if !self.event_idx {
             // Relaxed: only a hint, a kick too many does no harm.
