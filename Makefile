@@ -60,6 +60,7 @@ lint:
 > $(CARGO) fmt --all --check
 > python3 tests/check-columns.py
 > python3 tests/check-functions.py
+> python3 tests/check-openings.py
 > python3 tests/check-cycles.py
 > $(CARGO) clippy --workspace --all-targets -- -D warnings
 > RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --no-deps --document-private-items \
