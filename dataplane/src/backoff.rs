@@ -1,4 +1,4 @@
-//! Exponential back-off: whoever fails again and again is tried again later and later.
+//! Exponential back-off: after repeated failures, the waits between attempts grow.
 //!
 //! The first wait is short, each further one twice as long as the one before, up to a limit. A quiet while after a wait
 //! (no failure for as long as the longest wait) makes the next wait short again. Time is an argument.
@@ -22,7 +22,7 @@ impl Backoff {
         Backoff { first, longest, next: first, until: None }
     }
 
-    /// Notes a failure at `now` and returns when the wait for the next attempt ends.
+    /// Records a failure at `now` and returns when the wait for the next attempt ends.
     pub fn failed(&mut self, now: Instant) -> Instant {
         if !self.is_fresh(now) {
             self.next = self.first;

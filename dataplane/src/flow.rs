@@ -1,7 +1,7 @@
-//! Which of a port's transmit rings a frame goes to: a hash that is the same for all frames of one flow.
+//! Chooses a port's transmit ring for a frame, by a hash that is the same for all frames of one flow.
 //!
-//! Hashed are the MAC addresses, the outer VLAN id, and for IPv4 and IPv6 the addresses and (unfragmented TCP, UDP,
-//! SCTP) ports. Only the header snapshot is looked at; what is not there is not hashed.
+//! The hash covers the MAC addresses, the outer VLAN id, and for IPv4 and IPv6 the addresses and (unfragmented TCP,
+//! UDP, SCTP) ports. Only fields in the header snapshot are hashed.
 
 #![allow(unsafe_code, reason = "lends memory of its own to a burst")]
 
@@ -54,9 +54,9 @@ pub fn flow_hash(snapshot: &[u8]) -> u32 {
     hash.finish()
 }
 
-/// Deals `items` out to so many `ways` by flow, and calls `send` once for each way that gets any, with its items in
-/// order. Nothing is hashed if there is no choice. An error of one way keeps no other from its frames; the first is
-/// returned.
+/// Deals `items` out to `ways` rings by flow, and calls `send` once for each ring that gets any, with its items in
+/// order. Nothing is hashed if there is no choice. An error of one ring keeps no other from its frames; the first error
+/// is returned.
 #[inline]
 pub fn spread<E>(
     burst: &mut Burst,

@@ -284,8 +284,8 @@ impl Burst {
         true
     }
 
-    /// Notes what the last frame's virtio-net header asks for, from a sender with `offers`; if that is refused, the
-    /// frame is taken back out.
+    /// Records the offloads that the last frame's virtio-net header asks for, from a sender with `offers`; if they are
+    /// refused, the frame is taken out of the burst again.
     ///
     /// # Errors
     /// The errors of [`Asked::admit`], and [`Refused::SegmentsOfBurst`] beyond [`MAX_BURST_SEGMENTS`].
@@ -311,7 +311,7 @@ impl Burst {
         }
     }
 
-    /// Notes what is left to do for the last frame.
+    /// Records the offloads that are left to finish for the last frame.
     pub(crate) fn set_asked(&mut self, asked: Asked) {
         let Some(last) = self.count.checked_sub(1) else { return };
         if asked != Asked::default()
@@ -339,8 +339,8 @@ impl Burst {
         self.asked.get(index).filter(|_| asks).copied().unwrap_or_default()
     }
 
-    /// Adds the frame at `index` of another burst as it is, with what is left to do for it. Returns false, and adds
-    /// nothing, if this burst is full or there is no such frame.
+    /// Adds the frame at `index` of another burst unchanged, with the offloads that are left to finish. Returns false,
+    /// and adds nothing, if this burst is full or there is no such frame.
     ///
     /// # Safety
     /// The other burst is cleared after this one.

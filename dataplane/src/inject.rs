@@ -5,8 +5,8 @@
 //! ([`InjectRx`]) receives those that are due. A timer's descriptor wakes a sleeping worker at the time of the next
 //! one, and when frames are put into an empty queue.
 //!
-//! **Limits.** [`QUEUE_FRAMES`] and [`QUEUE_BYTES`] wait at most; whoever fills it looks at [`InjectQueue::room`]
-//! first.
+//! **Limits.** At most [`QUEUE_FRAMES`] and [`QUEUE_BYTES`] wait; the control thread checks [`InjectQueue::room`]
+//! before it adds frames.
 //!
 //! **Invariant.** Frames leave in the order they came in: none is due before the one ahead of it.
 
@@ -26,7 +26,7 @@ use crate::stats::PortDelta;
 
 /// Frames that wait in one injection at most.
 pub const QUEUE_FRAMES: usize = 4096;
-/// Bytes of frames that wait in one injection at most, but for the last one.
+/// Most bytes of frames that wait in one injection, without the last one.
 pub const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A frame, and when it is due.
@@ -93,7 +93,7 @@ impl InjectQueue {
         self.0.waiting.push(Waiting { due_ns, bytes: bytes.into() }).is_ok()
     }
 
-    /// Has the worker look at what was put in.
+    /// Wakes the worker for the frames that were added.
     pub fn wake(&self) {
         self.0.wake_in(1);
     }
@@ -105,7 +105,7 @@ impl InjectQueue {
 }
 
 impl Core {
-    /// Has the descriptor become readable after so long.
+    /// Makes the descriptor readable after `ns` nanoseconds.
     fn wake_in(&self, ns: u64) {
         let it_value = Timespec {
             tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
@@ -160,7 +160,7 @@ impl RxQueue for InjectRx {
         if self.next.is_none() {
             self.next = self.core.pop();
         }
-        // The timer of an empty queue is left alone: whoever fills the queue sets it.
+        // The timer of an empty queue is left alone: adding a frame sets it.
         let Some(next) = &self.next else { return false };
         let wait_ns = next.due_ns.saturating_sub(turn.now_ns);
         if wait_ns > 0 {

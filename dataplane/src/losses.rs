@@ -1,9 +1,9 @@
 //! The outcome of one send: frames a port took are counted, and each frame it lost has its one reason.
 //!
-//! **How it works.** Whoever gives frames to a port ([`TxPort::send`](crate::port::TxPort::send)) lends it a
-//! [`TxReport`]. The port counts the frames it takes ([`TxReport::sent`]) and names a reason for each other frame
-//! ([`TxReport::lose`]), which counts the frame as dropped and remembers the reason beside the frame. Mirrors, captures
-//! and backlogs read the reasons afterwards ([`Losses`]).
+//! **How it works.** The caller of a port ([`TxPort::send`](crate::port::TxPort::send)) lends the port a [`TxReport`].
+//! The port counts the frames that it takes ([`TxReport::sent`]) and names a reason for each other frame
+//! ([`TxReport::lose`]), which counts the frame as dropped and keeps the reason beside the frame. Mirrors, captures and
+//! backlogs read the reasons afterwards ([`Losses`]).
 //!
 //! **Invariant.** A frame is lost once at most, so the frames in [`Losses`] are the drops that the send counted, except
 //! those a backlog has [recovered](TxReport::recover).

@@ -4,9 +4,9 @@
 //! [`RxQueue::release`]. Neither half ever blocks, except on the short locks inside a transmit side, which are taken
 //! once per burst and ring.
 //!
-//! **Faults.** Whoever meets one puts the half concerned out of service ([`RxQueue::fail`]; a transmit side does it
-//! itself) and tells the control thread, which resets the rest. A [`Fault`] names the connection it was met on, so that
-//! a late one does not throw out the next peer.
+//! **Faults.** The finder of a fault puts the broken half out of service ([`RxQueue::fail`]; a transmit side does it
+//! itself) and tells the control thread, which resets the rest. A [`Fault`] names the connection on which it was found,
+//! so that a late fault does not disconnect the next peer.
 //!
 //! **A driver** is these two traits and nothing else. This one moves frames through queues in memory:
 //!
@@ -120,7 +120,7 @@ use crate::stats::PortDelta;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Fault {
-    /// One clause for people: what the peer or the device did.
+    /// The action of the peer or the device that is at fault, as one clause for people.
     pub reason: String,
     /// Which peer ([`next_connection`]).
     pub connection: u64,
@@ -201,8 +201,8 @@ pub trait RxQueue: Any + Send + std::fmt::Debug {
         NEVER
     }
 
-    /// Does what is due, even without traffic. While there is traffic the worker calls it every few milliseconds,
-    /// whatever `next_due` says.
+    /// Does timed work, even without traffic. While there is traffic the worker calls it every few milliseconds, even
+    /// before `next_due`.
     fn run_due(&mut self, _turn: &Turn) -> Result<(), Fault> {
         Ok(())
     }
@@ -211,7 +211,7 @@ pub trait RxQueue: Any + Send + std::fmt::Debug {
     /// sleep).
     fn arm(&mut self, turn: &Turn) -> bool;
 
-    /// Ends what [`RxQueue::arm`] began.
+    /// Ends the effect of [`RxQueue::arm`].
     fn disarm(&mut self);
 
     /// The descriptor that becomes readable when the armed queue has work. Valid until the queue changes or is dropped.
@@ -255,8 +255,8 @@ pub trait TxPort: Send + Sync + std::fmt::Debug {
         NEVER
     }
 
-    /// Does what is due, even without traffic: sends frames that waited, reaps completions, kicks a stuck ring. Any
-    /// worker calls it at any time; work that another worker is at already is left to that one. What becomes of frames
+    /// Does timed work, even without traffic: sends frames that waited, reaps completions, kicks a stuck ring. Any
+    /// worker calls it at any time; work that another worker is at already is left to that one. The outcome for frames
     /// that had waited is counted in `stats`.
     fn run_due(&self, _turn: &Turn, _stats: &mut PortDelta) -> Result<(), Fault> {
         Ok(())
@@ -282,7 +282,7 @@ impl FrameSink for PortSink<'_> {
     }
 }
 
-/// Locks; what a panicking thread left is used as it is.
+/// Locks the mutex; the state that a panicking thread left is used unchanged.
 #[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -78,7 +78,7 @@ impl Account {
         self.0.leaked.load(Relaxed)
     }
 
-    /// True if so many descriptors wait that the peer is to be disconnected and nobody is to be served in its place.
+    /// True if too many descriptors wait: the peer is to be disconnected, and no other is to be served in its place.
     pub fn is_overdrawn(&self) -> bool {
         self.waiting() >= MANY_WAITING
     }
@@ -137,7 +137,7 @@ impl Drop for PeerFd {
     }
 }
 
-/// The queue and its threads. What is closed (dropped) is a descriptor, or something that a model looks at.
+/// The queue and its threads. They close (drop) descriptors, or objects that a model observes.
 struct Reaper<F: 'static> {
     state: Mutex<State<F>>,
     changed: Condvar,

@@ -1,4 +1,4 @@
-//! Frames made ready for a port that can't take them as they are, or would rather have fewer, larger ones.
+//! Frames made ready for a port that can't take them unfinished, or that accepts fewer, larger ones.
 //!
 //! **How it works.** In place of the burst the port is given a second one, the *stage*, with its frames in the same
 //! order. [`Stage::resolve`]: a frame whose request the port does not accept is finished, or cut into segments; the
@@ -37,7 +37,7 @@ const MAX_MERGES: usize = 16;
 /// A shorter frame is not worth merging, bytes.
 const MIN_MERGED_BYTES: u32 = 256;
 
-/// Where the frames of a stage go, and what became of them.
+/// The sink of a stage's frames, and their outcome.
 struct Delivery<'a, 'r> {
     sink: &'a mut dyn FrameSink,
     /// The burst that the frames are made from.
@@ -107,7 +107,7 @@ struct Merge {
     at: usize,
     /// A frame of the same flow that can't be merged with it came behind it.
     closed: bool,
-    /// The offload state of the frame as it is sent.
+    /// The offload state with which the frame is sent.
     asked: Asked,
 }
 
@@ -168,8 +168,8 @@ impl Stage {
         self.segments_left = MAX_SEGMENTS;
     }
 
-    /// Gives frames of `from` to a sink that accepts `offers`, and does for it what it does not. As
-    /// [`FrameSink::take`]; a frame counts as taken if any of its segments was.
+    /// Gives frames of `from` to a sink that accepts `offers`, and finishes the offloads that the sink does not accept.
+    /// Otherwise like [`FrameSink::take`]; a frame counts as taken if any of its segments was.
     pub(crate) fn resolve(
         &mut self,
         sink: &mut dyn FrameSink,
@@ -228,7 +228,7 @@ impl Stage {
         let (Some(frame), Some(mut reader)) = (from.frame(index), from.reader(&as_received(item))) else {
             return Ok(());
         };
-        // The snapshot is what was judged when the frame was received, so it is not refused here.
+        // The snapshot is the one that was judged when the frame was received, so it is not refused here.
         let Ok(mut cutter) = Cutter::new(from.snapshot(index), frame.len, from.asked(index).request) else {
             delivery.lose(item.frame, DropReason::BadOffload);
             return Ok(());
@@ -316,7 +316,7 @@ impl Stage {
         Ok(Some((at, len)))
     }
 
-    /// Room for `len` bytes in the arena, and for one more frame; what is there is sent if need be.
+    /// Makes room for `len` bytes in the arena, and for one more frame; sends the present frames if needed.
     fn reserve(&mut self, len: usize, delivery: &mut Delivery<'_, '_>) -> Result<usize, Fault> {
         self.make_room(delivery)?;
         if self.arena.len() - self.used < len {
@@ -338,7 +338,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Gives the sink what is there.
+    /// Gives the sink the frames of the stage.
     fn flush(&mut self, delivery: &mut Delivery<'_, '_>) -> Result<(), Fault> {
         self.finish_merges();
         self.items.clear();
@@ -367,7 +367,7 @@ impl Stage {
         outcome
     }
 
-    /// Forgets what is to be sent.
+    /// Removes all frames from the stage.
     fn clear(&mut self) {
         self.entries.clear();
         self.merges.clear();

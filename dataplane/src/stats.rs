@@ -25,7 +25,7 @@ pub struct PortDelta {
     pub tx_bytes: u64,
     /// Frames dropped, by reason.
     pub drops: [u64; DROP_REASONS],
-    /// True if any of `drops` is not 0, so that nobody has to look at all of them to see that none is.
+    /// True if any of `drops` is not 0, so that the usual case needs no look at all of them.
     dropped: bool,
 }
 
@@ -71,7 +71,7 @@ impl PortDelta {
 /// The counters of one port since it was added.
 #[derive(Debug)]
 pub struct PortStats {
-    /// By worker, and one of what was counted elsewhere before ([`PortStats::add_before`]).
+    /// One set for each worker, and one for counts from before ([`PortStats::add_before`]).
     sets: Box<[CachePadded<PortCounters>]>,
 }
 
@@ -95,12 +95,12 @@ impl Default for PortCounters {
 pub type PortSnapshot = PortDelta;
 
 impl PortStats {
-    /// All zero, for so many workers.
+    /// All counters 0, for `workers` workers.
     pub fn new(workers: usize) -> PortStats {
         PortStats { sets: (0..=workers).map(|_| CachePadded::default()).collect() }
     }
 
-    /// Adds what a process that was taken over from had counted. Only the control thread may call this.
+    /// Adds the counts of the process that the switch was taken over from. Only the control thread may call this.
     pub fn add_before(&self, before: &PortSnapshot) {
         let before = PortDelta { dropped: true, ..before.clone() };
         self.publish(self.sets.len().saturating_sub(1), &mut { before });
@@ -139,10 +139,10 @@ impl PortStats {
     }
 }
 
-/// The counters of one mirror session. Slots are reused: a reader subtracts what stood there when the session began.
+/// The counters of one mirror session. Slots are reused: a reader subtracts the values from when the session began.
 #[derive(Debug)]
 pub struct MirrorStats {
-    /// By worker, and one of what was counted elsewhere before ([`MirrorStats::add_before`]).
+    /// One set for each worker, and one for counts from before ([`MirrorStats::add_before`]).
     sets: Box<[CachePadded<MirrorCounters>]>,
 }
 
@@ -168,12 +168,12 @@ pub struct MirrorSnapshot {
 }
 
 impl MirrorStats {
-    /// All zero, for so many workers.
+    /// All counters 0, for `workers` workers.
     pub fn new(workers: usize) -> MirrorStats {
         MirrorStats { sets: (0..=workers).map(|_| CachePadded::default()).collect() }
     }
 
-    /// Adds what a process that was taken over from had counted. Only the control thread may call this.
+    /// Adds the counts of the process that the switch was taken over from. Only the control thread may call this.
     pub fn add_before(&self, before: &MirrorSnapshot) {
         let last = self.sets.len().saturating_sub(1);
         self.add_matched(last, before.matched);

@@ -10,8 +10,9 @@
 //! not asleep, or that leaves a command unanswered while the control thread waits ([`crate::workers`]), gets the same
 //! signal.
 //!
-//! A transmit ring's lock may be held by the worker that hangs, so others, and the control thread, can wait for it in
-//! turn: whoever waits long has all workers roused. The control thread takes such a lock with [`lock_patiently`] only.
+//! A transmit ring's lock may be held by the worker that hangs, so others, and the control thread, can come to wait for
+//! it: a thread that waits long has all workers woken. The control thread takes such a lock only with
+//! [`lock_patiently`].
 //!
 //! A worker that is merely starved of its CPU gets the signal too: every system call of the frame path takes `EINTR` as
 //! "try again later".
@@ -29,8 +30,8 @@ pub use signal::interrupt;
 
 /// How long an acknowledgement or a lock is waited for. A worker that needs longer is starved of its CPU.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// A worker that has not answered for this long may hang, and is roused while we wait: the control thread's
-/// once-a-second look can't do it meanwhile.
+/// A worker that has not answered for this long may hang, and is woken while the control thread waits: its
+/// once-a-second look can't do that meanwhile.
 pub const ROUSE_AFTER: Duration = Duration::from_millis(500);
 /// Between two looks at a lock that is held: it is held for a burst.
 const LOOK_AGAIN: Duration = Duration::from_micros(20);
@@ -42,7 +43,7 @@ pub fn install() -> io::Result<()> {
 }
 
 /// Locks without ever hanging: calls `rouse` while a worker holds the lock for a long time, and gives up after
-/// [`PATIENCE`]. What a panicking thread left is used as it is.
+/// [`PATIENCE`]. The state that a panicking thread left is used unchanged.
 pub fn lock_patiently<'a, T>(mutex: &'a Mutex<T>, rouse: &mut dyn FnMut()) -> Option<MutexGuard<'a, T>> {
     let begin = Instant::now();
     let mut rouse_at = begin + ROUSE_AFTER;

@@ -162,7 +162,8 @@ impl Worker {
         self.sleeper.block(due, &self.now)
     }
 
-    /// Sets the time of the next turn, ns. [`Worker::run`] does that by the clock; whoever drives the turns decides it.
+    /// Sets the time of the next turn, ns. [`Worker::run`] takes it from the clock; a caller that drives the turns
+    /// itself sets it.
     pub fn set_time(&mut self, now_ns: u64) {
         self.now.now_ns = now_ns;
     }
@@ -307,7 +308,8 @@ impl Worker {
                         queue.rx.disarm();
                         impair::end_rx(&mut queue, &mut self.ports, self.now.worker);
                         if let Err(unwanted) = reply.send(queue.rx) {
-                            // Nobody waits for it any more: it stays here, as the control thread thinks.
+                            // The control thread does not wait for it any more and believes that it stays here, so it
+                            // does.
                             queue.rx = unwanted.into_inner();
                             self.add_queue(queue);
                         }
@@ -333,7 +335,7 @@ impl Worker {
                 }
                 Command::Hold { held, go_on } => {
                     let _ = held.send(());
-                    // Nothing is ever sent: the end of the channel is what is waited for.
+                    // Nothing is ever sent: the wait is for the end of the channel.
                     let _ = go_on.recv();
                 }
                 Command::SetPower(power) => self.power = power,

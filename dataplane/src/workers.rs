@@ -43,7 +43,7 @@ pub struct WorkerHandle {
     load: Arc<WorkerLoad>,
     cpu: Option<usize>,
     thread: JoinHandle<()>,
-    /// How it was at the last [`Workers::rouse_if_stuck`].
+    /// The pulse at the last [`Workers::rouse_if_stuck`].
     seen: Option<Pulse>,
 }
 

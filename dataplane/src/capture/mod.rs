@@ -1,18 +1,18 @@
-//! Captures: copies of the frames of ports, or of what was dropped, for someone who looks on.
+//! Captures: copies of the frames that pass at ports, or that are dropped there.
 //!
 //! **How it works.** A [`Capture`] is a bounded queue of owned copies, filled by the workers and emptied by the control
-//! thread ([`Capture::fetch`]). Which ports it watches stands in [`Captures`], which the workers have beside their
-//! tables; a [`CapturePoint`] there is one capture at one port. A capture is no mirror: it needs no destination and is
-//! none of the 64 sessions. Frames are taken as on a wire: who gives them to a point has cut what is to be cut, and
-//! finished checksums, before.
+//! thread ([`Capture::fetch`]). [`Captures`], which the workers have beside their tables, lists the captures at each
+//! port; a [`Watch`] there is one capture at one port. A capture is no mirror: it needs no destination and is none of
+//! the 64 sessions. Frames are taken as on a wire: the caller cuts segments and finishes checksums before it gives
+//! frames to a watch.
 //!
-//! **Waking.** The control thread says that it will look no more ([`Capture::sleep`]); the first frame after that wakes
-//! it, once.
+//! **Waking.** The control thread announces that it stops looking ([`Capture::sleep`]); the first frame after that
+//! wakes it, once.
 //!
 //! **Invariants.**
 //! - Forwarding never waits: a frame that finds no room in the queue is not captured, and counted.
 //! - Memory is bounded: [`MAX_WAITING_FRAMES`] and [`MAX_WAITING_BYTES`] a capture, [`MAX_ALL_WAITING_BYTES`] for all.
-//! - A [closed](Capture::close) capture takes nothing, whoever still has it.
+//! - A [closed](Capture::close) capture takes no more frames, even if a worker still has it.
 
 mod reasons;
 
@@ -141,7 +141,7 @@ impl Capture {
     fn wake(&self) {
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
-            // It fails only when the switch ends, and then nobody waits.
+            // Waking fails only when the switch ends, and then no thread waits.
             let _ = self.waker.wake();
         }
     }
@@ -186,7 +186,7 @@ pub struct CapturePoint {
 }
 
 impl CapturePoint {
-    /// `interface` is the port's number in the capture; what finds no room is counted in `missed`.
+    /// `interface` is the port's number in the capture; frames without room are counted in `missed`.
     pub fn new(capture: Arc<Capture>, interface: u32, missed: Arc<AtomicU64>) -> CapturePoint {
         CapturePoint { capture, interface, missed }
     }
@@ -278,7 +278,7 @@ pub struct Captures {
 }
 
 impl Captures {
-    /// Has `point` take what passes at a port.
+    /// Makes `watch` take the frames that pass at a port.
     pub fn add(&mut self, port: PortId, direction: Direction, point: &CapturePoint) {
         let captures = self.at(port);
         if direction.rx {
@@ -289,7 +289,7 @@ impl Captures {
         }
     }
 
-    /// Has `point` take what is dropped at a port for one of these reasons.
+    /// Makes `watch` take the frames that are dropped at a port for one of these reasons.
     pub fn add_drops(&mut self, port: PortId, direction: Direction, reasons: Reasons, point: &CapturePoint) {
         self.at(port).dropped.push(DropPoint { point: point.clone(), direction, reasons });
         self.drops = true;

@@ -1,8 +1,8 @@
 //! The safe door for lending: a burst describes bytes that the switch owns, for as long as one call takes.
 //!
-//! Whoever made or kept frames sends them again by [`Burst::lend`]: the burst is filled with borrowed bytes, handed to
-//! a closure, and cleared before the call returns, so the borrow checker guards what [`Burst::push`] asks of its
-//! callers by contract.
+//! Code that made or kept frames sends them by [`Burst::lend`]: the burst is filled with borrowed bytes, handed to a
+//! closure, and cleared before the call returns. The borrow checker thus guards the contract that [`Burst::push`] asks
+//! of its callers.
 
 #![allow(unsafe_code, reason = "foreign memory is only ever copied raw")]
 
@@ -17,7 +17,7 @@ pub(crate) struct Lender<'b, 'a> {
     lent: PhantomData<&'a [u8]>,
 }
 
-/// Clears the burst, also if whoever has it panics.
+/// Clears the burst, also if its user panics.
 struct Cleared<'b>(&'b mut Burst);
 
 impl Drop for Cleared<'_> {
@@ -65,14 +65,14 @@ impl<'a> Lender<'_, 'a> {
         unsafe { self.burst.push(0, segments.get(..count).unwrap_or_default()) }
     }
 
-    /// Adds the frame at `index` of another burst as it is, with what is left to do for it. Returns false, and adds
-    /// nothing, if this burst is full or there is no such frame.
+    /// Adds the frame at `index` of another burst unchanged, with the offloads that are left to finish. Returns false,
+    /// and adds nothing, if this burst is full or there is no such frame.
     pub(crate) fn push_from(&mut self, other: &'a Burst, index: usize) -> bool {
         // SAFETY: the other burst is borrowed for longer than `Burst::lend` takes, so it is cleared after this one.
         unsafe { self.burst.push_from(other, index) }
     }
 
-    /// Remembers what is left to do for the last frame.
+    /// Records the offloads that are left to finish for the last frame.
     pub(crate) fn set_asked(&mut self, asked: Asked) {
         self.burst.set_asked(asked);
     }

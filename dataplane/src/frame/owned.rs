@@ -23,9 +23,9 @@ impl Burst {
         }
     }
 
-    /// Copies these frames (bit = index) into memory of the burst's own, each byte read once, so that all who take one
-    /// of them see the same bytes, whatever its sender writes meanwhile. Frames that the snapshot holds whole do not
-    /// change anyway, nor do frames in packet memory.
+    /// Copies these frames (bit = index) into memory of the burst's own, each byte read once, so that all takers of a
+    /// frame see the same bytes, whatever its sender writes meanwhile. Frames that the snapshot holds whole cannot
+    /// change anyway, nor can frames in packet memory.
     pub fn copy_frames(&mut self, frames: u64) {
         // Short frames are the usual ones where there are many.
         if frames == 0 || self.movable || self.frames().iter().fold(0, |any, frame| any | frame.rest.len) == 0 {

@@ -90,9 +90,9 @@ impl<'a> FrameReader<'a> {
         self.remaining
     }
 
-    /// Where what is left of the frame lies, in order, for a system call that gathers: fills `pieces` from the front
-    /// and returns how many are used, or `None` if there are not enough. They are readable as long as this reader is
-    /// neither moved nor read from.
+    /// The pieces of the rest of the frame, in order, for a system call that gathers: fills `pieces` from the front and
+    /// returns the number used, or `None` if there are too few. They are readable as long as this reader is neither
+    /// moved nor read from.
     pub fn gather(&self, pieces: &mut [Segment]) -> Option<usize> {
         let whole = |bytes: &[u8]| Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
         let [before, behind] = self.pieces;
@@ -110,7 +110,7 @@ impl<'a> FrameReader<'a> {
         Some(used)
     }
 
-    /// Copies the next `room` bytes (or what is left, if less) to `to` and returns how many that were.
+    /// Copies the next `room` bytes (or the rest, if it is less) to `to` and returns their number.
     ///
     /// # Safety
     /// `to` is writable for `room` bytes and does not overlap this frame.
@@ -165,7 +165,7 @@ impl<'a> FrameReader<'a> {
         want
     }
 
-    /// Leaves out the next `count` bytes, or what is left if that is less.
+    /// Skips the next `count` bytes, or the rest if it is less.
     pub fn skip(&mut self, count: usize) {
         let mut unwanted = [0; SNAPSHOT_BYTES];
         let mut left = count;

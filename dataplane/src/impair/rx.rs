@@ -91,7 +91,7 @@ impl ImpairedRx {
         rx.release(received)
     }
 
-    /// Ends what [`ImpairedRx::receive`] began.
+    /// Ends the borrow that [`ImpairedRx::receive`] began.
     #[cold]
     pub(crate) fn release(&mut self, burst: &mut Burst) {
         burst.clear();

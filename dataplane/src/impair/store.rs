@@ -126,7 +126,7 @@ impl Store {
         block.bytes.get_mut(at..end)
     }
 
-    /// Notes frames that wait.
+    /// Adds frames that wait.
     #[inline]
     fn note(&mut self, frames: Run) {
         self.waiting += frames.count as usize;

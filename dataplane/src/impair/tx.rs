@@ -18,21 +18,21 @@ use crate::stats::PortDelta;
 #[derive(Debug)]
 pub struct TxDelay {
     leaving: Mutex<Leaving>,
-    /// When the next frame is due, for those who do not hold the lock.
+    /// The time at which the next frame is due, readable without the lock.
     due_ns: AtomicU64,
     /// The worker that gave it frames last: that worker sends those that are due.
     owner: AtomicUsize,
     schedule: Arc<Schedule>,
 }
 
-/// The delay queue, and what its frames are sent with.
+/// The delay queue, and the parts with which its frames are sent.
 #[derive(Debug)]
 struct Leaving {
     delayed: DelayQueue,
     burst: Burst,
     /// Each frame of a burst.
     items: Vec<TxItem>,
-    /// The losses of the burst at hand. The port counts them; nobody waits for the reasons any more.
+    /// The losses of the current burst. The port counts them; the reasons have no reader any more.
     losses: Losses,
 }
 

@@ -88,7 +88,7 @@ impl Backlog {
         true
     }
 
-    /// Where a frame of so many bytes can go: frames lie in a ring, each in one piece.
+    /// The place for a frame of `len` bytes: frames lie in a ring, each in one piece.
     fn reserve(&mut self, len: usize) -> Option<usize> {
         if self.kept.len() >= BACKLOG_FRAMES {
             return None;
@@ -122,7 +122,7 @@ impl Backlog {
             offered += 1;
         }
         let frames = same_worker.take(offered.into()).filter_map(|kept| bytes.get(kept.at..kept.at + kept.len));
-        // Kept frames were counted as sent when they were kept, so what the port counts now is not used.
+        // Kept frames were counted as sent when they were kept, so the port's counts of this call are not used.
         let (mut counted, mut losses) = (PortDelta::ZERO, Losses::NONE);
         let mut report = TxReport { stats: &mut counted, losses: &mut losses };
         let turn = &Turn { worker, ..*turn };

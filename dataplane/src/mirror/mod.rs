@@ -1,5 +1,5 @@
-//! The transmit side of a mirror destination: a bounded backlog, and the notes by which copies that come back are
-//! known.
+//! The transmit side of a mirror destination: a bounded backlog, and the records by which returning copies are
+//! recognised.
 //!
 //! **How it works.** A [`MirrorTx`] stands before the port's own transmit side. Copies for which the port's ring has no
 //! room are kept, in order, in a ring of bytes of the switch's own, and sent when there is room again: before the next
@@ -71,7 +71,7 @@ impl MirrorTx {
         self.limit.swap(bytes, Ordering::Relaxed) != bytes
     }
 
-    /// Sends what is not too long, and drops the rest.
+    /// Sends the copies that are short enough, and drops the others.
     #[cold]
     fn send_within(
         &self,
@@ -114,8 +114,7 @@ impl MirrorTx {
         self.send_or_keep(turn, burst, items, report)
     }
 
-    /// The copies that are kept, first to last, each with the worker that kept it: what another process has to go on
-    /// with.
+    /// The kept copies, first to last, each with the worker that kept it: the state with which another process goes on.
     pub fn kept(&self) -> Vec<(usize, Vec<u8>)> {
         lock(&self.backlog).frames().map(|(worker, frame)| (worker, frame.to_vec())).collect()
     }
@@ -140,7 +139,7 @@ impl MirrorTx {
         same_gate && Arc::ptr_eq(&self.port, port)
     }
 
-    /// Notes copies, so that they are known should they come back.
+    /// Records copies, so that they are recognised if they come back.
     #[cold]
     fn note(&self, now_ns: u64, injection: &Injection, burst: &Burst, items: &[TxItem]) {
         for item in items {
@@ -152,7 +151,7 @@ impl MirrorTx {
         }
     }
 
-    /// Hands frames to the port, and keeps what it is too full for.
+    /// Hands frames to the port, and keeps those for which it has no room.
     fn send_or_keep(
         &self,
         turn: &Turn,
@@ -210,7 +209,7 @@ impl MirrorTx {
         Ok(())
     }
 
-    /// Sends what is kept, as far as the port has room.
+    /// Sends kept copies, as far as the port has room.
     fn drain(&self, turn: &Turn, backlog: &mut Backlog, stats: &mut PortDelta) -> Result<(), Fault> {
         backlog.in_vain = backlog.in_vain.saturating_add(1);
         while backlog.send_some(turn, &*self.port, stats)? {

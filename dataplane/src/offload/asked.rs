@@ -1,8 +1,8 @@
 //! The offload state of a frame on its way through the switch: the work that is left to do for it.
 //!
 //! [`Asked::admit`] judges the virtio-net header of a received frame by the frame's own headers, once: whatever it lets
-//! pass can be cut or finished, and [`Asked::wire_bytes`] says how long its longest segment is. [`Asked::encode`] is
-//! the header for the next one who takes the frame as it is.
+//! pass can be cut or finished, and [`Asked::wire_bytes`] is the length of its longest segment. [`Asked::encode`] is
+//! the header for the next receiver that takes the frame unfinished.
 
 use super::gso::{Gso, GsoKind, MAX_SEGMENTS, MAX_UDP_SEGMENTS_PASSED};
 use super::layout::judge_checksum;
@@ -19,7 +19,7 @@ pub struct Asked {
     header_bytes: u16,
     /// Segments that a frame to be cut will become; otherwise 0.
     segments: u16,
-    /// Its checksum is right: somebody to be believed has looked.
+    /// The checksum is right: the sender or the switch has verified it.
     pub verified: bool,
 }
 
@@ -84,14 +84,14 @@ impl Asked {
         }
     }
 
-    /// True if a receiver that accepts `offers` can be given the frame as it is.
+    /// True if a receiver that accepts `offers` can take the frame unfinished.
     #[inline]
     pub fn passes(&self, offers: Offers) -> bool {
         self.resolve(offers) == Resolution::PassOn
     }
 
-    /// The header for somebody who accepts `offers`, of the frame with `growth_bytes` more in front of its headers.
-    /// `None` if they don't accept this.
+    /// The header for a receiver that accepts `offers`, for the frame with `growth_bytes` more in front of its headers.
+    /// `None` if the receiver does not accept it.
     #[inline]
     pub fn encode(&self, offers: Offers, growth_bytes: i32) -> Option<[u8; HEADER_BYTES]> {
         if !self.passes(offers) {

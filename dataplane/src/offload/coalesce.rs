@@ -164,7 +164,7 @@ impl Coalescer {
 #[derive(Clone, Debug)]
 struct Segment {
     layout: Layout,
-    /// The headers without what differs from segment to segment.
+    /// The headers without the fields that differ from segment to segment.
     constant: [u8; MAX_HEADER_BYTES],
     sequence: u32,
     identification: u16,

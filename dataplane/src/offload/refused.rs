@@ -95,7 +95,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Under what the frame is counted.
+    /// The drop reason under which the frame is counted.
     pub fn drop_reason(&self) -> DropReason {
         match self {
             Refused::Segments(_) | Refused::SegmentsOfBurst(_) => DropReason::SegmentLimit,

@@ -119,7 +119,7 @@ impl Request {
     /// Nothing is left to do.
     pub const NONE: Request = Request { csum: None, gso: None };
 
-    /// Reads the header of a frame of `frame_bytes` (without that header) sent by somebody with `offers`.
+    /// Reads the header of a frame of `frame_bytes` (without that header) from a sender with `offers`.
     ///
     /// # Errors
     /// See [`Refused`]: not offered, or impossible for a frame of this length.
@@ -182,10 +182,10 @@ impl Request {
         header
     }
 
-    /// Where the headers lie of a frame that is to be cut, of `frame_bytes` and beginning with `headers`.
+    /// The layout of the headers of a frame that is to be cut; it has `frame_bytes` and begins with `headers`.
     ///
     /// # Errors
-    /// [`Refused`]: the frame is not what the request says, or its headers are not whole in `headers`.
+    /// [`Refused`]: the frame does not fit the request, or its headers are not whole in `headers`.
     pub(super) fn layout(&self, headers: &[u8], frame_bytes: u32) -> Result<Layout, Refused> {
         let Request { csum: Some(csum), gso: Some(gso) } = *self else { return Err(Refused::NotAsked) };
         let layout = Layout::of(headers, frame_bytes, gso.kind)?;

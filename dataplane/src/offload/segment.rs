@@ -55,10 +55,10 @@ pub struct Cutter {
 }
 
 impl Cutter {
-    /// Prepares to cut the frame of `frame_bytes` that begins with `headers` as `request` says.
+    /// Prepares to cut the frame of `frame_bytes` that begins with `headers`, as `request` asks.
     ///
     /// # Errors
-    /// [`Refused`]: the frame is not what the request says, or its headers are not whole in `headers`.
+    /// [`Refused`]: the frame does not fit the request, or its headers are not whole in `headers`.
     pub fn new(headers: &[u8], frame_bytes: u32, request: Request) -> Result<Cutter, Refused> {
         let layout = request.layout(headers, frame_bytes)?;
         let Some(gso) = request.gso else { return Err(Refused::NotAsked) };
@@ -152,7 +152,7 @@ impl Cutter {
         }
     }
 
-    /// Completes the headers of segment `index` with a payload of so many bytes and that sum.
+    /// Completes the headers of segment `index`, with a payload of `payload_bytes` and its sum.
     #[inline]
     fn finish(&mut self, index: u32, payload_bytes: u32, payload: Sum) -> &[u8] {
         if self.segments == 1 {

@@ -30,7 +30,7 @@ pub fn set_opener(opener: Opener) {
     let _ = OPENER.set(opener);
 }
 
-/// Opens a socket, by whoever may.
+/// Opens a socket, through the opener that was set (the helper process) or by this process itself.
 ///
 /// # Errors
 /// Those of socket(2).

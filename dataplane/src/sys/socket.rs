@@ -1,9 +1,9 @@
-//! Listening sockets as files, and connections to other people's.
+//! Listening sockets as files, and connections to sockets of other processes.
 //!
-//! A socket file outlives the process that made it. [`SocketFile::listen`] replaces one on which nobody listens any
-//! more, and refuses anything else that stands in its place. The permissions are set before the socket listens, so
-//! there is no moment in which somebody else can connect, and they are set at the file itself, not at whatever its path
-//! names by then. [`credentials`] says who is at the other end of a connection.
+//! A socket file outlives the process that made it. [`SocketFile::listen`] replaces a socket file without a listener,
+//! and refuses any other file in its place. The permissions are set before the socket listens, so there is never a
+//! moment in which another user can connect, and they are set at the file itself, not at whatever its path names by
+//! then. [`credentials`] tells the process at the other end of a connection.
 //!
 //! Reference: unix(7), SO_PEERCRED and "Pathname socket ownership and permissions"; connect(2) ECONNREFUSED.
 
@@ -25,7 +25,7 @@ use crate::reaper::PeerFd;
 /// Why a socket is not ours.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Somebody else's.
+    /// Another process listens on the socket.
     #[error("somebody is listening on {} already", path.display())]
     InUse {
         /// The socket.
@@ -49,7 +49,7 @@ pub enum SocketError {
     },
 }
 
-/// Who may connect to a socket of ours: the owner, group and permission bits of its file.
+/// The access to a listening socket: the owner, group and permission bits of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketAccess {
     /// Permission bits.
@@ -134,8 +134,8 @@ impl SocketFile {
     }
 }
 
-/// A handle (`O_PATH`) of the file of a bound socket. The kernel gives the very file (SIOCUNIXFILE) to who may
-/// administrate the network; anybody else gets the socket that is at `path` now.
+/// A handle (`O_PATH`) of the file of a bound socket. The kernel gives the very file (SIOCUNIXFILE) to a process with
+/// CAP_NET_ADMIN; other processes get the socket that is at `path` now.
 fn file_of(socket: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     const SIOCUNIXFILE: libc::c_ulong = 0x89e0;
     // SAFETY: this request takes no argument and returns a new descriptor, or -1.
@@ -160,7 +160,7 @@ fn set_mode(handle: &OwnedFd, mode: u32) -> Result<(), Errno> {
     chmod(format!("/proc/self/fd/{}", handle.as_raw_fd()), Mode::from_raw_mode(mode))
 }
 
-/// Gives a socket file away, by whoever may.
+/// Gives a socket file away, through the giver that was set (the helper process) or by this process itself.
 fn give(handle: &OwnedFd, owner: Option<u32>, group: Option<u32>, path: &Path) -> Result<(), SocketError> {
     let give = GIVER.get().map_or(give_here as Giver, |giver| *giver);
     give(handle.as_fd(), owner, group).map_err(|source| SocketError::System {
@@ -188,7 +188,7 @@ pub fn set_access(path: &Path, access: SocketAccess) -> Result<(), SocketError> 
     give(&handle, access.owner, Some(group), path)
 }
 
-/// Who connected to a Unix socket, as the kernel noted it then.
+/// The process that connected to a Unix socket, as the kernel recorded it at that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// Process; 0: one that this process's PID namespace does not have.
@@ -205,7 +205,7 @@ impl std::fmt::Display for Credentials {
     }
 }
 
-/// Who is at the other end of a connected Unix socket.
+/// The process at the other end of a connected Unix socket.
 pub fn credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
     let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let Ok(mut bytes) = libc::socklen_t::try_from(size_of_val(&found)) else { return Err(Errno::INVAL.into()) };
@@ -253,7 +253,8 @@ fn stream() -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
-/// Tries a socket that was given to another user, by taking its file back. If somebody listens, it is given away again.
+/// Tries a socket that was given to another user, by taking its file back. If it has a listener, the file is given away
+/// again.
 fn connect_as_owner(path: &Path) -> Result<io::Result<OwnedFd>, SocketError> {
     let system = |errno: Errno| SocketError::System { what: "look at", path: path.to_owned(), source: errno.into() };
     let handle = file_at(path).map_err(system)?;
@@ -266,7 +267,7 @@ fn connect_as_owner(path: &Path) -> Result<io::Result<OwnedFd>, SocketError> {
     Ok(found)
 }
 
-/// Removes a socket file on which nobody listens.
+/// Removes a socket file without a listener.
 fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let system = |what| move |source: io::Error| SocketError::System { what, path: path.to_owned(), source };
     match std::fs::symlink_metadata(path) {

@@ -95,7 +95,7 @@ pub(super) fn open_queues(interface: &str, queues: u16, make: bool) -> Result<Ve
     let base = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     let several = base | libc::IFF_MULTI_QUEUE;
     let first = match attach(interface, if make { several | libc::IFF_TUN_EXCL } else { several }) {
-        // Somebody made it for one queue only.
+        // The interface was made for one queue only.
         Err(TapError::Flags { .. }) if !make && queues == 1 => attach(interface, base),
         other => other,
     }?;
@@ -195,7 +195,7 @@ pub(super) fn open_interface(interface: &str, ifindex: u32) -> Result<OwnedFd, T
         (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES),
         (libc::SOL_PACKET, libc::PACKET_VNET_HDR_SZ, header_bytes),
         (libc::SOL_PACKET, libc::PACKET_AUXDATA, 1),
-        // Only what the guest sends; and what we send goes past the host's queues and hooks.
+        // Receive only frames from the guest; and frames of the switch bypass the host's queues and hooks.
         (libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1),
         (libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1),
     ] {
@@ -212,7 +212,7 @@ pub(super) fn open_interface(interface: &str, ifindex: u32) -> Result<OwnedFd, T
     if bound < 0 {
         return Err(kernel("binding the packet socket")(io::Error::last_os_error()));
     }
-    // An interface that is down leaves an error on the socket, which is nobody's who sends later.
+    // Clears the pending error (ENETDOWN) of an interface that is down; otherwise the next sender would get it.
     rustix::net::sockopt::socket_error(&socket)
         .map(drop)
         .map_err(|error| kernel("asking the packet socket")(error.into()))?;

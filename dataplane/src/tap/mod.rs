@@ -1,8 +1,8 @@
-//! TAP ports: the host's own interface on the lab, a container's, and interfaces that other programs' guests are
-//! behind.
+//! TAP ports: the host's own interface on the lab, a container's interface, and interfaces of guests with other
+//! hypervisors or emulated NICs.
 //!
 //! A TAP interface has two ends: a network interface of the host, and a descriptor of `/dev/net/tun` that a program
-//! reads and writes. Which of them the switch has depends on who shall have the other:
+//! reads and writes. The user of the other end decides which one the switch has:
 //!
 //! | the other end is for | the switch has | the other end |
 //! |---|---|---|
@@ -12,12 +12,12 @@
 //! Both are descriptors from which one system call takes a frame with a virtio-net header in front, so from
 //! there on they are one driver. `crate::sys::isolate` keeps the host's stack off an interface that is a guest's.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | `port` | the port: receive queues and the transmit side |
 //! | `device` | system calls: make, open, receive, send |
 //! | `handover` | the port in another process |
-//! | `buffers` | where received frames lie while they are lent |
+//! | `buffers` | the memory of received frames while they are lent |
 //! | `vnet` | the virtio-net header |
 
 mod buffers;

@@ -32,8 +32,8 @@ pub(super) enum End {
 pub(super) fn to_kernel(end: End) -> Offers {
     match end {
         End::Tun { udp } => Offers { udp, ..Offers::ALL },
-        // On the way past the host's queues the kernel cuts nothing: it drops what the device can't take whole, and
-        // whether it can is the guest's program's affair.
+        // Past the host's queues the kernel cuts no segments: it drops a frame that the device can't take whole, and
+        // the guest's program decides what the device takes.
         End::Interface => Offers { csum: true, verified: true, ..Offers::NONE },
     }
 }
@@ -41,8 +41,8 @@ pub(super) fn to_kernel(end: End) -> Offers {
 /// A header as it lies in front of a frame.
 pub(super) type Header = [u8; HEADER_BYTES];
 
-/// Notes what `header` leaves to do for the last frame of `burst`, of which the kernel told the outer VLAN tag, of
-/// `tag_bytes`, beside it. Takes the frame back out if that can't be done.
+/// Records the offloads that `header` leaves to finish for the last frame of `burst`; the kernel reported the frame's
+/// outer VLAN tag, of `tag_bytes`, beside it. Takes the frame out again if they can't be finished.
 #[inline]
 pub(super) fn ask(header: Header, tag_bytes: u16, burst: &mut Burst) -> Result<(), DropReason> {
     let [asks @ .., _, _] = header;
@@ -100,7 +100,7 @@ mod tests {
     fn what_comes_in_goes_out_again_and_the_tag_beside_counts() {
         for (header, tag_bytes, out) in [
             ([0; 12], 4, [0; 12]),
-            // VIRTIO_NET_HDR_F_DATA_VALID: somebody looked at the checksum already.
+            // VIRTIO_NET_HDR_F_DATA_VALID: the checksum was verified already.
             ([2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], 0, [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             ([1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0], 0, [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0]),
             ([1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0], 4, [1, 0, 0, 0, 0, 0, 38, 0, 16, 0, 0, 0]),

@@ -18,7 +18,7 @@ pub(super) fn rarp_request(mac: [u8; 6]) -> [u8; FRAME_BYTES] {
     frame[..6].fill(0xff);
     frame[6..12].copy_from_slice(&mac);
     frame[12..22].copy_from_slice(&RARP_REQUEST);
-    // Sender and target: the same station, whose IPv4 address nobody knows.
+    // Sender and target are the same station, whose IPv4 address is unknown.
     frame[22..28].copy_from_slice(&mac);
     frame[32..38].copy_from_slice(&mac);
     frame

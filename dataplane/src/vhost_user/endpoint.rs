@@ -149,7 +149,7 @@ impl Endpoint {
         self.accept(now);
     }
 
-    /// Does what is due at `now` and returns how long until it must be called again; `None`: not before the next event.
+    /// Does the timed work at `now` and returns the time until the next call; `None`: not before the next event.
     pub fn tick(&mut self, now: Instant) -> Option<Duration> {
         if self.connection.as_ref().is_some_and(|connection| connection.more) {
             self.serve(now);
@@ -184,7 +184,7 @@ impl Endpoint {
         self.accept(now);
     }
 
-    /// Gives the port another MTU in bytes: what the front end asks for is compared with it.
+    /// Gives the port another MTU in bytes, with which the front end's MTU is compared.
     pub fn set_mtu(&mut self, mtu: u32) {
         self.config.mtu = mtu;
         self.session.set_mtu(mtu);
@@ -234,8 +234,8 @@ impl Endpoint {
     /// Disconnects the front end, stops listening, and removes the socket file. Dropping the endpoint does the same.
     pub fn close(self) {}
 
-    /// Accepts who waits in the backlog, if it is time to: the first is served if the port is free, others are turned
-    /// away.
+    /// Accepts connections from the backlog, if it is time to: the first is served if the port is free, others are
+    /// refused.
     fn accept(&mut self, now: Instant) {
         if self.config.role == Role::Client || self.next_attempt.is_none_or(|at| now < at) {
             return;
@@ -255,7 +255,8 @@ impl Endpoint {
                     self.door.more_to_refuse = false;
                     return;
                 }
-                // Out of descriptors, most likely: there will be no new event for who waits already.
+                // The process is out of descriptors, most likely: no new event will come for connections that wait
+                // already.
                 Err(error) => {
                     self.reason = Some(format!("cannot accept a connection: {error}"));
                     self.next_attempt = Some(now + self.config.timing.retry);
@@ -263,7 +264,7 @@ impl Endpoint {
                 }
             }
         }
-        // Who comes behind front ends that have left already is behind nobody.
+        // Connections that follow front ends that have left already wait behind none.
         self.door.more_to_refuse = self.door.turned_away > turned_away;
         self.next_attempt = Some(now + REFUSAL_PAUSE);
     }
@@ -278,7 +279,7 @@ impl Endpoint {
             self.serve(now);
             self.disconnect(None, now);
             if self.served {
-                // Nobody knows who was first: the owner that left, or this one that came.
+                // The order is unknown: the owner may have left before this one came, or after.
                 return self.door.refuse(socket, who, now);
             }
         }
@@ -292,7 +293,7 @@ impl Endpoint {
         }
     }
 
-    /// Turns away who connected while `owner` had the port and was not turned away yet.
+    /// Refuses the connections that came while `owner` had the port and were not refused yet.
     fn refuse_backlog(&mut self, owner: Option<Credentials>, now: Instant) {
         let Some(listener) = &self.listener else { return };
         for _ in 0..=BACKLOG {
@@ -388,7 +389,7 @@ impl Endpoint {
             // Closing the socket ends the registration, too, unless the front end kept a copy of our end.
             let _ = registry.deregister(&mut SourceFd(&connection.socket.as_raw_fd()));
         }
-        // Who waited behind this front end has no claim to its place.
+        // Connections that waited behind this front end have no claim to its place.
         self.served = connection.heard.is_some();
         if self.served || reason.is_some() || self.door.more_to_refuse {
             self.refuse_backlog(connection.who, now);
@@ -429,7 +430,7 @@ impl Drop for Endpoint {
             // The socket is closed right after; this only tidies the event loop's own books.
             let _ = registry.deregister(&mut SourceFd(&listener.socket().as_raw_fd()));
         }
-        // What was adopted and did not resume is another process's.
+        // An adopted connection that did not resume belongs to another process.
         if self.adopted.is_none() {
             self.disconnect(None, Instant::now());
         }

@@ -40,7 +40,7 @@ impl PortRings {
         let task = QueueTask::new(move |rx| {
             let rx: &mut dyn Any = rx;
             if let Some(rx) = rx.downcast_mut::<VhostRx>() {
-                // Who asked may have given up meanwhile.
+                // The thread that asked may have given up.
                 let _ = reply.send(rx.operate(op));
             }
         });

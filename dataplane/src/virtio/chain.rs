@@ -6,8 +6,8 @@
 //! two hit are tried first). One indirect table may end a chain.
 //!
 //! **Invariants.** A walk reads at most [`MAX_CHAIN_DESCRIPTORS`] descriptors, whatever the size of the ring, so loops
-//! end; it never goes outside the table or the guest's memory. [`Walker::descriptors_read`] counts the work, and those
-//! who walk several chains spend a budget of it.
+//! end; it never goes outside the table or the guest's memory. [`Walker::descriptors_read`] counts the work, and
+//! callers that walk several chains charge it to a budget.
 //!
 //! Reference: Virtio 1.2, 2.7.5 "The Virtqueue Descriptor Table", 2.7.5.3 "Indirect Descriptors"; 2.8.6 and 2.8.7
 //! for packed rings.

@@ -1,4 +1,4 @@
-//! The log of pages that the switch wrote: how a front end saves or moves a guest that goes on receiving frames.
+//! The log of pages that the switch wrote, with which a front end saves or moves a guest that goes on receiving frames.
 //!
 //! **How it works.** The front end shares a bitmap with a bit for each 4-KiB page of guest-physical memory, from
 //! address 0 on. While it logs (VHOST_F_LOG_ALL), each ring has a [`RingLog`] and marks every page that it writes: the
@@ -161,7 +161,7 @@ impl DirtyLog {
     }
 }
 
-/// A ring's way to mark what it writes.
+/// A ring's access to the log, for the pages that it writes.
 #[derive(Clone, Debug)]
 pub struct RingLog {
     log: Arc<DirtyLog>,
@@ -172,8 +172,8 @@ pub struct RingLog {
 }
 
 impl RingLog {
-    /// Marks in `log` what a ring writes in `memory`. `ring` is the guest-physical address of the used ring (of a
-    /// packed ring: of the device event suppression), if the front end wants the ring's own writes logged.
+    /// Marks in `log` the pages that a ring writes in `memory`. `ring` is the guest-physical address of the used ring
+    /// (for a packed ring: of the device event suppression), if the front end wants the ring's own writes logged.
     pub fn new(log: Arc<DirtyLog>, memory: Arc<GuestMemory>, ring: Option<u64>) -> RingLog {
         RingLog { log, memory, ring }
     }

@@ -58,7 +58,7 @@ pub(super) struct SharedMapping {
     file: Arc<File>,
     /// Where in the file the range begins, bytes.
     pub(super) offset: u64,
-    /// Its share of what may be mapped.
+    /// The mapping's share of the memory limit.
     _reservation: Reservation,
 }
 
@@ -79,8 +79,8 @@ impl SharedMapping {
         file: PeerFd,
     ) -> Result<SharedMapping, MappingError> {
         let needed = offset.checked_add(bytes).ok_or(MappingError::Wraps)?;
-        // First of all: of all calls on a file this one asks nobody but the kernel, and only shared memory and huge
-        // pages have seals.
+        // This call comes first: it is the only one on a file that needs no answer from a file system, and only shared
+        // memory and huge pages have seals.
         let seals = fcntl_get_seals(&file).map_err(|_| MappingError::NotShared)?;
         let stat = fstat(&file).map_err(|error| MappingError::Map(error.into()))?;
         let present = u64::try_from(stat.st_size).unwrap_or(0);

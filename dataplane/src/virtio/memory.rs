@@ -161,7 +161,7 @@ impl Region {
     }
 }
 
-/// A contiguous run of guest memory and where it lies on the host: what look-ups return and rings remember.
+/// A contiguous run of guest memory and its place on the host: the result of a look-up, which rings keep.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     start: u64,

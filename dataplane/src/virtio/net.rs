@@ -76,7 +76,7 @@ pub(super) unsafe fn lend_whole(
     unsafe {
         let frame = Segment { ptr: buffer.ptr.add(header_bytes as usize), len: frame_bytes };
         if asks(front) {
-            // What was not read yet.
+            // The rest of the header, which was not read yet.
             let [c, d] = buffer.ptr.add(front.len()).cast::<[u8; 2]>().read();
             return lend_asking(id, &[frame], front, [c, d], format, burst);
         }

@@ -11,9 +11,9 @@
 //! - A region costs one mapping before a fault and one after: whatever pages a guest has touched, it can't drive the
 //!   process against the kernel's limit on mappings (`vm.max_map_count`), at which `mmap` fails and the process would
 //!   die.
-//! - A region is registered from before its first access until after its last; who accesses it holds it in an `Arc`.
-//!   So the slot of a faulting address never changes while the handler looks at it, and slots that do change (their
-//!   `version` is odd or moves) can be skipped.
+//! - A region is registered from before its first access until after its last: a user of the region holds it in an
+//!   `Arc`. The slot of a faulting address therefore never changes while the handler looks at it, and slots that do
+//!   change (their `version` is odd or moves) can be skipped.
 //!
 //! Reference: mmap(2) "SIGBUS"; signal-safety(7).
 
@@ -113,12 +113,12 @@ impl Slot {
     fn write(&self, start: usize, end: usize) {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version.wrapping_add(1), Ordering::Relaxed);
-        // Pairs with the acquire fence in `read`: who sees a new field also sees the odd version.
+        // Pairs with the acquire fence in `read`: a reader that sees a new field also sees the odd version.
         fence(Ordering::Release);
         self.poisoned.store(false, Ordering::Relaxed);
         self.start.store(start, Ordering::Relaxed);
         self.end.store(end, Ordering::Relaxed);
-        // Pairs with the acquire load in `read`: who sees the even version sees the fields.
+        // Pairs with the acquire load in `read`: a reader that sees the even version sees the fields.
         self.version.store(version.wrapping_add(2), Ordering::Release);
     }
 
@@ -169,7 +169,7 @@ fn replace_region(address: usize) -> bool {
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: errno is the calling thread's own; SA_SIGINFO guarantees a valid `info`.
     let (errno, code, address) = unsafe { (*libc::__errno_location(), (*info).si_code, (*info).si_addr()) };
-    // Only a fault carries an address; a SIGBUS sent by somebody does not.
+    // Only a fault carries an address; a SIGBUS sent by a process does not.
     if code > 0 && replace_region(address.addr()) {
         // SAFETY: as above; the interrupted code must not see the handler's errno.
         unsafe { *libc::__errno_location() = errno };

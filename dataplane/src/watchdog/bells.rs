@@ -98,7 +98,7 @@ fn wake() {
 pub(super) fn start() -> std::io::Result<()> {
     if WATCHER.get().is_none() {
         let thread = std::thread::Builder::new().name("doorbells".to_owned()).spawn(watch)?;
-        // Somebody else was faster: two watch then, which is as good.
+        // Another thread was faster: two threads watch then, which does no harm.
         let _ = WATCHER.set(thread.thread().clone());
     }
     Ok(())
@@ -124,7 +124,8 @@ fn watch() {
     }
 }
 
-/// Looks at all bells, interrupts who hangs, and returns whether anything has been rung since the last look, or is.
+/// Looks at all bells, interrupts threads that hang, and returns true if anything has been rung since the last look, or
+/// is being rung.
 fn look(seen: &mut [u32; BELLS]) -> bool {
     let mut rung = false;
     for (bell, seen) in ALL.iter().zip(seen) {
@@ -168,7 +169,7 @@ mod tests {
                 rung
             });
             for round in 0..20 {
-                // Also after a pause so long that the watching thread sleeps.
+                // Also covers a pause long enough for the watching thread to sleep.
                 std::thread::sleep(if round % 10 == 9 { LOOK_EVERY * (QUIET_LOOKS + 5) } else { LOOK_EVERY });
                 if round == 8 {
                     stop.store(true, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use std::io;
 
 use rustix::thread::Pid;
 
-/// A signal nobody else uses for anything: its default action is to be ignored.
+/// A signal without another use: its default action is to be ignored.
 const SIGNAL: libc::c_int = libc::SIGURG;
 
 extern "C" fn nothing(_signal: libc::c_int) {}

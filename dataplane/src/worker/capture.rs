@@ -151,7 +151,7 @@ impl Capturing {
 /// Gives frames to a recorder as they are on a wire.
 fn show(recorder: &mut Recorder<'_>, stage: &mut Stage, burst: &Burst, items: &[TxItem]) {
     if burst.asking() != 0 && stage::is_needed(burst, items, Offers::NONE) {
-        // A recorder takes everything; what can't be cut is counted at the port that it was for.
+        // A recorder takes every frame; a frame that can't be cut is counted at the port that it was for.
         let report = &mut TxReport { stats: &mut PortDelta::ZERO.clone(), losses: &mut Losses::NONE.clone() };
         let _ = stage.resolve(recorder, burst, items, Offers::NONE, report);
     } else {

@@ -86,7 +86,7 @@ pub enum Command {
         /// The queue.
         rx: Box<dyn RxQueue>,
     },
-    /// Takes a receive queue away. What has arrived and was not received waits in the queue.
+    /// Takes a receive queue away. Frames that have arrived and were not received wait in the queue.
     TakeQueue {
         /// The port.
         port: PortId,
@@ -111,7 +111,7 @@ pub enum Command {
         /// Dropped undone if the worker does not have the queue.
         task: QueueTask,
     },
-    /// Replaces what is captured.
+    /// Replaces the captures.
     SetCaptures {
         /// The captures from now on.
         captures: Arc<Captures>,
@@ -182,7 +182,7 @@ impl ControlEnds {
     /// Tells the control thread of an event.
     #[cold]
     pub(super) fn notify(&self, event: Event) {
-        // Neither can fail while the switch runs; when it ends, nobody needs to know.
+        // Neither can fail while the switch runs; when it ends, the event has no reader.
         let _ = self.events.send(event);
         let _ = self.waker.wake();
     }

@@ -1,4 +1,4 @@
-//! A port whose frames live on the heap, for tests: what goes in and out is at its [`Wire`].
+//! A port whose frames live on the heap, for tests: its frames come from a [`Wire`] and go to it.
 
 #![allow(unsafe_code, reason = "tests lend memory of their own")]
 
@@ -33,7 +33,7 @@ pub(crate) struct Wire {
     pub exclusive: u64,
     /// Frames the port takes before it is full.
     pub room: Option<usize>,
-    /// The virtio-net header of each frame to the switch; that of a sender who may ask for everything.
+    /// The virtio-net header of each frame to the switch, from a sender that may ask for every offload.
     pub asks: Option<[u8; HEADER_BYTES]>,
     /// The worker can sleep for ever: nothing more arrives.
     pub quiet: bool,

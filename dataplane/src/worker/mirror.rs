@@ -32,7 +32,7 @@ impl Mirrors {
     pub(super) fn select(&mut self, tables: &Tables, ingress: PortId, pipeline: &mut Pipeline) {
         let Pipeline { burst, egress, .. } = pipeline;
         self.copies.select(tables, ingress, egress, burst);
-        // A frame with a mirror among its takers is read once: the sensor sees what the receiver gets.
+        // A frame that a mirror takes is read once: the sensor sees the bytes that the receiver gets.
         burst.copy_frames(egress.mirrored());
     }
 

@@ -79,7 +79,7 @@ impl Ports {
         }
     }
 
-    /// Notes the end of a send to `id`: its counters are published with the burst, and a fault is told at once.
+    /// Records the end of a send to `id`: its counters are published with the burst, and a fault is reported at once.
     #[inline]
     pub(super) fn sent(&mut self, id: PortId, outcome: Result<(), Fault>, control: &ControlEnds) {
         self.dirty.push(id);
@@ -179,7 +179,7 @@ impl Slot {
         }
     }
 
-    /// Like [`Slot::send`], every frame as it is on a wire.
+    /// Like [`Slot::send`], with every frame finished as on a wire.
     pub(super) fn send_finished(
         &mut self,
         stage: &mut Stage,

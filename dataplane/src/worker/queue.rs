@@ -19,7 +19,7 @@ pub(super) struct Queue {
     /// Its number at the port.
     pub(super) number: usize,
     pub(super) rx: Box<dyn RxQueue>,
-    /// The impairment of what it receives.
+    /// The impairment of received frames.
     pub(super) impaired: Option<Box<ImpairedRx>>,
     /// Its name in the poll set.
     pub(super) token: Token,

@@ -1,4 +1,4 @@
-//! How an idle worker sleeps, and what ends its sleep.
+//! The sleep of an idle worker, and the events that end it.
 //!
 //! **How it works.** Every queue is asked for a notification (armed), then looked at once more: a peer that saw no wish
 //! for one has made its frame visible before that look. Then the worker blocks until a descriptor of the poll set, the
@@ -33,7 +33,7 @@ const MAX_EVENTS: usize = 64;
 /// The token of the command waker; queues have a number of their own.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 
-/// The poll set of a worker, and what its last sleep left.
+/// The poll set of a worker, and the events that its last sleep left.
 #[derive(Debug)]
 pub(super) struct Sleeper {
     poll: mio::Poll,

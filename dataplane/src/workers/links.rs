@@ -37,7 +37,7 @@ pub enum WorkerError {
         /// The worker.
         worker: usize,
     },
-    /// The worker does not have what it was asked about.
+    /// The worker does not have the queue.
     #[error("worker {worker} does not have queue {queue} of this port")]
     NoQueue {
         /// The worker.
@@ -117,7 +117,7 @@ impl Links {
         self.send(worker, Command::AddQueue { port, queue, rx })
     }
 
-    /// Takes a receive queue away from a worker; what has arrived waits in the queue.
+    /// Takes a receive queue away from a worker; frames that have arrived wait in the queue.
     pub fn take_queue(&self, worker: usize, port: PortId, queue: usize) -> Result<Box<dyn RxQueue>, WorkerError> {
         let (reply, answered) = bounded(1);
         self.send(worker, Command::TakeQueue { port, queue, reply })?;
@@ -138,15 +138,15 @@ impl Links {
         self.tell_all(|done| Command::SetSnapshot { snapshot: snapshot.clone(), done })
     }
 
-    /// Replaces what is captured; on return no worker gives a frame to a capture that went.
+    /// Replaces the captures; on return no worker gives frames to a capture that was removed.
     pub fn set_captures(&self, captures: &Arc<Captures>) -> Result<(), WorkerError> {
         self.tell_all(|done| Command::SetCaptures { captures: Arc::clone(captures), done })
     }
 
-    /// Has all workers stand still between two bursts, until what this returns is dropped.
+    /// Pauses all workers between two bursts, until the returned value is dropped.
     ///
     /// # Errors
-    /// A worker does not answer; all go on then.
+    /// A worker does not answer; all workers then go on.
     pub fn hold(&self) -> Result<Held, WorkerError> {
         let (on, go_on) = bounded(0);
         self.tell_all(|held| Command::Hold { held, go_on: go_on.clone() })?;

@@ -28,7 +28,7 @@ pub fn set_confinement(confinement: Confinement) {
     let _ = CONFINEMENT.set(confinement);
 }
 
-/// Gives up what a worker does not need.
+/// Gives up the rights that a worker does not need.
 pub(crate) fn confine() -> io::Result<()> {
     CONFINEMENT.get().map_or(Ok(()), |confinement| confinement())
 }

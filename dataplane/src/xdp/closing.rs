@@ -104,7 +104,7 @@ fn help() {
     loop {
         std::thread::sleep(pause);
         pause = (2 * pause).min(LONGEST_PAUSE);
-        // Looked at without the lock, so that nobody who closes a port waits for it.
+        // Checked without the lock, so that no thread that closes a port waits for it.
         let mut waiting = std::mem::take(&mut state().waiting);
         waiting.retain_mut(|closing| {
             let over = closing.is_over();

@@ -1,7 +1,7 @@
-//! Who else has an XDP program on a device: for the error messages that have to name it.
+//! The other XDP program on a device, for error messages that have to name it.
 //!
-//! **How it works.** rtnetlink tells the id of the attached program (`IFLA_XDP`), bpf(2) its name. Everything that
-//! can't be found out is left out: the answer is for people.
+//! **How it works.** rtnetlink tells the id of the attached program (`IFLA_XDP`), bpf(2) its name. Facts that can't be
+//! found are left out: the answer is for people.
 //!
 //! References: `rtnetlink(7)`, kernel `include/uapi/linux/if_link.h` (`IFLA_XDP_*`).
 

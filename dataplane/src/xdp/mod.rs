@@ -1,10 +1,10 @@
 //! AF_XDP ports: frames of a network device received into and sent from the switch's own packet memory.
 //!
-//! Reading order: [`umem`] (packet memory and who owns which chunk), `ring` (the four rings shared with the kernel),
-//! `socket` (one queue of one device; `statistics`: what the kernel counts there), `program` (the XDP program in
-//! front), `open` (a port's sockets, set up on the control thread; `device` and `foreign` ask the kernel for it), `rx`
-//! and `tx` (the halves that workers drive; `gate`: what shuts the receiving ones),
-//! [`port`] (what opens them), `core` (what they share) and `closing` (how a port ends).
+//! Reading order: [`umem`] (packet memory and the owner of each chunk), `ring` (the four rings shared with the kernel),
+//! `socket` (one queue of one device; `statistics`: the kernel's counters there), `program` (the XDP program in front),
+//! `open` (a port's sockets, set up on the control thread; `device` and `foreign` ask the kernel for it), `rx` and `tx`
+//! (the halves that workers drive), [`port`] (the opened port), `core` (the state that the halves share) and `closing`
+//! (the end of a port).
 //!
 //! Limits: a frame in one chunk has up to 3840 bytes, a larger one is in up to 18 of them where kernel and driver can.
 

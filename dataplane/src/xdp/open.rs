@@ -27,7 +27,7 @@ pub enum Queues {
     /// All active ones. With fewer, the flows that the device spreads to the others are lost.
     #[default]
     All,
-    /// The first so many.
+    /// The first queues, this many.
     Count(u32),
 }
 
@@ -196,7 +196,7 @@ pub(super) struct Opened {
     /// How many of the sockets have a transmit queue.
     pub(super) tx_queues: usize,
     pub(super) status: XdpStatus,
-    /// Drops what the host sends by itself.
+    /// Drops the frames that the host sends by itself.
     pub(super) silence: Option<Silence>,
     /// True if short frames have to be padded.
     pub(super) pad: bool,
@@ -314,7 +314,7 @@ fn open_sockets(
     let needed = config.mtu > ONE_CHUNK_MTU;
     let mut multi_buffer = needed || binding == Binding::Copy;
     let (mut sockets, mut spares) = (Vec::new(), Vec::new());
-    // Queues of this process's own are looked at again by whoever opens the port.
+    // The opener of the port checks queues of this process's own again.
     let patience = if is_closing(config.ifindex) { CLOSING_PATIENCE } else { socket::BUSY_PATIENCE };
     let open = |queue, multi_buffer| XskSocket::open(config.ifindex, queue, binding, multi_buffer, patience, umem);
     for queue in 0..queues {

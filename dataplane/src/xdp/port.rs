@@ -20,7 +20,7 @@ use crate::frame::Burst;
 use crate::port::{Fault, RxQueue, Turn, TxPort, next_connection};
 use crate::stats::PortDelta;
 
-/// An AF_XDP port in one hand: as it is opened, and as tests and benches drive it.
+/// An AF_XDP port with both halves, as it is opened and as tests and benches drive it.
 #[derive(Debug)]
 pub struct XdpPort {
     /// The sending half.

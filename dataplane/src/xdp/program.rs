@@ -1,11 +1,11 @@
-//! The XDP program of a port: every frame to the socket of its queue, or nowhere.
+//! The XDP program of a port: redirects every frame to the socket of its queue, or drops it.
 //!
 //! **How it works.** Six eBPF instructions: `bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP)`. The map
 //! (XSKMAP) has one slot per receive queue. What no socket takes is *dropped*, so nothing of the lab leaks into the
 //! host's stack. Loaded and attached with bpf(2) itself ([`crate::sys::bpf`]).
 //!
-//! **Limits.** A program somebody else attached is never replaced. Native ("driver") attachment needs a driver with
-//! XDP; generic ("skb") attachment works on every device, is slower, and excludes zero copy.
+//! **Limits.** The program of another owner is never replaced. Native ("driver") attachment needs a driver with XDP;
+//! generic ("skb") attachment works on every device, is slower, and excludes zero copy.
 //!
 //! References: `bpf(2)`, kernel `include/uapi/linux/bpf.h`, `Documentation/bpf/map_xskmap.rst`.
 

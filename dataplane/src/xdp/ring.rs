@@ -196,7 +196,7 @@ impl<T: Entry> Producer<T> {
         true
     }
 
-    /// Publishes what was written; touches nothing shared if that is nothing.
+    /// Publishes the written entries; touches no shared memory if there are none.
     #[inline]
     pub(super) fn submit(&mut self) {
         if self.submitted == self.head {

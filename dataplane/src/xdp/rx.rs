@@ -34,7 +34,7 @@ use crate::stats::PortDelta;
 
 /// Fill rings are refilled in steps of at least this many chunks.
 pub(super) const FILL_STEP: u32 = 64;
-/// A fill ring may hold one in so many of the chunks that are free or in the ring.
+/// A fill ring may hold one in this many of the chunks that are free or in the ring.
 const FILL_SHARE: usize = 16;
 
 /// How many chunks a fill ring should hold that holds `filled` of at most `most`, with `free` in the pool.
@@ -59,7 +59,7 @@ pub struct XdpRx {
     depth: FillDepth,
     /// It is to poll busily.
     busy: bool,
-    /// It does: the kernel knows what to poll.
+    /// True if busy polling works: the kernel knows a receive loop to poll.
     polls: bool,
     /// The fill ring was filled for the first time.
     primed: bool,
@@ -75,7 +75,7 @@ pub struct XdpRx {
     failed: bool,
     /// The pool had too little for the fill ring at the last refill.
     starving: bool,
-    // Last: what it holds is closed after the rings are unmapped.
+    // Declared last: the descriptors that it holds are closed after the rings are unmapped.
     core: Arc<Core>,
 }
 
@@ -130,7 +130,7 @@ impl XdpRx {
         self.read.iter().try_for_each(|desc| pool.check(desc.addr, self.core.owner))
     }
 
-    /// Reads descriptors until a burst is full or no more are there.
+    /// Reads descriptors until a burst is full or the ring has no more.
     #[inline]
     fn read_burst(&mut self) {
         while self.read.len() < BURST_FRAMES
@@ -140,8 +140,8 @@ impl XdpRx {
         }
     }
 
-    /// Drops what was read, because the gate is shut or was when that was received; if it is open again, also what
-    /// lies in the ring.
+    /// Drops the descriptors that were read, because the gate is shut or was shut when their frames were received; if it
+    /// is open again, also the frames that lie in the ring.
     #[cold]
     fn turn_away(&mut self, stats: &mut PortDelta) -> Result<(), Fault> {
         let epoch = self.core.gate.epoch();
@@ -162,7 +162,7 @@ impl XdpRx {
         self.refill()
     }
 
-    /// Gives the chunks of what was read back, and counts frames as dropped.
+    /// Returns the chunks of the descriptors that were read to the pool, and counts their frames as dropped.
     fn drop_read(&mut self, stats: &mut PortDelta) -> Result<(), NotOwned> {
         let mut pool = self.core.memory.pool();
         self.partial.drain(..).try_for_each(|desc| pool.give(desc.addr, self.core.owner))?;
@@ -177,7 +177,7 @@ impl XdpRx {
         Ok(())
     }
 
-    /// Puts what was read into the burst.
+    /// Puts the descriptors that were read into the burst.
     fn lend(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         let XdpRx { rings, core, depth, partial, further, read, .. } = self;
         let umem = &core.memory.umem;

@@ -8,8 +8,8 @@
 //! later (a work queue ends the registration), hence the retry on EBUSY. Readers of statistics share the
 //! descriptor under a lock and never a duplicate of it, so dropping it really closes it.
 //!
-//! **Busy polling** has the caller of recv(2) run the kernel's receive loop of the queue, in place of the interrupt's
-//! processor. The kernel does it for whoever asked with the three options of [`busy_poll`].
+//! **Busy polling** makes the caller of recv(2) run the kernel's receive loop of the queue, in place of the processor
+//! that takes the interrupt. The kernel does so on a socket with the three options of [`busy_poll`].
 //!
 //! References: kernel `Documentation/networking/af_xdp.rst`, `include/uapi/linux/if_xdp.h`.
 
@@ -183,9 +183,10 @@ impl Descriptor {
 }
 
 impl TxRings {
-    /// Has the kernel send what was submitted, as far as it goes now: `Ok` with frames left over is normal (the peer is
-    /// slow) and is kicked again later. In copy mode a call sends a limited number of frames, so it is repeated while
-    /// it makes headway (the known transmission freeze of a single kick). An error means the device is gone.
+    /// Makes the kernel send submitted frames, as far as it goes now: `Ok` with frames left over is normal (the peer is
+    /// slow), and the rest is kicked again later. In copy mode a call sends a limited number of frames, so it is
+    /// repeated while it makes headway (a single kick is known to freeze transmission). An error means that the device
+    /// is gone.
     pub(super) fn kick(&mut self, socket: &Descriptor) -> Result<(), Errno> {
         let mut left = self.tx.pending();
         for _ in 0..KICKS {
@@ -303,7 +304,7 @@ fn tune(fd: BorrowedFd<'_>) {
     let _ = set_option(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, COPY_BUDGET_FRAMES);
 }
 
-/// Has recv(2) and send(2) on the socket run the queue's receive loop, and nobody else as long as that goes on.
+/// Makes recv(2) and send(2) on the socket run the queue's receive loop, and nothing else as long as that goes on.
 pub(super) fn busy_poll(socket: &Descriptor) -> io::Result<()> {
     set_option(socket.fd(), libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, 1)?;
     set_option(socket.fd(), libc::SOL_SOCKET, libc::SO_BUSY_POLL, BUSY_POLL_MICROSECONDS)?;

@@ -63,7 +63,7 @@ impl AddAssign for XdpCounters {
     }
 }
 
-/// Reads what the kernel knows of one socket, from any thread.
+/// Reads the kernel's counters of one socket, from any thread.
 #[derive(Clone, Debug)]
 pub struct Statistics {
     shared: Arc<Mutex<Shared>>,
@@ -104,7 +104,7 @@ impl Statistics {
         (result == 0 && id != 0).then_some(id)
     }
 
-    /// Closes the socket. What it counted until then stays readable.
+    /// Closes the socket. Its last counts stay readable.
     pub(super) fn close(&self) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.read();

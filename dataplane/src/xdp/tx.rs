@@ -40,7 +40,7 @@ const WIRE_FRAME_BYTES: u32 = 60;
 /// Destination and source MAC.
 const MACS_BYTES: usize = 12;
 
-/// A sleeping worker tries again after this long to send what was left in a transmit ring: nothing else need wake it
+/// Time after which a sleeping worker tries again to send frames left in a transmit ring: nothing else need wake it
 /// then.
 const RETRY_NS: u64 = 5_000_000;
 
@@ -51,7 +51,7 @@ pub struct XdpTx {
     pad: bool,
     /// The most chunks of a frame.
     max_pieces: u32,
-    // Last: what it holds is closed after the rings are unmapped.
+    // Declared last: the descriptors that it holds are closed after the rings are unmapped.
     core: Arc<Core>,
 }
 
@@ -128,7 +128,7 @@ impl XdpTx {
         queue.kick(socket).map_err(|errno| self.core.device_fault(errno))
     }
 
-    /// Finds room for each frame in the ring and in packet memory, and notes where it goes. Frames whose buffers are
+    /// Finds room for each frame in the ring and in packet memory, and records its place. Frames whose buffers are
     /// moved are taken out of the burst here.
     #[inline(always)]
     fn plan_posts(
@@ -229,12 +229,12 @@ impl XdpTx {
 }
 
 impl TxQueue {
-    /// Slots of the transmit ring that what is planned will take.
+    /// Slots of the transmit ring that the planned frames will take.
     fn planned(&self) -> u32 {
         u32::try_from(self.posts.len() + self.further.len()).unwrap_or(u32::MAX)
     }
 
-    /// Why there is no room for a frame of so many chunks.
+    /// Why there is no room for a frame of `pieces` chunks.
     #[cold]
     fn why_full(&mut self, pieces: u32, pool: &FramePool) -> DropReason {
         let wanted = self.planned() + pieces;
@@ -265,7 +265,7 @@ impl TxQueue {
         result
     }
 
-    /// Has the kernel send what is in the transmit ring.
+    /// Makes the kernel send the frames in the transmit ring.
     #[inline]
     fn kick(&mut self, socket: &Descriptor) -> Result<(), Errno> {
         self.rings.kick(socket)?;

@@ -7,7 +7,8 @@
 //! workers: the pool's lock is taken a few times a burst and never held while a frame is copied.
 //!
 //! **Invariants.**
-//! - A chunk has exactly one owner: the pool or one port. Giving back what is free, or somebody else's, is refused.
+//! - A chunk has exactly one owner: the pool or one port. Giving back a chunk that is free, or another owner's, is
+//!   refused.
 //! - The area stays mapped while a port or a half of one lives (each holds the `Arc<PacketMemory>`).
 //! - The bytes are never a Rust reference: the kernel writes to them at any time. Every access goes through the
 //!   bounds-checked raw copies of this file, and stays within one chunk.
@@ -214,8 +215,8 @@ impl Umem {
         unsafe { burst.push(token, segments.get(..count).unwrap_or_default()) }
     }
 
-    /// Copies what is left of a frame, or as much of it as a chunk holds behind its headroom, to `addr`; returns how
-    /// much. 0 if `addr` is not where a copy begins.
+    /// Copies the rest of a frame, or as much of it as a chunk holds after its headroom, to `addr`; returns the number
+    /// of bytes. 0 if `addr` is not where a copy begins.
     #[inline]
     pub(super) fn copy_piece(&self, addr: u64, reader: &mut FrameReader<'_>) -> u32 {
         let len = reader.remaining().min(CHUNK_FRAME_BYTES);
@@ -261,9 +262,9 @@ fn map(bytes: usize, extra: MapFlags) -> io::Result<NonNull<u8>> {
     NonNull::new(base.cast::<u8>()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
 }
 
-/// One port may have one in so many of all chunks in its transmit and completion rings.
+/// One port may have one in this many of all chunks in its transmit and completion rings.
 const SEND_SHARE: usize = 8;
-/// One in so many of all chunks is never taken for sending.
+/// One in this many of all chunks is never taken for sending.
 const SEND_RESERVE: usize = 4;
 /// A port may always have one in so many of all chunks under way (two bursts of the usual 16384): the fill rings of
 /// many ports may hold all but a little.

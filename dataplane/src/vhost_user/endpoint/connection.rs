@@ -36,7 +36,7 @@ pub(super) struct Connection {
     pub(super) since: Instant,
     /// When it last sent part of a request; `None` before the first.
     pub(super) heard: Option<Instant>,
-    /// Another front end was turned away for this one.
+    /// Another front end was refused for this one.
     pub(super) contested: bool,
     /// A turn ended before the socket was empty.
     pub(super) more: bool,
@@ -111,7 +111,7 @@ impl Connection {
         }
     }
 
-    /// Why the front end has kept silent for too long, if it has. Notes when one that talks had time enough to share
+    /// Why the front end has been silent for too long, if it has. Records when one that talks had time enough to share
     /// its memory.
     pub(super) fn silence(&mut self, timing: &Timing, now: Instant) -> Option<Silence> {
         let Timing { patience, contested, .. } = *timing;

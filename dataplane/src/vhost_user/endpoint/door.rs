@@ -88,7 +88,7 @@ impl Door {
         hang_up(socket);
     }
 
-    /// Notes that a front end was disconnected for a fault.
+    /// Records that a front end was disconnected for a fault.
     pub(super) fn failed(&mut self, now: Instant) {
         self.backoff.failed(now);
     }

@@ -1,8 +1,8 @@
-//! When the rings start and stop: as soon as all is known that they need, and around each change of it.
+//! Starts and stops the rings: as soon as everything that they need is known, and around each change of it.
 //!
-//! **Invariant.** A ring runs on the size, addresses, memory, features and log that the session holds: whoever changes
-//! one of them stops the ring before and starts it after, with everything checked again, or tells it (its log, its
-//! interrupt).
+//! **Invariant.** A ring runs on the size, addresses, memory, features and log that the session holds. Code that
+//! changes one of them stops the ring before and starts it after, with everything checked again, or tells the ring (its
+//! log, its interrupt).
 
 use std::sync::Arc;
 

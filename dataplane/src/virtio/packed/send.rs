@@ -100,8 +100,8 @@ impl PackedRing {
         Ok(Sent::Done)
     }
 
-    /// Gathers the next chains for `needed` bytes, and their buffers. [`Sent::Done`]: they are found, in so many slots.
-    /// No further chain is looked at when the walker has read `limit` descriptors.
+    /// Gathers the next chains for `needed` bytes, and their buffers. [`Sent::Done`]: they were found; the number is
+    /// that of their slots. No further chain is looked at when the walker has read `limit` descriptors.
     fn find_room(&mut self, needed: u32, limit: u64) -> Result<(Sent, u16), RingError> {
         self.segments.clear();
         self.chains.clear();

@@ -31,7 +31,7 @@ impl SplitRing {
     // Cold: only while a guest is being saved or moved.
     #[cold]
     fn send_logged(&mut self, burst: &Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), RingError> {
-        // After an error the ring ends, with elements that nobody will publish.
+        // After an error the ring ends, with elements that are never published.
         self.fill::<true>(burst, items, report).inspect_err(|_| self.mark_elements())
     }
 
