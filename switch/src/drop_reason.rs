@@ -37,7 +37,7 @@ pub enum Stage {
     Guard,
     /// Where its destination is.
     Lookup,
-    /// Who asked for its group.
+    /// The ports that asked for the frame's multicast group.
     Multicast,
     /// An impairment of a port.
     Impairment,
@@ -148,7 +148,7 @@ drop_reasons! {
     GuestBufferTooSmall = "guest_buffer_too_small": Out, Send;
     /// The device's transmit ring is full.
     TxRingFull = "tx_ring_full": Out, Send, full;
-    /// The device's far end has not let go of so many frames that the port has its whole share of packet memory under
+    /// The device's far end holds so many frames of the port that the port has its whole share of packet memory under
     /// way.
     HeldByPeer = "held_by_peer": Out, Send, full;
     /// No free buffer in the switch's own packet memory.

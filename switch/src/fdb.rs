@@ -99,7 +99,7 @@ impl Fdb {
         is_there.then(|| value.port())
     }
 
-    /// Notes that `mac` in VLAN `vid` was seen as a source on `port`.
+    /// Records that `mac` in VLAN `vid` was seen as a source on `port`.
     #[inline(always)]
     pub fn learn(&self, vid: Vid, mac: Mac, port: PortId, now_seconds: u32) -> Learned {
         if mac.is_group() {
@@ -137,7 +137,7 @@ impl Fdb {
         self.entry_of(key, value, now_seconds)
     }
 
-    /// The rest of [`Fdb::learn`]: `found` is what the database has, and it is not both right and fresh.
+    /// The rest of [`Fdb::learn`]: `found` is the entry in the database, which is wrong, old or missing.
     #[cold]
     #[inline(never)]
     fn learn_more(&self, key: u64, port: PortId, now_seconds: u32, found: Option<(&Slot, Value)>) -> Learned {
@@ -148,7 +148,7 @@ impl Fdb {
             Some((_, value)) if value.is_sticky() && value.port() != port => Learned::Sticky,
             Some((slot, value)) if value.port() == port && !value.is_aged(ageing, now_seconds) => {
                 let refreshed = value.with_stamp(now_seconds).0;
-                // Losing the race means that somebody else wrote a newer truth, or the same stamp.
+                // Losing the race means that another thread wrote a newer truth, or the same stamp.
                 let _ = slot.value.compare_exchange(value.0, refreshed, Ordering::Release, Ordering::Relaxed);
                 Learned::Refreshed
             }
@@ -171,7 +171,7 @@ impl Fdb {
         self.with_writer(|writer| writer.remove(self.pair(key), key))
     }
 
-    /// Removes the dynamic entries of `vid` and `port` (`None`: any), but for sticky ones; returns how many.
+    /// Removes the dynamic entries of `vid` and `port` (`None`: any), except sticky ones; returns their number.
     pub fn flush(&self, vid: Option<Vid>, port: Option<PortId>) -> usize {
         self.remove_dynamic(vid, port, false)
     }
@@ -240,8 +240,8 @@ impl Fdb {
         self.with_writer(|writer| writer.set_limit(port, limit));
     }
 
-    /// Makes `port` sticky, or not: what is learned there, and what was and has not aged, neither ages nor moves, until
-    /// it is flushed with [`Fdb::flush_with_sticky`].
+    /// Makes `port` sticky, or not: addresses learned there, from now on or earlier and not aged, neither age nor move,
+    /// until they are flushed with [`Fdb::flush_with_sticky`].
     pub fn set_port_sticky(&self, port: PortId, sticky: bool, now_seconds: u32) {
         let ageing = self.ageing_seconds();
         self.with_writer(|writer| writer.set_sticky(&self.buckets, port, sticky, ageing, now_seconds));
@@ -267,7 +267,7 @@ impl Fdb {
         change(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// An entry as it is listed, unless it has aged.
+    /// An entry in the form in which entries are listed, unless it has aged.
     fn entry_of(&self, key: u64, value: Value, now_seconds: u32) -> Option<FdbEntry> {
         let is_static = value.is_static();
         let entry = FdbEntry {

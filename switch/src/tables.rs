@@ -74,7 +74,7 @@ pub struct PortRules {
     pub allow_mirror: bool,
     /// The guards, if there are any.
     pub guards: Option<Box<Guards>>,
-    /// The gate for what comes from it while it is a mirror destination; `None`: nothing may.
+    /// The gate for frames that come from the port while it is a mirror destination; `None`: no frame may enter.
     pub inject: Option<Arc<Injection>>,
 }
 
@@ -231,7 +231,7 @@ pub struct Tables {
     snooping: Option<Snooped>,
 }
 
-/// Where multicast snooping is on, and what it knows.
+/// The VLANs with multicast snooping, and the state of snooping.
 #[derive(Clone, Debug)]
 struct Snooped {
     vlans: Box<VlanSet>,
@@ -423,7 +423,7 @@ impl Tables {
         }
     }
 
-    /// The gate for what comes from a mirror destination, if it may inject.
+    /// The gate for frames from a mirror destination, if it may inject.
     #[inline]
     pub fn injection(&self, port: PortId) -> Option<&Arc<Injection>> {
         self.port(port)?.inject.as_ref().map(|inject| &inject.injection)

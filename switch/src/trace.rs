@@ -51,7 +51,7 @@ pub struct Trace {
     pub copies: Vec<Copy>,
 }
 
-/// Writes down what it is told of the one frame there is.
+/// Records the events that an observer is told about the one frame.
 struct Notes(Vec<Event>);
 
 impl Observer for Notes {
@@ -66,9 +66,9 @@ impl Observer for Notes {
     }
 }
 
-/// Foresees the way of `frame` (from the first address on, without check sequence), received on `ingress`.
-/// `now_ns` is the time, in nanoseconds of the clock of [`Forwarder::now_seconds`]; `takes` says whether a port would
-/// take what it is given.
+/// Predicts the way of `frame` (from the first address on, without check sequence), received on `ingress`. `now_ns` is
+/// the time, in nanoseconds of the clock of [`Forwarder::now_seconds`]; `takes` returns true if a port would take a
+/// frame that it is given.
 pub fn trace(by: Forwarder<'_>, now_ns: u64, ingress: PortId, frame: &[u8], takes: impl Fn(PortId) -> bool) -> Trace {
     let snapshot = frame.get(..SNAPSHOT_BYTES).unwrap_or(frame);
     let frame_bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);

@@ -144,7 +144,7 @@ pub enum VlanMode {
     NativeTagged,
     /// A trunk with a native VLAN, whose frames leave untagged.
     NativeUntagged,
-    /// One VLAN; what arrives, tagged or not, is carried in it as it is.
+    /// One VLAN; every received frame, tagged or not, is carried in it unchanged.
     Dot1qTunnel,
 }
 

@@ -266,8 +266,8 @@ fn map(bytes: usize, extra: MapFlags) -> io::Result<NonNull<u8>> {
 const SEND_SHARE: usize = 8;
 /// One in this many of all chunks is never taken for sending.
 const SEND_RESERVE: usize = 4;
-/// A port may always have one in so many of all chunks under way (two bursts of the usual 16384): the fill rings of
-/// many ports may hold all but a little.
+/// A port may always have one in this many of all chunks under way (two bursts of the usual 16384), because the fill
+/// rings of many ports may hold almost all chunks.
 const SEND_LEAST: usize = 128;
 /// Owner of a chunk that is in the pool.
 const FREE: u16 = u16::MAX;
@@ -301,7 +301,7 @@ impl PacketMemory {
     }
 }
 
-/// The free chunks, and who has the others.
+/// The free chunks, and the owners of the others.
 #[derive(Debug)]
 pub struct FramePool {
     free: Vec<u32>,
@@ -319,9 +319,9 @@ struct Account {
 }
 
 impl FramePool {
-    /// A pool of so many chunks, all free.
+    /// A pool of `chunks` chunks, all free.
     fn new(chunks: u32) -> FramePool {
-        // The lowest addresses are handed out first: what is in use stays compact.
+        // The lowest addresses are handed out first, so that the used ones stay compact.
         let free = (0..chunks).rev().collect();
         FramePool { free, owners: vec![FREE; chunks as usize].into_boxed_slice(), ports: Vec::new() }
     }
@@ -351,10 +351,10 @@ impl FramePool {
         self.ports.get_mut(usize::from(owner).wrapping_sub(1))
     }
 
-    /// The most chunks that a port may have in its transmit and completion rings: an eighth of all, and half of what is
-    /// free beyond the last quarter, which is for fill rings, but at least 1/128 of all. So a port whose far end never
-    /// lets go of frames leaves enough to the others, however many such ports there are, and beside many ports, whose
-    /// fill rings hold most of the memory, each still sends.
+    /// The most chunks that a port may have in its transmit and completion rings: an eighth of all, and half of those
+    /// free beyond the last quarter, which is for fill rings, but at least 1/128 of all. A port whose far end never
+    /// releases frames thus leaves enough to the others, however many such ports there are; and beside many ports,
+    /// whose fill rings hold most of the memory, each port can still send.
     #[inline]
     pub(super) fn send_limit(&self) -> u32 {
         let total = self.owners.len();
@@ -369,7 +369,8 @@ impl FramePool {
         limit.saturating_sub(self.port(owner).map_or(0, |port| port.sending))
     }
 
-    /// Notes that chunks of a port went into its transmit rings, and that others have come out of the completion rings.
+    /// Records that chunks of a port went into its transmit rings, and that others have come out of the completion
+    /// rings.
     #[inline]
     pub(super) fn note_sending(&mut self, owner: u16, more: u32, sent: u32) {
         if let Some(port) = self.port(owner) {
@@ -413,7 +414,7 @@ impl FramePool {
         Ok(())
     }
 
-    /// Passes the chunk that `addr` lies in, whoever has it, on to `to`. A free chunk can't be passed on.
+    /// Passes the chunk at `addr`, whoever owns it, on to `to`. A free chunk can't be passed on.
     #[inline]
     pub fn transfer(&mut self, addr: u64, to: u16) -> Result<(), NotOwned> {
         let slot = usize::try_from(addr / u64::from(CHUNK_BYTES)).ok().and_then(|chunk| self.owners.get_mut(chunk));

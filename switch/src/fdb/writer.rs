@@ -15,7 +15,7 @@ const SCAN_BUCKETS: usize = 2048;
 /// After this many candidates the oldest of them goes.
 const CANDIDATES: usize = 8;
 
-/// The bookkeeping of whoever holds the mutex.
+/// The bookkeeping of the database, guarded by its mutex.
 #[derive(Debug)]
 pub(super) struct Writer {
     capacity: usize,
@@ -23,11 +23,11 @@ pub(super) struct Writer {
     dynamics: usize,
     /// Dynamic entries per port.
     per_port: Box<[u32; MAX_PORTS]>,
-    /// So many of them have ever been used.
+    /// One past the highest port id that ever had an entry.
     ports: usize,
     /// The most dynamic entries per port.
     limits: Box<[u32; MAX_PORTS]>,
-    /// The ports where what is learned stays.
+    /// The sticky ports.
     sticky: Box<[bool; MAX_PORTS]>,
     eviction_hand: usize,
     sweep_hand: usize,
@@ -76,7 +76,7 @@ impl Writer {
         if self.sticky.get(port.index()).copied().unwrap_or(false) { Kind::Sticky } else { Kind::Dynamic }
     }
 
-    /// Makes `port` sticky or not, and what was learned there and has not aged with it.
+    /// Makes `port` sticky or not, together with its learned entries that have not aged.
     pub(super) fn set_sticky(
         &mut self,
         buckets: &[Bucket],

@@ -1,10 +1,11 @@
-//! A filter over the frames of a burst: the program runs for frames that differ where it looks, and only for those.
+//! A filter over the frames of a burst: the program runs once for frames with equal deciding bytes.
 //!
-//! Frames come in runs of one conversation, and what a program looks at before it says no is a few bytes: of `tcp port
-//! 445` and a UDP datagram, the type and the protocol. [`Filter::judge`] tells which bytes decided; a later frame with
-//! the same bytes there has the same verdict. They are compared in up to [`WINDOWS`] windows of 16 bytes: first those
-//! of all frames of a burst at once, without a decision for each; only if they differ somewhere frame by frame. If the
-//! deciding bytes do not fit there, or something else mattered, every frame is run.
+//! Frames come in runs of one conversation, and a program that rejects a frame has usually read only a few bytes of it:
+//! of `tcp port 445` and a UDP datagram, the type and the protocol. [`Filter::judge`] tells which bytes decided; a
+//! later frame with the same bytes there has the same verdict. They are compared in up to [`WINDOWS`] windows of 16
+//! bytes: first those of all frames of a burst at once, without a decision for each; only if they differ somewhere,
+//! frame by frame. If the deciding bytes do not fit there, or something else mattered, the program runs for every
+//! frame.
 
 use std::sync::Arc;
 

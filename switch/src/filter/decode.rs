@@ -34,11 +34,11 @@ pub(super) enum Op {
     /// `A` = `A` with `X`.
     ComputeX(Alu),
     Negate,
-    /// Skips so many instructions.
+    /// Skips this many instructions.
     Jump(u16),
-    /// Compares `A` with a constant and skips so many instructions if that is true, or false.
+    /// Compares `A` with a constant, and skips the first number of instructions if that is true, the second one if not.
     Branch(Test, u8, u8, u32),
-    /// Compares `A` with `X` and skips so many instructions if that is true, or false.
+    /// Compares `A` with `X`, and skips the first number of instructions if that is true, the second one if not.
     BranchX(Test, u8, u8),
     /// `X` = `A`.
     CopyToX,

@@ -51,7 +51,7 @@ pub enum Form {
     Tagged,
 }
 
-/// Why a program is none.
+/// Why a program was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FilterError {
@@ -86,7 +86,7 @@ pub enum FilterError {
         /// The word.
         word: u32,
     },
-    /// A load at a negative offset: what Linux adds to the machine.
+    /// A load at a negative offset: an extension of Linux to the machine.
     #[error("instruction {0}: it asks for what only a capture on an interface knows, such as inbound and outbound")]
     Extension(usize),
     /// The last instruction does not return.
@@ -102,7 +102,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Checks a program. `form` says what it sees of tagged frames.
+    /// Checks a program. `form` says in which form it sees tagged frames.
     ///
     /// # Errors
     /// The first instruction that the machine would stumble over.

@@ -1,4 +1,4 @@
-//! Which mirror copies of a burst are made: worked out per burst, in two steps.
+//! Chooses the mirror copies of a burst, in two steps.
 //!
 //! **How it works.** [`Copies::select`], before the egress ports take their frames: each mirror is asked for the set of
 //! frames that it selects, as received if it watches the ingress, and as sent for each egress that it watches. Port and
@@ -150,8 +150,8 @@ impl Copies {
             .filter_map(|mirror| Some((MirrorId(mirror.into()), *self.matched.get(usize::from(mirror))?)))
     }
 
-    /// Works out what the mirrors select of the burst `frames`, which came from `ingress` and which `egress` was
-    /// decided about by `tables`, and tells `egress`.
+    /// Selects the frames for mirrors in the burst `frames`, which came from `ingress` and which `egress` was decided
+    /// about by `tables`, and tells `egress`.
     pub fn select(&mut self, tables: &Tables, ingress: PortId, egress: &mut Egress, frames: &(impl Frames + ?Sized)) {
         (self.used, self.selecting) = (0, 0);
         self.selections.clear();
@@ -184,7 +184,7 @@ impl Copies {
         egress.set_mirrored(self.selections.iter().fold(0, |set, selection| set | selection.frames));
     }
 
-    /// Works out what is selected of what `from` has sent to `to`.
+    /// Selects among the frames that `from` has sent to `to`.
     fn select_sent(
         &mut self,
         mirrors: &PortMirrors,
@@ -243,8 +243,8 @@ impl Copies {
         self.selecting |= bit;
     }
 
-    /// Works out the copies of what was selected. `failed` says which frames a port of [`Egress::active`] did not take
-    /// (bit = index).
+    /// Works out the copies of the selected frames. `failed` returns the frames that a port of [`Egress::active`] did
+    /// not take (bit = index).
     pub fn choose(&mut self, egress: &Egress, failed: impl Fn(PortId) -> u64) {
         self.used = 0;
         for at in 0..self.selections.len() {

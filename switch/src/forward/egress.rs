@@ -77,8 +77,8 @@ impl Egress {
         self.items.get(port.index()).map_or(&[], |list| list)
     }
 
-    /// Bit per frame: exactly one port takes it and no mirror copies it, so its buffer may be given away. What mirrors
-    /// copy, [`Copies::select`](super::Copies::select) finds out before.
+    /// Bit per frame: exactly one port takes it and no mirror copies it, so its buffer may be given away.
+    /// [`Copies::select`](super::Copies::select) finds the frames that mirrors copy beforehand.
     #[inline]
     pub fn unshared(&self) -> u64 {
         self.taken & !(self.shared | self.mirrored)

@@ -1,5 +1,5 @@
-//! Multicast frames in VLANs where snooping is on ([`crate::multicast`]): who gets a flooded frame, and what whole
-//! frames teach. Nothing here is reached by unicast frames, nor by any frame of a VLAN without snooping.
+//! Multicast frames in VLANs where snooping is on ([`crate::multicast`]): the receivers of a flooded frame, and
+//! learning from whole frames. Nothing here is reached by unicast frames, nor by any frame of a VLAN without snooping.
 
 use super::{Egress, Forwarder};
 use crate::header::Header;
@@ -32,8 +32,8 @@ impl Forwarder<'_> {
         snooping.audience(vid, look)
     }
 
-    /// Learns from a whole frame, received on `ingress`, that [`Egress::messages`] names; of an injected one as what it
-    /// entered.
+    /// Learns from a whole frame, received on `ingress`, that [`Egress::messages`] names; an injected frame counts as
+    /// received where it entered.
     pub fn observe(&self, ingress: PortId, frame: &[u8]) {
         let began = self.ingress(ingress);
         let began = began.injected_ingress().unwrap_or(began);

@@ -1,8 +1,8 @@
 //! The observer of a decision: it is told of drops, and of each step if it wants to know.
 //!
-//! The worker counts drops; whoever explains a decision (`trace`) or shows what was lost (`capture --drops`) wants to
-//! know more of the same decision. All of them pass an [`Observer`] to [`Ingress::frame`](super::Ingress::frame), which
-//! is compiled for each of them: what an observer does not want costs nothing.
+//! The worker counts drops; code that explains a decision (`trace`) or shows lost frames (`capture --drops`) needs more
+//! of the same decision. All of them pass an [`Observer`] to [`Ingress::frame`](super::Ingress::frame), which is
+//! compiled for each of them: events that an observer does not want cost nothing.
 
 use crate::fdb::Learned;
 use crate::header::Header;

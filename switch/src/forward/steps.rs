@@ -299,7 +299,7 @@ impl<'a> Ingress<'a> {
         self.deliver::<ANY, O>(port, frame, arrival, to, None, out)
     }
 
-    /// Floods the frame, if the guards of the port let it, to those who want it.
+    /// Floods the frame to the ports that want it, if the guards of the port let it.
     #[inline(always)]
     fn flood_guarded<const USUAL: bool, O: Observer>(
         &self,

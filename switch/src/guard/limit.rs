@@ -1,6 +1,6 @@
 //! Frames from sources beyond a learning limit that only alerts: their number, and the last source.
 //!
-//! Workers count, whoever tells people reads: at its own pace, so that a flood of addresses is no flood of messages.
+//! Workers count, and the reader reports at its own pace, so that a flood of addresses is no flood of messages.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,5 @@
-//! Guards: what a port refuses so that one guest does not break what others stand on. All of it is off by default.
+//! Guards: rules of a port that refuse frames, so that one guest does not break what others rely on. All are off by
+//! default.
 //!
 //! **How it works.** A port that guards anything has a [`Guards`] in its rules; the decision
 //! ([`Ingress::frame`](crate::forward::Ingress::frame)) asks it at three places:
@@ -38,7 +39,7 @@ use packet::Packet;
 /// The most addresses a port can be pinned to.
 pub const MAX_PINNED: usize = 256;
 
-/// The most frames per second that a port may have flooded, by what makes them flood; `None`: any number.
+/// The most frames per second that a port may have flooded, by the kind of frame; `None`: any number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Storm {
     /// Frames to the broadcast address.

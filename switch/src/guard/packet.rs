@@ -40,7 +40,7 @@ pub(super) enum Packet {
     Udp6 { from: u16, to: u16 },
     /// ICMPv6 of this type; from the same link, if a host has to believe it.
     Icmp6 { message: u8, on_link: bool },
-    /// It can't be seen what it is.
+    /// A packet that can't be classified.
     Undecided { on_link: bool },
     /// Anything else.
     Other,
@@ -123,7 +123,7 @@ fn ipv6(packet: &[u8]) -> Option<Packet> {
             0 | 43 | 60 | 135 | 139 | 140 => at += 8 + 8 * usize::from(length),
             // Authentication: four-byte units, less two (RFC 4302 section 2.2).
             51 => at += 8 + 4 * usize::from(length),
-            // Fragment: what is not the first has no header of an upper layer.
+            // Fragment: only the first one has a header of an upper layer.
             44 => match u16_at(header, 2) {
                 Some(offset) if offset & 0xfff8 != 0 => return Some(Packet::Other),
                 Some(_) => at += 8,

@@ -17,7 +17,7 @@ use super::random::Random;
 pub const SHORTEST_SWEEP: f64 = 4.0;
 /// Most duration of a sweep, in jitters.
 pub const LONGEST_SWEEP: f64 = 8.0;
-/// After so many jitters without a frame, counted from the end of the last sweep, it begins at random.
+/// After this many jitters without a frame, counted from the end of the last sweep, the next sweep begins at random.
 pub const LONGEST_SILENCE: u64 = 16;
 
 /// The jitter of one link.

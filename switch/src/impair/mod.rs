@@ -1,4 +1,4 @@
-//! Impairments: what a bad link does to frames, as a schedule that is worked out frame by frame.
+//! Impairments: the effects of a bad link on frames, as a schedule that is worked out frame by frame.
 //!
 //! **How it works.** An [`Impairment`] is one link in one direction. [`Impairment::verdict`] is asked once per frame,
 //! in order of arrival, and says whether the frame is lost, when it is due at the other end, whether a second copy is,
@@ -8,7 +8,7 @@
 //! loss → duplicate → corrupt → rate (bounded queue) → delay ± jitter, or none if it is to overtake (reorder)
 //! ```
 //!
-//! Nothing is held here but numbers: whoever asks keeps the frames ([`Verdict::Pass`] says until when).
+//! Nothing is held here but numbers: the caller keeps the frames ([`Verdict::Pass`] says until when).
 //!
 //! **Repeatable.** Chance comes from the seed alone. Each stage has a stream of random numbers of its own, and takes
 //! from it for every frame, lost or not. So with the same seed the frames that are lost, doubled, corrupted and

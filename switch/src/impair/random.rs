@@ -1,8 +1,8 @@
 //! Random numbers that depend on a seed alone: SplitMix64.
 //!
 //! The state is a counter that goes up by the golden ratio's 64 bits; each number is the counter, mixed. It passes
-//! BigCrush, its period is 2^64, and any two seeds give streams without a visible relation. It is no secret: who knows
-//! the seed, or some numbers, knows all of them.
+//! BigCrush, its period is 2^64, and any two seeds give streams without a visible relation. It is not secret: the seed,
+//! or some numbers, tell all of them.
 //!
 //! Reference: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 17
 //! (the constants are those of variant 13 of D. Stafford's mixers).

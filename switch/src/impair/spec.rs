@@ -106,8 +106,8 @@ pub struct ImpairSpec {
     pub seed: u64,
 }
 
-/// Why a specification makes no sense. The text is what is wrong and what would be right; [`Contradiction::key`] says
-/// where.
+/// Why a specification makes no sense. The text names the error and the remedy; [`Contradiction::key`] returns its
+/// place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
     /// Too slow an arrival.
@@ -191,7 +191,7 @@ pub struct Profile {
 impl Profile {
     /// Those that need no configuration.
     pub const BUILT_IN: [Profile; 3] = [
-        // A link as it is.
+        // A link without impairments.
         Profile { name: "default", spec: ImpairSpec::NONE },
         // A slow line: 50 Mbit/s, 25 ms.
         Profile {

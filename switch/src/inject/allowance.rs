@@ -19,7 +19,7 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// A full allowance of so many frames per second.
+    /// A full allowance of `rate_fps` frames per second.
     pub(super) fn new(rate_fps: u32) -> Allowance {
         let rate_fps = rate_fps.clamp(MIN_RATE_FPS, MAX_RATE_FPS);
         let burst_frames = (u64::from(rate_fps) / BURSTS_PER_SECOND).max(MIN_BURST_FRAMES);

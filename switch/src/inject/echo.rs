@@ -1,13 +1,14 @@
-//! Mirror copies that come back: a loop cable, a tool that bridges what it sees.
+//! Detects mirror copies that come back, from a loop cable or a tool that bridges the frames that it sees.
 //!
-//! **How it works.** Of each copy a hash is noted before it is sent: of its first [`SNAPSHOT_BYTES`] and its length as
-//! they go out, tag edit and snap length included, padded to the shortest frame a wire carries. A frame whose hash was
-//! noted within the last [`ECHO_NS`] is a copy that came back. The table has [`ECHO_SLOTS`] places in sets of four; a
-//! set that is full forgets its oldest.
+//! **How it works.** The hash of each copy is recorded before it is sent: of its first [`SNAPSHOT_BYTES`] and its
+//! length as they go out, tag edit and snap length included, padded to the shortest frame a wire carries. A frame whose
+//! hash was recorded within the last [`ECHO_NS`] is a copy that came back. The table has [`ECHO_SLOTS`] places in sets
+//! of four; a full set forgets its oldest hash.
 //!
-//! **What it can't tell.** Who sends a frame on purpose exactly as it was copied within that time is taken for a loop.
-//! A tool that changes what it sends back (another address, another length, segments merged) is not. Two different
-//! frames are taken for each other once in 2⁵² looks: 14 bits choose the set, 40 are compared with four places.
+//! **What it can't tell.** A frame that is sent on purpose exactly as it was copied within that time is taken for a
+//! loop. A tool that changes the frames that it sends back (another address, another length, segments merged) is not
+//! detected. Two different frames are taken for each other once in 2⁵² looks: 14 bits choose the set, 40 are compared
+//! with four places.
 //!
 //! **Invariants.** No lock: a place is one atomic word, and one that is overwritten by two workers at once forgets one
 //! of two copies.
@@ -45,7 +46,8 @@ impl Echoes {
         Echoes { keys, slots: (0..ECHO_SLOTS).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// Notes that a copy of `frame_bytes` is sent that begins with `start`: all of it, or at least [`SNAPSHOT_BYTES`].
+    /// Records that a copy of `frame_bytes` is sent that begins with `start`: all of it, or at least
+    /// [`SNAPSHOT_BYTES`].
     pub fn note(&self, start: &[u8], frame_bytes: u32, now_ns: u64) {
         let (set, mark) = self.place(start, frame_bytes);
         let now = time(now_ns);
@@ -87,7 +89,7 @@ impl Echoes {
     }
 }
 
-/// A time as it is noted.
+/// A time in the form in which the table holds it.
 fn time(now_ns: u64) -> u64 {
     now_ns >> TIME_SHIFT & TIME_MASK
 }

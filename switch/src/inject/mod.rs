@@ -2,10 +2,10 @@
 //!
 //! **How it works.** A destination that may inject has an [`Injection`], the *gate*. A frame from there passes it if it
 //! is no copy that came back ([`Echoes`]), if its source is allowed, and if the rate allows it ([`Allowance`]), in this
-//! order. What has passed is judged as if received on another port ([`IngressAs`]): one of the switch's own, with its
-//! VLAN rules, its guards and its place in learning; or one made for this, which is a member of one VLAN, tagged or
-//! not, and learns nothing. So a source that is injected by VLAN never moves the entry of a real port; what is sent to
-//! it is flooded, and a mirror destination gets none of it.
+//! order. An admitted frame is judged as if received on another port ([`IngressAs`]): one of the switch's own, with its
+//! VLAN rules, its guards and its place in learning; or one made for this purpose, which is a member of one VLAN,
+//! tagged or not, and learns nothing. So a source that is injected by VLAN never moves the entry of a real port; frames
+//! to it are flooded, and a mirror destination gets none of them.
 //!
 //! **Who uses it.** [`crate::tables::PortRules::inject`] holds the gate, and [`crate::forward::Ingress`] asks it. The
 //! dataplane tells [`Injection::echoes`] of every copy before it sends it. The gate is shared by all workers and

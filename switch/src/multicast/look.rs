@@ -1,5 +1,5 @@
-//! The first look at a multicast frame: to whom it may be of interest. It takes the header snapshot and must be cheap;
-//! what is not certain is for everyone.
+//! The first look at a multicast frame: the ports to which it may be of interest. It takes the header snapshot and must
+//! be cheap; a frame without a certain answer is for all ports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -33,11 +33,11 @@ const IGMPV1_RESPONSE: u32 = 100;
 /// A message that is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// A router asks who wants what.
+    /// A router asks hosts for their groups.
     Query(Query),
     /// A router says that it is there.
     Hello(Family),
-    /// A host says what it wants.
+    /// A host reports its groups.
     Report(Report<'a>),
     /// A message of no interest.
     Other,
@@ -46,7 +46,7 @@ pub enum Message<'a> {
 /// A query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// Who asks; unspecified: not a querier.
+    /// The querier's address; unspecified: not a querier.
     pub source: IpAddr,
     /// It is about all groups.
     pub general: bool,
@@ -225,7 +225,7 @@ fn listed(family: Family, body: &[u8]) -> Result<Message<'_>, Invalid> {
     Ok(Message::Report(Report(Form::Records(family, count, bytes))))
 }
 
-/// A record that is whole: what it says of its group, if anything.
+/// A record that is whole: the change that it reports of its group, if any.
 type Record = Result<Option<(IpAddr, Change)>, Invalid>;
 
 fn records(family: Family, count: u16, mut bytes: &[u8]) -> impl Iterator<Item = Record> {

@@ -1,20 +1,20 @@
 //! IGMP and MLD snooping: multicast frames go to the ports that asked for their group, and to routers.
 //!
 //! **How it works.** In a VLAN where snooping is on, each multicast frame is looked at ([`look`](fn@look)): is it a
-//! report, which is for routers, or traffic of a group? [`Snooping::audience`] says which ports get it. Reports, leaves
-//! and queries are read as a whole ([`message`]) after their burst was decided, and teach [`Snooping::observe`] which
-//! port wants which group and where routers are; what they say counts from the next burst on.
+//! report, which is for routers, or traffic of a group? [`Snooping::audience`] returns the ports that get it. Reports,
+//! leaves and queries are read as a whole ([`message`]) after their burst was decided, and teach [`Snooping::observe`]
+//! the groups of each port and the ports of routers; a message takes effect from the next burst on.
 //!
-//! **Everything reaches everyone** as long as no querier is known in the VLAN (without one, hosts do not repeat what
-//! they want), until the hosts had the time to answer its first query, and while the table is full. So do, always:
-//! broadcast, what is not IP, groups of link-local scope (224.0.0.0/24, ff02::/16), frames with a second VLAN tag (a
-//! customer's), and queries.
+//! **All ports get all groups** as long as no querier is known in the VLAN (without one, hosts do not repeat their
+//! reports), until the hosts had the time to answer its first query, and while the table is full. Always for all ports
+//! are: broadcast, other protocols than IP, groups of link-local scope (224.0.0.0/24, ff02::/16), frames with a second
+//! VLAN tag (a customer's), and queries.
 //!
-//! **Granularity.** Groups by IP address, hosts by port. Sources (IGMPv3, MLDv2) are not kept: who wants some source of
-//! a group gets the group, until it says that it wants none, or says nothing any more.
+//! **Granularity.** Groups by IP address, hosts by port. Sources (IGMPv3, MLDv2) are not kept: a host that wants some
+//! source of a group gets the group, until it leaves the group or stops reporting it.
 //!
-//! **Invariants.** A frame never leaves the VLAN's own ports: the audience only narrows the flood list. A message that
-//! is not whole and right teaches nothing. Nothing is kept that does not expire.
+//! **Invariants.** A frame never leaves the VLAN's own ports: the audience only narrows the flood list. A malformed
+//! message teaches nothing. All state expires.
 //!
 //! References: RFC 4541 (snooping switches), 1112, 2236, 3376 (IGMP), 2710, 3810 (MLD), 7761 (PIM hello).
 

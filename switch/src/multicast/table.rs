@@ -318,7 +318,7 @@ impl Snooping {
             let address = source;
             match &mut domain.querier {
                 Some(querier) => *querier = Querier { address, port, heard, ..*querier },
-                // A query about one group stops nobody from repeating the other groups.
+                // After a query about one group, hosts still repeat the other groups.
                 None if general => {
                     // One more, since times are kept in whole seconds.
                     let due = now.wrapping_add(response_seconds.min(ROUTER_SECONDS)).wrapping_add(1);
