@@ -493,7 +493,7 @@ fn wireshark_learns_of_the_ports() {
         concat!("extcap {version=", env!("CARGO_PKG_VERSION"), "}{display=labsw}"),
         "interface {value=labsw-uplink}{display=labsw port uplink (af_xdp)}",
         "interface {value=labsw-dc01}{display=labsw port dc01 (vhost_user)}",
-        "interface {value=labsw_drops}{display=labsw, what the switch drops}",
+        "interface {value=labsw_drops}{display=labsw, dropped frames}",
     ];
     assert_eq!(interfaces.lines().collect::<Vec<_>>(), expected);
     let dlts = switch.ok(&["extcap", "--extcap-dlts", "--extcap-interface", "labsw-dc01"]);

@@ -216,7 +216,7 @@ fn what_was_changed_at_run_time_shows_and_is_kept_or_undone() {
     let broken = written("[mirrors.k]\nsources = [\"b\"]\nto = \"gone\"\n");
     let refused = switch.ctl_refused(&["config", "apply", "--keep-runtime", &broken.to_string_lossy()]);
     assert!(
-        refused.contains("with what was changed at run time, mirrors.k.to: there is no port \"gone\""),
+        refused.contains("with the changes at run time, mirrors.k.to: there is no port \"gone\""),
         "{refused}"
     );
     let file = written("");

@@ -130,7 +130,7 @@ fn interfaces(ports: &[Port]) -> String {
         text += &format!("interface {{value={PORT_PREFIX}{0}}}{{display=labsw port {0} ({kind})}}\n", port.name);
     }
     if !ports.is_empty() {
-        text += &format!("interface {{value={DROPS}}}{{display=labsw, what the switch drops}}\n");
+        text += &format!("interface {{value={DROPS}}}{{display=labsw, dropped frames}}\n");
     }
     text
 }
@@ -146,7 +146,7 @@ fn options(socket: &Path, of_drops: bool) -> String {
         socket.display()
     );
     if !of_drops {
-        text += "arg {number=3}{call=--drops}{display=What is dropped there, in place of what passes}{type=boolflag}{default=false}\n";
+        text += "arg {number=3}{call=--drops}{display=Frames dropped there, in place of frames that pass}{type=boolflag}{default=false}\n";
     }
     text
 }

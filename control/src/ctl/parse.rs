@@ -77,7 +77,7 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
 /// A time of at least a millisecond, in milliseconds.
 pub(super) fn some_milliseconds(text: &str) -> Result<u64, String> {
     match milliseconds(text)? {
-        0 => Err("no time at all; at least 1ms".to_owned()),
+        0 => Err("0 is too short; at least 1ms".to_owned()),
         some => Ok(some),
     }
 }

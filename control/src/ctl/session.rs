@@ -60,7 +60,7 @@ pub(super) enum Failure {
     #[error("writing the output: {0}")]
     Output(io::Error),
     /// The reader of the output has closed the pipe.
-    #[error("nobody reads the output")]
+    #[error("the reader of the output is gone")]
     ReaderGone,
 }
 

@@ -70,7 +70,7 @@ fn kernel_explanation(name: &str) -> &'static str {
     match name {
         "rx_dropped" => "Before the switch: no free chunk for the frame, or too long for one.",
         "rx_ring_full" => "Before the switch: its receive ring was full.",
-        "rx_fill_ring_empty" => "Not frames but times: the kernel found no free chunk.",
+        "rx_fill_ring_empty" => "A count of events, not of frames: the kernel found no free chunk.",
         "rx_invalid_descs" => "Entries of the receive side that the kernel refused.",
         "tx_invalid_descs" => "Behind the switch: frames that the kernel refused to send.",
         _ => "",

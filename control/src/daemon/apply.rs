@@ -100,7 +100,7 @@ impl Switch {
         let text = keep_runtime(&self.given, &self.running(), read).to_string();
         Config::parse(&text, &source.file).map_err(|error| {
             let (key, message) = (error.key(), error.message());
-            refused(source, format!("with what was changed at run time, {key}: {message}"))
+            refused(source, format!("with the changes at run time, {key}: {message}"))
         })
     }
 
@@ -211,7 +211,7 @@ impl Switch {
             Ok(()) => "nothing was changed".to_owned(),
             Err(error) => {
                 tracing::error!(%error, "a change was not undone");
-                format!("what was changed before is not undone in full: {error}")
+                format!("earlier changes could not be undone in full: {error}")
             }
         }
     }

@@ -126,7 +126,7 @@ impl Switch {
         let reason = if wait < Duration::from_secs(1) {
             reason
         } else {
-            format!("{reason}, again and again; it is opened anew {:.0} s later", wait.as_secs_f32().ceil())
+            format!("{reason}, repeatedly; it is opened again {:.0} s later", wait.as_secs_f32().ceil())
         };
         tracing::warn!(port = name, reason, "device lost");
         let (halves, taken_out) = self.take_out(name);

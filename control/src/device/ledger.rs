@@ -96,7 +96,7 @@ impl Ledger {
             Ok(_) => File::default(),
             Err(error) => {
                 let path = path.display();
-                tracing::warn!("{path}: {error}; what a killed run changed on devices is not put back");
+                tracing::warn!("{path}: {error}; device settings that a killed run changed are not restored");
                 File::default()
             }
         };
@@ -180,7 +180,7 @@ impl Ledger {
         let inherited = std::mem::take(&mut self.inherited);
         for entry in inherited.devices {
             match entry.put_back(links) {
-                Ok(()) => tracing::info!(device = entry.name, "put back what a killed run had changed"),
+                Ok(()) => tracing::info!(device = entry.name, "restored the settings that a killed run had changed"),
                 Err(error) => tracing::warn!(device = entry.name, "not put back as before a killed run: {error}"),
             }
         }

@@ -98,7 +98,7 @@ pub enum DeviceError {
         consequence: &'static str,
     },
     /// A link is being deleted, and the kernel has not released it yet.
-    #[error("interface {index} is still being removed: somebody holds it, as a container that keeps frames does")]
+    #[error("interface {index} is still being removed: something holds it, for example a container that keeps frames")]
     Held {
         /// Index of the link.
         index: u32,

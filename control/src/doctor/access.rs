@@ -30,7 +30,7 @@ fn configuration(host: &Host) -> Finding {
             .nixos("services.labsw.settings (checked at build time)"),
         (None, ConfigSource::Nowhere) => Finding::advice(
             "configuration",
-            "no switch runs and none is installed: only what every lab needs is looked at",
+            "no switch runs and none is installed: only the needs of every lab are checked",
             "/etc/labsw/labsw.toml: not there",
         )
         .command("labsw-ctl doctor --config FILE")
@@ -55,7 +55,7 @@ fn switch(host: &Host) -> Finding {
                 .nixos("services.labsw.socketUsers = [ \"USER\" ]")
         }
         SwitchAnswer::Absent { socket, reason } => {
-            let summary = "no switch answers; what its ports got is not known";
+            let summary = "no switch answers; the modes of its ports are not known";
             Finding::advice("switch", summary, format!("{}: {reason}", socket.display()))
                 .command("systemctl start labsw")
                 .nixos("services.labsw.enable = true")
@@ -130,7 +130,7 @@ fn control_socket(host: &Host) -> Option<Finding> {
             .command("set socket_mode = \"0660\" in [switch]; labsw-ctl config apply FILE")
             .nixos("services.labsw.settings.switch.socket_mode = \"0660\"")
     } else {
-        Finding::ok(CHECK, "its user and group may open it, nobody else", evidence)
+        Finding::ok(CHECK, "only its user and group may open it", evidence)
     };
     Some(finding.about(socket.display().to_string()))
 }

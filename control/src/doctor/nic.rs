@@ -60,7 +60,7 @@ fn mode(host: &Host, nic: &Nic, port: Option<&PortConfig>) -> Finding {
         };
     }
     let Some(xdp) = nic.xdp else {
-        let summary = "what XDP modes the driver has shows when the port is opened";
+        let summary = "the driver's XDP modes are known once the port is opened";
         return Finding::advice(CHECK, summary, "netlink family netdev: nothing about this device")
             .command("use Linux 6.3 or newer")
             .nixos("boot.kernelPackages = pkgs.linuxPackages_latest");
@@ -204,7 +204,7 @@ fn host_stack(host: &Host, nic: &Nic, port: Option<&PortConfig>) -> Option<Findi
     const CHECK: &str = "nic_host_stack";
     let (_, link) = (port?, nic.link.as_ref()?);
     if host.kernel().is_some_and(|kernel| kernel >= HOST_KEPT_OFF_SINCE) {
-        let summary = "while the switch has this device, what the host sends through it is dropped";
+        let summary = "while the switch has this device, frames that the host sends through it are dropped";
         return Some(Finding::ok(CHECK, summary, host.shown("/proc/sys/kernel/osrelease")));
     }
     let file = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", link.name);

@@ -121,7 +121,7 @@ pub enum GlueError {
         hint: String,
     },
     /// The switch's description of the port lacks a field.
-    #[error("port {port:?}: the switch says nothing of its {what}; is it of another version than labsw-ctl?")]
+    #[error("port {port:?}: the switch does not report its {what}; is it of another version than labsw-ctl?")]
     Silent {
         /// The port.
         port: String,

@@ -54,7 +54,7 @@ pub enum WireError {
     #[error("the other labswd did not answer in time")]
     TimedOut,
     /// The bytes are no frame, or the body can't be parsed.
-    #[error("what the other side sent is garbled: {0}")]
+    #[error("the other side's message is garbled: {0}")]
     Garbled(String),
     /// A newer version wrote the frame.
     #[error("the other labswd speaks take-over format {0}, which this version does not know yet (it knows {FORMAT})")]
@@ -63,7 +63,7 @@ pub enum WireError {
     #[error("the other labswd speaks take-over format {0}, and this version needs at least {OLDEST_READ}")]
     Older(u32),
     /// A message other than the one that is due.
-    #[error("what the other side sent is garbled: {0} came, out of turn")]
+    #[error("the other side's message is garbled: {0} came, out of turn")]
     OutOfTurn(&'static str),
     /// The other process refuses.
     #[error("{0}")]

@@ -154,7 +154,7 @@ impl Teller<'_> {
             self.impaired(
                 self.ingress,
                 "rx",
-                format!("on its way in: {how}; what follows is for a frame that arrives"),
+                format!("on its way in: {how}; the next steps are for a frame that arrives"),
             );
         }
     }
@@ -314,7 +314,7 @@ impl Teller<'_> {
         });
         let (outcome, text) = match (made, scene.trouble(selection.to)) {
             (None, _) if !takes => {
-                (TraceOutcome::Note, format!("{mirror} selects it {what}, but that does not happen"))
+                (TraceOutcome::Note, format!("{mirror} would select it {what}, but it is not sent"))
             }
             (None, _) => {
                 (TraceOutcome::Note, format!("{mirror} selects it {what}, too; {to} gets one copy of a frame"))

@@ -136,7 +136,7 @@ fn a_flooded_frame_says_who_gets_it_and_who_does_not() {
         "egress Note: off: not sent, the port is down: administratively down\n",
         "egress Note: span: not sent, the port takes only mirror copies\n",
         "mirror Copy: detect copies it as dc01 sends it to span\n",
-        "mirror Note: edge selects it as guest sends it, but that does not happen\n",
+        "mirror Note: edge would select it as guest sends it, but it is not sent\n",
         "Flooded: flooded in VLAN 20 to dc01, uplink; dropped at guest (not_connected); copied to span by detect\n",
     ] {
         assert!(said.contains(line), "{line} is not in\n{said}");

@@ -366,7 +366,7 @@ impl Connection {
         }
         let reason = match request {
             Request::Capture(_) => {
-                format!("frames are for those who may change the switch, and {}", self.explanation)
+                format!("only those who may change the switch may capture frames, and {}", self.explanation)
             }
             _ => self.explanation.clone(),
         };

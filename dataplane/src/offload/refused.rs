@@ -60,7 +60,7 @@ pub enum Refused {
     #[error("the frame ends inside its headers")]
     FrameCut,
     /// The headers are longer than the part of the frame that was copied for looking at.
-    #[error("the headers are longer than what is looked at")]
+    #[error("the headers are longer than the part that is checked")]
     HeadersTooLong,
     /// Behind MAC addresses and VLAN tags is another ethertype than that of the kind.
     #[error("ethertype {0:#06x} is not that of the segmentation asked for")]

@@ -26,7 +26,7 @@ use crate::reaper::PeerFd;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another process listens on the socket.
-    #[error("somebody is listening on {} already", path.display())]
+    #[error("another process is listening on {} already", path.display())]
     InUse {
         /// The socket.
         path: PathBuf,

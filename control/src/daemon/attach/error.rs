@@ -88,7 +88,7 @@ impl OpenError {
 
 /// The state handed over for a port is of another type than the port.
 pub(super) fn not_of_this_type() -> OpenError {
-    HandoverError::new("what was handed over is not of the port's type").into()
+    HandoverError::new("the state that was handed over is not of the port's type").into()
 }
 
 /// Makes the directory of a socket, if it is not there.

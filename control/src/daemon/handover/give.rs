@@ -160,7 +160,7 @@ impl Port {
         let cannot = |what: &str| WireError::Refused(format!("port {name:?}: {what} can't be handed over yet"));
         let remains = self.attached.absence().is_some_and(|absence| absence.before.remains.is_some());
         let obstacles = [
-            (remains, "what is left of its lost device"),
+            (remains, "the rest of its lost device"),
             (self.flap.is_some(), "its flapping (labsw-ctl port up ends it)"),
             (self.impaired.is_some(), "its impairment"),
             (self.destination.gate.is_some(), "the injection of a mirror"),

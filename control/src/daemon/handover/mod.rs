@@ -116,9 +116,9 @@ impl Door {
             Ok(_) if self.desk.busy.swap(true, Ordering::AcqRel) => "another take-over is under way".to_owned(),
             Ok(who) => match self.desk.serve(visitor, who) {
                 Ok(()) => return,
-                Err(error) => return tracing::warn!(%error, "take-over: no thread to hear what is wanted"),
+                Err(error) => return tracing::warn!(%error, "take-over: cannot start a thread for the request"),
             },
-            Err(error) => return tracing::warn!(%error, "take-over: who is there is not known"),
+            Err(error) => return tracing::warn!(%error, "take-over: the credentials of the peer are not known"),
         };
         tracing::warn!("take-over refused: {refusal}");
         // The send buffer of a new socket has room for this message.
