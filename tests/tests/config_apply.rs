@@ -215,10 +215,7 @@ fn what_was_changed_at_run_time_shows_and_is_kept_or_undone() {
     // A mirror of the file to a port that was removed: it can't be both.
     let broken = written("[mirrors.k]\nsources = [\"b\"]\nto = \"gone\"\n");
     let refused = switch.ctl_refused(&["config", "apply", "--keep-runtime", &broken.to_string_lossy()]);
-    assert!(
-        refused.contains("with the changes at run time, mirrors.k.to: there is no port \"gone\""),
-        "{refused}"
-    );
+    assert!(refused.contains("with the changes at run time, mirrors.k.to: there is no port \"gone\""), "{refused}");
     let file = written("");
     let undone = config(&switch, "apply", &file);
     let expected = ["change port a", "add port gone", "remove port x", "remove port y", "remove mirror m"];

@@ -313,9 +313,7 @@ impl Teller<'_> {
             frame_text(&bytes)
         });
         let (outcome, text) = match (made, scene.trouble(selection.to)) {
-            (None, _) if !takes => {
-                (TraceOutcome::Note, format!("{mirror} would select it {what}, but it is not sent"))
-            }
+            (None, _) if !takes => (TraceOutcome::Note, format!("{mirror} would select it {what}, but it is not sent")),
             (None, _) => {
                 (TraceOutcome::Note, format!("{mirror} selects it {what}, too; {to} gets one copy of a frame"))
             }

@@ -2,9 +2,9 @@
 //!
 //! **How it works.** A [`Capture`] is a bounded queue of owned copies, filled by the workers and emptied by the control
 //! thread ([`Capture::fetch`]). [`Captures`], which the workers have beside their tables, lists the captures at each
-//! port; a [`Watch`] there is one capture at one port. A capture is no mirror: it needs no destination and is none of
-//! the 64 sessions. Frames are taken as on a wire: the caller cuts segments and finishes checksums before it gives
-//! frames to a watch.
+//! port; a [`CapturePoint`] there is one capture at one port. A capture is no mirror: it needs no destination and is
+//! none of the 64 sessions. Frames are taken as on a wire: the caller cuts segments and finishes checksums before it
+//! gives frames to a point.
 //!
 //! **Waking.** The control thread announces that it stops looking ([`Capture::sleep`]); the first frame after that
 //! wakes it, once.
@@ -278,7 +278,7 @@ pub struct Captures {
 }
 
 impl Captures {
-    /// Makes `watch` take the frames that pass at a port.
+    /// Makes `point` take the frames that pass at a port.
     pub fn add(&mut self, port: PortId, direction: Direction, point: &CapturePoint) {
         let captures = self.at(port);
         if direction.rx {
@@ -289,7 +289,7 @@ impl Captures {
         }
     }
 
-    /// Makes `watch` take the frames that are dropped at a port for one of these reasons.
+    /// Makes `point` take the frames that are dropped at a port for one of these reasons.
     pub fn add_drops(&mut self, port: PortId, direction: Direction, reasons: Reasons, point: &CapturePoint) {
         self.at(port).dropped.push(DropPoint { point: point.clone(), direction, reasons });
         self.drops = true;

@@ -87,7 +87,9 @@ pub enum FilterError {
         word: u32,
     },
     /// A load at a negative offset: an extension of Linux to the machine.
-    #[error("instruction {0}: it tests a property that only captures on an interface have, such as inbound and outbound")]
+    #[error(
+        "instruction {0}: it tests a property that only captures on an interface have, such as inbound and outbound"
+    )]
     Extension(usize),
     /// The last instruction does not return.
     #[error("the program does not end with a return")]

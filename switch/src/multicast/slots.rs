@@ -1,10 +1,10 @@
 //! The table that forwarding reads: for each key (a group, or the routers of a VLAN) a set of ports, without a lock.
 //!
-//! **How it works.** A key has one of 16 places in two buckets, chosen by a seeded hash. The key word is 63 bits of
+//! **How it works.** A key has one of 16 slots in two buckets, chosen by a seeded hash. The key word is 63 bits of
 //! that hash: two keys with the same bits would share their ports, one chance in 2^38 for a full table, and the seed is
-//! unknown outside. Only the holder of the table's mutex writes: a new place gets its ports first and its key last.
+//! unknown outside. Only the holder of the table's mutex writes: a new slot gets its ports first and its key last.
 //!
-//! **Races.** A reader may find a key and read the ports of another key that the place was given to meanwhile. The
+//! **Races.** A reader may find a key and read the ports of another key that the slot was given to meanwhile. The
 //! current frame then goes to other ports of its own VLAN; the audience narrows a flood list and never adds to it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -83,7 +83,7 @@ impl Slots {
         Some(PortSet(std::array::from_fn(|at| words.get(at).map_or(0, |word| word.load(Ordering::Relaxed)))))
     }
 
-    /// Gives a key without a place one, with these ports. `None` if there is no room. The caller holds the mutex.
+    /// Gives a key without a slot a slot, with these ports. `None` if there is no room. The caller holds the mutex.
     pub(super) fn insert(&self, vid: Vid, address: &IpAddr, ports: PortSet) -> Option<Slot> {
         let key = self.key(vid, address);
         let slot = self.free(key)?;
@@ -92,14 +92,14 @@ impl Slots {
         Some(slot)
     }
 
-    /// Changes the ports of a place. The caller holds the mutex.
+    /// Changes the ports of a slot. The caller holds the mutex.
     pub(super) fn set(&self, slot: Slot, ports: PortSet) {
         if let Some(words) = self.ports.get(slot.0) {
             words.iter().zip(ports.0).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         }
     }
 
-    /// Frees a place. The caller holds the mutex.
+    /// Frees a slot. The caller holds the mutex.
     pub(super) fn remove(&self, slot: Slot) {
         if let Some(key) = self.keys.get(slot.0) {
             key.store(0, Ordering::Release);

@@ -1,7 +1,7 @@
 //! The multicast table: members of groups, and ports with routers.
 //!
 //! **How it works.** The table itself is [`Book`], under one mutex: for each group its ports, for each VLAN and family
-//! its routers, each with the second at which it ends. The part that forwarding needs is written through to [`Places`]
+//! its routers, each with the second at which it ends. The part that forwarding needs is written through to [`Slots`]
 //! (sets of ports) and to a bit per VLAN (*in force*), which are read without a lock. A control message takes the mutex
 //! once; [`Snooping::sweep`], once a second, removes entries that have ended and puts in force VLANs that are due.
 //!
@@ -289,7 +289,7 @@ impl Snooping {
     }
 
     fn with_book<T>(&self, work: impl FnOnce(&mut Book) -> T) -> T {
-        // A thread that panicked with the mutex left counts and places as they were between two steps.
+        // A thread that panicked with the mutex left counts and slots as they were between two steps.
         work(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
