@@ -22,7 +22,7 @@ pub(super) struct Host {
     pub(super) links: Links,
     /// The changes made to devices.
     pub(super) ledger: Ledger,
-    /// What shuts the gates of devices that take tags out.
+    /// Shuts the gates of devices that remove tags.
     pub(super) offload_news: OffloadNews,
     /// The group that owns the guests' sockets.
     pub(super) socket_group: Option<u32>,

@@ -1,14 +1,14 @@
-//! Receive gates that are shut as soon as a device takes VLAN tags out of frames, whoever switched that on.
+//! Shuts receive gates as soon as a device removes VLAN tags from frames, whichever program switched that on.
 //!
-//! **How it works.** A thread listens to what the kernel tells of devices' features (generic netlink family `ethtool`,
-//! group `monitor`). The news carry the features that are active by then, as bits in the order of their names. If one
-//! of those that take tags out is among them, the [`Gate`] of the device's port is shut, whatever else the switch is
-//! busy with. Opening it again, once the offload is off, is the control thread's.
+//! **How it works.** A thread listens to the kernel's notifications about features of devices (generic netlink family
+//! `ethtool`, group `monitor`). A notification carries the features that are then active, as bits in the order of their
+//! names. If one of those that remove tags is among them, the [`Gate`] of the device's port is shut, even while the
+//! control thread is busy. The control thread opens it again, once the offload is off.
 //!
-//! **Invariants.** The thread shuts and never opens. News that can't be read shut the gate of their device, and news
-//! that were lost (the socket's buffer overran) all gates: the control thread looks at every device whose gate is shut.
-//! The thread starts with the first device that is watched. Without it (a kernel without the family) changes are seen
-//! when the control thread looks at its devices.
+//! **Invariants.** The thread shuts gates and never opens them. A notification that can't be read shuts the gate of its
+//! device, and lost notifications (the socket's buffer overran) shut all gates: the control thread looks at every
+//! device whose gate is shut. The thread starts with the first device that is watched. Without the thread (a kernel
+//! without the family), changes are found when the control thread looks at its devices.
 //!
 //! Reference: kernel `Documentation/networking/ethtool-netlink.rst`, `include/uapi/linux/ethtool_netlink.h`.
 
@@ -40,7 +40,7 @@ const HEADER: u16 = 1;
 const ACTIVE: u16 = 4;
 const HEADER_DEVICE_INDEX: u16 = 1;
 const BITSET_VALUE: u16 = 4;
-/// Most bytes of one datagram of news that are looked at.
+/// The most bytes of a datagram that are read.
 const NEWS_BYTES: usize = 16 << 10;
 
 /// The gates, by index of the device.
@@ -53,14 +53,14 @@ pub struct OffloadNews {
     started: bool,
 }
 
-/// While this lives, a gate is shut when its device takes tags out.
+/// While this value lives, a gate is shut when its device removes tags.
 pub struct Watched {
     gates: Gates,
     index: u32,
 }
 
 impl OffloadNews {
-    /// Watches a device from now on. What it did before is to be looked at after this.
+    /// Watches a device from now on. The caller looks at the device afterwards, for earlier changes.
     pub fn watch(&mut self, index: u32, name: &str, gate: Arc<Gate>) -> Watched {
         locked(&self.gates).insert(index, gate);
         if !self.started {
@@ -83,7 +83,8 @@ fn locked(gates: &Gates) -> std::sync::MutexGuard<'_, BTreeMap<u32, Arc<Gate>>> 
     gates.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts the thread. The names of features are the same for all devices; `device` is one to ask for them.
+/// Starts the thread. The names of features are the same for all devices; `device` is any device that can be asked for
+/// them.
 fn listen(device: &str, gates: &Gates) -> Result<(), DeviceError> {
     let refused = |error: io::Error| DeviceError::refused("listen for changes of offloads", error);
     let bits = ethtool::bits_of(device, Offload::RxVlan)?;
@@ -142,7 +143,7 @@ fn shut_all(gates: &Gates) {
     locked(gates).values().for_each(|gate| gate.shut());
 }
 
-/// Shuts the gates that a datagram of news is a reason for.
+/// Shuts the gates of devices that remove tags, or may remove them, according to a datagram.
 fn judge(mut datagram: &[u8], family: u16, bits: &[usize], gates: &Gates) {
     while let Some((length, kind)) = datagram.first_chunk().zip(datagram.get(4..6)) {
         let length = usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(usize::MAX);
@@ -183,7 +184,7 @@ fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     attribute.into_inner().get(ATTRIBUTE_HEADER..length)
 }
 
-/// Whether a bit is set in 32-bit words of this machine's order.
+/// True if a bit is set in 32-bit words of this machine's byte order.
 fn is_set(words: &[u8], bit: usize) -> bool {
     let word =
         words.chunks_exact(4).nth(bit / 32).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_ne_bytes(*word));

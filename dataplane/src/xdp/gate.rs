@@ -1,9 +1,10 @@
-//! A gate in front of a port's receive queues: while it is shut, whatever they receive is dropped and counted.
+//! A gate in front of a port's receive queues: while it is shut, all received frames are dropped and counted.
 //!
-//! **How it works.** One number: odd while the gate is shut, and higher whenever it is shut (also if it was) or opened.
-//! Any thread shuts it. It is opened by who read the number first and then found the device in order: a gate that was
-//! shut once more since stays shut. A receive queue that finds a number it does not know drops what lies in its ring:
-//! that was received before the gate was opened.
+//! **How it works.** The gate is one number, the *epoch*. It is odd while the gate is shut, and grows whenever the gate
+//! is opened or shut, even if it was shut already. Any thread may shut the gate. To open it, a thread reads the number,
+//! then finds the device in order, and opens the gate with that number: a gate that was shut once more meanwhile stays
+//! shut. A receive queue that finds a new number drops the frames in its ring, which were received before the gate was
+//! opened.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,32 +13,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Gate(AtomicU64);
 
 impl Gate {
-    /// The number that stands for the state it is in.
+    /// The number of the gate's present state.
     #[inline]
     pub fn epoch(&self) -> u64 {
-        // Acquire: pairs with the Release of `shut` and `open`; what the shutter knew happened before.
+        // Acquire: pairs with the Release of `shut` and `open`, so that everything before them happened before this.
         self.0.load(Ordering::Acquire)
     }
 
-    /// Whether the gate with this number is open.
+    /// True if a gate with the number `epoch` is open.
     #[inline]
     pub fn is_open_at(epoch: u64) -> bool {
         epoch.is_multiple_of(2)
     }
 
-    /// Whether it is open now.
+    /// True if the gate is open now.
     pub fn is_open(&self) -> bool {
         Gate::is_open_at(self.epoch())
     }
 
-    /// From now on nothing passes.
+    /// Shuts the gate: from now on all frames are dropped.
     pub fn shut(&self) {
         let next = |epoch: u64| Some(epoch + if Gate::is_open_at(epoch) { 1 } else { 2 });
         // Release: see `epoch`. The closure always gives a value.
         let _ = self.0.fetch_update(Ordering::Release, Ordering::Relaxed, next);
     }
 
-    /// Frames pass again, unless the gate was shut since its number was `epoch`; whether they do.
+    /// Opens the gate, unless it was shut since its number was `epoch`. Returns true if it is open.
     pub fn open(&self, epoch: u64) -> bool {
         if Gate::is_open_at(epoch) {
             return self.epoch() == epoch;

@@ -140,8 +140,8 @@ impl XdpRx {
         }
     }
 
-    /// Drops the descriptors that were read, because the gate is shut or was shut when their frames were received; if it
-    /// is open again, also the frames that lie in the ring.
+    /// Drops the descriptors that were read, because the gate is shut or was shut when their frames were received; if
+    /// it is open again, also the frames that lie in the ring.
     #[cold]
     fn turn_away(&mut self, stats: &mut PortDelta) -> Result<(), Fault> {
         let epoch = self.core.gate.epoch();

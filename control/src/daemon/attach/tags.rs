@@ -1,15 +1,17 @@
-//! That a device leaves VLAN tags in the frames it receives: a port whose device does not passes nothing it receives.
+//! Checks that a device leaves VLAN tags in the frames that it receives: while it does not, its port drops all frames
+//! from it.
 //!
-//! A frame without its tag would be in the native VLAN, so in another one than it came in. When a port is opened its
-//! device has stopped taking tags out; somebody may have it begin again (`ethtool -K eth0 rxvlan on`).
+//! A frame without its tag would be in the native VLAN, not in the VLAN in which it came. The device stops removing
+//! tags when its port is opened; another program may switch that on again (`ethtool -K eth0 rxvlan on`).
 //!
-//! **How it works.** The receive queues' [`Gate`] is shut as soon as the kernel says so
+//! **How it works.** The receive queues' [`Gate`] is shut as soon as the kernel reports the change
 //! ([`OffloadNews`](crate::device::OffloadNews)). Here, the control thread looks at the device whenever links have
-//! changed or the gate is shut, has the device stop, reads back that it has, waits until what was received meanwhile
-//! must have come through ([`SETTLE`]), looks once more, and opens the gate.
+//! changed or the gate is shut. It makes the device stop, reads back that it has, waits until the frames received
+//! meanwhile must have come through ([`SETTLE`]), looks once more, and opens the gate.
 //!
 //! **Invariants.** The gate is opened only after a look that found every tag left in, and only if it was not shut since
-//! that look began. A device that can't be looked at, or does not stop, stays shut and is looked at again.
+//! that look began. The gate of a device that can't be looked at, or does not stop, stays shut, and the device is
+//! looked at again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,43 +26,43 @@ use crate::device::DeviceError;
 /// driver that gathers interrupts.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// The device, as far as it concerns tags.
+/// The part of a device that concerns tags.
 pub(super) trait TagDevice {
-    /// The kernel's names of the features by which it takes tags out, of those that are on.
+    /// The kernel's names of the features that remove tags, of those that are on.
     fn taking(&self) -> Result<Vec<String>, DeviceError>;
 
-    /// Has it stop, and reads back that it has.
+    /// Makes the device stop, and reads back that it has.
     fn stop(&self) -> Result<(), DeviceError>;
 }
 
-/// What is known of the tags of one device.
+/// The state of the tags of one device.
 pub(super) struct Tags {
     gate: Arc<Gate>,
     state: State,
-    /// How often the device was made to stop, and when last.
+    /// The number of times that the device was made to stop, and the time of the last one.
     stopped: u32,
     last: Option<Instant>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// They are left in.
+    /// The device leaves tags in.
     LeftIn,
-    /// They are left in again; the gate, which has this number, is opened at this time.
+    /// The device leaves tags in again; the gate, which has the number `epoch`, is opened at `until`.
     Settling { until: Instant, epoch: u64 },
-    /// They may be taken out, for this reason; the device is looked at again at this time.
+    /// The device may remove tags, for the reason `why`; it is looked at again at `again`.
     Unsure { why: String, again: Instant },
 }
 
 impl Tags {
-    /// Of a device that was found to leave them in, by its port's gate.
+    /// The state of a device that was found to leave tags in, with its port's gate.
     pub(super) fn new(gate: Arc<Gate>) -> Tags {
         Tags { gate, state: State::LeftIn, stopped: 0, last: None }
     }
 
-    /// Looks at the device called `name`, and puts it right.
+    /// Looks at the device called `name`, and makes it stop if it removes tags.
     pub(super) fn look(&mut self, name: &str, device: &impl TagDevice, now: Instant) {
-        // Before the device is asked.
+        // The number is read before the device is asked.
         let epoch = self.gate.epoch();
         self.state = match device.taking() {
             Ok(on) if on.is_empty() => self.left_in(name, epoch, now),
@@ -87,7 +89,7 @@ impl Tags {
         };
     }
 
-    /// The device leaves tags in; the gate had this number before that was found.
+    /// The state of a device that leaves tags in; the gate had the number `epoch` before that was found.
     fn left_in(&self, name: &str, epoch: u64, now: Instant) -> State {
         match &self.state {
             State::LeftIn if Gate::is_open_at(epoch) => State::LeftIn,
@@ -98,7 +100,7 @@ impl Tags {
                 tracing::info!(interface = name, "leaves VLAN tags in; what it receives passes again");
                 State::LeftIn
             }
-            // Shut by news, or again.
+            // The gate was shut by the kernel's report, or once more.
             _ => State::Settling { until: now + SETTLE, epoch },
         }
     }
@@ -110,7 +112,7 @@ impl Tags {
         State::Unsure { why, again: now + RETRY }
     }
 
-    /// When to look at the device, whatever links do.
+    /// The time of the next look at the device, even without a change of links.
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.state {
             State::LeftIn if self.gate.is_open() => None,
@@ -120,7 +122,7 @@ impl Tags {
         }
     }
 
-    /// Why nothing passes that the device called `name` receives, if nothing does.
+    /// The reason that the port drops all frames from the device called `name`; `None` if it does not.
     pub(super) fn reason(&self, name: &str) -> Option<String> {
         match &self.state {
             State::LeftIn if self.gate.is_open() => None,
@@ -131,7 +133,7 @@ impl Tags {
         }
     }
 
-    /// What was put right, for people.
+    /// The correction that was made, for people.
     pub(super) fn put_right(&self, now: Instant) -> Option<PutRight> {
         let last = self.last?;
         Some(PutRight {
