@@ -18,7 +18,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 BIN_DIR ?= $(TARGET_DIR)/release
 
-.PHONY: help build install install-files setup lint unit models mutants sanitize e2e-build e2e soak test demo bench bench-peers
+.PHONY: help build install install-files setup lint unit models mutants sanitize e2e-build e2e test-labhost soak test demo bench bench-peers
 
 help:
 > @echo "make build        labswd and labsw-ctl, release"
@@ -26,6 +26,7 @@ help:
 > @echo "make demo         a whole lab on this machine, narrated; needs root"
 > @echo "make test         format, clippy, unit tests, end-to-end tests; needs root"
 > @echo "make lint         format, clippy, links of the code's documentation"
+> @echo "make test-labhost  the switch on emulated NICs with their real drivers, in a virtual machine"
 > @echo "make soak         20 minutes of attacks at random beside a flow and its mirror; needs root"
 > @echo "make models       what threads share and hand over, in all orders (loom) or many (shuttle)"
 > @echo "make sanitize     unit and ring tests under address and thread sanitizer and Miri; takes minutes"
@@ -96,6 +97,9 @@ e2e-build:
 # to boot, and measure nothing, run two at a time.
 e2e: e2e-build
 > LABSW_BIN_DIR=$(E2E_DIR) CARGO="$(CARGO)" tests/run-e2e.sh
+
+test-labhost: setup e2e-build
+> LABSW_BIN_DIR=$(E2E_DIR) $(CARGO) test -p labsw-tests --test lab_host -- --nocapture
 
 # Attackers at four ports at once: tests/tests/hostile_soak.rs. LABSW_SOAK_SECONDS says how long, LABSW_SOAK_SEED
 # repeats a run.

@@ -1,13 +1,16 @@
 #!/bin/bash
-# mkinitramfs.sh KERNEL_DIR OUT.cpio
+# mkinitramfs.sh KERNEL_DIR OUT.cpio [host]
 #
 # Builds a test guest's initramfs (uncompressed: it boots fastest under emulation): static busybox, the virtio_net,
 # e1000e and 8021q modules of the unpacked linux-image package in KERNEL_DIR (those it has), and iperf3, ethtool and
 # tcpdump with the shared libraries they need. `init` beside this script runs in it.
+#
+# With `host` it is that of a lab host (docs/lab-host-tests.md): iproute2's ip as well, veth and tun, and the drivers of
+# emulated NICs in /modules, not loaded.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-kernel=$1 out=$(realpath -m "$2")
+kernel=$1 out=$(realpath -m "$2") kind=${3-guest}
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 
@@ -21,18 +24,25 @@ done
 # Load order: virtio_ring goes before virtio on 6.1. What the kernel has built in is not found, and left out.
 modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net
   e1000e llc stp mrp garp 8021q af_packet)
-for module in "${modules[@]}"; do
-  file=$(find "$kernel/lib/modules" -name "$module.ko*" -print -quit)
+programs=(iperf3 ethtool tcpdump) later=()
+if [ "$kind" = host ]; then
+  modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover pps_core ptp dca
+    i2c-algo-bit llc stp mrp garp 8021q af_packet veth tun)
+  later=(igb e1000e virtio_net vmxnet3) programs+=(ip)
+fi
+for module in "${modules[@]}" "${later[@]}"; do
+  file=$(find "$kernel" -name "$module.ko*" -print -quit)
   case $file in
     '') continue ;;
     *.xz) xz -dc "$file" >"$root/modules/$module.ko" ;;
     *) cp "$file" "$root/modules/$module.ko" ;;
   esac
-  echo "$module" >>"$root/modules/order"
+  [[ " ${later[*]} " == *" $module "* ]] || echo "$module" >>"$root/modules/order"
 done
 
-for program in iperf3 ethtool tcpdump; do
+for program in "${programs[@]}"; do
   path=$(PATH=$PATH:/usr/sbin:/sbin command -v "$program")
+  rm -f "$root/bin/$program" # busybox's, which it may be a link to
   cp -L "$path" "$root/bin/"
   ldd "$path" | grep -o '/[^ ]*' | while read -r library; do
     mkdir -p "$root$(dirname "$library")"

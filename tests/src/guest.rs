@@ -11,6 +11,7 @@
 //!
 //! Kernel and initramfs come from `tests/setup-debian.sh` (in `LABSW_CACHE`, default `/var/cache/labsw`).
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -28,17 +29,32 @@ pub const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Memory of a guest.
 pub const MEMORY_MIB: u32 = 192;
-const QEMU: &str = "qemu-system-x86_64";
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// Emulation does string instructions byte by byte: without these two features the guest copies three times as fast.
-const EMULATED_CPU: &str = "max,-erms,-fsrm";
+pub(crate) const EMULATED_CPU: &str = "max,-erms,-fsrm";
 
-/// Guest kernel and initramfs; for an `e1000e` the general ones, with a driver for it, which boot more slowly.
+/// A kernel and the initramfs that goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// For guests.
+    Cloud,
+    /// For guests with emulated NICs; boots more slowly.
+    General,
+    /// For lab hosts ([`lab_host`](crate::lab_host)).
+    Host,
+}
+
+/// Kernel and initramfs.
 ///
 /// # Errors
 /// Which file is missing and what makes it.
-pub fn image(e1000e: bool) -> Result<(PathBuf, PathBuf), String> {
+pub fn image(of: Image) -> Result<(PathBuf, PathBuf), String> {
     let cache = cache();
-    let kind = if e1000e { "-general" } else { "" };
+    let kind = match of {
+        Image::Cloud => "",
+        Image::General => "-general",
+        Image::Host => "-host",
+    };
     let (kernel, initramfs) = (cache.join(format!("vmlinuz{kind}")), cache.join(format!("initramfs{kind}.cpio")));
     if let Some(file) = [&kernel, &initramfs].into_iter().find(|file| !file.is_file()) {
         return Err(format!("{} (tests/setup-debian.sh)", file.display()));
@@ -162,16 +178,19 @@ pub fn version() -> (u32, u32) {
     })
 }
 
-/// Writes the usual initramfs with `program` and its shared libraries behind it: the kernel unpacks one archive after
-/// the other.
-fn write_image(program: &Path, image_file: &Path) -> io::Result<()> {
-    let (_, usual) = image(false).map_err(io::Error::other)?;
+/// Writes an initramfs with `programs` and their shared libraries behind it: the kernel unpacks one archive after the
+/// other.
+pub(crate) fn write_image(of: Image, programs: &[&Path], image_file: &Path) -> io::Result<()> {
+    let (_, usual) = image(of).map_err(io::Error::other)?;
     let mut archive = std::fs::read(usual)?;
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    archive_file(&mut archive, &format!("bin/{name}"), 0o100_755, &std::fs::read(program)?);
-    for library in
-        process::run(Command::new("ldd").arg(program)).split_whitespace().filter(|word| word.starts_with('/'))
-    {
+    let mut libraries = BTreeSet::new();
+    for program in programs {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        archive_file(&mut archive, &format!("bin/{name}"), 0o100_755, &std::fs::read(program)?);
+        let listed = process::run(Command::new("ldd").arg(program));
+        libraries.extend(listed.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned));
+    }
+    for library in &libraries {
         let directories: Vec<&str> = library.rsplit_once('/').map_or("", |(path, _)| path).split('/').skip(1).collect();
         for depth in 1..=directories.len() {
             archive_file(&mut archive, &directories[..depth].join("/"), 0o040_755, &[]);
@@ -198,7 +217,7 @@ fn archive_file(archive: &mut Vec<u8>, name: &str, mode: u32, contents: &[u8]) {
 
 /// KVM where an ordinary kernel runs on it: `kvm_intel` or `kvm_amd`, not one of the paravirtual kinds that need a
 /// kernel made for them.
-fn accelerator() -> String {
+pub(crate) fn accelerator() -> String {
     std::env::var("LABSW_QEMU_ACCEL").unwrap_or_else(|_| {
         let exists = |path: &str| std::path::Path::new(path).exists();
         let kvm = exists("/dev/kvm") && (exists("/sys/module/kvm_intel") || exists("/sys/module/kvm_amd"));
@@ -294,7 +313,7 @@ impl Guest {
     /// # Panics
     /// When the program, QEMU or the guest's image is missing.
     pub fn boot_with_program(name: &str, nic: &Nic, program: &Path, kernel_mib: u32, image: &Path) -> Self {
-        write_image(program, image).unwrap_or_else(|e| panic!("{}: {e}", image.display()));
+        write_image(Image::Cloud, &[program], image).unwrap_or_else(|e| panic!("{}: {e}", image.display()));
         let kernel = format!("mem={kernel_mib}M iomem=relaxed");
         let mut command = Command::new(QEMU);
         Self::machine(&mut command, name, "none", 1, Some((image, &kernel)), false);
@@ -319,6 +338,12 @@ impl Guest {
         command.args(["-c", &format!("exec \"$@\" \\\n{options}"), "sh", QEMU]);
         Self::machine(&mut command, name, ip, processors, None, false);
         Self { process: Process::spawn(&format!("guest {name}"), &mut command), position: 0, commands: 0 }
+    }
+
+    /// Starts what `command` describes: a machine whose initramfs has the guests' `init`, with its shell on standard
+    /// input and output.
+    pub(crate) fn spawn(name: &str, command: &mut Command) -> Self {
+        Self { process: Process::spawn(&format!("guest {name}"), command), position: 0, commands: 0 }
     }
 
     fn launch(mut command: Command, name: &str, ips: &str, nics: &[Nic], memory: &str, extra: &[&str]) -> Self {
@@ -348,7 +373,8 @@ impl Guest {
         special: Option<(&Path, &str)>,
         e1000e: bool,
     ) {
-        let (kernel, usual) = image(e1000e).unwrap_or_else(|e| panic!("{e}"));
+        let of = if e1000e { Image::General } else { Image::Cloud };
+        let (kernel, usual) = image(of).unwrap_or_else(|e| panic!("{e}"));
         let (initramfs, more) = special.unwrap_or((&usual, ""));
         let accel = accelerator();
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-name", name]);

@@ -8,6 +8,7 @@
 //! * [`process`]: child processes with collected logs, and [`process::wait_for`].
 //! * [`switch`]: one `labswd` with its own namespace, directory and control socket, driven through `labsw-ctl`.
 //! * [`guest`]: a QEMU guest on a vhost-user socket, with a shell; [`qmp`]: QEMU's machine monitor.
+//! * [`lab_host`]: a whole Linux host in QEMU, with a switch on emulated NICs whose cables the test holds.
 //! * [`libvirt`]: a libvirtd of the test's own.
 //! * [`lxc`]: a busybox container that owns one end of a veth pair.
 //! * [`testpmd`]: DPDK's virtio-user front end, a vhost-user client nobody here wrote.
@@ -60,6 +61,7 @@ pub mod guest;
 pub mod hostile;
 pub mod installed;
 pub mod iperf;
+pub mod lab_host;
 pub mod libvirt;
 pub mod lxc;
 pub mod netns;

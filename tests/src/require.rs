@@ -5,6 +5,7 @@
 
 use std::io::Write;
 
+use crate::guest::Image;
 use crate::installed::{find_program, promtool};
 use crate::{guest, switch};
 
@@ -19,6 +20,8 @@ pub enum Need {
     Guest,
     /// As [`Need::Guest`], with a kernel that has drivers of emulated NICs.
     GeneralGuest,
+    /// QEMU with igb, and a lab host's kernel and initramfs.
+    LabHost,
     /// LXC with its busybox template.
     Lxc,
     /// DPDK's testpmd.
@@ -34,8 +37,12 @@ fn missing(need: Need) -> Option<String> {
     match need {
         Need::Root => (!rustix::process::geteuid().is_root()).then(|| "root".to_owned()),
         Need::Labswd => ["labswd", "labsw-ctl"].iter().find_map(|name| switch::find_binary(name).err()),
-        Need::Guest => program("qemu-system-x86_64").or_else(|| guest::image(false).err()),
-        Need::GeneralGuest => program("qemu-system-x86_64").or_else(|| guest::image(true).err()),
+        Need::Guest => program("qemu-system-x86_64").or_else(|| guest::image(Image::Cloud).err()),
+        Need::GeneralGuest => program("qemu-system-x86_64").or_else(|| guest::image(Image::General).err()),
+        Need::LabHost => program("qemu-system-x86_64").or_else(|| guest::image(Image::Host).err()).or_else(|| {
+            (guest::version() < (8, 0))
+                .then(|| "QEMU 8 or newer, which emulates igb (tests/setup-debian.sh)".to_owned())
+        }),
         Need::Lxc => program("lxc-start").or_else(|| program("busybox")),
         Need::Testpmd => program("dpdk-testpmd"),
         Need::Promtool => (!promtool().is_file()).then(|| "promtool (tests/setup-debian.sh)".to_owned()),

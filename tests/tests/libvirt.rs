@@ -30,7 +30,7 @@ const NEEDS: [Need; 6] = [
 ];
 
 fn domain(directory: &Path, socket: &Path) -> String {
-    let (kernel, initramfs) = guest::image(false).unwrap();
+    let (kernel, initramfs) = guest::image(guest::Image::Cloud).unwrap();
     format!(
         "<domain type='qemu'><name>lab</name><memory unit='MiB'>192</memory><vcpu>1</vcpu>
         <memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>

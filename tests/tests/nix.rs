@@ -240,7 +240,7 @@ fn a_guest_runs_with_the_arguments() {
     );
     let args = evaluate(&["--expr", &expression]).unwrap();
     let args: Vec<&str> = args.as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
-    let (kernel, initramfs) = guest::image(false).unwrap();
+    let (kernel, initramfs) = guest::image(guest::Image::Cloud).unwrap();
     let mut command = Command::new("qemu-system-x86_64");
     command.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-accel", "tcg", "-cpu", "max", "-smp", "2"]);
     command.args(args).arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);

@@ -1,0 +1,167 @@
+//! Proves the switch on real NIC drivers, in a whole Linux host that QEMU emulates: the modes that they get, tags both
+//! ways, cables pulled, drivers unloaded, kills, and what others change on a NIC behind the switch's back.
+//!
+//! All checks share one machine, whose boot takes seconds.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use labsw_tests::lab_host::{HostNic, LabHost, NICS, PATIENCE};
+use labsw_tests::packet::{BROADCAST, Frame, Mac, TPID_8021AD, TPID_8021Q, mac};
+use labsw_tests::require::{self, Need};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// A tag of VLAN 20 beside the native VLAN 1: what a device that takes it out would deliver in VLAN 1.
+const TAGGED: u16 = 20;
+
+fn config(nics: &[HostNic]) -> String {
+    let port = |(n, nic): (usize, &HostNic)| {
+        format!(
+            "[ports.{}]\ntype = \"af_xdp\"\ndevice = \"mac:52:54:00:00:00:{:02x}\"\nmtu = 2000\n\
+             vlan = {{ mode = \"native-untagged\", tag = 1 }}\n",
+            nic.name,
+            n + 1
+        )
+    };
+    nics.iter().enumerate().map(port).collect()
+}
+
+/// Frames of one source with the tags that occur; the number tells them apart.
+fn tagged_frames(source: Mac) -> Vec<Vec<u8>> {
+    let plain = || Frame::new(BROADCAST, source);
+    let frames = [
+        plain(),
+        plain().tag(TPID_8021Q, TAGGED | 3 << 13),
+        plain().tag(TPID_8021AD, TAGGED),
+        plain().tag(TPID_8021AD, TAGGED).tag(TPID_8021Q, 30),
+        plain().tag(TPID_8021Q, TAGGED).tag(TPID_8021Q, 30),
+        plain().payload(&vec![0x5a; 1900]),
+    ];
+    (0..).zip(frames).map(|(n, frame)| frame.number(n).build()).collect()
+}
+
+/// Sends frames by every cable until all of them have come out of every other one, unchanged.
+fn assert_all_pass(host: &LabHost, nics: &[HostNic], round: u8) {
+    for (n, from) in (0..).zip(nics) {
+        let frames = tagged_frames(mac(16 * round + n));
+        for (frame, to) in frames.iter().flat_map(|frame| nics.iter().map(move |to| (frame, to))) {
+            if to.name != from.name {
+                assert_passes(host, from.name, to.name, frame);
+            }
+        }
+    }
+}
+
+/// Sends a frame by a cable until it comes out of another one, unchanged.
+fn assert_passes(host: &LabHost, from: &str, to: &str, frame: &[u8]) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        host.wire(from).send(frame);
+        let mut came = Vec::new();
+        let found = host.wire(to).receive(SECOND / 2, |other| {
+            came.push(other.to_vec());
+            other == frame
+        });
+        if found.is_some() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{from} to {to}: {frame:02x?} does not pass; {came:02x?} came");
+    }
+}
+
+/// What was changed and is to be put back, by device.
+fn settings(host: &mut LabHost, nics: &[HostNic]) -> BTreeMap<String, String> {
+    let links = 0..nics.len();
+    let of =
+        |n| format!("/bin/ip -o link show eth{n} | cut -d' ' -f2-5; ethtool -k eth{n}; ethtool -l eth{n} 2>&1; true");
+    links.map(|n| (format!("eth{n}"), host.ok(&of(n)))).collect()
+}
+
+/// Says on standard error how far the test is: which check takes how long.
+fn done(since: &mut Instant, check: &str) {
+    eprintln!("lab host: {check}: {:.1} s", since.elapsed().as_secs_f32());
+    *since = Instant::now();
+}
+
+#[test]
+fn nic_drivers_under_a_switch() {
+    if !require::all(&[Need::Labswd, Need::LabHost]) {
+        return;
+    }
+    let mut since = Instant::now();
+    let nics = &NICS[..3];
+    let mut host = LabHost::boot(nics);
+    for nic in nics {
+        host.load(nic.driver);
+    }
+    let before = settings(&mut host, nics);
+    done(&mut since, "boot");
+    host.start(&config(nics));
+    modes(&mut host);
+    done(&mut since, "modes");
+    assert_all_pass(&host, nics, 1);
+    done(&mut since, "tags");
+    cable_pulled(&mut host, nics);
+    done(&mut since, "cable");
+    tags_taken_out(&mut host, nics);
+    done(&mut since, "receive VLAN offload");
+    driver_unloaded(&mut host, nics);
+    done(&mut since, "driver");
+    host.end("KILL");
+    host.start_again();
+    nics.iter().for_each(|nic| drop(host.wait_up(nic.name)));
+    assert_passes(&host, "igb", "e1000e", &tagged_frames(mac(9))[1]);
+    done(&mut since, "kill");
+    host.end("TERM");
+    assert_eq!(settings(&mut host, nics), before);
+    done(&mut since, "put back");
+}
+
+/// Each driver gets the best mode that it has, and says why no better one.
+fn modes(host: &mut LabHost) {
+    for (name, mode) in [("igb", "zero_copy"), ("virtio", "copy"), ("e1000e", "skb")] {
+        let port = host.wait_up(name);
+        assert_eq!(port["xdp_mode"], mode, "{port}");
+        assert_eq!(port["xdp_mode_reason"].is_null(), mode == "zero_copy", "{port}");
+    }
+}
+
+fn cable_pulled(host: &mut LabHost, nics: &[HostNic]) {
+    for nic in nics {
+        host.cable(nic.name, false);
+        let port = host.wait_port(nic.name, "down", |port| port["state"] == "down");
+        assert!(port["reason"].as_str().is_some_and(|reason| reason.contains("no carrier")), "{port}");
+        host.cable(nic.name, true);
+        host.wait_up(nic.name);
+    }
+    assert_all_pass(host, nics, 2);
+}
+
+/// Receive VLAN offload that somebody switches on is switched off again, and no frame of another VLAN gets into the
+/// native one meanwhile.
+fn tags_taken_out(host: &mut LabHost, nics: &[HostNic]) {
+    for (from, to, device) in [("igb", "virtio", "eth0"), ("e1000e", "igb", "eth1")] {
+        let frame = Frame::new(BROADCAST, mac(200)).vlan(TAGGED).build();
+        let tag_lost = |other: &[u8]| other[6..12] == frame[6..12] && other[12..14] != frame[12..14];
+        assert_passes(host, from, to, &frame);
+        host.ok(&format!("ethtool -K {device} rxvlan on"));
+        for _ in 0..100 {
+            host.wire(from).send(&frame);
+            let leaked = host.wire(to).receive(Duration::from_millis(5), tag_lost);
+            assert_eq!(leaked, None, "a frame of VLAN {TAGGED} is in VLAN 1");
+        }
+        host.wait_port(from, "up, and put right", |port| port["state"] == "up" && port["put_right"]["times"] == 1);
+        assert!(host.ok(&format!("ethtool -k {device}")).contains("rx-vlan-offload: off"));
+        assert_passes(host, from, to, &frame);
+    }
+    assert_eq!(host.log().matches("took VLAN tags out of received frames").count(), 2);
+    assert_all_pass(host, nics, 3);
+}
+
+fn driver_unloaded(host: &mut LabHost, nics: &[HostNic]) {
+    host.ok("rmmod igb");
+    host.wait_port("igb", "waiting", |port| port["state"] == "waiting");
+    host.load("igb");
+    assert_eq!(host.wait_up("igb")["xdp_mode"], "zero_copy");
+    assert_all_pass(host, nics, 4);
+}
