@@ -28,8 +28,8 @@ mod learned;
 mod slot;
 mod writer;
 
-pub use learned::{FdbFull, Learned};
-use slot::{Bucket, SLOTS, Slot, Value};
+pub use learned::{FdbFull, Learned, MAX_MOVES, Moved, Moves};
+use slot::{Bucket, SLOTS, Slot, Value, vid_of};
 use writer::Writer;
 
 /// The most entries a database can be made for.
@@ -220,6 +220,16 @@ impl Fdb {
         self.with_writer(|writer| writer.sweep(&self.buckets, slots.div_ceil(SLOTS), ageing, now_seconds))
     }
 
+    /// Addresses that have moved between ports since this was last asked. However many move, few are kept.
+    pub fn take_moves(&self) -> Moves {
+        self.with_writer(Writer::take_moves)
+    }
+
+    /// How often addresses have moved between ports.
+    pub fn moved(&self) -> u64 {
+        self.with_writer(|writer| writer.moved())
+    }
+
     /// Number of entries, static ones and aged ones not yet swept included.
     pub fn len(&self) -> usize {
         self.with_writer(|writer| writer.len())
@@ -314,11 +324,6 @@ fn hash(key: u64, seed: u64, multiplier: u64) -> u64 {
 #[inline]
 fn key_of(vid: Vid, mac: Mac) -> u64 {
     u64::from(vid.get()) << 48 | mac.to_u64()
-}
-
-/// VLAN of a key word; `None` for the key of a free slot.
-fn vid_of(key: u64) -> Option<Vid> {
-    u16::try_from(key >> 48).ok().and_then(|vid| Vid::try_from(vid).ok())
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ fn a_container_that_deletes_its_interface_in_a_loop_costs_less_and_less() {
     // Tried at once, then after 0.1, 0.2, 0.4, 0.8, 1.6, 3.2 s; the container is often quick enough to spoil the
     // attempt.
     let log = switch.log();
-    let tries = log.lines().filter(|line| line.contains("device lost") || line.contains(" waiting port")).count();
+    let tries = log.lines().filter(|line| line.contains(" fault ") || line.contains("state=\"waiting\"")).count();
     assert!((2..=12).contains(&tries), "{tries} attempts:\n{log}");
     let shown = switch.port("web");
     assert_eq!(shown["state"], "waiting", "{shown}");

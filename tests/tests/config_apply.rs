@@ -384,7 +384,7 @@ fn sighup_applies_the_file() {
         let log = reload(broken);
         let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
         assert_eq!(errors.len(), 1, "{log}");
-        assert!(errors[0].contains("configuration not applied: ") && errors[0].contains("lab.toml"), "{log}");
+        assert!(errors[0].contains("configuration not applied ") && errors[0].contains("lab.toml"), "{log}");
         assert_eq!(lab.peers.link_names(), ["a", "b"]);
     }
     std::fs::remove_file(&file).expect("the file");

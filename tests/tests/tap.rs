@@ -146,7 +146,7 @@ fn an_interface_that_goes_comes_back_and_no_other_port_notices() {
     ns.ip(&["link", "del", "ours"]);
     wait_for("the interface again", PATIENCE, || ns.link_names().contains(&"ours".to_owned()).then_some(()));
     switch.wait_port_up("ours");
-    assert!(log_has(&switch, "ours was removed") && log_has(&switch, "back in service"));
+    assert!(log_has(&switch, "ours was removed"));
     let (host, peer) = (RawSocket::open(ns, "ours"), lab.socket("a"));
     let frame = Frame::new(BROADCAST, mac(8)).build();
     host.send(&frame);

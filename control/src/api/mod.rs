@@ -13,6 +13,7 @@ mod capture;
 mod change;
 mod config;
 mod error;
+mod event;
 mod feed;
 mod guard;
 mod impair;
@@ -35,6 +36,7 @@ pub use capture::{CapturePiece, CaptureSpec, DEFAULT_SNAPLEN, RunningCapture};
 pub use change::Change;
 pub use config::{ConfigAction, ConfigChange, ConfigSetting, ConfigText, ShownConfig, WantedConfig};
 pub use error::{Error, RefusedCode, Subject};
+pub use event::{Event, EventKind, EventLevel, EventSetting, EventSubject, Events};
 pub use feed::Feed;
 pub use guard::{Guards, Storm};
 pub use impair::{Impairment, PortDirection};
@@ -100,5 +102,14 @@ pub trait Handler {
     fn capture(&mut self, _peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
         let _ = spec;
         Err(Error::MethodNotImplemented { method: format!("{INTERFACE}.Capture") })
+    }
+
+    /// Begins to tell events, at first the `last` ones that have happened.
+    ///
+    /// # Errors
+    /// As [`Handler::call`].
+    fn monitor(&mut self, last: u64) -> Result<Box<dyn Feed>, Error> {
+        let _ = last;
+        Err(Error::MethodNotImplemented { method: format!("{INTERFACE}.Monitor") })
     }
 }

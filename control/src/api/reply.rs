@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
-    CapturePiece, ConfigChange, Counters, Impairment, Injected, Mirror, Multicast, MulticastTotals, Port,
+    CapturePiece, ConfigChange, Counters, Events, Impairment, Injected, Mirror, Multicast, MulticastTotals, Port,
     RunningCapture, ShownConfig, Trace, VlanRow,
 };
 
@@ -58,6 +58,9 @@ pub struct Status {
     pub impairments: Vec<Impairment>,
     /// Counts of multicast snooping.
     pub multicast: MulticastTotals,
+    /// How often MAC addresses were seen at another port than before.
+    #[serde(default)]
+    pub mac_moves: u64,
 }
 
 /// An entry of the forwarding database.
@@ -141,6 +144,8 @@ pub enum Reply {
     CapturePiece(CapturePiece),
     /// To `ListCaptures`.
     Captures(Vec<RunningCapture>),
+    /// To `Monitor`.
+    Events(Events),
 }
 
 /// The parameters of the reply message.
@@ -167,6 +172,7 @@ impl Serialize for Reply {
             Reply::Changes(changes) => serializer.collect_map([("changes", changes)]),
             Reply::CapturePiece(piece) => piece.serialize(serializer),
             Reply::Captures(captures) => serializer.collect_map([("captures", captures)]),
+            Reply::Events(events) => events.serialize(serializer),
         }
     }
 }

@@ -81,6 +81,12 @@ pub enum Request {
     Capture(CaptureSpec),
     /// The running captures → [`Reply::Captures`].
     ListCaptures,
+    /// Events, as they happen → [`Reply::Events`], many. Not for [`Handler::call`](super::Handler::call).
+    Monitor {
+        /// Begin with so many events that have happened already.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last: Option<u64>,
+    },
     /// A method that changes the switch.
     #[serde(skip)]
     Change(Change),
@@ -163,6 +169,7 @@ impl Request {
             }
             Request::Capture(_) => Reply::CapturePiece(read(method, Value::Object(parameters))?),
             Request::ListCaptures => Reply::Captures(read(method, field("captures"))?),
+            Request::Monitor { .. } => Reply::Events(read(method, Value::Object(parameters))?),
             Request::Change(Change::FlushFdb { .. }) => Reply::Removed(read(method, field("removed"))?),
             Request::Change(Change::Inject { .. }) => Reply::Injected(read(method, Value::Object(parameters))?),
             Request::Change(_) => Reply::Done,

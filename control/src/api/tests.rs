@@ -103,6 +103,7 @@ fn status() -> Status {
         mirrors: vec![mirror()],
         impairments: vec![impairment()],
         multicast: multicast().totals,
+        mac_moves: 4,
     }
 }
 
@@ -167,6 +168,7 @@ fn questions() -> Vec<Request> {
             duration_milliseconds: Some(1500),
         }),
         Request::ListCaptures,
+        Request::Monitor { last: Some(10) },
         Request::ListImpairments,
     ]
 }
@@ -211,6 +213,26 @@ fn impairment() -> Impairment {
         seed: 7,
         delay: Some("20ms".into()),
         ..Impairment::default()
+    }
+}
+
+fn event() -> Event {
+    Event {
+        number: 9,
+        time_milliseconds: 1_700_000_000_000,
+        level: EventLevel::Warning,
+        state: Some("down".into()),
+        reason: Some("why".into()),
+        settings: vec![EventSetting { key: "mtu".into(), before: Some("1500".into()), now: None }],
+        vlan: Some(20),
+        mac: Some("52:54:00:12:34:56".into()),
+        from: Some("web".into()),
+        count: Some(3),
+        method: Some("SetPort".into()),
+        object: Some("dc01".into()),
+        uid: Some(0),
+        pid: Some(7),
+        ..Event::about(EventKind::State, EventSubject::Port, "dc01")
     }
 }
 
@@ -261,6 +283,7 @@ fn reply_to(request: &Request) -> Reply {
         Request::ListCaptures => {
             Reply::Captures(vec![RunningCapture { filter: Some("arp".into()), pid: 7, ..RunningCapture::default() }])
         }
+        Request::Monitor { .. } => Reply::Events(Events { events: vec![event()], lost: 2 }),
         Request::Change(Change::FlushFdb { .. }) => Reply::Removed(3),
         Request::Change(Change::Inject { .. }) => {
             let drops = [("oversize".to_owned(), 1)].into();

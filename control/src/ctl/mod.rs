@@ -28,6 +28,7 @@ pub mod inject;
 mod mcast;
 mod metrics;
 mod mirror;
+mod monitor;
 mod output;
 mod parse;
 mod port;
@@ -40,6 +41,7 @@ mod table;
 mod top;
 mod trace;
 mod vlan;
+mod wait;
 mod worker;
 
 use output::Output;
@@ -93,6 +95,10 @@ enum Noun {
     Stats(stats::Arguments),
     /// Shows ports, mirrors and workers live, on the whole screen.
     Top(top::Arguments),
+    /// Events as they happen: ports, mirrors, impairments, MAC addresses that move, who changed what.
+    Monitor(monitor::Arguments),
+    /// Waits until a port has a state.
+    Wait(wait::Arguments),
     /// Captures frames that pass, or that are dropped, as pcapng.
     Capture(capture::Arguments),
     /// Offers the ports to Wireshark as interfaces; `extcap install` registers them.
@@ -141,6 +147,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Stats(stats) if stats.watch => {
             return stats::watch(stats, &mut Session::open(&arguments.socket)?, &mut output);
         }
+        Noun::Monitor(monitor) => return monitor::run(&monitor, &arguments.socket, &mut output),
+        Noun::Wait(wait) => return wait::run(wait, &arguments.socket, &mut output),
         Noun::Capture(capture) => return capture::run(capture, &arguments.socket, &mut output),
         Noun::Extcap(extcap) => return extcap::run(extcap, &arguments.socket, &mut output),
         Noun::Config(command) => return config::run(command, &arguments.socket, &mut output),

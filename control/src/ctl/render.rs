@@ -2,7 +2,7 @@
 
 use super::output::Output;
 use super::session::Failure;
-use super::{capture, config, fdb, impair, mcast, mirror, port, stats, status, table, trace, vlan, worker};
+use super::{capture, config, fdb, impair, mcast, mirror, monitor, port, stats, status, table, trace, vlan, worker};
 use crate::api::Reply;
 use crate::metrics;
 
@@ -29,9 +29,11 @@ impl Output {
                 Reply::Trace(trace) => self.pretty(trace),
                 Reply::Config(shown) => self.pretty(&shown.config),
                 Reply::Captures(captures) => self.pretty(captures),
-                Reply::Awaited(_) | Reply::Changes(_) | Reply::Injected(_) | Reply::CapturePiece(_) => {
-                    self.pretty(reply)
-                }
+                Reply::Awaited(_)
+                | Reply::Changes(_)
+                | Reply::Injected(_)
+                | Reply::CapturePiece(_)
+                | Reply::Events(_) => self.pretty(reply),
             };
         }
         let text = match reply {
@@ -55,6 +57,7 @@ impl Output {
             Reply::Changes(changes) => config::lines(changes),
             Reply::Injected(injected) => format!("{} frames sent\n", injected.sent),
             Reply::CapturePiece(_) => return Ok(()),
+            Reply::Events(told) => monitor::lines(told),
             Reply::Captures(captures) => capture::table(captures),
         };
         self.bytes(text.as_bytes())

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use crate::api::{Reply, Request};
 use crate::config::{ConfigError, ConfigErrors};
@@ -53,6 +54,14 @@ pub(super) enum Failure {
         /// The system's error.
         reason: io::Error,
     },
+    /// A port has not reached the state that was waited for.
+    #[error("port {name:?} {reason}")]
+    NotReached {
+        /// The port.
+        name: String,
+        /// The port's state, or the obstacle.
+        reason: String,
+    },
     /// The combination of arguments has no meaning.
     #[error("{0}")]
     Usage(&'static str),
@@ -75,6 +84,7 @@ impl Failure {
             | Failure::Capture(_)
             | Failure::File { .. }
             | Failure::Listen { .. }
+            | Failure::NotReached { .. }
             | Failure::Output(_) => ExitCode::from(1),
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Unreachable { .. } => ExitCode::from(3),
@@ -131,6 +141,33 @@ impl Session {
     /// [`Failure::Unreachable`].
     pub(super) fn wait_for_ever(&self) -> Result<UnixStream, Failure> {
         self.client.wait_for_ever().map_err(|error| failure(&self.socket, error.into()))
+    }
+
+    /// Calls a method that answers with a stream, until `each` says that it is enough, the time is up, or the stream
+    /// ends. Says whether it was enough.
+    ///
+    /// # Errors
+    /// As [`Session::call`], and those of `each`.
+    pub(super) fn stream_until(
+        &mut self,
+        request: &Request,
+        deadline: Option<Instant>,
+        mut each: impl FnMut(Reply) -> Result<bool, Failure>,
+    ) -> Result<bool, Failure> {
+        let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let broken = |error: CallError| failure(&self.socket, error);
+        self.client.wait_for(left()).map_err(|error| broken(error.into()))?;
+        let mut replies = self.client.stream(request).map_err(broken)?;
+        while left().is_none_or(|left| !left.is_zero()) {
+            match replies.next() {
+                Some(Err(CallError::Silent)) | None => return Ok(false),
+                Some(reply) => match each(reply.map_err(broken)?)? {
+                    true => return Ok(true),
+                    false => replies.wait_for(left()).map_err(|error| broken(error.into()))?,
+                },
+            }
+        }
+        Ok(false)
     }
 
     /// Calls a method that answers with a stream, until the stream ends or `each` fails.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use labsw_switch::fdb::{Fdb, FdbFilter};
 use labsw_switch::{Mac, Vid};
 
+use super::events;
 use super::show::{show_fdb, show_impairments, show_mirror, show_mirrors, show_port, show_vlans, show_workers};
 use super::switch::Switch;
 use super::trace::trace;
@@ -14,7 +15,7 @@ use crate::api::{CaptureSpec, Change, Error, Feed, Handler, Peer, Reply, Request
 use crate::config::{ConfigError, ImpairConfig, MirrorConfig, PortConfig, Settings};
 
 impl Handler for Switch {
-    fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
+    fn call(&mut self, peer: &Peer, request: Request) -> Result<Reply, Error> {
         match request {
             Request::GetStatus => Ok(Reply::Status(self.show_status())),
             Request::ListWorkers => Ok(Reply::Workers(show_workers(&self.fabric, &self.ports))),
@@ -42,9 +43,9 @@ impl Handler for Switch {
             Request::DiffConfig(WantedConfig { config, keep_runtime }) => {
                 Ok(Reply::Changes(self.diff_config(&config, keep_runtime)?))
             }
-            Request::Capture(_) => Err(Error::ExpectedMore),
+            Request::Capture(_) | Request::Monitor { .. } => Err(Error::ExpectedMore),
             Request::ListCaptures => Ok(Reply::Captures(self.captures.show())),
-            Request::Change(change) => self.change(change),
+            Request::Change(change) => self.change_told(peer, change),
         }
     }
 
@@ -52,9 +53,27 @@ impl Handler for Switch {
         let Switch { captures, ports, mirrors, fabric, .. } = self;
         captures.begin(peer, spec, View { ports, mirrors, fabric })
     }
+
+    fn monitor(&mut self, last: u64) -> Result<Box<dyn Feed>, Error> {
+        Ok(self.events.read(last))
+    }
 }
 
 impl Switch {
+    /// Makes a change, and tells who wanted it and what has become of it.
+    fn change_told(&mut self, peer: &Peer, change: Change) -> Result<Reply, Error> {
+        let described = events::describe(&change);
+        let silent = matches!(change, Change::Inject { .. });
+        let outcome = self.change(change);
+        if let Some(described) = described {
+            self.events.tell(events::outcome(described, peer, &outcome));
+        }
+        if !silent {
+            self.notice_changes();
+        }
+        outcome
+    }
+
     fn change(&mut self, change: Change) -> Result<Reply, Error> {
         match change {
             Change::AddPort { name, port_type, settings } => {

@@ -22,7 +22,7 @@ use super::impairments::Impaired;
 use super::mirrors::Mirrors;
 use super::preflight::{awaited_by, device_twice, needs_memory, preflight};
 use super::switch::Switch;
-use crate::api::{ConfigChange, ConfigText, Error, ShownConfig};
+use crate::api::{ConfigChange, ConfigText, Error, Event, EventKind, EventSubject, ShownConfig};
 use crate::config::{Config, ConfigError, ConfigErrors, PortConfig, SwitchConfig};
 use crate::metrics::MetricsSocket;
 use crate::plan::{Step, changes, keep_runtime, plan};
@@ -88,7 +88,8 @@ impl Switch {
             }
         }
         self.given = given;
-        tracing::info!(file = source.file, changes = changes.len(), "configuration applied");
+        let about = Event::about(EventKind::Applied, EventSubject::File, &source.file);
+        self.events.tell(Event { count: Some(changes.len() as u64), ..about });
         Ok(changes)
     }
 
@@ -257,7 +258,6 @@ impl Switch {
         }
         self.fabric.shared.fdb.set_ageing(ageing_seconds(&self.config));
         self.host.socket_group = group;
-        tracing::info!("settings of the switch changed");
         Ok(())
     }
 

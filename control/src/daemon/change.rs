@@ -99,13 +99,10 @@ impl Switch {
         };
         set(self, config);
         let outcome = self.attach_port(name);
-        match &outcome {
-            Ok(()) => tracing::info!(port = name, "attached anew"),
-            Err(_) => {
-                set(self, before);
-                if !was_detached {
-                    self.reattach_port(name);
-                }
+        if outcome.is_err() {
+            set(self, before);
+            if !was_detached {
+                self.reattach_port(name);
             }
         }
         outcome
@@ -165,9 +162,7 @@ impl Switch {
         let opened = match opened {
             Ok(opened) => opened,
             Err(absence) => {
-                let absence = absence?.with_pins(pins);
-                tracing::info!(port = name, reason = absence.reason, "waiting");
-                port.attached = Attached::Waiting(absence);
+                port.attached = Attached::Waiting(absence?.with_pins(pins));
                 port.detached = false;
                 return self.set_tables();
             }
@@ -212,7 +207,6 @@ impl Switch {
         if let Some(vid) = to.vlan() {
             self.fabric.shared.fdb.flush(Some(vid), None);
         }
-        tracing::info!(mirror = name, %to, "set");
         Ok(())
     }
 
@@ -223,7 +217,6 @@ impl Switch {
             self.mirrors.put(mirror);
             return Err(error);
         }
-        tracing::info!(mirror = name, "removed");
         Ok(())
     }
 
@@ -253,14 +246,12 @@ impl Switch {
     fn replace_impairment(&mut self, name: &str, impaired: Option<Impaired>) -> Result<(), Error> {
         let port = self.ports.get_mut(name)?;
         let before = std::mem::replace(&mut port.impaired, impaired);
-        let is_impaired = port.impaired.is_some();
         if let Err(error) = self.set_tables() {
             if let Some(port) = self.ports.find_mut(name) {
                 port.impaired = before;
             }
             return Err(error);
         }
-        tracing::info!(port = name, impaired = is_impaired, "impairment changed");
         Ok(())
     }
 }

@@ -20,6 +20,7 @@ use labsw_switch::PortId;
 use super::attach::{self, Absence, Attached, LinkMap, OnFault, RETRY, Seen};
 use super::port::Port;
 use super::switch::Switch;
+use crate::api::{Event, EventKind, EventSubject};
 
 /// Time from the first news of a change to the look at the links: a device comes with several news.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -92,13 +93,18 @@ impl Switch {
         // Both halves, or several workers, may have reported the same fault.
         match attachment.fault(fault, Instant::now()) {
             OnFault::Old => {}
-            OnFault::GoesOn => tracing::warn!(port = name, reason = %fault, "port fault"),
+            OnFault::GoesOn => self.tell_fault(&name, fault.reason.clone()),
             OnFault::Lost => {
                 // The worker may have noticed before the kernel's news that the device has gone.
                 let gone = attachment.device().is_some_and(|(index, _)| self.host.links.has_gone(index));
                 self.lose(&name, (!gone).then_some(fault.reason.as_str()));
             }
         }
+    }
+
+    fn tell_fault(&self, name: &str, reason: String) {
+        let about = Event::about(EventKind::Fault, EventSubject::Port, name);
+        self.events.warn(Event { reason: Some(reason), ..about });
     }
 
     /// Takes a port out of service whose device has gone or, if a `fault` is given, can't go on.
@@ -128,7 +134,7 @@ impl Switch {
         } else {
             format!("{reason}, repeatedly; it is opened again {:.0} s later", wait.as_secs_f32().ceil())
         };
-        tracing::warn!(port = name, reason, "device lost");
+        self.tell_fault(name, reason.clone());
         let (halves, taken_out) = self.take_out(name);
         if let Err(error) = taken_out {
             tracing::error!(port = name, %error, "not taken out of service cleanly");
@@ -161,7 +167,6 @@ impl Switch {
         let before = std::mem::take(&mut absence.before);
         match opened {
             Ok(opened) => {
-                tracing::info!(port = name, "back in service");
                 if let Err(error) = self.put_in(name, opened, before.pins) {
                     self.lose(name, Some(&error.to_string()));
                 } else if !enabled {
@@ -174,9 +179,6 @@ impl Switch {
                 let at = Instant::now();
                 if losses.is_fresh(at) {
                     now.not_before(losses.failed(at));
-                }
-                if absence.reason != now.reason {
-                    tracing::info!(port = name, reason = now.reason, "waiting");
                 }
                 *absence = now;
             }

@@ -27,6 +27,7 @@ mod change;
 mod destinations;
 mod devices;
 mod error;
+mod events;
 mod fabric;
 mod flap;
 mod guards;
@@ -36,6 +37,7 @@ mod impairments;
 mod inject;
 mod mirrors;
 mod multicast;
+mod notice;
 mod opening;
 mod port;
 mod ports;
@@ -60,10 +62,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
-use labsw_dataplane::worker::Event;
+use labsw_dataplane::worker;
 use mio::{Events, Interest, Poll};
 
-use crate::api::{self, ConfigText, Request};
+use crate::api::{self, ConfigText, Event, EventKind, EventLevel, EventSubject, Request};
 use crate::config::Config;
 use crate::device::LinkEvents;
 use crate::varlink::Server;
@@ -96,7 +98,7 @@ pub struct Daemon {
     /// The socket where another process asks to take over, if it could be opened.
     door: Option<Door>,
     switch: Switch,
-    worker_events: Receiver<Event>,
+    worker_events: Receiver<worker::Event>,
 }
 
 /// A configuration file that is being reloaded.
@@ -149,6 +151,11 @@ impl Daemon {
             wait = if ready { due.fold(next_second - now, Duration::min) } else { Duration::ZERO };
         };
         notify(&[sd_notify::NotifyState::Stopping]);
+        self.switch.events.tell(Event::new(EventKind::Stopping));
+        if let Some(server) = &mut self.server {
+            // The last that readers of events get.
+            server.tick(Instant::now(), &mut self.switch);
+        }
         self.stop();
         outcome
     }
@@ -158,11 +165,13 @@ impl Daemon {
         let Host { ledger, links, .. } = &mut self.switch.host;
         ledger.put_back_inherited(links);
         notify(&[sd_notify::NotifyState::Ready]);
-        tracing::info!(
+        self.switch.notice_states();
+        self.switch.events.tell(Event::new(EventKind::Ready));
+        tracing::debug!(
             ports = self.switch.ports.len(),
             socket = %self.switch.config.control_socket.display(),
             start_ms = self.switch.started.elapsed().as_millis(),
-            "ready"
+            "served"
         );
     }
 
@@ -198,7 +207,7 @@ impl Daemon {
             }
         }
         while let Ok(event) = self.worker_events.try_recv() {
-            let Event::PortFault { id, fault } = event;
+            let worker::Event::PortFault { id, fault } = event;
             self.switch.port_fault(id, &fault);
         }
     }
@@ -207,17 +216,15 @@ impl Daemon {
     fn tick(&mut self, now: Instant) -> Vec<Duration> {
         let metrics = self.switch.metrics.as_mut().zip(self.server.as_mut());
         let metrics_due = metrics.map(|(metrics, server)| metrics.tick(now, server));
+        let [guests, flaps, devices] =
+            [self.switch.ports.tick(now), self.switch.tick_flaps(now), self.switch.tick_devices(now)];
+        // What has happened until here is told by this turn's look at the clients.
+        self.switch.notice_states();
         let server_due = self.server.as_mut().and_then(|server| {
             server.tick(now, &mut self.switch);
             server.next_tick(now)
         });
-        let due = [
-            server_due,
-            self.switch.ports.tick(now),
-            self.switch.tick_flaps(now),
-            self.switch.tick_devices(now),
-            metrics_due,
-        ];
+        let due = [server_due, guests, flaps, devices, metrics_due];
         self.switch.sweep_captures();
         due.into_iter().flatten().collect()
     }
@@ -251,6 +258,7 @@ impl Daemon {
     fn filters_compiled(&mut self, prepared: Result<(), api::Error>) {
         let Some(Reload { wanted, again }) = self.reload.take() else { return };
         let applied = prepared.and_then(|()| self.switch.apply_config(&wanted, false));
+        self.switch.notice_changes();
         self.reloaded(applied.map(drop).map_err(|error| error.to_string()));
         if again {
             self.reload();
@@ -260,7 +268,9 @@ impl Daemon {
     /// Reports the outcome of a reload.
     fn reloaded(&mut self, outcome: Result<(), String>) {
         if let Err(reason) = outcome {
-            tracing::error!("configuration not applied: {reason}");
+            let file = self.file.display().to_string();
+            let about = Event::about(EventKind::NotApplied, EventSubject::File, &file);
+            self.switch.events.tell(Event { level: EventLevel::Error, reason: Some(reason), ..about });
         }
         if self.switch.opening.is_over() {
             notify(&[sd_notify::NotifyState::Ready]);

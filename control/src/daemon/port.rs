@@ -44,16 +44,12 @@ pub(super) struct Port {
     pub(super) flap: Option<Flap>,
     /// The state of the port's guards.
     pub(super) guard_state: Arc<GuardState>,
-    /// Number of frames beyond the learning limit last reported.
-    pub(super) over_limit_reported: u64,
     /// The attachment was taken from the port, to be given back or replaced within the same change.
     pub(super) detached: bool,
     /// The kernel's counters at devices that are closed by now.
     pub(super) kernel_before: XdpCounters,
     /// The parts that the port has as a mirror destination.
     pub(super) destination: Destination,
-    /// The port's state as last logged.
-    pub(super) reported: Option<PortState>,
     /// The growing wait for a device that is lost again and again.
     pub(super) losses: Backoff,
 }
@@ -72,11 +68,9 @@ impl Port {
             impaired: None,
             flap: None,
             guard_state: Arc::default(),
-            over_limit_reported: 0,
             detached: false,
             kernel_before: XdpCounters::default(),
             destination: Destination::default(),
-            reported: None,
             losses: Backoff::new(FIRST_LOSS_WAIT, LONGEST_LOSS_WAIT),
         }
     }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use labsw_dataplane::vhost_user::Endpoint;
 use labsw_dataplane::worker::Output;
-use labsw_switch::guard::{LimitAction, MacLimit};
 use labsw_switch::tables::PortRules;
 use labsw_switch::{MAX_PORTS, PortId};
 use mio::Token;
@@ -161,29 +160,5 @@ impl Ports {
     /// Time until the next change of a flapping port.
     pub(super) fn next_flap(&self) -> Option<Duration> {
         self.by_name.values().filter_map(|port| port.flap.as_ref()).map(|flap| flap.due_in(Instant::now())).min()
-    }
-
-    /// Logs the ports whose state differs from a second ago.
-    pub(super) fn report_states(&mut self) {
-        for (name, port) in &mut self.by_name {
-            let (state, reason) = port.state();
-            if port.reported.replace(state).is_some_and(|before| before != state) {
-                let reason = reason.unwrap_or_default();
-                tracing::info!(port = name, %state, reason, "state changed");
-            }
-        }
-    }
-
-    /// Logs the ports that got frames from sources beyond their learning limit, at most once a second for each.
-    pub(super) fn report_over_limit(&mut self) {
-        for (name, port) in &mut self.by_name {
-            let seen = port.guard_state.over_limit.seen();
-            let new = seen.frames - std::mem::replace(&mut port.over_limit_reported, seen.frames);
-            if let Some(MacLimit { addresses, action: LimitAction::Alert }) = port.config.guards.mac_limit
-                && new > 0
-            {
-                tracing::warn!(port = name, frames = new, last = %seen.last, "further sources than mac_limit = {addresses}");
-            }
-        }
     }
 }

@@ -26,7 +26,7 @@ impl Switch {
         }
         self.check_attachable(&config)?;
         let name = config.name.clone();
-        let id = self.enter_port(config)?;
+        self.enter_port(config)?;
         let opened = match self.open(&name) {
             Err(error) if !error.is_absence() => {
                 self.ports.take(&name);
@@ -38,7 +38,6 @@ impl Switch {
         match opened {
             Ok(opened) => port.attach(opened, Vec::new()),
             Err(error) => {
-                tracing::info!(port = name, reason = %error, "waiting");
                 port.attached = Attached::Waiting(Absence::because(&error));
             }
         }
@@ -47,7 +46,6 @@ impl Switch {
             self.close_port(&name)?;
             return Err(error);
         }
-        tracing::info!(port = name, id = id.0, "added");
         Ok(())
     }
 
@@ -79,9 +77,7 @@ impl Switch {
                 format!("mirror {mirror:?} uses it; remove the mirror first (labsw-ctl mirror del {mirror})"),
             ));
         }
-        self.close_port(name)?;
-        tracing::info!(port = name, "removed");
-        Ok(())
+        self.close_port(name)
     }
 
     /// Takes a port out of the tables and the workers, then closes it. Goes through to the end even if a step fails.
@@ -170,7 +166,6 @@ impl Switch {
         if let Some(port) = self.ports.find_mut(name) {
             port.flap = Some(flap);
         }
-        tracing::info!(port = name, count, ?every, "flapping");
         Ok(())
     }
 

@@ -38,6 +38,7 @@ impl Switch {
             mirrors: show_mirrors(self.view()),
             impairments: show_impairments(&self.ports),
             multicast: self.multicast.totals(),
+            mac_moves: self.fabric.shared.fdb.moved(),
         }
     }
 
@@ -171,7 +172,7 @@ pub(super) fn show_mirror(mirror: &Mirror, view: View<'_>) -> api::Mirror {
 }
 
 /// Why copies of a session reach no destination, if they do not.
-fn waits_for(config: &MirrorConfig, View { ports, mirrors, .. }: View<'_>) -> Option<String> {
+pub(super) fn waits_for(config: &MirrorConfig, View { ports, mirrors, .. }: View<'_>) -> Option<String> {
     match &config.to {
         MirrorTo::Port(to) => match ports.find(to).map(Port::state) {
             None => Some(format!("there is no port {to:?}")),

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Sender, unbounded};
 use labsw_dataplane::stats::MirrorStats;
 use labsw_dataplane::sys::socket::SocketError;
-use labsw_dataplane::worker::{Event, Shared};
+use labsw_dataplane::worker::{self, Shared};
 use labsw_dataplane::workers::Workers;
 use labsw_switch::MAX_MIRRORS;
 use labsw_switch::fdb::Fdb;
@@ -29,6 +29,7 @@ use super::attach::{Absence, Attached, make_parent};
 use super::busy_poll::BusyPolls;
 use super::captures::Sessions;
 use super::error::{DaemonError, system};
+use super::events::Events;
 use super::fabric::{Fabric, ageing_seconds};
 use super::handover::{Door, open_door};
 use super::host::Host;
@@ -46,7 +47,7 @@ use super::signals::signal_pipe;
 use super::switch::Switch;
 use super::tokens::{CONTROL_SOCKET, RELOAD, SIGNALS, TAKE_OVER, WORKER_EVENTS};
 use super::{Daemon, link_events};
-use crate::api::Error;
+use crate::api::{Error, Event, EventKind};
 use crate::config::{Config, ImpairConfig, SwitchConfig};
 use crate::device::{Ledger, Links};
 use crate::metrics::MetricsSocket;
@@ -178,7 +179,7 @@ impl Switch {
         config: Config,
         host: Host,
         metrics: Option<MetricsSocket>,
-        events: &Sender<Event>,
+        events: &Sender<worker::Event>,
         waker: Arc<mio::Waker>,
     ) -> Result<Switch, DaemonError> {
         let mut cpus: Vec<Option<usize>> = config.switch.workers.iter().copied().map(Some).collect();
@@ -207,6 +208,7 @@ impl Switch {
             multicast: Multicast::default(),
             busy_polls: BusyPolls::default(),
             captures: Sessions::new(waker),
+            events: Events::default(),
         })
     }
 
@@ -230,7 +232,11 @@ impl Switch {
             let name = impairment.port.clone();
             self.enter_impairment(impairment).map_err(about("impair", &name))?;
         }
-        self.set_tables().map_err(|error| Refusal { key: String::new(), reason: error.to_string() })
+        self.set_tables().map_err(|error| Refusal { key: String::new(), reason: error.to_string() })?;
+        self.events.tell(Event::new(EventKind::Started));
+        self.events.told.begin(&self.config, &self.profiles);
+        self.notice_changes();
+        Ok(())
     }
 
     /// Sets an impairment that takes effect with the next tables; otherwise like [`Switch::set_impairment`].
@@ -267,11 +273,9 @@ impl Switch {
         match opened {
             Ok(opened) => {
                 port.attach(opened, Vec::new());
-                tracing::info!(port = name, "added");
             }
             Err(error) => {
                 let absence = absence_of(error, &format!("port {name:?}"))?;
-                tracing::info!(port = name, reason = absence.reason, "waiting");
                 port.attached = Attached::Waiting(absence);
             }
         }

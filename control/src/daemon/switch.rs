@@ -13,6 +13,7 @@ use labsw_switch::tables::Tables;
 
 use super::busy_poll::BusyPolls;
 use super::captures::Sessions;
+use super::events::Events;
 use super::fabric::Fabric;
 use super::guards::set_learning_rules;
 use super::host::Host;
@@ -54,6 +55,7 @@ pub(super) struct Switch {
     pub(super) multicast: Multicast,
     pub(super) busy_polls: BusyPolls,
     pub(super) captures: Sessions,
+    pub(super) events: Events,
 }
 
 impl Switch {
@@ -95,8 +97,7 @@ impl Switch {
     /// Does the work of once a second.
     pub(super) fn every_second(&mut self) {
         self.fabric.every_second(SWEEP_SLOTS);
-        self.ports.report_states();
-        self.ports.report_over_limit();
+        self.notice_every_second(Instant::now());
         self.multicast.every_second();
         self.busy_polls.every_second(&mut self.ports, &mut self.host);
         self.injections.end_silent(&self.fabric);

@@ -16,7 +16,7 @@ use crate::config::{Config, split_setting};
 use crate::device::{Ledger, Links};
 
 /// A switch with this configuration, all of its ports open.
-fn switch(text: &str) -> Switch {
+pub(super) fn switch(text: &str) -> Switch {
     let mut switch = entered(text);
     while !switch.opening.is_over() {
         switch.open_next().unwrap();
@@ -189,7 +189,7 @@ fn nobody_is_asked_to_answer_what_is_asked() {
     let status = switch.show_status();
     assert_eq!((status.ports.len(), status.mirrors.len()), (50, 1));
     assert!(trace(switch.view(), "p0", &[0; 60]).is_ok());
-    switch.ports.report_states();
+    switch.notice_states();
     assert_eq!(switch.host.links.requests(), before, "requests to the kernel");
 }
 

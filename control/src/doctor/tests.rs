@@ -180,6 +180,7 @@ impl Machine {
             mirrors: Vec::new(),
             impairments: Vec::new(),
             multicast: api::MulticastTotals::default(),
+            mac_moves: 0,
         };
         let socket = PathBuf::from("/run/labsw/control.sock");
         self.facts(|facts| facts.switch = SwitchAnswer::Status { socket, status: Box::new(status) })

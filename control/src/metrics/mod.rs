@@ -70,6 +70,12 @@ pub fn families(status: &Status) -> Vec<Family> {
     families.extend(mirror_families(&status.mirrors));
     families.push(impairment_family(&status.impairments));
     families.extend(multicast_families(&status.multicast));
+    families.push(family(
+        "labsw_mac_moves_total",
+        Kind::Counter,
+        "How often MAC addresses were seen at another port than before.",
+        vec![sample([], float(status.mac_moves))],
+    ));
     families
 }
 

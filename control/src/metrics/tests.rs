@@ -64,6 +64,7 @@ fn status() -> Status {
             ..Impairment::default()
         }],
         multicast: MulticastTotals { groups: 12, invalid_messages: 13, refused_memberships: 14 },
+        mac_moves: 15,
     }
 }
 
@@ -99,6 +100,7 @@ fn the_text_is_that_of_prometheus() {
         "labsw_multicast_groups 12",
         "labsw_multicast_invalid_messages_total 13",
         "labsw_multicast_refused_memberships_total 14",
+        "labsw_mac_moves_total 15",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
     }

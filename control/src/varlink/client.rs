@@ -75,8 +75,17 @@ impl Client {
     /// # Errors
     /// Those of dup(2).
     pub fn wait_for_ever(&self) -> io::Result<UnixStream> {
-        self.reader.get_ref().set_read_timeout(None)?;
+        self.wait_for(None)?;
         self.reader.get_ref().try_clone()
+    }
+
+    /// How long the next reply may take from now on; `None`: as long as it likes.
+    ///
+    /// # Errors
+    /// Those of setting a time limit.
+    pub fn wait_for(&self, patience: Option<Duration>) -> io::Result<()> {
+        // No time at all would mean any time.
+        self.reader.get_ref().set_read_timeout(patience.map(|patience| patience.max(Duration::from_millis(1))))
     }
 
     /// Calls a method and waits for its reply.
@@ -140,6 +149,16 @@ pub struct Replies<'a> {
     client: &'a mut Client,
     request: &'a Request,
     continues: bool,
+}
+
+impl Replies<'_> {
+    /// Sets the patience for the next reply, like [`Client::wait_for`].
+    ///
+    /// # Errors
+    /// Those of setting a time limit.
+    pub fn wait_for(&self, patience: Option<Duration>) -> io::Result<()> {
+        self.client.wait_for(patience)
+    }
 }
 
 impl Iterator for Replies<'_> {

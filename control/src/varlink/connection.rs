@@ -17,12 +17,11 @@ use mio::net::UnixStream;
 use rustix::cmsg_space;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::audit;
 use super::message::{self, Answer, Call};
 use super::prepare;
 use super::seats::Holder;
 use super::service;
-use crate::api::{CaptureSpec, Error, Feed, Handler, Peer, Reply, Request};
+use crate::api::{Error, Feed, Handler, Peer, Reply, Request};
 
 /// Largest call, without its zero byte.
 pub(super) const MAX_CALL_BYTES: usize = 1 << 20;
@@ -335,24 +334,19 @@ impl Connection {
     fn carry_out(&mut self, Held { request, oneway, more }: Held, now: Instant, handler: &mut dyn Handler) {
         let result = match (self.may_ask(&request), request) {
             (Err(error), _) => Err(error),
-            (Ok(()), Request::Capture(spec)) => match self.begin_capture(spec, more, handler) {
-                // The capture writes its own replies.
-                Ok(()) => return,
-                Err(error) => Err(error),
-            },
-            (Ok(()), request) => {
-                let described = audit::describe(&request);
-                let outcome = handler.call(&self.peer, request.clone());
-                if let Some(described) = described {
-                    audit::note(described, &self.peer, &outcome);
+            (Ok(()), request @ (Request::Capture(_) | Request::Monitor { .. })) => {
+                match self.begin_feed(request, more, handler) {
+                    // The feed writes its own replies.
+                    Ok(()) => return,
+                    Err(error) => Err(error),
                 }
-                outcome.map(|reply| {
-                    if more {
-                        self.stream = stream_of(request, now);
-                    }
-                    Answer::Switch(reply)
-                })
             }
+            (Ok(()), request) => handler.call(&self.peer, request.clone()).map(|reply| {
+                if more {
+                    self.stream = stream_of(request, now);
+                }
+                Answer::Switch(reply)
+            }),
         };
         if !oneway {
             self.put(&result);
@@ -373,12 +367,16 @@ impl Connection {
         Err(Error::PermissionDenied { reason })
     }
 
-    /// Begins a capture.
-    fn begin_capture(&mut self, spec: CaptureSpec, more: bool, handler: &mut dyn Handler) -> Result<(), Error> {
+    /// Begins a capture, or a stream of events.
+    fn begin_feed(&mut self, request: Request, more: bool, handler: &mut dyn Handler) -> Result<(), Error> {
         if !more {
             return Err(Error::ExpectedMore);
         }
-        self.stream = Some(Stream::Feed(handler.capture(&self.peer, spec)?));
+        self.stream = Some(Stream::Feed(match request {
+            Request::Capture(spec) => handler.capture(&self.peer, spec)?,
+            Request::Monitor { last } => handler.monitor(last.unwrap_or_default())?,
+            other => return Err(Error::MethodNotImplemented { method: other.method().to_owned() }),
+        }));
         Ok(())
     }
 

@@ -4,7 +4,6 @@
 //! parameters; each call gets one reply, several with `more`, none with `oneway`; replies come in the order of the
 //! calls. Reference: <https://varlink.org/Method-Call>.
 
-mod audit;
 pub mod client;
 mod connection;
 pub mod credentials;

@@ -162,6 +162,7 @@ impl Handler for Fake {
                 mirrors: vec![mirror()],
                 impairments: Vec::new(),
                 multicast: MulticastTotals::default(),
+                mac_moves: 0,
             }),
             Request::ListWorkers => Reply::Workers(workers()),
             Request::ListPorts => Reply::Ports(ports()),
@@ -252,7 +253,7 @@ impl Handler for Fake {
                 Reply::Config(ShownConfig { text, config: json!({"switch": {"power": "adaptive"}}) })
             }
             Request::CheckConfig(ConfigText { file, .. }) => Reply::Awaited(vec![format!("{file}: something")]),
-            Request::Capture(_) => return Err(Error::ExpectedMore),
+            Request::Capture(_) | Request::Monitor { .. } => return Err(Error::ExpectedMore),
             Request::ListCaptures => Reply::Captures(vec![RunningCapture {
                 ports: vec!["dc01:rx".parse().unwrap()],
                 filter: Some("tcp port 445".into()),

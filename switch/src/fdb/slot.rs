@@ -4,8 +4,8 @@
 //! generation says which tenancy of the slot the value belongs to. It wraps after 16384 keys; a reader would
 //! have to sleep between two loads through an exact multiple of that, and wake to its own key, to be misled.
 
-use crate::PortId;
 use crate::sync::{AtomicU64, Ordering};
+use crate::{PortId, Vid};
 
 /// Slots of a bucket.
 pub(super) const SLOTS: usize = 4;
@@ -152,6 +152,11 @@ impl Slot {
     pub(super) fn change(&self, port: PortId, kind: Kind, now_seconds: u32) {
         self.value.store(self.value().with(port, kind, now_seconds).0, Ordering::Release);
     }
+}
+
+/// VLAN of a key word; `None` for the key of a free slot.
+pub(super) fn vid_of(key: u64) -> Option<Vid> {
+    u16::try_from(key >> 48).ok().and_then(|vid| Vid::try_from(vid).ok())
 }
 
 #[cfg(not(all(loom, test)))]

@@ -36,6 +36,27 @@ fn learning_refreshing_moving() {
 }
 
 #[test]
+fn moves_are_counted_and_the_first_of_them_kept() {
+    let fdb = Fdb::new(100, 10, 1);
+    fdb.learn(VLAN, mac(1), PortId(3), 5);
+    assert_eq!((fdb.take_moves(), fdb.moved()), (Moves::default(), 0));
+    fdb.learn(vid(7), mac(1), PortId(4), 5);
+    assert_eq!(fdb.moved(), 0, "another VLAN");
+    fdb.learn(VLAN, mac(1), PortId(4), 5);
+    let moved = Moved { vid: VLAN, mac: mac(1), from: PortId(3), to: PortId(4) };
+    assert_eq!(fdb.take_moves(), Moves { first: vec![moved], further: 0 });
+    assert_eq!((fdb.take_moves(), fdb.moved()), (Moves::default(), 1));
+    fdb.learn(VLAN, mac(1), PortId(5), 15);
+    assert_eq!(fdb.moved(), 1, "it had aged");
+    // However many move, few are kept.
+    for port in 0..1000 {
+        fdb.learn(VLAN, mac(1), PortId(port % 2), 15);
+    }
+    let Moves { first, further } = fdb.take_moves();
+    assert_eq!((first.len(), further, fdb.moved()), (MAX_MOVES, 1000 - MAX_MOVES as u64, 1001));
+}
+
+#[test]
 fn ageing_and_sweeping() {
     let fdb = Fdb::new(100, 10, 1);
     fdb.learn(VLAN, mac(1), PortId(3), 100);

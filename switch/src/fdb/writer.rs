@@ -6,9 +6,9 @@
 //! learning port, one of the learning port itself, or the new entry is refused. At capacity a hand moves
 //! over the buckets and looks at [`SCAN_BUCKETS`] at most.
 
-use super::learned::{FdbFull, Learned};
-use super::slot::{Bucket, Kind, Slot, Value};
-use crate::{MAX_PORTS, PortId};
+use super::learned::{FdbFull, Learned, Moved, Moves};
+use super::slot::{Bucket, Kind, Slot, Value, vid_of};
+use crate::{MAX_PORTS, Mac, PortId};
 
 /// The most buckets looked at for an entry that makes room.
 const SCAN_BUCKETS: usize = 2048;
@@ -31,6 +31,9 @@ pub(super) struct Writer {
     sticky: Box<[bool; MAX_PORTS]>,
     eviction_hand: usize,
     sweep_hand: usize,
+    /// Moves that nobody has taken, and the number of all there were.
+    moves: Moves,
+    moved: u64,
 }
 
 impl Writer {
@@ -45,11 +48,21 @@ impl Writer {
             sticky: Box::new([false; MAX_PORTS]),
             eviction_hand: 0,
             sweep_hand: 0,
+            moves: Moves::default(),
+            moved: 0,
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.statics + self.dynamics
+    }
+
+    pub(super) fn take_moves(&mut self) -> Moves {
+        std::mem::take(&mut self.moves)
+    }
+
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
     }
 
     pub(super) fn dynamic_of(&self, port: PortId) -> usize {
@@ -147,6 +160,10 @@ impl Writer {
             let learned = self.judge(slot.value(), port, ageing_seconds, now_seconds);
             if matches!(learned, Learned::New | Learned::Refreshed | Learned::Moved { .. }) {
                 self.change(slot, port, self.kind_at(port), now_seconds);
+            }
+            if let (Learned::Moved { from }, Some(vid)) = (learned, vid_of(key)) {
+                self.moved += 1;
+                self.moves.note(Moved { vid, mac: Mac::from_u64(key), from, to: port });
             }
             return learned;
         }

@@ -79,7 +79,7 @@ impl Handler for Fake {
             Request::DiffConfig(_) => Ok(Reply::Changes(Vec::new())),
             Request::TraceFrame { port, .. } => Err(Error::not_found("port", port)),
             Request::ListCaptures => Ok(Reply::Captures(Vec::new())),
-            Request::Capture(_) => panic!("a capture is no call with one answer"),
+            Request::Capture(_) | Request::Monitor { .. } => panic!("a stream is no call with one answer"),
             Request::GetStatus | Request::ShowConfig => Err(Error::refused("status", "none")),
         }
     }

@@ -69,6 +69,10 @@ fn samples() -> Vec<(&'static str, Value)> {
             }
             Request::TraceFrame { .. } => samples.push(("TraceStep", reply["steps"][0].clone())),
             Request::GetStats { .. } => samples.push(("PortStats", reply["ports"][0].clone())),
+            Request::Monitor { .. } => {
+                samples.push(("Event", reply["events"][0].clone()));
+                samples.push(("EventSetting", reply["events"][0]["settings"][0].clone()));
+            }
             Request::ListCaptures => samples.push(("RunningCapture", reply["captures"][0].clone())),
             _ => {}
         }
@@ -106,6 +110,9 @@ fn enums() -> Vec<(&'static str, Value)> {
             "PortState",
             json!([PortState::Up, PortState::Down, PortState::Waiting, PortState::Failed, PortState::Opening]),
         ),
+        ("EventKind", json!(EventKind::ALL)),
+        ("EventLevel", json!(EventLevel::ALL)),
+        ("EventSubject", json!(EventSubject::ALL)),
         ("MirrorState", json!([MirrorState::Up, MirrorState::Waiting, MirrorState::Failed])),
     ]
 }

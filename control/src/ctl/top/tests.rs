@@ -66,6 +66,7 @@ fn status(milliseconds: u64, ports: Vec<Port>) -> Box<Status> {
         mirrors: vec![mirror(milliseconds)],
         impairments: Vec::new(),
         multicast: Default::default(),
+        mac_moves: 0,
     })
 }
 

@@ -1,21 +1,22 @@
-//! The audit log: one line for each change that a client requests, with method, object, user, process and outcome.
+//! The audit: an event for each change that a client requests, with method, object, user, process and outcome.
 //!
-//! Injected frames come in many calls; only the first and the last call of an injection are logged.
+//! Injected frames come in many calls; only the first and the last call of an injection are told.
 
 use serde_json::Value;
 
-use crate::api::{Change, Error, Peer, Reply, Request};
+use crate::api::{Change, Error, Event, EventKind, Peer, Reply, Request};
 
 /// The parameters that name the object of a change, in the order in which they are logged.
 const NAMES: [&str; 6] = ["name", "port", "vlan", "mac", "direction", "file"];
 
-/// Describes a change before it is carried out; `None` for a request that is no change, or is not logged.
-pub(super) fn describe(request: &Request) -> Option<(String, String)> {
-    match request {
-        Request::Change(Change::Inject { port, injection, end, .. }) => {
+/// Describes a change before it is carried out; `None` for a change that is not told.
+pub(in crate::daemon) fn describe(change: &Change) -> Option<(String, String)> {
+    match change {
+        Change::Inject { port, injection, end, .. } => {
             (injection.is_none() || *end).then(|| ("Inject".to_owned(), port.clone()))
         }
-        Request::Change(_) => {
+        change => {
+            let request = Request::Change(change.clone());
             let parameters = request.to_parameters();
             let shown = |name: &&str| match parameters.get(name)? {
                 Value::Null => None,
@@ -25,17 +26,21 @@ pub(super) fn describe(request: &Request) -> Option<(String, String)> {
             let object: Vec<String> = NAMES.iter().filter_map(shown).collect();
             Some((request.method().to_owned(), object.join(" ")))
         }
-        _ => None,
     }
 }
 
-/// Writes the line.
-pub(super) fn note((method, object): (String, String), peer: &Peer, outcome: &Result<Reply, Error>) {
-    let Peer { uid, pid, .. } = peer;
-    match outcome {
-        Ok(_) => tracing::info!(method, object, uid, pid, "change"),
-        Err(error) => tracing::info!(method, object, uid, pid, refused = %error, "change refused"),
-    }
+/// The event of a change, from its description and its outcome.
+pub(in crate::daemon) fn outcome(
+    (method, object): (String, String),
+    peer: &Peer,
+    outcome: &Result<Reply, Error>,
+) -> Event {
+    let (kind, reason) = match outcome {
+        Ok(_) => (EventKind::Request, None),
+        Err(error) => (EventKind::Refused, Some(error.to_string())),
+    };
+    let (method, object) = (Some(method), Some(object).filter(|object| !object.is_empty()));
+    Event { method, object, uid: Some(peer.uid), pid: Some(peer.pid), reason, ..Event::new(kind) }
 }
 
 #[cfg(test)]
@@ -44,7 +49,7 @@ mod tests {
 
     #[test]
     fn changes_are_described_by_their_method_and_object() {
-        let described = |change: Change| describe(&Request::Change(change));
+        let described = |change: Change| describe(&change);
         let of = |method: &str, object: &str| Some((method.to_owned(), object.to_owned()));
         assert_eq!(described(Change::SetPortState { name: "web".into(), up: false }), of("SetPortState", "web"));
         let mac = labsw_switch::Mac::new([2, 0, 0, 0, 0, 1]);
@@ -54,6 +59,5 @@ mod tests {
         assert_eq!(described(inject(None, false)), of("Inject", "a"));
         assert_eq!(described(inject(Some(1), false)), None);
         assert_eq!(described(inject(Some(1), true)), of("Inject", "a"));
-        assert_eq!(describe(&Request::ListPorts), None);
     }
 }
