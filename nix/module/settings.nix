@@ -51,6 +51,7 @@ let
       link_local = optional (types.enum [ "transparent" "drop" ]) "STP, LLDP, 802.1X and the like: flooded, or dropped.";
       mirror_only = optional types.bool "The port takes copies of mirrors and nothing else.";
       allow_mirror = optional types.bool "The port may be mirrored, and be the destination of mirrors; as `switch.allow_mirror` says if left out.";
+      finish_checksums = optional types.bool "Frames to the port have finished checksums and are cut, whatever its guest accepts.";
       queue_pairs = optional (types.ints.between 1 8) "vhost_user: queue pairs of the guest's NIC.";
       role = optional (types.enum [ "server" "client" ]) "vhost_user: `server` makes the socket, `client` connects to it.";
       socket = optional types.str "vhost_user: where the socket is, if not in `vhost_user_dir`.";

@@ -56,6 +56,8 @@ pub const BUFFER_BYTES: u64 = 2048;
 pub const NET_HEADER: usize = 12;
 /// The switch finishes checksums.
 pub const F_CSUM: u64 = 1 << 0;
+/// The guest takes unfinished checksums.
+pub const F_GUEST_CSUM: u64 = 1 << 1;
 /// The guest leaves IPv4 segmentation to the switch.
 pub const F_HOST_TSO4: u64 = 1 << 11;
 /// A frame may take several receive buffers.

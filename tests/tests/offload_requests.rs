@@ -1,13 +1,14 @@
 //! Proves that a guest cannot use an offload request to change what the switch decided on. A checksum is written into a
 //! frame after the decision; its value is the guest's choice, through two bytes of payload. Each case sends what a rule
 //! forbids, plainly and then as a checksum: a tag of another VLAN, a source address, the port of a DHCP server, a
-//! link-local destination, a router advertisement. None leaves the switch. What real drivers ask for still does.
+//! link-local destination, a router advertisement. None leaves the switch. What real drivers ask for still does. A
+//! guest that takes unfinished checksums gets finished ones as soon as its port has `finish_checksums`.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::time::Duration;
 
 use labsw_tests::checksum::sum;
-use labsw_tests::hostile::{F_CSUM, FrontEnd, NET_HEADER, Script};
+use labsw_tests::hostile::{F_CSUM, F_GUEST_CSUM, FrontEnd, NET_HEADER, Script};
 use labsw_tests::packet::{BROADCAST, Frame, Mac, RawSocket, mac};
 use labsw_tests::process::wait_for;
 use labsw_tests::require::{self, Need};
@@ -188,5 +189,37 @@ fn what_drivers_ask_for_is_done() {
         assert_eq!(arrives(&up, 0x6b), Some(expected), "{what}");
     }
     assert_eq!(switch.drops("evil", "bad_offload"), 0);
+    switch.stop();
+}
+
+#[test]
+fn checksums_are_finished_from_the_moment_a_port_wants_it() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let lab = Lab::new("orf");
+    let vlan = r#"vlan = { mode = "access", tag = 10 }"#;
+    let port = |name| format!("[ports.{name}]\ntype = \"vhost_user\"\n{vlan}\n");
+    let switch = lab.start("", &[UP], &[port("one"), port("two")].concat());
+    let [mut one, mut two] = [("one", F_CSUM), ("two", F_CSUM | F_GUEST_CSUM)].map(|(name, features)| {
+        let mut script = Script::default();
+        script.features |= features;
+        let guest = FrontEnd::start(&switch.vhost_socket(name), script);
+        switch.wait_port_up(name);
+        guest
+    });
+    let unfinished = frame(BROADCAST, ME, ETHERTYPE_IPV4, &ipv4(UDP, &udp(4000, 5000, &[0x6b; 60])));
+    let mut finished = unfinished.clone();
+    finished[40..42].copy_from_slice(&(!sum(&[&unfinished[34..]])).to_be_bytes());
+    for (setting, expected) in [("", &unfinished), ("true", &finished), ("false", &unfinished)] {
+        if !setting.is_empty() {
+            switch.ctl(&["port", "set", "two", &format!("finish_checksums={setting}")]);
+        }
+        one.send_with_header(&request(34, 6), &unfinished);
+        let received = std::iter::from_fn(|| two.receive_frame(SECOND)).find(|frame| frame.ends_with(&[0x6b; 60]));
+        assert_eq!(received.as_ref(), Some(expected), "finish_checksums {setting:?}");
+        let shown = switch.ctl(&["port", "show", "two"]);
+        assert_eq!(shown["finish_checksums"].as_bool().unwrap_or(false), setting == "true", "{shown}");
+    }
     switch.stop();
 }

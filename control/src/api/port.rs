@@ -104,6 +104,9 @@ pub struct Port {
     pub mirror_only: bool,
     /// True if the port may be a source or the destination of mirrors.
     pub allow_mirror: bool,
+    /// True if frames to the port are finished, whatever its guest accepts; left out: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finish_checksums: bool,
     /// The guards of the port; left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guards: Option<Guards>,
@@ -207,6 +210,7 @@ impl Port {
             link_local: "transparent".to_owned(),
             mirror_only: false,
             allow_mirror: true,
+            finish_checksums: false,
             guards: None,
             device: None,
             xdp_mode: None,

@@ -37,6 +37,7 @@ fn port() -> Port {
         queue_pairs: Some(1),
         connected: Some(true),
         front_end: Some(FrontEnd { pid: 7, uid: 64055 }),
+        finish_checksums: true,
         turned_away: Some(1),
         memory_regions: Some(2),
         interface: Some("eth9".into()),

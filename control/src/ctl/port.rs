@@ -168,6 +168,7 @@ pub(super) fn details(port: &Port) -> String {
         ("memory regions", port.memory_regions.map(|regions| regions.to_string())),
         ("queue pairs", port.queue_pairs.map(|pairs| pairs.to_string())),
         ("features", port.features.as_ref().map(|features| list(features, "-"))),
+        ("checksums", port.finish_checksums.then(|| "finished for the port".to_owned())),
     ];
     lines.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
     lines.extend([

@@ -1,11 +1,11 @@
 //! Changes the running switch: rules, MTU and attachments of ports, mirrors, impairments.
 //!
-//! VLANs, `link_local`, `mirror_only`, `allow_mirror` and guards are rules in the tables: a change is one new snapshot,
-//! and no frame is lost. The MTU is a rule, too, but the interfaces and the guest's session have it as well. They are
-//! raised before the tables and lowered after them, so that the interface takes every frame that the tables let pass.
-//! All other settings describe the attachment: a change takes the attachment from the port and gives it another
-//! (*attached anew*). The port keeps its id, counters, mirrors, static addresses and pins, like a port whose device
-//! goes and comes back.
+//! VLANs, `link_local`, `mirror_only`, `allow_mirror`, guards and `finish_checksums` are in the snapshot that workers
+//! decide and send by: a change is a new one, and no frame is lost. The MTU is a rule, too, but the interfaces and the
+//! guest's session have it as well. They are raised before the tables and lowered after them, so that the interface
+//! takes every frame that the tables let pass. All other settings describe the attachment: a change takes the
+//! attachment from the port and gives it another (*attached anew*). The port keeps its id, counters, mirrors, static
+//! addresses and pins, like a port whose device goes and comes back.
 //!
 //! **Invariant.** A change that fails leaves the port as it was. If even the former attachment can't be given back, the
 //! port waits and is tried again every second.

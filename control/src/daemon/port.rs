@@ -136,6 +136,7 @@ impl Port {
     /// The port as the workers see it.
     pub(super) fn output(&self) -> Output {
         let mut output = Output::new(self.destination.before(self.tx.as_ref()), Arc::clone(&self.stats));
+        output.finished = self.config.finish_checksums;
         if let Some(impaired) = &self.impaired {
             output.impaired_rx = impaired.rx().cloned();
             if let Some(delay) = impaired.tx() {

@@ -95,6 +95,7 @@ pub(super) fn show_port(port: &mut Port, config: &SwitchConfig, busy_polls: &Bus
     .to_owned();
     shown.mirror_only = port.config.mirror_only;
     shown.allow_mirror = port.config.allow_mirror;
+    shown.finish_checksums = port.config.finish_checksums;
     shown.guards = api::Guards::of(&port.config.guards, port.guard_state.over_limit.seen());
     let port_type = attach::of(&port.config.kind);
     port_type.show(&port.config, config, &mut shown);

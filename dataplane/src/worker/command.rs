@@ -48,6 +48,8 @@ pub struct Output {
     pub tx: Option<Arc<dyn TxPort>>,
     /// Where its counters go.
     pub stats: Arc<PortStats>,
+    /// Frames to it are finished, whatever it accepts.
+    pub finished: bool,
     /// The impairment of frames that come from it.
     pub impaired_rx: Option<Arc<Schedule>>,
     /// The frames that wait before `tx`, if there is an impairment.
@@ -57,7 +59,7 @@ pub struct Output {
 impl Output {
     /// A port without impairments.
     pub fn new(tx: Option<Arc<dyn TxPort>>, stats: Arc<PortStats>) -> Output {
-        Output { tx, stats, impaired_rx: None, impaired_tx: None }
+        Output { tx, stats, finished: false, impaired_rx: None, impaired_tx: None }
     }
 
     /// With this impairment before its transmit side.

@@ -167,7 +167,7 @@ impl Slot {
             report.lose_all(items, DropReason::NotConnected);
             return Ok(());
         };
-        let offers = tx.offers();
+        let offers = if output.finished { Offers::NONE } else { tx.offers() };
         burst.set_exclusive(0);
         if burst.asking() != 0 && stage::is_needed(burst, items, offers) {
             stage.resolve(&mut PortSink { tx: &**tx, turn }, burst, items, offers, report)

@@ -298,6 +298,26 @@ fn offloads_are_left_to_who_accepts_them_and_done_for_all_others() {
 }
 
 #[test]
+fn frames_are_finished_for_a_port_that_is_to_have_them_so() {
+    for (packet, cut) in [(Packet::tcp(false, noise(4000, 1)), Some(1448)), (Packet::udp(true, noise(900, 1)), None)] {
+        let mut lab = Lab::new(3);
+        for port in [1, 2] {
+            lab.wires[port].lock().unwrap().offers = Offers::ALL;
+        }
+        lab.outputs[2].as_mut().unwrap().finished = true;
+        lab.set_tables(vec![]);
+        let request = request_of(&packet, cut);
+        let frame = packet.partial();
+        lab.wires[0].lock().unwrap().asks = Some(request.encode(0));
+        lab.send(0, &frame);
+        let got = lab.turn();
+        assert_eq!(got[1], std::slice::from_ref(&frame), "who accepts it gets it as it is");
+        assert_eq!(got[2], resolved(&frame, 128, request).unwrap());
+        assert!(lab.wires[2].lock().unwrap().asked.iter().all(|header| *header == [0; 10]));
+    }
+}
+
+#[test]
 fn a_mirror_destination_that_takes_nothing_delays_nobody() {
     let mut lab = Lab::new(3);
     let output = lab.outputs[2].as_mut().unwrap();

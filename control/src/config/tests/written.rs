@@ -70,8 +70,8 @@ fn vlans() -> impl Strategy<Value = PortVlan> {
 /// Ports of every type.
 pub(super) fn ports() -> impl Strategy<Value = PortConfig> {
     let name = "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,31}";
-    (name, kinds(), vlans(), MTU_MIN..=MTU_MAX, any::<[bool; 3]>(), guard::guards()).prop_map(
-        |(name, kind, vlan, mtu, [drop, mirror_only, allow_mirror], guards)| PortConfig {
+    (name, kinds(), vlans(), MTU_MIN..=MTU_MAX, any::<[bool; 4]>(), guard::guards()).prop_map(
+        |(name, kind, vlan, mtu, [drop, mirror_only, allow_mirror, finish_checksums], guards)| PortConfig {
             name,
             kind,
             vlan,
@@ -79,6 +79,7 @@ pub(super) fn ports() -> impl Strategy<Value = PortConfig> {
             link_local: if drop { LinkLocal::Drop } else { LinkLocal::Transparent },
             mirror_only,
             allow_mirror,
+            finish_checksums,
             guards,
         },
     )

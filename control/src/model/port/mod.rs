@@ -67,6 +67,9 @@ pub struct PortConfig {
     #[serde(default = "yes")]
     #[schemars(extend("default" = null))]
     pub allow_mirror: bool,
+    /// Frames to the port have finished checksums and are cut, even if its guest accepts to do that.
+    #[serde(default)]
+    pub finish_checksums: bool,
     /// The guards of the port.
     #[serde(skip)]
     pub guards: GuardSpec,
