@@ -1,4 +1,4 @@
-//! Proves what a running `labswd` has left of the rights that root gave it: three capabilities, none for its workers, a
+//! Proves what a running `labswd` has left of the rights that root gave it: two capabilities, none for its workers, a
 //! seccomp filter on every thread, no new privileges, no core dumps, and only the files it needs. Ports of every type
 //! that needs no guest are open meanwhile, and are added and removed, one of them in a namespace, which needs the
 //! helper process.
@@ -11,8 +11,8 @@ use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site};
 use labsw_tests::veth_lab::{Flow, Lab};
 
-/// CAP_NET_ADMIN, CAP_IPC_LOCK and CAP_BPF, by their numbers (capabilities(7)).
-const KEPT: u64 = 1 << 12 | 1 << 14 | 1 << 39;
+/// CAP_NET_ADMIN and CAP_IPC_LOCK, by their numbers (capabilities(7)).
+const KEPT: u64 = 1 << 12 | 1 << 14;
 
 fn needs() -> bool {
     require::all(&[Need::Root, Need::Labswd])
@@ -66,7 +66,7 @@ fn assert_confined(switch: &Labswd<'_>) {
 }
 
 #[test]
-fn a_running_switch_has_three_capabilities_and_its_workers_none() {
+fn a_running_switch_has_two_capabilities_and_its_workers_none() {
     if !needs() {
         return;
     }

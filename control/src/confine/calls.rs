@@ -89,7 +89,6 @@ const CONTROL: &[c_long] = &[
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_bind,
-    libc::SYS_bpf,
     libc::SYS_capget,
     libc::SYS_capset,
     libc::SYS_clone3,
@@ -184,6 +183,7 @@ const OLDER: &[c_long] = &[];
 const PROGRAMS: &[c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_arch_prctl,
+    libc::SYS_bpf,
     libc::SYS_chdir,
     libc::SYS_execve,
     libc::SYS_pidfd_open,
@@ -302,7 +302,8 @@ mod tests {
             assert!(!worker.contains_key(&call), "call {call}");
         }
         let daemon = rules(Kind::Daemon).unwrap();
-        for call in [libc::SYS_execve, libc::SYS_setns, libc::SYS_setuid, libc::SYS_ptrace, libc::SYS_mount] {
+        let dangerous = [libc::SYS_bpf, libc::SYS_execve, libc::SYS_setns, libc::SYS_setuid, libc::SYS_ptrace];
+        for call in dangerous.into_iter().chain([libc::SYS_mount]) {
             assert!(!daemon.contains_key(&call), "call {call}");
         }
     }

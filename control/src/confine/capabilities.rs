@@ -6,16 +6,15 @@ use caps::{CapSet, Capability, CapsHashSet};
 
 use super::ConfineError;
 
-/// The capabilities of the control thread: for devices and their offloads (NET_ADMIN), programs at their hooks (BPF),
-/// packet memory (IPC_LOCK).
-pub(super) const OF_THE_DAEMON: [Capability; 3] =
-    [Capability::CAP_NET_ADMIN, Capability::CAP_BPF, Capability::CAP_IPC_LOCK];
+/// The capabilities of the control thread: for devices and their offloads (NET_ADMIN), packet memory (IPC_LOCK).
+pub(super) const OF_THE_DAEMON: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_IPC_LOCK];
 
-/// The capabilities of the helper process: to open AF_XDP and packet sockets (NET_RAW), to enter namespaces (SYS_ADMIN)
-/// and open sockets there that may change links (NET_ADMIN), to give socket files away (CHOWN), and to start a program
-/// as another user (SETUID, SETGID).
-pub(super) const OF_THE_HELPER: [Capability; 6] = [
+/// The capabilities of the helper process: to open AF_XDP and packet sockets (NET_RAW), to load programs and attach
+/// them to devices (BPF, NET_ADMIN), to enter namespaces (SYS_ADMIN) and open sockets there that may change links
+/// (NET_ADMIN), to give socket files away (CHOWN), and to start a program as another user (SETUID, SETGID).
+pub(super) const OF_THE_HELPER: [Capability; 7] = [
     Capability::CAP_NET_RAW,
+    Capability::CAP_BPF,
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_NET_ADMIN,
     Capability::CAP_CHOWN,

@@ -9,12 +9,15 @@
 //! |---|---|
 //! | [`open_raw`]: an AF_XDP or packet socket | CAP_NET_RAW |
 //! | [`open_in`]: a socket in a named network namespace | CAP_SYS_ADMIN |
+//! | [`bpf`]: the switch's programs in the kernel | CAP_BPF, and bpf(2), which the daemon may not call |
 //! | [`give`]: another owner or group for a socket file | CAP_CHOWN |
 //! | [`serve_metrics`]: an unprivileged `labsw-ctl` at a listening socket | the right to start a program |
 //!
 //! **Invariants.** The helper reads only its daemon's requests. It enters only namespaces that root has named
-//! (`/run/netns`), changes the owner of sockets and of no other file, and starts one program, with arguments that the
-//! daemon can't choose. Without a helper, in tests, [`give`] acts with the rights of the caller.
+//! (`/run/netns`), changes the owner of sockets and of no other file, loads programs of its own and no others, and
+//! starts one program, with arguments that the daemon can't choose. It keeps no descriptor: when the daemon has a
+//! reply, the helper has closed its copies of all that came and went, so that a file that the daemon closes is
+//! closed. Without a helper, in tests, [`give`] acts with the rights of the caller.
 //!
 //! References: setns(2), unix(7) `SCM_RIGHTS`, ip-netns(8).
 
@@ -30,6 +33,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use labsw_dataplane::sys::programs::{self, Call, Made};
 use labsw_dataplane::sys::raw::{self, RawSocket};
 use labsw_dataplane::sys::socket;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -63,12 +67,21 @@ pub enum SocketKind {
     Device,
 }
 
+/// A request with its number, which the reply repeats.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Numbered {
+    number: u64,
+    request: Request,
+}
+
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Request {
     /// Opens a packet socket or an AF_XDP socket.
     OpenRaw { packet: bool },
     /// Opens a socket in the namespace of this name.
     Open { netns: String, kind: SocketKind },
+    /// Loads or attaches a program of the switch in the kernel.
+    Bpf(Call),
     /// Gives the socket file of the descriptor another owner and group.
     Give { owner: Option<u32>, group: Option<u32> },
     /// Starts a program that serves metrics. The first descriptor is its listening socket, the second its connection to
@@ -76,14 +89,29 @@ enum Request {
     ServeMetrics,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A reply. Descriptors that belong to it go ahead in a message of their own.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Reply {
+    /// The number of the request.
+    number: u64,
     /// The `errno` of a failure.
     error: Option<i32>,
+    /// The name of a program.
+    name: Option<String>,
 }
 
+/// The message that carries descriptors.
+const DESCRIPTORS_AHEAD: &[u8] = b"descriptors";
+
 /// The daemon's end of the socket pair.
-static HELPER: OnceLock<Mutex<OwnedFd>> = OnceLock::new();
+#[derive(Debug)]
+struct DaemonsEnd {
+    socket: OwnedFd,
+    /// The number of the last request.
+    number: u64,
+}
+
+static HELPER: OnceLock<Mutex<DaemonsEnd>> = OnceLock::new();
 
 /// Starts the helper with the rights that the daemon has now.
 ///
@@ -98,7 +126,7 @@ pub(super) fn start() -> io::Result<()> {
     // The daemon never waits for this process: it ends after the daemon, or the daemon goes on without it.
     Command::new(program).arg(ARGUMENT).stdin(Stdio::from(theirs)).spawn()?;
     // The helper is started once; a second one would find that `HELPER` is set, and end.
-    let _ = HELPER.set(Mutex::new(ours));
+    let _ = HELPER.set(Mutex::new(DaemonsEnd { socket: ours, number: 0 }));
     Ok(())
 }
 
@@ -112,11 +140,20 @@ pub fn is_running() -> bool {
 /// # Errors
 /// Those of socket(2).
 pub(super) fn open_raw(kind: RawSocket) -> io::Result<OwnedFd> {
-    ask(&Request::OpenRaw { packet: kind == RawSocket::Packet }, &[])?.ok_or_else(no_socket)
+    socket_of(ask(Request::OpenRaw { packet: kind == RawSocket::Packet }, &[])?)
 }
 
-fn no_socket() -> io::Error {
-    io::Error::other("the helper process sent no socket")
+fn socket_of(made: Made) -> io::Result<OwnedFd> {
+    let socket = made.descriptors.into_iter().next();
+    socket.ok_or_else(|| io::Error::other("the helper process sent no socket"))
+}
+
+/// Loads or attaches a program of the switch in the kernel.
+///
+/// # Errors
+/// Those of bpf(2).
+pub(super) fn bpf(call: Call, descriptors: &[BorrowedFd<'_>]) -> io::Result<Made> {
+    ask(Request::Bpf(call), descriptors)
 }
 
 /// Opens a socket in the network namespace called `netns`.
@@ -124,7 +161,7 @@ fn no_socket() -> io::Error {
 /// # Errors
 /// There is no such namespace, or it may not be entered.
 pub fn open_in(netns: &str, kind: SocketKind) -> io::Result<OwnedFd> {
-    ask(&Request::Open { netns: netns.to_owned(), kind }, &[])?.ok_or_else(no_socket)
+    socket_of(ask(Request::Open { netns: netns.to_owned(), kind }, &[])?)
 }
 
 /// Gives a socket file another owner or group; `file` is a handle of it.
@@ -135,7 +172,7 @@ pub fn give(file: BorrowedFd<'_>, owner: Option<u32>, group: Option<u32>) -> io:
     if HELPER.get().is_none() {
         return socket::give_here(file, owner, group);
     }
-    ask(&Request::Give { owner, group }, &[file]).map(drop)
+    ask(Request::Give { owner, group }, &[file]).map(drop)
 }
 
 /// Starts a program without privileges that serves metrics at `listener`, and reads them from the switch at
@@ -144,25 +181,51 @@ pub fn give(file: BorrowedFd<'_>, owner: Option<u32>, group: Option<u32>) -> io:
 /// # Errors
 /// There is no helper, or the program can't be started.
 pub fn serve_metrics(listener: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> io::Result<()> {
-    ask(&Request::ServeMetrics, &[listener, connection]).map(drop)
+    ask(Request::ServeMetrics, &[listener, connection]).map(drop)
 }
 
-/// Sends a request and waits for the reply and its descriptor.
-fn ask(request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Option<OwnedFd>> {
+/// Sends a request and waits for the reply.
+fn ask(request: Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Made> {
     let Some(helper) = HELPER.get() else { return Err(io::Error::other("there is no helper process")) };
-    let daemons = helper.lock().unwrap_or_else(PoisonError::into_inner);
-    // Skips a late reply to an earlier request.
-    while receive(&*daemons, RecvFlags::DONTWAIT).is_ok_and(|(bytes, _)| !bytes.is_empty()) {}
-    send(&*daemons, &serde_json::to_vec(request)?, descriptors)?;
-    let (bytes, descriptors) = receive(&*daemons, RecvFlags::empty())?;
-    if bytes.is_empty() {
-        return Err(io::Error::other("the helper process has ended; restart the switch"));
+    let mut daemons = helper.lock().unwrap_or_else(PoisonError::into_inner);
+    daemons.number += 1;
+    send(&daemons.socket, &serde_json::to_vec(&Numbered { number: daemons.number, request })?, descriptors)?;
+    receive_reply(&daemons.socket, daemons.number)
+}
+
+/// Waits for the reply to the request of this number, and for the descriptors ahead of it. Late replies to earlier
+/// requests are left out.
+fn receive_reply(daemons: impl AsFd, number: u64) -> io::Result<Made> {
+    loop {
+        let (mut bytes, descriptors) = receive(&daemons, RecvFlags::empty())?;
+        if !descriptors.is_empty() {
+            (bytes, _) = receive(&daemons, RecvFlags::empty())?;
+        }
+        if bytes.is_empty() {
+            return Err(io::Error::other("the helper process has ended; restart the switch"));
+        }
+        let reply: Reply = serde_json::from_slice(&bytes)?;
+        match reply {
+            Reply { number: of, .. } if of != number => {}
+            Reply { error: Some(errno), .. } => return Err(io::Error::from_raw_os_error(errno)),
+            Reply { name, .. } => return Ok(Made { descriptors, name }),
+        }
     }
-    let reply: Reply = serde_json::from_slice(&bytes)?;
-    match reply.error {
-        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-        None => Ok(descriptors.into_iter().next()),
-    }
+}
+
+/// Sends a reply, after the descriptors that belong to it are sent and closed here.
+fn send_reply(helpers: impl AsFd, number: u64, done: io::Result<Made>) -> io::Result<()> {
+    let reply = match done {
+        Ok(Made { descriptors, name }) => {
+            if !descriptors.is_empty() {
+                let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+                send(&helpers, DESCRIPTORS_AHEAD, &borrowed)?;
+            }
+            Reply { number, error: None, name }
+        }
+        Err(error) => Reply { number, error: Some(errno_of(&error)), name: None },
+    };
+    send(&helpers, &serde_json::to_vec(&reply)?, &[])
 }
 
 fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -222,34 +285,33 @@ pub fn main() -> Result<(), ConfineError> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let done = serde_json::from_slice(&bytes)
-            .map_err(io::Error::from)
-            .and_then(|request| carry_out(&request, &descriptors, program.as_ref()));
-        let (error, descriptor) = match done {
-            Ok(descriptor) => (None, descriptor),
-            Err(error) => (Some(errno_of(&error)), None),
-        };
-        let reply = serde_json::to_vec(&Reply { error }).unwrap_or_default();
-        let descriptor: Vec<BorrowedFd<'_>> = descriptor.iter().map(AsFd::as_fd).collect();
-        if send(daemon, &reply, &descriptor).is_err() {
+        // The daemon sends nothing else.
+        let Ok(Numbered { number, request }) = serde_json::from_slice(&bytes) else { return Ok(()) };
+        let done = carry_out(&request, &descriptors, program.as_ref());
+        // Before the reply, so that a file that the daemon closes then is closed.
+        drop(descriptors);
+        if send_reply(daemon, number, done).is_err() {
             return Ok(());
         }
     }
 }
 
-fn carry_out(
-    request: &Request,
-    descriptors: &[OwnedFd],
-    program: Result<&File, &io::Error>,
-) -> io::Result<Option<OwnedFd>> {
+fn carry_out(request: &Request, descriptors: &[OwnedFd], program: Result<&File, &io::Error>) -> io::Result<Made> {
+    let socket = |socket| Made { descriptors: vec![socket], name: None };
     match (request, descriptors) {
-        (Request::OpenRaw { packet: true }, []) => raw::open_here(RawSocket::Packet).map(Some),
-        (Request::OpenRaw { packet: false }, []) => raw::open_here(RawSocket::Xdp).map(Some),
-        (Request::Open { netns, kind }, []) => open_here(netns, *kind).map(Some),
-        (Request::Give { owner, group }, [file]) => socket::give_here(file.as_fd(), *owner, *group).map(|()| None),
+        (Request::OpenRaw { packet: true }, []) => raw::open_here(RawSocket::Packet).map(socket),
+        (Request::OpenRaw { packet: false }, []) => raw::open_here(RawSocket::Xdp).map(socket),
+        (Request::Open { netns, kind }, []) => open_here(netns, *kind).map(socket),
+        (Request::Bpf(call), _) => {
+            let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+            programs::do_here(*call, &descriptors)
+        }
+        (Request::Give { owner, group }, [file]) => {
+            socket::give_here(file.as_fd(), *owner, *group).map(|()| Made::default())
+        }
         (Request::ServeMetrics, [listener, connection]) => {
             let program = program.map_err(|error| io::Error::from(error.kind()))?;
-            serve_here(program, listener, connection).map(|()| None)
+            serve_here(program, listener, connection).map(|()| Made::default())
         }
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
@@ -338,7 +400,28 @@ mod tests {
         assert_eq!(descriptors.len(), 1);
         // A request with the wrong number of descriptors is refused.
         assert!(carry_out(&request, &[], Ok(&file)).is_err());
+        // Calls of bpf(2) are, too.
+        assert!(carry_out(&Request::Bpf(Call::Direct { queue: 0 }), &[], Ok(&file)).is_err());
         drop(a);
         assert!(receive(&b, RecvFlags::empty()).unwrap().0.is_empty());
+    }
+
+    /// The other end of a pair is closed when every descriptor of it is: the helper must not be the one that keeps it.
+    #[test]
+    fn only_the_receiver_of_a_reply_has_its_descriptors() {
+        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let (sent, watched) = std::os::unix::net::UnixStream::pair().unwrap();
+        let name = Some("labsw_to_socket".to_owned());
+        // A late reply, with a descriptor of its own.
+        send_reply(&a, 6, Ok(Made { descriptors: vec![File::open("/dev/null").unwrap().into()], name: None })).unwrap();
+        send_reply(&a, 7, Ok(Made { descriptors: vec![sent.into()], name: name.clone() })).unwrap();
+        let made = receive_reply(&b, 7).unwrap();
+        assert_eq!((made.descriptors.len(), &made.name), (1, &name));
+        drop(made);
+        assert_eq!(io::Read::read(&mut &watched, &mut [0]).unwrap(), 0);
+        send_reply(&a, 8, Err(io::Error::from_raw_os_error(libc::EBUSY))).unwrap();
+        assert_eq!(receive_reply(&b, 8).unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        drop(a);
+        assert!(receive_reply(&b, 9).unwrap_err().to_string().contains("has ended"));
     }
 }

@@ -8,9 +8,9 @@
 //! |---|---|---|
 //! | no core dumps, not dumpable | here | guests' memory stays out of files and debuggers of other users |
 //! | [`helper`] | `helper` | a separate process carries out the few operations that need more rights |
-//! | capabilities | `capabilities` | only CAP_NET_ADMIN, CAP_BPF and CAP_IPC_LOCK are left |
+//! | capabilities | `capabilities` | only CAP_NET_ADMIN and CAP_IPC_LOCK are left |
 //! | Landlock | `files` | only its own and system files can be read; only sockets and settings of devices changed |
-//! | seccomp | `calls` | only the system calls of a switch are left; no new programs, no processes |
+//! | seccomp | `calls` | only the system calls of a switch are left; no new programs, no processes, no bpf(2) |
 //!
 //! A worker gives up more when it starts ([`enter_worker`]): all capabilities, and all system calls except those that
 //! move frames.
@@ -28,7 +28,7 @@ pub mod helper;
 use std::io;
 use std::path::Path;
 
-use labsw_dataplane::sys::{raw, socket};
+use labsw_dataplane::sys::{programs, raw, socket};
 use labsw_dataplane::workers::thread;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
@@ -56,6 +56,7 @@ pub fn enter(config: &Config, file: &Path) -> Result<(), ConfineError> {
     limits()?;
     helper::start().map_err(|error| ConfineError::new("starting the helper process", error))?;
     raw::set_opener(helper::open_raw);
+    programs::set_agent(helper::bpf);
     socket::set_giver(helper::give);
     thread::set_confinement(enter_worker);
     capabilities::keep(&capabilities::OF_THE_DAEMON)?;

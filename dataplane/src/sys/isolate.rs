@@ -12,14 +12,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::sys::bpf::{self, ProgramKind, instruction};
-
-const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
-const BPF_TCX_INGRESS: u32 = 46;
-const BPF_TCX_EGRESS: u32 = 47;
-/// In front of the program named in the request; there is none, so in front of all.
-const BPF_F_BEFORE: u32 = 1 << 3;
-const TCX_DROP: i32 = 2;
+use crate::sys::programs::{self, Call, Hook};
 
 /// While this lives, the host says nothing on the interface.
 #[derive(Debug)]
@@ -34,18 +27,18 @@ pub(crate) struct Isolation {
 }
 
 impl Silence {
-    /// Silences the interface with this index, in the calling thread's network namespace.
+    /// Silences the interface with this index, in the network namespace of this process.
     pub(crate) fn hold(ifindex: u32) -> io::Result<Silence> {
-        Ok(Silence { _link: attach(&load()?, ifindex, BPF_TCX_EGRESS)? })
+        Ok(Silence { _link: attach(&load()?, ifindex, Hook::Egress)? })
     }
 }
 
 impl Isolation {
-    /// Isolates the interface with this index, in the calling thread's network namespace.
+    /// Isolates the interface with this index, in the network namespace of this process.
     pub(crate) fn hold(ifindex: u32) -> io::Result<Isolation> {
         let program = load()?;
         let link = |hook| attach(&program, ifindex, hook);
-        Ok(Isolation { links: [link(BPF_TCX_INGRESS)?, link(BPF_TCX_EGRESS)?] })
+        Ok(Isolation { links: [link(Hook::Ingress)?, link(Hook::Egress)?] })
     }
 }
 
@@ -62,15 +55,11 @@ impl Isolation {
 }
 
 fn load() -> io::Result<OwnedFd> {
-    let instructions = [
-        instruction(0xb7, 0, 0, 0, TCX_DROP), // r0 = what to do
-        instruction(0x95, 0, 0, 0, 0),        // return r0
-    ];
-    let kind =
-        ProgramKind { program_type: BPF_PROG_TYPE_SCHED_CLS, attach_type: 0, flags: 0, name: *b"labsw_host_off\0\0" };
-    bpf::load(&instructions, kind)
+    let [program] = programs::ask(Call::LoadHostOff, &[])?;
+    Ok(program)
 }
 
-fn attach(program: &OwnedFd, ifindex: u32, hook: u32) -> io::Result<OwnedFd> {
-    bpf::link(program.as_fd(), ifindex, hook, BPF_F_BEFORE)
+fn attach(program: &OwnedFd, ifindex: u32, hook: Hook) -> io::Result<OwnedFd> {
+    let [link] = programs::ask(Call::Attach { ifindex, hook }, &[program.as_fd()])?;
+    Ok(link)
 }

@@ -7,7 +7,7 @@
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use super::program;
+use crate::sys::programs;
 
 const RTM_GETLINK: u16 = 18;
 const NLM_F_REQUEST: u16 = 1;
@@ -26,7 +26,7 @@ pub fn attached(ifindex: u32) -> Option<String> {
     let mut answer = vec![0; 1 << 16];
     let (len, _) = rustix::net::recv(&socket, answer.as_mut_slice(), RecvFlags::empty()).ok()?;
     let id = program_id(answer.get(..len)?)?;
-    Some(match program::name_of(id) {
+    Some(match programs::name_of(id) {
         Some(name) => format!("{name}, id {id}"),
         None => format!("id {id}"),
     })
