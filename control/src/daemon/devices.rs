@@ -85,6 +85,19 @@ impl Switch {
         }
     }
 
+    /// Takes ports out of service whose devices do not serve them any more, to be opened anew.
+    pub(super) fn look_at_health(&mut self) {
+        for name in self.ports.names() {
+            let Switch { ports, host, .. } = self;
+            let Some(port) = ports.find_mut(&name) else { continue };
+            let kernel = port.kernel_counters().map_or(0, |counters| counters.named().iter().map(|(_, n)| n).sum());
+            let reached = port.counters().rx_frames.saturating_add(kernel);
+            if let Some(reason) = port.attached.to_mut().and_then(|to| to.every_second(reached, host)) {
+                self.lose(&name, Some(&reason));
+            }
+        }
+    }
+
     /// Handles a port at which a worker found a fault: records the reason; all other ports run on.
     pub(super) fn port_fault(&mut self, id: PortId, fault: &Fault) {
         let Some(port) = self.ports.at_mut(id) else { return };

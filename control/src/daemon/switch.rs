@@ -100,6 +100,7 @@ impl Switch {
         self.notice_every_second(Instant::now());
         self.multicast.every_second();
         self.busy_polls.every_second(&mut self.ports, &mut self.host);
+        self.look_at_health();
         self.injections.end_silent(&self.fabric);
         self.host.report_held_links();
     }

@@ -132,6 +132,13 @@ pub struct Channels {
     pub combined: u32,
 }
 
+impl Channels {
+    /// Queues that receive; a device has at least one.
+    pub fn receiving(self) -> u32 {
+        self.rx.saturating_add(self.combined).max(1)
+    }
+}
+
 /// The active channels of `device`, and its most; `None` if the driver does not report channels.
 pub fn channels(device: &str) -> Result<Option<(Channels, Channels)>, DeviceError> {
     match Ethtool::open(device)?.raw_channels() {

@@ -109,15 +109,36 @@ impl Links {
         matches!(self.link_by_index(index), Ok(None))
     }
 
+    /// How many frames the link with `index` has received, by its driver's count.
+    pub fn received(&mut self, index: u32) -> Result<Option<u64>, DeviceError> {
+        let answer = self.ask(change_of(index), &format!("look up the counters of interface {index}"))?;
+        let attributes = answer.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some(link.attributes),
+            _ => None,
+        });
+        let counted = attributes.flatten().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(counters) => Some(counters.rx_packets),
+            _ => None,
+        });
+        Ok(counted)
+    }
+
     fn get(&mut self, message: LinkMessage, what: &str) -> Result<Option<Link>, DeviceError> {
+        Ok(self.ask(message, what)?.into_iter().find_map(described))
+    }
+
+    /// The kernel's answer about one link; nothing if there is no such link.
+    fn ask(&mut self, message: LinkMessage, what: &str) -> Result<Vec<RouteNetlinkMessage>, DeviceError> {
         let answer = match self.netlink.request(RouteNetlinkMessage::GetLink(message), 0, what) {
-            Err(DeviceError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+            Err(DeviceError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
+                return Ok(Vec::new());
+            }
             other => other?,
         };
-        if let Some(detail) = answer.undecoded {
-            return Err(DeviceError::Answer { what: what.to_owned(), detail });
+        match answer.undecoded {
+            Some(detail) => Err(DeviceError::Answer { what: what.to_owned(), detail }),
+            None => Ok(answer.messages),
         }
-        Ok(answer.messages.into_iter().find_map(described))
     }
 
     /// Makes a veth pair with `queues` queues each way, both ends down; returns the first end. Fails if one of the

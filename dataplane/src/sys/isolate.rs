@@ -16,7 +16,7 @@ use crate::sys::programs::{self, Call, Hook};
 
 /// While this lives, the host says nothing on the interface.
 #[derive(Debug)]
-pub(crate) struct Silence {
+pub struct Silence {
     _link: OwnedFd,
 }
 
@@ -28,7 +28,10 @@ pub(crate) struct Isolation {
 
 impl Silence {
     /// Silences the interface with this index, in the network namespace of this process.
-    pub(crate) fn hold(ifindex: u32) -> io::Result<Silence> {
+    ///
+    /// # Errors
+    /// The kernel's: one before Linux 6.6 has no such hook.
+    pub fn hold(ifindex: u32) -> io::Result<Silence> {
         Ok(Silence { _link: attach(&load()?, ifindex, Hook::Egress)? })
     }
 }

@@ -3,13 +3,13 @@
 //! | module | holds |
 //! |---|---|
 //! | `bpf` | bpf(2): programs of a few instructions, and their links |
-//! | `isolate` | keeping the host's own stack off an interface |
+//! | [`isolate`] | keeping the host's own stack off an interface |
 //! | [`programs`] | the switch's programs in the kernel, loaded by a helper process where there is one |
 //! | [`raw`] | AF_XDP and packet sockets, opened by a helper process where there is one |
 //! | [`socket`] | UNIX sockets of guests: their files, owners and peers |
 
 mod bpf;
-pub(crate) mod isolate;
+pub mod isolate;
 pub mod programs;
 pub mod raw;
 pub mod socket;

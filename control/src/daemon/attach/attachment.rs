@@ -121,6 +121,12 @@ pub(in crate::daemon) trait Attachment {
         Seen::Here
     }
 
+    /// The look of once a second: why its device does not serve the port any more, if so. `reached` is how many frames
+    /// of the device reached the port, the kernel's drops at the sockets included.
+    fn every_second(&mut self, _reached: u64, _host: &mut Host) -> Option<String> {
+        None
+    }
+
     /// When its device is to be looked at, whatever links do.
     fn look_due(&self) -> Option<Instant> {
         None

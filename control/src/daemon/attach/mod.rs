@@ -12,6 +12,7 @@
 //! | `veth` | `veth` |
 //! | `tap` | `tap` |
 //! | `sockets` | the AF_XDP sockets that `nic` and `veth` have in common |
+//! | `health` | whether what a device receives reaches its port |
 //! | `tags` | what a port does whose device begins to take VLAN tags out |
 //! | `attachment` | the two traits, and the values passed when a port is opened and closed |
 //! | `news` | news of links and faults, and how an attachment answers them |
@@ -29,6 +30,7 @@ mod error;
 #[cfg(test)]
 pub(super) mod fake;
 mod guest;
+mod health;
 mod news;
 mod nic;
 mod sockets;

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use labsw_dataplane::port::Fault;
+use labsw_dataplane::sys::isolate::Silence;
 use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters};
 use labsw_switch::PortId;
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
+use super::health::{Health, other_queues};
 use super::news::{LinkMap, OnFault, Seen};
 use super::sockets::Sockets;
 use super::sockets::XdpHalves;
@@ -41,7 +43,7 @@ impl PortType for AfXdpConfig {
         let mut tags = Tags::new(Arc::clone(&sockets.gate));
         // What was done between the preparing and the watching is seen here.
         tags.look(&link.name, &Device(&link.name), Instant::now());
-        Ok(Opened::new(Nic { sockets, tags, _watched: watched }, tx, rx))
+        Ok(Opened::new(Nic { sockets, tags, health: Health::default(), _watched: watched }, tx, rx))
     }
 
     fn has_sockets(&self) -> bool {
@@ -70,6 +72,8 @@ impl AfXdpConfig {
             Queues::All => None,
             Queues::Count(count) => Some(count),
         };
+        // Set up, the device has the host greet its neighbours; the sockets' own silence begins when they are open.
+        let _silence = Silence::hold(link.index);
         prepare::device(&mut host.links, &mut host.ledger, link, port.mtu, count)?;
         let xdp = XdpConfig {
             interface: link.name.clone(),
@@ -104,6 +108,7 @@ fn find_device(device: &DeviceSpec, switch: &SwitchConfig, links: &mut Links) ->
 struct Nic {
     sockets: Sockets,
     tags: Tags,
+    health: Health,
     _watched: Watched,
 }
 
@@ -169,16 +174,27 @@ impl Attachment for Nic {
         seen
     }
 
+    fn every_second(&mut self, reached: u64, host: &mut Host) -> Option<String> {
+        let Link { index, name, .. } = &self.sockets.link;
+        // A driver that tells nothing of channels has one queue for good.
+        let channels = ethtool::channels(name).ok().flatten();
+        let queues = channels.and_then(|(active, _)| other_queues(self.sockets.status.queues, active.receiving()));
+        let received = host.links.received(*index).ok().flatten();
+        let deaf = || self.health.look(received?, reached, Instant::now());
+        queues.or_else(deaf).map(|why| format!("{name} {why}"))
+    }
+
     fn look_due(&self) -> Option<Instant> {
         self.tags.due()
     }
 
     fn link_up(&self) -> bool {
-        self.sockets.link.up
+        // Without a carrier, frames would lie in the device's ring and leave when the cable is back.
+        self.sockets.link.up && self.sockets.link.carrier
     }
 
     fn takes_frames_when_down(&self) -> bool {
-        true
+        self.link_up()
     }
 
     fn device(&self) -> Option<(u32, &str)> {
