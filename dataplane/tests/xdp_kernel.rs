@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::frame::Burst;
+use labsw_dataplane::handover::{Given, Taken};
 use labsw_dataplane::port::{RxQueue, Turn};
 use labsw_dataplane::stats::PortDelta;
 use labsw_dataplane::xdp::{
     BusyPoll, Hugepages, PacketMemory, Queues, XdpConfig, XdpCounters, XdpMode, XdpPort, XdpStatus,
 };
 use labsw_switch::DropReason;
+use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_testkit::xdp_lab::{self, Lab, frame, ifindex, receive};
 
 fn memory(chunks: u32) -> Arc<PacketMemory> {
@@ -95,6 +97,78 @@ fn a_full_receive_ring_is_counted() {
     let mut sum = counters;
     sum += counters;
     assert_eq!(sum.rx_ring_full, 4096);
+}
+
+/// The port as another process has it, which was given the state and the descriptors.
+fn given_to_another(port: &XdpPort, memory: &PacketMemory) -> (XdpPort, Arc<PacketMemory>) {
+    let mut given = Given::default();
+    let (area, state) = (memory.hand_over(&mut given), port.tx.hand_over(&mut given).unwrap());
+    let copies = given.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
+    let mut taken = Taken::new(copies);
+    let memory = Arc::new(PacketMemory::take_over(&area, &mut taken).unwrap());
+    let status = port.status().clone();
+    (XdpPort::take_over("s1", 9000, status, state, &memory, &mut taken).unwrap(), memory)
+}
+
+#[test]
+fn another_process_goes_on_with_what_waits_in_the_rings() {
+    const CHUNKS: u32 = 16_384;
+    let Some(lab) = Lab::new() else { return };
+    for length in [100, 8000] {
+        lab.veth(1, 1);
+        lab.ip(&["link", "set", "s1", "mtu", "9000"]);
+        let peer = lab.peer(1);
+        let mut memory = memory(CHUNKS);
+        let mut port = lab.open(1, Queues::All, XdpMode::Copy, &memory).unwrap();
+        lab.peer_ip(&["link", "set", "p1", "mtu", "9000"]);
+        port.tick().unwrap();
+        let (mut sent, mut expected) = (0, 0);
+        let mut send = |count| {
+            for _ in 0..count {
+                peer.send(&frame(sent, length));
+                sent += 1;
+            }
+        };
+        let mut receive_some = |port: &mut XdpPort| {
+            let mut burst = Burst::new();
+            receive(port, 0, &mut burst, &mut PortDelta::ZERO.clone()).unwrap();
+            for index in 0..burst.len() {
+                assert!(xdp_lab::bytes(&burst, index, TagEdit::KEEP) == frame(expected, length), "frame {expected}");
+                expected += 1;
+            }
+            port.release(0, &mut burst).unwrap();
+            expected
+        };
+        // A burst holds 64 frames, or 21 of three chunks each and the beginning of another.
+        for _ in 0..3 {
+            send(80);
+            let received = receive_some(&mut port);
+            assert!(received % 80 != 0, "some wait in the ring: {received}");
+            let (mut next, next_memory) = given_to_another(&port, &memory);
+            let items = [TxItem::whole(0, TagEdit::KEEP)];
+            let mut stats = PortDelta::ZERO;
+            next.send(&mut xdp_lab::burst_of(&[frame(1, 60)]), &items, &mut stats).unwrap();
+            assert_eq!(stats.tx_frames, 0, "it is the first one's until it is resumed");
+            next_memory.resume(&memory.state(), &[next.tx.owner()]).unwrap();
+            // The first process ends, and undoes nothing.
+            std::mem::forget(std::mem::replace(&mut port, next));
+            port.tx.resume();
+            port.tick().unwrap();
+            while receive_some(&mut port) % 80 != 0 {}
+            for round in 0..20 {
+                let frames = [frame(round, length)];
+                port.send(&mut xdp_lab::burst_of(&frames), &items, &mut PortDelta::ZERO.clone()).unwrap();
+                assert_eq!(peer.receive(Duration::from_secs(2)).as_ref(), Some(&frames[0]));
+            }
+            port.tick().unwrap();
+            let pool = next_memory.pool();
+            let owned = pool.owned_chunks(port.tx.owner());
+            assert_eq!(pool.free_chunks() + owned, CHUNKS as usize, "each chunk is free or the port's");
+            drop(pool);
+            memory = next_memory;
+        }
+        lab.ip(&["link", "del", "s1"]);
+    }
 }
 
 #[test]

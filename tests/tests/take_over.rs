@@ -19,7 +19,7 @@ use labsw_control::takeover::{Channel, Message, WireError, socket_path, wire};
 use labsw_testkit::frontend::{self, Front};
 use labsw_testkit::guest::packed::Driver;
 use labsw_testkit::guest::{EVENT_IDX, Guest, MRG_RXBUF, RING_PACKED, VERSION_1};
-use labsw_tests::netns::Netns;
+use labsw_tests::netns::{self, Netns};
 use labsw_tests::packet::{Frame, RawSocket, mac};
 use labsw_tests::process;
 use labsw_tests::require::{self, Need};
@@ -453,6 +453,42 @@ fn no_frame_is_lost_between_a_tap_in_another_namespace_and_a_guest() {
 }
 
 #[test]
+fn no_frame_is_lost_between_a_veth_pair_and_a_guest() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let (site, container) = (Site::new("takeveth"), Netns::new("veth"));
+    let veth = format!("type = \"veth\"\npeer = \"v1\"\nnetns = \"{}\"\npeer_name = \"eth0\"\n", container.name());
+    let mut switch = Labswd::start(&site, &(ports(&["b"]) + "[ports.box]\n" + &veth));
+    switch.wait_port_up("box");
+    let mut inside = RawSocket::open(&container, "eth0");
+    frames_survive_beside("veth pair of a container and vhost-user", &mut switch, "box", &mut inside);
+    // It is still the switch's: it goes with it.
+    switch.stop();
+    assert!(!container.link_names().contains(&"eth0".to_owned()), "it goes with the switch");
+}
+
+#[test]
+fn no_frame_is_lost_between_a_device_of_the_host_and_a_guest() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let (site, outside) = (Site::new("takenic"), Netns::new("outside"));
+    netns::wire((&site.ns, "dev0"), (&outside, "out0"));
+    let as_it_was = site.ns.ip(&["-d", "link", "show", "dev0"]);
+    let nic = "[ports.nic]\ntype = \"af_xdp\"\ndevice = \"name:dev0\"\nmtu = 1400\n\
+               vlan = { mode = \"access\", tag = 1 }\n";
+    let mut switch = Labswd::start(&site, &(ports(&["b"]) + nic));
+    switch.wait_port_up("nic");
+    assert_ne!(site.ns.ip(&["-d", "link", "show", "dev0"]), as_it_was);
+    let mut far = RawSocket::open(&outside, "out0");
+    frames_survive_beside("AF_XDP and vhost-user", &mut switch, "nic", &mut far);
+    // The last process puts back what the first one changed.
+    switch.stop();
+    assert_eq!(site.ns.ip(&["-d", "link", "show", "dev0"]), as_it_was);
+}
+
+#[test]
 fn no_frame_is_lost_between_a_tap_of_a_guest_and_a_guest() {
     if !require::all(&[Need::Root, Need::Labswd]) {
         return;
@@ -597,12 +633,12 @@ fn what_cannot_be_handed_over_is_named() {
     let file = site.write_config(&ports(&["a"]));
     let line = refused(&site);
     assert!(line.contains("no labswd that could be taken over from"), "{line}");
-    let mut switch = Labswd::start(&site, &(ports(&["a"]) + "[ports.host]\ntype = \"veth\"\npeer = \"v1\"\n"));
-    process::wait_for("the pair", 5 * SECOND, || (switch.port_state("host") != "waiting").then_some(()));
+    let mut switch = Labswd::start(&site, &(ports(&["a"]) + "[impair.a]\ndelay = \"1ms\"\n"));
+    process::wait_for("the port", 5 * SECOND, || (switch.port_state("a") == "down").then_some(()));
     let line = refused(&site);
-    assert!(line.contains("port \"host\"") && line.contains("type veth"), "{line}");
+    assert!(line.contains("port \"a\"") && line.contains("its impairment"), "{line}");
     // The configuration that runs is what counts.
-    switch.ctl(&["port", "del", "host"]);
+    switch.ctl(&["impair", "clear", "a"]);
     std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + "[ports.later]\ntype = \"vhost_user\"\n").unwrap();
     switch.ctl(&["port", "add", "more", "--type", "vhost_user"]);
     switch.ctl(&["port", "down", "a"]);

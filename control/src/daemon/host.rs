@@ -74,6 +74,16 @@ impl Host {
         Ok(memory)
     }
 
+    /// The packet memory, if any port has asked for it.
+    pub(super) fn memory(&self) -> Option<&Arc<PacketMemory>> {
+        self.memory.as_ref()
+    }
+
+    /// Uses the packet memory of another process.
+    pub(super) fn adopt_memory(&mut self, memory: PacketMemory) {
+        self.memory = Some(Arc::new(memory));
+    }
+
     /// Makes the packet memory now if it must consist of huge pages: there may be too few.
     pub(super) fn require_memory(&mut self) -> Result<(), UmemError> {
         if self.hugepages == Hugepages::Required { self.packet_memory().map(drop) } else { Ok(()) }

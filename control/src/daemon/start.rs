@@ -100,7 +100,10 @@ impl Daemon {
         if inherited.is_none() {
             check_machine(&config, &mut links).map_err(|refusal| in_file(&refusal.key, refusal.reason))?;
         }
-        let ledger = Ledger::open(ledger_path(&settings.control_socket));
+        let mut ledger = Ledger::open(ledger_path(&settings.control_socket));
+        if inherited.is_some() {
+            ledger.go_on();
+        }
         let mut host = Host::new(registry()?, links, ledger, socket_group, settings);
         if inherited.is_none() && needs_memory(&config.ports) {
             host.require_memory().map_err(|error| in_file("switch.hugepages", error.to_string()))?;

@@ -103,6 +103,13 @@ impl Ledger {
         Ledger { path, own, inherited }
     }
 
+    /// Goes on with what is in the file: the process that wrote it hands the switch over, and ends.
+    pub fn go_on(&mut self) {
+        let File { devices, pairs, .. } = std::mem::take(&mut self.inherited);
+        self.own.devices.extend(devices);
+        self.own.pairs.extend(pairs);
+    }
+
     /// Notes the state of `link` before a change. For a link that a killed run changed, that run's entry counts.
     pub fn note(&mut self, link: &Link, before: Before) {
         let mut before = before;

@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "one setsockopt that rustix does not wrap")]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use labsw_dataplane::sys::raw::{self, RawSocket};
 
@@ -16,7 +16,7 @@ use super::DeviceError;
 /// Keeps the device promiscuous until dropped.
 #[derive(Debug)]
 pub struct Promiscuous {
-    _socket: OwnedFd,
+    socket: OwnedFd,
 }
 
 impl Promiscuous {
@@ -45,6 +45,15 @@ impl Promiscuous {
         if result != 0 {
             return Err(refused(io::Error::last_os_error()));
         }
-        Ok(Promiscuous { _socket: socket })
+        Ok(Promiscuous { socket })
+    }
+    /// The membership.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// The membership that another process has.
+    pub fn adopt(socket: OwnedFd) -> Promiscuous {
+        Promiscuous { socket }
     }
 }

@@ -11,6 +11,7 @@ use labsw_dataplane::handover::Slot;
 use labsw_dataplane::stats::{MirrorSnapshot, PortSnapshot};
 use labsw_dataplane::tap::TapHandover;
 use labsw_dataplane::vhost_user::EndpointHandover;
+use labsw_dataplane::xdp::{MemoryHandover, PoolPorts, PoolState, XdpCounters, XdpHandover, XdpStatus};
 use labsw_switch::fdb::FdbEntry;
 use labsw_switch::{DropReason, Mac, Vid};
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,9 @@ pub struct State {
     pub take_over: Slot,
     /// The listening socket for metrics.
     pub metrics: Option<Slot>,
+    /// Packet memory, if a port uses it.
+    #[serde(default)]
+    pub memory: Option<MemoryHandover>,
     /// The ports.
     pub ports: BTreeMap<String, PortState>,
     /// The forwarding database.
@@ -119,6 +123,26 @@ pub enum PortHandover {
         /// The interface is in another network namespace.
         away: bool,
     },
+    /// A network device of the host.
+    Nic(SocketsHandover),
+    /// A pair.
+    Veth {
+        /// The switch's end.
+        sockets: SocketsHandover,
+        /// The container's end is in another network namespace.
+        peer_away: bool,
+    },
+}
+
+/// The AF_XDP sockets of a port.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SocketsHandover {
+    /// The port.
+    pub port: XdpHandover,
+    /// The outcome of opening it.
+    pub status: XdpStatus,
+    /// What keeps its device promiscuous.
+    pub promiscuous: Slot,
 }
 
 /// The changes since [`State`], and all counters.
@@ -128,6 +152,12 @@ pub struct Last {
     pub counters: BTreeMap<String, PortCounters>,
     /// Counters of mirror sessions, by name.
     pub mirrors: BTreeMap<String, MirrorCounters>,
+    /// Who has which chunk of packet memory.
+    #[serde(default)]
+    pub memory: Option<PoolRecord>,
+    /// What the kernel counted at sockets of ports that are closed.
+    #[serde(default)]
+    pub kernel_before: BTreeMap<String, XdpCounters>,
     /// Copies of mirrors that wait for room, by port.
     #[serde(default)]
     pub backlogs: BTreeMap<String, Vec<KeptFrame>>,
@@ -217,6 +247,31 @@ impl KeptFrame {
     /// The worker and the frame; `None` if the base64 is invalid.
     pub fn bytes(&self) -> Option<(usize, Vec<u8>)> {
         Some((self.worker, STANDARD.decode(&self.frame).ok()?))
+    }
+}
+
+/// Who has which chunk of packet memory.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRecord {
+    /// In base64: two bytes a chunk, little-endian. As numbers they would take milliseconds in which no worker runs.
+    owners: String,
+    ports: PoolPorts,
+}
+
+impl From<PoolState> for PoolRecord {
+    fn from(PoolState { owners, ports }: PoolState) -> PoolRecord {
+        let bytes: Vec<u8> = owners.into_iter().flat_map(u16::to_le_bytes).collect();
+        PoolRecord { owners: STANDARD.encode(bytes), ports }
+    }
+}
+
+impl PoolRecord {
+    /// The state; `None`: it is garbled.
+    pub fn state(&self) -> Option<PoolState> {
+        let bytes = STANDARD.decode(&self.owners).ok()?;
+        let (owners, rest) = bytes.as_chunks();
+        let owners = owners.iter().map(|owner| u16::from_le_bytes(*owner)).collect();
+        rest.is_empty().then(|| PoolState { owners, ports: self.ports.clone() })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::sys::programs::{self, Call, Hook};
 /// While this lives, the host says nothing on the interface.
 #[derive(Debug)]
 pub struct Silence {
-    _link: OwnedFd,
+    link: OwnedFd,
 }
 
 /// While this lives, the host neither hears nor says anything on the interface.
@@ -32,7 +32,17 @@ impl Silence {
     /// # Errors
     /// The kernel's: one before Linux 6.6 has no such hook.
     pub fn hold(ifindex: u32) -> io::Result<Silence> {
-        Ok(Silence { _link: attach(&load()?, ifindex, Hook::Egress)? })
+        Ok(Silence { link: attach(&load()?, ifindex, Hook::Egress)? })
+    }
+
+    /// Its attachment.
+    pub(crate) fn link(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+
+    /// The attachment that another process made.
+    pub(crate) fn adopt(link: OwnedFd) -> Silence {
+        Silence { link }
     }
 }
 

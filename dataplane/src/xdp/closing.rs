@@ -10,13 +10,15 @@
 //! the interface index means something else in another network namespace. Its own release takes a moment, too: so a
 //! queue counts as [closing](is_closing) for [`AFTERMATH`] after the port was closed.
 //!
+//! A process that takes the switch over goes on with what is [`waiting`], with spares of its own ([`go_on`]).
+//!
 //! **Invariant.** A port's chunks go back to the pool, and its number becomes free, only when all its queues are
 //! released.
 //!
 //! Reference: kernel `net/xdp/xsk_buff_pool.c`, `xp_put_pool`; `net/xdp/xsk.c`, `xsk_release`.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::socket;
@@ -31,11 +33,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long after its closing a port's queues may be found busy because of it.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
-static STATE: Mutex<State> = Mutex::new(State { waiting: Vec::new(), closed: Vec::new(), helper: false });
+static STATE: Mutex<State> =
+    Mutex::new(State { waiting: Vec::new(), looked_at: Vec::new(), closed: Vec::new(), helper: false });
 
 struct State {
     /// Ports whose queues are not released yet.
     waiting: Vec<Closing>,
+    /// Those of them that the helper looks at now.
+    looked_at: Vec<(Weak<PacketMemory>, ClosedPort)>,
     /// Interfaces whose ports were closed, and when.
     closed: Vec<(u32, Instant)>,
     /// The helper thread runs.
@@ -53,7 +58,22 @@ pub(super) struct Closing {
     pub(super) owner: u16,
 }
 
+/// A closed port whose queues the kernel has not released yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(super) struct ClosedPort {
+    ifindex: u32,
+    queues: Vec<u32>,
+    /// The number under which the pool keeps the port's chunks.
+    pub(super) owner: u16,
+}
+
 impl Closing {
+    fn port(&self) -> ClosedPort {
+        let queues = self.spares.iter().map(|(queue, _)| *queue).collect();
+        ClosedPort { ifindex: self.ifindex, queues, owner: self.owner }
+    }
+
     /// Looks at the queues, and gives the chunks back if all are released.
     fn is_over(&mut self) -> bool {
         let ifindex = self.ifindex;
@@ -105,7 +125,12 @@ fn help() {
         std::thread::sleep(pause);
         pause = (2 * pause).min(LONGEST_PAUSE);
         // Checked without the lock, so that no thread that closes a port waits for it.
-        let mut waiting = std::mem::take(&mut state().waiting);
+        let mut waiting = {
+            let mut state = state();
+            let waiting = std::mem::take(&mut state.waiting);
+            state.looked_at = waiting.iter().map(|closing| (Arc::downgrade(&closing.memory), closing.port())).collect();
+            waiting
+        };
         waiting.retain_mut(|closing| {
             let over = closing.is_over();
             if over {
@@ -114,6 +139,7 @@ fn help() {
             !over
         });
         let mut state = state();
+        state.looked_at.clear();
         if !state.waiting.is_empty() {
             pause = LOOK_AGAIN;
         }
@@ -122,6 +148,25 @@ fn help() {
             state.helper = false;
             return;
         }
+    }
+}
+
+/// The closed ports of this packet memory whose queues are not released yet.
+pub(super) fn waiting(memory: &Arc<PacketMemory>) -> Vec<ClosedPort> {
+    let state = state();
+    let looked_at = state.looked_at.iter().filter(|(of, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(memory)));
+    let waiting = state.waiting.iter().filter(|closing| Arc::ptr_eq(&closing.memory, memory));
+    looked_at.map(|(_, port)| port.clone()).chain(waiting.map(Closing::port)).collect()
+}
+
+/// Waits for the release of queues whose ports another process has closed. A port whose spares can't be made keeps its
+/// chunks and its number.
+pub(super) fn go_on(ports: Vec<ClosedPort>, memory: &Arc<PacketMemory>) {
+    for ClosedPort { ifindex, queues, owner } in ports {
+        let spare = |queue| socket::unbound().ok().map(|spare| (queue, spare));
+        let Some(spares) = queues.into_iter().map(spare).collect::<Option<Vec<_>>>() else { continue };
+        spares.iter().for_each(|(_, spare)| socket::prepare_look(spare, &memory.umem));
+        hand_over(Closing { ifindex, spares, memory: Arc::clone(memory), owner });
     }
 }
 
@@ -135,5 +180,6 @@ fn note_closed(ifindex: u32) {
 pub(super) fn is_closing(ifindex: u32) -> bool {
     let state = state();
     let recent = state.closed.iter().any(|(index, at)| *index == ifindex && at.elapsed() < AFTERMATH);
-    recent || state.waiting.iter().any(|closing| closing.ifindex == ifindex)
+    let looked_at = state.looked_at.iter().any(|(_, port)| port.ifindex == ifindex);
+    recent || looked_at || state.waiting.iter().any(|closing| closing.ifindex == ifindex)
 }

@@ -50,7 +50,7 @@ pub(super) struct Core {
     /// There until drop.
     pub(super) program: Option<Program>,
     /// Keeps the host's own stack from sending through the device.
-    pub(super) _silence: Option<Silence>,
+    pub(super) silence: Option<Silence>,
     pub(super) sockets: Vec<Descriptor>,
     /// One unbound socket per queue, to find out when the queue is released.
     pub(super) spares: Vec<OwnedFd>,

@@ -80,6 +80,7 @@ pub struct XdpConfig {
 
 /// The state of busy polling at a port's sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum BusyPoll {
     /// Not asked for.
     Off,
@@ -91,6 +92,7 @@ pub enum BusyPoll {
 
 /// The outcome of opening, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct XdpStatus {
     /// The mode, never [`XdpMode::Auto`].
     pub mode: XdpMode,

@@ -45,6 +45,18 @@ impl XdpPort {
             rx::refill(rings, &mut memory.pool(), depth.chunks(), owner);
         };
         let opened = open(&config, &memory.umem, &mut prime).inspect_err(|_| memory.pool().leave(owner))?;
+        Ok(XdpPort::new(config.interface, config.ifindex, opened, depth, memory, owner))
+    }
+
+    /// A port with everything it runs on; `owner` is its number in the pool.
+    pub(super) fn new(
+        interface: String,
+        ifindex: u32,
+        opened: Opened,
+        depth: FillDepth,
+        memory: &Arc<PacketMemory>,
+        owner: u16,
+    ) -> XdpPort {
         let Opened { program, sockets, spares, tx_queues, status, silence, pad } = opened;
         let (mut rx, mut tx, mut descriptors) = (Vec::new(), Vec::new(), Vec::new());
         for XskSocket { rx: rx_rings, tx: tx_rings, descriptor } in sockets {
@@ -55,13 +67,13 @@ impl XdpPort {
         tx.truncate(tx_queues);
         let core = Arc::new(Core {
             program: Some(program),
-            _silence: silence,
+            silence,
             sockets: descriptors,
             spares,
             memory: Arc::clone(memory),
             gate: Arc::default(),
-            interface: config.interface,
-            ifindex: config.ifindex,
+            interface,
+            ifindex,
             owner,
             connection: next_connection(),
         });
@@ -69,7 +81,7 @@ impl XdpPort {
         let rx = rx.into_iter().enumerate();
         let rx = rx.map(|(queue, rings)| XdpRx::new(rings, queue, depth.clone(), busy, Arc::clone(&core))).collect();
         let tx = Arc::new(XdpTx::new(tx, pad, status.multi_buffer, Arc::clone(&core)));
-        Ok(XdpPort { tx, rx, depth, status, core })
+        XdpPort { tx, rx, depth, status, core }
     }
 
     /// The mode it got, and why not a better one.

@@ -29,10 +29,20 @@ pub(super) struct Program {
     /// Queue → socket.
     sockets: OwnedFd,
     /// Keeps the program attached.
-    _link: OwnedFd,
+    link: OwnedFd,
 }
 
 impl Program {
+    /// Its map and its attachment.
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.sockets.as_fd(), self.link.as_fd()]
+    }
+
+    /// The program that another process attached.
+    pub(super) fn adopt([sockets, link]: [OwnedFd; 2]) -> Program {
+        Program { sockets, link }
+    }
+
     /// Loads a program for `queues` receive queues and attaches it to the interface.
     pub(super) fn attach(ifindex: u32, queues: u32, attachment: Attachment) -> Result<Program, ProgramError> {
         let [sockets, program] = programs::ask(Call::LoadToSockets { queues }, &[]).map_err(ProgramError::Load)?;
@@ -42,7 +52,7 @@ impl Program {
         };
         let attach = Call::Attach { ifindex, hook };
         let [link] = programs::ask(attach, &[program.as_fd()]).map_err(ProgramError::Attach)?;
-        Ok(Program { sockets, _link: link })
+        Ok(Program { sockets, link })
     }
 
     /// From now on frames of `queue` go to `socket`, which must be bound to that queue.

@@ -165,6 +165,13 @@ impl<T: Entry> Producer<T> {
         Ok(Producer { ring, head, submitted: head, consumed })
     }
 
+    /// Goes on where another process stopped, which had the writing end until now.
+    pub(super) fn resume(&mut self) {
+        self.head = self.ring.producer().load(Ordering::Relaxed);
+        self.submitted = self.head;
+        self.pending();
+    }
+
     /// Number of free slots; looks at the shared index only if fewer than `want` are known to be free.
     #[inline]
     pub(super) fn free(&mut self, want: u32) -> u32 {
@@ -236,6 +243,12 @@ impl<T: Entry> Consumer<T> {
         Ok(Consumer { ring, tail, released: tail, produced: tail })
     }
 
+    /// Goes on where another process stopped, which had the reading end until now.
+    pub(super) fn resume(&mut self) {
+        self.tail = self.ring.consumer().load(Ordering::Relaxed);
+        (self.released, self.produced) = (self.tail, self.tail);
+    }
+
     /// Number of entries to read; looks at the shared index only if none is known.
     #[inline]
     pub(super) fn available(&mut self) -> u32 {
@@ -260,6 +273,11 @@ impl<T: Entry> Consumer<T> {
         let entry = unsafe { self.ring.slot(self.tail).read() };
         self.tail = self.tail.wrapping_add(1);
         Some(entry)
+    }
+
+    /// Takes back that the last `count` entries were read. They were read since the last [`Consumer::release`].
+    pub(super) fn unread(&mut self, count: u32) {
+        self.tail = self.tail.wrapping_sub(count.min(self.tail.wrapping_sub(self.released)));
     }
 
     /// Gives the slots of everything read back to the writer; touches nothing shared if that is nothing.

@@ -9,10 +9,12 @@
 //!
 //! **Frames in several buffers** (larger than a chunk) come as several descriptors, all but the last marked as
 //! continued. They become one frame of the burst with a segment for each; the chunks behind the first are kept beside
-//! the burst until it is released. A frame of which only the beginning has been read waits in `partial` for the rest.
+//! the burst until it is released. The beginning of a frame whose end does not fit the burst is left in the ring.
 //!
 //! **A gate that is shut** ([`Gate`]): whatever is read from the ring is dropped. Once the gate is open again, so is
-//! everything that lies in the ring by then, the beginning of a frame included.
+//! everything that lies in the ring by then.
+//!
+//! **Invariant.** Between two bursts all that is the port's lies in its rings: another process can go on there.
 
 #![allow(unsafe_code, reason = "rings and packet memory shared with the kernel, and its socket calls")]
 
@@ -61,10 +63,10 @@ pub struct XdpRx {
     busy: bool,
     /// True if busy polling works: the kernel knows a receive loop to poll.
     polls: bool,
-    /// The fill ring was filled for the first time.
-    primed: bool,
-    /// The first descriptors of a frame whose last one has not been read.
-    partial: Vec<XdpDesc>,
+    /// It has begun to receive.
+    begun: bool,
+    /// The descriptors of a frame in several buffers, filled and emptied within a burst.
+    pieces: Vec<XdpDesc>,
     /// The chunks of the burst's frames behind the first of each.
     further: Vec<u64>,
     /// The descriptors read from the receive ring, filled and emptied within a burst.
@@ -88,8 +90,8 @@ impl XdpRx {
             depth,
             busy,
             polls: false,
-            primed: false,
-            partial: Vec::with_capacity(MAX_PIECES),
+            begun: false,
+            pieces: Vec::with_capacity(MAX_PIECES),
             further: Vec::with_capacity(BURST_FRAMES),
             read: Vec::with_capacity(BURST_FRAMES),
             epoch: core.gate.epoch(),
@@ -104,8 +106,16 @@ impl XdpRx {
     fn refill(&mut self) -> Result<(), Fault> {
         let XdpRx { rings, core, depth, .. } = self;
         self.starving = refill(rings, &mut core.memory.pool(), depth.chunks(), core.owner);
-        self.primed = true;
         self.wake()
+    }
+
+    /// Begins where the rings stand: another process may have used them until now.
+    #[cold]
+    fn begin(&mut self) -> Result<(), Fault> {
+        self.rings.rx.resume();
+        self.rings.fill.resume();
+        self.begun = true;
+        self.refill()
     }
 
     #[inline]
@@ -122,6 +132,18 @@ impl XdpRx {
 
     fn socket(&self) -> Option<&Descriptor> {
         self.core.sockets.get(self.queue)
+    }
+
+    /// Leaves the beginning of a frame in the ring whose end was not read. One that fills a burst has no end.
+    fn leave_beginning(&mut self) -> Result<(), Fault> {
+        let is_end = |desc: &XdpDesc| !desc.options.contains(XdpDescOptions::XDP_PKT_CONTD);
+        let whole = self.read.iter().rposition(is_end).map_or(0, |last| last + 1);
+        if whole == 0 && self.read.len() == BURST_FRAMES {
+            return Err(self.core.fault("the kernel handed over a frame without an end"));
+        }
+        self.rings.rx.unread(u32::try_from(self.read.len() - whole).unwrap_or(u32::MAX));
+        self.read.truncate(whole);
+        Ok(())
     }
 
     /// Checks that every chunk that was read is the port's.
@@ -165,7 +187,6 @@ impl XdpRx {
     /// Returns the chunks of the descriptors that were read to the pool, and counts their frames as dropped.
     fn drop_read(&mut self, stats: &mut PortDelta) -> Result<(), NotOwned> {
         let mut pool = self.core.memory.pool();
-        self.partial.drain(..).try_for_each(|desc| pool.give(desc.addr, self.core.owner))?;
         for desc in self.read.drain(..) {
             pool.give(desc.addr, self.core.owner)?;
             // The bytes of a frame in several chunks are counted with its last one.
@@ -179,7 +200,7 @@ impl XdpRx {
 
     /// Puts the descriptors that were read into the burst.
     fn lend(&mut self, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
-        let XdpRx { rings, core, depth, partial, further, read, .. } = self;
+        let XdpRx { rings, core, depth, pieces, further, read, .. } = self;
         let umem = &core.memory.umem;
         let outside = |desc: &XdpDesc| {
             let XdpDesc { addr, len, .. } = desc;
@@ -187,7 +208,7 @@ impl XdpRx {
         };
         for desc in read.drain(..) {
             let continued = desc.options.contains(XdpDescOptions::XDP_PKT_CONTD);
-            if !continued && partial.is_empty() {
+            if !continued && pieces.is_empty() {
                 // SAFETY: the chunk is this port's (`check_read`) and goes back to pool or kernel in `release` at the
                 // earliest, which clears the burst; the queue holds the packet memory, and the worker releases a burst
                 // before it gives a queue away or drops it.
@@ -197,16 +218,16 @@ impl XdpRx {
                 stats.received(desc.len);
                 continue;
             }
-            partial.push(desc);
+            pieces.push(desc);
             if continued {
                 continue;
             }
-            let bytes = partial.iter().fold(0u32, |sum, desc| sum.saturating_add(desc.len));
+            let bytes = pieces.iter().fold(0u32, |sum, desc| sum.saturating_add(desc.len));
             stats.received(bytes);
-            if partial.len() > MAX_PIECES {
+            if pieces.len() > MAX_PIECES {
                 let mut pool = core.memory.pool();
                 let mut room = fill_room(rings, &pool, depth.chunks());
-                for desc in partial.drain(..) {
+                for desc in pieces.drain(..) {
                     recycle(rings, desc.addr, &mut room, &mut pool, core.owner)
                         .map_err(|error| core.accounting_fault(error))?;
                 }
@@ -214,10 +235,10 @@ impl XdpRx {
                 continue;
             }
             // SAFETY: as above, for each of the chunks: the first is the frame's token, the others stand in `further`.
-            if !unsafe { umem.lend_pieces(burst, partial.iter().map(|desc| (desc.addr, desc.len))) } {
+            if !unsafe { umem.lend_pieces(burst, pieces.iter().map(|desc| (desc.addr, desc.len))) } {
                 return Err(outside(&desc));
             }
-            further.extend(partial.drain(..).skip(1).map(|desc| desc.addr));
+            further.extend(pieces.drain(..).skip(1).map(|desc| desc.addr));
         }
         Ok(())
     }
@@ -265,14 +286,17 @@ impl RxQueue for XdpRx {
         if self.failed {
             return Ok(());
         }
-        if !self.primed {
-            self.refill()?;
+        if !self.begun {
+            self.begin()?;
         }
         self.read.clear();
         if self.polls && self.rings.rx.available() == 0 {
             self.poll()?;
         }
         self.read_burst();
+        if self.read.last().is_some_and(|desc| desc.options.contains(XdpDescOptions::XDP_PKT_CONTD)) {
+            self.leave_beginning()?;
+        }
         if self.read.is_empty() {
             return Ok(());
         }
@@ -315,7 +339,7 @@ impl RxQueue for XdpRx {
         if self.busy && !self.polls {
             self.polls = self.socket().is_some_and(|socket| socket.statistics().napi_id().is_some());
         }
-        self.refill()
+        if self.begun { self.refill() } else { self.begin() }
     }
 
     fn next_due(&self, turn: &Turn) -> u64 {

@@ -140,30 +140,31 @@ impl XskSocket {
             tx_metadata_len: 0,
         };
         sockopt::set_xdp_umem_reg(&fd, registration).map_err(|errno| SocketError::Register(errno.into()))?;
-        let offsets = set_up_rings(&fd).map_err(|errno| SocketError::Rings(errno.into()))?;
-        let map = |at: u64, offset: &XdpRingOffset, entry_bytes: usize| {
-            let bytes = usize::try_from(offset.desc).map_err(io::Error::other)? + RING_ENTRIES as usize * entry_bytes;
-            RingMemory::of_socket(fd.as_fd(), at, bytes)
-        };
-        let rings = || {
-            Ok((
-                Consumer::new(map(RX_RING_AT, &offsets.rx, size_of::<XdpDesc>())?, &offsets.rx, RING_ENTRIES)?,
-                Producer::new(map(TX_RING_AT, &offsets.tx, size_of::<XdpDesc>())?, &offsets.tx, RING_ENTRIES)?,
-                Producer::new(map(FILL_RING_AT, &offsets.fr, size_of::<u64>())?, &offsets.fr, RING_ENTRIES)?,
-                Consumer::new(map(COMPLETION_RING_AT, &offsets.cr, size_of::<u64>())?, &offsets.cr, RING_ENTRIES)?,
-            ))
-        };
-        let (rx, tx, fill, completion) = rings().map_err(SocketError::Rings)?;
+        set_up_rings(&fd).map_err(|errno| SocketError::Rings(errno.into()))?;
+        let (rx, tx) = map_rings(&fd).map_err(SocketError::Rings)?;
         let several = if multi_buffer { SocketAddrXdpFlags::XDP_USE_SG } else { SocketAddrXdpFlags::empty() };
         let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | binding.flag() | several;
         bind_patiently(fd.as_fd(), flags, ifindex, queue, patience).map_err(|errno| SocketError::Bind(errno.into()))?;
         tune(fd.as_fd());
-        let descriptor = Descriptor { raw: fd.as_raw_fd(), statistics: Statistics::new(fd) };
-        Ok(XskSocket { rx: RxRings { rx, fill }, tx: TxRings { tx, completion }, descriptor })
+        Ok(XskSocket { rx, tx, descriptor: Descriptor::new(fd) })
+    }
+
+    /// Makes a socket of one that another process has opened and bound, and still uses: nothing of its rings is
+    /// written, and their indices are to be read again once it does not any more.
+    ///
+    /// # Errors
+    /// The rings can't be mapped: a kernel before 6.4 does that for sockets that are not bound only.
+    pub(super) fn adopt(fd: OwnedFd) -> io::Result<XskSocket> {
+        let (rx, tx) = map_rings(&fd)?;
+        Ok(XskSocket { rx, tx, descriptor: Descriptor::new(fd) })
     }
 }
 
 impl Descriptor {
+    fn new(fd: OwnedFd) -> Descriptor {
+        Descriptor { raw: fd.as_raw_fd(), statistics: Statistics::new(fd) }
+    }
+
     /// The descriptor.
     #[inline]
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -270,12 +271,30 @@ pub(super) fn is_busy(fd: &OwnedFd, ifindex: u32, queue: u32) -> bool {
     rustix::net::bind(fd, &SocketAddrXdp::new(flags, ifindex, queue)) == Err(Errno::BUSY)
 }
 
-fn set_up_rings(fd: &OwnedFd) -> Result<XdpMmapOffsets, Errno> {
+fn set_up_rings(fd: &OwnedFd) -> Result<(), Errno> {
     sockopt::set_xdp_rx_ring_size(fd, RING_ENTRIES)?;
     sockopt::set_xdp_tx_ring_size(fd, RING_ENTRIES)?;
     sockopt::set_xdp_umem_fill_ring_size(fd, RING_ENTRIES)?;
-    sockopt::set_xdp_umem_completion_ring_size(fd, RING_ENTRIES)?;
-    sockopt::xdp_mmap_offsets(fd)
+    sockopt::set_xdp_umem_completion_ring_size(fd, RING_ENTRIES)
+}
+
+/// Maps the four rings.
+fn map_rings(fd: &OwnedFd) -> io::Result<(RxRings, TxRings)> {
+    let offsets: XdpMmapOffsets = sockopt::xdp_mmap_offsets(fd)?;
+    let map = |at: u64, offset: &XdpRingOffset, entry_bytes: usize| {
+        let bytes = usize::try_from(offset.desc).map_err(io::Error::other)? + RING_ENTRIES as usize * entry_bytes;
+        RingMemory::of_socket(fd.as_fd(), at, bytes)
+    };
+    let rx = RxRings {
+        rx: Consumer::new(map(RX_RING_AT, &offsets.rx, size_of::<XdpDesc>())?, &offsets.rx, RING_ENTRIES)?,
+        fill: Producer::new(map(FILL_RING_AT, &offsets.fr, size_of::<u64>())?, &offsets.fr, RING_ENTRIES)?,
+    };
+    let completion = map(COMPLETION_RING_AT, &offsets.cr, size_of::<u64>())?;
+    let tx = TxRings {
+        tx: Producer::new(map(TX_RING_AT, &offsets.tx, size_of::<XdpDesc>())?, &offsets.tx, RING_ENTRIES)?,
+        completion: Consumer::new(completion, &offsets.cr, RING_ENTRIES)?,
+    };
+    Ok((rx, tx))
 }
 
 /// bind(2), waiting for a queue whose last socket is still being released.

@@ -20,6 +20,7 @@ use rustix::net::sockopt;
 
 /// `XDP_STATISTICS`, with the kernel's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct XdpCounters {
     /// Frames dropped because there was no free chunk (then `rx_fill_ring_empty` counts as well), or too long for one.
     pub rx_dropped: u64,

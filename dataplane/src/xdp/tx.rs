@@ -65,7 +65,7 @@ struct TxQueue {
     further: Vec<u64>,
     /// Frames were left in the transmit ring by the last kick.
     unsent: bool,
-    /// Out of service after a fault.
+    /// Out of service: after a fault, or as long as it is another process'.
     failed: bool,
 }
 
@@ -92,6 +92,42 @@ impl XdpTx {
         #[allow(clippy::cast_possible_truncation, reason = "18")]
         let max_pieces = if multi_buffer { MAX_PIECES as u32 } else { 1 };
         XdpTx { queues: rings.into_iter().map(queue).collect(), pad, max_pieces, core }
+    }
+
+    /// Nothing is sent from here, and no ring is touched, until [`XdpTx::resume`].
+    pub(super) fn wait(&self) {
+        self.queues.iter().for_each(|queue| lock(queue).failed = true);
+    }
+
+    /// Sends from now on, where another process stopped.
+    pub fn resume(&self) {
+        for queue in &self.queues {
+            let mut queue = lock(queue);
+            queue.rings.tx.resume();
+            queue.rings.completion.resume();
+            queue.unsent = queue.rings.tx.pending() > 0;
+            queue.failed = false;
+        }
+    }
+
+    /// The number under which the pool keeps the port's chunks.
+    pub fn owner(&self) -> u16 {
+        self.core.owner
+    }
+
+    /// How many transmit queues it has.
+    pub(super) fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// True if it pads short frames.
+    pub(super) fn pads(&self) -> bool {
+        self.pad
+    }
+
+    /// What it shares with the receiving halves.
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
     }
 
     /// Sends frames through one transmit ring.

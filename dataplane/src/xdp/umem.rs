@@ -1,7 +1,7 @@
 //! Packet memory (UMEM): one area in 4096-byte chunks, and the pool of its free chunks.
 //!
-//! **How it works.** [`Umem`] maps the area once for the whole switch; every AF_XDP socket registers the same
-//! area for itself (no `XDP_SHARED_UMEM`), so ports come and go independently and an address received on one
+//! **How it works.** [`Umem`] maps the area (`mapping`) once for the whole switch; every AF_XDP socket registers the
+//! same area for itself (no `XDP_SHARED_UMEM`), so ports come and go independently and an address received on one
 //! port is valid for transmit on any other. [`FramePool`] knows for each chunk whether it is free or which port has
 //! it (in a fill, receive, transmit or completion ring, or lent to a burst). [`PacketMemory`] is both, shared by all
 //! workers: the pool's lock is taken a few times a burst and never held while a frame is copied.
@@ -17,13 +17,15 @@
 
 #![allow(unsafe_code, reason = "rings and packet memory shared with the kernel, and its socket calls")]
 
-use std::ffi::c_void;
+mod handover;
+mod mapping;
+
 use std::io;
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
-
+pub use self::handover::{MemoryHandover, PoolPorts, PoolState};
+use self::mapping::{HUGE_PAGE_BYTES, Mapping};
 use crate::frame::{Burst, FrameReader, Segment};
 
 /// Bytes per chunk: one page, so that chunks never straddle pages and the kernel's alignment rules hold.
@@ -34,7 +36,6 @@ pub const HEADROOM_BYTES: u32 = 256;
 pub const CHUNK_FRAME_BYTES: u32 = CHUNK_BYTES - HEADROOM_BYTES;
 /// The most chunks of one frame. The kernel's limit is 18 (`MAX_SKB_FRAGS` and the first).
 pub const MAX_PIECES: usize = 18;
-const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// The most chunks of one area: 4 GiB.
 const MAX_CHUNKS: u32 = 1 << 20;
 
@@ -53,6 +54,7 @@ pub enum Hugepages {
 
 /// The kind of memory that holds the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Backing {
     /// Reserved 2-MiB pages.
     Huge2M,
@@ -104,8 +106,7 @@ pub enum UmemError {
 /// One mapped area of packet memory.
 #[derive(Debug)]
 pub struct Umem {
-    base: NonNull<u8>,
-    mapped_bytes: usize,
+    area: Mapping,
     chunks: u32,
     backing: Backing,
 }
@@ -123,33 +124,18 @@ impl Umem {
             return Err(UmemError::Size { chunks });
         }
         let bytes = chunks as usize * CHUNK_BYTES as usize;
-        let huge_bytes = bytes.next_multiple_of(HUGE_PAGE_BYTES);
         if hugepages != Hugepages::Off {
-            match map(huge_bytes, MapFlags::HUGETLB) {
-                Ok(base) => return Ok(Umem::of(base, huge_bytes, chunks, Backing::Huge2M)),
+            match Mapping::new(bytes, Backing::Huge2M) {
+                Ok(area) => return Ok(Umem { area, chunks, backing: Backing::Huge2M }),
                 Err(source) if hugepages == Hugepages::Required => {
-                    return Err(UmemError::Hugepages { pages: huge_bytes / HUGE_PAGE_BYTES, source });
+                    return Err(UmemError::Hugepages { pages: bytes.div_ceil(HUGE_PAGE_BYTES), source });
                 }
                 Err(_) => {}
             }
         }
-        let base = map(bytes, MapFlags::empty()).map_err(|source| UmemError::Map { bytes, source })?;
-        let mut backing = Backing::Normal;
-        if hugepages == Hugepages::Auto {
-            // SAFETY: the range was mapped right above and nobody uses it yet; the advice changes no contents.
-            let advised = unsafe { madvise(base.as_ptr().cast::<c_void>(), bytes, Advice::LinuxHugepage) };
-            if advised.is_ok() {
-                backing = Backing::Transparent;
-            }
-        }
-        Ok(Umem::of(base, bytes, chunks, backing))
-    }
-
-    fn of(base: NonNull<u8>, mapped_bytes: usize, chunks: u32, backing: Backing) -> Umem {
-        // SAFETY: the area was mapped by the caller and nobody uses it yet; the advice changes no contents. Frames have
-        // no business in a core dump, but a kernel that does not take the advice is no reason to do without the area.
-        let _ = unsafe { madvise(base.as_ptr().cast::<c_void>(), mapped_bytes, Advice::LinuxDontDump) };
-        Umem { base, mapped_bytes, chunks, backing }
+        let backing = if hugepages == Hugepages::Auto { Backing::Transparent } else { Backing::Normal };
+        let area = Mapping::new(bytes, backing).map_err(|source| UmemError::Map { bytes, source })?;
+        Ok(Umem { area, chunks, backing })
     }
 
     /// Number of chunks.
@@ -164,7 +150,7 @@ impl Umem {
 
     /// Start address for `XDP_UMEM_REG`.
     pub(super) fn address(&self) -> u64 {
-        self.base.as_ptr().addr() as u64
+        self.area.base().as_ptr().addr() as u64
     }
 
     /// Size in bytes for `XDP_UMEM_REG`.
@@ -180,8 +166,8 @@ impl Umem {
             return None;
         }
         let start = usize::try_from(addr).ok()?;
-        // SAFETY: `addr < len_bytes() <= mapped_bytes`, so the result is inside the mapping.
-        Some(unsafe { self.base.as_ptr().add(start) })
+        // SAFETY: `addr < len_bytes()`, which the mapping covers, so the result is inside it.
+        Some(unsafe { self.area.base().as_ptr().add(start) })
     }
 
     /// Appends the `len` bytes at `addr` to `burst` as a frame of one segment. False, and nothing added, if they are
@@ -244,22 +230,6 @@ impl Umem {
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
         true
     }
-}
-
-impl Drop for Umem {
-    fn drop(&mut self) {
-        // SAFETY: exactly the range that was mapped; nobody holds the Umem any more, so no copy can follow.
-        // The kernel's own pins on the pages outlive the mapping, so a socket still closing is harmless.
-        let _ = unsafe { munmap(self.base.as_ptr().cast::<c_void>(), self.mapped_bytes) };
-    }
-}
-
-/// Maps `bytes` of zeroed memory, all pages present.
-fn map(bytes: usize, extra: MapFlags) -> io::Result<NonNull<u8>> {
-    let flags = MapFlags::PRIVATE | MapFlags::POPULATE | extra;
-    // SAFETY: a fresh anonymous mapping at an address of the kernel's choice replaces nothing.
-    let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags)? };
-    NonNull::new(base.cast::<u8>()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
 }
 
 /// One port may have one in this many of all chunks in its transmit and completion rings.

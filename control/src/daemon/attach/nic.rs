@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use labsw_dataplane::handover::{Given, Resume, Taken};
 use labsw_dataplane::port::Fault;
 use labsw_dataplane::sys::isolate::Silence;
 use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters};
 use labsw_switch::PortId;
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
-use super::error::OpenError;
+use super::error::{OpenError, not_of_this_type};
 use super::health::{Health, other_queues};
 use super::news::{LinkMap, OnFault, Seen};
 use super::sockets::Sockets;
@@ -20,6 +21,7 @@ use crate::config::{AfXdpConfig, DeviceSpec, PortConfig, Queues, SwitchConfig, X
 use crate::daemon::host::Host;
 use crate::device::ethtool::{self, Offload};
 use crate::device::{DeviceError, Link, Links, Promiscuous, Watched, prepare};
+use crate::takeover::state::PortHandover;
 
 impl PortType for AfXdpConfig {
     fn preflight(
@@ -39,11 +41,20 @@ impl PortType for AfXdpConfig {
                 tracing::warn!(interface = link.name, %error, "not as it was before");
             }
         })?;
-        let watched = site.host.offload_news.watch(link.index, &link.name, Arc::clone(&sockets.gate));
-        let mut tags = Tags::new(Arc::clone(&sockets.gate));
-        // What was done between the preparing and the watching is seen here.
-        tags.look(&link.name, &Device(&link.name), Instant::now());
-        Ok(Opened::new(Nic { sockets, tags, health: Health::default(), _watched: watched }, tx, rx))
+        Ok(Opened::new(Nic::of(sockets, site.host), tx, rx))
+    }
+
+    fn take_over(
+        &self,
+        _: PortId,
+        port: &PortConfig,
+        site: &mut Site<'_>,
+        handover: PortHandover,
+        taken: &mut Taken,
+    ) -> Result<Opened, OpenError> {
+        let PortHandover::Nic(handover) = handover else { return Err(not_of_this_type()) };
+        let (sockets, (tx, rx)) = Sockets::take_over(handover, port.mtu, site.host, taken)?;
+        Ok(Opened::new(Nic::of(sockets, site.host), tx, rx))
     }
 
     fn has_sockets(&self) -> bool {
@@ -125,6 +136,18 @@ impl TagDevice for Device<'_> {
     }
 }
 
+impl Nic {
+    /// A device with open sockets, whose tags are watched.
+    fn of(sockets: Sockets, host: &mut Host) -> Nic {
+        let (gate, link) = (&sockets.gate, &sockets.link);
+        let watched = host.offload_news.watch(link.index, &link.name, Arc::clone(gate));
+        let mut tags = Tags::new(Arc::clone(gate));
+        // What was done between the preparing and the watching is seen here.
+        tags.look(&link.name, &Device(&link.name), Instant::now());
+        Nic { sockets, tags, health: Health::default(), _watched: watched }
+    }
+}
+
 impl Attachment for Nic {
     fn close(self: Box<Self>, halves: Halves, host: &mut Host) -> Result<(), OpenError> {
         let index = self.sockets.link.index;
@@ -135,6 +158,16 @@ impl Attachment for Nic {
 
     fn lose(self: Box<Self>, halves: Halves, host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>) {
         (None, self.close(halves, host))
+    }
+
+    fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> Option<PortHandover> {
+        // Frames without their tags may lie in the rings.
+        let sockets = self.sockets.gate.is_open().then(|| self.sockets.hand_over(given));
+        Some(PortHandover::Nic(sockets.flatten()?))
+    }
+
+    fn resume(&mut self, way: Resume, _now: Instant) {
+        self.sockets.resume(way);
     }
 
     fn state(&self) -> (PortState, Option<String>) {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use labsw_dataplane::handover::{Given, HandoverError, Resume, Taken};
 use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::xdp::{
-    FillDepth, Gate, ONE_CHUNK_MTU, Statistics, XdpConfig, XdpCounters, XdpPort, XdpRx, XdpStatus,
+    FillDepth, Gate, ONE_CHUNK_MTU, Statistics, XdpConfig, XdpCounters, XdpPort, XdpRx, XdpStatus, XdpTx,
 };
 
 use super::error::OpenError;
@@ -12,6 +13,7 @@ use super::news::{LinkMap, OnFault, Seen};
 use crate::api::{self, PortState};
 use crate::daemon::host::Host;
 use crate::device::{Link, Links, Promiscuous};
+use crate::takeover::state::SocketsHandover;
 
 /// The AF_XDP sockets of a port, and the state kept of their device.
 pub(in crate::daemon) struct Sockets {
@@ -27,6 +29,8 @@ pub(in crate::daemon) struct Sockets {
     pub(in crate::daemon) gate: Arc<Gate>,
     /// The limit of the frames in the fill rings.
     depth: FillDepth,
+    /// The sending half.
+    sending: Arc<XdpTx>,
     /// Keeps the device promiscuous until dropped.
     promiscuous: Promiscuous,
     gone: bool,
@@ -45,23 +49,73 @@ impl Sockets {
     ) -> Result<(Sockets, XdpHalves), OpenError> {
         let memory = host.packet_memory()?;
         let port = XdpPort::open(xdp, &memory)?;
-        let (connection, status, statistics) = (port.connection(), port.status().clone(), port.statistics());
-        if let Some(error) = &status.host_heard {
+        if let Some(error) = &port.status().host_heard {
             tracing::warn!(interface = link.name, error, "the host's own frames can leave by it");
         }
-        let gate = port.gate();
-        let XdpPort { tx, rx, depth, .. } = port;
-        let interrupts_deferred = Ok(false);
         // Preparing has set the device up, so its state is read again.
         let link = host.links.link_by_index(link.index)?.unwrap_or(link);
-        let gone = false;
-        let sockets =
-            Sockets { connection, link, status, statistics, interrupts_deferred, gate, depth, promiscuous, gone };
-        Ok((sockets, (tx, rx)))
+        Ok(Sockets::of(link, port, promiscuous))
+    }
+
+    fn of(link: Link, port: XdpPort, promiscuous: Promiscuous) -> (Sockets, XdpHalves) {
+        let (connection, status, statistics) = (port.connection(), port.status().clone(), port.statistics());
+        let gate = port.gate();
+        let XdpPort { tx, rx, depth, .. } = port;
+        let sockets = Sockets {
+            connection,
+            link,
+            status,
+            statistics,
+            interrupts_deferred: Ok(false),
+            gate,
+            depth,
+            sending: Arc::clone(&tx),
+            promiscuous,
+            gone: false,
+        };
+        (sockets, (tx, rx))
+    }
+
+    /// The sockets for another process, with their descriptors in `given`; `None`: their device has gone.
+    pub(super) fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> Option<SocketsHandover> {
+        let port = self.sending.hand_over(given).filter(|_| !self.gone)?;
+        let promiscuous = given.put(self.promiscuous.socket());
+        Some(SocketsHandover { port, status: self.status.clone(), promiscuous })
+    }
+
+    /// Makes sockets of those that another process hands over, which still uses them.
+    pub(super) fn take_over(
+        handover: SocketsHandover,
+        mtu: u32,
+        host: &mut Host,
+        taken: &mut Taken,
+    ) -> Result<(Sockets, XdpHalves), OpenError> {
+        let SocketsHandover { port, status, promiscuous } = handover;
+        let memory = host.memory().cloned();
+        let memory = memory.ok_or_else(|| HandoverError::new("its packet memory was not handed over"))?;
+        let index = port.ifindex();
+        let link = host.links.link_by_index(index)?.ok_or_else(|| OpenError::Removed(format!("interface {index}")))?;
+        let promiscuous = Promiscuous::adopt(taken.take(promiscuous)?);
+        let port = XdpPort::take_over(&link.name, mtu, status, port, &memory, taken)?;
+        Ok(Sockets::of(link, port, promiscuous))
+    }
+
+    /// See [`super::attachment::Attachment::resume`]; the receiving halves begin with their workers.
+    pub(super) fn resume(&self, way: Resume) {
+        if way == Resume::Out {
+            self.sending.resume();
+        }
+    }
+
+    /// The number under which packet memory has the port's frames.
+    pub(in crate::daemon) fn owner(&self) -> u16 {
+        self.sending.owner()
     }
 
     /// Ends the use of the device.
     pub(super) fn close(self) {
+        // With the last half the sockets are closed.
+        drop(self.sending);
         drop(self.promiscuous);
     }
 

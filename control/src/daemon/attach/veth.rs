@@ -6,12 +6,13 @@
 
 use std::time::Instant;
 
+use labsw_dataplane::handover::{Given, Resume, Taken};
 use labsw_dataplane::port::Fault;
 use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters, XdpError};
 use labsw_switch::PortId;
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
-use super::error::OpenError;
+use super::error::{OpenError, not_of_this_type};
 use super::news::{LinkMap, OnFault, Seen};
 use super::sockets::Sockets;
 use super::sockets::XdpHalves;
@@ -19,6 +20,7 @@ use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, VethConfig, default_interface};
 use crate::daemon::host::Host;
 use crate::device::{DeviceError, Links, Netns, Promiscuous, VethPair, VethPlan, prepare};
+use crate::takeover::state::PortHandover;
 
 impl PortType for VethConfig {
     fn preflight(&self, _: &PortConfig, _: &SwitchConfig, _: &mut Links) -> Result<(), (&'static str, OpenError)> {
@@ -48,6 +50,20 @@ impl PortType for VethConfig {
         };
         let peer_away = sockets.link.lower_is_elsewhere;
         Ok(Opened::new(Veth { sockets, pair, plan, peer_away }, tx, rx))
+    }
+
+    fn take_over(
+        &self,
+        _: PortId,
+        port: &PortConfig,
+        site: &mut Site<'_>,
+        handover: PortHandover,
+        taken: &mut Taken,
+    ) -> Result<Opened, OpenError> {
+        let PortHandover::Veth { sockets, peer_away } = handover else { return Err(not_of_this_type()) };
+        let (sockets, (tx, rx)) = Sockets::take_over(sockets, port.mtu, site.host, taken)?;
+        let pair = VethPair { switch_end: sockets.link.clone(), taken_over: false };
+        Ok(Opened::new(Veth { sockets, pair, plan: self.plan(port), peer_away }, tx, rx))
     }
 
     fn has_sockets(&self) -> bool {
@@ -139,6 +155,14 @@ impl Attachment for Veth {
 
     fn lose(self: Box<Self>, halves: Halves, host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>) {
         (None, self.close(halves, host))
+    }
+
+    fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> Option<PortHandover> {
+        Some(PortHandover::Veth { sockets: self.sockets.hand_over(given)?, peer_away: self.peer_away })
+    }
+
+    fn resume(&mut self, way: Resume, _now: Instant) {
+        self.sockets.resume(way);
     }
 
     fn state(&self) -> (PortState, Option<String>) {

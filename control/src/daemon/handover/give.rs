@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use labsw_dataplane::clock::now_seconds;
 use labsw_dataplane::handover::Given;
+use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::PortId;
 use labsw_switch::fdb::{FdbEntry, FdbFilter};
 
@@ -98,6 +99,7 @@ impl Daemon {
             control: given.put(server.listener()),
             take_over: given.put(door.socket()),
             metrics: self.switch.metrics.as_ref().map(|metrics| given.put(metrics.listener())),
+            memory: self.switch.host.memory().map(|memory| memory.hand_over(given)),
             ports,
             fdb: entries.iter().filter_map(|entry| record(entry, &names)).collect(),
         })
@@ -143,9 +145,12 @@ impl Switch {
         let mirrors = self.mirrors.iter();
         let backlogs = self.ports.iter().map(|port| (&port.config.name, port.destination.backlog()));
         let backlogs = backlogs.filter(|(_, frames)| !frames.is_empty());
+        let kernel_before = self.ports.iter().map(|port| (port.config.name.clone(), port.kernel_before));
         Last {
             counters: self.ports.iter().map(|port| (port.config.name.clone(), (&port.counters()).into())).collect(),
             mirrors: mirrors.map(|mirror| (mirror.config.name.clone(), mirror.counters(&self.fabric).into())).collect(),
+            memory: self.host.memory().map(|memory| memory.state().into()),
+            kernel_before: kernel_before.filter(|(_, counted)| *counted != XdpCounters::default()).collect(),
             backlogs: backlogs.map(|(name, frames)| (name.clone(), KeptFrame::list(frames))).collect(),
             forgotten: known.keys().filter(|key| !still.contains_key(key)).copied().collect(),
             learned: now.iter().filter(changed).filter_map(|entry| record(entry, &names)).collect(),

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::clock::now_seconds;
-use labsw_dataplane::handover::{Resume, Slot, Taken};
+use labsw_dataplane::handover::{HandoverError, Resume, Slot, Taken};
 use labsw_dataplane::stats::PortSnapshot;
+use labsw_dataplane::xdp::PacketMemory;
 use rustix::io::Errno;
 
 use super::TakeOverError;
@@ -18,7 +19,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::start::Inherited;
 use crate::daemon::switch::Switch;
 use crate::metrics::MetricsSocket;
-use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, State};
+use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PoolRecord, PortState, State};
 use crate::takeover::{Channel, WireError, socket_path};
 
 /// Timeout for each message of the old process.
@@ -90,6 +91,9 @@ impl Daemon {
 
     /// Puts everything in its place; the old process still serves.
     fn settle(&mut self, state: State, mut taken: Taken) -> Result<(), TakeOverError> {
+        if let Some(memory) = &state.memory {
+            self.switch.host.adopt_memory(PacketMemory::take_over(memory, &mut taken)?);
+        }
         for (name, port) in state.ports {
             let refused = |reason: String| TakeOverError::Port { port: name.clone(), reason };
             self.switch.settle_port(&name, port, &mut taken).map_err(refused)?;
@@ -155,7 +159,7 @@ fn prepare(
     channel.allow(PATIENCE);
     channel.send(&Message::Ready, &[])?;
     match channel.receive()?.0 {
-        Message::Last(last) => daemon.switch.complete(&last),
+        Message::Last(last) => daemon.switch.complete(&last)?,
         other => return Err(WireError::OutOfTurn(other.name()).into()),
     }
     channel.send(&Message::Prepared, &[])?;
@@ -203,7 +207,13 @@ impl Switch {
     }
 
     /// Takes over the last changes.
-    fn complete(&self, last: &Last) {
+    fn complete(&mut self, last: &Last) -> Result<(), TakeOverError> {
+        self.complete_memory(last.memory.as_ref())?;
+        for (name, counted) in &last.kernel_before {
+            if let Some(port) = self.ports.find_mut(name) {
+                port.kernel_before = *counted;
+            }
+        }
         let fdb = &self.fabric.shared.fdb;
         for (vid, mac) in &last.forgotten {
             let key = FdbRecord { vid: *vid, mac: *mac, port: String::new(), is_static: false, age: 0 }.key();
@@ -229,5 +239,16 @@ impl Switch {
                 slot.add_before(&counters.snapshot());
             }
         }
+        Ok(())
+    }
+
+    /// Takes over who has which chunk of packet memory.
+    fn complete_memory(&mut self, record: Option<&PoolRecord>) -> Result<(), TakeOverError> {
+        let Some(memory) = self.host.memory().cloned() else { return Ok(()) };
+        let attached = self.ports.iter_mut().filter_map(|port| port.attached.to_mut());
+        let owners: Vec<u16> = attached.filter_map(|attachment| Some(attachment.sockets()?.owner())).collect();
+        let state = record.and_then(PoolRecord::state);
+        let state = state.ok_or_else(|| HandoverError::new("who has which packet memory is missing"))?;
+        Ok(memory.resume(&state, &owners)?)
     }
 }

@@ -96,6 +96,39 @@ proptest! {
 }
 
 #[test]
+fn another_pair_of_ends_goes_on_where_the_first_stopped() {
+    let start = u32::MAX - 2;
+    let (mut producer, mut consumer) = ring(8, start);
+    let mut next_producer = Producer::<u64>::new(memory_of(&producer.ring._memory), &OFFSETS, 8).unwrap();
+    let mut next_consumer = Consumer::<u64>::new(memory_of(&consumer.ring._memory), &OFFSETS, 8).unwrap();
+    (0..5).for_each(|item| assert!(producer.write(item)));
+    producer.submit();
+    assert_eq!([consumer.read(), consumer.read()], [Some(0), Some(1)]);
+    consumer.release();
+    drop((producer, consumer));
+    next_producer.resume();
+    next_consumer.resume();
+    assert_eq!((next_producer.pending(), next_producer.free(1)), (3, 5));
+    assert!(next_producer.write(5));
+    next_producer.submit();
+    assert!(std::iter::from_fn(|| next_consumer.read()).eq(2..6));
+}
+
+#[test]
+fn what_was_read_and_not_released_can_be_read_again() {
+    let (mut producer, mut consumer) = ring(8, u32::MAX - 2);
+    (0..6).for_each(|item| assert!(producer.write(item)));
+    producer.submit();
+    assert_eq!(consumer.read(), Some(0));
+    consumer.release();
+    assert_eq!([consumer.read(), consumer.read(), consumer.read()], [Some(1), Some(2), Some(3)]);
+    consumer.unread(2);
+    assert_eq!(consumer.read(), Some(2));
+    consumer.unread(u32::MAX);
+    assert!(std::iter::from_fn(|| consumer.read()).eq(1..6), "what was released is not read again");
+}
+
+#[test]
 fn two_threads_pass_everything_in_order() {
     const ITEMS: u64 = 200_000;
     let (mut producer, mut consumer) = ring(16, u32::MAX - 100);
