@@ -87,8 +87,9 @@ let
   others = lib.filterAttrs (name: _: !lib.hasPrefix "05-labsw-" name) networks;
   earlier = lib.filter (name: builtins.lessThan name "05-labsw-" && matched others.${name} nics != [ ]) (lib.attrNames others);
 
-  configured = lib.filter (i: (config.networking.interfaces or { }) ? ${i}) nics;
   bridged = lib.concatLists (lib.mapAttrsToList (name: b: map (i: { inherit name; interface = i; }) (lib.intersectLists b.interfaces nics)) (config.networking.bridges or { }));
+  # NixOS itself lists the members of bridges among the interfaces.
+  configured = lib.subtractLists (map (b: b.interface) bridged) (lib.filter (i: (config.networking.interfaces or { }) ? ${i}) nics);
 
   # Servers of addresses: the interfaces that each listens on; null: on all there are.
   dnsmasq = config.services.dnsmasq;

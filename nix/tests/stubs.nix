@@ -1,6 +1,6 @@
 # The options of NixOS that labsw's module sets, declared and nothing more, so that the module can be evaluated with
 # nixpkgs' `lib` alone. What the module sets and this file lacks is an error, as a misspelt option would be in NixOS.
-{ lib, ... }:
+{ lib, config, ... }:
 
 let
   inherit (lib) mkOption types;
@@ -28,12 +28,38 @@ let
   };
   # The keys that nixpkgs' check of a .link file takes in every supported release, as far as NICs have them.
   linkKeys = [
-    "Description" "Alias" "MACAddressPolicy" "MACAddress" "NamePolicy" "Name" "AlternativeNamesPolicy" "AlternativeName"
-    "TransmitQueues" "ReceiveQueues" "MTUBytes" "BitsPerSecond" "Duplex" "AutoNegotiation" "WakeOnLan" "Port"
-    "RxBufferSize" "TxBufferSize" "RxChannels" "TxChannels" "OtherChannels" "CombinedChannels" "RxFlowControl"
+    "Description"
+    "Alias"
+    "MACAddressPolicy"
+    "MACAddress"
+    "NamePolicy"
+    "Name"
+    "AlternativeNamesPolicy"
+    "AlternativeName"
+    "TransmitQueues"
+    "ReceiveQueues"
+    "MTUBytes"
+    "BitsPerSecond"
+    "Duplex"
+    "AutoNegotiation"
+    "WakeOnLan"
+    "Port"
+    "RxBufferSize"
+    "TxBufferSize"
+    "RxChannels"
+    "TxChannels"
+    "OtherChannels"
+    "CombinedChannels"
+    "RxFlowControl"
     "TxFlowControl"
     # Of .network files.
-    "Unmanaged" "ActivationPolicy" "RequiredForOnline" "ARP" "Multicast" "AllMulticast" "Promiscuous"
+    "Unmanaged"
+    "ActivationPolicy"
+    "RequiredForOnline"
+    "ARP"
+    "Multicast"
+    "AllMulticast"
+    "Promiscuous"
   ];
   network = types.submodule {
     options = {
@@ -130,4 +156,7 @@ in
     system.build.vm = any "/nix/store/vm";
     nixpkgs = free;
   };
+
+  # NixOS lists the members of bridges among the interfaces.
+  config.networking.interfaces = lib.genAttrs (lib.concatLists (lib.mapAttrsToList (_: b: b.interfaces or [ ]) config.networking.bridges)) (_: { });
 }

@@ -6,7 +6,9 @@
 //! All that is evaluated with the small `lib` of `nix/tests/stub-lib.nix`, and with nixpkgs' own where it is to be had:
 //! `LABSW_NIXPKGS_LIB` names its directory, or `<nixpkgs/lib>` is found. Both have to give the same. Without nixpkgs
 //! the comparison says so on standard error and passes, `LABSW_TEST_REQUIRE=1` or not: no Debian package has it.
-//! `LABSW_BLESS=1` writes the golden files anew.
+//! `LABSW_NIXOS` names a checkout of nixpkgs, or the directories `nixos/` and `lib/` of one: then the examples and the
+//! mistakes are evaluated with the real NixOS, too, those with microVMs and NixVirt if `LABSW_MICROVM` and
+//! `LABSW_NIXVIRT` name checkouts of theirs. `LABSW_BLESS=1` writes the golden files anew.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::io::Write;
@@ -192,6 +194,44 @@ fn nixpkgs_gives_the_same() {
     for (name, says) in REFUSED {
         let error = evaluate(&["--arg", "lib", &lib, "-A", &format!("refused.{name}"), "nix/tests/eval.nix"]);
         assert!(error.as_ref().is_err_and(|error| error.contains(says)), "{name}: {error:?}");
+    }
+}
+
+/// The whole of each example, containers and microVMs inside of it as well, with the modules of a real NixOS.
+#[test]
+fn a_real_nixos_takes_the_examples_and_finds_the_mistakes() {
+    let Ok(nixpkgs) = std::env::var("LABSW_NIXOS") else {
+        say("SKIPPED a_real_nixos_takes_the_examples_and_finds_the_mistakes: LABSW_NIXOS=DIR names no checkout of nixpkgs");
+        return;
+    };
+    assert!(require::all(&[NIX]), "LABSW_NIXOS is given");
+    let mut args = vec!["--arg".to_owned(), "nixpkgs".to_owned(), nixpkgs];
+    let mut left_out = vec![];
+    for (name, variable, examples) in [
+        ("microvm", "LABSW_MICROVM", &["microvm-cluster", "microvm-nat"][..]),
+        ("nixvirt", "LABSW_NIXVIRT", &["windows-lab"]),
+    ] {
+        match std::env::var(variable) {
+            Ok(directory) => args.extend(["--arg".to_owned(), name.to_owned(), directory]),
+            Err(_) => left_out.extend_from_slice(examples),
+        }
+    }
+    let real = |attribute: &str| {
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(["-A", attribute, "nix/tests/real"]).collect();
+        evaluate(&args).unwrap_or_else(|error| panic!("{attribute}: {error}"))
+    };
+    for directory in std::fs::read_dir(root().join("nix/examples")).unwrap().flatten() {
+        let name = directory.file_name().into_string().unwrap();
+        if left_out.contains(&name.as_str()) {
+            say(&format!("SKIPPED nix/examples/{name}: LABSW_MICROVM or LABSW_NIXVIRT names no checkout"));
+            continue;
+        }
+        let example = real(&format!("examples.{name}"));
+        assert_eq!((&example["broken"], &example["warnings"]), (&json!([]), &json!([])), "{name}");
+        assert!(example["toplevel"].as_str().unwrap().ends_with(".drv"), "{name}: {example}");
+    }
+    for mistake in real("mistakes").as_array().unwrap() {
+        assert_eq!(mistake["got"], mistake["want"], "{}", mistake["name"]);
     }
 }
 

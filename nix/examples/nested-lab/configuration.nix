@@ -21,6 +21,9 @@ let
   images = "/var/lib/labsw-guests";
 in
 {
+  # For an installed system; `system.build.vm` puts its own in place.
+  fileSystems."/" = { device = "/dev/disk/by-label/nixos"; fsType = "ext4"; };
+  boot.loader.grub.device = "/dev/sda";
   networking.hostName = "emulator";
   system.stateVersion = "25.11";
 
