@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 mod interface;
+mod types;
 
 fn counters() -> Counters {
     Counters { kernel: [("rx_ring_full".to_owned(), 1)].into(), ..Counters::default() }
@@ -50,6 +51,7 @@ fn port() -> Port {
             mac_limit_frames: 3,
             mac_limit_last: Some("52:54:00:12:34:56".into()),
             macs: vec!["52:54:00:12:34:57".into()],
+            storm: Storm { broadcast: Some(1000), multicast: Some(2000), unknown_unicast: Some(3000) },
             ..Guards::default()
         }),
         ..Port::new("uplink", PortType::AfXdp, vlan)
@@ -57,7 +59,7 @@ fn port() -> Port {
 }
 
 fn inject() -> Inject {
-    serde_json::from_value(json!({"vlan": 20, "as_port": null, "rate": "10kpps", "sources": ["52:54:00:12:34:56"]}))
+    serde_json::from_value(json!({"vlan": 20, "as_port": "dc01", "rate": "10kpps", "sources": ["52:54:00:12:34:56"]}))
         .unwrap()
 }
 
@@ -65,13 +67,13 @@ fn mirror() -> Mirror {
     Mirror {
         name: "detect".into(),
         state: MirrorState::Up,
-        reason: None,
+        reason: Some("why".into()),
         to: Some("span".into()),
         to_vlan: Some(900),
         force: true,
         sources: vec!["web:rx".parse().unwrap()],
         vlans: vec![20],
-        filter: None,
+        filter: Some("arp".into()),
         snaplen: 0,
         inject: Some(inject()),
         matched: 4,
@@ -119,8 +121,13 @@ fn multicast() -> Multicast {
 }
 
 fn change() -> ConfigChange {
-    let setting =
-        ConfigSetting { key: "vlan.tag".into(), running: Some("10".into()), wanted: None, drift: true, restart: false };
+    let setting = ConfigSetting {
+        key: "vlan.tag".into(),
+        running: Some("10".into()),
+        wanted: Some("20".into()),
+        drift: true,
+        restart: false,
+    };
     ConfigChange {
         action: ConfigAction::Change,
         kind: "port".into(),
@@ -212,7 +219,18 @@ fn impairment() -> Impairment {
         port: "dc01".into(),
         direction: PortDirection::Tx,
         seed: 7,
+        profile: Some("lossy".into()),
+        filter: Some("arp".into()),
         delay: Some("20ms".into()),
+        jitter: Some("2ms".into()),
+        loss: Some("5%".into()),
+        gemodel: Some("1% 25% 100% 0%".into()),
+        duplicate: Some("1%".into()),
+        reorder: Some("1%".into()),
+        corrupt: Some("1%".into()),
+        rate: Some("10mbit".into()),
+        queue_frames: Some("100".into()),
+        queue_bytes: Some("10000".into()),
         ..Impairment::default()
     }
 }
@@ -241,7 +259,9 @@ fn reply_to(request: &Request) -> Reply {
     match request {
         Request::GetStatus => Reply::Status(status()),
         Request::ListWorkers => Reply::Workers(vec![worker()]),
-        Request::ListPorts => Reply::Ports(vec![port()]),
+        Request::ListPorts => {
+            Reply::Ports(vec![port(), Port::new("span", PortType::Tap, Vlan::shown(&PortVlan::default()))])
+        }
         Request::ShowPort { .. } => Reply::Port(Box::new(port())),
         Request::ListVlans => {
             Reply::Vlans(vec![VlanRow { vlan: 20, ports: vec![VlanMember { port: "web".into(), tagged: false }] }])
@@ -281,9 +301,12 @@ fn reply_to(request: &Request) -> Reply {
         Request::CheckConfig(_) => Reply::Awaited(vec!["ports.a.device: name:b0 is awaited".into()]),
         Request::DiffConfig(_) | Request::Change(Change::ApplyConfig(_)) => Reply::Changes(vec![change()]),
         Request::Capture(_) => Reply::CapturePiece(CapturePiece { pcapng: "Cg0NCg==".into(), captured: 2, dropped: 1 }),
-        Request::ListCaptures => {
-            Reply::Captures(vec![RunningCapture { filter: Some("arp".into()), pid: 7, ..RunningCapture::default() }])
-        }
+        Request::ListCaptures => Reply::Captures(vec![RunningCapture {
+            ports: vec!["web:rx".parse().unwrap()],
+            filter: Some("arp".into()),
+            pid: 7,
+            ..RunningCapture::default()
+        }]),
         Request::Monitor { .. } => Reply::Events(Events { events: vec![event()], lost: 2 }),
         Request::Change(Change::FlushFdb { .. }) => Reply::Removed(3),
         Request::Change(Change::Inject { .. }) => {
