@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::host::{ConfigSource, SwitchAnswer};
+use super::host::{ConfigSource, FileStatus, SwitchAnswer};
 use super::{Finding, Host, Level};
 use crate::api::PortState;
 use crate::config::{PortKind, VhostRole, VhostUserConfig};
@@ -186,64 +186,75 @@ fn directory(host: &Host) -> Option<Finding> {
 /// Checks that libvirt's guests can open their sockets. If not, `virsh start` with `<reconnect>` hangs rather than
 /// fails.
 fn guests(host: &Host) -> Vec<Finding> {
-    const CHECK: &str = "guest_access";
-    let passwd = host.text("/etc/passwd").unwrap_or_default();
-    let users: Vec<(String, u32, u32)> = passwd
-        .lines()
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            let name = fields.first().filter(|name| GUEST_USERS.contains(name))?;
-            Some(((*name).to_owned(), fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
-        })
-        .collect();
-    let groups = host.text("/etc/group").unwrap_or_default();
     let mut findings = Vec::new();
-    for (user, uid, own_group) in users {
-        let member = |line: &str| {
-            let fields: Vec<&str> = line.split(':').collect();
-            let listed = fields.get(3).is_some_and(|members| members.split(',').any(|member| member == user));
-            fields.get(2).filter(|_| listed).and_then(|id| id.parse().ok())
-        };
-        let gids: Vec<u32> = std::iter::once(own_group).chain(groups.lines().filter_map(member)).collect();
+    for account in accounts(host) {
         for (port, socket) in sockets(host) {
             let Some(status) = host.status(&socket).filter(|status| status.is_socket) else { continue };
-            let shift = if status.uid == uid {
-                6
-            } else if gids.contains(&status.gid) {
-                3
-            } else {
-                0
-            };
-            let place = socket.display();
-            let evidence = format!(
-                "{place}: mode {:04o}, user {}, group {}; /etc/passwd, /etc/group: {user} is {uid} of {gids:?}",
-                status.mode, status.uid, status.gid
-            );
-            let finding = if let Some(bar) = barred(host, &socket, uid, &gids) {
-                let summary = format!("{user}, who runs libvirt's guests, may not pass {}", bar.display());
-                Finding::problem(CHECK, summary, evidence).command(format!("chmod o+x {}", bar.display()))
-            } else if status.mode >> shift & 0o2 == 0 {
-                // Connecting to a socket needs the right to write.
-                let summary =
-                    format!("{user}, who runs libvirt's guests, may not open the port's socket: `virsh start` hangs");
-                let name = host.facts.config.switch.socket_group.as_deref();
-                let command = match name {
-                    Some(group) if !gids.contains(&status.gid) => {
-                        format!("usermod -aG {group} {user}; systemctl restart libvirtd")
-                    }
-                    _ => {
-                        "set socket_group = \"kvm\" and socket_mode = \"0660\" in [switch]; labsw-ctl config apply FILE"
-                            .to_owned()
-                    }
-                };
-                Finding::problem(CHECK, summary, evidence)
-                    .command(command)
-                    .nixos("services.labsw.settings.switch.socket_group = \"kvm\" (libvirtd's user is made a member)")
-            } else {
-                Finding::ok(CHECK, format!("{user} may open the port's socket"), evidence)
-            };
-            findings.push(finding.about(port));
+            findings.push(access(host, &account, &socket, &status).about(port));
         }
     }
     findings
+}
+
+/// An account that runs guests.
+struct Account {
+    name: String,
+    uid: u32,
+    gids: Vec<u32>,
+}
+
+/// The accounts of this host that run libvirt's guests, with their groups.
+fn accounts(host: &Host) -> Vec<Account> {
+    let [passwd, groups] = ["/etc/passwd", "/etc/group"].map(|file| host.text(file).unwrap_or_default());
+    let account = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let name = *fields.first().filter(|name| GUEST_USERS.contains(name))?;
+        let (uid, own_group) = (fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
+        let member = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let listed = fields.get(3).is_some_and(|members| members.split(',').any(|member| member == name));
+            fields.get(2).filter(|_| listed).and_then(|id| id.parse().ok())
+        };
+        let gids = std::iter::once(own_group).chain(groups.lines().filter_map(member)).collect();
+        Some(Account { name: name.to_owned(), uid, gids })
+    };
+    passwd.lines().filter_map(account).collect()
+}
+
+/// Checks whether `account` can open a socket, and reach it.
+fn access(host: &Host, account: &Account, socket: &Path, status: &FileStatus) -> Finding {
+    const CHECK: &str = "guest_access";
+    let Account { name: user, uid, gids } = account;
+    let shift = if status.uid == *uid {
+        6
+    } else if gids.contains(&status.gid) {
+        3
+    } else {
+        0
+    };
+    let evidence = format!(
+        "{}: mode {:04o}, user {}, group {}; /etc/passwd, /etc/group: {user} is {uid} of {gids:?}",
+        socket.display(),
+        status.mode,
+        status.uid,
+        status.gid
+    );
+    if let Some(bar) = barred(host, socket, *uid, gids) {
+        let summary = format!("{user}, who runs libvirt's guests, may not pass {}", bar.display());
+        return Finding::problem(CHECK, summary, evidence).command(format!("chmod o+x {}", bar.display()));
+    }
+    // Connecting to a socket needs the right to write.
+    if status.mode >> shift & 0o2 != 0 {
+        return Finding::ok(CHECK, format!("{user} may open the port's socket"), evidence);
+    }
+    let summary = format!("{user}, who runs libvirt's guests, may not open the port's socket: `virsh start` hangs");
+    let command = match host.facts.config.switch.socket_group.as_deref() {
+        Some(group) if !gids.contains(&status.gid) => format!("usermod -aG {group} {user}; systemctl restart libvirtd"),
+        _ => {
+            "set socket_group = \"kvm\" and socket_mode = \"0660\" in [switch]; labsw-ctl config apply FILE".to_owned()
+        }
+    };
+    Finding::problem(CHECK, summary, evidence)
+        .command(command)
+        .nixos("services.labsw.settings.switch.socket_group = \"kvm\" (libvirtd's user is made a member)")
 }

@@ -57,29 +57,33 @@ impl Drop for Machine {
     }
 }
 
+/// A NIC that can do everything, of the port `up`.
+fn nic() -> Nic {
+    let link = Link {
+        index: 2,
+        name: "nic0".into(),
+        driver: Some("igc".into()),
+        pci_address: Some("0000:03:00.0".into()),
+        max_mtu: Some(9216),
+        ..Link::default()
+    };
+    let xdp = XdpFeatures { native: true, zero_copy: true, multi_buffer: true, zero_copy_segments: 8 };
+    Nic {
+        port: Some("up".into()),
+        link: Some(link),
+        spec: "name:nic0".into(),
+        xdp: Some(xdp),
+        channels: Some((channels(4), channels(4))),
+        ..Nic::default()
+    }
+}
+
 impl Machine {
     /// A machine that has what the configuration [`LAB`] needs.
     fn new() -> Machine {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let root = std::env::temp_dir().join(format!("labsw-doctor-{}-{number}", std::process::id()));
-        let link = Link {
-            index: 2,
-            name: "nic0".into(),
-            driver: Some("igc".into()),
-            pci_address: Some("0000:03:00.0".into()),
-            max_mtu: Some(9216),
-            ..Link::default()
-        };
-        let xdp = XdpFeatures { native: true, zero_copy: true, multi_buffer: true, zero_copy_segments: 8 };
-        let nic = Nic {
-            port: Some("up".into()),
-            link: Some(link),
-            spec: "name:nic0".into(),
-            xdp: Some(xdp),
-            channels: Some((channels(4), channels(4))),
-            ..Nic::default()
-        };
         let said = |path: &str, says: &str| Program { path: path.into(), says: says.into() };
         let facts = Facts {
             config_source: ConfigSource::File("/etc/labsw/labsw.toml".into()),
@@ -88,7 +92,7 @@ impl Machine {
                 ("libvirtd", said("/usr/sbin/libvirtd", "libvirtd (libvirt) 11.3.0")),
             ]
             .into(),
-            nics: vec![nic],
+            nics: vec![nic()],
             ..Facts::default()
         };
         Machine { root, facts, sockets: Vec::new() }

@@ -115,8 +115,8 @@ fn differs(step: &Step, running: &Config, wanted: &Config) -> bool {
 const INJECT: [&str; 5] =
     ["", "", "inject={vlan=1}", "inject={vlan=2}", "inject={as_port='b',sources=['52:54:00:00:00:01']}"];
 
-/// Random configurations, as text, out of few names, so that pairs of them get in each other's way.
-fn config_strategy() -> impl Strategy<Value = Config> {
+/// The keys of a port: what it is attached to, its VLAN, `mirror_only`, and its MTU with further keys.
+fn port() -> impl Strategy<Value = (String, u16, bool, &'static str)> {
     let attachment = prop_oneof![
         (0..4_u8).prop_map(|n| format!("type='af_xdp'\ndevice='name:d{n}'")),
         (0..3_u8).prop_map(|n| format!("type='af_xdp'\ndevice='mac:02:00:00:00:00:0{n}'")),
@@ -129,13 +129,17 @@ fn config_strategy() -> impl Strategy<Value = Config> {
             format!("type='vhost_user'\n{}", n.map_or_else(String::new, |n| format!("socket='/s{n}'")))
         }),
     ];
-    let port = (
+    (
         attachment,
         0..3_u16,
         any::<bool>(),
         prop::sample::select(vec!["1500", "9000", "9000\nallow_mirror=true", "9000\nallow_mirror=false"]),
-    );
-    let ports = prop::collection::btree_map("[a-f]", port, 0..6);
+    )
+}
+
+/// Random configurations, as text, out of few names, so that pairs of them get in each other's way.
+fn config_strategy() -> impl Strategy<Value = Config> {
+    let ports = prop::collection::btree_map("[a-f]", port(), 0..6);
     let to = prop_oneof![
         3 => "[a-f]".prop_map(|port| format!("to='{port}'")),
         1 => (1..4_u8, any::<bool>()).prop_map(|(vlan, force)| format!("to_vlan={vlan}\nforce={force}")),

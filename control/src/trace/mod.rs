@@ -203,6 +203,16 @@ impl Teller<'_> {
                 let text = words::learned(*learned, &src, vlan, scene.name(ingress), |port| scene.name(port));
                 self.of_port(ingress, "learning", TraceOutcome::Pass, text);
             }
+            Step::Group | Step::Rspan | Step::Snooped | Step::Unknown | Step::Known { .. } => self.located(step),
+        }
+    }
+
+    /// Writes where the destination was found, or why the frame goes to several ports.
+    fn located(&mut self, step: &Step) {
+        let scene = self.scene;
+        let vlan = self.vid.map_or(0, Vid::get);
+        let dst = self.header.map(|header| header.dst.to_string()).unwrap_or_default();
+        match step {
             Step::Group => {
                 let text = format!("the destination is a group address: it goes to every other port of VLAN {vlan}");
                 self.tell("lookup", TraceOutcome::Pass, text);
@@ -218,13 +228,11 @@ impl Teller<'_> {
                 self.tell("multicast", TraceOutcome::Pass, text);
             }
             Step::Unknown => {
-                let dst = header.map(|header| header.dst.to_string()).unwrap_or_default();
                 let text = format!("{dst} is not known in VLAN {vlan}: it goes to every other port of the VLAN");
                 self.tell("lookup", TraceOutcome::Pass, text);
             }
             Step::Known { at, is_static, age_seconds } => {
                 self.known = true;
-                let dst = header.map(|header| header.dst.to_string()).unwrap_or_default();
                 let how = match is_static {
                     true => "a static entry".to_owned(),
                     false => format!("learned, last seen {age_seconds} s ago"),
@@ -232,6 +240,7 @@ impl Teller<'_> {
                 let text = format!("{dst} in VLAN {vlan} is at {} ({how})", scene.name(*at));
                 self.of_port(*at, "lookup", TraceOutcome::Pass, text);
             }
+            Step::Header(_) | Step::Vlan(_) | Step::Injected(_) | Step::Guarded | Step::Source(_) => {}
         }
     }
 

@@ -174,26 +174,15 @@ impl Dropped<'_> {
 
     /// A hint how to avoid the drop.
     pub(super) fn hint(&self) -> Option<String> {
-        let Dropped { port, rules, trouble, .. } = self;
-        let vlan = self.vlan();
+        let Dropped { port, trouble, .. } = self;
         let payload = self.frame.len().saturating_sub(self.header.map_or(14, |header| header.l3_offset.into()));
-        let is_access = rules.is_some_and(|rules| rules.vlan.trunks().is_empty());
         Some(match self.reason {
             DropReason::PortDown if trouble.is_some_and(|trouble| trouble.reason.starts_with("administratively")) => {
                 format!("labsw-ctl port up {port}")
             }
             DropReason::Oversize if payload <= 9216 => format!("labsw-ctl port set {port} mtu={payload}"),
-            DropReason::TaggedNotAllowed => {
-                format!("send it untagged, or make {port} a trunk: labsw-ctl port set {port} vlan.mode=native-untagged")
-            }
-            DropReason::UntaggedNotAllowed => format!(
-                "send it tagged, or give {port} a native VLAN: labsw-ctl port set {port} vlan.mode=native-untagged vlan.tag=N"
-            ),
-            DropReason::VlanNotMember if is_access => {
-                format!("send it in the VLAN of {port}, or make {port} a trunk (labsw-ctl port set)")
-            }
-            DropReason::VlanNotMember => {
-                format!("add VLAN {vlan} to the trunks of {port}: labsw-ctl port set {port} 'vlan.trunks=[…, {vlan}]'")
+            DropReason::TaggedNotAllowed | DropReason::UntaggedNotAllowed | DropReason::VlanNotMember => {
+                self.vlan_hint()
             }
             DropReason::DoubleTag => "carry double-tagged frames between trunks only".to_owned(),
             DropReason::LinkLocal => format!("labsw-ctl port set {port} link_local=transparent"),
@@ -238,5 +227,24 @@ impl Dropped<'_> {
             | DropReason::SegmentLimit
             | DropReason::TagUnsure => return None,
         })
+    }
+
+    /// A hint how a frame gets into a VLAN of the port.
+    fn vlan_hint(&self) -> String {
+        let port = self.port;
+        let vlan = self.vlan();
+        let is_access = self.rules.is_some_and(|rules| rules.vlan.trunks().is_empty());
+        match self.reason {
+            DropReason::TaggedNotAllowed => {
+                format!("send it untagged, or make {port} a trunk: labsw-ctl port set {port} vlan.mode=native-untagged")
+            }
+            DropReason::UntaggedNotAllowed => format!(
+                "send it tagged, or give {port} a native VLAN: labsw-ctl port set {port} vlan.mode=native-untagged vlan.tag=N"
+            ),
+            _ if is_access => format!("send it in the VLAN of {port}, or make {port} a trunk (labsw-ctl port set)"),
+            _ => {
+                format!("add VLAN {vlan} to the trunks of {port}: labsw-ctl port set {port} 'vlan.trunks=[…, {vlan}]'")
+            }
+        }
     }
 }

@@ -148,6 +148,98 @@ pub fn differences() -> Vec<ConfigChange> {
     ]
 }
 
+fn fdb() -> Vec<FdbEntry> {
+    let entry = |mac: &str, is_static, age_seconds| FdbEntry {
+        vlan: 20,
+        mac: mac.into(),
+        port: "dc01".into(),
+        is_static,
+        sticky: false,
+        age_seconds,
+    };
+    vec![entry("52:54:00:00:00:01", false, 12), entry("52:54:00:00:00:02", true, 0)]
+}
+
+fn impairments() -> Vec<Impairment> {
+    vec![
+        Impairment {
+            port: "dc01".into(),
+            direction: PortDirection::Tx,
+            profile: Some("lossy".into()),
+            seed: 42,
+            frames: 1000,
+            delayed: 952,
+            lost: 48,
+            delay: Some("20ms".into()),
+            jitter: Some("10ms".into()),
+            loss: Some("5%".into()),
+            ..Impairment::default()
+        },
+        Impairment { port: "web".into(), seed: 7, ..Impairment::default() },
+    ]
+}
+
+/// A trace that has what was asked for in it.
+fn trace(port: String, frame: &[u8]) -> Trace {
+    Trace {
+        verdict: TraceVerdict::Dropped,
+        summary: "dropped at dc01 (vlan_not_member)".into(),
+        steps: vec![
+            TraceStep {
+                stage: "port".into(),
+                outcome: TraceOutcome::Pass,
+                port: Some(port),
+                mirror: None,
+                vlan: None,
+                reason: None,
+                frame: None,
+                text: frame_text(frame),
+                hint: None,
+            },
+            TraceStep {
+                stage: "vlan".into(),
+                outcome: TraceOutcome::Drop,
+                port: Some("dc01".into()),
+                mirror: None,
+                vlan: Some(30),
+                reason: Some("vlan_not_member".into()),
+                frame: None,
+                text: "dropped at dc01: vlan_not_member: VLAN 30\nis not a member".into(),
+                hint: Some("another VLAN".into()),
+            },
+        ],
+    }
+}
+
+impl Fake {
+    /// The counters of one port or of all, more with each reading.
+    fn stats(&mut self, port: Option<&str>) -> Stats {
+        self.readings += 1;
+        let wanted = ports().into_iter().filter(|found| port.is_none_or(|name| name == found.name));
+        let stats = wanted.map(|port| {
+            let rx_frames = port.counters.rx_frames * self.readings;
+            PortStats { name: port.name, counters: Counters { rx_frames, ..port.counters } }
+        });
+        Stats { uptime_milliseconds: self.readings * 500, ports: stats.collect() }
+    }
+
+    /// Notes a change, and answers it.
+    fn change(&mut self, change: Change) -> Result<Reply, Error> {
+        self.changes.lock().unwrap().push(change.clone());
+        Ok(match change {
+            Change::FlushFdb { .. } => Reply::Removed(3),
+            Change::ApplyConfig(_) => Reply::Changes(differences()),
+            Change::AddPort { name, .. } if name == "dc01" => {
+                return Err(Error::refused("port \"dc01\"", "a port of this name exists; delete it first"));
+            }
+            Change::SetPort { name, .. } => {
+                return Err(Error::refused(format!("port {name:?}"), "line\nbreak"));
+            }
+            _ => Reply::Done,
+        })
+    }
+}
+
 impl Handler for Fake {
     fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
         let find = |name: &str| ports().into_iter().find(|port| port.name == name);
@@ -178,76 +270,15 @@ impl Handler for Fake {
                 ],
             }]),
             Request::ListFdb { vlan: Some(99), .. } => Reply::Fdb(Vec::new()),
-            Request::ListFdb { .. } => {
-                let entry = |mac: &str, is_static, age_seconds| FdbEntry {
-                    vlan: 20,
-                    mac: mac.into(),
-                    port: "dc01".into(),
-                    is_static,
-                    sticky: false,
-                    age_seconds,
-                };
-                Reply::Fdb(vec![entry("52:54:00:00:00:01", false, 12), entry("52:54:00:00:00:02", true, 0)])
-            }
+            Request::ListFdb { .. } => Reply::Fdb(fdb()),
             Request::ListMulticast { vlan: Some(_) } => Reply::Multicast(Multicast::default()),
             Request::ListMulticast { vlan: None } => Reply::Multicast(multicast()),
             Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
             Request::ShowMirror { name } if name == "detect" => Reply::Mirror(Box::new(mirror())),
             Request::ShowMirror { name } => return Err(Error::not_found("mirror", name)),
-            Request::ListImpairments => Reply::Impairments(vec![
-                Impairment {
-                    port: "dc01".into(),
-                    direction: PortDirection::Tx,
-                    profile: Some("lossy".into()),
-                    seed: 42,
-                    frames: 1000,
-                    delayed: 952,
-                    lost: 48,
-                    delay: Some("20ms".into()),
-                    jitter: Some("10ms".into()),
-                    loss: Some("5%".into()),
-                    ..Impairment::default()
-                },
-                Impairment { port: "web".into(), seed: 7, ..Impairment::default() },
-            ]),
-            Request::GetStats { port, .. } => {
-                self.readings += 1;
-                let wanted = ports().into_iter().filter(|found| port.as_ref().is_none_or(|name| *name == found.name));
-                let stats = wanted.map(|port| {
-                    let rx_frames = port.counters.rx_frames * self.readings;
-                    PortStats { name: port.name, counters: Counters { rx_frames, ..port.counters } }
-                });
-                Reply::Stats(Stats { uptime_milliseconds: self.readings * 500, ports: stats.collect() })
-            }
-            // What is asked comes back.
-            Request::TraceFrame { port, frame } => Reply::Trace(Trace {
-                verdict: TraceVerdict::Dropped,
-                summary: "dropped at dc01 (vlan_not_member)".into(),
-                steps: vec![
-                    TraceStep {
-                        stage: "port".into(),
-                        outcome: TraceOutcome::Pass,
-                        port: Some(port),
-                        mirror: None,
-                        vlan: None,
-                        reason: None,
-                        frame: None,
-                        text: frame_text(&frame),
-                        hint: None,
-                    },
-                    TraceStep {
-                        stage: "vlan".into(),
-                        outcome: TraceOutcome::Drop,
-                        port: Some("dc01".into()),
-                        mirror: None,
-                        vlan: Some(30),
-                        reason: Some("vlan_not_member".into()),
-                        frame: None,
-                        text: "dropped at dc01: vlan_not_member: VLAN 30\nis not a member".into(),
-                        hint: Some("another VLAN".into()),
-                    },
-                ],
-            }),
+            Request::ListImpairments => Reply::Impairments(impairments()),
+            Request::GetStats { port, .. } => Reply::Stats(self.stats(port.as_deref())),
+            Request::TraceFrame { port, frame } => Reply::Trace(trace(port, &frame)),
             Request::ShowConfig => {
                 let text = "[switch]\npower = \"adaptive\"\n".to_owned();
                 Reply::Config(ShownConfig { text, config: json!({"switch": {"power": "adaptive"}}) })
@@ -265,20 +296,7 @@ impl Handler for Fake {
             }]),
             Request::DiffConfig(WantedConfig { keep_runtime: true, .. }) => Reply::Changes(Vec::new()),
             Request::DiffConfig(_) => Reply::Changes(differences()),
-            Request::Change(change) => {
-                self.changes.lock().unwrap().push(change.clone());
-                match change {
-                    Change::FlushFdb { .. } => Reply::Removed(3),
-                    Change::ApplyConfig(_) => Reply::Changes(differences()),
-                    Change::AddPort { name, .. } if name == "dc01" => {
-                        return Err(Error::refused("port \"dc01\"", "a port of this name exists; delete it first"));
-                    }
-                    Change::SetPort { name, .. } => {
-                        return Err(Error::refused(format!("port {name:?}"), "line\nbreak"));
-                    }
-                    _ => Reply::Done,
-                }
-            }
+            Request::Change(change) => return self.change(change),
         })
     }
 

@@ -85,7 +85,7 @@ fn processors() {
 }
 
 #[test]
-fn devices() {
+fn modes_of_devices() {
     use Level::*;
     let new = Machine::new;
     let forced =
@@ -95,9 +95,6 @@ fn devices() {
         let port = running("up", PortType::AfXdp, state);
         new().answers(&[api::Port { xdp_mode: Some(mode.into()), ..port }])
     };
-    let free = |nic: &mut Nic| nic.port = None;
-    let stuck = |nic: &mut Nic| nic.stuck_vlan = vec!["rx-vlan-hw-parse".into()];
-    let jumbo = LAB.replace("device = \"name:nic0\"", "device = \"name:nic0\"\nmtu = 9000");
     judge(vec![
         ("no zero copy", without_zero_copy(), "nic_xdp_mode", Advice, "use a NIC"),
         (
@@ -126,6 +123,17 @@ fn devices() {
         ("granted less than there is", granted("copy", PortState::Up), "nic_xdp_mode", Advice, "use a NIC"),
         ("granted", granted("zero_copy", PortState::Up), "nic_xdp_mode", Ok, ""),
         ("not open", granted("copy", PortState::Waiting), "nic_xdp_mode", Ok, ""),
+    ]);
+}
+
+#[test]
+fn devices() {
+    use Level::*;
+    let new = Machine::new;
+    let free = |nic: &mut Nic| nic.port = None;
+    let stuck = |nic: &mut Nic| nic.stuck_vlan = vec!["rx-vlan-hw-parse".into()];
+    let jumbo = LAB.replace("device = \"name:nic0\"", "device = \"name:nic0\"\nmtu = 9000");
+    judge(vec![
         ("not there", new().nic(|nic| nic.link = None), "nic", Advice, "lspci"),
         (
             "protected",
@@ -174,6 +182,14 @@ fn devices() {
             Ok,
             "",
         ),
+    ]);
+}
+
+#[test]
+fn channels_of_devices() {
+    use Level::*;
+    let new = Machine::new;
+    judge(vec![
         ("ena, all channels", new().driver("ena"), "nic_channels", Problem, "queues=2"),
         (
             "ena, half",

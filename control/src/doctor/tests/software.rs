@@ -7,6 +7,31 @@ fn kernels() {
     use Level::*;
     let kernel = |release| Machine::new().file("/proc/sys/kernel/osrelease", release);
     let jumbo = LAB.replace("device = \"name:nic0\"", "device = \"name:nic0\"\nmtu = 9000");
+    judge(vec![
+        ("no link", kernel("5.8.9"), "kernel_xdp_link", Problem, "5.9"),
+        ("a link", kernel("5.9.0-rc1"), "kernel_xdp_link", Ok, ""),
+        ("jumbo on an old kernel", kernel("6.5.13").config(&jumbo), "kernel_xdp_multi_buffer", Problem, "6.6"),
+        ("nothing jumbo", kernel("6.5.13"), "kernel_xdp_multi_buffer", Advice, "6.6"),
+        ("jumbo", kernel("6.10.1").config(&jumbo), "kernel_xdp_multi_buffer", Ok, ""),
+        ("a guest's TAP on an old kernel", kernel("6.1.0-21-amd64"), "kernel_tcx", Problem, "6.6"),
+        ("no guest's TAP", kernel("6.1.0-21-amd64").config(""), "kernel_tcx", Advice, "6.6"),
+        ("a guest's TAP on a new kernel", kernel("7.0.1"), "kernel_tcx", Ok, ""),
+        ("a version nobody reads", kernel("next"), "kernel_tcx", Advice, ""),
+        ("veth ports, before the fault", kernel("6.12.95+deb12"), "kernel_veth_stall", Ok, ""),
+        ("veth ports, first with the fault", kernel("6.16"), "kernel_veth_stall", Problem, "6.17.10"),
+        ("veth ports, last with the fault", kernel("6.17.9-arch1"), "kernel_veth_stall", Problem, "6.17.10"),
+        ("veth ports, mended", kernel("6.17.10-arch1"), "kernel_veth_stall", Ok, ""),
+        ("no veth port", kernel("6.17.9").config(""), "kernel_veth_stall", Advice, "6.17.10"),
+        ("copy mode with the fault", kernel("6.16.12-1"), "kernel_xsk_copy", Problem, "6.18.1"),
+        ("copy mode, mended", kernel("6.18.44"), "kernel_xsk_copy", Ok, ""),
+        ("UDP segments, with the fault", kernel("7.0.2-6-pve"), "kernel_udp_segments", Problem, "7.0.14"),
+        ("UDP segments, mended", kernel("7.0.14"), "kernel_udp_segments", Ok, ""),
+    ]);
+}
+
+#[test]
+fn what_a_kernel_is_built_with() {
+    use Level::*;
     let no = || Probe::No("no".to_owned());
     let no_veth = || Machine::new().file("/proc/kallsyms", "0000 t veth_setup_none");
     judge(vec![
@@ -38,24 +63,6 @@ fn kernels() {
             Problem,
             "CONFIG_MEMFD_CREATE=y",
         ),
-        ("no link", kernel("5.8.9"), "kernel_xdp_link", Problem, "5.9"),
-        ("a link", kernel("5.9.0-rc1"), "kernel_xdp_link", Ok, ""),
-        ("jumbo on an old kernel", kernel("6.5.13").config(&jumbo), "kernel_xdp_multi_buffer", Problem, "6.6"),
-        ("nothing jumbo", kernel("6.5.13"), "kernel_xdp_multi_buffer", Advice, "6.6"),
-        ("jumbo", kernel("6.10.1").config(&jumbo), "kernel_xdp_multi_buffer", Ok, ""),
-        ("a guest's TAP on an old kernel", kernel("6.1.0-21-amd64"), "kernel_tcx", Problem, "6.6"),
-        ("no guest's TAP", kernel("6.1.0-21-amd64").config(""), "kernel_tcx", Advice, "6.6"),
-        ("a guest's TAP on a new kernel", kernel("7.0.1"), "kernel_tcx", Ok, ""),
-        ("a version nobody reads", kernel("next"), "kernel_tcx", Advice, ""),
-        ("veth ports, before the fault", kernel("6.12.95+deb12"), "kernel_veth_stall", Ok, ""),
-        ("veth ports, first with the fault", kernel("6.16"), "kernel_veth_stall", Problem, "6.17.10"),
-        ("veth ports, last with the fault", kernel("6.17.9-arch1"), "kernel_veth_stall", Problem, "6.17.10"),
-        ("veth ports, mended", kernel("6.17.10-arch1"), "kernel_veth_stall", Ok, ""),
-        ("no veth port", kernel("6.17.9").config(""), "kernel_veth_stall", Advice, "6.17.10"),
-        ("copy mode with the fault", kernel("6.16.12-1"), "kernel_xsk_copy", Problem, "6.18.1"),
-        ("copy mode, mended", kernel("6.18.44"), "kernel_xsk_copy", Ok, ""),
-        ("UDP segments, with the fault", kernel("7.0.2-6-pve"), "kernel_udp_segments", Problem, "7.0.14"),
-        ("UDP segments, mended", kernel("7.0.14"), "kernel_udp_segments", Ok, ""),
         (
             "interpreted",
             Machine::new().file("/proc/sys/net/core/bpf_jit_enable", "0"),
@@ -127,10 +134,11 @@ fn settings_of_the_stack() {
     ]);
 }
 
+const SOCKET: &str = "/run/labsw/vhost/dc01.sock";
+
 #[test]
 fn sockets_and_who_may_open_them() {
     use Level::*;
-    const SOCKET: &str = "/run/labsw/vhost/dc01.sock";
     let new = Machine::new;
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     // A user who is not the one that runs the test, in the group of its files or not.
@@ -139,12 +147,6 @@ fn sockets_and_who_may_open_them() {
         let machine = new().socket(SOCKET, mode).file("/etc/group", &format!("kvm:x:{gid}:{members}"));
         let machine = machine.file("/etc/passwd", &format!("libvirt-qemu:x:{}:{}::/:/bin/false", uid + 7, gid + 7));
         machine.mode("/run/labsw/vhost", 0o755).mode("/run/labsw", 0o755).mode("/run", 0o755)
-    };
-    let failed = running("web", PortType::Veth, PortState::Failed);
-    let guest_is_off =
-        api::Port { socket: Some(SOCKET.into()), ..running("dc01", PortType::VhostUser, PortState::Waiting) };
-    let denied = |facts: &mut Facts| {
-        facts.switch = SwitchAnswer::Denied { socket: "/run/labsw/control.sock".into(), reason: "no".into() };
     };
     judge(vec![
         ("may open it", guest(0o660, true), "guest_access", Ok, ""),
@@ -178,6 +180,22 @@ fn sockets_and_who_may_open_them() {
             "systemctl restart labsw",
         ),
         ("not started", new().absent().without("/run/labsw/vhost"), "vhost_user_dir", Ok, ""),
+    ]);
+    let closed = guest(0o666, false).mode("/run/labsw", 0o700).mode("/run/labsw/vhost", 0o700);
+    assert_eq!(closed.says("guest_access").command.as_deref(), Some("chmod o+x /run/labsw"), "the outermost first");
+}
+
+#[test]
+fn the_switch_and_its_configuration() {
+    use Level::*;
+    let new = Machine::new;
+    let failed = running("web", PortType::Veth, PortState::Failed);
+    let guest_is_off =
+        api::Port { socket: Some(SOCKET.into()), ..running("dc01", PortType::VhostUser, PortState::Waiting) };
+    let denied = |facts: &mut Facts| {
+        facts.switch = SwitchAnswer::Denied { socket: "/run/labsw/control.sock".into(), reason: "no".into() };
+    };
+    judge(vec![
         ("nobody answers", new().absent(), "switch", Advice, "systemctl start labsw"),
         ("may not ask", new().facts(denied), "switch", Problem, "usermod"),
         ("a port failed", new().answers(&[failed]), "port", Problem, "labsw-ctl port show web"),
@@ -196,8 +214,6 @@ fn sockets_and_who_may_open_them() {
             "--config",
         ),
     ]);
-    let closed = guest(0o666, false).mode("/run/labsw", 0o700).mode("/run/labsw/vhost", 0o700);
-    assert_eq!(closed.says("guest_access").command.as_deref(), Some("chmod o+x /run/labsw"), "the outermost first");
     assert_eq!(new().answers(&[guest_is_off]).says("port").check, "none", "a guest that is off is nothing to mend");
 }
 
