@@ -347,6 +347,13 @@ fn commands_that_are_wrong() {
     assert_eq!(switch.ctl(&["port", "list"]), before, "nothing was changed");
     assert_eq!(switch.ctl(&["mirror", "list"]), serde_json::json!([]));
 
+    wrong_usage(&switch);
+    switch.stop();
+    sockets_without_a_switch(&site);
+}
+
+/// Wrong usage: exit status 2, and nothing but an error.
+fn wrong_usage(switch: &Labswd<'_>) {
     let usage: [&[&str]; 8] = [
         &[],
         &["prot", "list"],
@@ -361,10 +368,11 @@ fn commands_that_are_wrong() {
         let (code, out, err) = switch.ctl_output(arguments);
         assert!(code == 2 && out.is_empty() && !err.is_empty(), "{arguments:?}: exit {code}, {out}{err}");
     }
+}
 
+/// Nobody there; a socket nobody listens on; a file that is no socket.
+fn sockets_without_a_switch(site: &Site) {
     let socket = site.control_socket();
-    switch.stop();
-    // Nobody there; a socket nobody listens on; a file that is no socket.
     let program = find_binary("labsw-ctl").unwrap();
     let ask = || {
         let out = Command::new(&program).arg("--socket").arg(&socket).arg("status").output().unwrap();
@@ -379,7 +387,7 @@ fn commands_that_are_wrong() {
     std::fs::write(&socket, "x").unwrap();
     assert_eq!(ask(), Some(3), "a file");
     // Nor does a switch take the place of a file that is no socket.
-    let (code, text) = start_badly(&site, GOOD);
+    let (code, text) = start_badly(site, GOOD);
     assert!(code == Some(1) && text.trim_end().lines().count() == 1 && text.contains("control.sock"), "{text}");
     assert_eq!(std::fs::read(&socket).unwrap(), b"x");
 }

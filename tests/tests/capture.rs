@@ -190,20 +190,7 @@ fn a_capture_ends_as_it_was_asked_to_and_leaves_nothing() {
     let bench = Bench::new(&lab, "");
     let file = bench.file("end.pcapng");
     let name = file.to_str().unwrap();
-    // What is refused makes no file.
-    for (arguments, culprit) in [
-        (&["nowhere", "-w", name][..], "nowhere"),
-        (&["-w", name, "--filter", "tcp prot 445"], "filter"),
-        (&["-w", "/nonexistent/x"], "/nonexistent/x"),
-        (&["-w", "/dev/full"], "No space left"),
-    ] {
-        let refused = bench.switch.ctl_refused(&[&["capture"], arguments].concat());
-        assert!(refused.contains(culprit), "{refused}");
-    }
-    assert!(!file.exists());
-    let (status, _, _) = bench.switch.ctl_output(&["capture", "-w", name, "--drops", "--reason", "bad_luck"]);
-    assert_eq!(status, 2);
-
+    refused_captures_make_no_file(&bench, &file);
     let started = Instant::now();
     ended(bench.start(&["-w", name, "--duration", "300ms"]));
     assert!(started.elapsed() >= Duration::from_millis(300));
@@ -229,7 +216,30 @@ fn a_capture_ends_as_it_was_asked_to_and_leaves_nothing() {
     killed.kill();
     bench.assert_none_left();
 
-    // A port that goes and comes back during a capture is captured again.
+    a_port_that_comes_back_is_captured_again(&lab, &bench, &file);
+    bench.switch.stop();
+}
+
+/// What is refused makes no file.
+fn refused_captures_make_no_file(bench: &Bench<'_>, file: &Path) {
+    let name = file.to_str().unwrap();
+    for (arguments, culprit) in [
+        (&["nowhere", "-w", name][..], "nowhere"),
+        (&["-w", name, "--filter", "tcp prot 445"], "filter"),
+        (&["-w", "/nonexistent/x"], "/nonexistent/x"),
+        (&["-w", "/dev/full"], "No space left"),
+    ] {
+        let refused = bench.switch.ctl_refused(&[&["capture"], arguments].concat());
+        assert!(refused.contains(culprit), "{refused}");
+    }
+    assert!(!file.exists());
+    let (status, _, _) = bench.switch.ctl_output(&["capture", "-w", name, "--drops", "--reason", "bad_luck"]);
+    assert_eq!(status, 2);
+}
+
+/// A port that goes and comes back during a capture is captured again.
+fn a_port_that_comes_back_is_captured_again(lab: &Lab, bench: &Bench<'_>, file: &Path) {
+    let name = file.to_str().unwrap();
     let again = bench.start(&["b", "-w", name, "--count", "1", "--filter", "ether src 02:00:00:00:00:01"]);
     bench.switch.ctl(&["port", "del", "b"]);
     bench.switch.ctl(
@@ -254,9 +264,8 @@ fn a_capture_ends_as_it_was_asked_to_and_leaves_nothing() {
     bench.switch.wait_port_up("b");
     pass(&Frame::new(BROADCAST, HERE), &lab.socket("a"), &lab.socket("b2"));
     ended(again);
-    assert_eq!(tshark(&file, &["frame.interface_name", "frame.comment"]), [["b", "tx"]]);
+    assert_eq!(tshark(file, &["frame.interface_name", "frame.comment"]), [["b", "tx"]]);
     bench.assert_none_left();
-    bench.switch.stop();
 }
 
 /// A user's own Wireshark: not root, but of the switch's admin group.

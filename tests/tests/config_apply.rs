@@ -223,19 +223,7 @@ fn what_was_changed_at_run_time_shows_and_is_kept_or_undone() {
     assert_eq!(undone["changes"][3]["drift"], false, "y came with a file: {undone}");
     assert_eq!((switch.port("a")["vlan"]["tag"].as_u64(), lab.peers.link_names().len()), (Some(10), 3));
 
-    // Settings of the switch.
-    let mode = |path: &Path| std::fs::metadata(path).map(|of| (of.permissions().mode() & 0o777, of.gid())).expect("it");
-    let text = "socket_mode = \"0606\"\nsocket_group = \"1\"\nmac_ageing = \"1s\"\npower = \"performance\"\n";
-    let file = lab.site.write_config(&(text.to_owned() + &lab.ports(&ports) + "[ports.vm]\ntype = \"vhost_user\"\n"));
-    assert_eq!(changes(&config(&switch, "apply", &file)), ["change switch"]);
-    for path in [lab.site.control_socket(), switch.vhost_socket("vm")] {
-        assert_eq!(mode(&path), (0o606, 1), "{}", path.display());
-    }
-    assert_eq!(switch.ctl(&["status"])["power"], "performance");
-    wait_for("every worker to stay awake", 10 * SECOND, || {
-        let workers = switch.ctl(&["worker", "list"]);
-        (workers[0]["asleep_percent"].as_f64() == Some(0.0)).then_some(())
-    });
+    settings_of_the_switch_change(&lab, &switch, &ports);
     // A device changes on request, and keeps the port's counters.
     lab.socket("b").send(&Frame::new(BROADCAST, mac(5)).build());
     wait_for("a counted frame", 5 * SECOND, || (switch.counter("b", "rx_frames") > 0).then_some(()));
@@ -246,6 +234,26 @@ fn what_was_changed_at_run_time_shows_and_is_kept_or_undone() {
     assert!(refused.contains("type: stays veth; remove the port, then add it with the other type"), "{refused}");
     switch.stop();
 }
+
+/// The settings of the switch itself change, and with them its sockets.
+fn settings_of_the_switch_change(lab: &Lab, switch: &Labswd<'_>, ports: &[(&str, &str)]) {
+    let mode = |path: &Path| std::fs::metadata(path).map(|of| (of.permissions().mode() & 0o777, of.gid())).expect("it");
+    let text = "socket_mode = \"0606\"\nsocket_group = \"1\"\nmac_ageing = \"1s\"\npower = \"performance\"\n";
+    let file = lab.site.write_config(&(text.to_owned() + &lab.ports(ports) + "[ports.vm]\ntype = \"vhost_user\"\n"));
+    assert_eq!(changes(&config(switch, "apply", &file)), ["change switch"]);
+    for path in [lab.site.control_socket(), switch.vhost_socket("vm")] {
+        assert_eq!(mode(&path), (0o606, 1), "{}", path.display());
+    }
+    assert_eq!(switch.ctl(&["status"])["power"], "performance");
+    wait_for("every worker to stay awake", 10 * SECOND, || {
+        let workers = switch.ctl(&["worker", "list"]);
+        (workers[0]["asleep_percent"].as_f64() == Some(0.0)).then_some(())
+    });
+}
+
+/// One NIC for two ports.
+const TWICE: &str = "[ports.up]\ntype = \"af_xdp\"\ndevice = \"name:b0\"\n\
+                     [ports.span]\ntype = \"af_xdp\"\ndevice = \"mac:02:00:00:00:5a:01\"\n";
 
 #[test]
 fn bad_input_changes_nothing() {
@@ -259,58 +267,8 @@ fn bad_input_changes_nothing() {
     let ports = [("a", ""), ("b", "")];
     let mirror = "[mirrors.m]\nsources = [\"a\"]\nto = \"b\"\n";
     let switch = lab.start("protected_interfaces = [\"m0\"]", &ports, mirror);
-    let device = |name: &str, device: &str| format!("[ports.{name}]\ntype = \"af_xdp\"\ndevice = \"{device}\"\n");
     let good = "protected_interfaces = [\"m0\"]\n".to_owned() + &lab.ports(&ports) + mirror;
-    let twice = device("up", "name:b0") + &device("span", "mac:02:00:00:00:5a:01");
-    for (what, text, has) in [
-        (
-            "a VLAN twice",
-            good.clone() + "[ports.x]\ntype = \"tap\"\nvlan = { trunks = [10, \"9-11\"] }\n",
-            vec!["lab.toml:24:24: ports.x.vlan.trunks[1]: VLAN 10 is named twice"],
-        ),
-        ("a device twice", good.clone() + &twice, vec!["ports.span.device", "is the device of port up, too"]),
-        (
-            "the management interface",
-            good.clone() + &device("up", "name:m0"),
-            vec!["ports.up.device", "m0 is protected"],
-        ),
-        (
-            "a mirror to nothing",
-            good.clone() + "[mirrors.k]\nsources = [\"a\"]\nto = \"c\"\n",
-            vec!["mirrors.k.to: there is no port \"c\""],
-        ),
-        (
-            "a mirror of copies",
-            good.clone() + "[mirrors.k]\nsources = [\"b\"]\nto = \"a\"\n",
-            vec!["mirrors.k.sources: \"b\" is the destination of mirror \"m\""],
-        ),
-        ("an unknown key", good.clone() + "[ports.x]\ntype = \"tap\"\ntap = 1\n", vec!["ports.x.tap: unknown key"]),
-        (
-            "a port that a mirror needs",
-            good.replace("[ports.b]", "[ports.c]"),
-            vec!["mirrors.m.to: there is no port \"b\""],
-        ),
-        (
-            "what needs a restart",
-            "mac_table_size = 64\nhugepages = \"off\"\n".to_owned() + &good,
-            vec!["switch.mac_table_size, switch.hugepages can't change while the switch runs"],
-        ),
-        (
-            "no such group",
-            "socket_group = \"nogroupx\"\n".to_owned() + &good,
-            vec!["lab.toml:4:1: switch.socket_group: there is no group \"nogroupx\""],
-        ),
-        (
-            "no such owner",
-            good.clone() + "[ports.x]\ntype = \"tap\"\nfor = \"guest\"\nowner = \"nobodyx\"\n",
-            vec!["ports.x.owner", "nobodyx"],
-        ),
-        (
-            "too large a CPU",
-            "workers = [999]\n".to_owned() + &good,
-            vec!["switch.workers: this machine has no CPU 999"],
-        ),
-    ] {
+    for (what, text, has) in mistakes(&good) {
         let file = lab.site.write_config(&text);
         assert_refused(&switch, &file, &has);
         let line = switch.ctl_refused(&["config", "check", &file.to_string_lossy()]);
@@ -325,7 +283,7 @@ fn bad_input_changes_nothing() {
     let refused = switch.ctl_refused(&second);
     assert!(refused.contains("is b0, which port up has"), "{refused}");
     // Both at the start, too.
-    let file = lab.site.write_config(&(good.clone() + &twice));
+    let file = lab.site.write_config(&(good.clone() + TWICE));
     let file = file.to_string_lossy().into_owned();
     switch.stop();
     let daemon = find_binary("labswd").expect("labswd").to_string_lossy().into_owned();
@@ -342,6 +300,60 @@ fn bad_input_changes_nothing() {
     config(&switch, "apply", &file);
     assert_eq!(switch.port_state("up"), "waiting");
     switch.stop();
+}
+
+/// The section of a port with a NIC.
+fn device(name: &str, device: &str) -> String {
+    format!("[ports.{name}]\ntype = \"af_xdp\"\ndevice = \"{device}\"\n")
+}
+
+/// Files with one mistake each, made of one that is `good`; and the parts of the line that refuses them.
+fn mistakes(good: &str) -> Vec<(&'static str, String, Vec<&'static str>)> {
+    vec![
+        (
+            "a VLAN twice",
+            good.to_owned() + "[ports.x]\ntype = \"tap\"\nvlan = { trunks = [10, \"9-11\"] }\n",
+            vec!["lab.toml:24:24: ports.x.vlan.trunks[1]: VLAN 10 is named twice"],
+        ),
+        ("a device twice", good.to_owned() + TWICE, vec!["ports.span.device", "is the device of port up, too"]),
+        (
+            "the management interface",
+            good.to_owned() + &device("up", "name:m0"),
+            vec!["ports.up.device", "m0 is protected"],
+        ),
+        (
+            "a mirror to nothing",
+            good.to_owned() + "[mirrors.k]\nsources = [\"a\"]\nto = \"c\"\n",
+            vec!["mirrors.k.to: there is no port \"c\""],
+        ),
+        (
+            "a mirror of copies",
+            good.to_owned() + "[mirrors.k]\nsources = [\"b\"]\nto = \"a\"\n",
+            vec!["mirrors.k.sources: \"b\" is the destination of mirror \"m\""],
+        ),
+        ("an unknown key", good.to_owned() + "[ports.x]\ntype = \"tap\"\ntap = 1\n", vec!["ports.x.tap: unknown key"]),
+        (
+            "a port that a mirror needs",
+            good.replace("[ports.b]", "[ports.c]"),
+            vec!["mirrors.m.to: there is no port \"b\""],
+        ),
+        (
+            "what needs a restart",
+            "mac_table_size = 64\nhugepages = \"off\"\n".to_owned() + good,
+            vec!["switch.mac_table_size, switch.hugepages can't change while the switch runs"],
+        ),
+        (
+            "no such group",
+            "socket_group = \"nogroupx\"\n".to_owned() + good,
+            vec!["lab.toml:4:1: switch.socket_group: there is no group \"nogroupx\""],
+        ),
+        (
+            "no such owner",
+            good.to_owned() + "[ports.x]\ntype = \"tap\"\nfor = \"guest\"\nowner = \"nobodyx\"\n",
+            vec!["ports.x.owner", "nobodyx"],
+        ),
+        ("too large a CPU", "workers = [999]\n".to_owned() + good, vec!["switch.workers: this machine has no CPU 999"]),
+    ]
 }
 
 #[test]

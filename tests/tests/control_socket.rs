@@ -149,23 +149,7 @@ fn clients_that_are_too_many_or_too_slow() {
     half.write_all(&STATUS[20..]).unwrap();
     assert!(reply(&mut half).unwrap()["parameters"]["version"].is_string(), "the second half was waited for");
 
-    // Clients that ask and ask and never read.
-    let requests = STATUS.repeat(200);
-    let deaf: Vec<UnixStream> = (0..4)
-        .map(|_| {
-            let mut client = connect(&socket);
-            client.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
-            // At last the switch takes no more, or hangs up.
-            let held_up = (0..200).any(|_| client.write_all(&requests).is_err());
-            assert!(held_up, "forty thousand requests were taken without one reply being read");
-            client
-        })
-        .collect();
-    assert_unharmed(&mut switch, &flow, "clients that never read");
-    let memory = resident_mebibytes(switch.pid());
-    assert!(memory < 400, "{memory} MiB resident with clients that never read");
-    drop(deaf);
-
+    clients_that_never_read(&mut switch, &flow, &socket);
     // A thousand that come and go.
     for n in 0..1000 {
         let mut client = connect(&socket);
@@ -182,6 +166,25 @@ fn clients_that_are_too_many_or_too_slow() {
     }
     assert!(flow.finish() > 100);
     switch.stop();
+}
+
+/// Clients that ask and ask and never read.
+fn clients_that_never_read(switch: &mut Labswd<'_>, flow: &Flow, socket: &Path) {
+    let requests = STATUS.repeat(200);
+    let deaf: Vec<UnixStream> = (0..4)
+        .map(|_| {
+            let mut client = connect(socket);
+            client.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+            // At last the switch takes no more, or hangs up.
+            let held_up = (0..200).any(|_| client.write_all(&requests).is_err());
+            assert!(held_up, "forty thousand requests were taken without one reply being read");
+            client
+        })
+        .collect();
+    assert_unharmed(switch, flow, "clients that never read");
+    let memory = resident_mebibytes(switch.pid());
+    assert!(memory < 400, "{memory} MiB resident with clients that never read");
+    drop(deaf);
 }
 
 fn descriptors_of(pid: u32) -> usize {

@@ -64,10 +64,7 @@ fn devices_are_awaited_taken_given_up_and_taken_again() {
     }
 
     let mut switch = Labswd::start(&site, &config);
-    for (port, device) in [("up", "name:b0"), ("span", "mac:02:00:00:00:5a:01"), ("nic", "pci:ffff:1f:1f.7")] {
-        assert_eq!(switch.port_state(port), "waiting");
-        assert!(reason(&switch, port).starts_with(&format!("{device} is awaited: there is no such ")));
-    }
+    all_are_awaited(&switch);
     let mirror = || switch.ctl(&["mirror", "show", "m"]);
     assert!(mirror()["reason"].as_str().is_some_and(|reason| reason.contains("span")), "{}", mirror());
 
@@ -89,12 +86,7 @@ fn devices_are_awaited_taken_given_up_and_taken_again() {
         wait_for("the mirror", SOON, || (mirror()["state"] == "up").then_some(()));
         assert_passes((&gateway, "g0"), (&gateway, "t0"), mac(1));
 
-        // A new name is none of the port's business.
-        site.ns.ip(&["link", "set", "b0", "name", "else0"]);
-        wait_for("the new name", SOON, || (switch.port("up")["interface"] == "else0").then_some(()));
-        assert_passes((&gateway, "g0"), (&container, "eth0"), mac(1));
-        assert_eq!(switch.port_state("up"), "up");
-
+        a_new_name_changes_nothing(&site, &gateway, &container, &switch);
         site.ns.ip(&["link", "del", "else0"]);
         site.ns.ip(&["link", "del", "s0"]);
         switch.wait_port("up", "waiting", SOON);
@@ -104,26 +96,7 @@ fn devices_are_awaited_taken_given_up_and_taken_again() {
         assert_eq!(switch.fdb_port(1, "02:00:00:00:00:01"), None);
         assert_eq!(mirror()["state"], "waiting");
     }
-    // Moved to another namespace and back, with the same index.
-    appear("b0", "g0");
-    switch.wait_port("up", "up", SOON);
-    for _ in 0..2 {
-        site.ns.ip(&["link", "set", "b0", "netns", gateway.name()]);
-        switch.wait_port("up", "waiting", SOON);
-        gateway.ip(&["link", "set", "b0", "netns", site.ns.name()]);
-        switch.wait_port("up", "up", SOON);
-        assert_passes((&gateway, "g0"), (&container, "eth0"), mac(1));
-    }
-    // Set down by its owner: it is left down, and goes on when it is set up.
-    site.ns.ip(&["link", "set", "b0", "down"]);
-    switch.wait_port("up", "down", SOON);
-    drop(RawSocket::open(&container, "eth0").try_send(&Frame::new(BROADCAST, mac(2)).build()));
-    std::thread::sleep(2 * SECOND);
-    assert_eq!((switch.port_state("up").as_str(), reason(&switch, "up").as_str()), ("down", "b0 is set down"));
-    site.ns.ip(&["link", "set", "b0", "up"]);
-    switch.wait_port("up", "up", SOON);
-    assert_passes((&container, "eth0"), (&gateway, "g0"), mac(2));
-
+    moved_and_set_down(&site, &gateway, &container, &switch);
     switch.kill9();
     switch.restart();
     switch.wait_port("up", "up", SOON);
@@ -131,6 +104,45 @@ fn devices_are_awaited_taken_given_up_and_taken_again() {
     site.ns.ip(&["link", "del", "b0"]);
     switch.wait_port("up", "waiting", SOON);
     switch.stop();
+}
+
+/// A device gets a new name, which is none of the port's business.
+fn a_new_name_changes_nothing(site: &Site, gateway: &Netns, container: &Netns, switch: &Labswd<'_>) {
+    site.ns.ip(&["link", "set", "b0", "name", "else0"]);
+    wait_for("the new name", SOON, || (switch.port("up")["interface"] == "else0").then_some(()));
+    assert_passes((gateway, "g0"), (container, "eth0"), mac(1));
+    assert_eq!(switch.port_state("up"), "up");
+}
+
+/// No device is there yet.
+fn all_are_awaited(switch: &Labswd<'_>) {
+    for (port, device) in [("up", "name:b0"), ("span", "mac:02:00:00:00:5a:01"), ("nic", "pci:ffff:1f:1f.7")] {
+        assert_eq!(switch.port_state(port), "waiting");
+        assert!(reason(switch, port).starts_with(&format!("{device} is awaited: there is no such ")));
+    }
+}
+
+/// A device moves to another namespace and back, with the same index, and is set down by its owner: it is left down,
+/// and goes on when it is set up.
+fn moved_and_set_down(site: &Site, gateway: &Netns, container: &Netns, switch: &Labswd<'_>) {
+    wire((&site.ns, "b0"), (gateway, "g0"));
+    switch.wait_port("up", "up", SOON);
+    for _ in 0..2 {
+        site.ns.ip(&["link", "set", "b0", "netns", gateway.name()]);
+        switch.wait_port("up", "waiting", SOON);
+        gateway.ip(&["link", "set", "b0", "netns", site.ns.name()]);
+        switch.wait_port("up", "up", SOON);
+        assert_passes((gateway, "g0"), (container, "eth0"), mac(1));
+    }
+    // Set down by its owner: it is left down, and goes on when it is set up.
+    site.ns.ip(&["link", "set", "b0", "down"]);
+    switch.wait_port("up", "down", SOON);
+    drop(RawSocket::open(container, "eth0").try_send(&Frame::new(BROADCAST, mac(2)).build()));
+    std::thread::sleep(2 * SECOND);
+    assert_eq!((switch.port_state("up").as_str(), reason(switch, "up").as_str()), ("down", "b0 is set down"));
+    site.ns.ip(&["link", "set", "b0", "up"]);
+    switch.wait_port("up", "up", SOON);
+    assert_passes((container, "eth0"), (gateway, "g0"), mac(2));
 }
 
 #[test]
@@ -274,8 +286,14 @@ fn a_pair_that_went_with_its_namespace_is_made_anew() {
         let features = site.ns.run(&["ethtool", "-k", "ls-c"]);
         assert!(features.contains("tx-checksumming: off"), "{features}");
     }
-    // Given back with another name and other offloads: as the last container found it.
-    let (mut holder, pid) = anonymous(&site);
+    given_back_it_is_as_it_was(&site, &switch);
+    assert_eq!(a.link_names(), ["eth0"], "the others stayed");
+    switch.stop();
+}
+
+/// A container gives its end back with another name and other offloads: it becomes as the container found it.
+fn given_back_it_is_as_it_was(site: &Site, switch: &Labswd<'_>) {
+    let (mut holder, pid) = anonymous(site);
     site.ns.ip(&["link", "set", "ls-c", "netns", &pid]);
     let inside = |args: &[&str]| process::run(Command::new("nsenter").args(["-t", &pid, "-n"]).args(args));
     inside(&["ip", "link", "set", "ls-c", "name", "eth7"]);
@@ -289,8 +307,6 @@ fn a_pair_that_went_with_its_namespace_is_made_anew() {
         site.ns.run(&["ethtool", "-k", "ls-c"]).contains("tx-checksumming: off").then_some(())
     });
     holder.kill();
-    assert_eq!(a.link_names(), ["eth0"], "the others stayed");
-    switch.stop();
 }
 
 #[test]

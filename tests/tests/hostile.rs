@@ -26,6 +26,9 @@ use rustix::fs::OFlags;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long a front end may be silent after connecting.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// The first address behind the guest's memory.
+const OUTSIDE: u64 = GUEST_START + MEMORY_BYTES;
+
 fn needs() -> bool {
     require::all(&[Need::Root, Need::Labswd])
 }
@@ -46,6 +49,16 @@ fn messages_that_make_no_sense() {
     }
     let lab = Lab::new("hm");
     let mut target = Target::new(&lab);
+    random_bytes(&mut target);
+    messages_of_a_wrong_shape(&mut target);
+    requests_that_ask_too_much(&mut target);
+    doorbells_that_are_none(&mut target);
+    target.use_well("messages that make no sense");
+    target.finish();
+}
+
+/// Noise of many lengths.
+fn random_bytes(target: &mut Target<'_>) {
     let mut random = 0x9e37_79b9_u32;
     for round in 0..30 {
         let noise: Vec<u8> = std::iter::repeat_with(|| {
@@ -56,6 +69,10 @@ fn messages_that_make_no_sense() {
         .collect();
         target.hangs_up("random bytes", "has flags", |wire| drop(wire.raw(&noise, &[])));
     }
+}
+
+/// Messages whose header, size or descriptors do not fit the request.
+fn messages_of_a_wrong_shape(target: &mut Target<'_>) {
     let null = null();
     let many = |count: usize| -> Vec<BorrowedFd<'_>> { vec![null.as_fd(); count] };
     target.hangs_up("a huge size", "payload of 4294967295 bytes", |wire| {
@@ -91,6 +108,12 @@ fn messages_that_make_no_sense() {
         std::thread::sleep(Duration::from_millis(50));
         let _ = wire.raw(&message[6..], &many(3));
     });
+}
+
+/// Whole messages that ask for things that are not there.
+fn requests_that_ask_too_much(target: &mut Target<'_>) {
+    let null = null();
+    let many = |count: usize| -> Vec<BorrowedFd<'_>> { vec![null.as_fd(); count] };
     target.hangs_up("features nobody offered", "not offered", |wire| {
         wire.request(SET_FEATURES, &[!0], &[]);
     });
@@ -121,7 +144,11 @@ fn messages_that_make_no_sense() {
     target.hangs_up("removal of memory that is not there", "no memory region", |wire| {
         wire.request(REM_MEM_REG, &[0, 0x1000, 0x1000, 0, 0], &[]);
     });
-    let [read, write] = pipe();
+}
+
+/// Descriptors that are no eventfd, as doorbells.
+fn doorbells_that_are_none(target: &mut Target<'_>) {
+    let (null, [read, write]) = (null(), pipe());
     for (what, fd) in [("a pipe", &read), ("a pipe", &write), ("a device", &null)] {
         for code in [SET_VRING_KICK, SET_VRING_CALL, SET_VRING_ERR] {
             target.hangs_up(&format!("{what} as doorbell"), "eventfd", |wire| {
@@ -129,8 +156,6 @@ fn messages_that_make_no_sense() {
             });
         }
     }
-    target.use_well("messages that make no sense");
-    target.finish();
 }
 
 #[test]
@@ -199,7 +224,16 @@ fn rings_that_lie() {
     }
     let lab = Lab::new("hl");
     let mut target = Target::new(&lab);
-    let outside = GUEST_START + MEMORY_BYTES;
+    descriptors(&mut target);
+    indirect_tables(&mut target);
+    indexes_and_receive_buffers(&mut target);
+    bad_frames_cost_the_frame(&target);
+    target.use_well("rings that lie");
+    target.finish();
+}
+
+/// Descriptors that lead in a circle, or to where the guest has nothing.
+fn descriptors(target: &mut Target<'_>) {
     target.breaks("a descriptor loop", "loop", |front, _| {
         front.descriptor(TX, 0, FrontEnd::buffer(TX, 0), 1, NEXT, 1);
         front.descriptor(TX, 1, FrontEnd::buffer(TX, 1), 1, NEXT, 0);
@@ -215,9 +249,9 @@ fn rings_that_lie() {
     });
     target.breaks("a head outside the table", "descriptor 65535", |front, _| front.make_available(TX, u16::MAX));
     for (what, address, len) in [
-        ("a buffer outside memory", outside, 64),
+        ("a buffer outside memory", OUTSIDE, 64),
         ("a buffer that begins before memory", GUEST_START - 1, 64),
-        ("a buffer over the end of memory", outside - 63, 64),
+        ("a buffer over the end of memory", OUTSIDE - 63, 64),
         ("a buffer that wraps", u64::MAX - 10, 64),
         ("a buffer of 4 GiB", FrontEnd::buffer(TX, 0), u32::MAX),
         ("a buffer at the front end's address", USER_START, 64),
@@ -227,6 +261,10 @@ fn rings_that_lie() {
             front.make_available(TX, 0);
         });
     }
+}
+
+/// Indirect tables that lead nowhere or are none.
+fn indirect_tables(target: &mut Target<'_>) {
     let table = GUEST_START + 0x1_8000;
     let indirect = |front: &mut FrontEnd, len: u32, flags: u16, first: [u8; 16]| {
         front.script.memory.write(0x1_8000, &first);
@@ -252,9 +290,13 @@ fn rings_that_lie() {
         indirect(front, 16, NEXT, descriptor_bytes(buffer, 60, 0, 0));
     });
     target.breaks("an indirect table outside memory", "not inside one region", |front, _| {
-        front.descriptor(TX, 0, outside - 16, 32, INDIRECT, 0);
+        front.descriptor(TX, 0, OUTSIDE - 16, 32, INDIRECT, 0);
         front.make_available(TX, 0);
     });
+}
+
+/// Indexes that run away, and receive buffers that can't be written.
+fn indexes_and_receive_buffers(target: &mut Target<'_>) {
     target.breaks("a transmit index that runs away", "ahead", |front, _| front.set_available_index(TX, RING_SIZE + 1));
     target.breaks("a transmit index that goes back", "ahead", |front, _| front.set_available_index(TX, u16::MAX));
     let flood = |probe: &RawSocket| (0..100).for_each(|n| probe.send(&Frame::new(BROADCAST, mac(7)).number(n).build()));
@@ -267,15 +309,17 @@ fn rings_that_lie() {
         flood(probe);
     });
     target.breaks("receive buffers outside memory", "not inside one region", |front, probe| {
-        (0..RING_SIZE).for_each(|index| front.descriptor(RX, index, outside, 2048, WRITE, 0));
+        (0..RING_SIZE).for_each(|index| front.descriptor(RX, index, OUTSIDE, 2048, WRITE, 0));
         flood(probe);
     });
     target.breaks("receive buffers that loop", "loop", |front, probe| {
-        (0..RING_SIZE).for_each(|index| front.descriptor(RX, index, outside, 0, WRITE | NEXT, index));
+        (0..RING_SIZE).for_each(|index| front.descriptor(RX, index, OUTSIDE, 0, WRITE | NEXT, index));
         flood(probe);
     });
+}
 
-    // Frames that are bad while the ring is in order cost the frame, not the port.
+/// Frames that are bad while the ring is in order cost the frame, not the port.
+fn bad_frames_cost_the_frame(target: &Target<'_>) {
     let mut front = FrontEnd::start(&target.socket(), Script::default());
     wait_for("rings that run", 5 * SECOND, || (target.state().0 == "up").then_some(()));
     front.descriptor(TX, 0, FrontEnd::buffer(TX, 0), 11, 0, 0);
@@ -290,8 +334,6 @@ fn rings_that_lie() {
     wait_for("completion", 3 * SECOND, || (front.used_index(TX) != before).then_some(()));
     assert_eq!(target.state().0, "up");
     drop(front);
-    target.use_well("rings that lie");
-    target.finish();
 }
 
 #[test]
@@ -349,34 +391,7 @@ fn front_ends_that_do_nothing_or_too_much() {
     let lab = Lab::new("hn");
     let mut target = Target::new(&lab);
 
-    // The doorbells are shared with the front end, who can make them block, at any time and for ever.
-    let mut front = FrontEnd::start(&target.socket(), Script::default());
-    wait_for("rings that run", 5 * SECOND, || (target.state().0 == "up").then_some(()));
-    for ring in &front.script.rings {
-        let kick = ring.kick.as_ref().unwrap();
-        rustix::fs::fcntl_setfl(kick, OFlags::empty()).unwrap();
-    }
-    for n in 0..50 {
-        front.send_frame(&Frame::new(BROADCAST, mac(1)).number(n).build());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!(target.state().0, "up");
-    // An interrupt that is never taken, so that its counter is full and a write to it would block for ever.
-    for ring in &front.script.rings {
-        let call = ring.call.as_ref().unwrap();
-        // Emptied first, or the write that fills it would block here.
-        let _ = rustix::io::read(call, &mut [0; 8]);
-        rustix::fs::fcntl_setfl(call, OFlags::empty()).unwrap();
-        rustix::io::write(call, &(u64::MAX - 1).to_ne_bytes()).unwrap();
-    }
-    for n in 0..50 {
-        front.send_frame(&Frame::new(BROADCAST, mac(1)).number(n).build());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!(target.state().0, "up");
-    drop(front);
-    target.use_well("doorbells that block");
-
+    doorbells_that_block(&mut target);
     // Regions without end.
     let wire = Wire::connect(&target.socket());
     let memory = labsw_tests::hostile::Memory::new();
@@ -408,7 +423,42 @@ fn front_ends_that_do_nothing_or_too_much() {
     drop(wire);
     target.use_well("a front end that never reads");
 
-    // One that says nothing, and one that stops in the middle: they lose the port.
+    front_ends_that_stop(&mut target);
+    target.finish();
+}
+
+/// The doorbells are shared with the front end, who can make them block, at any time and for ever.
+fn doorbells_that_block(target: &mut Target<'_>) {
+    let mut front = FrontEnd::start(&target.socket(), Script::default());
+    wait_for("rings that run", 5 * SECOND, || (target.state().0 == "up").then_some(()));
+    for ring in &front.script.rings {
+        let kick = ring.kick.as_ref().unwrap();
+        rustix::fs::fcntl_setfl(kick, OFlags::empty()).unwrap();
+    }
+    for n in 0..50 {
+        front.send_frame(&Frame::new(BROADCAST, mac(1)).number(n).build());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(target.state().0, "up");
+    // An interrupt that is never taken, so that its counter is full and a write to it would block for ever.
+    for ring in &front.script.rings {
+        let call = ring.call.as_ref().unwrap();
+        // Emptied first, or the write that fills it would block here.
+        let _ = rustix::io::read(call, &mut [0; 8]);
+        rustix::fs::fcntl_setfl(call, OFlags::empty()).unwrap();
+        rustix::io::write(call, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+    }
+    for n in 0..50 {
+        front.send_frame(&Frame::new(BROADCAST, mac(1)).number(n).build());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(target.state().0, "up");
+    drop(front);
+    target.use_well("doorbells that block");
+}
+
+/// One that says nothing, and one that stops in the middle: they lose the port.
+fn front_ends_that_stop(target: &mut Target<'_>) {
     for (what, bytes, reason) in
         [("silence", &[][..], "sent nothing"), ("half a request", &[1, 0, 0, 0, 1][..], "half a request")]
     {
@@ -424,5 +474,4 @@ fn front_ends_that_do_nothing_or_too_much() {
         drop(wire);
         target.use_well(what);
     }
-    target.finish();
 }

@@ -388,6 +388,17 @@ fn with_a_filter_other_frames_pass_at_once_and_in_order() {
     switch.stop();
 }
 
+/// What `config diff` or `config apply` says of a file: a line each change, with a mark if it is drift.
+fn changes(switch: &Labswd<'_>, verb: &str, options: &[&str], file: &str) -> Vec<String> {
+    let answer = switch.ctl(&[&["config", verb], options, &[file]].concat());
+    let text = |change: &Value, key: &str| change[key].as_str().unwrap().to_owned();
+    let line = |change: &Value| {
+        let drift = if change["drift"] == true { "!" } else { "" };
+        format!("{} {} {}{drift}", text(change, "action"), text(change, "kind"), text(change, "name"))
+    };
+    answer["changes"].as_array().unwrap().iter().map(line).collect()
+}
+
 #[test]
 fn impairments_are_part_of_the_configuration() {
     if !require::all(&[Need::Root, Need::Labswd]) {
@@ -397,15 +408,7 @@ fn impairments_are_part_of_the_configuration() {
     let far = "[profiles.far]\ndelay = \"100ms\"\n[impair.b]\nprofile = \"far\"\nseed = 5\ndirection = \"tx\"\n";
     let (switch, a, b) = start(&lab, "", far);
     let write = |text: &str| lab.site.write_config(&(lab.ports(&PORTS) + text)).to_string_lossy().into_owned();
-    let changes = |verb: &str, options: &[&str], file: &str| -> Vec<String> {
-        let answer = switch.ctl(&[&["config", verb], options, &[file]].concat());
-        let text = |change: &Value, key: &str| change[key].as_str().unwrap().to_owned();
-        let line = |change: &Value| {
-            let drift = if change["drift"] == true { "!" } else { "" };
-            format!("{} {} {}{drift}", text(change, "action"), text(change, "kind"), text(change, "name"))
-        };
-        answer["changes"].as_array().unwrap().iter().map(line).collect()
-    };
+    let changes = |verb: &str, options: &[&str], file: &str| changes(&switch, verb, options, file);
     let none = [""; 0];
     let file = write(far);
     assert_eq!(changes("diff", &[], &file), none);
@@ -450,18 +453,22 @@ fn impairments_are_part_of_the_configuration() {
             "{line}"
         );
     }
-    // A port of another name: what is written for the old one goes with it.
+    a_port_of_another_name_loses_its_impairment(&lab, &switch);
+    switch.stop();
+}
+
+/// A port of another name: what is written for the old one goes with it.
+fn a_port_of_another_name_loses_its_impairment(lab: &Lab, switch: &Labswd<'_>) {
     let renamed = lab.ports(&[("a", ""), ("e", ""), ("c", ""), ("d", "")]) + "[impair.e]\nloss = '1%'\n";
     let file = lab.site.write_config(&renamed).to_string_lossy().into_owned();
     let expected = ["remove port b", "add port e", "remove profile far", "remove impairment b", "add impairment e"];
-    let mut seen = changes("apply", &[], &file);
+    let mut seen = changes(switch, "apply", &[], &file);
     seen.sort();
     let mut expected = expected.map(str::to_owned);
     expected.sort();
     assert_eq!(seen, expected);
-    assert_eq!(directions(&switch), ["e rx", "e tx"]);
-    assert_eq!(changes("diff", &[], &file), none);
-    switch.stop();
+    assert_eq!(directions(switch), ["e rx", "e tx"]);
+    assert_eq!(changes(switch, "diff", &[], &file), [""; 0]);
 }
 
 #[test]

@@ -99,10 +99,20 @@ fn what_a_destination_injects_enters_where_it_should_and_a_loop_is_recognised() 
     sockets.assert_got(&expected, "injected as a port's");
     assert_eq!(switch.fdb_port(10, "02:00:00:00:00:66").as_deref(), Some("a"));
 
-    // The rate bounds it, whatever comes.
-    set(&switch, "m --source a:rx --to span --inject-vlan 20 --inject-rate 100pps");
+    the_rate_bounds_what_comes(&switch, &sockets);
+    a_cable_that_sends_everything_back(&switch, &sockets);
+    // Without injection everything is dropped, as it was before.
+    switch.ctl(&["mirror", "del", "m"]);
+    sockets.at("span").send(&plain(9)[0]);
+    wait_for("dropped frame", PATIENCE, || (switch.drops("span", "mirror_destination") == 1).then_some(()));
+    switch.stop();
+}
+
+/// The rate bounds it, whatever comes.
+fn the_rate_bounds_what_comes(switch: &Labswd<'_>, sockets: &Sockets<'_>) {
+    set(switch, "m --source a:rx --to span --inject-vlan 20 --inject-rate 100pps");
     let before = Instant::now();
-    (0..400).for_each(|number| sockets.at("span").send(&frame(1000 + number).build()));
+    (0..400).for_each(|number| sockets.at("span").send(&Frame::new(BROADCAST, ATTACKER).number(1000 + number).build()));
     wait_for("400 frames", PATIENCE, || (switch.counter("span", "rx_frames") == 405).then_some(()));
     let took = before.elapsed();
     let passed = receive(sockets.at("c"), 64, PATIENCE, QUIET).len() as u64;
@@ -113,12 +123,14 @@ fn what_a_destination_injects_enters_where_it_should_and_a_loop_is_recognised() 
     assert!(refused.contains("mirror \"m\" to \"span\" injects otherwise"), "{refused}");
     let refused = switch.ctl_refused(&["mirror", "set", "n", "--source", "b", "--to", "a"]);
     assert!(refused.contains("\"a\" is a source of mirror"), "{refused}");
+}
 
-    // A cable that sends everything back: each copy comes back once, and nothing else happens.
+/// A cable that sends everything back: each copy comes back once, and nothing else happens.
+fn a_cable_that_sends_everything_back(switch: &Labswd<'_>, sockets: &Sockets<'_>) {
     for port in ["a", "b", "t", "c", "span2"] {
         sockets.at(port).recv_all(QUIET);
     }
-    set(&switch, "m --source a:rx --to span --inject-vlan 10 --inject-rate 1Mpps");
+    set(switch, "m --source a:rx --to span --inject-vlan 10 --inject-rate 1Mpps");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let returned = scope.spawn(|| {
@@ -145,12 +157,6 @@ fn what_a_destination_injects_enters_where_it_should_and_a_loop_is_recognised() 
         wait_for("copies recognised", PATIENCE, || (switch.drops("span", "mirror_loop") == returned).then_some(()));
     });
     assert_eq!(switch.fdb_port(10, "02:00:00:00:00:0a").as_deref(), Some("a"));
-
-    // Without injection everything is dropped, as it was before.
-    switch.ctl(&["mirror", "del", "m"]);
-    sockets.at("span").send(&plain(9)[0]);
-    wait_for("dropped frame", PATIENCE, || (switch.drops("span", "mirror_destination") == 1).then_some(()));
-    switch.stop();
 }
 
 /// A pcap of these frames, `gap` apart.
@@ -168,6 +174,12 @@ fn write_pcap(dir: &Path, name: &str, frames: &[Vec<u8>], gap: Duration) -> Path
     path
 }
 
+/// A frame with this number, whose bytes depend on it.
+fn numbered(number: u32, len: usize) -> Vec<u8> {
+    let payload: Vec<u8> = (0..len).map(|byte| (byte as u32 * 7 + number) as u8).collect();
+    Frame::new(BROADCAST, ATTACKER).payload(&payload).number(number).build()
+}
+
 #[test]
 fn a_capture_is_replayed_as_it_was_or_refused_in_one_line() {
     if !needs() {
@@ -177,58 +189,20 @@ fn a_capture_is_replayed_as_it_was_or_refused_in_one_line() {
     let switch = lab.start("", &PORTS, VHOST);
     let sockets = Sockets::of(&lab, &["a", "b", "c"]);
     let dir = lab.site.dir();
-    let numbered = |number: u32, len: usize| {
-        let payload: Vec<u8> = (0..len).map(|byte| (byte as u32 * 7 + number) as u8).collect();
-        Frame::new(BROADCAST, ATTACKER).payload(&payload).number(number).build()
-    };
 
     // A client that is killed: its injection ends by itself. Looked at below.
     let slow: Vec<Vec<u8>> = (0..100).map(|number| numbered(number, 46)).collect();
     let slow = write_pcap(dir, "slow.pcap", &slow, Duration::from_secs(30));
-    let mut client = Command::new(find_binary("labsw-ctl").unwrap());
-    client.arg("--socket").arg(lab.site.control_socket()).args(["inject", "c"]).arg(&slow);
-    let mut client = client.stdout(Stdio::null()).spawn().unwrap();
-    wait_for("beginning", PATIENCE, || switch.log().contains("injection begins").then_some(()));
-    client.kill().unwrap();
-    client.wait().unwrap();
+    begin_and_kill(&switch, &lab, &slow);
     let killed_at = Instant::now();
 
-    // With its own timing, byte for byte.
+    // Byte for byte.
     let frames: Vec<Vec<u8>> = (0..21).map(|number| numbered(number, 46 + number as usize * 60)).collect();
     let gap = Duration::from_millis(20);
     let file = write_pcap(dir, "timed.pcap", &frames, gap);
     let path = file.to_string_lossy().into_owned();
-    let (mut got, mut times) = (Vec::new(), Vec::new());
-    let report = std::thread::scope(|scope| {
-        let report = scope.spawn(|| switch.ctl(&["inject", "a", &path]));
-        for _ in &frames {
-            got.extend(sockets.at("b").recv(PATIENCE));
-            times.push(Instant::now());
-        }
-        report.join().unwrap()
-    });
-    assert_eq!(got, frames);
-    assert_eq!((&report["sent"], &report["port"]), (&21.into(), &"a".into()));
-    let took = times[20] - times[0];
-    let whole = gap * 20;
-    assert!(took > whole - gap && took < whole + Duration::from_millis(300), "{took:?} instead of {whole:?}");
-    let mut gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    gaps.sort_unstable();
-    assert!(gaps[10].abs_diff(gap) < Duration::from_millis(4), "the gap is {:?}", gaps[10]);
-    assert_eq!(switch.fdb_port(10, "02:00:00:00:00:66").as_deref(), Some("a"), "as if received there");
-    assert_eq!(switch.counter("a", "rx_frames"), 21);
-
-    // At a rate; from a guest's port without a guest.
-    let many: Vec<Vec<u8>> = (0..1000).map(|number| numbered(number, 46)).collect();
-    let many_file = write_pcap(dir, "many.pcap", &many, Duration::ZERO).to_string_lossy().into_owned();
-    let report = switch.ctl(&["inject", "v", &many_file, "--rate", "5kpps"]);
-    assert_eq!(receive(sockets.at("b"), 1000, PATIENCE, QUIET), many);
-    let seconds = report["seconds"].as_f64().unwrap();
-    assert!((0.19..1.0).contains(&seconds), "1000 frames at 5kpps took {seconds} s");
-    assert_eq!(switch.fdb_port(10, "02:00:00:00:00:66").as_deref(), Some("v"));
-    let report = switch.ctl(&["inject", "c", &many_file]);
-    assert_eq!((&report["sent"], &report["drops"]["no_destination"]), (&1000.into(), &serde_json::Value::Null));
-
+    replayed_with_its_own_timing(&switch, &sockets, &path, &frames, gap);
+    replayed_at_a_rate(&switch, &sockets, dir);
     // What can't be replayed.
     let mut cut = std::fs::read(&file).unwrap();
     cut.pop();
@@ -252,7 +226,69 @@ fn a_capture_is_replayed_as_it_was_or_refused_in_one_line() {
     switch.ctl(&["port", "down", "a"]);
     assert!(switch.ctl_refused(&["inject", "a", &path]).contains("switched off"));
 
-    // A port that goes takes its injection with it.
+    a_port_that_goes_ends_its_injection(&switch, &slow);
+    let left = Duration::from_secs(8).saturating_sub(killed_at.elapsed());
+    wait_for("end of the injections", left, || {
+        let count = |text: &str| switch.log().matches(text).count();
+        (count("injection begins") == count("injection has ended")).then_some(())
+    });
+    switch.stop();
+}
+
+/// Begins an injection with a client that is killed.
+fn begin_and_kill(switch: &Labswd<'_>, lab: &Lab, slow: &Path) {
+    let mut client = Command::new(find_binary("labsw-ctl").unwrap());
+    client.arg("--socket").arg(lab.site.control_socket()).args(["inject", "c"]).arg(slow);
+    let mut client = client.stdout(Stdio::null()).spawn().unwrap();
+    wait_for("beginning", PATIENCE, || switch.log().contains("injection begins").then_some(()));
+    client.kill().unwrap();
+    client.wait().unwrap();
+}
+
+/// A capture whose frames are `gap` apart comes out with that timing.
+fn replayed_with_its_own_timing(
+    switch: &Labswd<'_>,
+    sockets: &Sockets<'_>,
+    path: &str,
+    frames: &[Vec<u8>],
+    gap: Duration,
+) {
+    let (mut got, mut times) = (Vec::new(), Vec::new());
+    let report = std::thread::scope(|scope| {
+        let report = scope.spawn(|| switch.ctl(&["inject", "a", path]));
+        for _ in frames {
+            got.extend(sockets.at("b").recv(PATIENCE));
+            times.push(Instant::now());
+        }
+        report.join().unwrap()
+    });
+    assert_eq!(got, frames);
+    assert_eq!((&report["sent"], &report["port"]), (&21.into(), &"a".into()));
+    let took = times[20] - times[0];
+    let whole = gap * 20;
+    assert!(took > whole - gap && took < whole + Duration::from_millis(300), "{took:?} instead of {whole:?}");
+    let mut gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    gaps.sort_unstable();
+    assert!(gaps[10].abs_diff(gap) < Duration::from_millis(4), "the gap is {:?}", gaps[10]);
+    assert_eq!(switch.fdb_port(10, "02:00:00:00:00:66").as_deref(), Some("a"), "as if received there");
+    assert_eq!(switch.counter("a", "rx_frames"), 21);
+}
+
+/// A capture is replayed at a rate, and from a guest's port without a guest.
+fn replayed_at_a_rate(switch: &Labswd<'_>, sockets: &Sockets<'_>, dir: &Path) {
+    let many: Vec<Vec<u8>> = (0..1000).map(|number| numbered(number, 46)).collect();
+    let many_file = write_pcap(dir, "many.pcap", &many, Duration::ZERO).to_string_lossy().into_owned();
+    let report = switch.ctl(&["inject", "v", &many_file, "--rate", "5kpps"]);
+    assert_eq!(receive(sockets.at("b"), 1000, PATIENCE, QUIET), many);
+    let seconds = report["seconds"].as_f64().unwrap();
+    assert!((0.19..1.0).contains(&seconds), "1000 frames at 5kpps took {seconds} s");
+    assert_eq!(switch.fdb_port(10, "02:00:00:00:00:66").as_deref(), Some("v"));
+    let report = switch.ctl(&["inject", "c", &many_file]);
+    assert_eq!((&report["sent"], &report["drops"]["no_destination"]), (&1000.into(), &serde_json::Value::Null));
+}
+
+/// A port that goes takes its injection with it.
+fn a_port_that_goes_ends_its_injection(switch: &Labswd<'_>, slow: &Path) {
     let place = slow.to_string_lossy().into_owned();
     let begun = || switch.log().matches("injection begins").count();
     let before = begun();
@@ -268,10 +304,4 @@ fn a_capture_is_replayed_as_it_was_or_refused_in_one_line() {
     });
     assert!(begun() > before);
     assert!(refused.contains("b"), "{refused}");
-    let left = Duration::from_secs(8).saturating_sub(killed_at.elapsed());
-    wait_for("end of the injections", left, || {
-        let count = |text: &str| switch.log().matches(text).count();
-        (count("injection begins") == count("injection has ended")).then_some(())
-    });
-    switch.stop();
 }

@@ -152,7 +152,13 @@ fn the_mtu_changes_at_run_time() {
     let frames = flow.finish();
     assert!(frames > 500, "{frames} frames are too few to prove anything");
 
-    // More than a device takes (a macvlan, as much as what it stands on): one line, and nothing has changed.
+    more_than_a_device_takes_is_refused(&lab, &switch);
+    switch.stop();
+    assert_eq!(mtu(&lab.site.ns, "b0"), 1500);
+}
+
+/// More than a device takes (a macvlan, as much as what it stands on): one line, and nothing has changed.
+fn more_than_a_device_takes_is_refused(lab: &Lab, switch: &Labswd<'_>) {
     lab.site.ns.ip(&["link", "add", "link", "b0", "name", "mv", "type", "macvlan"]);
     switch.ctl(&["port", "add", "mv", "--type", "af_xdp", "--set", "device=name:mv"]);
     let refused = switch.ctl_refused(&["port", "set", "mv", "mtu=9000", "vlan.tag=7"]);
@@ -161,6 +167,4 @@ fn the_mtu_changes_at_run_time() {
     assert_eq!((&port["mtu"], &port["vlan"]["tag"], mtu(&lab.site.ns, "mv")), (&1500.into(), &1.into(), 1500));
     switch.ctl(&["port", "del", "mv"]);
     lab.site.ns.ip(&["link", "del", "mv"]);
-    switch.stop();
-    assert_eq!(mtu(&lab.site.ns, "b0"), 1500);
 }

@@ -111,7 +111,14 @@ fn addresses_are_learned_per_vlan_move_and_are_flushed() {
     );
     assert!(entry[0]["static"] == false && entry[0]["age_seconds"].as_u64().unwrap() < 60);
 
-    // Flushes: by port, by VLAN, all; what is gone floods again.
+    what_is_flushed_floods_again(&bench);
+    static_entries_stay(&bench);
+    bench.switch.stop();
+}
+
+/// Flushes: by port, by VLAN, all; what is gone floods again.
+fn what_is_flushed_floods_again(bench: &Bench<'_>) {
+    let Bench { switch, .. } = bench;
     bench.flush(&["--port", "c"]);
     assert_eq!(switch.fdb_port(10, &text(mac(1))), None);
     assert_eq!(switch.fdb_port(20, &text(mac(1))).as_deref(), Some("y"), "other ports keep theirs");
@@ -123,8 +130,11 @@ fn addresses_are_learned_per_vlan_move_and_are_flushed() {
     assert_eq!(switch.ctl(&["fdb", "list"]), serde_json::json!([]));
     let refused = switch.ctl_refused(&["fdb", "flush", "--port", "nobody"]);
     assert!(refused.contains("nobody"), "{refused}");
+}
 
-    // Static entries: traffic does not move them, flushes leave them, `del` ends them.
+/// Static entries: traffic does not move them, flushes leave them, `del` ends them.
+fn static_entries_stay(bench: &Bench<'_>) {
+    let Bench { switch, .. } = bench;
     let fixed = text(mac(8));
     switch.ctl(&["fdb", "add", &fixed, "--vlan", "10", "--port", "c"]);
     bench.passes("a", mac(7), mac(8), &["c"], "to a static entry");
@@ -146,7 +156,6 @@ fn addresses_are_learned_per_vlan_move_and_are_flushed() {
     switch.ctl(&["fdb", "add", &fixed, "--vlan", "10", "--port", "c"]);
     switch.ctl(&["port", "del", "c"]);
     assert_eq!(switch.fdb_port(10, &fixed), None);
-    bench.switch.stop();
 }
 
 #[test]

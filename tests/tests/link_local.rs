@@ -7,6 +7,7 @@ use std::time::Duration;
 use labsw_tests::packet::{Frame, RawSocket, mac};
 use labsw_tests::process::wait_for;
 use labsw_tests::require::{self, Need};
+use labsw_tests::switch::Labswd;
 use labsw_tests::veth_lab::{Lab, receive};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -78,7 +79,25 @@ fn protocols_of_bridges_pass_between_ports_unless_told_otherwise() {
         send("strict", frame, &[], what);
     }
     assert_eq!(switch.drops("strict", "link_local"), frames.len() as u64);
-    // PAUSE and PFC are for the other end of one cable: no port relays them, by whatever address.
+    no_port_relays_mac_control(&switch, send);
+    // The next address is an ordinary group.
+    send("strict", &link_local(0x10, 0x88b5, &[]), &["a", "b"], "01-80-C2-00-00-10");
+
+    let root = |bridge: &str| lab.peers.run(&["cat", &format!("/sys/class/net/{bridge}/bridge/root_id")]);
+    wait_for("root of both bridges", PATIENCE, || (root("br1") == root("br2")).then_some(()));
+    switch.ctl(&["port", "set", "stp1", "link_local=drop"]);
+    switch.ctl(&["port", "set", "stp2", "link_local=drop"]);
+    // The root sends one every two seconds.
+    wait_for("a BPDU that is dropped", PATIENCE, || {
+        (switch.drops("stp1", "link_local") + switch.drops("stp2", "link_local") > 0).then_some(())
+    });
+    switch.ctl(&["port", "set", "strict", "link_local=transparent"]);
+    send("strict", &frames[0].1, &["a", "b"], "STP");
+    switch.stop();
+}
+
+/// PAUSE and PFC are for the other end of one cable: no port relays them, by whatever address.
+fn no_port_relays_mac_control(switch: &Labswd<'_>, send: impl Fn(&str, &[u8], &[&str], &str)) {
     let control = |dst, opcode: &[u8]| {
         let payload = [opcode, &[0xff; 44]].concat();
         Frame::new(dst, mac(1)).ethertype(0x8808).payload(&payload).build()
@@ -95,18 +114,4 @@ fn protocols_of_bridges_pass_between_ports_unless_told_otherwise() {
         }
     }
     assert_eq!((switch.drops("a", "mac_control"), switch.drops("strict", "mac_control")), (4, 4));
-    // The next address is an ordinary group.
-    send("strict", &link_local(0x10, 0x88b5, &[]), &["a", "b"], "01-80-C2-00-00-10");
-
-    let root = |bridge: &str| lab.peers.run(&["cat", &format!("/sys/class/net/{bridge}/bridge/root_id")]);
-    wait_for("root of both bridges", PATIENCE, || (root("br1") == root("br2")).then_some(()));
-    switch.ctl(&["port", "set", "stp1", "link_local=drop"]);
-    switch.ctl(&["port", "set", "stp2", "link_local=drop"]);
-    // The root sends one every two seconds.
-    wait_for("a BPDU that is dropped", PATIENCE, || {
-        (switch.drops("stp1", "link_local") + switch.drops("stp2", "link_local") > 0).then_some(())
-    });
-    switch.ctl(&["port", "set", "strict", "link_local=transparent"]);
-    send("strict", &frames[0].1, &["a", "b"], "STP");
-    switch.stop();
 }

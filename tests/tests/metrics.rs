@@ -99,16 +99,7 @@ fn the_metrics_are_what_the_switch_counts() {
     assert_eq!(switch.ctl(&["metrics"])[0]["name"], "labsw_build_info");
     assert!(get(&lab, "127.0.0.1:9477", "/").expect("an answer").0.starts_with("HTTP/1.1 404"));
 
-    // Who reads requests has no privileges, and is started again.
-    let server = served_by(&lab);
-    let status = std::fs::read_to_string(format!("/proc/{server}/status")).expect("its status");
-    for line in ["Uid:\t65534\t65534\t65534\t65534", "CapPrm:\t0000000000000000", "Seccomp:\t2", "NoNewPrivs:\t1"] {
-        assert!(status.contains(line), "{line} is not in {status}");
-    }
-    process::run(Command::new("kill").args(["-9", &server.to_string()]));
-    wait_for("another server", 20 * SECOND, || (served_by(&lab) != server).then_some(()));
-    wait_for("its answer", 20 * SECOND, || get(&lab, "127.0.0.1:9477", "/metrics"));
-
+    the_server_has_no_privileges(&lab);
     // Readers that never finish, under a flow.
     let flow = Flow::start(&lab, "p1", "p2");
     let stuck: Vec<TcpStream> = lab.site.ns.enter(|| {
@@ -123,16 +114,32 @@ fn the_metrics_are_what_the_switch_counts() {
     flow.finish();
     drop(stuck);
 
-    // Elsewhere, at run time; an address that is taken or not ours changes nothing.
-    let written = |listen: &str| lab.site.write_config(&format!("{listen}\n{}{mirror}", lab.ports(&ports)));
+    the_listener_moves(&lab, &switch, &ports, mirror);
+    switch.stop();
+}
+
+/// Who reads requests has no privileges, and is started again.
+fn the_server_has_no_privileges(lab: &Lab) {
+    let server = served_by(lab);
+    let status = std::fs::read_to_string(format!("/proc/{server}/status")).expect("its status");
+    for line in ["Uid:\t65534\t65534\t65534\t65534", "CapPrm:\t0000000000000000", "Seccomp:\t2", "NoNewPrivs:\t1"] {
+        assert!(status.contains(line), "{line} is not in {status}");
+    }
+    process::run(Command::new("kill").args(["-9", &server.to_string()]));
+    wait_for("another server", 20 * SECOND, || (served_by(lab) != server).then_some(()));
+    wait_for("its answer", 20 * SECOND, || get(lab, "127.0.0.1:9477", "/metrics"));
+}
+
+/// Elsewhere, at run time; an address that is taken or not ours changes nothing.
+fn the_listener_moves(lab: &Lab, switch: &Labswd<'_>, ports: &[(&str, &str)], mirror: &str) {
+    let written = |listen: &str| lab.site.write_config(&format!("{listen}\n{}{mirror}", lab.ports(ports)));
     let apply = |listen: &str| written(listen).to_string_lossy().into_owned();
     switch.ctl(&["config", "apply", &apply("metrics_listen = \"127.0.0.1:9478\"")]);
-    assert!(get(&lab, "127.0.0.1:9477", "/metrics").is_none());
-    assert!(get(&lab, "127.0.0.1:9478", "/metrics").is_some());
+    assert!(get(lab, "127.0.0.1:9477", "/metrics").is_none());
+    assert!(get(lab, "127.0.0.1:9478", "/metrics").is_some());
     let refused = switch.ctl_refused(&["config", "apply", &apply("metrics_listen = \"192.0.2.1:9477\"")]);
     assert!(refused.contains("192.0.2.1:9477: ") && refused.contains("nothing was changed"), "{refused}");
-    assert!(get(&lab, "127.0.0.1:9478", "/metrics").is_some());
+    assert!(get(lab, "127.0.0.1:9478", "/metrics").is_some());
     switch.ctl(&["config", "apply", &apply("")]);
-    assert!(get(&lab, "127.0.0.1:9478", "/metrics").is_none());
-    switch.stop();
+    assert!(get(lab, "127.0.0.1:9478", "/metrics").is_none());
 }

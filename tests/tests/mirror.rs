@@ -407,10 +407,20 @@ fn only_ports_that_allow_it_are_mirrored() {
     let refused = switch.ctl_refused(&["port", "set", "span", "allow_mirror=false"]);
     assert!(refused.contains("mirror \"all\" uses it, so allow_mirror can't be false"), "{refused}");
 
-    // What the file says is looked at before anything is done.
+    the_file_says_who_is_mirrored(&lab, &switch, &ports, assert_seen);
+    switch.stop();
+}
+
+/// Applies files that allow mirrors of other ports. What a file says is looked at before anything is done.
+fn the_file_says_who_is_mirrored(
+    lab: &Lab,
+    switch: &Labswd<'_>,
+    ports: &[(&str, &str)],
+    mut assert_seen: impl FnMut(&[(Mac, bool)], &str),
+) {
     let mirror = |source: &str| format!("[mirrors.all]\nsources = [\"{source}\"]\nto = \"span\"\n");
     let file = |switch: &str, source: &str| {
-        lab.site.write_config(&format!("{switch}\n{}\n{}", lab.ports(&ports), mirror(source)))
+        lab.site.write_config(&format!("{switch}\n{}\n{}", lab.ports(ports), mirror(source)))
     };
     for command in ["check", "apply"] {
         let file = file("allow_mirror = \"declared\"\nmac_ageing = \"60s\"", "b:rx");
@@ -427,5 +437,4 @@ fn only_ports_that_allow_it_are_mirrored() {
         switch.ctl(&["config", "apply", &file(switch_says, "*:rx").to_string_lossy()]);
         assert_seen(&seen, switch_says);
     }
-    switch.stop();
 }

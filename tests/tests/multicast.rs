@@ -72,6 +72,12 @@ fn data(group: IpAddr, number: u8) -> Vec<u8> {
     }
 }
 
+const V4: IpAddr = IpAddr::V4(GROUP_V4);
+const V6: IpAddr = IpAddr::V6(GROUP_V6);
+/// A group that nobody asks for.
+const UNASKED: IpAddr = IpAddr::V4(Ipv4Addr::new(239, 9, 9, 9));
+const EVERYONE_BUT_ROUTER: [&str; 3] = ["member", "other", "far"];
+
 struct Bed<'a> {
     switch: &'a Labswd<'a>,
     sockets: Vec<(&'static str, RawSocket)>,
@@ -136,7 +142,6 @@ fn groups_go_to_members_and_routers_only() {
     let switch = lab.start(before, &PORTS, "");
     let sockets = PORTS.iter().map(|(name, _)| (*name, lab.socket(name))).collect();
     let mut bed = Bed { switch: &switch, sockets, number: 0 };
-    let (v4, v6, unasked) = (IpAddr::from(GROUP_V4), IpAddr::from(GROUP_V6), IpAddr::from([239, 9, 9, 9]));
     lab.peers.address("member", "10.9.0.1/24");
     lab.peers.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/member/disable_ipv6", "0").unwrap());
     let index = lab.peers.links().iter().find(|link| link["ifname"] == "member").unwrap()["ifindex"].as_u64().unwrap();
@@ -149,18 +154,33 @@ fn groups_go_to_members_and_routers_only() {
             sockets
         })
     };
-    let everyone_but_router = ["member", "other", "far"];
 
     // Nobody asks: everyone gets everything, and it is known who asked for what.
     let member = join();
     bed.wait_members(&["member"]);
-    for group in [v4, v6, unasked] {
-        bed.reaches("router", group, &everyone_but_router);
+    for group in [V4, V6, UNASKED] {
+        bed.reaches("router", group, &EVERYONE_BUT_ROUTER);
     }
     assert!(bed.at("other").recv_matching(PATIENCE, is_report).is_some(), "reports go to everyone, too");
     assert_eq!(bed.listed()["routers"], json!([]));
 
-    // A querier: when the hosts had time to answer, only they and the router get something.
+    a_querier_narrows_who_gets_groups(&mut bed);
+    // A leave ends it within seconds; a query that is broken teaches nothing.
+    drop(member);
+    let mut broken = queries()[0].clone();
+    broken[14 + 20 + 3] ^= 1;
+    bed.at("far").send(&[&broken[..12], &[0x81, 0, 0, 10], &broken[12..]].concat());
+    bed.wait_members(&[]);
+    bed.reaches("other", V4, &["router"]);
+    bed.reaches("other", V6, &["router"]);
+    assert_eq!(bed.listed()["totals"]["invalid_messages"], 1);
+
+    off_and_on_at_run_time(&lab, &mut bed);
+    switch.stop();
+}
+
+/// A querier: when the hosts had time to answer, only they and the router get something.
+fn a_querier_narrows_who_gets_groups(bed: &mut Bed<'_>) {
     let ask = || queries().iter().for_each(|query| bed.at("router").send(query));
     ask();
     wait_for("snooping in force", PATIENCE, || {
@@ -174,32 +194,24 @@ fn groups_go_to_members_and_routers_only() {
         assert!(bed.at("router").recv_matching(PATIENCE, is_report).is_some(), "the router hears reports");
     }
     assert!(bed.at("other").recv_matching(QUIET, is_report).is_none(), "nobody else does");
-    for group in [v4, v6] {
+    for group in [V4, V6] {
         bed.reaches("router", group, &["member"]);
         bed.reaches("other", group, &["member", "router"]);
         bed.reaches("member", group, &["router"]);
     }
-    let lost = switch.drops("router", "multicast_not_wanted");
-    bed.reaches("router", unasked, &[]);
-    assert_eq!(switch.drops("router", "multicast_not_wanted"), lost + 1);
-    bed.reaches("other", unasked, &["router"]);
-    bed.reaches("router", [224, 0, 0, 251].into(), &everyone_but_router);
-    bed.reaches("router", "ff02::fb".parse().unwrap(), &everyone_but_router);
+    let lost = bed.switch.drops("router", "multicast_not_wanted");
+    bed.reaches("router", UNASKED, &[]);
+    assert_eq!(bed.switch.drops("router", "multicast_not_wanted"), lost + 1);
+    bed.reaches("other", UNASKED, &["router"]);
+    bed.reaches("router", [224, 0, 0, 251].into(), &EVERYONE_BUT_ROUTER);
+    bed.reaches("router", "ff02::fb".parse().unwrap(), &EVERYONE_BUT_ROUTER);
     let routers = bed.listed()["routers"].clone();
     assert_eq!(routers[0]["querier"], json!(ROUTER_V4));
     assert_eq!((&routers[1]["querier"], &routers[1]["ports"][0]["port"]), (&json!(ROUTER_V6), &json!("router")));
+}
 
-    // A leave ends it within seconds; a query that is broken teaches nothing.
-    drop(member);
-    let mut broken = queries()[0].clone();
-    broken[14 + 20 + 3] ^= 1;
-    bed.at("far").send(&[&broken[..12], &[0x81, 0, 0, 10], &broken[12..]].concat());
-    bed.wait_members(&[]);
-    bed.reaches("other", v4, &["router"]);
-    bed.reaches("other", v6, &["router"]);
-    assert_eq!(bed.listed()["totals"]["invalid_messages"], 1);
-
-    // Off at run time: everyone gets everything, and nothing is known any more.
+/// Off at run time: everyone gets everything, and nothing is known any more.
+fn off_and_on_at_run_time(lab: &Lab, bed: &mut Bed<'_>) {
     let file = |name: &str, snooping: &str| {
         let path = lab.site.dir().join(name);
         let text = std::fs::read_to_string(lab.site.dir().join("lab.toml")).unwrap();
@@ -207,12 +219,11 @@ fn groups_go_to_members_and_routers_only() {
         path.to_string_lossy().into_owned()
     };
     let (off, on) = (file("off.toml", "multicast_snooping = false"), file("on.toml", "multicast_snooping = true"));
-    assert_eq!(switch.ctl(&["config", "diff", &off])["changes"][0]["settings"][0]["key"], "multicast_snooping");
-    switch.ctl(&["config", "apply", &off]);
-    bed.reaches("router", unasked, &everyone_but_router);
+    assert_eq!(bed.switch.ctl(&["config", "diff", &off])["changes"][0]["settings"][0]["key"], "multicast_snooping");
+    bed.switch.ctl(&["config", "apply", &off]);
+    bed.reaches("router", UNASKED, &EVERYONE_BUT_ROUTER);
     assert_eq!((bed.listed()["routers"].clone(), bed.listed()["groups"].clone()), (json!([]), json!([])));
-    switch.ctl(&["config", "apply", &on]);
-    assert_eq!(switch.ctl(&["config", "show"])["switch"]["multicast_snooping"], true);
-    bed.reaches("other", unasked, &["member", "router", "far"]);
-    switch.stop();
+    bed.switch.ctl(&["config", "apply", &on]);
+    assert_eq!(bed.switch.ctl(&["config", "show"])["switch"]["multicast_snooping"], true);
+    bed.reaches("other", UNASKED, &["member", "router", "far"]);
 }

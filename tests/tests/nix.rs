@@ -434,6 +434,15 @@ fn a_host_is_made_ready_for_two_ports() {
         assert_eq!(service[key], json!(["CAP_SYS_ADMIN"]), "{key}");
     }
     assert_eq!(service["RestrictNamespaces"], "net");
+    a_guest_is_confined_and_shut_down(&lab);
+    assert_eq!(lab["units"]["labsw"]["stopIfChanged"], false);
+    assert_eq!(lab["units"]["labsw-netns-web"]["restartIfChanged"], false);
+    assert_eq!(lab["containers"]["web"]["networkNamespace"], "/run/netns/web");
+    assert_eq!(lab["insides"]["web"]["networking"]["interfaces"], json!({"eth0": {"useDHCP": true}}));
+}
+
+/// The unit of a guest.
+fn a_guest_is_confined_and_shut_down(lab: &Value) {
     let target = &lab["units"]["labsw-guest-target"];
     assert_eq!((&target["wants"], &target["restartIfChanged"]), (&json!(["labsw.service"]), &json!(false)));
     let start = target["serviceConfig"]["ExecStart"].as_str().unwrap();
@@ -451,10 +460,6 @@ fn a_host_is_made_ready_for_two_ports() {
     assert_eq!((&confined["CapabilityBoundingSet"], &confined["NoNewPrivileges"]), (&json!(""), &json!(true)));
     assert_eq!(confined["DeviceAllow"], json!(["/dev/kvm rw", "/dev/disk/by-id/nvme-target rw"]));
     assert!(confined["ExecStop"].as_str().unwrap().contains("powerdown"), "a guest is shut down, not cut off");
-    assert_eq!(lab["units"]["labsw"]["stopIfChanged"], false);
-    assert_eq!(lab["units"]["labsw-netns-web"]["restartIfChanged"], false);
-    assert_eq!(lab["containers"]["web"]["networkNamespace"], "/run/netns/web");
-    assert_eq!(lab["insides"]["web"]["networking"]["interfaces"], json!({"eth0": {"useDHCP": true}}));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use labsw_tests::packet::{BROADCAST, Frame, RawSocket, TPID_8021AD, TPID_8021Q, mac};
 use labsw_tests::require::{self, Need};
+use labsw_tests::switch::Labswd;
 use labsw_tests::veth_lab::{Lab, receive};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,6 +33,10 @@ const SENT: [(Tags, bool); 6] = [
     (&[(TPID_8021AD, 35)], true),
     (&[(TPID_8021Q, 30), (TPID_8021Q, 9)], true),
 ];
+
+/// The switch's own tag, and a customer's.
+const OUTER: Tags = &[(TPID_8021AD, 100)];
+const TAGGED: Tags = &[(TPID_8021Q, 0x2014)];
 
 struct Bed<'a> {
     sockets: Vec<(&'a str, RawSocket)>,
@@ -65,12 +70,11 @@ fn customers_frames_cross_the_switch_unchanged() {
     let lab = Lab::new("qnq");
     let switch = lab.start("", &PORTS, "");
     let bed = Bed { sockets: PORTS.iter().map(|(name, _)| (*name, lab.socket(name))).collect() };
-    let outer: &[(u16, u16)] = &[(TPID_8021AD, 100)];
 
     // Flooded: in front of everything on the trunk, unchanged at the customer's other port, and not at an access port
     // where the customer's tag would be taken for one of ours.
     for (tags, some) in SENT {
-        let mut arrivals = vec![("trunk", frame(BROADCAST, &[outer, tags]))];
+        let mut arrivals = vec![("trunk", frame(BROADCAST, &[OUTER, tags]))];
         if some {
             arrivals.push(("some", frame(BROADCAST, &[tags])));
         }
@@ -96,32 +100,39 @@ fn customers_frames_cross_the_switch_unchanged() {
         }
     }
 
-    // Unicast, with the tag put into the chunk in front of the frame; another TPID, and customers' VLANs that are not
-    // listed.
+    unicast_and_vlans_that_are_not_listed(&switch, &bed);
+    // The customer's tag is payload on the trunk: its MTU has to have room for it.
+    let full = |tags: &[&[(u16, u16)]]| frame(mac(7), tags).payload(&[0x5a; 1500]);
+    bed.sends("old", &full(&[TAGGED]), &[]);
+    assert_eq!(switch.drops("trunk", "oversize"), 1);
+    bed.sends("old", &full(&[]), &[("trunk", full(&[&[(TPID_8021Q, 200)]]))]);
+    switch.ctl(&["port", "set", "trunk", "mtu=1504"]);
+    lab.peers.ip(&["link", "set", "dev", "trunk", "mtu", "1504"]);
+    bed.sends("old", &full(&[TAGGED]), &[("trunk", full(&[&[(TPID_8021Q, 200)], TAGGED]))]);
+
+    a_port_becomes_a_tunnel_and_back(&switch, &bed);
+    switch.stop();
+}
+
+/// Unicast, with the tag put into the chunk in front of the frame; another TPID, and customers' VLANs that are not
+/// listed.
+fn unicast_and_vlans_that_are_not_listed(switch: &Labswd<'_>, bed: &Bed<'_>) {
     switch.ctl(&["fdb", "add", "02:00:00:00:00:07", "--vlan", "200", "--port", "trunk"]);
     switch.ctl(&["fdb", "add", "02:00:00:00:00:08", "--vlan", "100", "--port", "some"]);
-    let tagged: Tags = &[(TPID_8021Q, 0x2014)];
-    bed.sends("old", &frame(mac(7), &[tagged]), &[("trunk", frame(mac(7), &[&[(TPID_8021Q, 200)], tagged]))]);
-    bed.sends("cust", &frame(mac(8), &[tagged]), &[("some", frame(mac(8), &[tagged]))]);
+    bed.sends("old", &frame(mac(7), &[TAGGED]), &[("trunk", frame(mac(7), &[&[(TPID_8021Q, 200)], TAGGED]))]);
+    bed.sends("cust", &frame(mac(8), &[TAGGED]), &[("some", frame(mac(8), &[TAGGED]))]);
     bed.sends("cust", &frame(mac(8), &[&[(TPID_8021Q, 40)]]), &[]);
     bed.sends("cust", &frame(mac(8), &[]), &[]);
     bed.sends("some", &frame(BROADCAST, &[&[(TPID_8021Q, 40)]]), &[]);
     bed.sends("some", &frame(BROADCAST, &[]), &[]);
     assert_eq!(switch.drops("some", "vlan_not_member"), 2, "one out, one in");
     assert_eq!(switch.drops("some", "untagged_not_allowed"), 2, "one out, one in");
-    bed.sends("else", &frame(BROADCAST, &[tagged]), &[]);
+    bed.sends("else", &frame(BROADCAST, &[TAGGED]), &[]);
     assert_eq!(switch.drops("else", "no_destination"), 1);
+}
 
-    // The customer's tag is payload on the trunk: its MTU has to have room for it.
-    let full = |tags: &[&[(u16, u16)]]| frame(mac(7), tags).payload(&[0x5a; 1500]);
-    bed.sends("old", &full(&[tagged]), &[]);
-    assert_eq!(switch.drops("trunk", "oversize"), 1);
-    bed.sends("old", &full(&[]), &[("trunk", full(&[&[(TPID_8021Q, 200)]]))]);
-    switch.ctl(&["port", "set", "trunk", "mtu=1504"]);
-    lab.peers.ip(&["link", "set", "dev", "trunk", "mtu", "1504"]);
-    bed.sends("old", &full(&[tagged]), &[("trunk", full(&[&[(TPID_8021Q, 200)], tagged]))]);
-
-    // At run time, and back.
+/// An access port becomes a tunnel at run time, and goes back.
+fn a_port_becomes_a_tunnel_and_back(switch: &Labswd<'_>, bed: &Bed<'_>) {
     switch.ctl(&["port", "set", "acc", "vlan.mode=dot1q-tunnel", "vlan.tag=100", "vlan.cvlans=[0, 40]"]);
     let shown = &switch.port("acc")["vlan"];
     let expected = serde_json::json!({
@@ -129,11 +140,10 @@ fn customers_frames_cross_the_switch_unchanged() {
     });
     assert_eq!(*shown, expected);
     let customer: Tags = &[(TPID_8021Q, 40)];
-    let arrivals = [("acc", frame(BROADCAST, &[customer])), ("trunk", frame(BROADCAST, &[outer, customer]))];
+    let arrivals = [("acc", frame(BROADCAST, &[customer])), ("trunk", frame(BROADCAST, &[OUTER, customer]))];
     bed.sends("cust", &frame(BROADCAST, &[customer]), &arrivals);
     let refused = switch.ctl_refused(&["port", "set", "acc", "vlan.trunks=[5]"]);
     assert!(refused.contains("a tunnel port has no trunks"), "{refused}");
     switch.ctl(&["port", "set", "acc", "vlan.mode=access", "vlan.tag=100"]);
     bed.sends("cust", &frame(BROADCAST, &[customer]), &arrivals[1..]);
-    switch.stop();
 }

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use labsw_tests::packet::{BROADCAST, Frame, Mac, RawSocket};
+use labsw_tests::switch::Labswd;
 use labsw_tests::veth_lab::{Lab, receive};
 use serde_json::json;
 
@@ -47,25 +48,7 @@ fn trunks_that_name_the_vlan_see_copies_and_nothing_is_learned_from_them() {
     let shown = switch.ctl(&["mirror", "show", "far"]);
     assert_eq!((&shown["to"], &shown["to_vlan"], &shown["state"]), (&json!(null), &json!(900), &json!("up")));
 
-    // From a to b: a copy for each trunk. From a to t: the frame itself, and its copy; that of what t sends is the same
-    // one.
-    let (to_b, to_t) = (frame(B, A, 1), frame(T, A, 2));
-    a.send(&to_b.build());
-    a.send(&to_t.build());
-    let copies = [to_b.clone().vlan(900).build(), to_t.clone().vlan(900).build()];
-    sees(&b, "b", &[to_b.build()]);
-    let mut at_t = receive(&t, 3, PATIENCE, QUIET);
-    at_t.sort_unstable_by_key(|frame| copies.contains(frame));
-    assert_eq!(at_t, [to_t.vlan(10).build(), copies[0].clone(), copies[1].clone()]);
-    sees(&u, "u", &copies);
-    // From b to t only what t sends is copied: the tag it leaves with is replaced.
-    let sent = frame(T, B, 3);
-    b.send(&sent.build());
-    sees(&u, "u", &[sent.clone().vlan(900).build()]);
-    let mut at_t = receive(&t, 2, PATIENCE, QUIET);
-    at_t.sort_unstable();
-    assert_eq!(at_t, [sent.clone().vlan(10).build(), sent.vlan(900).build()]);
-
+    each_trunk_gets_a_copy([&a, &b, &t, &u]);
     // What another switch copied: to the other trunk only, although the address is known to be elsewhere.
     for (number, dst) in [(4, B), (5, BROADCAST)] {
         let copy = frame(dst, FAR, number).vlan(900).build();
@@ -92,20 +75,7 @@ fn trunks_that_name_the_vlan_see_copies_and_nothing_is_learned_from_them() {
     assert_eq!(t.recv_all(QUIET), Vec::<Vec<u8>>::new());
     assert_eq!(switch.ctl(&["mirror", "show", "far"])["truncated"], 1);
 
-    // Nothing is changed by what is refused.
-    let set = |more: &[&str]| switch.ctl_refused(&[&["mirror", "set", "far", "--source", "a"], more].concat());
-    let before = switch.ctl(&["config", "show"]);
-    for (more, reason) in [
-        (&["--to-vlan", "10"][..], "VLAN 10 is the VLAN of untagged frames of port \"a\""),
-        (&["--to-vlan", "900", "--vlan", "900"], "VLAN 900 is also one of `vlans`"),
-        (&["--to-vlan", "900", "--inject-vlan", "10"], "can't stand beside `to_vlan`"),
-    ] {
-        let refused = set(more);
-        assert!(refused.contains(reason) && refused.trim_end().lines().count() == 1, "{more:?}: {refused}");
-    }
-    let refused = switch.ctl_refused(&["port", "set", "b", "vlan.tag=900"]);
-    assert!(refused.contains("copies of mirror \"far\" go to VLAN 900"), "{refused}");
-    assert_eq!(switch.ctl(&["config", "show"]), before);
+    refused_commands_change_nothing(&switch);
     // Forced, b keeps what it sends in VLAN 10 to itself: only trunks that name the VLAN get it.
     switch.ctl(&["mirror", "set", "own", "--source", "u:rx", "--to-vlan", "10", "--force"]);
     assert_eq!(switch.ctl(&["mirror", "show", "own"])["force"], true);
@@ -121,4 +91,42 @@ fn trunks_that_name_the_vlan_see_copies_and_nothing_is_learned_from_them() {
     assert_eq!(shown["state"], "waiting");
     assert_eq!(shown["reason"], "no port that names VLAN 900 in its trunks is up");
     switch.stop();
+}
+
+/// From a to b: a copy for each trunk. From a to t: the frame itself, and its copy; that of what t sends is the same
+/// one.
+fn each_trunk_gets_a_copy([a, b, t, u]: [&RawSocket; 4]) {
+    let (to_b, to_t) = (frame(B, A, 1), frame(T, A, 2));
+    a.send(&to_b.build());
+    a.send(&to_t.build());
+    let copies = [to_b.clone().vlan(900).build(), to_t.clone().vlan(900).build()];
+    sees(b, "b", &[to_b.build()]);
+    let mut at_t = receive(t, 3, PATIENCE, QUIET);
+    at_t.sort_unstable_by_key(|frame| copies.contains(frame));
+    assert_eq!(at_t, [to_t.vlan(10).build(), copies[0].clone(), copies[1].clone()]);
+    sees(u, "u", &copies);
+    // From b to t only what t sends is copied: the tag it leaves with is replaced.
+    let sent = frame(T, B, 3);
+    b.send(&sent.build());
+    sees(u, "u", &[sent.clone().vlan(900).build()]);
+    let mut at_t = receive(t, 2, PATIENCE, QUIET);
+    at_t.sort_unstable();
+    assert_eq!(at_t, [sent.clone().vlan(10).build(), sent.vlan(900).build()]);
+}
+
+/// Nothing is changed by what is refused.
+fn refused_commands_change_nothing(switch: &Labswd<'_>) {
+    let set = |more: &[&str]| switch.ctl_refused(&[&["mirror", "set", "far", "--source", "a"], more].concat());
+    let before = switch.ctl(&["config", "show"]);
+    for (more, reason) in [
+        (&["--to-vlan", "10"][..], "VLAN 10 is the VLAN of untagged frames of port \"a\""),
+        (&["--to-vlan", "900", "--vlan", "900"], "VLAN 900 is also one of `vlans`"),
+        (&["--to-vlan", "900", "--inject-vlan", "10"], "can't stand beside `to_vlan`"),
+    ] {
+        let refused = set(more);
+        assert!(refused.contains(reason) && refused.trim_end().lines().count() == 1, "{more:?}: {refused}");
+    }
+    let refused = switch.ctl_refused(&["port", "set", "b", "vlan.tag=900"]);
+    assert!(refused.contains("copies of mirror \"far\" go to VLAN 900"), "{refused}");
+    assert_eq!(switch.ctl(&["config", "show"]), before);
 }

@@ -151,21 +151,7 @@ fn the_view_shows_what_flows_obeys_keys_and_leaves_the_terminal_as_it_was() {
     assert_eq!(screen.lines().count(), 24, "{screen}");
     assert!(screen.lines().last().unwrap().starts_with("q quit"), "{screen}");
 
-    // Keys: the order of the ports, and one port in full.
-    let first =
-        |screen: &str| screen.lines().nth(4).unwrap_or_default().split(' ').next().unwrap_or_default().to_owned();
-    assert_eq!(first(&screen), "a");
-    top.press("n");
-    top.wait("names from the last on", |screen| first(screen) == "vm");
-    top.press("\x1b[H\r");
-    top.wait("details", |screen| screen.contains("vm  vhost_user  down: no front end is connected"));
-    top.press("r\x1b[H");
-    let screen =
-        top.wait("details of another port", |screen| screen.contains("veth  up") && screen.contains("no drops"));
-    assert!(screen.contains("BIT/S↓"), "{screen}");
-    top.press("\r");
-    top.wait("mirrors again", |screen| screen.contains("MIRROR"));
-
+    keys_change_the_view(&mut top, &screen);
     // Another size.
     top.parser.lock().unwrap().screen_mut().set_size(size(30), size(100));
     set_size(&top.master, 30, 100);
@@ -193,7 +179,29 @@ fn the_view_shows_what_flows_obeys_keys_and_leaves_the_terminal_as_it_was() {
     top.signal(Signal::TERM);
     assert!(top.end().success());
 
-    // No terminal: one line; and what is for pipes.
+    without_a_terminal(&switch);
+    switch.stop();
+}
+
+/// Keys: the order of the ports, and one port in full.
+fn keys_change_the_view(top: &mut Terminal, screen: &str) {
+    let first =
+        |screen: &str| screen.lines().nth(4).unwrap_or_default().split(' ').next().unwrap_or_default().to_owned();
+    assert_eq!(first(screen), "a");
+    top.press("n");
+    top.wait("names from the last on", |screen| first(screen) == "vm");
+    top.press("\x1b[H\r");
+    top.wait("details", |screen| screen.contains("vm  vhost_user  down: no front end is connected"));
+    top.press("r\x1b[H");
+    let screen =
+        top.wait("details of another port", |screen| screen.contains("veth  up") && screen.contains("no drops"));
+    assert!(screen.contains("BIT/S↓"), "{screen}");
+    top.press("\r");
+    top.wait("mirrors again", |screen| screen.contains("MIRROR"));
+}
+
+/// `top` refuses in one line; what is for pipes works.
+fn without_a_terminal(switch: &Labswd<'_>) {
     let ctl = |arguments: &[&str]| {
         let mut command = Command::new(find_binary("labsw-ctl").unwrap());
         command.arg("--socket").arg(switch.site().control_socket()).args(arguments).stdin(Stdio::null());
@@ -213,5 +221,4 @@ fn the_view_shows_what_flows_obeys_keys_and_leaves_the_terminal_as_it_was() {
     let lines = String::from_utf8(output.stdout).unwrap();
     let last: serde_json::Value = serde_json::from_str(lines.lines().nth(2).unwrap()).unwrap();
     assert!(last[0]["rates"]["rx_frames_per_second"].is_number(), "{last}");
-    switch.stop();
 }

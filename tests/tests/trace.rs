@@ -159,7 +159,12 @@ fn what_a_trace_says_is_what_happens() {
     let trace = traced_and_sent(&switch, &sockets, "a", &untagged(8, 1).build(), "to a port that is down");
     assert!(trace["summary"].as_str().unwrap().starts_with("dropped at t (port_down)"), "{trace:#}");
 
-    // For people, and what is wrong in one line.
+    people_read_it_and_mistakes_are_refused(&switch);
+    switch.stop();
+}
+
+/// A trace for people, and a mistake refused in one line.
+fn people_read_it_and_mistakes_are_refused(switch: &Labswd<'_>) {
     let ctl = |arguments: &[&str]| {
         let mut command = Command::new(find_binary("labsw-ctl").unwrap());
         process::output(command.arg("--socket").arg(switch.site().control_socket()).args(arguments))
@@ -172,5 +177,4 @@ fn what_a_trace_says_is_what_happens() {
     assert!(text.contains(" 3 ✗ vlan       dropped at a: tagged_not_allowed: it has a tag of VLAN 30"), "{text}");
     let refused = switch.ctl_refused(&["trace", "--in", "nowhere", "--frame", "00"]);
     assert_eq!(refused, "labsw-ctl: port \"nowhere\" does not exist");
-    switch.stop();
 }

@@ -155,14 +155,59 @@ fn every_mode_and_tag_in_and_out() {
     let sockets: Vec<RawSocket> = PORTS.iter().map(|(name, _)| lab.socket(name)).collect();
 
     let mut number = 0;
+    broadcasts(&switch, &sockets, &mut number);
+    // The same, unicast: a static entry in every VLAN, even where the port is no member, leads to each port.
+    for (column, (port, _)) in PORTS.iter().enumerate() {
+        let address = at(column).map(|byte| format!("{byte:02x}")).join(":");
+        for (vlan, _) in LEAVES {
+            switch.ctl(&["fdb", "add", &address, "--vlan", &vlan.to_string(), "--port", port]);
+        }
+    }
+    unicasts(&switch, &sockets, &mut number);
+    switch.stop();
+}
+
+/// A frame from each port to the address at each port, with each tag.
+fn unicasts(switch: &Labswd<'_>, sockets: &[RawSocket], number: &mut u32) {
     for (column, (ingress, _)) in PORTS.iter().enumerate() {
-        let before = drops_of(&switch);
+        let before = drops_of(switch);
+        let mut expected: Vec<Vec<Vec<u8>>> = vec![vec![]; PORTS.len()];
+        let mut drops = Drops::new();
+        let mut dropped = |port: &str, reason: &str| *drops.entry((port.into(), reason.into())).or_default() += 1;
+        for (to, (egress, _)) in PORTS.iter().enumerate() {
+            for (_, tags, results) in &CLASSIFY {
+                *number += 1;
+                sockets[column].send(&frame(at(to), mac(1), tags, *number));
+                match results[column] {
+                    Drop(reason) => dropped(ingress, reason),
+                    Vlan(_) if to == column => dropped(ingress, "same_port"),
+                    Vlan(vlan) => {
+                        let leaves = LEAVES.iter().find(|(id, _)| *id == vlan).unwrap().1;
+                        match leaving_tags(tags, vlan, leaves[to]) {
+                            Ok(out) => expected[to].push(frame(at(to), mac(1), &out, *number)),
+                            Err(reason) => dropped(egress, reason),
+                        }
+                    }
+                }
+            }
+        }
+        for (to, (egress, _)) in PORTS.iter().enumerate() {
+            assert_received(&sockets[to], &expected[to], &format!("unicast from {ingress} to {egress}"));
+        }
+        assert_drops(switch, &before, &drops, &format!("unicast from {ingress}"));
+    }
+}
+
+/// A broadcast from each port with each tag arrives where the tables say, and nowhere else.
+fn broadcasts(switch: &Labswd<'_>, sockets: &[RawSocket], number: &mut u32) {
+    for (column, (ingress, _)) in PORTS.iter().enumerate() {
+        let before = drops_of(switch);
         let mut expected: Vec<Vec<Vec<u8>>> = vec![vec![]; PORTS.len()];
         let mut drops = Drops::new();
         let mut dropped = |port: &str, reason: &str| *drops.entry((port.into(), reason.into())).or_default() += 1;
         for (_, tags, results) in &CLASSIFY {
-            number += 1;
-            sockets[column].send(&frame(BROADCAST, mac(1), tags, number));
+            *number += 1;
+            sockets[column].send(&frame(BROADCAST, mac(1), tags, *number));
             let vlan = match results[column] {
                 Vlan(vlan) => vlan,
                 Drop(reason) => {
@@ -173,7 +218,7 @@ fn every_mode_and_tag_in_and_out() {
             let leaves = LEAVES.iter().find(|(id, _)| *id == vlan).unwrap().1;
             for (to, (egress, _)) in PORTS.iter().enumerate().filter(|(to, _)| *to != column) {
                 match leaving_tags(tags, vlan, leaves[to]) {
-                    Ok(out) => expected[to].push(frame(BROADCAST, mac(1), &out, number)),
+                    Ok(out) => expected[to].push(frame(BROADCAST, mac(1), &out, *number)),
                     Err("double_tag") => dropped(egress, "double_tag"),
                     Err(_) => {}
                 }
@@ -182,44 +227,8 @@ fn every_mode_and_tag_in_and_out() {
         for (to, (egress, _)) in PORTS.iter().enumerate() {
             assert_received(&sockets[to], &expected[to], &format!("broadcasts from {ingress} to {egress}"));
         }
-        assert_drops(&switch, &before, &drops, &format!("broadcasts from {ingress}"));
+        assert_drops(switch, &before, &drops, &format!("broadcasts from {ingress}"));
     }
-
-    // The same, unicast: a static entry in every VLAN, even where the port is no member, leads to each port.
-    for (column, (port, _)) in PORTS.iter().enumerate() {
-        let address = at(column).map(|byte| format!("{byte:02x}")).join(":");
-        for (vlan, _) in LEAVES {
-            switch.ctl(&["fdb", "add", &address, "--vlan", &vlan.to_string(), "--port", port]);
-        }
-    }
-    for (column, (ingress, _)) in PORTS.iter().enumerate() {
-        let before = drops_of(&switch);
-        let mut expected: Vec<Vec<Vec<u8>>> = vec![vec![]; PORTS.len()];
-        let mut drops = Drops::new();
-        let mut dropped = |port: &str, reason: &str| *drops.entry((port.into(), reason.into())).or_default() += 1;
-        for (to, (egress, _)) in PORTS.iter().enumerate() {
-            for (_, tags, results) in &CLASSIFY {
-                number += 1;
-                sockets[column].send(&frame(at(to), mac(1), tags, number));
-                match results[column] {
-                    Drop(reason) => dropped(ingress, reason),
-                    Vlan(_) if to == column => dropped(ingress, "same_port"),
-                    Vlan(vlan) => {
-                        let leaves = LEAVES.iter().find(|(id, _)| *id == vlan).unwrap().1;
-                        match leaving_tags(tags, vlan, leaves[to]) {
-                            Ok(out) => expected[to].push(frame(at(to), mac(1), &out, number)),
-                            Err(reason) => dropped(egress, reason),
-                        }
-                    }
-                }
-            }
-        }
-        for (to, (egress, _)) in PORTS.iter().enumerate() {
-            assert_received(&sockets[to], &expected[to], &format!("unicast from {ingress} to {egress}"));
-        }
-        assert_drops(&switch, &before, &drops, &format!("unicast from {ingress}"));
-    }
-    switch.stop();
 }
 
 #[test]
@@ -238,10 +247,32 @@ fn malformed_frames_are_counted_and_go_nowhere() {
     ];
     let switch = lab.start("", &ports, "");
     let sockets: BTreeMap<&str, RawSocket> = ports.iter().map(|(name, _)| (*name, lab.socket(name))).collect();
+    let cases = malformed();
+    for (what, from, sent, arrivals, lost) in cases {
+        let before = drops_of(&switch);
+        sockets[from].send(&sent);
+        for (name, socket) in &sockets {
+            let expected: Vec<Vec<u8>> =
+                arrivals.iter().filter(|(to, _)| to == name).map(|(_, frame)| frame.clone()).collect();
+            assert_received(socket, &expected, &format!("{what}, at {name}"));
+        }
+        let lost = lost.iter().map(|(port, reason)| (((*port).into(), (*reason).into()), 1)).collect();
+        assert_drops(&switch, &before, &lost, what);
+    }
+
+    longer_than_the_mtu_on_the_way_in(&lab, &switch, &sockets);
+    switch.stop();
+}
+
+/// A name, where the frame is sent, the frame, the frames that arrive and where, and the drops.
+type Case = (&'static str, &'static str, Vec<u8>, Arrivals, &'static [(&'static str, &'static str)]);
+type Arrivals = Vec<(&'static str, Vec<u8>)>;
+
+/// Frames at the edges of what is accepted.
+fn malformed() -> Vec<Case> {
     let addresses = [BROADCAST, mac(1)].concat();
     let header = |rest: &[u8]| [&addresses, rest].concat();
 
-    // (sent at, frame, what arrives where, drops)
     let group_source = Frame::new(BROADCAST, [0x03, 0, 0, 0, 0, 1]).build();
     let all_ones_source = Frame::new(mac(2), BROADCAST).build();
     let bare = header(&ETHERTYPE_TEST.to_be_bytes());
@@ -253,9 +284,7 @@ fn malformed_frames_are_counted_and_go_nowhere() {
     let lldp = Frame::new([0x01, 0x80, 0xc2, 0, 0, 0x0e], mac(3)).build();
     let lonely = Frame::new(BROADCAST, mac(4)).build();
     let (full_tagged, full_untagged) = (full.clone().vlan(10).build(), full.build());
-    type Arrivals<'a> = Vec<(&'a str, Vec<u8>)>;
-    type Case<'a> = (&'a str, &'a str, Vec<u8>, Arrivals<'a>, &'a [(&'a str, &'a str)]);
-    let cases: Vec<Case<'_>> = vec![
+    vec![
         ("group source", "a", group_source, vec![], &[("a", "source_group_address")]),
         ("broadcast source", "a", all_ones_source, vec![], &[("a", "source_group_address")]),
         ("tag cut off", "b", header(&[0x81, 0]), vec![], &[("b", "runt")]),
@@ -270,28 +299,18 @@ fn malformed_frames_are_counted_and_go_nowhere() {
         ("link-local in", "strict", lldp.clone(), vec![], &[("strict", "link_local")]),
         ("link-local out", "lenient", lldp.clone(), vec![("strict", lldp)], &[]),
         ("nobody else there", "alone", lonely, vec![], &[("alone", "no_destination")]),
-    ];
-    for (what, from, sent, arrivals, lost) in cases {
-        let before = drops_of(&switch);
-        sockets[from].send(&sent);
-        for (name, socket) in &sockets {
-            let expected: Vec<Vec<u8>> =
-                arrivals.iter().filter(|(to, _)| to == name).map(|(_, frame)| frame.clone()).collect();
-            assert_received(socket, &expected, &format!("{what}, at {name}"));
-        }
-        let lost = lost.iter().map(|(port, reason)| (((*port).into(), (*reason).into()), 1)).collect();
-        assert_drops(&switch, &before, &lost, what);
-    }
+    ]
+}
 
-    // Longer than the port's MTU on the way in: the two ends of the pair are told to let it through.
+/// Longer than the port's MTU on the way in: the two ends of the pair are told to let it through.
+fn longer_than_the_mtu_on_the_way_in(lab: &Lab, switch: &Labswd<'_>, sockets: &BTreeMap<&str, RawSocket>) {
     lab.peers.ip(&["link", "set", "dev", "a", "mtu", "3000"]);
     let interface = switch.port("a")["device"].as_str().unwrap().to_owned();
     lab.site.ns.ip(&["link", "set", "dev", &interface, "mtu", "3000"]);
-    let before = drops_of(&switch);
+    let before = drops_of(switch);
     sockets["a"].send(&Frame::new(BROADCAST, mac(1)).payload(&[0x5c; 1501]).build());
     for socket in sockets.values() {
         assert_received(socket, &[], "longer than the MTU of the ingress port");
     }
-    assert_drops(&switch, &before, &[(("a".into(), "oversize".into()), 1)].into(), "oversize on the way in");
-    switch.stop();
+    assert_drops(switch, &before, &[(("a".into(), "oversize".into()), 1)].into(), "oversize on the way in");
 }
