@@ -9,7 +9,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
 use std::fmt::Write;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use labsw_tests::guest::{Guest as Qemu, Nic};
@@ -18,9 +17,9 @@ use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site};
 use labsw_tests::veth_lab::Lab;
 
-use labsw_testkit::frontend::{self, Front};
-use labsw_testkit::guest::packed::{Driver, PACKED};
-use labsw_testkit::guest::{EVENT_IDX, Guest, MRG_RXBUF, RING_PACKED, VERSION_1};
+use labsw_testkit::guest::packed::PACKED;
+use labsw_testkit::guest::{EVENT_IDX, MRG_RXBUF, VERSION_1};
+use labsw_testkit::station::Station;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Frames from one port to another, and how long that may take at most: on a machine with much else to do they are
@@ -38,43 +37,7 @@ const LONG_GAP_US: f64 = 3000.0;
 /// CPU time that an idle switch may use, percent of one CPU.
 const IDLE_PERCENT: f64 = 1.0;
 
-const RECEIVE: usize = 0;
-const TRANSMIT: usize = 1;
 const RING: u16 = 64;
-/// Length of a receive buffer, bytes.
-const BUFFER: u32 = 2048;
-
-/// A guest's driver at the far end of a vhost-user port, which kicks only when asked to.
-struct Station {
-    guest: Guest,
-    /// Its packed rings, if it has such: receive, transmit.
-    packed: Option<[Driver; 2]>,
-    _front: Front,
-}
-
-impl Station {
-    fn attach(socket: &Path, features: u64) -> Station {
-        let mut guest = Guest::new(features, RING);
-        let mut packed =
-            (features & RING_PACKED != 0).then(|| [RECEIVE, TRANSMIT].map(|ring| Driver::new(&guest, ring)));
-        for _ in 0..RING {
-            match &mut packed {
-                Some([receive, _]) => assert!(receive.post(&guest, &[BUFFER])),
-                None => guest.post(RECEIVE, 1, BUFFER, None),
-            }
-        }
-        let front = Front(std::os::unix::net::UnixStream::connect(socket).unwrap());
-        front.send(frontend::SET_OWNER, &[], &[]);
-        front.send(frontend::SET_FEATURES, &[features | frontend::PROTOCOL], &[]);
-        front.memory_table(&guest);
-        for ring in [RECEIVE, TRANSMIT] {
-            front.ring(&guest, ring);
-            front.call(&guest, ring);
-            front.enable(ring as u64, 1);
-        }
-        Station { guest, packed, _front: front }
-    }
-}
 
 /// Where frames come from and go to.
 trait End {
@@ -85,36 +48,11 @@ trait End {
 
 impl End for Station {
     fn send(&mut self, frame: &[u8]) {
-        match &mut self.packed {
-            Some([_, transmit]) => {
-                transmit.reap(&self.guest);
-                assert!(transmit.transmit(&self.guest, frame, &[]));
-                transmit.kick(&self.guest);
-            }
-            None => {
-                self.guest.reap(TRANSMIT);
-                let before = self.guest.rings[TRANSMIT].next_avail;
-                self.guest.transmit(TRANSMIT, frame, &[]);
-                self.guest.kick(TRANSMIT, before);
-            }
-        }
+        assert!(self.try_send(frame));
     }
 
     fn receive(&mut self) -> Vec<Vec<u8>> {
-        match &mut self.packed {
-            Some([receive, _]) => {
-                let frames = receive.received(&self.guest);
-                for _ in &frames {
-                    assert!(receive.post(&self.guest, &[BUFFER]));
-                }
-                frames
-            }
-            None => {
-                let frames = self.guest.received(RECEIVE);
-                self.guest.post(RECEIVE, frames.len(), BUFFER, None);
-                frames
-            }
-        }
+        Station::receive(self)
     }
 }
 
@@ -207,7 +145,7 @@ fn guests(what: &str, features: u64) {
         &site,
         "power = \"adaptive\"\n[ports.a]\ntype = \"vhost_user\"\n[ports.b]\ntype = \"vhost_user\"\n",
     );
-    let [mut a, mut b] = ["a", "b"].map(|port| Station::attach(&switch.vhost_socket(port), features));
+    let [mut a, mut b] = ["a", "b"].map(|port| Station::attach(&switch.vhost_socket(port), features, RING));
     for port in ["a", "b"] {
         switch.wait_port_up(port);
     }
@@ -244,7 +182,7 @@ fn guests_and_containers() {
     let switch = lab.start("power = \"adaptive\"", &[("b", ""), ("c", "")], "[ports.a]\ntype = \"vhost_user\"");
     let (mut b, mut c) = (lab.socket("b"), lab.socket("c"));
     awake_in_time("veth to veth", [1, 2], &mut b, &mut c);
-    let mut a = Station::attach(&switch.vhost_socket("a"), VERSION_1 | MRG_RXBUF | EVENT_IDX);
+    let mut a = Station::attach(&switch.vhost_socket("a"), VERSION_1 | MRG_RXBUF | EVENT_IDX, RING);
     switch.wait_port_up("a");
     awake_in_time("veth to guest", [3, 4], &mut b, &mut a);
     awake_in_time("guest to veth", [5, 6], &mut a, &mut b);
@@ -288,7 +226,7 @@ fn asleep_when_idle() {
     let switch = lab.start("power = \"adaptive\"", &[("c0", ""), ("c1", "")], &config);
     let mut stations: Vec<Station> = (0..8)
         .zip(features.iter().cycle())
-        .map(|(number, &features)| Station::attach(&switch.vhost_socket(&format!("g{number}")), features))
+        .map(|(number, &features)| Station::attach(&switch.vhost_socket(&format!("g{number}")), features, RING))
         .collect();
     for number in 0..8 {
         switch.wait_port_up(&format!("g{number}"));

@@ -11,64 +11,28 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use labsw_control::takeover::{Channel, Message, WireError, socket_path, wire};
-use labsw_testkit::frontend::{self, Front};
-use labsw_testkit::guest::packed::Driver;
-use labsw_testkit::guest::{EVENT_IDX, Guest, MRG_RXBUF, RING_PACKED, VERSION_1};
+use labsw_testkit::frontend;
+use labsw_testkit::guest::{EVENT_IDX, MRG_RXBUF, RING_PACKED, VERSION_1};
+use labsw_testkit::station::Station;
 use labsw_tests::netns::{self, Netns};
 use labsw_tests::packet::{Frame, RawSocket, mac};
 use labsw_tests::process;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, find_binary};
 
-const RECEIVE: usize = 0;
-const TRANSMIT: usize = 1;
 const RING: u16 = 256;
 /// Frames on their way at most: the receiver has buffers for them.
 const UNDERWAY: u64 = 128;
-const BUFFER: u32 = 2048;
 /// Length of the numbered frames, and their type (one for experiments).
 const LENGTH: usize = 64;
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 const SECOND: Duration = Duration::from_secs(1);
 const SPLIT: u64 = VERSION_1 | MRG_RXBUF | EVENT_IDX;
 const PACKED: u64 = SPLIT | RING_PACKED;
-
-/// A guest's driver that kicks when it is asked to, and its connection.
-struct Station {
-    guest: Guest,
-    packed: Option<[Driver; 2]>,
-    front: Front,
-}
-
-impl Station {
-    fn attach(socket: &Path, features: u64) -> Station {
-        let mut guest = Guest::new(features, RING);
-        let mut packed =
-            (features & RING_PACKED != 0).then(|| [RECEIVE, TRANSMIT].map(|ring| Driver::new(&guest, ring)));
-        for _ in 0..RING {
-            match &mut packed {
-                Some([receive, _]) => assert!(receive.post(&guest, &[BUFFER])),
-                None => guest.post(RECEIVE, 1, BUFFER, None),
-            }
-        }
-        let front = Front(UnixStream::connect(socket).unwrap());
-        front.0.set_read_timeout(Some(10 * SECOND)).unwrap();
-        front.send(frontend::SET_OWNER, &[], &[]);
-        front.send(frontend::SET_FEATURES, &[features | frontend::PROTOCOL], &[]);
-        front.memory_table(&guest);
-        for ring in [RECEIVE, TRANSMIT] {
-            front.ring(&guest, ring);
-            front.call(&guest, ring);
-            front.enable(ring as u64, 1);
-        }
-        Station { guest, packed, front }
-    }
-}
 
 /// Where frames come from and go to.
 trait End {
@@ -80,39 +44,11 @@ trait End {
 
 impl End for Station {
     fn try_send(&mut self, frame: &[u8]) -> bool {
-        match &mut self.packed {
-            Some([_, transmit]) => {
-                transmit.reap(&self.guest);
-                let sent = transmit.transmit(&self.guest, frame, &[]);
-                transmit.kick(&self.guest);
-                sent
-            }
-            None => {
-                self.guest.reap(TRANSMIT);
-                if self.guest.free_entries(TRANSMIT) == 0 {
-                    return false;
-                }
-                let before = self.guest.rings[TRANSMIT].next_avail;
-                self.guest.transmit(TRANSMIT, frame, &[]);
-                self.guest.kick(TRANSMIT, before);
-                true
-            }
-        }
+        Station::try_send(self, frame)
     }
 
     fn receive(&mut self) -> Vec<Vec<u8>> {
-        match &mut self.packed {
-            Some([receive, _]) => {
-                let frames = receive.received(&self.guest);
-                frames.iter().for_each(|_| assert!(receive.post(&self.guest, &[BUFFER])));
-                frames
-            }
-            None => {
-                let frames = self.guest.received(RECEIVE);
-                self.guest.post(RECEIVE, frames.len(), BUFFER, None);
-                frames
-            }
-        }
+        Station::receive(self)
     }
 }
 
@@ -240,8 +176,8 @@ fn ports(names: &[&str]) -> String {
 
 /// A switch with two stations that know each other's place.
 fn meet(switch: &Labswd<'_>, features: [u64; 2]) -> (Station, Station) {
-    let mut a = Station::attach(&switch.vhost_socket("a"), features[0]);
-    let mut b = Station::attach(&switch.vhost_socket("b"), features[1]);
+    let mut a = Station::attach(&switch.vhost_socket("a"), features[0], RING);
+    let mut b = Station::attach(&switch.vhost_socket("b"), features[1], RING);
     switch.wait_port_up("a");
     switch.wait_port_up("b");
     assert!(b.try_send(&numbered(2, 1, 0)));
@@ -322,7 +258,7 @@ fn mirrors_go_on_and_no_copy_is_lost() {
     let site = Site::new("takespan");
     let mut switch = Labswd::start(&site, &ports(&["a", "b", "span"]));
     let (mut a, b) = meet(&switch, [SPLIT, SPLIT]);
-    let sensor = Station::attach(&switch.vhost_socket("span"), SPLIT);
+    let sensor = Station::attach(&switch.vhost_socket("span"), SPLIT, RING);
     switch.wait_port_up("span");
     switch.ctl(&["mirror", "set", "m", "--source", "a:rx", "--to", "span"]);
     let mut stream = Stream { sent: 0, received: 0 };
@@ -352,7 +288,7 @@ fn copies_that_wait_for_room_are_handed_over() {
     let site = Site::new("takewait");
     let mut switch = Labswd::start(&site, &ports(&["a", "b", "span"]));
     let (mut a, mut b) = meet(&switch, [SPLIT, SPLIT]);
-    let mut sensor = Station::attach(&switch.vhost_socket("span"), SPLIT);
+    let mut sensor = Station::attach(&switch.vhost_socket("span"), SPLIT, RING);
     switch.wait_port_up("span");
     switch.ctl(&["mirror", "set", "m", "--source", "a:rx", "--to", "span"]);
     // More copies than the sensor has buffers, and it takes none of them.
@@ -387,7 +323,7 @@ fn report(what: &str, times: [Vec<Duration>; 2], frames: u64) {
 
 /// Take-overs under a stream between a port of the kernel's side and a guest, in both directions.
 fn frames_survive_beside(what: &str, switch: &mut Labswd<'_>, port: &str, kernel: &mut dyn End) {
-    let mut guest = Station::attach(&switch.vhost_socket("b"), SPLIT);
+    let mut guest = Station::attach(&switch.vhost_socket("b"), SPLIT, RING);
     switch.wait_port_up("b");
     let (mut gaps, mut still) = (Vec::new(), Vec::new());
     let mut frames = 0;

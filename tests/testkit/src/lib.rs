@@ -6,6 +6,7 @@
 //! * `guest` (feature `dataplane`): a guest's virtio-net driver in plain memory, split and packed rings.
 //! * `frontend` (feature `dataplane`): a vhost-user front end that sends exactly what it is told, and an endpoint with
 //!   an event loop.
+//! * `station` (feature `dataplane`): such a guest at the port of a running switch.
 //! * `xdp_lab` (feature `dataplane`): network namespaces, veth pairs and raw sockets around AF_XDP ports. Needs root.
 //!
 //! **Invariant.** The naive parts share no code with the code they judge.
@@ -27,5 +28,7 @@ pub mod guest;
 pub mod model;
 pub mod offload_frames;
 pub mod request;
+#[cfg(feature = "dataplane")]
+pub mod station;
 #[cfg(feature = "dataplane")]
 pub mod xdp_lab;
