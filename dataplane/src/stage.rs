@@ -178,17 +178,13 @@ impl Stage {
         offers: Offers,
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
-        let mut delivery = Delivery { sink, from, report, sent: 0, lost: Losses::NONE };
-        let outcome = items
-            .iter()
-            .try_for_each(|item| match from.asked(item.frame.into()).resolve(offers) {
-                Resolution::PassOn => self.add(item, Form::AsIs, &mut delivery),
-                Resolution::Finish(partial) => self.finish(item, partial, &mut delivery),
-                Resolution::Cut => self.cut(item, &mut delivery),
-            })
-            .and_then(|()| self.flush(&mut delivery));
-        delivery.close(items);
-        outcome
+        self.deliver(sink, from, items, report, |stage, item, delivery| {
+            match from.asked(item.frame.into()).resolve(offers) {
+                Resolution::PassOn => stage.add(item, Form::AsIs, delivery),
+                Resolution::Finish(partial) => stage.finish(item, partial, delivery),
+                Resolution::Cut => stage.cut(item, delivery),
+            }
+        })
     }
 
     /// Gives frames of `from` to a sink that takes merged ones, of the kinds in `offers`. As [`FrameSink::take`].
@@ -200,11 +196,21 @@ impl Stage {
         offers: Offers,
         report: &mut TxReport<'_>,
     ) -> Result<(), Fault> {
+        self.deliver(sink, from, items, report, |stage, item, delivery| stage.merge_one(item, offers, delivery))
+    }
+
+    /// Gives frames of `from` to a sink, each as `put` puts it into the stage.
+    fn deliver(
+        &mut self,
+        sink: &mut dyn FrameSink,
+        from: &Burst,
+        items: &[TxItem],
+        report: &mut TxReport<'_>,
+        mut put: impl FnMut(&mut Stage, &TxItem, &mut Delivery<'_, '_>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let mut delivery = Delivery { sink, from, report, sent: 0, lost: Losses::NONE };
-        let outcome = items
-            .iter()
-            .try_for_each(|item| self.merge_one(item, offers, &mut delivery))
-            .and_then(|()| self.flush(&mut delivery));
+        let all_put = items.iter().try_for_each(|item| put(self, item, &mut delivery));
+        let outcome = all_put.and_then(|()| self.flush(&mut delivery));
         delivery.close(items);
         outcome
     }

@@ -11,7 +11,7 @@ use crate::clock::NEVER;
 use crate::frame::Burst;
 use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
-use crate::port::{Fault, PortSink, Turn};
+use crate::port::{Fault, PortSink, Turn, TxPort};
 use crate::stage::{self, Stage};
 use crate::stats::PortDelta;
 
@@ -128,6 +128,18 @@ impl Slot {
         self.output.stats.publish(worker, &mut self.delta);
     }
 
+    /// The port's transmit side, and the report of a send to it; `None`, and all frames are lost, if it has none.
+    #[inline]
+    fn begin(&mut self, items: &[TxItem]) -> Option<(&dyn TxPort, TxReport<'_>)> {
+        let Slot { output, delta: stats, losses, .. } = self;
+        losses.clear();
+        let mut report = TxReport { stats, losses };
+        if output.tx.is_none() {
+            report.lose_all(items, DropReason::NotConnected);
+        }
+        Some((&**output.tx.as_ref()?, report))
+    }
+
     /// Hands frames to the port; afterwards `losses` says which it lost. No other port gets the frames in `unshared`
     /// (bit = index in the burst), so that their buffers may be moved.
     #[inline]
@@ -138,17 +150,9 @@ impl Slot {
         items: &[TxItem],
         unshared: u64,
     ) -> Result<(), Fault> {
-        let Slot { output, delta: stats, losses, .. } = self;
-        losses.clear();
-        let mut report = TxReport { stats, losses };
+        let Some((tx, mut report)) = self.begin(items) else { return Ok(()) };
         burst.set_exclusive(unshared);
-        match &output.tx {
-            Some(tx) => tx.send(turn, burst, items, &mut report),
-            None => {
-                report.lose_all(items, DropReason::NotConnected);
-                Ok(())
-            }
-        }
+        tx.send(turn, burst, items, &mut report)
     }
 
     /// Like [`Slot::send`], after the stage has done the work that the port does not accept.
@@ -160,22 +164,17 @@ impl Slot {
         items: &[TxItem],
         unshared: u64,
     ) -> Result<(), Fault> {
-        let Slot { output, delta: stats, losses, .. } = self;
-        losses.clear();
-        let report = &mut TxReport { stats, losses };
-        let Some(tx) = &output.tx else {
-            report.lose_all(items, DropReason::NotConnected);
-            return Ok(());
-        };
-        let offers = if output.finished { Offers::NONE } else { tx.offers() };
+        let finished = self.output.finished;
+        let Some((tx, mut report)) = self.begin(items) else { return Ok(()) };
+        let offers = if finished { Offers::NONE } else { tx.offers() };
         burst.set_exclusive(0);
         if burst.asking() != 0 && stage::is_needed(burst, items, offers) {
-            stage.resolve(&mut PortSink { tx: &**tx, turn }, burst, items, offers, report)
+            stage.resolve(&mut PortSink { tx, turn }, burst, items, offers, &mut report)
         } else if burst.is_movable() && offers.takes_merged() && stage::may_merge(burst, items) {
-            stage.merge(&mut PortSink { tx: &**tx, turn }, burst, items, offers, report)
+            stage.merge(&mut PortSink { tx, turn }, burst, items, offers, &mut report)
         } else {
             burst.set_exclusive(unshared);
-            tx.send(turn, burst, items, report)
+            tx.send(turn, burst, items, &mut report)
         }
     }
 
@@ -187,18 +186,12 @@ impl Slot {
         burst: &mut Burst,
         items: &[TxItem],
     ) -> Result<(), Fault> {
-        let Slot { output, delta: stats, losses, .. } = self;
-        losses.clear();
-        let report = &mut TxReport { stats, losses };
-        let Some(tx) = &output.tx else {
-            report.lose_all(items, DropReason::NotConnected);
-            return Ok(());
-        };
+        let Some((tx, mut report)) = self.begin(items) else { return Ok(()) };
         burst.set_exclusive(0);
         if burst.asking() != 0 && stage::is_needed(burst, items, Offers::NONE) {
-            stage.resolve(&mut PortSink { tx: &**tx, turn }, burst, items, Offers::NONE, report)
+            stage.resolve(&mut PortSink { tx, turn }, burst, items, Offers::NONE, &mut report)
         } else {
-            tx.send(turn, burst, items, report)
+            tx.send(turn, burst, items, &mut report)
         }
     }
 }
