@@ -213,7 +213,7 @@ fn what_is_no_filter_changes_nothing_and_filters_are_configuration() {
         ("(arp", "syntax error"),
         ("host dc01.lab", "\"dc01.lab\" is no word"),
         ("port nosuchservice", "unknown port 'nosuchservice'"),
-        ("inbound", "only a capture on an interface knows"),
+        ("inbound", "only captures on an interface have"),
         ("", "the expression is empty"),
         (&long, "2048 are allowed"),
     ] {

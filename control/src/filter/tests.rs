@@ -155,7 +155,7 @@ fn what_is_no_filter_is_refused_in_one_line() {
     assert!(message("tcp port 70000").contains("70000"), "{}", message("tcp port 70000"));
     assert!(message("arp and ip").contains("rejects all packets"));
     assert!(message("ip6 protochain 6").contains("protochain"), "{}", message("ip6 protochain 6"));
-    assert!(message("inbound").contains("a capture on an interface"), "{}", message("inbound"));
+    assert!(message("inbound").contains("only captures on an interface have"), "{}", message("inbound"));
     assert_eq!(
         message("host dc01"),
         "\"dc01\" is no word of the filter language, and names of hosts and networks are not looked up; write the address"

@@ -96,7 +96,7 @@ fn what_does_not_fit_is_refused_in_one_line() {
     let moved = Port { netns: Some("web".into()), ..veth() };
     assert!(refused(&moved, Target::Lxc).contains("moves into the namespace \"web\" itself"));
     let silent = port("odd", PortType::VhostUser);
-    assert!(refused(&silent, Target::Qemu).contains("nothing of its socket"));
+    assert!(refused(&silent, Target::Qemu).contains("does not report its socket"));
 }
 
 #[test]
