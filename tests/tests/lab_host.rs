@@ -3,6 +3,8 @@
 //!
 //! All checks share one machine, whose boot takes seconds. With `LABHOST=all` there are many more numbered frames.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -168,7 +170,7 @@ fn device_reset(host: &mut LabHost, nics: &[HostNic]) {
 fn cable_pulled(host: &mut LabHost, nics: &[HostNic]) {
     for (n, nic) in nics.iter().enumerate() {
         let [other, third] = [1, 2].map(|further| nics[(n + further) % nics.len()].name);
-        let number = u8::try_from(n).unwrap();
+        let number = u8::try_from(n).expect("a NIC's number is small");
         let stale = |number_of: u32| Frame::new(BROADCAST, mac(220 + number)).number(number_of).build();
         let fresh = Frame::new(BROADCAST, mac(230 + number)).build();
         host.cable(nic.name, false);

@@ -201,7 +201,7 @@ fn nixpkgs_gives_the_same() {
 #[test]
 fn a_real_nixos_takes_the_examples_and_finds_the_mistakes() {
     let Ok(nixpkgs) = std::env::var("LABSW_NIXOS") else {
-        say("SKIPPED a_real_nixos_takes_the_examples_and_finds_the_mistakes: LABSW_NIXOS=DIR names no checkout of nixpkgs");
+        say("SKIPPED a_real_nixos_takes_the_examples_and_finds_the_mistakes: LABSW_NIXOS=DIR names no nixpkgs");
         return;
     };
     assert!(require::all(&[NIX]), "LABSW_NIXOS is given");

@@ -309,12 +309,13 @@ fn reply_to(request: &Request) -> Reply {
         }]),
         Request::Monitor { .. } => Reply::Events(Events { events: vec![event()], lost: 2 }),
         Request::Change(Change::FlushFdb { .. }) => Reply::Removed(3),
-        Request::Change(Change::Inject { .. }) => {
-            let drops = [("oversize".to_owned(), 1)].into();
-            Reply::Injected(Injected { injection: 3, taken: 1, waiting: 0, sent: 1, drops })
-        }
+        Request::Change(Change::Inject { .. }) => Reply::Injected(injected()),
         Request::Change(_) => Reply::Done,
     }
+}
+
+fn injected() -> Injected {
+    Injected { injection: 3, taken: 1, waiting: 0, sent: 1, drops: [("oversize".to_owned(), 1)].into() }
 }
 
 #[test]

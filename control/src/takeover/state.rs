@@ -141,7 +141,7 @@ pub struct SocketsHandover {
     pub port: XdpHandover,
     /// The outcome of opening it.
     pub status: XdpStatus,
-    /// What keeps its device promiscuous.
+    /// The packet socket that keeps the device promiscuous.
     pub promiscuous: Slot,
 }
 
@@ -155,7 +155,7 @@ pub struct Last {
     /// Who has which chunk of packet memory.
     #[serde(default)]
     pub memory: Option<PoolRecord>,
-    /// What the kernel counted at sockets of ports that are closed.
+    /// The kernel's counts of sockets of ports that are closed.
     #[serde(default)]
     pub kernel_before: BTreeMap<String, XdpCounters>,
     /// Copies of mirrors that wait for room, by port.

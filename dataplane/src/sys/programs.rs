@@ -47,7 +47,7 @@ pub enum Hook {
     Egress,
 }
 
-/// What is asked.
+/// A request to whoever may load and attach programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Call {
@@ -78,7 +78,7 @@ pub enum Call {
     },
 }
 
-/// What was made.
+/// The answer to a request.
 #[derive(Debug, Default)]
 pub struct Made {
     /// A map and its program, a program, or a link.

@@ -24,7 +24,7 @@ use crate::sys::isolate::Silence;
 /// The most sockets of a port: queues that a device may have.
 const MAX_SOCKETS: usize = 4096;
 
-/// What is handed over of an AF_XDP port.
+/// The state of an AF_XDP port, for the process that takes over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct XdpHandover {

@@ -125,7 +125,7 @@ impl XdpTx {
         self.pad
     }
 
-    /// What it shares with the receiving halves.
+    /// The part of the port that the receiving halves share.
     pub(super) fn core(&self) -> &Arc<Core> {
         &self.core
     }

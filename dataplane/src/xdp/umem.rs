@@ -25,6 +25,7 @@ use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use self::handover::{MemoryHandover, PoolPorts, PoolState};
+pub use self::mapping::Backing;
 use self::mapping::{HUGE_PAGE_BYTES, Mapping};
 use crate::frame::{Burst, FrameReader, Segment};
 
@@ -50,28 +51,6 @@ pub enum Hugepages {
     Required,
     /// Normal pages.
     Off,
-}
-
-/// The kind of memory that holds the packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-pub enum Backing {
-    /// Reserved 2-MiB pages.
-    Huge2M,
-    /// Normal pages; the kernel was asked to make transparent huge pages of them.
-    Transparent,
-    /// Normal pages, as asked for.
-    Normal,
-}
-
-impl std::fmt::Display for Backing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Backing::Huge2M => "2-MiB huge pages",
-            Backing::Transparent => "normal pages (transparent huge pages where the kernel can)",
-            Backing::Normal => "normal pages",
-        })
-    }
 }
 
 /// Why there is no packet memory.

@@ -1,5 +1,6 @@
-# The examples, evaluated with a real NixOS: every container and microVM inside of them too, down to the derivation of the
-# whole system. Needs a checkout of nixpkgs, or the directories nixos/ and lib/ of one; no packages, store or network.
+# The examples, evaluated with a real NixOS: every container and microVM inside of them too, down to the derivation of
+# the whole system. Needs a checkout of nixpkgs, or the directories nixos/ and lib/ of one; no packages, no store, no
+# network.
 #
 #   nix-instantiate --eval --strict --json nix/tests/real -A examples \
 #     --arg nixpkgs /path/to/nixpkgs --arg microvm /path/to/microvm.nix --arg nixvirt /path/to/NixVirt

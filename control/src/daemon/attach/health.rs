@@ -22,7 +22,7 @@ const RISES: u32 = 3;
 /// So few frames prove nothing: a driver counts some that are nobody's.
 const FEW: u64 = 8;
 
-/// What was counted since a frame last reached the port.
+/// The counts since a frame last reached the port.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     last: Option<Last>,
@@ -79,7 +79,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// What looks once a second say of these counts, received and reached.
+    /// The verdicts of looks once a second at these counts: received by the device, reached the port.
     fn verdicts(counts: &[(u64, u64)]) -> Vec<bool> {
         let (mut health, begin) = (Health::default(), Instant::now());
         let looks = (0..).zip(counts);

@@ -14,7 +14,7 @@ use super::{Account, Backing, CHUNK_BYTES, FREE, FramePool, MAX_CHUNKS, Mapping,
 use crate::handover::{Given, HandoverError, Slot, Taken};
 use crate::xdp::closing::{self, ClosedPort};
 
-/// What is handed over of packet memory while ports use it.
+/// The state of packet memory that ports use, for the process that takes over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MemoryHandover {

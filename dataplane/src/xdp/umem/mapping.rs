@@ -21,10 +21,30 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat,
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-use super::Backing;
-
 pub(super) const HUGE_PAGE_BYTES: usize = 2 << 20;
 const NAME: &str = "labsw-packets";
+
+/// The kind of memory that holds the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Backing {
+    /// Reserved 2-MiB pages.
+    Huge2M,
+    /// Normal pages; the kernel was asked to make transparent huge pages of them.
+    Transparent,
+    /// Normal pages, as asked for.
+    Normal,
+}
+
+impl std::fmt::Display for Backing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Backing::Huge2M => "2-MiB huge pages",
+            Backing::Transparent => "normal pages (transparent huge pages where the kernel can)",
+            Backing::Normal => "normal pages",
+        })
+    }
+}
 
 /// A mapped area, whole pages of its kind.
 #[derive(Debug)]
