@@ -242,7 +242,7 @@ fn event() -> Event {
         level: EventLevel::Warning,
         state: Some("down".into()),
         reason: Some("why".into()),
-        settings: vec![EventSetting { key: "mtu".into(), before: Some("1500".into()), now: None }],
+        settings: vec![EventSetting { key: "mtu".into(), before: Some("1500".into()), now: Some("9000".into()) }],
         vlan: Some(20),
         mac: Some("52:54:00:12:34:56".into()),
         from: Some("web".into()),
