@@ -44,7 +44,7 @@ fn assert_frames_pass(harness: &Harness, guest: &mut Guest) {
 /// QEMU 10: enables rings long before they exist, and not again.
 fn qemu(harness: &mut Harness, front: &mut Front, guest: &Guest) {
     let offered = harness.ask(front, GET_FEATURES, &[]);
-    let offloads = 0x3b83; // CSUM and TSO for IPv4, IPv6 and ECN, each way
+    let offloads = 0x3b83 | 7 << 54; // CSUM, TSO for IPv4, IPv6 and ECN, and USO, each way
     assert_eq!(
         offered,
         VERSION_1 | MRG_RXBUF | INDIRECT | EVENT_IDX | RING_PACKED | IN_ORDER | PROTOCOL | MTU | MOVES | offloads

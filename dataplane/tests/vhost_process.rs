@@ -135,5 +135,6 @@ fn no_descriptor_leaks_whatever_is_sent() {
         drop(front);
         harness.until("gone", |endpoint| !endpoint.status().connected);
     }
-    assert_eq!(open_descriptors(), before);
+    // A thread of its own closes what a front end sent.
+    harness.until("closed", |_| open_descriptors() == before);
 }

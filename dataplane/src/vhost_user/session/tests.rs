@@ -119,11 +119,11 @@ mod log;
 #[test]
 fn offers() {
     let mut one = Front::new(1);
-    assert_eq!(one.send(Req::GET_FEATURES, &[]), Some(0xd_7420_bb8b));
+    assert_eq!(one.send(Req::GET_FEATURES, &[]), Some(0x01c0_000d_7420_bb8b));
     assert_eq!(Session::new(1, 1500, false).offered(), 0xd_7420_8008);
     assert_eq!(one.send(Req::GET_QUEUE_NUM, &[]), Some(1));
     let mut several = Front::new(4);
-    assert_eq!(several.send(Req::GET_FEATURES, &[]), Some(0xd_7460_bb8b));
+    assert_eq!(several.send(Req::GET_FEATURES, &[]), Some(0x01c0_000d_7460_bb8b));
     assert_eq!(several.send(Req::GET_QUEUE_NUM, &[]), Some(4));
     assert_eq!(several.send(Req::GET_MAX_MEM_SLOTS, &[]), Some(64));
     assert_eq!(several.send(Req::GET_PROTOCOL_FEATURES, &[]), Some(0x801f));
