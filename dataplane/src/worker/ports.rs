@@ -1,7 +1,7 @@
 //! The ports as one worker sees them: their outputs, the counters of the burst at hand, and how frames are handed over.
 //!
 //! Most bursts go to the port as they are. One with frames that are not finished, or that might be merged, is compared
-//! with what the port accepts first ([`TxPort::offers`](crate::port::TxPort::offers)), and the [`Stage`] does the rest.
+//! with what the port accepts first ([`TxPort::offers`]), and the [`Stage`] does the rest.
 
 use labsw_switch::forward::TxItem;
 use labsw_switch::{DropReason, MAX_PORTS, PortId};
