@@ -18,11 +18,12 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 BIN_DIR ?= $(TARGET_DIR)/release
 
-.PHONY: help build install install-files setup lint unit models mutants sanitize e2e-build e2e test-labhost soak test demo bench bench-peers
+.PHONY: help build install install-files deb test-deb setup lint unit models mutants sanitize e2e-build e2e test-labhost soak test demo bench bench-peers
 
 help:
 > @echo "make build        labswd and labsw-ctl, release"
 > @echo "make install      programs, unit, completions under PREFIX=/usr/local; see docs/service.md"
+> @echo "make deb          a Debian package; make test-deb installs, upgrades and purges it"
 > @echo "make demo         a whole lab on this machine, narrated; needs root"
 > @echo "make test         format, clippy, unit tests, end-to-end tests; needs root"
 > @echo "make lint         format, clippy, links of the code's documentation"
@@ -53,6 +54,16 @@ install-files:
 > $(BIN_DIR)/labsw-ctl completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_labsw-ctl
 > $(BIN_DIR)/labsw-ctl completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/labsw-ctl.fish
 > $(BIN_DIR)/labsw-ctl config schema >$(DESTDIR)$(PREFIX)/share/labsw/config.schema.json
+
+# A Debian package under target/debian, of what `make install` lays out. Needs cargo-deb (cargo install cargo-deb).
+deb: build
+> rm -rf $(TARGET_DIR)/deb
+> $(MAKE) install-files DESTDIR=$(TARGET_DIR)/deb PREFIX=/usr
+> $(CARGO) deb -p labsw-control --no-build --no-strip
+
+# Installs, upgrades, removes and purges the package in a copy of this machine's root that is thrown away; needs root.
+test-deb: deb
+> tests/test-deb.sh $(TARGET_DIR)/debian/labsw_*.deb
 
 setup:
 > tests/setup-debian.sh
