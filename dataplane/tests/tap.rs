@@ -125,27 +125,6 @@ fn a_full_burst_stays_as_it_was_until_it_is_released() {
 }
 
 #[test]
-fn a_burst_of_large_frames_is_kept_small_and_nothing_is_lost() {
-    let Some(lab) = Lab::new() else { return };
-    let mut port = host_port(&lab, 1);
-    lab.ip(&["link", "set", "t0", "mtu", "60000"]);
-    let host = lab.in_switch(|| RawSocket::open("t0"));
-    let frames: Vec<_> = (0..9).map(|seed| frame(seed, 60_000)).collect();
-    let (mut burst, mut stats) = (Burst::new(), PortDelta::ZERO);
-    let rx = &mut port.rx[0];
-    let mut got = vec![];
-    frames.iter().for_each(|frame| host.send(frame));
-    while got.len() < frames.len() {
-        assert_eq!(receive(rx, &mut burst, &mut stats), Ok((frames.len() - got.len()).min(2)));
-        assert!(got.len() + burst.len() == frames.len() || rx.arm(&Turn::ONLY), "the others wait");
-        got.extend((0..burst.len()).map(|index| bytes(&burst, index, TagEdit::KEEP)));
-        rx.release(&mut burst).unwrap();
-    }
-    assert!(got == frames);
-    assert!(!rx.arm(&Turn::ONLY));
-}
-
-#[test]
 fn a_frame_in_many_pieces_is_sent_whole() {
     let Some(lab) = Lab::new() else { return };
     let port = host_port(&lab, 1);

@@ -1,8 +1,7 @@
 //! A TAP port: receive queues for the workers, and the transmit side that all of them share.
 //!
 //! **Receiving.** One system call a frame, into the queue's own buffers; an empty queue costs one as well. The frames
-//! stay there until the burst is released. A burst ends at [`BURST_BYTES`], before frames of 64 KiB push each other out
-//! of the core's own cache: each is read back from there when it is sent.
+//! stay there until the burst is released.
 //!
 //! **Sending.** One system call a frame, gathered from its pieces: the snapshot and the rest in guest memory or packet
 //! memory. The kernel's copy is the only copy. Frames in very many pieces, and frames of a guest that truncated its
@@ -34,11 +33,6 @@ use crate::offload::Offers;
 use crate::port::{Fault, RxQueue, Turn, TxPort, next_connection};
 use crate::stats::PortDelta;
 use crate::sys::isolate::Isolation;
-
-/// No frame is added to a burst of so many bytes; a full burst of ordinary frames has as many. Measured on a core with
-/// 512 KiB of cache of its own: a frame of 64 000 bytes from one TAP interface to another costs 13.2 to 14.8 µs in
-/// bursts of one or two, 15.3 in bursts of 16, 18 to 19 in bursts of 64.
-const BURST_BYTES: usize = BURST_FRAMES * 1518;
 
 /// The state that both halves of a port share.
 #[derive(Debug)]
@@ -170,12 +164,8 @@ impl TapRx {
 impl RxQueue for TapRx {
     fn receive(&mut self, _turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         let Some(fd) = self.fd() else { return Ok(()) };
-        let mut room_bytes = BURST_BYTES;
         // Frames that are dropped here count as well, so that they can't keep a worker busy.
         for _ in 0..BURST_FRAMES {
-            if room_bytes == 0 {
-                break;
-            }
             let Some(slot) = self.buffers.slot(burst.len()) else { break };
             // SAFETY: no frame of the burst, which is the only one of this queue, lies in that slot yet.
             let Received { header, offset, bytes, tag_bytes } =
@@ -192,7 +182,6 @@ impl RxQueue for TapRx {
                     }
                     Err(errno) => return Err(self.core.fault(errno)),
                 };
-            room_bytes = room_bytes.saturating_sub(bytes);
             let len = u32::try_from(bytes).unwrap_or(u32::MAX);
             stats.received(len);
             if len > MAX_FRAME_BYTES {
