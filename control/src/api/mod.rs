@@ -107,7 +107,7 @@ pub trait Handler {
     /// Begins to tell events, at first the `last` ones that have happened.
     ///
     /// # Errors
-    /// As [`Handler::call`].
+    /// Those of [`Handler::call`].
     fn monitor(&mut self, last: u64) -> Result<Box<dyn Feed>, Error> {
         let _ = last;
         Err(Error::MethodNotImplemented { method: format!("{INTERFACE}.Monitor") })

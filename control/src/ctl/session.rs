@@ -147,7 +147,7 @@ impl Session {
     /// ends. Says whether it was enough.
     ///
     /// # Errors
-    /// As [`Session::call`], and those of `each`.
+    /// Those of [`Session::call`], and those of `each`.
     pub(super) fn stream_until(
         &mut self,
         request: &Request,
