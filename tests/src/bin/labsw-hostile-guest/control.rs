@@ -158,6 +158,8 @@ pub(crate) const CONTROL: &[Case] = &[
         ends: Ends::once(Lives),
         play: |d, _| {
             d.reset();
+            // Without features the device takes rings for split ones: packed descriptors left in them would be faults.
+            d.clear_rings();
             let places = d.usual_places();
             (RX..=TX).for_each(|ring| d.enable(ring, places[ring]));
             d.device.set_status(ACKNOWLEDGE | DRIVER | DRIVER_OK);

@@ -164,10 +164,15 @@ impl Driver {
         self.device.set_status(self.device.status() | DRIVER_OK);
     }
 
+    /// Zeroes the memory of both rings: in either layout nothing is available in them.
+    pub(crate) fn clear_rings(&self) {
+        self.memory.fill(self.memory.from, 0x2_0000, 0);
+    }
+
     /// Sets everything up, right or wrong: nothing is available in the rings yet.
     pub(crate) fn start(&mut self, features: u64, places: [Place; 2]) {
         self.negotiate(features);
-        self.memory.fill(self.memory.from, 0x2_0000, 0);
+        self.clear_rings();
         self.rings = places.map(fresh);
         (RX..=TX).for_each(|ring| self.enable(ring, places[ring]));
         self.go();

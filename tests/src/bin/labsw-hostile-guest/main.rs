@@ -32,6 +32,11 @@ use memory::Memory;
 
 /// How long a case that is to end in a fault may take.
 const FAULT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an echo may take, and how often a case is played until one comes.
+const ECHO_PATIENCE: Duration = Duration::from_secs(2);
+const ECHO_TRIES: usize = 3;
+/// The time between two requests for a frame.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// How long a case that is to end in no fault is watched.
 const QUIET: Duration = Duration::from_millis(40);
 /// How long the device may take to work again, the switch's wait after a fault included.
@@ -95,11 +100,16 @@ struct Case {
     play: fn(&mut Driver, usize),
 }
 
-/// Waits for what the case led to.
-fn outcome(driver: &mut Driver, expected: End) -> End {
+/// Waits for the end of a case that broke the ring `ring`. The switch reads a receive ring when a frame comes, and the
+/// neighbour's socket may lose one on a busy machine: where a fault is expected there, another frame is asked for.
+fn outcome(driver: &mut Driver, ring: usize, expected: End) -> End {
     let begin = Instant::now();
-    let patience = if expected == End::Fault { FAULT_PATIENCE } else { QUIET };
-    let patience = if expected == End::Passes { FAULT_PATIENCE } else { patience };
+    let mut asked = begin;
+    let patience = match expected {
+        End::Fault => FAULT_PATIENCE,
+        End::Passes => ECHO_PATIENCE,
+        _ => QUIET,
+    };
     while begin.elapsed() < patience {
         if !driver.has_link() {
             return End::Fault;
@@ -107,16 +117,27 @@ fn outcome(driver: &mut Driver, expected: End) -> End {
         if expected == End::Passes && driver.has_echo() {
             return End::Passes;
         }
+        if expected == End::Fault && ring == RX && asked.elapsed() > ASK_AGAIN {
+            driver.provoke(RX);
+            asked = Instant::now();
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
     End::Lives
 }
 
-/// Plays one case; whether all was as it should be.
-fn play(driver: &mut Driver, what: &str, expected: End, case: impl FnOnce(&mut Driver)) -> bool {
+/// Plays one case of the ring `ring`; whether all was as it should be. An echo may be lost outside the switch: a case
+/// that is to pass is played again where none came.
+fn play(driver: &mut Driver, what: &str, ring: usize, expected: End, case: impl Fn(&mut Driver)) -> bool {
     let begin = Instant::now();
-    case(driver);
-    let seen = outcome(driver, expected);
+    let mut seen = End::Lives;
+    for _ in 0..if expected == End::Passes { ECHO_TRIES } else { 1 } {
+        case(driver);
+        seen = outcome(driver, ring, expected);
+        if seen != End::Lives {
+            break;
+        }
+    }
     let broke = begin.elapsed();
     let recovered = driver.recover(RECOVERY);
     let fits = match expected {
@@ -137,7 +158,7 @@ fn faults(driver: &mut Driver) -> bool {
         driver.begin();
         driver.post(TX, &[driver::piece(1 << 40, 100, 0)]);
         driver.notify(TX);
-        let broken = outcome(driver, End::Fault) == End::Fault;
+        let broken = outcome(driver, TX, End::Fault) == End::Fault;
         let begin = Instant::now();
         (broken && driver.recover(RECOVERY)).then(|| begin.elapsed())
     });
@@ -170,19 +191,19 @@ fn main() -> ExitCode {
             let expected = case.ends.here(packed, ring);
             if expected != End::Never {
                 let name = format!("{way}: {}", case.name);
-                count(play(&mut driver, &name, expected, |driver| chains::play(driver, ring, case)));
+                count(play(&mut driver, &name, ring, expected, |driver| chains::play(driver, ring, case)));
             }
         }
         for case in rings::RINGS.iter().chain(control::CONTROL) {
             let expected = case.ends.here(packed, ring);
             if expected != End::Never {
                 let name = format!("{way}: {}", case.name);
-                count(play(&mut driver, &name, expected, |driver| (case.play)(driver, ring)));
+                count(play(&mut driver, &name, ring, expected, |driver| (case.play)(driver, ring)));
             }
         }
     }
     for case in headers::HEADERS {
-        count(play(&mut driver, &format!("header: {}", case.name), case.end, |driver| headers::play(driver, case)));
+        count(play(&mut driver, &format!("header: {}", case.name), TX, case.end, |driver| headers::play(driver, case)));
     }
     driver.leave();
     println!("{played} cases, {bad} bad");

@@ -7,7 +7,7 @@ use crate::chains::QEMU_HANGS;
 use crate::driver::{
     AVAIL, BUFFER, Driver, F_EVENT, F_INDIRECT, INDIRECT, NEXT, Piece, Place, RX, SIZE, TX, USED, WRITE, piece,
 };
-use crate::{Case, End, Ends};
+use crate::{Case, End, Ends, FAULT_PATIENCE};
 
 /// Starts with one ring elsewhere, and asks for an echo.
 fn elsewhere(driver: &mut Driver, ring: usize, change: impl Fn(&mut Place, &Place)) {
@@ -41,7 +41,12 @@ fn index(driver: &mut Driver, ring: usize, change: fn(u16) -> u16) {
         driver.post(ring, &[piece(driver.buffer(ring, number), len, flags)]);
     }
     driver.provoke(ring);
-    std::thread::sleep(Duration::from_millis(10));
+    // An index goes back only where the switch has read it: it has used all four transmit chains then.
+    let begin = Instant::now();
+    let used = |driver: &Driver| driver.memory.get16(driver.rings[ring].place.used + 2);
+    while ring == TX && used(driver) < 4 && begin.elapsed() < FAULT_PATIENCE {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let at = driver.rings[ring].place.available + 2;
     driver.memory.set16(at, change(driver.memory.get16(at)));
     // The switch looks at the index again when it has used what it knew of.
