@@ -1,17 +1,18 @@
 //! Errors on the control socket: those of the switch, and those of every Varlink service.
 //!
-//! A Varlink error is a name (`INTERFACE.Error`) and an object of parameters. Reference: <https://varlink.org/Service>.
+//! A Varlink error is a name (`INTERFACE.Error`) and an object of parameters; serde reads and writes [`Error`] in this
+//! form, as the fields `error` and `parameters` of a message. Reference: <https://varlink.org/Service>.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-
-use super::{INTERFACE, SERVICE_INTERFACE};
+use serde_json::{Map, Value};
 
 /// Why a request failed. The text is one line for people.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "error", content = "parameters")]
 pub enum Error {
     /// The object does not exist.
     #[error("{kind} {name:?} does not exist")]
+    #[serde(rename = "org.labsw.Switch1.NotFound")]
     NotFound {
         /// The kind of the object: `port`, `mirror`, `fdb entry`.
         kind: String,
@@ -20,69 +21,82 @@ pub enum Error {
     },
     /// The switch will not or cannot do this; nothing was changed.
     #[error("{object}: {reason}")]
+    #[serde(rename = "org.labsw.Switch1.Refused")]
     Refused {
         /// The object in words, as in `port "dc01"`.
         object: String,
         /// One clause: what is wrong and how to mend it.
         reason: String,
         /// The kind of the refusal.
+        #[serde(default)]
         code: RefusedCode,
         /// The object in fields, for programs.
+        #[serde(flatten)]
         subject: Box<Subject>,
     },
     /// The peer may not change the switch.
     #[error("permission denied: {reason}")]
+    #[serde(rename = "org.labsw.Switch1.PermissionDenied")]
     PermissionDenied {
         /// One clause: who may change the switch.
         reason: String,
     },
     /// A parameter is missing, unknown or not a possible value.
     #[error("parameter {parameter:?} is missing, unknown or has an impossible value")]
+    #[serde(rename = "org.varlink.service.InvalidParameter")]
     InvalidParameter {
         /// The name of the parameter; empty if the message as a whole is not a call.
         parameter: String,
     },
     /// The interface has no such method.
     #[error("method {method:?} does not exist")]
+    #[serde(rename = "org.varlink.service.MethodNotFound")]
     MethodNotFound {
         /// Full name of the method.
         method: String,
     },
     /// The interface has the method, but this switch does not implement it.
     #[error("method {method:?} is not implemented")]
+    #[serde(rename = "org.varlink.service.MethodNotImplemented")]
     MethodNotImplemented {
         /// Full name of the method.
         method: String,
     },
     /// There is no such interface.
     #[error("interface {interface:?} does not exist")]
+    #[serde(rename = "org.varlink.service.InterfaceNotFound")]
     InterfaceNotFound {
         /// Name of the interface.
         interface: String,
     },
     /// The method answers only calls with the flag `more`.
     #[error("this method answers with a stream: call it with \"more\"")]
-    ExpectedMore,
+    #[serde(rename = "org.varlink.service.ExpectedMore")]
+    ExpectedMore {},
 }
 
 /// The kind of a refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusedCode {
     /// A setting or a configuration is wrong.
     Invalid,
     /// The setting is valid, but the switch cannot do it at present.
+    #[default]
     Impossible,
 }
 
-/// The object of a refusal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The object of a refusal. Fields without a value are left out of the JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// `port`, `mirror`, `impairment`, `switch`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// The object's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The wrong setting.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
 
@@ -128,61 +142,10 @@ impl Error {
         Error::InvalidParameter { parameter: parameter.into() }
     }
 
-    /// The full name and the parameters, as sent on the socket.
-    pub fn to_wire(&self) -> (String, Value) {
-        let (interface, name, parameters) = match self {
-            Error::NotFound { kind, name } => (INTERFACE, "NotFound", json!({"kind": kind, "name": name})),
-            Error::Refused { object, reason, code, subject } => {
-                let Subject { kind, name, key } = subject.as_ref();
-                let mut parameters = json!({"object": object, "reason": reason, "code": code});
-                if let Value::Object(fields) = &mut parameters {
-                    let optional = [("kind", kind), ("name", name), ("key", key)].into_iter();
-                    fields
-                        .extend(optional.filter_map(|(field, value)| Some((field.to_owned(), json!(value.as_ref()?)))));
-                }
-                (INTERFACE, "Refused", parameters)
-            }
-            Error::PermissionDenied { reason } => (INTERFACE, "PermissionDenied", json!({"reason": reason})),
-            Error::InvalidParameter { parameter } => {
-                (SERVICE_INTERFACE, "InvalidParameter", json!({"parameter": parameter}))
-            }
-            Error::MethodNotFound { method } => (SERVICE_INTERFACE, "MethodNotFound", json!({"method": method})),
-            Error::MethodNotImplemented { method } => {
-                (SERVICE_INTERFACE, "MethodNotImplemented", json!({"method": method}))
-            }
-            Error::InterfaceNotFound { interface } => {
-                (SERVICE_INTERFACE, "InterfaceNotFound", json!({"interface": interface}))
-            }
-            Error::ExpectedMore => (SERVICE_INTERFACE, "ExpectedMore", json!({})),
-        };
-        (format!("{interface}.{name}"), parameters)
-    }
-
-    /// The error with this full name; `None` if the name is unknown.
-    pub fn from_wire(full_name: &str, parameters: &Map<String, Value>) -> Option<Error> {
-        let text = |key: &str| parameters.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (interface, name) = full_name.rsplit_once('.')?;
-        let error = match (interface, name) {
-            (INTERFACE, "NotFound") => Error::NotFound { kind: text("kind"), name: text("name") },
-            (INTERFACE, "Refused") => {
-                let optional = |key: &str| Some(text(key)).filter(|text| !text.is_empty());
-                let subject = Subject { kind: optional("kind"), name: optional("name"), key: optional("key") };
-                let code = parameters.get("code").and_then(|code| RefusedCode::deserialize(code).ok());
-                Error::Refused {
-                    object: text("object"),
-                    reason: text("reason"),
-                    code: code.unwrap_or(RefusedCode::Impossible),
-                    subject: Box::new(subject),
-                }
-            }
-            (INTERFACE, "PermissionDenied") => Error::PermissionDenied { reason: text("reason") },
-            (SERVICE_INTERFACE, "InvalidParameter") => Error::InvalidParameter { parameter: text("parameter") },
-            (SERVICE_INTERFACE, "MethodNotFound") => Error::MethodNotFound { method: text("method") },
-            (SERVICE_INTERFACE, "MethodNotImplemented") => Error::MethodNotImplemented { method: text("method") },
-            (SERVICE_INTERFACE, "InterfaceNotFound") => Error::InterfaceNotFound { interface: text("interface") },
-            (SERVICE_INTERFACE, "ExpectedMore") => Error::ExpectedMore,
-            _ => return None,
-        };
-        Some(error)
+    /// Reads the error of this full name; `None` if the error is unknown.
+    pub fn parse(full_name: &str, parameters: &Map<String, Value>) -> Option<Error> {
+        let error = [("error", Value::from(full_name)), ("parameters", Value::Object(parameters.clone()))];
+        let error = error.map(|(field, value)| (field.to_owned(), value));
+        Error::deserialize(Value::Object(Map::from_iter(error))).ok()
     }
 }

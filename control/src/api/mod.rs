@@ -44,7 +44,10 @@ pub use inject::{InjectFrame, Injected};
 pub use mirror::{Mirror, MirrorSettings, MirrorState};
 pub use multicast::{Multicast, MulticastGroup, MulticastPort, MulticastRouters, MulticastTotals};
 pub use port::{Counters, Flap, FrontEnd, Port, PortState, PortType, PutRight};
-pub use reply::{FdbEntry, PortStats, Reply, Stats, Status, UnexpectedReply, Worker, WorkerQueue};
+pub use reply::{
+    Awaited, Captures, Changes, Done, FdbEntries, FdbEntry, Impairments, Mirrors, OneMirror, OnePort, PortStats, Ports,
+    Removed, Reply, Stats, Status, UnexpectedReply, Vlans, Worker, WorkerQueue, Workers,
+};
 pub use request::Request;
 pub use source::{Direction, InvalidSource, Source};
 pub use trace::{

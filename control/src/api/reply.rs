@@ -1,6 +1,7 @@
-//! Replies, and the objects in them other than ports, VLANs and mirrors.
+//! Replies: one type for each form, and the objects in them other than ports, VLANs and mirrors.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     CapturePiece, ConfigChange, Counters, Events, Impairment, Injected, Mirror, Multicast, MulticastTotals, Port,
@@ -101,79 +102,186 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
 }
 
-/// The answer to a request that was carried out.
-#[derive(Clone, Debug, PartialEq)]
+/// The reply to a change that returns nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+/// The reply to `ListWorkers`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Workers {
+    /// The workers, by number.
+    pub workers: Vec<Worker>,
+}
+
+/// The reply to `ListPorts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// The ports, by name.
+    pub ports: Vec<Port>,
+}
+
+/// The reply to `ShowPort`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnePort {
+    /// The port.
+    pub port: Box<Port>,
+}
+
+/// The reply to `ListVlans`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vlans {
+    /// The VLANs that ports name, in ascending order.
+    pub vlans: Vec<VlanRow>,
+}
+
+/// The reply to `ListFdb`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbEntries {
+    /// The entries of the forwarding database.
+    pub entries: Vec<FdbEntry>,
+}
+
+/// The reply to `FlushFdb`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// The number of entries that were removed.
+    pub removed: u64,
+}
+
+/// The reply to `ListMirrors`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirrors {
+    /// The mirrors, by name.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// The reply to `ShowMirror`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneMirror {
+    /// The mirror.
+    pub mirror: Box<Mirror>,
+}
+
+/// The reply to `ListImpairments`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Impairments {
+    /// The impairments, by port and direction.
+    pub impairments: Vec<Impairment>,
+}
+
+/// The reply to `CheckConfig`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awaited {
+    /// The devices that ports would wait for, one line each.
+    pub awaited: Vec<String>,
+}
+
+/// The reply to `DiffConfig` and `ApplyConfig`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// The changes that would be made, or were made.
+    pub changes: Vec<ConfigChange>,
+}
+
+/// The reply to `ListCaptures`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captures {
+    /// The captures that run.
+    pub captures: Vec<RunningCapture>,
+}
+
+/// The reply to a request that was carried out: a variant for each form of reply.
+///
+/// serde reads a variant by the name of the method that was called, and writes every variant as the `parameters` of the
+/// reply message. So this enum is the one place that says which method has which reply.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
-    /// The change was made.
-    Done,
+    /// To a change that returns nothing.
+    #[serde(
+        rename(serialize = "parameters", deserialize = "AddPort"),
+        alias = "SetPort",
+        alias = "DeletePort",
+        alias = "FlapPort",
+        alias = "SetPortState",
+        alias = "AddFdb",
+        alias = "DeleteFdb",
+        alias = "SetMirror",
+        alias = "DeleteMirror",
+        alias = "SetImpairment",
+        alias = "ClearImpairment",
+        alias = "PinQueue"
+    )]
+    Done(Done),
     /// To `GetStatus`.
+    #[serde(rename(serialize = "parameters", deserialize = "GetStatus"))]
     Status(Status),
     /// To `ListWorkers`.
-    Workers(Vec<Worker>),
+    #[serde(rename(serialize = "parameters", deserialize = "ListWorkers"))]
+    Workers(Workers),
     /// To `ListPorts`.
-    Ports(Vec<Port>),
+    #[serde(rename(serialize = "parameters", deserialize = "ListPorts"))]
+    Ports(Ports),
     /// To `ShowPort`.
-    Port(Box<Port>),
+    #[serde(rename(serialize = "parameters", deserialize = "ShowPort"))]
+    Port(OnePort),
     /// To `ListVlans`.
-    Vlans(Vec<VlanRow>),
+    #[serde(rename(serialize = "parameters", deserialize = "ListVlans"))]
+    Vlans(Vlans),
     /// To `ListFdb`.
-    Fdb(Vec<FdbEntry>),
+    #[serde(rename(serialize = "parameters", deserialize = "ListFdb"))]
+    Fdb(FdbEntries),
     /// To `ListMulticast`.
+    #[serde(rename(serialize = "parameters", deserialize = "ListMulticast"))]
     Multicast(Multicast),
-    /// To `FlushFdb`: how many entries were removed.
-    Removed(u64),
+    /// To `FlushFdb`.
+    #[serde(rename(serialize = "parameters", deserialize = "FlushFdb"))]
+    Removed(Removed),
     /// To `ListMirrors`.
-    Mirrors(Vec<Mirror>),
+    #[serde(rename(serialize = "parameters", deserialize = "ListMirrors"))]
+    Mirrors(Mirrors),
     /// To `ShowMirror`.
-    Mirror(Box<Mirror>),
+    #[serde(rename(serialize = "parameters", deserialize = "ShowMirror"))]
+    Mirror(OneMirror),
     /// To `ListImpairments`.
-    Impairments(Vec<Impairment>),
+    #[serde(rename(serialize = "parameters", deserialize = "ListImpairments"))]
+    Impairments(Impairments),
     /// To `Inject`.
+    #[serde(rename(serialize = "parameters", deserialize = "Inject"))]
     Injected(Injected),
     /// To `GetStats`.
+    #[serde(rename(serialize = "parameters", deserialize = "GetStats"))]
     Stats(Stats),
     /// To `TraceFrame`.
+    #[serde(rename(serialize = "parameters", deserialize = "TraceFrame"))]
     Trace(Trace),
     /// To `ShowConfig`.
+    #[serde(rename(serialize = "parameters", deserialize = "ShowConfig"))]
     Config(ShownConfig),
-    /// To `CheckConfig`: the devices that ports would wait for, one line each.
-    Awaited(Vec<String>),
-    /// To `DiffConfig` and `ApplyConfig`: the changes that would be made, or were made.
-    Changes(Vec<ConfigChange>),
+    /// To `CheckConfig`.
+    #[serde(rename(serialize = "parameters", deserialize = "CheckConfig"))]
+    Awaited(Awaited),
+    /// To `DiffConfig` and `ApplyConfig`.
+    #[serde(rename(serialize = "parameters", deserialize = "DiffConfig"), alias = "ApplyConfig")]
+    Changes(Changes),
     /// To `Capture`.
+    #[serde(rename(serialize = "parameters", deserialize = "Capture"))]
     CapturePiece(CapturePiece),
     /// To `ListCaptures`.
-    Captures(Vec<RunningCapture>),
+    #[serde(rename(serialize = "parameters", deserialize = "ListCaptures"))]
+    Captures(Captures),
     /// To `Monitor`.
+    #[serde(rename(serialize = "parameters", deserialize = "Monitor"))]
     Events(Events),
 }
 
-/// The parameters of the reply message.
-impl Serialize for Reply {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Reply::Done => serializer.collect_map(std::iter::empty::<(&str, ())>()),
-            Reply::Status(status) => status.serialize(serializer),
-            Reply::Workers(workers) => serializer.collect_map([("workers", workers)]),
-            Reply::Ports(ports) => serializer.collect_map([("ports", ports)]),
-            Reply::Port(port) => serializer.collect_map([("port", port)]),
-            Reply::Vlans(vlans) => serializer.collect_map([("vlans", vlans)]),
-            Reply::Fdb(entries) => serializer.collect_map([("entries", entries)]),
-            Reply::Multicast(multicast) => multicast.serialize(serializer),
-            Reply::Removed(removed) => serializer.collect_map([("removed", removed)]),
-            Reply::Mirrors(mirrors) => serializer.collect_map([("mirrors", mirrors)]),
-            Reply::Mirror(mirror) => serializer.collect_map([("mirror", mirror)]),
-            Reply::Impairments(impairments) => serializer.collect_map([("impairments", impairments)]),
-            Reply::Injected(injected) => injected.serialize(serializer),
-            Reply::Stats(stats) => stats.serialize(serializer),
-            Reply::Trace(trace) => trace.serialize(serializer),
-            Reply::Config(config) => config.serialize(serializer),
-            Reply::Awaited(lines) => serializer.collect_map([("awaited", lines)]),
-            Reply::Changes(changes) => serializer.collect_map([("changes", changes)]),
-            Reply::CapturePiece(piece) => piece.serialize(serializer),
-            Reply::Captures(captures) => serializer.collect_map([("captures", captures)]),
-            Reply::Events(events) => events.serialize(serializer),
-        }
+impl Reply {
+    /// Reads the parameters of the reply to `method`.
+    ///
+    /// # Errors
+    /// [`UnexpectedReply`] if the parameters do not have the form of this method's reply.
+    pub fn parse(method: &'static str, parameters: Map<String, Value>) -> Result<Reply, UnexpectedReply> {
+        let reply = Map::from_iter([(method.to_owned(), Value::Object(parameters))]);
+        Reply::deserialize(Value::Object(reply)).map_err(|error| UnexpectedReply { method, reason: error.to_string() })
     }
 }
 

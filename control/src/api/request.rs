@@ -1,12 +1,11 @@
 //! Requests: every method of the interface, with its parameters validated.
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::change::Change;
 use super::parameters::{frame, name, optional_vlan};
-use super::{CaptureSpec, ConfigText, Error, INTERFACE, Reply, UnexpectedReply, WantedConfig};
+use super::{CaptureSpec, ConfigText, Error, INTERFACE, WantedConfig};
 use crate::model::{Tree, de};
 
 /// A call of a method of `org.labsw.Switch1`. The interface description says what each method does.
@@ -141,42 +140,4 @@ impl Request {
             _ => (String::new(), Value::Null),
         }
     }
-
-    /// Reads the parameters of the reply to this request.
-    ///
-    /// # Errors
-    /// [`UnexpectedReply`] if the parameters do not have the form of this method's reply.
-    pub fn parse_reply(&self, mut parameters: Map<String, Value>) -> Result<Reply, UnexpectedReply> {
-        let method = self.method();
-        let mut field = |name: &str| parameters.remove(name).unwrap_or_default();
-        Ok(match self {
-            Request::GetStatus => Reply::Status(read(method, Value::Object(parameters))?),
-            Request::ListWorkers => Reply::Workers(read(method, field("workers"))?),
-            Request::ListPorts => Reply::Ports(read(method, field("ports"))?),
-            Request::ShowPort { .. } => Reply::Port(Box::new(read(method, field("port"))?)),
-            Request::ListVlans => Reply::Vlans(read(method, field("vlans"))?),
-            Request::ListFdb { .. } => Reply::Fdb(read(method, field("entries"))?),
-            Request::ListMulticast { .. } => Reply::Multicast(read(method, Value::Object(parameters))?),
-            Request::ListMirrors => Reply::Mirrors(read(method, field("mirrors"))?),
-            Request::ShowMirror { .. } => Reply::Mirror(read(method, field("mirror"))?),
-            Request::ListImpairments => Reply::Impairments(read(method, field("impairments"))?),
-            Request::GetStats { .. } => Reply::Stats(read(method, Value::Object(parameters))?),
-            Request::TraceFrame { .. } => Reply::Trace(read(method, Value::Object(parameters))?),
-            Request::ShowConfig => Reply::Config(read(method, Value::Object(parameters))?),
-            Request::CheckConfig(_) => Reply::Awaited(read(method, field("awaited"))?),
-            Request::DiffConfig(_) | Request::Change(Change::ApplyConfig(_)) => {
-                Reply::Changes(read(method, field("changes"))?)
-            }
-            Request::Capture(_) => Reply::CapturePiece(read(method, Value::Object(parameters))?),
-            Request::ListCaptures => Reply::Captures(read(method, field("captures"))?),
-            Request::Monitor { .. } => Reply::Events(read(method, Value::Object(parameters))?),
-            Request::Change(Change::FlushFdb { .. }) => Reply::Removed(read(method, field("removed"))?),
-            Request::Change(Change::Inject { .. }) => Reply::Injected(read(method, Value::Object(parameters))?),
-            Request::Change(_) => Reply::Done,
-        })
-    }
-}
-
-fn read<T: DeserializeOwned>(method: &'static str, value: Value) -> Result<T, UnexpectedReply> {
-    serde_json::from_value(value).map_err(|error| UnexpectedReply { method, reason: error.to_string() })
 }

@@ -255,29 +255,40 @@ fn event() -> Event {
     }
 }
 
+fn entry() -> FdbEntry {
+    FdbEntry {
+        vlan: 20,
+        mac: "52:54:00:12:34:56".into(),
+        port: "dc01".into(),
+        is_static: true,
+        sticky: true,
+        age_seconds: 0,
+    }
+}
+
+fn capture() -> RunningCapture {
+    let ports = vec!["web:rx".parse().unwrap()];
+    RunningCapture { ports, filter: Some("arp".into()), pid: 7, ..RunningCapture::default() }
+}
+
 fn reply_to(request: &Request) -> Reply {
     match request {
         Request::GetStatus => Reply::Status(status()),
-        Request::ListWorkers => Reply::Workers(vec![worker()]),
+        Request::ListWorkers => Reply::Workers(Workers { workers: vec![worker()] }),
         Request::ListPorts => {
-            Reply::Ports(vec![port(), Port::new("span", PortType::Tap, Vlan::shown(&PortVlan::default()))])
+            let waiting = Port::new("span", PortType::Tap, Vlan::shown(&PortVlan::default()));
+            Reply::Ports(Ports { ports: vec![port(), waiting] })
         }
-        Request::ShowPort { .. } => Reply::Port(Box::new(port())),
+        Request::ShowPort { .. } => Reply::Port(OnePort { port: Box::new(port()) }),
         Request::ListVlans => {
-            Reply::Vlans(vec![VlanRow { vlan: 20, ports: vec![VlanMember { port: "web".into(), tagged: false }] }])
+            let members = vec![VlanMember { port: "web".into(), tagged: false }];
+            Reply::Vlans(Vlans { vlans: vec![VlanRow { vlan: 20, ports: members }] })
         }
-        Request::ListFdb { .. } => Reply::Fdb(vec![FdbEntry {
-            vlan: 20,
-            mac: "52:54:00:12:34:56".into(),
-            port: "dc01".into(),
-            is_static: true,
-            sticky: true,
-            age_seconds: 0,
-        }]),
+        Request::ListFdb { .. } => Reply::Fdb(FdbEntries { entries: vec![entry()] }),
         Request::ListMulticast { .. } => Reply::Multicast(multicast()),
-        Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
-        Request::ListImpairments => Reply::Impairments(vec![impairment()]),
-        Request::ShowMirror { .. } => Reply::Mirror(Box::new(mirror())),
+        Request::ListMirrors => Reply::Mirrors(Mirrors { mirrors: vec![mirror()] }),
+        Request::ListImpairments => Reply::Impairments(Impairments { impairments: vec![impairment()] }),
+        Request::ShowMirror { .. } => Reply::Mirror(OneMirror { mirror: Box::new(mirror()) }),
         Request::GetStats { .. } => Reply::Stats(Stats {
             uptime_milliseconds: 7,
             ports: vec![PortStats { name: "dc01".into(), counters: counters() }],
@@ -298,20 +309,24 @@ fn reply_to(request: &Request) -> Reply {
             }],
         }),
         Request::ShowConfig => Reply::Config(ShownConfig { text: "[switch]\n".into(), config: json!({"switch": {}}) }),
-        Request::CheckConfig(_) => Reply::Awaited(vec!["ports.a.device: name:b0 is awaited".into()]),
-        Request::DiffConfig(_) | Request::Change(Change::ApplyConfig(_)) => Reply::Changes(vec![change()]),
+        Request::CheckConfig(_) => {
+            Reply::Awaited(Awaited { awaited: vec!["ports.a.device: name:b0 is awaited".into()] })
+        }
+        Request::DiffConfig(_) | Request::Change(Change::ApplyConfig(_)) => {
+            Reply::Changes(Changes { changes: vec![change()] })
+        }
         Request::Capture(_) => Reply::CapturePiece(CapturePiece { pcapng: "Cg0NCg==".into(), captured: 2, dropped: 1 }),
-        Request::ListCaptures => Reply::Captures(vec![RunningCapture {
-            ports: vec!["web:rx".parse().unwrap()],
-            filter: Some("arp".into()),
-            pid: 7,
-            ..RunningCapture::default()
-        }]),
+        Request::ListCaptures => Reply::Captures(Captures { captures: vec![capture()] }),
         Request::Monitor { .. } => Reply::Events(Events { events: vec![event()], lost: 2 }),
-        Request::Change(Change::FlushFdb { .. }) => Reply::Removed(3),
+        Request::Change(Change::FlushFdb { .. }) => Reply::Removed(Removed { removed: 3 }),
         Request::Change(Change::Inject { .. }) => Reply::Injected(injected()),
-        Request::Change(_) => Reply::Done,
+        Request::Change(_) => Reply::Done(Done {}),
     }
+}
+
+/// The parameters that a message with this reply or error has.
+fn parameters(answer: &impl serde::Serialize) -> Map<String, Value> {
+    object(json!(answer)["parameters"].take())
 }
 
 fn injected() -> Injected {
@@ -324,7 +339,7 @@ fn requests_and_replies_survive_the_wire() {
         let method = format!("{INTERFACE}.{}", request.method());
         assert_eq!(Request::parse(&method, object(request.to_parameters())), Ok(request.clone()));
         let reply = reply_to(&request);
-        assert_eq!(request.parse_reply(object(json!(reply))).unwrap(), reply);
+        assert_eq!(Reply::parse(request.method(), parameters(&reply)).unwrap(), reply);
     }
 }
 
@@ -339,18 +354,18 @@ fn errors_survive_the_wire() {
         Error::MethodNotFound { method: "a.B".into() },
         Error::MethodNotImplemented { method: "a.B".into() },
         Error::InterfaceNotFound { interface: "a".into() },
-        Error::ExpectedMore,
+        Error::ExpectedMore {},
     ];
     for error in errors {
-        let (name, parameters) = error.to_wire();
-        assert_eq!(Error::from_wire(&name, &object(parameters)), Some(error));
+        let name = json!(error)["error"].take();
+        assert_eq!(Error::parse(name.as_str().unwrap(), &parameters(&error)), Some(error));
     }
-    assert_eq!(Error::from_wire("org.example.Odd", &Map::new()), None);
+    assert_eq!(Error::parse("org.example.Odd", &Map::new()), None);
 }
 
 #[test]
 fn a_refusal_says_for_programs_what_it_is_about() {
-    let about = |error: &Error| error.to_wire().1;
+    let about = |error: &Error| Value::Object(parameters(error));
     let wrong = Error::invalid_setting("impairment of \"dc01\"", "delay", "delay: is not a time");
     let expected = json!({
         "object": "impairment of \"dc01\"", "reason": "delay: is not a time", "code": "invalid",

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::output::Output;
 use super::session::{Failure, Session};
 use super::table::one_line;
-use crate::api::{Change, ConfigChange, ConfigText, Error, Reply, Request, WantedConfig};
+use crate::api::{Awaited, Change, ConfigChange, ConfigText, Error, Reply, Request, WantedConfig};
 use crate::config::Config;
 use crate::varlink::CallError;
 
@@ -82,7 +82,7 @@ fn check(file: &Path, socket: &Path, output: &mut Output) -> Result<(), Failure>
             // If stderr is closed the note is lost.
             let beside = one_line(&beside.to_string());
             let _ = writeln!(std::io::stderr(), "labsw-ctl: {beside}; only the file itself was checked");
-            output.reply(&Reply::Awaited(Vec::new()))
+            output.reply(&Reply::Awaited(Awaited { awaited: Vec::new() }))
         }
         reply => output.reply(&reply?),
     }

@@ -19,7 +19,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::capture::{Target, record};
 use super::output::Output;
 use super::session::{Failure, Session};
-use crate::api::{self, CaptureSpec, DEFAULT_SNAPLEN, Port, Reply, Request, Source};
+use crate::api::{self, CaptureSpec, DEFAULT_SNAPLEN, Port, Ports, Reply, Request, Source};
 use crate::filter;
 
 /// The interface with all dropped frames. No port's interface has this name, since a hyphen follows `labsw` in those.
@@ -114,7 +114,7 @@ pub(super) fn run(arguments: Arguments, socket: &Path, output: &mut Output) -> R
 /// The ports; none without a switch.
 fn ports(socket: &Path) -> Vec<Port> {
     match Session::open(socket).and_then(|mut session| session.call(&Request::ListPorts)) {
-        Ok(Reply::Ports(ports)) => ports,
+        Ok(Reply::Ports(Ports { ports })) => ports,
         _ => Vec::new(),
     }
 }

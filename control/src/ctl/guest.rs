@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::output::Output;
 use super::parse;
 use super::session::{Failure, Session};
-use crate::api::{Reply, Request};
+use crate::api::{OnePort, Reply, Request};
 use crate::glue::{self, Options, Target};
 
 /// The port and the target.
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: Arguments, session: &mut Session, output: &mut Outp
     let Arguments { port: name, target, memory, qemu_version } = arguments;
     let request = Request::ShowPort { name };
     let reply = session.call(&request)?;
-    let Reply::Port(port) = reply else { return output.reply(&reply) };
+    let Reply::Port(OnePort { port }) = reply else { return output.reply(&reply) };
     let usual = Options::default();
     let options = Options { memory, qemu_version: qemu_version.unwrap_or(usual.qemu_version) };
     let text = glue::snippet(&port, target, &options)?;

@@ -3,7 +3,10 @@
 use super::output::Output;
 use super::session::Failure;
 use super::{capture, config, fdb, impair, mcast, mirror, monitor, port, stats, status, table, trace, vlan, worker};
-use crate::api::Reply;
+use crate::api::{
+    Awaited, Captures, Changes, FdbEntries, Impairments, Mirrors, OneMirror, OnePort, Ports, Removed, Reply, Vlans,
+    Workers,
+};
 use crate::metrics;
 
 impl Output {
@@ -14,51 +17,53 @@ impl Output {
     pub(super) fn reply(&mut self, reply: &Reply) -> Result<(), Failure> {
         if self.is_json() {
             return match reply {
-                Reply::Done | Reply::Removed(_) => self.pretty(reply),
+                Reply::Done(done) => self.pretty(done),
                 Reply::Status(status) => self.pretty(status),
-                Reply::Workers(workers) => self.pretty(workers),
-                Reply::Ports(ports) => self.pretty(ports),
-                Reply::Port(port) => self.pretty(port),
-                Reply::Vlans(vlans) => self.pretty(vlans),
-                Reply::Fdb(entries) => self.pretty(entries),
+                Reply::Workers(Workers { workers }) => self.pretty(workers),
+                Reply::Ports(Ports { ports }) => self.pretty(ports),
+                Reply::Port(OnePort { port }) => self.pretty(port),
+                Reply::Vlans(Vlans { vlans }) => self.pretty(vlans),
+                Reply::Fdb(FdbEntries { entries }) => self.pretty(entries),
                 Reply::Multicast(multicast) => self.pretty(multicast),
-                Reply::Mirrors(mirrors) => self.pretty(mirrors),
-                Reply::Mirror(mirror) => self.pretty(mirror),
-                Reply::Impairments(impairments) => self.pretty(impairments),
+                Reply::Removed(removed) => self.pretty(removed),
+                Reply::Mirrors(Mirrors { mirrors }) => self.pretty(mirrors),
+                Reply::Mirror(OneMirror { mirror }) => self.pretty(mirror),
+                Reply::Impairments(Impairments { impairments }) => self.pretty(impairments),
+                Reply::Injected(injected) => self.pretty(injected),
                 Reply::Stats(stats) => self.pretty(&stats.ports),
                 Reply::Trace(trace) => self.pretty(trace),
                 Reply::Config(shown) => self.pretty(&shown.config),
-                Reply::Captures(captures) => self.pretty(captures),
-                Reply::Awaited(_)
-                | Reply::Changes(_)
-                | Reply::Injected(_)
-                | Reply::CapturePiece(_)
-                | Reply::Events(_) => self.pretty(reply),
+                Reply::Awaited(awaited) => self.pretty(awaited),
+                Reply::Changes(changes) => self.pretty(changes),
+                Reply::CapturePiece(piece) => self.pretty(piece),
+                Reply::Captures(Captures { captures }) => self.pretty(captures),
+                Reply::Events(events) => self.pretty(events),
             };
         }
         let text = match reply {
-            Reply::Done => return Ok(()),
-            Reply::Removed(1) => "1 entry removed\n".to_owned(),
-            Reply::Removed(entries) => format!("{entries} entries removed\n"),
+            Reply::Done(_) | Reply::CapturePiece(_) => return Ok(()),
             Reply::Status(status) => status::table(status),
-            Reply::Workers(workers) => worker::table(workers),
-            Reply::Ports(ports) => port::table(ports),
-            Reply::Port(port) => port::details(port),
-            Reply::Vlans(vlans) => vlan::table(vlans),
-            Reply::Fdb(entries) => fdb::table(entries),
+            Reply::Workers(Workers { workers }) => worker::table(workers),
+            Reply::Ports(Ports { ports }) => port::table(ports),
+            Reply::Port(OnePort { port }) => port::details(port),
+            Reply::Vlans(Vlans { vlans }) => vlan::table(vlans),
+            Reply::Fdb(FdbEntries { entries }) => fdb::table(entries),
             Reply::Multicast(multicast) => mcast::table(multicast),
-            Reply::Mirrors(mirrors) => mirror::table(mirrors),
-            Reply::Mirror(mirror) => mirror::details(mirror),
-            Reply::Impairments(impairments) => impair::table(impairments),
+            Reply::Removed(Removed { removed: 1 }) => "1 entry removed\n".to_owned(),
+            Reply::Removed(Removed { removed }) => format!("{removed} entries removed\n"),
+            Reply::Mirrors(Mirrors { mirrors }) => mirror::table(mirrors),
+            Reply::Mirror(OneMirror { mirror }) => mirror::details(mirror),
+            Reply::Impairments(Impairments { impairments }) => impair::table(impairments),
+            Reply::Injected(injected) => format!("{} frames sent\n", injected.sent),
             Reply::Stats(stats) => stats::table(stats),
             Reply::Trace(trace) => trace::lines(trace),
             Reply::Config(shown) => shown.text.clone(),
-            Reply::Awaited(lines) => lines.iter().map(|line| format!("{}\n", table::one_line(line))).collect(),
-            Reply::Changes(changes) => config::lines(changes),
-            Reply::Injected(injected) => format!("{} frames sent\n", injected.sent),
-            Reply::CapturePiece(_) => return Ok(()),
+            Reply::Awaited(Awaited { awaited }) => {
+                awaited.iter().map(|line| format!("{}\n", table::one_line(line))).collect()
+            }
+            Reply::Changes(Changes { changes }) => config::lines(changes),
+            Reply::Captures(Captures { captures }) => capture::table(captures),
             Reply::Events(told) => monitor::lines(told),
-            Reply::Captures(captures) => capture::table(captures),
         };
         self.bytes(text.as_bytes())
     }

@@ -11,7 +11,7 @@ use clap::Args;
 use super::output::Output;
 use super::parse;
 use super::session::{Failure, Session};
-use crate::api::{self, Event, EventKind, Reply, Request};
+use crate::api::{self, Event, EventKind, OnePort, Reply, Request};
 use crate::varlink::CallError;
 
 /// Which port, and what for.
@@ -83,7 +83,7 @@ fn has((state, _): &Seen, wanted: &str) -> bool {
 fn look(port: &str, socket: &Path) -> Result<Seen, Failure> {
     let request = Request::ShowPort { name: port.to_owned() };
     match Session::open(socket)?.call(&request) {
-        Ok(Reply::Port(port)) => Ok((port.state.to_string(), port.reason)),
+        Ok(Reply::Port(OnePort { port })) => Ok((port.state.to_string(), port.reason)),
         Ok(_) => Ok((String::new(), None)),
         Err(Failure::Refused(CallError::Switch(api::Error::NotFound { .. }))) => Ok(("gone".to_owned(), None)),
         Err(other) => Err(other),

@@ -11,40 +11,48 @@ use super::show::{show_fdb, show_impairments, show_mirror, show_mirrors, show_po
 use super::switch::Switch;
 use super::trace::trace;
 use super::view::View;
-use crate::api::{CaptureSpec, Change, Error, Feed, Handler, Peer, Reply, Request, WantedConfig};
+use crate::api::{
+    Awaited, CaptureSpec, Captures, Change, Changes, Done, Error, FdbEntries, Feed, Handler, Impairments, Mirrors,
+    OneMirror, OnePort, Peer, Ports, Removed, Reply, Request, Vlans, WantedConfig, Workers,
+};
 use crate::config::{ConfigError, ImpairConfig, MirrorConfig, PortConfig, Settings};
 
 impl Handler for Switch {
     fn call(&mut self, peer: &Peer, request: Request) -> Result<Reply, Error> {
         match request {
             Request::GetStatus => Ok(Reply::Status(self.show_status())),
-            Request::ListWorkers => Ok(Reply::Workers(show_workers(&self.fabric, &self.ports))),
-            Request::ListPorts => Ok(Reply::Ports(self.show_ports())),
+            Request::ListWorkers => Ok(Reply::Workers(Workers { workers: show_workers(&self.fabric, &self.ports) })),
+            Request::ListPorts => Ok(Reply::Ports(Ports { ports: self.show_ports() })),
             Request::ShowPort { name } => {
                 let Switch { ports, config, busy_polls, .. } = self;
-                Ok(Reply::Port(Box::new(show_port(ports.get_mut(&name)?, config, busy_polls))))
+                let port = Box::new(show_port(ports.get_mut(&name)?, config, busy_polls));
+                Ok(Reply::Port(OnePort { port }))
             }
-            Request::ListVlans => Ok(Reply::Vlans(show_vlans(&self.ports))),
+            Request::ListVlans => Ok(Reply::Vlans(Vlans { vlans: show_vlans(&self.ports) })),
             Request::ListFdb { vlan, port } => {
-                Ok(Reply::Fdb(show_fdb(self.view(), self.fdb_filter(vlan, port.as_deref())?)))
+                let entries = show_fdb(self.view(), self.fdb_filter(vlan, port.as_deref())?);
+                Ok(Reply::Fdb(FdbEntries { entries }))
             }
             Request::ListMulticast { vlan } => {
                 Ok(Reply::Multicast(self.multicast.show(vlan.map(vid).transpose()?, &self.ports)))
             }
-            Request::ListMirrors => Ok(Reply::Mirrors(show_mirrors(self.view()))),
+            Request::ListMirrors => Ok(Reply::Mirrors(Mirrors { mirrors: show_mirrors(self.view()) })),
             Request::ShowMirror { name } => {
-                Ok(Reply::Mirror(Box::new(show_mirror(self.mirrors.get(&name)?, self.view()))))
+                let mirror = Box::new(show_mirror(self.mirrors.get(&name)?, self.view()));
+                Ok(Reply::Mirror(OneMirror { mirror }))
             }
-            Request::ListImpairments => Ok(Reply::Impairments(show_impairments(&self.ports))),
+            Request::ListImpairments => {
+                Ok(Reply::Impairments(Impairments { impairments: show_impairments(&self.ports) }))
+            }
             Request::GetStats { port, .. } => Ok(Reply::Stats(self.show_stats(port.as_deref())?)),
             Request::TraceFrame { port, frame } => Ok(Reply::Trace(trace(self.view(), &port, &frame)?)),
             Request::ShowConfig => Ok(Reply::Config(self.show_config())),
-            Request::CheckConfig(config) => Ok(Reply::Awaited(self.check_config(&config)?)),
+            Request::CheckConfig(config) => Ok(Reply::Awaited(Awaited { awaited: self.check_config(&config)? })),
             Request::DiffConfig(WantedConfig { config, keep_runtime }) => {
-                Ok(Reply::Changes(self.diff_config(&config, keep_runtime)?))
+                Ok(Reply::Changes(Changes { changes: self.diff_config(&config, keep_runtime)? }))
             }
-            Request::Capture(_) | Request::Monitor { .. } => Err(Error::ExpectedMore),
-            Request::ListCaptures => Ok(Reply::Captures(self.captures.show())),
+            Request::Capture(_) | Request::Monitor { .. } => Err(Error::ExpectedMore {}),
+            Request::ListCaptures => Ok(Reply::Captures(Captures { captures: self.captures.show() })),
             Request::Change(change) => self.change_told(peer, change),
         }
     }
@@ -100,7 +108,8 @@ impl Switch {
                 }
             }
             Change::FlushFdb { vlan, port } => {
-                return Ok(Reply::Removed(self.flush_fdb(self.fdb_filter(vlan, port.as_deref())?)));
+                let removed = self.flush_fdb(self.fdb_filter(vlan, port.as_deref())?);
+                return Ok(Reply::Removed(Removed { removed }));
             }
             Change::SetMirror(set) => {
                 let before = self.mirrors.get(&set.name).ok().map(|mirror| &mirror.config).filter(|_| !set.replace);
@@ -120,10 +129,10 @@ impl Switch {
             }
             Change::PinQueue { port, queue, worker } => self.pin_queue(&port, queue, worker)?,
             Change::ApplyConfig(WantedConfig { config, keep_runtime }) => {
-                return Ok(Reply::Changes(self.apply_config(&config, keep_runtime)?));
+                return Ok(Reply::Changes(Changes { changes: self.apply_config(&config, keep_runtime)? }));
             }
         }
-        Ok(Reply::Done)
+        Ok(Reply::Done(Done {}))
     }
 
     /// The impairment that a port gets if `settings` are applied to the directions that they name.

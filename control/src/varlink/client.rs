@@ -134,8 +134,8 @@ impl Client {
         }
         let message: ReplyMessage = serde_json::from_slice(&bytes)?;
         match message.error {
-            None => Ok((request.parse_reply(message.parameters)?, message.continues)),
-            Some(name) => Err(match Error::from_wire(&name, &message.parameters) {
+            None => Ok((Reply::parse(request.method(), message.parameters)?, message.continues)),
+            Some(name) => Err(match Error::parse(&name, &message.parameters) {
                 Some(error) => CallError::Switch(error),
                 None => CallError::Unknown { name, parameters: message.parameters },
             }),

@@ -370,7 +370,7 @@ impl Connection {
     /// Begins a capture, or a stream of events.
     fn begin_feed(&mut self, request: Request, more: bool, handler: &mut dyn Handler) -> Result<(), Error> {
         if !more {
-            return Err(Error::ExpectedMore);
+            return Err(Error::ExpectedMore {});
         }
         self.stream = Some(Stream::Feed(match request {
             Request::Capture(spec) => handler.capture(&self.peer, spec)?,

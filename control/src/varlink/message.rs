@@ -46,13 +46,19 @@ pub(super) struct ReplyMessage {
     pub(super) continues: bool,
 }
 
+/// A reply, as the server writes it. The answer serialises as fields of the message.
 #[derive(Serialize)]
-struct ReplyOut<'a, T: Serialize> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    parameters: T,
+struct Outgoing<T: Serialize> {
+    #[serde(flatten)]
+    answer: T,
     #[serde(skip_serializing_if = "is_false")]
     continues: bool,
+}
+
+/// The parameters of a reply.
+#[derive(Serialize)]
+struct Parameters<'a> {
+    parameters: &'a Value,
 }
 
 /// The server's answer to one call.
@@ -84,11 +90,40 @@ pub(super) fn write_result(
     out: &mut Vec<u8>,
 ) -> serde_json::Result<()> {
     match result {
-        Ok(Answer::Switch(reply)) => write(&ReplyOut { error: None, parameters: reply, continues }, out),
-        Ok(Answer::Service(parameters)) => write(&ReplyOut { error: None, parameters, continues }, out),
-        Err(error) => {
-            let (name, parameters) = error.to_wire();
-            write(&ReplyOut { error: Some(&name), parameters, continues: false }, out)
+        Ok(Answer::Switch(reply)) => write(&Outgoing { answer: reply, continues }, out),
+        Ok(Answer::Service(parameters)) => write(&Outgoing { answer: Parameters { parameters }, continues }, out),
+        Err(error) => write(error, out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Done, Removed};
+
+    #[test]
+    fn answers_have_the_form_of_varlink() {
+        let refused = Error::refused("port \"a\"", "in use");
+        let service = serde_json::json!({"description": "d"});
+        for (answer, continues, expected) in [
+            (Ok(Answer::Switch(Reply::Done(Done {}))), false, r#"{"parameters":{}}"#),
+            (
+                Ok(Answer::Switch(Reply::Removed(Removed { removed: 3 }))),
+                true,
+                r#"{"parameters":{"removed":3},"continues":true}"#,
+            ),
+            (Ok(Answer::Service(service)), false, r#"{"parameters":{"description":"d"}}"#),
+            (
+                Err(refused),
+                false,
+                r#"{"error":"org.labsw.Switch1.Refused","parameters":{"object":"port \"a\"","reason":"in use","code":"impossible","kind":"port","name":"a"}}"#,
+            ),
+            (Err(Error::ExpectedMore {}), false, r#"{"error":"org.varlink.service.ExpectedMore","parameters":{}}"#),
+        ] {
+            let mut bytes = Vec::new();
+            write_result(&answer, continues, &mut bytes).unwrap();
+            assert_eq!(bytes.pop(), Some(0));
+            assert_eq!(String::from_utf8(bytes).unwrap(), expected);
         }
     }
 }

@@ -15,7 +15,10 @@ use serde_json::{Value, json};
 use super::Server;
 use super::connection::{Connection, Next, PATIENCE};
 use super::seats::MAX_CLIENTS;
-use crate::api::{CaptureSpec, Change, Counters, Error, Feed, Handler, Peer, PortStats, Reply, Request, Stats};
+use crate::api::{
+    CaptureSpec, Change, Counters, Done, Error, FdbEntries, Feed, Handler, Peer, PortStats, Ports, Removed, Reply,
+    Request, Stats,
+};
 
 mod clients;
 mod feed;
@@ -35,10 +38,12 @@ impl Handler for Fake {
     fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
         self.calls.push(request.clone());
         match request {
-            Request::ListPorts => Ok(Reply::Ports(Vec::new())),
+            Request::ListPorts => Ok(Reply::Ports(Ports { ports: Vec::new() })),
             Request::ShowPort { name } => Err(Error::not_found("port", name)),
-            Request::Change(Change::FlushFdb { vlan, .. }) => Ok(Reply::Removed(vlan.unwrap_or_default().into())),
-            Request::Change(_) => Ok(Reply::Done),
+            Request::Change(Change::FlushFdb { vlan, .. }) => {
+                Ok(Reply::Removed(Removed { removed: vlan.unwrap_or_default().into() }))
+            }
+            Request::Change(_) => Ok(Reply::Done(Done {})),
             Request::ListFdb { .. } => {
                 let entry = crate::api::FdbEntry {
                     vlan: 1,
@@ -48,7 +53,7 @@ impl Handler for Fake {
                     sticky: false,
                     age_seconds: 1,
                 };
-                Ok(Reply::Fdb(vec![entry; self.fdb_entries]))
+                Ok(Reply::Fdb(FdbEntries { entries: vec![entry; self.fdb_entries] }))
             }
             Request::GetStats { port: Some(port), .. } if self.calls.len() > 3 => Err(Error::not_found("port", port)),
             Request::GetStats { .. } => {

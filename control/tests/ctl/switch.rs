@@ -227,16 +227,28 @@ impl Fake {
     fn change(&mut self, change: Change) -> Result<Reply, Error> {
         self.changes.lock().unwrap().push(change.clone());
         Ok(match change {
-            Change::FlushFdb { .. } => Reply::Removed(3),
-            Change::ApplyConfig(_) => Reply::Changes(differences()),
+            Change::FlushFdb { .. } => Reply::Removed(Removed { removed: 3 }),
+            Change::ApplyConfig(_) => Reply::Changes(Changes { changes: differences() }),
             Change::AddPort { name, .. } if name == "dc01" => {
                 return Err(Error::refused("port \"dc01\"", "a port of this name exists; delete it first"));
             }
             Change::SetPort { name, .. } => {
                 return Err(Error::refused(format!("port {name:?}"), "line\nbreak"));
             }
-            _ => Reply::Done,
+            _ => Reply::Done(Done {}),
         })
+    }
+}
+
+fn capture() -> RunningCapture {
+    RunningCapture {
+        ports: vec!["dc01:rx".parse().unwrap()],
+        filter: Some("tcp port 445".into()),
+        pid: 4711,
+        age_seconds: 12,
+        captured: 100,
+        dropped: 2,
+        ..RunningCapture::default()
     }
 }
 
@@ -256,46 +268,44 @@ impl Handler for Fake {
                 multicast: MulticastTotals::default(),
                 mac_moves: 0,
             }),
-            Request::ListWorkers => Reply::Workers(workers()),
-            Request::ListPorts => Reply::Ports(ports()),
+            Request::ListWorkers => Reply::Workers(Workers { workers: workers() }),
+            Request::ListPorts => Reply::Ports(Ports { ports: ports() }),
             Request::ShowPort { name } => match find(&name) {
-                Some(port) => Reply::Port(Box::new(port)),
+                Some(port) => Reply::Port(OnePort { port: Box::new(port) }),
                 None => return Err(Error::not_found("port", name)),
             },
-            Request::ListVlans => Reply::Vlans(vec![VlanRow {
-                vlan: 20,
-                ports: vec![
-                    VlanMember { port: "dc01".into(), tagged: false },
-                    VlanMember { port: "uplink".into(), tagged: true },
-                ],
-            }]),
-            Request::ListFdb { vlan: Some(99), .. } => Reply::Fdb(Vec::new()),
-            Request::ListFdb { .. } => Reply::Fdb(fdb()),
+            Request::ListVlans => Reply::Vlans(Vlans {
+                vlans: vec![VlanRow {
+                    vlan: 20,
+                    ports: vec![
+                        VlanMember { port: "dc01".into(), tagged: false },
+                        VlanMember { port: "uplink".into(), tagged: true },
+                    ],
+                }],
+            }),
+            Request::ListFdb { vlan: Some(99), .. } => Reply::Fdb(FdbEntries { entries: Vec::new() }),
+            Request::ListFdb { .. } => Reply::Fdb(FdbEntries { entries: fdb() }),
             Request::ListMulticast { vlan: Some(_) } => Reply::Multicast(Multicast::default()),
             Request::ListMulticast { vlan: None } => Reply::Multicast(multicast()),
-            Request::ListMirrors => Reply::Mirrors(vec![mirror()]),
-            Request::ShowMirror { name } if name == "detect" => Reply::Mirror(Box::new(mirror())),
+            Request::ListMirrors => Reply::Mirrors(Mirrors { mirrors: vec![mirror()] }),
+            Request::ShowMirror { name } if name == "detect" => Reply::Mirror(OneMirror { mirror: Box::new(mirror()) }),
             Request::ShowMirror { name } => return Err(Error::not_found("mirror", name)),
-            Request::ListImpairments => Reply::Impairments(impairments()),
+            Request::ListImpairments => Reply::Impairments(Impairments { impairments: impairments() }),
             Request::GetStats { port, .. } => Reply::Stats(self.stats(port.as_deref())),
             Request::TraceFrame { port, frame } => Reply::Trace(trace(port, &frame)),
             Request::ShowConfig => {
                 let text = "[switch]\npower = \"adaptive\"\n".to_owned();
                 Reply::Config(ShownConfig { text, config: json!({"switch": {"power": "adaptive"}}) })
             }
-            Request::CheckConfig(ConfigText { file, .. }) => Reply::Awaited(vec![format!("{file}: something")]),
-            Request::Capture(_) | Request::Monitor { .. } => return Err(Error::ExpectedMore),
-            Request::ListCaptures => Reply::Captures(vec![RunningCapture {
-                ports: vec!["dc01:rx".parse().unwrap()],
-                filter: Some("tcp port 445".into()),
-                pid: 4711,
-                age_seconds: 12,
-                captured: 100,
-                dropped: 2,
-                ..RunningCapture::default()
-            }]),
-            Request::DiffConfig(WantedConfig { keep_runtime: true, .. }) => Reply::Changes(Vec::new()),
-            Request::DiffConfig(_) => Reply::Changes(differences()),
+            Request::CheckConfig(ConfigText { file, .. }) => {
+                Reply::Awaited(Awaited { awaited: vec![format!("{file}: something")] })
+            }
+            Request::Capture(_) | Request::Monitor { .. } => return Err(Error::ExpectedMore {}),
+            Request::ListCaptures => Reply::Captures(Captures { captures: vec![capture()] }),
+            Request::DiffConfig(WantedConfig { keep_runtime: true, .. }) => {
+                Reply::Changes(Changes { changes: Vec::new() })
+            }
+            Request::DiffConfig(_) => Reply::Changes(Changes { changes: differences() }),
             Request::Change(change) => return self.change(change),
         })
     }

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use labsw_control::api::{
-    CaptureSpec, Change, Counters, Error, FdbEntry, Feed, Handler, INTERFACE, Multicast, Peer, PortStats, Reply,
-    Request, Stats,
+    Awaited, CaptureSpec, Captures, Change, Changes, Counters, Done, Error, FdbEntries, FdbEntry, Feed, Handler,
+    INTERFACE, Impairments, Mirrors, Multicast, Peer, PortStats, Ports, Removed, Reply, Request, Stats, Vlans, Workers,
 };
 use labsw_control::varlink::Server;
 use mio::{Poll, Token};
@@ -46,11 +46,11 @@ impl Handler for Fake {
     fn call(&mut self, peer: &Peer, request: Request) -> Result<Reply, Error> {
         assert_survives(&request);
         match request {
-            Request::ListWorkers => Ok(Reply::Workers(Vec::new())),
-            Request::ListPorts => Ok(Reply::Ports(Vec::new())),
-            Request::ListVlans => Ok(Reply::Vlans(Vec::new())),
-            Request::ListMirrors => Ok(Reply::Mirrors(Vec::new())),
-            Request::ListImpairments => Ok(Reply::Impairments(Vec::new())),
+            Request::ListWorkers => Ok(Reply::Workers(Workers { workers: Vec::new() })),
+            Request::ListPorts => Ok(Reply::Ports(Ports { ports: Vec::new() })),
+            Request::ListVlans => Ok(Reply::Vlans(Vlans { vlans: Vec::new() })),
+            Request::ListMirrors => Ok(Reply::Mirrors(Mirrors { mirrors: Vec::new() })),
+            Request::ListImpairments => Ok(Reply::Impairments(Impairments { impairments: Vec::new() })),
             Request::ListMulticast { .. } => Ok(Reply::Multicast(Multicast::default())),
             Request::ShowPort { name } => Err(Error::not_found("port", name)),
             Request::ShowMirror { name } => Err(Error::not_found("mirror", name)),
@@ -59,7 +59,7 @@ impl Handler for Fake {
                 let (mac, port) = ("52:54:00:00:00:01".into(), port.unwrap_or_default());
                 let vlan = vlan.unwrap_or(1);
                 let entry = FdbEntry { vlan, mac, port, is_static: false, sticky: false, age_seconds: 1 };
-                Ok(Reply::Fdb(vec![entry; usize::from(vlan)]))
+                Ok(Reply::Fdb(FdbEntries { entries: vec![entry; usize::from(vlan)] }))
             }
             Request::GetStats { port, .. } if port.as_deref() == Some("gone") => Err(Error::not_found("port", "gone")),
             Request::GetStats { port, .. } => {
@@ -70,15 +70,15 @@ impl Handler for Fake {
             Request::Change(change) => {
                 assert!(peer.may_change());
                 match change {
-                    Change::FlushFdb { .. } => Ok(Reply::Removed(0)),
+                    Change::FlushFdb { .. } => Ok(Reply::Removed(Removed { removed: 0 })),
                     Change::DeletePort { name } => Err(Error::refused("port", name)),
-                    _ => Ok(Reply::Done),
+                    _ => Ok(Reply::Done(Done {})),
                 }
             }
-            Request::CheckConfig(config) => Ok(Reply::Awaited(vec![config.text])),
-            Request::DiffConfig(_) => Ok(Reply::Changes(Vec::new())),
+            Request::CheckConfig(config) => Ok(Reply::Awaited(Awaited { awaited: vec![config.text] })),
+            Request::DiffConfig(_) => Ok(Reply::Changes(Changes { changes: Vec::new() })),
             Request::TraceFrame { port, .. } => Err(Error::not_found("port", port)),
-            Request::ListCaptures => Ok(Reply::Captures(Vec::new())),
+            Request::ListCaptures => Ok(Reply::Captures(Captures { captures: Vec::new() })),
             Request::Capture(_) | Request::Monitor { .. } => panic!("a stream is no call with one answer"),
             Request::GetStatus | Request::ShowConfig => Err(Error::refused("status", "none")),
         }
@@ -221,7 +221,7 @@ impl Client {
             assert!(reply.get("parameters").is_some_and(Value::is_object), "{reply:?}");
             if let Some(error) = reply.get("error") {
                 let parameters = reply["parameters"].as_object().expect("checked");
-                let error = Error::from_wire(error.as_str().expect("a name"), parameters).expect("a known error");
+                let error = Error::parse(error.as_str().expect("a name"), parameters).expect("a known error");
                 assert!(!continues && !error.to_string().is_empty());
             }
             finals += usize::from(!continues);
@@ -247,9 +247,10 @@ fn read_as_client(reply: &Map<String, Value>) {
         Request::Change(Change::FlushFdb { vlan: None, port: None }),
     ];
     for request in requests {
-        if let Ok(reply) = request.parse_reply(reply.clone()) {
-            let Ok(Value::Object(written)) = serde_json::to_value(&reply) else { panic!("no object: {reply:?}") };
-            let again = request.parse_reply(written);
+        if let Ok(reply) = Reply::parse(request.method(), reply.clone()) {
+            let Ok(Value::Object(mut message)) = serde_json::to_value(&reply) else { panic!("no object: {reply:?}") };
+            let Some(Value::Object(written)) = message.remove("parameters") else { panic!("no parameters: {reply:?}") };
+            let again = Reply::parse(request.method(), written);
             assert!(again.is_ok_and(|again| again == reply), "{reply:?}");
         }
     }

@@ -26,7 +26,7 @@ fn the_interface_description_has_exactly_these_methods() {
     for request in requests() {
         let method = &idl.methods[request.method()];
         assert_eq!(names(&method.input), keys(request.to_parameters()), "parameters of {}", method.name);
-        let reply = json!(reply_to(&request));
+        let reply = Value::Object(parameters(&reply_to(&request)));
         assert_eq!(names(&method.output), keys(reply), "reply of {}", method.name);
         assert!(!method.doc.is_empty(), "{} is not documented", method.name);
     }
@@ -49,7 +49,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("InjectFrame", json!(InjectFrame::new(0, &[]))),
     ];
     for request in requests() {
-        let reply = json!(reply_to(&request));
+        let reply = Value::Object(parameters(&reply_to(&request)));
         match request {
             Request::ListVlans => {
                 samples.push(("VlanMember", reply["vlans"][0]["ports"][0].clone()));
@@ -143,8 +143,8 @@ fn the_interface_description_has_exactly_these_types_and_errors() {
     let errors = [Error::not_found("", ""), refused, Error::PermissionDenied { reason: String::new() }];
     assert_eq!(idl.errors.len(), errors.len());
     for error in errors {
-        let (full_name, parameters) = error.to_wire();
-        let name = full_name.rsplit('.').next().unwrap();
-        assert_eq!(names(&idl.errors[name].parm), keys(parameters), "parameters of {name}");
+        let full_name = json!(error)["error"].take();
+        let name = full_name.as_str().unwrap().rsplit('.').next().unwrap();
+        assert_eq!(names(&idl.errors[name].parm), keys(Value::Object(parameters(&error))), "parameters of {name}");
     }
 }

@@ -82,7 +82,7 @@ fn every_field_has_the_described_type() {
         let method = &idl.methods[request.method()];
         let [input, output] = ["parameters", "reply"].map(|part| format!("{part} of {}", method.name));
         checked.fields(&input, &request.to_parameters(), &method.input);
-        checked.fields(&output, &json!(reply_to(&request)), &method.output);
+        checked.fields(&output, &Value::Object(parameters(&reply_to(&request))), &method.output);
         describe(&input, &method.input);
         describe(&output, &method.output);
     }
@@ -91,9 +91,9 @@ fn every_field_has_the_described_type() {
         Error::invalid_setting("port \"a\"", "mtu", "why"),
         Error::PermissionDenied { reason: String::new() },
     ] {
-        let (full_name, parameters) = error.to_wire();
-        let name = full_name.rsplit('.').next().unwrap();
-        checked.fields(name, &parameters, &idl.errors[name].parm);
+        let full_name = json!(error)["error"].take();
+        let name = full_name.as_str().unwrap().rsplit('.').next().unwrap();
+        checked.fields(name, &Value::Object(parameters(&error)), &idl.errors[name].parm);
         describe(name, &idl.errors[name].parm);
     }
     for (name, typedef) in idl.typedefs.iter().filter(|(name, _)| !name.ends_with("Settings")) {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use crate::api::{
-    Change, ConfigText, Event, EventKind, EventSubject, Feed, Handler, MirrorSettings, Peer, PortDirection, PortType,
-    Reply, Request, WantedConfig,
+    Change, ConfigText, Event, EventKind, EventSubject, Feed, Handler, Impairments, MirrorSettings, Mirrors, Peer,
+    PortDirection, PortType, Ports, Reply, Request, WantedConfig,
 };
 use crate::daemon::attach::fake::world;
 use crate::daemon::switch::Switch;
@@ -31,9 +31,15 @@ impl Copy {
     /// The same, of the switch itself.
     fn of(switch: &mut Switch) -> Copy {
         let peer = Peer::new(0, 0, 1, true);
-        let Ok(Reply::Ports(ports)) = switch.call(&peer, Request::ListPorts) else { panic!("no ports") };
-        let Ok(Reply::Mirrors(mirrors)) = switch.call(&peer, Request::ListMirrors) else { panic!("no mirrors") };
-        let Ok(Reply::Impairments(impaired)) = switch.call(&peer, Request::ListImpairments) else { panic!() };
+        let Ok(Reply::Ports(Ports { ports })) = switch.call(&peer, Request::ListPorts) else { panic!("no ports") };
+        let Ok(Reply::Mirrors(Mirrors { mirrors })) = switch.call(&peer, Request::ListMirrors) else {
+            panic!("no mirrors")
+        };
+        let Ok(Reply::Impairments(Impairments { impairments: impaired })) =
+            switch.call(&peer, Request::ListImpairments)
+        else {
+            panic!()
+        };
         let mut copy = Copy {
             ports: ports.into_iter().map(|port| (port.name, (port.state.to_string(), port.reason))).collect(),
             mirrors: mirrors.into_iter().map(|shown| (shown.name, (shown.state.to_string(), shown.reason))).collect(),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::{CallError, Client};
 use super::Bench;
-use crate::api::{Error, Reply, Request};
+use crate::api::{Error, Ports, Reply, Request};
 
 /// Runs a server in a thread of its own, for clients that block.
 struct Background {
@@ -43,7 +43,7 @@ impl Drop for Background {
 fn our_client_calls_and_streams() {
     let server = Background::start();
     let mut client = Client::connect(&server.path).unwrap();
-    assert_eq!(client.call(&Request::ListPorts).unwrap(), Reply::Ports(Vec::new()));
+    assert_eq!(client.call(&Request::ListPorts).unwrap(), Reply::Ports(Ports { ports: Vec::new() }));
     let missing = client.call(&Request::ShowPort { name: "x".into() });
     assert!(matches!(missing, Err(CallError::Switch(Error::NotFound { .. }))));
     let request = Request::GetStats { port: None, interval_milliseconds: Some(100) };
