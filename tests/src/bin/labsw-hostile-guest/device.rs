@@ -23,6 +23,7 @@ const FEATURE: usize = 4;
 const DRIVER_FEATURE_SELECT: usize = 8;
 const DRIVER_FEATURE: usize = 12;
 const STATUS: usize = 20;
+const GENERATION: usize = 0x15;
 const QUEUE_SELECT: usize = 22;
 const QUEUE_SIZE: usize = 24;
 const QUEUE_ENABLE: usize = 28;
@@ -133,6 +134,11 @@ impl Device {
     /// The device status.
     pub(crate) fn status(&self) -> u8 {
         self.common.read(STATUS)
+    }
+
+    /// A number that changes with the device's configuration, so with each link that goes down or comes up.
+    pub(crate) fn generation(&self) -> u8 {
+        self.common.read(GENERATION)
     }
 
     /// Sets the device status; 0 resets the device.

@@ -95,13 +95,15 @@ pub(crate) struct Driver {
     mac: [u8; 6],
     /// The number in the echo asked for last.
     number: u32,
+    /// The generation of the device's configuration when the case began.
+    generation: u8,
 }
 
 impl Driver {
     pub(crate) fn new(device: Device, memory: Memory, packed: bool) -> Driver {
         let mac = device.mac();
         let places = [RX, TX].map(|ring| usual(&memory, ring));
-        Driver { device, memory, packed, rings: places.map(fresh), mac, number: 0 }
+        Driver { device, memory, packed, rings: places.map(fresh), mac, number: 0, generation: 0 }
     }
 
     /// What a good driver acknowledges.
@@ -330,6 +332,16 @@ impl Driver {
             }
         }
         false
+    }
+
+    /// A case begins: the device has its link.
+    pub(crate) fn begin_case(&mut self) {
+        self.generation = self.device.generation();
+    }
+
+    /// Whether the link went down since the case began, were it only for a moment between two looks.
+    pub(crate) fn lost_link(&self) -> bool {
+        !self.has_link() || self.device.generation() != self.generation
     }
 
     /// Whether the switch serves the device.

@@ -111,7 +111,7 @@ fn outcome(driver: &mut Driver, ring: usize, expected: End) -> End {
         _ => QUIET,
     };
     while begin.elapsed() < patience {
-        if !driver.has_link() {
+        if driver.lost_link() {
             return End::Fault;
         }
         if expected == End::Passes && driver.has_echo() {
@@ -132,6 +132,7 @@ fn play(driver: &mut Driver, what: &str, ring: usize, expected: End, case: impl 
     let begin = Instant::now();
     let mut seen = End::Lives;
     for _ in 0..if expected == End::Passes { ECHO_TRIES } else { 1 } {
+        driver.begin_case();
         case(driver);
         seen = outcome(driver, ring, expected);
         if seen != End::Lives {
@@ -155,6 +156,7 @@ fn play(driver: &mut Driver, what: &str, ring: usize, expected: End, case: impl 
 fn faults(driver: &mut Driver) -> bool {
     const TIMES: u32 = 4;
     let waits = (0..TIMES).map_while(|_| {
+        driver.begin_case();
         driver.begin();
         driver.post(TX, &[driver::piece(1 << 40, 100, 0)]);
         driver.notify(TX);
