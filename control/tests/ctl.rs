@@ -40,8 +40,52 @@ fn tables_are_for_people() {
         // A new switch for each would only be slower: the first reading of the counters is the only one here.
         let got = switch.ok(arguments);
         assert_eq!(got, golden, "{arguments:?} prints:\n{got}");
-        assert!(got.lines().all(|line| line.chars().count() <= 120), "{arguments:?} is too wide:\n{got}");
+        let narrow = switch.command(arguments).env("COLUMNS", "80").output().unwrap();
+        let narrow = text(&narrow.stdout);
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{arguments:?} is too wide:\n{narrow}");
     }
+    let narrow = switch.command(&["status"]).env("COLUMNS", "80").output().unwrap();
+    assert_eq!(text(&narrow.stdout), include_str!("ctl/status-80.txt"), "prints:\n{}", text(&narrow.stdout));
+    let wide = switch.command(&["status", "--wide"]).env("COLUMNS", "80").output().unwrap();
+    assert_eq!(text(&wide.stdout), include_str!("ctl/status.txt"));
+}
+
+#[test]
+fn colours_come_where_they_are_wanted() {
+    let switch = Switch::start();
+    let coloured = |variables: &[(&str, &str)]| {
+        let output = switch.command(&["port", "list"]).envs(variables.iter().copied()).output().unwrap();
+        output.stdout.contains(&0x1b)
+    };
+    assert!(!coloured(&[]), "a pipe");
+    assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+}
+
+#[test]
+fn errors_are_json_where_json_was_asked_for() {
+    let switch = Switch::start();
+    let error = |line: &str| {
+        let output = switch.command(&line.split(' ').collect::<Vec<_>>()).output().unwrap();
+        let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+        (output.status.code().unwrap(), error)
+    };
+    let (status, refused) = error("port del gone --json");
+    assert_eq!((status, &refused["error"]), (1, &json!("org.labsw.Switch1.NotFound")), "{refused}");
+    assert_eq!(refused["parameters"], json!({"kind": "port", "name": "gone"}));
+    assert_eq!(refused["message"], "port \"gone\" does not exist");
+    let (status, usage) = error("fdb list --vlan 5000 -j");
+    assert_eq!((status, &usage["error"]), (2, &json!("usage")), "{usage}");
+    let (status, unreachable) = error("--socket /nonexistent/socket status -j");
+    assert_eq!((status, &unreachable["error"]), (3, &json!("unreachable")), "{unreachable}");
+
+    let file = std::env::temp_dir().join(format!("labsw-ctl-mistakes-{}.toml", std::process::id()));
+    std::fs::write(&file, "[switch]\npowr = 1\n").unwrap();
+    let (status, mistakes) = error(&format!("config check {} -j", file.display()));
+    assert_eq!((status, &mistakes["error"]), (1, &json!("mistakes")), "{mistakes}");
+    let mistake = &mistakes["mistakes"][0];
+    assert_eq!((&mistake["line"], &mistake["key"]), (&json!(2), &json!("switch.powr")), "{mistake}");
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
@@ -82,6 +126,38 @@ fn json_is_the_bare_list_or_object() {
     assert_eq!(uplink["vlan"], json!({"mode": "native-untagged", "tag": 10, "trunks": [10, "20-29"]}));
     assert_eq!((&uplink["type"], &uplink["state"], &uplink["reason"]), (&json!("af_xdp"), &json!("up"), &Value::Null));
     assert_eq!(uplink.get("socket"), None, "what does not apply is left out");
+}
+
+#[test]
+fn a_noun_alone_lists_and_short_forms_are_understood() {
+    let switch = Switch::start();
+    for noun in ["port", "vlan", "fdb", "mcast", "mirror", "impair", "worker"] {
+        let list = switch.ok(&[noun, "list"]);
+        assert_eq!((switch.ok(&[noun]), switch.ok(&[noun, "ls"])), (list.clone(), list), "{noun}");
+    }
+    assert_eq!(switch.ok(&["port", "-j"]), switch.ok(&["port", "list", "--json"]));
+    assert!(switch.ok(&["help", "port"]).contains("Usage: labsw-ctl port [OPTIONS] [COMMAND]"));
+    let missing = ["port", "del", "gone"];
+    assert_eq!(failure(switch.command(&missing).output().unwrap()).0, Some(1));
+    assert_eq!(switch.ok(&[&missing[..], &["--if-exists"]].concat()), "");
+    assert_eq!(switch.json(&[&missing[..], &["--if-exists"]].concat()), json!({}));
+}
+
+#[test]
+fn an_impaired_port_looks_like_one_everywhere() {
+    let switch = Switch::start();
+    let row = |text: String| text.lines().find(|line| line.starts_with("lossy")).unwrap().to_owned();
+    for list in [&["port"][..], &["status"]] {
+        let row = row(switch.ok(list));
+        assert!(
+            row.ends_with("3          0          0        0  IMPAIRED rx, tx; no guest is connected; mirrors: detect"),
+            "{row}"
+        );
+    }
+    let shown = switch.ok(&["port", "show", "lossy"]);
+    let value = |name: &str| shown.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+    let values = ["impaired", "mirrors", "workers", "stations"].map(|name| value(name).unwrap());
+    assert_eq!(values, ["rx, tx", "detect", "0", "3"], "{shown}");
 }
 
 fn mirror_named(name: &str) -> MirrorSettings {
@@ -175,6 +251,14 @@ fn changes_are_asked_for_as_typed() {
     ] {
         assert_eq!(switch.change(&line.split(' ').collect::<Vec<&str>>()), change, "{line}");
     }
+    switch.take_changes();
+    let names = ["web", "db"].map(str::to_owned);
+    switch.ok(&["port", "down", "web", "db"]);
+    assert_eq!(switch.take_changes(), names.map(|name| Change::SetPortState { name, up: false }));
+    switch.ok(&["port", "rm", "web"]);
+    switch.ok(&["mirror", "del", "detect", "other"]);
+    let [one, other] = ["detect", "other"].map(|name| Change::DeleteMirror { name: name.to_owned() });
+    assert_eq!(switch.take_changes(), [Change::DeletePort { name: name() }, one, other]);
     assert_eq!(switch.ok(&["port", "up", "web"]), "", "a change that was made needs no words");
     assert_eq!(switch.ok(&["fdb", "flush"]), "3 entries removed\n");
 }
@@ -191,7 +275,7 @@ fn refusals_name_the_object_and_exit_with_1() {
         (&["port", "show", "nope"], "labsw-ctl: port \"nope\" does not exist\n"),
         (&["mirror", "show", "nope"], "labsw-ctl: mirror \"nope\" does not exist\n"),
         (
-            &["port", "add", "dc01", "--type", "tap", "--json"],
+            &["port", "add", "dc01", "--type", "tap"],
             "labsw-ctl: port \"dc01\": a port of this name exists; delete it first\n",
         ),
         (&["port", "set", "web", "mtu=9000"], "labsw-ctl: port \"web\": line break\n"),
@@ -207,8 +291,9 @@ fn wrong_usage_exits_with_2_before_the_switch_is_asked() {
     let nowhere = Path::new("/nonexistent/labsw.sock");
     for line in [
         "",
-        "port",
         "port lst",
+        "port up",
+        "port list --if-exists",
         "port show",
         "port add web",
         "port add web --type bridge",
@@ -406,6 +491,9 @@ fn configurations_are_read_here_and_sent_as_text() {
     let file = std::env::temp_dir().join(format!("labsw-ctl-{}.toml", std::process::id()));
     let path = file.display().to_string();
     std::fs::write(&file, "[switch]\n").unwrap();
+    let differs = switch.command(&["config", "diff", &path, "--exit-code"]).output().unwrap();
+    assert_eq!(differs.status.code(), Some(1));
+    assert!(text(&differs.stdout).contains("port db"), "{}", text(&differs.stdout));
     let lines = "~ port web: mtu 1500 -> 9000 (changed at run time)\n+ port db\n- mirror detect\n";
     assert_eq!(switch.ok(&["config", "show"]), "[switch]\npower = \"adaptive\"\n");
     assert_eq!(switch.json(&["config", "show"]), json!({"switch": {"power": "adaptive"}}));

@@ -192,14 +192,14 @@ impl<'a> Labswd<'a> {
         self.site.dir().join("vhost").join(format!("{port}.sock"))
     }
 
-    /// `labsw-ctl --json ARGS`: exit status, standard output, standard error.
+    /// `labsw-ctl --json ARGS`: exit status, standard output, and the error as it would be without `--json`.
     pub fn ctl_output(&self, args: &[&str]) -> (i32, String, String) {
         let program = find_binary("labsw-ctl").unwrap_or_else(|e| panic!("{e}"));
         let mut command = Command::new(program);
         command.arg("--socket").arg(self.site.control_socket()).arg("--json").args(args);
         let out = command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (out.status.code().unwrap_or(-1), text(&out.stdout), text(&out.stderr))
+        (out.status.code().unwrap_or(-1), text(&out.stdout), plain(&text(&out.stderr)))
     }
 
     /// `labsw-ctl --json ARGS`, has to succeed; gives the answer (null when it printed nothing).
@@ -332,4 +332,11 @@ pub fn check_config(file: &Path) -> (Option<i32>, String) {
     let program = find_binary("labswd").unwrap_or_else(|e| panic!("{e}"));
     let (status, text) = process::output(Command::new(program).arg("--config").arg(file).arg("--check"));
     (status.code(), text)
+}
+
+/// An error as `labsw-ctl` prints it for people; text that is no JSON object stays as it is.
+fn plain(error: &str) -> String {
+    let parsed = serde_json::from_str::<Value>(error).ok();
+    let Some(message) = parsed.as_ref().and_then(|error| error["message"].as_str()) else { return error.to_owned() };
+    message.lines().map(|line| format!("labsw-ctl: {line}\n")).collect()
 }

@@ -7,7 +7,7 @@ use labsw_dataplane::stats::PortSnapshot;
 use labsw_switch::DropReason;
 use serde::{Deserialize, Serialize};
 
-use super::{Guards, Vlan};
+use super::{Guards, PortDirection, Vlan};
 
 pub use crate::model::PortType;
 
@@ -110,6 +110,18 @@ pub struct Port {
     /// The guards of the port; left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guards: Option<Guards>,
+    /// The directions in which the port is impaired; left out: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub impaired: Vec<PortDirection>,
+    /// The mirrors that have the port as a source or as their destination; left out: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
+    /// The worker that serves each receive queue, in the order of the queues; left out: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<u32>,
+    /// Number of addresses learned at the port; left out: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stations: u64,
     /// `af_xdp`: the device as configured; `veth`: the switch's end; `tap`: the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
@@ -196,6 +208,11 @@ pub struct Flap {
     pub left: u32,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Port {
     /// A port with the fields of all types only: up, no counters, MTU 1500, link-local frames pass.
     pub fn new(name: impl Into<String>, port_type: PortType, vlan: Vlan) -> Port {
@@ -212,6 +229,10 @@ impl Port {
             allow_mirror: true,
             finish_checksums: false,
             guards: None,
+            impaired: Vec::new(),
+            mirrors: Vec::new(),
+            workers: Vec::new(),
+            stations: 0,
             device: None,
             xdp_mode: None,
             xdp_mode_reason: None,

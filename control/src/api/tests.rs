@@ -44,6 +44,10 @@ fn port() -> Port {
         interface: Some("eth9".into()),
         peer: Some("ls-web".into()),
         netns: Some("web".into()),
+        impaired: vec![PortDirection::Tx],
+        mirrors: vec!["detect".into()],
+        workers: vec![0],
+        stations: 3,
         flap: Some(Flap { every_milliseconds: 2000, left: 3 }),
         guards: Some(Guards {
             mac_limit: Some(8),

@@ -29,7 +29,7 @@ use signal_hook::iterator::Signals;
 use super::output::Output;
 use super::parse;
 use super::session::{Failure, Session};
-use super::table::{list, number, rows, shortened, text};
+use super::table::{Screen, list, number, text};
 use crate::api::{CaptureSpec, DEFAULT_SNAPLEN, Reply, Request, RunningCapture, Source};
 
 /// Exit status after a second signal, which ends the program at once.
@@ -196,18 +196,18 @@ fn end_with_reader(file: &File, end: Arc<UnixStream>, gone: Arc<AtomicBool>) -> 
 }
 
 /// The running captures.
-pub(super) fn table(captures: &[RunningCapture]) -> String {
+pub(super) fn table(screen: Screen, captures: &[RunningCapture]) -> String {
     let row = |capture: &RunningCapture| {
         vec![
             number(capture.pid),
             text(list(&capture.ports, "all")),
             text(if capture.drops { "drops" } else { "frames" }),
-            text(shortened(capture.filter.as_deref().unwrap_or("-"), 40)),
+            text(capture.filter.as_deref().unwrap_or("-")),
             number(capture.age_seconds),
             number(capture.captured),
             number(capture.dropped),
         ]
     };
     let headings = ["process", "ports", "of", "filter", "seconds", "captured", "dropped"];
-    rows(&headings, captures.iter().map(row).collect(), "no captures")
+    screen.rows(&headings, captures.iter().map(row).collect(), "no captures")
 }

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::output::Output;
 use super::session::{Failure, Session};
 use super::table::one_line;
-use crate::api::{Awaited, Change, ConfigChange, ConfigText, Error, Reply, Request, WantedConfig};
+use crate::api::{Awaited, Change, Changes, ConfigChange, ConfigText, Error, Reply, Request, WantedConfig};
 use crate::config::Config;
 use crate::varlink::CallError;
 
@@ -26,7 +26,13 @@ pub(super) enum Command {
         file: PathBuf,
     },
     /// Shows what applying a file would change.
-    Diff(Wanted),
+    Diff {
+        #[command(flatten)]
+        wanted: Wanted,
+        /// End with status 1 if there is a difference.
+        #[arg(long)]
+        exit_code: bool,
+    },
     /// Applies a file, as a whole or not at all.
     Apply(Wanted),
     /// Prints the JSON schema of the file, with which an editor completes keys and marks mistakes.
@@ -48,11 +54,13 @@ pub(super) struct Wanted {
 /// # Errors
 /// Those of reading the file, of the switch, and of writing.
 pub(super) fn run(command: Command, socket: &Path, output: &mut Output) -> Result<(), Failure> {
+    let mut differences_matter = false;
     let request = match command {
         Command::Show => Request::ShowConfig,
         Command::Schema => return output.pretty(&Config::schema()),
         Command::Check { file } => return check(&file, socket, output),
-        Command::Diff(Wanted { file, keep_runtime }) => {
+        Command::Diff { wanted: Wanted { file, keep_runtime }, exit_code } => {
+            differences_matter = exit_code;
             Request::DiffConfig(WantedConfig { config: read(&file)?, keep_runtime })
         }
         Command::Apply(Wanted { file, keep_runtime }) => {
@@ -60,7 +68,11 @@ pub(super) fn run(command: Command, socket: &Path, output: &mut Output) -> Resul
         }
     };
     let reply = Session::open(socket)?.call(&request)?;
-    output.reply(&reply)
+    output.reply(&reply)?;
+    match reply {
+        Reply::Changes(Changes { changes }) if differences_matter && !changes.is_empty() => Err(Failure::Different),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a file and checks it here, so that every mistake is reported, also without a switch.

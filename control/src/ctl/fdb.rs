@@ -4,13 +4,14 @@ use clap::Subcommand;
 use labsw_switch::Mac;
 
 use super::parse;
-use super::table::{number, rows, text};
+use super::table::{Screen, number, text};
 use crate::api::{Change, FdbEntry, Request};
 
 /// The commands for the forwarding database.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Lists the entries.
+    #[command(visible_alias = "ls")]
     List {
         /// Only this VLAN.
         #[arg(long, value_parser = parse::vlan)]
@@ -32,6 +33,7 @@ pub(super) enum Command {
         port: String,
     },
     /// Removes an entry, static or learned.
+    #[command(visible_alias = "rm")]
     Del {
         /// The MAC address.
         #[arg(value_parser = parse::mac)]
@@ -39,6 +41,9 @@ pub(super) enum Command {
         /// Its VLAN.
         #[arg(long, value_parser = parse::vlan)]
         vlan: u16,
+        /// An entry that does not exist is no error.
+        #[arg(long)]
+        if_exists: bool,
     },
     /// Removes learned entries; sticky ones only with --port.
     Flush {
@@ -51,20 +56,33 @@ pub(super) enum Command {
     },
 }
 
+impl Default for Command {
+    fn default() -> Command {
+        Command::List { vlan: None, port: None }
+    }
+}
+
 impl Command {
     /// The request of this command.
     pub(super) fn request(self) -> Request {
         match self {
             Command::List { vlan, port } => Request::ListFdb { vlan, port },
             Command::Add { mac, vlan, port } => Request::Change(Change::AddFdb { vlan, mac, port }),
-            Command::Del { mac, vlan } => Request::Change(Change::DeleteFdb { vlan, mac }),
+            Command::Del { mac, vlan, .. } => Request::Change(Change::DeleteFdb { vlan, mac }),
             Command::Flush { vlan, port } => Request::Change(Change::FlushFdb { vlan, port }),
         }
     }
 }
 
+impl Command {
+    /// True if a thing that does not exist is no error.
+    pub(super) fn if_exists(&self) -> bool {
+        matches!(self, Command::Del { if_exists: true, .. })
+    }
+}
+
 /// The entries.
-pub(super) fn table(entries: &[FdbEntry]) -> String {
+pub(super) fn table(screen: Screen, entries: &[FdbEntry]) -> String {
     let row = |entry: &FdbEntry| {
         let age = match entry {
             FdbEntry { is_static: true, .. } => "static".to_owned(),
@@ -73,5 +91,5 @@ pub(super) fn table(entries: &[FdbEntry]) -> String {
         };
         vec![number(entry.vlan), text(&entry.mac), text(&entry.port), number(age)]
     };
-    rows(&["vlan", "mac", "port", "age"], entries.iter().map(row).collect(), "no entries")
+    screen.rows(&["vlan", "mac", "port", "age"], entries.iter().map(row).collect(), "no entries")
 }

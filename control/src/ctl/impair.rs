@@ -5,18 +5,20 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::parse;
-use super::table::{number, rows, text};
+use super::table::{Screen, number, text};
 use crate::api::{Change, Impairment, PortDirection, Request};
 use crate::model::{BitRate, Bursts, Share, Span};
 
 /// The commands for impairments.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Default, Subcommand)]
 pub(super) enum Command {
     /// Impairs a port, or changes the given settings of its impairment; a profile replaces all settings.
     Set(Box<Set>),
     /// Impairs a port; settings of the direction that are not given are unset.
     Replace(Box<Set>),
     /// Lists the impairments.
+    #[command(visible_alias = "ls")]
+    #[default]
     List,
     /// Ends the impairment of a port.
     Clear {
@@ -26,6 +28,9 @@ pub(super) enum Command {
         /// Only frames from the port (rx), or to the port (tx).
         #[arg(long, value_name = "rx|tx", value_parser = direction())]
         direction: Option<PortDirection>,
+        /// A port without an impairment is no error.
+        #[arg(long)]
+        if_exists: bool,
     },
 }
 
@@ -93,8 +98,15 @@ impl Command {
             Command::Set(set) => set.request(false),
             Command::Replace(set) => set.request(true),
             Command::List => Request::ListImpairments,
-            Command::Clear { port, direction } => Request::Change(Change::ClearImpairment { port, direction }),
+            Command::Clear { port, direction, .. } => Request::Change(Change::ClearImpairment { port, direction }),
         }
+    }
+}
+
+impl Command {
+    /// True if a thing that does not exist is no error.
+    pub(super) fn if_exists(&self) -> bool {
+        matches!(self, Command::Clear { if_exists: true, .. })
     }
 }
 
@@ -123,7 +135,7 @@ impl Set {
 }
 
 /// The impairments.
-pub(super) fn table(impairments: &[Impairment]) -> String {
+pub(super) fn table(screen: Screen, impairments: &[Impairment]) -> String {
     let row = |impairment: &Impairment| {
         let settings = impairment.settings().into_iter().map(|(name, value)| format!("{name} {value}"));
         let settings: Vec<String> = settings.collect();
@@ -152,5 +164,5 @@ pub(super) fn table(impairments: &[Impairment]) -> String {
         "corrupted",
         "what happens",
     ];
-    rows(&headings, impairments.iter().map(row).collect(), "no impairments")
+    screen.rows(&headings, impairments.iter().map(row).collect(), "no impairments")
 }

@@ -3,18 +3,25 @@
 use clap::Subcommand;
 
 use super::parse;
-use super::table::{list, number, rows, text};
+use super::table::{Screen, list, number, text};
 use crate::api::{Multicast, MulticastPort, Request};
 
 /// The commands for multicast snooping.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Lists the groups with their members, and the ports with routers.
+    #[command(visible_alias = "ls")]
     List {
         /// Only this VLAN.
         #[arg(long, value_parser = parse::vlan)]
         vlan: Option<u16>,
     },
+}
+
+impl Default for Command {
+    fn default() -> Command {
+        Command::List { vlan: None }
+    }
 }
 
 impl Command {
@@ -27,7 +34,7 @@ impl Command {
 }
 
 /// The groups, then the routers.
-pub(super) fn table(multicast: &Multicast) -> String {
+pub(super) fn table(screen: Screen, multicast: &Multicast) -> String {
     let names = |ports: &[MulticastPort]| text(list(ports.iter().map(|port| &port.port), "-"));
     let youngest = |ports: &[MulticastPort]| {
         let age = ports.iter().map(|port| port.age_seconds).min();
@@ -44,7 +51,7 @@ pub(super) fn table(multicast: &Multicast) -> String {
     });
     format!(
         "{}\n{}",
-        rows(&["vlan", "group", "ports", "age"], groups.collect(), "no groups"),
-        rows(&["vlan", "family", "state", "querier", "router ports", "age"], routers.collect(), "no routers"),
+        screen.rows(&["vlan", "group", "ports", "age"], groups.collect(), "no groups"),
+        screen.rows(&["vlan", "family", "state", "querier", "router ports", "age"], routers.collect(), "no routers"),
     )
 }

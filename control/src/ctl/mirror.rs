@@ -4,18 +4,20 @@ use clap::{Args, Subcommand};
 use labsw_switch::{Mac, Vid};
 
 use super::parse;
-use super::table::{list, number, pairs, rows, shortened, text};
+use super::table::{Screen, list, notes, number, state, text};
 use crate::api::{Change, Inject, Mirror, MirrorSettings, Request, Source};
 use crate::model::{FrameRate, InjectSource, VlanId};
 
 /// The commands for mirrors.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Default, Subcommand)]
 pub(super) enum Command {
     /// Makes a mirror, or changes the given settings of one.
     Set(Set),
     /// Makes a mirror, or replaces the settings of one; settings that are not given are unset.
     Replace(Set),
     /// Lists the mirrors.
+    #[command(visible_alias = "ls")]
+    #[default]
     List,
     /// Shows one mirror.
     Show {
@@ -23,11 +25,15 @@ pub(super) enum Command {
         #[arg(value_parser = parse::name)]
         name: String,
     },
-    /// Removes a mirror.
+    /// Removes mirrors.
+    #[command(visible_alias = "rm")]
     Del {
-        /// Name of the mirror.
-        #[arg(value_parser = parse::name)]
-        name: String,
+        /// Names of the mirrors.
+        #[arg(required = true, value_name = "NAME", value_parser = parse::name)]
+        names: Vec<String>,
+        /// A mirror that does not exist is no error.
+        #[arg(long)]
+        if_exists: bool,
     },
 }
 
@@ -113,40 +119,48 @@ impl Set {
 }
 
 impl Command {
-    /// The request of this command.
-    pub(super) fn request(self) -> Request {
-        match self {
+    /// The requests of this command, one for each mirror to remove.
+    pub(super) fn requests(self) -> Vec<Request> {
+        let request = match self {
             Command::Set(set) => set.request(false),
             Command::Replace(set) => set.request(true),
             Command::List => Request::ListMirrors,
             Command::Show { name } => Request::ShowMirror { name },
-            Command::Del { name } => Request::Change(Change::DeleteMirror { name }),
-        }
+            Command::Del { names, .. } => {
+                return names.into_iter().map(|name| Request::Change(Change::DeleteMirror { name })).collect();
+            }
+        };
+        vec![request]
+    }
+
+    /// True if a mirror that does not exist is no error.
+    pub(super) fn if_exists(&self) -> bool {
+        matches!(self, Command::Del { if_exists: true, .. })
     }
 }
 
 /// The mirrors.
-pub(super) fn table(mirrors: &[Mirror]) -> String {
+pub(super) fn table(screen: Screen, mirrors: &[Mirror]) -> String {
     let row = |mirror: &Mirror| {
         vec![
             text(&mirror.name),
-            text(mirror.state),
-            text(shortened(&list(&mirror.sources, "-"), 24)),
-            text(shortened(&list(&mirror.vlans, "all"), 12)),
-            text(shortened(mirror.filter.as_deref().unwrap_or("all"), 24)),
+            state(mirror.state),
+            text(list(&mirror.sources, "-")),
+            text(list(&mirror.vlans, "all")),
+            text(mirror.filter.as_deref().unwrap_or("all")),
             text(mirror.destination()),
             number(mirror.matched),
             number(mirror.sent),
             number(mirror.dropped),
-            text(mirror.reason.as_deref().unwrap_or_default()),
+            notes(mirror.reason.as_deref().unwrap_or_default()),
         ]
     };
     let headings = ["name", "state", "sources", "vlans", "filter", "to", "matched", "sent", "dropped", "reason"];
-    rows(&headings, mirrors.iter().map(row).collect(), "no mirrors")
+    screen.rows(&headings, mirrors.iter().map(row).collect(), "no mirrors")
 }
 
 /// One mirror in full.
-pub(super) fn details(mirror: &Mirror) -> String {
+pub(super) fn details(screen: Screen, mirror: &Mirror) -> String {
     let snaplen = if mirror.snaplen == 0 { "whole frames".to_owned() } else { format!("{} bytes", mirror.snaplen) };
     let mut lines = vec![("name", mirror.name.clone()), ("state", mirror.state.to_string())];
     lines.extend(mirror.reason.clone().map(|reason| ("reason", reason)));
@@ -164,7 +178,7 @@ pub(super) fn details(mirror: &Mirror) -> String {
         ("dropped", mirror.dropped.to_string()),
         ("truncated", mirror.truncated.to_string()),
     ]);
-    pairs(lines)
+    screen.pairs(lines)
 }
 
 /// The `inject` settings on one line.

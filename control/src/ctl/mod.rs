@@ -9,13 +9,14 @@
 //! is no error.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::api::Request;
+use crate::api::{Done, Error, Reply, Request};
+use crate::varlink::CallError;
 
 mod capture;
 mod config;
@@ -46,19 +47,39 @@ mod worker;
 
 use output::Output;
 use session::{Failure, Session};
+use table::Screen;
+
+/// The heading of the options that every command has.
+const GLOBAL: &str = "Options of every command";
 
 /// Controls labsw, the virtual Ethernet switch.
 #[derive(Debug, Parser)]
-#[command(name = "labsw-ctl", version, disable_help_subcommand = true)]
+#[command(name = "labsw-ctl", version)]
 struct Arguments {
     /// The control socket of the switch.
-    #[arg(long, global = true, value_name = "PATH", env = "LABSW_SOCKET", default_value = "/run/labsw/control.sock")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = "LABSW_SOCKET", default_value = "/run/labsw/control.sock")]
     socket: PathBuf,
     /// Print JSON instead of a table.
-    #[arg(long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     json: bool,
+    /// Print whole rows, also where they are wider than the terminal.
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    wide: bool,
     #[command(subcommand)]
     noun: Noun,
+}
+
+/// The verb of a noun; left out: list.
+#[derive(Debug, Args)]
+struct Verb<C: Subcommand + Default> {
+    #[command(subcommand)]
+    verb: Option<C>,
+}
+
+impl<C: Subcommand + Default> Verb<C> {
+    fn or_list(self) -> C {
+        self.verb.unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,26 +87,19 @@ enum Noun {
     /// The switch at a glance: uptime, workers and their load, ports, mirrors.
     Status,
     /// Workers: their load, and the receive queues that each one serves.
-    #[command(subcommand)]
-    Worker(worker::Command),
+    Worker(Verb<worker::Command>),
     /// Ports: list, show, add, change, remove, enable and disable.
-    #[command(subcommand)]
-    Port(port::Command),
+    Port(Verb<port::Command>),
     /// VLANs and the ports in them.
-    #[command(subcommand)]
-    Vlan(vlan::Command),
+    Vlan(Verb<vlan::Command>),
     /// The forwarding database: the port of each MAC address.
-    #[command(subcommand)]
-    Fdb(fdb::Command),
+    Fdb(Verb<fdb::Command>),
     /// Multicast snooping: the members of each group, and the ports with routers.
-    #[command(subcommand)]
-    Mcast(mcast::Command),
+    Mcast(Verb<mcast::Command>),
     /// Mirrors: copies of frames, sent to a port or a VLAN.
-    #[command(subcommand)]
-    Mirror(mirror::Command),
+    Mirror(Verb<mirror::Command>),
     /// Impairments: slow, lossy or late links, per port and direction.
-    #[command(subcommand)]
-    Impair(impair::Command),
+    Impair(Verb<impair::Command>),
     /// The running configuration: show it, compare it with a file, apply a file.
     #[command(subcommand)]
     Config(config::Command),
@@ -120,27 +134,48 @@ enum Noun {
 
 /// Runs the tool with the arguments of the process.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| refuse(&error));
+    let json = arguments.json;
     match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::ReaderGone) => ExitCode::SUCCESS,
         Err(failure) => {
-            let text = match &failure {
-                Failure::Config(mistakes) => mistakes.to_string(),
-                other => table::one_line(&other.to_string()),
-            };
-            for line in text.lines() {
-                // If stderr is closed as well the message is lost.
-                let _ = writeln!(io::stderr(), "labsw-ctl: {line}");
-            }
+            report(&failure, json);
             failure.exit_status()
         }
     }
 }
 
+/// Prints an error on stderr: one line, one for each mistake of a file, or one JSON object on a line.
+fn report(failure: &Failure, json: bool) {
+    let text = match failure {
+        _ if json => failure.to_json().to_string(),
+        Failure::Config(mistakes) => mistakes.to_string(),
+        other => table::one_line(&other.to_string()),
+    };
+    let before = if json { "" } else { "labsw-ctl: " };
+    for line in text.lines() {
+        // If stderr is closed as well the message is lost.
+        let _ = writeln!(io::stderr(), "{before}{line}");
+    }
+}
+
+/// Says what is wrong with the arguments, as JSON if one of them asks for that, and ends the program with status 2;
+/// prints help and version where these were asked for, and ends it with status 0.
+fn refuse(error: &clap::Error) -> ! {
+    let json = std::env::args_os().any(|argument| argument == "--json" || argument == "-j");
+    if !json || !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let _ = writeln!(io::stderr(), "{}", serde_json::json!({"error": "usage", "message": message}));
+    std::process::exit(error.exit_code())
+}
+
 fn run(arguments: Arguments) -> Result<(), Failure> {
-    let mut output = Output::new(arguments.json);
-    let request = match arguments.noun {
+    let mut output = Output::new(arguments.json, Screen::of_stdout(arguments.wide));
+    let mut if_exists = false;
+    let requests = match arguments.noun {
         Noun::Doctor(doctor) => return doctor::run(&doctor, &arguments.socket, &mut output),
         Noun::Completions { shell } => return completions(shell, &mut output),
         Noun::Top(top) => return top::run(&top, &arguments.socket, arguments.json),
@@ -155,19 +190,49 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Metrics(metrics) => return metrics::run(&metrics, &arguments.socket, &mut output),
         Noun::Guest(guest) => return guest::run(guest, &mut Session::open(&arguments.socket)?, &mut output),
         Noun::Inject(inject) => return inject::run(inject, &mut Session::open(&arguments.socket)?, &mut output),
-        Noun::Status => Request::GetStatus,
-        Noun::Worker(command) => command.request(),
-        Noun::Port(command) => command.request(),
-        Noun::Vlan(command) => command.request(),
-        Noun::Fdb(command) => command.request(),
-        Noun::Mcast(command) => command.request(),
-        Noun::Mirror(command) => command.request(),
-        Noun::Trace(trace) => trace.request(),
-        Noun::Impair(command) => command.request(),
-        Noun::Stats(stats) => stats.request(),
+        Noun::Status => vec![Request::GetStatus],
+        Noun::Worker(noun) => vec![noun.or_list().request()],
+        Noun::Port(noun) => {
+            let command = noun.or_list();
+            if_exists = command.if_exists();
+            command.requests()
+        }
+        Noun::Vlan(noun) => vec![noun.or_list().request()],
+        Noun::Fdb(noun) => {
+            let command = noun.or_list();
+            if_exists = command.if_exists();
+            vec![command.request()]
+        }
+        Noun::Mcast(noun) => vec![noun.or_list().request()],
+        Noun::Mirror(noun) => {
+            let command = noun.or_list();
+            if_exists = command.if_exists();
+            command.requests()
+        }
+        Noun::Trace(trace) => vec![trace.request()],
+        Noun::Impair(noun) => {
+            let command = noun.or_list();
+            if_exists = command.if_exists();
+            vec![command.request()]
+        }
+        Noun::Stats(stats) => vec![stats.request()],
     };
-    let reply = Session::open(&arguments.socket)?.call(&request)?;
-    output.reply(&reply)
+    call_each(&requests, if_exists, &arguments.socket, &mut output)
+}
+
+/// Makes the requests one after the other, up to the first that fails. With `if_exists`, nothing is missed that is not
+/// there.
+fn call_each(requests: &[Request], if_exists: bool, socket: &Path, output: &mut Output) -> Result<(), Failure> {
+    let mut session = Session::open(socket)?;
+    for request in requests {
+        match session.call(request) {
+            Err(Failure::Refused(CallError::Switch(Error::NotFound { .. }))) if if_exists => {
+                output.reply(&Reply::Done(Done {}))?;
+            }
+            reply => output.reply(&reply?)?,
+        }
+    }
+    Ok(())
 }
 
 fn completions(shell: Shell, output: &mut Output) -> Result<(), Failure> {

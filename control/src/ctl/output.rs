@@ -5,16 +5,23 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::session::Failure;
+use super::table::Screen;
 
 /// The form of a command's output.
 #[derive(Debug)]
 pub(super) struct Output {
     json: bool,
+    screen: Screen,
 }
 
 impl Output {
-    pub(super) fn new(json: bool) -> Output {
-        Output { json }
+    pub(super) fn new(json: bool, screen: Screen) -> Output {
+        Output { json, screen }
+    }
+
+    /// The width and colours of tables.
+    pub(super) fn screen(&self) -> Screen {
+        self.screen
     }
 
     /// True if the output is JSON.

@@ -7,13 +7,15 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
 use super::parse;
-use super::table::{list, number, pairs, rows, shortened, text};
+use super::table::{Screen, list, notes, number, state, text};
 use crate::api::{Change, Flap, Guards, Port, PortType, PutRight, Request, Vlan};
 
 /// The commands for ports.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Default, Subcommand)]
 pub(super) enum Command {
     /// Lists the ports.
+    #[command(visible_alias = "ls")]
+    #[default]
     List,
     /// Shows one port in full.
     Show(Name),
@@ -45,11 +47,12 @@ pub(super) enum Command {
         settings: Vec<(String, Value)>,
     },
     /// Removes a port.
-    Del(Name),
+    #[command(visible_alias = "rm")]
+    Del(Gone),
     /// Enables a port.
-    Up(Name),
+    Up(Names),
     /// Disables a port.
-    Down(Name),
+    Down(Names),
     /// Takes a port down and up repeatedly, and leaves it up; `port up` and `port down` end this.
     Flap {
         #[command(flatten)]
@@ -71,6 +74,24 @@ pub(super) struct Name {
     name: String,
 }
 
+/// The ports.
+#[derive(Debug, Args)]
+pub(super) struct Names {
+    /// Names of the ports.
+    #[arg(required = true, value_name = "NAME", value_parser = parse::name)]
+    names: Vec<String>,
+}
+
+/// The ports to remove.
+#[derive(Debug, Args)]
+pub(super) struct Gone {
+    #[command(flatten)]
+    ports: Names,
+    /// A port that does not exist is no error.
+    #[arg(long)]
+    pub(super) if_exists: bool,
+}
+
 fn port_type() -> impl TypedValueParser<Value = PortType> {
     PossibleValuesParser::new(PortType::ALL.map(PortType::name)).try_map(|name| {
         PortType::ALL.into_iter().find(|port_type| port_type.name() == name).ok_or("not a type of port")
@@ -78,11 +99,14 @@ fn port_type() -> impl TypedValueParser<Value = PortType> {
 }
 
 impl Command {
-    /// The request of this command. If a setting is given twice, the last one counts.
-    pub(super) fn request(self) -> Request {
+    /// The requests of this command, one for each port. If a setting is given twice, the last value counts.
+    pub(super) fn requests(self) -> Vec<Request> {
+        let switched = |names: Vec<String>, up| {
+            names.into_iter().map(|name| Request::Change(Change::SetPortState { name, up })).collect()
+        };
         let change = match self {
-            Command::List => return Request::ListPorts,
-            Command::Show(Name { name }) => return Request::ShowPort { name },
+            Command::List => return vec![Request::ListPorts],
+            Command::Show(Name { name }) => return vec![Request::ShowPort { name }],
             Command::Add { port: Name { name }, port_type, settings } => {
                 Change::AddPort { name, port_type, settings: Map::from_iter(settings) }
             }
@@ -92,33 +116,50 @@ impl Command {
             Command::Replace { port: Name { name }, settings } => {
                 Change::SetPort { name, settings: Map::from_iter(settings), replace: true }
             }
-            Command::Del(Name { name }) => Change::DeletePort { name },
-            Command::Up(Name { name }) => Change::SetPortState { name, up: true },
-            Command::Down(Name { name }) => Change::SetPortState { name, up: false },
+            Command::Del(Gone { ports: Names { names }, .. }) => {
+                return names.into_iter().map(|name| Request::Change(Change::DeletePort { name })).collect();
+            }
+            Command::Up(Names { names }) => return switched(names, true),
+            Command::Down(Names { names }) => return switched(names, false),
             Command::Flap { port: Name { name }, every, count } => {
                 Change::FlapPort { name, every_milliseconds: every, count }
             }
         };
-        Request::Change(change)
+        vec![Request::Change(change)]
+    }
+
+    /// True if a thing that does not exist is no error.
+    pub(super) fn if_exists(&self) -> bool {
+        matches!(self, Command::Del(Gone { if_exists: true, .. }))
     }
 }
 
 /// The ports.
-pub(super) fn table(ports: &[Port]) -> String {
+pub(super) fn table(screen: Screen, ports: &[Port]) -> String {
     let row = |port: &Port| {
         vec![
             text(&port.name),
             text(port.port_type),
-            text(port.state),
-            text(shortened(&vlan(&port.vlan), 32)),
+            state(port.state),
+            text(vlan(&port.vlan)),
+            number(port.stations),
             number(port.counters.rx_frames),
             number(port.counters.tx_frames),
             number(port.counters.dropped()),
-            text(port.reason.as_deref().unwrap_or_default()),
+            notes(remarks(port)),
         ]
     };
-    let headings = ["name", "type", "state", "vlan", "rx frames", "tx frames", "dropped", "reason"];
-    rows(&headings, ports.iter().map(row).collect(), "no ports")
+    let headings = ["name", "type", "state", "vlan", "macs", "rx frames", "tx frames", "dropped", "notes"];
+    screen.rows(&headings, ports.iter().map(row).collect(), "no ports")
+}
+
+/// The impairment of a port, the reason for its state, and the mirrors that copy its frames or send to it.
+fn remarks(port: &Port) -> String {
+    let impaired = (!port.impaired.is_empty()).then(|| format!("IMPAIRED {}", list(&port.impaired, "")));
+    let flapping = port.flap.map(|flap| format!("flapping {}", flapping(flap)));
+    let mirrors = (!port.mirrors.is_empty()).then(|| format!("mirrors: {}", list(&port.mirrors, "")));
+    let reason = port.reason.clone().filter(|_| flapping.is_none() || port.reason.as_deref() != Some("flapping"));
+    [impaired, reason, flapping, mirrors].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// VLAN settings on one line: mode, tag, and the trunks in parentheses.
@@ -145,13 +186,17 @@ fn put_right(PutRight { what, times, seconds_ago }: &PutRight) -> String {
 }
 
 /// One port in full.
-pub(super) fn details(port: &Port) -> String {
+pub(super) fn details(screen: Screen, port: &Port) -> String {
     let mut lines =
         vec![("name", port.name.clone()), ("type", port.port_type.to_string()), ("state", port.state.to_string())];
     let optional = [
         ("reason", port.reason.clone()),
         ("flapping", port.flap.map(flapping)),
         ("put right", port.put_right.as_ref().map(put_right)),
+        ("impaired", (!port.impaired.is_empty()).then(|| list(&port.impaired, ""))),
+        ("mirrors", (!port.mirrors.is_empty()).then(|| list(&port.mirrors, ""))),
+        ("workers", (!port.workers.is_empty()).then(|| list(&port.workers, ""))),
+        ("stations", (port.stations > 0).then(|| port.stations.to_string())),
         ("device", port.device.clone()),
         ("interface", port.interface.clone()),
         ("xdp mode", port.xdp_mode.clone()),
@@ -187,5 +232,5 @@ pub(super) fn details(port: &Port) -> String {
         let kernel = port.counters.kernel.iter().filter(|(_, count)| **count > 0);
         lines.push(("kernel", list(kernel.map(|(name, count)| format!("{name} {count}")), "no drops")));
     }
-    pairs(lines)
+    screen.pairs(lines)
 }

@@ -40,29 +40,30 @@ impl Output {
                 Reply::Events(events) => self.pretty(events),
             };
         }
+        let screen = self.screen();
         let text = match reply {
             Reply::Done(_) | Reply::CapturePiece(_) => return Ok(()),
-            Reply::Status(status) => status::table(status),
-            Reply::Workers(Workers { workers }) => worker::table(workers),
-            Reply::Ports(Ports { ports }) => port::table(ports),
-            Reply::Port(OnePort { port }) => port::details(port),
-            Reply::Vlans(Vlans { vlans }) => vlan::table(vlans),
-            Reply::Fdb(FdbEntries { entries }) => fdb::table(entries),
-            Reply::Multicast(multicast) => mcast::table(multicast),
+            Reply::Status(status) => status::table(screen, status),
+            Reply::Workers(Workers { workers }) => worker::table(screen, workers),
+            Reply::Ports(Ports { ports }) => port::table(screen, ports),
+            Reply::Port(OnePort { port }) => port::details(screen, port),
+            Reply::Vlans(Vlans { vlans }) => vlan::table(screen, vlans),
+            Reply::Fdb(FdbEntries { entries }) => fdb::table(screen, entries),
+            Reply::Multicast(multicast) => mcast::table(screen, multicast),
             Reply::Removed(Removed { removed: 1 }) => "1 entry removed\n".to_owned(),
             Reply::Removed(Removed { removed }) => format!("{removed} entries removed\n"),
-            Reply::Mirrors(Mirrors { mirrors }) => mirror::table(mirrors),
-            Reply::Mirror(OneMirror { mirror }) => mirror::details(mirror),
-            Reply::Impairments(Impairments { impairments }) => impair::table(impairments),
+            Reply::Mirrors(Mirrors { mirrors }) => mirror::table(screen, mirrors),
+            Reply::Mirror(OneMirror { mirror }) => mirror::details(screen, mirror),
+            Reply::Impairments(Impairments { impairments }) => impair::table(screen, impairments),
             Reply::Injected(injected) => format!("{} frames sent\n", injected.sent),
-            Reply::Stats(stats) => stats::table(stats),
+            Reply::Stats(stats) => stats::table(screen, stats),
             Reply::Trace(trace) => trace::lines(trace),
             Reply::Config(shown) => shown.text.clone(),
             Reply::Awaited(Awaited { awaited }) => {
                 awaited.iter().map(|line| format!("{}\n", table::one_line(line))).collect()
             }
             Reply::Changes(Changes { changes }) => config::lines(changes),
-            Reply::Captures(Captures { captures }) => capture::table(captures),
+            Reply::Captures(Captures { captures }) => capture::table(screen, captures),
             Reply::Events(told) => monitor::lines(told),
         };
         self.bytes(text.as_bytes())

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
 use crate::api::{Reply, Request};
 use crate::config::{ConfigError, ConfigErrors};
 use crate::glue::GlueError;
@@ -54,6 +56,9 @@ pub(super) enum Failure {
         /// The system's error.
         reason: io::Error,
     },
+    /// A file differs from the running configuration, which is printed already.
+    #[error("the running configuration differs")]
+    Different,
     /// A port has not reached the state that was waited for.
     #[error("port {name:?} {reason}")]
     NotReached {
@@ -85,12 +90,59 @@ impl Failure {
             | Failure::File { .. }
             | Failure::Listen { .. }
             | Failure::NotReached { .. }
+            | Failure::Different
             | Failure::Output(_) => ExitCode::from(1),
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Unreachable { .. } => ExitCode::from(3),
             Failure::ReaderGone => ExitCode::SUCCESS,
         }
     }
+
+    /// The error as a JSON object: `error`, a name that stays; `message`, the text for people; and, where there are
+    /// any, the error's `parameters` as the switch sent them, or the `mistakes` of a file.
+    pub(super) fn to_json(&self) -> Value {
+        let (name, more) = match self {
+            Failure::Refused(CallError::Switch(error)) => {
+                let wire = serde_json::to_value(error).unwrap_or_default();
+                let name = wire.get("error").and_then(Value::as_str).unwrap_or_default().to_owned();
+                (name, wire.get("parameters").map(|parameters| ("parameters", parameters.clone())))
+            }
+            Failure::Refused(CallError::Unknown { name, parameters }) => {
+                (name.clone(), Some(("parameters", Value::Object(parameters.clone()))))
+            }
+            Failure::Config(mistakes) => {
+                ("mistakes".to_owned(), Some(("mistakes", mistakes.0.iter().map(mistake).collect())))
+            }
+            Failure::Refused(_) => ("protocol".to_owned(), None),
+            Failure::Unreachable { .. } => ("unreachable".to_owned(), None),
+            Failure::Unfit(_) => ("unfit".to_owned(), None),
+            Failure::Problems(_) => ("problems".to_owned(), None),
+            Failure::Capture(_) => ("capture".to_owned(), None),
+            Failure::File { .. } => ("file".to_owned(), None),
+            Failure::Listen { .. } => ("listen".to_owned(), None),
+            Failure::Different => ("different".to_owned(), None),
+            Failure::NotReached { .. } => ("not_reached".to_owned(), None),
+            Failure::Usage(_) => ("usage".to_owned(), None),
+            Failure::Output(_) | Failure::ReaderGone => ("output".to_owned(), None),
+        };
+        let mut object = json!({"error": name, "message": self.to_string()});
+        if let (Value::Object(fields), Some((key, value))) = (&mut object, more) {
+            fields.insert(key.to_owned(), value);
+        }
+        object
+    }
+}
+
+/// One mistake of a configuration as a JSON object.
+fn mistake(mistake: &ConfigError) -> Value {
+    let place = mistake.place();
+    json!({
+        "file": place.map(|place| &place.file),
+        "line": place.map(|place| place.line),
+        "column": place.map(|place| place.column),
+        "key": mistake.key(),
+        "message": mistake.message(),
+    })
 }
 
 impl From<ConfigError> for Failure {

@@ -13,7 +13,7 @@ use super::output::Output;
 use super::parse;
 use super::rates::{Rates, plain};
 use super::session::{Failure, Session};
-use super::table::{number, rows, text};
+use super::table::{Screen, number, text};
 use crate::api::{PortStats, Reply, Request, Stats};
 
 /// The counters to show, and how often.
@@ -39,7 +39,7 @@ impl Arguments {
 }
 
 /// Counters of each port, then the drops by reason.
-pub(super) fn table(stats: &Stats) -> String {
+pub(super) fn table(screen: Screen, stats: &Stats) -> String {
     let row = |port: &PortStats| {
         let counters = &port.counters;
         let numbers =
@@ -47,7 +47,7 @@ pub(super) fn table(stats: &Stats) -> String {
         std::iter::once(text(&port.name)).chain(numbers.map(number)).collect()
     };
     let headings = ["port", "rx frames", "rx bytes", "tx frames", "tx bytes", "dropped"];
-    let counters = rows(&headings, stats.ports.iter().map(row).collect(), "no ports");
+    let counters = screen.rows(&headings, stats.ports.iter().map(row).collect(), "no ports");
 
     let drops = stats.ports.iter().flat_map(|port| {
         let seen = port.counters.drops.iter().filter(|(_, count)| **count > 0);
@@ -56,7 +56,7 @@ pub(super) fn table(stats: &Stats) -> String {
         let kernel = kernel.map(move |(name, count)| row(format!("kernel {name}"), count, kernel_explanation(name)));
         seen.map(move |(reason, count)| row(reason.clone(), count, explanation(reason))).chain(kernel)
     });
-    let drops = rows(&["port", "drop reason", "frames", "meaning"], drops.collect(), "no drops");
+    let drops = screen.rows(&["port", "drop reason", "frames", "meaning"], drops.collect(), "no drops");
     format!("{counters}\n{drops}")
 }
 
@@ -90,6 +90,7 @@ pub(super) fn watch(arguments: Arguments, session: &mut Session, output: &mut Ou
     // An interrupt is the normal end; each answer is written in one piece.
     signal_hook::flag::register_conditional_shutdown(SIGINT, 0, Arc::new(AtomicBool::new(true)))?;
     let mut before: Option<Stats> = None;
+    let screen = output.screen();
     session.stream(&arguments.request(), |reply| {
         let Reply::Stats(now) = reply else { return Ok(()) };
         if output.is_json() {
@@ -97,7 +98,7 @@ pub(super) fn watch(arguments: Arguments, session: &mut Session, output: &mut Ou
             let watched = now.ports.iter().map(|port| Watched { port, rates: rates(port) });
             output.json_line(&watched.collect::<Vec<_>>())?;
         } else if let Some(before) = &before {
-            output.bytes(format!("{}\n", watched_table(before, &now)).as_bytes())?;
+            output.bytes(format!("{}\n", watched_table(screen, before, &now)).as_bytes())?;
         }
         before = Some(now);
         Ok(())
@@ -112,7 +113,7 @@ fn rates(before: &Stats, now: &Stats, port: &PortStats) -> Rates {
     Rates::between(&earlier, &port.counters, milliseconds)
 }
 
-fn watched_table(before: &Stats, now: &Stats) -> String {
+fn watched_table(screen: Screen, before: &Stats, now: &Stats) -> String {
     let row = |port: &PortStats| {
         let rates = rates(before, now, port);
         let megabits = |bits: f64| format!("{:.1}", bits / 1e6);
@@ -127,5 +128,5 @@ fn watched_table(before: &Stats, now: &Stats) -> String {
         ]
     };
     let headings = ["port", "rx frames/s", "rx Mbit/s", "tx frames/s", "tx Mbit/s", "dropped/s", "most for"];
-    rows(&headings, now.ports.iter().map(row).collect(), "no ports")
+    screen.rows(&headings, now.ports.iter().map(row).collect(), "no ports")
 }

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
+use super::table::Screen;
 use super::{mirror, port, worker};
 use crate::api::Status;
 
 /// The switch at a glance.
-pub(super) fn table(status: &Status) -> String {
+pub(super) fn table(screen: Screen, status: &Status) -> String {
     let uptime = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
     format!(
         "labswd {}, up {uptime}, power {}\n\n{}\n{}\n{}",
         status.version,
         status.power,
-        worker::summary(&status.workers),
-        port::table(&status.ports),
-        mirror::table(&status.mirrors),
+        worker::summary(screen, &status.workers),
+        port::table(screen, &status.ports),
+        mirror::table(screen, &status.mirrors),
     )
 }

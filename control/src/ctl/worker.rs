@@ -3,13 +3,15 @@
 use clap::Subcommand;
 
 use super::parse;
-use super::table::{Value, number, rows, text};
+use super::table::{Screen, Value, number, text};
 use crate::api::{Change, Request, Worker, WorkerQueue};
 
 /// The commands for workers.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Default, Subcommand)]
 pub(super) enum Command {
     /// Lists the workers, their load over the last second, and the receive queues each of them serves.
+    #[command(visible_alias = "ls")]
+    #[default]
     List,
     /// Pins a receive queue of a port to this worker, until the port goes.
     Pin {
@@ -34,16 +36,16 @@ impl Command {
 }
 
 /// The workers, with the names of their queues.
-pub(super) fn table(workers: &[Worker]) -> String {
-    columns(workers, |worker| text(names(&worker.queues)))
+pub(super) fn table(screen: Screen, workers: &[Worker]) -> String {
+    columns(screen, workers, |worker| text(names(&worker.queues)))
 }
 
 /// The workers at a glance, with the number of their queues.
-pub(super) fn summary(workers: &[Worker]) -> String {
-    columns(workers, |worker| number(worker.queues.len()))
+pub(super) fn summary(screen: Screen, workers: &[Worker]) -> String {
+    columns(screen, workers, |worker| number(worker.queues.len()))
 }
 
-fn columns(workers: &[Worker], queues: impl Fn(&Worker) -> Value) -> String {
+fn columns(screen: Screen, workers: &[Worker], queues: impl Fn(&Worker) -> Value) -> String {
     let row = |worker: &Worker| {
         vec![
             number(worker.id),
@@ -55,7 +57,7 @@ fn columns(workers: &[Worker], queues: impl Fn(&Worker) -> Value) -> String {
         ]
     };
     let headings = ["worker", "cpu", "busy", "asleep", "frames/burst", "queues"];
-    rows(&headings, workers.iter().map(row).collect(), "no workers")
+    screen.rows(&headings, workers.iter().map(row).collect(), "no workers")
 }
 
 /// Queues like `dc01:0 dc01:1* uplink:0`; a star means pinned.

@@ -7,7 +7,7 @@ use labsw_switch::fdb::{Fdb, FdbFilter};
 use labsw_switch::{Mac, Vid};
 
 use super::events;
-use super::show::{show_fdb, show_impairments, show_mirror, show_mirrors, show_port, show_vlans, show_workers};
+use super::show::{show_fdb, show_impairments, show_mirror, show_mirrors, show_vlans, show_workers};
 use super::switch::Switch;
 use super::trace::trace;
 use super::view::View;
@@ -24,8 +24,7 @@ impl Handler for Switch {
             Request::ListWorkers => Ok(Reply::Workers(Workers { workers: show_workers(&self.fabric, &self.ports) })),
             Request::ListPorts => Ok(Reply::Ports(Ports { ports: self.show_ports() })),
             Request::ShowPort { name } => {
-                let Switch { ports, config, busy_polls, .. } = self;
-                let port = Box::new(show_port(ports.get_mut(&name)?, config, busy_polls));
+                let port = Box::new(self.show_port(&name)?);
                 Ok(Reply::Port(OnePort { port }))
             }
             Request::ListVlans => Ok(Reply::Vlans(Vlans { vlans: show_vlans(&self.ports) })),

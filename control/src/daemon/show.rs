@@ -44,8 +44,23 @@ impl Switch {
 
     /// All ports, by name.
     pub(super) fn show_ports(&mut self) -> Vec<api::Port> {
-        let Switch { ports, config, busy_polls, .. } = self;
-        ports.iter_mut().map(|port| show_port(port, config, busy_polls)).collect()
+        let names = self.ports.names();
+        names.iter().filter_map(|name| self.show_port(name).ok()).collect()
+    }
+
+    /// One port, with its impairment, mirrors and stations.
+    pub(super) fn show_port(&mut self, name: &str) -> Result<api::Port, Error> {
+        let Switch { ports, mirrors, config, busy_polls, fabric, .. } = self;
+        let port = ports.get_mut(name)?;
+        let mut shown = show_port(port, config, busy_polls);
+        shown.impaired = port.impaired.iter().flat_map(Impaired::show).map(|impaired| impaired.direction).collect();
+        let everywhere = port.config.allow_mirror && !mirrors.configs().any(|mirror| mirror.to.port() == Some(name));
+        let all = |mirror: &MirrorConfig| everywhere && mirror.sources.iter().any(|source| source.port == "*");
+        let of_port = mirrors.configs().filter(|mirror| mirror.names(name) || all(mirror));
+        shown.mirrors = of_port.map(|mirror| mirror.name.clone()).collect();
+        shown.workers = port.queues.places.iter().filter_map(|placed| placed.home).map(number).collect();
+        shown.stations = fabric.shared.fdb.len_of_port(port.id) as u64;
+        Ok(shown)
     }
 
     pub(super) fn show_stats(&self, only: Option<&str>) -> Result<api::Stats, Error> {
@@ -80,7 +95,7 @@ pub(super) fn show_workers(fabric: &Fabric, ports: &Ports) -> Vec<api::Worker> {
 }
 
 /// One port.
-pub(super) fn show_port(port: &mut Port, config: &SwitchConfig, busy_polls: &BusyPolls) -> api::Port {
+fn show_port(port: &mut Port, config: &SwitchConfig, busy_polls: &BusyPolls) -> api::Port {
     let (state, reason) = port.state();
     let mut shown =
         api::Port::new(&port.config.name, port.config.kind.port_type(), api::Vlan::shown(&port.config.vlan));

@@ -61,6 +61,7 @@ fn wireshark_learns_of_the_ports() {
         concat!("extcap {version=", env!("CARGO_PKG_VERSION"), "}{display=labsw}"),
         "interface {value=labsw-uplink}{display=labsw port uplink (af_xdp)}",
         "interface {value=labsw-dc01}{display=labsw port dc01 (vhost_user)}",
+        "interface {value=labsw-lossy}{display=labsw port lossy (vhost_user)}",
         "interface {value=labsw_drops}{display=labsw, dropped frames}",
     ];
     assert_eq!(interfaces.lines().collect::<Vec<_>>(), expected);

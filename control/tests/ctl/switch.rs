@@ -55,7 +55,16 @@ pub fn ports() -> Vec<Port> {
             features: Some(Vec::new()),
             queue_pairs: Some(1),
             connected: Some(false),
-            ..Port::new("dc01", PortType::VhostUser, dc01)
+            ..Port::new("dc01", PortType::VhostUser, dc01.clone())
+        },
+        Port {
+            state: PortState::Waiting,
+            reason: Some("no guest is connected".into()),
+            impaired: PortDirection::ALL.to_vec(),
+            mirrors: vec!["detect".into()],
+            workers: vec![0],
+            stations: 3,
+            ..Port::new("lossy", PortType::VhostUser, dc01)
         },
     ]
 }
@@ -232,6 +241,7 @@ impl Fake {
             Change::AddPort { name, .. } if name == "dc01" => {
                 return Err(Error::refused("port \"dc01\"", "a port of this name exists; delete it first"));
             }
+            Change::DeletePort { name } if name == "gone" => return Err(Error::not_found("port", name)),
             Change::SetPort { name, .. } => {
                 return Err(Error::refused(format!("port {name:?}"), "line\nbreak"));
             }
@@ -402,6 +412,11 @@ impl Switch {
         let mut changes = self.changes.lock().unwrap();
         assert_eq!(changes.len(), 1, "{arguments:?}");
         changes.pop().unwrap()
+    }
+
+    /// The changes that were asked for since the last look.
+    pub fn take_changes(&self) -> Vec<Change> {
+        std::mem::take(&mut self.changes.lock().unwrap())
     }
 }
 
