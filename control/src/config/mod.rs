@@ -34,11 +34,10 @@ pub use settings::{Settings, split as split_setting};
 use source::Source;
 pub use validate::validate;
 
+pub use crate::model::port::*;
 pub use crate::model::{
-    AfXdpConfig, DeviceSpec, Diagnostic, Hugepages, ImpairConfig, ImpairDirection, ImpairSettings, InjectConfig,
-    InjectEntry, MTU_DEFAULT, MTU_MAX, MTU_MIN, MirrorConfig, MirrorRefusal, MirrorSource, MirrorTo, PortConfig,
-    PortKind, Power, ProfileConfig, Queues, SwitchConfig, TapConfig, TapEnd, VethConfig, VhostRole, VhostUserConfig,
-    XdpMode, default_interface,
+    DeviceSpec, Diagnostic, Hugepages, ImpairConfig, ImpairDirection, ImpairSettings, InjectConfig, InjectEntry,
+    MirrorConfig, MirrorRefusal, MirrorSource, MirrorTo, Power, ProfileConfig, SwitchConfig,
 };
 use crate::model::{Path as KeyPath, Reader, Tree, names};
 

@@ -42,9 +42,9 @@ fn the_example_is_read_and_is_what_it_says() {
     assert_eq!(uplink.vlan, PortVlan::new(VlanMode::Trunk, None, &[10..=10, 20..=20]).unwrap());
     assert!(config.port("span").unwrap().mirror_only);
     let web = config.port("web").unwrap();
-    assert_eq!(web.veth_interface().as_deref(), Some("lsw-web"));
-    let socket = config.port("dc01").unwrap().vhost_socket(&config.switch);
-    assert_eq!(socket.as_deref(), Some(Path::new("/run/labsw/vhost/dc01.sock")));
+    let claims = |port: &PortConfig| port.claims(&config.switch)[0].1.to_string();
+    assert_eq!(claims(web), "interface lsw-web");
+    assert_eq!(claims(config.port("dc01").unwrap()), "socket /run/labsw/vhost/dc01.sock");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use landlock::{
 };
 
 use super::ConfineError;
-use crate::config::{Config, PortKind};
+use crate::config::{Claim, Config};
 
 /// The newest Landlock version that this code knows; an older kernel has fewer rules.
 const KNOWN: ABI = ABI::V6;
@@ -65,9 +65,10 @@ pub(super) fn restrict(config: &Config, file: &Path) -> Result<(), ConfineError>
 
 /// Directories in which the daemon makes sockets, or the nearest existing ones above.
 fn socket_directories(config: &Config) -> Vec<PathBuf> {
-    let ports = config.ports.iter().filter_map(|port| match &port.kind {
-        PortKind::VhostUser(guest) => guest.socket.as_deref().map(directory_of),
-        _ => None,
+    let claims = config.ports.iter().flat_map(|port| port.claims(&config.switch));
+    let ports = claims.filter_map(|(_, claim)| match claim {
+        Claim::Socket(path) => Some(directory_of(&path)),
+        Claim::Device(_) | Claim::Interface { .. } => None,
     });
     let control = directory_of(&config.switch.control_socket);
     let mut directories: Vec<PathBuf> =

@@ -93,8 +93,8 @@ pub(super) struct Gone {
 }
 
 fn port_type() -> impl TypedValueParser<Value = PortType> {
-    PossibleValuesParser::new(PortType::ALL.map(PortType::name)).try_map(|name| {
-        PortType::ALL.into_iter().find(|port_type| port_type.name() == name).ok_or("not a type of port")
+    PossibleValuesParser::new(PortType::ALL.iter().map(|port_type| port_type.name())).try_map(|name| {
+        PortType::ALL.iter().copied().find(|port_type| port_type.name() == name).ok_or("not a type of port")
     })
 }
 

@@ -165,8 +165,8 @@ impl Port {
     /// more.
     pub(super) fn release(&mut self, absence: Absence, fabric: &Fabric, host: &mut Host) -> (Result<(), Error>, bool) {
         // The workers that have a guest's queues reset its rings, so this comes before the queues are taken away.
-        if let Some(endpoint) = self.attached.to_mut().and_then(|attachment| attachment.endpoint()) {
-            endpoint.hang_up();
+        if let Some(attachment) = self.attached.to_mut() {
+            attachment.hang_up();
         }
         let (rx, taken) = fabric.take_queues(self.id, &mut self.queues);
         self.destination = Destination::default();

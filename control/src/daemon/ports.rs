@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use labsw_dataplane::vhost_user::Endpoint;
 use labsw_dataplane::worker::Output;
 use labsw_switch::tables::PortRules;
 use labsw_switch::{MAX_PORTS, PortId};
@@ -117,21 +116,18 @@ impl Ports {
         (0..highest).map(PortId).find(|id| !taken(id))
     }
 
-    /// Handles an event on a guest's socket.
+    /// Handles an event on a port's descriptor.
     pub(super) fn ready(&mut self, token: Token, now: Instant) {
-        for endpoint in self.endpoints(|port| port.id.index() == slot_of(token)) {
-            endpoint.ready(token, now);
+        let mut ports = self.by_name.values_mut();
+        let port = ports.find(|port| port.id.index() == slot_of(token));
+        if let Some(attachment) = port.and_then(|port| port.attached.to_mut()) {
+            attachment.ready(token, now);
         }
     }
 
-    /// Does the timed work of the guests' sockets; returns the time until the next is due.
+    /// Does the timed work of attachments; returns the time until the next is due.
     pub(super) fn tick(&mut self, now: Instant) -> Option<Duration> {
-        self.endpoints(|_| true).filter_map(|endpoint| endpoint.tick(now)).min()
-    }
-
-    fn endpoints(&mut self, which: impl Fn(&Port) -> bool) -> impl Iterator<Item = &mut Endpoint> {
-        let ports = self.by_name.values_mut().filter(move |port| which(port));
-        ports.filter_map(|port| port.attached.to_mut()?.endpoint())
+        self.by_name.values_mut().filter_map(|port| port.attached.to_mut()?.tick(now)).min()
     }
 
     /// The times at which waiting ports are to be tried again.

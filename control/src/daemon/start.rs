@@ -25,7 +25,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::accounts::group_id;
 use super::apply::{self, reason_of};
-use super::attach::{Absence, Attached, make_parent};
+use super::attach::{self, Absence, Attached, make_parent};
 use super::busy_poll::BusyPolls;
 use super::captures::Sessions;
 use super::error::{DaemonError, system};
@@ -221,8 +221,9 @@ impl Switch {
             let key = format!("{group}.{name}");
             move |error: Error| Refusal { key, reason: reason_of(&error) }
         };
-        let (guests, devices): (Vec<_>, Vec<_>) = config.ports.into_iter().partition(|port| port.is_vhost_user());
-        for port in guests.into_iter().chain(devices) {
+        let (first, others): (Vec<_>, Vec<_>) =
+            config.ports.into_iter().partition(|port| attach::of(&port.kind).opens_first());
+        for port in first.into_iter().chain(others) {
             let name = port.name.clone();
             self.enter_port(port).map_err(about("ports", &name))?;
             self.opening.left.push_back(name);

@@ -155,8 +155,8 @@ fn barred<'a>(host: &Host, path: &'a Path, uid: u32, gids: &[u32]) -> Option<&'a
 fn sockets(host: &Host) -> Vec<(String, PathBuf)> {
     let switch = &host.facts.config.switch;
     let socket = |port: &crate::config::PortConfig| match &port.kind {
-        PortKind::VhostUser(VhostUserConfig { role: VhostRole::Server, socket, .. }) => {
-            Some((port.name.clone(), socket.clone().unwrap_or_else(|| switch.default_socket(&port.name))))
+        PortKind::VhostUser(guest @ VhostUserConfig { role: VhostRole::Server, .. }) => {
+            Some((port.name.clone(), guest.socket_of(&port.name, switch)))
         }
         _ => None,
     };

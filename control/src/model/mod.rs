@@ -26,7 +26,7 @@ mod inject;
 mod mirror;
 mod mistake;
 pub(crate) mod names;
-mod port;
+pub(crate) mod port;
 mod reader;
 pub(crate) mod schema;
 mod switch;
@@ -44,16 +44,12 @@ pub use impair::{
     Bursts, Directions, ImpairConfig, ImpairDirection, ProfileConfig, Selection, Settings as ImpairSettings,
 };
 pub use inject::{Inject, InjectConfig, InjectEntry, Source as InjectSource};
-pub use labsw_dataplane::vhost_user::Role as VhostRole;
 pub use labsw_dataplane::worker::Power;
-pub use labsw_dataplane::xdp::{Hugepages, Queues, XdpMode};
+pub use labsw_dataplane::xdp::Hugepages;
 pub use mirror::{MirrorConfig, MirrorRefusal, MirrorSource};
 pub use mistake::AtKey;
 pub use names::Station;
-pub use port::{
-    AfXdpConfig, MTU_DEFAULT, MTU_MAX, MTU_MIN, PortConfig, PortKind, PortType, TapConfig, TapEnd, VethConfig,
-    VhostUserConfig, default_interface,
-};
+pub use port::*;
 pub(crate) use reader::nearest;
 pub use reader::{Diagnostic, MAX_DIAGNOSTICS, Reader};
 pub use switch::SwitchConfig;

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use labsw_dataplane::handover::Slot;
+use labsw_dataplane::handover::{HandoverError, Slot};
 use labsw_dataplane::stats::{MirrorSnapshot, PortSnapshot};
-use labsw_dataplane::tap::TapHandover;
-use labsw_dataplane::vhost_user::EndpointHandover;
-use labsw_dataplane::xdp::{MemoryHandover, PoolPorts, PoolState, XdpCounters, XdpHandover, XdpStatus};
+use labsw_dataplane::xdp::{MemoryHandover, PoolPorts, PoolState, XdpCounters};
 use labsw_switch::fdb::FdbEntry;
 use labsw_switch::{DropReason, Mac, Vid};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// One message of the protocol.
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,47 +102,26 @@ pub struct PortState {
     pub attached: Option<PortHandover>,
 }
 
-/// The attachment of a port, by type.
+/// The attachment of a port: the name of its type, and the state that only the type's own file reads and writes.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PortHandover {
-    /// A guest's socket.
-    VhostUser(EndpointHandover),
-    /// A TAP interface.
-    Tap {
-        /// The descriptors of the interface.
-        port: TapHandover,
-        /// Index of the interface.
-        ifindex: u32,
-        /// Name of the interface.
-        name: String,
-        /// The switch made the interface persistent and removes it with the port.
-        ours: bool,
-        /// The interface existed before the port.
-        found: bool,
-        /// The interface is in another network namespace.
-        away: bool,
-    },
-    /// A network device of the host.
-    Nic(SocketsHandover),
-    /// A pair.
-    Veth {
-        /// The switch's end.
-        sockets: SocketsHandover,
-        /// The container's end is in another network namespace.
-        peer_away: bool,
-    },
-}
+pub struct PortHandover(BTreeMap<String, Value>);
 
-/// The AF_XDP sockets of a port.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct SocketsHandover {
-    /// The port.
-    pub port: XdpHandover,
-    /// The outcome of opening it.
-    pub status: XdpStatus,
-    /// The packet socket that keeps the device promiscuous.
-    pub promiscuous: Slot,
+impl PortHandover {
+    /// The state of an attachment of this type. `None` if the state can't be written, which no type here allows.
+    pub fn new(port_type: &str, state: &impl Serialize) -> Option<PortHandover> {
+        Some(PortHandover([(port_type.to_owned(), serde_json::to_value(state).ok()?)].into()))
+    }
+
+    /// Reads the state of an attachment of this type.
+    ///
+    /// # Errors
+    /// The state is of another type, or garbled.
+    pub fn read<T: DeserializeOwned>(mut self, port_type: &str) -> Result<T, HandoverError> {
+        let state = self.0.remove(port_type);
+        let state =
+            state.ok_or_else(|| HandoverError::new("the state that was handed over is not of the port's type"))?;
+        T::deserialize(state).map_err(|error| HandoverError::new(format!("the state of the port is garbled: {error}")))
+    }
 }
 
 /// The changes since [`State`], and all counters.

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use labsw_dataplane::handover::{Given, Resume, Taken};
 use labsw_dataplane::port::{Fault, RxQueue, TxPort};
 use labsw_dataplane::sys::socket::SocketAccess;
-use labsw_dataplane::vhost_user::Endpoint;
 use labsw_dataplane::workers::QueueAffinity;
 use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::PortId;
+use mio::Token;
 
 use super::error::{OpenError, not_of_this_type};
 use super::news::{LinkMap, OnFault, Seen};
@@ -60,6 +60,11 @@ pub(in crate::daemon) trait PortType {
 
     /// Fills in the port's settings in a reply.
     fn show(&self, port: &PortConfig, switch: &SwitchConfig, shown: &mut api::Port);
+
+    /// True if the port is opened before others at the start, because its other end waits for it.
+    fn opens_first(&self) -> bool {
+        false
+    }
 
     /// True if the port can have busy polling.
     fn polls_busily(&self) -> bool {
@@ -167,10 +172,16 @@ pub(in crate::daemon) trait Attachment {
         None
     }
 
-    /// The port's end of a guest's vhost-user socket.
-    fn endpoint(&mut self) -> Option<&mut Endpoint> {
+    /// Handles an event on one of the port's descriptors in the event loop.
+    fn ready(&mut self, _token: Token, _now: Instant) {}
+
+    /// Does the timed work of the port; returns the time until the next is due.
+    fn tick(&mut self, _now: Instant) -> Option<Duration> {
         None
     }
+
+    /// Ends the connection to the other end, before the workers give the port's queues back.
+    fn hang_up(&mut self) {}
 
     /// The path that the port listens on, and the access that the port's own settings give to the socket's file.
     fn listens_on(&self) -> Option<(&Path, OwnAccess)> {

@@ -55,12 +55,7 @@ struct FakeType;
 
 /// The resource that a port's settings name.
 fn named(port: &PortConfig) -> String {
-    match &port.kind {
-        PortKind::AfXdp(settings) => settings.device.to_string(),
-        PortKind::VhostUser(settings) => format!("{}, {:?}", port.name, settings.socket),
-        PortKind::Veth(settings) => settings.peer.clone(),
-        PortKind::Tap(settings) => settings.interface.clone(),
-    }
+    port.claims(&SwitchConfig::default()).last().map(|(_, claim)| claim.to_string()).unwrap_or_default()
 }
 
 impl PortType for FakeType {

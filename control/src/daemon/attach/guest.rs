@@ -11,9 +11,10 @@ use labsw_dataplane::vhost_user::{
 };
 use labsw_dataplane::workers::QueueAffinity;
 use labsw_switch::PortId;
+use mio::Token;
 
 use super::attachment::{Attachment, Halves, Opened, OwnAccess, PortType, Site};
-use super::error::{OpenError, make_parent, not_of_this_type};
+use super::error::{OpenError, make_parent};
 use super::news::OnFault;
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, VhostRole, VhostUserConfig};
@@ -23,6 +24,9 @@ use crate::daemon::queues::Queues;
 use crate::daemon::tokens::port_tokens;
 use crate::device::Links;
 use crate::takeover::state::PortHandover;
+
+/// The type in the state that is handed over.
+const TYPE: &str = "vhost_user";
 
 impl PortType for VhostUserConfig {
     fn preflight(&self, _: &PortConfig, _: &SwitchConfig, _: &mut Links) -> Result<(), (&'static str, OpenError)> {
@@ -48,9 +52,13 @@ impl PortType for VhostUserConfig {
         handover: PortHandover,
         taken: &mut Taken,
     ) -> Result<Opened, OpenError> {
-        let PortHandover::VhostUser(handover) = handover else { return Err(not_of_this_type()) };
+        let handover = handover.read(TYPE)?;
         let endpoint = self.endpoint(port, site)?;
         self.attach(id, site, |rings| Ok(Endpoint::take_over(endpoint, rings, handover, taken)?))
+    }
+
+    fn opens_first(&self) -> bool {
+        true
     }
 
     fn show(&self, port: &PortConfig, switch: &SwitchConfig, shown: &mut api::Port) {
@@ -60,7 +68,7 @@ impl PortType for VhostUserConfig {
         };
         shown.role = Some(role.to_owned());
         shown.queue_pairs = Some(self.queue_pairs.into());
-        shown.socket = port.vhost_socket(switch).map(|path| path.display().to_string());
+        shown.socket = Some(self.socket_of(&port.name, switch).display().to_string());
     }
 }
 
@@ -78,7 +86,7 @@ impl VhostUserConfig {
     fn endpoint(&self, port: &PortConfig, site: &Site<'_>) -> Result<EndpointConfig, OpenError> {
         Ok(EndpointConfig {
             port_name: port.name.clone(),
-            path: self.socket.clone().unwrap_or_else(|| site.switch.default_socket(&port.name)),
+            path: self.socket_of(&port.name, site.switch),
             role: match self.role {
                 VhostRole::Server => Role::Server,
                 VhostRole::Client => Role::Client,
@@ -133,7 +141,7 @@ impl Attachment for Guest {
     }
 
     fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> Option<PortHandover> {
-        Some(PortHandover::VhostUser(self.endpoint.hand_over(given)))
+        PortHandover::new(TYPE, &self.endpoint.hand_over(given))
     }
 
     fn resume(&mut self, way: Resume, now: Instant) {
@@ -175,8 +183,16 @@ impl Attachment for Guest {
         self.endpoint.forgive(now);
     }
 
-    fn endpoint(&mut self) -> Option<&mut Endpoint> {
-        Some(&mut self.endpoint)
+    fn ready(&mut self, token: Token, now: Instant) {
+        self.endpoint.ready(token, now);
+    }
+
+    fn tick(&mut self, now: Instant) -> Option<Duration> {
+        self.endpoint.tick(now)
+    }
+
+    fn hang_up(&mut self) {
+        self.endpoint.hang_up();
     }
 
     fn listens_on(&self) -> Option<(&Path, OwnAccess)> {

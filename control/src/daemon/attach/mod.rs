@@ -2,8 +2,8 @@
 //!
 //! There are two traits. A [`PortType`] is the settings of one type under `[ports.NAME]`: it checks this machine before
 //! anything is touched (`preflight`), and opens the port. An [`Attachment`] is the result of opening: the guest's
-//! socket, the network device, the veth pair, the TAP interface. Only [`of`] knows all types; the rest of the daemon
-//! uses the traits.
+//! socket, the network device, the veth pair, the TAP interface. The table of types is that of the
+//! model (`model/port/types.rs`); the rest of the daemon uses the traits.
 //!
 //! | file | type |
 //! |---|---|
@@ -38,7 +38,7 @@ mod tags;
 mod tap;
 mod veth;
 
-use crate::config::PortKind;
+use crate::config::{PortKind, settings_of};
 
 pub(super) use absence::{Absence, RETRY};
 pub(super) use attached::Attached;
@@ -54,10 +54,5 @@ pub(super) fn of(kind: &PortKind) -> &dyn PortType {
     if let Some(fake) = fake::stands_for(kind) {
         return fake;
     }
-    match kind {
-        PortKind::VhostUser(settings) => settings,
-        PortKind::AfXdp(settings) => settings,
-        PortKind::Veth(settings) => settings,
-        PortKind::Tap(settings) => settings,
-    }
+    settings_of!(kind, settings => settings)
 }

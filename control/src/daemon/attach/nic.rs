@@ -10,7 +10,7 @@ use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters};
 use labsw_switch::PortId;
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
-use super::error::{OpenError, not_of_this_type};
+use super::error::OpenError;
 use super::health::{Health, other_queues};
 use super::news::{LinkMap, OnFault, Seen};
 use super::sockets::Sockets;
@@ -22,6 +22,9 @@ use crate::daemon::host::Host;
 use crate::device::ethtool::{self, Offload};
 use crate::device::{DeviceError, Link, Links, Promiscuous, Watched, prepare};
 use crate::takeover::state::PortHandover;
+
+/// The type in the state that is handed over.
+const TYPE: &str = "nic";
 
 impl PortType for AfXdpConfig {
     fn preflight(
@@ -52,8 +55,7 @@ impl PortType for AfXdpConfig {
         handover: PortHandover,
         taken: &mut Taken,
     ) -> Result<Opened, OpenError> {
-        let PortHandover::Nic(handover) = handover else { return Err(not_of_this_type()) };
-        let (sockets, (tx, rx)) = Sockets::take_over(handover, port.mtu, site.host, taken)?;
+        let (sockets, (tx, rx)) = Sockets::take_over(handover.read(TYPE)?, port.mtu, site.host, taken)?;
         Ok(Opened::new(Nic::of(sockets, site.host), tx, rx))
     }
 
@@ -163,7 +165,7 @@ impl Attachment for Nic {
     fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> Option<PortHandover> {
         // Frames without their tags may lie in the rings.
         let sockets = self.sockets.gate.is_open().then(|| self.sockets.hand_over(given));
-        Some(PortHandover::Nic(sockets.flatten()?))
+        PortHandover::new(TYPE, &sockets.flatten()?)
     }
 
     fn resume(&mut self, way: Resume, _now: Instant) {

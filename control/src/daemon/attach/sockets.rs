@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use labsw_dataplane::handover::{Given, HandoverError, Resume, Taken};
+use labsw_dataplane::handover::{Given, HandoverError, Resume, Slot, Taken};
 use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::xdp::{
-    FillDepth, Gate, ONE_CHUNK_MTU, Statistics, XdpConfig, XdpCounters, XdpPort, XdpRx, XdpStatus, XdpTx,
+    FillDepth, Gate, ONE_CHUNK_MTU, Statistics, XdpConfig, XdpCounters, XdpHandover, XdpPort, XdpRx, XdpStatus, XdpTx,
 };
+
+use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
 use super::news::{LinkMap, OnFault, Seen};
 use crate::api::{self, PortState};
 use crate::daemon::host::Host;
 use crate::device::{Link, Links, Promiscuous};
-use crate::takeover::state::SocketsHandover;
 
 /// The AF_XDP sockets of a port, and the state kept of their device.
 pub(in crate::daemon) struct Sockets {
@@ -34,6 +35,17 @@ pub(in crate::daemon) struct Sockets {
     /// Keeps the device promiscuous until dropped.
     promiscuous: Promiscuous,
     gone: bool,
+}
+
+/// The AF_XDP sockets of a port, as they are handed over.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SocketsHandover {
+    /// The port.
+    port: XdpHandover,
+    /// The outcome of opening it.
+    status: XdpStatus,
+    /// The packet socket that keeps the device promiscuous.
+    promiscuous: Slot,
 }
 
 /// The transmit half and the receive halves of a port that was opened.

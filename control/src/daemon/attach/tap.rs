@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use labsw_dataplane::handover::{Given, Taken};
 use labsw_dataplane::port::Fault;
-use labsw_dataplane::tap::{TapPort, TapTx, TapWatch};
+use labsw_dataplane::tap::{TapHandover, TapPort, TapTx, TapWatch};
 use labsw_switch::PortId;
+use serde::{Deserialize, Serialize};
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
-use super::error::{OpenError, not_of_this_type};
+use super::error::OpenError;
 use super::news::{LinkMap, OnFault, Seen};
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, TapConfig, TapEnd};
@@ -22,6 +23,26 @@ use crate::daemon::accounts::{group_id, user_id};
 use crate::daemon::host::Host;
 use crate::device::{Link, Links, TapLink, TapPlan, TapUse};
 use crate::takeover::state::PortHandover;
+
+/// The type in the state that is handed over.
+const TYPE: &str = "tap";
+
+/// The state of an interface that is handed over.
+#[derive(Debug, Serialize, Deserialize)]
+struct TapState {
+    /// The descriptors of the interface.
+    port: TapHandover,
+    /// Index of the interface.
+    ifindex: u32,
+    /// Name of the interface.
+    name: String,
+    /// The switch made the interface persistent and removes it with the port.
+    ours: bool,
+    /// The interface existed before the port.
+    found: bool,
+    /// The interface is in another network namespace.
+    away: bool,
+}
 
 impl PortType for TapConfig {
     fn preflight(
@@ -63,9 +84,7 @@ impl PortType for TapConfig {
         handover: PortHandover,
         taken: &mut Taken,
     ) -> Result<Opened, OpenError> {
-        let PortHandover::Tap { port: handover, ifindex, name, ours, found, away } = handover else {
-            return Err(not_of_this_type());
-        };
+        let TapState { port: handover, ifindex, name, ours, found, away } = handover.read(TYPE)?;
         let plan = self.plan(port)?;
         let link = match site.host.links.link_by_index(ifindex)?.filter(|_| !away) {
             Some(link) => link,
@@ -169,7 +188,8 @@ impl Attachment for Tap {
         let port = self.sending.as_ref()?.hand_over(given);
         let Link { index: ifindex, name, .. } = &self.tap.link;
         let (ours, name) = (self.tap.is_ours(), name.clone());
-        Some(PortHandover::Tap { port, ifindex: *ifindex, name, ours, found: self.found, away: self.away })
+        let state = TapState { port, ifindex: *ifindex, name, ours, found: self.found, away: self.away };
+        PortHandover::new(TYPE, &state)
     }
 
     fn state(&self) -> (PortState, Option<String>) {

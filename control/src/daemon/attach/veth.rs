@@ -10,17 +10,29 @@ use labsw_dataplane::handover::{Given, Resume, Taken};
 use labsw_dataplane::port::Fault;
 use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters, XdpError};
 use labsw_switch::PortId;
+use serde::{Deserialize, Serialize};
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
-use super::error::{OpenError, not_of_this_type};
+use super::error::OpenError;
 use super::news::{LinkMap, OnFault, Seen};
-use super::sockets::Sockets;
-use super::sockets::XdpHalves;
+use super::sockets::{Sockets, SocketsHandover, XdpHalves};
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, VethConfig, default_interface};
 use crate::daemon::host::Host;
 use crate::device::{DeviceError, Links, Netns, Promiscuous, VethPair, VethPlan, prepare};
 use crate::takeover::state::PortHandover;
+
+/// The type in the state that is handed over.
+const TYPE: &str = "veth";
+
+/// The state of a pair that is handed over.
+#[derive(Debug, Serialize, Deserialize)]
+struct VethHandover {
+    /// The switch's end.
+    sockets: SocketsHandover,
+    /// The container's end is in another network namespace.
+    peer_away: bool,
+}
 
 impl PortType for VethConfig {
     fn preflight(&self, _: &PortConfig, _: &SwitchConfig, _: &mut Links) -> Result<(), (&'static str, OpenError)> {
@@ -60,7 +72,7 @@ impl PortType for VethConfig {
         handover: PortHandover,
         taken: &mut Taken,
     ) -> Result<Opened, OpenError> {
-        let PortHandover::Veth { sockets, peer_away } = handover else { return Err(not_of_this_type()) };
+        let VethHandover { sockets, peer_away } = handover.read(TYPE)?;
         let (sockets, (tx, rx)) = Sockets::take_over(sockets, port.mtu, site.host, taken)?;
         let pair = VethPair { switch_end: sockets.link.clone(), taken_over: false };
         Ok(Opened::new(Veth { sockets, pair, plan: self.plan(port), peer_away }, tx, rx))
@@ -158,7 +170,8 @@ impl Attachment for Veth {
     }
 
     fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> Option<PortHandover> {
-        Some(PortHandover::Veth { sockets: self.sockets.hand_over(given)?, peer_away: self.peer_away })
+        let sockets = self.sockets.hand_over(given)?;
+        PortHandover::new(TYPE, &VethHandover { sockets, peer_away: self.peer_away })
     }
 
     fn resume(&mut self, way: Resume, _now: Instant) {

@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
-use labsw_dataplane::vhost_user::Role;
+pub use labsw_dataplane::vhost_user::Role as VhostRole;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::claim::Claim;
+use super::types::{PortKind, TypeSettings};
 use super::{one, yes};
 use crate::model::mistake::AtKey;
 use crate::model::schema::{self, Words};
-use crate::model::switch::PermissionBits;
+use crate::model::switch::{PermissionBits, SwitchConfig};
 use crate::model::{names, value};
 
 /// The highest user id; the next number means "no user" to the kernel.
@@ -23,8 +25,8 @@ const QUEUE_PAIRS_MAX: u32 = 8;
 pub struct VhostUserConfig {
     /// The side that listens on the socket: the switch (`server`) or the guest's hypervisor (`client`).
     #[serde(default)]
-    #[schemars(with = "Words<Role>")]
-    pub role: Role,
+    #[schemars(with = "Words<VhostRole>")]
+    pub role: VhostRole,
     /// The socket; left out: `NAME.sock` in `switch.vhost_user_dir`.
     #[serde(default, with = "names::Socket")]
     pub socket: Option<PathBuf>,
@@ -58,7 +60,7 @@ value::numbers! {
 impl Default for VhostUserConfig {
     fn default() -> VhostUserConfig {
         VhostUserConfig {
-            role: Role::Server,
+            role: VhostRole::Server,
             socket: None,
             queue_pairs: 1,
             offloads: true,
@@ -70,11 +72,32 @@ impl Default for VhostUserConfig {
     }
 }
 
+impl Default for PortKind {
+    /// A guest's port, which needs no settings.
+    fn default() -> PortKind {
+        PortKind::VhostUser(VhostUserConfig::default())
+    }
+}
+
 impl VhostUserConfig {
-    /// Keys that contradict each other.
-    pub(super) fn check(&self) -> Result<(), AtKey<String>> {
+    /// Path of the socket of this port.
+    pub fn socket_of(&self, port: &str, switch: &SwitchConfig) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| switch.default_socket(port))
+    }
+}
+
+impl TypeSettings for VhostUserConfig {
+    fn normalise(&mut self, port: &str, switch: &SwitchConfig) {
+        self.socket.take_if(|path| *path == switch.default_socket(port));
+    }
+
+    fn claims(&self, port: &str, switch: &SwitchConfig) -> Vec<(&'static str, Claim)> {
+        vec![("socket", Claim::Socket(self.socket_of(port, switch)))]
+    }
+
+    fn check(&self, _: &str) -> Result<(), AtKey<String>> {
         let of_file = [("owner", self.owner.is_some()), ("group", self.group.is_some()), ("mode", self.mode.is_some())];
-        match of_file.into_iter().find(|(_, given)| *given && self.role == Role::Client) {
+        match of_file.into_iter().find(|(_, given)| *given && self.role == VhostRole::Client) {
             Some((key, _)) => {
                 Err(AtKey::key(key, "is a key of role = \"server\"; the front end makes this socket".to_owned()))
             }

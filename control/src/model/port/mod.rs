@@ -1,7 +1,8 @@
 //! Ports: the `[ports.NAME]` tables, with the keys of all types and the keys of each type.
 //!
 //! A port is read in three parts, each a struct: the keys that every port has ([`PortConfig`]), those of its type
-//! ([`PortKind`]), and its guards ([`Guards`]). `config::claims` checks what two ports cannot share.
+//! ([`PortKind`]), and its guards ([`Guards`]). `types` has the table of all types; `config::claims` checks what two
+//! ports cannot share.
 
 use labsw_switch::Mac;
 use labsw_switch::guard::GuardSpec;
@@ -12,23 +13,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::de::keys;
 use super::guards::Guards;
-use super::mistake::AtKey;
-use super::names::{self, Station};
+use super::names::Station;
 use super::reader::Reader;
 use super::schema::Words;
 use super::switch::SwitchConfig;
-use super::tree::{Path, Tree};
+use super::tree::Tree;
 use super::{schema, to_table, value, vlan};
 
+mod claim;
 mod guest;
 mod nic;
 mod tap;
+mod types;
 mod veth;
 
-pub use guest::VhostUserConfig;
-pub use nic::AfXdpConfig;
-pub use tap::{TapConfig, TapEnd};
-pub use veth::{VethConfig, default_interface};
+pub use claim::Claim;
+pub use types::*;
 
 /// Smallest MTU of a port, in bytes: every IPv4 host must take it (RFC 791).
 pub const MTU_MIN: u32 = 68;
@@ -75,34 +75,6 @@ pub struct PortConfig {
     pub guards: GuardSpec,
 }
 
-/// The type of a port (key `type`), with the settings of that type.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum PortKind {
-    /// A network device of the host, through AF_XDP sockets.
-    AfXdp(AfXdpConfig),
-    /// A guest's virtio-net device.
-    VhostUser(VhostUserConfig),
-    /// A pair of virtual Ethernet devices, one end for a container.
-    Veth(VethConfig),
-    /// A TAP interface.
-    Tap(TapConfig),
-}
-
-/// The type of a port: how it moves frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PortType {
-    /// A network interface of the host, through AF_XDP.
-    AfXdp,
-    /// A guest, through a vhost-user socket.
-    VhostUser,
-    /// A container, through a veth pair that the switch makes.
-    Veth,
-    /// The host, or a guest with an emulated NIC, through a TAP interface.
-    Tap,
-}
-
 /// The key for the type of a port.
 #[derive(Deserialize)]
 struct TypeKey {
@@ -110,90 +82,10 @@ struct TypeKey {
     port_type: PortType,
 }
 
-impl PortType {
-    /// Every type.
-    pub const ALL: [PortType; 4] = [PortType::AfXdp, PortType::VhostUser, PortType::Veth, PortType::Tap];
-
-    /// The name in configuration and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            PortType::AfXdp => "af_xdp",
-            PortType::VhostUser => "vhost_user",
-            PortType::Veth => "veth",
-            PortType::Tap => "tap",
-        }
-    }
-
-    /// The keys that only ports of some types have, this one among them.
-    pub fn keys(self) -> &'static [&'static str] {
-        match self {
-            PortType::AfXdp => keys::<AfXdpConfig>(),
-            PortType::VhostUser => keys::<VhostUserConfig>(),
-            PortType::Veth => keys::<VethConfig>(),
-            PortType::Tap => keys::<TapConfig>(),
-        }
-    }
-
-    /// The JSON schema of the keys of this type.
-    fn schema(self, generator: &mut SchemaGenerator) -> Schema {
-        match self {
-            PortType::AfXdp => AfXdpConfig::json_schema(generator),
-            PortType::VhostUser => VhostUserConfig::json_schema(generator),
-            PortType::Veth => VethConfig::json_schema(generator),
-            PortType::Tap => TapConfig::json_schema(generator),
-        }
-    }
-
-    /// Reads the keys of this type.
-    fn read(self, tree: &Tree, reader: &mut Reader) -> Option<PortKind> {
-        match self {
-            PortType::AfXdp => reader.part(tree).map(PortKind::AfXdp),
-            PortType::VhostUser => reader.part(tree).map(PortKind::VhostUser),
-            PortType::Veth => reader.part(tree).map(PortKind::Veth),
-            PortType::Tap => reader.part(tree).map(PortKind::Tap),
-        }
-    }
-}
-
-impl std::fmt::Display for PortType {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.pad(self.name())
-    }
-}
-
-impl Default for PortKind {
-    /// A guest's port, which needs no settings.
-    fn default() -> PortKind {
-        PortKind::VhostUser(VhostUserConfig::default())
-    }
-}
-
-impl PortKind {
-    /// The type.
-    pub fn port_type(&self) -> PortType {
-        match self {
-            PortKind::AfXdp(_) => PortType::AfXdp,
-            PortKind::VhostUser(_) => PortType::VhostUser,
-            PortKind::Veth(_) => PortType::Veth,
-            PortKind::Tap(_) => PortType::Tap,
-        }
-    }
-
-    /// Checks keys that contradict each other, or the name of the port.
-    fn check(&self, port: &str) -> Result<(), AtKey<String>> {
-        match self {
-            PortKind::AfXdp(_) => Ok(()),
-            PortKind::VhostUser(guest) => guest.check(),
-            PortKind::Veth(veth) => veth.check(port),
-            PortKind::Tap(tap) => tap.check(),
-        }
-    }
-}
-
 impl PortConfig {
     /// The keys of ports of any type, without `type`.
     pub fn keys() -> Vec<&'static str> {
-        let of_types = PortType::ALL.into_iter().flat_map(PortType::keys);
+        let of_types = PortType::ALL.iter().flat_map(|port_type| port_type.keys());
         keys::<PortConfig>().iter().chain(keys::<Guards>()).chain(of_types).copied().collect()
     }
 
@@ -209,7 +101,7 @@ impl PortConfig {
             table.insert("title".to_owned(), port_type.name().into());
             table
         };
-        json_schema!({ "oneOf": PortType::ALL.map(of_type) })
+        json_schema!({ "oneOf": PortType::ALL.iter().copied().map(of_type).collect::<Vec<_>>() })
     }
 
     /// Reads the table of port `name`; `switch` has defaults for keys that are left out. Returns nothing if there is a
@@ -220,22 +112,15 @@ impl PortConfig {
         check_keys(tree, port_type, reader);
         let mut tree = tree.clone();
         tree.set_default("allow_mirror", Tree::boolean(switch.allow_mirror));
-        if port_type == PortType::Tap && tree.get("interface").is_none() {
-            if let Err(wrong) = names::interface(name) {
-                let wrong = format!("the port's name is no interface name ({wrong}); set `interface`");
-                reader.note(&Path::of(["interface"]), false, wrong);
-            }
-            tree.set("interface", Tree::text(names::interface(name).map_or("tap", |()| name)));
-        }
+        port_type.fill_in(name, &mut tree, reader);
         let mut common = reader.part::<PortConfig>(&tree);
-        // A device of the host leads to other switches. Every other port leads to one machine, which is in one VLAN,
-        // and in more only if the configuration says so.
-        if let Some(common) = common.as_mut().filter(|_| port_type != PortType::AfXdp && tree.get("vlan").is_none()) {
+        let one_vlan = !port_type.leads_to_switches() && tree.get("vlan").is_none();
+        if let Some(common) = common.as_mut().filter(|_| one_vlan) {
             common.vlan = PortVlan::access(switch.default_vlan.0);
         }
         let kind = port_type.read(&tree, reader);
         let guards = reader.part::<Guards>(&tree).map(|guards| guards.spec(tree.get("mac_limit").is_some()));
-        if let Some(Err(wrong)) = kind.as_ref().map(|kind| kind.check(name)) {
+        if let Some(Err(wrong)) = kind.as_ref().map(|kind| kind.settings().check(name)) {
             reader.note_key(&wrong);
         }
         if let Some(Err(wrong)) = &guards {
@@ -255,21 +140,7 @@ impl PortConfig {
 
     /// Removes settings of the attachment that are equal to their defaults.
     pub(crate) fn normalise(&mut self, switch: &SwitchConfig) {
-        match &mut self.kind {
-            PortKind::VhostUser(VhostUserConfig { socket, .. }) => {
-                socket.take_if(|path| *path == switch.default_socket(&self.name));
-            }
-            PortKind::Veth(VethConfig { peer, interface, peer_name, .. }) => {
-                interface.take_if(|name| *name == default_interface(&self.name));
-                peer_name.take_if(|name| *name == *peer);
-            }
-            PortKind::AfXdp(_) | PortKind::Tap(_) => {}
-        }
-    }
-
-    /// True if a guest is attached by vhost-user.
-    pub fn is_vhost_user(&self) -> bool {
-        matches!(self.kind, PortKind::VhostUser(_))
+        self.kind.settings_mut().normalise(&self.name, switch);
     }
 
     /// The name of the type in the configuration.
@@ -290,7 +161,7 @@ impl PortConfig {
 fn check_keys(tree: &Tree, port_type: PortType, reader: &mut Reader) {
     let parts = [keys::<TypeKey>(), keys::<PortConfig>(), keys::<Guards>(), port_type.keys()];
     reader.check_keys(tree, &parts.concat(), |key| {
-        let others = PortType::ALL.into_iter().filter(|other| other.keys().contains(&key)).map(PortType::name);
+        let others = PortType::ALL.iter().filter(|other| other.keys().contains(&key)).map(|other| other.name());
         let others = match others.collect::<Vec<_>>().as_slice() {
             [] => return None,
             [one] => (*one).to_owned(),

@@ -1,13 +1,16 @@
 //! The keys of an `af_xdp` port: a network device of the host, through AF_XDP sockets.
 
-use labsw_dataplane::xdp::{Queues, XdpMode};
+pub use labsw_dataplane::xdp::{Queues, XdpMode};
 use schemars::JsonSchema;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::QUEUES_MAX;
+use super::claim::Claim;
+use super::types::TypeSettings;
 use crate::model::device::DeviceSpec;
 use crate::model::schema::{self, Words};
+use crate::model::switch::SwitchConfig;
 
 /// The settings of an `af_xdp` port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +28,16 @@ pub struct AfXdpConfig {
     /// The worker runs the kernel's receive loop (busy polling).
     #[serde(default)]
     pub busy_poll: bool,
+}
+
+impl TypeSettings for AfXdpConfig {
+    fn leads_to_switches() -> bool {
+        true
+    }
+
+    fn claims(&self, _: &str, _: &SwitchConfig) -> Vec<(&'static str, Claim)> {
+        vec![("device", Claim::Device(self.device.clone()))]
+    }
 }
 
 /// A key that holds `"all"` or a number of queues.

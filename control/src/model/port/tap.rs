@@ -4,9 +4,14 @@ use labsw_switch::Mac;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::claim::Claim;
+use super::types::TypeSettings;
 use super::{QueueCount, StationKey, one};
 use crate::model::mistake::AtKey;
 use crate::model::names;
+use crate::model::reader::Reader;
+use crate::model::switch::SwitchConfig;
+use crate::model::tree::{Path, Tree};
 
 /// The settings of a `tap` port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,9 +69,22 @@ impl TapEnd {
     }
 }
 
-impl TapConfig {
-    /// Keys that contradict each other.
-    pub(super) fn check(&self) -> Result<(), AtKey<String>> {
+impl TypeSettings for TapConfig {
+    fn fill_in(port: &str, tree: &mut Tree, reader: &mut Reader) {
+        if tree.get("interface").is_none() {
+            if let Err(wrong) = names::interface(port) {
+                let wrong = format!("the port's name is no interface name ({wrong}); set `interface`");
+                reader.note(&Path::of(["interface"]), false, wrong);
+            }
+            tree.set("interface", Tree::text(names::interface(port).map_or("tap", |()| port)));
+        }
+    }
+
+    fn claims(&self, _: &str, _: &SwitchConfig) -> Vec<(&'static str, Claim)> {
+        vec![("interface", Claim::here(&self.interface))]
+    }
+
+    fn check(&self, _: &str) -> Result<(), AtKey<String>> {
         let owned = [("owner", self.owner.is_some()), ("group", self.group.is_some())];
         let held = [("queues", self.queues != 1), ("mac", self.mac.is_some())];
         let moved = [("netns", self.netns.is_some()), ("peer_name", self.peer_name.is_some())];

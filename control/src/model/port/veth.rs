@@ -4,9 +4,12 @@ use labsw_switch::Mac;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::claim::Claim;
+use super::types::TypeSettings;
 use super::{QueueCount, StationKey, one};
 use crate::model::mistake::AtKey;
 use crate::model::names;
+use crate::model::switch::SwitchConfig;
 
 /// The settings of a `veth` port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,13 +36,34 @@ pub struct VethConfig {
 }
 
 impl VethConfig {
-    /// Keys that contradict each other, or the name of the port.
-    pub(super) fn check(&self, port: &str) -> Result<(), AtKey<String>> {
+    /// Name of the switch's end of this port.
+    pub fn interface_of(&self, port: &str) -> String {
+        self.interface.clone().unwrap_or_else(|| default_interface(port))
+    }
+}
+
+impl TypeSettings for VethConfig {
+    fn normalise(&mut self, port: &str, _: &SwitchConfig) {
+        let VethConfig { peer, interface, peer_name, .. } = self;
+        interface.take_if(|name| *name == default_interface(port));
+        peer_name.take_if(|name| *name == *peer);
+    }
+
+    fn claims(&self, port: &str, _: &SwitchConfig) -> Vec<(&'static str, Claim)> {
+        let mut claims = vec![("interface", Claim::here(&self.interface_of(port))), ("peer", Claim::here(&self.peer))];
+        if self.netns.is_some() {
+            let (key, name) = self.peer_name.as_ref().map_or(("peer", &self.peer), |name| ("peer_name", name));
+            claims.push((key, Claim::Interface { name: name.clone(), netns: self.netns.clone() }));
+        }
+        claims
+    }
+
+    fn check(&self, port: &str) -> Result<(), AtKey<String>> {
         if self.peer_name.is_some() && self.netns.is_none() {
             let wrong = "needs `netns`; without one the end for the container is `peer`";
             return Err(AtKey::value("peer_name", wrong.to_owned()));
         }
-        if self.interface.as_deref().unwrap_or(&default_interface(port)) == self.peer {
+        if self.interface_of(port) == self.peer {
             let wrong = format!("both ends would be {:?}; name the switch's end", self.peer);
             return Err(AtKey::value("interface", wrong));
         }
