@@ -236,7 +236,7 @@ fn a_second_front_end_is_turned_away_at_once_and_the_owner_is_named() {
     }
     // The owner has not noticed.
     assert_frames_pass(&harness, &mut guest);
-    // The same guest started anew, before the switch has seen the first one leave: it tries again, as QEMU does.
+    // The same guest restarted, before the switch has seen the first one leave: it tries again, as QEMU does.
     drop(first);
     let mut again = Front(UnixStream::connect(&harness.path).unwrap());
     assert!(harness.during(|| again.is_closed()));

@@ -48,7 +48,7 @@ impl Receiver {
         }
     }
 
-    /// Takes what has arrived in every ring, and posts buffers anew.
+    /// Takes what has arrived in every ring, and posts buffers again.
     fn empty(&mut self) -> Vec<Vec<Vec<u8>>> {
         match self {
             Receiver::Split(guest) => (0..guest.rings.len() / 2)

@@ -3,7 +3,7 @@
 //! **How it works.** A fixed table of buckets, each one cache line of four slots; a slot is a key word
 //! (`vid << 48 | mac`, 0 = free) and a value word (port, static flag, generation, time stamp). A key can be
 //! in two buckets, chosen by a seeded hash (Azar et al., "Balanced Allocations"), so that at the load
-//! allowed here, at most one half, a new key practically always finds room. Look-ups and time stamps take
+//! allowed here, at most one half, a new key practically always finds a free slot. Look-ups and time stamps take
 //! no lock; everything else changes the table under one mutex (`fdb/writer.rs`).
 //!
 //! **Invariants.**
@@ -13,9 +13,9 @@
 //! - A key is in at most one slot: keys are put in only under the mutex, after looking at both buckets.
 //! - A time stamp is refreshed by compare-and-swap against the value that was read, at most once a second;
 //!   it fails if the slot was given to another key meanwhile.
-//! - Whoever fills the table pays for it: the entry that makes room belongs to the port with the most
-//!   dynamic entries, and to the learning port itself if none has more. Static entries never make room; sticky ones
-//!   (dynamic entries of a sticky port, which neither age nor move) do, as any other of their port.
+//! - Eviction is fair: the evicted entry belongs to the port with the most dynamic entries, and to the learning port
+//!   itself if none has more. Static entries are never evicted; sticky ones (dynamic entries of a sticky port, which
+//!   neither age nor move) are, as any other of their port.
 //!
 //! Times are seconds of one clock modulo 2^32. An entry stamped in the (by then wrapped) future has age 0.
 
@@ -53,7 +53,7 @@ pub struct FdbEntry {
     pub mac: Mac,
     /// Where frames to it go.
     pub port: PortId,
-    /// True if the entry was added by hand: it never ages, moves, or makes room.
+    /// True if the entry was added by hand: it never ages, never moves, and is never evicted.
     pub is_static: bool,
     /// True if the address was learned at a sticky port: the entry neither ages nor moves.
     pub is_sticky: bool,
@@ -159,7 +159,7 @@ impl Fdb {
     /// Adds a static entry, in place of whatever the database knew about the address.
     ///
     /// # Errors
-    /// [`FdbFull`] if only static entries could make room.
+    /// [`FdbFull`] if only static entries could be evicted.
     pub fn add_static(&self, vid: Vid, mac: Mac, port: PortId) -> Result<(), FdbFull> {
         let key = key_of(vid, mac);
         self.with_writer(|writer| writer.add_static(&self.buckets, self.pair(key), key, port))

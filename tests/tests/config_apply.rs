@@ -155,7 +155,7 @@ fn a_step_that_fails_undoes_those_before_it() {
     let matched = switch.ctl(&["mirror", "show", "m"])["matched"].as_u64();
     assert!(matched > Some(20), "the mirror's counters go on: {matched:?}");
 
-    // A port that would be attached anew to something that is not for it: it has its old pair again.
+    // A port that would be re-attached to something that is not for it: it has its old pair again.
     lab.site.ns.ip(&["tuntap", "add", "foreign", "mode", "tap"]);
     let stay = lab.ports(&[("a", ""), ("b", ""), ("span", "mirror_only = true")]);
     let wrong = lab.ports(&[("old", "mtu = 1400\ninterface = \"foreign\"")]);

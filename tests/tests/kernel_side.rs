@@ -1,5 +1,5 @@
 //! Proves what the switch knows of, and does about, the kernel's side of `af_xdp` ports: frames that the kernel dropped
-//! are counted and stay counted when the device is opened anew; the host's own stack says nothing through the device
+//! are counted and stay counted when the device is reopened; the host's own stack says nothing through the device
 //! while the port lives; busy polling is reported as what it is, and what was changed for it is put back.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
 
@@ -109,7 +109,7 @@ fn the_host_says_nothing_through_a_device_that_is_a_port() {
     wire((&site.ns, "b0"), (&far, "g0"));
     let socket = RawSocket::open(&far, "g0");
     let heard = || {
-        // Duplicate address detection, solicitations and listener reports begin anew; and a question for a neighbour.
+        // Duplicate address detection, solicitations and listener reports start over; and a question for a neighbour.
         ipv6(false);
         ipv6(true);
         drop(site.ns.try_run(&["ping", "-c", "1", "-W", "1", "-I", "b0", "198.18.9.2"]));

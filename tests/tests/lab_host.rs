@@ -152,7 +152,7 @@ fn host_is_silent(host: &LabHost, nics: &[HostNic]) {
 fn channels_changed(host: &mut LabHost, nics: &[HostNic]) {
     // The kernel refuses to take a queue away that has a socket.
     host.ok("ethtool -L eth0 combined 4");
-    host.wait_port("igb", "opened anew", |port| port["state"] == "up" && port["queues"] == 4);
+    host.wait_port("igb", "reopened", |port| port["state"] == "up" && port["queues"] == 4);
     assert_all_pass(host, nics, 5);
     assert!(host.log().contains("eth0 has 4 receive queues now; the port was opened with 2"), "{}", host.log());
 }

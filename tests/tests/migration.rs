@@ -127,7 +127,7 @@ fn a_snapshot_goes_back_in_time() {
                 qmp.execute("cont", &json!({}));
             }
             assert_eq!(guest.ok("cat /tmp/state"), "before");
-            // The other end of the flow has gone on meanwhile: it says so, and the guest begins anew.
+            // The other end of the flow has gone on meanwhile: it says so, and the guest starts over.
             guest.ok("killall iperf3; rm /tmp/state");
             guest.wait_ping("10.1.0.9", FIRST_PING);
             let output = container.run(&["ping", "-q", "-f", "-c", "1500", "-w", "90", "10.1.0.1"]);

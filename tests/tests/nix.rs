@@ -8,7 +8,7 @@
 //! the comparison says so on standard error and passes, `LABSW_TEST_REQUIRE=1` or not: no Debian package has it.
 //! `LABSW_NIXOS` names a checkout of nixpkgs, or the directories `nixos/` and `lib/` of one: then the examples and the
 //! mistakes are evaluated with the real NixOS, too, those with microVMs and NixVirt if `LABSW_MICROVM` and
-//! `LABSW_NIXVIRT` name checkouts of theirs. `LABSW_BLESS=1` writes the golden files anew.
+//! `LABSW_NIXVIRT` name checkouts of theirs. `LABSW_BLESS=1` writes the golden files again.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::io::Write;
@@ -134,7 +134,7 @@ fn assert_golden(made: &Value) {
             std::fs::write(&file, &text).unwrap();
         }
         let golden = std::fs::read_to_string(&file).unwrap_or_default();
-        assert_eq!(golden, text, "{} (LABSW_BLESS=1 writes it anew)", file.display());
+        assert_eq!(golden, text, "{} (LABSW_BLESS=1 writes it again)", file.display());
     }
     let mut files: Vec<String> = std::fs::read_dir(&dir)
         .unwrap()

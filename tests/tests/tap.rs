@@ -142,7 +142,7 @@ fn an_interface_that_goes_comes_back_and_no_other_port_notices() {
     ns.ip(&["link", "set", "ours", "up"]);
     switch.wait_port_up("ours");
 
-    // Ours is made anew.
+    // Ours is created again.
     ns.ip(&["link", "del", "ours"]);
     wait_for("the interface again", PATIENCE, || ns.link_names().contains(&"ours".to_owned()).then_some(()));
     switch.wait_port_up("ours");

@@ -1,5 +1,5 @@
 //! Proves containers on TAP ports: offloads whole, TCP both ways and to a port of another type, in their VLAN only; an
-//! interface that moves into a namespace by whatever hand stays served, one that dies with its namespace is made anew,
+//! interface that moves into a namespace by whatever hand stays served, one that dies with its namespace is remade,
 //! one that a container gives back is as it was before.
 
 #![allow(clippy::unwrap_used, reason = "tests")]

@@ -64,7 +64,7 @@ fn who_comes_second_is_turned_away_and_gets_nothing_of_the_first() {
     let line = format!("turned away pid {own} (uid 0): the port is in use by pid {own} (uid 0)");
     assert!(switch.log().contains(&line), "{}", switch.log());
     assert!(passes(&mut alice, &mut bob, 1) && passes(&mut bob, &mut alice, 2));
-    // Alice is started anew; what is for her goes to her.
+    // Alice is restarted; what is for her goes to her.
     drop(alice);
     let mut alice = front(&switch, "alice");
     assert!(passes(&mut bob, &mut alice, 3));

@@ -14,7 +14,7 @@ pub enum ConfigAction {
     Add,
     /// Settings of the object change.
     Change,
-    /// The port is attached anew: it loses frames for a moment.
+    /// The port is re-attached: it loses frames for a moment.
     Remake,
     /// The object is removed.
     Remove,
@@ -72,7 +72,7 @@ impl fmt::Display for ConfigChange {
             write!(out, " {}", self.name)?;
         }
         match self.action {
-            ConfigAction::Remake => out.write_str(" is attached anew")?,
+            ConfigAction::Remake => out.write_str(" is re-attached")?,
             ConfigAction::Add | ConfigAction::Remove if self.drift => return out.write_str(" (changed at run time)"),
             ConfigAction::Add | ConfigAction::Remove => return Ok(()),
             ConfigAction::Change => {}

@@ -88,7 +88,7 @@ mod tests {
         assert_eq!((rates.rx_frames_per_second, rates.rx_bits_per_second), (1000.0, 800_000.0));
         assert_eq!((rates.tx_frames_per_second, rates.tx_bits_per_second), (2000.0, 0.0));
         assert_eq!((rates.dropped_per_second, rates.main_drop_reason.as_deref()), (10.0, Some("oversize")));
-        assert_eq!(Rates::between(&now, &before, 500), Rates::default(), "a port that was made anew");
+        assert_eq!(Rates::between(&now, &before, 500), Rates::default(), "a port that was created again");
         assert_eq!(Rates::between(&now, &now, 0), Rates::default(), "no time between");
     }
 

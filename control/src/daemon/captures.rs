@@ -3,7 +3,7 @@
 //! **How it works.** A capture is a [`Session`] and a [`Pieces`]. The switch has the workers fill the session; the
 //! control socket empties it for one client through the pieces. The session numbers the ports that it watches, as
 //! pcapng interfaces, and knows them by name: a port that comes back is the same interface, a port that is added
-//! becomes a further one. The watched ports are worked out anew with each new set of tables ([`Sessions::follow`]).
+//! becomes a further one. The watched ports are computed again with each new set of tables ([`Sessions::follow`]).
 //!
 //! **Ending.** The client, the count or the time ends a session by closing its queue; frames left in the queue are
 //! still sent. When the client disconnects its [`Pieces`] are dropped, and the control loop takes the session from the

@@ -4,7 +4,7 @@
 //! decide and send by: a change is a new one, and no frame is lost. The MTU is a rule, too, but the interfaces and the
 //! guest's session have it as well. They are raised before the tables and lowered after them, so that the interface
 //! takes every frame that the tables let pass. All other settings describe the attachment: a change takes the
-//! attachment from the port and gives it another (*attached anew*). The port keeps its id, counters, mirrors, static
+//! attachment from the port and gives it another (*re-attached*). The port keeps its id, counters, mirrors, static
 //! addresses and pins, like a port whose device goes and comes back.
 //!
 //! **Invariant.** A change that fails leaves the port as it was. If even the former attachment can't be given back, the

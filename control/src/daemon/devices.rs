@@ -85,7 +85,7 @@ impl Switch {
         }
     }
 
-    /// Takes ports out of service whose devices do not serve them any more, to be opened anew.
+    /// Takes ports out of service whose devices do not serve them any more, to be reopened.
     pub(super) fn look_at_health(&mut self) {
         for name in self.ports.names() {
             let Switch { ports, host, .. } = self;

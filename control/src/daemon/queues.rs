@@ -124,7 +124,7 @@ mod tests {
     fn pins_hold_whatever_the_others_do() {
         assert_eq!(place(2, &[pinned(0, 0), pinned(0, 0), pinned(0, 0), at(1)]), [0, 0, 0, 1]);
         assert_eq!(place(2, &[pinned(0, 1), at(1), at(0)]), [1, 1, 0]);
-        assert_eq!(place(2, &[pinned(0, 1), at(1), at(1)]), [1, 1, 0], "an unpinned one makes room");
+        assert_eq!(place(2, &[pinned(0, 1), at(1), at(1)]), [1, 1, 0], "an unpinned one moves away");
         assert_eq!(place(2, &[pinned(0, 1), pinned(0, 1), NEW, NEW]), [1, 1, 0, 0]);
     }
 

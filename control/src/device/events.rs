@@ -1,7 +1,7 @@
 //! News from the kernel that network links have changed, without details.
 //!
 //! A socket of the group `RTMGRP_LINK` (rtnetlink(7)) becomes readable whenever a link of the namespace comes, goes or
-//! changes. Its reader then lists the links anew. The messages themselves are discarded, so a lost message (the
+//! changes. Its reader then lists the links again. The messages themselves are discarded, so a lost message (the
 //! socket's buffer overran) is as good as a read one.
 
 use std::io;

@@ -222,7 +222,7 @@ fn open_for_guest(
 ) -> Result<(TapLink, TapPort), DeviceError> {
     let alias = alias_of(&plan.port);
     let ours = |link: &Link| link.alias.as_ref() == Some(&alias);
-    // The interface that a killed run left and that no program has open is made anew, as its owner may have changed.
+    // The interface that a killed run left and that no program has open is remade, as its owner may have changed.
     let found = match found {
         Some(link) if ours(&link) && !link.carrier => {
             links.delete_link(link.index)?;

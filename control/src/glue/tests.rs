@@ -1,4 +1,4 @@
-//! The snippets word for word, and what is refused. `LABSW_WRITE_GOLDEN=1` writes the files of `golden/` anew.
+//! The snippets word for word, and what is refused. `LABSW_WRITE_GOLDEN=1` writes the files of `golden/` again.
 
 use labsw_switch::vlan::{PortVlan, VlanMode};
 use std::path::Path;

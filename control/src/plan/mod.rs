@@ -5,7 +5,7 @@
 //! them. [`changes`](fn@changes) describes the difference for people; [`keep_runtime`] merges changes made at run time
 //! into the wanted configuration.
 //!
-//! **Order.** First come the steps that make room: they end mirrors, then take attachments (devices, interfaces,
+//! **Order.** First come the steps that others need: they end mirrors, then take attachments (devices, interfaces,
 //! sockets) from ports if other ports need them. Next come the steps that may fail: settings of the switch, new ports,
 //! changed ports, mirrors, impairments. Ports that are not wanted go last, when nothing can fail any more, so that a
 //! failure finds them as they were. They go first only if there would otherwise be more ports than a switch can have,
@@ -38,7 +38,7 @@ pub enum Step {
     SetSwitch(SwitchConfig),
     /// Adds a port.
     AddPort(PortConfig),
-    /// Changes a port. A port whose attachment differs, or was taken from it, is attached anew.
+    /// Changes a port. A port whose attachment differs, or was taken from it, is re-attached.
     SetPort(PortConfig),
     /// Makes or replaces a mirror.
     SetMirror(MirrorConfig),

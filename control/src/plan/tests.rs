@@ -360,14 +360,14 @@ fn differences_in_words() {
         [
             "~ switch: power \"performance\" -> \"adaptive\" (changed at run time)",
             "~ port a: vlan.tag 11 -> 10 (changed at run time)",
-            "! port b is attached anew: queues 1 -> 2",
+            "! port b is re-attached: queues 1 -> 2",
             "- port c (changed at run time)",
             "+ mirror m",
         ]
     );
     let kept = Config::parse(&keep_runtime(&base, &running, &wanted).to_string(), "merged").unwrap();
     let lines: Vec<String> = changes(&base, &running, &kept).iter().map(ToString::to_string).collect();
-    assert_eq!(lines, ["! port b is attached anew: queues 1 -> 2", "+ mirror m"]);
+    assert_eq!(lines, ["! port b is re-attached: queues 1 -> 2", "+ mirror m"]);
     assert_eq!((kept.switch.power, kept.ports.len()), (Power::Performance, 3));
 }
 

@@ -84,7 +84,7 @@ pub(super) fn learned<'n>(
         None => format!("{port} does not learn addresses"),
         Some(Learned::New) => format!("{address} is new, and would be learned at {port}"),
         Some(Learned::Known) => format!("{address} is known at {port}"),
-        Some(Learned::Refreshed) => format!("{address} is known at {port}, and its age would begin anew"),
+        Some(Learned::Refreshed) => format!("{address} is known at {port}, and its age would start over"),
         Some(Learned::Moved { from }) => format!("{address} would move from {} to {port}", name(from)),
         Some(Learned::Static) => format!("{address} is not learned: a static entry has it at another port"),
         Some(Learned::Sticky) => format!("{address} is not learned: it is known at a sticky port, where it stays"),
@@ -93,7 +93,7 @@ pub(super) fn learned<'n>(
             format!("{address} is not learned: {port} has as many addresses as it may have")
         }
         Some(Learned::Full) => {
-            format!("{address} is not learned: the forwarding database is full, and no entry would fairly make room")
+            format!("{address} is not learned: the forwarding database is full, and no entry would fairly be evicted")
         }
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! IPv4 options and the IPv6 extension headers that may stand in every packet of a flow (hop-by-hop options, routing,
 //! destination options) are walked over. A fragment is refused, and so is every other extension header: it could not be
-//! repeated in each segment. Lengths in the IP header are not judged: they are written anew for each segment.
+//! repeated in each segment. Lengths in the IP header are not judged: they are rewritten for each segment.
 //!
 //! Invariants: `l3 < l4 < header_bytes`, and `header_bytes` is at most the length of the headers given. A checksum that
 //! [`judge_checksum`] allows lies at least [`OUTER_BYTES`] + 6 bytes behind the outermost IP header, or is the checksum

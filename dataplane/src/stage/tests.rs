@@ -293,7 +293,7 @@ fn a_burst_becomes_a_bounded_number_of_segments() {
         assert_eq!((segments, lost), (500 * 65, 100 * 16 - 65), "round {round}");
         assert!(segments <= 4 * 8192);
     }
-    // The next burst of the same queue begins anew.
+    // The next burst of the same queue starts over.
     burst.clear();
     assert_eq!(ask(&mut burst, 130), Ok(()));
 }

@@ -13,7 +13,7 @@
 //! - Nothing here blocks except the operations of [`Rings`], which are as long as a burst. Descriptors of front ends
 //!   and their connections are closed by the [reaper](crate::reaper).
 //! - Who connected while a front end was being served is never served after it: all who are in the backlog when its
-//!   connection ends are turned away. Among them may be the same guest started anew, which has to try again; QEMU does
+//!   connection ends are turned away. Among them may be the same guest restarted, which has to try again; QEMU does
 //!   so at once. A front end that never sent a request was not served, and whoever comes behind it is not turned away.
 //! - Readiness is edge-triggered: a turn ends when the socket has nothing more, or after 64 requests, and
 //!   then says that there is more, so that no front end starves the others.

@@ -5,7 +5,7 @@
 //! addresses and doorbell and the memory are known, without waiting for a kick; it stops on GET_VRING_BASE. The front
 //! end tells its guest an MTU by itself and asks whether the back end has the same (NET_SET_MTU); another MTU is
 //! answered with failure, which front ends take as a reason to leave the rings alone. A change under a running ring
-//! (memory, size, addresses, features, doorbell) stops the ring and starts it anew with everything checked again. QEMU
+//! (memory, size, addresses, features, doorbell) stops the ring and restarts it with everything checked again. QEMU
 //! enables rings long before they exist and does not repeat that, so the state remembers it.
 //!
 //! **Invariants.**

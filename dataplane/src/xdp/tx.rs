@@ -6,7 +6,7 @@
 //! under way ([`FramePool`]): a far end that keeps frames takes nothing from other ports.
 //!
 //! **Moving.** A frame without another taker whose chunk lies in packet memory is not copied: its descriptor moves. A
-//! tag edit is done in place, in the headroom in front of the frame: the MACs are written anew from the snapshot. The
+//! tag edit is done in place, in the headroom in front of the frame: the MACs are rewritten from the snapshot. The
 //! rest of the chunk is what was received, since only the kernel could have written to it and it gave it away.
 //!
 //! **Large frames.** A frame that does not fit a chunk is copied into several and leaves as several descriptors, if the

@@ -24,7 +24,7 @@ pub enum Learned {
     Sticky,
     /// The port holds as many entries as [`Fdb::set_port_limit`](super::Fdb::set_port_limit) allows; not learned.
     PortLimit,
-    /// No entry could fairly make room; not learned.
+    /// No entry could fairly be evicted; not learned.
     Full,
 }
 

@@ -16,14 +16,14 @@ const GENERATION_MASK: u64 = 0x3fff << GENERATION_SHIFT;
 const STICKY: u64 = 1 << 62;
 const STATIC: u64 = 1 << 63;
 
-/// The rules by which an entry ages, moves and makes room.
+/// The rules by which an entry ages, moves and is evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Learned: ages, moves, makes room.
+    /// Learned: ages, moves, may be evicted.
     Dynamic,
-    /// Learned at a sticky port: neither ages nor moves, makes room.
+    /// Learned at a sticky port: neither ages nor moves, may be evicted.
     Sticky,
-    /// Added by hand: none of it.
+    /// Added by hand: never ages, moves, or is evicted.
     Static,
 }
 

@@ -148,7 +148,7 @@ fn what_a_sticky_port_learned_stays_there() {
     }
     assert_eq!(fdb.learn(VLAN, mac(2), PortId(1), 1_000_000), Learned::Refreshed);
     assert_eq!(fdb.flush(None, Some(PortId(1))) + fdb.sweep(1_000_000, 10_000), 0);
-    assert_eq!(fdb.len_of_port(PortId(1)), 2, "counts for the limit, and for who makes room");
+    assert_eq!(fdb.len_of_port(PortId(1)), 2, "counts for the limit, and for eviction");
     assert!(fdb.entries(FdbFilter::default(), 1_000_000).iter().all(|entry| entry.is_sticky && !entry.is_static));
     fdb.set_port_sticky(PortId(1), false, 1_000_000);
     assert_eq!((at(2), at(3)), (Some(PortId(1)), None), "ages from when it was last seen");
@@ -237,7 +237,7 @@ fn full_buckets_make_room_by_the_same_rule() {
     }
     assert_eq!(fdb.learn(VLAN, mac(crowded[8]), PortId(9), 0), Learned::Full, "ports 1 and 2 have fewer");
     assert_eq!(fdb.learn(VLAN, mac(crowded[9]), PortId(1), 0), Learned::New);
-    assert_eq!((fdb.len_of_port(PortId(1)), fdb.len_of_port(PortId(2))), (4, 4), "its own made room");
+    assert_eq!((fdb.len_of_port(PortId(1)), fdb.len_of_port(PortId(2))), (4, 4), "its own was evicted");
 }
 
 #[test]
@@ -474,7 +474,7 @@ proptest! {
 }
 
 proptest! {
-    /// In a table so small that entries make room for each other, and with limits, what learning comes to is foretold,
+    /// In a table so small that entries evict each other, and with limits, what learning comes to is foretold,
     /// and asking changes nothing.
     #[test]
     fn learning_is_foretold(

@@ -1,16 +1,15 @@
 //! Everything that changes which keys the forwarding database holds; runs under its mutex.
 //!
-//! **Making room.** A new dynamic entry needs a free slot in one of its two buckets and, if the table is at
-//! its capacity, another entry to go. Both times the entry that goes is one of the port that holds the most
-//! dynamic entries; the oldest among those looked at; and if no port that could give one holds more than the
-//! learning port, one of the learning port itself, or the new entry is refused. At capacity a hand moves
-//! over the buckets and looks at [`SCAN_BUCKETS`] at most.
+//! **Eviction.** A new dynamic entry needs a free slot in one of its two buckets. In a table at its capacity, another
+//! entry has to be evicted, too. In both cases the victim is the oldest candidate of the port that holds the most
+//! dynamic entries. If no such port holds more than the learning port, an entry of the learning port is evicted, or the
+//! new entry is refused. At capacity a hand moves over the buckets, [`SCAN_BUCKETS`] at most for one entry.
 
 use super::learned::{FdbFull, Learned, Moved, Moves};
 use super::slot::{Bucket, Kind, Slot, Value, vid_of};
 use crate::{MAX_PORTS, Mac, PortId};
 
-/// The most buckets looked at for an entry that makes room.
+/// The most buckets looked at for an entry to evict.
 const SCAN_BUCKETS: usize = 2048;
 /// After this many candidates the oldest of them goes.
 const CANDIDATES: usize = 8;
@@ -204,7 +203,7 @@ impl Writer {
             return Learned::PortLimit;
         }
         if free_slot(pair).is_none() {
-            // An entry that leaves the pair makes room in the table, too.
+            // An entry evicted from the pair leaves a place in the table, too.
             let room = self.room_in_pair(pair, port, ageing_seconds, now_seconds).is_some();
             return if room { Learned::New } else { Learned::Full };
         }
@@ -316,7 +315,7 @@ impl Writer {
         index.and_then(|index| u16::try_from(index).ok()).map_or(learner, PortId)
     }
 
-    /// An entry of the pair's eight that may make room for one of `learner`.
+    /// An entry of the pair's eight that may be evicted for one of `learner`.
     fn victim_of_pair<'a>(&self, pair: [&'a Bucket; 2], learner: PortId, now_seconds: u32) -> Option<&'a Slot> {
         let rank = |slot: &&Slot| {
             let value = slot.value();

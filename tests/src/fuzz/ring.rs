@@ -89,7 +89,7 @@ struct Pair<'a, D> {
     ring: Ring,
     device: D,
     to_guest: bool,
-    /// How often the ring was started anew.
+    /// How often the ring was restarted.
     starts: usize,
     /// The file as last seen.
     seen: Vec<u8>,
@@ -310,7 +310,7 @@ impl<'a, D: Device> Pair<'a, D> {
         self.device.disarm();
     }
 
-    /// Both begin anew: after a broken ring, or as when the front end stops and starts it.
+    /// Both start over: after a broken ring, or as when the front end stops and starts it.
     fn restart(&mut self) {
         self.starts += 1;
         self.ring = Ring::start(self.setup.clone(), direction(self.to_guest));

@@ -149,7 +149,7 @@ fn a_change_of_an_impairment_keeps_what_it_does_not_name() {
         (one.rx.is_some(), one.tx.unwrap().to_toml().to_string()),
         (false, { impair(&["delay=1ms", "loss=5%", "direction=tx"]).tx.unwrap().to_toml().to_string() })
     );
-    assert_eq!(toml(change(&["profile=lossy"])), toml(impair(&["profile=lossy"])), "a profile begins anew");
+    assert_eq!(toml(change(&["profile=lossy"])), toml(impair(&["profile=lossy"])), "a profile starts over");
     let error = before.with_settings(&settings(&["queue_frames=5"]), &[]).unwrap_err().to_string();
     assert!(error.starts_with("impair.p.rx.queue_frames: "), "{error}");
 }

@@ -53,7 +53,7 @@ impl Absence {
     /// The absence at a port whose attachment was taken from it; `pins` are the workers that its queues were pinned to.
     pub(in crate::daemon) fn detached(pins: Vec<Option<usize>>) -> Absence {
         let before = Before { pins, remains: None };
-        Absence { reason: "is being attached anew".to_owned(), next: Next::OnNews, before }
+        Absence { reason: "is being re-attached".to_owned(), next: Next::OnNews, before }
     }
 
     /// The absence at a port that could not be opened.

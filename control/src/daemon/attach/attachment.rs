@@ -110,7 +110,7 @@ pub(in crate::daemon) trait Attachment {
     /// Gives the interfaces of the port another MTU.
     fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError>;
 
-    /// True if the port's sockets take frames of this MTU; otherwise the port has to be opened anew.
+    /// True if the port's sockets take frames of this MTU; otherwise the port has to be reopened.
     fn takes_mtu(&self, _mtu: u32) -> bool {
         true
     }

@@ -1,13 +1,13 @@
-//! That what a device receives reaches its port: a device whose queues are not the port's any more is opened anew.
+//! That what a device receives reaches its port: a device whose queues are not the port's any more is reopened.
 //!
-//! A driver that is reset (set down and up, another MTU, other rings, more channels) makes its queues anew. Some then
+//! A driver that is reset (set down and up, another MTU, other rings, more channels) remakes its queues. Some then
 //! know nothing of the sockets: every frame is lost, while the link is up and no call fails.
 //!
 //! **How it works.** Once a second the number of receive queues is compared with the sockets', and the device's own
 //! count of frames with the port's. A device that goes on counting frames of which the port sees none, those dropped by
 //! the kernel included, does not serve the port.
 //!
-//! **Invariants.** One frame that reaches the port begins the judgement anew. Silence proves nothing. Nor does a count
+//! **Invariants.** One frame that reaches the port starts the judgement over. Silence proves nothing. Nor does a count
 //! that rises late: some drivers count every two seconds only ([`LAG`]), and what they add once may have reached the
 //! port before.
 

@@ -119,7 +119,7 @@ fn a_program_runs_for_what_is_new_only() {
     assert_eq!(pick(&filter, 0b111, keep, &[frame(8, 0), frame(7, 0), frame(7, 9)]), (0b110, 1));
     assert_eq!(pick(&filter, 0b101, keep, &[frame(7, 0), frame(8, 0), frame(7, 9)]), (0b101, 0), "some of a burst");
     assert_eq!(pick(&filter, 0, keep, &[frame(7, 0)]), (0, 0));
-    // Another program, the same under another Arc, and another edit: each begins anew.
+    // Another program, the same under another Arc, and another edit: each starts over.
     let twin = Arc::new((*filter).clone());
     assert_eq!(pick(&twin, 1, keep, &[frame(7, 0)]), (1, 1));
     let edit = TagEdit { strip_bytes: 4, insert: None };

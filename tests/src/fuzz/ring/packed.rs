@@ -1,7 +1,7 @@
 //! The walk over a packed ring in both directions; as [`super::ring`] does it for split rings.
 //!
 //! A ring begins anywhere in either lap. A well-behaved driver offers chains where it stands; a hostile one writes
-//! slots, flags, event areas and anything else. As long as all were well-behaved, a ring that starts anew goes on where
+//! slots, flags, event areas and anything else. As long as all were well-behaved, a restarted ring goes on where
 //! it stood.
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! A descriptor is spelled by its flags, its next (split) or its lap (packed), its length and where its buffer lies:
 //! right, over the end of a region, or nowhere. Lengths are none, less than a header, a whole frame (and two entries of
 //! a table), and too many. The right buffer holds such a table, so that the same bytes are tried as data and as an
-//! indirect table. Larger rings have smaller alphabets. After each situation both sides start anew, which for a packed
+//! indirect table. Larger rings have smaller alphabets. After each situation both sides start over, which for a packed
 //! ring finds out where it stood.
 //!
 //! **Work.** Descriptors read and bytes of frames have bounds here that follow from the number of entries, far below

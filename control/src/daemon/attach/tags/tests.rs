@@ -85,7 +85,7 @@ fn news_shut_the_gate_and_only_a_look_that_began_after_the_last_opens_it() {
     scene.gate.shut();
     assert!(!scene.look_after(MOMENT) && !scene.look_after(SETTLE - MOMENT));
     scene.gate.shut();
-    assert!(!scene.look_after(MOMENT), "once more: the time begins anew");
+    assert!(!scene.look_after(MOMENT), "once more: the time starts over");
     assert!(scene.look_after(SETTLE));
     // Just after the look that would open it.
     scene.gate.shut();
@@ -93,7 +93,7 @@ fn news_shut_the_gate_and_only_a_look_that_began_after_the_last_opens_it() {
     let gate = Arc::clone(&scene.gate);
     scene.device.meanwhile.replace(Some(Box::new(move || gate.shut())));
     assert!(!scene.look_after(SETTLE));
-    assert!(!scene.look_after(MOMENT), "the look that saw it begins the time anew");
+    assert!(!scene.look_after(MOMENT), "the look that saw it starts the time over");
     assert!(scene.look_after(SETTLE));
     assert_eq!(scene.tags.put_right(scene.now), None, "nothing was put right");
 }
