@@ -121,6 +121,10 @@ fn nic_drivers_under_a_switch() {
     done(&mut since, "reset");
     driver_unloaded(&mut host, nics);
     done(&mut since, "driver");
+    busy_polling(&mut host);
+    done(&mut since, "busy polling");
+    mtu_without_xdp(&mut host);
+    done(&mut since, "MTU");
     host.end("KILL");
     host.start_again();
     nics.iter().for_each(|nic| drop(host.wait_up(nic.name)));
@@ -254,6 +258,42 @@ fn numbered(n: u32) -> Vec<u8> {
     });
     let payload: Vec<u8> = n.to_be_bytes().into_iter().chain(bytes).collect();
     Frame::new(mac(100), mac(101)).vlan(TAGGED).payload(&payload).build()
+}
+
+/// A NIC that receives and sends in two loops of the kernel passes all frames under busy polling, which drives one.
+fn busy_polling(host: &mut LabHost) {
+    let deferral = "cat /sys/class/net/eth0/gro_flush_timeout /sys/class/net/eth0/napi_defer_hard_irqs | xargs";
+    let before = host.ok(deferral);
+    host.ok("labsw-ctl port set igb busy_poll=true");
+    host.wait_port("igb", "polling", |port| port["state"] == "up" && port["busy_poll"] != "off");
+    for n in 0..20 {
+        let frame = |source| Frame::new(BROADCAST, mac(source)).number(n).build();
+        assert_passes(host, "e1000e", "igb", &frame(240));
+        assert_passes(host, "igb", "e1000e", &frame(241));
+    }
+    assert_eq!(host.ok(deferral).trim(), "200000 2");
+    let port = host.port("igb");
+    assert!(port["busy_poll"].as_str().is_some_and(|verdict| !verdict.contains("ended")), "{port}");
+    host.ok("labsw-ctl port set igb busy_poll=false");
+    host.wait_port("igb", "as before", |port| port["state"] == "up" && port["busy_poll"] == "off");
+    assert_eq!(host.ok(deferral), before);
+}
+
+/// Above the MTU up to which the driver takes an XDP program, the port has another mode, says why, and passes frames.
+fn mtu_without_xdp(host: &mut LabHost) {
+    host.ok("labsw-ctl port del vmxnet3");
+    let vlan = "vlan.mode=native-untagged --set vlan.tag=1";
+    let device = "device=mac:52:54:00:00:00:04";
+    host.ok(&format!("labsw-ctl port add vmxnet3 --type af_xdp --set {device} --set mtu=3498 --set {vlan}"));
+    let port = host.wait_up("vmxnet3");
+    assert_eq!(port["xdp_mode"], "skb", "{port}");
+    let reason = port["xdp_mode_reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("copy: the driver has no XDP support, or none with an mtu of 3498"), "{reason}");
+    for n in [64, 65, 500, 1500, 1900] {
+        let frame = |source| Frame::new(BROADCAST, mac(source)).payload(&vec![0x5a; n]).build();
+        assert_passes(host, "vmxnet3", "igb", &frame(242));
+        assert_passes(host, "igb", "vmxnet3", &frame(243));
+    }
 }
 
 fn driver_unloaded(host: &mut LabHost, nics: &[HostNic]) {

@@ -72,6 +72,7 @@ impl BusyPolls {
         let why = match &device.status.busy_poll {
             BusyPoll::Off => return "off".to_owned(),
             BusyPoll::Refused(error) => format!("the kernel refused it: {error}"),
+            BusyPoll::Ended(why) => format!("it was ended: {why}"),
             BusyPoll::Asked if !driven && !received => "no frame was received yet".to_owned(),
             BusyPoll::Asked if !driven => {
                 let mode = device.status.mode.name();

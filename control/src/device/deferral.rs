@@ -48,7 +48,11 @@ impl Deferral {
         self.write(&directory(device))
     }
 
+    /// Settings that are as wanted already are not written: they may be read-only, and were never changed then.
     fn write(self, device: &Path) -> io::Result<()> {
+        if Deferral::read(device).is_ok_and(|now| now == self) {
+            return Ok(());
+        }
         fs::write(device.join(TIMEOUT), self.timeout.to_string())?;
         fs::write(device.join(LOOKS), self.looks.to_string())
     }
@@ -73,6 +77,22 @@ mod tests {
         assert_eq!(Deferral::read(&directory).unwrap(), Deferral::BUSY);
         fs::write(directory.join(LOOKS), "many\n").unwrap();
         assert!(Deferral::read(&directory).unwrap_err().to_string().contains("many"));
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn settings_that_cannot_be_written_may_stay_as_they_are() {
+        // A number that not even root can change.
+        let constant = Path::new("/proc/sys/kernel/ngroups_max");
+        let number = fs::read_to_string(constant).unwrap().trim().parse().unwrap();
+        let directory = std::env::temp_dir().join(format!("labsw-napi-constant-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        for file in [LOOKS, TIMEOUT] {
+            std::os::unix::fs::symlink(constant, directory.join(file)).unwrap();
+        }
+        let now = Deferral { looks: number, timeout: number.into() };
+        now.write(&directory).unwrap();
+        assert!(Deferral::BUSY.write(&directory).is_err());
         fs::remove_dir_all(&directory).unwrap();
     }
 }

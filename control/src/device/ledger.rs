@@ -137,6 +137,15 @@ impl Ledger {
         self.own.devices.iter().find(|entry| entry.fits(link)).and_then(|entry| entry.before.mtu)
     }
 
+    /// Restores the interrupts of `link`, if they were deferred.
+    pub fn interrupts_back(&mut self, link: &Link) -> io::Result<()> {
+        let entry = self.own.devices.iter_mut().find(|entry| entry.fits(link));
+        let Some(deferral) = entry.and_then(|entry| entry.before.deferral.take()) else { return Ok(()) };
+        let outcome = deferral.apply(&link.name);
+        self.write();
+        outcome
+    }
+
     /// Restores the device with `index`. The entry of a device that has gone is kept: the device may only be in another
     /// namespace, and come back unchanged, under any index.
     pub fn put_back(&mut self, links: &mut Links, index: u32) -> Result<(), DeviceError> {

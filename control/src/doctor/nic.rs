@@ -132,7 +132,7 @@ fn mtu(nic: &Nic, port: Option<&PortConfig>) -> Option<Finding> {
 
 /// The largest MTU, in bytes, with which a driver takes an XDP program for frames in one buffer, if it is less than a
 /// page gives. From the drivers' sources, as ebpf-docs lists them for x86 with pages of 4 KiB.
-const DRIVER_LIMITS: [(&str, u32); 9] = [
+const DRIVER_LIMITS: [(&str, u32); 10] = [
     ("i40e", 3046),
     ("ice", 3046),
     ("igb", 3046),
@@ -142,6 +142,7 @@ const DRIVER_LIMITS: [(&str, u32); 9] = [
     ("stmmac", 1500),
     ("gve", 2032),
     ("atlantic", 2048),
+    ("vmxnet3", 3494),
 ];
 
 fn driver_limit(nic: &Nic) -> Option<u32> {

@@ -6,7 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::io::Errno;
 
@@ -55,6 +55,8 @@ pub(super) struct Core {
     /// One unbound socket per queue, to find out when the queue is released.
     pub(super) spares: Vec<OwnedFd>,
     pub(super) memory: Arc<PacketMemory>,
+    /// The sockets poll busily.
+    pub(super) busy: AtomicBool,
     /// Shut, nothing that is received passes.
     pub(super) gate: Arc<Gate>,
     pub(super) interface: String,

@@ -58,6 +58,9 @@ impl XdpMode {
     }
 }
 
+/// The MTU with which every driver that has XDP takes a program.
+const USUAL_MTU: u32 = 1500;
+
 /// The largest MTU whose frames, with header and two tags, are in one chunk in any driver, bytes (3520 less 22).
 pub const ONE_CHUNK_MTU: u32 = 3498;
 
@@ -88,6 +91,8 @@ pub enum BusyPoll {
     Asked,
     /// The kernel refused, for this reason.
     Refused(String),
+    /// The switch ended it, for this reason.
+    Ended(String),
 }
 
 /// The outcome of opening, for people.
@@ -362,6 +367,10 @@ fn program_failure(config: &XdpConfig, error: ProgramError) -> Failure {
             }),
             Some(libc::ENODEV) => Failure::Final(kernel(interface, "attaching the XDP program", error)),
             Some(libc::ERANGE) => Failure::ThisMode("the device's MTU is too large for XDP in this driver".to_owned()),
+            // vmxnet3 says the same of an MTU that is too large.
+            Some(libc::EOPNOTSUPP) if config.mtu > USUAL_MTU => {
+                Failure::ThisMode(format!("the driver has no XDP support, or none with an mtu of {}", config.mtu))
+            }
             Some(libc::EOPNOTSUPP) => Failure::ThisMode("the driver has no XDP support".to_owned()),
             _ => Failure::ThisMode(format!("attaching the XDP program failed: {error}")),
         },

@@ -5,6 +5,7 @@
 //! that were still under way go back to the pool.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use labsw_switch::forward::TxItem;
 
@@ -65,22 +66,23 @@ impl XdpPort {
             descriptors.push(descriptor);
         }
         tx.truncate(tx_queues);
+        let busy = status.busy_poll == BusyPoll::Asked;
         let core = Arc::new(Core {
             program: Some(program),
             silence,
             sockets: descriptors,
             spares,
             memory: Arc::clone(memory),
+            busy: AtomicBool::new(busy),
             gate: Arc::default(),
             interface,
             ifindex,
             owner,
             connection: next_connection(),
         });
-        let busy = status.busy_poll == BusyPoll::Asked;
         let rx = rx.into_iter().enumerate();
-        let rx = rx.map(|(queue, rings)| XdpRx::new(rings, queue, depth.clone(), busy, Arc::clone(&core))).collect();
-        let tx = Arc::new(XdpTx::new(tx, pad, status.multi_buffer, Arc::clone(&core)));
+        let rx = rx.map(|(queue, rings)| XdpRx::new(rings, queue, depth.clone(), Arc::clone(&core))).collect();
+        let tx = Arc::new(XdpTx::new(tx, pad, status.multi_buffer, busy, Arc::clone(&core)));
         XdpPort { tx, rx, depth, status, core }
     }
 

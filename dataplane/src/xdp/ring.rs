@@ -18,6 +18,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -188,6 +189,12 @@ impl<T: Entry> Producer<T> {
         // Acquire: pairs with the reader's Release store after it read the entries that are to be overwritten.
         self.consumed = self.ring.consumer().load(Ordering::Acquire);
         self.head.wrapping_sub(self.consumed).min(self.ring.size())
+    }
+
+    /// The indices of the next entry that the reader will take and of the next one to be written.
+    pub(super) fn unread(&mut self) -> Range<u32> {
+        let pending = self.pending();
+        self.head.wrapping_sub(pending)..self.head
     }
 
     /// Writes one entry, unpublished. False if the ring is full.

@@ -20,6 +20,7 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use labsw_switch::{BURST_FRAMES, DropReason};
 use rustix::io::Errno;
@@ -59,9 +60,7 @@ pub struct XdpRx {
     queue: usize,
     /// The most chunks its fill ring is given.
     depth: FillDepth,
-    /// It is to poll busily.
-    busy: bool,
-    /// True if busy polling works: the kernel knows a receive loop to poll.
+    /// True if the sockets poll busily and the kernel knows a receive loop to poll.
     polls: bool,
     /// It has begun to receive.
     begun: bool,
@@ -82,13 +81,11 @@ pub struct XdpRx {
 }
 
 impl XdpRx {
-    /// With `busy` the socket polls busily, if it can.
-    pub(super) fn new(rings: RxRings, queue: usize, depth: FillDepth, busy: bool, core: Arc<Core>) -> XdpRx {
+    pub(super) fn new(rings: RxRings, queue: usize, depth: FillDepth, core: Arc<Core>) -> XdpRx {
         XdpRx {
             rings,
             queue,
             depth,
-            busy,
             polls: false,
             begun: false,
             pieces: Vec::with_capacity(MAX_PIECES),
@@ -336,9 +333,8 @@ impl RxQueue for XdpRx {
         }
         let pending: Result<(), Errno> = self.socket().map_or(Ok(()), Descriptor::pending_error);
         pending.map_err(|errno| self.core.device_fault(errno))?;
-        if self.busy && !self.polls {
-            self.polls = self.socket().is_some_and(|socket| socket.statistics().napi_id().is_some());
-        }
+        let has_loop = || self.socket().is_some_and(|socket| socket.statistics().napi_id().is_some());
+        self.polls = self.core.busy.load(Ordering::Relaxed) && (self.polls || has_loop());
         if self.begun { self.refill() } else { self.begin() }
     }
 

@@ -19,6 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::xdp::{SocketAddrXdp, SocketAddrXdpFlags, XdpDesc, XdpMmapOffsets, XdpRingOffset};
 use rustix::net::xdp::{XdpUmemReg, XdpUmemRegFlags};
@@ -177,6 +178,15 @@ impl Descriptor {
         self.statistics.clone()
     }
 
+    /// Wakes the device's sender, which send(2) on a socket with [busy polling](busy_poll) does not: it runs the loop
+    /// of the receive queue, and some drivers (igb, virtio_net) send in another one. poll(2) wakes both.
+    #[cold]
+    pub(super) fn wake_sender(&self) {
+        let mut socket = [PollFd::from_borrowed_fd(self.fd(), PollFlags::OUT)];
+        // Frames that stay in the ring are kicked again later, whatever this gave.
+        let _ = rustix::event::poll(&mut socket, Some(&Timespec::default()));
+    }
+
     /// Asks the kernel for an error of the socket: the device was removed, for instance.
     pub(super) fn pending_error(&self) -> Result<(), Errno> {
         sockopt::socket_error(self.fd())?
@@ -328,6 +338,12 @@ pub(super) fn busy_poll(socket: &Descriptor) -> io::Result<()> {
     set_option(socket.fd(), libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, 1)?;
     set_option(socket.fd(), libc::SOL_SOCKET, libc::SO_BUSY_POLL, BUSY_POLL_MICROSECONDS)?;
     set_option(socket.fd(), libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, BUSY_POLL_FRAMES)
+}
+
+/// Makes recv(2) and send(2) on the socket wake the device again, as without [`busy_poll`].
+pub(super) fn end_busy_poll(socket: &Descriptor) -> io::Result<()> {
+    set_option(socket.fd(), libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, 0)?;
+    set_option(socket.fd(), libc::SOL_SOCKET, libc::SO_BUSY_POLL, 0)
 }
 
 fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: u32) -> io::Result<()> {

@@ -17,6 +17,9 @@
 //!
 //! **Locks.** Each transmit ring has one, taken once per burst; inside it, the pool's. Never the other way round.
 
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, TryLockError};
 
 use labsw_switch::forward::{TagEdit, TxItem};
@@ -26,7 +29,7 @@ use rustix::io::Errno;
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 
 use super::core::Core;
-use super::socket::{Descriptor, TxRings};
+use super::socket::{self, Descriptor, TxRings};
 use super::umem::{CHUNK_BYTES, CHUNK_FRAME_BYTES, FramePool, HEADROOM_BYTES, MAX_PIECES, NotOwned, Umem};
 use crate::clock::NEVER;
 use crate::flow::spread;
@@ -63,6 +66,8 @@ struct TxQueue {
     posts: Vec<Post>,
     /// The chunks of the posts behind the first of each.
     further: Vec<u64>,
+    /// Its socket polls busily.
+    busy: bool,
     /// Frames were left in the transmit ring by the last kick.
     unsent: bool,
     /// Out of service: after a fault, or as long as it is another process'.
@@ -84,10 +89,11 @@ struct Post {
 }
 
 impl XdpTx {
-    pub(super) fn new(rings: Vec<TxRings>, pad: bool, multi_buffer: bool, core: Arc<Core>) -> XdpTx {
+    /// With `busy` the sockets poll busily.
+    pub(super) fn new(rings: Vec<TxRings>, pad: bool, multi_buffer: bool, busy: bool, core: Arc<Core>) -> XdpTx {
         let queue = |rings| {
             let (posts, further) = (Vec::with_capacity(BURST_FRAMES), Vec::with_capacity(BURST_FRAMES));
-            Mutex::new(TxQueue { rings, posts, further, unsent: false, failed: false })
+            Mutex::new(TxQueue { rings, posts, further, busy, unsent: false, failed: false })
         };
         #[allow(clippy::cast_possible_truncation, reason = "18")]
         let max_pieces = if multi_buffer { MAX_PIECES as u32 } else { 1 };
@@ -97,6 +103,21 @@ impl XdpTx {
     /// Nothing is sent from here, and no ring is touched, until [`XdpTx::resume`].
     pub(super) fn wait(&self) {
         self.queues.iter().for_each(|queue| lock(queue).failed = true);
+    }
+
+    /// Ends busy polling at the port's sockets.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn end_busy_poll(&self) -> io::Result<()> {
+        self.core.busy.store(false, Ordering::Relaxed);
+        self.core.sockets.iter().try_for_each(socket::end_busy_poll)
+    }
+
+    /// For each queue, the number of the next frame that the kernel will take and of the next one to be written, both
+    /// modulo 2³².
+    pub fn progress(&self) -> Vec<Range<u32>> {
+        self.queues.iter().map(|queue| lock(queue).rings.tx.unread()).collect()
     }
 
     /// Sends from now on, where another process stopped.
@@ -306,6 +327,9 @@ impl TxQueue {
     fn kick(&mut self, socket: &Descriptor) -> Result<(), Errno> {
         self.rings.kick(socket)?;
         self.unsent = self.rings.tx.pending() > 0;
+        if self.busy && self.unsent {
+            socket.wake_sender();
+        }
         Ok(())
     }
 }

@@ -7,10 +7,14 @@
 //! count of frames with the port's. A device that goes on counting frames of which the port sees none, those dropped by
 //! the kernel included, does not serve the port.
 //!
+//! With busy polling, frames to be sent may stay in the transmit ring as well: the kernel then wakes no device, and
+//! what the switch does instead need not suit every driver ([`Sending`]).
+//!
 //! **Invariants.** One frame that reaches the port starts the judgement over. Silence proves nothing. Nor does a count
 //! that rises late: some drivers count every two seconds only ([`LAG`]), and what they add once may have reached the
 //! port before.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// A driver counts so late, at most.
@@ -19,6 +23,8 @@ const LAG: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(8);
 /// At so many looks the device's count must have risen.
 const RISES: u32 = 3;
+/// At so many of eight looks a frame must have been late.
+const LATE: u32 = 3;
 /// So few frames prove nothing: a driver counts some that are nobody's.
 const FEW: u64 = 8;
 
@@ -68,6 +74,29 @@ impl Health {
     }
 }
 
+/// The looks at the transmit rings of a port with busy polling.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    /// For each queue, the number of the next frame to be written at the last look.
+    written: Vec<u32>,
+    /// The last eight looks, a bit each, the newest lowest: frames of the look before were still there.
+    late: u8,
+}
+
+impl Sending {
+    /// Judges a device by the frames in its transmit rings, once a second while it has a carrier: `rings` has, of each
+    /// queue, the number of the next frame that the kernel will take and of the next one to be written. Gives why it
+    /// does not send, if so: at three of eight looks a frame had waited for a whole second.
+    pub(super) fn look(&mut self, rings: &[Range<u32>]) -> Option<String> {
+        let waited =
+            |(ring, written): (&Range<u32>, &u32)| ring.end.wrapping_sub(ring.start) > ring.end.wrapping_sub(*written);
+        let late = rings.iter().zip(&self.written).any(waited);
+        self.written = rings.iter().map(|ring| ring.end).collect();
+        self.late = self.late << 1 | u8::from(late);
+        (self.late.count_ones() >= LATE).then(|| "left frames in its transmit ring for a second or more".to_owned())
+    }
+}
+
 /// Why a device with so many `active` receive queues does not serve a port with sockets at `bound` of them, if so.
 pub(super) fn other_queues(bound: u32, active: u32) -> Option<String> {
     (bound != active).then(|| format!("has {active} receive queues now; the port was opened with {bound}"))
@@ -113,6 +142,25 @@ mod tests {
             let counts: Vec<(u64, u64)> = (0..60).map(|n| (if n < late { 0 } else { 5000 }, 5000)).collect();
             assert!(!verdicts(&counts).contains(&true), "{late} s late");
         }
+    }
+
+    #[test]
+    fn frames_that_wait_for_a_second_again_and_again_are_too_late() {
+        let verdicts = |rings: &[Range<u32>]| -> Vec<bool> {
+            let mut sending = Sending::default();
+            rings.iter().map(|ring| sending.look(&[0..0, ring.clone()]).is_some()).collect()
+        };
+        let sent = [0..0, 10..10, 20..20, 35..40, 60..70, 90..100, 120..130, 150..151, 151..160, 170..200];
+        assert!(!verdicts(&sent).contains(&true), "each frame has gone at the next look");
+        assert_eq!(verdicts(&[0..20, 0..40, 0..40, 0..41, 0..60]), [false, false, false, true, true]);
+        // A timer of the driver sends every two seconds.
+        let flushed: Vec<Range<u32>> = (1..9).map(|n| (n - 1) / 2 * 20 + 5..n * 10).collect();
+        assert_eq!(verdicts(&flushed).iter().position(|late| *late), Some(5));
+        // The numbers begin anew at 2³².
+        let (begin, end) = (u32::MAX - 3, u32::MAX);
+        let over = |start, end| Range { start, end };
+        assert!(!verdicts(&[over(begin, 1), 1..9, 9..20, 20..30, 30..40]).contains(&true));
+        assert!(verdicts(&[over(begin, 1), over(begin, 9), over(begin, 20), over(end, 30)]).contains(&true));
     }
 
     #[test]

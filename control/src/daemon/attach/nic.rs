@@ -11,7 +11,7 @@ use labsw_switch::PortId;
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
-use super::health::{Health, other_queues};
+use super::health::{Health, Sending, other_queues};
 use super::news::{LinkMap, OnFault, Seen};
 use super::sockets::Sockets;
 use super::sockets::XdpHalves;
@@ -122,6 +122,7 @@ struct Nic {
     sockets: Sockets,
     tags: Tags,
     health: Health,
+    sending: Sending,
     _watched: Watched,
 }
 
@@ -146,7 +147,7 @@ impl Nic {
         let mut tags = Tags::new(Arc::clone(gate));
         // What was done between the preparing and the watching is seen here.
         tags.look(&link.name, &Device(&link.name), Instant::now());
-        Nic { sockets, tags, health: Health::default(), _watched: watched }
+        Nic { sockets, tags, health: Health::default(), sending: Sending::default(), _watched: watched }
     }
 }
 
@@ -215,8 +216,16 @@ impl Attachment for Nic {
         let channels = ethtool::channels(name).ok().flatten();
         let queues = channels.and_then(|(active, _)| other_queues(self.sockets.status.queues, active.receiving()));
         let received = host.links.received(*index).ok().flatten();
-        let deaf = || self.health.look(received?, reached, Instant::now());
-        queues.or_else(deaf).map(|why| format!("{name} {why}"))
+        let deaf = received.and_then(|received| self.health.look(received, reached, Instant::now()));
+        if queues.is_some() || !self.sockets.polls_busily() {
+            return queues.or(deaf).map(|why| format!("{name} {why}"));
+        }
+        let late = self.link_up().then(|| self.sending.look(&self.sockets.sent())).flatten();
+        if let Some(why) = deaf.or(late) {
+            self.sockets.end_busy_poll(&why, host);
+            self.health = Health::default();
+        }
+        None
     }
 
     fn look_due(&self) -> Option<Instant> {

@@ -1,11 +1,13 @@
 //! The AF_XDP sockets of an `af_xdp` or `veth` port, and the device under them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use labsw_dataplane::handover::{Given, HandoverError, Resume, Slot, Taken};
 use labsw_dataplane::port::{Fault, TxPort};
 use labsw_dataplane::xdp::{
-    FillDepth, Gate, ONE_CHUNK_MTU, Statistics, XdpConfig, XdpCounters, XdpHandover, XdpPort, XdpRx, XdpStatus, XdpTx,
+    BusyPoll, FillDepth, Gate, ONE_CHUNK_MTU, Statistics, XdpConfig, XdpCounters, XdpHandover, XdpPort, XdpRx,
+    XdpStatus, XdpTx,
 };
 
 use serde::{Deserialize, Serialize};
@@ -174,6 +176,29 @@ impl Sockets {
     /// Adapts the fill rings to the device's new MTU.
     pub(super) fn has_mtu(&self, mtu: u32) {
         self.depth.set_mtu(self.status.mode, mtu);
+    }
+
+    /// True if the sockets poll busily, as far as the kernel lets them.
+    pub(super) fn polls_busily(&self) -> bool {
+        self.status.busy_poll == BusyPoll::Asked
+    }
+
+    /// The progress of the transmit rings, see [`XdpTx::progress`].
+    pub(super) fn sent(&self) -> Vec<Range<u32>> {
+        self.sending.progress()
+    }
+
+    /// Ends busy polling, with which the device does not go on: `what` it did. Interrupts are as before then.
+    pub(super) fn end_busy_poll(&mut self, what: &str, host: &mut Host) {
+        let Link { name, .. } = &self.link;
+        tracing::warn!("busy polling of {name} is ended: the device {what}");
+        let ended = self.sending.end_busy_poll().map_err(|error| error.to_string());
+        let deferral = host.ledger.interrupts_back(&self.link).map_err(|error| error.to_string());
+        if let Err(error) = ended.and(deferral) {
+            tracing::warn!("busy polling of {name} is not ended cleanly: {error}");
+        }
+        self.interrupts_deferred = Ok(false);
+        self.status.busy_poll = BusyPoll::Ended(format!("the device {what}"));
     }
 
     /// The kernel's counters since the sockets were opened.
