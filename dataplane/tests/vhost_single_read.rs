@@ -170,7 +170,7 @@ fn broadcast(case: Case) -> (Vec<Vec<u8>>, [Vec<Vec<u8>>; GUESTS - 1]) {
 }
 
 #[test]
-fn the_sensor_sees_what_all_receivers_get() {
+fn a_single_read_shows_the_sensor_what_all_receivers_get() {
     for case in [
         USUAL,
         Case { features: USUAL.features | RING_PACKED, ..USUAL },
@@ -194,7 +194,7 @@ fn the_sensor_sees_what_all_receivers_get() {
 
 /// Receivers without room take some of the frames; the sensor gets as many, and the same bytes.
 #[test]
-fn frames_for_which_a_receiver_has_no_room_are_still_the_same_to_all() {
+fn a_single_read_also_of_frames_for_which_a_receiver_has_no_room() {
     let (sent, received) = broadcast(Case { buffers: 11, ..USUAL });
     assert!(received.iter().all(|frames| *frames == sent[..11]));
 }

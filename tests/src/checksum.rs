@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use crate::hostile::NET_HEADER;
 use crate::packet::{TPID_8021AD, TPID_8021Q};
 
 const HOP_BY_HOP: u8 = 0;
@@ -68,6 +69,30 @@ pub fn sum(parts: &[&[u8]]) -> u16 {
         total = (total & 0xffff) + (total >> 16);
     }
     u16::try_from(total).unwrap_or_default()
+}
+
+/// A virtio-net header that asks for a checksum from `start`, stored `offset` behind that.
+pub fn request(start: u16, offset: u16) -> [u8; NET_HEADER] {
+    let mut header = [0; NET_HEADER];
+    header[0] = 1;
+    header[6..8].copy_from_slice(&start.to_le_bytes());
+    header[8..10].copy_from_slice(&offset.to_le_bytes());
+    header
+}
+
+/// The frame with its last two bytes chosen so that its checksum from `field` on is `wanted`.
+///
+/// # Panics
+/// If frame or field are not of whole words.
+pub fn with_checksum(mut frame: Vec<u8>, field: usize, wanted: u16) -> Vec<u8> {
+    let last = frame.len() - 2;
+    assert!(frame.len().is_multiple_of(2) && field.is_multiple_of(2), "words have to be aligned");
+    frame[last..].fill(0);
+    let rest = sum(&[&frame[field..]]);
+    let filler = (u32::from(!wanted) + 0xffff - u32::from(rest)) % 0xffff;
+    frame[last..].copy_from_slice(&u16::try_from(filler).unwrap_or_default().to_be_bytes());
+    assert_eq!(!sum(&[&frame[field..]]), wanted);
+    frame
 }
 
 fn be16(bytes: &[u8], at: usize) -> Result<u16, String> {

@@ -163,6 +163,15 @@ impl RawSocket {
         Ok(Self { fd })
     }
 
+    /// From now on every frame sent, and received, has a virtio-net header of 10 bytes in front, which the driver gets
+    /// or gave.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn take_headers(&self) -> io::Result<()> {
+        set_option(&self.fd, libc::PACKET_VNET_HDR, &1_i32)
+    }
+
     /// Sends one frame.
     ///
     /// # Panics

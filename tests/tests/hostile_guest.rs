@@ -2,14 +2,18 @@
 //! at once, one with split and one with packed rings, and breaks rings, headers, resets and negotiation from inside,
 //! case after case. After each case its device works again. All the while a frame between two other guests, and an
 //! answer of the control socket, take no longer than [`Bounds`](labsw_tests::arena::Bounds) say.
+//!
+//! Before that the guests' stock drivers send offload requests of a program's choice, as any root may in a guest.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers report by panicking")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use labsw_tests::arena::{Arena, EVIL, Forgiver, WEB};
+use labsw_tests::checksum::{request, sum, with_checksum};
 use labsw_tests::guest::{Guest, MEMORY_MIB, Nic};
 use labsw_tests::packet::{BROADCAST, ETHERTYPE_TEST, Frame, Mac, RawSocket, mac};
+use labsw_tests::process::wait_for;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::find_binary;
 use labsw_tests::veth_lab::Lab;
@@ -39,6 +43,35 @@ fn echo(socket: &RawSocket, stop: &AtomicBool) {
             let _ = socket.try_send(&[&frame[6..12], &frame[..6], &frame[12..]].concat());
         }
     }
+}
+
+/// A program in the guest has the stock driver ask for checksums. Those that would write a tag of another VLAN, or
+/// another source, end at the switch; one as the kernel itself makes is carried out.
+fn asks_by_the_stock_driver(guest: &mut Guest, n: u8, port: &str, arena: &Arena<'_>, web: &RawSocket) {
+    const BODY: [u8; 60] = [0x5a; 60];
+    let me = [0x52, 0x54, 0, 0, 0, n];
+    let frame = |ethertype, payload: &[u8]| Frame::new(BROADCAST, me).ethertype(ethertype).payload(payload).build();
+    let mut ask = |start, offset, frame: &[u8]| {
+        let bytes = [&request(start, offset)[..10], frame].concat();
+        let bytes: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        guest.ok(&format!("ip link set eth0 up && {PROGRAM} request eth0 {bytes}"));
+    };
+    let tag = frame(ETHERTYPE_TEST, &[&[0, 20, 8, 0], &BODY[..]].concat());
+    for (refused, field, wanted, disguised) in [(1, 12, 0x8100, tag), (2, 10, 1, frame(ETHERTYPE_TEST, &BODY))] {
+        ask(field, 0, &with_checksum(disguised, field.into(), wanted));
+        wait_for("the count of the request", PATIENCE, || {
+            (arena.switch.drops(port, "bad_offload") == refused).then_some(())
+        });
+    }
+    let packet =
+        [&[0x45, 0, 0, 88, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 9, 10, 0, 0, 8][..], &[0, 9, 0, 9, 0, 68, 0, 0]];
+    let mut expected = frame(0x0800, &[&packet.concat(), &BODY[..]].concat());
+    ask(34, 6, &expected);
+    let checksum = !sum(&[&expected[34..]]);
+    expected[40..42].copy_from_slice(&checksum.to_be_bytes());
+    // The first of the three that comes out.
+    let has_body = |frame: &[u8]| frame.windows(8).any(|bytes| bytes == [0x5a; 8]);
+    assert_eq!(web.recv_matching(PATIENCE, has_body), Some(expected), "{port}");
 }
 
 /// Without a word from anybody a guest that breaks its ring is served again after a wait, each longer than the last.
@@ -78,6 +111,9 @@ fn a_hostile_guest_kernel() {
     let mut guests = [boot(EVIL, 1), boot(PACKED, 2)];
     guests.iter_mut().for_each(Guest::ready);
     let (neighbour, stop) = (lab.socket(WEB), AtomicBool::new(false));
+    for ((guest, port), n) in guests.iter_mut().zip([EVIL, PACKED]).zip(1..) {
+        asks_by_the_stock_driver(guest, n, port, &arena, &neighbour);
+    }
     let mut printed = vec![];
     std::thread::scope(|scope| {
         scope.spawn(|| echo(&neighbour, &stop));

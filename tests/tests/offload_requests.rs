@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use labsw_tests::checksum::sum;
-use labsw_tests::hostile::{F_CSUM, F_GUEST_CSUM, FrontEnd, NET_HEADER, Script};
+use labsw_tests::checksum::{request, sum, with_checksum};
+use labsw_tests::hostile::{F_CSUM, F_GUEST_CSUM, FrontEnd, Script};
 use labsw_tests::packet::{BROADCAST, Frame, Mac, RawSocket, mac};
 use labsw_tests::process::wait_for;
 use labsw_tests::require::{self, Need};
@@ -35,27 +35,6 @@ const UP: (&str, &str) = ("up", r#"vlan = { mode = "native-untagged", tag = 10, 
 
 const fn mac_of(last: u8) -> Mac {
     [0x02, 0, 0, 0, 0, last]
-}
-
-/// A virtio-net header that asks for a checksum from `start`, stored `offset` behind that.
-fn request(start: usize, offset: usize) -> [u8; NET_HEADER] {
-    let mut header = [0; NET_HEADER];
-    header[0] = 1;
-    header[6..8].copy_from_slice(&u16::try_from(start).unwrap().to_le_bytes());
-    header[8..10].copy_from_slice(&u16::try_from(offset).unwrap().to_le_bytes());
-    header
-}
-
-/// The frame with its last two bytes chosen so that its checksum from `field` on is `wanted`.
-fn with_checksum(mut frame: Vec<u8>, field: usize, wanted: u16) -> Vec<u8> {
-    let last = frame.len() - 2;
-    assert!(frame.len().is_multiple_of(2) && field.is_multiple_of(2), "words have to be aligned");
-    frame[last..].fill(0);
-    let rest = sum(&[&frame[field..]]);
-    let filler = (u32::from(!wanted) + 0xffff - u32::from(rest)) % 0xffff;
-    frame[last..].copy_from_slice(&u16::try_from(filler).unwrap().to_be_bytes());
-    assert_eq!(!sum(&[&frame[field..]]), wanted);
-    frame
 }
 
 fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
@@ -88,7 +67,7 @@ struct Case {
     rule: &'static str,
     forbidden: Vec<u8>,
     disguised: Vec<u8>,
-    field: usize,
+    field: u16,
 }
 
 fn cases() -> Vec<Case> {
@@ -98,9 +77,10 @@ fn cases() -> Vec<Case> {
     let to = |last| frame([0x01, 0x80, 0xc2, 0, last, 3], ME, 0x0026, &body);
     let router =
         |kind| frame([0x33, 0x33, 0, 0, 0, 1], ME, ETHERTYPE_IPV6, &icmp6(&[&[kind, 0, 0, 0], &body[..]].concat()));
-    let case = |rule, forbidden: Vec<u8>, disguised: Vec<u8>, field: usize| {
-        let wanted = u16::from_be_bytes([forbidden[field], forbidden[field + 1]]);
-        Case { rule, disguised: with_checksum(disguised, field, wanted), forbidden, field }
+    let case = |rule, forbidden: Vec<u8>, disguised: Vec<u8>, field: u16| {
+        let at = usize::from(field);
+        let wanted = u16::from_be_bytes([forbidden[at], forbidden[at + 1]]);
+        Case { rule, disguised: with_checksum(disguised, at, wanted), forbidden, field }
     };
     vec![
         case("a tag of another VLAN", tagged(0x8100), tagged(0x88b5), 12),
@@ -184,8 +164,9 @@ fn what_drivers_ask_for_is_done() {
     {
         guest.send_with_header(&request(start, offset), &sent);
         let mut expected = sent.clone();
-        let checksum = !sum(&[&sent[start..]]);
-        expected[start + offset..start + offset + 2].copy_from_slice(&checksum.to_be_bytes());
+        let (from, field) = (usize::from(start), usize::from(start + offset));
+        let checksum = !sum(&[&sent[from..]]);
+        expected[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
         assert_eq!(arrives(&up, 0x6b), Some(expected), "{what}");
     }
     assert_eq!(switch.drops("evil", "bad_offload"), 0);

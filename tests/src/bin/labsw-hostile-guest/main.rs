@@ -10,6 +10,9 @@
 //!
 //! `faults` breaks a split ring a few times, and wants the wait for the next connection to grow.
 //!
+//! `labsw-hostile-guest request INTERFACE BYTES` leaves the device to the kernel and has its driver send a frame with a
+//! virtio-net header of the caller's choice: `BYTES` are the header's ten and the frame's, in hexadecimal.
+//!
 //! It prints a line a case, `ok` or `BAD` in front, and ends with status 1 if one was bad.
 //!
 //! Reference: Virtio 1.2, 2.7 "Split Virtqueues", 2.8 "Packed Virtqueues", 4.1 "Virtio Over PCI Bus", 5.1 "Network
@@ -28,6 +31,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use driver::{Driver, RX, TX};
+use labsw_tests::packet::RawSocket;
 use memory::Memory;
 
 /// How long a case that is to end in a fault may take.
@@ -169,8 +173,23 @@ fn faults(driver: &mut Driver) -> bool {
     waits.len() == TIMES as usize && waits.last() > waits.first()
 }
 
+/// Has the kernel's driver send a frame behind its virtio-net header.
+fn request(interface: &str, bytes: &str) {
+    let byte = |at| u8::from_str_radix(&bytes[at..at + 2], 16).expect("hexadecimal digits");
+    let bytes: Vec<u8> = (0..bytes.len()).step_by(2).map(byte).collect();
+    let socket = RawSocket::open_here(interface).expect("a packet socket");
+    socket.take_headers().expect("virtio-net headers");
+    socket.send(&bytes);
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [command, interface, bytes] = arguments.as_slice()
+        && command == "request"
+    {
+        request(interface, bytes);
+        return ExitCode::SUCCESS;
+    }
     let [layout, from, to] = arguments.as_slice() else {
         panic!("usage: labsw-hostile-guest split|packed|faults FROM TO")
     };
