@@ -13,6 +13,7 @@ pub mod confine;
 pub mod ctl;
 pub mod daemon;
 mod derived_mac;
+pub mod detach;
 pub mod device;
 pub mod doctor;
 pub mod filter;

@@ -2,7 +2,8 @@
 #
 # The unit is control/labsw.service, the same on every distribution, with all its hardening: it comes with the package,
 # and what is said here is a drop-in. The file is /etc/labsw/labsw.toml, so that a new one is a reload
-# (`labsw-ctl config apply`), under which ports that did not change lose no frame; a new program is a restart.
+# (`labsw-ctl config apply`), under which ports that did not change lose no frame. A new program is a reload, too: it
+# takes over from the running one.
 { config, lib, pkgs, ... }:
 
 let
@@ -97,8 +98,9 @@ in
       systemd.services.labsw = {
         wantedBy = [ "multi-user.target" ];
         reloadTriggers = [ cfg.configFile ];
-        # A new program: one restart at the end of the switch to the new system, and no time without a switch before
-        # that.
+        # A new program takes over. What else changes in the unit takes a restart.
+        reloadIfChanged = true;
+        # That restart is one at the end of the switch to the new system, and no time without a switch before that.
         stopIfChanged = false;
         serviceConfig = {
           SupplementaryGroups = lib.unique (socketGroups ++ cfg.extraGroups);

@@ -21,6 +21,7 @@ let
       restartTriggers = list;
       restartIfChanged = mkOption { type = types.bool; default = true; };
       stopIfChanged = mkOption { type = types.bool; default = true; };
+      reloadIfChanged = mkOption { type = types.bool; default = false; };
       overrideStrategy = any null;
       unitConfig = free;
       serviceConfig = free;

@@ -435,7 +435,7 @@ fn a_host_is_made_ready_for_two_ports() {
     }
     assert_eq!(service["RestrictNamespaces"], "net");
     a_guest_is_confined_and_shut_down(&lab);
-    assert_eq!(lab["units"]["labsw"]["stopIfChanged"], false);
+    assert_eq!(["stopIfChanged", "reloadIfChanged"].map(|key| &lab["units"]["labsw"][key]), [false, true]);
     assert_eq!(lab["units"]["labsw-netns-web"]["restartIfChanged"], false);
     assert_eq!(lab["containers"]["web"]["networkNamespace"], "/run/netns/web");
     assert_eq!(lab["insides"]["web"]["networking"]["interfaces"], json!({"eth0": {"useDHCP": true}}));

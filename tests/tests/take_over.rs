@@ -11,56 +11,22 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use labsw_control::takeover::{Channel, Message, WireError, socket_path, wire};
 use labsw_testkit::frontend;
 use labsw_testkit::guest::{EVENT_IDX, MRG_RXBUF, RING_PACKED, VERSION_1};
 use labsw_testkit::station::Station;
 use labsw_tests::netns::{self, Netns};
-use labsw_tests::packet::{Frame, RawSocket, mac};
+use labsw_tests::numbered::{self, End, RING, Stream, number_of, numbered};
+use labsw_tests::packet::RawSocket;
 use labsw_tests::process;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, find_binary};
 
-const RING: u16 = 256;
-/// Frames on their way at most: the receiver has buffers for them.
-const UNDERWAY: u64 = 128;
-/// Length of the numbered frames, and their type (one for experiments).
-const LENGTH: usize = 64;
-const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 const SECOND: Duration = Duration::from_secs(1);
 const SPLIT: u64 = VERSION_1 | MRG_RXBUF | EVENT_IDX;
 const PACKED: u64 = SPLIT | RING_PACKED;
-
-/// Where frames come from and go to.
-trait End {
-    /// Sends if there is room.
-    fn try_send(&mut self, frame: &[u8]) -> bool;
-    /// The frames that are there already; of others than those of the test too.
-    fn receive(&mut self) -> Vec<Vec<u8>>;
-}
-
-impl End for Station {
-    fn try_send(&mut self, frame: &[u8]) -> bool {
-        Station::try_send(self, frame)
-    }
-
-    fn receive(&mut self) -> Vec<Vec<u8>> {
-        Station::receive(self)
-    }
-}
-
-impl End for RawSocket {
-    fn try_send(&mut self, frame: &[u8]) -> bool {
-        RawSocket::try_send(self, frame).is_ok()
-    }
-
-    fn receive(&mut self) -> Vec<Vec<u8>> {
-        std::iter::from_fn(|| self.try_recv().ok()).take(64).collect()
-    }
-}
 
 /// A guest's program at its end of a TAP interface.
 struct Tun(File);
@@ -98,78 +64,6 @@ impl End for Tun {
     }
 }
 
-fn numbered(from: u8, to: u8, number: u64) -> Vec<u8> {
-    let mut frame = Frame::new(mac(to), mac(from)).build();
-    frame.resize(LENGTH, 0);
-    frame[12..14].copy_from_slice(&ETHERTYPE);
-    frame[14..22].copy_from_slice(&number.to_be_bytes());
-    frame
-}
-
-fn number_of(frame: &[u8]) -> u64 {
-    u64::from_be_bytes(frame[14..22].try_into().unwrap())
-}
-
-/// What went through while it was watched.
-#[derive(Debug, Default)]
-struct Passed {
-    frames: u64,
-    longest: Duration,
-}
-
-/// Numbered frames from one station to the other, each checked to arrive once and in order, until told to stop.
-struct Stream {
-    sent: u64,
-    received: u64,
-}
-
-impl Stream {
-    fn run(&mut self, from: &mut dyn End, to: &mut dyn End, stop: &AtomicBool) -> Passed {
-        let (begin, mut passed, mut last) = (self.received, Passed::default(), Instant::now());
-        while !stop.load(Ordering::Relaxed) || self.received < self.sent {
-            while !stop.load(Ordering::Relaxed)
-                && self.sent - self.received < UNDERWAY
-                && from.try_send(&numbered(1, 2, self.sent))
-            {
-                self.sent += 1;
-            }
-            let mut frames = to.receive();
-            frames.retain(|frame| frame.len() == LENGTH && frame[..6] == mac(2) && frame[12..14] == ETHERTYPE);
-            let now = Instant::now();
-            if frames.is_empty() {
-                assert!(now - last < 20 * SECOND, "{} sent, {} received, and no more come", self.sent, self.received);
-                std::thread::yield_now();
-                continue;
-            }
-            passed.longest = passed.longest.max(now - last);
-            last = now;
-            for frame in frames {
-                assert_eq!(number_of(&frame), self.received, "each frame once, in order");
-                self.received += 1;
-            }
-        }
-        passed.frames = self.received - begin;
-        passed
-    }
-
-    /// Runs while `work` is done on another thread.
-    fn during(&mut self, from: &mut dyn End, to: &mut dyn End, work: impl FnOnce() + Send) -> Passed {
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let worker = scope.spawn(|| {
-                let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-                stop.store(true, Ordering::Relaxed);
-                done
-            });
-            let passed = self.run(from, to, &stop);
-            if let Err(failure) = worker.join().unwrap() {
-                std::panic::resume_unwind(failure);
-            }
-            passed
-        })
-    }
-}
-
 fn ports(names: &[&str]) -> String {
     names.iter().map(|name| format!("[ports.{name}]\ntype = \"vhost_user\"\n")).collect()
 }
@@ -180,8 +74,7 @@ fn meet(switch: &Labswd<'_>, features: [u64; 2]) -> (Station, Station) {
     let mut b = Station::attach(&switch.vhost_socket("b"), features[1], RING);
     switch.wait_port_up("a");
     switch.wait_port_up("b");
-    assert!(b.try_send(&numbered(2, 1, 0)));
-    process::wait_for("the first frame", 5 * SECOND, || (!a.receive().is_empty()).then_some(()));
+    numbered::meet(&mut a, &mut b);
     (a, b)
 }
 

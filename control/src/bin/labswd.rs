@@ -4,13 +4,14 @@
 //! for); 1, with one line on standard error, if the configuration or the machine has a fault; 2 on wrong usage.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use labsw_control::config::Config;
 use labsw_control::confine::{self, helper};
 use labsw_control::daemon::{self, Daemon, DaemonError, Successor};
+use labsw_control::detach;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -29,6 +30,10 @@ struct Arguments {
     /// fails, the running one goes on.
     #[arg(long, conflicts_with = "check")]
     take_over: bool,
+    /// Take over in the background: end when the new process runs, and do nothing if the running labswd was started
+    /// from this program file. For ExecReload= of systemd.
+    #[arg(long, requires = "take_over")]
+    detach: bool,
     /// Log level: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: EnvFilter,
@@ -56,11 +61,16 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         }
         return Ok(());
     }
+    let news = match arguments.detach.then(detach::play).transpose()? {
+        Some(None) => return Ok(()),
+        news => news.flatten(),
+    };
     start_log(arguments.log_level);
     let daemon = if arguments.take_over {
-        let successor = Successor::knock(&config.switch.control_socket).map_err(DaemonError::from)?;
-        confine::enter(successor.config(), &arguments.config)?;
-        Daemon::take_over(successor, &arguments.config)?
+        match take_over(&config, &arguments.config, news)? {
+            Some(daemon) => daemon,
+            None => return Ok(()),
+        }
     } else {
         confine::enter(&config, &arguments.config)?;
         Daemon::start(config, &arguments.config)?
@@ -68,6 +78,32 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     daemon.run()?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Takes over from the running switch; `news` if in the background. `None`: there is nothing to take over.
+fn take_over(
+    config: &Config,
+    file: &Path,
+    news: Option<detach::News>,
+) -> Result<Option<Daemon>, Box<dyn std::error::Error>> {
+    let successor = Successor::knock(&config.switch.control_socket).map_err(DaemonError::from)?;
+    let successor = match &news {
+        Some(_) => successor.or_leave(),
+        None => Some(successor),
+    };
+    let daemon = successor.map(|successor| -> Result<Daemon, Box<dyn std::error::Error>> {
+        confine::enter(successor.config(), file)?;
+        Ok(Daemon::take_over(successor, file)?)
+    });
+    let daemon = daemon.transpose()?;
+    if let Some(news) = news {
+        news.tell(if daemon.is_some() {
+            "taken over"
+        } else {
+            "the running labswd was started from this program file"
+        })?;
+    }
+    Ok(daemon)
 }
 
 /// Starts the log: in the journal with its priorities and fields if standard error goes there, otherwise as text.

@@ -118,8 +118,10 @@ impl Daemon {
         let mut next_second = Instant::now();
         let mut wait = Duration::ZERO;
         let mut ready = false;
-        // The watchdog's time runs from here.
-        self.switch.watchdog = Watchdog::from_environment(Instant::now(), self.switch.fabric.pulses());
+        // The watchdog's time runs from here. A process that took over knows it already.
+        if self.switch.watchdog.is_none() {
+            self.switch.watchdog = Watchdog::from_environment(Instant::now(), self.switch.fabric.pulses());
+        }
         let outcome = loop {
             match self.poll.poll(&mut events, Some(wait)) {
                 Ok(()) => {}

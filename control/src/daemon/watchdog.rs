@@ -33,9 +33,15 @@ impl Watchdog {
         Some(Watchdog::new(patience, now, workers))
     }
 
-    fn new(patience: Duration, now: Instant, workers: Vec<Pulse>) -> Watchdog {
+    /// A watchdog for a service manager that wants a message within `patience`.
+    pub(super) fn new(patience: Duration, now: Instant, workers: Vec<Pulse>) -> Watchdog {
         let every = patience / 2;
         Watchdog { every, due: now + every, seen: workers, warned: false }
+    }
+
+    /// The time within which the service manager wants a message.
+    pub(super) fn patience(&self) -> Duration {
+        2 * self.every
     }
 
     /// True if a message is to be sent `now`, given the progress of the workers.

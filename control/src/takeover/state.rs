@@ -36,7 +36,15 @@ pub enum Message {
         config: String,
         /// The configuration last given; the difference was made at run time.
         given: String,
+        /// The program file that the running process was started from.
+        #[serde(default)]
+        program_file: Option<String>,
+        /// The control group of the service, if a service manager supervises the running process.
+        #[serde(default)]
+        service: Option<String>,
     },
+    /// The new process was started from the same program file: there is nothing to take over.
+    SameProgram,
     /// The new process is ready for the state.
     Prepare,
     /// The state that does not change any more, or is updated by [`Last`].
@@ -60,6 +68,7 @@ impl Message {
             Message::Hello { .. } => "hello",
             Message::Refused { .. } => "refused",
             Message::Welcome { .. } => "welcome",
+            Message::SameProgram => "same program",
             Message::Prepare => "prepare",
             Message::State(_) => "state",
             Message::Ready => "ready",
@@ -89,6 +98,9 @@ pub struct State {
     pub ports: BTreeMap<String, PortState>,
     /// The forwarding database.
     pub fdb: Vec<FdbRecord>,
+    /// The time within which the service manager wants a sign of life, microseconds.
+    #[serde(default)]
+    pub watchdog_us: Option<u64>,
 }
 
 /// One port.

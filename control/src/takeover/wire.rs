@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::sys::socket::{self, Credentials};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -96,6 +97,14 @@ impl Channel {
     /// Sets the deadline to `patience` from now.
     pub fn allow(&mut self, patience: Duration) {
         self.deadline = Instant::now() + patience;
+    }
+
+    /// The other process.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn peer(&self) -> io::Result<Credentials> {
+        socket::credentials(self.socket.as_fd())
     }
 
     /// The connection.

@@ -20,6 +20,11 @@ pub enum TakeOverError {
         /// Its user.
         uid: u32,
     },
+    /// The old process is the main process of a service that this process does not belong to.
+    #[error(
+        "the labswd that runs belongs to the service {0}, and this process does not; `systemctl reload` takes over"
+    )]
+    OfAService(String),
     /// The old process refuses, or breaks the protocol.
     #[error("{0}")]
     Wire(#[from] WireError),

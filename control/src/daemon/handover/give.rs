@@ -9,7 +9,7 @@ use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::PortId;
 use labsw_switch::fdb::{FdbEntry, FdbFilter};
 
-use super::Step;
+use super::{Step, service};
 use crate::daemon::Daemon;
 use crate::daemon::port::Port;
 use crate::daemon::switch::Switch;
@@ -27,9 +27,14 @@ impl Daemon {
             match self.door.as_ref().and_then(super::Door::next) {
                 None => return false,
                 Some(Step::Welcome(answer)) => {
-                    let config = self.switch.running().to_toml().to_string();
+                    let welcome = Message::Welcome {
+                        config: self.switch.running().to_toml().to_string(),
+                        given: self.switch.given.to_toml().to_string(),
+                        program_file: service::program_file(),
+                        service: service::supervised(),
+                    };
                     // The process that asked may have given up.
-                    let _ = answer.send(Message::Welcome { config, given: self.switch.given.to_toml().to_string() });
+                    let _ = answer.send(welcome);
                 }
                 Some(Step::Prepare(mut channel)) => {
                     let outcome = self.hand_over(&mut channel);
@@ -74,7 +79,7 @@ impl Daemon {
         channel.send(&Message::Go, &[])?;
         channel.allow(RUNNING_PATIENCE);
         match channel.receive() {
-            Ok((Message::Running, _)) => {}
+            Ok((Message::Running, _)) => service::make_main(channel),
             // The new process has ended, so it uses nothing of what it was given.
             Err(WireError::Closed) => return Err(WireError::Closed),
             other => tracing::error!(?other, "the process that took over does not say whether it runs"),
@@ -102,6 +107,11 @@ impl Daemon {
             memory: self.switch.host.memory().map(|memory| memory.hand_over(given)),
             ports,
             fdb: entries.iter().filter_map(|entry| record(entry, &names)).collect(),
+            watchdog_us: self
+                .switch
+                .watchdog
+                .as_ref()
+                .and_then(|watchdog| watchdog.patience().as_micros().try_into().ok()),
         })
     }
 }

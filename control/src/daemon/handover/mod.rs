@@ -14,6 +14,7 @@
 
 mod error;
 mod give;
+mod service;
 mod take;
 
 use std::io;
@@ -162,7 +163,13 @@ impl Desk {
     fn hear(&self, visitor: OwnedFd) -> Result<(), WireError> {
         let mut channel = Channel::new(UnixStream::from(visitor), HELLO_PATIENCE)?;
         match self.greet(&channel) {
-            Ok(()) => self.tell(Step::Prepare(channel)),
+            Ok(true) => self.tell(Step::Prepare(channel)),
+            Ok(false) => {
+                tracing::info!("the new process was started from the same program file, and leaves");
+                close(channel);
+                self.busy.store(false, Ordering::Release);
+                Ok(())
+            }
             Err(error) => {
                 // A visitor that sends garbage may still be able to read.
                 channel.refuse(&error);
@@ -172,7 +179,8 @@ impl Desk {
         }
     }
 
-    fn greet(&self, channel: &Channel) -> Result<(), WireError> {
+    /// Exchanges greetings. The answer says whether the visitor wants the switch.
+    fn greet(&self, channel: &Channel) -> Result<bool, WireError> {
         match channel.receive()?.0 {
             Message::Hello { program } => tracing::info!(program, "a new process asks to take over"),
             other => return Err(WireError::OutOfTurn(other.name())),
@@ -182,7 +190,8 @@ impl Desk {
         let welcome = answered.recv_timeout(HELLO_PATIENCE).map_err(|_| WireError::TimedOut)?;
         channel.send(&welcome, &[])?;
         match channel.receive()?.0 {
-            Message::Prepare => Ok(()),
+            Message::Prepare => Ok(true),
+            Message::SameProgram => Ok(false),
             other => Err(WireError::OutOfTurn(other.name())),
         }
     }

@@ -11,19 +11,22 @@ use labsw_dataplane::stats::PortSnapshot;
 use labsw_dataplane::xdp::PacketMemory;
 use rustix::io::Errno;
 
-use super::TakeOverError;
+use super::{TakeOverError, service};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::daemon::attach::{self, OpenError, Site};
 use crate::daemon::error::DaemonError;
 use crate::daemon::start::Inherited;
 use crate::daemon::switch::Switch;
+use crate::daemon::watchdog::Watchdog;
 use crate::metrics::MetricsSocket;
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PoolRecord, PortState, State};
 use crate::takeover::{Channel, WireError, socket_path};
 
 /// Timeout for each message of the old process.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest wait for the old process to hang up.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A process that is about to take over, and that has read the running configuration.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Successor {
     text: String,
     config: Config,
     given: Config,
+    /// The running switch was started from this process's program file.
+    same_program: bool,
 }
 
 impl Successor {
@@ -54,13 +59,28 @@ impl Successor {
         }
         let channel = Channel::new(socket, PATIENCE).map_err(WireError::from)?;
         channel.send(&Message::Hello { program: env!("CARGO_PKG_VERSION").to_owned() }, &[])?;
-        let (text, given) = match channel.receive()?.0 {
-            Message::Welcome { config, given } => (config, given),
+        let (text, given, program_file) = match channel.receive()?.0 {
+            Message::Welcome { service: Some(service), .. } if service::control_group().as_ref() != Some(&service) => {
+                return Err(TakeOverError::OfAService(service));
+            }
+            Message::Welcome { config, given, program_file, .. } => (config, given, program_file),
             other => return Err(WireError::OutOfTurn(other.name()).into()),
         };
         let config = Config::parse_here(&text, "configuration that runs")?;
         let given = Config::parse_here(&given, "configuration of the start")?;
-        Ok(Successor { channel, text, config, given })
+        let same_program = program_file.is_some_and(|file| service::program_file() == Some(file));
+        Ok(Successor { channel, text, config, given, same_program })
+    }
+
+    /// Leaves, if the running switch was started from the same program file as this process. Otherwise gives itself
+    /// back.
+    pub fn or_leave(self) -> Option<Successor> {
+        if !self.same_program {
+            return Some(self);
+        }
+        // The switch goes on either way.
+        let _ = self.channel.send(&Message::SameProgram, &[]);
+        None
     }
 
     /// The configuration that runs.
@@ -76,7 +96,7 @@ impl Daemon {
     /// # Errors
     /// One clear cause; the old process then goes on, and this one has to end.
     pub fn take_over(successor: Successor, file: &Path) -> Result<Daemon, DaemonError> {
-        let Successor { mut channel, text, config, given } = successor;
+        let Successor { mut channel, text, config, given, .. } = successor;
         let outcome = receive_state(&mut channel, &text)
             .and_then(|(state, taken)| prepare(config, given, file, &mut channel, state, taken));
         match outcome {
@@ -155,6 +175,9 @@ fn prepare(
     let started = Daemon::start_with(config, file, Some(inherited));
     let mut daemon = std::mem::ManuallyDrop::new(started.map_err(|error| TakeOverError::Start(error.to_string()))?);
     daemon.switch.given = given;
+    let pulses = daemon.switch.fabric.pulses();
+    let patience = state.watchdog_us.map(Duration::from_micros);
+    daemon.switch.watchdog = patience.map(|patience| Watchdog::new(patience, Instant::now(), pulses));
     daemon.settle(state, taken)?;
     channel.allow(PATIENCE);
     channel.send(&Message::Ready, &[])?;
@@ -170,6 +193,9 @@ fn prepare(
     daemon.begin(metrics.take());
     // The old process may have ended without waiting for this message.
     let _ = channel.send(&Message::Running, &[]);
+    // It hangs up once it has told the service manager which process has the switch.
+    channel.allow(FAREWELL);
+    let _ = channel.receive();
     tracing::info!("taken over");
     Ok(std::mem::ManuallyDrop::into_inner(daemon))
 }
