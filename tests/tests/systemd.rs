@@ -1,5 +1,6 @@
 //! Proves of the unit under a real systemd: `systemctl reload-or-restart` has a new program take over without a lost
-//! frame, and only then; systemd follows the new process.
+//! frame, and only then; systemd follows the new process. After `kill -9` the next process finds the guests'
+//! connections in systemd's file-descriptor store, and goes on where their rings stand.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::time::Duration;
@@ -74,4 +75,55 @@ fn a_reload_after_an_upgrade_takes_over_without_a_lost_frame() {
     wait_for("the restart", 10 * SECOND, || (systemd.property("NRestarts") == "1").then_some(()));
     systemd.ok(&["stop", "labsw"]);
     assert_eq!(systemd.property("Result"), "success");
+}
+
+/// The number of descriptors that systemd keeps.
+fn kept(systemd: &Systemd<'_>) -> String {
+    systemd.property("NFileDescriptorStore")
+}
+
+#[test]
+fn guests_notice_nothing_of_a_crash() {
+    if !require::all(&[Need::Root, Need::Labswd, Need::Program("systemctl"), Need::Program("nsenter")]) {
+        return;
+    }
+    let site = Site::new("sysk");
+    let systemd = Systemd::start(&site, GUESTS);
+    systemd.ok(&["start", "labsw"]);
+    let (mut a, mut b) = guests(&systemd);
+    wait_for("what is kept", 10 * SECOND, || (kept(&systemd) == "2").then_some(()));
+    let mut stream = Stream::default();
+    let restarts = |count: u32| {
+        wait_for("the restart", 20 * SECOND, || (systemd.property("NRestarts") == count.to_string()).then_some(()));
+        wait_for("the ports", 20 * SECOND, || {
+            (systemd.log().matches("are served where they stood").count() == count as usize).then_some(())
+        });
+    };
+    for round in 1..=3 {
+        let passed = stream.during(&mut a, &mut b, || std::thread::sleep(SECOND / 10));
+        assert!(passed.frames > 100, "{passed:?}");
+        // The burst that a worker moves at this moment may be moved again. Nothing is lost.
+        stream.may_repeat = 64;
+        stream.during(&mut a, &mut b, || {
+            systemd.ok(&["kill", "--signal=KILL", "--kill-who=main", "labsw"]);
+            restarts(round);
+        });
+        stream.may_repeat = 0;
+        wait_for("what is kept", 10 * SECOND, || (kept(&systemd) == "2").then_some(()));
+    }
+    // A take-over, and a crash after it.
+    systemd.upgrade();
+    stream.during(&mut a, &mut b, || drop(systemd.ok(&["reload", "labsw"])));
+    wait_for("what is kept", 10 * SECOND, || (kept(&systemd) == "2").then_some(()));
+    stream.may_repeat = 64;
+    stream.during(&mut a, &mut b, || {
+        systemd.ok(&["kill", "--signal=KILL", "--kill-who=main", "labsw"]);
+        restarts(4);
+    });
+    // What is kept goes with the port, and with the switch.
+    systemd.ctl(&["port", "del", "a"]);
+    wait_for("what is kept", 10 * SECOND, || (kept(&systemd) == "1").then_some(()));
+    systemd.ok(&["stop", "labsw"]);
+    assert_eq!(systemd.property("Result"), "success");
+    assert_eq!(kept(&systemd), "0");
 }

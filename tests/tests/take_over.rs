@@ -90,7 +90,7 @@ fn frames_survive(features: [u64; 2]) {
     let mut switch = Labswd::start(&site, &ports(&["a", "b", "idle"]));
     let (mut a, mut b) = meet(&switch, features);
     switch.ctl(&["fdb", "add", "02:00:00:00:00:77", "--vlan", "1", "--port", "idle"]);
-    let mut stream = Stream { sent: 0, received: 0 };
+    let mut stream = Stream::default();
     let (mut gaps, mut still) = (Vec::new(), Vec::new());
     for round in 0..take_overs() {
         let before = switch.pid();
@@ -154,7 +154,7 @@ fn mirrors_go_on_and_no_copy_is_lost() {
     let sensor = Station::attach(&switch.vhost_socket("span"), SPLIT, RING);
     switch.wait_port_up("span");
     switch.ctl(&["mirror", "set", "m", "--source", "a:rx", "--to", "span"]);
-    let mut stream = Stream { sent: 0, received: 0 };
+    let mut stream = Stream::default();
     let mut watched = Watched { end: b, sensor, copies: 0 };
     for _ in 0..take_overs() {
         stream.during(&mut a, &mut watched, || {
@@ -228,7 +228,7 @@ fn frames_survive_beside(what: &str, switch: &mut Labswd<'_>, port: &str, kernel
         process::wait_for("the place of the destination", 5 * SECOND, || {
             switch.fdb_port(1, "02:00:00:00:00:02").filter(|at| (at == "b") == to_guest)
         });
-        let mut stream = Stream { sent: 0, received: 0 };
+        let mut stream = Stream::default();
         for _ in 0..take_overs() {
             let passed = stream.during(from, to, || {
                 std::thread::sleep(SECOND / 10);
@@ -373,7 +373,7 @@ fn a_take_over_that_fails_leaves_the_old_one_as_it_was() {
     let site = Site::new("takefail");
     let mut switch = Labswd::start(&site, &ports(&["a", "b"]));
     let (mut a, mut b) = meet(&switch, [SPLIT, SPLIT]);
-    let mut stream = Stream { sent: 0, received: 0 };
+    let mut stream = Stream::default();
     // It hangs up at each point of the conversation.
     let passed = stream.during(&mut a, &mut b, || {
         drop(as_far_as_the_state(&site).unwrap());

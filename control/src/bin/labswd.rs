@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use labsw_control::config::Config;
 use labsw_control::confine::{self, helper};
-use labsw_control::daemon::{self, Daemon, DaemonError, Successor};
+use labsw_control::daemon::{self, Daemon, DaemonError, Found, Successor};
 use labsw_control::detach;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -72,8 +72,11 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
             None => return Ok(()),
         }
     } else {
+        let found = Found::look();
         confine::enter(&config, &arguments.config)?;
-        Daemon::start(config, &arguments.config)?
+        let mut daemon = Daemon::start(config, &arguments.config)?;
+        daemon.recover(found);
+        daemon
     };
     daemon.run()?;
     tracing::info!("stopped");

@@ -43,11 +43,13 @@ mod port;
 mod ports;
 mod preflight;
 mod queues;
+mod recovery;
 mod seed;
 mod service;
 mod show;
 mod signals;
 mod start;
+mod store;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -75,6 +77,7 @@ pub use attach::OpenError;
 pub use error::DaemonError;
 pub use handover::{Successor, TakeOverError};
 pub use preflight::awaited;
+pub use store::Found;
 
 use error::system;
 use handover::Door;
@@ -145,6 +148,7 @@ impl Daemon {
                 self.ready();
             }
             let due = self.tick(now);
+            self.switch.keep_ports();
             if now >= next_second {
                 next_second = now + Duration::from_secs(1);
                 self.switch.every_second();
@@ -289,6 +293,7 @@ impl Daemon {
                 tracing::warn!(port = name, %error, "not closed cleanly");
             }
         }
+        self.switch.store.clear();
     }
 }
 

@@ -44,6 +44,7 @@ use super::preflight::{device_twice, needs_memory, preflight};
 use super::seed::random_seed;
 use super::service::absence_of;
 use super::signals::signal_pipe;
+use super::store::Store;
 use super::switch::Switch;
 use super::tokens::{CONTROL_SOCKET, RELOAD, SIGNALS, TAKE_OVER, WORKER_EVENTS};
 use super::{Daemon, link_events};
@@ -204,6 +205,7 @@ impl Switch {
             opening: Opening::none(),
             look_at: None,
             watchdog: None,
+            store: Store::of_service(),
             metrics,
             ports: Ports::default(),
             mirrors: Mirrors::default(),

@@ -23,6 +23,7 @@ use super::multicast::Multicast;
 use super::opening::Opening;
 use super::ports::Ports;
 use super::signals::notify;
+use super::store::Store;
 use super::view::View;
 use super::watchdog::Watchdog;
 use crate::api::Error;
@@ -46,6 +47,8 @@ pub(super) struct Switch {
     pub(super) look_at: Option<Instant>,
     /// The service manager's watchdog, if it has one.
     pub(super) watchdog: Option<Watchdog>,
+    /// The states of ports that outlive a crash.
+    pub(super) store: Store,
     pub(super) metrics: Option<MetricsSocket>,
     pub(super) ports: Ports,
     pub(super) mirrors: Mirrors,

@@ -1,15 +1,20 @@
 //! Checks huge pages: the switch's packet memory (64 MiB) needs 32 pages of 2 MiB, at the node of a NIC or a worker.
 
 use super::host::SwitchAnswer;
-use super::{Finding, Host};
+use super::{Finding, Host, Level};
 use crate::config::Hugepages;
 
 const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+/// The kernel's setting for transparent huge pages of shared memory.
+const SHARED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 /// Pages of 2 MiB that packet memory takes.
 const NEEDED: u64 = 32;
 
 pub(super) fn examine(host: &Host) -> Vec<Finding> {
-    let mut findings = vec![pages(host)];
+    let pages = pages(host);
+    let transparent = transparent(host, &pages);
+    let mut findings = vec![pages];
+    findings.extend(transparent);
     findings.extend(nodes(host));
     findings
 }
@@ -58,6 +63,26 @@ fn pages(host: &Host) -> Finding {
     finding
         .command(format!("sysctl -w vm.nr_hugepages={more}"))
         .nixos(format!("services.labsw.host.hugepages = {{ size = \"2M\"; count = {more}; }}"))
+}
+
+/// Checks that the kernel makes huge pages of packet memory that lies in normal pages. That is shared memory, of which
+/// most kernels make none by themselves.
+fn transparent(host: &Host, reserved: &Finding) -> Option<Finding> {
+    const CHECK: &str = "hugepages_transparent";
+    if host.facts.config.switch.hugepages == Hugepages::Off || !host.has_packet_memory() {
+        return None;
+    }
+    let evidence = host.all_shown(&[SHARED]);
+    if reserved.level == Level::Ok {
+        return Some(Finding::ok(CHECK, "not needed: there are reserved ones for packet memory", evidence));
+    }
+    let setting = host.text(SHARED).unwrap_or_default();
+    if ["[never]", "[deny]"].iter().all(|off| !setting.contains(off)) {
+        return Some(Finding::ok(CHECK, "the kernel makes huge pages of packet memory where it can", evidence));
+    }
+    let summary = "packet memory lies in normal pages, and the kernel is set to make no huge ones of shared memory";
+    let rule = format!("systemd.tmpfiles.rules = [ \"w {SHARED} - - - - advise\" ]");
+    Some(Finding::advice(CHECK, summary, evidence).command(format!("echo advise >{SHARED}")).nixos(rule))
 }
 
 /// On a machine with several nodes: checks that the nodes of the ports' devices have pages of their own.

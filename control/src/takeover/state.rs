@@ -59,6 +59,10 @@ pub enum Message {
     Go,
     /// The new workers run.
     Running,
+    /// The state of a port, kept for the case of a crash.
+    Kept(Box<KeptPort>),
+    /// The state that was kept before this message is out of date.
+    Stale,
 }
 
 impl Message {
@@ -76,6 +80,8 @@ impl Message {
             Message::Prepared => "prepared",
             Message::Go => "go",
             Message::Running => "running",
+            Message::Kept(_) => "kept",
+            Message::Stale => "stale",
         }
     }
 }
@@ -112,6 +118,15 @@ pub struct PortState {
     pub pins: Vec<Option<usize>>,
     /// The port's attachment; `None` while the port waits for it.
     pub attached: Option<PortHandover>,
+}
+
+/// The state of a port that is kept for the case of a crash.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct KeptPort {
+    /// The settings that the port had, as a text.
+    pub settings: String,
+    /// The port.
+    pub port: PortState,
 }
 
 /// The attachment of a port: the name of its type, and the state that only the type's own file reads and writes.

@@ -9,11 +9,12 @@
 
 #![allow(unsafe_code, reason = "system calls")]
 
+use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chmod, chownat, fchmod, fstat, open};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -203,6 +204,18 @@ impl std::fmt::Display for Credentials {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "pid {} (uid {})", self.pid, self.uid)
     }
+}
+
+/// A descriptor that the service manager passed to this process (`LISTEN_FDS`), each once; `None` if it is not open, or
+/// was taken.
+pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+    let is_first = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).insert(fd);
+    // SAFETY: F_GETFD only looks at the number.
+    let is_open = unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+    // SAFETY: the descriptor is open; the service manager passed it for this process to own, so nothing else in the
+    // process does, and the set sees to it that it is owned once.
+    (is_first && is_open).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The process at the other end of a connected Unix socket.

@@ -21,6 +21,7 @@
 //!
 //! Reference: vhost-user.rst, "Communication"; unix(7).
 
+mod changes;
 mod connection;
 mod door;
 mod handover;
@@ -41,6 +42,7 @@ use super::operation::Rings;
 use super::session::Session;
 use crate::port::{Fault, next_connection};
 use crate::sys::socket::{self, Credentials, SocketFile};
+use changes::Changes;
 use connection::{Connection, Served, Silence};
 use door::{Door, REFUSAL_PAUSE, REFUSALS_PER_TURN};
 
@@ -85,6 +87,9 @@ pub struct Endpoint {
     reason: Option<String>,
     /// The rings that ran in the process that the endpoint was taken over from, until it resumes.
     adopted: Option<Vec<u16>>,
+    changes: Changes,
+    /// The guest is to be interrupted when the endpoint resumes.
+    interrupts: bool,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -121,6 +126,8 @@ impl Endpoint {
             failed: false,
             reason: None,
             adopted: None,
+            changes: Changes::default(),
+            interrupts: false,
         })
     }
 
@@ -347,6 +354,7 @@ impl Endpoint {
         }
         self.door.info(now, "front end connected", who);
         (self.failed, self.reason, self.next_attempt) = (false, None, None);
+        self.changes.note();
         self.number = next_connection();
         self.session.begin(self.number);
         self.connection = Some(Connection::new(socket, who, now));
@@ -356,7 +364,8 @@ impl Endpoint {
     fn serve(&mut self, now: Instant) {
         for _ in 0..REQUESTS_PER_TURN {
             let Some(connection) = &mut self.connection else { return };
-            match connection.serve_next(&mut self.session, self.rings.as_mut(), &mut self.door, now) {
+            match connection.serve_next(&mut self.session, self.rings.as_mut(), &mut self.door, &mut self.changes, now)
+            {
                 Served::One => {}
                 Served::Pending => return,
                 Served::Over(fault) => return self.disconnect(fault, now),
@@ -385,6 +394,7 @@ impl Endpoint {
     /// Ends the connection: rings first, so that nothing of it is in use when the next front end is served.
     fn disconnect(&mut self, reason: Option<String>, now: Instant) {
         let Some(connection) = self.connection.take() else { return };
+        self.changes.note();
         if let Some(Registration { registry, .. }) = &self.registration {
             // Closing the socket ends the registration, too, unless the front end kept a copy of our end.
             let _ = registry.deregister(&mut SourceFd(&connection.socket.as_raw_fd()));

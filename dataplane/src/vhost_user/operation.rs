@@ -52,6 +52,11 @@ pub enum VhostOp {
         /// The log of the pages; `None` to stop logging.
         log: Option<RingLog>,
     },
+    /// Interrupts the guest, which may have missed an interrupt.
+    Interrupt {
+        /// Ring number.
+        index: u16,
+    },
     /// Sends a RARP request as if the guest had, so that all switches learn where it is now.
     Announce {
         /// Number of the transmit ring that the request is sent for.
@@ -72,6 +77,7 @@ impl VhostOp {
             | VhostOp::EnableRing { index, .. }
             | VhostOp::SetCall { index, .. }
             | VhostOp::SetLog { index, .. }
+            | VhostOp::Interrupt { index }
             | VhostOp::Announce { index, .. } => Some(*index),
             VhostOp::Reset => None,
         }

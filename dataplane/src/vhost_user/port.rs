@@ -77,6 +77,11 @@ impl RingSlot {
                     ring.set_log(log);
                 }
             }
+            VhostOp::Interrupt { .. } => {
+                if let Some(ring) = &mut self.ring {
+                    ring.interrupt();
+                }
+            }
             // This operation is for the queue around a transmit ring; a receive ring takes no frames in.
             VhostOp::Announce { .. } => {}
             VhostOp::Reset => (self.ring, self.enabled) = (None, false),

@@ -127,6 +127,14 @@ impl Ring {
         }
     }
 
+    /// Interrupts the guest, whether or not it asks for that: it may have missed an interrupt.
+    pub fn interrupt(&mut self) {
+        match self {
+            Ring::Split(ring) => ring.doorbells.interrupt(),
+            Ring::Packed(ring) => ring.doorbells.interrupt(),
+        }
+    }
+
     fn doorbells(&self) -> &Doorbells {
         match self {
             Ring::Split(ring) => &ring.doorbells,

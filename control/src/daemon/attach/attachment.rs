@@ -98,6 +98,18 @@ pub(in crate::daemon) trait Attachment {
         None
     }
 
+    /// A number that changes with the state that is kept for the case of a crash. `None`: a port of this type is opened
+    /// anew then.
+    fn revision(&self) -> Option<u64> {
+        None
+    }
+
+    /// Has this called each time before that state changes.
+    fn tell_changes(&mut self, _tell: Box<dyn FnMut() + Send>) {}
+
+    /// The process that served the port has died, and may have owed the other end a notification.
+    fn notify_once_resumed(&mut self) {}
+
     /// Begins to serve, in one direction, a port that was taken over.
     fn resume(&mut self, _way: Resume, _now: Instant) {}
 

@@ -144,6 +144,18 @@ impl Attachment for Guest {
         PortHandover::new(TYPE, &self.endpoint.hand_over(given))
     }
 
+    fn revision(&self) -> Option<u64> {
+        Some(self.endpoint.revision())
+    }
+
+    fn tell_changes(&mut self, tell: Box<dyn FnMut() + Send>) {
+        self.endpoint.tell_changes(tell);
+    }
+
+    fn notify_once_resumed(&mut self) {
+        self.endpoint.interrupt_once_resumed();
+    }
+
     fn resume(&mut self, way: Resume, now: Instant) {
         self.endpoint.resume(way, now);
     }

@@ -125,17 +125,7 @@ impl Daemon {
 
     /// Makes this process the owner of the switch's sockets, and serves rings and queues.
     fn begin(&mut self, metrics: Option<MetricsSocket>) {
-        let now = Instant::now();
-        for way in [Resume::Out, Resume::In] {
-            let attached = self.switch.ports.iter_mut().filter_map(|port| port.attached.to_mut());
-            attached.for_each(|attachment| attachment.resume(way, now));
-            if way == Resume::Out {
-                // From here on workers receive from all queues that are not rings of guests.
-                if let Err(error) = self.switch.place_queues() {
-                    tracing::error!(%error, "not all queues are served");
-                }
-            }
-        }
+        self.switch.resume_ports();
         self.switch.metrics = metrics;
         if let Some(server) = &mut self.server {
             server.own();
@@ -201,8 +191,28 @@ fn prepare(
 }
 
 impl Switch {
+    /// Serves the ports that were taken over.
+    pub(in crate::daemon) fn resume_ports(&mut self) {
+        let now = Instant::now();
+        for way in [Resume::Out, Resume::In] {
+            let attached = self.ports.iter_mut().filter_map(|port| port.attached.to_mut());
+            attached.for_each(|attachment| attachment.resume(way, now));
+            if way == Resume::Out {
+                // From here on workers receive from all queues that are not rings of guests.
+                if let Err(error) = self.place_queues() {
+                    tracing::error!(%error, "not all queues are served");
+                }
+            }
+        }
+    }
+
     /// Gives a port its attachment; a waiting port is opened later like any other.
-    fn settle_port(&mut self, name: &str, state: PortState, taken: &mut Taken) -> Result<(), String> {
+    pub(in crate::daemon) fn settle_port(
+        &mut self,
+        name: &str,
+        state: PortState,
+        taken: &mut Taken,
+    ) -> Result<(), String> {
         let Switch { ports, host, fabric, config: switch, opening, .. } = self;
         let port = ports.find_mut(name).ok_or("is not in the configuration that runs")?;
         port.enabled = state.enabled;

@@ -15,6 +15,10 @@ fn huge_pages() {
         let machine = pages("0", "0").absent().file(&format!("{POOL}/nr_overcommit_hugepages"), "40");
         machine.file(&format!("{POOL}/surplus_hugepages"), surplus)
     };
+    let shared = |setting| {
+        let machine = pages("0", "0").absent().config(&auto);
+        machine.file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", setting)
+    };
     let nodes = |free| {
         let file = |node: u32| format!("/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/free_hugepages");
         let machine = Machine::new().absent().file("/sys/bus/pci/devices/0000:03:00.0/numa_node", "1");
@@ -31,6 +35,15 @@ fn huge_pages() {
         ("on demand, used up", on_demand("9"), "hugepages", Problem, "=32"),
         ("no such kernel", Machine::new().without(POOL), "hugepages", Problem, "auto"),
         ("no such kernel, not required", Machine::new().without(POOL).config(&auto), "hugepages", Advice, ""),
+        (
+            "none of any kind",
+            shared("always advise [never] deny"),
+            "hugepages_transparent",
+            Advice,
+            "echo advise >/sys",
+        ),
+        ("made on request", shared("always [advise] never deny"), "hugepages_transparent", Ok, ""),
+        ("reserved ones", pages("32", "32").absent(), "hugepages_transparent", Ok, ""),
         ("at the NIC's node", nodes("32"), "hugepages_numa", Ok, ""),
         ("at another node", nodes("2"), "hugepages_numa", Advice, "node1/hugepages"),
     ]);

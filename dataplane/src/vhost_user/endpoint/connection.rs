@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::FrontendReq;
 
+use super::changes::Changes;
 use super::door::Door;
 use super::settings::Timing;
 use crate::reaper::PeerFd;
@@ -75,6 +76,7 @@ impl Connection {
         session: &mut Session,
         rings: &mut dyn Rings,
         door: &mut Door,
+        changes: &mut Changes,
         now: Instant,
     ) -> Served {
         self.more = false;
@@ -82,6 +84,7 @@ impl Connection {
         match message::receive(self.socket.as_fd(), &mut self.inbox, door.account()) {
             Ok(Received::Message(request, fds)) => {
                 self.heard = Some(now);
+                changes.note();
                 let outcome = session.handle(&request, fds, rings);
                 if let (NET_SET_MTU, Some(reason)) = (request.code, session.mtu_refused()) {
                     door.warn(now, &format!("MTU refused: {reason}"));
@@ -101,6 +104,9 @@ impl Connection {
                 }
             }
             Ok(Received::Pending) => {
+                if self.inbox.is_partial() {
+                    changes.note();
+                }
                 if self.inbox.is_partial() && !was_partial {
                     self.heard = Some(now);
                 }

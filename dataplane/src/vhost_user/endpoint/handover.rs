@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::changes::Changes;
 use super::connection::Connection;
 use super::door::Door;
 use super::{Endpoint, EndpointConfig, Rings, Session};
@@ -110,7 +111,24 @@ impl Endpoint {
             failed: handover.failed,
             reason: handover.reason,
             adopted: Some(adopted.unwrap_or_default()),
+            changes: Changes::default(),
+            interrupts: false,
         })
+    }
+
+    /// A number that has changed if the state that [`Endpoint::hand_over`] gives has.
+    pub fn revision(&self) -> u64 {
+        self.changes.count
+    }
+
+    /// Has this called each time before that state changes.
+    pub fn tell_changes(&mut self, tell: Box<dyn FnMut() + Send>) {
+        self.changes.tell = Some(tell);
+    }
+
+    /// Has the guest interrupted once it is served again: the process that served it may have died before it did that.
+    pub fn interrupt_once_resumed(&mut self) {
+        self.interrupts = true;
     }
 
     /// Serves an endpoint that was taken over, one direction a call. The first call starts those of the guest's receive
@@ -127,7 +145,14 @@ impl Endpoint {
                 listener.own();
             }
         }
-        if let Err(error) = self.session.start_all(&rings, self.rings.as_mut()) {
+        self.changes.note();
+        let started = self.session.start_all(&rings, self.rings.as_mut());
+        let interrupts = way == Resume::In && std::mem::take(&mut self.interrupts);
+        let interrupted = started.and_then(|()| match interrupts {
+            true => self.session.interrupt_all(self.rings.as_mut()),
+            false => Ok(()),
+        });
+        if let Err(error) = interrupted {
             self.disconnect(Some(error.to_string()), now);
         }
     }

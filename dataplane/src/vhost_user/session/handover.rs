@@ -14,6 +14,8 @@ use super::{Doorbell, RingState, Session};
 use crate::handover::{Given, HandoverError, Slot, Taken};
 use crate::reaper::{Account, PeerFd};
 use crate::vhost_user::features::PROTOCOL_FEATURES;
+use crate::vhost_user::operation::{Rings, VhostOp};
+use crate::vhost_user::request::SessionError;
 use crate::virtio::RingAddresses;
 use crate::virtio::dirty_log::DirtyLog;
 use crate::virtio::memory::{GuestMemory, MAX_REGIONS, MemoryError, Region, RegionInfo};
@@ -144,6 +146,15 @@ impl Session {
         self.rings = rings.collect::<Result<_, _>>()?;
         let started = (0u16..).zip(&handover.rings).filter(|(_, ring)| ring.started);
         Ok(started.map(|(index, _)| index).collect())
+    }
+
+    /// Interrupts the guest for each of its rings that is started.
+    pub(in crate::vhost_user) fn interrupt_all(&self, rings: &mut dyn Rings) -> Result<(), SessionError> {
+        let started = (0u16..).zip(&self.rings).filter(|(_, ring)| ring.started);
+        started.map(|(index, _)| rings.operate(VhostOp::Interrupt { index })).try_for_each(|outcome| {
+            outcome?;
+            Ok(())
+        })
     }
 
     fn map(&self, regions: &[RegionHandover], taken: &mut Taken, account: &Account) -> Result<GuestMemory, MapError> {

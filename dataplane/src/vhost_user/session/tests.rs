@@ -34,6 +34,7 @@ impl Rings for Log {
             VhostOp::EnableRing { index, enabled } => (format!("enable {index} {enabled}"), VhostReply::Done),
             VhostOp::SetCall { index, call } => (format!("call {index} {}", call.is_some()), VhostReply::Done),
             VhostOp::SetLog { index, log } => (format!("log {index} {}", log.is_some()), VhostReply::Done),
+            VhostOp::Interrupt { index } => (format!("interrupt {index}"), VhostReply::Done),
             VhostOp::Announce { index, mac } => (format!("announce {index} {mac:02x?}"), VhostReply::Done),
             VhostOp::Reset => ("reset".to_owned(), VhostReply::Done),
         };

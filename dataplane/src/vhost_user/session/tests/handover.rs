@@ -53,6 +53,9 @@ fn all_that_was_said_goes_over_and_the_same_rings_start() {
     other.session.start_all(&started, &mut other.log).unwrap();
     let features = F_VERSION_1 | F_PROTOCOL | F_LOG_ALL;
     assert_eq!(other.took(), [format!("start 0 enabled kick call {features:#x} logged")]);
+    // The guest may have missed an interrupt.
+    other.session.interrupt_all(&mut other.log).unwrap();
+    assert_eq!(other.took(), ["interrupt 0"]);
     // It would hand over the same again.
     assert_eq!(handed_over(&other).0, state);
     // And it goes on with the conversation: requests are acknowledged as they were.
