@@ -171,6 +171,48 @@ fn another_process_goes_on_with_what_waits_in_the_rings() {
     }
 }
 
+/// Waits until all chunks are free.
+fn wait_for_all(memory: &PacketMemory, chunks: u32) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while memory.pool().free_chunks() < chunks as usize {
+        assert!(Instant::now() < end, "{} of {chunks} are free", memory.pool().free_chunks());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn another_process_waits_for_the_queues_of_a_port_that_was_closed() {
+    const CHUNKS: u32 = 8192;
+    let Some(lab) = Lab::new() else { return };
+    lab.veth(1, 1);
+    if !lab.keep_frames(1) {
+        return;
+    }
+    let memory = memory(CHUNKS);
+    let mut port = lab.open(1, Queues::All, XdpMode::Copy, &memory).unwrap();
+    let (owner, items) = (port.tx.owner(), [TxItem::whole(0, TagEdit::KEEP)]);
+    for seed in 0..64 {
+        port.send(&mut xdp_lab::burst_of(&[frame(seed, 60)]), &items, &mut PortDelta::ZERO.clone()).unwrap();
+    }
+    drop(port);
+    assert!(memory.pool().owned_chunks(owner) > 0, "nothing was kept: the test can't fail");
+    // The other process gets the memory while the kernel still has frames in it.
+    let mut given = Given::default();
+    let area = memory.hand_over(&mut given);
+    let copies = given.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
+    let other = Arc::new(PacketMemory::take_over(&area, &mut Taken::new(copies)).unwrap());
+    lab.in_switch(|| other.resume(&memory.state(), &[]).unwrap());
+    std::thread::sleep(Duration::from_millis(300));
+    let pool = other.pool();
+    assert!(pool.owned_chunks(owner) > 0, "given back while the kernel has them");
+    assert_eq!(pool.free_chunks() + pool.owned_chunks(owner), CHUNKS as usize);
+    drop(pool);
+    lab.free_frames(1);
+    wait_for_all(&other, CHUNKS);
+    assert_eq!(other.pool().enter(), Some(owner), "its number is free again");
+    wait_for_all(&memory, CHUNKS);
+}
+
 #[test]
 fn the_hosts_own_frames_stay_on_the_host() {
     let Some(lab) = Lab::new() else { return };

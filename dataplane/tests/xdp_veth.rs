@@ -497,31 +497,6 @@ fn a_port_is_opened_again_right_after_it_was_closed() {
     }
 }
 
-/// Has the far end of a port keep all frames: a queue lets go of one a minute. False, with a note, if the machine lacks
-/// what this needs.
-fn keep_frames(lab: &Lab, number: u32) -> bool {
-    let qdisc = format!("tc qdisc add dev p{number} ingress");
-    let filter = format!(
-        "tc filter add dev p{number} parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ifb{number}"
-    );
-    let keep = [
-        format!("ip link add ifb{number} type ifb"),
-        format!("ip link set ifb{number} txqueuelen 100000 up"),
-        format!("tc qdisc add dev ifb{number} root tbf rate 8bit burst 1540 limit 100000000"),
-        qdisc,
-        filter,
-    ];
-    for command in keep {
-        let words: Vec<&str> = command.split(' ').collect();
-        let done = lab.in_peer(|| std::process::Command::new(words[0]).args(&words[1..]).output().unwrap());
-        if !done.status.success() {
-            println!("skipped: {command}: {}", String::from_utf8_lossy(&done.stderr));
-            return false;
-        }
-    }
-    true
-}
-
 #[test]
 fn a_far_end_that_keeps_frames_keeps_a_share_of_the_memory_only() {
     let Some(lab) = Lab::new() else { return };
@@ -530,7 +505,7 @@ fn a_far_end_that_keeps_frames_keeps_a_share_of_the_memory_only() {
     let mut ports = Vec::new();
     for number in 1..=6 {
         lab.veth(number, 2);
-        if !keep_frames(&lab, number) {
+        if !lab.keep_frames(number) {
             return;
         }
         ports.push(lab.open(number, Queues::All, XdpMode::Copy, &memory).unwrap());

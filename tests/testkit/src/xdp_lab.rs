@@ -110,6 +110,39 @@ impl Lab {
         inside(&self.peer, work)
     }
 
+    /// Has the far end of a port keep all frames: a queue lets go of one a minute. False, with a note, if the machine
+    /// lacks what this needs.
+    ///
+    /// # Panics
+    /// When `ip` or `tc` is missing.
+    pub fn keep_frames(&self, number: u32) -> bool {
+        let filter = format!(
+            "tc filter add dev p{number} parent ffff: protocol all u32 match u32 0 0 \
+             action mirred egress redirect dev ifb{number}"
+        );
+        let keep = [
+            format!("ip link add ifb{number} type ifb"),
+            format!("ip link set ifb{number} txqueuelen 100000 up"),
+            format!("tc qdisc add dev ifb{number} root tbf rate 8bit burst 1540 limit 100000000"),
+            format!("tc qdisc add dev p{number} ingress"),
+            filter,
+        ];
+        for command in keep {
+            let words: Vec<&str> = command.split(' ').collect();
+            let done = self.in_peer(|| Command::new(words[0]).args(&words[1..]).output().unwrap());
+            if !done.status.success() {
+                println!("skipped: {command}: {}", String::from_utf8_lossy(&done.stderr));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Has the far end free the frames that it kept.
+    pub fn free_frames(&self, number: u32) {
+        self.peer_ip(&["link", "del", &format!("ifb{number}")]);
+    }
+
     /// Opens a port on `s{number}`.
     pub fn open(
         &self,
