@@ -20,13 +20,41 @@ pub enum ConfigAction {
     Remove,
 }
 
+/// The kind of thing that a change is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfigKind {
+    /// The `[switch]` table.
+    Switch,
+    /// A port.
+    Port,
+    /// A mirror.
+    Mirror,
+    /// An impairment profile.
+    Profile,
+    /// The impairment of a port, which has the port's name.
+    Impairment,
+}
+
+impl fmt::Display for ConfigKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            ConfigKind::Switch => "switch",
+            ConfigKind::Port => "port",
+            ConfigKind::Mirror => "mirror",
+            ConfigKind::Profile => "profile",
+            ConfigKind::Impairment => "impairment",
+        })
+    }
+}
+
 /// The change of one port, mirror, impairment or profile, or of the switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigChange {
     /// The kind of the change.
     pub action: ConfigAction,
-    /// `switch`, `port`, `mirror`, `impairment` or `profile`.
-    pub kind: String,
+    /// The kind of the thing that changes.
+    pub kind: ConfigKind,
     /// Name of the port, mirror or profile; empty for the switch.
     pub name: String,
     /// The settings that differ, by key.

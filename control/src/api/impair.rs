@@ -67,9 +67,9 @@ pub struct Impairment {
     /// Bits per second.
     pub rate: Option<String>,
     /// Frames that may wait for the rate; null: 1000.
-    pub queue_frames: Option<String>,
+    pub queue_frames: Option<u32>,
     /// Bytes that may wait for the rate; null: 1514000.
-    pub queue_bytes: Option<String>,
+    pub queue_bytes: Option<u32>,
     /// Frames that the impairment was applied to.
     pub frames: u64,
     /// Frames that were delayed.
@@ -88,7 +88,9 @@ pub struct Impairment {
 
 impl Impairment {
     /// The settings that are set, by name.
-    pub fn settings(&self) -> Vec<(&'static str, &str)> {
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let queue = [self.queue_frames, self.queue_bytes].map(|most| most.map(|most| most.to_string()));
+        let [queue_frames, queue_bytes] = &queue;
         let all = [
             ("delay", &self.delay),
             ("jitter", &self.jitter),
@@ -98,11 +100,11 @@ impl Impairment {
             ("reorder", &self.reorder),
             ("corrupt", &self.corrupt),
             ("rate", &self.rate),
-            ("queue_frames", &self.queue_frames),
-            ("queue_bytes", &self.queue_bytes),
+            ("queue_frames", queue_frames),
+            ("queue_bytes", queue_bytes),
             ("filter", &self.filter),
         ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+        all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }
 
     /// Fills in these settings.
@@ -118,7 +120,7 @@ impl Impairment {
         self.reorder = text(settings.reorder);
         self.corrupt = text(settings.corrupt);
         self.rate = text(settings.rate);
-        self.queue_frames = text(settings.queue_frames);
-        self.queue_bytes = text(settings.queue_bytes);
+        self.queue_frames = settings.queue_frames;
+        self.queue_bytes = settings.queue_bytes;
     }
 }

@@ -34,7 +34,7 @@ mod tests;
 pub use crate::model::Inject;
 pub use capture::{CapturePiece, CaptureSpec, DEFAULT_SNAPLEN, RunningCapture};
 pub use change::Change;
-pub use config::{ConfigAction, ConfigChange, ConfigSetting, ConfigText, ShownConfig, WantedConfig};
+pub use config::{ConfigAction, ConfigChange, ConfigKind, ConfigSetting, ConfigText, ShownConfig, WantedConfig};
 pub use error::{Error, RefusedCode, Subject};
 pub use event::{Event, EventKind, EventLevel, EventSetting, EventSubject, Events};
 pub use feed::Feed;
@@ -42,8 +42,10 @@ pub use guard::{Guards, Storm};
 pub use impair::{Impairment, PortDirection};
 pub use inject::{InjectFrame, Injected};
 pub use mirror::{Mirror, MirrorSettings, MirrorState};
-pub use multicast::{Multicast, MulticastGroup, MulticastPort, MulticastRouters, MulticastTotals};
-pub use port::{Counters, Flap, FrontEnd, Port, PortState, PortType, PutRight};
+pub use multicast::{
+    Multicast, MulticastFamily, MulticastGroup, MulticastPort, MulticastRouters, MulticastState, MulticastTotals,
+};
+pub use port::{Counters, Flap, FrontEnd, Port, PortRole, PortState, PortType, PutRight, XdpMode};
 pub use reply::{
     Awaited, Captures, Changes, Done, FdbEntries, FdbEntry, Impairments, Mirrors, OneMirror, OnePort, PortStats, Ports,
     Removed, Reply, Stats, Status, UnexpectedReply, Vlans, Worker, WorkerQueue, Workers,
@@ -51,7 +53,7 @@ pub use reply::{
 pub use request::Request;
 pub use source::{Direction, InvalidSource, Source};
 pub use trace::{
-    InvalidFrame, MAX_TRACED_BYTES, Trace, TraceOutcome, TraceStep, TraceVerdict, frame_text, parse_frame,
+    InvalidFrame, MAX_TRACED_BYTES, Trace, TraceOutcome, TraceStage, TraceStep, TraceVerdict, frame_text, parse_frame,
 };
 pub use vlan::{InvalidVlanId, Vlan, VlanMember, VlanRow, parse_vlan_id};
 

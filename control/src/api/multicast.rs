@@ -1,5 +1,7 @@
 //! The groups and routers that multicast snooping knows, as replies show them.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// A port with members of a group, or with a multicast router.
@@ -22,15 +24,59 @@ pub struct MulticastGroup {
     pub ports: Vec<MulticastPort>,
 }
 
+/// The IP version of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MulticastFamily {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl fmt::Display for MulticastFamily {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            MulticastFamily::Ipv4 => "ipv4",
+            MulticastFamily::Ipv6 => "ipv6",
+        })
+    }
+}
+
+/// The delivery of group frames: to members and routers only (`in_force`), or why they still go to all ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MulticastState {
+    /// Frames go to members and routers only.
+    InForce,
+    /// No querier asks the hosts for their groups.
+    NoQuerier,
+    /// The hosts have time to answer.
+    Learning,
+    /// A membership found no room.
+    Full,
+}
+
+impl fmt::Display for MulticastState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            MulticastState::InForce => "in_force",
+            MulticastState::NoQuerier => "no_querier",
+            MulticastState::Learning => "learning",
+            MulticastState::Full => "full",
+        })
+    }
+}
+
 /// A VLAN with a router, for one of IPv4 and IPv6.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MulticastRouters {
     /// VLAN id.
     pub vlan: u16,
-    /// `ipv4` or `ipv6`.
-    pub family: String,
-    /// `in_force`, or why frames still go to all ports: `no_querier`, `learning` or `full`.
-    pub state: String,
+    /// The IP version.
+    pub family: MulticastFamily,
+    /// The delivery of group frames.
+    pub state: MulticastState,
     /// IP address of the querier.
     pub querier: Option<String>,
     /// The ports with routers.

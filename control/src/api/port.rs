@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Guards, PortDirection, Vlan};
 
-pub use crate::model::PortType;
+pub use crate::model::{PortType, XdpMode};
 
 /// The state of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,34 @@ impl fmt::Display for PortState {
             PortState::Waiting => "waiting",
             PortState::Failed => "failed",
             PortState::Opening => "opening",
+        })
+    }
+}
+
+/// The role of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortRole {
+    /// `vhost_user`: the switch listens on the socket.
+    Server,
+    /// `vhost_user`: the guest's hypervisor listens on the socket.
+    Client,
+    /// `tap`: the host has the other end.
+    Host,
+    /// `tap`: a guest's hypervisor opens the interface.
+    Guest,
+    /// `tap`: a container has the other end.
+    Container,
+}
+
+impl fmt::Display for PortRole {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            PortRole::Server => "server",
+            PortRole::Client => "client",
+            PortRole::Host => "host",
+            PortRole::Guest => "guest",
+            PortRole::Container => "container",
         })
     }
 }
@@ -125,9 +153,9 @@ pub struct Port {
     /// `af_xdp`: the device as configured; `veth`: the switch's end; `tap`: the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// `af_xdp`, `veth`: `zero_copy`, `copy` or `skb`, as the kernel granted it.
+    /// `af_xdp`, `veth`: the mode that the kernel has granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub xdp_mode: Option<String>,
+    pub xdp_mode: Option<XdpMode>,
     /// `af_xdp`, `veth`: why this mode and no faster one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xdp_mode_reason: Option<String>,
@@ -140,9 +168,9 @@ pub struct Port {
     /// `vhost_user`: path of the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
-    /// `vhost_user`: `server` or `client`; `tap`: who has the other end, `host`, `guest` or `container`.
+    /// `vhost_user`, `tap`: the role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role: Option<String>,
+    pub role: Option<PortRole>,
     /// `vhost_user`: names of the negotiated virtio features; empty without a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Vec<String>>,

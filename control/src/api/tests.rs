@@ -27,13 +27,13 @@ fn port() -> Port {
     Port {
         reason: Some("why".into()),
         device: Some("name:eth9".into()),
-        xdp_mode: Some("skb".into()),
+        xdp_mode: Some(XdpMode::Skb),
         xdp_mode_reason: Some("no driver support".into()),
         busy_poll: Some("off".into()),
         counters: counters(),
         queues: Some(1),
         socket: Some("/run/a.sock".into()),
-        role: Some("server".into()),
+        role: Some(PortRole::Server),
         features: Some(vec!["mrg_rxbuf".into()]),
         queue_pairs: Some(1),
         connected: Some(true),
@@ -119,7 +119,13 @@ fn multicast() -> Multicast {
     let querier = Some("10.0.0.1".into());
     Multicast {
         groups: vec![MulticastGroup { vlan: 20, group: "239.1.2.3".into(), ports: ports.clone() }],
-        routers: vec![MulticastRouters { vlan: 20, family: "ipv4".into(), state: "in_force".into(), querier, ports }],
+        routers: vec![MulticastRouters {
+            vlan: 20,
+            family: MulticastFamily::Ipv4,
+            state: MulticastState::InForce,
+            querier,
+            ports,
+        }],
         totals: MulticastTotals { groups: 1, invalid_messages: 2, refused_memberships: 3 },
     }
 }
@@ -134,7 +140,7 @@ fn change() -> ConfigChange {
     };
     ConfigChange {
         action: ConfigAction::Change,
-        kind: "port".into(),
+        kind: ConfigKind::Port,
         name: "web".into(),
         settings: vec![setting],
         drift: true,
@@ -233,8 +239,8 @@ fn impairment() -> Impairment {
         reorder: Some("1%".into()),
         corrupt: Some("1%".into()),
         rate: Some("10mbit".into()),
-        queue_frames: Some("100".into()),
-        queue_bytes: Some("10000".into()),
+        queue_frames: Some(100),
+        queue_bytes: Some(10_000),
         ..Impairment::default()
     }
 }
@@ -301,7 +307,7 @@ fn reply_to(request: &Request) -> Reply {
             verdict: TraceVerdict::Dropped,
             summary: "dropped".into(),
             steps: vec![TraceStep {
-                stage: "egress".into(),
+                stage: TraceStage::Egress,
                 outcome: TraceOutcome::Drop,
                 port: Some("dc01".into()),
                 mirror: Some("detect".into()),

@@ -1,5 +1,6 @@
 //! The trace of a frame, as requests ask for it and replies show it.
 
+use labsw_switch::drop_reason::Stage;
 use serde::{Deserialize, Serialize};
 
 /// The longest frame that can be traced, in bytes.
@@ -33,12 +34,75 @@ pub enum TraceOutcome {
     Note,
 }
 
+/// The part of the switch that takes a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names say it, and labsw_switch::drop_reason::Stage explains most of them")]
+pub enum TraceStage {
+    Receive,
+    Port,
+    Injection,
+    Header,
+    Mtu,
+    LinkLocal,
+    Vlan,
+    Guard,
+    Learning,
+    Lookup,
+    Multicast,
+    Impairment,
+    Egress,
+    Send,
+    Mirror,
+}
+
+impl TraceStage {
+    /// The name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            TraceStage::Receive => Stage::Receive.name(),
+            TraceStage::Port => Stage::Port.name(),
+            TraceStage::Injection => Stage::Injection.name(),
+            TraceStage::Header => Stage::Header.name(),
+            TraceStage::Mtu => Stage::Mtu.name(),
+            TraceStage::LinkLocal => Stage::LinkLocal.name(),
+            TraceStage::Vlan => Stage::Vlan.name(),
+            TraceStage::Guard => Stage::Guard.name(),
+            TraceStage::Learning => "learning",
+            TraceStage::Lookup => Stage::Lookup.name(),
+            TraceStage::Multicast => Stage::Multicast.name(),
+            TraceStage::Impairment => Stage::Impairment.name(),
+            TraceStage::Egress => "egress",
+            TraceStage::Send => Stage::Send.name(),
+            TraceStage::Mirror => "mirror",
+        }
+    }
+}
+
+impl From<Stage> for TraceStage {
+    fn from(stage: Stage) -> TraceStage {
+        match stage {
+            Stage::Receive => TraceStage::Receive,
+            Stage::Port => TraceStage::Port,
+            Stage::Injection => TraceStage::Injection,
+            Stage::Header => TraceStage::Header,
+            Stage::Mtu => TraceStage::Mtu,
+            Stage::LinkLocal => TraceStage::LinkLocal,
+            Stage::Vlan => TraceStage::Vlan,
+            Stage::Guard => TraceStage::Guard,
+            Stage::Lookup => TraceStage::Lookup,
+            Stage::Multicast => TraceStage::Multicast,
+            Stage::Impairment => TraceStage::Impairment,
+            Stage::Send => TraceStage::Send,
+        }
+    }
+}
+
 /// One step in the handling of a frame. Fields that do not apply are left out of the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceStep {
-    /// The subject of the step: `port`, `impairment`, `injection`, `header`, `mtu`, `link_local`, `vlan`, `guard`,
-    /// `learning`, `lookup`, `multicast`, `egress`, `mirror`.
-    pub stage: String,
+    /// The subject of the step.
+    pub stage: TraceStage,
     /// The outcome of the step.
     pub outcome: TraceOutcome,
     /// Name of the port that the step is about.

@@ -47,7 +47,14 @@ pub(super) fn table(screen: Screen, multicast: &Multicast) -> String {
     let routers = multicast.routers.iter().map(|entry| {
         let querier = entry.querier.as_deref().unwrap_or("-");
         let ports = names(&entry.ports);
-        vec![number(entry.vlan), text(&entry.family), text(&entry.state), text(querier), ports, youngest(&entry.ports)]
+        vec![
+            number(entry.vlan),
+            text(entry.family.to_string()),
+            text(entry.state.to_string()),
+            text(querier),
+            ports,
+            youngest(&entry.ports),
+        ]
     });
     format!(
         "{}\n{}",

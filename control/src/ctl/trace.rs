@@ -85,7 +85,7 @@ pub(super) fn lines(trace: &Trace) -> String {
         let text = one_line(&step.text);
         let hint = step.hint.as_deref().map(|hint| format!("{indent}→ {}\n", one_line(hint))).unwrap_or_default();
         let mark = if step.outcome == TraceOutcome::Drop { '✗' } else { ' ' };
-        format!("{number:2} {mark} {:<10} {text}\n{hint}", one_line(&step.stage))
+        format!("{number:2} {mark} {:<10} {text}\n{hint}", step.stage.name())
     };
     let steps: String = (1..).zip(&trace.steps).map(line).collect();
     let mark = if trace.verdict == TraceVerdict::Dropped { '✗' } else { '✓' };

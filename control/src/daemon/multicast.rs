@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use labsw_switch::multicast::{Member, Snooping, State};
+use labsw_switch::multicast::{Family, Member, Snooping, State};
 use labsw_switch::tables::Tables;
 use labsw_switch::vlan::VlanSet;
 use labsw_switch::{PortId, Vid};
 
 use super::ports::Ports;
 use super::seed::random_seed;
-use crate::api;
+use crate::api::{self, MulticastFamily, MulticastState};
 
 /// A full table is reported again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
@@ -90,14 +90,16 @@ impl Multicast {
             routers: routers
                 .map(|entry| api::MulticastRouters {
                     vlan: entry.vid.into(),
-                    family: entry.family.name().to_owned(),
+                    family: match entry.family {
+                        Family::Ipv4 => MulticastFamily::Ipv4,
+                        Family::Ipv6 => MulticastFamily::Ipv6,
+                    },
                     state: match entry.state {
-                        State::InForce => "in_force",
-                        State::NoQuerier => "no_querier",
-                        State::Learning => "learning",
-                        State::Full => "full",
-                    }
-                    .to_owned(),
+                        State::InForce => MulticastState::InForce,
+                        State::NoQuerier => MulticastState::NoQuerier,
+                        State::Learning => MulticastState::Learning,
+                        State::Full => MulticastState::Full,
+                    },
                     querier: entry.querier.map(|querier| querier.to_string()),
                     ports: shown_members(ports, &entry.ports),
                 })

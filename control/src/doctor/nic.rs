@@ -49,13 +49,13 @@ fn device(host: &Host, nic: &Nic) -> Vec<Finding> {
 fn mode(host: &Host, nic: &Nic, port: Option<&PortConfig>) -> Finding {
     const CHECK: &str = "nic_xdp_mode";
     if let Some(running) = port.and_then(|port| host.running(&port.name))
-        && let (PortState::Up, Some(mode)) = (running.state, &running.xdp_mode)
+        && let (PortState::Up, Some(mode)) = (running.state, running.xdp_mode)
     {
         let reason = running.xdp_mode_reason.as_deref().unwrap_or("no reason given");
-        let evidence = format!("labsw-ctl port show {}: xdp_mode {mode} ({reason})", running.name);
-        return match mode.as_str() {
-            "zero_copy" => Finding::ok(CHECK, "the NIC reads and writes packet memory itself", evidence),
-            _ => Finding::advice(CHECK, format!("frames are copied ({mode})"), evidence)
+        let evidence = format!("labsw-ctl port show {}: xdp_mode {} ({reason})", running.name, mode.name());
+        return match mode {
+            XdpMode::ZeroCopy => Finding::ok(CHECK, "the NIC reads and writes packet memory itself", evidence),
+            _ => Finding::advice(CHECK, format!("frames are copied ({})", mode.name()), evidence)
                 .command("use a NIC whose driver has AF_XDP zero copy (ice, i40e, ixgbe, igc, mlx5)"),
         };
     }
@@ -222,11 +222,11 @@ fn host_stack(host: &Host, nic: &Nic, port: Option<&PortConfig>) -> Option<Findi
 fn driver(host: &Host, nic: &Nic) -> Vec<Finding> {
     let Some(link) = &nic.link else { return Vec::new() };
     let Some(driver) = &link.driver else { return Vec::new() };
-    let mode = nic.port.as_deref().and_then(|port| host.running(port)).and_then(|port| port.xdp_mode.as_deref());
+    let mode = nic.port.as_deref().and_then(|port| host.running(port)).and_then(|port| port.xdp_mode);
     let fits = |quirk: &&quirks::Quirk| {
         // A fault of zero copy does not matter where zero copy is unused or unavailable.
         let about_zero_copy = quirk.what.contains("zero copy");
-        let copies = mode.is_some_and(|mode| mode != "zero_copy") || nic.xdp.is_some_and(|xdp| !xdp.zero_copy);
+        let copies = mode.is_some_and(|mode| mode != XdpMode::ZeroCopy) || nic.xdp.is_some_and(|xdp| !xdp.zero_copy);
         !(about_zero_copy && copies)
     };
     let judge = |quirk: &quirks::Quirk| {

@@ -22,7 +22,7 @@ use std::fmt;
 
 use labsw_switch::Mac;
 
-use crate::api::{Port, PortType};
+use crate::api::{Port, PortRole, PortType};
 use crate::derived_mac;
 
 /// MTU that every driver has by default, in bytes.
@@ -184,25 +184,25 @@ fn plug(port: &Port, target: Target) -> Result<Plug, GlueError> {
         target,
         hint: hint.to_owned(),
     };
-    let said =
-        |value: &Option<String>, what| value.clone().ok_or_else(|| GlueError::Silent { port: port.name.clone(), what });
+    let silent = |what| GlueError::Silent { port: port.name.clone(), what };
+    let said = |value: &Option<String>, what| value.clone().ok_or_else(|| silent(what));
     const MACHINES: &str = "use --for qemu, libvirt, nixvirt, microvm or cloud-hypervisor, or a port of type veth";
     const CONTAINERS: &str = "use --for lxc, nspawn or netns, or a port of type vhost_user or tap (for = \"guest\")";
     match port.port_type {
         PortType::VhostUser if target.is_machine() => Ok(Plug::Socket {
             path: said(&port.socket, "socket")?,
-            switch_listens: said(&port.role, "role")? == "server",
+            switch_listens: port.role.ok_or_else(|| silent("role"))? == PortRole::Server,
             queue_pairs: port.queue_pairs.unwrap_or(1),
         }),
         PortType::VhostUser => Err(unfit("a vhost_user socket", MACHINES)),
-        PortType::Tap if port.role.as_deref() == Some("host") => {
+        PortType::Tap if port.role == Some(PortRole::Host) => {
             let interface = said(&port.device, "interface")?;
             let hint = format!(
                 "give the host its address (ip addr add … dev {interface}), or set for = \"guest\" at the port"
             );
             Err(unfit("the host's own TAP interface", &hint))
         }
-        PortType::Tap if port.role.as_deref() == Some("container") => match &port.netns {
+        PortType::Tap if port.role == Some(PortRole::Container) => match &port.netns {
             _ if target.is_machine() => Err(unfit("a container's TAP interface", CONTAINERS)),
             None => Ok(Plug::Tap { interface: said(&port.device, "interface")? }),
             Some(netns) => {

@@ -13,7 +13,7 @@ fn port(name: &str, port_type: PortType) -> Port {
 fn vhost() -> Port {
     Port {
         socket: Some("/run/labsw/vhost/dc01.sock".into()),
-        role: Some("server".into()),
+        role: Some(PortRole::Server),
         queue_pairs: Some(1),
         ..port("dc01", PortType::VhostUser)
     }
@@ -23,15 +23,15 @@ fn vhost() -> Port {
 fn vhost_client() -> Port {
     Port {
         socket: Some("/tmp/a, b.sock".into()),
-        role: Some("client".into()),
+        role: Some(PortRole::Client),
         queue_pairs: Some(2),
         mtu: 9000,
         ..port("big", PortType::VhostUser)
     }
 }
 
-fn tap(role: &str) -> Port {
-    Port { device: Some("win0".into()), role: Some(role.into()), ..port("win", PortType::Tap) }
+fn tap(role: PortRole) -> Port {
+    Port { device: Some("win0".into()), role: Some(role), ..port("win", PortType::Tap) }
 }
 
 fn veth() -> Port {
@@ -41,7 +41,7 @@ fn veth() -> Port {
 #[test]
 fn snippets_are_these() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/glue/golden");
-    let machines = [("vhost", vhost()), ("vhost-client", vhost_client()), ("tap", tap("guest"))];
+    let machines = [("vhost", vhost()), ("vhost-client", vhost_client()), ("tap", tap(PortRole::Guest))];
     let mut cases: Vec<(String, Port, Target)> = Vec::new();
     for target in Target::ALL {
         match target.is_machine() {
@@ -50,7 +50,7 @@ fn snippets_are_these() {
             }
             false => {
                 cases.push((target.to_string(), veth(), target));
-                cases.push((format!("{target}-tap"), tap("container"), target));
+                cases.push((format!("{target}-tap"), tap(PortRole::Container), target));
             }
         }
     }
@@ -83,7 +83,7 @@ fn what_does_not_fit_is_refused_in_one_line() {
         error
     };
     for target in Target::ALL {
-        assert!(refused(&tap("host"), target).contains("ip addr add … dev win0"));
+        assert!(refused(&tap(PortRole::Host), target).contains("ip addr add … dev win0"));
         assert!(refused(&port("uplink", PortType::AfXdp), target).contains("plug guests into vhost_user"));
         let (fits, hint) = match target.is_machine() {
             true => (veth(), "use --for lxc, nspawn or netns"),
@@ -92,7 +92,7 @@ fn what_does_not_fit_is_refused_in_one_line() {
         let error = refused(&fits, target);
         assert!(error.contains(hint) && error.contains(&format!("{:?}", fits.name)), "{error}");
     }
-    assert!(refused(&tap("guest"), Target::Lxc).contains("use --for qemu"));
+    assert!(refused(&tap(PortRole::Guest), Target::Lxc).contains("use --for qemu"));
     let moved = Port { netns: Some("web".into()), ..veth() };
     assert!(refused(&moved, Target::Lxc).contains("moves into the namespace \"web\" itself"));
     let silent = port("odd", PortType::VhostUser);

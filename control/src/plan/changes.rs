@@ -5,12 +5,17 @@ use std::collections::BTreeSet;
 
 use toml::{Table, Value};
 
-use crate::api::{ConfigAction, ConfigChange, ConfigSetting};
+use crate::api::{ConfigAction, ConfigChange, ConfigKind, ConfigSetting};
 use crate::config::Config;
 
 /// The kinds of objects, and the table of each.
-const GROUPS: [(&str, &str); 5] =
-    [("switch", "switch"), ("port", "ports"), ("mirror", "mirrors"), ("profile", "profiles"), ("impairment", "impair")];
+const GROUPS: [(ConfigKind, &str); 5] = [
+    (ConfigKind::Switch, "switch"),
+    (ConfigKind::Port, "ports"),
+    (ConfigKind::Mirror, "mirrors"),
+    (ConfigKind::Profile, "profiles"),
+    (ConfigKind::Impairment, "impair"),
+];
 
 /// The changes that turn `running` into `wanted`: the switch, ports, mirrors, profiles and impairments, by name. `base`
 /// is the configuration that the switch was last given; differences from it were made at run time.
@@ -31,16 +36,16 @@ pub fn changes(base: &Config, running: &Config, wanted: &Config) -> Vec<ConfigCh
             let [base, running, wanted] = [&base, &running, &wanted].map(|all| all.get(name).and_then(Value::as_table));
             let action = match (running, wanted) {
                 (Some(running), Some(wanted)) if running == wanted => continue,
-                (Some(_), Some(_)) if kind == "port" && remade.contains(name) => ConfigAction::Remake,
+                (Some(_), Some(_)) if kind == ConfigKind::Port && remade.contains(name) => ConfigAction::Remake,
                 (Some(_), Some(_)) => ConfigAction::Change,
                 (None, _) => ConfigAction::Add,
                 (_, None) => ConfigAction::Remove,
             };
-            let settings = settings(running, wanted, base, if kind == "switch" { &restart } else { &[] });
+            let settings = settings(running, wanted, base, if kind == ConfigKind::Switch { &restart } else { &[] });
             found.push(ConfigChange {
                 action,
-                kind: kind.to_owned(),
-                name: if kind == "switch" { String::new() } else { name.clone() },
+                kind,
+                name: if kind == ConfigKind::Switch { String::new() } else { name.clone() },
                 drift: settings.iter().any(|setting| setting.drift),
                 settings,
             });

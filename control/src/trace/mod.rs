@@ -18,7 +18,7 @@ use labsw_switch::trace::{Copy, Event, trace};
 use labsw_switch::vlan::PortVlan;
 use labsw_switch::{DropReason, MirrorId, PortId, Vid};
 
-use crate::api::{PortState, Trace, TraceOutcome, TraceStep, TraceVerdict, frame_text};
+use crate::api::{PortState, Trace, TraceOutcome, TraceStage, TraceStep, TraceVerdict, frame_text};
 
 #[cfg(test)]
 mod tests;
@@ -120,19 +120,18 @@ struct Teller<'a> {
 }
 
 impl Teller<'_> {
-    fn tell(&mut self, stage: &str, outcome: TraceOutcome, text: String) -> &mut TraceStep {
+    fn tell(&mut self, stage: TraceStage, outcome: TraceOutcome, text: String) -> &mut TraceStep {
         self.tell_at(self.steps.len(), stage, outcome, text)
     }
 
-    fn tell_at(&mut self, at: usize, stage: &str, outcome: TraceOutcome, text: String) -> &mut TraceStep {
+    fn tell_at(&mut self, at: usize, stage: TraceStage, outcome: TraceOutcome, text: String) -> &mut TraceStep {
         let vlan = self.vid.map(Vid::get);
-        let stage = stage.to_owned();
         let (port, mirror, reason, frame, hint) = (None, None, None, None, None);
         self.steps.insert(at, TraceStep { stage, outcome, port, mirror, vlan, reason, frame, text, hint });
         &mut self.steps[at]
     }
 
-    fn of_port(&mut self, port: PortId, stage: &str, outcome: TraceOutcome, text: String) -> &mut TraceStep {
+    fn of_port(&mut self, port: PortId, stage: TraceStage, outcome: TraceOutcome, text: String) -> &mut TraceStep {
         let name = self.scene.name(port).to_owned();
         let step = self.tell(stage, outcome, text);
         step.port = Some(name);
@@ -148,7 +147,7 @@ impl Teller<'_> {
                 format!("received on {name}, if anything were: it is {}: {}", trouble.state, trouble.reason)
             }
         };
-        self.of_port(self.ingress, "port", TraceOutcome::Pass, text);
+        self.of_port(self.ingress, TraceStage::Port, TraceOutcome::Pass, text);
         let view = self.scene.ports.get(&self.ingress);
         if let Some(how) = view.and_then(|view| view.impaired_rx.as_deref()) {
             self.impaired(
@@ -162,7 +161,7 @@ impl Teller<'_> {
     /// Notes that an impairment affects the frame.
     fn impaired(&mut self, port: PortId, direction: &str, text: String) {
         let name = self.scene.name(port).to_owned();
-        let step = self.of_port(port, "impairment", TraceOutcome::Note, format!("{name}: impaired {text}"));
+        let step = self.of_port(port, TraceStage::Impairment, TraceOutcome::Note, format!("{name}: impaired {text}"));
         step.hint = Some(format!("labsw-ctl impair clear {name} --direction {direction}"));
     }
 
@@ -175,12 +174,12 @@ impl Teller<'_> {
         match step {
             Step::Header(header) => {
                 self.header = Some(*header);
-                self.tell("header", TraceOutcome::Pass, words::header(header, self.frame.len()));
+                self.tell(TraceStage::Header, TraceOutcome::Pass, words::header(header, self.frame.len()));
             }
             Step::Vlan(vid) => {
                 self.vid = Some(*vid);
                 let why = words::classified(header.and_then(|header| header.outer), scene.name(ingress), rules);
-                self.of_port(ingress, "vlan", TraceOutcome::Pass, format!("in VLAN {vid}: {why}"));
+                self.of_port(ingress, TraceStage::Vlan, TraceOutcome::Pass, format!("in VLAN {vid}: {why}"));
             }
             Step::Injected(entry) => {
                 let name = scene.name(ingress).to_owned();
@@ -189,19 +188,19 @@ impl Teller<'_> {
                     IngressAs::Port(port) => format!("as a frame that {} received", scene.name(*port)),
                 };
                 let text = format!("{name} is a mirror destination that may inject: the frame enters {how}");
-                self.of_port(ingress, "injection", TraceOutcome::Pass, text);
+                self.of_port(ingress, TraceStage::Injection, TraceOutcome::Pass, text);
                 if let IngressAs::Port(port) = entry {
                     self.ingress = *port;
                 }
             }
             Step::Guarded => {
                 let text = format!("the guards of {} let it pass", scene.name(ingress));
-                self.of_port(ingress, "guard", TraceOutcome::Pass, text);
+                self.of_port(ingress, TraceStage::Guard, TraceOutcome::Pass, text);
             }
             Step::Source(learned) => {
                 let src = header.map(|header| header.src.to_string()).unwrap_or_default();
                 let text = words::learned(*learned, &src, vlan, scene.name(ingress), |port| scene.name(port));
-                self.of_port(ingress, "learning", TraceOutcome::Pass, text);
+                self.of_port(ingress, TraceStage::Learning, TraceOutcome::Pass, text);
             }
             Step::Group | Step::Rspan | Step::Snooped | Step::Unknown | Step::Known { .. } => self.located(step),
         }
@@ -215,21 +214,21 @@ impl Teller<'_> {
         match step {
             Step::Group => {
                 let text = format!("the destination is a group address: it goes to every other port of VLAN {vlan}");
-                self.tell("lookup", TraceOutcome::Pass, text);
+                self.tell(TraceStage::Lookup, TraceOutcome::Pass, text);
             }
             Step::Rspan => {
                 let text = format!(
                     "VLAN {vlan} is an RSPAN VLAN: nothing is learned or looked up, the frame goes to every other port that names it in its trunks"
                 );
-                self.tell("lookup", TraceOutcome::Pass, text);
+                self.tell(TraceStage::Lookup, TraceOutcome::Pass, text);
             }
             Step::Snooped => {
                 let text = format!("snooping is on in VLAN {vlan}: only the ports that want the group get it");
-                self.tell("multicast", TraceOutcome::Pass, text);
+                self.tell(TraceStage::Multicast, TraceOutcome::Pass, text);
             }
             Step::Unknown => {
                 let text = format!("{dst} is not known in VLAN {vlan}: it goes to every other port of the VLAN");
-                self.tell("lookup", TraceOutcome::Pass, text);
+                self.tell(TraceStage::Lookup, TraceOutcome::Pass, text);
             }
             Step::Known { at, is_static, age_seconds } => {
                 self.known = true;
@@ -238,7 +237,7 @@ impl Teller<'_> {
                     false => format!("learned, last seen {age_seconds} s ago"),
                 };
                 let text = format!("{dst} in VLAN {vlan} is at {} ({how})", scene.name(*at));
-                self.of_port(*at, "lookup", TraceOutcome::Pass, text);
+                self.of_port(*at, TraceStage::Lookup, TraceOutcome::Pass, text);
             }
             Step::Header(_) | Step::Vlan(_) | Step::Injected(_) | Step::Guarded | Step::Source(_) => {}
         }
@@ -246,7 +245,7 @@ impl Teller<'_> {
 
     /// Writes that the frame, or its copy for `port`, is dropped.
     fn dropped(&mut self, port: PortId, reason: DropReason) {
-        let stage = if port == self.ingress { reason.stage().name() } else { "egress" };
+        let stage = if port == self.ingress { reason.stage().into() } else { TraceStage::Egress };
         let about = words::Dropped {
             reason,
             port: self.scene.name(port),
@@ -273,7 +272,7 @@ impl Teller<'_> {
             text += &format!("; but the port is {}: {}", trouble.state, trouble.reason);
         }
         let frame = frame_text(&words::apply(edit, self.frame));
-        self.of_port(port, "egress", TraceOutcome::Send, text).frame = Some(frame);
+        self.of_port(port, TraceStage::Egress, TraceOutcome::Send, text).frame = Some(frame);
         if let Some(how) = scene.ports.get(&port).and_then(|view| view.impaired_tx.as_deref()) {
             self.impaired(port, "tx", format!("on its way out: {how}"));
         }
@@ -295,7 +294,7 @@ impl Teller<'_> {
                 _ => continue,
             };
             let text = format!("{}: not sent, the port {why}", self.scene.name(port));
-            self.of_port(port, "egress", TraceOutcome::Note, text);
+            self.of_port(port, TraceStage::Egress, TraceOutcome::Note, text);
         }
     }
 
@@ -333,7 +332,7 @@ impl Teller<'_> {
             }
             (Some(_), _) => (TraceOutcome::Copy, format!("{mirror} copies it {what} to {to}")),
         };
-        let step = self.of_port(selection.to, "mirror", outcome, text);
+        let step = self.of_port(selection.to, TraceStage::Mirror, outcome, text);
         (step.mirror, step.reason, step.frame) = (Some(mirror), reason, frame);
     }
 

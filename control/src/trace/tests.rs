@@ -88,7 +88,7 @@ fn frame(dst: u8, src: u8, tag: &[u8]) -> Vec<u8> {
 fn said(trace: &Trace) -> String {
     let lines = trace.steps.iter().map(|step| {
         let hint = step.hint.as_deref().map(|hint| format!(" -> {hint}")).unwrap_or_default();
-        format!("{} {:?}: {}{hint}\n", step.stage, step.outcome, step.text)
+        format!("{} {:?}: {}{hint}\n", step.stage.name(), step.outcome, step.text)
     });
     lines.chain([format!("{:?}: {}\n", trace.verdict, trace.summary)]).collect()
 }
@@ -190,7 +190,7 @@ fn every_kind_of_drop_names_what_decided_it_and_what_would_change_it() {
         let trace = lab.trace(ingress, &frame);
         let drops: Vec<&TraceStep> = trace.steps.iter().filter(|step| step.outcome == TraceOutcome::Drop).collect();
         let [drop] = drops.as_slice() else { panic!("{reason}: {trace:?}") };
-        assert_eq!((drop.stage.as_str(), drop.reason.as_deref()), (stage, Some(reason)));
+        assert_eq!((drop.stage.name(), drop.reason.as_deref()), (stage, Some(reason)));
         let port = drop.port.as_deref().unwrap();
         assert!(drop.text.starts_with(&format!("dropped at {port}: {reason}: ")), "{}", drop.text);
         assert!(drop.text.to_lowercase().contains(&why.to_lowercase()), "{}", drop.text);

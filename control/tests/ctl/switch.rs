@@ -41,7 +41,7 @@ pub fn ports() -> Vec<Port> {
             },
             busy_poll: Some("off".into()),
             device: Some("name:enp3s0f1".into()),
-            xdp_mode: Some("zero_copy".into()),
+            xdp_mode: Some(XdpMode::ZeroCopy),
             queues: Some(8),
             interface: Some("enp3s0f1".into()),
             ..Port::new("uplink", PortType::AfXdp, uplink)
@@ -51,7 +51,7 @@ pub fn ports() -> Vec<Port> {
             reason: Some("no guest is connected".into()),
             counters: counters(0, &[("runt", 0), ("vlan_not_member", 0)]),
             socket: Some("/run/labsw/vhost/dc01.sock".into()),
-            role: Some("server".into()),
+            role: Some(PortRole::Server),
             features: Some(Vec::new()),
             queue_pairs: Some(1),
             connected: Some(false),
@@ -71,10 +71,10 @@ pub fn ports() -> Vec<Port> {
 
 pub fn multicast() -> Multicast {
     let port = |port: &str, age_seconds| MulticastPort { port: port.into(), age_seconds };
-    let routers = |family: &str, state: &str, querier: Option<&str>, ports| MulticastRouters {
+    let routers = |family, state, querier: Option<&str>, ports| MulticastRouters {
         vlan: 20,
-        family: family.into(),
-        state: state.into(),
+        family,
+        state,
         querier: querier.map(str::to_owned),
         ports,
     };
@@ -85,8 +85,8 @@ pub fn multicast() -> Multicast {
             ports: vec![port("dc01", 90), port("uplink", 7)],
         }],
         routers: vec![
-            routers("ipv4", "in_force", Some("10.0.0.1"), vec![port("uplink", 3)]),
-            routers("ipv6", "no_querier", None, vec![]),
+            routers(MulticastFamily::Ipv4, MulticastState::InForce, Some("10.0.0.1"), vec![port("uplink", 3)]),
+            routers(MulticastFamily::Ipv6, MulticastState::NoQuerier, None, vec![]),
         ],
         totals: MulticastTotals { groups: 1, ..MulticastTotals::default() },
     }
@@ -143,17 +143,17 @@ pub fn differences() -> Vec<ConfigChange> {
         drift: true,
         restart: false,
     };
-    let change = |action, kind: &str, name: &str, settings: &[ConfigSetting]| ConfigChange {
+    let change = |action, kind, name: &str, settings: &[ConfigSetting]| ConfigChange {
         action,
-        kind: kind.into(),
+        kind,
         name: name.into(),
         settings: settings.to_vec(),
         drift: !settings.is_empty(),
     };
     vec![
-        change(ConfigAction::Change, "port", "web", &[setting]),
-        change(ConfigAction::Add, "port", "db", &[]),
-        change(ConfigAction::Remove, "mirror", "detect", &[]),
+        change(ConfigAction::Change, ConfigKind::Port, "web", &[setting]),
+        change(ConfigAction::Add, ConfigKind::Port, "db", &[]),
+        change(ConfigAction::Remove, ConfigKind::Mirror, "detect", &[]),
     ]
 }
 
@@ -195,7 +195,7 @@ fn trace(port: String, frame: &[u8]) -> Trace {
         summary: "dropped at dc01 (vlan_not_member)".into(),
         steps: vec![
             TraceStep {
-                stage: "port".into(),
+                stage: TraceStage::Port,
                 outcome: TraceOutcome::Pass,
                 port: Some(port),
                 mirror: None,
@@ -206,7 +206,7 @@ fn trace(port: String, frame: &[u8]) -> Trace {
                 hint: None,
             },
             TraceStep {
-                stage: "vlan".into(),
+                stage: TraceStage::Vlan,
                 outcome: TraceOutcome::Drop,
                 port: Some("dc01".into()),
                 mirror: None,

@@ -16,7 +16,7 @@ use mio::Token;
 use super::attachment::{Attachment, Halves, Opened, OwnAccess, PortType, Site};
 use super::error::{OpenError, make_parent};
 use super::news::OnFault;
-use crate::api::{self, PortState};
+use crate::api::{self, PortRole, PortState};
 use crate::config::{PortConfig, SwitchConfig, VhostRole, VhostUserConfig};
 use crate::daemon::accounts::{group_id, user_id};
 use crate::daemon::host::Host;
@@ -63,10 +63,10 @@ impl PortType for VhostUserConfig {
 
     fn show(&self, port: &PortConfig, switch: &SwitchConfig, shown: &mut api::Port) {
         let role = match self.role {
-            VhostRole::Server => "server",
-            VhostRole::Client => "client",
+            VhostRole::Server => PortRole::Server,
+            VhostRole::Client => PortRole::Client,
         };
-        shown.role = Some(role.to_owned());
+        shown.role = Some(role);
         shown.queue_pairs = Some(self.queue_pairs.into());
         shown.socket = Some(self.socket_of(&port.name, switch).display().to_string());
     }

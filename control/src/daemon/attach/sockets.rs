@@ -148,7 +148,7 @@ impl Sockets {
     pub(super) fn show(&self, shown: &mut api::Port) {
         shown.interface = Some(self.link.name.clone());
         shown.device.get_or_insert_with(|| self.link.name.clone());
-        shown.xdp_mode = Some(self.status.mode.name().to_owned());
+        shown.xdp_mode = Some(self.status.mode);
         shown.xdp_mode_reason = Some(self.status.why.clone()).filter(|why| !why.is_empty());
         shown.queues = Some(self.status.queues);
     }

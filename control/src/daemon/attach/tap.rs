@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
 use super::news::{LinkMap, OnFault, Seen};
-use crate::api::{self, PortState};
+use crate::api::{self, PortRole, PortState};
 use crate::config::{PortConfig, SwitchConfig, TapConfig, TapEnd};
 use crate::daemon::accounts::{group_id, user_id};
 use crate::daemon::host::Host;
@@ -102,7 +102,11 @@ impl PortType for TapConfig {
     }
 
     fn show(&self, _: &PortConfig, _: &SwitchConfig, shown: &mut api::Port) {
-        shown.role = Some(self.other_end.name().to_owned());
+        shown.role = Some(match self.other_end {
+            TapEnd::Host => PortRole::Host,
+            TapEnd::Guest => PortRole::Guest,
+            TapEnd::Container => PortRole::Container,
+        });
         if self.netns.is_some() {
             shown.peer = Some(self.peer_name.as_ref().unwrap_or(&self.interface).clone());
             shown.netns.clone_from(&self.netns);

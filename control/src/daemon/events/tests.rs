@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use crate::api::{
-    Change, ConfigText, Event, EventKind, EventSubject, Feed, Handler, Impairments, MirrorSettings, Mirrors, Peer,
-    PortDirection, PortType, Ports, Reply, Request, WantedConfig,
+    Change, ConfigKind, ConfigText, Event, EventKind, EventSubject, Feed, Handler, Impairments, MirrorSettings,
+    Mirrors, Peer, PortDirection, PortType, Ports, Reply, Request, WantedConfig,
 };
 use crate::daemon::attach::fake::world;
 use crate::daemon::switch::Switch;
@@ -47,10 +47,12 @@ impl Copy {
             settings: BTreeMap::new(),
         };
         let nothing = crate::config::Config::default();
-        for change in
-            changes(&nothing, &nothing, &switch.running()).into_iter().filter(|change| change.kind != "switch")
+        for change in changes(&nothing, &nothing, &switch.running())
+            .into_iter()
+            .filter(|change| change.kind != ConfigKind::Switch)
         {
-            let kind = if change.kind == "impairment" { "impairment of port".to_owned() } else { change.kind };
+            let impairment = change.kind == ConfigKind::Impairment;
+            let kind = if impairment { "impairment of port".to_owned() } else { change.kind.to_string() };
             for setting in change.settings {
                 copy.settings.insert((kind.clone(), change.name.clone(), setting.key), setting.wanted.unwrap());
             }

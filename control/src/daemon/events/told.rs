@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{ConfigAction, ConfigChange, Event, EventKind, EventSetting, EventSubject};
+use crate::api::{ConfigAction, ConfigChange, ConfigKind, Event, EventKind, EventSetting, EventSubject};
 use crate::config::{Config, ProfileConfig, SwitchConfig};
 use crate::plan::changes;
 
@@ -104,12 +104,12 @@ fn changed(told: &Config, running: &Config) -> Vec<ConfigChange> {
 }
 
 fn event_of(change: &ConfigChange) -> Event {
-    let subject = match change.kind.as_str() {
-        "port" => EventSubject::Port,
-        "mirror" => EventSubject::Mirror,
-        "impairment" => EventSubject::Impairment,
-        "profile" => EventSubject::Profile,
-        _ => EventSubject::Switch,
+    let subject = match change.kind {
+        ConfigKind::Port => EventSubject::Port,
+        ConfigKind::Mirror => EventSubject::Mirror,
+        ConfigKind::Impairment => EventSubject::Impairment,
+        ConfigKind::Profile => EventSubject::Profile,
+        ConfigKind::Switch => EventSubject::Switch,
     };
     let kind = match change.action {
         ConfigAction::Add => EventKind::Added,

@@ -1,6 +1,7 @@
 //! Huge pages, processors, and the devices of ports.
 
 use super::*;
+use crate::config::XdpMode;
 
 fn pages(total: &str, free: &str) -> Machine {
     Machine::new().file(&format!("{POOL}/nr_hugepages"), total).file(&format!("{POOL}/free_hugepages"), free)
@@ -104,9 +105,9 @@ fn modes_of_devices() {
     let forced =
         |mode: &str| LAB.replace("device = \"name:nic0\"", &format!("device = \"name:nic0\"\nmode = \"{mode}\""));
     let without_zero_copy = || new().nic(|nic| nic.xdp.as_mut().unwrap().zero_copy = false);
-    let granted = |mode: &str, state| {
+    let granted = |mode, state| {
         let port = running("up", PortType::AfXdp, state);
-        new().answers(&[api::Port { xdp_mode: Some(mode.into()), ..port }])
+        new().answers(&[api::Port { xdp_mode: Some(mode), ..port }])
     };
     judge(vec![
         ("no zero copy", without_zero_copy(), "nic_xdp_mode", Advice, "use a NIC"),
@@ -133,9 +134,9 @@ fn modes_of_devices() {
             "use a NIC",
         ),
         ("an old kernel", new().nic(|nic| nic.xdp = None), "nic_xdp_mode", Advice, "6.3"),
-        ("granted less than there is", granted("copy", PortState::Up), "nic_xdp_mode", Advice, "use a NIC"),
-        ("granted", granted("zero_copy", PortState::Up), "nic_xdp_mode", Ok, ""),
-        ("not open", granted("copy", PortState::Waiting), "nic_xdp_mode", Ok, ""),
+        ("granted less than there is", granted(XdpMode::Copy, PortState::Up), "nic_xdp_mode", Advice, "use a NIC"),
+        ("granted", granted(XdpMode::ZeroCopy, PortState::Up), "nic_xdp_mode", Ok, ""),
+        ("not open", granted(XdpMode::Copy, PortState::Waiting), "nic_xdp_mode", Ok, ""),
     ]);
 }
 
