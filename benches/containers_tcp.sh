@@ -1,7 +1,8 @@
 #!/bin/bash
 # TCP and ping between two containers (network namespaces), side by side: a Linux bridge with veth pairs whose offloads
-# are on, TAP ports of the switch (for = "container"), and its veth ports. One run takes them in turn, round by round,
-# so the ratios count and not the absolute figures.
+# are on, TAP ports of the switch (for = "container"), its veth ports, and veth ports with offloads = true: without the
+# kernel fast path ("around": accelerate = "off") and on it ("fast"). One run takes them in turn, round by round, so the
+# ratios count and not the absolute figures.
 #
 # usage: containers_tcp.sh [seconds=4] [rounds=3]
 #   LABSW_BIN_DIR   the folder of labswd and labsw-ctl (default: target/release, built if need be)
@@ -15,7 +16,7 @@ for option; do
   case $option in
     seconds=[1-9]*) seconds=${option#*=} ;;
     rounds=[1-9]*) rounds=${option#*=} ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
 for tool in iperf3 ip jq; do
@@ -44,9 +45,9 @@ bridge() {
   done
 }
 
-labsw() { # labsw PORT-SETTINGS, in which %s is the container's letter
+labsw() { # labsw PORT-SETTINGS [SWITCH-SETTINGS], in which %s is the container's letter
   local config=$work/lab.toml end
-  printf '[switch]\ncontrol_socket = "%s/ctl"\nworkers = [0]\n' "$work" >"$config"
+  printf '[switch]\ncontrol_socket = "%s/ctl"\nworkers = [0]\n%s\n' "$work" "${2:-}" >"$config"
   for end in a b; do
     # shellcheck disable=SC2059
     printf "[ports.c$end]\n$1\nnetns = \"${!end}\"\npeer_name = \"eth0\"\n" "$end" >>"$config"
@@ -73,12 +74,14 @@ measure() { # prints "Gbit/s ping-µs"
 
 printf '%-8s %10s %10s\n' way Gbit/s ping-µs
 for _ in $(seq "$rounds"); do
-  for way in bridge tap veth; do
+  for way in bridge tap veth around fast; do
     begin
     case $way in
       bridge) bridge ;;
       tap) labsw 'type = "tap"\nfor = "container"\ninterface = "c%s0"' ;;
       veth) labsw 'type = "veth"\npeer = "c%s0"' ;;
+      around) labsw 'type = "veth"\noffloads = true\npeer = "c%s0"' 'accelerate = "off"' ;;
+      fast) labsw 'type = "veth"\noffloads = true\npeer = "c%s0"' ;;
     esac
     # shellcheck disable=SC2046
     printf '%-8s %10s %10s\n' $way $(measure)

@@ -18,6 +18,7 @@
 //! | [`virtio`], [`vhost_user`] | guests: the ring engine, and the protocol that hands rings over |
 //! | [`xdp`], [`tap`] | ports of the kernel's side: AF_XDP sockets, TAP interfaces |
 //! | [`flow`] | which transmit ring a frame goes to |
+//! | [`fast_path`] | frames between containers that pass in the kernel |
 //! | [`offload`], `stage` | checksums and segmentation, and frames made ready for ports that do not take them as they are |
 //! | [`impair`] | delay queues before and behind ports |
 //! | [`mirror`] | the transmit side of a mirror destination, and its backlog |
@@ -33,6 +34,7 @@
 pub mod backoff;
 pub mod capture;
 pub mod clock;
+pub mod fast_path;
 pub mod flow;
 pub mod frame;
 pub mod handover;

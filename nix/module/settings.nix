@@ -64,7 +64,7 @@ let
       owner = optional types.str "vhost_user, tap for a guest: the user who may open the socket or the interface.";
       group = optional types.str "vhost_user, tap for a guest: the group that may open the socket or the interface.";
       peer_uid = optional (types.ints.between 0 4294967294) "vhost_user: the only user whose front end is served.";
-      offloads = optional types.bool "vhost_user: checksums and segmentation are offered to the guest.";
+      offloads = optional types.bool "vhost_user: checksums and segmentation are offered to the guest; veth: the container's end keeps its offloads, and frames may pass in the kernel (docs/fast-path.md).";
       mode = optional types.str "af_xdp: auto, zero_copy, copy or skb; vhost_user: permission bits of the socket, as in \"0660\".";
       queues = optional (types.either (types.ints.between 1 64) (types.enum [ "all" ])) "af_xdp, veth, tap: number of receive queues; af_xdp: \"all\" is every queue of the NIC.";
       busy_poll = optional types.bool "af_xdp: the worker drives the NIC's queues itself.";
@@ -152,6 +152,7 @@ in
               };
               metrics_listen = optional types.str "Address and port at which metrics are served over HTTP, as in \"127.0.0.1:9477\".";
               allow_mirror = optional (types.enum [ "all" "declared" ]) "Whether ports that say nothing of it may be mirrored: `all` of them, or none (`declared`).";
+              accelerate = optional (types.enum [ "auto" "off" ]) "The kernel fast path between containers' ports with `offloads`; see docs/fast-path.md.";
               default_vlan = optional vid "The VLAN of ports that say nothing of VLANs.";
               max_guest_memory = optional types.str "Most memory of its guest that a vhost-user port maps, as in \"64GiB\"; as much as the machine has if left out.";
               protected_interfaces = mkOption {

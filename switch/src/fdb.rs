@@ -25,11 +25,15 @@ use crate::sync::{AtomicU32, Mutex, Ordering};
 use crate::{Mac, PortId, Vid};
 
 mod learned;
+mod memory;
 mod slot;
 mod writer;
 
 pub use learned::{FdbFull, Learned, MAX_MOVES, Moved, Moves};
-use slot::{Bucket, SLOTS, Slot, Value, vid_of};
+use memory::Memory;
+pub use memory::{Layout, places};
+pub use slot::Bucket;
+use slot::{SLOTS, Slot, Value, vid_of};
 use writer::Writer;
 
 /// The most entries a database can be made for.
@@ -65,7 +69,7 @@ pub struct FdbEntry {
 #[derive(Debug)]
 pub struct Fdb {
     /// A power of two.
-    buckets: Box<[Bucket]>,
+    buckets: Memory,
     seed: u64,
     /// Odd, and made from the seed.
     multiplier: u64,
@@ -79,10 +83,20 @@ impl Fdb {
     /// range), whose dynamic entries count as absent when not seen for `ageing_seconds` (0: never). `seed`
     /// should not be guessable by those who send frames.
     pub fn new(capacity: usize, ageing_seconds: u32, seed: u64) -> Fdb {
+        let buckets = (0..places(capacity)).map(|_| Bucket::default()).collect();
+        Fdb::of(Memory::Own(buckets), capacity, ageing_seconds, seed)
+    }
+
+    /// Like [`Fdb::new`], in memory that somebody else reads as well ([`Fdb::layout`]): [`places`] empty buckets.
+    /// `None` for another number of them.
+    pub fn in_memory(buckets: &'static [Bucket], capacity: usize, ageing_seconds: u32, seed: u64) -> Option<Fdb> {
+        (buckets.len() == places(capacity)).then(|| Fdb::of(Memory::Lent(buckets), capacity, ageing_seconds, seed))
+    }
+
+    fn of(buckets: Memory, capacity: usize, ageing_seconds: u32, seed: u64) -> Fdb {
         let capacity = capacity.clamp(1, MAX_CAPACITY);
-        let buckets = (2 * capacity).div_ceil(SLOTS).next_power_of_two();
         Fdb {
-            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
+            buckets,
             seed,
             multiplier: seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15 | 1,
             ageing_seconds: AtomicU32::new(ageing_seconds),
@@ -266,6 +280,11 @@ impl Fdb {
     #[inline]
     pub fn ageing_seconds(&self) -> u32 {
         self.ageing_seconds.load(Ordering::Relaxed)
+    }
+
+    /// How keys are found in the table.
+    pub fn layout(&self) -> Layout {
+        Layout { seed: self.seed, multiplier: self.multiplier, buckets: self.buckets.len() }
     }
 
     fn remove_where(&self, mut selected: impl FnMut(u64, Value) -> bool) -> usize {

@@ -199,6 +199,9 @@ pub struct Port {
     /// `veth`: namespace of the container's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
+    /// `veth` with `offloads`: `on` if known unicast passes in the kernel, or `off: ` and why it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fast_path: Option<String>,
     /// `af_xdp`: what somebody else had changed on the device and the switch put right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put_right: Option<PutRight>,
@@ -277,6 +280,7 @@ impl Port {
             interface: None,
             peer: None,
             netns: None,
+            fast_path: None,
             put_right: None,
             flap: None,
         }

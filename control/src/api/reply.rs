@@ -79,6 +79,9 @@ pub struct FdbEntry {
     /// True if the address was learned at a sticky port, where it stays; left out: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sticky: bool,
+    /// True if frames between this address and others of which this is true pass in the kernel; left out: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fast_path: bool,
     /// Seconds since the address was last seen as a source; 0 for a static entry.
     pub age_seconds: u64,
 }

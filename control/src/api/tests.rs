@@ -39,6 +39,7 @@ fn port() -> Port {
         connected: Some(true),
         front_end: Some(FrontEnd { pid: 7, uid: 64055 }),
         finish_checksums: true,
+        fast_path: Some("on".into()),
         turned_away: Some(1),
         memory_regions: Some(2),
         interface: Some("eth9".into()),
@@ -272,6 +273,7 @@ fn entry() -> FdbEntry {
         port: "dc01".into(),
         is_static: true,
         sticky: true,
+        fast_path: true,
         age_seconds: 0,
     }
 }

@@ -36,8 +36,8 @@ pub use validate::validate;
 
 pub use crate::model::port::*;
 pub use crate::model::{
-    DeviceSpec, Diagnostic, Hugepages, ImpairConfig, ImpairDirection, ImpairSettings, InjectConfig, InjectEntry,
-    MirrorConfig, MirrorRefusal, MirrorSource, MirrorTo, Power, ProfileConfig, SwitchConfig,
+    Accelerate, DeviceSpec, Diagnostic, Hugepages, ImpairConfig, ImpairDirection, ImpairSettings, InjectConfig,
+    InjectEntry, MirrorConfig, MirrorRefusal, MirrorSource, MirrorTo, Power, ProfileConfig, SwitchConfig,
 };
 use crate::model::{Path as KeyPath, Reader, Tree, names};
 

@@ -89,6 +89,7 @@ pub(super) fn table(screen: Screen, entries: &[FdbEntry]) -> String {
             FdbEntry { sticky: true, age_seconds, .. } => format!("sticky, {age_seconds} s"),
             FdbEntry { age_seconds, .. } => format!("{age_seconds} s"),
         };
+        let age = if entry.fast_path { format!("{age}, in the kernel") } else { age };
         vec![number(entry.vlan), text(&entry.mac), text(&entry.port), number(age)]
     };
     screen.rows(&["vlan", "mac", "port", "age"], entries.iter().map(row).collect(), "no entries")

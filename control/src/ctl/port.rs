@@ -203,6 +203,7 @@ pub(super) fn details(screen: Screen, port: &Port) -> String {
         ("xdp mode reason", port.xdp_mode_reason.clone()),
         ("busy poll", port.busy_poll.clone()),
         ("queues", port.queues.map(|queues| queues.to_string())),
+        ("fast path", port.fast_path.clone()),
         ("peer", port.peer.clone()),
         ("netns", port.netns.clone()),
         ("socket", port.socket.clone()),

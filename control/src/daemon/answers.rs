@@ -58,7 +58,9 @@ impl Handler for Switch {
 
     fn capture(&mut self, peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
         let Switch { captures, ports, mirrors, fabric, .. } = self;
-        captures.begin(peer, spec, View { ports, mirrors, fabric })
+        let feed = captures.begin(peer, spec, View { ports, mirrors, fabric })?;
+        self.renew_gates();
+        Ok(feed)
     }
 
     fn monitor(&mut self, last: u64) -> Result<Box<dyn Feed>, Error> {

@@ -12,7 +12,7 @@
 //! **Limits.** At most [`MAX_CAPTURES`] captures run. The next piece, of [`PIECE_BYTES`], is made only when the client
 //! has taken the one before. A client with a steady stream gets one piece every [`PACE`] rather than one a frame.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -52,6 +52,12 @@ impl Sessions {
 }
 
 impl Sessions {
+    /// The names of the ports that captures watch.
+    pub(super) fn watched(&self, view: View<'_>) -> BTreeSet<String> {
+        let running = self.list.iter().filter(|session| !session.is_over());
+        running.flat_map(|session| watched(&session.spec, view).into_keys().map(str::to_owned)).collect()
+    }
+
     /// True if there is no capture.
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()

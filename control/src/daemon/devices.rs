@@ -123,6 +123,7 @@ impl Switch {
     /// Takes a port out of service whose device has gone or, if a `fault` is given, can't go on.
     pub(super) fn lose(&mut self, name: &str, fault: Option<&str>) {
         let Some(port) = self.ports.find_mut(name) else { return };
+        port.leave_fast_path();
         let (id, pins) = (port.id, port.pins());
         let device = port.attached.to().and_then(|attachment| attachment.device());
         let reason = match (fault, device) {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use labsw_dataplane::fast_path::FastPath;
 use labsw_dataplane::virtio::memory_limit::MemoryLimit;
 use labsw_dataplane::xdp::{self, PacketMemory, UmemError};
 
@@ -28,6 +29,8 @@ pub(super) struct Host {
     pub(super) socket_group: Option<u32>,
     /// The limit of guest memory that may be mapped.
     pub(super) guest_memory: Arc<MemoryLimit>,
+    /// Memory that programs in the kernel read, too; `None`: every frame takes the way through the switch.
+    pub(super) fast_path: Option<FastPath>,
     hugepages: Hugepages,
     memory: Option<Arc<PacketMemory>>,
     /// Removed links that are still held, as last reported.
@@ -52,6 +55,7 @@ impl Host {
             offload_news: OffloadNews::default(),
             socket_group,
             guest_memory,
+            fast_path: None,
             hugepages,
             memory: None,
             held_links: Vec::new(),

@@ -29,6 +29,7 @@ mod devices;
 mod error;
 mod events;
 mod fabric;
+mod fast_path;
 mod flap;
 mod guards;
 mod handover;

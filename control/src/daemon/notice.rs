@@ -38,6 +38,7 @@ impl Switch {
     }
 
     fn compare_states(&mut self, limited: bool) {
+        self.renew_gates();
         let ports = self.ports.iter().map(|port| {
             let (state, reason) = port.state();
             (port.config.name.clone(), (state.to_string(), reason))

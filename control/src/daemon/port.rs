@@ -77,6 +77,9 @@ impl Port {
 
     /// The counters since the port was added.
     pub(super) fn counters(&self) -> PortSnapshot {
+        if let Some(record) = self.fast_path() {
+            self.stats.add_before(&record.take());
+        }
         self.stats.snapshot()
     }
 
@@ -168,6 +171,7 @@ impl Port {
         if let Some(attachment) = self.attached.to_mut() {
             attachment.hang_up();
         }
+        self.leave_fast_path();
         let (rx, taken) = fabric.take_queues(self.id, &mut self.queues);
         self.destination = Destination::default();
         let halves = Halves { tx: self.tx.take(), rx };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use labsw_dataplane::fast_path::Record;
 use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::Vid;
 use labsw_switch::fdb::FdbFilter;
@@ -50,9 +51,11 @@ impl Switch {
 
     /// One port, with its impairment, mirrors and stations.
     pub(super) fn show_port(&mut self, name: &str) -> Result<api::Port, Error> {
+        let fast_path = self.fast_path_of(self.ports.get(name)?);
         let Switch { ports, mirrors, config, busy_polls, fabric, .. } = self;
         let port = ports.get_mut(name)?;
         let mut shown = show_port(port, config, busy_polls);
+        shown.fast_path = fast_path;
         shown.impaired = port.impaired.iter().flat_map(Impaired::show).map(|impaired| impaired.direction).collect();
         let everywhere = port.config.allow_mirror && !mirrors.configs().any(|mirror| mirror.to.port() == Some(name));
         let all = |mirror: &MirrorConfig| everywhere && mirror.sources.iter().any(|source| source.port == "*");
@@ -149,6 +152,7 @@ pub(super) fn show_fdb(View { ports, fabric, .. }: View<'_>, filter: FdbFilter) 
             mac: entry.mac.to_string(),
             port: ports.at(entry.port)?.config.name.clone(),
             is_static: entry.is_static,
+            fast_path: ports.at(entry.port)?.fast_path().is_some_and(Record::is_open),
             sticky: entry.is_sticky,
             age_seconds: entry.age_seconds.into(),
         })

@@ -19,7 +19,6 @@ use labsw_dataplane::sys::socket::SocketError;
 use labsw_dataplane::worker::{self, Shared};
 use labsw_dataplane::workers::Workers;
 use labsw_switch::MAX_MIRRORS;
-use labsw_switch::fdb::Fdb;
 use mio::Poll;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -30,7 +29,8 @@ use super::busy_poll::BusyPolls;
 use super::captures::Sessions;
 use super::error::{DaemonError, system};
 use super::events::Events;
-use super::fabric::{Fabric, ageing_seconds};
+use super::fabric::Fabric;
+use super::fast_path;
 use super::handover::{Door, open_door};
 use super::host::Host;
 use super::impairments::Impaired;
@@ -41,7 +41,6 @@ use super::opening::Opening;
 use super::port::Port;
 use super::ports::Ports;
 use super::preflight::{device_twice, needs_memory, preflight};
-use super::seed::random_seed;
 use super::service::absence_of;
 use super::signals::signal_pipe;
 use super::store::Store;
@@ -181,7 +180,7 @@ impl Switch {
     /// A switch without ports whose workers run.
     pub(super) fn new(
         config: Config,
-        host: Host,
+        mut host: Host,
         metrics: Option<MetricsSocket>,
         events: &Sender<worker::Event>,
         waker: Arc<mio::Waker>,
@@ -191,7 +190,7 @@ impl Switch {
             cpus.push(None);
         }
         let shared = Shared {
-            fdb: Arc::new(Fdb::new(config.switch.mac_table_size, ageing_seconds(&config.switch), random_seed())),
+            fdb: Arc::new(fast_path::database(&config, &mut host)),
             mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(cpus.len())).collect(),
         };
         let workers = Workers::spawn(&cpus, config.switch.power, &shared, events, &waker)?;

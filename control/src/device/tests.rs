@@ -64,11 +64,11 @@ fn assert_offloads_off(device: &str) {
 fn plan(set: &[&str]) -> VethPlan {
     let set = set.iter().map(|setting| crate::config::split_setting(setting).unwrap()).collect();
     let port = PortConfig::from_settings("web", "veth", &set, &SwitchConfig::default()).unwrap();
-    let PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues, mac }) = port.kind else {
+    let PortKind::Veth(VethConfig { peer, interface, netns, peer_name, queues, mac, offloads }) = port.kind else {
         panic!("a veth port")
     };
     let interface = interface.unwrap_or_else(|| default_interface("web"));
-    VethPlan { port: port.name, interface, peer, netns, peer_name, mtu: port.mtu, queues: queues.into(), mac }
+    VethPlan { port: port.name, interface, peer, netns, peer_name, mtu: port.mtu, queues: queues.into(), offloads, mac }
 }
 
 /// The link `a` under its new name `c`.

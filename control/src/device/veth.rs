@@ -41,6 +41,8 @@ pub struct VethPlan {
     pub mtu: u32,
     /// Queues each way, at both ends.
     pub queues: u32,
+    /// The container's end keeps its offloads.
+    pub offloads: bool,
     /// MAC address of the container's end; `None`: derived from the port's name.
     pub mac: Option<Mac>,
 }
@@ -271,9 +273,11 @@ fn prepare_peer(links: &mut Links, peer: &Link, plan: &VethPlan) -> Result<(), D
     set_mac(links, peer, Some(plan.container_mac()))
 }
 
-/// Makes the container's end send finished frames of at most the port's MTU.
+/// Makes the container's end send frames of at most the port's MTU, and finished ones unless it keeps its offloads.
 fn send_finished(links: &mut Links, peer: &Link, plan: &VethPlan) -> Result<(), DeviceError> {
-    ethtool::switch_off(&peer.name, &ethtool::CONTAINER_END)?;
+    if !plan.offloads {
+        ethtool::switch_off(&peer.name, &ethtool::CONTAINER_END)?;
+    }
     links.set_mtu(peer.index, plan.mtu)
 }
 

@@ -52,7 +52,7 @@ pub use names::Station;
 pub use port::*;
 pub(crate) use reader::nearest;
 pub use reader::{Diagnostic, MAX_DIAGNOSTICS, Reader};
-pub use switch::SwitchConfig;
+pub use switch::{Accelerate, SwitchConfig};
 pub use tree::{Path, Tree};
 pub use units::{BitRate, FrameRate, InvalidUnit, Share, Size, Span, Unit};
 pub use vlan::{Ethertype, Vlan, VlanId, VlanList};

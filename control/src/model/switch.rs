@@ -73,9 +73,31 @@ pub struct SwitchConfig {
     pub allow_mirror: bool,
     /// The VLAN of guests', containers' and TAP ports without VLAN settings: they are access ports in it.
     pub default_vlan: VlanId,
+    /// The kernel fast path between containers' ports with `offloads`.
+    #[serde(skip_serializing_if = "Accelerate::is_auto")]
+    pub accelerate: Accelerate,
     /// VLANs in which multicast frames go only to ports that asked for them.
     #[serde(with = "vlan::AllOrList")]
     pub multicast_snooping: VlanSet,
+}
+
+/// The use of the kernel fast path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Accelerate {
+    /// Frames pass in the kernel where nothing prevents it.
+    #[default]
+    Auto,
+    /// Every frame takes the way through the switch.
+    Off,
+}
+
+impl Accelerate {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+    fn is_auto(&self) -> bool {
+        *self == Accelerate::Auto
+    }
 }
 
 /// The keys that only a restart of the daemon can change.
@@ -109,6 +131,7 @@ impl Default for SwitchConfig {
             protected_interfaces: Vec::new(),
             allow_mirror: true,
             default_vlan: VlanId(Vid::DEFAULT),
+            accelerate: Accelerate::Auto,
             multicast_snooping: VlanSet::EMPTY,
         }
     }

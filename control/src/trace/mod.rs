@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use labsw_switch::fdb::Learned;
 use labsw_switch::forward::{Forwarder, Selection, Step, TagEdit};
 use labsw_switch::header::Header;
 use labsw_switch::inject::IngressAs;
@@ -48,6 +49,8 @@ pub(crate) struct PortView {
     /// The impairments of frames from the port, and to it.
     pub impaired_rx: Option<String>,
     pub impaired_tx: Option<String>,
+    /// Frames between this port and others of which this is true pass in the kernel, if their addresses are known.
+    pub fast_path: bool,
 }
 
 /// The state of a port that is not up.
@@ -64,7 +67,8 @@ pub(crate) struct Trouble {
 /// Traces `frame` as received on `ingress`.
 pub(crate) fn explain(scene: &Scene<'_>, ingress: PortId, frame: &[u8]) -> Trace {
     let told = trace(scene.by, scene.now_ns, ingress, frame, |port| scene.takes(port));
-    let mut teller = Teller { scene, ingress, frame, header: None, vid: None, known: false, steps: Vec::new() };
+    let mut teller =
+        Teller { scene, ingress, frame, header: None, vid: None, known: false, known_source: false, steps: Vec::new() };
     teller.received();
     let mut leaving: Vec<(PortId, Result<TagEdit, DropReason>)> =
         told.sent.iter().map(|(port, edit)| (*port, Ok(*edit))).collect();
@@ -116,6 +120,8 @@ struct Teller<'a> {
     vid: Option<Vid>,
     /// The destination address is known at a port.
     known: bool,
+    /// The source address is known at the ingress port.
+    known_source: bool,
     steps: Vec<TraceStep>,
 }
 
@@ -198,6 +204,7 @@ impl Teller<'_> {
                 self.of_port(ingress, TraceStage::Guard, TraceOutcome::Pass, text);
             }
             Step::Source(learned) => {
+                self.known_source = matches!(learned, Some(Learned::Known | Learned::Refreshed));
                 let src = header.map(|header| header.src.to_string()).unwrap_or_default();
                 let text = words::learned(*learned, &src, vlan, scene.name(ingress), |port| scene.name(port));
                 self.of_port(ingress, TraceStage::Learning, TraceOutcome::Pass, text);
@@ -266,6 +273,10 @@ impl Teller<'_> {
         if !scene.takes(port) {
             return self.dropped(port, DropReason::NotConnected);
         }
+        if self.is_on_fast_path(port) {
+            let text = "both addresses are known, and nothing else decides: it passes in the kernel".to_owned();
+            self.tell(TraceStage::FastPath, TraceOutcome::Pass, text);
+        }
         let mode = scene.by.tables.rules(port).map(|rules| words::membership(&rules.vlan)).unwrap_or_default();
         let mut text = format!("{}: sent {} ({mode})", scene.name(port), words::edited(edit, self.header.as_ref()));
         if let Some(trouble) = scene.trouble(port) {
@@ -276,6 +287,13 @@ impl Teller<'_> {
         if let Some(how) = scene.ports.get(&port).and_then(|view| view.impaired_tx.as_deref()) {
             self.impaired(port, "tx", format!("on its way out: {how}"));
         }
+    }
+
+    /// True if the frame passes in the kernel to `port`.
+    fn is_on_fast_path(&self, port: PortId) -> bool {
+        let open = |port: PortId| self.scene.ports.get(&port).is_some_and(|view| view.fast_path);
+        let is_untagged = self.header.is_some_and(|header| header.outer.is_none());
+        self.known && self.known_source && is_untagged && open(self.ingress) && open(port)
     }
 
     /// Lists members of the VLAN that a flooded frame does not go to.

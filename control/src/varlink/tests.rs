@@ -51,6 +51,7 @@ impl Handler for Fake {
                     port: "a".into(),
                     is_static: false,
                     sticky: false,
+                    fast_path: false,
                     age_seconds: 1,
                 };
                 Ok(Reply::Fdb(FdbEntries { entries: vec![entry; self.fdb_entries] }))

@@ -164,6 +164,7 @@ fn fdb() -> Vec<FdbEntry> {
         port: "dc01".into(),
         is_static,
         sticky: false,
+        fast_path: false,
         age_seconds,
     };
     vec![entry("52:54:00:00:00:01", false, 12), entry("52:54:00:00:00:02", true, 0)]

@@ -18,7 +18,10 @@ const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
+/// Processes can map the map.
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// Some helpers are for programs under a GPL-compatible licence only; the kernel's name for ours.
 const LICENSE: &std::ffi::CStr = c"Dual MIT/GPL";
 
@@ -31,6 +34,13 @@ pub(super) struct Instruction {
     registers: u8,
     offset: i16,
     immediate: i32,
+}
+
+impl Instruction {
+    /// Sets the distance of a jump.
+    pub(super) fn set_offset(&mut self, offset: i16) {
+        self.offset = offset;
+    }
 }
 
 /// `rX = …` etc.; the opcodes are spelled out where a program is written.
@@ -125,6 +135,14 @@ pub(super) fn link(program: BorrowedFd<'_>, ifindex: u32, attach_type: u32, flag
 /// Makes a map from queues to AF_XDP sockets.
 pub(super) fn socket_map(queues: u32) -> io::Result<OwnedFd> {
     let attr = MapCreate { map_type: BPF_MAP_TYPE_XSKMAP, key_bytes: 4, value_bytes: 4, entries: queues, flags: 0 };
+    // SAFETY: `attr` holds no pointers.
+    unsafe { bpf(BPF_MAP_CREATE, &attr) }.and_then(owned)
+}
+
+/// Makes a map of one value of `bytes` that a process can map.
+pub(super) fn shared_table(bytes: u32) -> io::Result<OwnedFd> {
+    let attr =
+        MapCreate { map_type: BPF_MAP_TYPE_ARRAY, key_bytes: 4, value_bytes: bytes, entries: 1, flags: BPF_F_MMAPABLE };
     // SAFETY: `attr` holds no pointers.
     unsafe { bpf(BPF_MAP_CREATE, &attr) }.and_then(owned)
 }

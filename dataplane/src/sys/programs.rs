@@ -1,9 +1,10 @@
 //! The switch's programs in the kernel: which there are, and who loads and attaches them.
 //!
-//! **How it works.** Two programs: one hands each frame that a device receives to the AF_XDP socket of its queue, one
-//! keeps the host off an interface. The kernel asks for CAP_BPF when one is loaded, and bpf(2) is a large part of the
-//! kernel to leave to a process that reads what guests write. A program that gives both up names a function that has
-//! another process do what is asked ([`set_agent`]); without one it is done here.
+//! **How it works.** One program hands each frame that a device receives to the AF_XDP socket of its queue, one keeps
+//! the host off an interface, three are the kernel fast path (`steering`). The kernel asks for CAP_BPF when one is
+//! loaded, and bpf(2) is a large part of the kernel to leave to a process that reads what guests write. A program that
+//! gives both up names a function that has another process do what is asked ([`set_agent`]); without one it is done
+//! here.
 //!
 //! **Invariant.** What is loaded and attached lives as long as the descriptors that the asker gets: nobody else keeps
 //! any.
@@ -14,7 +15,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
-use super::bpf::{self, ProgramKind, instruction};
+use super::bpf::{self, Instruction, ProgramKind, instruction};
+use super::steering::{self, Place};
 
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
@@ -71,6 +73,27 @@ pub enum Call {
         /// The receive queue.
         queue: u32,
     },
+    /// The map with the forwarding database, of so many bytes.
+    MakeTable {
+        /// Its length.
+        bytes: u32,
+    },
+    /// The program that passes frames of a container on; the map's descriptor goes with this.
+    LoadFromStation {
+        /// Where the forwarding database is.
+        place: Place,
+        /// The port of the container.
+        port: u16,
+        /// Index of the interface by which all other frames leave.
+        around: u32,
+    },
+    /// The program that sends frames out by another interface.
+    LoadOnward {
+        /// Its index.
+        to: u32,
+    },
+    /// The program that drops frames that did not come from one of these programs.
+    LoadMarkedOnly,
     /// The name of the loaded program with this id.
     Name {
         /// The kernel's number of it.
@@ -126,6 +149,13 @@ pub fn do_here(call: Call, descriptors: &[BorrowedFd<'_>]) -> io::Result<Made> {
             bpf::put_socket(sockets.as_fd(), queue, socket.as_fd())?;
             made(Vec::new())
         }
+        (Call::MakeTable { bytes }, []) => made(vec![bpf::shared_table(bytes)?]),
+        (Call::LoadFromStation { place, port, around }, [table]) => {
+            let text = steering::from_station(table.as_raw_fd(), place, port, around);
+            made(vec![load_at_tcx(&text, *b"labsw_fast_path\0")?])
+        }
+        (Call::LoadOnward { to }, []) => made(vec![load_at_tcx(&steering::onward(to), *b"labsw_onward\0\0\0\0")?]),
+        (Call::LoadMarkedOnly, []) => made(vec![load_at_tcx(&steering::marked_only(), *b"labsw_marked\0\0\0\0")?]),
         (Call::Name { id }, []) => Ok(Made { name: bpf::name_of(id), ..Made::default() }),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
@@ -163,9 +193,11 @@ fn load_host_off() -> io::Result<OwnedFd> {
         instruction(0xb7, 0, 0, 0, TCX_DROP), // r0 = what to do
         instruction(0x95, 0, 0, 0, 0),        // return r0
     ];
-    let kind =
-        ProgramKind { program_type: BPF_PROG_TYPE_SCHED_CLS, attach_type: 0, flags: 0, name: *b"labsw_host_off\0\0" };
-    bpf::load(&instructions, kind)
+    load_at_tcx(&instructions, *b"labsw_host_off\0\0")
+}
+
+fn load_at_tcx(instructions: &[Instruction], name: [u8; 16]) -> io::Result<OwnedFd> {
+    bpf::load(instructions, ProgramKind { program_type: BPF_PROG_TYPE_SCHED_CLS, attach_type: 0, flags: 0, name })
 }
 
 fn attach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> io::Result<OwnedFd> {
@@ -196,6 +228,10 @@ mod tests {
             (Call::Direct { queue: 0 }, 1),
             (Call::Direct { queue: 0 }, 3),
             (Call::Name { id: 1 }, 1),
+            (Call::MakeTable { bytes: 64 }, 1),
+            (Call::LoadFromStation { place: Place { seed: 1, multiplier: 1, buckets: 1 }, port: 0, around: 1 }, 0),
+            (Call::LoadOnward { to: 1 }, 1),
+            (Call::LoadMarkedOnly, 1),
         ];
         for (call, count) in cases {
             let refused = do_here(call, &some[..count]).unwrap_err();

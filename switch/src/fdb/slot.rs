@@ -101,6 +101,7 @@ impl Value {
 
 /// A key and its value.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Slot {
     key: AtomicU64,
     pub value: AtomicU64,
@@ -162,11 +163,11 @@ pub(super) fn vid_of(key: u64) -> Option<Vid> {
 #[cfg(not(all(loom, test)))]
 const _: () = assert!(size_of::<Bucket>() == 64, "a bucket is one cache line");
 
-/// Four slots in one cache line.
+/// Four slots in one cache line. One whose bytes are all 0 is empty.
 #[derive(Debug, Default)]
-#[repr(align(64))]
-pub(super) struct Bucket {
-    pub slots: [Slot; SLOTS],
+#[repr(C, align(64))]
+pub struct Bucket {
+    pub(super) slots: [Slot; SLOTS],
 }
 
 impl Bucket {

@@ -148,3 +148,32 @@ fn an_rspan_vlan_belongs_to_the_trunks_that_name_it() {
     assert!(!waiting.has_mirrors_in_force() && waiting.is_rspan(vid(1000)));
     assert!(waiting.mirror_vlans().unwrap().contains(vid(1000)) && waiting.flood(vid(1000)).is_empty());
 }
+
+/// The kernel fast path is for ports about whose frames nothing else decides, or looks at.
+#[test]
+fn a_lone_vlan_is_that_of_a_port_without_rules_and_mirrors() {
+    let access = |tag| PortVlan::access(Vid::try_from(tag).unwrap());
+    let rules = |vlan| PortRules { vlan, ..PortRules::default() };
+    let lone = |rules: PortRules, mirrors: Vec<MirrorSpec>| {
+        let span = PortRules { mirror_only: true, ..PortRules::default() };
+        Tables::build(vec![(PortId(0), rules), (PortId(9), span)], mirrors).unwrap().lone_vlan(PortId(0))
+    };
+    let ten = Vid::try_from(10).unwrap();
+    assert_eq!(lone(rules(access(10)), Vec::new()), Ok(ten));
+    let trunk = PortVlan::new(VlanMode::Trunk, None, &[1..=20]).unwrap();
+    let hybrid = |mode| PortVlan::new(mode, Some(10), &[1..=20]).unwrap();
+    assert_eq!(lone(rules(hybrid(VlanMode::NativeUntagged)), Vec::new()), Ok(ten));
+    for (rules, why) in [
+        (rules(trunk), "the port's frames are tagged"),
+        (rules(hybrid(VlanMode::NativeTagged)), "the port's frames are tagged"),
+        (PortRules { enabled: false, ..rules(access(10)) }, "the port takes no frames"),
+        (PortRules { mirror_only: true, ..rules(access(10)) }, "the port takes no frames"),
+        (PortRules { learning: false, ..rules(access(10)) }, "the port is a tunnel, or learns nothing"),
+    ] {
+        assert_eq!(lone(rules, Vec::new()), Err(why));
+    }
+    let watching = lone(rules(access(10)), vec![mirror(0, &[0], Some(9))]);
+    assert_eq!(watching, Err("a mirror watches the port"));
+    // One without a destination takes nothing.
+    assert_eq!(lone(rules(access(10)), vec![mirror(0, &[0], None)]), Ok(ten));
+}

@@ -58,7 +58,8 @@ impl Handler for Fake {
             Request::ListFdb { vlan, port } => {
                 let (mac, port) = ("52:54:00:00:00:01".into(), port.unwrap_or_default());
                 let vlan = vlan.unwrap_or(1);
-                let entry = FdbEntry { vlan, mac, port, is_static: false, sticky: false, age_seconds: 1 };
+                let entry =
+                    FdbEntry { vlan, mac, port, is_static: false, sticky: false, fast_path: false, age_seconds: 1 };
                 Ok(Reply::Fdb(FdbEntries { entries: vec![entry; usize::from(vlan)] }))
             }
             Request::GetStats { port, .. } if port.as_deref() == Some("gone") => Err(Error::not_found("port", "gone")),

@@ -43,6 +43,7 @@ fn kinds() -> impl Strategy<Value = PortKind> {
                     netns: netns.as_ref().map(|(netns, _)| netns.clone()),
                     peer_name: netns.map(|(_, name)| name),
                     queues,
+                    offloads: queues % 3 == 0,
                     mac: (queues % 2 == 0).then(|| Mac::from_u64(0x0200_0000_0000 | u64::from(queues))),
                 })
             }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::fast_path::Wires;
 use labsw_dataplane::handover::{Given, Resume, Taken};
 use labsw_dataplane::port::{Fault, RxQueue, TxPort};
 use labsw_dataplane::sys::socket::SocketAccess;
@@ -63,6 +64,11 @@ pub(in crate::daemon) trait PortType {
 
     /// True if the port is opened before others at the start, because its other end waits for it.
     fn opens_first(&self) -> bool {
+        false
+    }
+
+    /// True if frames between the port and others like it may pass in the kernel.
+    fn wants_fast_path(&self) -> bool {
         false
     }
 
@@ -176,6 +182,11 @@ pub(in crate::daemon) trait Attachment {
 
     /// The kernel's counters for the port's sockets since the port was opened.
     fn kernel_counters(&self) -> Option<XdpCounters> {
+        None
+    }
+
+    /// The wires of a container's port whose frames may pass in the kernel.
+    fn wires(&self) -> Option<&Wires> {
         None
     }
 

@@ -56,6 +56,14 @@ pub enum OpenError {
     /// AF_XDP is not possible on the device.
     #[error(transparent)]
     Xdp(#[from] XdpError),
+    /// The pair of a veth port with `offloads` can't be wired to its TAP interface.
+    #[error("{interface}: offloads = true is not possible ({source}); it needs Linux 6.6 or newer and CAP_BPF")]
+    Wires {
+        /// The switch's end.
+        interface: String,
+        /// The kernel's error.
+        source: io::Error,
+    },
     /// There is no packet memory.
     #[error(transparent)]
     Umem(#[from] UmemError),

@@ -10,6 +10,8 @@
 //! | `guest` | `vhost_user` |
 //! | `nic` | `af_xdp` |
 //! | `veth` | `veth` |
+//! | `pair` | the pair of a `veth` port, and the ledger |
+//! | `wired` | `veth` with `offloads` |
 //! | `tap` | `tap` |
 //! | `sockets` | the AF_XDP sockets that `nic` and `veth` have in common |
 //! | `health` | whether what a device receives reaches its port |
@@ -33,10 +35,12 @@ mod guest;
 mod health;
 mod news;
 mod nic;
+mod pair;
 mod sockets;
 mod tags;
 mod tap;
 mod veth;
+mod wired;
 
 use crate::config::{PortKind, settings_of};
 

@@ -15,11 +15,13 @@ use serde::{Deserialize, Serialize};
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
 use super::news::{LinkMap, OnFault, Seen};
+use super::pair::{prepare_pair, remove};
 use super::sockets::{Sockets, SocketsHandover, XdpHalves};
+use super::wired;
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, VethConfig, default_interface};
 use crate::daemon::host::Host;
-use crate::device::{DeviceError, Links, Netns, Promiscuous, VethPair, VethPlan, prepare};
+use crate::device::{Links, Netns, Promiscuous, VethPair, VethPlan, prepare};
 use crate::takeover::state::PortHandover;
 
 /// The type in the state that is handed over.
@@ -40,10 +42,13 @@ impl PortType for VethConfig {
         Netns::open(netns).map(drop).map_err(|error| ("netns", error.into()))
     }
 
-    fn open(&self, _: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
+    fn open(&self, id: PortId, port: &PortConfig, site: &mut Site<'_>) -> Result<Opened, OpenError> {
         let plan = self.plan(port);
         if let Some(netns) = &self.netns {
             Netns::open(netns)?;
+        }
+        if self.offloads {
+            return wired::open(plan, id, site);
         }
         let pair = prepare_pair(&plan, site.host)?;
         let (sockets, (tx, rx)) = match open_sockets(port, &pair, site.host) {
@@ -78,8 +83,12 @@ impl PortType for VethConfig {
         Ok(Opened::new(Veth { sockets, pair, plan: self.plan(port), peer_away }, tx, rx))
     }
 
+    fn wants_fast_path(&self) -> bool {
+        self.offloads
+    }
+
     fn has_sockets(&self) -> bool {
-        true
+        !self.offloads
     }
 
     fn show(&self, _: &PortConfig, _: &SwitchConfig, shown: &mut api::Port) {
@@ -99,30 +108,10 @@ impl VethConfig {
             peer_name: self.peer_name.clone(),
             mtu: port.mtu,
             queues: self.queues.into(),
+            offloads: self.offloads,
             mac: self.mac,
         }
     }
-}
-
-/// Makes the pair, or takes over the one that a killed run left. A pair of such a run that does not fit is removed
-/// first.
-fn prepare_pair(plan: &VethPlan, host: &mut Host) -> Result<VethPair, DeviceError> {
-    let Host { links, ledger, .. } = host;
-    if links.link_by_name(&plan.interface)?.is_none() {
-        ledger.note_pair(&plan.interface);
-    }
-    let prepared = match VethPair::prepare(links, plan) {
-        Err(error) => match ledger.delete_inherited_pair(links, &plan.interface) {
-            Ok(true) => VethPair::prepare(links, plan),
-            _ => Err(error),
-        },
-        prepared => prepared,
-    };
-    match &prepared {
-        Ok(pair) => ledger.pair_is(&pair.switch_end),
-        Err(_) => ledger.pair_gone(&plan.interface),
-    }
-    prepared
 }
 
 fn open_sockets(port: &PortConfig, pair: &VethPair, host: &mut Host) -> Result<(Sockets, XdpHalves), OpenError> {
@@ -139,13 +128,6 @@ fn open_sockets(port: &PortConfig, pair: &VethPair, host: &mut Host) -> Result<(
         busy_poll: false,
     };
     Sockets::open(link, xdp, promiscuous, host)
-}
-
-/// Removes a pair. A pair that can't be removed stays in the ledger.
-fn remove(pair: &VethPair, plan: &VethPlan, host: &mut Host) -> Result<(), DeviceError> {
-    pair.remove(&mut host.links)?;
-    host.ledger.pair_gone(&plan.interface);
-    Ok(())
 }
 
 /// A pair in use.

@@ -30,6 +30,9 @@ pub struct VethConfig {
     /// Queues each way, at both ends.
     #[serde(default = "one", with = "QueueCount")]
     pub queues: u16,
+    /// The container's end keeps its offloads on, and known unicast may pass in the kernel.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub offloads: bool,
     /// MAC address of the container's end; left out: derived from the port's name.
     #[serde(default, with = "StationKey")]
     pub mac: Option<Mac>,
@@ -55,6 +58,9 @@ impl TypeSettings for VethConfig {
             let (key, name) = self.peer_name.as_ref().map_or(("peer", &self.peer), |name| ("peer_name", name));
             claims.push((key, Claim::Interface { name: name.clone(), netns: self.netns.clone() }));
         }
+        if self.offloads {
+            claims.push(("offloads", Claim::here(&tap_interface(port))));
+        }
         claims
     }
 
@@ -69,6 +75,16 @@ impl TypeSettings for VethConfig {
         }
         Ok(())
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_no(value: &bool) -> bool {
+    !value
+}
+
+/// Name of the TAP interface that stands behind the switch's end of veth port `port`, if the port has `offloads`.
+pub fn tap_interface(port: &str) -> String {
+    default_interface(port).replacen("lsw-", "lst-", 1)
 }
 
 /// Name of the switch's end of veth port `port` if the port names none: `lsw-` and the port's name. A name that is too

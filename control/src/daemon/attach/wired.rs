@@ -1,0 +1,180 @@
+//! `veth` ports with `offloads`: a pair whose container's end keeps its offloads, wired to a TAP interface.
+//!
+//! AF_XDP takes no frames whose checksum or segmentation is left to a device, so the switch serves a TAP interface
+//! instead, and two programs hand frames between it and the switch's end of the pair ([`labsw_dataplane::fast_path`]).
+//! The same program at the switch's end passes frames in the kernel that go from one such port to another.
+//!
+//! ```text
+//! container's end ── switch's end ──programs── TAP interface ── worker
+//!                         └──── the fast path, to another switch's end
+//! ```
+//!
+//! The TAP interface goes with its descriptors, the programs with their links, the pair with the port. The TAP
+//! interface is made first: its name keeps a second switch off the pair.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use labsw_dataplane::fast_path::Wires;
+use labsw_dataplane::port::Fault;
+use labsw_dataplane::tap::{TapPort, TapTx};
+use labsw_switch::PortId;
+
+use super::attachment::{Attachment, Halves, Opened, Site};
+use super::error::OpenError;
+use super::news::{LinkMap, OnFault, Seen};
+use super::pair::{prepare_pair, remove};
+use crate::api::{self, PortState};
+use crate::config::tap_interface;
+use crate::daemon::host::Host;
+use crate::device::{DeviceError, Link, VethPair, VethPlan, prepare};
+
+/// Opens a port. On an error nothing that was opened is left, except a pair that was there.
+pub(super) fn open(plan: VethPlan, id: PortId, site: &mut Site<'_>) -> Result<Opened, OpenError> {
+    let interface = tap_interface(&plan.port);
+    let queues = u16::try_from(plan.queues).unwrap_or(1);
+    let tap = TapPort::for_host(&interface, queues, true).map_err(DeviceError::from)?;
+    let links = &mut site.host.links;
+    let tap_link = links.link_by_name(&interface)?.ok_or_else(|| OpenError::Removed(interface.clone()))?;
+    links.set_mtu(tap_link.index, plan.mtu)?;
+    links.keep_host_silent(&tap_link)?;
+    let pair = prepare_pair(&plan, site.host)?;
+    let link = pair.switch_end.clone();
+    let by = site.host.fast_path.as_ref().map(|path| (path, site.fabric.shared.fdb.layout()));
+    let laid = Wires::lay(by, id, link.index, tap_link.index)
+        .map_err(|source| OpenError::Wires { interface: link.name.clone(), source })
+        .and_then(|wires| {
+            site.host.links.set_up(tap_link.index)?;
+            Ok(wires)
+        });
+    let wires = match laid {
+        Ok(wires) => wires,
+        Err(reason) => {
+            if !pair.taken_over
+                && let Err(error) = remove(&pair, &plan, site.host)
+            {
+                tracing::warn!(interface = plan.interface, %error, "not removed");
+            }
+            return Err(reason);
+        }
+    };
+    let connection = tap.connection();
+    let TapPort { tx, rx } = tap;
+    let peer_away = link.lower_is_elsewhere;
+    let (queues, sending, tap) = (rx.len(), Some(Arc::clone(&tx)), tap_link.index);
+    let wired =
+        Wired { connection, queues, plan, pair, link, tap, wires: Some(wires), sending, peer_away, gone: false };
+    Ok(Opened::new(wired, tx, rx))
+}
+
+/// A pair in use.
+struct Wired {
+    /// The connection number that the port's faults carry.
+    connection: u64,
+    /// Number of receive queues.
+    queues: usize,
+    plan: VethPlan,
+    pair: VethPair,
+    /// The switch's end.
+    link: Link,
+    /// Index of the TAP interface.
+    tap: u32,
+    /// The programs, until the port closes.
+    wires: Option<Wires>,
+    /// The transmit half, until the port closes.
+    sending: Option<Arc<TapTx>>,
+    /// The container's end was in another namespace when the links were last looked at.
+    peer_away: bool,
+    gone: bool,
+}
+
+impl Attachment for Wired {
+    fn close(mut self: Box<Self>, halves: Halves, host: &mut Host) -> Result<(), OpenError> {
+        self.wires = None;
+        let outcome = remove(&self.pair, &self.plan, host);
+        self.sending = None;
+        halves.close();
+        Ok(outcome?)
+    }
+
+    fn lose(self: Box<Self>, halves: Halves, host: &mut Host) -> (Option<Box<dyn Attachment>>, Result<(), OpenError>) {
+        (None, self.close(halves, host))
+    }
+
+    fn state(&self) -> (PortState, Option<String>) {
+        let Link { name, up, carrier, .. } = &self.link;
+        match (self.gone, up, carrier) {
+            (true, ..) => (PortState::Waiting, Some(format!("{name} was removed"))),
+            (_, false, _) => (PortState::Down, Some(format!("{name} is set down"))),
+            (_, _, false) => (PortState::Down, Some(format!("{name} has no carrier: its other end is down"))),
+            _ => (PortState::Up, None),
+        }
+    }
+
+    fn show(&self, shown: &mut api::Port) {
+        shown.interface = Some(self.link.name.clone());
+        shown.device = Some(self.link.name.clone());
+        shown.queues = u32::try_from(self.queues).ok();
+    }
+
+    fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
+        let Some(link) = host.links.link_by_index(self.link.index)? else { return Ok(()) };
+        prepare::check_mtu(&link, mtu)?;
+        host.links.set_mtu(self.tap, mtu)?;
+        self.pair.set_mtu(&mut host.links, &self.plan, mtu)?;
+        self.plan.mtu = mtu;
+        Ok(())
+    }
+
+    fn fault(&mut self, fault: &Fault, _now: Instant) -> OnFault {
+        if self.connection == fault.connection { OnFault::Lost } else { OnFault::Old }
+    }
+
+    fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
+        match links.get(&self.link.index) {
+            Some(link) => self.link = link.clone(),
+            None => self.gone = host.links.has_gone(self.link.index),
+        }
+        self.gone |= !links.contains_key(&self.tap) && host.links.has_gone(self.tap);
+        if self.gone {
+            return Seen::Gone;
+        }
+        let away = self.link.lower_is_elsewhere;
+        if std::mem::replace(&mut self.peer_away, away)
+            && !away
+            && self.plan.netns.is_none()
+            && let Err(error) = self.pair.peer_came_back(&mut host.links, &self.plan)
+        {
+            tracing::warn!(port = self.plan.port, %error, "the container's end is not as it was");
+        }
+        Seen::Here
+    }
+
+    fn link_up(&self) -> bool {
+        self.link.up
+    }
+
+    /// Setting the switch's end down takes the carrier from the container's end.
+    fn show_enabled(&mut self, enabled: bool, host: &mut Host) -> Result<(), OpenError> {
+        let index = self.link.index;
+        if enabled {
+            host.links.set_up(index)?
+        } else {
+            host.links.set_down(index)?
+        }
+        self.link.up = enabled;
+        Ok(())
+    }
+
+    fn takes_frames_when_down(&self) -> bool {
+        true
+    }
+
+    fn device(&self) -> Option<(u32, &str)> {
+        Some((self.link.index, &self.link.name))
+    }
+
+    fn wires(&self) -> Option<&Wires> {
+        self.wires.as_ref()
+    }
+}

@@ -1,0 +1,217 @@
+//! The kernel fast path: frames between two containers that the switch knows pass in the kernel.
+//!
+//! **How it works.** The forwarding database lies in a map of the kernel that this process has mapped, together with a
+//! record for each port. Programs at the ports' interfaces (`sys/steering.rs`) read the database as a worker
+//! does. So there is nothing to keep in step: an address that moves, ages or is flushed is gone for the programs at the
+//! same store as for the workers, and the time stamps that the programs renew are those that the sweep looks at. What
+//! the switch says to the programs is one word for each port, its gate: shut, or open with the port's interface and
+//! VLAN ([`Record::open`]).
+//!
+//! ```text
+//! map: head (ageing, start of the clock) · a record for each port (gate, counters) · buckets of the database
+//! ```
+//!
+//! **Invariants.** A gate is open only while nothing but the forwarding database decides about the port's frames (the
+//! control thread sees to that). A port whose wires are cut has its gate shut. Programs are attached by links that
+//! nobody but this process holds, so they go with it.
+//!
+//! **Limits.** Machines with x86-64 processors: loads of the programs are believed to happen in their order. Linux 6.6.
+//!
+//! References: `bpf(2)` `BPF_F_MMAPABLE`, membarrier(2).
+
+#![allow(unsafe_code, reason = "the mapping of the map")]
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use labsw_switch::fdb::{Bucket, Layout, places};
+use labsw_switch::{MAX_PORTS, PortId, Vid};
+
+use crate::clock;
+use crate::stats::PortSnapshot;
+use crate::sys::programs::{self, Call, Hook};
+use crate::sys::steering::{BUCKETS_AT, HEAD_BYTES, PORT_BYTES, Place};
+
+/// The head of the map.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Head {
+    ageing_seconds: AtomicU32,
+    /// Start of [`clock`], in nanoseconds of the kernel's monotonic clock.
+    start_ns: AtomicU64,
+}
+
+/// The programs' knowledge of a port, and their counts.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Record {
+    /// 0: shut; else the interface's index, and the VLAN from bit 32 on.
+    gate: AtomicU64,
+    rx_frames: AtomicU64,
+    rx_bytes: AtomicU64,
+    tx_frames: AtomicU64,
+    tx_bytes: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Head>() == HEAD_BYTES && size_of::<Record>() == PORT_BYTES);
+const _: () = assert!(BUCKETS_AT.is_multiple_of(align_of::<Bucket>()));
+
+impl Record {
+    /// Lets frames from and to the port pass in the kernel, in its one VLAN.
+    pub fn open(&self, ifindex: u32, vid: Vid) {
+        self.gate.store(u64::from(vid.get()) << 32 | u64::from(ifindex), Ordering::Release);
+    }
+
+    /// Has all frames of the port take the way through the switch. True if they did not. Those that a program decides
+    /// about at this moment may still pass, until [`settle`].
+    pub fn shut(&self) -> bool {
+        self.gate.swap(0, Ordering::AcqRel) != 0
+    }
+
+    /// True if the gate is open.
+    pub fn is_open(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) != 0
+    }
+
+    /// True if the gate is open for this interface and VLAN.
+    pub fn is_open_for(&self, ifindex: u32, vid: Vid) -> bool {
+        self.gate.load(Ordering::Relaxed) == u64::from(vid.get()) << 32 | u64::from(ifindex)
+    }
+
+    /// The frames that passed since this was last asked.
+    pub fn take(&self) -> PortSnapshot {
+        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        let mut taken = PortSnapshot::ZERO;
+        (taken.rx_frames, taken.rx_bytes) = (take(&self.rx_frames), take(&self.rx_bytes));
+        (taken.tx_frames, taken.tx_bytes) = (take(&self.tx_frames), take(&self.tx_bytes));
+        taken
+    }
+}
+
+/// The map, and its mapping. Made once: the mapping stays as long as the process.
+#[derive(Debug)]
+pub struct FastPath {
+    map: OwnedFd,
+    head: &'static Head,
+    records: &'static [Record],
+    buckets: &'static [Bucket],
+}
+
+impl FastPath {
+    /// Memory for a forwarding database with room for `capacity` entries, and for the ports beside it.
+    ///
+    /// # Errors
+    /// The kernel's, and [`io::ErrorKind::Unsupported`] on other processors.
+    pub fn new(capacity: usize) -> io::Result<FastPath> {
+        if !cfg!(target_arch = "x86_64") {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let count = places(capacity);
+        let bytes = BUCKETS_AT + count * size_of::<Bucket>();
+        let map_bytes = u32::try_from(bytes).map_err(io::Error::other)?;
+        let [map] = programs::ask(Call::MakeTable { bytes: map_bytes }, &[])?;
+        let (protection, flags) =
+            (rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE, rustix::mm::MapFlags::SHARED);
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), bytes, protection, flags, map.as_fd(), 0) }?;
+        // SAFETY: the mapping is `bytes` long, aligned to a page, zero at first, and never unmapped. Head, records and
+        // buckets lie in it one behind the other, aligned as asserted above, and consist of atomics, for which every
+        // value is valid. Others (the programs) write to it as to atomics only.
+        let (head, records, buckets) = unsafe {
+            let start = start.cast::<u8>();
+            let records = std::slice::from_raw_parts(start.add(HEAD_BYTES).cast::<Record>(), MAX_PORTS);
+            let buckets = std::slice::from_raw_parts(start.add(BUCKETS_AT).cast::<Bucket>(), count);
+            (&*start.cast::<Head>(), records, buckets)
+        };
+        head.start_ns.store(monotonic_ns().saturating_sub(clock::now_ns()), Ordering::Relaxed);
+        Ok(FastPath { map, head, records, buckets })
+    }
+
+    /// The memory for the forwarding database.
+    pub fn buckets(&self) -> &'static [Bucket] {
+        self.buckets
+    }
+
+    /// Tells the programs after how many seconds an address counts as unknown (0: never).
+    pub fn set_ageing(&self, seconds: u32) {
+        self.head.ageing_seconds.store(seconds, Ordering::Relaxed);
+    }
+
+    fn record(&self, port: PortId) -> io::Result<&'static Record> {
+        self.records.get(port.index()).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    }
+}
+
+/// The programs between the switch's end of a container's pair and the TAP interface that the switch serves. They go
+/// when this is dropped.
+#[derive(Debug)]
+pub struct Wires {
+    _links: [OwnedFd; 4],
+    /// `None`: all frames take the way through the switch.
+    record: Option<&'static Record>,
+}
+
+impl Wires {
+    /// Wires the two interfaces together. With `by`, frames of `port` pass in the kernel once the port's gate is open.
+    ///
+    /// # Errors
+    /// The kernel's: one before Linux 6.6 has no such hooks.
+    pub fn lay(by: Option<(&FastPath, Layout)>, port: PortId, station: u32, tap: u32) -> io::Result<Wires> {
+        let attach = |program: &OwnedFd, ifindex, hook| {
+            let [link] = programs::ask(Call::Attach { ifindex, hook }, &[program.as_fd()])?;
+            Ok::<_, io::Error>(link)
+        };
+        let [marked_only] = programs::ask(Call::LoadMarkedOnly, &[])?;
+        let [to_station] = programs::ask(Call::LoadOnward { to: station }, &[])?;
+        let ([from_station], record) = match by {
+            None => (programs::ask(Call::LoadOnward { to: tap }, &[])?, None),
+            Some((path, Layout { seed, multiplier, buckets })) => {
+                let record = path.record(port)?;
+                record.shut();
+                record.take();
+                let place = Place { seed, multiplier, buckets: u32::try_from(buckets).map_err(io::Error::other)? };
+                let call = Call::LoadFromStation { place, port: port.0, around: tap };
+                (programs::ask(call, &[path.map.as_fd()])?, Some(record))
+            }
+        };
+        let links = [
+            attach(&marked_only, station, Hook::Egress)?,
+            attach(&marked_only, tap, Hook::Egress)?,
+            attach(&to_station, tap, Hook::Ingress)?,
+            attach(&from_station, station, Hook::Ingress)?,
+        ];
+        Ok(Wires { _links: links, record })
+    }
+
+    /// The port's record, if its frames may pass in the kernel.
+    pub fn record(&self) -> Option<&'static Record> {
+        self.record
+    }
+}
+
+impl Drop for Wires {
+    fn drop(&mut self) {
+        if let Some(record) = self.record {
+            record.shut();
+        }
+    }
+}
+
+/// Waits until no program is deciding any more on gates as they were before.
+pub fn settle() {
+    /// `MEMBARRIER_CMD_GLOBAL`: waits for every reader of the kernel's (`synchronize_rcu`), as programs are.
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes three numbers and no memory.
+    let done = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
+    if done < 0 {
+        // The kernel refuses the call with `nohz_full`. No program takes this long.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
