@@ -18,12 +18,13 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 BIN_DIR ?= $(TARGET_DIR)/release
 
-.PHONY: help build install install-files deb test-deb setup lint unit models mutants sanitize e2e-build e2e test-labhost soak test demo bench bench-peers
+.PHONY: help build install install-files deb test-deb deny setup lint unit models mutants sanitize e2e-build e2e test-labhost soak test demo bench bench-peers
 
 help:
 > @echo "make build        labswd and labsw-ctl, release"
 > @echo "make install      programs, unit, completions under PREFIX=/usr/local; see docs/service.md"
 > @echo "make deb          a Debian package; make test-deb installs, upgrades and purges it"
+> @echo "make deny         licences, sources and known faults of the crates; see docs/releasing.md"
 > @echo "make demo         a whole lab on this machine, narrated; needs root"
 > @echo "make test         format, clippy, unit tests, end-to-end tests; needs root"
 > @echo "make lint         format, clippy, links of the code's documentation"
@@ -64,6 +65,11 @@ deb: build
 # Installs, upgrades, removes and purges the package in a copy of this machine's root that is thrown away; needs root.
 test-deb: deb
 > tests/test-deb.sh $(TARGET_DIR)/debian/labsw_*.deb
+
+# Licences, sources and known faults of the crates (deny.toml); needs cargo-deny (cargo install cargo-deny), and fetches
+# the list of faults.
+deny:
+> $(CARGO) deny check
 
 setup:
 > tests/setup-debian.sh
@@ -109,8 +115,9 @@ e2e-build:
 e2e: e2e-build
 > LABSW_BIN_DIR=$(E2E_DIR) CARGO="$(CARGO)" tests/run-e2e.sh
 
+# LABHOST=all takes longer: a million numbered frames, and a third boot of the Debian system.
 test-labhost: setup e2e-build
-> LABSW_BIN_DIR=$(E2E_DIR) $(CARGO) test -p labsw-tests --test lab_host -- --nocapture
+> LABSW_BIN_DIR=$(E2E_DIR) $(CARGO) test -p labsw-tests --test lab_host --test lab_service -- --nocapture
 
 # Attackers at four ports at once: tests/tests/hostile_soak.rs. LABSW_SOAK_SECONDS says how long, LABSW_SOAK_SEED
 # repeats a run.

@@ -10,7 +10,7 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
 # They boot guests one after the other and wait for them, and have no narrow limits of time.
-guests=(packed guest_glue tap memory dhcp migration libvirt lab_host)
+guests=(packed guest_glue tap memory dhcp migration libvirt lab_host lab_service)
 
 # Name and program of each file of tests.
 $cargo test -q -p labsw-tests --no-run --message-format=json |

@@ -6,15 +6,16 @@
 //! ([`Wire`]): frames with their length in front. Cables are pulled, and NICs, by the machine monitor. No privilege and
 //! no namespace is needed on this side.
 //!
-//! The NICs' drivers are not loaded at first. NIC n, counting from 1, has the MAC address `52:54:00:00:00:n` and is in
-//! the PCIe slot `rpn`.
+//! The NICs' drivers are not loaded at first. The nth NIC, counting from 1, is in the PCIe slot `rpn`.
+//!
+//! [`LabHost::boot_system`] boots a Debian system with systemd in place of the shell, and labsw as its service.
 //!
 //! The page `docs/lab-host-tests.md` says more.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -29,7 +30,7 @@ use crate::switch::{TempDir, find_binary};
 
 /// How long something may take in the machine, which is emulated and shares two processors with others.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-const MEMORY: &str = "1024M";
+const MEMORY: &str = "1536M";
 /// Most bytes of a frame that QEMU may send: a TCP segment to be cut.
 const FRAME_BYTES_MAX: usize = 1 << 17;
 const CONFIG: &str = "/tmp/lab.toml";
@@ -44,14 +45,16 @@ pub struct HostNic {
     pub driver: &'static str,
     /// What it is called here: by the wire, by QEMU and by the port.
     pub name: &'static str,
+    /// The last byte of its MAC address, `52:54:00:00:00:n`.
+    pub mac: u8,
 }
 
 /// The models that a lab host may have, each with its driver's name as its own.
 pub const NICS: [HostNic; 4] = [
-    HostNic { model: "igb", driver: "igb", name: "igb" },
-    HostNic { model: "e1000e", driver: "e1000e", name: "e1000e" },
-    HostNic { model: "virtio-net-pci", driver: "virtio_net", name: "virtio" },
-    HostNic { model: "vmxnet3", driver: "vmxnet3", name: "vmxnet3" },
+    HostNic { model: "igb", driver: "igb", name: "igb", mac: 1 },
+    HostNic { model: "e1000e", driver: "e1000e", name: "e1000e", mac: 2 },
+    HostNic { model: "virtio-net-pci", driver: "virtio_net", name: "virtio", mac: 3 },
+    HostNic { model: "vmxnet3", driver: "vmxnet3", name: "vmxnet3", mac: 4 },
 ];
 
 /// The test's end of a cable.
@@ -144,18 +147,31 @@ impl LabHost {
     /// When it does not boot.
     pub fn boot(nics: &[HostNic]) -> Self {
         let directory = TempDir::new();
+        let image = write_programs(directory.path());
+        Self::launch(nics, directory, &image, "net.ifnames=0")
+    }
+
+    /// Boots a machine with these NICs and an image of [`system_image`], and waits for its shell, which is there before
+    /// all services are.
+    ///
+    /// # Panics
+    /// When it does not boot.
+    pub fn boot_system(nics: &[HostNic], image: &Path) -> Self {
+        Self::launch(nics, TempDir::new(), image, "systemd.show_status=0")
+    }
+
+    fn launch(nics: &[HostNic], directory: TempDir, image: &Path, options: &str) -> Self {
         let path = |name: &str| directory.path().join(name);
         let (kernel, _) = guest::image(Image::Host).unwrap();
-        write_programs(directory.path());
         let mut command = Command::new(guest::QEMU);
         let accelerator = guest::accelerator();
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
         command.args(["-accel", &accelerator, "-cpu", if accelerator == "kvm" { "host" } else { guest::EMULATED_CPU }]);
         command.args(["-machine", "q35", "-smp", "2", "-m", MEMORY]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp").display())]);
-        command.arg("-kernel").arg(kernel).arg("-initrd").arg(path("initramfs.cpio"));
-        let line = "console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on no_timer_check net.ifnames=0";
-        command.args(["-append", line]);
+        command.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
+        let line = "console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on no_timer_check";
+        command.args(["-append", &format!("{line} {options}")]);
         let mut listeners = Vec::new();
         for (n, nic) in (1..).zip(nics) {
             let socket = path(nic.name);
@@ -268,17 +284,58 @@ impl LabHost {
 }
 
 fn device(nic: HostNic, n: usize) -> String {
-    let HostNic { model, name, .. } = nic;
-    format!("{model},id={name},netdev=n{n},mac=52:54:00:00:00:{n:02x},bus=rp{n}")
+    let HostNic { model, name, mac, .. } = nic;
+    format!("{model},id={name},netdev=n{n},mac=52:54:00:00:00:{mac:02x},bus=rp{n}")
+}
+
+/// Sends a frame by a cable until it comes out of another one, unchanged.
+///
+/// # Panics
+/// When it does not come in time.
+pub fn assert_passes(host: &LabHost, from: &str, to: &str, frame: &[u8]) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        host.wire(from).send(frame);
+        let mut came = Vec::new();
+        let found = host.wire(to).receive(Duration::from_millis(500), |other| {
+            came.push(other.to_vec());
+            other == frame
+        });
+        if found.is_some() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{from} to {to}: {frame:02x?} does not pass; {came:02x?} came");
+    }
+}
+
+/// Writes an initramfs with a Debian system into `directory`: systemd, and labsw as it is installed, with this
+/// configuration.
+///
+/// # Panics
+/// When a part of it is missing.
+pub fn system_image(directory: &Path, config: &str) -> PathBuf {
+    let path = |name: &str| directory.join(name);
+    let programs = find_binary("labswd").unwrap();
+    std::fs::write(path("labsw.toml"), config).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/mksystemd.sh");
+    let mut command = Command::new(script);
+    command.arg(programs.parent().unwrap()).args([path("labsw.toml"), path("system.cpio")]);
+    process::run(&mut command);
+    let (_, usual) = guest::image(Image::Host).unwrap();
+    let parts = [usual, path("system.cpio")].map(|part| std::fs::read(part).unwrap());
+    std::fs::write(path("system-image.cpio"), parts.concat()).unwrap();
+    path("system-image.cpio")
 }
 
 /// Writes the machine's initramfs into `directory`, with the switch in it.
-fn write_programs(directory: &Path) {
+fn write_programs(directory: &Path) -> PathBuf {
     let stripped = ["labswd", "labsw-ctl"].map(|name| {
         let to = directory.join(name);
         process::run(Command::new("strip").arg("-o").arg(&to).arg(find_binary(name).unwrap()));
         to
     });
     let programs: Vec<&Path> = stripped.iter().map(|program| program.as_path()).collect();
-    guest::write_image(Image::Host, &programs, &directory.join("initramfs.cpio")).unwrap();
+    let image = directory.join("initramfs.cpio");
+    guest::write_image(Image::Host, &programs, &image).unwrap();
+    image
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use labsw_tests::lab_host::{HostNic, LabHost, NICS, PATIENCE};
+use labsw_tests::lab_host::{HostNic, LabHost, NICS, PATIENCE, assert_passes};
 use labsw_tests::packet::{BROADCAST, Frame, Mac, TPID_8021AD, TPID_8021Q, mac};
 use labsw_tests::process::wait_for;
 use labsw_tests::require::{self, Need};
@@ -20,15 +20,14 @@ const TAGGED: u16 = 20;
 const BATCH: u32 = 64;
 
 fn config(nics: &[HostNic]) -> String {
-    let port = |(n, nic): (usize, &HostNic)| {
+    let port = |nic: &HostNic| {
         format!(
             "[ports.{}]\ntype = \"af_xdp\"\ndevice = \"mac:52:54:00:00:00:{:02x}\"\nmtu = 2000\n\
              vlan = {{ mode = \"native-untagged\", tag = 1 }}\n",
-            nic.name,
-            n + 1
+            nic.name, nic.mac
         )
     };
-    nics.iter().enumerate().map(port).collect()
+    nics.iter().map(port).collect()
 }
 
 /// Frames of one source with the tags that occur; the number tells them apart.
@@ -54,23 +53,6 @@ fn assert_all_pass(host: &LabHost, nics: &[HostNic], round: u8) {
                 assert_passes(host, from.name, to.name, frame);
             }
         }
-    }
-}
-
-/// Sends a frame by a cable until it comes out of another one, unchanged.
-fn assert_passes(host: &LabHost, from: &str, to: &str, frame: &[u8]) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        host.wire(from).send(frame);
-        let mut came = Vec::new();
-        let found = host.wire(to).receive(SECOND / 2, |other| {
-            came.push(other.to_vec());
-            other == frame
-        });
-        if found.is_some() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{from} to {to}: {frame:02x?} does not pass; {came:02x?} came");
     }
 }
 
@@ -215,20 +197,19 @@ fn tags_taken_out(host: &mut LabHost, nics: &[HostNic]) {
 }
 
 /// Frames of every length, whose bytes follow from their number, arrive unaltered, none twice, in their VLAN; with
-/// `LABHOST=all` many more, and cables that are pulled between them.
+/// `LABHOST=all` a million, with cables that are pulled and drivers that are loaded anew between them.
 fn numbered_frames(host: &mut LabHost) {
     let all = std::env::var("LABHOST").is_ok_and(|which| which == "all");
-    let count: u32 = if all { 200_000 } else { 3000 };
+    let count: u32 = if all { 250_000 } else { 3000 };
     for (from, to) in [("igb", "e1000e"), ("e1000e", "igb"), ("igb", "virtio"), ("virtio", "igb")] {
         // Learned: nobody else gets the frames.
-        assert_passes(host, to, from, &Frame::new(BROADCAST, mac(100)).build());
+        let learned = Frame::new(BROADCAST, mac(100)).build();
+        assert_passes(host, to, from, &learned);
         let (mut seen, mut lost) = (vec![false; count as usize], 0);
         for first in (0..count).step_by(BATCH as usize) {
             if all && first > 0 && first % (200 * BATCH) == 0 {
-                host.cable(from, false);
-                host.wait_port(from, "down", |port| port["state"] == "down");
-                host.cable(from, true);
-                host.wait_up(from);
+                interrupt(host, from, first / BATCH / 200);
+                assert_passes(host, to, from, &learned);
             }
             let batch = first..count.min(first + BATCH);
             batch.clone().for_each(|n| host.wire(from).send(&numbered(n)));
@@ -245,6 +226,20 @@ fn numbered_frames(host: &mut LabHost) {
         }
         assert!(lost * 100 <= count as usize, "{from} to {to}: {lost} of {count} frames were lost");
     }
+}
+
+/// Pulls the cable of a port and puts it back in; every other time the driver of igb is loaded anew as well.
+fn interrupt(host: &mut LabHost, name: &str, times: u32) {
+    host.cable(name, false);
+    host.wait_port(name, "down", |port| port["state"] == "down");
+    host.cable(name, true);
+    if times.is_multiple_of(2) {
+        host.ok("rmmod igb");
+        host.wait_port("igb", "waiting", |port| port["state"] == "waiting");
+        host.load("igb");
+        host.wait_up("igb");
+    }
+    host.wait_up(name);
 }
 
 /// Frame `n` of VLAN 20: its length, and every byte behind the number, follow from the number (a linear congruential
