@@ -15,9 +15,10 @@ use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
 use super::news::OnFault;
 use crate::api::{self, PortState};
-use crate::config::{PortConfig, PortKind, SwitchConfig};
+use crate::config::{DeviceSpec, PortConfig, PortKind, SwitchConfig};
 use crate::daemon::host::Host;
 use crate::device::Links;
+use crate::model::port::Claim;
 
 /// The resources of the fake host.
 #[derive(Debug, Default)]
@@ -55,7 +56,10 @@ struct FakeType;
 
 /// The resource that a port's settings name.
 fn named(port: &PortConfig) -> String {
-    port.claims(&SwitchConfig::default()).last().map(|(_, claim)| claim.to_string()).unwrap_or_default()
+    match port.claims(&SwitchConfig::default()).pop() {
+        Some((_, Claim::Device(DeviceSpec::Name(name)) | Claim::Interface { name, .. })) => name,
+        claim => claim.map(|(_, claim)| claim.to_string()).unwrap_or_default(),
+    }
 }
 
 impl PortType for FakeType {
