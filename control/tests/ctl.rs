@@ -12,6 +12,8 @@ use std::process::{Command, Stdio};
 
 #[path = "ctl/captures.rs"]
 mod captures;
+#[path = "ctl/forms.rs"]
+mod forms;
 #[path = "ctl/switch.rs"]
 mod switch;
 
@@ -48,44 +50,6 @@ fn tables_are_for_people() {
     assert_eq!(text(&narrow.stdout), include_str!("ctl/status-80.txt"), "prints:\n{}", text(&narrow.stdout));
     let wide = switch.command(&["status", "--wide"]).env("COLUMNS", "80").output().unwrap();
     assert_eq!(text(&wide.stdout), include_str!("ctl/status.txt"));
-}
-
-#[test]
-fn colours_come_where_they_are_wanted() {
-    let switch = Switch::start();
-    let coloured = |variables: &[(&str, &str)]| {
-        let output = switch.command(&["port", "list"]).envs(variables.iter().copied()).output().unwrap();
-        output.stdout.contains(&0x1b)
-    };
-    assert!(!coloured(&[]), "a pipe");
-    assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
-    assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
-}
-
-#[test]
-fn errors_are_json_where_json_was_asked_for() {
-    let switch = Switch::start();
-    let error = |line: &str| {
-        let output = switch.command(&line.split(' ').collect::<Vec<_>>()).output().unwrap();
-        let error: Value = serde_json::from_slice(&output.stderr).unwrap();
-        (output.status.code().unwrap(), error)
-    };
-    let (status, refused) = error("port del gone --json");
-    assert_eq!((status, &refused["error"]), (1, &json!("org.labsw.Switch1.NotFound")), "{refused}");
-    assert_eq!(refused["parameters"], json!({"kind": "port", "name": "gone"}));
-    assert_eq!(refused["message"], "port \"gone\" does not exist");
-    let (status, usage) = error("fdb list --vlan 5000 -j");
-    assert_eq!((status, &usage["error"]), (2, &json!("usage")), "{usage}");
-    let (status, unreachable) = error("--socket /nonexistent/socket status -j");
-    assert_eq!((status, &unreachable["error"]), (3, &json!("unreachable")), "{unreachable}");
-
-    let file = std::env::temp_dir().join(format!("labsw-ctl-mistakes-{}.toml", std::process::id()));
-    std::fs::write(&file, "[switch]\npowr = 1\n").unwrap();
-    let (status, mistakes) = error(&format!("config check {} -j", file.display()));
-    assert_eq!((status, &mistakes["error"]), (1, &json!("mistakes")), "{mistakes}");
-    let mistake = &mistakes["mistakes"][0];
-    assert_eq!((&mistake["line"], &mistake["key"]), (&json!(2), &json!("switch.powr")), "{mistake}");
-    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
@@ -126,38 +90,6 @@ fn json_is_the_bare_list_or_object() {
     assert_eq!(uplink["vlan"], json!({"mode": "native-untagged", "tag": 10, "trunks": [10, "20-29"]}));
     assert_eq!((&uplink["type"], &uplink["state"], &uplink["reason"]), (&json!("af_xdp"), &json!("up"), &Value::Null));
     assert_eq!(uplink.get("socket"), None, "what does not apply is left out");
-}
-
-#[test]
-fn a_noun_alone_lists_and_short_forms_are_understood() {
-    let switch = Switch::start();
-    for noun in ["port", "vlan", "fdb", "mcast", "mirror", "impair", "worker"] {
-        let list = switch.ok(&[noun, "list"]);
-        assert_eq!((switch.ok(&[noun]), switch.ok(&[noun, "ls"])), (list.clone(), list), "{noun}");
-    }
-    assert_eq!(switch.ok(&["port", "-j"]), switch.ok(&["port", "list", "--json"]));
-    assert!(switch.ok(&["help", "port"]).contains("Usage: labsw-ctl port [OPTIONS] [COMMAND]"));
-    let missing = ["port", "del", "gone"];
-    assert_eq!(failure(switch.command(&missing).output().unwrap()).0, Some(1));
-    assert_eq!(switch.ok(&[&missing[..], &["--if-exists"]].concat()), "");
-    assert_eq!(switch.json(&[&missing[..], &["--if-exists"]].concat()), json!({}));
-}
-
-#[test]
-fn an_impaired_port_looks_like_one_everywhere() {
-    let switch = Switch::start();
-    let row = |text: String| text.lines().find(|line| line.starts_with("lossy")).unwrap().to_owned();
-    for list in [&["port"][..], &["status"]] {
-        let row = row(switch.ok(list));
-        assert!(
-            row.ends_with("3          0          0        0  IMPAIRED rx, tx; no guest is connected; mirrors: detect"),
-            "{row}"
-        );
-    }
-    let shown = switch.ok(&["port", "show", "lossy"]);
-    let value = |name: &str| shown.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
-    let values = ["impaired", "mirrors", "workers", "stations"].map(|name| value(name).unwrap());
-    assert_eq!(values, ["rx, tx", "detect", "0", "3"], "{shown}");
 }
 
 fn mirror_named(name: &str) -> MirrorSettings {

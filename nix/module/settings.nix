@@ -51,6 +51,7 @@ let
       link_local = optional (types.enum [ "transparent" "drop" ]) "STP, LLDP, 802.1X and the like: flooded, or dropped.";
       mirror_only = optional types.bool "The port takes copies of mirrors and nothing else.";
       allow_mirror = optional types.bool "The port may be mirrored, and be the destination of mirrors; as `switch.allow_mirror` says if left out.";
+      rewind = optional types.str "Memory for the frames that passed, as in \"64MiB\", or \"off\"; as `switch.rewind` says if left out.";
       finish_checksums = optional types.bool "Frames to the port have finished checksums and are cut, whatever its guest accepts.";
       queue_pairs = optional (types.ints.between 1 8) "vhost_user: queue pairs of the guest's NIC.";
       role = optional (types.enum [ "server" "client" ]) "vhost_user: `server` makes the socket, `client` connects to it.";
@@ -153,6 +154,8 @@ in
               metrics_listen = optional types.str "Address and port at which metrics are served over HTTP, as in \"127.0.0.1:9477\".";
               allow_mirror = optional (types.enum [ "all" "declared" ]) "Whether ports that say nothing of it may be mirrored: `all` of them, or none (`declared`).";
               accelerate = optional (types.enum [ "auto" "off" ]) "The kernel fast path between containers' ports with `offloads`; see docs/fast-path.md.";
+              rewind = optional types.str "Memory for the frames that passed, of ports that say nothing of it, as in \"64MiB\"; \"off\" if left out.";
+              max_rewind_memory = optional types.str "Most memory for frames that passed, of all ports together, as in \"1GiB\".";
               default_vlan = optional vid "The VLAN of ports that say nothing of VLANs.";
               max_guest_memory = optional types.str "Most memory of its guest that a vhost-user port maps, as in \"64GiB\"; as much as the machine has if left out.";
               protected_interfaces = mkOption {

@@ -28,6 +28,9 @@ pub struct CaptureSpec {
     /// Ends the capture after this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_milliseconds: Option<u64>,
+    /// Gives the frames of the last so many milliseconds that the ports keep, dropped ones among them, and ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_milliseconds: Option<u64>,
 }
 
 impl Default for CaptureSpec {
@@ -41,6 +44,7 @@ impl Default for CaptureSpec {
             snaplen: DEFAULT_SNAPLEN,
             count: None,
             duration_milliseconds: None,
+            last_milliseconds: None,
         }
     }
 }

@@ -45,7 +45,7 @@ pub use mirror::{Mirror, MirrorSettings, MirrorState};
 pub use multicast::{
     Multicast, MulticastFamily, MulticastGroup, MulticastPort, MulticastRouters, MulticastState, MulticastTotals,
 };
-pub use port::{Counters, Flap, FrontEnd, Port, PortRole, PortState, PortType, PutRight, XdpMode};
+pub use port::{Counters, Flap, FrontEnd, Port, PortRewind, PortRole, PortState, PortType, PutRight, XdpMode};
 pub use reply::{
     Awaited, Captures, Changes, Done, FdbEntries, FdbEntry, Impairments, Mirrors, OneMirror, OnePort, PortStats, Ports,
     Removed, Reply, Stats, Status, UnexpectedReply, Vlans, Worker, WorkerQueue, Workers,

@@ -150,6 +150,9 @@ pub struct Port {
     /// Number of addresses learned at the port; left out: none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub stations: u64,
+    /// The frames that passed which the port keeps; left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewind: Option<PortRewind>,
     /// `af_xdp`: the device as configured; `veth`: the switch's end; `tap`: the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
@@ -244,6 +247,19 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// The memory of a port for frames that passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRewind {
+    /// The memory that it may use, in bytes.
+    pub bytes: u64,
+    /// The memory in use, in bytes.
+    pub used_bytes: u64,
+    /// The age of the oldest frame; `None`: there is none yet.
+    pub oldest_seconds_ago: Option<u64>,
+    /// Frames for which there was no room.
+    pub missed_frames: u64,
+}
+
 impl Port {
     /// A port with the fields of all types only: up, no counters, MTU 1500, link-local frames pass.
     pub fn new(name: impl Into<String>, port_type: PortType, vlan: Vlan) -> Port {
@@ -264,6 +280,7 @@ impl Port {
             mirrors: Vec::new(),
             workers: Vec::new(),
             stations: 0,
+            rewind: None,
             device: None,
             xdp_mode: None,
             xdp_mode_reason: None,

@@ -49,6 +49,12 @@ fn port() -> Port {
         mirrors: vec!["detect".into()],
         workers: vec![0],
         stations: 3,
+        rewind: Some(PortRewind {
+            bytes: 64 << 20,
+            used_bytes: 1 << 20,
+            oldest_seconds_ago: Some(95),
+            missed_frames: 2,
+        }),
         flap: Some(Flap { every_milliseconds: 2000, left: 3 }),
         guards: Some(Guards {
             mac_limit: Some(8),
@@ -185,6 +191,7 @@ fn questions() -> Vec<Request> {
             snaplen: 96,
             count: Some(3),
             duration_milliseconds: Some(1500),
+            last_milliseconds: Some(30_000),
         }),
         Request::ListCaptures,
         Request::Monitor { last: Some(10) },

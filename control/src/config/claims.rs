@@ -48,17 +48,34 @@ impl PortConfig {
                 _ => {}
             }
         }
+        let mut kept = 0_u64;
         for other in others {
             if other.name == self.name {
                 return Err(("", "there is a port of this name already".to_owned()));
             }
+            kept = kept.saturating_add(other.rewind.unwrap_or_default());
             let theirs = other.claims(switch);
             if let Some((key, claim)) = claims.iter().find(|(_, claim)| theirs.iter().any(|(_, other)| other.is(claim)))
             {
                 return Err((key, format!("{claim} is already used by port {}; each port needs its own", other.name)));
             }
         }
-        Ok(())
+        self.check_rewind(kept, switch).map_err(|reason| ("rewind", reason))
+    }
+
+    /// Checks that the memory for frames that passed is there, if other ports have `kept` bytes of it.
+    pub(crate) fn check_rewind(&self, kept: u64, switch: &SwitchConfig) -> Result<(), String> {
+        let Some(bytes) = self.rewind else { return Ok(()) };
+        let left = switch.max_rewind_memory.saturating_sub(kept);
+        if bytes <= left {
+            return Ok(());
+        }
+        let mib = |bytes: u64| bytes >> 20;
+        Err(format!(
+            "{} MiB are more than the {} MiB that other ports leave of switch.max_rewind_memory; raise that, or keep less",
+            mib(bytes),
+            mib(left),
+        ))
     }
 
     /// True if this port and `other` can't be attached at the same time, or if their names alone don't tell.

@@ -80,8 +80,8 @@ pub(super) enum Target {
 /// The counts of a finished capture.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Summary {
-    captured: u64,
-    dropped: u64,
+    pub(super) captured: u64,
+    pub(super) dropped: u64,
 }
 
 /// Captures, or lists captures.
@@ -102,6 +102,7 @@ pub(super) fn run(arguments: Arguments, socket: &Path, output: &mut Output) -> R
         snaplen: arguments.snaplen,
         count: arguments.count,
         duration_milliseconds: arguments.duration,
+        last_milliseconds: None,
     };
     let Summary { captured, dropped } = record(spec, socket, &target)?;
     // Standard output may be the capture itself.

@@ -35,6 +35,7 @@ mod parse;
 mod port;
 mod rates;
 mod render;
+mod rewind;
 mod session;
 mod stats;
 mod status;
@@ -115,6 +116,8 @@ enum Noun {
     Wait(wait::Arguments),
     /// Captures frames that pass, or that are dropped, as pcapng.
     Capture(capture::Arguments),
+    /// Writes the frames that already passed, or were dropped, at ports that keep some, as pcapng.
+    Rewind(rewind::Arguments),
     /// Offers the ports to Wireshark as interfaces; `extcap install` registers them.
     Extcap(extcap::Arguments),
     /// Prints the metrics in Prometheus's format, or serves them over HTTP.
@@ -185,6 +188,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Monitor(monitor) => return monitor::run(&monitor, &arguments.socket, &mut output),
         Noun::Wait(wait) => return wait::run(wait, &arguments.socket, &mut output),
         Noun::Capture(capture) => return capture::run(capture, &arguments.socket, &mut output),
+        Noun::Rewind(rewind) => return rewind::run(rewind, &arguments.socket, &mut output),
         Noun::Extcap(extcap) => return extcap::run(extcap, &arguments.socket, &mut output),
         Noun::Config(command) => return config::run(command, &arguments.socket, &mut output),
         Noun::Metrics(metrics) => return metrics::run(&metrics, &arguments.socket, &mut output),

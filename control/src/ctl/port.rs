@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::parse;
 use super::table::{Screen, list, notes, number, state, text};
-use crate::api::{Change, Flap, Guards, Port, PortType, PutRight, Request, Vlan};
+use crate::api::{Change, Flap, Guards, Port, PortRewind, PortType, PutRight, Request, Vlan};
 
 /// The commands for ports.
 #[derive(Debug, Default, Subcommand)]
@@ -185,6 +185,15 @@ fn put_right(PutRight { what, times, seconds_ago }: &PutRight) -> String {
     format!("{what}: {times} {seconds_ago} s ago")
 }
 
+/// `64 MiB, 1 MiB in use, back to 95 s ago`.
+fn rewind(rewind: &PortRewind) -> String {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let age = rewind.oldest_seconds_ago.map(|age| format!(", back to {age} s ago")).unwrap_or_default();
+    let missed = Some(rewind.missed_frames).filter(|missed| *missed > 0);
+    let missed = missed.map(|missed| format!(", {missed} frames missed")).unwrap_or_default();
+    format!("{} MiB, {} MiB in use{age}{missed}", mib(rewind.bytes), mib(rewind.used_bytes))
+}
+
 /// One port in full.
 pub(super) fn details(screen: Screen, port: &Port) -> String {
     let mut lines =
@@ -197,6 +206,7 @@ pub(super) fn details(screen: Screen, port: &Port) -> String {
         ("mirrors", (!port.mirrors.is_empty()).then(|| list(&port.mirrors, ""))),
         ("workers", (!port.workers.is_empty()).then(|| list(&port.workers, ""))),
         ("stations", (port.stations > 0).then(|| port.stations.to_string())),
+        ("rewind", port.rewind.as_ref().map(rewind)),
         ("device", port.device.clone()),
         ("interface", port.interface.clone()),
         ("xdp mode", port.xdp_mode.map(|mode| mode.name().to_owned())),

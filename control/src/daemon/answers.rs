@@ -95,7 +95,14 @@ impl Switch {
                     true => port.replaced(&settings, &self.config),
                     false => port.with_settings(&settings),
                 };
-                self.set_port(&name, config.map_err(|error| wrong_setting("port", &name, &error))?)?;
+                let config = config.map_err(|error| wrong_setting("port", &name, &error))?;
+                let others = self.ports.configs().filter(|other| other.name != name);
+                let kept = others.filter_map(|other| other.rewind).fold(0, u64::saturating_add);
+                let enough = config.check_rewind(kept, &self.config);
+                enough.map_err(|reason| {
+                    Error::invalid_setting(format!("port {name:?}"), "rewind", format!("rewind: {reason}"))
+                })?;
+                self.set_port(&name, config)?;
             }
             Change::DeletePort { name } => self.delete_port(&name)?,
             Change::SetPortState { name, up } => self.switch_port(&name, up)?,

@@ -12,33 +12,33 @@
 //! **Limits.** At most [`MAX_CAPTURES`] captures run. The next piece, of [`PIECE_BYTES`], is made only when the client
 //! has taken the one before. A client with a steady stream gets one piece every [`PACE`] rather than one a frame.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use labsw_dataplane::capture::{self, Budget, CapturePoint, Captured, Captures, Reasons, Way};
-use labsw_switch::DropReason;
-use labsw_switch::tables::Direction;
+use labsw_dataplane::capture::{self, Budget, CapturePoint, Captured, Captures};
 
+use super::rewind::{self, Rewinds};
+use super::selected::{PIECE_BYTES, bound, comment, now_ns, reasons, watched};
 use super::view::View;
-use crate::api::{self, CapturePiece, CaptureSpec, Error, Feed, Peer, Reply, Source};
+use crate::api::{self, CapturePiece, CaptureSpec, Error, Feed, Peer, Reply};
 use crate::config::PortConfig;
 use crate::filter;
-use crate::pcapng::{self, Bound, Packet, Statistics};
+use crate::pcapng::{self, Packet, Statistics};
 
 /// Captures at the same time; this leaves places for other clients of the control socket.
 const MAX_CAPTURES: usize = 100;
-/// A piece ends with the frame that makes it at least this long, in bytes before base64.
-const PIECE_BYTES: usize = 128 << 10;
 /// Frames that arrive within this time are sent in one piece.
 const PACE: Duration = Duration::from_millis(5);
 
 /// All captures.
 pub(super) struct Sessions {
     list: Vec<Arc<Session>>,
+    /// The frames that ports keep.
+    rewinds: Rewinds,
     budget: Arc<Budget>,
     /// Wakes the control thread.
     waker: Arc<mio::Waker>,
@@ -47,15 +47,16 @@ pub(super) struct Sessions {
 impl Sessions {
     /// No captures yet.
     pub(super) fn new(waker: Arc<mio::Waker>) -> Sessions {
-        Sessions { list: Vec::new(), budget: Arc::default(), waker }
+        Sessions { list: Vec::new(), rewinds: Rewinds::default(), budget: Arc::default(), waker }
     }
 }
 
 impl Sessions {
-    /// The names of the ports that captures watch.
+    /// The names of the ports that captures watch, and of those that keep what passes.
     pub(super) fn watched(&self, view: View<'_>) -> BTreeSet<String> {
         let running = self.list.iter().filter(|session| !session.is_over());
-        running.flat_map(|session| watched(&session.spec, view).into_keys().map(str::to_owned)).collect()
+        let captured = running.flat_map(|session| watched(&session.spec, view).into_keys());
+        captured.chain(rewind::kept(view).map(|(name, _)| name)).map(str::to_owned).collect()
     }
 
     /// True if there is no capture.
@@ -133,6 +134,9 @@ impl Sessions {
                 ));
             }
         }
+        if let Some(last) = spec.last_milliseconds {
+            return self.rewinds.begin(spec, Duration::from_millis(last), view);
+        }
         let filter = spec.filter.as_deref().map(filter::compile).transpose();
         let filter = filter.map_err(|error| refused(format!("filter: {error}")))?;
         let Sessions { budget, waker, .. } = &*self;
@@ -157,6 +161,7 @@ impl Sessions {
     /// Works out the captures at each port and gives them to the workers.
     fn set(&self, view: View<'_>) -> Result<(), Error> {
         let mut captures = Captures::default();
+        self.rewinds.add_to(&mut captures, view);
         for session in self.list.iter().filter(|session| !session.is_over()) {
             let reasons = reasons(&session.spec);
             for (port, direction) in watched(&session.spec, view) {
@@ -173,9 +178,18 @@ impl Sessions {
         links.set_captures(&Arc::new(captures)).map_err(|error| Error::refused("worker", error.to_string()))
     }
 
-    /// Adapts the captures to the ports, once the workers have new tables.
-    pub(super) fn follow(&self, view: View<'_>) -> Result<(), Error> {
-        if self.list.is_empty() { Ok(()) } else { self.set(view) }
+    /// Adapts the captures, and what ports keep, to the ports, once the workers have new tables.
+    pub(super) fn follow(&mut self, view: View<'_>) -> Result<(), Error> {
+        if self.list.is_empty() && self.rewinds.is_idle(view) {
+            return Ok(());
+        }
+        self.rewinds.follow(view);
+        self.set(view)
+    }
+
+    /// The memory of a port for frames that passed.
+    pub(super) fn show_rewind(&self, port: &str) -> Option<api::PortRewind> {
+        self.rewinds.show(port)
     }
 
     /// Takes captures whose client has disconnected from the workers.
@@ -208,28 +222,6 @@ impl Sessions {
         });
         shown.collect()
     }
-}
-
-/// The ports that a capture watches, by name, and in which direction. `*` leaves out ports that may not be captured. A
-/// capture of passing frames also leaves out mirror destinations, which carry copies of frames that pass at other
-/// ports.
-fn watched<'a>(spec: &CaptureSpec, view: View<'a>) -> BTreeMap<&'a str, Direction> {
-    let everywhere = [Source { port: "*".to_owned(), direction: api::Direction::Both }];
-    let sources = if spec.ports.is_empty() { &everywhere[..] } else { &spec.ports };
-    let mut watched: BTreeMap<&str, Direction> = BTreeMap::new();
-    for source in sources {
-        let all = source.port == "*";
-        for port in view.ports.configs() {
-            let wanted =
-                if all { spec.drops || !view.mirrors.has_copies_sent_by(port) } else { source.port == port.name };
-            if wanted && port.allow_mirror {
-                let direction = watched.entry(&port.name).or_default();
-                direction.rx |= source.direction != api::Direction::Tx;
-                direction.tx |= source.direction != api::Direction::Rx;
-            }
-        }
-    }
-    watched
 }
 
 /// The pieces of a capture that one client gets.
@@ -283,23 +275,15 @@ impl Pieces {
         let Some(interface) = interfaces.get_mut(frame.interface as usize) else { return };
         interface.captured += 1;
         self.left = self.left.saturating_sub(1);
-        let (bound, way) = match frame.way {
-            Way::Rx => (Bound::Inbound, "rx"),
-            Way::Tx => (Bound::Outbound, "tx"),
-        };
-        let comment = match frame.dropped {
-            None => way.to_owned(),
-            Some(reason) => format!("{way} dropped at {}: {}", interface.port, reason.name()),
-        };
         pcapng::packet(
             out,
             &Packet {
                 interface: frame.interface,
                 time_ns: frame.time_ns,
-                bound,
+                bound: bound(frame.way),
                 wire_bytes: frame.wire_bytes,
                 bytes: &frame.bytes,
-                comment: &comment,
+                comment: &comment(&interface.port, frame.way, frame.dropped),
             },
         );
     }
@@ -374,18 +358,4 @@ impl Drop for Pieces {
         self.session.queue.close();
         self.session.over.store(true, Ordering::Relaxed);
     }
-}
-
-/// The drop reasons that a capture selects.
-fn reasons(spec: &CaptureSpec) -> Reasons {
-    if spec.reasons.is_empty() {
-        return Reasons::ALL;
-    }
-    let named = DropReason::ALL.iter().filter(|reason| spec.reasons.iter().any(|name| name == reason.name()));
-    named.fold(Reasons::NONE, |reasons, reason| reasons.with(*reason))
-}
-
-fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -52,7 +52,7 @@ impl Switch {
     /// One port, with its impairment, mirrors and stations.
     pub(super) fn show_port(&mut self, name: &str) -> Result<api::Port, Error> {
         let fast_path = self.fast_path_of(self.ports.get(name)?);
-        let Switch { ports, mirrors, config, busy_polls, fabric, .. } = self;
+        let Switch { ports, mirrors, config, busy_polls, fabric, captures, .. } = self;
         let port = ports.get_mut(name)?;
         let mut shown = show_port(port, config, busy_polls);
         shown.fast_path = fast_path;
@@ -62,6 +62,7 @@ impl Switch {
         let of_port = mirrors.configs().filter(|mirror| mirror.names(name) || all(mirror));
         shown.mirrors = of_port.map(|mirror| mirror.name.clone()).collect();
         shown.workers = port.queues.places.iter().filter_map(|placed| placed.home).map(number).collect();
+        shown.rewind = captures.show_rewind(name);
         shown.stations = fabric.shared.fdb.len_of_port(port.id) as u64;
         Ok(shown)
     }

@@ -76,7 +76,8 @@ impl Switch {
         let set = self.fabric.set_snapshot(tables, self.ports.outputs());
         set.map_err(|error| Error::refused("worker", error.to_string()))?;
         set_learning_rules(&self.fabric, &self.ports);
-        self.captures.follow(self.view())
+        let Switch { captures, ports, mirrors, fabric, .. } = self;
+        captures.follow(View { ports, mirrors, fabric })
     }
 
     /// Gives every queue to its worker. Frames of a queue that moves wait in the queue.

@@ -28,6 +28,7 @@ mod mistake;
 pub(crate) mod names;
 pub(crate) mod port;
 mod reader;
+mod rewind;
 pub(crate) mod schema;
 mod switch;
 mod tree;

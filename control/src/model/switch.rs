@@ -12,6 +12,7 @@ use labsw_switch::vlan::VlanSet;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::rewind::{DEFAULT_SUM, Kept, KeptInAll};
 use super::schema::Words;
 use super::units::{Size, Span};
 use super::vlan::VlanId;
@@ -71,6 +72,12 @@ pub struct SwitchConfig {
     /// The default of the ports' `allow_mirror`.
     #[serde(with = "AllowMirror")]
     pub allow_mirror: bool,
+    /// The default of the ports' `rewind`.
+    #[serde(with = "Kept")]
+    pub rewind: Option<u64>,
+    /// Most memory that the ports' `rewind` takes together.
+    #[serde(with = "KeptInAll")]
+    pub max_rewind_memory: u64,
     /// The VLAN of guests', containers' and TAP ports without VLAN settings: they are access ports in it.
     pub default_vlan: VlanId,
     /// The kernel fast path between containers' ports with `offloads`.
@@ -130,6 +137,8 @@ impl Default for SwitchConfig {
             metrics_listen: None,
             protected_interfaces: Vec::new(),
             allow_mirror: true,
+            rewind: None,
+            max_rewind_memory: DEFAULT_SUM,
             default_vlan: VlanId(Vid::DEFAULT),
             accelerate: Accelerate::Auto,
             multicast_snooping: VlanSet::EMPTY,

@@ -64,6 +64,7 @@ pub fn ports() -> Vec<Port> {
             mirrors: vec!["detect".into()],
             workers: vec![0],
             stations: 3,
+            rewind: Some(PortRewind { bytes: 64 << 20, used_bytes: 1, oldest_seconds_ago: Some(95), missed_frames: 2 }),
             ..Port::new("lossy", PortType::VhostUser, dc01)
         },
     ]

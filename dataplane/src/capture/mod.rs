@@ -6,6 +6,8 @@
 //! none of the 64 sessions. Frames are taken as on a wire: the caller cuts segments and finishes checksums before it
 //! gives frames to a point.
 //!
+//! A [`Rewind`] is the other place that points lead to: a memory of what passed at a port, which is read later.
+//!
 //! **Waking.** The control thread announces that it stops looking ([`Capture::sleep`]); the first frame after that
 //! wakes it, once.
 //!
@@ -15,6 +17,7 @@
 //! - A [closed](Capture::close) capture takes no more frames, even if a worker still has it.
 
 mod reasons;
+mod rewind;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -31,6 +34,7 @@ use crate::losses::TxReport;
 use crate::port::{Fault, FrameSink};
 
 pub use reasons::Reasons;
+pub use rewind::{MIN_REWIND_BYTES, Past, Reading, Rewind};
 
 /// Frames that wait in one capture for the control thread.
 pub const MAX_WAITING_FRAMES: usize = 4096;
@@ -176,24 +180,34 @@ impl Drop for Capture {
     }
 }
 
-/// A capture at one port.
+/// A place that copies of frames at one port go to.
 #[derive(Clone, Debug)]
-pub struct CapturePoint {
-    capture: Arc<Capture>,
-    interface: u32,
-    /// Frames that found no room.
-    missed: Arc<AtomicU64>,
+pub enum CapturePoint {
+    /// A capture.
+    Capture {
+        /// Its queue.
+        capture: Arc<Capture>,
+        /// The port's number in the capture.
+        interface: u32,
+        /// Frames that found no room.
+        missed: Arc<AtomicU64>,
+    },
+    /// The memory of the port's own past.
+    Rewind(Arc<Rewind>),
 }
 
 impl CapturePoint {
-    /// `interface` is the port's number in the capture; frames without room are counted in `missed`.
+    /// A point of a capture: `interface` is the port's number there; frames without room are counted in `missed`.
     pub fn new(capture: Arc<Capture>, interface: u32, missed: Arc<AtomicU64>) -> CapturePoint {
-        CapturePoint { capture, interface, missed }
+        CapturePoint::Capture { capture, interface, missed }
     }
 
     /// Copies frames of `burst` as they leave, or as they came if `items` say so.
     fn record(&self, burst: &Burst, items: &[TxItem], way: Way, dropped: Option<DropReason>, time_ns: u64) {
-        let CapturePoint { capture, interface, missed } = self;
+        let (capture, interface, missed) = match self {
+            CapturePoint::Rewind(rewind) => return rewind.record(burst, items, way, dropped, time_ns),
+            CapturePoint::Capture { capture, interface, missed } => (capture, interface, missed),
+        };
         if !capture.open.load(Ordering::Acquire) {
             return;
         }
@@ -287,6 +301,13 @@ impl Captures {
         if direction.tx {
             captures.sent.push(point.clone());
         }
+    }
+
+    /// Makes a memory keep the frames that pass or are dropped at a port.
+    pub fn add_rewind(&mut self, port: PortId, rewind: &Arc<Rewind>) {
+        let (both, point) = (Direction { rx: true, tx: true }, CapturePoint::Rewind(Arc::clone(rewind)));
+        self.add(port, both, &point);
+        self.add_drops(port, both, Reasons::ALL, &point);
     }
 
     /// Makes `point` take the frames that are dropped at a port for one of these reasons.

@@ -11,6 +11,12 @@ use crate::frame::Segment;
 
 const WAKER: mio::Token = mio::Token(1);
 
+/// A capture with its count of frames that it missed.
+struct Point {
+    capture: Arc<Capture>,
+    missed: Arc<AtomicU64>,
+}
+
 struct Lab {
     poll: mio::Poll,
     waker: Arc<mio::Waker>,
@@ -24,9 +30,9 @@ impl Lab {
         Lab { poll, waker, budget: Arc::default() }
     }
 
-    fn point(&self, snap_bytes: u32) -> CapturePoint {
+    fn point(&self, snap_bytes: u32) -> Point {
         let capture = Capture::new(snap_bytes, None, Arc::clone(&self.budget), Arc::clone(&self.waker));
-        CapturePoint::new(Arc::new(capture), 7, Arc::default())
+        Point { capture: Arc::new(capture), missed: Arc::default() }
     }
 
     fn woken(&mut self) -> bool {
@@ -37,15 +43,17 @@ impl Lab {
 }
 
 /// Records one frame of so many bytes.
-fn record(point: &CapturePoint, bytes: u32, time_ns: u64) {
+fn record(point: &Point, bytes: u32, time_ns: u64) {
     let memory = vec![0x5a; bytes as usize];
     let mut burst = Burst::new();
     // SAFETY: `memory` outlives the burst.
     assert!(unsafe { burst.push_whole(0, Segment { ptr: memory.as_ptr(), len: bytes }) });
+    let (capture, missed) = (Arc::clone(&point.capture), Arc::clone(&point.missed));
+    let point = CapturePoint::new(capture, 7, missed);
     point.record(&burst, &[TxItem::whole(0, TagEdit::KEEP)], Way::Rx, None, time_ns);
 }
 
-fn missed(point: &CapturePoint) -> u64 {
+fn missed(point: &Point) -> u64 {
     point.missed.load(Ordering::Relaxed)
 }
 

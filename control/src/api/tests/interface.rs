@@ -40,6 +40,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("Vlan", status["ports"][0]["vlan"].clone()),
         ("Flap", status["ports"][0]["flap"].clone()),
         ("FrontEnd", status["ports"][0]["front_end"].clone()),
+        ("PortRewind", status["ports"][0]["rewind"].clone()),
         ("Guards", status["ports"][0]["guards"].clone()),
         ("Storm", status["ports"][0]["guards"]["storm"].clone()),
         ("Worker", status["workers"][0].clone()),

@@ -73,6 +73,7 @@ pub(super) fn ports() -> impl Strategy<Value = PortConfig> {
     let name = "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,31}";
     (name, kinds(), vlans(), MTU_MIN..=MTU_MAX, any::<[bool; 4]>(), guard::guards()).prop_map(
         |(name, kind, vlan, mtu, [drop, mirror_only, allow_mirror, finish_checksums], guards)| PortConfig {
+            rewind: Some(u64::from(mtu) << 20).filter(|bytes| drop && (4 << 20..=1 << 30).contains(bytes)),
             name,
             kind,
             vlan,

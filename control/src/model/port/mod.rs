@@ -15,6 +15,7 @@ use super::de::keys;
 use super::guards::Guards;
 use super::names::Station;
 use super::reader::Reader;
+use super::rewind::Kept;
 use super::schema::Words;
 use super::switch::SwitchConfig;
 use super::tree::Tree;
@@ -67,6 +68,10 @@ pub struct PortConfig {
     #[serde(default = "yes")]
     #[schemars(extend("default" = null))]
     pub allow_mirror: bool,
+    /// Memory for the frames that passed; left out: as `switch.rewind` says.
+    #[serde(default, with = "Kept")]
+    #[schemars(extend("default" = null))]
+    pub rewind: Option<u64>,
     /// Frames to the port have finished checksums and are cut, even if its guest accepts to do that.
     #[serde(default)]
     pub finish_checksums: bool,
@@ -112,6 +117,7 @@ impl PortConfig {
         check_keys(tree, port_type, reader);
         let mut tree = tree.clone();
         tree.set_default("allow_mirror", Tree::boolean(switch.allow_mirror));
+        tree.set_default("rewind", Tree::text(&Kept::text(switch.rewind)));
         port_type.fill_in(name, &mut tree, reader);
         let mut common = reader.part::<PortConfig>(&tree);
         let one_vlan = !port_type.leads_to_switches() && tree.get("vlan").is_none();
