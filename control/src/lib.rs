@@ -5,7 +5,7 @@
 //! the messages, [`varlink`]: the protocol) and the [`metrics`]. [`plan`] finds the steps to another configuration,
 //! `trace` explains how the switch would handle a frame, [`takeover`] is the protocol between the old and the new
 //! process. [`ctl`] is the control tool; [`glue`] writes configuration snippets for guests, [`doctor`] examines the
-//! host. [`filter`] compiles expressions in tcpdump's syntax.
+//! host, [`score`] says what a sensor noticed. [`filter`] compiles expressions in tcpdump's syntax.
 
 pub mod api;
 pub mod config;
@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod model;
 pub mod pcapng;
 pub mod plan;
+pub mod score;
 pub mod takeover;
 mod trace;
 pub mod varlink;

@@ -4,13 +4,16 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::label::{Label, TimelineFile};
 use super::parse;
+use super::session::Failure;
 use super::table::{Screen, number, text};
 use crate::api::{Change, Impairment, PortDirection, Request};
 use crate::model::{BitRate, Bursts, Share, Span};
+use crate::score::time::Time;
 
 /// The commands for impairments.
-#[derive(Debug, Default, Subcommand)]
+#[derive(Clone, Debug, Default, Subcommand)]
 pub(super) enum Command {
     /// Impairs a port, or changes the given settings of its impairment; a profile replaces all settings.
     Set(Box<Set>),
@@ -31,11 +34,13 @@ pub(super) enum Command {
         /// A port without an impairment is no error.
         #[arg(long)]
         if_exists: bool,
+        #[command(flatten)]
+        timeline: TimelineFile,
     },
 }
 
 /// An impairment to set.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Set {
     /// Name of the port.
     #[arg(value_parser = parse::name)]
@@ -83,6 +88,8 @@ pub(super) struct Set {
     /// Seed of the random numbers: the same seed hits the same frames.
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
+    #[command(flatten)]
+    label: Label,
 }
 
 fn direction() -> impl TypedValueParser<Value = PortDirection> {
@@ -93,8 +100,8 @@ fn direction() -> impl TypedValueParser<Value = PortDirection> {
 
 impl Command {
     /// The request of this command.
-    pub(super) fn request(self) -> Request {
-        match self {
+    pub(super) fn request(&self) -> Request {
+        match self.clone() {
             Command::Set(set) => set.request(false),
             Command::Replace(set) => set.request(true),
             Command::List => Request::ListImpairments,
@@ -104,6 +111,18 @@ impl Command {
 }
 
 impl Command {
+    /// Writes into a timeline that an impairment began or ended, if the command says so; to be called once it has.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub(super) fn note(&self, at: Time) -> Result<(), Failure> {
+        match self {
+            Command::Set(set) | Command::Replace(set) => set.label.note("impairment", &set.port, at, None),
+            Command::Clear { port, timeline, .. } => timeline.end("impairment", port),
+            Command::List => Ok(()),
+        }
+    }
+
     /// True if a thing that does not exist is no error.
     pub(super) fn if_exists(&self) -> bool {
         matches!(self, Command::Clear { if_exists: true, .. })

@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::label::Label;
 use super::output::Output;
 use super::parse;
 use super::session::{Failure, Session};
 use super::table::list;
 use crate::api::{Change, InjectFrame, Injected, Reply, Request};
 use crate::model::{BitRate, FrameRate};
+use crate::score::time::Time;
 
 pub mod capture;
 
@@ -50,6 +52,8 @@ pub(super) struct Arguments {
     /// The longest pause between two frames (as in 500ms, 10s): longer gaps of the capture are shortened.
     #[arg(long, value_parser = humantime::parse_duration, conflicts_with = "rate")]
     max_gap: Option<Duration>,
+    #[command(flatten)]
+    label: Label,
 }
 
 /// The rate at which frames are replayed.
@@ -164,7 +168,7 @@ impl Injection<'_> {
 
 /// Replays a file.
 pub(super) fn run(arguments: Arguments, session: &mut Session, output: &mut Output) -> Result<(), Failure> {
-    let Arguments { port, file, rate, max_gap } = arguments;
+    let Arguments { port, file, rate, max_gap, label } = arguments;
     let name = file.display().to_string();
     let unusable = |what: String| Failure::Capture(format!("{name}: {what}"));
     let opened = File::open(&file).map_err(|error| unusable(error.to_string()))?;
@@ -172,7 +176,7 @@ pub(super) fn run(arguments: Arguments, session: &mut Session, output: &mut Outp
     let begin = Change::Inject { port: port.clone(), injection: None, frames: Vec::new(), end: false };
     let last = call(session, begin)?;
     let mut injection = Injection { session, port, last };
-    let started = Instant::now();
+    let (started, start) = (Instant::now(), Time::now());
     let outcome = replay(&mut capture, Pace::new(rate, max_gap), &mut injection, started);
     // Frames that the switch has already are sent in any case.
     while matches!(outcome, Ok(()) | Err(Stop::Capture(_))) && injection.last.waiting > 0 {
@@ -188,6 +192,7 @@ pub(super) fn run(arguments: Arguments, session: &mut Session, output: &mut Outp
         Err(Stop::Capture(error)) => return Err(unusable(format!("{error}; {sent} frames were sent"))),
         Ok(()) => {}
     }
+    label.note("injection", &injection.port, start, Some(Time::now()))?;
     if output.is_json() {
         return output.pretty(&json!({"port": injection.port, "sent": sent, "seconds": seconds, "drops": drops}));
     }

@@ -16,6 +16,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::api::{Done, Error, Reply, Request};
+use crate::score::time::Time;
 use crate::varlink::CallError;
 
 mod capture;
@@ -26,6 +27,7 @@ mod fdb;
 mod guest;
 mod impair;
 pub mod inject;
+mod label;
 mod mcast;
 mod metrics;
 mod mirror;
@@ -36,6 +38,7 @@ mod port;
 mod rates;
 mod render;
 mod rewind;
+mod score;
 mod session;
 mod stats;
 mod status;
@@ -126,6 +129,8 @@ enum Noun {
     Guest(guest::Arguments),
     /// Replays a capture into the switch, as if received on a port.
     Inject(inject::Arguments),
+    /// Says which labelled injections and impairments a sensor noticed, and how soon.
+    Score(score::Arguments),
     /// Lists what the host lacks, and the command or option that mends it; nothing is changed.
     Doctor(doctor::Arguments),
     /// Prints the completions of a shell.
@@ -180,6 +185,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut if_exists = false;
     let requests = match arguments.noun {
         Noun::Doctor(doctor) => return doctor::run(&doctor, &arguments.socket, &mut output),
+        Noun::Score(score) => return score::run(score, &mut output),
         Noun::Completions { shell } => return completions(shell, &mut output),
         Noun::Top(top) => return top::run(&top, &arguments.socket, arguments.json),
         Noun::Stats(stats) if stats.watch => {
@@ -215,9 +221,9 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Noun::Trace(trace) => vec![trace.request()],
         Noun::Impair(noun) => {
-            let command = noun.or_list();
-            if_exists = command.if_exists();
-            vec![command.request()]
+            let (command, now) = (noun.or_list(), Time::now());
+            call_each(&[command.request()], command.if_exists(), &arguments.socket, &mut output)?;
+            return command.note(now);
         }
         Noun::Stats(stats) => vec![stats.request()],
     };

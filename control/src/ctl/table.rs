@@ -62,8 +62,8 @@ impl Value {
             Value::Number(text) => Cell::new(text).set_alignment(CellAlignment::Right),
             Value::State(text) => {
                 let colour = match text.as_str() {
-                    "up" => Color::Green,
-                    "failed" => Color::Red,
+                    "up" | "hit" => Color::Green,
+                    "failed" | "miss" => Color::Red,
                     "down" => Color::DarkGrey,
                     _ => Color::Yellow,
                 };

@@ -1,4 +1,4 @@
-//! The forms of input and output: short forms, colours, JSON errors, the marks of an impaired port.
+//! The forms of input and output: short forms, colours, JSON errors, marks of an impaired port, timelines and scores.
 
 use super::*;
 
@@ -71,4 +71,46 @@ fn an_impaired_port_looks_like_one_everywhere() {
     let values = ["impaired", "mirrors", "workers", "stations", "rewind"].map(|name| value(name).unwrap());
     let rewind = "64 MiB, 1 MiB in use, back to 95 s ago, 2 frames missed";
     assert_eq!(values, ["rx, tx", "detect", "0", "3", rewind], "{shown}");
+}
+
+/// Two injections and an impairment under labels, and the alert that a sensor has for one of them.
+#[test]
+fn labels_make_a_timeline_and_a_score() {
+    let switch = Switch::start();
+    let directory = std::env::temp_dir().join(format!("labsw-ctl-score-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = |name: &str| directory.join(name).display().to_string();
+    let (timeline, eve) = (file("timeline.json"), file("eve.json"));
+    let label = ["--label", "lossy", "--timeline", &timeline];
+    switch.ok(&[&["impair", "set", "web", "--loss", "5%"][..], &label, &["--expect", "STREAM"]].concat());
+    switch.ok(&["impair", "clear", "web", "--timeline", &timeline]);
+    switch.ok(&["impair", "set", "dc01", "--loss", "5%"]);
+    let lines: Vec<Value> =
+        std::fs::read_to_string(&timeline).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let (start, end) = (&lines[0], &lines[1]);
+    assert_eq!(
+        (&start["label"], &start["kind"], &start["port"]),
+        (&json!("lossy"), &json!("impairment"), &json!("web"))
+    );
+    assert_eq!((&end["kind"], &end["port"], end.get("start")), (&json!("impairment"), &json!("web"), None));
+
+    let alert = json!({"event_type": "alert", "timestamp": start["start"], "alert": {"signature": "STREAM gap"}});
+    std::fs::write(&eve, format!("{alert}\n")).unwrap();
+    let score = switch.json(&["score", &timeline, &eve]);
+    assert_eq!((&score["hits"], &score["misses"], &score["beside"]), (&json!(1), &json!(0), &json!(0)), "{score}");
+    assert_eq!(score["labels"][0]["seconds"], json!(0.0));
+    let table = switch.ok(&["score", &timeline, &eve]);
+    assert!(
+        table.starts_with(
+            "LABEL  KIND        PORT  RESULT  SECONDS  ALERTS  FIRST ALERT\nlossy  impairment  web   hit "
+        ),
+        "{table}"
+    );
+    assert!(table.ends_with("\n1 of 1 detected, median 0.000 s; alerts beside the labels: 0\n"), "{table}");
+
+    std::fs::write(&eve, "nonsense\n").unwrap();
+    let (status, error) = failure(switch.command(&["score", &timeline, &eve]).output().unwrap());
+    assert!(status == Some(1) && error.contains("eve.json: line 1: "), "{error}");
+    std::fs::remove_dir_all(&directory).unwrap();
 }
