@@ -31,13 +31,10 @@ mod writer;
 
 pub use learned::{FdbFull, Learned, MAX_MOVES, Moved, Moves};
 use memory::Memory;
-pub use memory::{Layout, places};
+pub use memory::{Layout, MAX_CAPACITY, places};
 pub use slot::Bucket;
 use slot::{SLOTS, Slot, Value, vid_of};
 use writer::Writer;
-
-/// The most entries a database can be made for.
-pub const MAX_CAPACITY: usize = 1 << 20;
 
 /// Which entries to list; `None` means any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

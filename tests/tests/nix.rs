@@ -284,7 +284,8 @@ fn a_guest_runs_with_the_arguments() {
     let mut command = Command::new("qemu-system-x86_64");
     command.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-accel", "tcg", "-cpu", "max", "-smp", "2"]);
     command.args(args).arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
-    let _guest = Process::spawn("guest", command.args(["-append", "console=ttyS0 quiet no_timer_check lab.ip=10.0.0.1/24"]));
+    let _guest =
+        Process::spawn("guest", command.args(["-append", "console=ttyS0 quiet no_timer_check lab.ip=10.0.0.1/24"]));
     switch.wait_port("vm", "up", guest::BOOT_TIMEOUT);
     assert_eq!(switch.port("vm")["queue_pairs"], 2);
 }

@@ -8,8 +8,10 @@
 
 use std::ops::Deref;
 
-use super::MAX_CAPACITY;
 use super::slot::{Bucket, SLOTS};
+
+/// The most entries a database can be made for.
+pub const MAX_CAPACITY: usize = 1 << 20;
 
 /// The buckets of a database.
 #[derive(Debug)]
