@@ -268,6 +268,19 @@ pub struct Guest {
     commands: u32,
 }
 
+/// A copy of `program` in `folder`, without symbols and debug information.
+fn stripped(program: &Path, folder: &Path) -> PathBuf {
+    let copy = folder.join(program.file_name().unwrap_or_default());
+    std::fs::create_dir_all(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let stripped = Command::new("strip").arg("-o").arg(&copy).arg(program).status();
+    assert!(
+        stripped.is_ok_and(|status| status.success()),
+        "strip {} (Debian: apt-get install binutils)",
+        program.display()
+    );
+    copy
+}
+
 impl Guest {
     /// Starts a guest with one NIC, `eth0` with the address `ip` (`10.0.0.1/24`, or `none`: up without one). Does not
     /// wait for it to boot.
@@ -310,10 +323,13 @@ impl Guest {
     /// memory below `kernel_mib` only. What is above, up to [`MEMORY_MIB`], is for programs to map from `/dev/mem`.
     /// `image` is where the guest's initramfs is written.
     ///
+    /// The guest gets the program without its debug information, for which its memory has no room.
+    ///
     /// # Panics
-    /// When the program, QEMU or the guest's image is missing.
+    /// When the program, strip(1), QEMU or the guest's image is missing.
     pub fn boot_with_program(name: &str, nic: &Nic, program: &Path, kernel_mib: u32, image: &Path) -> Self {
-        write_image(Image::Cloud, &[program], image).unwrap_or_else(|e| panic!("{}: {e}", image.display()));
+        let program = stripped(program, &image.with_extension("programs"));
+        write_image(Image::Cloud, &[&program], image).unwrap_or_else(|e| panic!("{}: {e}", image.display()));
         let kernel = format!("mem={kernel_mib}M iomem=relaxed");
         let mut command = Command::new(QEMU);
         Self::machine(&mut command, name, "none", 1, Some((image, &kernel)), false);

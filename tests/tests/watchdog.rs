@@ -21,12 +21,17 @@ const HALF: Duration = Duration::from_secs(1);
 struct Manager(UnixDatagram);
 
 impl Manager {
-    /// The next message within `time`.
+    /// The next message within `time` that is not about the store of descriptors.
     fn hear(&self, time: Duration) -> Option<String> {
         let mut message = [0; 256];
         self.0.set_read_timeout(Some(time)).expect("timeout");
-        let bytes = self.0.recv(&mut message).ok()?;
-        Some(String::from_utf8_lossy(&message[..bytes]).into_owned())
+        loop {
+            let bytes = self.0.recv(&mut message).ok()?;
+            let text = String::from_utf8_lossy(&message[..bytes]).into_owned();
+            if !text.starts_with("FDSTORE") {
+                return Some(text);
+            }
+        }
     }
 
     fn expect(&self, what: &str, time: Duration) {
