@@ -12,21 +12,21 @@ use crate::model::{Tree, de};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Request {
-    /// The switch at a glance → [`Reply::Status`].
+    /// The switch at a glance → [`Reply::Status`](super::Reply::Status).
     GetStatus,
-    /// All workers → [`Reply::Workers`].
+    /// All workers → [`Reply::Workers`](super::Reply::Workers).
     ListWorkers,
-    /// All ports → [`Reply::Ports`].
+    /// All ports → [`Reply::Ports`](super::Reply::Ports).
     ListPorts,
-    /// One port → [`Reply::Port`].
+    /// One port → [`Reply::Port`](super::Reply::Port).
     ShowPort {
         /// Name of the port.
         #[serde(deserialize_with = "name")]
         name: String,
     },
-    /// All VLANs that a port names → [`Reply::Vlans`].
+    /// All VLANs that a port names → [`Reply::Vlans`](super::Reply::Vlans).
     ListVlans,
-    /// The forwarding database → [`Reply::Fdb`].
+    /// The forwarding database → [`Reply::Fdb`](super::Reply::Fdb).
     ListFdb {
         /// Only this VLAN.
         #[serde(default, deserialize_with = "optional_vlan", skip_serializing_if = "Option::is_none")]
@@ -35,23 +35,23 @@ pub enum Request {
         #[serde(skip_serializing_if = "Option::is_none")]
         port: Option<String>,
     },
-    /// The state of multicast snooping → [`Reply::Multicast`].
+    /// The state of multicast snooping → [`Reply::Multicast`](super::Reply::Multicast).
     ListMulticast {
         /// Only this VLAN.
         #[serde(default, deserialize_with = "optional_vlan", skip_serializing_if = "Option::is_none")]
         vlan: Option<u16>,
     },
-    /// All mirrors → [`Reply::Mirrors`].
+    /// All mirrors → [`Reply::Mirrors`](super::Reply::Mirrors).
     ListMirrors,
-    /// One mirror → [`Reply::Mirror`].
+    /// One mirror → [`Reply::Mirror`](super::Reply::Mirror).
     ShowMirror {
         /// Name of the mirror.
         #[serde(deserialize_with = "name")]
         name: String,
     },
-    /// All impairments → [`Reply::Impairments`].
+    /// All impairments → [`Reply::Impairments`](super::Reply::Impairments).
     ListImpairments,
-    /// Counters → [`Reply::Stats`]. With `more` the server repeats the request every interval.
+    /// Counters → [`Reply::Stats`](super::Reply::Stats). With `more` the server repeats the request every interval.
     GetStats {
         /// Only this port.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ pub enum Request {
         #[serde(skip_serializing_if = "Option::is_none")]
         interval_milliseconds: Option<u32>,
     },
-    /// The steps and the outcome for a frame → [`Reply::Trace`].
+    /// The steps and the outcome for a frame → [`Reply::Trace`](super::Reply::Trace).
     TraceFrame {
         /// Name of the port that the frame would arrive at.
         #[serde(deserialize_with = "name")]
@@ -69,18 +69,19 @@ pub enum Request {
         #[serde(with = "frame")]
         frame: Vec<u8>,
     },
-    /// The running configuration → [`Reply::Config`].
+    /// The running configuration → [`Reply::Config`](super::Reply::Config).
     ShowConfig,
-    /// Checks that a configuration could be applied → [`Reply::Awaited`].
+    /// Checks that a configuration could be applied → [`Reply::Awaited`](super::Reply::Awaited).
     CheckConfig(ConfigText),
-    /// The changes that applying a configuration would make → [`Reply::Changes`].
+    /// The changes that applying a configuration would make → [`Reply::Changes`](super::Reply::Changes).
     DiffConfig(WantedConfig),
-    /// Frames as they pass or are dropped → a stream of [`Reply::CapturePiece`].
+    /// Frames as they pass or are dropped → a stream of [`Reply::CapturePiece`](super::Reply::CapturePiece).
     /// [`Handler::capture`](super::Handler::capture) answers this request, not [`Handler::call`](super::Handler::call).
     Capture(CaptureSpec),
-    /// The running captures → [`Reply::Captures`].
+    /// The running captures → [`Reply::Captures`](super::Reply::Captures).
     ListCaptures,
-    /// Events, as they happen → [`Reply::Events`], many. Not for [`Handler::call`](super::Handler::call).
+    /// Events, as they happen → [`Reply::Events`](super::Reply::Events), many. Not for
+    /// [`Handler::call`](super::Handler::call).
     Monitor {
         /// Begin with so many events that have happened already.
         #[serde(skip_serializing_if = "Option::is_none")]
