@@ -36,7 +36,8 @@ packages=(
   libvirt-daemon-system qemu-utils                        # saving and restoring guests of libvirt
   dpdk-dev librte-mempool-ring23 librte-net-vhost23 librte-net-virtio23   # dpdk-testpmd and its drivers
   busybox-static cpio xz-utils                            # the guest's initramfs
-  nix-bin systemd                                         # the Nix files, the unit (both only read)
+  nix-bin                                                 # reads the Nix files
+  systemd udev binutils                                   # the unit, and a lab host that boots with it
   tshark                                                  # reads captures, and captures through extcap
   jq procps ca-certificates
 )
