@@ -90,10 +90,7 @@ pub(super) fn run(arguments: Arguments, socket: &Path, output: &mut Output) -> R
         let reply = Session::open(socket)?.call(&Request::ListCaptures)?;
         return output.reply(&reply);
     };
-    let target = if file.as_os_str() == "-" { Target::Stdout } else { Target::File(file) };
-    if matches!(target, Target::Stdout) && io::stdout().is_terminal() {
-        return Err(Failure::Usage("standard output is a terminal; send it into a pipe, or name a file with -w FILE"));
-    }
+    let target = Target::new(file)?;
     let spec = CaptureSpec {
         ports: arguments.ports,
         drops: arguments.drops,
@@ -147,6 +144,22 @@ pub(super) fn record(spec: CaptureSpec, socket: &Path, target: &Target) -> Resul
 }
 
 impl Target {
+    /// The file, or standard output for `-`.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if standard output is a terminal.
+    pub(super) fn new(file: PathBuf) -> Result<Target, Failure> {
+        if file.as_os_str() != "-" {
+            return Ok(Target::File(file));
+        }
+        if io::stdout().is_terminal() {
+            return Err(Failure::Usage(
+                "standard output is a terminal; send it into a pipe, or name a file with -w FILE",
+            ));
+        }
+        Ok(Target::Stdout)
+    }
+
     fn open(&self) -> Result<File, Failure> {
         let opened = match self {
             Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),

@@ -1,6 +1,6 @@
 //! `labsw-ctl rewind`: writes what already passed at ports that keep frames to a file or a pipe.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -50,11 +50,7 @@ pub(super) struct Arguments {
 /// # Errors
 /// The switch refuses, or the target can't be written.
 pub(super) fn run(arguments: Arguments, socket: &Path, output: &mut Output) -> Result<(), Failure> {
-    let to_stdout = arguments.write.as_os_str() == "-";
-    if to_stdout && io::stdout().is_terminal() {
-        return Err(Failure::Usage("standard output is a terminal; send it into a pipe, or name a file with -w FILE"));
-    }
-    let target = if to_stdout { Target::Stdout } else { Target::File(arguments.write) };
+    let target = Target::new(arguments.write)?;
     let spec = CaptureSpec {
         ports: arguments.ports,
         drops: arguments.drops,

@@ -1,6 +1,6 @@
 //! The kernel fast path, as the control thread runs it: which ports' gates are open.
 //!
-//! **How it works.** [`Switch::renew_gates`] works out anew for every port whether anything but the forwarding database
+//! **How it works.** [`Switch::renew_gates`] finds out for every port whether anything but the forwarding database
 //! decides about its frames, or looks at them, and opens or shuts its gate
 //! ([`labsw_dataplane::fast_path`]). It runs after each change, before the reply to who asked for it, and in each turn
 //! of the control loop, for states that change by themselves.
@@ -88,7 +88,7 @@ impl Switch {
             _ if port.state().0 != PortState::Up => Err("the port is not up"),
             _ if port.impaired.is_some() => Err("the port is impaired"),
             _ if port.config.finish_checksums => Err("frames to the port are finished"),
-            _ if captured() => Err("a capture watches the port"),
+            _ if captured() => Err("a capture or a rewind watches the port"),
             _ => self.fabric.tables.lone_vlan(port.id),
         }?;
         let device = port.attached.to().and_then(|attachment| attachment.device());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::api::PortState;
 use crate::device::Link;
 
 /// The links of the switch's namespace, by index.
@@ -25,4 +26,15 @@ pub(in crate::daemon) enum OnFault {
     GoesOn,
     /// The attachment can't go on.
     Lost,
+}
+
+/// The state of a port whose device is `link`, or was: `gone`. With the reason if it is not up.
+pub(super) fn state_of(link: &Link, gone: bool) -> (PortState, Option<String>) {
+    let Link { name, up, carrier, .. } = link;
+    match (gone, up, carrier) {
+        (true, ..) => (PortState::Waiting, Some(format!("{name} was removed"))),
+        (_, false, _) => (PortState::Down, Some(format!("{name} is set down"))),
+        (_, _, false) => (PortState::Down, Some(format!("{name} has no carrier: its other end is down"))),
+        _ => (PortState::Up, None),
+    }
 }

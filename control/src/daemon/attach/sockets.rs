@@ -13,7 +13,7 @@ use labsw_dataplane::xdp::{
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
-use super::news::{LinkMap, OnFault, Seen};
+use super::news::{LinkMap, OnFault, Seen, state_of};
 use crate::api::{self, PortState};
 use crate::daemon::host::Host;
 use crate::device::{Link, Links, Promiscuous};
@@ -135,13 +135,7 @@ impl Sockets {
 
     /// See [`super::attachment::Attachment::state`].
     pub(super) fn state(&self) -> (PortState, Option<String>) {
-        let Link { name, up, carrier, .. } = &self.link;
-        match (self.gone, up, carrier) {
-            (true, ..) => (PortState::Waiting, Some(format!("{name} was removed"))),
-            (_, false, _) => (PortState::Down, Some(format!("{name} is set down"))),
-            (_, _, false) => (PortState::Down, Some(format!("{name} has no carrier: its other end is down"))),
-            _ => (PortState::Up, None),
-        }
+        state_of(&self.link, self.gone)
     }
 
     /// See [`super::attachment::Attachment::show`].

@@ -22,7 +22,7 @@ use labsw_switch::PortId;
 
 use super::attachment::{Attachment, Halves, Opened, Site};
 use super::error::OpenError;
-use super::news::{LinkMap, OnFault, Seen};
+use super::news::{LinkMap, OnFault, Seen, state_of};
 use super::pair::{prepare_pair, remove};
 use crate::api::{self, PortState};
 use crate::config::tap_interface;
@@ -102,13 +102,7 @@ impl Attachment for Wired {
     }
 
     fn state(&self) -> (PortState, Option<String>) {
-        let Link { name, up, carrier, .. } = &self.link;
-        match (self.gone, up, carrier) {
-            (true, ..) => (PortState::Waiting, Some(format!("{name} was removed"))),
-            (_, false, _) => (PortState::Down, Some(format!("{name} is set down"))),
-            (_, _, false) => (PortState::Down, Some(format!("{name} has no carrier: its other end is down"))),
-            _ => (PortState::Up, None),
-        }
+        state_of(&self.link, self.gone)
     }
 
     fn show(&self, shown: &mut api::Port) {
