@@ -14,6 +14,8 @@ use std::process::{Command, Stdio};
 mod captures;
 #[path = "ctl/forms.rs"]
 mod forms;
+#[path = "ctl/saved.rs"]
+mod saved;
 #[path = "ctl/switch.rs"]
 mod switch;
 
@@ -437,9 +439,15 @@ fn configurations_are_read_here_and_sent_as_text() {
     assert_eq!(switch.ok(&["config", "apply", &path]), lines);
     let config = ConfigText { file: path.clone(), text: "[switch]\n".into() };
     let applied = switch.changes.lock().unwrap().pop();
-    assert_eq!(applied, Some(Change::ApplyConfig(WantedConfig { config: config.clone(), keep_runtime: false })));
-    let change = switch.change(&["config", "apply", "--keep-runtime", &path]);
-    assert_eq!(change, Change::ApplyConfig(WantedConfig { config, keep_runtime: true }));
+    let apply = |keep_runtime, confirm_milliseconds| {
+        let wanted = WantedConfig { config: config.clone(), keep_runtime };
+        Change::ApplyConfig(AppliedConfig { wanted, confirm_milliseconds })
+    };
+    assert_eq!(applied, Some(apply(false, None)));
+    assert_eq!(switch.change(&["config", "apply", "--keep-runtime", &path]), apply(true, None));
+    assert_eq!(switch.change(&["config", "apply", &path, "--confirm", "30s"]), apply(false, Some(30_000)));
+    assert_eq!(switch.change(&["config", "confirm"]), Change::ConfirmConfig);
+    assert_eq!(switch.change(&["config", "revert"]), Change::RevertConfig);
 
     // Without a switch the file alone is checked.
     let nowhere = Path::new("/nonexistent/labsw.sock");

@@ -414,3 +414,35 @@ fn sighup_applies_the_file() {
     assert!(hear().contains("STOPPING=1"));
     assert!(switch.wait(10 * SECOND).success());
 }
+
+#[test]
+fn what_nobody_confirms_is_taken_back_and_what_is_saved_is_there_after_a_restart() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let lab = Lab::new("trial");
+    let mut switch = lab.start("", &[("a", "")], "# kept\n");
+    let [file, own] = ["new.toml", "lab.toml"].map(|name| lab.site.dir().join(name));
+    let text = std::fs::read_to_string(&own).expect("the file");
+    std::fs::write(&file, text + &lab.ports(&[("b", "")])).expect("the file");
+    let apply = |time: &str| switch.ctl(&["config", "apply", &file.to_string_lossy(), "--confirm", time]);
+    let waits = || switch.ctl(&["status"])["unconfirmed"].clone();
+    assert_eq!(changes(&apply("1s")), ["add port b"]);
+    // The command has ended; the time runs at the switch.
+    wait_for("the configuration before", 20 * SECOND, || (lab.peers.link_names() == ["a"]).then_some(()));
+    assert_eq!(waits(), Value::Null);
+    assert_eq!(changes(&switch.ctl(&["config", "diff"])), [""; 0]);
+    apply("1h");
+    assert_eq!(lab.peers.link_names(), ["a", "b"]);
+    assert!(waits()["file"].as_str().is_some_and(|file| file.ends_with("new.toml")), "{}", waits());
+    let refused = switch.ctl_refused(&["config", "save"]);
+    assert!(refused.contains("waits") && refused.contains("config confirm"), "{refused}");
+    switch.ctl(&["config", "confirm"]);
+    assert_eq!(waits(), Value::Null);
+    switch.ctl(&["config", "save"]);
+    let saved = std::fs::read_to_string(&own).expect("the file");
+    assert!(saved.contains("# kept") && saved.contains("[ports.b]"), "{saved}");
+    switch.restart();
+    switch.wait_port_up("b");
+    assert_eq!(changes(&switch.ctl(&["config", "diff"])), [""; 0]);
+}

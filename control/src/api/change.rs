@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::parameters::{mac, name, optional_vlan, vlan};
-use super::{InjectFrame, MirrorSettings, PortDirection, PortType, WantedConfig};
+use super::{AppliedConfig, InjectFrame, MirrorSettings, PortDirection, PortType};
 
 /// The requests that change the switch, for peers that may do so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +134,11 @@ pub enum Change {
         end: bool,
     },
     /// Applies a configuration, as a whole or not at all → [`Reply::Changes`](super::Reply::Changes).
-    ApplyConfig(WantedConfig),
+    ApplyConfig(AppliedConfig),
+    /// Keeps the configuration that waits for its confirmation → [`Reply::Done`](super::Reply::Done).
+    ConfirmConfig,
+    /// Takes back the configuration that waits for its confirmation → [`Reply::Changes`](super::Reply::Changes).
+    RevertConfig,
     /// Pins a receive queue to this worker until the port goes → [`Reply::Done`](super::Reply::Done).
     PinQueue {
         /// Name of the port.

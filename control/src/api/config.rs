@@ -1,6 +1,7 @@
 //! Configurations: the text that a client sends, and the changes that result.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,29 @@ pub struct ShownConfig {
     pub text: String,
     /// The same as tables: `switch`, `ports`, `mirrors`.
     pub config: serde_json::Value,
+    /// The file that the switch was started with, an absolute path.
+    #[serde(default)]
+    pub file: String,
+    /// The configuration that waits for its confirmation, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<Unconfirmed>,
+}
+
+/// A configuration that is taken back unless somebody confirms it in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unconfirmed {
+    /// The name of the file that was applied.
+    pub file: String,
+    /// Milliseconds that are left.
+    pub milliseconds_left: u64,
+}
+
+/// `lab.toml waits 23s more for its confirmation`.
+impl fmt::Display for Unconfirmed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left = Duration::from_secs(self.milliseconds_left.div_ceil(1000));
+        write!(out, "{} waits {} more for its confirmation", self.file, humantime::format_duration(left))
+    }
 }
 
 impl fmt::Display for ConfigChange {
@@ -141,6 +165,16 @@ pub struct WantedConfig {
     pub keep_runtime: bool,
 }
 
+/// A configuration to apply, for good or on trial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "AppliedKeys", into = "AppliedKeys")]
+pub struct AppliedConfig {
+    /// The configuration, and the treatment of changes made at run time.
+    pub wanted: WantedConfig,
+    /// The configuration is taken back after so many milliseconds, unless somebody confirms it.
+    pub confirm_milliseconds: Option<u64>,
+}
+
 /// A [`WantedConfig`] as the parameters of a call.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,6 +186,19 @@ struct WantedKeys {
     keep_runtime: bool,
 }
 
+/// An [`AppliedConfig`] as the parameters of a call.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AppliedKeys {
+    #[serde(deserialize_with = "name")]
+    file: String,
+    text: String,
+    #[serde(default)]
+    keep_runtime: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    confirm_milliseconds: Option<u64>,
+}
+
 impl From<WantedKeys> for WantedConfig {
     fn from(WantedKeys { file, text, keep_runtime }: WantedKeys) -> WantedConfig {
         WantedConfig { config: ConfigText { file, text }, keep_runtime }
@@ -161,5 +208,18 @@ impl From<WantedKeys> for WantedConfig {
 impl From<WantedConfig> for WantedKeys {
     fn from(WantedConfig { config: ConfigText { file, text }, keep_runtime }: WantedConfig) -> WantedKeys {
         WantedKeys { file, text, keep_runtime }
+    }
+}
+
+impl From<AppliedKeys> for AppliedConfig {
+    fn from(AppliedKeys { file, text, keep_runtime, confirm_milliseconds }: AppliedKeys) -> AppliedConfig {
+        AppliedConfig { wanted: WantedKeys { file, text, keep_runtime }.into(), confirm_milliseconds }
+    }
+}
+
+impl From<AppliedConfig> for AppliedKeys {
+    fn from(AppliedConfig { wanted, confirm_milliseconds }: AppliedConfig) -> AppliedKeys {
+        let WantedKeys { file, text, keep_runtime } = wanted.into();
+        AppliedKeys { file, text, keep_runtime, confirm_milliseconds }
     }
 }

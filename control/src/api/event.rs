@@ -44,11 +44,15 @@ pub enum EventKind {
     Applied,
     /// A configuration file that was read again was not applied.
     NotApplied,
+    /// A configuration that was on trial stays.
+    Confirmed,
+    /// A configuration that was on trial was taken back.
+    Reverted,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [EventKind; 15] = [
+    pub const ALL: [EventKind; 17] = [
         EventKind::Started,
         EventKind::Ready,
         EventKind::Stopping,
@@ -64,6 +68,8 @@ impl EventKind {
         EventKind::Refused,
         EventKind::Applied,
         EventKind::NotApplied,
+        EventKind::Confirmed,
+        EventKind::Reverted,
     ];
 }
 
@@ -180,7 +186,7 @@ pub struct Event {
     /// `mac_moved`: the port where the address was; `name` is the one where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// `guard`: frames. `mac_moves`: moves. `applied`: changes.
+    /// `guard`: frames. `mac_moves`: moves. `applied`, `reverted`: changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     /// `request`, `refused`: the method of the interface.
@@ -258,6 +264,8 @@ impl Display for Event {
             EventKind::Refused => write!(out, "{} {} refused", text(&self.method), text(&self.object))?,
             EventKind::Applied => write!(out, "{thing} applied, {count} changes")?,
             EventKind::NotApplied => write!(out, "{thing} not applied")?,
+            EventKind::Confirmed => write!(out, "{thing} confirmed")?,
+            EventKind::Reverted => write!(out, "{thing} taken back, {count} changes")?,
         }
         if let (Some(uid), Some(pid)) = (self.uid, self.pid) {
             write!(out, ", by uid {uid}, pid {pid}")?;

@@ -34,7 +34,10 @@ mod tests;
 pub use crate::model::Inject;
 pub use capture::{CapturePiece, CaptureSpec, DEFAULT_SNAPLEN, RunningCapture};
 pub use change::Change;
-pub use config::{ConfigAction, ConfigChange, ConfigKind, ConfigSetting, ConfigText, ShownConfig, WantedConfig};
+pub use config::{
+    AppliedConfig, ConfigAction, ConfigChange, ConfigKind, ConfigSetting, ConfigText, ShownConfig, Unconfirmed,
+    WantedConfig,
+};
 pub use error::{Error, RefusedCode, Subject};
 pub use event::{Event, EventKind, EventLevel, EventSetting, EventSubject, Events};
 pub use feed::Feed;

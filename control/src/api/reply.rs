@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     CapturePiece, ConfigChange, Counters, Events, Impairment, Injected, Mirror, Multicast, MulticastTotals, Port,
-    RunningCapture, ShownConfig, Trace, VlanRow,
+    RunningCapture, ShownConfig, Trace, Unconfirmed, VlanRow,
 };
 
 /// A polling worker.
@@ -62,6 +62,9 @@ pub struct Status {
     /// How often MAC addresses were seen at another port than before.
     #[serde(default)]
     pub mac_moves: u64,
+    /// The configuration that waits for its confirmation, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<Unconfirmed>,
 }
 
 /// An entry of the forwarding database.
@@ -179,7 +182,7 @@ pub struct Awaited {
     pub awaited: Vec<String>,
 }
 
-/// The reply to `DiffConfig` and `ApplyConfig`.
+/// The reply to `DiffConfig`, `ApplyConfig` and `RevertConfig`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     /// The changes that would be made, or were made.
@@ -212,7 +215,8 @@ pub enum Reply {
         alias = "DeleteMirror",
         alias = "SetImpairment",
         alias = "ClearImpairment",
-        alias = "PinQueue"
+        alias = "PinQueue",
+        alias = "ConfirmConfig"
     )]
     Done(Done),
     /// To `GetStatus`.
@@ -263,8 +267,12 @@ pub enum Reply {
     /// To `CheckConfig`.
     #[serde(rename(serialize = "parameters", deserialize = "CheckConfig"))]
     Awaited(Awaited),
-    /// To `DiffConfig` and `ApplyConfig`.
-    #[serde(rename(serialize = "parameters", deserialize = "DiffConfig"), alias = "ApplyConfig")]
+    /// To `DiffConfig`, `ApplyConfig` and `RevertConfig`.
+    #[serde(
+        rename(serialize = "parameters", deserialize = "DiffConfig"),
+        alias = "ApplyConfig",
+        alias = "RevertConfig"
+    )]
     Changes(Changes),
     /// To `Capture`.
     #[serde(rename(serialize = "parameters", deserialize = "Capture"))]

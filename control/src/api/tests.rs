@@ -118,6 +118,7 @@ fn status() -> Status {
         impairments: vec![impairment()],
         multicast: multicast().totals,
         mac_moves: 4,
+        unconfirmed: Some(unconfirmed()),
     }
 }
 
@@ -203,7 +204,12 @@ fn changes() -> Vec<Change> {
     let mac = "52:54:00:12:34:56".parse().unwrap();
     let settings = || object(json!({"vlan": {"tag": 20}}));
     vec![
-        Change::ApplyConfig(WantedConfig { config: config(), keep_runtime: false }),
+        Change::ApplyConfig(AppliedConfig {
+            wanted: WantedConfig { config: config(), keep_runtime: false },
+            confirm_milliseconds: Some(30_000),
+        }),
+        Change::ConfirmConfig,
+        Change::RevertConfig,
         Change::AddPort { name: name(), port_type: PortType::Veth, settings: settings() },
         Change::SetPort { name: name(), settings: settings(), replace: true },
         Change::DeletePort { name: name() },
@@ -273,6 +279,10 @@ fn event() -> Event {
     }
 }
 
+fn unconfirmed() -> Unconfirmed {
+    Unconfirmed { file: "lab.toml".into(), milliseconds_left: 23_000 }
+}
+
 fn entry() -> FdbEntry {
     FdbEntry {
         vlan: 20,
@@ -327,11 +337,16 @@ fn reply_to(request: &Request) -> Reply {
                 hint: Some("what else".into()),
             }],
         }),
-        Request::ShowConfig => Reply::Config(ShownConfig { text: "[switch]\n".into(), config: json!({"switch": {}}) }),
+        Request::ShowConfig => Reply::Config(ShownConfig {
+            text: "[switch]\n".into(),
+            config: json!({"switch": {}}),
+            file: "/etc/labsw/labsw.toml".into(),
+            unconfirmed: Some(unconfirmed()),
+        }),
         Request::CheckConfig(_) => {
             Reply::Awaited(Awaited { awaited: vec!["ports.a.device: name:b0 is awaited".into()] })
         }
-        Request::DiffConfig(_) | Request::Change(Change::ApplyConfig(_)) => {
+        Request::DiffConfig(_) | Request::Change(Change::ApplyConfig(_) | Change::RevertConfig) => {
             Reply::Changes(Changes { changes: vec![change()] })
         }
         Request::Capture(_) => Reply::CapturePiece(CapturePiece { pcapng: "Cg0NCg==".into(), captured: 2, dropped: 1 }),

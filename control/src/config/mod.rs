@@ -13,10 +13,12 @@
 //! | `source`, `error` | places in the text, and errors that have one |
 //! | `validate` | references between the nouns of a configuration |
 //! | `claims` | things that two ports cannot share |
+//! | `edit` | a configuration written into a file that people keep |
 //! | `schema` | the JSON schema of the file, for editors |
 //! | `settings` | `--set key=value` of commands, and settings of the control socket |
 
 mod claims;
+mod edit;
 mod error;
 mod schema;
 mod settings;
@@ -167,6 +169,15 @@ impl Config {
             mirror.sources.sort_by(|a, b| a.port.cmp(&b.port));
         }
         config
+    }
+
+    /// The text of a file, changed so that it reads as this configuration: comments, order and spelling stay.
+    /// `file_name` is its name in errors.
+    ///
+    /// # Errors
+    /// The mistakes of the text.
+    pub fn written_into(&self, text: &str, file_name: &str) -> Result<String, ConfigErrors> {
+        edit::written_into(self, text, file_name)
     }
 
     /// The configuration as a table that [`Config::parse`] reads as the same configuration (tables in order of name).

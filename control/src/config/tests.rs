@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::filter::Expression;
 
+mod edit;
 mod guard;
 mod impair;
 mod mirror;

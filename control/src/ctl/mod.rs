@@ -38,6 +38,7 @@ mod port;
 mod rates;
 mod render;
 mod rewind;
+mod save;
 mod score;
 mod session;
 mod stats;

@@ -1,6 +1,7 @@
 //! Arguments with rules beyond plain text, checked before the call: a mistake here is wrong usage (exit status 2).
 
 use std::fmt::Display;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,6 +11,11 @@ use serde_json::Value;
 use crate::api::parse_vlan_id;
 use crate::config::split_setting;
 use crate::model::{Size, Span};
+
+/// True for `-`, which is standard input or output.
+pub(super) fn is_dash(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
 
 /// A VLAN id, 1 to 4094.
 pub(super) fn vlan(text: &str) -> Result<u16, String> {

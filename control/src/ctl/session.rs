@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::api::{Reply, Request};
+use crate::api::{Reply, Request, Unconfirmed};
 use crate::config::{ConfigError, ConfigErrors};
 use crate::glue::GlueError;
 use crate::varlink::{CallError, Client};
@@ -59,6 +59,9 @@ pub(super) enum Failure {
     /// A file differs from the running configuration, which is printed already.
     #[error("the running configuration differs")]
     Different,
+    /// The running configuration may be taken back, so it is not saved.
+    #[error("{0}; `labsw-ctl config confirm` keeps it")]
+    OnTrial(Unconfirmed),
     /// A port has not reached the state that was waited for.
     #[error("port {name:?} {reason}")]
     NotReached {
@@ -91,6 +94,7 @@ impl Failure {
             | Failure::Listen { .. }
             | Failure::NotReached { .. }
             | Failure::Different
+            | Failure::OnTrial(_)
             | Failure::Output(_) => ExitCode::from(1),
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Unreachable { .. } => ExitCode::from(3),
@@ -121,6 +125,7 @@ impl Failure {
             Failure::File { .. } => ("file".to_owned(), None),
             Failure::Listen { .. } => ("listen".to_owned(), None),
             Failure::Different => ("different".to_owned(), None),
+            Failure::OnTrial(_) => ("on_trial".to_owned(), None),
             Failure::NotReached { .. } => ("not_reached".to_owned(), None),
             Failure::Usage(_) => ("usage".to_owned(), None),
             Failure::Output(_) | Failure::ReaderGone => ("output".to_owned(), None),

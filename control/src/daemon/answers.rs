@@ -1,7 +1,7 @@
 //! Answers to the control socket. Each request goes to one method of the switch; [`show`](super::show) turns objects of
 //! the switch into replies.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use labsw_switch::fdb::{Fdb, FdbFilter};
 use labsw_switch::{Mac, Vid};
@@ -12,8 +12,8 @@ use super::switch::Switch;
 use super::trace::trace;
 use super::view::View;
 use crate::api::{
-    Awaited, CaptureSpec, Captures, Change, Changes, Done, Error, FdbEntries, Feed, Handler, Impairments, Mirrors,
-    OneMirror, OnePort, Peer, Ports, Removed, Reply, Request, Vlans, WantedConfig, Workers,
+    AppliedConfig, Awaited, CaptureSpec, Captures, Change, Changes, Done, Error, FdbEntries, Feed, Handler,
+    Impairments, Mirrors, OneMirror, OnePort, Peer, Ports, Removed, Reply, Request, Vlans, WantedConfig, Workers,
 };
 use crate::config::{ConfigError, ImpairConfig, MirrorConfig, PortConfig, Settings};
 
@@ -136,11 +136,16 @@ impl Switch {
                 return Ok(Reply::Injected(injections.inject(&port, injection, (&frames, end), view)?));
             }
             Change::PinQueue { port, queue, worker } => self.pin_queue(&port, queue, worker)?,
-            Change::ApplyConfig(WantedConfig { config, keep_runtime }) => {
-                return Ok(Reply::Changes(Changes { changes: self.apply_config(&config, keep_runtime)? }));
-            }
+            Change::ApplyConfig(applied) => return self.apply(&applied),
+            Change::ConfirmConfig => self.confirm_config()?,
+            Change::RevertConfig => return Ok(Reply::Changes(Changes { changes: self.revert_config()? })),
         }
         Ok(Reply::Done(Done {}))
+    }
+
+    fn apply(&mut self, AppliedConfig { wanted, confirm_milliseconds }: &AppliedConfig) -> Result<Reply, Error> {
+        let time = confirm_milliseconds.map(Duration::from_millis);
+        Ok(Reply::Changes(Changes { changes: self.apply_on_trial(wanted, time, Instant::now())? }))
     }
 
     /// The impairment that a port gets if `settings` are applied to the directions that they name.

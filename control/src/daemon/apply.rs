@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use labsw_dataplane::sys::socket::{self, SocketError};
 
@@ -51,7 +52,12 @@ impl Switch {
     /// The configuration that runs, as a file.
     pub(super) fn show_config(&self) -> ShownConfig {
         let table = self.running().to_toml();
-        ShownConfig { text: table.to_string(), config: serde_json::to_value(&table).unwrap_or_default() }
+        ShownConfig {
+            text: table.to_string(),
+            config: serde_json::to_value(&table).unwrap_or_default(),
+            file: std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone()).display().to_string(),
+            unconfirmed: self.show_trial(Instant::now()),
+        }
     }
 
     /// Checks that `source` could be applied; returns the devices that its ports would wait for.
@@ -71,6 +77,17 @@ impl Switch {
 
     /// Applies `source` and returns the changes made. On an error everything is as it was.
     pub(super) fn apply_config(&mut self, source: &ConfigText, keep: bool) -> Result<Vec<ConfigChange>, Error> {
+        self.apply_with_note(source, keep, None)
+    }
+
+    /// The same as [`Switch::apply_config`], with a note in the event.
+    pub(super) fn apply_with_note(
+        &mut self,
+        source: &ConfigText,
+        keep: bool,
+        note: Option<String>,
+    ) -> Result<Vec<ConfigChange>, Error> {
+        self.check_no_trial(source, Instant::now())?;
         let running = self.running();
         let given = read(source)?;
         let wanted = self.wanted(source, &given, keep)?;
@@ -89,7 +106,7 @@ impl Switch {
         }
         self.given = given;
         let about = Event::about(EventKind::Applied, EventSubject::File, &source.file);
-        self.events.tell(Event { count: Some(changes.len() as u64), ..about });
+        self.events.tell(Event { count: Some(changes.len() as u64), reason: note, ..about });
         Ok(changes)
     }
 
@@ -192,8 +209,24 @@ impl Switch {
     /// any other. At its end, two things that no plan knows are put back: attachments that were taken from ports, and
     /// state that no configuration describes.
     fn go_back(&mut self, former: &Former) -> String {
+        let outcome = self.return_to(&former.config);
+        let put_back = self.put_back(former);
+        match outcome.and(put_back) {
+            Ok(()) => "nothing was changed".to_owned(),
+            Err(error) => {
+                tracing::error!(%error, "a change was not undone");
+                format!("earlier changes could not be undone in full: {error}")
+            }
+        }
+    }
+
+    /// Takes all steps to a configuration that ran before, also if some fail.
+    ///
+    /// # Errors
+    /// The first that failed.
+    pub(super) fn return_to(&mut self, config: &Config) -> Result<(), Error> {
         let mut outcome = Ok(());
-        match plan(&self.running(), &former.config) {
+        match plan(&self.running(), config) {
             Ok(steps) => {
                 for step in steps {
                     self.beat();
@@ -207,14 +240,7 @@ impl Switch {
         for name in detached.map(|port| port.config.name.clone()).collect::<Vec<_>>() {
             self.reattach_port(&name);
         }
-        let put_back = self.put_back(former);
-        match outcome.and(put_back) {
-            Ok(()) => "nothing was changed".to_owned(),
-            Err(error) => {
-                tracing::error!(%error, "a change was not undone");
-                format!("earlier changes could not be undone in full: {error}")
-            }
-        }
+        outcome
     }
 
     /// Puts back the state that no configuration describes, at mirrors and ports that exist again.

@@ -24,6 +24,7 @@ mod attach;
 mod busy_poll;
 mod captures;
 mod change;
+mod confirm;
 mod destinations;
 mod devices;
 mod error;
@@ -58,12 +59,12 @@ mod switch;
 mod tests;
 mod tokens;
 mod trace;
+mod trial;
 mod view;
 mod watchdog;
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
@@ -93,8 +94,6 @@ use watchdog::Watchdog;
 /// Everything the control thread owns.
 pub struct Daemon {
     poll: Poll,
-    /// The configuration file, for reloads.
-    file: PathBuf,
     signals: UnixStream,
     reloads: UnixStream,
     /// The reload in progress, while the file's filters are compiled.
@@ -225,15 +224,19 @@ impl Daemon {
     fn tick(&mut self, now: Instant) -> Vec<Duration> {
         let metrics = self.switch.metrics.as_mut().zip(self.server.as_mut());
         let metrics_due = metrics.map(|(metrics, server)| metrics.tick(now, server));
-        let [guests, flaps, devices] =
-            [self.switch.ports.tick(now), self.switch.tick_flaps(now), self.switch.tick_devices(now)];
+        let [guests, flaps, trial, devices] = [
+            self.switch.ports.tick(now),
+            self.switch.tick_flaps(now),
+            self.switch.tick_trial(now),
+            self.switch.tick_devices(now),
+        ];
         // What has happened until here is told by this turn's look at the clients.
         self.switch.notice_states();
         let server_due = self.server.as_mut().and_then(|server| {
             server.tick(now, &mut self.switch);
             server.next_tick(now)
         });
-        let due = [server_due, guests, flaps, devices, metrics_due];
+        let due = [server_due, guests, flaps, trial, devices, metrics_due];
         self.switch.sweep_captures();
         due.into_iter().flatten().collect()
     }
@@ -250,8 +253,8 @@ impl Daemon {
             Ok(now) => notify(&[reloading, now]),
             Err(_) => notify(&[reloading]),
         }
-        let file = self.file.display().to_string();
-        match (Config::read_text(&self.file), &self.server) {
+        let file = self.switch.file.display().to_string();
+        match (Config::read_text(&self.switch.file), &self.server) {
             (Ok(text), Some(server)) => {
                 let wanted = ConfigText { file, text };
                 server.prepare(Request::CheckConfig(wanted.clone()));
@@ -277,7 +280,7 @@ impl Daemon {
     /// Reports the outcome of a reload.
     fn reloaded(&mut self, outcome: Result<(), String>) {
         if let Err(reason) = outcome {
-            let file = self.file.display().to_string();
+            let file = self.switch.file.display().to_string();
             let about = Event::about(EventKind::NotApplied, EventSubject::File, &file);
             self.switch.events.tell(Event { level: EventLevel::Error, reason: Some(reason), ..about });
         }

@@ -1,6 +1,7 @@
 //! The objects of the switch as replies show them.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use labsw_dataplane::fast_path::Record;
 use labsw_dataplane::xdp::XdpCounters;
@@ -40,6 +41,7 @@ impl Switch {
             impairments: show_impairments(&self.ports),
             multicast: self.multicast.totals(),
             mac_moves: self.fabric.shared.fdb.moved(),
+            unconfirmed: self.show_trial(Instant::now()),
         }
     }
 

@@ -123,13 +123,13 @@ impl Daemon {
         if let Some(door) = &door {
             door.register(poll.registry(), TAKE_OVER).map_err(system("take-over socket"))?;
         }
-        let switch = Switch::new(config.clone(), host, metrics, &events, waker)?;
+        let switch = Switch::new(file, config.clone(), host, metrics, &events, waker)?;
         let signals = signal_pipe(poll.registry(), &[SIGTERM, SIGINT], SIGNALS)?;
         let reloads = signal_pipe(poll.registry(), &[SIGHUP], RELOAD)?;
         let link_events = link_events(poll.registry())?;
-        let (file, server) = (file.to_owned(), Some(server));
+        let server = Some(server);
         let mut daemon =
-            Daemon { poll, file, signals, reloads, reload: None, link_events, server, door, switch, worker_events };
+            Daemon { poll, signals, reloads, reload: None, link_events, server, door, switch, worker_events };
         daemon.switch.enter(config).map_err(|refusal| daemon.refused(&refusal))?;
         Ok(daemon)
     }
@@ -137,7 +137,7 @@ impl Daemon {
     /// The error of a failed start; removes everything again.
     pub(super) fn refused(&mut self, refusal: &Refusal) -> DaemonError {
         self.stop();
-        Config::complaint(&self.file, &refusal.key, &refusal.reason).into()
+        Config::complaint(&self.switch.file, &refusal.key, &refusal.reason).into()
     }
 }
 
@@ -179,6 +179,7 @@ fn control_socket(
 impl Switch {
     /// A switch without ports whose workers run.
     pub(super) fn new(
+        file: &Path,
         config: Config,
         mut host: Host,
         metrics: Option<MetricsSocket>,
@@ -195,6 +196,8 @@ impl Switch {
         };
         let workers = Workers::spawn(&cpus, config.switch.power, &shared, events, &waker)?;
         Ok(Switch {
+            file: file.to_owned(),
+            trial: None,
             config: config.switch.clone(),
             profiles: config.profiles.clone(),
             given: config,

@@ -6,6 +6,7 @@
 //! (ports in and out of service), [`change`](super::change), [`devices`](super::devices), [`apply`](super::apply),
 //! [`start`](super::start), [`answers`](super::answers).
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use labsw_switch::PortId;
@@ -24,6 +25,7 @@ use super::opening::Opening;
 use super::ports::Ports;
 use super::signals::notify;
 use super::store::Store;
+use super::trial::Trial;
 use super::view::View;
 use super::watchdog::Watchdog;
 use crate::api::Error;
@@ -35,9 +37,13 @@ const SWEEP_SLOTS: usize = 16_384;
 
 /// The switch that the control socket shows and changes.
 pub(super) struct Switch {
+    /// The configuration file that the daemon was started with.
+    pub(super) file: PathBuf,
     pub(super) config: SwitchConfig,
     /// The configuration last given, at the start or by an apply. Differences from it were made at run time.
     pub(super) given: Config,
+    /// The configuration that waits for its confirmation.
+    pub(super) trial: Option<Trial>,
     pub(super) started: Instant,
     pub(super) host: Host,
     pub(super) fabric: Fabric,

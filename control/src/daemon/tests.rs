@@ -34,7 +34,7 @@ fn entered(text: &str) -> Switch {
     let registry = poll.registry().try_clone().unwrap();
     let ledger = Ledger::open(std::env::temp_dir().join(format!("labsw-no-ledger-{}", std::process::id())));
     let host = Host::new(registry, Links::open().unwrap(), ledger, None, &config.switch);
-    let mut switch = Switch::new(config.clone(), host, None, &events, waker).unwrap();
+    let mut switch = Switch::new(std::path::Path::new("x.toml"), config.clone(), host, None, &events, waker).unwrap();
     switch.enter(config).unwrap();
     switch
 }

@@ -185,6 +185,7 @@ impl Machine {
             impairments: Vec::new(),
             multicast: api::MulticastTotals::default(),
             mac_moves: 0,
+            unconfirmed: None,
         };
         let socket = PathBuf::from("/run/labsw/control.sock");
         self.facts(|facts| facts.switch = SwitchAnswer::Status { socket, status: Box::new(status) })

@@ -65,6 +65,7 @@ fn status() -> Status {
         }],
         multicast: MulticastTotals { groups: 12, invalid_messages: 13, refused_memberships: 14 },
         mac_moves: 15,
+        unconfirmed: None,
     }
 }
 

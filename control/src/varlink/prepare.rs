@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::api::{Change, Error, Request, WantedConfig};
+use crate::api::{AppliedConfig, Change, Error, Request, WantedConfig};
 use crate::config::Config;
 use crate::filter::{self, BudgetExceeded};
 
@@ -105,7 +105,7 @@ fn prepare(request: &Request, budget: Duration) -> Outcome {
     let compiled = filter::with_budget(budget, || match request {
         Request::CheckConfig(config)
         | Request::DiffConfig(WantedConfig { config, .. })
-        | Request::Change(Change::ApplyConfig(WantedConfig { config, .. })) => {
+        | Request::Change(Change::ApplyConfig(AppliedConfig { wanted: WantedConfig { config, .. }, .. })) => {
             drop(Config::parse(&config.text, &config.file))
         }
         Request::Capture(spec) => compile(spec.filter.as_deref()),

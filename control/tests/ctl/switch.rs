@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub struct Fake {
     changes: Arc<Mutex<Vec<Change>>>,
     readings: u64,
+    /// The file that the switch says it was started with.
+    file: String,
 }
 
 pub fn counters(rx_frames: u64, drops: &[(&str, u64)]) -> Counters {
@@ -239,7 +241,7 @@ impl Fake {
         self.changes.lock().unwrap().push(change.clone());
         Ok(match change {
             Change::FlushFdb { .. } => Reply::Removed(Removed { removed: 3 }),
-            Change::ApplyConfig(_) => Reply::Changes(Changes { changes: differences() }),
+            Change::ApplyConfig(_) | Change::RevertConfig => Reply::Changes(Changes { changes: differences() }),
             Change::AddPort { name, .. } if name == "dc01" => {
                 return Err(Error::refused("port \"dc01\"", "a port of this name exists; delete it first"));
             }
@@ -279,6 +281,7 @@ impl Handler for Fake {
                 impairments: Vec::new(),
                 multicast: MulticastTotals::default(),
                 mac_moves: 0,
+                unconfirmed: None,
             }),
             Request::ListWorkers => Reply::Workers(Workers { workers: workers() }),
             Request::ListPorts => Reply::Ports(Ports { ports: ports() }),
@@ -307,7 +310,8 @@ impl Handler for Fake {
             Request::TraceFrame { port, frame } => Reply::Trace(trace(port, &frame)),
             Request::ShowConfig => {
                 let text = "[switch]\npower = \"adaptive\"\n".to_owned();
-                Reply::Config(ShownConfig { text, config: json!({"switch": {"power": "adaptive"}}) })
+                let config = json!({"switch": {"power": "adaptive"}});
+                Reply::Config(ShownConfig { text, config, file: self.file.clone(), unconfirmed: None })
             }
             Request::CheckConfig(ConfigText { file, .. }) => {
                 Reply::Awaited(Awaited { awaited: vec![format!("{file}: something")] })
@@ -355,6 +359,8 @@ impl Feed for Hello {
 /// A made-up switch in a thread of its own.
 pub struct Switch {
     pub socket: PathBuf,
+    /// The file that it says it was started with; there is none.
+    pub file: PathBuf,
     pub changes: Arc<Mutex<Vec<Change>>>,
     pub stop: Arc<AtomicBool>,
     pub thread: Option<JoinHandle<()>>,
@@ -371,7 +377,8 @@ impl Switch {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let socket = std::env::temp_dir().join(format!("labsw-ctl-{}-{number}.sock", std::process::id()));
         let (changes, stop) = (Arc::<Mutex<Vec<Change>>>::default(), Arc::<AtomicBool>::default());
-        let mut fake = Fake { changes: Arc::clone(&changes), readings: 0 };
+        let file = socket.with_extension("toml");
+        let mut fake = Fake { changes: Arc::clone(&changes), readings: 0, file: file.display().to_string() };
         let mut server = Server::bind(&socket, mode, None, admin_group).unwrap();
         let mut poll = Poll::new().unwrap();
         server.register(poll.registry(), 0).unwrap();
@@ -390,7 +397,7 @@ impl Switch {
                 server.tick(Instant::now(), &mut fake);
             }
         });
-        Switch { socket, changes, stop, thread: Some(thread) }
+        Switch { socket, file, changes, stop, thread: Some(thread) }
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

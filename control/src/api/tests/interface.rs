@@ -74,6 +74,7 @@ fn samples() -> Vec<(&'static str, Value)> {
                 samples.push(("Event", reply["events"][0].clone()));
                 samples.push(("EventSetting", reply["events"][0]["settings"][0].clone()));
             }
+            Request::ShowConfig => samples.push(("Unconfirmed", reply["unconfirmed"].clone())),
             Request::ListCaptures => samples.push(("RunningCapture", reply["captures"][0].clone())),
             _ => {}
         }

@@ -67,6 +67,7 @@ fn status(milliseconds: u64, ports: Vec<Port>) -> Box<Status> {
         impairments: Vec::new(),
         multicast: Default::default(),
         mac_moves: 0,
+        unconfirmed: None,
     })
 }
 

@@ -95,5 +95,7 @@ fn title(event: &Event) -> &'static str {
         (EventKind::Refused, _) => "change refused",
         (EventKind::Applied, _) => "configuration applied",
         (EventKind::NotApplied, _) => "configuration not applied",
+        (EventKind::Confirmed, _) => "configuration confirmed",
+        (EventKind::Reverted, _) => "configuration taken back",
     }
 }

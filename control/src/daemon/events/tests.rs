@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use crate::api::{
-    Change, ConfigKind, ConfigText, Event, EventKind, EventSubject, Feed, Handler, Impairments, MirrorSettings,
-    Mirrors, Peer, PortDirection, PortType, Ports, Reply, Request, WantedConfig,
+    AppliedConfig, Change, ConfigKind, ConfigText, Event, EventKind, EventSubject, Feed, Handler, Impairments,
+    MirrorSettings, Mirrors, Peer, PortDirection, PortType, Ports, Reply, Request, WantedConfig,
 };
 use crate::daemon::attach::fake::world;
 use crate::daemon::switch::Switch;
@@ -216,7 +216,8 @@ fn an_apply_and_its_undoing_are_told_as_what_they_have_changed() {
     let mut reader = switch.monitor(0).unwrap();
     let mut apply = |switch: &mut Switch, text: &str| {
         let config = ConfigText { file: "x.toml".to_owned(), text: text.to_owned() };
-        let apply = Change::ApplyConfig(WantedConfig { config, keep_runtime: false });
+        let wanted = WantedConfig { config, keep_runtime: false };
+        let apply = Change::ApplyConfig(AppliedConfig { wanted, confirm_milliseconds: None });
         let outcome = switch.call(&Peer::new(7, 7, 70, true), Request::Change(apply));
         (outcome.is_ok(), read(&mut *reader).iter().map(ToString::to_string).collect::<Vec<_>>())
     };

@@ -125,6 +125,9 @@ impl Switch {
         if !self.config.multicast_snooping.is_empty() {
             return Some("multicast snooping can't be handed over yet".to_owned());
         }
+        if self.trial.is_some() {
+            return Some("a configuration waits for its confirmation (labsw-ctl config confirm, or revert)".to_owned());
+        }
         if !self.captures.is_empty() {
             return Some("a capture is running (labsw-ctl capture), which can't be handed over yet".to_owned());
         }
