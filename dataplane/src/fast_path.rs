@@ -4,8 +4,8 @@
 //! record for each port. Programs at the ports' interfaces (`sys/steering.rs`) read the database as a worker
 //! does. So there is nothing to keep in step: an address that moves, ages or is flushed is gone for the programs at the
 //! same store as for the workers, and the time stamps that the programs renew are those that the sweep looks at. What
-//! the switch says to the programs is one word for each port, its gate: shut, or open with the port's interface and
-//! VLAN ([`Record::open`]).
+//! the switch says to the programs is a gate for each port: shut, or open with the port's interface and its VLANs
+//! ([`Record::open`]).
 //!
 //! ```text
 //! map: head (ageing, start of the clock) · a record for each port (gate, counters) · buckets of the database
@@ -27,7 +27,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use labsw_switch::fdb::{Bucket, Layout, places};
-use labsw_switch::{MAX_PORTS, PortId, Vid};
+use labsw_switch::tables::LoneVlans;
+use labsw_switch::{MAX_PORTS, Mac, PortId, Vid};
 
 use crate::clock;
 use crate::stats::PortSnapshot;
@@ -47,21 +48,46 @@ struct Head {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Record {
-    /// 0: shut; else the interface's index, and the VLAN from bit 32 on.
+    /// 0: shut; else the interface's index, from bit 32 on the VLAN of untagged frames (0: none), and
+    /// [`LEAVES_TAGGED`].
     gate: AtomicU64,
     rx_frames: AtomicU64,
     rx_bytes: AtomicU64,
     tx_frames: AtomicU64,
     tx_bytes: AtomicU64,
+    /// 0, or the address to which frames go the short way: in bits 16 to 63, and bit 0 set.
+    station: AtomicU64,
+    _pad: [u64; 2],
+    /// A bit for each VLAN of tagged frames.
+    tagged: [AtomicU64; 64],
+}
+
+/// In a gate: frames of the VLAN of untagged frames leave tagged.
+const LEAVES_TAGGED: u64 = 1 << 44;
+
+/// The way of frames from and to a port whose gate is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passage {
+    /// Index of the switch's end of the pair.
+    pub ifindex: u32,
+    /// The address of the container's end, if it is in another network namespace and frames to it may be put into its
+    /// receive path at once.
+    pub station: Option<Mac>,
+    /// The VLANs.
+    pub vlans: LoneVlans,
 }
 
 const _: () = assert!(size_of::<Head>() == HEAD_BYTES && size_of::<Record>() == PORT_BYTES);
 const _: () = assert!(BUCKETS_AT.is_multiple_of(align_of::<Bucket>()));
 
 impl Record {
-    /// Lets frames from and to the port pass in the kernel, in its one VLAN.
-    pub fn open(&self, ifindex: u32, vid: Vid) {
-        self.gate.store(u64::from(vid.get()) << 32 | u64::from(ifindex), Ordering::Release);
+    /// Lets frames from and to the port pass in the kernel. For a gate that is shut, and has settled.
+    pub fn open(&self, passage: &Passage) {
+        for (word, bits) in self.tagged.iter().zip(passage.vlans.tagged.words()) {
+            word.store(*bits, Ordering::Relaxed);
+        }
+        self.station.store(station_word(passage.station), Ordering::Relaxed);
+        self.gate.store(gate_word(passage), Ordering::Release);
     }
 
     /// Has all frames of the port take the way through the switch. True if they did not. Those that a program decides
@@ -70,14 +96,22 @@ impl Record {
         self.gate.swap(0, Ordering::AcqRel) != 0
     }
 
-    /// True if the gate is open.
-    pub fn is_open(&self) -> bool {
-        self.gate.load(Ordering::Relaxed) != 0
+    /// True if known unicast of a VLAN passes in the kernel, from and to the port.
+    pub fn passes(&self, vid: Vid) -> bool {
+        let gate = self.gate.load(Ordering::Relaxed);
+        let is_tagged = || {
+            let word = self.tagged.get(vid.index() / 64).map_or(0, |word| word.load(Ordering::Relaxed));
+            word >> (vid.index() % 64) & 1 != 0
+        };
+        gate != 0 && (gate >> 32 & 0xfff == u64::from(vid.get()) || is_tagged())
     }
 
-    /// True if the gate is open for this interface and VLAN.
-    pub fn is_open_for(&self, ifindex: u32, vid: Vid) -> bool {
-        self.gate.load(Ordering::Relaxed) == u64::from(vid.get()) << 32 | u64::from(ifindex)
+    /// True if the gate is open for this passage.
+    pub fn is_open_for(&self, passage: &Passage) -> bool {
+        let tagged = &mut self.tagged.iter().zip(passage.vlans.tagged.words());
+        self.gate.load(Ordering::Relaxed) == gate_word(passage)
+            && self.station.load(Ordering::Relaxed) == station_word(passage.station)
+            && tagged.all(|(word, bits)| word.load(Ordering::Relaxed) == *bits)
     }
 
     /// The frames that passed since this was last asked.
@@ -88,6 +122,16 @@ impl Record {
         (taken.tx_frames, taken.tx_bytes) = (take(&self.tx_frames), take(&self.tx_bytes));
         taken
     }
+}
+
+fn gate_word(passage: &Passage) -> u64 {
+    let native = passage.vlans.native.map_or(0, |vid| u64::from(vid.get()) << 32);
+    let leaves = if passage.vlans.native_leaves_tagged { LEAVES_TAGGED } else { 0 };
+    leaves | native | u64::from(passage.ifindex)
+}
+
+fn station_word(station: Option<Mac>) -> u64 {
+    station.map_or(0, |mac| mac.to_u64() << 16 | 1)
 }
 
 /// The map, and its mapping. Made once: the mapping stays as long as the process.

@@ -24,6 +24,9 @@ use crate::vlan::{Leaves, PortVlan, VlanSet};
 use crate::{DropReason, MAX_MIRRORS, MAX_PORTS, MirrorId, PortId, Vid};
 
 mod build;
+mod lone;
+
+pub use lone::LoneVlans;
 
 /// The MTU of a port about which nothing is said, bytes.
 pub const DEFAULT_MTU_BYTES: u32 = 1500;
@@ -406,26 +409,6 @@ impl Tables {
     #[inline]
     pub(crate) fn mirror_vlans(&self) -> Option<&VlanSet> {
         self.mirror_vlans.as_deref()
-    }
-
-    /// The VLAN in which untagged frames from `port` go untagged to the port of their destination, if nothing else
-    /// decides about them: no rule of the port but its VLAN and its MTU, and no mirror.
-    ///
-    /// # Errors
-    /// Why something else does, in one clause.
-    pub fn lone_vlan(&self, port: PortId) -> Result<Vid, &'static str> {
-        let port = self.port(port).filter(|port| port.is_egress).ok_or("the port takes no frames")?;
-        let untagged = |vid: &Vid| port.rules.vlan.leaves(*vid) == Leaves::Untagged;
-        let vid = port.rules.vlan.tag().filter(untagged).ok_or("the port's frames are tagged")?;
-        let is_watched =
-            [&port.rx_mirrors, &port.tx_mirrors].into_iter().any(|mirrors| mirrors.iter().next().is_some());
-        match port {
-            _ if port.rules.guards.is_some() => Err("the port has guards"),
-            _ if !port.is_plain => Err("the port is a tunnel, or learns nothing"),
-            _ if is_watched => Err("a mirror watches the port"),
-            _ if self.mirror_vlans().is_some_and(|vlans| vlans.contains(vid)) => Err("a mirror watches the VLAN"),
-            _ => Ok(vid),
-        }
     }
 
     /// True if copies of some mirror go to this VLAN.

@@ -1,7 +1,7 @@
 //! Proves the kernel fast path: known unicast between containers' ports with `offloads` does not leave the kernel and
 //! counts as ever; whoever looks at a port, or limits it, sees its frames from the moment the command returns; moves,
-//! flushes and ports that go down hold for the next frame; over random frames and changes every port gets what it gets
-//! without the fast path, and all counters are equal; nothing passes after `kill -9`.
+//! flushes and ports that go down hold for the next frame; tags are edited; over random frames and changes every port
+//! gets what it gets without the fast path, and all counters are equal; nothing passes after `kill -9`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test reports by panicking")]
 
 use std::time::{Duration, Instant};
@@ -12,6 +12,9 @@ use labsw_tests::process::wait_for;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, find_binary};
 use serde_json::Value;
+
+#[path = "fast_path/random.rs"]
+mod random;
 
 const SOON: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_millis(100);
@@ -27,13 +30,14 @@ struct Station {
     socket: RawSocket,
 }
 
-/// The ports of a switch with these names, in VLAN 10.
+/// The ports of a switch with these names, in VLAN 10: `t` as a trunk.
 fn config(switch: &str, containers: &[(&'static str, Netns)]) -> String {
     let port = |(name, ns): &(&str, Netns)| {
         let ns = ns.name();
+        let vlan = if *name == "t" { "mode = \"trunk\", trunks = [\"8-12\"]" } else { "mode = \"access\", tag = 10" };
         format!(
             "[ports.{name}]\ntype = \"veth\"\noffloads = true\npeer = \"{name}0\"\nnetns = \"{ns}\"\n\
-             peer_name = \"eth0\"\nvlan = {{ mode = \"access\", tag = 10 }}\n"
+             peer_name = \"eth0\"\nvlan = {{ {vlan} }}\n"
         )
     };
     // The site's file begins with the table of the switch.
@@ -60,9 +64,17 @@ fn stations(switch: &Labswd<'_>, containers: Vec<(&'static str, Netns)>) -> Vec<
 
 /// Frames that left the kernel for the switch at this port.
 fn went_around(switch: &Labswd<'_>, port: &str) -> u64 {
-    let links = switch.site().ns.run(&["ip", "-s", "-j", "link", "show", &format!("lst-{port}")]);
-    let links: Value = serde_json::from_str(&links).unwrap();
-    links[0]["stats64"]["tx"]["packets"].as_u64().unwrap()
+    sent_by(switch, &format!("lst-{port}"))
+}
+
+/// Frames that an interface of the switch's has sent.
+fn sent_by(switch: &Labswd<'_>, interface: &str) -> u64 {
+    show_link(&switch.site().ns, interface)["stats64"]["tx"]["packets"].as_u64().unwrap()
+}
+
+fn show_link(ns: &Netns, interface: &str) -> Value {
+    let links = ns.run(&["ip", "-s", "-j", "link", "show", interface]);
+    serde_json::from_str::<Value>(&links).unwrap()[0].clone()
 }
 
 /// Has the switch learn `mac(n)` at each station, in order; leaves nothing unread.
@@ -128,6 +140,110 @@ fn who_gets_quickly(stations: &[Station], n: u32) -> usize {
     let frame = Frame::new(mac(2), mac(1)).number(n).build();
     stations[0].socket.send(&frame);
     usize::from(stations[1].socket.recv(SOON).as_ref() == Some(&frame))
+}
+
+#[test]
+fn frames_to_a_containers_own_address_go_straight_into_its_receive_path() {
+    if !ready() {
+        return;
+    }
+    let site = Site::new("fps");
+    let containers = containers(&["a", "b"]);
+    let switch = Labswd::start(&site, &config("", &containers));
+    let stations = stations(&switch, containers);
+    let [a, b] = [&stations[0], &stations[1]];
+    let own = |station: &Station| {
+        let text = show_link(&station.ns, "eth0")["address"].as_str().unwrap().to_owned();
+        let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        Mac::try_from(bytes).unwrap()
+    };
+    // How many frames of ten take the long way into b.
+    let to_b = |dst: Mac| {
+        b.socket.send(&Frame::new(BROADCAST, dst).build());
+        a.socket.recv_matching(SOON, |frame| frame[6..12] == dst).unwrap();
+        a.socket.send(&Frame::new(BROADCAST, mac(1)).build());
+        b.socket.recv_matching(SOON, |frame| frame[6..12] == mac(1)).unwrap();
+        let counted = || (switch.counter("b", "tx_frames"), went_around(&switch, "a"));
+        let (before, long, (frames, around)) = (own(b), sent_by(&switch, "lsw-b"), counted());
+        for n in 0..10 {
+            let frame = Frame::new(dst, mac(1)).number(n).build();
+            a.socket.send(&frame);
+            assert_eq!(b.socket.recv(SOON), Some(frame));
+        }
+        assert_eq!((counted(), own(b)), ((frames + 10, around), before));
+        sent_by(&switch, "lsw-b") - long
+    };
+    assert_eq!(to_b(own(b)), 0);
+    assert_eq!(to_b(mac(2)), 10, "for another station behind it, which its own address is not");
+    // The container's IP takes frames from there, and answers.
+    for (station, address) in [(a, "10.9.0.1/24"), (b, "10.9.0.2/24")] {
+        station.ns.run(&["ip", "address", "add", address, "dev", "eth0"]);
+    }
+    a.ns.run(&["ping", "-q", "-c", "1", "-w", "10", "10.9.0.2"]);
+    let long = sent_by(&switch, "lsw-b");
+    a.ns.run(&["ping", "-q", "-c", "10", "-i", "0.01", "-w", "10", "10.9.0.2"]);
+    assert_eq!(sent_by(&switch, "lsw-b"), long);
+    // Another address: found out about with the next change of any link.
+    b.ns.run(&["ip", "link", "set", "eth0", "address", "02:00:00:00:00:77"]);
+    assert_eq!(to_b(own(b)), 10);
+    site.ns.run(&["ip", "link", "set", "lo", "mtu", "60000"]);
+    wait_for("the new address", SOON, || (to_b(own(b)) == 0).then_some(()));
+    switch.stop();
+}
+
+#[test]
+fn tags_are_kept_pushed_and_popped_in_the_kernel() {
+    if !ready() {
+        return;
+    }
+    let site = Site::new("fpt");
+    let containers = containers(&["a", "b", "t"]);
+    let switch = Labswd::start(&site, &config("", &containers));
+    switch.ctl(&["port", "set", "b", "vlan.mode=native-untagged", "vlan.tag=9", "vlan.trunks=[\"8-12\"]"]);
+    let stations = stations(&switch, containers);
+    let frame = |dst: u8, src: u8| Frame::new(if dst == 0 { BROADCAST } else { mac(dst) }, mac(src));
+    let [a, b, t] = [0, 1, 2].map(|at| (&stations[at].socket, stations[at].name));
+    // Each sends in VLAN 10: a untagged, the others tagged.
+    for (n, from) in [(1, &a), (2, &b), (3, &t)] {
+        from.0.send(&if n == 1 { frame(0, n) } else { frame(0, n).vlan(10) }.build());
+        for other in [&a, &b, &t].into_iter().filter(|other| other.1 != from.1) {
+            other.0.recv_matching(SOON, |frame| frame[6..12] == mac(n)).unwrap();
+        }
+    }
+    let bytes = |port: &str| (switch.counter(port, "rx_bytes"), switch.counter(port, "tx_bytes"));
+    let cases = [
+        ("pushed", &a, frame(3, 1), &t, frame(3, 1).vlan(10)),
+        ("popped, with its priority", &t, frame(1, 3).tag(0x8100, 5 << 13 | 10), &a, frame(1, 3)),
+        (
+            "kept, with its priority",
+            &t,
+            frame(2, 3).tag(0x8100, 5 << 13 | 10),
+            &b,
+            frame(2, 3).tag(0x8100, 5 << 13 | 10),
+        ),
+    ];
+    for (what, from, sent, to, got) in cases {
+        let (around, rx, tx) = (went_around(&switch, from.1), bytes(from.1).0, bytes(to.1).1);
+        let (sent, got) = (sent.build(), got.build());
+        from.0.send(&sent);
+        assert_eq!(to.0.recv(SOON).as_ref(), Some(&got), "{what}");
+        assert_eq!(went_around(&switch, from.1), around, "{what}");
+        let counted = (bytes(from.1).0 - rx, bytes(to.1).1 - tx);
+        assert_eq!(counted, (sent.len() as u64, got.len() as u64), "{what}");
+    }
+    // The switch looks at two tags itself, and at VLANs that a port is not in.
+    for frame in [frame(2, 3).vlan(10).vlan(20), frame(2, 3).vlan(13), frame(2, 3), frame(2, 3).tag(0x88a8, 10)] {
+        let around = went_around(&switch, "t");
+        t.0.send(&frame.build());
+        wait_for("the switch", SOON, || (went_around(&switch, "t") == around + 1).then_some(()));
+    }
+    let trace =
+        switch.ctl(&["trace", "--in", "t", "--src", "02:00:00:00:00:03", "--dst", "02:00:00:00:00:01", "--vlan", "10"]);
+    assert!(trace["steps"].as_array().unwrap().iter().any(|step| step["stage"] == "fast_path"), "{trace}");
+    // A VLAN that copies go to leaves the kernel, the other ones stay.
+    switch.ctl(&["mirror", "set", "m", "--source", "b:tx", "--to-vlan", "12"]);
+    assert_eq!(switch.port("t")["fast_path"], "on");
+    switch.stop();
 }
 
 #[test]
@@ -253,136 +369,4 @@ fn moves_flushes_and_ports_that_go_down_hold_for_the_next_frame() {
     assert_eq!(who_gets(&stations, mac(2), 9), ["b"]);
     assert!(stations.iter().all(|station| station.ns.link_names().contains(&"eth0".to_owned())));
     switch.stop();
-}
-
-/// A switch with stations, and all that they got.
-struct Lab<'a> {
-    switch: Labswd<'a>,
-    stations: Vec<Station>,
-    span: RawSocket,
-    got: Vec<Vec<Vec<u8>>>,
-}
-
-/// Sent behind every frame, from the same port: who has it has everything before it.
-fn end_of(n: u32, station: u8) -> Vec<u8> {
-    Frame::new(BROADCAST, mac(100 + station)).number(n).build()
-}
-
-impl<'a> Lab<'a> {
-    fn new(site: &'a Site, settings: &str) -> Lab<'a> {
-        let containers = containers(&["a", "b", "c", "d"]);
-        let span = "[ports.span]\ntype = \"tap\"\ninterface = \"span0\"\nmirror_only = true\n";
-        let switch = Labswd::start(site, &(config(settings, &containers) + span));
-        let stations = stations(&switch, containers);
-        let span = RawSocket::open(&site.ns, "span0");
-        Lab { switch, got: vec![Vec::new(); stations.len()], stations, span }
-    }
-
-    /// Sends a frame from a station and waits until every other one has what it gets of it. Two isolated stations do
-    /// not hear each other.
-    fn send(&mut self, n: u32, from: usize, frame: &[u8], isolated: [bool; 4]) {
-        self.stations[from].socket.send(frame);
-        let end = end_of(n, u8::try_from(from).unwrap());
-        self.stations[from].socket.send(&end);
-        for (at, station) in self.stations.iter().enumerate() {
-            if at == from || (isolated[at] && isolated[from]) {
-                continue;
-            }
-            loop {
-                let got = station.socket.recv(SOON).unwrap_or_else(|| panic!("frame {n} at {}", station.name));
-                if got == end {
-                    break;
-                }
-                self.got[at].push(got);
-            }
-        }
-    }
-
-    fn counters(&self) -> Value {
-        let mut stats = self.switch.ctl(&["stats"]);
-        for port in stats.as_array_mut().unwrap() {
-            port.as_object_mut().unwrap().remove("kernel");
-        }
-        stats
-    }
-}
-
-/// A change that a person might make, as arguments of `labsw-ctl`.
-fn random_change(pick: &mut impl FnMut(u64) -> u64, isolated: &mut [bool; 4]) -> Vec<String> {
-    let port = ["a", "b", "c", "d"][usize::try_from(pick(4)).unwrap()];
-    let text = address(pick(6)).map(|byte| format!("{byte:02x}")).join(":");
-    match pick(9) {
-        0 => vec!["fdb".into(), "flush".into()],
-        1 => ["fdb", "add", &text, "--vlan", "10", "--port", port].map(str::to_owned).into(),
-        2 => ["mirror", "set", "m", "--source", port, "--to", "span"].map(str::to_owned).into(),
-        3 | 4 => ["mirror", "del", "m"].map(str::to_owned).into(),
-        5 | 6 => ["fdb", "del", &text, "--vlan", "10"].map(str::to_owned).into(),
-        _ => {
-            let at = usize::from(port.as_bytes()[0] - b'a');
-            isolated[at] = !isolated[at] && pick(2) == 0;
-            vec!["port".into(), "set".into(), port.into(), format!("isolated={}", isolated[at])]
-        }
-    }
-}
-
-fn address(n: u64) -> Mac {
-    mac(u8::try_from(n).unwrap() + 1)
-}
-
-#[test]
-fn random_frames_and_changes_end_the_same_with_and_without() {
-    if !ready() {
-        return;
-    }
-    let sites = [Site::new("fpw"), Site::new("fpo")];
-    let mut labs = [Lab::new(&sites[0], ""), Lab::new(&sites[1], "accelerate = \"off\"")];
-    for lab in &labs {
-        lab.switch.ctl(&["port", "set", "b", "mtu=1000"]);
-    }
-    let mut random = 0x5eed_u64;
-    let mut pick = |below: u64| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random % below
-    };
-    let mut isolated = [false; 4];
-    let frames = if std::env::var_os("LABSW_LONG").is_some() { 200_000 } else { 1500 };
-    for n in 0..frames {
-        if pick(60) == 0 {
-            let change = random_change(&mut pick, &mut isolated);
-            let change: Vec<&str> = change.iter().map(String::as_str).collect();
-            // What is not there can't be deleted; both say so.
-            let answers = labs.each_ref().map(|lab| lab.switch.ctl_output(&change).0);
-            assert_eq!(answers[0], answers[1], "{change:?}");
-        }
-        let from = usize::try_from(pick(4)).unwrap();
-        // A station at a port sends no more than its MTU.
-        let most = if from == 1 { 1000 } else { 1500 };
-        let bytes = 46 + usize::try_from(pick(most - 45)).unwrap();
-        // Mostly a station's own address; addresses that several have move.
-        let src = if pick(16) == 0 { pick(6) } else { from as u64 };
-        let frame = Frame::new(address(pick(6)), address(src)).payload(&vec![0; bytes]).number(n);
-        let frame = match pick(8) {
-            0 => frame.priority(3),
-            1 => frame.vlan(10),
-            _ => frame,
-        };
-        for lab in &mut labs {
-            lab.send(n, from, &frame.build(), isolated);
-        }
-    }
-    let [with, without] = labs;
-    let around = [&with, &without].map(|lab| ["a", "b", "c", "d"].map(|port| went_around(&lab.switch, port)));
-    let [sum, of] = around.map(|ports| ports.iter().sum::<u64>());
-    assert!(sum + u64::from(frames) / 20 < of, "a twentieth passes in the kernel: {around:?}");
-    assert_eq!(with.counters(), without.counters());
-    for (at, station) in with.stations.iter().enumerate() {
-        assert_eq!(with.got[at].len(), without.got[at].len(), "{}", station.name);
-        assert!(with.got[at] == without.got[at], "{}", station.name);
-    }
-    let copies = [&with, &without].map(|lab| lab.span.recv_all(QUIET));
-    assert!(copies[0] == copies[1], "{} and {} copies", copies[0].len(), copies[1].len());
-    with.switch.stop();
-    without.switch.stop();
 }

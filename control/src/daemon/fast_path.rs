@@ -7,8 +7,7 @@
 //!
 //! **Invariant.** When a gate was shut, no program goes by it any more when [`Switch::renew_gates`] returns.
 
-use labsw_dataplane::fast_path::{self, FastPath, Record, Wires};
-use labsw_switch::Vid;
+use labsw_dataplane::fast_path::{self, FastPath, Passage, Record, Wires};
 use labsw_switch::fdb::Fdb;
 
 use super::attach;
@@ -63,10 +62,10 @@ impl Switch {
         for port in self.ports.iter() {
             let Some(record) = port.fast_path() else { continue };
             match self.gate(port) {
-                Ok((ifindex, vid)) if record.is_open_for(ifindex, vid) => {}
-                Ok(place) => {
+                Ok(passage) if record.is_open_for(&passage) => {}
+                Ok(passage) => {
                     shut |= record.shut();
-                    open.push((record, place));
+                    open.push((record, passage));
                 }
                 Err(_) => shut |= record.shut(),
             }
@@ -74,25 +73,26 @@ impl Switch {
         if shut {
             fast_path::settle();
         }
-        for (record, (ifindex, vid)) in open {
-            record.open(ifindex, vid);
+        for (record, passage) in open {
+            record.open(&passage);
         }
     }
 
-    /// The interface and the VLAN for which a port's gate is open, or why it is shut.
-    pub(super) fn gate(&self, port: &Port) -> Result<(u32, Vid), &'static str> {
+    /// The passage for which a port's gate is open, or why it is shut.
+    fn gate(&self, port: &Port) -> Result<Passage, &'static str> {
         let captured = || self.captures.watched(self.view()).contains(&port.config.name);
-        let vid = match port {
+        let vlans = match port {
             _ if self.config.accelerate == Accelerate::Off => Err("switch.accelerate is off"),
             _ if port.fast_path().is_none() => Err("the kernel, or the processor, can't"),
             _ if port.state().0 != PortState::Up => Err("the port is not up"),
             _ if port.impaired.is_some() => Err("the port is impaired"),
             _ if port.config.finish_checksums => Err("frames to the port are finished"),
             _ if captured() => Err("a capture or a rewind watches the port"),
-            _ => self.fabric.tables.lone_vlan(port.id),
+            _ => self.fabric.tables.lone_vlans(port.id),
         }?;
-        let device = port.attached.to().and_then(|attachment| attachment.device());
-        device.map(|(ifindex, _)| (ifindex, vid)).ok_or("the port is not up")
+        let attachment = port.attached.to().ok_or("the port is not up")?;
+        let (ifindex, _) = attachment.device().ok_or("the port is not up")?;
+        Ok(Passage { ifindex, station: attachment.station(), vlans })
     }
 
     /// The word of `port show`: `on`, or why not.

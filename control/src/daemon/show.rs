@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use labsw_dataplane::fast_path::Record;
 use labsw_dataplane::xdp::XdpCounters;
 use labsw_switch::Vid;
 use labsw_switch::fdb::FdbFilter;
@@ -155,7 +154,7 @@ pub(super) fn show_fdb(View { ports, fabric, .. }: View<'_>, filter: FdbFilter) 
             mac: entry.mac.to_string(),
             port: ports.at(entry.port)?.config.name.clone(),
             is_static: entry.is_static,
-            fast_path: ports.at(entry.port)?.fast_path().is_some_and(Record::is_open),
+            fast_path: ports.at(entry.port)?.fast_path().is_some_and(|record| record.passes(entry.vid)),
             sticky: entry.is_sticky,
             age_seconds: entry.age_seconds.into(),
         })

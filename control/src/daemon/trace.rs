@@ -2,7 +2,6 @@
 //! database in force. No worker takes part.
 
 use labsw_dataplane::clock;
-use labsw_dataplane::fast_path::Record;
 use labsw_switch::forward::Forwarder;
 
 use super::fabric::Fabric;
@@ -39,6 +38,5 @@ fn view(port: &Port) -> PortView {
         (!settings.is_empty()).then(|| settings.join(", "))
     };
     let (impaired_rx, impaired_tx) = (how(PortDirection::Rx), how(PortDirection::Tx));
-    let fast_path = port.fast_path().is_some_and(Record::is_open);
-    PortView { name, trouble, impaired_rx, impaired_tx, fast_path }
+    PortView { name, trouble, impaired_rx, impaired_tx, fast_path: port.fast_path() }
 }

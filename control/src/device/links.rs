@@ -11,7 +11,7 @@ use labsw_switch::Mac;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage, Prop,
+    LinkMessage, LinkXdp, Prop, XdpAttached,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -51,10 +51,12 @@ pub struct Link {
     pub alias: Option<String>,
     /// Index of the lower link (`IFLA_LINK`: the device under a VLAN, the peer of a veth).
     pub lower: Option<u32>,
-    /// `lower` is an index of another namespace.
-    pub lower_is_elsewhere: bool,
+    /// The number of another namespace that `lower` is an index of.
+    pub lower_netns: Option<i32>,
     /// Index of the bridge or bond that the link belongs to.
     pub controller: Option<u32>,
+    /// The driver runs an XDP program on received frames.
+    pub xdp_in_driver: bool,
 }
 
 /// The links of one namespace: the namespace of the thread that opened it.
@@ -67,6 +69,11 @@ impl Link {
     /// True if `name` is the link's name or one of its alternative names.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.alternative_names.iter().any(|other| other == name)
+    }
+
+    /// True if the lower link is in another namespace.
+    pub fn lower_is_elsewhere(&self) -> bool {
+        self.lower_netns.is_some()
     }
 }
 
@@ -101,6 +108,14 @@ impl Links {
     /// The link with `index`.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, DeviceError> {
         self.get(change_of(index), &format!("look up interface {index}"))
+    }
+
+    /// The lower link of `link`, if it is in another namespace.
+    pub fn lower_elsewhere(&mut self, link: &Link) -> Result<Option<Link>, DeviceError> {
+        let (Some(lower), Some(netns)) = (link.lower, link.lower_netns) else { return Ok(None) };
+        let mut message = change_of(lower);
+        message.attributes.push(LinkAttribute::IfNetnsId(netns));
+        self.get(message, &format!("look up what is under interface {}", link.name))
     }
 
     /// True if the link does not exist any more. Only an answer about this very link is proof: a list may lack an
@@ -302,7 +317,8 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
         driver: None,
         pci_address: None,
         lower: None,
-        lower_is_elsewhere: false,
+        lower_netns: None,
+        xdp_in_driver: false,
         controller: None,
     };
     let (mut bus, mut device) = (None, None);
@@ -319,7 +335,8 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::PermAddress(bytes) => link.permanent_mac = mac(&bytes),
             LinkAttribute::Link(index) => link.lower = Some(index).filter(|index| *index != 0),
-            LinkAttribute::LinkNetNsId(_) => link.lower_is_elsewhere = true,
+            LinkAttribute::LinkNetNsId(netns) => link.lower_netns = Some(netns),
+            LinkAttribute::Xdp(xdp) => link.xdp_in_driver = xdp.iter().any(is_in_driver),
             LinkAttribute::Controller(index) => link.controller = Some(index).filter(|index| *index != 0),
             LinkAttribute::LinkInfo(infos) => link.kind = infos.into_iter().find_map(kind),
             LinkAttribute::ParentDevBusName(name) => bus = Some(name),
@@ -331,6 +348,10 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
         (link.pci_address, link.driver) = parent(&bus, &device);
     }
     Some(link)
+}
+
+fn is_in_driver(xdp: &LinkXdp) -> bool {
+    matches!(xdp, LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Multiple))
 }
 
 fn alternative_name(property: Prop) -> Option<String> {

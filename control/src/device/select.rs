@@ -122,7 +122,8 @@ impl Links {
 /// True if `upper` is a bridge or bond that `lower` belongs to, or a VLAN or the like on it. A veth names its peer as
 /// its lower link but is not on top of it.
 fn stands_on(upper: &Link, lower: &Link) -> bool {
-    let on_top = upper.lower == Some(lower.index) && !upper.lower_is_elsewhere && upper.kind.as_deref() != Some("veth");
+    let on_top =
+        upper.lower == Some(lower.index) && !upper.lower_is_elsewhere() && upper.kind.as_deref() != Some("veth");
     on_top || lower.controller == Some(upper.index)
 }
 

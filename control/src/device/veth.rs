@@ -137,7 +137,7 @@ impl VethPair {
         links.set_mtu(end.index, mtu).map_err(|error| plan.error(error))?;
         let Some(peer) = end.lower else { return Ok(()) };
         let outcome = match &plan.netns {
-            _ if !end.lower_is_elsewhere => links.set_mtu(peer, mtu),
+            _ if !end.lower_is_elsewhere() => links.set_mtu(peer, mtu),
             Some(netns) => Netns::open(netns)?.run(|| {
                 let mut links = Links::open()?;
                 match links.link_by_index(peer)? {
@@ -157,7 +157,7 @@ impl VethPair {
     /// its offloads on. The next container finds it in the same state as the last one did.
     pub fn peer_came_back(&self, links: &mut Links, plan: &VethPlan) -> Result<(), DeviceError> {
         let Some(end) = links.link_by_index(self.switch_end.index)? else { return Ok(()) };
-        let Some(peer) = end.lower.filter(|_| !end.lower_is_elsewhere) else { return Ok(()) };
+        let Some(peer) = end.lower.filter(|_| !end.lower_is_elsewhere()) else { return Ok(()) };
         let Some(mut peer) = links.link_by_index(peer)? else { return Ok(()) };
         if peer.name != plan.peer && links.link_by_name(&plan.peer)?.is_none() {
             links.set_down(peer.index)?;
@@ -183,7 +183,7 @@ fn find_peer(
     let Some(peer_index) = switch_end.lower.filter(|_| is_veth(switch_end)) else {
         return Err(plan.error(format_args!("interface {name} exists and is no veth; name another for this port")));
     };
-    if !switch_end.lower_is_elsewhere {
+    if !switch_end.lower_is_elsewhere() {
         return match links.link_by_index(peer_index)? {
             Some(peer) if peer.name == plan.peer => Ok(Peer::Here(peer)),
             other => {

@@ -11,12 +11,14 @@
 
 use std::collections::BTreeMap;
 
+use labsw_dataplane::fast_path::Record;
 use labsw_switch::fdb::Learned;
 use labsw_switch::forward::{Forwarder, Selection, Step, TagEdit};
 use labsw_switch::header::Header;
 use labsw_switch::inject::IngressAs;
 use labsw_switch::trace::{Copy, Event, trace};
 use labsw_switch::vlan::PortVlan;
+use labsw_switch::wire::TPID_C_TAG;
 use labsw_switch::{DropReason, MirrorId, PortId, Vid};
 
 use crate::api::{PortState, Trace, TraceOutcome, TraceStage, TraceStep, TraceVerdict, frame_text};
@@ -49,8 +51,8 @@ pub(crate) struct PortView {
     /// The impairments of frames from the port, and to it.
     pub impaired_rx: Option<String>,
     pub impaired_tx: Option<String>,
-    /// Frames between this port and others of which this is true pass in the kernel, if their addresses are known.
-    pub fast_path: bool,
+    /// The gate of the kernel fast path: known unicast between two ports that are open passes in the kernel.
+    pub fast_path: Option<&'static Record>,
 }
 
 /// The state of a port that is not up.
@@ -291,9 +293,12 @@ impl Teller<'_> {
 
     /// True if the frame passes in the kernel to `port`.
     fn is_on_fast_path(&self, port: PortId) -> bool {
-        let open = |port: PortId| self.scene.ports.get(&port).is_some_and(|view| view.fast_path);
-        let is_untagged = self.header.is_some_and(|header| header.outer.is_none());
-        self.known && self.known_source && is_untagged && open(self.ingress) && open(port)
+        let (Some(header), Some(vid)) = (self.header, self.vid) else { return false };
+        let record = |port: PortId| self.scene.ports.get(&port).and_then(|view| view.fast_path);
+        let open = |port| record(port).is_some_and(|record| record.passes(vid));
+        let is_usual =
+            header.inner.is_none() && header.outer.is_none_or(|tag| tag.tpid == TPID_C_TAG && tag.vid() != 0);
+        self.known && self.known_source && is_usual && open(self.ingress) && open(port)
     }
 
     /// Lists members of the VLAN that a flooded frame does not go to.

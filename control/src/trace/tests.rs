@@ -56,7 +56,7 @@ impl Lab {
         let view = |name: &str, trouble| {
             let impaired_rx = (name == "web").then(|| "loss 5%".to_owned());
             let impaired_tx = (name == "uplink").then(|| "delay 20ms".to_owned());
-            PortView { name: name.into(), trouble, impaired_rx, impaired_tx, fast_path: false }
+            PortView { name: name.into(), trouble, impaired_rx, impaired_tx, fast_path: None }
         };
         let scene = Scene {
             now_ns: 112_000_000_000,

@@ -7,11 +7,17 @@
 //! [`MARK`], which the kernel takes away when they enter another network namespace; [`marked_only`] drops all others,
 //! which the host sends by itself.
 //!
+//! **Into the container.** A frame leaves by the switch's end of the other pair, and the kernel queues it for the other
+//! end. The short way, `bpf_redirect_peer`, puts it into the receive path of that end at once. There it is taken for
+//! one to the container itself, so only frames to the address of that end go this way (`STATION` in the record). The
+//! kernel has it for ends in another network namespace.
+//!
 //! **Invariants.** A frame is passed in the kernel only if every step of the decision about it is known to end in
-//! "deliver as it is": no tag, no protocol between neighbours, source known at this port, destination known at another
-//! one, neither aged, both ports open in the same VLAN, no longer than the MTU of either. Everything else goes to the
+//! "deliver": at most one tag, no protocol between neighbours, source known at this port, destination known at another
+//! one, neither aged, both ports open and in its VLAN, no longer than the MTU of either. Everything else goes to the
 //! switch, which decides. The look-up is that of [`labsw_switch::fdb`], instruction for instruction; the one thing that
-//! it writes there is the time stamp of the source.
+//! it writes there is the time stamp of the source. Tags are edited as by [`labsw_switch::vlan::edit`]; before such a
+//! program sees a frame, the kernel has taken the outer tag out of it, and keeps it beside.
 //!
 //! References: kernel `include/uapi/linux/bpf.h` (`struct __sk_buff`, helpers), `Documentation/bpf/`.
 
@@ -19,14 +25,17 @@ use std::os::fd::RawFd;
 
 use labsw_switch::MAX_PORTS;
 
-use super::bpf::{Instruction, instruction};
+use self::text::{Label, Text, low};
+use super::bpf::Instruction;
+
+mod text;
 
 /// On frames under way between a pair and its TAP interface, or between two pairs.
 const MARK: i32 = 0x1ab5_0001;
 /// Bytes of the head of the map.
 pub(crate) const HEAD_BYTES: usize = 64;
 /// Bytes of the record of a port.
-pub(crate) const PORT_BYTES: usize = 64;
+pub(crate) const PORT_BYTES: usize = 64 + 512;
 /// Offset of the buckets of the forwarding database in the map.
 pub(crate) const BUCKETS_AT: usize = HEAD_BYTES + PORT_BYTES * MAX_PORTS;
 
@@ -38,35 +47,48 @@ const RX_FRAMES: i16 = 8;
 const RX_BYTES: i16 = 16;
 const TX_FRAMES: i16 = 24;
 const TX_BYTES: i16 = 32;
+const STATION: i16 = 40;
+const TAGGED: i16 = 64;
 
 // Offsets in `struct __sk_buff`.
 const SKB_LEN: i16 = 0;
 const SKB_MARK: i16 = 8;
 const SKB_VLAN_PRESENT: i16 = 20;
+const SKB_VLAN_TCI: i16 = 24;
+const SKB_VLAN_PROTO: i16 = 28;
 const SKB_DATA: i16 = 76;
 const SKB_DATA_END: i16 = 80;
 
 // Helpers.
+const VLAN_PUSH: i32 = 18;
+const VLAN_POP: i32 = 19;
 const REDIRECT: i32 = 23;
+const CHANGE_TYPE: i32 = 32;
+const REDIRECT_PEER: i32 = 155;
 const KTIME_GET_COARSE_NS: i32 = 160;
 const CHECK_MTU: i32 = 163;
 const MTU_CHECK_SEGMENTS: i32 = 1;
 
+/// The type of a frame to the address of the interface that it is received at.
+const PACKET_HOST: i32 = 0;
 const TCX_PASS: i32 = 0;
 const TCX_DROP: i32 = 2;
-const PSEUDO_MAP_VALUE: u8 = 2;
 const CMPXCHG: i32 = 0xf1;
 const NS_PER_SECOND: i32 = 1_000_000_000;
 const HALF_OF_TIME: i32 = i32::MAX;
 
 /// Ethertypes as a load of two bytes gives them on a little-endian machine: C-tag, S-tag, MAC control.
-const NOT_HERE: [i32; 3] = [0x0081, 0xa888, 0x0888];
+const NOT_HERE: [i32; 3] = [C_TAG, 0xa888, 0x0888];
+const C_TAG: i32 = 0x0081;
+const TAG_BYTES: i32 = 4;
 
 /// Where on the stack something is kept.
 const VLAN: i16 = -8;
 const NOW: i16 = -16;
 const KEY: i16 = -24;
 const MTU: i16 = -32;
+const TAG_IN: i16 = -40;
+const TAG_OUT: i16 = -48;
 
 /// Where the forwarding database is, and how keys are found in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,95 +102,12 @@ pub struct Place {
     pub buckets: u32,
 }
 
-/// A jump target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Label(usize);
-
-/// A program that is being written.
-#[derive(Debug)]
-struct Text {
-    instructions: Vec<Instruction>,
-    jumps: Vec<(usize, Label)>,
-    /// By label: the instruction it stands before.
-    labels: Vec<Option<usize>>,
-    map: RawFd,
-}
-
-impl Text {
-    fn new(map: RawFd) -> Text {
-        Text { instructions: Vec::new(), jumps: Vec::new(), labels: Vec::new(), map }
-    }
-
-    fn label(&mut self) -> Label {
-        self.labels.push(None);
-        Label(self.labels.len() - 1)
-    }
-
-    fn place(&mut self, label: Label) {
-        if let Some(place) = self.labels.get_mut(label.0) {
-            *place = Some(self.instructions.len());
-        }
-    }
-
-    fn put(&mut self, code: u8, dst: u8, src: u8, offset: i16, immediate: i32) {
-        self.instructions.push(instruction(code, dst, src, offset, immediate));
-    }
-
-    /// A jump, if the comparison `code` of `dst` with `src` or `immediate` is true.
-    fn jump(&mut self, code: u8, dst: u8, src: u8, immediate: i32, to: Label) {
-        self.jumps.push((self.instructions.len(), to));
-        self.put(code, dst, src, 0, immediate);
-    }
-
-    /// `dst = value`.
-    fn constant(&mut self, dst: u8, value: u64) {
-        self.put(0x18, dst, 0, 0, low(value));
-        self.put(0, 0, 0, 0, low(value >> 32));
-    }
-
-    /// `dst = &map[at]`.
-    fn in_map(&mut self, dst: u8, at: usize) {
-        self.put(0x18, dst, PSEUDO_MAP_VALUE, 0, self.map);
-        self.put(0, 0, 0, 0, low(at as u64));
-    }
-
-    fn call(&mut self, helper: i32) {
-        self.put(0x85, 0, 0, 0, helper);
-    }
-
-    /// Sends the frame of the context r6 out by the interface whose index is in r1, and ends.
-    fn redirect(&mut self) {
-        self.put(0xb7, 2, 0, 0, MARK); //            r2 = MARK
-        self.put(0x63, 6, 2, SKB_MARK, 0); //        r6->mark = r2
-        self.put(0xb7, 2, 0, 0, 0); //               r2 = 0: as if it were sent there
-        self.call(REDIRECT);
-        self.put(0x95, 0, 0, 0, 0); //               return r0
-    }
-
-    /// The instructions, with the distances of their jumps.
-    fn finish(mut self) -> Vec<Instruction> {
-        for (at, label) in self.jumps {
-            let to = self.labels.get(label.0).copied().flatten().unwrap_or(at + 1);
-            if let (Some(jump), Ok(distance)) = (self.instructions.get_mut(at), i16::try_from(to - at - 1)) {
-                jump.set_offset(distance);
-            }
-        }
-        self.instructions
-    }
-}
-
-/// The low 32 bits, as an immediate.
-#[allow(clippy::cast_possible_truncation, reason = "cuts out 32 bits")]
-fn low(value: u64) -> i32 {
-    (value as u32).cast_signed()
-}
-
 /// Frames that the switch sends: they leave by interface `to`.
 pub(super) fn onward(to: u32) -> Vec<Instruction> {
     let mut text = Text::new(0);
     text.put(0xbf, 6, 1, 0, 0); //                   r6 = context
     text.put(0xb4, 1, 0, 0, to.cast_signed()); //    r1 = to
-    text.redirect();
+    redirect(&mut text);
     text.finish()
 }
 
@@ -217,20 +156,18 @@ pub(super) fn from_station(map: RawFd, place: Place, port: u16, around: u32) -> 
     text.jump(0x25, 4, 0, low(MAX_PORTS as u64 - 1), other);
     egress(&mut text, other);
     mtu(&mut text, other);
+    edit(&mut text, other);
     count(&mut text);
-    text.put(0xbc, 1, 8, 0, 0); //                   r1 = interface of the egress
-    text.redirect();
+    to_station(&mut text);
 
     text.place(other);
     text.put(0xb4, 1, 0, 0, around.cast_signed()); // r1 = around
-    text.redirect();
+    redirect(&mut text);
     text.finish()
 }
 
-/// r8 = destination, r9 = source; a frame with a tag, or of a protocol between neighbours, is none for here.
+/// r8 = destination, r9 = source; a frame with two tags, or of a protocol between neighbours, is none for here.
 fn header(text: &mut Text, other: Label) {
-    text.put(0x61, 2, 6, SKB_VLAN_PRESENT, 0);
-    text.jump(0x55, 2, 0, 0, other);
     text.put(0x61, 3, 6, SKB_DATA, 0);
     text.put(0x61, 4, 6, SKB_DATA_END, 0);
     text.put(0xbf, 2, 3, 0, 0);
@@ -247,22 +184,49 @@ fn header(text: &mut Text, other: Label) {
     }
 }
 
-/// r7 = this port's record, which must be open; makes keys of the addresses.
+/// r7 = this port's record, which must be open; makes keys of the addresses. Keeps the VLAN, and the bytes of its tag.
 fn vlan(text: &mut Text, port: usize, other: Label) {
+    let (tagged, known) = (text.label(), text.label());
     text.in_map(7, HEAD_BYTES + PORT_BYTES * port);
     text.put(0x79, 2, 7, GATE, 0);
     text.jump(0x15, 2, 0, 0, other);
-    key_part_of_vlan(text, 2);
+    text.put(0x61, 3, 6, SKB_VLAN_PRESENT, 0);
+    text.jump(0x55, 3, 0, 0, tagged);
+    text.put(0x77, 2, 0, 0, 32);
+    text.put(0x57, 2, 0, 0, 0xfff); //               r2 = VLAN of untagged frames, if there is one
+    text.jump(0x15, 2, 0, 0, other);
+    text.put(0xb7, 3, 0, 0, 0);
+    text.jump(0x05, 0, 0, 0, known);
+
+    text.place(tagged);
+    text.put(0x61, 3, 6, SKB_VLAN_PROTO, 0);
+    text.jump(0x55, 3, 0, C_TAG, other);
+    text.put(0x61, 2, 6, SKB_VLAN_TCI, 0);
+    text.put(0x57, 2, 0, 0, 0xfff); //               r2 = VLAN of the tag
+    is_tagged(text, 7, other);
+    text.put(0xb7, 3, 0, 0, TAG_BYTES);
+
+    text.place(known);
+    text.put(0x7b, 10, 3, TAG_IN, 0);
+    text.put(0x67, 2, 0, 0, 48);
     text.put(0x7b, 10, 2, VLAN, 0);
     text.put(0x4f, 8, 2, 0, 0); //                   keys: the VLAN above the address
     text.put(0x4f, 9, 2, 0, 0);
 }
 
-/// The VLAN of a gate word, as keys have it.
-fn key_part_of_vlan(text: &mut Text, register: u8) {
-    text.put(0x77, register, 0, 0, 32);
-    text.put(0x57, register, 0, 0, 0xfff);
-    text.put(0x67, register, 0, 0, 48);
+/// Goes on if the port of `record` has the VLAN in r2 among its tagged ones.
+fn is_tagged(text: &mut Text, record: u8, other: Label) {
+    text.put(0xbf, 3, 2, 0, 0);
+    text.put(0x77, 3, 0, 0, 6);
+    text.put(0x67, 3, 0, 0, 3);
+    text.put(0xbf, 1, record, 0, 0);
+    text.put(0x0f, 1, 3, 0, 0);
+    text.put(0x79, 1, 1, TAGGED, 0); //              r1 = word of the set
+    text.put(0xbf, 3, 2, 0, 0);
+    text.put(0x57, 3, 0, 0, 63);
+    text.put(0x7f, 1, 3, 0, 0);
+    text.put(0x57, 1, 0, 0, 1); //                   r1 = bit of the VLAN
+    text.jump(0x15, 1, 0, 0, other);
 }
 
 /// Keeps the time in seconds of the forwarding database's clock.
@@ -380,18 +344,35 @@ fn refresh(text: &mut Text) {
     text.put(0xdb, 2, 4, 8, CMPXCHG);
 }
 
-/// r9 = record of the port in r4, which must be open in the same VLAN; r8 = its interface.
+/// r9 = record of the port in r4, which must be open and in the VLAN; r8 = its interface. Keeps the bytes of the tag
+/// with which the frame leaves.
 fn egress(text: &mut Text, other: Label) {
+    let (untagged, known) = (text.label(), text.label());
     text.in_map(9, HEAD_BYTES);
-    text.put(0x67, 4, 0, 0, 6);
+    text.put(0x27, 4, 0, 0, low(PORT_BYTES as u64));
     text.put(0x0f, 9, 4, 0, 0);
     text.put(0x79, 8, 9, GATE, 0);
     text.jump(0x15, 8, 0, 0, other);
+    vid(text);
     text.put(0xbf, 4, 8, 0, 0);
-    key_part_of_vlan(text, 4);
-    text.put(0x79, 5, 10, VLAN, 0);
-    text.jump(0x5d, 4, 5, 0, other);
+    text.put(0x77, 4, 0, 0, 32); //                  r4 = VLAN of untagged frames; another number if those of the VLAN
+    text.put(0x57, 4, 0, 0, 0x1fff); //              leave tagged
+    text.jump(0x1d, 4, 2, 0, untagged);
+    is_tagged(text, 9, other);
+    text.put(0xb7, 3, 0, 0, TAG_BYTES);
+    text.jump(0x05, 0, 0, 0, known);
+    text.place(untagged);
+    text.put(0xb7, 3, 0, 0, 0);
+    text.place(known);
+    text.put(0x7b, 10, 3, TAG_OUT, 0);
     text.put(0xbc, 8, 8, 0, 0);
+}
+
+/// r2 = VLAN of the frame.
+fn vid(text: &mut Text) {
+    text.put(0x79, 2, 10, VLAN, 0);
+    text.put(0x77, 2, 0, 0, 48);
+    text.put(0x57, 2, 0, 0, 0xfff);
 }
 
 /// The frame, or each of its segments, is no longer than the MTU of either end.
@@ -412,14 +393,68 @@ fn mtu(text: &mut Text, other: Label) {
     }
 }
 
-/// Counts the frame at both ports.
+/// Sends the frame out by the interface whose index is in r1, and ends.
+fn redirect(text: &mut Text) {
+    text.put(0xb7, 2, 0, 0, MARK);
+    text.put(0x63, 6, 2, SKB_MARK, 0);
+    text.put(0xb7, 2, 0, 0, 0); //                   r2 = 0: as if it were sent there
+    text.call(REDIRECT);
+    text.put(0x95, 0, 0, 0, 0);
+}
+
+/// Gives the frame the tag with which it leaves, or takes it away.
+fn edit(text: &mut Text, other: Label) {
+    let (pop, edited, done) = (text.label(), text.label(), text.label());
+    text.put(0x79, 1, 10, TAG_IN, 0);
+    text.put(0x79, 2, 10, TAG_OUT, 0);
+    text.jump(0x1d, 1, 2, 0, done);
+    text.jump(0x55, 1, 0, 0, pop);
+    vid(text);
+    text.put(0xbf, 3, 2, 0, 0); //                   r3 = VLAN, priority 0
+    text.put(0xbf, 1, 6, 0, 0);
+    text.put(0xb7, 2, 0, 0, C_TAG);
+    text.call(VLAN_PUSH);
+    text.jump(0x05, 0, 0, 0, edited);
+    text.place(pop);
+    text.put(0xbf, 1, 6, 0, 0);
+    text.call(VLAN_POP);
+    text.place(edited);
+    text.jump(0x55, 0, 0, 0, other); //              nothing was changed
+    text.place(done);
+}
+
+/// Counts the frame at both ports. The kernel's length is without the tag.
 fn count(text: &mut Text) {
-    text.put(0x61, 2, 6, SKB_LEN, 0);
     text.put(0xb7, 1, 0, 0, 1);
-    for (register, frames, bytes) in [(7, RX_FRAMES, RX_BYTES), (9, TX_FRAMES, TX_BYTES)] {
+    for (register, frames, bytes, tag) in [(7, RX_FRAMES, RX_BYTES, TAG_IN), (9, TX_FRAMES, TX_BYTES, TAG_OUT)] {
+        text.put(0x61, 2, 6, SKB_LEN, 0);
+        text.put(0x79, 3, 10, tag, 0);
+        text.put(0x0f, 2, 3, 0, 0);
         text.put(0xdb, register, 1, frames, 0); //   an atomic addition
         text.put(0xdb, register, 2, bytes, 0);
     }
+}
+
+/// Sends the frame to the container behind the interface r8, and ends: the short way, if the destination is the
+/// station of the record r9.
+fn to_station(text: &mut Text) {
+    let long = text.label();
+    text.put(0x79, 2, 9, STATION, 0);
+    text.put(0x79, 3, 10, KEY, 0); //                r3 = key of the destination
+    text.put(0x67, 3, 0, 0, 16);
+    text.put(0x47, 3, 0, 0, 1); //                   r3 = its address, as a record has it
+    text.jump(0x5d, 2, 3, 0, long);
+    text.put(0xbf, 1, 6, 0, 0);
+    text.put(0xb7, 2, 0, 0, PACKET_HOST);
+    text.call(CHANGE_TYPE);
+    text.put(0xb7, 2, 0, 0, 0);
+    text.put(0x63, 6, 2, SKB_MARK, 0);
+    text.put(0xbc, 1, 8, 0, 0);
+    text.call(REDIRECT_PEER); //                     (r1, 0)
+    text.put(0x95, 0, 0, 0, 0);
+    text.place(long);
+    text.put(0xbc, 1, 8, 0, 0); //                   r1 = interface of the egress
+    redirect(text);
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]

@@ -151,29 +151,42 @@ fn an_rspan_vlan_belongs_to_the_trunks_that_name_it() {
 
 /// The kernel fast path is for ports about whose frames nothing else decides, or looks at.
 #[test]
-fn a_lone_vlan_is_that_of_a_port_without_rules_and_mirrors() {
+fn lone_vlans_are_those_of_a_port_without_rules_and_mirrors() {
     let access = |tag| PortVlan::access(Vid::try_from(tag).unwrap());
     let rules = |vlan| PortRules { vlan, ..PortRules::default() };
     let lone = |rules: PortRules, mirrors: Vec<MirrorSpec>| {
         let span = PortRules { mirror_only: true, ..PortRules::default() };
-        Tables::build(vec![(PortId(0), rules), (PortId(9), span)], mirrors).unwrap().lone_vlan(PortId(0))
+        Tables::build(vec![(PortId(0), rules), (PortId(9), span)], mirrors).unwrap().lone_vlans(PortId(0))
     };
-    let ten = Vid::try_from(10).unwrap();
-    assert_eq!(lone(rules(access(10)), Vec::new()), Ok(ten));
-    let trunk = PortVlan::new(VlanMode::Trunk, None, &[1..=20]).unwrap();
-    let hybrid = |mode| PortVlan::new(mode, Some(10), &[1..=20]).unwrap();
-    assert_eq!(lone(rules(hybrid(VlanMode::NativeUntagged)), Vec::new()), Ok(ten));
+    let set = |ranges: &[_]| VlanSet::from_ranges(ranges).unwrap();
+    let ten = Some(Vid::try_from(10).unwrap());
+    let vlans = |native, native_leaves_tagged, tagged| Ok(LoneVlans { native, native_leaves_tagged, tagged });
+    assert_eq!(lone(rules(access(10)), Vec::new()), vlans(ten, false, VlanSet::EMPTY));
+    let trunk = || PortVlan::new(VlanMode::Trunk, None, &[1..=20]).unwrap();
+    assert_eq!(lone(rules(trunk()), Vec::new()), vlans(None, false, set(&[1..=20])));
+    let hybrid = |mode| PortVlan::new(mode, Some(10), &[12..=20]).unwrap();
+    let with_native = || set(&[10..=10, 12..=20]);
+    assert_eq!(lone(rules(hybrid(VlanMode::NativeUntagged)), Vec::new()), vlans(ten, false, with_native()));
+    assert_eq!(lone(rules(hybrid(VlanMode::NativeTagged)), Vec::new()), vlans(ten, true, with_native()));
     for (rules, why) in [
-        (rules(trunk), "the port's frames are tagged"),
-        (rules(hybrid(VlanMode::NativeTagged)), "the port's frames are tagged"),
         (PortRules { enabled: false, ..rules(access(10)) }, "the port takes no frames"),
         (PortRules { mirror_only: true, ..rules(access(10)) }, "the port takes no frames"),
         (PortRules { learning: false, ..rules(access(10)) }, "the port is a tunnel, or learns nothing"),
+        (
+            rules(PortVlan::new(VlanMode::Dot1qTunnel, Some(10), &[]).unwrap()),
+            "the port is a tunnel, or learns nothing",
+        ),
     ] {
         assert_eq!(lone(rules, Vec::new()), Err(why));
     }
     let watching = lone(rules(access(10)), vec![mirror(0, &[0], Some(9))]);
     assert_eq!(watching, Err("a mirror watches the port"));
     // One without a destination takes nothing.
-    assert_eq!(lone(rules(access(10)), vec![mirror(0, &[0], None)]), Ok(ten));
+    assert_eq!(lone(rules(access(10)), vec![mirror(0, &[0], None)]), vlans(ten, false, VlanSet::EMPTY));
+    // A VLAN that copies go to is left out, and no other.
+    let rspan = |vid: u16| MirrorSpec { to: Some(MirrorTo::Vlan(vid.try_into().unwrap())), ..mirror(0, &[], None) };
+    assert_eq!(lone(rules(access(10)), vec![rspan(10)]), Err("a mirror watches the VLAN"));
+    assert_eq!(lone(rules(trunk()), vec![rspan(10)]), vlans(None, false, set(&[1..=9, 11..=20])));
+    let without_native = lone(rules(hybrid(VlanMode::NativeUntagged)), vec![rspan(10)]);
+    assert_eq!(without_native, vlans(None, false, set(&[12..=20])));
 }

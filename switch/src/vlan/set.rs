@@ -56,6 +56,11 @@ impl VlanSet {
         self.0.get(vid.index() / 64).is_some_and(|word| word >> (vid.index() % 64) & 1 != 0)
     }
 
+    /// The set in words, the bit of each VLAN id at its place.
+    pub fn words(&self) -> &[u64; WORDS] {
+        &self.0
+    }
+
     /// True if no VLAN is in the set.
     pub fn is_empty(&self) -> bool {
         *self == VlanSet::EMPTY

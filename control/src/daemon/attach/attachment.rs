@@ -10,7 +10,7 @@ use labsw_dataplane::port::{Fault, RxQueue, TxPort};
 use labsw_dataplane::sys::socket::SocketAccess;
 use labsw_dataplane::workers::QueueAffinity;
 use labsw_dataplane::xdp::XdpCounters;
-use labsw_switch::PortId;
+use labsw_switch::{Mac, PortId};
 use mio::Token;
 
 use super::error::{OpenError, not_of_this_type};
@@ -182,6 +182,11 @@ pub(in crate::daemon) trait Attachment {
 
     /// The kernel's counters for the port's sockets since the port was opened.
     fn kernel_counters(&self) -> Option<XdpCounters> {
+        None
+    }
+
+    /// The address of the container's end, if frames to it may be put into its receive path at once.
+    fn station(&self) -> Option<Mac> {
         None
     }
 

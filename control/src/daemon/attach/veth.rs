@@ -65,7 +65,7 @@ impl PortType for VethConfig {
                 return Err(reason);
             }
         };
-        let peer_away = sockets.link.lower_is_elsewhere;
+        let peer_away = sockets.link.lower_is_elsewhere();
         Ok(Opened::new(Veth { sockets, pair, plan, peer_away }, tx, rx))
     }
 
@@ -189,7 +189,7 @@ impl Attachment for Veth {
     /// Also prepares the container's end again when a container gave it back.
     fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
         let seen = self.sockets.look(links, &mut host.links);
-        let away = self.sockets.link.lower_is_elsewhere;
+        let away = self.sockets.link.lower_is_elsewhere();
         if seen == Seen::Here
             && std::mem::replace(&mut self.peer_away, away)
             && !away

@@ -18,7 +18,7 @@ use std::time::Instant;
 use labsw_dataplane::fast_path::Wires;
 use labsw_dataplane::port::Fault;
 use labsw_dataplane::tap::{TapPort, TapTx};
-use labsw_switch::PortId;
+use labsw_switch::{Mac, PortId};
 
 use super::attachment::{Attachment, Halves, Opened, Site};
 use super::error::OpenError;
@@ -27,7 +27,7 @@ use super::pair::{prepare_pair, remove};
 use crate::api::{self, PortState};
 use crate::config::tap_interface;
 use crate::daemon::host::Host;
-use crate::device::{DeviceError, Link, VethPair, VethPlan, prepare};
+use crate::device::{DeviceError, Link, Links, VethPair, VethPlan, prepare};
 
 /// Opens a port. On an error nothing that was opened is left, except a pair that was there.
 pub(super) fn open(plan: VethPlan, id: PortId, site: &mut Site<'_>) -> Result<Opened, OpenError> {
@@ -60,11 +60,19 @@ pub(super) fn open(plan: VethPlan, id: PortId, site: &mut Site<'_>) -> Result<Op
     };
     let connection = tap.connection();
     let TapPort { tx, rx } = tap;
-    let peer_away = link.lower_is_elsewhere;
+    let peer_away = link.lower_is_elsewhere();
     let (queues, sending, tap) = (rx.len(), Some(Arc::clone(&tx)), tap_link.index);
-    let wired =
-        Wired { connection, queues, plan, pair, link, tap, wires: Some(wires), sending, peer_away, gone: false };
+    let (station, wires) = (station(&link, &mut site.host.links), Some(wires));
+    let wired = Wired { connection, queues, plan, pair, link, tap, wires, sending, peer_away, station, gone: false };
     Ok(Opened::new(wired, tx, rx))
+}
+
+/// The address of the container's end, if it is in another network namespace and no XDP program in its driver waits for
+/// frames. A change that is made in that namespace is found out about when anything else of the host's links changes.
+fn station(link: &Link, links: &mut Links) -> Option<Mac> {
+    // Without an answer, frames take the long way into the container.
+    let end = links.lower_elsewhere(link).ok()??;
+    end.mac.filter(|_| !end.xdp_in_driver)
 }
 
 /// A pair in use.
@@ -85,6 +93,8 @@ struct Wired {
     sending: Option<Arc<TapTx>>,
     /// The container's end was in another namespace when the links were last looked at.
     peer_away: bool,
+    /// [`station`], when the links were last looked at.
+    station: Option<Mac>,
     gone: bool,
 }
 
@@ -133,7 +143,8 @@ impl Attachment for Wired {
         if self.gone {
             return Seen::Gone;
         }
-        let away = self.link.lower_is_elsewhere;
+        self.station = station(&self.link, &mut host.links);
+        let away = self.link.lower_is_elsewhere();
         if std::mem::replace(&mut self.peer_away, away)
             && !away
             && self.plan.netns.is_none()
@@ -166,6 +177,10 @@ impl Attachment for Wired {
 
     fn device(&self) -> Option<(u32, &str)> {
         Some((self.link.index, &self.link.name))
+    }
+
+    fn station(&self) -> Option<Mac> {
+        self.station
     }
 
     fn wires(&self) -> Option<&Wires> {
