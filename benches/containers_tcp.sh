@@ -4,19 +4,21 @@
 # kernel fast path ("around": accelerate = "off") and on it ("fast"). One run takes them in turn, round by round, so the
 # ratios count and not the absolute figures.
 #
-# usage: containers_tcp.sh [seconds=4] [rounds=3]
+# usage: containers_tcp.sh [seconds=4] [rounds=3] [json=FILE]
+#   json            writes the rounds' figures into a file, for plot.py
 #   LABSW_BIN_DIR   the folder of labswd and labsw-ctl (default: target/release, built if need be)
 #
 # Prints Gbit/s of TCP one way (iperf3) and the median of 200 pings in µs. Needs root, iperf3 and two CPUs with nothing
 # else to do. Everything happens in network namespaces that are removed at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-seconds=4 rounds=3
+seconds=4 rounds=3 json=
 for option; do
   case $option in
     seconds=[1-9]*) seconds=${option#*=} ;;
     rounds=[1-9]*) rounds=${option#*=} ;;
-    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    json=?*) json=$(cd "$OLDPWD" && realpath "${option#*=}") ;;
+    *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
 for tool in iperf3 ip jq; do
@@ -88,6 +90,10 @@ for _ in $(seq "$rounds"); do
     end
   done
 done | tee "$work/rows"
+[ -z "$json" ] || awk 'BEGIN { printf "[" } {
+  printf "%s{\"cell\":\"tcp\",\"peer\":\"%s\",\"gbps\":%s},\n", NR == 1 ? "" : ",\n", $1, $2
+  printf "{\"cell\":\"ping\",\"peer\":\"%s\",\"p50_us\":%s}", $1, $3
+} END { print "]" }' "$work/rows" >"$json"
 echo
 awk '{ n[$1]++; r[$1, n[$1]] = $2; p[$1, n[$1]] = $3 }
   function median(v, way, i, j, t, m, s) {
