@@ -9,7 +9,7 @@
 #   format        nixpkgs-fmt and deadnix
 #   vm-*          NixOS VM tests (x86_64)
 #
-# tests/tests/nix.rs does what it can of this without a store (docs/testing.md).
+# tests/tests/nix/ does what it can of this without a store (docs/testing.md).
 { pkgs }:
 
 let

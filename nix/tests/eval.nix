@@ -1,4 +1,4 @@
-# What tests/tests/nix.rs asks Nix for, an attribute each. The module, and whole NixOS configurations that use it, are
+# What tests/tests/nix/ asks Nix for, an attribute each. The module, and whole NixOS configurations that use it, are
 # evaluated with the stubs beside this file: no packages, no store and no NixOS are needed. `lib` is that of nixpkgs,
 # where it is to be had, or the stub.
 #

@@ -1,4 +1,4 @@
-# What the glue makes of typical ports: `{ FILE = text; }`, compared with the files in golden/ by tests/tests/nix.rs and
+# What the glue makes of typical ports: `{ FILE = text; }`, compared with the files in golden/ by tests/tests/nix/ and
 # by `nix flake check`.
 { lib }:
 

@@ -1,6 +1,6 @@
 # As much of nixpkgs' `lib` as labsw's Nix files use, for machines that have Nix and not nixpkgs (CI is one). What is
 # missing here shows as an error; whether the rest is the same as nixpkgs' is compared where nixpkgs is to be had
-# (tests/tests/nix.rs evaluates everything with both).
+# (tests/tests/nix/ evaluates everything with both).
 let
   lib = rec {
     inherit (builtins) attrNames attrValues concatLists concatMap concatStringsSep elem filter foldl' functionArgs head

@@ -9,20 +9,21 @@
 //!
 //! Reference: vhost-user.rst, "Message Specification"; Virtio 1.2, 2.7 "Split Virtqueues".
 
+mod memory;
+
 use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 pub use labsw_testkit::request;
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+pub use self::memory::Memory;
 
 /// Flags of a request of protocol version 1.
 pub const VERSION: u32 = 1;
@@ -71,106 +72,6 @@ pub const F_VERSION_1: u64 = 1 << 32;
 /// Packed rings.
 pub const F_RING_PACKED: u64 = 1 << 34;
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Shared memory of the guest, seen from the front end.
-#[derive(Debug)]
-pub struct Memory {
-    /// The file.
-    pub file: OwnedFd,
-    bytes: u64,
-    start: NonNull<u8>,
-}
-
-// SAFETY: the mapping belongs to this value alone and is as good on one thread as on another; all access is by copying.
-unsafe impl Send for Memory {}
-
-impl Memory {
-    /// A file of [`MEMORY_BYTES`], mapped.
-    ///
-    /// # Panics
-    /// When the kernel has no memory.
-    pub fn new() -> Self {
-        Self::sized(MEMORY_BYTES)
-    }
-
-    /// A file of so many bytes, mapped. The kernel gives pages when they are touched.
-    ///
-    /// # Panics
-    /// When the kernel has no memory.
-    pub fn sized(size: u64) -> Self {
-        let file = memfd_create("guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("memfd");
-        ftruncate(&file, size).expect("size of a memfd");
-        Self::map(file, size)
-    }
-
-    fn map(file: OwnedFd, size: u64) -> Self {
-        let bytes = usize::try_from(size).expect("fits");
-        // SAFETY: a new mapping at an address that the kernel chooses.
-        let start = unsafe {
-            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)
-        };
-        Self { file, bytes: size, start: NonNull::new(start.expect("map a memfd").cast()).expect("not null") }
-    }
-
-    /// The same memory, mapped again: for somebody who writes at the same time.
-    ///
-    /// # Panics
-    /// When the kernel has no memory.
-    #[must_use]
-    pub fn again(&self) -> Self {
-        Self::map(self.file.try_clone().expect("a descriptor"), self.bytes)
-    }
-
-    /// Writes bytes at an offset.
-    ///
-    /// # Panics
-    /// When they do not fit.
-    pub fn write(&self, offset: u64, bytes: &[u8]) {
-        assert!(offset + bytes.len() as u64 <= self.bytes);
-        let offset = usize::try_from(offset).expect("fits");
-        // SAFETY: inside the mapping (asserted), which lives as long as `self`; the other process is not Rust's
-        // concern.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(offset), bytes.len()) };
-    }
-
-    /// Reads bytes at an offset.
-    ///
-    /// # Panics
-    /// When they are not inside.
-    pub fn read(&self, offset: u64, bytes: &mut [u8]) {
-        assert!(offset + bytes.len() as u64 <= self.bytes);
-        let offset = usize::try_from(offset).expect("fits");
-        // SAFETY: as in `write`.
-        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), bytes.as_mut_ptr(), bytes.len()) };
-    }
-
-    fn read_u16(&self, offset: u64) -> u16 {
-        let mut bytes = [0; 2];
-        self.read(offset, &mut bytes);
-        u16::from_le_bytes(bytes)
-    }
-
-    /// Gives the file another length.
-    ///
-    /// # Panics
-    /// When the kernel does not let us.
-    pub fn truncate(&self, bytes: u64) {
-        ftruncate(&self.file, bytes).expect("truncate a memfd");
-    }
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, of the same length; nobody has pointers into it any more.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), usize::try_from(self.bytes).unwrap_or(0)) };
-    }
-}
 
 /// What the front end says of one ring.
 #[derive(Debug)]

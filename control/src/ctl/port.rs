@@ -141,7 +141,7 @@ pub(super) fn table(screen: Screen, ports: &[Port]) -> String {
             text(&port.name),
             text(port.port_type),
             state(port.state),
-            text(vlan(&port.vlan)),
+            text(if port.mirror_only { "mirror only".to_owned() } else { vlan(&port.vlan) }),
             number(port.stations),
             number(port.counters.rx_frames),
             number(port.counters.tx_frames),

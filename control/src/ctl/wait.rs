@@ -1,9 +1,11 @@
 //! `labsw-ctl wait`: until a port has a state.
 //!
 //! **How it works.** It listens to events first and then looks at the port once, on a connection of its own, so that no
-//! change falls between the two; afterwards it only listens. Where events were lost it looks again.
+//! change falls between the two; afterwards it only listens. Where events were lost it looks again. With a time limit
+//! the switch itself is waited for, too: a script may start both at once.
 
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -23,10 +25,13 @@ pub(super) struct Arguments {
     /// The state to wait for; gone: the port is removed.
     #[arg(long = "for", value_name = "STATE", value_parser = ["up", "down", "waiting", "failed", "gone"])]
     wanted: String,
-    /// Give up after this time (as in 30s).
+    /// Give up after this time (as in 30s). Until then a switch that does not run yet is waited for, too.
     #[arg(long, value_name = "T", value_parser = parse::some_milliseconds)]
     timeout: Option<u64>,
 }
+
+/// The time between two attempts to reach the switch.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// The state of a port, and the reason.
 type Seen = (String, Option<String>);
@@ -39,7 +44,7 @@ pub(super) fn run(arguments: Arguments, socket: &Path, _: &mut Output) -> Result
     let Arguments { port, wanted, timeout } = arguments;
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(Duration::from_millis(timeout)));
     let mut last = None;
-    let reached = Session::open(socket)?.stream_until(&Request::Monitor { last: None }, deadline, |reply| {
+    let reached = open(socket, deadline)?.stream_until(&Request::Monitor { last: None }, deadline, |reply| {
         let Reply::Events(told) = reply else { return Ok(false) };
         if last.is_none() || told.lost > 0 {
             let seen = look(&port, socket)?;
@@ -73,6 +78,18 @@ pub(super) fn run(arguments: Arguments, socket: &Path, _: &mut Output) -> Result
         None => "is not known".to_owned(),
     };
     Err(Failure::NotReached { name: port, reason: format!("{is}; the time is up") })
+}
+
+/// Connects to the switch, again and again until the deadline, if there is one.
+fn open(socket: &Path, deadline: Option<Instant>) -> Result<Session, Failure> {
+    loop {
+        match Session::open(socket) {
+            Err(Failure::Unreachable { .. }) if deadline.is_some_and(|deadline| Instant::now() + AGAIN < deadline) => {
+                thread::sleep(AGAIN);
+            }
+            done => return done,
+        }
+    }
 }
 
 fn has((state, _): &Seen, wanted: &str) -> bool {
