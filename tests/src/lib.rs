@@ -17,6 +17,7 @@
 //! * [`arena`]: a switch under attack while others work, and what the attack may cost them.
 //! * [`attacks`]: what hostile peers do to it.
 //! * [`gateway`]: the outside world behind port B, VLANs and DHCP included.
+//! * [`take_over`]: what tests of take-overs share.
 //! * [`veth_lab`]: a switch of veth ports, and numbered frames between two of them.
 //! * [`fuzz`]: what the fuzz targets run (`tests/fuzz`), shared with the replay of their corpora.
 //! * [`packet`]: exact frames in and out of an interface, VLAN tags included.
@@ -75,6 +76,7 @@ pub mod station;
 pub mod sweep;
 pub mod switch;
 pub mod systemd;
+pub mod take_over;
 pub mod target;
 pub mod testpmd;
 pub mod veth_lab;

@@ -15,19 +15,16 @@ use std::time::Duration;
 
 use labsw_control::takeover::{Channel, Message, WireError, socket_path, wire};
 use labsw_testkit::frontend;
-use labsw_testkit::guest::{EVENT_IDX, MRG_RXBUF, RING_PACKED, VERSION_1};
 use labsw_testkit::station::Station;
 use labsw_tests::netns::{self, Netns};
-use labsw_tests::numbered::{self, End, RING, Stream, number_of, numbered};
+use labsw_tests::numbered::{End, RING, Stream, number_of, numbered};
 use labsw_tests::packet::RawSocket;
 use labsw_tests::process;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, find_binary};
+use labsw_tests::take_over::{PACKED, SPLIT, meet, ports, report, take_overs};
 
 const SECOND: Duration = Duration::from_secs(1);
-const SPLIT: u64 = VERSION_1 | MRG_RXBUF | EVENT_IDX;
-const PACKED: u64 = SPLIT | RING_PACKED;
-
 /// A guest's program at its end of a TAP interface.
 struct Tun(File);
 
@@ -62,24 +59,6 @@ impl End for Tun {
         let one = || self.0.read(&mut bytes).ok().map(|length| bytes[TUN_HEADER.min(length)..length].to_vec());
         std::iter::from_fn(one).take(64).collect()
     }
-}
-
-fn ports(names: &[&str]) -> String {
-    names.iter().map(|name| format!("[ports.{name}]\ntype = \"vhost_user\"\n")).collect()
-}
-
-/// A switch with two stations that know each other's place.
-fn meet(switch: &Labswd<'_>, features: [u64; 2]) -> (Station, Station) {
-    let mut a = Station::attach(&switch.vhost_socket("a"), features[0], RING);
-    let mut b = Station::attach(&switch.vhost_socket("b"), features[1], RING);
-    switch.wait_port_up("a");
-    switch.wait_port_up("b");
-    numbered::meet(&mut a, &mut b);
-    (a, b)
-}
-
-fn take_overs() -> usize {
-    std::env::var("LABSW_TAKE_OVERS").ok().and_then(|count| count.parse().ok()).unwrap_or(5)
 }
 
 fn frames_survive(features: [u64; 2]) {
@@ -202,16 +181,6 @@ fn copies_that_wait_for_room_are_handed_over() {
     assert!(copies.into_iter().eq(0..count), "each once, in order");
     drop((a, b, sensor));
     switch.stop();
-}
-
-/// Prints how long frames paused, and how long no worker ran.
-fn report(what: &str, times: [Vec<Duration>; 2], frames: u64) {
-    let count = times[0].len();
-    let [gaps, still] = times.map(|mut times| {
-        times.sort();
-        [50, 99, 100].map(|percent| times[(times.len() * percent).div_ceil(100).clamp(1, times.len()) - 1])
-    });
-    eprintln!("{what}: {count} take-overs under {frames} frames; p50, p99, longest: gap {gaps:?}, no worker {still:?}");
 }
 
 /// Take-overs under a stream between a port of the kernel's side and a guest, in both directions.

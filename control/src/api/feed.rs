@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::time::Instant;
 
+use serde_json::Value;
+
 use super::Reply;
 
 /// A stream of replies to one client, each sent when there is news. Dropped when the client disconnects.
@@ -15,4 +17,9 @@ pub trait Feed: Debug + Send {
 
     /// Ends the stream: the replies that are left still come, up to the last.
     fn finish(&mut self, now: Instant);
+
+    /// The state with which another process goes on ([`Handler::go_on`](super::Handler::go_on)); `None` if none can.
+    fn hand_over(&self) -> Option<Value> {
+        None
+    }
 }

@@ -112,6 +112,15 @@ pub trait Handler {
         Err(Error::MethodNotImplemented { method: format!("{INTERFACE}.Capture") })
     }
 
+    /// Goes on with a stream that another process has [handed over](Feed::hand_over).
+    ///
+    /// # Errors
+    /// The state is garbled, or the switch can't carry it out.
+    fn go_on(&mut self, _peer: &Peer, state: serde_json::Value) -> Result<Box<dyn Feed>, Error> {
+        let _ = state;
+        Err(Error::MethodNotImplemented { method: format!("{INTERFACE}.Capture") })
+    }
+
     /// Begins to tell events, at first the `last` ones that have happened.
     ///
     /// # Errors

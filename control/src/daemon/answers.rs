@@ -63,6 +63,11 @@ impl Handler for Switch {
         Ok(feed)
     }
 
+    fn go_on(&mut self, peer: &Peer, state: serde_json::Value) -> Result<Box<dyn Feed>, Error> {
+        let Switch { captures, ports, mirrors, fabric, .. } = self;
+        captures.go_on(peer, state, View { ports, mirrors, fabric })
+    }
+
     fn monitor(&mut self, last: u64) -> Result<Box<dyn Feed>, Error> {
         Ok(self.events.read(last))
     }

@@ -9,10 +9,14 @@
 //! still sent. When the client disconnects its [`Pieces`] are dropped, and the control loop takes the session from the
 //! workers ([`Sessions::sweep`]).
 //!
+//! **Take-over.** [`handover`] says how a capture goes on in another process.
+//!
 //! **Limits.** At most [`MAX_CAPTURES`] captures run. The next piece, of [`PIECE_BYTES`], is made only when the client
 //! has taken the one before. A client with a steady stream gets one piece every [`PACE`] rather than one a frame.
 
-use std::collections::BTreeSet;
+mod handover;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +24,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use labsw_dataplane::capture::{self, Budget, CapturePoint, Captured, Captures};
+use serde_json::Value;
 
 use super::rewind::{self, Rewinds};
 use super::selected::{PIECE_BYTES, bound, comment, now_ns, reasons, watched};
@@ -37,6 +42,8 @@ const PACE: Duration = Duration::from_millis(5);
 /// All captures.
 pub(super) struct Sessions {
     list: Vec<Arc<Session>>,
+    /// The number of the newest capture.
+    last: u64,
     /// The frames that ports keep.
     rewinds: Rewinds,
     budget: Arc<Budget>,
@@ -47,7 +54,7 @@ pub(super) struct Sessions {
 impl Sessions {
     /// No captures yet.
     pub(super) fn new(waker: Arc<mio::Waker>) -> Sessions {
-        Sessions { list: Vec::new(), rewinds: Rewinds::default(), budget: Arc::default(), waker }
+        Sessions { list: Vec::new(), last: 0, rewinds: Rewinds::default(), budget: Arc::default(), waker }
     }
 }
 
@@ -58,16 +65,12 @@ impl Sessions {
         let captured = running.flat_map(|session| watched(&session.spec, view).into_keys());
         captured.chain(rewind::kept(view).map(|(name, _)| name)).map(str::to_owned).collect()
     }
-
-    /// True if there is no capture.
-    pub(super) fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
 }
 
 /// A capture that runs.
 #[derive(Debug)]
 struct Session {
+    number: u64,
     spec: CaptureSpec,
     pid: i32,
     started: Instant,
@@ -75,6 +78,8 @@ struct Session {
     interfaces: Mutex<Vec<Interface>>,
     /// The client has disconnected.
     over: AtomicBool,
+    /// Captured frames that are handed over or taken over, older than those of the queue.
+    inherited: Mutex<VecDeque<Captured>>,
 }
 
 /// A port in a capture.
@@ -93,8 +98,22 @@ impl Session {
         self.interfaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn inherited(&self) -> MutexGuard<'_, VecDeque<Captured>> {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
+    }
+
+    /// True if frames may wait.
+    fn has_news(&self) -> bool {
+        self.queue.is_awake() || !self.inherited().is_empty()
+    }
+
+    /// Takes the frame that waits longest.
+    fn fetch(&self) -> Option<Captured> {
+        self.inherited().pop_front().or_else(|| self.queue.fetch())
     }
 
     /// The tap for this port, which becomes an interface of the capture if it is not one yet.
@@ -137,25 +156,43 @@ impl Sessions {
         if let Some(last) = spec.last_milliseconds {
             return self.rewinds.begin(spec, Duration::from_millis(last), view);
         }
+        let number = self.last + 1;
+        let session = self.enter(number, peer, spec, Instant::now(), Vec::new(), view)?;
+        tracing::info!(pid = peer.pid, "capture begun");
+        Ok(Box::new(Pieces::new(session)))
+    }
+
+    /// Has the workers fill a new session, which knows these interfaces already.
+    fn enter(
+        &mut self,
+        number: u64,
+        peer: &Peer,
+        spec: CaptureSpec,
+        started: Instant,
+        interfaces: Vec<Interface>,
+        view: View<'_>,
+    ) -> Result<Arc<Session>, Error> {
         let filter = spec.filter.as_deref().map(filter::compile).transpose();
-        let filter = filter.map_err(|error| refused(format!("filter: {error}")))?;
+        let filter = filter.map_err(|error| Error::refused("capture", format!("filter: {error}")))?;
         let Sessions { budget, waker, .. } = &*self;
         let queue = capture::Capture::new(spec.snaplen, filter, Arc::clone(budget), Arc::clone(waker));
         let session = Arc::new(Session {
+            number,
             spec,
             pid: peer.pid,
-            started: Instant::now(),
+            started,
             queue: Arc::new(queue),
-            interfaces: Mutex::default(),
+            interfaces: Mutex::new(interfaces),
             over: AtomicBool::new(false),
+            inherited: Mutex::default(),
         });
         self.list.push(Arc::clone(&session));
         if let Err(error) = self.set(view) {
             self.list.pop();
             return Err(error);
         }
-        tracing::info!(pid = peer.pid, "capture begun");
-        Ok(Box::new(Pieces::new(session)))
+        self.last = self.last.max(number);
+        Ok(session)
     }
 
     /// Works out the captures at each port and gives them to the workers.
@@ -302,7 +339,7 @@ impl Pieces {
 
 impl Feed for Pieces {
     fn due(&self) -> Option<Instant> {
-        let next = (self.finishing || self.session.queue.is_awake()).then_some(self.next_at);
+        let next = (self.finishing || self.session.has_news()).then_some(self.next_at);
         next.into_iter().chain(self.end_at).min().filter(|_| !self.done)
     }
 
@@ -310,7 +347,7 @@ impl Feed for Pieces {
         if self.end_at.is_some_and(|end| now >= end) {
             self.finish(now);
         }
-        let idle = !self.session.queue.is_awake() || now < self.next_at;
+        let idle = !self.session.has_news() || now < self.next_at;
         if self.done || (self.begun && !self.finishing && idle) {
             return None;
         }
@@ -322,7 +359,7 @@ impl Feed for Pieces {
         self.describe(&mut out);
         let mut emptied = false;
         while self.left > 0 && !emptied && out.len() < PIECE_BYTES {
-            match self.session.queue.fetch() {
+            match self.session.fetch() {
                 Some(frame) => self.add(&mut out, &frame),
                 None => emptied = true,
             }
@@ -350,6 +387,10 @@ impl Feed for Pieces {
         self.session.queue.close();
         self.finishing = true;
         self.next_at = now;
+    }
+
+    fn hand_over(&self) -> Option<Value> {
+        self.record()
     }
 }
 

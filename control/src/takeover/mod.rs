@@ -13,7 +13,8 @@
 //! | | `Last`: counters, addresses learned since | the old workers stand still from here |
 //! | `Prepared` | | |
 //! | | `Go` | from here on the switch belongs to the new process |
-//! | `Running` | | the old process ends and undoes nothing |
+//! | `Running` | | |
+//! | | `Rest`: captured frames that wait, if there are captures | the old process ends and undoes nothing |
 //!
 //! Rings resume from the index in their own memory, so no index is sent while the workers stand still.
 //!
@@ -21,13 +22,15 @@
 //! its next message, or hang up: the old process then goes on, until it has sent `Go`. After `Go` it goes on only if
 //! the new process has hung up without `Running`, which means that it has ended.
 
+pub mod capture;
+pub mod client;
 pub mod state;
 pub mod wire;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use state::{Last, Message, State};
+pub use state::{Last, Message, Rest, State};
 pub use wire::{Channel, WireError};
 
 /// Timeout for the whole handshake before the old control thread waits.

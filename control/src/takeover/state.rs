@@ -16,6 +16,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::capture::{InterfaceCounts, KeptCaptured};
+use super::client::ClientRecord;
+
+/// The oldest version of the format whose reader can read a frame of this one, unless the
+/// [message](Message::oldest_reader) needs a newer one.
+pub const OLDEST_READER: u32 = 1;
+
 /// One message of the protocol.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "word", rename_all = "snake_case")]
@@ -59,6 +66,8 @@ pub enum Message {
     Go,
     /// The new workers run.
     Running,
+    /// State that the new process can have while its workers run already.
+    Rest(Box<Rest>),
     /// The state of a port, kept for the case of a crash.
     Kept(Box<KeptPort>),
     /// The state that was kept before this message is out of date.
@@ -80,8 +89,18 @@ impl Message {
             Message::Prepared => "prepared",
             Message::Go => "go",
             Message::Running => "running",
+            Message::Rest(_) => "rest",
             Message::Kept(_) => "kept",
             Message::Stale => "stale",
+        }
+    }
+
+    /// The oldest version whose reader can go on with the message: a reader leaves out fields that it does not know.
+    pub fn oldest_reader(&self) -> u32 {
+        match self {
+            Message::State(state) if state.clients.iter().any(ClientRecord::has_feed) => 2,
+            Message::Rest(_) => 2,
+            _ => OLDEST_READER,
         }
     }
 }
@@ -107,6 +126,9 @@ pub struct State {
     /// The time within which the service manager wants a sign of life, microseconds.
     #[serde(default)]
     pub watchdog_us: Option<u64>,
+    /// Clients of the control socket that go on.
+    #[serde(default)]
+    pub clients: Vec<ClientRecord>,
 }
 
 /// One port.
@@ -171,6 +193,17 @@ pub struct Last {
     pub forgotten: Vec<(u16, u64)>,
     /// New entries, and entries that moved to another port.
     pub learned: Vec<FdbRecord>,
+    /// The counts of captures, by number, for each interface.
+    #[serde(default)]
+    pub captures: Vec<(u64, Vec<InterfaceCounts>)>,
+}
+
+/// State that the new process can have while its workers run already.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Rest {
+    /// Captured frames that wait to be sent to the client, by the number of the capture.
+    #[serde(default)]
+    pub captures: Vec<(u64, Vec<KeptCaptured>)>,
 }
 
 /// The counters of a port.
@@ -311,7 +344,53 @@ impl FdbRecord {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use labsw_dataplane::handover::Given;
+    use serde_json::json;
+
     use super::*;
+
+    /// The message as the other process reads it.
+    fn sent(message: &Message) -> Message {
+        serde_json::from_slice(&serde_json::to_vec(message).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_state_with_a_capture_needs_a_reader_that_knows_of_captures() {
+        let null = File::open("/dev/null").unwrap();
+        let mut given = Given::default();
+        let mut slot = || serde_json::to_value(given.put(null.as_fd())).unwrap();
+        // A state of format 1, which knows of no clients.
+        let text =
+            json!({"config": "", "control": slot(), "take_over": slot(), "metrics": null, "ports": {}, "fdb": []});
+        let mut state: State = serde_json::from_value(text).unwrap();
+        assert!(state.clients.is_empty());
+        let client = |stream: Value| json!({"socket": 0, "input": "", "output": "", "ending": false, "stream": stream});
+        let repeat = json!({"repeat": {"method": "org.labsw.Switch1.GetStats", "parameters": {}}});
+        for (stream, reader) in [(Value::Null, 1), (repeat, 1), (json!({"feed": {"number": 1}}), 2)] {
+            state.clients.push(serde_json::from_value(client(stream)).unwrap());
+            let message = Message::State(Box::new(state));
+            assert_eq!(message.oldest_reader(), reader);
+            let Message::State(read) = sent(&message) else { panic!("another message") };
+            state = *read;
+        }
+        assert_eq!(state.clients.len(), 3);
+    }
+
+    #[test]
+    fn counts_and_frames_of_captures_arrive() {
+        let counts = InterfaceCounts { missed: 3, waiting: 4 };
+        let last = Last { captures: vec![(7, vec![counts])], ..Last::default() };
+        let Message::Last(read) = sent(&Message::Last(Box::new(last))) else { panic!("another message") };
+        assert_eq!(read.captures, [(7, vec![counts])]);
+        let Message::Last(older) = sent(&Message::Last(Box::default())) else { panic!("another message") };
+        assert!(older.captures.is_empty());
+        let rest = Message::Rest(Box::new(Rest { captures: vec![(7, Vec::new())] }));
+        assert_eq!(rest.oldest_reader(), 2);
+        assert!(matches!(sent(&rest), Message::Rest(read) if read.captures.len() == 1));
+    }
 
     #[test]
     fn counters_go_by_name_and_unknown_reasons_are_left_out() {

@@ -23,13 +23,14 @@ use rustix::net::{
 };
 
 use super::state::Message;
+pub use super::state::OLDEST_READER;
 
 /// The first bytes of a frame.
 pub const MAGIC: [u8; 8] = *b"labswTKO";
 /// The version of the format that this code writes.
-pub const FORMAT: u32 = 1;
-/// The oldest version whose reader can read this format.
-pub const OLDEST_READER: u32 = 1;
+///
+/// 1: configuration, ports, forwarding database, mirrors, counters. 2: clients and captures as well.
+pub const FORMAT: u32 = 2;
 /// The oldest version that this code reads.
 pub const OLDEST_READ: u32 = 1;
 /// Size of a header, bytes.
@@ -121,7 +122,7 @@ impl Channel {
         let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
         let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
         frame.extend(MAGIC);
-        [FORMAT, OLDEST_READER, size(body.len()), size(descriptors.len())]
+        [FORMAT, message.oldest_reader(), size(body.len()), size(descriptors.len())]
             .iter()
             .for_each(|word| frame.extend(word.to_le_bytes()));
         frame.extend(body);
@@ -326,7 +327,7 @@ mod tests {
             (b"GET / HTTP/1.1\r\nHost: labsw\r\n\r\n", "garbled"),
             (&header([FORMAT, OLDEST_READER, u32::MAX, 0]), "more than any state has"),
             (&header([FORMAT, OLDEST_READER, 2, u32::MAX]), "more than any state has"),
-            (&[newer, good.to_vec()].concat(), "format 8, which this version does not know"),
+            (&[newer, good.to_vec()].concat(), "format 9, which this version does not know"),
             (&header([0, 0, size, 0]), "format 0, and this version needs at least 1"),
             (&[header([FORMAT, OLDEST_READER, 4, 0]), b"{}{}".to_vec()].concat(), "garbled"),
             (&header([FORMAT, OLDEST_READER, size, 0]), "hung up"),

@@ -8,6 +8,8 @@
 //! answered, so the buffer holds at most that and one reply. At most one call of [`MAX_CALL_BYTES`] and one chunk are
 //! read ahead. While a stream runs, later calls wait for its end.
 
+mod handover;
+
 use std::io::{self, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
@@ -70,6 +72,8 @@ pub(super) struct Connection {
     /// Distinguishes the connection from earlier clients in the same place.
     pub(super) serial: u64,
     peer: Peer,
+    /// The other end is this process.
+    pub(super) is_own: bool,
     /// The explanation for a peer that may not change the switch.
     explanation: String,
     /// Descriptors that the client sent and that are not closed yet.
@@ -102,6 +106,7 @@ impl Connection {
             socket,
             serial,
             peer,
+            is_own: false,
             explanation,
             descriptors: Account::new(),
             input: Vec::new(),

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::handover::{Given, HandoverError, Taken};
 use labsw_dataplane::reaper::PeerFd;
 use labsw_dataplane::sys::socket::{SocketAccess, SocketError, SocketFile};
 use mio::net::UnixStream;
@@ -27,6 +28,7 @@ use super::message;
 use super::prepare::{From, Outcome, Preparer};
 use super::seats::{self, MAX_CLIENTS};
 use crate::api::{Error, Handler, Peer, Request};
+use crate::takeover::client::ClientRecord;
 
 /// Length of the queue of connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -193,7 +195,31 @@ impl Server {
         socket.set_nonblocking(true)?;
         let now = Instant::now();
         let slot = self.place_for(&peer, now).map_err(io::Error::other)?;
-        self.seat(UnixStream::from_std(socket), peer, slot, now)
+        self.seat(UnixStream::from_std(socket), peer, slot, now)?.is_own = true;
+        Ok(())
+    }
+
+    /// The clients that another process can go on with.
+    pub fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> Vec<ClientRecord> {
+        self.clients.iter().flatten().filter_map(|client| client.hand_over(given)).collect()
+    }
+
+    /// Takes over a client. It is served from the first [`Server::tick`] on.
+    ///
+    /// # Errors
+    /// The record is garbled, or what the client was getting can't go on.
+    pub fn take_over(
+        &mut self,
+        record: ClientRecord,
+        taken: &mut Taken,
+        handler: &mut dyn Handler,
+    ) -> Result<(), HandoverError> {
+        let socket = std::os::unix::net::UnixStream::from(taken.take(record.socket)?);
+        let peer = peer_of(&socket, &self.policy).map_err(HandoverError::new)?;
+        let now = Instant::now();
+        let slot = self.place_for(&peer, now).map_err(HandoverError::new)?;
+        let client = self.seat(UnixStream::from_std(socket), peer, slot, now).map_err(HandoverError::new)?;
+        client.take_over(record, now, handler)
     }
 
     /// The place for a newcomer, or why there is none.
@@ -203,7 +229,7 @@ impl Server {
     }
 
     /// Puts a client in its place.
-    fn seat(&mut self, mut socket: UnixStream, peer: Peer, slot: usize, now: Instant) -> io::Result<()> {
+    fn seat(&mut self, mut socket: UnixStream, peer: Peer, slot: usize, now: Instant) -> io::Result<&mut Connection> {
         let Some(registry) = &self.registry else { return Err(io::ErrorKind::NotConnected.into()) };
         let token = Token(self.first_token + 1 + slot);
         if let Err(error) = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE) {
@@ -211,11 +237,9 @@ impl Server {
             return Err(error);
         }
         self.drop_client(slot);
-        if let Some(place) = self.clients.get_mut(slot) {
-            self.served += 1;
-            *place = Some(Connection::new(socket, peer, self.policy.explanation(), self.served, now));
-        }
-        Ok(())
+        self.served += 1;
+        let place = self.clients.get_mut(slot).ok_or(io::ErrorKind::NotFound)?;
+        Ok(place.insert(Connection::new(socket, peer, self.policy.explanation(), self.served, now)))
     }
 
     fn admit(&mut self, socket: UnixStream, now: Instant, handler: &mut dyn Handler) {

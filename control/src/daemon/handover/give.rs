@@ -13,7 +13,7 @@ use super::{Step, service};
 use crate::daemon::Daemon;
 use crate::daemon::port::Port;
 use crate::daemon::switch::Switch;
-use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, State};
+use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, Rest, State};
 use crate::takeover::{Channel, READY_PATIENCE, RUNNING_PATIENCE, STILL_PATIENCE, WireError};
 
 /// The entries of the forwarding database in the part that frames depend on: port and static flag, by VLAN and address.
@@ -79,7 +79,10 @@ impl Daemon {
         channel.send(&Message::Go, &[])?;
         channel.allow(RUNNING_PATIENCE);
         match channel.receive() {
-            Ok((Message::Running, _)) => service::make_main(channel),
+            Ok((Message::Running, _)) => {
+                self.give_rest(channel);
+                service::make_main(channel);
+            }
             // The new process has ended, so it uses nothing of what it was given.
             Err(WireError::Closed) => return Err(WireError::Closed),
             other => tracing::error!(?other, "the process that took over does not say whether it runs"),
@@ -88,6 +91,18 @@ impl Daemon {
         // The workers never go on.
         std::mem::forget(held);
         Ok(())
+    }
+
+    /// Sends what the new process needs last, if there is anything.
+    fn give_rest(&self, channel: &mut Channel) {
+        let rest = Rest { captures: self.switch.captures.waiting() };
+        if rest.captures.is_empty() {
+            return;
+        }
+        channel.allow(STILL_PATIENCE);
+        if let Err(error) = channel.send(&Message::Rest(Box::new(rest)), &[]) {
+            tracing::warn!(%error, "captured frames that wait were not handed over");
+        }
     }
 
     /// The state of the switch while its workers still run.
@@ -112,6 +127,7 @@ impl Daemon {
                 .watchdog
                 .as_ref()
                 .and_then(|watchdog| watchdog.patience().as_micros().try_into().ok()),
+            clients: server.hand_over(given),
         })
     }
 }
@@ -127,9 +143,6 @@ impl Switch {
         }
         if self.trial.is_some() {
             return Some("a configuration waits for its confirmation (labsw-ctl config confirm, or revert)".to_owned());
-        }
-        if !self.captures.is_empty() {
-            return Some("a capture is running (labsw-ctl capture), which can't be handed over yet".to_owned());
         }
         if !self.injections.is_empty() {
             return Some("a capture is being replayed (labsw-ctl inject), which can't be handed over yet".to_owned());
@@ -167,6 +180,7 @@ impl Switch {
             backlogs: backlogs.map(|(name, frames)| (name.clone(), KeptFrame::list(frames))).collect(),
             forgotten: known.keys().filter(|key| !still.contains_key(key)).copied().collect(),
             learned: now.iter().filter(changed).filter_map(|entry| record(entry, &names)).collect(),
+            captures: self.captures.counts(),
         }
     }
 }

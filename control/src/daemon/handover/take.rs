@@ -120,6 +120,10 @@ impl Daemon {
         }
         self.switch.set_tables().map_err(|error| TakeOverError::Start(error.to_string()))?;
         state.fdb.iter().for_each(|record| self.switch.remember(record));
+        if let Some(server) = &mut self.server {
+            let mut clients = state.clients.into_iter();
+            clients.try_for_each(|client| server.take_over(client, &mut taken, &mut self.switch))?;
+        }
         Ok(())
     }
 
@@ -185,7 +189,10 @@ fn prepare(
     let _ = channel.send(&Message::Running, &[]);
     // It hangs up once it has told the service manager which process has the switch.
     channel.allow(FAREWELL);
-    let _ = channel.receive();
+    if let Ok((Message::Rest(rest), _)) = channel.receive() {
+        daemon.switch.captures.take_waiting(&rest.captures);
+        let _ = channel.receive();
+    }
     tracing::info!("taken over");
     Ok(std::mem::ManuallyDrop::into_inner(daemon))
 }
@@ -250,6 +257,7 @@ impl Switch {
                 port.kernel_before = *counted;
             }
         }
+        self.captures.complete(&last.captures);
         let fdb = &self.fabric.shared.fdb;
         for (vid, mac) in &last.forgotten {
             let key = FdbRecord { vid: *vid, mac: *mac, port: String::new(), is_static: false, age: 0 }.key();

@@ -1,0 +1,131 @@
+//! Proves that what a switch does for its clients goes on over a take-over: captures, streams of counters, and
+//! connections that only wait.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use labsw_control::api::Request;
+use labsw_control::varlink::Client;
+use labsw_tests::numbered::{Stream, number_of};
+use labsw_tests::process::{self, Process, wait_for};
+use labsw_tests::require::{self, Need};
+use labsw_tests::switch::{Labswd, Site, find_binary};
+use labsw_tests::take_over::{SPLIT, meet, ports, take_overs};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ctl(site: &Site, arguments: &[&str]) -> Command {
+    let mut command = Command::new(find_binary("labsw-ctl").unwrap());
+    command.arg("--socket").arg(site.control_socket()).args(arguments);
+    command
+}
+
+/// The blocks of a pcapng file: type and body.
+fn blocks(file: &Path) -> Vec<(u32, Vec<u8>)> {
+    let bytes = std::fs::read(file).unwrap();
+    let mut rest = &bytes[..];
+    let mut blocks = Vec::new();
+    while !rest.is_empty() {
+        let word = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
+        let (kind, length) = (word(0), usize::try_from(word(4)).unwrap());
+        blocks.push((kind, rest[8..length - 4].to_vec()));
+        rest = &rest[length..];
+    }
+    blocks
+}
+
+/// Section headers, interfaces, and the numbers of the frames of a pcapng file.
+fn contents(file: &Path) -> (usize, usize, Vec<u64>) {
+    let blocks = blocks(file);
+    let count = |kind: u32| blocks.iter().filter(|(found, _)| *found == kind).count();
+    let frames = blocks.iter().filter(|(kind, _)| *kind == 6).map(|(_, body)| number_of(&body[20..]));
+    (count(0x0a0d_0d0a), count(1), frames.collect())
+}
+
+/// Ends a capture; gives the frames that it captured and dropped, as it says them.
+fn end(mut capture: Process) -> (u64, u64) {
+    capture.signal(libc::SIGINT);
+    assert!(capture.wait(10 * SECOND).success(), "{}", capture.log());
+    let log = capture.log();
+    let count = |word: &str| {
+        let at = log.split_whitespace().position(|found| found.trim_end_matches(',') == word).unwrap();
+        log.split_whitespace().nth(at - if word == "dropped" { 1 } else { 2 }).unwrap().parse().unwrap()
+    };
+    (count("captured"), count("dropped"))
+}
+
+#[test]
+fn captures_go_on_and_each_frame_is_in_the_file_once_or_counted() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("takecap");
+    let mut switch = Labswd::start(&site, &ports(&["a", "b"]));
+    let (mut a, mut b) = meet(&switch, [SPLIT, SPLIT]);
+    let files = ["a.pcapng", "both.pcapng", "few.pcapng"].map(|name| site.dir().join(name));
+    let begin = |arguments: &[&str], file: &Path| {
+        let before = switch.ctl(&["capture", "--list"]).as_array().unwrap().len();
+        let file = ["-w", file.to_str().unwrap()];
+        let capture = Process::spawn("capture", &mut ctl(&site, &[&["capture"], arguments, &file].concat()));
+        wait_for("the capture", 10 * SECOND, || {
+            (switch.ctl(&["capture", "--list"]).as_array().unwrap().len() > before).then_some(())
+        });
+        capture
+    };
+    let one = begin(&["a:rx"], &files[0]);
+    let both = begin(&["--filter", "ether proto 0x88b5", "--snaplen", "40"], &files[1]);
+    let mut few = begin(&["b:tx", "--count", "500"], &files[2]);
+    let mut stream = Stream::default();
+    let rounds = (take_overs() / 2).max(1);
+    for _ in 0..rounds {
+        stream.during(&mut a, &mut b, || {
+            std::thread::sleep(SECOND / 10);
+            switch.take_over();
+            std::thread::sleep(SECOND / 10);
+        });
+        let listed = switch.ctl(&["capture", "--list"]);
+        assert!(listed.as_array().unwrap().len() >= 2, "{listed}");
+    }
+    assert!(few.wait(10 * SECOND).success(), "{}", few.log());
+    let (captured, dropped) = end(one);
+    assert_eq!(captured + dropped, stream.received, "of one port");
+    eprintln!("{rounds} take-overs under {captured} captured frames, {dropped} dropped");
+    let (headers, interfaces, numbers) = contents(&files[0]);
+    assert_eq!((headers, interfaces, numbers.len() as u64), (1, 1, captured));
+    assert!(numbers.is_sorted_by(|one, other| one < other), "each once, in order");
+    let (captured, dropped) = end(both);
+    assert_eq!(captured + dropped, 2 * stream.received, "of both ports, where they come in and where they go out");
+    let (headers, interfaces, numbers) = contents(&files[1]);
+    assert_eq!((headers, interfaces, numbers.len() as u64), (1, 2, captured));
+    let (headers, interfaces, numbers) = contents(&files[2]);
+    assert_eq!((headers, interfaces, numbers.len()), (1, 1, 500));
+    wait_for("the end of all captures", 10 * SECOND, || {
+        switch.ctl(&["capture", "--list"]).as_array().unwrap().is_empty().then_some(())
+    });
+    drop((a, b));
+    switch.stop();
+}
+
+#[test]
+fn clients_that_wait_and_streams_of_counters_go_on() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("takecli");
+    let mut switch = Labswd::start(&site, &ports(&["a"]));
+    let mut client = Client::connect(&site.control_socket()).unwrap();
+    client.call(&Request::GetStatus).unwrap();
+    let mut watching = Process::spawn("stats", &mut ctl(&site, &["--json", "stats", "--watch"]));
+    let lines = |watching: &Process| watching.log().lines().count();
+    wait_for("the first counters", 10 * SECOND, || (lines(&watching) > 0).then_some(()));
+    switch.take_over();
+    client.call(&Request::GetStatus).unwrap();
+    let before = lines(&watching);
+    wait_for("further counters", 10 * SECOND, || (lines(&watching) > before + 1).then_some(()));
+    assert!(watching.is_running());
+    watching.kill();
+    process::wait_for("its end at the switch", 10 * SECOND, || client.call(&Request::ListPorts).ok());
+    switch.stop();
+}
