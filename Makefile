@@ -22,7 +22,7 @@ BIN_DIR ?= $(TARGET_DIR)/release
 
 help:
 > @echo "make build        labswd and labsw-ctl, release"
-> @echo "make install      programs, unit, completions under PREFIX=/usr/local; see docs/service.md"
+> @echo "make install      programs, unit, completions, man pages under PREFIX=/usr/local; see docs/service.md"
 > @echo "make deb          a Debian package; make test-deb installs, upgrades and purges it"
 > @echo "make deny         licences, sources and known faults of the crates; see docs/releasing.md"
 > @echo "make demo         a whole lab on this machine, narrated; needs root"
@@ -54,6 +54,9 @@ install-files:
 > $(BIN_DIR)/labsw-ctl completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/labsw-ctl
 > $(BIN_DIR)/labsw-ctl completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_labsw-ctl
 > $(BIN_DIR)/labsw-ctl completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/labsw-ctl.fish
+> $(BIN_DIR)/labsw-ctl man $(DESTDIR)$(PREFIX)/share/man/man1
+> install -D -m644 -t $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/man/man1/labswd.8
+> rm $(DESTDIR)$(PREFIX)/share/man/man1/labswd.8
 > $(BIN_DIR)/labsw-ctl config schema >$(DESTDIR)$(PREFIX)/share/labsw/config.schema.json
 
 # A Debian package under target/debian, of what `make install` lays out. Needs cargo-deb (cargo install cargo-deb).

@@ -42,6 +42,8 @@ rustPlatform.buildRustPackage {
       --bash <($out/bin/labsw-ctl completions bash) \
       --zsh <($out/bin/labsw-ctl completions zsh) \
       --fish <($out/bin/labsw-ctl completions fish)
+    $out/bin/labsw-ctl man pages
+    installManPage pages/*
     install -d $out/share/labsw
     $out/bin/labsw-ctl config schema >$out/share/labsw/config.schema.json
   '';

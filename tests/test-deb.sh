@@ -20,6 +20,9 @@ inside() {
   labswd --config /etc/labsw/labsw.toml --check || fail "the configuration of the package is refused"
   labsw-ctl --version >/dev/null || fail "labsw-ctl does not run"
   bash -n /usr/share/bash-completion/completions/labsw-ctl || fail "completions of bash"
+  for page in man1/labsw-ctl.1 man1/labsw-ctl-port-add.1 man8/labswd.8; do
+    ls /usr/share/man/$page* >/dev/null || fail "the manual page $page"
+  done
 
   # An upgrade leaves the configuration as it was edited, and asks nobody.
   echo '[ports.vm]

@@ -4,10 +4,12 @@
 //! privileges, [`device`] prepares network devices, [`daemon`] runs the switch and serves the control socket ([`api`]:
 //! the messages, [`varlink`]: the protocol) and the [`metrics`]. [`plan`] finds the steps to another configuration,
 //! `trace` explains how the switch would handle a frame, [`takeover`] is the protocol between the old and the new
-//! process. [`ctl`] is the control tool; [`glue`] writes configuration snippets for guests, [`doctor`] examines the
-//! host, [`score`] says what a sensor noticed. [`filter`] compiles expressions in tcpdump's syntax.
+//! process. [`ctl`] is the control tool, [`arguments`] are those of the daemon; [`glue`] writes configuration snippets
+//! for guests, [`doctor`] examines the host, [`score`] says what a sensor noticed. [`filter`] compiles expressions in
+//! tcpdump's syntax.
 
 pub mod api;
+pub mod arguments;
 pub mod config;
 pub mod confine;
 pub mod ctl;

@@ -7,6 +7,8 @@
 //!
 //! Reference: draft-ietf-opsawg-pcapng, 3 (blocks) and 4.
 
+pub mod annotate;
+
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const INTERFACE_DESCRIPTION: u32 = 1;
 const INTERFACE_STATISTICS: u32 = 5;

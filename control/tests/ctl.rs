@@ -412,6 +412,35 @@ fn completions_need_no_switch() {
     }
 }
 
+/// A page for each command that `--help` lists, and for the daemon.
+#[test]
+fn manual_pages_need_no_switch_and_leave_no_command_out() {
+    let directory = std::env::temp_dir().join(format!("labsw-ctl-man-{}", std::process::id()));
+    let nowhere = Path::new("/nonexistent/a.sock");
+    let output = command(nowhere, &["man", &directory.display().to_string()]).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+    let page = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let listed = |arguments: &[&str]| {
+        let help = text(&command(nowhere, &[arguments, &["--help"]].concat()).output().unwrap().stdout);
+        let commands = help.split("Commands:\n").nth(1).map(|rest| rest.split("\n\n").next().unwrap().to_owned());
+        let names = commands.unwrap_or_default();
+        let names = names.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+        names.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let nouns = listed(&[]);
+    assert!(nouns.len() > 20, "{nouns:?}");
+    for noun in nouns.iter().filter(|noun| *noun != "help") {
+        assert!(page(&format!("labsw-ctl-{noun}.1")).contains(".SH SYNOPSIS"));
+        for verb in listed(&[noun]).iter().filter(|verb| *verb != "help") {
+            assert!(page(&format!("labsw-ctl-{noun}-{verb}.1")).contains(&format!(".TH labsw-ctl-{noun}-{verb} 1")));
+        }
+    }
+    assert!(page("labsw-ctl.1").contains("Exit status"));
+    assert!(page("labswd.8").contains(".TH labswd 8") && page("labswd.8").contains("SIGHUP"));
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert_eq!(failure(command(nowhere, &["man"]).output().unwrap()).0, Some(2));
+}
+
 #[test]
 fn the_schema_of_the_file_needs_no_switch() {
     let output = command(Path::new("/nonexistent/a.sock"), &["config", "schema"]).output().unwrap();

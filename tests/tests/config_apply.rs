@@ -356,6 +356,27 @@ fn mistakes(good: &str) -> Vec<(&'static str, String, Vec<&'static str>)> {
     ]
 }
 
+/// A service manager.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn any(&self) -> String {
+        let mut message = [0; 256];
+        let bytes = self.0.recv(&mut message).expect("a message to the service manager");
+        String::from_utf8_lossy(&message[..bytes]).into_owned()
+    }
+
+    /// The next message that is not only for people.
+    fn hear(&self) -> String {
+        std::iter::repeat_with(|| self.any()).find(|text| !text.starts_with("STATUS=")).unwrap_or_default()
+    }
+
+    /// Waits for a message for people that begins like this.
+    fn wait_status(&self, begins: &str) {
+        std::iter::repeat_with(|| self.any()).find(|text| text.starts_with(&format!("STATUS={begins}")));
+    }
+}
+
 #[test]
 fn sighup_applies_the_file() {
     if !require::all(&[Need::Root, Need::Labswd]) {
@@ -365,15 +386,13 @@ fn sighup_applies_the_file() {
     let told = lab.site.dir().join("notify");
     let manager = UnixDatagram::bind(&told).expect("notify socket");
     manager.set_read_timeout(Some(20 * SECOND)).expect("timeout");
-    let hear = || {
-        let mut message = [0; 256];
-        let bytes = manager.recv(&mut message).expect("a message to the service manager");
-        String::from_utf8_lossy(&message[..bytes]).into_owned()
-    };
+    let manager = Manager(manager);
+    let hear = || manager.hear();
     let mut command = lab.site.ns.command(&find_binary("labswd").expect("labswd").to_string_lossy());
     let file = lab.site.write_config(&lab.ports(&[("a", "")]));
     let mut switch = Process::spawn("labswd", command.env("NOTIFY_SOCKET", &told).arg("--config").arg(&file));
-    assert!(hear().contains("READY=1"));
+    let ready = hear();
+    assert!(ready.contains("READY=1") && ready.contains("STATUS=1 port: 1 "), "{ready}");
     assert_eq!(lab.peers.link_names(), ["a"]);
 
     let mut reload = |text: &str| {
@@ -392,6 +411,8 @@ fn sighup_applies_the_file() {
     let head = std::fs::read_to_string(&file).expect("the file");
     let log = reload(&(head.clone() + &lab.ports(&[("b", "")])));
     assert_eq!(lab.peers.link_names(), ["a", "b"], "{log}");
+    // It is looked at once a second.
+    manager.wait_status("2 ports: ");
     for broken in ["[ports.b", "[switch]\nmac_table_size = 64\n", "[ports.c]\ntype = \"tap\"\nmtu = 1\n"] {
         let log = reload(broken);
         let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();

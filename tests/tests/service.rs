@@ -56,6 +56,10 @@ fn what_is_installed_is_what_the_unit_names() {
     assert!(at("/opt/labsw/lib/sysusers.d/labsw.conf").is_file());
     let completion = std::fs::read_to_string(at("/opt/labsw/share/bash-completion/completions/labsw-ctl")).unwrap();
     assert!(completion.contains("_labsw__ctl") || completion.contains("labsw-ctl"), "{completion}");
+    for (page, begins) in [("man1/labsw-ctl.1", "labsw-ctl 1"), ("man8/labswd.8", "labswd 8")] {
+        let page = std::fs::read_to_string(at(&format!("/opt/labsw/share/man/{page}"))).unwrap();
+        assert!(page.contains(&format!(".TH {begins}")), "{page}");
+    }
 
     // systemd looks for the programs where the unit says, so a copy that names those there are.
     let copy = dest.path().join("labsw.service");

@@ -21,14 +21,14 @@ const HALF: Duration = Duration::from_secs(1);
 struct Manager(UnixDatagram);
 
 impl Manager {
-    /// The next message within `time` that is not about the store of descriptors.
+    /// The next message within `time` that is not about the store of descriptors, and not for people.
     fn hear(&self, time: Duration) -> Option<String> {
         let mut message = [0; 256];
         self.0.set_read_timeout(Some(time)).expect("timeout");
         loop {
             let bytes = self.0.recv(&mut message).ok()?;
             let text = String::from_utf8_lossy(&message[..bytes]).into_owned();
-            if !text.starts_with("FDSTORE") {
+            if !text.starts_with("FDSTORE") && !text.starts_with("STATUS=") {
                 return Some(text);
             }
         }

@@ -4,10 +4,11 @@
 //! for); 1, with one line on standard error, if the configuration or the machine has a fault; 2 on wrong usage.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use labsw_control::arguments::Arguments;
 use labsw_control::config::Config;
 use labsw_control::confine::{self, helper};
 use labsw_control::daemon::{self, Daemon, DaemonError, Found, Successor};
@@ -15,29 +16,6 @@ use labsw_control::detach;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-
-/// A virtual Ethernet switch for lab hosts.
-#[derive(Debug, Parser)]
-#[command(name = "labswd", version)]
-struct Arguments {
-    /// The configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Check the configuration and exit; nothing is touched.
-    #[arg(long)]
-    check: bool,
-    /// Take over from the running labswd with this configuration's control socket, without losing a frame; if that
-    /// fails, the running one goes on.
-    #[arg(long, conflicts_with = "check")]
-    take_over: bool,
-    /// Take over in the background: end when the new process runs, and do nothing if the running labswd was started
-    /// from this program file. For ExecReload= of systemd.
-    #[arg(long, requires = "take_over")]
-    detach: bool,
-    /// Log level: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log_level: EnvFilter,
-}
 
 fn main() -> ExitCode {
     let is_helper = std::env::args_os().nth(1).is_some_and(|argument| argument == helper::ARGUMENT);

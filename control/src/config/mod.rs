@@ -15,6 +15,7 @@
 //! | `claims` | things that two ports cannot share |
 //! | `edit` | a configuration written into a file that people keep |
 //! | `schema` | the JSON schema of the file, for editors |
+//! | `short` | short spellings of VLANs in settings of commands |
 //! | `settings` | `--set key=value` of commands, and settings of the control socket |
 
 mod claims;
@@ -22,6 +23,7 @@ mod edit;
 mod error;
 mod schema;
 mod settings;
+mod short;
 mod source;
 #[cfg(test)]
 mod tests;

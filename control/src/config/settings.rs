@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::error::ConfigError;
+use super::short;
 use crate::model::{
     Diagnostic, ImpairConfig, MirrorConfig, Path, PortConfig, ProfileConfig, Reader, SwitchConfig, Tree, names,
 };
@@ -13,13 +14,17 @@ use crate::model::{
 /// Settings by key.
 pub type Settings = Map<String, Value>;
 
-/// Splits `key=value` of a command line. The value is read as TOML if it is valid, otherwise as a string.
+/// Splits `key=value` of a command line. The value is read as TOML if it is valid, otherwise as a string; [`short`] has
+/// further spellings.
 pub fn split(setting: &str) -> Result<(String, Value), ConfigError> {
     let wrong = || ConfigError::new(None, "", &format!("{setting:?} is not KEY=VALUE (as in vlan.tag=20)"));
     let (key, value) = setting.split_once('=').ok_or_else(wrong)?;
     match key.trim() {
         "" => Err(wrong()),
-        key => Ok((key.to_owned(), value_of(value.trim()))),
+        key => {
+            let key = short::key(key);
+            Ok((key.to_owned(), short::value(key, value_of(value.trim()))))
+        }
     }
 }
 

@@ -28,6 +28,8 @@ mod guest;
 mod impair;
 pub mod inject;
 mod label;
+mod labelled;
+mod man;
 mod mcast;
 mod metrics;
 mod mirror;
@@ -57,9 +59,18 @@ use table::Screen;
 /// The heading of the options that every command has.
 const GLOBAL: &str = "Options of every command";
 
+/// The end of `--help` and of the manual page.
+const AFTER: &str = "\
+A noun without a verb lists; `labsw-ctl help NOUN` explains.
+
+Exit status: 0: done. 1: the switch refused, or the object does not exist. 2: wrong usage. 3: the switch can't be \
+reached.
+
+Documentation: /usr/share/doc/labsw or /usr/local/share/doc/labsw. labswd(8) is the switch.";
+
 /// Controls labsw, the virtual Ethernet switch.
 #[derive(Debug, Parser)]
-#[command(name = "labsw-ctl", version)]
+#[command(name = "labsw-ctl", version, after_long_help = AFTER)]
 struct Arguments {
     /// The control socket of the switch.
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = "LABSW_SOCKET", default_value = "/run/labsw/control.sock")]
@@ -132,6 +143,8 @@ enum Noun {
     Inject(inject::Arguments),
     /// Says which labelled injections and impairments a sensor noticed, and how soon.
     Score(score::Arguments),
+    /// Writes the labels of a timeline into a capture, as comments on the frames of their time.
+    Label(labelled::Arguments),
     /// Lists what the host lacks, and the command or option that mends it; nothing is changed.
     Doctor(doctor::Arguments),
     /// Prints the completions of a shell.
@@ -139,6 +152,8 @@ enum Noun {
         /// The shell.
         shell: Shell,
     },
+    /// Writes the manual pages into a directory.
+    Man(man::Arguments),
 }
 
 /// Runs the tool with the arguments of the process.
@@ -186,8 +201,10 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut if_exists = false;
     let requests = match arguments.noun {
         Noun::Doctor(doctor) => return doctor::run(&doctor, &arguments.socket, &mut output),
+        Noun::Label(label) => return labelled::run(&label, &mut output),
         Noun::Score(score) => return score::run(score, &mut output),
         Noun::Completions { shell } => return completions(shell, &mut output),
+        Noun::Man(man::Arguments { directory }) => return man::write(Arguments::command(), &directory),
         Noun::Top(top) => return top::run(&top, &arguments.socket, arguments.json),
         Noun::Stats(stats) if stats.watch => {
             return stats::watch(stats, &mut Session::open(&arguments.socket)?, &mut output);

@@ -32,9 +32,9 @@ pub(super) struct Arguments {
 /// A file can't be read.
 pub(super) fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
     let Arguments { timeline, eve, notices, grace } = arguments;
-    let spans = read(&timeline, timeline::read)?;
-    let mut seen = eve.map(|file| read(&file, alerts::suricata)).transpose()?.unwrap_or_default();
-    seen.extend(notices.map(|file| read(&file, alerts::zeek)).transpose()?.unwrap_or_default());
+    let spans = read_log(&timeline, timeline::read)?;
+    let mut seen = eve.map(|file| read_log(&file, alerts::suricata)).transpose()?.unwrap_or_default();
+    seen.extend(notices.map(|file| read_log(&file, alerts::zeek)).transpose()?.unwrap_or_default());
     let score = score(&spans, &seen, Duration::from(grace));
     if output.is_json() {
         return output.pretty(&score);
@@ -42,7 +42,11 @@ pub(super) fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failu
     output.bytes(table(output.screen(), &score).as_bytes())
 }
 
-fn read<T>(file: &Path, parse: impl Fn(&str) -> Result<T, Unreadable>) -> Result<T, Failure> {
+/// Reads a timeline or a log.
+///
+/// # Errors
+/// The file can't be read, or has a mistake.
+pub(super) fn read_log<T>(file: &Path, parse: impl Fn(&str) -> Result<T, Unreadable>) -> Result<T, Failure> {
     let unusable = |reason: String| Failure::Capture(format!("{}: {reason}", file.display()));
     let bytes = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
     parse(&String::from_utf8_lossy(&bytes)).map_err(|error| unusable(error.to_string()))

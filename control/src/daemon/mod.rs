@@ -53,6 +53,7 @@ mod service;
 mod show;
 mod signals;
 mod start;
+mod status;
 mod store;
 mod switch;
 #[cfg(test)]
@@ -154,6 +155,9 @@ impl Daemon {
             if now >= next_second {
                 next_second = now + Duration::from_secs(1);
                 self.switch.every_second();
+                if ready {
+                    self.switch.tell_status();
+                }
             }
             let due = due.into_iter().chain(self.switch.beat());
             wait = if ready { due.fold(next_second - now, Duration::min) } else { Duration::ZERO };
@@ -172,7 +176,8 @@ impl Daemon {
     fn ready(&mut self) {
         let Host { ledger, links, .. } = &mut self.switch.host;
         ledger.put_back_inherited(links);
-        notify(&[sd_notify::NotifyState::Ready]);
+        self.switch.status = self.switch.status_line();
+        notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&self.switch.status)]);
         self.switch.notice_states();
         self.switch.events.tell(Event::new(EventKind::Ready));
         tracing::debug!(

@@ -198,6 +198,7 @@ impl Switch {
         Ok(Switch {
             file: file.to_owned(),
             trial: None,
+            status: String::new(),
             config: config.switch.clone(),
             profiles: config.profiles.clone(),
             given: config,

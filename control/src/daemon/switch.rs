@@ -42,6 +42,8 @@ pub(super) struct Switch {
     pub(super) config: SwitchConfig,
     /// The configuration last given, at the start or by an apply. Differences from it were made at run time.
     pub(super) given: Config,
+    /// The state of the switch as the service manager was last told.
+    pub(super) status: String,
     /// The configuration that waits for its confirmation.
     pub(super) trial: Option<Trial>,
     pub(super) started: Instant,

@@ -43,6 +43,14 @@ impl Time {
         UNIX_EPOCH.checked_add(Duration::from_micros(micros)).map(Time)
     }
 
+    /// Nanoseconds since 1970.
+    pub fn as_nanoseconds(self) -> i128 {
+        match self.0.duration_since(UNIX_EPOCH) {
+            Ok(since) => since.as_nanos().cast_signed(),
+            Err(earlier) => -earlier.duration().as_nanos().cast_signed(),
+        }
+    }
+
     /// A later time; this one if there is none.
     #[must_use]
     pub fn plus(self, span: Duration) -> Time {

@@ -114,3 +114,37 @@ fn labels_make_a_timeline_and_a_score() {
     assert!(status == Some(1) && error.contains("eve.json: line 1: "), "{error}");
     std::fs::remove_dir_all(&directory).unwrap();
 }
+
+/// A capture with a frame in the time of a label, and one before it.
+#[test]
+fn labels_are_written_into_a_capture() {
+    let switch = Switch::start();
+    let directory = std::env::temp_dir().join(format!("labsw-ctl-labels-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = |name: &str| directory.join(name).display().to_string();
+    let timeline = file("timeline.json");
+    let label = ["--label", "lossy", "--timeline", &timeline];
+    switch.ok(&[&["impair", "set", "web", "--loss", "5%"][..], &label].concat());
+    let line: Value = serde_json::from_str(std::fs::read_to_string(&timeline).unwrap().trim()).unwrap();
+    let start = labsw_control::score::time::Time::parse(line["start"].as_str().unwrap()).unwrap().as_nanoseconds();
+    let mut capture = Vec::new();
+    labsw_control::pcapng::section(&mut capture, "test");
+    labsw_control::pcapng::interface(&mut capture, "web", "", 0, None);
+    for time_ns in [start, start - 1] {
+        let (time_ns, bytes, wire_bytes) = (time_ns.try_into().unwrap(), &[0; 60][..], 60);
+        let bound = labsw_control::pcapng::Bound::Inbound;
+        let packet = labsw_control::pcapng::Packet { interface: 0, time_ns, bound, wire_bytes, bytes, comment: "rx" };
+        labsw_control::pcapng::packet(&mut capture, &packet);
+    }
+    let (from, to) = (file("a.pcapng"), file("b.pcapng"));
+    std::fs::write(&from, &capture).unwrap();
+    assert_eq!(switch.ok(&["label", &from, &timeline, "-w", &to]), "1 of 2 frames labelled\n");
+    let labelled = std::fs::read(&to).unwrap();
+    assert!(labelled.windows(11).any(|window| window == b"label lossy"));
+    let itself = failure(switch.command(&["label", &from, &timeline, "-w", &from]).output().unwrap());
+    assert_eq!(itself, (Some(1), format!("labsw-ctl: {from}: is the capture itself; write to another file\n")));
+    assert_eq!(std::fs::read(&from).unwrap(), capture);
+    let (status, error) = failure(switch.command(&["label", &timeline, &timeline, "-w", &to]).output().unwrap());
+    assert!(status == Some(1) && error.contains("timeline.json: is no pcapng file"), "{error}");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
