@@ -11,7 +11,7 @@ use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Site, find_binary};
 
 const PORTS: usize = 64;
-/// The slowest answer: one port is opened between two. Generous where the machine is busy and the build slow.
+/// The slowest answer. Generous where the machine is busy and the build slow.
 const ANSWER: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2000 } else { 200 });
 
 #[test]

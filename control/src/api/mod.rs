@@ -95,13 +95,19 @@ impl Peer {
 
 /// Answers requests; implemented by the daemon.
 pub trait Handler {
-    /// Answers one request, without blocking for longer than the change itself takes. Only peers that may change the
-    /// switch get this far with a change.
+    /// Answers one request, without blocking. Only peers that may change the switch get this far with a change.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a name that does not exist, [`Error::Refused`] for a request that the switch will not
     /// carry out; the switch is then as it was before.
     fn call(&mut self, peer: &Peer, request: Request) -> Result<Reply, Error>;
+
+    /// True if a request takes longer than an answer may: somebody else carries it out, and tells the server the
+    /// answer later ([`Server::answer`](crate::varlink::Server::answer)).
+    fn defers(&self, request: &Request) -> bool {
+        let _ = request;
+        false
+    }
 
     /// Begins a capture, for a peer that may change the switch. The capture ends when the returned feed is dropped.
     ///

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use labsw_switch::fdb::{Fdb, FdbFilter};
 use labsw_switch::{Mac, Vid};
 
+use super::errand::Errand;
 use super::events;
 use super::show::{show_fdb, show_impairments, show_mirror, show_mirrors, show_vlans, show_workers};
 use super::switch::Switch;
@@ -46,13 +47,20 @@ impl Handler for Switch {
             Request::GetStats { port, .. } => Ok(Reply::Stats(self.show_stats(port.as_deref())?)),
             Request::TraceFrame { port, frame } => Ok(Reply::Trace(trace(self.view(), &port, &frame)?)),
             Request::ShowConfig => Ok(Reply::Config(self.show_config())),
-            Request::CheckConfig(config) => Ok(Reply::Awaited(Awaited { awaited: self.check_config(&config)? })),
-            Request::DiffConfig(WantedConfig { config, keep_runtime }) => {
-                Ok(Reply::Changes(Changes { changes: self.diff_config(&config, keep_runtime)? }))
-            }
             Request::Capture(_) | Request::Monitor { .. } => Err(Error::ExpectedMore {}),
             Request::ListCaptures => Ok(Reply::Captures(Captures { captures: self.captures.show() })),
-            Request::Change(change) => self.change_told(peer, change),
+            Request::Change(change @ Change::Inject { .. }) => self.inject(peer, change),
+            // These go to the device thread.
+            deferred @ (Request::Change(_) | Request::CheckConfig(_) | Request::DiffConfig(_)) => {
+                Err(Error::MethodNotImplemented { method: deferred.method().to_owned() })
+            }
+        }
+    }
+
+    fn defers(&self, request: &Request) -> bool {
+        match request {
+            Request::Change(change) => !matches!(change, Change::Inject { .. }),
+            request => matches!(request, Request::CheckConfig(_) | Request::DiffConfig(_)),
         }
     }
 
@@ -74,17 +82,82 @@ impl Handler for Switch {
 }
 
 impl Switch {
-    /// Makes a change, and tells who wanted it and what has become of it.
-    fn change_told(&mut self, peer: &Peer, change: Change) -> Result<Reply, Error> {
+    /// Takes frames that a client injects. Tells who began or ended an injection.
+    fn inject(&mut self, peer: &Peer, change: Change) -> Result<Reply, Error> {
         let described = events::describe(&change);
-        let silent = matches!(change, Change::Inject { .. });
-        let outcome = self.change(change);
+        let Change::Inject { port, injection, frames, end } = change else {
+            return Err(Error::MethodNotImplemented { method: "Inject".to_owned() });
+        };
+        let Switch { injections, ports, mirrors, fabric, .. } = self;
+        let view = View { ports, mirrors, fabric };
+        let outcome = injections.inject(&port, injection, (&frames, end), view).map(Reply::Injected);
         if let Some(described) = described {
             self.events.tell(events::outcome(described, peer, &outcome));
         }
-        if !silent {
-            self.notice_changes();
+        outcome
+    }
+
+    /// The impairment that a port gets if `settings` are applied to the directions that they name.
+    fn impairment_wanted(&self, port: &str, settings: &Settings, replace: bool) -> Result<ImpairConfig, Error> {
+        let before = self.ports.get(port)?.impaired.as_ref().filter(|_| !replace);
+        let config = match before {
+            Some(before) => before.config.with_settings(settings, &self.profiles),
+            None => ImpairConfig::from_settings(port, settings, &self.profiles),
+        };
+        config.map_err(|error| {
+            // Only the settings of a change lie in a direction's own table; a client does not name that table.
+            let tables = ["rx", "tx"].map(|direction| format!("impair.{port}.{direction}"));
+            let within = tables.into_iter().find(|table| error.key().starts_with(&format!("{table}.")));
+            let table = within.filter(|_| !settings.contains_key("rx") && !settings.contains_key("tx"));
+            wrong_key(format!("impairment of {port:?}"), &table.unwrap_or_else(|| format!("impair.{port}")), &error)
+        })
+    }
+
+    /// Adds a static entry.
+    fn add_fdb(&self, vid: Vid, mac: Mac, port: &str) -> Result<(), Error> {
+        let id = self.ports.get(port)?.id;
+        let refused = |reason: String| Error::refused(format!("fdb entry {mac} in VLAN {vid}"), reason);
+        if mac.is_group() {
+            return Err(refused("a group address is at no single port; use a unicast address".to_owned()));
         }
+        self.fabric.shared.fdb.add_static(vid, mac, id).map_err(|error| refused(error.to_string()))
+    }
+
+    /// Removes learned entries; returns how many.
+    fn flush_fdb(&self, FdbFilter { vid, port }: FdbFilter) -> u64 {
+        let flush = if port.is_some() { Fdb::flush_with_sticky } else { Fdb::flush };
+        flush(&self.fabric.shared.fdb, vid, port) as u64
+    }
+
+    fn fdb_filter(&self, vlan: Option<u16>, port: Option<&str>) -> Result<FdbFilter, Error> {
+        let port = port.map(|name| self.ports.get(name)).transpose()?.map(|port| port.id);
+        Ok(FdbFilter { vid: vlan.map(vid).transpose()?, port })
+    }
+}
+
+impl Errand<'_> {
+    /// Answers a request that the control thread defers.
+    pub(super) fn answer(&mut self, peer: &Peer, request: Request) -> Result<Reply, Error> {
+        match request {
+            Request::CheckConfig(config) => Ok(Reply::Awaited(Awaited { awaited: self.check_config(&config)? })),
+            Request::DiffConfig(WantedConfig { config, keep_runtime }) => {
+                Ok(Reply::Changes(Changes { changes: self.diff_config(&config, keep_runtime)? }))
+            }
+            Request::Change(change) => self.change_told(peer, change),
+            other => self.call(peer, other),
+        }
+    }
+
+    /// Makes a change, and tells who wanted it and what has become of it.
+    fn change_told(&mut self, peer: &Peer, change: Change) -> Result<Reply, Error> {
+        let described = events::describe(&change);
+        self.changing = true;
+        let outcome = self.change(change);
+        self.changing = false;
+        if let Some(described) = described {
+            self.events.tell(events::outcome(described, peer, &outcome));
+        }
+        self.notice_changes();
         outcome
     }
 
@@ -135,11 +208,8 @@ impl Switch {
                 self.impair(config)?;
             }
             Change::ClearImpairment { port, direction } => self.clear_impairment(&port, direction)?,
-            Change::Inject { port, injection, frames, end } => {
-                let Switch { injections, ports, mirrors, fabric, .. } = self;
-                let view = View { ports, mirrors, fabric };
-                return Ok(Reply::Injected(injections.inject(&port, injection, (&frames, end), view)?));
-            }
+            // The control thread does this by itself: no device is changed, and the next frames come soon.
+            Change::Inject { .. } => return Err(Error::MethodNotImplemented { method: "Inject".to_owned() }),
             Change::PinQueue { port, queue, worker } => self.pin_queue(&port, queue, worker)?,
             Change::ApplyConfig(applied) => return self.apply(&applied),
             Change::ConfirmConfig => self.confirm_config()?,
@@ -151,43 +221,6 @@ impl Switch {
     fn apply(&mut self, AppliedConfig { wanted, confirm_milliseconds }: &AppliedConfig) -> Result<Reply, Error> {
         let time = confirm_milliseconds.map(Duration::from_millis);
         Ok(Reply::Changes(Changes { changes: self.apply_on_trial(wanted, time, Instant::now())? }))
-    }
-
-    /// The impairment that a port gets if `settings` are applied to the directions that they name.
-    fn impairment_wanted(&self, port: &str, settings: &Settings, replace: bool) -> Result<ImpairConfig, Error> {
-        let before = self.ports.get(port)?.impaired.as_ref().filter(|_| !replace);
-        let config = match before {
-            Some(before) => before.config.with_settings(settings, &self.profiles),
-            None => ImpairConfig::from_settings(port, settings, &self.profiles),
-        };
-        config.map_err(|error| {
-            // Only the settings of a change lie in a direction's own table; a client does not name that table.
-            let tables = ["rx", "tx"].map(|direction| format!("impair.{port}.{direction}"));
-            let within = tables.into_iter().find(|table| error.key().starts_with(&format!("{table}.")));
-            let table = within.filter(|_| !settings.contains_key("rx") && !settings.contains_key("tx"));
-            wrong_key(format!("impairment of {port:?}"), &table.unwrap_or_else(|| format!("impair.{port}")), &error)
-        })
-    }
-
-    /// Adds a static entry.
-    fn add_fdb(&self, vid: Vid, mac: Mac, port: &str) -> Result<(), Error> {
-        let id = self.ports.get(port)?.id;
-        let refused = |reason: String| Error::refused(format!("fdb entry {mac} in VLAN {vid}"), reason);
-        if mac.is_group() {
-            return Err(refused("a group address is at no single port; use a unicast address".to_owned()));
-        }
-        self.fabric.shared.fdb.add_static(vid, mac, id).map_err(|error| refused(error.to_string()))
-    }
-
-    /// Removes learned entries; returns how many.
-    fn flush_fdb(&self, FdbFilter { vid, port }: FdbFilter) -> u64 {
-        let flush = if port.is_some() { Fdb::flush_with_sticky } else { Fdb::flush };
-        flush(&self.fabric.shared.fdb, vid, port) as u64
-    }
-
-    fn fdb_filter(&self, vlan: Option<u16>, port: Option<&str>) -> Result<FdbFilter, Error> {
-        let port = port.map(|name| self.ports.get(name)).transpose()?.map(|port| port.id);
-        Ok(FdbFilter { vid: vlan.map(vid).transpose()?, port })
     }
 }
 

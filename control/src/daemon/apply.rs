@@ -18,6 +18,7 @@ use labsw_dataplane::sys::socket::{self, SocketError};
 
 use super::accounts::group_id;
 use super::attach::{self, OwnAccess};
+use super::errand::Errand;
 use super::fabric::ageing_seconds;
 use super::impairments::Impaired;
 use super::mirrors::Mirrors;
@@ -27,6 +28,16 @@ use crate::api::{ConfigChange, ConfigText, Error, Event, EventKind, EventSubject
 use crate::config::{Config, ConfigError, ConfigErrors, PortConfig, SwitchConfig};
 use crate::metrics::MetricsSocket;
 use crate::plan::{Step, changes, keep_runtime, plan};
+
+/// A configuration that was read.
+struct Wanted {
+    /// The configuration that was given.
+    given: Config,
+    /// The configuration to reach.
+    wanted: Config,
+    /// The configuration that runs.
+    running: Config,
+}
 
 /// The state before an apply, for the way back.
 struct Former {
@@ -60,19 +71,65 @@ impl Switch {
         }
     }
 
+    /// The present state; `running` is its configuration.
+    fn former(&self, running: Config) -> Former {
+        let ports = self.ports.iter().map(|port| {
+            let enabled = port.enabled || port.flap.is_some();
+            (port.config.name.clone(), (enabled, port.impaired.clone()))
+        });
+        Former { config: running, mirrors: self.mirrors.clone(), ports: ports.collect() }
+    }
+
+    /// Moves the metrics to another address; on an error they stay at the former one.
+    fn set_metrics(&mut self, address: Option<SocketAddr>) -> Result<(), MetricsError> {
+        // The new address may have the same port number as the former one.
+        self.metrics = None;
+        match metrics_socket(address, MetricsSocket::open) {
+            Ok(socket) => {
+                self.metrics = socket;
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics = metrics_socket(self.config.metrics_listen, MetricsSocket::open).unwrap_or_default();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Errand<'_> {
     /// Checks that `source` could be applied; returns the devices that its ports would wait for.
     pub(super) fn check_config(&mut self, source: &ConfigText) -> Result<Vec<String>, Error> {
-        let wanted = read(source)?;
-        let steps = plan(&self.running(), &wanted).map_err(|needs| refused(source, needs.to_string()))?;
+        let Wanted { wanted, running, .. } = self.wanted(source, false)?;
+        let steps = plan(&running, &wanted).map_err(|needs| refused(source, needs.to_string()))?;
         self.check_steps(&steps, &wanted, source)?;
-        Ok(awaited_by(&wanted, &mut self.host.links))
+        Ok(self.away(|host| awaited_by(&wanted, &mut host.links)))
     }
 
     /// The changes that applying `source` would make.
     pub(super) fn diff_config(&mut self, source: &ConfigText, keep: bool) -> Result<Vec<ConfigChange>, Error> {
-        let running = self.running();
-        let wanted = self.wanted(source, &read(source)?, keep)?;
+        let Wanted { wanted, running, .. } = self.wanted(source, keep)?;
         Ok(changes(&self.given, &running, &wanted))
+    }
+
+    /// Reads `source`. With `keep`, the changes made at run time are wanted as well.
+    fn wanted(&mut self, source: &ConfigText, keep: bool) -> Result<Wanted, Error> {
+        let (before, running) = (self.given.clone(), self.running());
+        // A file may be long.
+        self.away(|_| {
+            let given = read(source)?;
+            let wanted = match keep {
+                false => given.clone(),
+                true => {
+                    let text = keep_runtime(&before, &running, &given).to_string();
+                    Config::parse(&text, &source.file).map_err(|error| {
+                        let (key, message) = (error.key(), error.message());
+                        refused(source, format!("with the changes at run time, {key}: {message}"))
+                    })?
+                }
+            };
+            Ok(Wanted { given, wanted, running })
+        })
     }
 
     /// Applies `source` and returns the changes made. On an error everything is as it was.
@@ -80,7 +137,7 @@ impl Switch {
         self.apply_with_note(source, keep, None)
     }
 
-    /// The same as [`Switch::apply_config`], with a note in the event.
+    /// The same as [`Errand::apply_config`], with a note in the event.
     pub(super) fn apply_with_note(
         &mut self,
         source: &ConfigText,
@@ -88,17 +145,18 @@ impl Switch {
         note: Option<String>,
     ) -> Result<Vec<ConfigChange>, Error> {
         self.check_no_trial(source, Instant::now())?;
-        let running = self.running();
-        let given = read(source)?;
-        let wanted = self.wanted(source, &given, keep)?;
+        let Wanted { given, wanted, running } = self.wanted(source, keep)?;
         let steps = plan(&running, &wanted).map_err(|needs| refused(source, needs.to_string()))?;
         self.check_steps(&steps, &wanted, source)?;
         let changes = changes(&self.given, &running, &wanted);
         let former = self.former(running);
         for step in steps {
-            self.beat();
+            self.pause();
+            if self.ending {
+                return Err(Error::refused("switch", "it is being stopped"));
+            }
             let key = key_of(&step);
-            if let Err(error) = self.carry_out(step) {
+            if let Err(error) = self.take_step(step) {
                 let undone = self.go_back(&former);
                 let reason = format!("{}; {undone}", reason_of(&error));
                 return Err(complaint(source, &key, &reason));
@@ -110,18 +168,6 @@ impl Switch {
         Ok(changes)
     }
 
-    /// The configuration to reach: `read`, or with `keep` the same with the changes made at run time.
-    fn wanted(&self, source: &ConfigText, read: &Config, keep: bool) -> Result<Config, Error> {
-        if !keep {
-            return Ok(read.clone());
-        }
-        let text = keep_runtime(&self.given, &self.running(), read).to_string();
-        Config::parse(&text, &source.file).map_err(|error| {
-            let (key, message) = (error.key(), error.message());
-            refused(source, format!("with the changes at run time, {key}: {message}"))
-        })
-    }
-
     /// Checks that the steps can be carried out, without touching anything.
     fn check_steps(&mut self, steps: &[Step], wanted: &Config, source: &ConfigText) -> Result<(), Error> {
         let detached = |name: &str| steps.iter().any(|step| matches!(step, Step::DetachPort(port) if port == name));
@@ -130,41 +176,49 @@ impl Switch {
             freed.map(|port| port.config.clone()).collect()
         };
         let protected_differ = wanted.switch.protected_interfaces != self.config.protected_interfaces;
-        if protected_differ {
-            self.host.links.warn_of_unknown(&wanted.switch.protected_interfaces);
-        }
         let group = wanted.switch.socket_group.as_deref().map(group_id).transpose();
         group.map_err(|error| complaint(source, "switch.socket_group", &error.to_string()))?;
-        for port in &wanted.ports {
-            let stays = self.ports.find(&port.name).is_some_and(|running| {
-                running.config.is_attached_like(port, &self.config) && running.config.mtu >= port.mtu
+        let to_check: Vec<&PortConfig> = {
+            let to_check = wanted.ports.iter().filter(|port| {
+                let stays = self.ports.find(&port.name).is_some_and(|running| {
+                    running.config.is_attached_like(port, &self.config) && running.config.mtu >= port.mtu
+                });
+                // A device that another port still holds can only be looked at once that port has released it.
+                let taken = freed.iter().any(|other| other.name != port.name && other.may_clash(port, &wanted.switch));
+                (!stays || protected_differ) && !taken
             });
-            // A device that another port still holds can only be looked at once that port has released it.
-            let taken = freed.iter().any(|other| other.name != port.name && other.may_clash(port, &wanted.switch));
-            if (stays && !protected_differ) || taken {
-                continue;
+            to_check.collect()
+        };
+        self.away(|host| {
+            if protected_differ {
+                host.links.warn_of_unknown(&wanted.switch.protected_interfaces);
             }
-            preflight(port, &wanted.switch, &mut self.host.links)
-                .map_err(|(key, error)| complaint(source, &format!("ports.{}.{key}", port.name), &error.to_string()))?;
-        }
-        if needs_memory(&wanted.ports) {
-            let required = self.host.require_memory();
-            required.map_err(|error| complaint(source, "switch.hugepages", &error.to_string()))?;
-        }
+            for port in to_check {
+                preflight(port, &wanted.switch, &mut host.links).map_err(|(key, error)| {
+                    complaint(source, &format!("ports.{}.{key}", port.name), &error.to_string())
+                })?;
+            }
+            match needs_memory(&wanted.ports) {
+                true => {
+                    host.require_memory().map_err(|error| complaint(source, "switch.hugepages", &error.to_string()))
+                }
+                false => Ok(()),
+            }
+        })?;
         let devices = self.ports.iter().filter_map(|port| {
             attach::of(&port.config.kind).device()?;
             Some((port.config.name.clone(), port.attached.to()?.device()?.0))
         });
         let running: BTreeMap<String, u32> =
             devices.filter(|(name, _)| !steps.iter().any(|step| is_new_attachment(step, name, self))).collect();
-        match device_twice(&wanted.ports, &running, &mut self.host.links) {
+        match self.away(|host| device_twice(&wanted.ports, &running, &mut host.links)) {
             Some((key, reason)) => Err(complaint(source, &key, &reason)),
             None => Ok(()),
         }
     }
 
     /// Takes one step.
-    fn carry_out(&mut self, step: Step) -> Result<(), Error> {
+    fn take_step(&mut self, step: Step) -> Result<(), Error> {
         match step {
             Step::DeleteMirror(name) => self.delete_mirror(&name),
             Step::SetMirror(config) => self.set_mirror(config),
@@ -196,15 +250,6 @@ impl Switch {
         }
     }
 
-    /// The present state; `running` is its configuration.
-    fn former(&self, running: Config) -> Former {
-        let ports = self.ports.iter().map(|port| {
-            let enabled = port.enabled || port.flap.is_some();
-            (port.config.name.clone(), (enabled, port.impaired.clone()))
-        });
-        Former { config: running, mirrors: self.mirrors.clone(), ports: ports.collect() }
-    }
-
     /// Goes back to the state before the first step; returns a sentence about the outcome. The way back is planned like
     /// any other. At its end, two things that no plan knows are put back: attachments that were taken from ports, and
     /// state that no configuration describes.
@@ -229,8 +274,8 @@ impl Switch {
         match plan(&self.running(), config) {
             Ok(steps) => {
                 for step in steps {
-                    self.beat();
-                    let undone = self.carry_out(step);
+                    self.pause();
+                    let undone = self.take_step(step);
                     outcome = outcome.and(undone);
                 }
             }
@@ -283,39 +328,27 @@ impl Switch {
             self.multicast.retain_vlans(&self.config.multicast_snooping);
         }
         self.fabric.shared.fdb.set_ageing(ageing_seconds(&self.config));
-        self.host.socket_group = group;
+        self.away(|host| host.socket_group = group);
         Ok(())
     }
 
     /// Gives the sockets of the switch this mode and group, except where a port has its own. On an error the sockets
     /// keep their former mode and group.
-    fn set_owners(&self, mode: u32, group: Option<u32>) -> Result<(), SocketError> {
+    fn set_owners(&mut self, mode: u32, group: Option<u32>) -> Result<(), SocketError> {
         let control_group = self.config.control_group.as_deref().and_then(|name| group_id(name).ok());
         let control = OwnAccess { group: control_group, ..OwnAccess::default() };
         let guests = self.ports.iter().filter_map(|port| port.attached.to()?.listens_on());
-        let sockets: Vec<_> = std::iter::once((self.config.control_socket.as_path(), control)).chain(guests).collect();
-        let set =
-            |mode, group| sockets.iter().try_for_each(|(path, own)| socket::set_access(path, own.or(mode, group)));
-        set(mode, group).inspect_err(|_| {
-            // A socket whose access can't be restored was not changed either.
-            let _ = set(self.config.socket_mode, self.host.socket_group);
+        let all = std::iter::once((self.config.control_socket.as_path(), control)).chain(guests);
+        let sockets: Vec<_> = all.map(|(path, own)| (path.to_owned(), own)).collect();
+        let former = self.config.socket_mode;
+        self.away(|host| {
+            let set =
+                |mode, group| sockets.iter().try_for_each(|(path, own)| socket::set_access(path, own.or(mode, group)));
+            set(mode, group).inspect_err(|_| {
+                // A socket whose access can't be restored was not changed either.
+                let _ = set(former, host.socket_group);
+            })
         })
-    }
-
-    /// Moves the metrics to another address; on an error they stay at the former one.
-    fn set_metrics(&mut self, address: Option<SocketAddr>) -> Result<(), MetricsError> {
-        // The new address may have the same port number as the former one.
-        self.metrics = None;
-        match metrics_socket(address, MetricsSocket::open) {
-            Ok(socket) => {
-                self.metrics = socket;
-                Ok(())
-            }
-            Err(error) => {
-                self.metrics = metrics_socket(self.config.metrics_listen, MetricsSocket::open).unwrap_or_default();
-                Err(error)
-            }
-        }
     }
 }
 

@@ -7,16 +7,11 @@
 //! the polling ports received, it gives the share that polling brought. The kernel has one counter for the namespace,
 //! so the share is that of all polling ports together.
 
-use std::fs;
-
 use labsw_dataplane::xdp::BusyPoll;
 
 use super::attach::Sockets;
-use super::host::Host;
-use super::ports::Ports;
-use crate::device::defer_interrupts;
 
-const NETSTAT: &str = "/proc/thread-self/net/netstat";
+pub(super) const NETSTAT: &str = "/proc/thread-self/net/netstat";
 
 /// The findings about all ports that poll.
 #[derive(Debug, Default)]
@@ -28,35 +23,8 @@ pub(super) struct BusyPolls {
 }
 
 impl BusyPolls {
-    /// Looks once a second.
-    pub(super) fn every_second(&mut self, ports: &mut Ports, host: &mut Host) {
-        let mut frames = None;
-        for port in ports.iter_mut() {
-            let received = port.counters().rx_frames;
-            let sockets = port.attached.to_mut().and_then(|attachment| attachment.sockets());
-            let Some(device) = sockets else { continue };
-            if device.status.busy_poll != BusyPoll::Asked {
-                continue;
-            }
-            *frames.get_or_insert(0) += received;
-            let driven = device.statistics.iter().all(|socket| socket.napi_id().is_some());
-            if driven && device.interrupts_deferred == Ok(false) {
-                device.interrupts_deferred = match defer_interrupts(&mut host.ledger, &device.link) {
-                    Ok(()) => Ok(true),
-                    Err(error) => {
-                        tracing::warn!(port = port.config.name, %error, "interrupts can't be deferred");
-                        Err(error.to_string())
-                    }
-                };
-            }
-        }
-        if let (Some(frames), Some(polled)) = (frames, fs::read_to_string(NETSTAT).ok().and_then(|text| polled(&text)))
-        {
-            self.look(frames, polled);
-        }
-    }
-
-    fn look(&mut self, frames: u64, polled: u64) {
+    /// Compares the frames of all ports that poll, and all frames received by polling, with those of the last look.
+    pub(super) fn look(&mut self, frames: u64, polled: u64) {
         if let Some((frames_before, polled_before)) = self.before.replace((frames, polled)) {
             // The frames of a removed port leave the sum, so the difference may be negative.
             let added = frames.saturating_sub(frames_before);
@@ -92,7 +60,7 @@ impl BusyPolls {
 }
 
 /// `BusyPollRxPackets` from the text of `/proc/net/netstat`: a line of names, then a line of values.
-fn polled(text: &str) -> Option<u64> {
+pub(super) fn polled(text: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:")).map(str::split_whitespace);
     let (names, mut values) = (lines.next()?, lines.next()?);
     values.nth(names.into_iter().position(|name| name == "BusyPollRxPackets")?)?.parse().ok()
@@ -100,6 +68,8 @@ fn polled(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -11,6 +11,7 @@
 //! port waits and is tried again every second.
 
 use super::attach::{self, Absence, Attached, OpenError};
+use super::errand::Errand;
 use super::impairments::Impaired;
 use super::preflight::{needs_memory, preflight};
 use super::service::absence_of;
@@ -18,7 +19,7 @@ use super::switch::Switch;
 use crate::api::{Error, PortDirection};
 use crate::config::{ImpairConfig, MirrorConfig, PortConfig};
 
-impl Switch {
+impl Errand<'_> {
     /// Changes a port. A detached port gets an attachment again.
     pub(super) fn set_port(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
         let port = self.ports.get(name)?;
@@ -50,23 +51,6 @@ impl Switch {
         Ok(())
     }
 
-    /// Puts new rules of a port in force.
-    fn set_rules(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
-        let port = self.ports.get_mut(name)?;
-        let before = std::mem::replace(&mut port.config, config);
-        let outcome = self.set_tables();
-        if let (Err(_), Some(port)) = (&outcome, self.ports.find_mut(name)) {
-            port.config = before;
-        }
-        outcome
-    }
-
-    /// True if the port's sockets were opened for smaller frames than this MTU allows.
-    fn needs_new_sockets(&self, name: &str, mtu: u32) -> bool {
-        let attachment = self.ports.find(name).and_then(|port| port.attached.to());
-        attachment.is_some_and(|attachment| !attachment.takes_mtu(mtu))
-    }
-
     /// Gives the interfaces of a port another MTU; on an error they keep `from`.
     fn resize(&mut self, name: &str, from: u32, to: u32) -> Result<(), Error> {
         let outcome = self.resize_to(name, to);
@@ -79,9 +63,14 @@ impl Switch {
     }
 
     fn resize_to(&mut self, name: &str, mtu: u32) -> Result<(), OpenError> {
-        let Switch { ports, host, .. } = self;
-        let attachment = ports.find_mut(name).and_then(|port| port.attached.to_mut());
-        attachment.map_or(Ok(()), |attachment| attachment.set_mtu(host, mtu))
+        let Some(work) = self.ports.find(name).and_then(|port| Some(port.attached.to()?.set_mtu(mtu))) else {
+            return Ok(());
+        };
+        self.away(work)?;
+        if let Some(attachment) = self.ports.find_mut(name).and_then(|port| port.attached.to_mut()) {
+            attachment.has_mtu(mtu);
+        }
+        Ok(())
     }
 
     /// Gives a port the attachment and the rules of `config`. On an error the port has its former attachment again.
@@ -92,8 +81,8 @@ impl Switch {
         if !was_detached {
             self.detach_port(name)?;
         }
-        let set = |switch: &mut Switch, config: PortConfig| {
-            if let Some(port) = switch.ports.find_mut(name) {
+        let set = |errand: &mut Errand<'_>, config: PortConfig| {
+            if let Some(port) = errand.ports.find_mut(name) {
                 port.config = config;
             }
         };
@@ -118,7 +107,7 @@ impl Switch {
             .map_err(|error| refused(error.within(&format!("ports.{}", config.name))))?;
         self.mirrors.check_vlans_beside(config)?;
         if let Some(device) = attach::of(&config.kind).device()
-            && let Ok(Some(link)) = self.host.links.resolve(device)
+            && let Ok(Some(link)) = self.away(|host| host.links.resolve(device))
         {
             let has_it =
                 |attachment: &dyn attach::Attachment| attachment.device().is_some_and(|(index, _)| index == link.index);
@@ -128,12 +117,14 @@ impl Switch {
                 return Err(refused(format!("{reason}; each port needs its own")));
             }
         }
-        preflight(config, &self.config, &mut self.host.links)
-            .map_err(|(key, reason)| refused(format!("{key}: {reason}")))?;
-        match needs_memory(std::slice::from_ref(config)) {
-            true => self.host.require_memory().map_err(|error| refused(error.to_string())),
-            false => Ok(()),
-        }
+        let switch = self.config.clone();
+        self.away(|host| {
+            preflight(config, &switch, &mut host.links).map_err(|(key, reason)| refused(format!("{key}: {reason}")))?;
+            match needs_memory(std::slice::from_ref(config)) {
+                true => host.require_memory().map_err(|error| refused(error.to_string())),
+                false => Ok(()),
+            }
+        })
     }
 
     /// Takes the attachment from a port. Goes through to the end even if a step fails.
@@ -146,11 +137,12 @@ impl Switch {
         drop(tx);
         let Some(mut port) = self.ports.take(name) else { return tables };
         let pins = port.pins();
-        let (released, _) = port.release(Absence::detached(pins), &self.fabric, &mut self.host);
+        let (released, taken) = port.release(Absence::detached(pins), &self.fabric);
         self.ports.put(port);
         self.forget_learned(id);
         let placed = self.place_queues();
-        tables.and(released).and(placed)
+        let closed = self.away(|host| released.close(host));
+        tables.and(taken).and(closed).and(placed)
     }
 
     /// Attaches a detached port as its configuration says. On an error it stays detached.
@@ -188,6 +180,25 @@ impl Switch {
                 absence.retry();
             }
         }
+    }
+}
+
+impl Switch {
+    /// Puts new rules of a port in force.
+    fn set_rules(&mut self, name: &str, config: PortConfig) -> Result<(), Error> {
+        let port = self.ports.get_mut(name)?;
+        let before = std::mem::replace(&mut port.config, config);
+        let outcome = self.set_tables();
+        if let (Err(_), Some(port)) = (&outcome, self.ports.find_mut(name)) {
+            port.config = before;
+        }
+        outcome
+    }
+
+    /// True if the port's sockets were opened for smaller frames than this MTU allows.
+    fn needs_new_sockets(&self, name: &str, mtu: u32) -> bool {
+        let attachment = self.ports.find(name).and_then(|port| port.attached.to());
+        attachment.is_some_and(|attachment| !attachment.takes_mtu(mtu))
     }
 
     /// Makes or replaces a session; forwarding loses no frame.

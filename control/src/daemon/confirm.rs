@@ -1,6 +1,6 @@
 //! A configuration on trial: applied for some time, and taken back unless somebody confirms it.
 //!
-//! **How it works.** [`Switch::apply_on_trial`] applies a configuration and remembers the one before. The time runs
+//! **How it works.** [`Errand::apply_on_trial`] applies a configuration and remembers the one before. The time runs
 //! here, so it makes no difference whether the client that applied the configuration is still there. `config confirm`
 //! ends the trial and keeps the configuration; `config revert`, and the end of the time, go back to the configuration
 //! before, with the steps of any other apply. The way back also undoes what was changed during the trial.
@@ -13,6 +13,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
+use super::errand::Errand;
 use super::switch::Switch;
 use super::trial::Trial;
 use crate::api::{
@@ -22,25 +23,6 @@ use crate::config::Config;
 use crate::plan::changes;
 
 impl Switch {
-    /// Applies a configuration; with a `time`, it is taken back after that unless [`Switch::confirm_config`] comes
-    /// first.
-    pub(super) fn apply_on_trial(
-        &mut self,
-        WantedConfig { config: source, keep_runtime }: &WantedConfig,
-        time: Option<Duration>,
-        now: Instant,
-    ) -> Result<Vec<ConfigChange>, Error> {
-        let Some(time) = time else { return self.apply_config(source, *keep_runtime) };
-        Trial::check(&source.file, time)?;
-        let (running, given) = (self.running(), self.given.clone());
-        let off = self.ports.iter().filter(|port| !port.enabled && port.flap.is_none());
-        let off = off.map(|port| port.config.name.clone()).collect();
-        let note = format!("on trial for {}", humantime::format_duration(time));
-        let changes = self.apply_with_note(source, *keep_runtime, Some(note))?;
-        self.trial = Some(Trial { file: source.file.clone(), time, due: now + time, running, given, off });
-        Ok(changes)
-    }
-
     /// Refuses to apply another configuration during a trial.
     pub(super) fn check_no_trial(&self, source: &ConfigText, now: Instant) -> Result<(), Error> {
         match self.show_trial(now) {
@@ -63,6 +45,27 @@ impl Switch {
         self.events.tell(Event::about(EventKind::Confirmed, EventSubject::File, &trial.file));
         Ok(())
     }
+}
+
+impl Errand<'_> {
+    /// Applies a configuration; with a `time`, it is taken back after that unless [`Switch::confirm_config`] comes
+    /// first.
+    pub(super) fn apply_on_trial(
+        &mut self,
+        WantedConfig { config: source, keep_runtime }: &WantedConfig,
+        time: Option<Duration>,
+        now: Instant,
+    ) -> Result<Vec<ConfigChange>, Error> {
+        let Some(time) = time else { return self.apply_config(source, *keep_runtime) };
+        Trial::check(&source.file, time)?;
+        let (running, given) = (self.running(), self.given.clone());
+        let off = self.ports.iter().filter(|port| !port.enabled && port.flap.is_none());
+        let off = off.map(|port| port.config.name.clone()).collect();
+        let note = format!("on trial for {}", humantime::format_duration(time));
+        let changes = self.apply_with_note(source, *keep_runtime, Some(note))?;
+        self.trial = Some(Trial { file: source.file.clone(), time, due: now + time, running, given, off });
+        Ok(changes)
+    }
 
     /// Takes back the configuration that is on trial; returns the changes.
     pub(super) fn revert_config(&mut self) -> Result<Vec<ConfigChange>, Error> {
@@ -75,8 +78,10 @@ impl Switch {
         let trial = self.trial.take_if(|trial| trial.due <= now);
         if let Some(trial) = trial {
             let reason = format!("nobody confirmed it within {}", humantime::format_duration(trial.time));
+            self.changing = true;
             // An error is in the event.
             let _ = self.take_back(&trial, Some(reason));
+            self.changing = false;
             self.notice_changes();
         }
         self.trial.as_ref().map(|trial| trial.due_in(now))

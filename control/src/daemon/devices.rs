@@ -1,7 +1,7 @@
 //! Devices that come and go under their ports: unplugged, removed with a reloaded driver, gone with a container.
 //!
 //! **How it works.** The kernel reports changes of links in the namespace ([`LinkEvents`](crate::device::LinkEvents)).
-//! A moment later [`Switch::look_after_devices`] lists all links once, and every attachment looks up its own. A port
+//! A moment later [`Errand::look_after_devices`] lists all links once, and every attachment looks up its own. A port
 //! whose device has gone is *lost*: its halves are taken from the workers, the rest of the device is restored, and the
 //! port waits. A waiting port is opened in the same way as at its start. VLANs, counters, mirrors and pins belong to
 //! the port and not to the device, so they stay. A port that failed for another reason than absence is tried again
@@ -18,39 +18,55 @@ use labsw_dataplane::port::Fault;
 use labsw_switch::PortId;
 
 use super::attach::{self, Absence, Attached, LinkMap, OnFault, RETRY, Seen};
+use super::errand::Errand;
 use super::port::Port;
 use super::switch::Switch;
 use crate::api::{Event, EventKind, EventSubject};
 
 /// Time from the first news of a change to the look at the links: a device comes with several news.
 const SETTLE: Duration = Duration::from_millis(20);
+
 impl Switch {
     /// Schedules a look at the links when their changes have settled.
     pub(super) fn links_changed(&mut self, now: Instant) {
         self.look_at = self.look_at.or(Some(now + SETTLE));
     }
 
-    /// Looks at the devices if it is time to; returns how long until the next look.
-    pub(super) fn tick_devices(&mut self, now: Instant) -> Option<Duration> {
-        if self.look_at.is_some_and(|at| at <= now) {
-            self.look_at = None;
-            self.look_after_devices(now);
-        } else if self.ports.retries().chain(self.next_look()).any(|at| at <= now) {
-            self.look_after_devices(now);
+    /// When the devices are looked at next: because links have changed, or a port asks for it.
+    pub(super) fn devices_due(&self) -> Option<Instant> {
+        self.look_at.into_iter().chain(self.ports.looks_due()).chain(self.ports.retries()).min()
+    }
+
+    /// Handles a port at which a worker found a fault: records the reason; all other ports run on. True if the port
+    /// can't go on, so that its attachment has to be closed.
+    pub(super) fn port_fault(&mut self, id: PortId, fault: &Fault) -> bool {
+        let Some(port) = self.ports.at_mut(id) else { return false };
+        let name = port.config.name.clone();
+        let Some(attachment) = port.attached.to_mut() else { return false };
+        // Both halves, or several workers, may have reported the same fault.
+        match attachment.fault(fault, Instant::now()) {
+            OnFault::Old => false,
+            OnFault::GoesOn => {
+                self.tell_fault(&name, fault.reason.clone());
+                false
+            }
+            OnFault::Lost => true,
         }
-        let next = self.ports.retries().chain(self.next_look()).min();
-        next.map(|at| at.saturating_duration_since(now))
     }
 
-    /// When the devices are looked at next: because links have changed, or the attachment of a port asks for it.
-    fn next_look(&self) -> Option<Instant> {
-        self.look_at.or_else(|| self.ports.looks_due().min())
+    fn tell_fault(&self, name: &str, reason: String) {
+        let about = Event::about(EventKind::Fault, EventSubject::Port, name);
+        self.events.warn(Event { reason: Some(reason), ..about });
     }
+}
 
+impl Errand<'_> {
     /// Takes ports whose devices have gone out of service, and opens devices that have come.
-    fn look_after_devices(&mut self, now: Instant) {
-        let links: LinkMap = match self.host.links.list() {
-            Ok(links) => links.into_iter().map(|link| (link.index, link)).collect(),
+    pub(super) fn look_after_devices(&mut self, now: Instant) {
+        // What changes from here on is looked at once more.
+        self.look_at = None;
+        let links = match self.away(|host| host.links.list()) {
+            Ok(links) => self.with_gone(LinkMap::new(links)),
             Err(error) => {
                 tracing::warn!(%error, "devices not looked at");
                 self.look_at = Some(now + RETRY);
@@ -61,22 +77,15 @@ impl Switch {
         };
         let mut moved = false;
         for name in self.ports.names() {
-            let Switch { ports, host, .. } = self;
-            let Some(port) = ports.find_mut(&name) else { continue };
-            let gone = match &mut port.attached {
-                Attached::Waiting(absence) if absence.is_due(now) => true,
-                Attached::Waiting(_) => continue,
-                Attached::To(attachment) => {
-                    let up = attachment.link_up();
-                    let gone = attachment.look(&links, host) == Seen::Gone;
-                    moved |= attachment.link_up() != up;
-                    if gone {
-                        self.lose(&name, None);
-                    }
-                    gone && self.ports.find(&name).is_some_and(|port| port.attached.is_due(Instant::now()))
+            let Some(port) = self.ports.find(&name) else { continue };
+            let due = match &port.attached {
+                Attached::Waiting(absence) => absence.is_due(now),
+                Attached::To(_) => {
+                    moved |= self.look_at_device(&name, &links);
+                    self.ports.find(&name).is_some_and(|port| port.attached.is_due(Instant::now()))
                 }
             };
-            if gone {
+            if due {
                 self.try_open(&name);
             }
         }
@@ -85,39 +94,50 @@ impl Switch {
         }
     }
 
-    /// Takes ports out of service whose devices do not serve them any more, to be reopened.
-    pub(super) fn look_at_health(&mut self) {
-        for name in self.ports.names() {
-            let Switch { ports, host, .. } = self;
-            let Some(port) = ports.find_mut(&name) else { continue };
-            let kernel = port.kernel_counters().map_or(0, |counters| counters.named().iter().map(|(_, n)| n).sum());
-            let reached = port.counters().rx_frames.saturating_add(kernel);
-            if let Some(reason) = port.attached.to_mut().and_then(|to| to.every_second(reached, host)) {
-                self.lose(&name, Some(&reason));
-            }
-        }
+    /// Finds out which of the links that attachments have, and that the list lacks, have really gone. A list may lack a
+    /// link that exists.
+    fn with_gone(&mut self, links: LinkMap) -> LinkMap {
+        let all = self.ports.iter().filter_map(|port| port.attached.to()).flat_map(attach::Attachment::links);
+        let missing: Vec<u32> = all.filter(|index| links.get(*index).is_none()).collect();
+        let gone = self.away(|host| missing.into_iter().filter(|index| host.links.has_gone(*index)).collect());
+        links.with_gone(gone)
     }
 
-    /// Handles a port at which a worker found a fault: records the reason; all other ports run on.
-    pub(super) fn port_fault(&mut self, id: PortId, fault: &Fault) {
+    /// Updates the state of a port's device, and takes the port out of service if the device has gone. True if its link
+    /// was set up or down.
+    fn look_at_device(&mut self, name: &str, links: &LinkMap) -> bool {
+        let Some(attachment) = self.ports.find(name).and_then(|port| port.attached.to()) else { return false };
+        let examine = attachment.examine(links);
+        let findings = examine.map(|examine| self.away(examine));
+        let Some(attachment) = self.ports.find_mut(name).and_then(|port| port.attached.to_mut()) else { return false };
+        let up = attachment.link_up();
+        let seen = attachment.look(links, findings);
+        let moved = attachment.link_up() != up;
+        match seen {
+            Seen::Here => {}
+            Seen::Gone => self.lose(name, None),
+            Seen::Back(prepare) => {
+                if let Err(error) = self.away(prepare) {
+                    tracing::warn!(port = name, %error, "the container's end is not as it was");
+                }
+            }
+        }
+        moved
+    }
+
+    /// Takes a port out of service whose attachment can't go on with this fault of a worker.
+    pub(super) fn lose_to(&mut self, id: PortId, fault: &Fault) {
         let Some(port) = self.ports.at_mut(id) else { return };
         let name = port.config.name.clone();
         let Some(attachment) = port.attached.to_mut() else { return };
-        // Both halves, or several workers, may have reported the same fault.
-        match attachment.fault(fault, Instant::now()) {
-            OnFault::Old => {}
-            OnFault::GoesOn => self.tell_fault(&name, fault.reason.clone()),
-            OnFault::Lost => {
-                // The worker may have noticed before the kernel's news that the device has gone.
-                let gone = attachment.device().is_some_and(|(index, _)| self.host.links.has_gone(index));
-                self.lose(&name, (!gone).then_some(fault.reason.as_str()));
-            }
+        // The port may have been opened anew meanwhile.
+        if attachment.fault(fault, Instant::now()) != OnFault::Lost {
+            return;
         }
-    }
-
-    fn tell_fault(&self, name: &str, reason: String) {
-        let about = Event::about(EventKind::Fault, EventSubject::Port, name);
-        self.events.warn(Event { reason: Some(reason), ..about });
+        let index = attachment.device().map(|(index, _)| index);
+        // The worker may have noticed before the kernel's news that the device has gone.
+        let gone = index.is_some_and(|index| self.away(|host| host.links.has_gone(index)));
+        self.lose(&name, (!gone).then_some(fault.reason.as_str()));
     }
 
     /// Takes a port out of service whose device has gone or, if a `fault` is given, can't go on.
@@ -157,11 +177,11 @@ impl Switch {
         let absence = Absence::lost(reason, retry_at).with_pins(pins);
         if let Attached::To(lost) = std::mem::replace(&mut port.attached, Attached::Waiting(absence)) {
             lost.kernel_counters().into_iter().for_each(|counted| port.kernel_before += counted);
-            let (remains, closed) = lost.lose(halves, &mut self.host);
+            let (remains, closed) = self.away(|host| lost.lose(halves, host));
             if let Err(error) = closed {
                 tracing::warn!(port = name, %error, "the device is not as it was before");
             }
-            if let Some(absence) = port.attached.absence_mut() {
+            if let Some(absence) = self.ports.find_mut(name).and_then(|port| port.attached.absence_mut()) {
                 absence.before.remains = remains;
             }
         }
@@ -170,15 +190,15 @@ impl Switch {
 
     /// Opens the device of a waiting port, if the device is there.
     fn try_open(&mut self, name: &str) {
-        let Some(absence) = self.ports.find(name).and_then(|port| port.attached.absence()) else { return };
-        let remains = absence.before.remains.as_ref();
-        let may_open = remains.map_or(Ok(()), |remains| remains.may_reopen(&mut self.host));
+        let Some(absence) = self.ports.find_mut(name).and_then(|port| port.attached.absence_mut()) else { return };
+        let before = std::mem::take(&mut absence.before);
+        let remains = before.remains.as_ref();
+        let may_open = self.away(|host| remains.map_or(Ok(()), |remains| remains.may_reopen(host)));
         let opened = may_open.and_then(|()| self.open(name));
         let Some(port) = self.ports.find_mut(name) else { return };
         let enabled = port.enabled;
         let Port { attached, losses, .. } = port;
         let Some(absence) = attached.absence_mut() else { return };
-        let before = std::mem::take(&mut absence.before);
         match opened {
             Ok(opened) => {
                 if let Err(error) = self.put_in(name, opened, before.pins) {

@@ -44,3 +44,10 @@ pub enum DaemonError {
 pub(super) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> DaemonError {
     move |source| DaemonError::System { what, source }
 }
+
+/// Why the start fails: the wrong key of the configuration, and the reason.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) key: String,
+    pub(super) reason: String,
+}

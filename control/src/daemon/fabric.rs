@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use labsw_dataplane::fast_path::FastPath;
 use labsw_dataplane::port::RxQueue;
 use labsw_dataplane::stats::MirrorSnapshot;
 use labsw_dataplane::worker::{Output, Shared, Snapshot};
@@ -19,6 +20,8 @@ use crate::config::SwitchConfig;
 pub(super) struct Fabric {
     pub(super) workers: Workers,
     pub(super) shared: Shared,
+    /// The memory that programs in the kernel read, too, if there is one.
+    pub(super) fast_path: Option<Arc<FastPath>>,
     /// The tables in force.
     pub(super) tables: Arc<Tables>,
     /// The load of each worker: now, and a second ago.
@@ -29,9 +32,9 @@ pub(super) struct Fabric {
 
 impl Fabric {
     /// A fabric with empty tables.
-    pub(super) fn new(workers: Workers, shared: Shared) -> Fabric {
+    pub(super) fn new(workers: Workers, shared: Shared, fast_path: Option<Arc<FastPath>>) -> Fabric {
         let loads = workers.handles().iter().map(|worker| [worker.load(); 2]).collect();
-        Fabric { workers, shared, tables: Arc::new(Tables::empty()), loads, unreturned: BTreeSet::new() }
+        Fabric { workers, shared, fast_path, tables: Arc::new(Tables::empty()), loads, unreturned: BTreeSet::new() }
     }
 
     /// Puts tables and transmit sides in force at all workers.

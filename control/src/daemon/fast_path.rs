@@ -7,6 +7,8 @@
 //!
 //! **Invariant.** When a gate was shut, no program goes by it any more when [`Switch::renew_gates`] returns.
 
+use std::sync::Arc;
+
 use labsw_dataplane::fast_path::{self, FastPath, Passage, Record, Wires};
 use labsw_switch::fdb::Fdb;
 
@@ -27,7 +29,7 @@ pub(super) fn database(config: &Config, host: &mut Host) -> Fdb {
         match FastPath::new(capacity) {
             Ok(path) => {
                 if let Some(fdb) = Fdb::in_memory(path.buckets(), capacity, ageing, seed) {
-                    host.fast_path = Some(path);
+                    host.fast_path = Some(Arc::new(path));
                     return fdb;
                 }
             }
@@ -56,7 +58,7 @@ impl Port {
 impl Switch {
     /// Opens and shuts gates as the present state of the switch wants it.
     pub(super) fn renew_gates(&mut self) {
-        let Some(path) = &self.host.fast_path else { return };
+        let Some(path) = &self.fabric.fast_path else { return };
         path.set_ageing(self.fabric.shared.fdb.ageing_seconds());
         let (mut shut, mut open) = (false, Vec::new());
         for port in self.ports.iter() {

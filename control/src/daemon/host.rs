@@ -1,8 +1,9 @@
 //! The host that the switch runs on: its links, the changes made to them, packet memory, and the event loop.
 //!
-//! Ports open and close their attachments with these.
+//! Ports open and close their attachments with these. Requests to the kernel about links may take long, so only the
+//! [device thread](super::device_thread) has a host while the switch runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use labsw_dataplane::fast_path::FastPath;
@@ -17,6 +18,12 @@ const UMEM_CHUNKS: u32 = 16_384;
 /// Time after which a removed link that is still held is reported.
 const HELD: Duration = Duration::from_secs(2);
 
+/// The packet memory, once it is made.
+pub(super) type Memory = Arc<OnceLock<Arc<PacketMemory>>>;
+
+/// Work on the host that a part of the switch wants done, while others have that part.
+pub(super) type HostWork<T> = Box<dyn FnOnce(&mut Host) -> T>;
+
 /// The parts of the host that the switch uses.
 pub(super) struct Host {
     pub(super) registry: mio::Registry,
@@ -30,9 +37,9 @@ pub(super) struct Host {
     /// The limit of guest memory that may be mapped.
     pub(super) guest_memory: Arc<MemoryLimit>,
     /// Memory that programs in the kernel read, too; `None`: every frame takes the way through the switch.
-    pub(super) fast_path: Option<FastPath>,
+    pub(super) fast_path: Option<Arc<FastPath>>,
     hugepages: Hugepages,
-    memory: Option<Arc<PacketMemory>>,
+    pub(super) memory: Memory,
     /// Removed links that are still held, as last reported.
     held_links: Vec<u32>,
 }
@@ -57,14 +64,14 @@ impl Host {
             guest_memory,
             fast_path: None,
             hugepages,
-            memory: None,
+            memory: Memory::default(),
             held_links: Vec::new(),
         }
     }
 
     /// The packet memory, made at the first call.
     pub(super) fn packet_memory(&mut self) -> Result<Arc<PacketMemory>, UmemError> {
-        if let Some(memory) = &self.memory {
+        if let Some(memory) = self.memory.get() {
             return Ok(Arc::clone(memory));
         }
         let hugepages = match self.hugepages {
@@ -74,18 +81,12 @@ impl Host {
         };
         let memory = Arc::new(PacketMemory::new(UMEM_CHUNKS, hugepages)?);
         tracing::info!(chunks = memory.umem.chunks(), backing = ?memory.umem.backing(), "packet memory");
-        self.memory = Some(Arc::clone(&memory));
-        Ok(memory)
+        Ok(Arc::clone(self.memory.get_or_init(|| memory)))
     }
 
-    /// The packet memory, if any port has asked for it.
-    pub(super) fn memory(&self) -> Option<&Arc<PacketMemory>> {
-        self.memory.as_ref()
-    }
-
-    /// Uses the packet memory of another process.
+    /// Uses the packet memory of another process. For a host that has none yet.
     pub(super) fn adopt_memory(&mut self, memory: PacketMemory) {
-        self.memory = Some(Arc::new(memory));
+        self.memory.get_or_init(|| Arc::new(memory));
     }
 
     /// Makes the packet memory now if it must consist of huge pages: there may be too few.

@@ -24,10 +24,13 @@ impl Switch {
         self.compare_states(false);
     }
 
-    /// Tells which ports and mirrors are in another state than they were. A port that comes and goes in a loop, as one
-    /// whose front end does, is told a few times a second.
+    /// Tells which ports and mirrors are in another state than they were, unless a change is under way. A port that
+    /// comes and goes in a loop, as one whose front end does, is told a few times a second.
     pub(super) fn notice_states(&mut self) {
-        self.compare_states(true);
+        match self.changing {
+            false => self.compare_states(true),
+            true => self.renew_gates(),
+        }
     }
 
     /// Tells what is looked at once a second: guards that fire, addresses that have moved.

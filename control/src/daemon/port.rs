@@ -163,10 +163,9 @@ impl Port {
         }
     }
 
-    /// Closes the port's attachment and leaves `absence` in its place. The port is in no table, or has no transmit side
-    /// there. Goes through to the end even if a step fails; the flag is true if no worker has anything of the port any
-    /// more.
-    pub(super) fn release(&mut self, absence: Absence, fabric: &Fabric, host: &mut Host) -> (Result<(), Error>, bool) {
+    /// Takes everything of the port from the workers, and leaves `absence` in place of its attachment. The port is in
+    /// no table, or has no transmit side there. The result says whether the workers gave everything back.
+    pub(super) fn release(&mut self, absence: Absence, fabric: &Fabric) -> (Released, Result<(), Error>) {
         // The workers that have a guest's queues reset its rings, so this comes before the queues are taken away.
         if let Some(attachment) = self.attached.to_mut() {
             attachment.hang_up();
@@ -175,15 +174,29 @@ impl Port {
         let (rx, taken) = fabric.take_queues(self.id, &mut self.queues);
         self.destination = Destination::default();
         let halves = Halves { tx: self.tx.take(), rx };
-        let gone = taken.is_ok();
-        let closed = match std::mem::replace(&mut self.attached, Attached::Waiting(absence)) {
-            Attached::To(attachment) => {
-                attachment.kernel_counters().into_iter().for_each(|counted| self.kernel_before += counted);
-                attachment.close(halves, host)
-            }
+        let attached = std::mem::replace(&mut self.attached, Attached::Waiting(absence));
+        attached.to().and_then(attach::Attachment::kernel_counters).into_iter().for_each(|n| self.kernel_before += n);
+        let object = format!("port {:?}", self.config.name);
+        let taken = taken.map_err(|error| Error::refused(&object, error.to_string()));
+        (Released { attached, halves, object }, taken)
+    }
+}
+
+/// The attachment that a port had, and its halves, which no worker has any more.
+pub(super) struct Released {
+    attached: Attached,
+    halves: Halves,
+    /// The port, for messages.
+    object: String,
+}
+
+impl Released {
+    /// Closes everything, through to the end even if a step fails.
+    pub(super) fn close(self, host: &mut Host) -> Result<(), Error> {
+        let closed = match self.attached {
+            Attached::To(attachment) => attachment.close(self.halves, host),
             Attached::Waiting(absence) => absence.close(host),
         };
-        let outcome = taken.map_err(OpenError::from).and(closed);
-        (outcome.map_err(|error| Error::refused(format!("port {:?}", self.config.name), error.to_string())), gone)
+        closed.map_err(|error: OpenError| Error::refused(self.object, error.to_string()))
     }
 }

@@ -11,7 +11,7 @@ use mio::Token;
 
 use super::port::Port;
 use super::queues::Queues;
-use super::tokens::slot_of;
+use super::tokens::{port_tokens, slot_of};
 use crate::api::Error;
 use crate::config::PortConfig;
 
@@ -125,6 +125,17 @@ impl Ports {
         }
     }
 
+    /// Has a port whose sockets were registered with the control loop before it had its attachment take what has come
+    /// until now.
+    pub(super) fn catch_up(&mut self, name: &str) {
+        if let Some(port) = self.by_name.get_mut(name)
+            && let Some(attachment) = port.attached.to_mut()
+        {
+            let [listener, _] = port_tokens(port.id);
+            attachment.ready(listener, Instant::now());
+        }
+    }
+
     /// Does the timed work of attachments; returns the time until the next is due.
     pub(super) fn tick(&mut self, now: Instant) -> Option<Duration> {
         self.by_name.values_mut().filter_map(|port| port.attached.to_mut()?.tick(now)).min()
@@ -153,8 +164,9 @@ impl Ports {
         due.collect()
     }
 
-    /// Time until the next change of a flapping port.
-    pub(super) fn next_flap(&self) -> Option<Duration> {
-        self.by_name.values().filter_map(|port| port.flap.as_ref()).map(|flap| flap.due_in(Instant::now())).min()
+    /// When the next flapping port changes.
+    pub(super) fn next_flap(&self, now: Instant) -> Option<Instant> {
+        let flaps = self.by_name.values().filter_map(|port| port.flap.as_ref());
+        flaps.map(|flap| now + flap.due_in(now)).min()
     }
 }

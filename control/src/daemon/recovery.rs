@@ -54,18 +54,20 @@ fn settings(port: &Port) -> String {
 impl Daemon {
     /// Serves the guests of a dead process where they stood. A port that does not fit is opened like any other.
     pub fn recover(&mut self, found: Found) {
+        let Daemon { host, control } = self;
+        let mut switch = control.switch.lock();
         let mut recovered = 0;
         for (name, (kept, descriptors)) in found.0 {
-            if self.switch.ports.find(&name).is_none_or(|port| settings(port) != kept.settings) {
+            if switch.ports.find(&name).is_none_or(|port| settings(port) != kept.settings) {
                 tracing::info!(port = name, "its guest has to connect again: the port has other settings");
                 close(descriptors);
                 continue;
             }
-            match self.switch.settle_port(&name, kept.port, &mut Taken::new(descriptors)) {
+            match switch.settle_port(host, &name, kept.port, &mut Taken::new(descriptors)) {
                 Ok(()) => recovered += 1,
                 Err(error) => tracing::warn!(port = name, error, "its guest has to connect again"),
             }
-            let port = self.switch.ports.find_mut(&name);
+            let port = switch.ports.find_mut(&name);
             if let Some(attachment) = port.and_then(|port| port.attached.to_mut()) {
                 attachment.notify_once_resumed();
             }
@@ -73,10 +75,10 @@ impl Daemon {
         if recovered == 0 {
             return;
         }
-        if let Err(error) = self.switch.set_tables() {
+        if let Err(error) = switch.set_tables() {
             tracing::error!(%error, "the ports of a dead process are in no tables yet");
         }
-        self.switch.resume_ports();
+        switch.resume_ports();
         tracing::info!(ports = recovered, "guests of a process that died are served where they stood");
     }
 }

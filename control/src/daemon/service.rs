@@ -1,8 +1,8 @@
 //! Ports in and out of service: added, opened, handed to the workers, switched on and off, closed.
 //!
 //! Opening goes: check, open, tables and transmit side (one snapshot), receive queues. Closing goes the other way
-//! round. A worker therefore never receives a frame of a port that it can't count, and this thread is the last to hold
-//! a half of a port.
+//! round. A worker therefore never receives a frame of a port that it can't count, and the device thread is the last to
+//! hold a half of a port.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,14 @@ use labsw_dataplane::workers::WorkerError;
 use labsw_switch::{MAX_PORTS, PortId};
 
 use super::attach::{self, Absence, Attached, Halves, OpenError, Opened, Site};
+use super::errand::Errand;
 use super::flap::Flap;
 use super::port::Port;
 use super::switch::Switch;
 use crate::api::Error;
 use crate::config::PortConfig;
 
-impl Switch {
+impl Errand<'_> {
     /// Adds a port and lets its frames pass.
     pub(super) fn add_port(&mut self, config: PortConfig) -> Result<(), Error> {
         let object = format!("port {:?}", config.name);
@@ -46,26 +47,19 @@ impl Switch {
             self.close_port(&name)?;
             return Err(error);
         }
+        self.ports.catch_up(&name);
         Ok(())
-    }
-
-    /// Adds a port to the list. It has no attachment and is in no table yet.
-    pub(super) fn enter_port(&mut self, config: PortConfig) -> Result<PortId, Error> {
-        let full =
-            || Error::refused(format!("port {:?}", config.name), format!("a switch has at most {MAX_PORTS} ports"));
-        let id = self.ports.free_id(&self.fabric.unreturned).ok_or_else(full)?;
-        self.ports.put(Port::new(id, config, self.fabric.workers.handles().len()));
-        Ok(id)
     }
 
     /// Opens the attachment of a port, as its configuration says. On an error nothing that was opened is left.
     pub(super) fn open(&mut self, name: &str) -> Result<Opened, OpenError> {
-        // A NIC's driver may restart when a program is attached, which takes time.
-        self.beat_early();
-        let Switch { ports, host, fabric, config: switch, .. } = self;
-        let Some(port) = ports.find(name) else { return Err(OpenError::Removed(name.to_owned())) };
-        let mut site = Site { host, fabric, switch };
-        attach::of(&port.config.kind).open(port.id, &port.config, &mut site)
+        let Some(port) = self.ports.find(name) else { return Err(OpenError::Removed(name.to_owned())) };
+        let (id, config, switch) = (port.id, port.config.clone(), self.config.clone());
+        let (workers, fdb) = (self.fabric.workers.links(), self.fabric.shared.fdb.layout());
+        self.away(|host| {
+            let mut site = Site { host, workers, fdb, switch: &switch };
+            attach::of(&config.kind).open(id, &config, &mut site)
+        })
     }
 
     /// Removes a port and everything made for it.
@@ -83,39 +77,18 @@ impl Switch {
     /// Takes a port out of the tables and the workers, then closes it. Goes through to the end even if a step fails.
     pub(super) fn close_port(&mut self, name: &str) -> Result<(), Error> {
         let Some(mut port) = self.ports.take(name) else { return Ok(()) };
-        self.injections.end_of(port.id, &self.fabric);
+        let Switch { injections, fabric, .. } = &mut **self;
+        injections.end_of(port.id, fabric);
         let tables = self.set_tables();
-        let (released, gone) = port.release(Absence::detached(Vec::new()), &self.fabric, &mut self.host);
-        if tables.is_err() || !gone {
+        let (released, taken) = port.release(Absence::detached(Vec::new()), &self.fabric);
+        if tables.is_err() || taken.is_err() {
             self.fabric.unreturned.insert(port.id);
         }
         self.forget_learned(port.id);
         self.fabric.shared.fdb.remove_port(port.id);
         let placed = self.place_queues();
-        tables.and(released).and(placed)
-    }
-
-    /// Takes the halves of a port that stays in the tables: frames sent to it are dropped and counted. The result says
-    /// whether the workers gave everything back.
-    pub(super) fn take_out(&mut self, name: &str) -> (Halves, Result<(), Error>) {
-        let Some(port) = self.ports.find_mut(name) else { return (Halves::default(), Ok(())) };
-        let tx = port.tx.take();
-        let outcome = self.set_tables();
-        let Some(mut port) = self.ports.take(name) else { return (Halves { tx, rx: Vec::new() }, outcome) };
-        let failed = |error: WorkerError| Error::refused("worker", error.to_string());
-        let (rx, taken) = self.fabric.take_queues(port.id, &mut port.queues);
-        self.ports.put(port);
-        let placed = self.place_queues();
-        let taken = taken.map_err(failed);
-        (Halves { tx, rx }, outcome.and(taken).and(placed))
-    }
-
-    /// Puts a port in service with the attachment that was opened, its queues pinned as before.
-    pub(super) fn put_in(&mut self, name: &str, opened: Opened, pins: Vec<Option<usize>>) -> Result<(), Error> {
-        let Some(port) = self.ports.find_mut(name) else { return Ok(()) };
-        port.attach(opened, pins);
-        self.set_tables()?;
-        self.place_queues()
+        let closed = self.away(|host| released.close(host));
+        tables.and(taken).and(closed).and(placed)
     }
 
     /// Enables or disables a port within a burst, and shows the state at the link where possible.
@@ -137,12 +110,15 @@ impl Switch {
     /// Shows a container the state of its port. The switch does not set a device of the host down, and a vhost-user
     /// back end can't set a guest's link state.
     pub(super) fn show_port_state(&mut self, name: &str) {
-        let Switch { ports, host, .. } = self;
-        let Some(port) = ports.find_mut(name) else { return };
+        let Some(port) = self.ports.find(name) else { return };
         let enabled = port.enabled;
-        let Some(attachment) = port.attached.to_mut() else { return };
-        if let Err(error) = attachment.show_enabled(enabled, host) {
-            tracing::warn!(port = name, %error, "the link does not show the port's state");
+        let Some(work) = port.attached.to().and_then(|attachment| attachment.show_enabled(enabled)) else { return };
+        let outcome = self.away(work);
+        let attachment = self.ports.find_mut(name).and_then(|port| port.attached.to_mut());
+        match (outcome, attachment) {
+            (Ok(()), Some(attachment)) => attachment.shows_enabled(enabled),
+            (Ok(()), None) => {}
+            (Err(error), _) => tracing::warn!(port = name, %error, "the link does not show the port's state"),
         }
     }
 
@@ -169,14 +145,49 @@ impl Switch {
         Ok(())
     }
 
-    /// Carries out the flaps that are due; returns the time until the next one.
-    pub(super) fn tick_flaps(&mut self, now: Instant) -> Option<Duration> {
+    /// Carries out the flaps that are due.
+    pub(super) fn flap(&mut self, now: Instant) {
         for (name, up) in self.ports.flaps_due(now) {
             if let Err(error) = self.set_port_state(&name, up) {
                 tracing::error!(port = name, %error, "flapping");
             }
         }
-        self.ports.next_flap()
+    }
+}
+
+impl Switch {
+    /// Adds a port to the list. It has no attachment and is in no table yet.
+    pub(super) fn enter_port(&mut self, config: PortConfig) -> Result<PortId, Error> {
+        let full =
+            || Error::refused(format!("port {:?}", config.name), format!("a switch has at most {MAX_PORTS} ports"));
+        let id = self.ports.free_id(&self.fabric.unreturned).ok_or_else(full)?;
+        self.ports.put(Port::new(id, config, self.fabric.workers.handles().len()));
+        Ok(id)
+    }
+
+    /// Takes the halves of a port that stays in the tables: frames sent to it are dropped and counted. The result says
+    /// whether the workers gave everything back.
+    pub(super) fn take_out(&mut self, name: &str) -> (Halves, Result<(), Error>) {
+        let Some(port) = self.ports.find_mut(name) else { return (Halves::default(), Ok(())) };
+        let tx = port.tx.take();
+        let outcome = self.set_tables();
+        let Some(mut port) = self.ports.take(name) else { return (Halves { tx, rx: Vec::new() }, outcome) };
+        let failed = |error: WorkerError| Error::refused("worker", error.to_string());
+        let (rx, taken) = self.fabric.take_queues(port.id, &mut port.queues);
+        self.ports.put(port);
+        let placed = self.place_queues();
+        let taken = taken.map_err(failed);
+        (Halves { tx, rx }, outcome.and(taken).and(placed))
+    }
+
+    /// Puts a port in service with the attachment that was opened, its queues pinned as before.
+    pub(super) fn put_in(&mut self, name: &str, opened: Opened, pins: Vec<Option<usize>>) -> Result<(), Error> {
+        let Some(port) = self.ports.find_mut(name) else { return Ok(()) };
+        port.attach(opened, pins);
+        self.set_tables()?;
+        self.place_queues()?;
+        self.ports.catch_up(name);
+        Ok(())
     }
 
     /// Pins a queue to a worker until its port goes.

@@ -2,10 +2,9 @@
 //! listens, and the ports are opened one after the other while the control loop runs.
 //!
 //! **How it works.** [`Daemon::start`] enters all ports, mirrors and impairments of the configuration and builds one
-//! set of tables for them. Every port then is `opening`. [`Switch::open_next`] opens one port in each turn of the loop,
-//! guests first, so that their sockets listen at once; the control socket is never silent for longer than one port
-//! takes. Ports opened within a short time get new tables together. A port that can't be opened for another reason than
-//! absence ends the start.
+//! set of tables for them. Every port then is `opening`. The [device thread](super::device_thread) opens one port after
+//! the other ([`Errand::open_next`]), guests first, so that their sockets listen at once. Ports opened within a short
+//! time get new tables together. A port that can't be opened for another reason than absence ends the start.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -20,14 +19,17 @@ use labsw_dataplane::worker::{self, Shared};
 use labsw_dataplane::workers::Workers;
 use labsw_switch::MAX_MIRRORS;
 use mio::Poll;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use parking_lot::Mutex;
 
+use super::Daemon;
 use super::accounts::group_id;
 use super::apply::{self, reason_of};
 use super::attach::{self, Absence, Attached, make_parent};
 use super::busy_poll::BusyPolls;
 use super::captures::Sessions;
-use super::error::{DaemonError, system};
+use super::control::Control;
+use super::errand::Errand;
+use super::error::{DaemonError, Refusal, system};
 use super::events::Events;
 use super::fabric::Fabric;
 use super::fast_path;
@@ -42,11 +44,9 @@ use super::port::Port;
 use super::ports::Ports;
 use super::preflight::{device_twice, needs_memory, preflight};
 use super::service::absence_of;
-use super::signals::signal_pipe;
 use super::store::Store;
 use super::switch::Switch;
-use super::tokens::{CONTROL_SOCKET, RELOAD, SIGNALS, TAKE_OVER, WORKER_EVENTS};
-use super::{Daemon, link_events};
+use super::tokens::{CONTROL_SOCKET, TAKE_OVER, WORKER_EVENTS};
 use crate::api::{Error, Event, EventKind};
 use crate::config::{Config, ImpairConfig, SwitchConfig};
 use crate::device::{Ledger, Links};
@@ -62,13 +62,6 @@ const BATCH: Duration = Duration::from_millis(100);
 pub(super) struct Inherited {
     pub(super) control: OwnedFd,
     pub(super) take_over: OwnedFd,
-}
-
-/// Why the start fails: the wrong key of the configuration, and the reason.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) key: String,
-    pub(super) reason: String,
 }
 
 impl Daemon {
@@ -123,21 +116,11 @@ impl Daemon {
         if let Some(door) = &door {
             door.register(poll.registry(), TAKE_OVER).map_err(system("take-over socket"))?;
         }
-        let switch = Switch::new(file, config.clone(), host, metrics, &events, waker)?;
-        let signals = signal_pipe(poll.registry(), &[SIGTERM, SIGINT], SIGNALS)?;
-        let reloads = signal_pipe(poll.registry(), &[SIGHUP], RELOAD)?;
-        let link_events = link_events(poll.registry())?;
-        let server = Some(server);
-        let mut daemon =
-            Daemon { poll, signals, reloads, reload: None, link_events, server, door, switch, worker_events };
-        daemon.switch.enter(config).map_err(|refusal| daemon.refused(&refusal))?;
-        Ok(daemon)
-    }
-
-    /// The error of a failed start; removes everything again.
-    pub(super) fn refused(&mut self, refusal: &Refusal) -> DaemonError {
-        self.stop();
-        Config::complaint(&self.switch.file, &refusal.key, &refusal.reason).into()
+        let mut switch = Switch::new(file, config.clone(), &mut host, metrics, &events, Arc::clone(&waker))?;
+        switch.enter(config).map_err(|refusal| in_file(&refusal.key, refusal.reason))?;
+        let switch = Arc::new(Mutex::new(switch));
+        let control = Control::new(poll, waker, server, door, switch, worker_events)?;
+        Ok(Daemon { host, control })
     }
 }
 
@@ -181,7 +164,7 @@ impl Switch {
     pub(super) fn new(
         file: &Path,
         config: Config,
-        mut host: Host,
+        host: &mut Host,
         metrics: Option<MetricsSocket>,
         events: &Sender<worker::Event>,
         waker: Arc<mio::Waker>,
@@ -191,7 +174,7 @@ impl Switch {
             cpus.push(None);
         }
         let shared = Shared {
-            fdb: Arc::new(fast_path::database(&config, &mut host)),
+            fdb: Arc::new(fast_path::database(&config, host)),
             mirrors: (0..MAX_MIRRORS).map(|_| MirrorStats::new(cpus.len())).collect(),
         };
         let workers = Workers::spawn(&cpus, config.switch.power, &shared, events, &waker)?;
@@ -203,8 +186,10 @@ impl Switch {
             profiles: config.profiles.clone(),
             given: config,
             started: Instant::now(),
-            host,
-            fabric: Fabric::new(workers, shared),
+            ending: false,
+            changing: false,
+            memory: Arc::clone(&host.memory),
+            fabric: Fabric::new(workers, shared, host.fast_path.clone()),
             opening: Opening::none(),
             look_at: None,
             watchdog: None,
@@ -254,16 +239,18 @@ impl Switch {
         port.impaired = Some(Impaired::following(port.impaired.as_ref(), config)?);
         Ok(())
     }
+}
 
+impl Errand<'_> {
     /// Opens the next port of the configuration file, if one is left.
     pub(super) fn open_next(&mut self) -> Result<(), Refusal> {
         if let Some(name) = self.opening.left.pop_front() {
             let key = || format!("ports.{name}");
             self.open_at_start(&name).map_err(|error| Refusal { key: key(), reason: reason_of(&error) })?;
         }
-        let Opening { left, tables_due, renewed_at } = &mut self.opening;
+        let Opening { left, tables_due, renewed_at } = &self.opening;
         if *tables_due && (left.is_empty() || renewed_at.elapsed() >= BATCH) {
-            *tables_due = false;
+            self.opening.tables_due = false;
             self.set_tables().map_err(|error| Refusal { key: String::new(), reason: error.to_string() })?;
             self.opening.renewed_at = Instant::now();
         }
@@ -293,7 +280,9 @@ impl Switch {
             self.show_port_state(name);
         }
         // The tables have the port already, without a transmit side.
-        self.place_queues()
+        self.place_queues()?;
+        self.ports.catch_up(name);
+        Ok(())
     }
 }
 

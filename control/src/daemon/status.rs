@@ -79,11 +79,12 @@ mod tests {
 
     #[test]
     fn the_status_counts_ports_by_state_and_names_those_that_are_not_up() {
-        assert_eq!(switch("").status_line(), "no ports");
+        assert_eq!(switch("").errand().status_line(), "no ports");
         let port = |name: &str| format!("[ports.{name}]\ntype='veth'\npeer='x{name}'\n");
-        assert_eq!(switch(&port("a")).status_line(), "1 port: 1 up");
+        assert_eq!(switch(&port("a")).errand().status_line(), "1 port: 1 up");
         let text = ["a", "b", "c", "d", "e"].map(port).concat();
-        let mut switch = switch(&(text.clone() + "[mirrors.m]\nsources=['a']\nto='e'\n"));
+        let mut bench = switch(&(text.clone() + "[mirrors.m]\nsources=['a']\nto='e'\n"));
+        let mut switch = bench.errand();
         assert_eq!(switch.status_line(), "5 ports: 5 up");
         switch.switch_port("e", false).unwrap();
         assert_eq!(switch.status_line(), "5 ports: 4 up, 1 down (e); mirrors that wait: m");

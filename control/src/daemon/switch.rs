@@ -1,4 +1,4 @@
-//! The switch itself: brings together the host, the workers, ports and mirrors.
+//! The switch itself: brings together the workers, ports and mirrors.
 //!
 //! Each owner in [`Switch`] does the work that concerns only itself. This file has the work that concerns several: the
 //! tables, which are built from ports and mirrors and put in force at the workers, the places of receive queues, and
@@ -17,7 +17,7 @@ use super::captures::Sessions;
 use super::events::Events;
 use super::fabric::Fabric;
 use super::guards::set_learning_rules;
-use super::host::Host;
+use super::host::Memory;
 use super::inject::Injections;
 use super::mirrors::Mirrors;
 use super::multicast::Multicast;
@@ -35,7 +35,7 @@ use crate::metrics::MetricsSocket;
 /// Slots of the forwarding database checked for aged entries, per second.
 const SWEEP_SLOTS: usize = 16_384;
 
-/// The switch that the control socket shows and changes.
+/// The switch that the control socket shows. The [device thread](super::device_thread) changes it.
 pub(super) struct Switch {
     /// The configuration file that the daemon was started with.
     pub(super) file: PathBuf,
@@ -47,7 +47,12 @@ pub(super) struct Switch {
     /// The configuration that waits for its confirmation.
     pub(super) trial: Option<Trial>,
     pub(super) started: Instant,
-    pub(super) host: Host,
+    /// The device thread has to do nothing more but close the ports.
+    pub(super) ending: bool,
+    /// A change is under way. States are told at its end, since they are not its outcome until then.
+    pub(super) changing: bool,
+    /// Packet memory.
+    pub(super) memory: Memory,
     pub(super) fabric: Fabric,
     /// The ports that are still to be opened at the start.
     pub(super) opening: Opening,
@@ -106,15 +111,12 @@ impl Switch {
         captures.sweep(View { ports, mirrors, fabric });
     }
 
-    /// Does the work of once a second.
+    /// Does the work of once a second that needs no host.
     pub(super) fn every_second(&mut self) {
         self.fabric.every_second(SWEEP_SLOTS);
         self.notice_every_second(Instant::now());
         self.multicast.every_second();
-        self.busy_polls.every_second(&mut self.ports, &mut self.host);
-        self.look_at_health();
         self.injections.end_silent(&self.fabric);
-        self.host.report_held_links();
     }
 
     /// Sends the watchdog message early, before work that may take long; see [`Watchdog::beat_early`].

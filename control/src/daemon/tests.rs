@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crossbeam::channel::unbounded;
 use mio::Poll;
+use parking_lot::Mutex;
 
 use super::attach::fake::{self, world};
+use super::errand::Errand;
 use super::host::Host;
 use super::switch::Switch;
 use super::tokens::WORKER_EVENTS;
@@ -15,17 +17,32 @@ use crate::api::{ConfigText, PortState};
 use crate::config::{Config, split_setting};
 use crate::device::{Ledger, Links};
 
+/// A switch and its host. The test plays the device thread.
+pub(super) struct Bench {
+    pub(super) switch: Arc<Mutex<Switch>>,
+    pub(super) host: Host,
+    pub(super) waker: Arc<mio::Waker>,
+}
+
+impl Bench {
+    pub(super) fn errand(&mut self) -> Errand<'_> {
+        Errand::begin(&self.switch, &mut self.host)
+    }
+}
+
 /// A switch with this configuration, all of its ports open.
-pub(super) fn switch(text: &str) -> Switch {
-    let mut switch = entered(text);
+pub(super) fn switch(text: &str) -> Bench {
+    let mut bench = entered(text);
+    let mut switch = bench.errand();
     while !switch.opening.is_over() {
         switch.open_next().unwrap();
     }
-    switch
+    drop(switch);
+    bench
 }
 
 /// A switch with this configuration, none of its ports open.
-fn entered(text: &str) -> Switch {
+fn entered(text: &str) -> Bench {
     fake::begin();
     let config = Config::parse(text, "x.toml").unwrap();
     let poll = Poll::new().unwrap();
@@ -33,13 +50,14 @@ fn entered(text: &str) -> Switch {
     let waker = Arc::new(mio::Waker::new(poll.registry(), WORKER_EVENTS).unwrap());
     let registry = poll.registry().try_clone().unwrap();
     let ledger = Ledger::open(std::env::temp_dir().join(format!("labsw-no-ledger-{}", std::process::id())));
-    let host = Host::new(registry, Links::open().unwrap(), ledger, None, &config.switch);
-    let mut switch = Switch::new(std::path::Path::new("x.toml"), config.clone(), host, None, &events, waker).unwrap();
+    let mut host = Host::new(registry, Links::open().unwrap(), ledger, None, &config.switch);
+    let file = std::path::Path::new("x.toml");
+    let mut switch = Switch::new(file, config.clone(), &mut host, None, &events, Arc::clone(&waker)).unwrap();
     switch.enter(config).unwrap();
-    switch
+    Bench { switch: Arc::new(Mutex::new(switch)), host, waker }
 }
 
-fn apply(switch: &mut Switch, text: &str) -> Result<(), String> {
+fn apply(switch: &mut Errand<'_>, text: &str) -> Result<(), String> {
     let source = ConfigText { file: "x.toml".to_owned(), text: text.to_owned() };
     switch.apply_config(&source, false).map(drop).map_err(|error| error.to_string())
 }
@@ -80,7 +98,8 @@ fn rest(switch: &Switch) -> String {
 fn every_configuration_is_applied_over_every_other() {
     let all = configurations();
     for from in &all {
-        let mut switch = switch(from);
+        let mut bench = switch(from);
+        let mut switch = bench.errand();
         for to in &all {
             apply(&mut switch, to).unwrap();
             assert_eq!(switch.running().normalised(), Config::parse(to, "x").unwrap().normalised());
@@ -94,7 +113,8 @@ fn every_configuration_is_applied_over_every_other() {
 #[test]
 fn every_mistake_of_a_configuration_is_told_and_nothing_changes() {
     let from = veth("a", "x", "");
-    let mut switch = switch(&from);
+    let mut bench = switch(&from);
+    let mut switch = bench.errand();
     let error = apply(&mut switch, "[ports.a]\ntype='veth'\npeer='x'\nmtu=1\ncolour=1\n").unwrap_err();
     assert!(
         error.starts_with("x.toml:4:5: ports.a.mtu: ") && error.contains("; x.toml:5:1: ports.a.colour: "),
@@ -110,19 +130,26 @@ fn whatever_port_fails_everything_is_as_it_was() {
     let mut failures = 0;
     for from in &all {
         let fresh = || {
-            let mut switch = switch(from);
+            let mut bench = switch(from);
+            let mut switch = bench.errand();
             if let Some(port) = switch.ports.names().into_iter().next() {
                 switch.switch_port(&port, false).unwrap();
             }
-            switch
+            drop(switch);
+            bench
         };
-        let mut switch = fresh();
-        let before = (switch.running().normalised(), rest(&switch));
+        let mut bench = fresh();
+        let before = {
+            let switch = bench.errand();
+            (switch.running().normalised(), rest(&switch))
+        };
         for to in &all {
             for fails in ["a", "b", "c", "d"] {
                 world(|world| world.refuses.insert(fails.to_owned()));
+                let mut switch = bench.errand();
                 let Err(error) = apply(&mut switch, to) else {
-                    switch = fresh();
+                    drop(switch);
+                    bench = fresh();
                     continue;
                 };
                 failures += 1;
@@ -131,8 +158,7 @@ fn whatever_port_fails_everything_is_as_it_was() {
                 // The port that can't be opened can't be given back either; it is tried again.
                 world(|world| world.refuses.clear());
                 let later = std::time::Instant::now() + std::time::Duration::from_secs(2);
-                switch.links_changed(later);
-                switch.tick_devices(later + std::time::Duration::from_secs(1));
+                switch.look_after_devices(later + std::time::Duration::from_secs(1));
                 assert_eq!(rest(&switch), before.1, "{from} to {to}, {fails}: {error}");
             }
         }
@@ -143,7 +169,8 @@ fn whatever_port_fails_everything_is_as_it_was() {
 #[test]
 fn a_mirror_that_is_put_back_has_its_slot_and_counters() {
     let from = veth("a", "x", "") + &veth("b", "y", "") + &veth("c", "z", "") + &mirror("m", "a", "b");
-    let mut switch = switch(&from);
+    let mut bench = switch(&from);
+    let mut switch = bench.errand();
     let before = format!("{:?}", switch.mirrors.get("m").ok().map(|mirror| (mirror.id, mirror.config.clone())));
     world(|world| world.refuses.insert("d".to_owned()));
     let to = veth("a", "x", "") + &veth("b", "y", "") + &veth("c", "z", "") + &veth("d", "w", "");
@@ -155,8 +182,9 @@ fn a_mirror_that_is_put_back_has_its_slot_and_counters() {
 
 #[test]
 fn rules_change_in_place_and_attachments_are_opened_anew() {
-    let mut switch = switch(&veth("a", "x", ""));
-    let set = |switch: &mut Switch, key: &str, value: &str| {
+    let mut bench = switch(&veth("a", "x", ""));
+    let mut switch = bench.errand();
+    let set = |switch: &mut Errand<'_>, key: &str, value: &str| {
         let config = switch
             .ports
             .get("a")
@@ -184,18 +212,20 @@ fn rules_change_in_place_and_attachments_are_opened_anew() {
 #[test]
 fn nobody_is_asked_to_answer_what_is_asked() {
     let ports: String = (0..50).map(|n| veth(&format!("p{n}"), &format!("x{n}"), "")).collect();
-    let mut switch = switch(&(ports + &mirror("m", "p0", "p1")));
-    let before = switch.host.links.requests();
+    let mut bench = switch(&(ports + &mirror("m", "p0", "p1")));
+    let mut switch = bench.errand();
+    let before = switch.away(|host| host.links.requests());
     let status = switch.show_status();
     assert_eq!((status.ports.len(), status.mirrors.len()), (50, 1));
     assert!(trace(switch.view(), "p0", &[0; 60]).is_ok());
     switch.notice_states();
-    assert_eq!(switch.host.links.requests(), before, "requests to the kernel");
+    assert_eq!(switch.away(|host| host.links.requests()), before, "requests to the kernel");
 }
 
 #[test]
 fn ports_are_opened_one_by_one_and_may_go_or_change_before_their_turn() {
-    let mut switch = entered(&(veth("a", "x", "") + &veth("b", "y", "") + &veth("c", "z", "") + &veth("d", "w", "")));
+    let mut bench = entered(&(veth("a", "x", "") + &veth("b", "y", "") + &veth("c", "z", "") + &veth("d", "w", "")));
+    let mut switch = bench.errand();
     let state = |switch: &Switch, name: &str| switch.ports.get(name).unwrap().state().0;
     assert_eq!([state(&switch, "a"), state(&switch, "d")], [PortState::Opening; 2]);
     switch.open_next().unwrap();
@@ -216,7 +246,9 @@ fn ports_are_opened_one_by_one_and_may_go_or_change_before_their_turn() {
     assert_eq!(["a", "c", "d"].map(|name| state(&switch, name)), [PortState::Up, PortState::Up, PortState::Down]);
     assert_eq!(world(|world| world.taken.keys().cloned().collect::<Vec<_>>()), ["v", "w", "x"]);
 
+    drop(switch);
     let mut refused = entered(&(veth("a", "x", "") + &veth("b", "y", "")));
+    let mut refused = refused.errand();
     world(|world| world.refuses.insert("b".to_owned()));
     refused.open_next().unwrap();
     let refusal = refused.open_next().unwrap_err();

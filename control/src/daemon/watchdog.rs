@@ -4,8 +4,8 @@
 //! service if none comes. The control thread sends one at half that time, if every worker has made progress since the
 //! last message or sleeps for want of frames ([`Pulse::beats_since`]). Otherwise the control thread looks again after a
 //! quarter of that half. A worker that was only starved of its CPU, or was waking at that moment, thus costs nothing; a
-//! worker that hangs ends the messages. A control thread that hangs sends none either. Before work that may take
-//! seconds (a NIC's driver restarts when a program is attached) the control thread sends a message early.
+//! worker that hangs ends the messages. A control thread that hangs sends none either. Before a
+//! take-over, which may take seconds, the control thread sends a message early.
 //!
 //! A worker stuck in a guest's doorbell does not reach the time limit: it is freed within two seconds
 //! ([`labsw_dataplane::watchdog`]).

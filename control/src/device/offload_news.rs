@@ -3,7 +3,7 @@
 //! **How it works.** A thread listens to the kernel's notifications about features of devices (generic netlink family
 //! `ethtool`, group `monitor`). A notification carries the features that are then active, as bits in the order of their
 //! names. If one of those that remove tags is among them, the [`Gate`] of the device's port is shut, even while the
-//! control thread is busy. The control thread opens it again, once the offload is off.
+//! device thread is busy. The device thread opens it again, once the offload is off.
 //!
 //! **Invariants.** The thread shuts gates and never opens them. A notification that can't be read shuts the gate of its
 //! device, and lost notifications (the socket's buffer overran) shut all gates: the control thread looks at every

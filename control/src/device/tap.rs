@@ -68,7 +68,7 @@ pub enum TapUse {
 }
 
 /// An interface in use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TapLink {
     /// The interface, up.
     pub link: Link,

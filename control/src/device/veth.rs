@@ -65,7 +65,7 @@ impl VethPlan {
 }
 
 /// A pair whose ends are prepared.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct VethPair {
     /// The switch's end, up.
     pub switch_end: Link,

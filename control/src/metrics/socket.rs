@@ -18,7 +18,6 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use crate::api::Peer;
-use crate::confine::helper;
 use crate::varlink::Server;
 
 /// Pause until a program that ended is started again: the first one, and the longest.
@@ -82,8 +81,9 @@ impl MetricsSocket {
         self.listener.as_fd()
     }
 
-    /// Starts the program if it does not run; returns the time until the next call.
-    pub fn tick(&mut self, now: Instant, server: &mut Server) -> Duration {
+    /// Has the program started by `serve` if it does not run; returns the time until the next call. `serve` gets the
+    /// program's listening socket and its connection to the server.
+    pub fn tick(&mut self, now: Instant, server: &mut Server, serve: impl FnOnce(OwnedFd, OwnedFd)) -> Duration {
         if now < self.due {
             return self.due - now;
         }
@@ -96,7 +96,7 @@ impl MetricsSocket {
                 self.due = now + self.pause;
                 self.pause = (self.pause * 2).min(PAUSE[1]);
             }
-            None => match self.start(server) {
+            None => match self.start(server, serve) {
                 Ok(connection) => self.connection = Some(connection),
                 Err(error) => {
                     tracing::warn!(%error, again_in = ?self.pause, "the metrics are not served");
@@ -108,12 +108,12 @@ impl MetricsSocket {
         self.due - now
     }
 
-    fn start(&self, server: &mut Server) -> io::Result<UnixStream> {
+    fn start(&self, server: &mut Server, serve: impl FnOnce(OwnedFd, OwnedFd)) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
         let kept = ours.try_clone()?;
         // The scrapers are unknown; the program only reads the status.
         server.adopt(ours, Peer::new(u32::MAX, u32::MAX, 0, false))?;
-        helper::serve_metrics(self.listener.as_fd(), theirs.as_fd())?;
+        serve(self.listener.try_clone()?.into(), theirs.into());
         Ok(kept)
     }
 }

@@ -19,6 +19,7 @@ use mio::net::UnixStream;
 use rustix::cmsg_space;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use super::deferred::Deferred;
 use super::message::{self, Answer, Call};
 use super::prepare;
 use super::seats::Holder;
@@ -57,7 +58,7 @@ enum Stream {
     Feed(Box<dyn Feed>),
 }
 
-/// A call that waits until its filters are compiled.
+/// A call that waits until its filters are compiled, or until others have carried it out.
 #[derive(Debug)]
 struct Held {
     request: Request,
@@ -84,10 +85,10 @@ pub(super) struct Connection {
     output: Vec<u8>,
     written: usize,
     stream: Option<Stream>,
-    /// The call whose filters are being compiled. Later calls wait.
+    /// The call that others work on. Later calls wait.
     held: Option<Held>,
-    /// The request to hand to the helper thread.
-    to_prepare: Option<Request>,
+    /// The work that others have to begin.
+    deferred: Option<Deferred>,
     /// Nothing more is read: the client has finished sending, or broke the protocol.
     ending: bool,
     /// The time since which a call is incomplete.
@@ -115,7 +116,7 @@ impl Connection {
             written: 0,
             stream: None,
             held: None,
-            to_prepare: None,
+            deferred: None,
             ending: false,
             partial_since: None,
             stalled_since: None,
@@ -305,7 +306,7 @@ impl Connection {
         } else {
             match Request::parse(&call.method, call.parameters) {
                 Ok(request) if self.may_ask(&request).is_ok() && prepare::is_needed(&request) => {
-                    self.to_prepare = Some(request.clone());
+                    self.deferred = Some(Deferred::Filters(request.clone()));
                     self.held = Some(Held { request, oneway, more });
                     return;
                 }
@@ -318,9 +319,9 @@ impl Connection {
         }
     }
 
-    /// The request to hand to the helper thread, once.
-    pub(super) fn take_to_prepare(&mut self) -> Option<Request> {
-        self.to_prepare.take()
+    /// The work that others have to begin, once.
+    pub(super) fn take_deferred(&mut self) -> Option<Deferred> {
+        self.deferred.take()
     }
 
     /// Answers the call that waited for its filters, and goes on with later calls.
@@ -335,8 +336,21 @@ impl Connection {
         self.turn(now, handler)
     }
 
+    /// Answers the call that others have carried out, and goes on with later calls.
+    pub(super) fn answered(&mut self, outcome: Result<Reply, Error>, now: Instant, handler: &mut dyn Handler) -> Next {
+        if self.held.take().is_some_and(|held| !held.oneway) {
+            self.put(&outcome.map(Answer::Switch));
+        }
+        self.turn(now, handler)
+    }
+
     /// Has the switch carry out a request, and writes the answer.
     fn carry_out(&mut self, Held { request, oneway, more }: Held, now: Instant, handler: &mut dyn Handler) {
+        if self.may_ask(&request).is_ok() && handler.defers(&request) {
+            self.deferred = Some(Deferred::Whole(self.peer.clone(), request.clone()));
+            self.held = Some(Held { request, oneway, more });
+            return;
+        }
         let result = match (self.may_ask(&request), request) {
             (Err(error), _) => Err(error),
             (Ok(()), request @ (Request::Capture(_) | Request::Monitor { .. })) => {

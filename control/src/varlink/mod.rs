@@ -7,6 +7,7 @@
 pub mod client;
 mod connection;
 pub mod credentials;
+mod deferred;
 mod message;
 mod prepare;
 mod seats;
@@ -17,4 +18,5 @@ mod service;
 mod tests;
 
 pub use client::{CallError, Client};
+pub use deferred::{Caller, DeferredCall};
 pub use server::Server;

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::deferred::Caller;
 use crate::api::{AppliedConfig, Change, Error, Request, WantedConfig};
 use crate::config::Config;
 use crate::filter::{self, BudgetExceeded};
@@ -28,8 +29,8 @@ const BUDGET: Duration = Duration::from_secs(10);
 /// The origin of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum From {
-    /// A connection: its place and its serial number.
-    Client(usize, u64),
+    /// A connection.
+    Client(Caller),
     /// The daemon, which reloads its own file.
     Daemon,
 }

@@ -24,10 +24,11 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::connection::{Connection, Next};
 use super::credentials::{Policy, peer_of, refuse_descriptors};
+use super::deferred::{Caller, Deferred, DeferredCall};
 use super::message;
 use super::prepare::{From, Outcome, Preparer};
 use super::seats::{self, MAX_CLIENTS};
-use crate::api::{Error, Handler, Peer, Request};
+use crate::api::{Error, Handler, Peer, Reply, Request};
 use crate::takeover::client::ClientRecord;
 
 /// Length of the queue of connections that wait to be accepted.
@@ -50,6 +51,8 @@ pub struct Server {
     preparer: Option<Preparer>,
     /// The outcome for the daemon's own request.
     prepared: Option<Outcome>,
+    /// The requests that the owner has to have carried out, in the order of their arrival.
+    deferred: Vec<DeferredCall>,
     /// Number of connections so far.
     served: u64,
 }
@@ -96,6 +99,7 @@ impl Server {
             accept_again_at: None,
             preparer: None,
             prepared: None,
+            deferred: Vec::new(),
             served: 0,
         }
     }
@@ -267,14 +271,27 @@ impl Server {
     fn take_prepared(&mut self, now: Instant, handler: &mut dyn Handler) {
         let done = self.preparer.as_mut().map(Preparer::take_done).unwrap_or_default();
         for (from, outcome) in done {
-            let From::Client(slot, serial) = from else {
-                self.prepared = Some(outcome);
-                continue;
-            };
-            let waits = self.clients.get(slot).and_then(Option::as_ref).is_some_and(|client| client.serial == serial);
-            if waits {
-                self.serve(slot, |client| client.prepared(outcome, now, handler));
+            match from {
+                From::Client(caller) => self.go_on(caller, |client| client.prepared(outcome, now, handler)),
+                From::Daemon => self.prepared = Some(outcome),
             }
+        }
+    }
+
+    /// Takes the requests that the handler has deferred, in the order of their arrival.
+    pub fn take_deferred(&mut self) -> Vec<DeferredCall> {
+        std::mem::take(&mut self.deferred)
+    }
+
+    /// Answers a deferred request. A client that has gone gets no answer.
+    pub fn answer(&mut self, caller: Caller, outcome: Result<Reply, Error>, handler: &mut dyn Handler) {
+        self.go_on(caller, |client| client.answered(outcome, Instant::now(), handler));
+    }
+
+    /// Lets a client go on whose call was held, if it is still there.
+    fn go_on(&mut self, Caller { slot, serial }: Caller, work: impl FnOnce(&mut Connection) -> Next) {
+        if self.clients.get(slot).and_then(Option::as_ref).is_some_and(|client| client.serial == serial) {
+            self.serve(slot, work);
         }
     }
 
@@ -295,8 +312,11 @@ impl Server {
     fn serve(&mut self, slot: usize, work: impl FnOnce(&mut Connection) -> Next) {
         let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return };
         let next = work(client);
-        if let (Some(request), Some(preparer)) = (client.take_to_prepare(), &self.preparer) {
-            preparer.submit(From::Client(slot, client.serial), request);
+        let caller = Caller { slot, serial: client.serial };
+        match (client.take_deferred(), &self.preparer) {
+            (Some(Deferred::Filters(request)), Some(preparer)) => preparer.submit(From::Client(caller), request),
+            (Some(Deferred::Whole(peer, request)), _) => self.deferred.push(DeferredCall { caller, peer, request }),
+            _ => {}
         }
         if next == Next::Close {
             return self.drop_client(slot);

@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 use labsw_dataplane::xdp::XdpError;
 
 use super::attachment::{Attachment, Halves};
-use super::error::OpenError;
+use super::error::{OpenError, RETRY};
 use crate::api::PortState;
 use crate::daemon::host::Host;
 
-/// How long until a device that could not be opened is tried again.
-pub(in crate::daemon) const RETRY: Duration = Duration::from_secs(1);
 /// The same for a device whose queues the kernel has not released yet.
 const RETRY_CLOSING: Duration = Duration::from_millis(50);
 

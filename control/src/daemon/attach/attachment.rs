@@ -8,26 +8,28 @@ use labsw_dataplane::fast_path::Wires;
 use labsw_dataplane::handover::{Given, Resume, Taken};
 use labsw_dataplane::port::{Fault, RxQueue, TxPort};
 use labsw_dataplane::sys::socket::SocketAccess;
-use labsw_dataplane::workers::QueueAffinity;
+use labsw_dataplane::workers::{Links as WorkerLinks, QueueAffinity};
 use labsw_dataplane::xdp::XdpCounters;
+use labsw_switch::fdb::Layout;
 use labsw_switch::{Mac, PortId};
 use mio::Token;
 
 use super::error::{OpenError, not_of_this_type};
-use super::news::{LinkMap, OnFault, Seen};
+use super::news::{Findings, LinkMap, Measured, OnFault, Seen, Trouble};
 use super::sockets::Sockets;
 use crate::api::{self, PortState};
 use crate::config::{DeviceSpec, PortConfig, SwitchConfig};
-use crate::daemon::fabric::Fabric;
-use crate::daemon::host::Host;
+use crate::daemon::host::{Host, HostWork};
 use crate::daemon::queues::Queues;
 use crate::device::Links;
 use crate::takeover::state::PortHandover;
 
-/// The parts of the switch that opening a port needs.
+/// The host, and the parts of the switch that opening a port needs.
 pub(in crate::daemon) struct Site<'a> {
     pub(in crate::daemon) host: &'a mut Host,
-    pub(in crate::daemon) fabric: &'a Fabric,
+    pub(in crate::daemon) workers: WorkerLinks,
+    /// The layout of the forwarding database.
+    pub(in crate::daemon) fdb: Layout,
     pub(in crate::daemon) switch: &'a SwitchConfig,
 }
 
@@ -88,8 +90,9 @@ pub(in crate::daemon) trait PortType {
     }
 }
 
-/// The guest's socket, device, pair or interface that a port is attached to.
-pub(in crate::daemon) trait Attachment {
+/// The guest's socket, device, pair or interface that a port is attached to. Only the methods that get the host make
+/// requests that may take long; the others return such work ([`HostWork`]).
+pub(in crate::daemon) trait Attachment: Send {
     /// Closes the port's halves, which no worker has any more. Then restores everything as it was before, or removes
     /// what was made for the port.
     fn close(self: Box<Self>, halves: Halves, host: &mut Host) -> Result<(), OpenError>;
@@ -125,8 +128,11 @@ pub(in crate::daemon) trait Attachment {
     /// Fills in the present state in a reply.
     fn show(&self, shown: &mut api::Port);
 
-    /// Gives the interfaces of the port another MTU.
-    fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError>;
+    /// Gives the interfaces of the port another MTU; [`Attachment::has_mtu`] follows.
+    fn set_mtu(&self, mtu: u32) -> HostWork<Result<(), OpenError>>;
+
+    /// The interfaces of the port have another MTU.
+    fn has_mtu(&mut self, mtu: u32);
 
     /// True if the port's sockets take frames of this MTU; otherwise the port has to be reopened.
     fn takes_mtu(&self, _mtu: u32) -> bool {
@@ -139,14 +145,29 @@ pub(in crate::daemon) trait Attachment {
     /// Forgets the faults of front ends: the next one is served without a wait.
     fn forgive(&mut self, _now: Instant) {}
 
+    /// The links without which the attachment can't go on, by index.
+    fn links(&self) -> Vec<u32> {
+        self.device().map(|(index, _)| index).into_iter().collect()
+    }
+
+    /// Finds out what a list of links does not say about the device, for [`Attachment::look`].
+    fn examine(&self, _links: &LinkMap) -> Option<HostWork<Findings>> {
+        None
+    }
+
     /// Updates the state that is kept of the device, after links have changed.
-    fn look(&mut self, _links: &LinkMap, _host: &mut Host) -> Seen {
+    fn look(&mut self, _links: &LinkMap, _findings: Option<Findings>) -> Seen {
         Seen::Here
     }
 
-    /// The look of once a second: why its device does not serve the port any more, if so. `reached` is how many frames
-    /// of the device reached the port, the kernel's drops at the sockets included.
-    fn every_second(&mut self, _reached: u64, _host: &mut Host) -> Option<String> {
+    /// Measures, once a second, what [`Attachment::judge`] compares; `None` if nothing is judged.
+    fn measure(&self) -> Option<HostWork<Measured>> {
+        None
+    }
+
+    /// Why the device does not serve the port any more, if so. `reached` is how many frames of the device reached the
+    /// port, the kernel's drops at the sockets included.
+    fn judge(&mut self, _reached: u64, _measured: &Measured) -> Option<Trouble> {
         None
     }
 
@@ -160,10 +181,14 @@ pub(in crate::daemon) trait Attachment {
         true
     }
 
-    /// Sets the link at the other end up or down with the port, where that is possible.
-    fn show_enabled(&mut self, _enabled: bool, _host: &mut Host) -> Result<(), OpenError> {
-        Ok(())
+    /// Sets the link at the other end up or down with the port, where that is possible; [`Attachment::shows_enabled`]
+    /// follows.
+    fn show_enabled(&self, _enabled: bool) -> Option<HostWork<Result<(), OpenError>>> {
+        None
     }
+
+    /// The link at the other end was set up or down.
+    fn shows_enabled(&mut self, _enabled: bool) {}
 
     /// True if the port takes frames even while its link is down.
     fn takes_frames_when_down(&self) -> bool {

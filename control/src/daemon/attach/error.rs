@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use labsw_dataplane::handover::HandoverError;
 use labsw_dataplane::sys::socket::SocketError;
@@ -12,6 +13,9 @@ use labsw_dataplane::xdp::{UmemError, XdpError};
 use crate::config::DeviceSpec;
 use crate::daemon::accounts::UnknownAccount;
 use crate::device::DeviceError;
+
+/// How long until a device that could not be opened is tried again.
+pub(in crate::daemon) const RETRY: Duration = Duration::from_secs(1);
 
 /// Why a port can't be opened.
 #[derive(Debug, thiserror::Error)]

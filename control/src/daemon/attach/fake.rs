@@ -1,22 +1,26 @@
-//! A type of port that touches nothing, for tests: on a thread that asked for it, it stands for every type.
+//! A type of port that touches nothing, for tests: on a thread that asked for it, it stands for every type, and so it
+//! does on the device thread that is started there.
 //!
 //! Each port takes the resource that its settings name, as a real port takes a device. Opening fails if another port
 //! has the resource, or if the test says so. A wrong order of steps therefore shows.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
+use crossbeam::channel::Receiver;
 use labsw_dataplane::port::Fault;
 use labsw_dataplane::vhost_user::VhostPort;
 use labsw_switch::PortId;
+use parking_lot::Mutex;
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
 use super::news::OnFault;
 use crate::api::{self, PortState};
 use crate::config::{DeviceSpec, PortConfig, PortKind, SwitchConfig};
-use crate::daemon::host::Host;
+use crate::daemon::host::{Host, HostWork};
 use crate::device::Links;
 use crate::model::port::Claim;
 
@@ -31,20 +35,32 @@ pub(in crate::daemon) struct World {
     pub(in crate::daemon) opened: usize,
     /// The largest MTU.
     pub(in crate::daemon) max_mtu: u32,
+    /// Ports that are opened only when a message comes, or can't come any more.
+    pub(in crate::daemon) slow: BTreeMap<String, Receiver<()>>,
 }
 
 thread_local! {
-    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+    static WORLD: RefCell<Option<Arc<Mutex<World>>>> = const { RefCell::new(None) };
 }
 
 /// Makes every port of this thread a fake one, in a new world.
 pub(in crate::daemon) fn begin() {
-    WORLD.set(Some(World { max_mtu: 9216, ..World::default() }));
+    join(Some(Arc::new(Mutex::new(World { max_mtu: 9216, ..World::default() }))));
+}
+
+/// The world of this thread, for another thread to [`join`].
+pub(in crate::daemon) fn shared() -> Option<Arc<Mutex<World>>> {
+    WORLD.with_borrow(Clone::clone)
+}
+
+/// Makes the world of another thread that of this one, too.
+pub(in crate::daemon) fn join(world: Option<Arc<Mutex<World>>>) {
+    WORLD.set(world);
 }
 
 /// Gives the closure the world of this thread.
 pub(in crate::daemon) fn world<T>(with: impl FnOnce(&mut World) -> T) -> T {
-    WORLD.with_borrow_mut(|world| with(world.get_or_insert_default()))
+    with(&mut shared().unwrap_or_default().lock())
 }
 
 /// The fake type, on a thread that has a world.
@@ -69,6 +85,9 @@ impl PortType for FakeType {
 
     fn open(&self, _id: PortId, port: &PortConfig, _site: &mut Site<'_>) -> Result<Opened, OpenError> {
         let name = named(port);
+        if let Some(go_on) = world(|world| world.slow.get(&port.name).cloned()) {
+            let _ = go_on.recv();
+        }
         world(|world| {
             if let Some(other) = world.taken.get(&name) {
                 return Err(OpenError::Protected(format!("{name} is taken by {other}")));
@@ -110,12 +129,14 @@ impl Attachment for Fake {
         shown.interface = Some(self.name.clone());
     }
 
-    fn set_mtu(&mut self, _host: &mut Host, mtu: u32) -> Result<(), OpenError> {
-        match world(|world| mtu > world.max_mtu) {
+    fn set_mtu(&self, mtu: u32) -> HostWork<Result<(), OpenError>> {
+        Box::new(move |_| match world(|world| mtu > world.max_mtu) {
             true => Err(OpenError::Protected(format!("mtu {mtu} is too large"))),
             false => Ok(()),
-        }
+        })
     }
+
+    fn has_mtu(&mut self, _mtu: u32) {}
 
     fn fault(&mut self, _fault: &Fault, _now: Instant) -> OnFault {
         OnFault::Lost

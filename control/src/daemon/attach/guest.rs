@@ -19,7 +19,7 @@ use super::news::OnFault;
 use crate::api::{self, PortRole, PortState};
 use crate::config::{PortConfig, SwitchConfig, VhostRole, VhostUserConfig};
 use crate::daemon::accounts::{group_id, user_id};
-use crate::daemon::host::Host;
+use crate::daemon::host::{Host, HostWork};
 use crate::daemon::queues::Queues;
 use crate::daemon::tokens::port_tokens;
 use crate::device::Links;
@@ -113,7 +113,7 @@ impl VhostUserConfig {
         // The queues are placed later; until then worker 0 stands for all of them.
         let affinity = QueueAffinity::new(rx.iter().map(|_| 0));
         let [listener, connection] = port_tokens(id);
-        let rings = PortRings::new(site.fabric.workers.links(), id, Arc::clone(&tx), affinity.clone());
+        let rings = PortRings::new(site.workers.clone(), id, Arc::clone(&tx), affinity.clone());
         let mut endpoint = open(Box::new(rings))?;
         endpoint.register(&site.host.registry, listener, connection).map_err(OpenError::EventLoop)?;
         let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
@@ -182,9 +182,12 @@ impl Attachment for Guest {
         shown.features = Some(status.features_acknowledged.into_iter().map(str::to_owned).collect());
     }
 
-    fn set_mtu(&mut self, _host: &mut Host, mtu: u32) -> Result<(), OpenError> {
+    fn set_mtu(&self, _mtu: u32) -> HostWork<Result<(), OpenError>> {
+        Box::new(|_| Ok(()))
+    }
+
+    fn has_mtu(&mut self, mtu: u32) {
         self.endpoint.set_mtu(mtu);
-        Ok(())
     }
 
     fn fault(&mut self, fault: &Fault, now: Instant) -> OnFault {

@@ -44,12 +44,12 @@ mod wired;
 
 use crate::config::{PortKind, settings_of};
 
-pub(super) use absence::{Absence, RETRY};
+pub(super) use absence::Absence;
 pub(super) use attached::Attached;
 pub(super) use attachment::{Attachment, Halves, Opened, OwnAccess, PortType, Site};
 pub use error::OpenError;
-pub(super) use error::make_parent;
-pub(super) use news::{LinkMap, OnFault, Seen};
+pub(super) use error::{RETRY, make_parent};
+pub(super) use news::{LinkMap, OnFault, Seen, Trouble};
 pub(super) use sockets::Sockets;
 
 /// The type that a port's settings belong to.

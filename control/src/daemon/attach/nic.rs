@@ -12,13 +12,13 @@ use labsw_switch::PortId;
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
 use super::health::{Health, Sending, other_queues};
-use super::news::{LinkMap, OnFault, Seen};
+use super::news::{Findings, LinkMap, Measured, OnFault, Seen, Trouble};
 use super::sockets::Sockets;
 use super::sockets::XdpHalves;
 use super::tags::{TagDevice, Tags};
 use crate::api::{self, PortState};
 use crate::config::{AfXdpConfig, DeviceSpec, PortConfig, Queues, SwitchConfig, XdpMode};
-use crate::daemon::host::Host;
+use crate::daemon::host::{Host, HostWork};
 use crate::device::ethtool::{self, Offload};
 use crate::device::{DeviceError, Link, Links, Promiscuous, Watched, prepare};
 use crate::takeover::state::PortHandover;
@@ -185,12 +185,17 @@ impl Attachment for Nic {
         shown.put_right = self.tags.put_right(Instant::now());
     }
 
-    fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
-        // A device that has gone gets the port's MTU when it comes back.
-        let Some(link) = host.links.link_by_index(self.sockets.link.index)? else { return Ok(()) };
-        prepare::change_mtu(&mut host.links, &mut host.ledger, &link, mtu)?;
+    fn set_mtu(&self, mtu: u32) -> HostWork<Result<(), OpenError>> {
+        let index = self.sockets.link.index;
+        Box::new(move |host| {
+            // A device that has gone gets the port's MTU when it comes back.
+            let Some(link) = host.links.link_by_index(index)? else { return Ok(()) };
+            Ok(prepare::change_mtu(&mut host.links, &mut host.ledger, &link, mtu)?)
+        })
+    }
+
+    fn has_mtu(&mut self, mtu: u32) {
         self.sockets.has_mtu(mtu);
-        Ok(())
     }
 
     fn takes_mtu(&self, mtu: u32) -> bool {
@@ -201,31 +206,40 @@ impl Attachment for Nic {
         self.sockets.fault(fault)
     }
 
-    fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
-        let seen = self.sockets.look(links, &mut host.links);
-        if seen == Seen::Here {
-            let name = &self.sockets.link.name;
-            self.tags.look(name, &Device(name), Instant::now());
+    fn examine(&self, _links: &LinkMap) -> Option<HostWork<Findings>> {
+        let (question, name) = (self.tags.question(), self.sockets.link.name.clone());
+        Some(Box::new(move |_| Findings { tags: Some(question.ask(&Device(&name))), ..Findings::default() }))
+    }
+
+    fn look(&mut self, links: &LinkMap, findings: Option<Findings>) -> Seen {
+        let seen = self.sockets.look(links);
+        if let (Seen::Here, Some(Findings { tags: Some(tags), .. })) = (&seen, findings) {
+            self.tags.learn(&self.sockets.link.name, tags, Instant::now());
         }
         seen
     }
 
-    fn every_second(&mut self, reached: u64, host: &mut Host) -> Option<String> {
-        let Link { index, name, .. } = &self.sockets.link;
-        // A driver that tells nothing of channels has one queue for good.
-        let channels = ethtool::channels(name).ok().flatten();
-        let queues = channels.and_then(|(active, _)| other_queues(self.sockets.status.queues, active.receiving()));
-        let received = host.links.received(*index).ok().flatten();
-        let deaf = received.and_then(|received| self.health.look(received, reached, Instant::now()));
+    fn measure(&self) -> Option<HostWork<Measured>> {
+        let Link { index, name, .. } = self.sockets.link.clone();
+        Some(Box::new(move |host| {
+            // A driver that tells nothing of channels has one queue for good.
+            let channels = ethtool::channels(&name).ok().flatten();
+            let queues = channels.map(|(active, _)| active.receiving());
+            Measured { queues, received: host.links.received(index).ok().flatten() }
+        }))
+    }
+
+    fn judge(&mut self, reached: u64, measured: &Measured) -> Option<Trouble> {
+        let name = &self.sockets.link.name;
+        let queues = measured.queues.and_then(|queues| other_queues(self.sockets.status.queues, queues));
+        let deaf = measured.received.and_then(|received| self.health.look(received, reached, Instant::now()));
         if queues.is_some() || !self.sockets.polls_busily() {
-            return queues.or(deaf).map(|why| format!("{name} {why}"));
+            return queues.or(deaf).map(|why| Trouble::Lost(format!("{name} {why}")));
         }
         let late = self.link_up().then(|| self.sending.look(&self.sockets.sent())).flatten();
-        if let Some(why) = deaf.or(late) {
-            self.sockets.end_busy_poll(&why, host);
-            self.health = Health::default();
-        }
-        None
+        let why = deaf.or(late)?;
+        self.health = Health::default();
+        Some(Trouble::BusyPolling(why))
     }
 
     fn look_due(&self) -> Option<Instant> {

@@ -2,6 +2,7 @@
 //!
 //! A pair that a killed run left is taken over. One that can't be removed stays in the ledger, for the next run.
 
+use super::news::Seen;
 use crate::daemon::host::Host;
 use crate::device::{DeviceError, VethPair, VethPlan};
 
@@ -31,4 +32,10 @@ pub(super) fn remove(pair: &VethPair, plan: &VethPlan, host: &mut Host) -> Resul
     pair.remove(&mut host.links)?;
     host.ledger.pair_gone(&plan.interface);
     Ok(())
+}
+
+/// The container's end has come back: prepares it again.
+pub(super) fn back(pair: &VethPair, plan: &VethPlan) -> Seen {
+    let (pair, plan) = (pair.clone(), plan.clone());
+    Seen::Back(Box::new(move |host| Ok(pair.peer_came_back(&mut host.links, &plan)?)))
 }

@@ -16,7 +16,7 @@ use super::error::OpenError;
 use super::news::{LinkMap, OnFault, Seen, state_of};
 use crate::api::{self, PortState};
 use crate::daemon::host::Host;
-use crate::device::{Link, Links, Promiscuous};
+use crate::device::{Link, Promiscuous};
 
 /// The AF_XDP sockets of a port, and the state kept of their device.
 pub(in crate::daemon) struct Sockets {
@@ -105,7 +105,7 @@ impl Sockets {
         taken: &mut Taken,
     ) -> Result<(Sockets, XdpHalves), OpenError> {
         let SocketsHandover { port, status, promiscuous } = handover;
-        let memory = host.memory().cloned();
+        let memory = host.memory.get().cloned();
         let memory = memory.ok_or_else(|| HandoverError::new("its packet memory was not handed over"))?;
         let index = port.ifindex();
         let link = host.links.link_by_index(index)?.ok_or_else(|| OpenError::Removed(format!("interface {index}")))?;
@@ -147,12 +147,11 @@ impl Sockets {
         shown.queues = Some(self.status.queues);
     }
 
-    /// See [`super::attachment::Attachment::look`]. A list may lack a link that exists, so the device counts as gone
-    /// only after a request for this one link.
-    pub(super) fn look(&mut self, links: &LinkMap, asked: &mut Links) -> Seen {
-        match links.get(&self.link.index) {
+    /// See [`super::attachment::Attachment::look`].
+    pub(super) fn look(&mut self, links: &LinkMap) -> Seen {
+        match links.get(self.link.index) {
             Some(link) => self.link = link.clone(),
-            None => self.gone = asked.has_gone(self.link.index),
+            None => self.gone = links.has_gone(self.link.index),
         }
         if self.gone { Seen::Gone } else { Seen::Here }
     }
@@ -182,17 +181,11 @@ impl Sockets {
         self.sending.progress()
     }
 
-    /// Ends busy polling, with which the device does not go on: `what` it did. Interrupts are as before then.
-    pub(super) fn end_busy_poll(&mut self, what: &str, host: &mut Host) {
-        let Link { name, .. } = &self.link;
-        tracing::warn!("busy polling of {name} is ended: the device {what}");
-        let ended = self.sending.end_busy_poll().map_err(|error| error.to_string());
-        let deferral = host.ledger.interrupts_back(&self.link).map_err(|error| error.to_string());
-        if let Err(error) = ended.and(deferral) {
-            tracing::warn!("busy polling of {name} is not ended cleanly: {error}");
-        }
+    /// Ends busy polling, with which the device does not go on: `what` it did.
+    pub(in crate::daemon) fn end_busy_poll(&mut self, what: &str) -> Result<(), String> {
         self.interrupts_deferred = Ok(false);
         self.status.busy_poll = BusyPoll::Ended(format!("the device {what}"));
+        self.sending.end_busy_poll().map_err(|error| error.to_string())
     }
 
     /// The kernel's counters since the sockets were opened.

@@ -5,7 +5,7 @@
 //! tags when its port is opened; another program may switch that on again (`ethtool -K eth0 rxvlan on`).
 //!
 //! **How it works.** The receive queues' [`Gate`] is shut as soon as the kernel reports the change
-//! ([`OffloadNews`](crate::device::OffloadNews)). Here, the control thread looks at the device whenever links have
+//! ([`OffloadNews`](crate::device::OffloadNews)). Here, the device thread looks at the device whenever links have
 //! changed or the gate is shut. It makes the device stop, reads back that it has, waits until the frames received
 //! meanwhile must have come through ([`SETTLE`]), looks once more, and opens the gate.
 //!
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use labsw_dataplane::xdp::Gate;
 
-use super::absence::RETRY;
+use super::error::RETRY;
 use crate::api::PutRight;
 use crate::device::DeviceError;
 
@@ -54,6 +54,44 @@ enum State {
     Unsure { why: String, again: Instant },
 }
 
+/// A question to a device about its tags.
+pub(super) struct Question {
+    gate: Arc<Gate>,
+}
+
+/// The answer of a device.
+pub(in crate::daemon) enum Asked {
+    /// It leaves tags in; the gate had the number `epoch` before it was asked.
+    LeavesIn { epoch: u64 },
+    /// It removed tags by the features `on`, and was made to stop while the gate had the number `epoch`.
+    Stopped { on: String, epoch: u64 },
+    /// It removes tags, or may do so, for this reason.
+    Unsure(String),
+}
+
+impl Question {
+    /// Asks the device, and makes it stop if it removes tags. Then, or if it can't be asked, the gate is shut.
+    pub(super) fn ask(self, device: &impl TagDevice) -> Asked {
+        // The number is read before the device is asked.
+        let epoch = self.gate.epoch();
+        match device.taking() {
+            Ok(on) if on.is_empty() => Asked::LeavesIn { epoch },
+            Ok(on) => {
+                self.gate.shut();
+                let (epoch, on) = (self.gate.epoch(), on.join(", "));
+                match device.stop() {
+                    Ok(()) => Asked::Stopped { on, epoch },
+                    Err(error) => Asked::Unsure(format!("takes VLAN tags out of received frames: {error}")),
+                }
+            }
+            Err(error) => {
+                self.gate.shut();
+                Asked::Unsure(format!("may take VLAN tags out of received frames: {error}"))
+            }
+        }
+    }
+}
+
 impl Tags {
     /// The state of a device that was found to leave tags in, with its port's gate.
     pub(super) fn new(gate: Arc<Gate>) -> Tags {
@@ -62,30 +100,28 @@ impl Tags {
 
     /// Looks at the device called `name`, and makes it stop if it removes tags.
     pub(super) fn look(&mut self, name: &str, device: &impl TagDevice, now: Instant) {
-        // The number is read before the device is asked.
-        let epoch = self.gate.epoch();
-        self.state = match device.taking() {
-            Ok(on) if on.is_empty() => self.left_in(name, epoch, now),
-            Ok(on) => {
-                self.gate.shut();
-                let epoch = self.gate.epoch();
-                let on = on.join(", ");
-                match device.stop() {
-                    Ok(()) => {
-                        (self.stopped, self.last) = (self.stopped.saturating_add(1), Some(now));
-                        tracing::warn!(
-                            interface = name,
-                            "took VLAN tags out of received frames ({on}); switched off again: somebody had switched it on"
-                        );
-                        State::Settling { until: now + SETTLE, epoch }
-                    }
-                    Err(error) => self.unsure(name, format!("takes VLAN tags out of received frames: {error}"), now),
-                }
+        let asked = self.question().ask(device);
+        self.learn(name, asked, now);
+    }
+
+    /// The question to the device, which may be asked while others have this state.
+    pub(super) fn question(&self) -> Question {
+        Question { gate: Arc::clone(&self.gate) }
+    }
+
+    /// Goes on with the answer of the device called `name`.
+    pub(super) fn learn(&mut self, name: &str, asked: Asked, now: Instant) {
+        self.state = match asked {
+            Asked::LeavesIn { epoch } => self.left_in(name, epoch, now),
+            Asked::Stopped { on, epoch } => {
+                (self.stopped, self.last) = (self.stopped.saturating_add(1), Some(now));
+                tracing::warn!(
+                    interface = name,
+                    "took VLAN tags out of received frames ({on}); switched off again: somebody had switched it on"
+                );
+                State::Settling { until: now + SETTLE, epoch }
             }
-            Err(error) => {
-                self.gate.shut();
-                self.unsure(name, format!("may take VLAN tags out of received frames: {error}"), now)
-            }
+            Asked::Unsure(why) => self.unsure(name, why, now),
         };
     }
 

@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
-use super::news::{LinkMap, OnFault, Seen};
+use super::news::{Findings, LinkMap, OnFault, Seen};
 use crate::api::{self, PortRole, PortState};
 use crate::config::{PortConfig, SwitchConfig, TapConfig, TapEnd};
 use crate::daemon::accounts::{group_id, user_id};
-use crate::daemon::host::Host;
+use crate::daemon::host::{Host, HostWork};
 use crate::device::{Link, Links, TapLink, TapPlan, TapUse};
 use crate::takeover::state::PortHandover;
 
@@ -214,34 +214,35 @@ impl Attachment for Tap {
         shown.queues = u32::try_from(self.queues).ok();
     }
 
-    fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
-        self.tap.set_mtu(&mut host.links, &self.plan, mtu)?;
+    fn set_mtu(&self, mtu: u32) -> HostWork<Result<(), OpenError>> {
+        let (tap, plan) = (self.tap.clone(), self.plan.clone());
+        Box::new(move |host| Ok(tap.set_mtu(&mut host.links, &plan, mtu)?))
+    }
+
+    fn has_mtu(&mut self, mtu: u32) {
         self.plan.mtu = mtu;
-        Ok(())
     }
 
     fn fault(&mut self, fault: &Fault, _now: Instant) -> OnFault {
         if self.connection == fault.connection { OnFault::Lost } else { OnFault::Old }
     }
 
-    fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
+    fn look(&mut self, links: &LinkMap, _findings: Option<Findings>) -> Seen {
         let is_tap = |link: &&Link| link.kind.as_deref() == Some("tun");
         // An interface that comes back from another namespace may have another index.
         let back = |link: &&Link| self.away && link.is_called(&self.plan.interface);
-        let known = links.get(&self.tap.link.index).filter(is_tap);
-        match known.or_else(|| links.values().filter(is_tap).find(back)) {
+        let index = self.tap.link.index;
+        let known = links.get(index).filter(is_tap);
+        match known.or_else(|| links.iter().filter(is_tap).find(back)) {
             Some(link) => {
                 self.tap.link = link.clone();
-                if std::mem::replace(&mut self.away, false)
-                    && let Err(error) = self.tap.came_back(&mut host.links, &self.plan)
-                {
-                    tracing::warn!(port = self.plan.port, %error, "the container's end is not as it was");
+                if std::mem::replace(&mut self.away, false) {
+                    let (tap, plan) = (self.tap.clone(), self.plan.clone());
+                    return Seen::Back(Box::new(move |host| Ok(tap.came_back(&mut host.links, &plan)?)));
                 }
             }
-            None if self.watch.has_interface() && !self.is_for_guest() => {
-                self.away = host.links.has_gone(self.tap.link.index);
-            }
-            None => self.gone = host.links.has_gone(self.tap.link.index),
+            None if self.watch.has_interface() && !self.is_for_guest() => self.away = links.has_gone(index),
+            None => self.gone = links.has_gone(index),
         }
         if self.gone { Seen::Gone } else { Seen::Here }
     }

@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
-use super::news::{LinkMap, OnFault, Seen};
-use super::pair::{prepare_pair, remove};
+use super::news::{Findings, LinkMap, OnFault, Seen};
+use super::pair::{back, prepare_pair, remove};
 use super::sockets::{Sockets, SocketsHandover, XdpHalves};
 use super::wired;
 use crate::api::{self, PortState};
 use crate::config::{PortConfig, SwitchConfig, VethConfig, default_interface};
-use crate::daemon::host::Host;
+use crate::daemon::host::{Host, HostWork};
 use crate::device::{Links, Netns, Promiscuous, VethPair, VethPlan, prepare};
 use crate::takeover::state::PortHandover;
 
@@ -168,14 +168,19 @@ impl Attachment for Veth {
         self.sockets.show(shown);
     }
 
-    fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
-        // A pair that has gone gets the port's MTU when it comes back.
-        let Some(link) = host.links.link_by_index(self.sockets.link.index)? else { return Ok(()) };
-        prepare::check_mtu(&link, mtu)?;
-        self.pair.set_mtu(&mut host.links, &self.plan, mtu)?;
+    fn set_mtu(&self, mtu: u32) -> HostWork<Result<(), OpenError>> {
+        let (pair, plan) = (self.pair.clone(), self.plan.clone());
+        Box::new(move |host| {
+            // A pair that has gone gets the port's MTU when it comes back.
+            let Some(link) = host.links.link_by_index(pair.switch_end.index)? else { return Ok(()) };
+            prepare::check_mtu(&link, mtu)?;
+            Ok(pair.set_mtu(&mut host.links, &plan, mtu)?)
+        })
+    }
+
+    fn has_mtu(&mut self, mtu: u32) {
         self.plan.mtu = mtu;
         self.sockets.has_mtu(mtu);
-        Ok(())
     }
 
     fn takes_mtu(&self, mtu: u32) -> bool {
@@ -186,19 +191,15 @@ impl Attachment for Veth {
         self.sockets.fault(fault)
     }
 
-    /// Also prepares the container's end again when a container gave it back.
-    fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
-        let seen = self.sockets.look(links, &mut host.links);
+    /// The container's end is prepared again when a container gave it back.
+    fn look(&mut self, links: &LinkMap, _findings: Option<Findings>) -> Seen {
+        let seen = self.sockets.look(links);
         let away = self.sockets.link.lower_is_elsewhere();
-        if seen == Seen::Here
-            && std::mem::replace(&mut self.peer_away, away)
-            && !away
-            && self.plan.netns.is_none()
-            && let Err(error) = self.pair.peer_came_back(&mut host.links, &self.plan)
-        {
-            tracing::warn!(port = self.plan.port, %error, "the container's end is not as it was");
+        let is_back = matches!(seen, Seen::Here) && std::mem::replace(&mut self.peer_away, away) && !away;
+        match is_back && self.plan.netns.is_none() {
+            true => back(&self.pair, &self.plan),
+            false => seen,
         }
-        seen
     }
 
     fn link_up(&self) -> bool {
@@ -206,15 +207,16 @@ impl Attachment for Veth {
     }
 
     /// Setting the switch's end down takes the carrier from the container's end.
-    fn show_enabled(&mut self, enabled: bool, host: &mut Host) -> Result<(), OpenError> {
+    fn show_enabled(&self, enabled: bool) -> Option<HostWork<Result<(), OpenError>>> {
         let index = self.sockets.link.index;
-        if enabled {
-            host.links.set_up(index)?
-        } else {
-            host.links.set_down(index)?
-        }
+        Some(Box::new(move |host| {
+            let set = if enabled { host.links.set_up(index) } else { host.links.set_down(index) };
+            Ok(set?)
+        }))
+    }
+
+    fn shows_enabled(&mut self, enabled: bool) {
         self.sockets.link.up = enabled;
-        Ok(())
     }
 
     fn takes_frames_when_down(&self) -> bool {

@@ -22,11 +22,11 @@ use labsw_switch::{Mac, PortId};
 
 use super::attachment::{Attachment, Halves, Opened, Site};
 use super::error::OpenError;
-use super::news::{LinkMap, OnFault, Seen, state_of};
-use super::pair::{prepare_pair, remove};
+use super::news::{Findings, LinkMap, OnFault, Seen, state_of};
+use super::pair::{back, prepare_pair, remove};
 use crate::api::{self, PortState};
 use crate::config::tap_interface;
-use crate::daemon::host::Host;
+use crate::daemon::host::{Host, HostWork};
 use crate::device::{DeviceError, Link, Links, VethPair, VethPlan, prepare};
 
 /// Opens a port. On an error nothing that was opened is left, except a pair that was there.
@@ -40,7 +40,7 @@ pub(super) fn open(plan: VethPlan, id: PortId, site: &mut Site<'_>) -> Result<Op
     links.keep_host_silent(&tap_link)?;
     let pair = prepare_pair(&plan, site.host)?;
     let link = pair.switch_end.clone();
-    let by = site.host.fast_path.as_ref().map(|path| (path, site.fabric.shared.fdb.layout()));
+    let by = site.host.fast_path.as_deref().map(|path| (path, site.fdb));
     let laid = Wires::lay(by, id, link.index, tap_link.index)
         .map_err(|source| OpenError::Wires { interface: link.name.clone(), source })
         .and_then(|wires| {
@@ -121,38 +121,51 @@ impl Attachment for Wired {
         shown.queues = u32::try_from(self.queues).ok();
     }
 
-    fn set_mtu(&mut self, host: &mut Host, mtu: u32) -> Result<(), OpenError> {
-        let Some(link) = host.links.link_by_index(self.link.index)? else { return Ok(()) };
-        prepare::check_mtu(&link, mtu)?;
-        host.links.set_mtu(self.tap, mtu)?;
-        self.pair.set_mtu(&mut host.links, &self.plan, mtu)?;
+    fn set_mtu(&self, mtu: u32) -> HostWork<Result<(), OpenError>> {
+        let (pair, plan) = (self.pair.clone(), self.plan.clone());
+        let tap = self.tap;
+        Box::new(move |host| {
+            // A pair that has gone gets the port's MTU when it comes back.
+            let Some(link) = host.links.link_by_index(pair.switch_end.index)? else { return Ok(()) };
+            prepare::check_mtu(&link, mtu)?;
+            host.links.set_mtu(tap, mtu)?;
+            Ok(pair.set_mtu(&mut host.links, &plan, mtu)?)
+        })
+    }
+
+    fn has_mtu(&mut self, mtu: u32) {
         self.plan.mtu = mtu;
-        Ok(())
     }
 
     fn fault(&mut self, fault: &Fault, _now: Instant) -> OnFault {
         if self.connection == fault.connection { OnFault::Lost } else { OnFault::Old }
     }
 
-    fn look(&mut self, links: &LinkMap, host: &mut Host) -> Seen {
-        match links.get(&self.link.index) {
+    fn links(&self) -> Vec<u32> {
+        vec![self.link.index, self.tap]
+    }
+
+    fn examine(&self, links: &LinkMap) -> Option<HostWork<Findings>> {
+        let link = links.get(self.link.index)?.clone();
+        Some(Box::new(move |host| Findings { station: station(&link, &mut host.links), ..Findings::default() }))
+    }
+
+    fn look(&mut self, links: &LinkMap, findings: Option<Findings>) -> Seen {
+        match links.get(self.link.index) {
             Some(link) => self.link = link.clone(),
-            None => self.gone = host.links.has_gone(self.link.index),
+            None => self.gone = links.has_gone(self.link.index),
         }
-        self.gone |= !links.contains_key(&self.tap) && host.links.has_gone(self.tap);
+        self.gone |= links.has_gone(self.tap);
         if self.gone {
             return Seen::Gone;
         }
-        self.station = station(&self.link, &mut host.links);
+        self.station = findings.and_then(|findings| findings.station);
         let away = self.link.lower_is_elsewhere();
-        if std::mem::replace(&mut self.peer_away, away)
-            && !away
-            && self.plan.netns.is_none()
-            && let Err(error) = self.pair.peer_came_back(&mut host.links, &self.plan)
-        {
-            tracing::warn!(port = self.plan.port, %error, "the container's end is not as it was");
+        let is_back = std::mem::replace(&mut self.peer_away, away) && !away;
+        match is_back && self.plan.netns.is_none() {
+            true => back(&self.pair, &self.plan),
+            false => Seen::Here,
         }
-        Seen::Here
     }
 
     fn link_up(&self) -> bool {
@@ -160,15 +173,16 @@ impl Attachment for Wired {
     }
 
     /// Setting the switch's end down takes the carrier from the container's end.
-    fn show_enabled(&mut self, enabled: bool, host: &mut Host) -> Result<(), OpenError> {
+    fn show_enabled(&self, enabled: bool) -> Option<HostWork<Result<(), OpenError>>> {
         let index = self.link.index;
-        if enabled {
-            host.links.set_up(index)?
-        } else {
-            host.links.set_down(index)?
-        }
+        Some(Box::new(move |host| {
+            let set = if enabled { host.links.set_up(index) } else { host.links.set_down(index) };
+            Ok(set?)
+        }))
+    }
+
+    fn shows_enabled(&mut self, enabled: bool) {
         self.link.up = enabled;
-        Ok(())
     }
 
     fn takes_frames_when_down(&self) -> bool {

@@ -9,7 +9,7 @@ const A: &str = "[ports.a]\ntype='veth'\npeer='x'\n";
 const B: &str = "[ports.b]\ntype='veth'\npeer='x'\nmtu=9000\n[mirrors.m]\nsources=['*']\nto='b'\n";
 
 /// Applies a text, on trial for so many seconds.
-fn apply(switch: &mut Switch, text: &str, seconds: Option<u64>, now: Instant) -> Result<usize, String> {
+fn apply(switch: &mut Errand<'_>, text: &str, seconds: Option<u64>, now: Instant) -> Result<usize, String> {
     let config = ConfigText { file: "new.toml".to_owned(), text: text.to_owned() };
     let wanted = WantedConfig { config, keep_runtime: false };
     let applied = switch.apply_on_trial(&wanted, seconds.map(Duration::from_secs), now);
@@ -17,7 +17,7 @@ fn apply(switch: &mut Switch, text: &str, seconds: Option<u64>, now: Instant) ->
 }
 
 /// Applies a text for good.
-fn apply_now(switch: &mut Switch, text: &str) -> Result<usize, String> {
+fn apply_now(switch: &mut Errand<'_>, text: &str) -> Result<usize, String> {
     apply(switch, text, None, Instant::now())
 }
 
@@ -34,7 +34,8 @@ fn told(reader: &mut dyn Feed) -> Vec<String> {
 
 #[test]
 fn what_nobody_confirms_is_taken_back_when_the_time_is_up() {
-    let mut switch = switch(A);
+    let mut bench = switch(A);
+    let mut switch = bench.errand();
     switch.switch_port("a", false).unwrap();
     switch.notice_changes();
     let (given, now) = (switch.given.clone(), Instant::now());
@@ -60,7 +61,8 @@ fn what_nobody_confirms_is_taken_back_when_the_time_is_up() {
 
 #[test]
 fn what_is_confirmed_stays() {
-    let mut switch = switch(A);
+    let mut bench = switch(A);
+    let mut switch = bench.errand();
     let now = Instant::now();
     let mut reader = switch.monitor(0).unwrap();
     apply(&mut switch, B, Some(30), now).unwrap();
@@ -75,7 +77,8 @@ fn what_is_confirmed_stays() {
 
 #[test]
 fn nothing_else_is_applied_during_a_trial() {
-    let mut switch = switch(A);
+    let mut bench = switch(A);
+    let mut switch = bench.errand();
     let now = Instant::now();
     apply(&mut switch, B, Some(3600), now).unwrap();
     for seconds in [None, Some(5)] {
@@ -91,7 +94,8 @@ fn nothing_else_is_applied_during_a_trial() {
 
 #[test]
 fn a_trial_that_is_refused_or_has_an_odd_time_does_not_begin() {
-    let mut switch = switch(A);
+    let mut bench = switch(A);
+    let mut switch = bench.errand();
     let now = Instant::now();
     for seconds in [0, 24 * 3600 + 1] {
         let refused = apply(&mut switch, B, Some(seconds), now).unwrap_err();
@@ -104,7 +108,8 @@ fn a_trial_that_is_refused_or_has_an_odd_time_does_not_begin() {
 
 #[test]
 fn a_step_back_that_fails_keeps_no_other_from_being_taken() {
-    let mut switch = switch(&format!("{A}[switch]\nmac_ageing='60s'\n"));
+    let mut bench = switch(&format!("{A}[switch]\nmac_ageing='60s'\n"));
+    let mut switch = bench.errand();
     let now = Instant::now();
     apply(&mut switch, &B.replace("'x'", "'y'"), Some(30), now).unwrap();
     let mut reader = switch.monitor(0).unwrap();

@@ -10,6 +10,7 @@ use crate::api::{
     MirrorSettings, Mirrors, Peer, PortDirection, PortType, Ports, Reply, Request, WantedConfig,
 };
 use crate::daemon::attach::fake::world;
+use crate::daemon::errand::Errand;
 use crate::daemon::switch::Switch;
 use crate::daemon::tests::switch;
 use crate::plan::changes;
@@ -151,7 +152,7 @@ impl Random {
     }
 
     /// Something that nobody has asked for through the control socket.
-    fn happen(&mut self, switch: &mut Switch, time: &mut Instant) {
+    fn happen(&mut self, switch: &mut Errand<'_>, time: &mut Instant) {
         let name = self.port();
         match self.below(3) {
             0 => {
@@ -161,8 +162,7 @@ impl Random {
             _ => switch.lose(&name, Some("it was pulled")),
         }
         *time += Duration::from_secs(100);
-        switch.links_changed(*time);
-        switch.tick_devices(*time + Duration::from_secs(1));
+        switch.look_after_devices(*time + Duration::from_secs(1));
         switch.notice_states();
     }
 }
@@ -179,7 +179,8 @@ fn read(reader: &mut dyn Feed) -> Vec<Event> {
 
 #[test]
 fn whoever_monitors_misses_no_change() {
-    let mut switch = switch("");
+    let mut bench = switch("");
+    let mut switch = bench.errand();
     let (peer, mut random, mut time) = (Peer::new(0, 0, 1, true), Random(0x6c61_6273_7700_0001), Instant::now());
     let mut reader = switch.monitor(0).unwrap();
     let (mut copy, mut made, mut refused) = (Copy::default(), 0, 0);
@@ -191,7 +192,7 @@ fn whoever_monitors_misses_no_change() {
             random.happen(&mut switch, &mut time);
         }
         let change = random.change();
-        let outcome = switch.call(&peer, Request::Change(change.clone()));
+        let outcome = switch.answer(&peer, Request::Change(change.clone()));
         let events = read(&mut *reader);
         events.iter().for_each(|event| copy.follow(event));
         // A change that was missed shows at the latest when its setting changes again: an event has the value before.
@@ -211,14 +212,15 @@ fn whoever_monitors_misses_no_change() {
 
 #[test]
 fn an_apply_and_its_undoing_are_told_as_what_they_have_changed() {
-    let mut switch = switch("[ports.a]\ntype='veth'\npeer='x'\n");
+    let mut bench = switch("[ports.a]\ntype='veth'\npeer='x'\n");
+    let mut switch = bench.errand();
     switch.notice_states();
     let mut reader = switch.monitor(0).unwrap();
-    let mut apply = |switch: &mut Switch, text: &str| {
+    let mut apply = |switch: &mut Errand<'_>, text: &str| {
         let config = ConfigText { file: "x.toml".to_owned(), text: text.to_owned() };
         let wanted = WantedConfig { config, keep_runtime: false };
         let apply = Change::ApplyConfig(AppliedConfig { wanted, confirm_milliseconds: None });
-        let outcome = switch.call(&Peer::new(7, 7, 70, true), Request::Change(apply));
+        let outcome = switch.answer(&Peer::new(7, 7, 70, true), Request::Change(apply));
         (outcome.is_ok(), read(&mut *reader).iter().map(ToString::to_string).collect::<Vec<_>>())
     };
     let to = "[ports.a]\ntype='veth'\npeer='x'\nmtu=9000\n[ports.b]\ntype='veth'\npeer='y'\n";
@@ -240,7 +242,8 @@ fn an_apply_and_its_undoing_are_told_as_what_they_have_changed() {
 
 #[test]
 fn a_port_that_comes_and_goes_by_itself_is_told_eight_times_a_second_and_then_as_it_is() {
-    let mut switch = switch("[ports.a]\ntype='veth'\npeer='x'\n");
+    let mut bench = switch("[ports.a]\ntype='veth'\npeer='x'\n");
+    let mut switch = bench.errand();
     switch.notice_states();
     switch.events.told.renew_allowances();
     let mut reader = switch.monitor(0).unwrap();
@@ -257,7 +260,8 @@ fn a_port_that_comes_and_goes_by_itself_is_told_eight_times_a_second_and_then_as
 
 #[test]
 fn addresses_that_move_are_told_with_both_ports() {
-    let mut switch = switch("[ports.a]\ntype='veth'\npeer='x'\n[ports.b]\ntype='veth'\npeer='y'\n");
+    let mut bench = switch("[ports.a]\ntype='veth'\npeer='x'\n[ports.b]\ntype='veth'\npeer='y'\n");
+    let mut switch = bench.errand();
     switch.notice_states();
     let mut reader = switch.monitor(0).unwrap();
     let [a, b] = ["a", "b"].map(|name| switch.ports.get(name).unwrap().id);

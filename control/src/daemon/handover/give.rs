@@ -10,7 +10,7 @@ use labsw_switch::PortId;
 use labsw_switch::fdb::{FdbEntry, FdbFilter};
 
 use super::{Step, service};
-use crate::daemon::Daemon;
+use crate::daemon::control::Control;
 use crate::daemon::port::Port;
 use crate::daemon::switch::Switch;
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, Rest, State};
@@ -19,68 +19,66 @@ use crate::takeover::{Channel, READY_PATIENCE, RUNNING_PATIENCE, STILL_PATIENCE,
 /// The entries of the forwarding database in the part that frames depend on: port and static flag, by VLAN and address.
 type Known = BTreeMap<(u16, u64), (PortId, bool)>;
 
-impl Daemon {
+impl Control {
     /// Answers processes at the door. Returns true if the switch now belongs to another process; this one then ends and
-    /// undoes nothing.
-    pub(in crate::daemon) fn serve_door(&mut self) -> bool {
-        loop {
-            match self.door.as_ref().and_then(super::Door::next) {
-                None => return false,
-                Some(Step::Welcome(answer)) => {
+    /// undoes nothing. A process that is ready for the switch waits while the device thread is `busy`.
+    pub(in crate::daemon) fn serve_door(&mut self, switch: &mut Switch, busy: bool) -> bool {
+        while let Some(step) = self.door.as_ref().and_then(super::Door::next) {
+            match step {
+                Step::Welcome(answer) => {
                     let welcome = Message::Welcome {
-                        config: self.switch.running().to_toml().to_string(),
-                        given: self.switch.given.to_toml().to_string(),
+                        config: switch.running().to_toml().to_string(),
+                        given: switch.given.to_toml().to_string(),
                         program_file: service::program_file(),
                         service: service::supervised(),
                     };
                     // The process that asked may have given up.
                     let _ = answer.send(welcome);
                 }
-                Some(Step::Prepare(mut channel)) => {
-                    let outcome = self.hand_over(&mut channel);
-                    if outcome.is_ok() {
-                        return true;
-                    }
-                    if let Err(error) = outcome {
-                        tracing::warn!("take-over failed, this switch goes on: {error}");
-                        // The other side may be the one that failed, and may have hung up.
-                        channel.refuse(&error);
-                    }
-                    super::close(channel);
-                    if let Some(door) = &self.door {
-                        door.is_free();
-                    }
-                }
+                Step::Prepare(channel) => self.visitor = Some(channel),
             }
         }
+        if busy && switch.opening.is_over() {
+            return false;
+        }
+        let Some(mut channel) = self.visitor.take() else { return false };
+        let Err(error) = self.hand_over(switch, &mut channel) else { return true };
+        tracing::warn!("take-over failed, this switch goes on: {error}");
+        // The other side may be the one that failed, and may have hung up.
+        channel.refuse(&error);
+        super::close(channel);
+        if let Some(door) = &self.door {
+            door.is_free();
+        }
+        false
     }
 
     /// Hands the switch over. On an error the switch still belongs to this process, and its workers run.
-    fn hand_over(&mut self, channel: &mut Channel) -> Result<(), WireError> {
-        if let Some(obstacle) = self.switch.obstacle() {
+    fn hand_over(&self, switch: &mut Switch, channel: &mut Channel) -> Result<(), WireError> {
+        if let Some(obstacle) = switch.obstacle() {
             return Err(WireError::Refused(obstacle));
         }
-        self.switch.beat_early();
-        let entries = self.switch.entries();
+        switch.beat_early();
+        let entries = switch.entries();
         channel.allow(READY_PATIENCE);
         let mut given = Given::default();
-        let state = self.state(&entries, &mut given)?;
+        let state = self.state(switch, &entries, &mut given)?;
         channel.send(&Message::State(Box::new(state)), given.descriptors())?;
         expect(channel, |message| matches!(message, Message::Ready))?;
         let begin = Instant::now();
-        let held = self.switch.fabric.workers.links().hold().map_err(refused)?;
+        let held = switch.fabric.workers.links().hold().map_err(refused)?;
         // Before a worker stands still it reports the faults that it found.
         if !self.worker_events.is_empty() {
             return Err(WireError::Refused("a port failed at this moment; try again".to_owned()));
         }
         channel.allow(STILL_PATIENCE);
-        channel.send(&Message::Last(Box::new(self.switch.last(&entries))), &[])?;
+        channel.send(&Message::Last(Box::new(switch.last(&entries))), &[])?;
         expect(channel, |message| matches!(message, Message::Prepared))?;
         channel.send(&Message::Go, &[])?;
         channel.allow(RUNNING_PATIENCE);
         match channel.receive() {
             Ok((Message::Running, _)) => {
-                self.give_rest(channel);
+                Control::give_rest(switch, channel);
                 service::make_main(channel);
             }
             // The new process has ended, so it uses nothing of what it was given.
@@ -94,8 +92,8 @@ impl Daemon {
     }
 
     /// Sends what the new process needs last, if there is anything.
-    fn give_rest(&self, channel: &mut Channel) {
-        let rest = Rest { captures: self.switch.captures.waiting() };
+    fn give_rest(switch: &Switch, channel: &mut Channel) {
+        let rest = Rest { captures: switch.captures.waiting() };
         if rest.captures.is_empty() {
             return;
         }
@@ -106,27 +104,28 @@ impl Daemon {
     }
 
     /// The state of the switch while its workers still run.
-    fn state<'a>(&'a self, entries: &[FdbEntry], given: &mut Given<'a>) -> Result<State, WireError> {
+    fn state<'a>(
+        &'a self,
+        switch: &'a Switch,
+        entries: &[FdbEntry],
+        given: &mut Given<'a>,
+    ) -> Result<State, WireError> {
         let missing = || WireError::Refused("the switch is about to end".to_owned());
         let server = self.server.as_ref().ok_or_else(missing)?;
         let door = self.door.as_ref().ok_or_else(missing)?;
-        let names = self.switch.names();
-        let ports = self.switch.ports.iter();
+        let names = switch.names();
+        let ports = switch.ports.iter();
         let ports = ports.map(|port| Ok((port.config.name.clone(), port.record(given)?)));
         let ports = ports.collect::<Result<_, WireError>>()?;
         Ok(State {
-            config: self.switch.running().to_toml().to_string(),
+            config: switch.running().to_toml().to_string(),
             control: given.put(server.listener()),
             take_over: given.put(door.socket()),
-            metrics: self.switch.metrics.as_ref().map(|metrics| given.put(metrics.listener())),
-            memory: self.switch.host.memory().map(|memory| memory.hand_over(given)),
+            metrics: switch.metrics.as_ref().map(|metrics| given.put(metrics.listener())),
+            memory: switch.memory.get().map(|memory| memory.hand_over(given)),
             ports,
             fdb: entries.iter().filter_map(|entry| record(entry, &names)).collect(),
-            watchdog_us: self
-                .switch
-                .watchdog
-                .as_ref()
-                .and_then(|watchdog| watchdog.patience().as_micros().try_into().ok()),
+            watchdog_us: switch.watchdog.as_ref().and_then(|watchdog| watchdog.patience().as_micros().try_into().ok()),
             clients: server.hand_over(given),
         })
     }
@@ -175,7 +174,7 @@ impl Switch {
         Last {
             counters: self.ports.iter().map(|port| (port.config.name.clone(), (&port.counters()).into())).collect(),
             mirrors: mirrors.map(|mirror| (mirror.config.name.clone(), mirror.counters(&self.fabric).into())).collect(),
-            memory: self.host.memory().map(|memory| memory.state().into()),
+            memory: self.memory.get().map(|memory| memory.state().into()),
             kernel_before: kernel_before.filter(|(_, counted)| *counted != XdpCounters::default()).collect(),
             backlogs: backlogs.map(|(name, frames)| (name.clone(), KeptFrame::list(frames))).collect(),
             forgotten: known.keys().filter(|key| !still.contains_key(key)).copied().collect(),

@@ -15,7 +15,9 @@ use super::{TakeOverError, service};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::daemon::attach::{self, OpenError, Site};
+use crate::daemon::control::Control;
 use crate::daemon::error::DaemonError;
+use crate::daemon::host::Host;
 use crate::daemon::start::Inherited;
 use crate::daemon::switch::Switch;
 use crate::daemon::watchdog::Watchdog;
@@ -112,29 +114,33 @@ impl Daemon {
     /// Puts everything in its place; the old process still serves.
     fn settle(&mut self, state: State, mut taken: Taken) -> Result<(), TakeOverError> {
         if let Some(memory) = &state.memory {
-            self.switch.host.adopt_memory(PacketMemory::take_over(memory, &mut taken)?);
+            self.host.adopt_memory(PacketMemory::take_over(memory, &mut taken)?);
         }
+        let Daemon { host, control } = self;
+        let mut switch = control.switch.lock();
         for (name, port) in state.ports {
             let refused = |reason: String| TakeOverError::Port { port: name.clone(), reason };
-            self.switch.settle_port(&name, port, &mut taken).map_err(refused)?;
+            switch.settle_port(host, &name, port, &mut taken).map_err(refused)?;
         }
-        self.switch.set_tables().map_err(|error| TakeOverError::Start(error.to_string()))?;
-        state.fdb.iter().for_each(|record| self.switch.remember(record));
-        if let Some(server) = &mut self.server {
+        switch.set_tables().map_err(|error| TakeOverError::Start(error.to_string()))?;
+        state.fdb.iter().for_each(|record| switch.remember(record));
+        if let Some(server) = &mut control.server {
             let mut clients = state.clients.into_iter();
-            clients.try_for_each(|client| server.take_over(client, &mut taken, &mut self.switch))?;
+            clients.try_for_each(|client| server.take_over(client, &mut taken, &mut *switch))?;
         }
         Ok(())
     }
 
     /// Makes this process the owner of the switch's sockets, and serves rings and queues.
     fn begin(&mut self, metrics: Option<MetricsSocket>) {
-        self.switch.resume_ports();
-        self.switch.metrics = metrics;
-        if let Some(server) = &mut self.server {
+        let Control { switch, server, door, .. } = &mut self.control;
+        let mut switch = switch.lock();
+        switch.resume_ports();
+        switch.metrics = metrics;
+        if let Some(server) = server {
             server.own();
         }
-        if let Some(door) = &mut self.door {
+        if let Some(door) = door {
             door.own();
         }
     }
@@ -168,15 +174,18 @@ fn prepare(
     let mut metrics = std::mem::ManuallyDrop::new(metrics);
     let started = Daemon::start_with(config, file, Some(inherited));
     let mut daemon = std::mem::ManuallyDrop::new(started.map_err(|error| TakeOverError::Start(error.to_string()))?);
-    daemon.switch.given = given;
-    let pulses = daemon.switch.fabric.pulses();
-    let patience = state.watchdog_us.map(Duration::from_micros);
-    daemon.switch.watchdog = patience.map(|patience| Watchdog::new(patience, Instant::now(), pulses));
+    {
+        let mut switch = daemon.control.switch.lock();
+        switch.given = given;
+        let pulses = switch.fabric.pulses();
+        let patience = state.watchdog_us.map(Duration::from_micros);
+        switch.watchdog = patience.map(|patience| Watchdog::new(patience, Instant::now(), pulses));
+    }
     daemon.settle(state, taken)?;
     channel.allow(PATIENCE);
     channel.send(&Message::Ready, &[])?;
     match channel.receive()?.0 {
-        Message::Last(last) => daemon.switch.complete(&last)?,
+        Message::Last(last) => daemon.control.switch.lock().complete(&last)?,
         other => return Err(WireError::OutOfTurn(other.name()).into()),
     }
     channel.send(&Message::Prepared, &[])?;
@@ -190,7 +199,7 @@ fn prepare(
     // It hangs up once it has told the service manager which process has the switch.
     channel.allow(FAREWELL);
     if let Ok((Message::Rest(rest), _)) = channel.receive() {
-        daemon.switch.captures.take_waiting(&rest.captures);
+        daemon.control.switch.lock().captures.take_waiting(&rest.captures);
         let _ = channel.receive();
     }
     tracing::info!("taken over");
@@ -216,11 +225,12 @@ impl Switch {
     /// Gives a port its attachment; a waiting port is opened later like any other.
     pub(in crate::daemon) fn settle_port(
         &mut self,
+        host: &mut Host,
         name: &str,
         state: PortState,
         taken: &mut Taken,
     ) -> Result<(), String> {
-        let Switch { ports, host, fabric, config: switch, opening, .. } = self;
+        let Switch { ports, fabric, config: switch, opening, .. } = self;
         let port = ports.find_mut(name).ok_or("is not in the configuration that runs")?;
         port.enabled = state.enabled;
         let Some(handover) = state.attached else {
@@ -229,7 +239,7 @@ impl Switch {
             }
             return Ok(());
         };
-        let mut site = Site { host, fabric, switch };
+        let mut site = Site { host, workers: fabric.workers.links(), fdb: fabric.shared.fdb.layout(), switch };
         let kind = attach::of(&port.config.kind);
         let opened = kind.take_over(port.id, &port.config, &mut site, handover, taken);
         port.attach(opened.map_err(|error: OpenError| error.to_string())?, state.pins);
@@ -288,7 +298,7 @@ impl Switch {
 
     /// Takes over who has which chunk of packet memory.
     fn complete_memory(&mut self, record: Option<&PoolRecord>) -> Result<(), TakeOverError> {
-        let Some(memory) = self.host.memory().cloned() else { return Ok(()) };
+        let Some(memory) = self.memory.get().cloned() else { return Ok(()) };
         let attached = self.ports.iter_mut().filter_map(|port| port.attached.to_mut());
         let owners: Vec<u16> = attached.filter_map(|attachment| Some(attachment.sockets()?.owner())).collect();
         let state = record.and_then(PoolRecord::state);

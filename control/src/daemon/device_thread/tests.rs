@@ -1,0 +1,135 @@
+//! The device thread at work while the test plays the control thread.
+
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Sender, bounded};
+
+use super::*;
+use crate::api::PortState;
+use crate::daemon::attach::fake::world;
+use crate::daemon::tests::{Bench, switch};
+
+/// Longest wait for something that has to happen. A machine may be busy.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A switch with a port, and its device thread, which has opened all ports.
+fn begin(text: &str) -> (Arc<Mutex<Switch>>, DeviceThread) {
+    let Bench { switch, host, waker } = switch(text);
+    let mut devices = DeviceThread::start(Arc::clone(&switch), host, waker).unwrap();
+    assert!(!devices.is_idle(), "not before its ports are open");
+    assert!(matches!(next(&mut devices), News::Opened));
+    assert!(devices.is_idle());
+    (switch, devices)
+}
+
+fn next(devices: &mut DeviceThread) -> News {
+    let news = wait(|| devices.next());
+    if let News::Refused(refusal) = &news {
+        panic!("{refusal:?}");
+    }
+    news
+}
+
+fn wait<T>(mut until: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = until() {
+            return found;
+        }
+        assert!(begin.elapsed() < SOON, "it does not happen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Makes the opening of a port wait for the returned sender.
+fn slow(port: &str) -> Sender<()> {
+    let (go_on, waits) = bounded(1);
+    world(|world| world.slow.insert(port.to_owned(), waits));
+    go_on
+}
+
+fn reload(text: &str) -> Job {
+    Job::Reload(ConfigText { file: "x.toml".to_owned(), text: text.to_owned() })
+}
+
+fn veth(name: &str, peer: &str) -> String {
+    format!("[ports.{name}]\ntype='veth'\npeer='{peer}'\n")
+}
+
+fn state(switch: &Mutex<Switch>, port: &str) -> Option<PortState> {
+    switch.lock().show_port(port).ok().map(|port| port.state)
+}
+
+#[test]
+fn while_a_port_is_opened_the_switch_is_free_and_other_changes_wait() {
+    let a = veth("a", "x");
+    let (switch, mut devices) = begin(&a);
+    let go_on = slow("b");
+    devices.send(reload(&(a.clone() + &veth("b", "y"))));
+    devices.send(reload(&(a + &veth("c", "z"))));
+    devices.want(Regular::Second);
+    devices.want(Regular::Second);
+    wait(|| (state(&switch, "b") == Some(PortState::Opening)).then_some(()));
+    // The lock is free, and what is shown is true.
+    for _ in 0..10 {
+        assert_eq!(state(&switch, "a"), Some(PortState::Up));
+        assert_eq!(state(&switch, "b"), Some(PortState::Opening));
+        assert_eq!(state(&switch, "c"), None, "the second change waits");
+        switch.lock().notice_states();
+    }
+    assert!(devices.next().is_none() && !devices.is_idle() && devices.does(Regular::Second));
+    go_on.send(()).unwrap();
+    assert!(matches!(next(&mut devices), News::Reloaded(Ok(()))));
+    assert!(matches!(next(&mut devices), News::Reloaded(Ok(()))));
+    assert_eq!([state(&switch, "b"), state(&switch, "c")], [None, Some(PortState::Up)]);
+    assert!(matches!(next(&mut devices), News::Did(Regular::Second)));
+    assert!(devices.next().is_none() && devices.is_idle(), "once");
+    devices.end(SOON);
+    assert!(switch.lock().ports.names().is_empty() && world(|world| world.taken.is_empty()));
+}
+
+#[test]
+fn a_change_that_is_refused_late_leaves_everything_as_it_was() {
+    let from = veth("a", "x") + &veth("d", "w");
+    let (switch, mut devices) = begin(&from);
+    let before = switch.lock().running().normalised();
+    let go_on = slow("b");
+    world(|world| world.refuses.insert("c".to_owned()));
+    devices.send(reload(&(veth("a", "v") + &veth("b", "y") + &veth("c", "z"))));
+    wait(|| (state(&switch, "b") == Some(PortState::Opening)).then_some(()));
+    go_on.send(()).unwrap();
+    let News::Reloaded(Err(error)) = next(&mut devices) else { panic!("not refused") };
+    assert!(error.to_string().ends_with("nothing was changed"), "{error}");
+    assert_eq!(switch.lock().running().normalised(), before);
+    assert_eq!(world(|world| world.taken.keys().cloned().collect::<Vec<_>>()), ["w", "x"]);
+    devices.end(SOON);
+}
+
+#[test]
+fn the_end_comes_after_the_port_that_is_being_opened_and_before_the_rest() {
+    let (switch, mut devices) = begin("");
+    let go_on = slow("a");
+    devices.send(reload(&(veth("a", "x") + &veth("b", "y"))));
+    devices.send(reload(&veth("c", "z")));
+    wait(|| (state(&switch, "a") == Some(PortState::Opening)).then_some(()));
+    switch.lock().ending = true;
+    let opened = world(|world| world.opened);
+    let end = std::thread::spawn(move || devices.end(SOON));
+    go_on.send(()).unwrap();
+    end.join().unwrap();
+    assert_eq!(world(|world| world.opened), opened + 1, "the other ports are not opened any more");
+    assert!(switch.lock().ports.names().is_empty() && world(|world| world.taken.is_empty()));
+}
+
+#[test]
+fn the_end_does_not_wait_for_ever() {
+    let (switch, mut devices) = begin("");
+    let never = slow("a");
+    devices.send(reload(&veth("a", "x")));
+    wait(|| (state(&switch, "a") == Some(PortState::Opening)).then_some(()));
+    switch.lock().ending = true;
+    devices.end(Duration::from_millis(50));
+    assert_eq!(state(&switch, "a"), Some(PortState::Opening), "left to the next run");
+    drop(never);
+    wait(|| switch.lock().ports.names().is_empty().then_some(()));
+}
