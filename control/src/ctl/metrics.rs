@@ -9,17 +9,18 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Interest, Poll, Token};
 
 use super::output::Output;
 use super::session::{Failure, Session};
 use crate::api::{Reply, Request};
 use crate::confine;
-use crate::metrics::{self, Listener, is_open};
+use crate::http::{self, Listener};
+use crate::metrics::{self, Scrapes, is_open};
 use crate::varlink::Client;
 
 /// Timeout for the status of the switch.
@@ -56,7 +57,8 @@ pub(super) fn run(arguments: &Arguments, socket: &Path, output: &mut Output) -> 
     let listener = Listener::open(address, poll.registry(), LISTENER).map_err(listening)?;
     // Each scrape opens a new connection, since the switch may have restarted.
     let text = || Session::open(socket)?.call(&Request::GetStatus).and_then(|reply| text(&reply));
-    serve(poll, listener, &mut || text().map_err(|failure| failure.to_string()), None).map_err(listening)
+    let mut scrapes = Scrapes::new(|| text().map_err(|failure| failure.to_string()));
+    http::serve(poll, listener, &mut scrapes, &mut || false).map_err(listening)
 }
 
 fn serve_for_the_switch() -> Result<(), Failure> {
@@ -72,37 +74,11 @@ fn serve_for_the_switch() -> Result<(), Failure> {
     };
     let (poll, listener, mut client, switch) = adopt().map_err(Failure::Output)?;
     confine::enter_metrics();
-    let mut text = || {
+    let mut scrapes = Scrapes::new(|| {
         let reply = client.call(&Request::GetStatus).map_err(|error| error.to_string())?;
         text(&reply).map_err(|failure| failure.to_string())
-    };
-    serve(poll, listener, &mut text, Some(&switch)).map_err(Failure::Output)
-}
-
-/// Answers scrapes until the connection to the switch closes; without one, for ever.
-fn serve(
-    mut poll: Poll,
-    mut listener: Listener,
-    text: &mut dyn FnMut() -> Result<String, String>,
-    switch: Option<&UnixStream>,
-) -> io::Result<()> {
-    let mut events = Events::with_capacity(64);
-    loop {
-        let wait = listener.tick(Instant::now(), text);
-        match poll.poll(&mut events, wait) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            other => other?,
-        }
-        for event in &events {
-            match event.token() {
-                SWITCH => {}
-                token => listener.ready(token, Instant::now(), text),
-            }
-        }
-        if switch.is_some_and(|switch| !is_open(switch)) {
-            return Ok(());
-        }
-    }
+    });
+    http::serve(poll, listener, &mut scrapes, &mut || !is_open(&switch)).map_err(Failure::Output)
 }
 
 fn text(reply: &Reply) -> Result<String, Failure> {

@@ -24,6 +24,7 @@ mod config;
 mod doctor;
 mod extcap;
 mod fdb;
+mod graph;
 mod guest;
 mod impair;
 pub mod inject;
@@ -36,6 +37,7 @@ mod mirror;
 mod monitor;
 mod output;
 mod parse;
+mod picture;
 mod port;
 mod rates;
 mod render;
@@ -50,6 +52,7 @@ mod top;
 mod trace;
 mod vlan;
 mod wait;
+mod web;
 mod worker;
 
 use output::Output;
@@ -58,6 +61,8 @@ use table::Screen;
 
 /// The heading of the options that every command has.
 const GLOBAL: &str = "Options of every command";
+/// The control socket, if none is named.
+const USUAL_SOCKET: &str = "/run/labsw/control.sock";
 
 /// The end of `--help` and of the manual page.
 const AFTER: &str = "\
@@ -73,7 +78,7 @@ Documentation: /usr/share/doc/labsw or /usr/local/share/doc/labsw. labswd(8) is 
 #[command(name = "labsw-ctl", version, after_long_help = AFTER)]
 struct Arguments {
     /// The control socket of the switch.
-    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = "LABSW_SOCKET", default_value = "/run/labsw/control.sock")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = "LABSW_SOCKET", default_value = USUAL_SOCKET)]
     socket: PathBuf,
     /// Print JSON instead of a table.
     #[arg(short, long, global = true, help_heading = GLOBAL)]
@@ -133,6 +138,10 @@ enum Noun {
     Capture(capture::Arguments),
     /// Writes the frames that already passed, or were dropped, at ports that keep some, as pcapng.
     Rewind(rewind::Arguments),
+    /// Shows the lab live on a page, for a browser on this machine.
+    Web(web::Arguments),
+    /// Draws the lab: ports by VLAN, who is plugged in, mirrors and impairments.
+    Graph(graph::Arguments),
     /// Offers the ports to Wireshark as interfaces; `extcap install` registers them.
     Extcap(extcap::Arguments),
     /// Prints the metrics in Prometheus's format, or serves them over HTTP.
@@ -215,6 +224,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Rewind(rewind) => return rewind::run(rewind, &arguments.socket, &mut output),
         Noun::Extcap(extcap) => return extcap::run(extcap, &arguments.socket, &mut output),
         Noun::Config(command) => return config::run(command, &arguments.socket, &mut output),
+        Noun::Web(web) => return web::run(&web, &arguments.socket, &mut output),
+        Noun::Graph(graph) => return graph::run(&graph, &arguments.socket, &mut output),
         Noun::Metrics(metrics) => return metrics::run(&metrics, &arguments.socket, &mut output),
         Noun::Guest(guest) => return guest::run(guest, &mut Session::open(&arguments.socket)?, &mut output),
         Noun::Inject(inject) => return inject::run(inject, &mut Session::open(&arguments.socket)?, &mut output),

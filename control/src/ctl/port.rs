@@ -198,8 +198,24 @@ fn rewind(rewind: &PortRewind) -> String {
 pub(super) fn details(screen: Screen, port: &Port) -> String {
     let mut lines =
         vec![("name", port.name.clone()), ("type", port.port_type.to_string()), ("state", port.state.to_string())];
+    lines.extend(port.reason.clone().map(|reason| ("reason", reason)));
+    lines.extend(facts(port));
+    lines.extend([
+        ("rx", format!("{} frames, {} bytes", port.counters.rx_frames, port.counters.rx_bytes)),
+        ("tx", format!("{} frames, {} bytes", port.counters.tx_frames, port.counters.tx_bytes)),
+    ]);
+    let drops = port.counters.drops.iter().filter(|(_, count)| **count > 0);
+    lines.push(("drops", list(drops.map(|(reason, count)| format!("{reason} {count}")), "none")));
+    if !port.counters.kernel.is_empty() {
+        let kernel = port.counters.kernel.iter().filter(|(_, count)| **count > 0);
+        lines.push(("kernel", list(kernel.map(|(name, count)| format!("{name} {count}")), "no drops")));
+    }
+    screen.pairs(lines)
+}
+
+/// The settings of a port, and what is known of its ends: names and values.
+pub(super) fn facts(port: &Port) -> Vec<(&'static str, String)> {
     let optional = [
-        ("reason", port.reason.clone()),
         ("flapping", port.flap.map(flapping)),
         ("put right", port.put_right.as_ref().map(put_right)),
         ("impaired", (!port.impaired.is_empty()).then(|| list(&port.impaired, ""))),
@@ -226,22 +242,14 @@ pub(super) fn details(screen: Screen, port: &Port) -> String {
         ("features", port.features.as_ref().map(|features| list(features, "-"))),
         ("checksums", port.finish_checksums.then(|| "finished for the port".to_owned())),
     ];
-    lines.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    lines.extend([
+    let mut facts: Vec<_> = optional.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    facts.extend([
         ("vlan", vlan(&port.vlan)),
         ("mtu", port.mtu.to_string()),
         ("link-local frames", port.link_local.clone()),
         ("mirror only", if port.mirror_only { "yes" } else { "no" }.to_owned()),
         ("mirrors allowed", if port.allow_mirror { "yes" } else { "no" }.to_owned()),
         ("guards", port.guards.as_ref().map_or_else(|| "none".to_owned(), Guards::summary)),
-        ("rx", format!("{} frames, {} bytes", port.counters.rx_frames, port.counters.rx_bytes)),
-        ("tx", format!("{} frames, {} bytes", port.counters.tx_frames, port.counters.tx_bytes)),
     ]);
-    let drops = port.counters.drops.iter().filter(|(_, count)| **count > 0);
-    lines.push(("drops", list(drops.map(|(reason, count)| format!("{reason} {count}")), "none")));
-    if !port.counters.kernel.is_empty() {
-        let kernel = port.counters.kernel.iter().filter(|(_, count)| **count > 0);
-        lines.push(("kernel", list(kernel.map(|(name, count)| format!("{name} {count}")), "no drops")));
-    }
-    screen.pairs(lines)
+    facts
 }

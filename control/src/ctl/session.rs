@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ pub(super) enum Failure {
         /// The system's error.
         reason: io::Error,
     },
-    /// The metrics can't be served.
+    /// Nothing can be served at an address.
     #[error("{address}: {reason}; name another address or port")]
     Listen {
         /// The address.
@@ -198,6 +198,14 @@ impl Session {
     /// [`Failure::Unreachable`].
     pub(super) fn wait_for_ever(&self) -> Result<UnixStream, Failure> {
         self.client.wait_for_ever().map_err(|error| failure(&self.socket, error.into()))
+    }
+
+    /// Sets the timeout for each answer.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`].
+    pub(super) fn wait_at_most(&self, patience: Duration) -> Result<(), Failure> {
+        self.client.wait_for(Some(patience)).map_err(|error| failure(&self.socket, error.into()))
     }
 
     /// Calls a method that answers with a stream, until `each` says that it is enough, the time is up, or the stream

@@ -16,7 +16,7 @@ mod container;
 mod libvirt;
 mod nix;
 mod qemu;
-mod quote;
+pub(crate) mod quote;
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! Quotes values in the languages of the targets. Sockets and interfaces can have almost any name.
 
 /// A word of a shell's command line.
-pub(super) fn shell(word: &str) -> String {
+pub(crate) fn shell(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:=,+@%-".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {
         return word.to_owned();

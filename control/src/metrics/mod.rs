@@ -1,11 +1,11 @@
 //! Metrics for Prometheus: the switch's counters, as families of samples and as the text of a scrape.
 //!
 //! [`families`] is a pure function of the same [`Status`] that `labsw-ctl status` shows, so all outputs agree. The
-//! daemon only listens ([`MetricsSocket`]); `labsw-ctl` reads requests and answers ([`Listener`]). Counters begin at 0
+//! daemon only listens ([`MetricsSocket`]); `labsw-ctl` reads requests and answers ([`Scrapes`]). Counters begin at 0
 //! when the port or mirror is added. Names follow <https://prometheus.io/docs/practices/naming/>, the text
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/> (version 0.0.4).
 
-mod listener;
+mod scrapes;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -15,7 +15,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-pub use listener::Listener;
+pub use scrapes::Scrapes;
 pub use socket::{MetricsSocket, is_open};
 
 use crate::api::{Impairment, Mirror, MirrorState, MulticastTotals, Port, PortState, Status, Worker};

@@ -1,18 +1,12 @@
-//! Proves the text word for word, that the dashboard asks for what there is, and how the listener treats who is slow,
-//! many or wrong.
+//! Proves the text word for word, that the dashboard asks for what there is, and what a scrape gets.
 
-use labsw_switch::vlan::{PortVlan, VlanMode};
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll};
+use labsw_switch::vlan::{PortVlan, VlanMode};
 
 use super::*;
 use crate::api::{Counters, MulticastTotals, PortDirection, PortType, Vlan};
+use crate::http::{Answer, Request, Site};
 
 fn status() -> Status {
     let vlan = Vlan::shown(&PortVlan::new(VlanMode::Access, Some(20), &[]).unwrap());
@@ -128,114 +122,26 @@ fn the_dashboard_asks_for_what_there_is() {
     assert!(asked.len() > 8 && asked.iter().all(|name| names.contains(name)), "{asked:?}");
 }
 
-/// A listener in a thread of its own.
-struct Server {
-    address: SocketAddr,
-    rendered: Arc<AtomicU32>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-use std::net::SocketAddr;
-
-impl Server {
-    fn start() -> Server {
-        let mut poll = Poll::new().unwrap();
-        let mut listener = Listener::open("127.0.0.1:0".parse().unwrap(), poll.registry(), 5).unwrap();
-        let (stop, rendered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-        let address = listener.address().unwrap();
-        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&rendered));
-        let thread = std::thread::spawn(move || {
-            let mut events = Events::with_capacity(16);
-            let mut render = || {
-                count.fetch_add(1, Ordering::Relaxed);
-                // More than a socket takes at once.
-                Ok("labsw 1\n".repeat(1 << 20))
-            };
-            while !stopped.load(Ordering::Relaxed) {
-                let wait = listener.tick(Instant::now(), &mut render).unwrap_or(Duration::MAX);
-                poll.poll(&mut events, Some(wait.min(Duration::from_millis(20)))).unwrap();
-                for event in &events {
-                    listener.ready(event.token(), Instant::now(), &mut render);
-                }
-            }
-        });
-        Server { address, rendered, stop, thread: Some(thread) }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream
-    }
-
-    /// The whole answer to a request.
-    fn ask(&self, request: &str) -> String {
-        let mut stream = self.connect();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
-
-const GOOD: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
-
 #[test]
-fn a_scrape_gets_the_text_and_anything_else_a_refusal() {
-    let server = Server::start();
-    let answer = server.ask(GOOD);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{head}");
-    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", 8 << 20)), "{head}");
-    assert_eq!(body.len(), 8 << 20);
-    for (request, status) in [
-        ("GET /metrics?x=1 HTTP/1.0\r\n\r\n", "200"),
-        ("GET / HTTP/1.1\r\n\r\n", "404"),
-        ("GET /metrics/ HTTP/1.1\r\n\r\n", "404"),
-        ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
-        ("\0\0\r\n\r\n", "400"),
-        (&format!("GET /metrics HTTP/1.1\r\nX: {}", "x".repeat(MAX)), "431"),
-        (&format!("GET /metrics HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(33)), "431"),
-    ] {
-        let answer = server.ask(request);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {:?}", answer.get(..60));
-    }
-}
-
-/// Fills a request to its limit with what is before it.
-const MAX: usize = 4096 - 26;
-
-#[test]
-fn the_slow_and_the_many_harm_nobody() {
-    let server = Server::start();
-    let began = Instant::now();
-    // Silent, half a request, and one that reads nothing.
-    let mut idle: Vec<TcpStream> = (0..8).map(|_| server.connect()).collect();
-    idle[1].write_all(b"GET /met").unwrap();
-    idle[2].write_all(GOOD.as_bytes()).unwrap();
-    // The ninth is turned away.
-    let mut ninth = server.connect();
-    assert!(matches!(ninth.read(&mut [0; 10]), Ok(0) | Err(_)));
-    assert!(began.elapsed() < Duration::from_secs(4));
-    // When their time is up, there is room again.
-    for stream in idle.iter_mut().filter(|stream| stream.peer_addr().is_ok()) {
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest);
-    }
-    assert!(began.elapsed() < Duration::from_secs(15));
-    assert!(server.ask(GOOD).starts_with("HTTP/1.1 200"));
-    // Asked in a hurry, it is not worked out again each time.
-    let before = server.rendered.load(Ordering::Relaxed);
-    let began = Instant::now();
-    (0..5).for_each(|_| drop(server.ask(GOOD)));
-    let allowed = began.elapsed().as_millis() / 100 + 2;
-    assert!(u128::from(server.rendered.load(Ordering::Relaxed) - before) <= allowed);
+fn a_scrape_gets_the_text_that_is_rendered_ten_times_a_second_at_most() {
+    let mut rendered = 0;
+    let mut scrapes = Scrapes::new(|| {
+        rendered += 1;
+        if rendered < 3 { Ok(format!("labsw {rendered}\n")) } else { Err("nobody there".to_owned()) }
+    });
+    let begin = Instant::now();
+    let mut get = |path, after| {
+        let Answer { status, headers, body } =
+            scrapes.answer(&Request { path, host: Some("lab") }, begin + Duration::from_millis(after));
+        (status, headers, String::from_utf8(body.to_vec()).unwrap())
+    };
+    assert_eq!(get("/", 0).0, "404 Not Found");
+    assert_eq!(get("/metrics/", 0).0, "404 Not Found");
+    let (status, headers, body) = get("/metrics", 0);
+    assert_eq!((status, body.as_str()), ("200 OK", "labsw 1\n"));
+    assert!(headers.starts_with("Content-Type: text/plain; version=0.0.4"), "{headers}");
+    assert_eq!(get("/metrics", 99).2, "labsw 1\n");
+    assert_eq!(get("/metrics", 100).2, "labsw 2\n");
+    let (status, _, body) = get("/metrics", 250);
+    assert_eq!((status, body.as_str()), ("503 Service Unavailable", "nobody there\n"));
 }
