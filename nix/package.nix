@@ -36,7 +36,7 @@ rustPlatform.buildRustPackage {
     install -Dm444 control/labsw.service $out/lib/systemd/system/labsw.service
     substituteInPlace $out/lib/systemd/system/labsw.service \
       --replace-fail /usr/local/bin $out/bin --replace-fail file:///usr/local file://$out
-    install -Dm444 -t $out/share/doc/labsw docs/*.md
+    install -Dm444 -t $out/share/doc/labsw docs/*.md docs/*.png
   '' + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
     installShellCompletion --cmd labsw-ctl \
       --bash <($out/bin/labsw-ctl completions bash) \

@@ -39,6 +39,7 @@ packages=(
   nix-bin                                                 # reads the Nix files
   systemd udev binutils                                   # the unit, and a lab host that boots with it
   tshark                                                  # reads captures, and captures through extcap
+  chromium-headless-shell                                 # opens the page of labsw-ctl web; 95 MB to fetch
   jq procps ca-certificates
 )
 

@@ -14,6 +14,7 @@
 //! * [`testpmd`]: DPDK's virtio-user front end, a vhost-user client nobody here wrote.
 //! * [`hostile`]: a vhost-user front end that says and does anything.
 //! * [`target`]: a switch under attack by one, and what must hold afterwards.
+//! * [`browser`]: a Chromium that opens pages and says what they show.
 //! * [`arena`]: a switch under attack while others work, and what the attack may cost them.
 //! * [`attacks`]: what hostile peers do to it.
 //! * [`gateway`]: the outside world behind port B, VLANs and DHCP included.
@@ -54,6 +55,7 @@
 
 pub mod arena;
 pub mod attacks;
+pub mod browser;
 pub mod capture;
 pub mod checksum;
 pub mod fuzz;
