@@ -431,12 +431,13 @@ fn what_cannot_be_handed_over_is_named() {
     let file = site.write_config(&ports(&["a"]));
     let line = refused(&site);
     assert!(line.contains("no labswd that could be taken over from"), "{line}");
-    let mut switch = Labswd::start(&site, &(ports(&["a"]) + "[impair.a]\ndelay = \"1ms\"\n"));
+    let mut switch = Labswd::start(&site, &ports(&["a"]));
     process::wait_for("the port", 5 * SECOND, || (switch.port_state("a") == "down").then_some(()));
+    switch.ctl(&["port", "flap", "a", "--every", "10s", "--count", "3"]);
     let line = refused(&site);
-    assert!(line.contains("port \"a\"") && line.contains("its impairment"), "{line}");
+    assert!(line.contains("port \"a\"") && line.contains("its flapping"), "{line}");
     // The configuration that runs is what counts.
-    switch.ctl(&["impair", "clear", "a"]);
+    switch.ctl(&["port", "up", "a"]);
     std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + "[ports.later]\ntype = \"vhost_user\"\n").unwrap();
     switch.ctl(&["port", "add", "more", "--type", "vhost_user"]);
     switch.ctl(&["port", "down", "a"]);

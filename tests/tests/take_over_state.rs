@@ -12,7 +12,7 @@ use labsw_tests::numbered::{Stream, number_of};
 use labsw_tests::process::{self, Process, wait_for};
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, find_binary};
-use labsw_tests::take_over::{SPLIT, meet, ports, take_overs};
+use labsw_tests::take_over::{PACKED, SPLIT, meet, ports, take_overs};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -104,6 +104,42 @@ fn captures_go_on_and_each_frame_is_in_the_file_once_or_counted() {
     wait_for("the end of all captures", 10 * SECOND, || {
         switch.ctl(&["capture", "--list"]).as_array().unwrap().is_empty().then_some(())
     });
+    drop((a, b));
+    switch.stop();
+}
+
+#[test]
+fn impairments_go_on_with_the_frames_that_they_delay() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("takeimp");
+    let both = "[impair.a.rx]\ndelay = \"20ms\"\n[impair.b.tx]\ndelay = \"30ms\"\njitter = \"5ms\"\n";
+    let mut switch = Labswd::start(&site, &(ports(&["a", "b"]) + both));
+    let (mut a, mut b) = meet(&switch, [SPLIT, PACKED]);
+    let shown = |switch: &Labswd<'_>| -> Vec<(u64, u64)> {
+        let shown = switch.ctl(&["impair", "list"]);
+        let number = |one: &serde_json::Value, key: &str| one[key].as_u64().unwrap();
+        shown.as_array().unwrap().iter().map(|one| (number(one, "seed"), number(one, "frames"))).collect()
+    };
+    let before = shown(&switch);
+    let mut stream = Stream::default();
+    for _ in 0..take_overs() {
+        stream.during(&mut a, &mut b, || {
+            std::thread::sleep(SECOND / 10);
+            switch.take_over();
+            std::thread::sleep(SECOND / 10);
+        });
+    }
+    let after = shown(&switch);
+    assert!(before.iter().zip(&after).all(|(before, after)| before.0 == after.0), "seeds: {before:?}, {after:?}");
+    // The very first frames, of which one is flooded, are counted as well.
+    assert!(
+        after.iter().all(|(_, frames)| (stream.sent..stream.sent + 3).contains(frames)),
+        "{} {after:?}",
+        stream.sent
+    );
+    eprintln!("{} take-overs under {} delayed frames", take_overs(), stream.received);
     drop((a, b));
     switch.stop();
 }

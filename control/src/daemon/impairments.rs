@@ -5,6 +5,8 @@
 //! impairment set by hand begins with the first frame; one that a configuration leaves unchanged goes on. Frames held
 //! by a schedule that is replaced are dropped and counted (`impair_cleared`).
 
+mod handover;
+
 use std::sync::Arc;
 
 use labsw_dataplane::impair::{Schedule, TxDelay};

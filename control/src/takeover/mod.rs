@@ -24,6 +24,7 @@
 
 pub mod capture;
 pub mod client;
+pub mod impairment;
 pub mod state;
 pub mod wire;
 

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::capture::{InterfaceCounts, KeptCaptured};
 use super::client::ClientRecord;
+use super::impairment::ImpairRecord;
 
 /// The oldest version of the format whose reader can read a frame of this one, unless the
 /// [message](Message::oldest_reader) needs a newer one.
@@ -98,7 +99,7 @@ impl Message {
     /// The oldest version whose reader can go on with the message: a reader leaves out fields that it does not know.
     pub fn oldest_reader(&self) -> u32 {
         match self {
-            Message::State(state) if state.clients.iter().any(ClientRecord::has_feed) => 2,
+            Message::State(state) if state.needs_format_2() => 2,
             Message::Rest(_) => 2,
             _ => OLDEST_READER,
         }
@@ -131,6 +132,13 @@ pub struct State {
     pub clients: Vec<ClientRecord>,
 }
 
+impl State {
+    /// True if there is something in it that readers of format 1 would leave out.
+    fn needs_format_2(&self) -> bool {
+        self.clients.iter().any(ClientRecord::has_feed) || self.ports.values().any(|port| port.impaired)
+    }
+}
+
 /// One port.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PortState {
@@ -138,6 +146,9 @@ pub struct PortState {
     pub enabled: bool,
     /// The workers that the port's queues are pinned to.
     pub pins: Vec<Option<usize>>,
+    /// Its impairment goes on.
+    #[serde(default)]
+    pub impaired: bool,
     /// The port's attachment; `None` while the port waits for it.
     pub attached: Option<PortHandover>,
 }
@@ -196,6 +207,12 @@ pub struct Last {
     /// The counts of captures, by number, for each interface.
     #[serde(default)]
     pub captures: Vec<(u64, Vec<InterfaceCounts>)>,
+    /// Impairments, by port.
+    #[serde(default)]
+    pub impairments: BTreeMap<String, ImpairRecord>,
+    /// The file of the frames that impairments delay.
+    #[serde(default)]
+    pub delayed: Option<Slot>,
 }
 
 /// State that the new process can have while its workers run already.
@@ -351,6 +368,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::takeover::impairment::DirectionRecord;
 
     /// The message as the other process reads it.
     fn sent(message: &Message) -> Message {
@@ -377,6 +395,25 @@ mod tests {
             state = *read;
         }
         assert_eq!(state.clients.len(), 3);
+    }
+
+    #[test]
+    fn a_state_with_an_impairment_needs_a_reader_that_knows_of_impairments() {
+        let port = json!({"enabled": true, "pins": [], "attached": null});
+        let text =
+            json!({"config": "", "control": 0, "take_over": 0, "metrics": null, "ports": {"a": port}, "fdb": []});
+        let mut state: State = serde_json::from_value(text).unwrap();
+        assert!(!state.needs_format_2(), "of format 1");
+        state.ports.values_mut().for_each(|port| port.impaired = true);
+        assert!(state.needs_format_2());
+        let direction = DirectionRecord { seed: 7, ..DirectionRecord::default() };
+        let record = ImpairRecord { rx: None, tx: Some(direction) };
+        let last = Last { impairments: [("a".to_owned(), record)].into(), ..Last::default() };
+        let Message::Last(read) = sent(&Message::Last(Box::new(last))) else { panic!("another message") };
+        assert_eq!(read.impairments["a"].directions().map(|direction| direction.seed).collect::<Vec<_>>(), [7]);
+        // A progress of a version that knows less is one from the beginning where it says nothing.
+        let older: DirectionRecord = serde_json::from_value(json!({"seed": 1, "progress": {}, "lines": []})).unwrap();
+        assert_eq!(older.progress, labsw_switch::impair::Progress::default());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::stats::PortDelta;
 #[derive(Debug)]
 pub(crate) struct DelayQueue {
     schedule: Arc<Schedule>,
-    store: Store,
+    pub(super) store: Store,
     /// Frames that are due, while they are handed out.
     due: Vec<Run>,
     verdicts: Vec<Verdict>,

@@ -25,11 +25,12 @@
 //! - Borrowed frames end at [`DelayQueue::accept`], so no descriptor is held over a turn.
 
 mod delay_queue;
+mod handover;
 mod rx;
 mod store;
 mod tx;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use labsw_switch::filter::{Filter, Picker};
 use labsw_switch::forward::TxItem;
@@ -39,7 +40,9 @@ use crate::frame::Burst;
 use crate::port::lock;
 
 pub(crate) use delay_queue::{DelayQueue, whole};
+pub use handover::unpack;
 pub(crate) use rx::ImpairedRx;
+use store::Store;
 pub use store::{MAX_DELAYED_BYTES, MAX_LINE_BYTES, MAX_LINE_FRAMES};
 pub use tx::{ImpairedTx, TxDelay};
 
@@ -49,6 +52,10 @@ pub struct Schedule {
     impairment: Mutex<Impairment>,
     /// The frames it is for; `None`: all.
     filter: Option<Arc<Filter>>,
+    /// The delay queues of receive queues that follow it.
+    lines: Mutex<Vec<Weak<Mutex<DelayQueue>>>>,
+    /// Frames that waited in another process, for receive queues to come.
+    inherited: Mutex<Vec<Store>>,
 }
 
 impl Schedule {
@@ -57,7 +64,8 @@ impl Schedule {
     /// # Errors
     /// [`Contradiction`]: it is out of range or contradicts itself.
     pub fn new(spec: ImpairSpec) -> Result<Schedule, Contradiction> {
-        Ok(Schedule { impairment: Mutex::new(Impairment::new(spec)?), filter: None })
+        let impairment = Mutex::new(Impairment::new(spec)?);
+        Ok(Schedule { impairment, filter: None, lines: Mutex::default(), inherited: Mutex::default() })
     }
 
     /// For frames that this filter selects; others pass.

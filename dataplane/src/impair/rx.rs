@@ -1,23 +1,24 @@
 //! A receive queue with an impairment: what it receives goes into a delay queue, and what is due comes out of that.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use labsw_switch::BURST_FRAMES;
 use labsw_switch::forward::TxItem;
 
+use super::handover::line;
 use super::{DelayQueue, Schedule, whole};
-use crate::clock::NEVER;
 use crate::frame::Burst;
 use crate::losses::{Losses, TxReport};
 use crate::offload::Offers;
-use crate::port::{Fault, FrameSink, RxQueue, Turn};
+use crate::port::{Fault, FrameSink, RxQueue, Turn, lock};
 use crate::stage::{self, Stage};
 use crate::stats::PortDelta;
 
 /// The impairment of one receive queue.
 #[derive(Debug)]
 pub(crate) struct ImpairedRx {
-    delayed: DelayQueue,
+    /// Read by the control thread, too, while the workers stand still.
+    delayed: Arc<Mutex<DelayQueue>>,
     /// Frames as the queue received them.
     received: Burst,
     /// Each frame of that burst.
@@ -39,14 +40,11 @@ impl FrameSink for Entrance<'_> {
 }
 
 impl ImpairedRx {
-    /// Without frames.
+    /// Without frames, or with those that a queue of another process had.
     pub(crate) fn new(schedule: &Arc<Schedule>) -> ImpairedRx {
-        ImpairedRx {
-            delayed: DelayQueue::new(Arc::clone(schedule)),
-            received: Burst::new(),
-            items: whole(BURST_FRAMES).collect(),
-            due_ns: NEVER,
-        }
+        let delayed = line(schedule);
+        let due_ns = lock(&delayed).next_due_ns();
+        ImpairedRx { delayed, received: Burst::new(), items: whole(BURST_FRAMES).collect(), due_ns }
     }
 
     /// Receives in place of `rx`, as [`RxQueue::receive`]: frames that have arrived are delayed, frames that are due go
@@ -64,8 +62,9 @@ impl ImpairedRx {
         if rx.is_waiting(turn) {
             self.delay(rx, turn, stage, stats)?;
         }
-        self.delayed.copy_due(turn.now_ns, burst);
-        self.due_ns = self.delayed.next_due_ns();
+        let mut delayed = lock(&self.delayed);
+        delayed.copy_due(turn.now_ns, burst);
+        self.due_ns = delayed.next_due_ns();
         Ok(())
     }
 
@@ -81,7 +80,7 @@ impl ImpairedRx {
         received.clear();
         rx.receive(turn, received, stats)?;
         let items = items.get(..received.len()).unwrap_or_default();
-        let mut entrance = Entrance { delayed, now_ns: turn.arrival_ns() };
+        let mut entrance = Entrance { delayed: &mut lock(delayed), now_ns: turn.arrival_ns() };
         let report = &mut TxReport { stats, losses: &mut Losses::NONE.clone() };
         if received.asking() != 0 && stage::is_needed(received, items, Offers::NONE) {
             stage.resolve(&mut entrance, received, items, Offers::NONE, report)?;
@@ -104,11 +103,11 @@ impl ImpairedRx {
 
     /// True if the frames are delayed by this schedule.
     pub(crate) fn follows(&self, schedule: &Arc<Schedule>) -> bool {
-        self.delayed.follows(schedule)
+        lock(&self.delayed).follows(schedule)
     }
 
     /// Gives up the frames that wait, and counts them.
     pub(crate) fn abandon(&mut self, stats: &mut PortDelta) {
-        self.delayed.clear(stats);
+        lock(&self.delayed).clear(stats);
     }
 }

@@ -206,6 +206,33 @@ impl Store {
         frames
     }
 
+    /// The frames that wait, in the order in which they come out.
+    pub(super) fn waiting(&self) -> Vec<(u64, &[u8])> {
+        let mut overtaking: Vec<_> = self.overtaking.iter().map(|Reverse(note)| *note).collect();
+        overtaking.sort_unstable();
+        let runs = self.in_order.iter().copied().chain(overtaking.into_iter().map(|(.., run)| run));
+        let mut runs: Vec<Run> = runs.collect();
+        runs.sort_by_key(|run| run.due_ns);
+        let mut frames = Vec::with_capacity(self.waiting);
+        for run in &runs {
+            frames.extend(self.frames(run).map(|bytes| (run.due_ns, bytes)));
+        }
+        frames
+    }
+
+    /// Adds frames; returns how many found no room.
+    pub(super) fn fill(&mut self, frames: &[(u64, &[u8])]) -> usize {
+        let mut lost = 0;
+        for (due_ns, bytes) in frames {
+            let room = u32::try_from(bytes.len()).ok().and_then(|len| self.insert(*due_ns, len, 1));
+            match room.and_then(|room| room.get_mut(..bytes.len())) {
+                Some(room) => room.copy_from_slice(bytes),
+                None => lost += 1,
+            }
+        }
+        lost
+    }
+
     /// A block to be filled from its front, with that much room.
     #[cold]
     fn take_block(&mut self, room: usize) -> Option<u32> {

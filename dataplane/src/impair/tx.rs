@@ -17,18 +17,18 @@ use crate::stats::PortDelta;
 /// The frames on their way to a port. They can outlive the port's transmit side.
 #[derive(Debug)]
 pub struct TxDelay {
-    leaving: Mutex<Leaving>,
+    pub(super) leaving: Mutex<Leaving>,
     /// The time at which the next frame is due, readable without the lock.
-    due_ns: AtomicU64,
+    pub(super) due_ns: AtomicU64,
     /// The worker that gave it frames last: that worker sends those that are due.
     owner: AtomicUsize,
-    schedule: Arc<Schedule>,
+    pub(super) schedule: Arc<Schedule>,
 }
 
 /// The delay queue, and the parts with which its frames are sent.
 #[derive(Debug)]
-struct Leaving {
-    delayed: DelayQueue,
+pub(super) struct Leaving {
+    pub(super) delayed: DelayQueue,
     burst: Burst,
     /// Each frame of a burst.
     items: Vec<TxItem>,

@@ -86,6 +86,11 @@ impl Links {
         link.waker.wake().map_err(|_| WorkerError::Gone(worker))
     }
 
+    /// Has all workers look whether something is due. A worker that has ended is left out.
+    pub fn wake(&self) {
+        self.0.iter().for_each(|link| drop(link.waker.wake()));
+    }
+
     /// Gets workers that hang in a peer's doorbell out of it.
     pub(crate) fn rouse(&self) {
         self.0.iter().for_each(|link| interrupt(link.thread));

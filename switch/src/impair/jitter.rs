@@ -36,6 +36,19 @@ impl Jitter {
         Jitter { jitter_ns, random, begin_ns: 0, end_ns: 0, rising: false }
     }
 
+    /// Where the random numbers stand, and the sweep: its begin, its end, and true if it rises.
+    pub(super) fn progress(&self) -> (u64, (u64, u64, bool)) {
+        (self.random.state(), (self.begin_ns, self.end_ns, self.rising))
+    }
+
+    /// Goes on where another jitter stood; a sweep that does not end after its begin is left out.
+    pub(super) fn go_on(&mut self, random: u64, (begin_ns, end_ns, rising): (u64, u64, bool)) {
+        self.random.go_on(random);
+        if begin_ns < end_ns {
+            (self.begin_ns, self.end_ns, self.rising) = (begin_ns, end_ns, rising);
+        }
+    }
+
     /// The offset of a frame at `now_ns`, which never goes backwards: from −jitter to +jitter.
     pub(super) fn offset_ns(&mut self, now_ns: u64) -> i64 {
         let silence = self.jitter_ns.saturating_mul(LONGEST_SILENCE);

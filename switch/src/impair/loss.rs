@@ -20,6 +20,16 @@ impl LossProcess {
         LossProcess { model, random, bad: false }
     }
 
+    /// Where the random numbers stand, and true in the bad state.
+    pub(super) fn progress(&self) -> (u64, bool) {
+        (self.random.state(), self.bad)
+    }
+
+    pub(super) fn go_on(&mut self, (random, bad): (u64, bool)) {
+        self.random.go_on(random);
+        self.bad = bad;
+    }
+
     /// Returns true if the next frame is lost.
     pub(super) fn next(&mut self) -> bool {
         match self.model {

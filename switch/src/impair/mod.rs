@@ -27,6 +27,7 @@
 
 pub mod jitter;
 mod loss;
+mod progress;
 mod queue;
 mod random;
 mod spec;
@@ -34,6 +35,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use progress::Progress;
 pub use spec::{
     Chance, Contradiction, ImpairSpec, Loss, MAX_DELAY_NS, MAX_QUEUE_BYTES, MAX_QUEUE_FRAMES, MAX_RATE_BITS_PER_SECOND,
     MIN_RATE_BITS_PER_SECOND, Profile, RateSpec,
@@ -63,6 +65,7 @@ pub enum Verdict {
 
 /// Counts of frames by fate, so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Counts {
     /// All that were asked about.
     pub frames: u64,

@@ -33,6 +33,23 @@ impl Queue {
         Queue { rate, waiting: VecDeque::new(), waiting_bytes: 0, free_ns: 0, carry: 0 }
     }
 
+    /// When the link is free, and the carry.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        (self.free_ns, self.carry)
+    }
+
+    /// The frames that wait: when each has left, and its bytes.
+    pub(super) fn frames(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.waiting.iter().copied()
+    }
+
+    /// Goes on where another queue stood; of its frames, as many as may wait here.
+    pub(super) fn go_on(&mut self, waiting: &[(u64, u32)], free_ns: u64, carry: u64) {
+        self.waiting = waiting.iter().copied().take(self.rate.queue_frames as usize).collect();
+        self.waiting_bytes = self.waiting.iter().map(|(_, bytes)| u64::from(*bytes)).sum();
+        (self.free_ns, self.carry) = (free_ns, carry);
+    }
+
     /// When a frame of `frame_bytes` that arrives at `now_ns` has left; `None` if there is no room for it. `now_ns`
     /// never goes backwards.
     pub(super) fn enqueue(&mut self, now_ns: u64, frame_bytes: u32) -> Option<u64> {

@@ -18,6 +18,16 @@ pub(super) struct Random {
 }
 
 impl Random {
+    /// Where the stream stands.
+    pub(super) fn state(&self) -> u64 {
+        self.state
+    }
+
+    /// Goes on where another stream stood.
+    pub(super) fn go_on(&mut self, state: u64) {
+        self.state = state;
+    }
+
     /// The stream of this number, of this seed.
     pub(super) fn new(seed: u64, stream: u64) -> Random {
         Random { state: mix(seed ^ mix(stream)) }

@@ -1,6 +1,7 @@
 //! The old process's side: what it hands over, and in which order it lets go.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use labsw_dataplane::clock::now_seconds;
@@ -13,6 +14,7 @@ use super::{Step, service};
 use crate::daemon::control::Control;
 use crate::daemon::port::Port;
 use crate::daemon::switch::Switch;
+use crate::takeover::impairment::DelayedFrames;
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, Rest, State};
 use crate::takeover::{Channel, READY_PATIENCE, RUNNING_PATIENCE, STILL_PATIENCE, WireError};
 
@@ -72,7 +74,7 @@ impl Control {
             return Err(WireError::Refused("a port failed at this moment; try again".to_owned()));
         }
         channel.allow(STILL_PATIENCE);
-        channel.send(&Message::Last(Box::new(switch.last(&entries))), &[])?;
+        Self::give_last(switch, channel, &entries)?;
         expect(channel, |message| matches!(message, Message::Prepared))?;
         channel.send(&Message::Go, &[])?;
         channel.allow(RUNNING_PATIENCE);
@@ -89,6 +91,15 @@ impl Control {
         // The workers never go on.
         std::mem::forget(held);
         Ok(())
+    }
+
+    /// Sends the last changes. The workers stand still.
+    fn give_last(switch: &Switch, channel: &Channel, entries: &[FdbEntry]) -> Result<(), WireError> {
+        let mut delayed = DelayedFrames::default();
+        let mut last = switch.last(entries, &mut delayed);
+        let (file, mut given) = (delayed.file()?, Given::default());
+        last.delayed = file.as_ref().map(|file| given.put(file.as_fd()));
+        channel.send(&Message::Last(Box::new(last)), given.descriptors())
     }
 
     /// Sends what the new process needs last, if there is anything.
@@ -160,7 +171,7 @@ impl Switch {
     }
 
     /// The changes of the forwarding database since `before`, and all counters. The workers stand still.
-    fn last(&self, before: &[FdbEntry]) -> Last {
+    fn last(&self, before: &[FdbEntry], delayed: &mut DelayedFrames) -> Last {
         let now = self.entries();
         let (known, names) = (known(before), self.names());
         let still: Known = self::known(&now);
@@ -171,6 +182,7 @@ impl Switch {
         let backlogs = self.ports.iter().map(|port| (&port.config.name, port.destination.backlog()));
         let backlogs = backlogs.filter(|(_, frames)| !frames.is_empty());
         let kernel_before = self.ports.iter().map(|port| (port.config.name.clone(), port.kernel_before));
+        let impaired = self.ports.iter().filter_map(|port| Some((port.config.name.clone(), port.impaired.as_ref()?)));
         Last {
             counters: self.ports.iter().map(|port| (port.config.name.clone(), (&port.counters()).into())).collect(),
             mirrors: mirrors.map(|mirror| (mirror.config.name.clone(), mirror.counters(&self.fabric).into())).collect(),
@@ -180,6 +192,8 @@ impl Switch {
             forgotten: known.keys().filter(|key| !still.contains_key(key)).copied().collect(),
             learned: now.iter().filter(changed).filter_map(|entry| record(entry, &names)).collect(),
             captures: self.captures.counts(),
+            impairments: impaired.map(|(name, impaired)| (name, impaired.record(delayed))).collect(),
+            delayed: None,
         }
     }
 }
@@ -193,7 +207,6 @@ impl Port {
         let obstacles = [
             (remains, "the rest of its lost device"),
             (self.flap.is_some(), "its flapping (labsw-ctl port up ends it)"),
-            (self.impaired.is_some(), "its impairment"),
             (self.destination.gate.is_some(), "the injection of a mirror"),
         ];
         if let Some((_, what)) = obstacles.iter().find(|(is_there, _)| *is_there) {
@@ -203,7 +216,8 @@ impl Port {
             let kind = self.config.kind.port_type().name();
             attachment.hand_over(given).ok_or_else(|| cannot(&format!("a port of type {kind}")))
         });
-        Ok(PortState { enabled: self.enabled, pins: self.pins(), attached: attached.transpose()? })
+        let impaired = self.impaired.is_some();
+        Ok(PortState { enabled: self.enabled, pins: self.pins(), impaired, attached: attached.transpose()? })
     }
 }
 

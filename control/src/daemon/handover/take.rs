@@ -9,6 +9,7 @@ use labsw_dataplane::clock::now_seconds;
 use labsw_dataplane::handover::{HandoverError, Resume, Slot, Taken};
 use labsw_dataplane::stats::PortSnapshot;
 use labsw_dataplane::xdp::PacketMemory;
+use labsw_switch::DropReason;
 use rustix::io::Errno;
 
 use super::{TakeOverError, service};
@@ -18,10 +19,12 @@ use crate::daemon::attach::{self, OpenError, Site};
 use crate::daemon::control::Control;
 use crate::daemon::error::DaemonError;
 use crate::daemon::host::Host;
+use crate::daemon::impairments::Impaired;
 use crate::daemon::start::Inherited;
 use crate::daemon::switch::Switch;
 use crate::daemon::watchdog::Watchdog;
 use crate::metrics::MetricsSocket;
+use crate::takeover::impairment::{DelayedFrames, ImpairRecord};
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PoolRecord, PortState, State};
 use crate::takeover::{Channel, WireError, socket_path};
 
@@ -132,10 +135,13 @@ impl Daemon {
     }
 
     /// Makes this process the owner of the switch's sockets, and serves rings and queues.
-    fn begin(&mut self, metrics: Option<MetricsSocket>) {
+    fn begin(&mut self, metrics: Option<MetricsSocket>, last: &Last, delayed: &DelayedFrames) {
         let Control { switch, server, door, .. } = &mut self.control;
         let mut switch = switch.lock();
+        switch.keep_on(last, |impaired, record| impaired.keep_on_rx(record, delayed));
         switch.resume_ports();
+        switch.keep_on(last, |impaired, record| impaired.keep_on_tx(record, delayed));
+        switch.fabric.workers.links().wake();
         switch.metrics = metrics;
         if let Some(server) = server {
             server.own();
@@ -154,6 +160,14 @@ fn receive_state(channel: &mut Channel, text: &str) -> Result<(State, Taken), Ta
         (Message::State(state), _) if state.config != text => Err(TakeOverError::Changed),
         (Message::State(state), descriptors) => Ok((*state, Taken::new(descriptors))),
         (other, _) => Err(WireError::OutOfTurn(other.name()).into()),
+    }
+}
+
+/// The frames that impairments delay.
+fn receive_delayed(slot: Option<Slot>, mut taken: Taken) -> Result<DelayedFrames, HandoverError> {
+    match slot {
+        Some(slot) => DelayedFrames::read(taken.take(slot)?),
+        None => Ok(DelayedFrames::default()),
     }
 }
 
@@ -184,16 +198,20 @@ fn prepare(
     daemon.settle(state, taken)?;
     channel.allow(PATIENCE);
     channel.send(&Message::Ready, &[])?;
-    match channel.receive()?.0 {
-        Message::Last(last) => daemon.control.switch.lock().complete(&last)?,
-        other => return Err(WireError::OutOfTurn(other.name()).into()),
-    }
+    let (last, delayed) = match channel.receive()? {
+        (Message::Last(last), descriptors) => {
+            let delayed = receive_delayed(last.delayed, Taken::new(descriptors))?;
+            (last, delayed)
+        }
+        (other, _) => return Err(WireError::OutOfTurn(other.name()).into()),
+    };
+    daemon.control.switch.lock().complete(&last, &delayed)?;
     channel.send(&Message::Prepared, &[])?;
     match channel.receive()?.0 {
         Message::Go => {}
         other => return Err(WireError::OutOfTurn(other.name()).into()),
     }
-    daemon.begin(metrics.take());
+    daemon.begin(metrics.take(), &last, &delayed);
     // The old process may have ended without waiting for this message.
     let _ = channel.send(&Message::Running, &[]);
     // It hangs up once it has told the service manager which process has the switch.
@@ -259,8 +277,24 @@ impl Switch {
         }
     }
 
+    /// Has the impairments take over frames that waited; those that find no room are counted.
+    fn keep_on(&self, last: &Last, keep_on: impl Fn(&Impaired, &ImpairRecord) -> usize) {
+        for (name, record) in &last.impairments {
+            let port = self.ports.find(name);
+            let Some((port, impaired)) = port.and_then(|port| Some((port, port.impaired.as_ref()?))) else { continue };
+            let mut counted = PortSnapshot::ZERO;
+            counted.drop_many(DropReason::ImpairMemoryFull, keep_on(impaired, record) as u64);
+            port.add_before(&counted);
+        }
+    }
+
     /// Takes over the last changes.
-    fn complete(&mut self, last: &Last) -> Result<(), TakeOverError> {
+    fn complete(&mut self, last: &Last, delayed: &DelayedFrames) -> Result<(), TakeOverError> {
+        for (name, record) in &last.impairments {
+            if let Some(impaired) = self.ports.find_mut(name).and_then(|port| port.impaired.as_mut()) {
+                impaired.go_on(record, delayed)?;
+            }
+        }
         self.complete_memory(last.memory.as_ref())?;
         for (name, counted) in &last.kernel_before {
             if let Some(port) = self.ports.find_mut(name) {
