@@ -9,8 +9,9 @@ cargo=${CARGO:-cargo}
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
-# They boot guests one after the other and wait for them, and have no narrow limits of time.
-guests=(packed guest_glue tap memory dhcp migration libvirt lab_host lab_service)
+# They boot guests one after the other and wait for them, and have no narrow limits of time. The longest begin, so that
+# none runs alone at the end.
+guests=(packed lab_service lab_host tap guest_glue migration libvirt memory dhcp)
 
 # Name and program of each file of tests.
 $cargo test -q -p labsw-tests --no-run --message-format=json |
@@ -28,9 +29,9 @@ export -f run
 export logs
 
 is_guests() { [[ " ${guests[*]} " == *" $1 "* ]]; }
-while read -r name program; do
-  if is_guests "$name"; then printf '%s %s\n' "$name" "$program"; fi
-done <"$logs/programs" | xargs -P 2 -L 1 bash -c 'run "$@" </dev/null' run
+for name in "${guests[@]}"; do
+  grep "^$name " "$logs/programs"
+done | xargs -P 2 -L 1 bash -c 'run "$@" </dev/null' run
 while read -r name program; do
   is_guests "$name" || run "$name" "$program" </dev/null
 done <"$logs/programs"

@@ -5,7 +5,7 @@
 //! next to nothing. No filter allows memory that is writable and executable.
 //!
 //! A call that is not allowed fails with EPERM. In builds with debug assertions, which tests run, it ends the process,
-//! so that a missing call shows.
+//! so that a missing call shows; but for calls that the C library makes by itself and does without ([`refuse`]).
 //!
 //! Reference: seccomp(2), kernel `Documentation/userspace-api/seccomp_filter.rst`.
 
@@ -208,19 +208,32 @@ const SIOCETHTOOL: libc::c_int = 0x8946;
 
 /// Restricts the calling thread, and threads that it starts later, to the calls of this kind.
 pub(super) fn restrict(kind: Kind) -> Result<(), ConfineError> {
-    let failed = |error: seccompiler::Error| ConfineError::new("seccomp", error.to_string());
+    let mut rules = rules(kind)?;
     if kind != Kind::Helper {
         // The C library then falls back to clone(2), whose flags a filter can check.
-        let no_clone3 = [(libc::SYS_clone3, Vec::new())].into_iter().collect();
-        let missing = u32::try_from(libc::ENOSYS).unwrap_or(1);
-        let program = compile(no_clone3, SeccompAction::Allow, SeccompAction::Errno(missing))?;
-        seccompiler::apply_filter(&program).map_err(failed)?;
+        refuse(libc::SYS_clone3, libc::ENOSYS)?;
     }
-    let not_permitted = u32::try_from(libc::EPERM).unwrap_or(1);
-    let otherwise =
-        if cfg!(debug_assertions) { SeccompAction::KillProcess } else { SeccompAction::Errno(not_permitted) };
-    let program = compile(rules(kind)?, otherwise, SeccompAction::Allow)?;
-    seccompiler::apply_filter(&program).map_err(failed)
+    if matches!(kind, Kind::Worker | Kind::Metrics) {
+        // A thread may need malloc's ninth arena: the C library then looks for the number of CPUs, and does without.
+        refuse(libc::SYS_openat, libc::EPERM)?;
+        rules.insert(libc::SYS_openat, Vec::new());
+    }
+    let otherwise = if cfg!(debug_assertions) { SeccompAction::KillProcess } else { errno(libc::EPERM) };
+    apply(rules, otherwise, SeccompAction::Allow)
+}
+
+/// Has a call fail with this error, whatever other filters allow.
+fn refuse(call: c_long, error: libc::c_int) -> Result<(), ConfineError> {
+    apply([(call, Vec::new())].into_iter().collect(), SeccompAction::Allow, errno(error))
+}
+
+fn errno(error: libc::c_int) -> SeccompAction {
+    SeccompAction::Errno(error.unsigned_abs())
+}
+
+fn apply(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Result<(), ConfineError> {
+    let program = compile(rules, otherwise, matched)?;
+    seccompiler::apply_filter(&program).map_err(|error| ConfineError::new("seccomp", error.to_string()))
 }
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -293,6 +306,15 @@ mod tests {
         for kind in [Kind::Worker, Kind::Daemon, Kind::Helper] {
             compile(rules(kind).unwrap(), SeccompAction::KillProcess, SeccompAction::Allow).unwrap();
         }
+    }
+
+    #[test]
+    fn a_worker_lives_on_if_the_c_library_opens_a_file() {
+        let worker = std::thread::spawn(|| {
+            restrict(Kind::Worker).unwrap();
+            std::fs::File::open("/sys/devices/system/cpu/online").map(drop)
+        });
+        assert_eq!(worker.join().unwrap().unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
     }
 
     #[test]
