@@ -188,16 +188,8 @@ fn a_port_is_opened_again_right_after_it_was_closed() {
     let Some(lab) = Lab::new() else { return };
     lab.veth(1, 2);
     let memory = memory(8192);
-    for round in 0..60 {
-        let end = Instant::now() + PATIENCE;
-        let port = loop {
-            match lab.open(1, Queues::All, XdpMode::Copy, &memory) {
-                Ok(port) => break port,
-                // The kernel is slower than we are: said as it is, and soon over.
-                Err(XdpError::Closing { .. }) if Instant::now() < end => {}
-                Err(error) => panic!("round {round}: {error}"),
-            }
-        };
+    for _ in 0..60 {
+        let port = open_again(&lab, XdpMode::Copy, &memory);
         let begin = Instant::now();
         drop(port);
         assert!(begin.elapsed() < PATIENCE, "closing took {:?}", begin.elapsed());
