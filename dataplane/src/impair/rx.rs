@@ -96,7 +96,7 @@ impl ImpairedRx {
         burst.clear();
     }
 
-    /// When the next frame is due, ns; [`NEVER`]: none waits.
+    /// When the next frame is due, ns; [`NEVER`](crate::clock::NEVER): none waits.
     pub(crate) fn next_due(&self) -> u64 {
         self.due_ns
     }

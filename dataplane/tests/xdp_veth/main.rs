@@ -292,8 +292,8 @@ fn a_port_reopens_at_once_with_all_chunks_back() {
     }
 }
 
-/// Opens a port on a device whose last port was closed just before. The kernel may be slower than we are: said as it is,
-/// and soon over.
+/// Opens a port on a device whose last port was closed just before. The kernel may be slower than we are: said as it
+/// is, and soon over.
 fn open_again(lab: &Lab, mode: XdpMode, memory: &std::sync::Arc<PacketMemory>) -> XdpPort {
     let end = Instant::now() + PATIENCE;
     loop {
