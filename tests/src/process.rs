@@ -1,11 +1,11 @@
 //! Child processes of a test: killed by their pid when dropped, their output collected and shown if the test fails.
 //!
-//! Standard output and standard error run together into one log, as they would on a terminal. Standard input is a
-//! pipe that stays open while the [`Process`] lives.
+//! Standard output and standard error are one pipe, so that the log has their lines in the order in which the child
+//! wrote them, as a terminal has. Standard input is a pipe that stays open while the [`Process`] lives.
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -80,8 +80,8 @@ impl CpuTime {
 struct Log {
     bytes: Mutex<Vec<u8>>,
     grown: Condvar,
-    /// Streams that have not ended.
-    open: AtomicUsize,
+    /// Nobody holds the pipe any more: nothing will be added.
+    ended: AtomicBool,
 }
 
 impl Log {
@@ -92,7 +92,6 @@ impl Log {
 }
 
 fn collect(mut source: impl Read + Send + 'static, log: Arc<Log>) {
-    log.open.fetch_add(1, Ordering::Relaxed);
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(n) = source.read(&mut buffer) {
@@ -101,7 +100,7 @@ fn collect(mut source: impl Read + Send + 'static, log: Arc<Log>) {
             }
             log.append(&buffer[..n]);
         }
-        log.open.fetch_sub(1, Ordering::Release);
+        log.ended.store(true, Ordering::Release);
     });
 }
 
@@ -119,15 +118,17 @@ impl Process {
     /// # Panics
     /// When the program cannot be started.
     pub fn spawn(name: &str, command: &mut Command) -> Self {
-        let mut child = command
+        let (output, end) = std::io::pipe().unwrap();
+        let child = command
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(end.try_clone().unwrap())
+            .stderr(end)
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {name}: {command:?}: {e}"));
+        // The command would keep the pipe open behind the child's end.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let log = Arc::new(Log::default());
-        collect(child.stdout.take().unwrap(), Arc::clone(&log));
-        collect(child.stderr.take().unwrap(), Arc::clone(&log));
+        collect(output, Arc::clone(&log));
         Self { name: name.to_owned(), child, log }
     }
 
@@ -139,7 +140,7 @@ impl Process {
     /// Waits until everything printed by a child that has ended is in the log; not long, its own children may go on.
     fn wait_for_log(&self) {
         let deadline = Instant::now() + LOG_PATIENCE;
-        while self.log.open.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+        while !self.log.ended.load(Ordering::Acquire) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
     }

@@ -158,13 +158,12 @@ impl Lab<'_> {
         let mirrored = mirror.unwrap().counts;
         assert!(mirrored.tcp_data >= segments / 2, "{what}: {segments} segments, {mirrored:?}");
         let (rate, idle) = (report.mbit_received(), cpu.idle_percent_since());
-        // An acknowledgement that is late has the sender try again in vain: only what was lost counts.
-        let in_vain = sender.sent_in_vain() - in_vain;
-        let again = report.retransmits().saturating_sub(in_vain);
-        if again * 1000 > segments || (idle >= IDLE_PERCENT && in_vain * 100 > segments) {
-            return Err(format!(
-                "{again} of {segments} segments lost, {in_vain} sent again in vain, CPUs {idle} % idle"
-            ));
+        // An acknowledgement that is late has the sender try again in vain. One such segment is not too many in a run of
+        // few; on a machine without time to spare none of them counts, only what was lost.
+        let (again, in_vain) = (report.retransmits(), sender.sent_in_vain() - in_vain);
+        let lost = again.saturating_sub(in_vain);
+        if lost * 1000 > segments || (idle >= IDLE_PERCENT && again * 1000 > segments.max(1000)) {
+            return Err(format!("{lost} of {segments} segments lost, {in_vain} sent in vain, CPUs {idle} % idle"));
         }
         if rate < CALM_MBIT / 4.0 && idle >= IDLE_PERCENT {
             return Err(format!("{rate} of {CALM_MBIT} Mbit/s, CPUs {idle} % idle"));

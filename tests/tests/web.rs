@@ -286,7 +286,7 @@ fn requests_that_are_wrong_slow_or_many_get_nothing_and_keep_nobody_out() {
     wait_for("room for another one", PATIENCE, || get("/", "localhost").starts_with("HTTP/1.1 200").then_some(()));
     drop(stuck);
 
-    // An address that is taken, and a switch that is not there.
+    // An address of another machine, and a switch that is not there.
     assert_eq!(switch.ctl_output(&["web", "--listen", "192.0.2.1:1"]).0, 1);
     web.stop();
     switch.stop();
