@@ -12,7 +12,7 @@
 //! ```
 //!
 //! **Invariants.** A gate is open only while nothing but the forwarding database decides about the port's frames (the
-//! control thread sees to that). A port whose wires are cut has its gate shut. Programs are attached by links that
+//! owner of the switch sees to that). A port whose wires are cut has its gate shut. Programs are attached by links that
 //! nobody but this process holds, so they go with it.
 //!
 //! **Limits.** Machines with x86-64 processors: loads of the programs are believed to happen in their order. Linux 6.6.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use labsw_control::api::Request;
 use labsw_control::varlink::Client;
-use labsw_tests::numbered::{Stream, number_of};
+use labsw_tests::numbered::{Stream, number_of, numbered};
 use labsw_tests::process::{self, Process, wait_for};
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, find_binary};
@@ -104,6 +104,42 @@ fn captures_go_on_and_each_frame_is_in_the_file_once_or_counted() {
     wait_for("the end of all captures", 10 * SECOND, || {
         switch.ctl(&["capture", "--list"]).as_array().unwrap().is_empty().then_some(())
     });
+    drop((a, b));
+    switch.stop();
+}
+
+#[test]
+fn frames_that_wait_for_the_client_of_a_capture_go_over() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    // Fewer than the queue of a capture holds, more than its client's socket does.
+    const FRAMES: u64 = 4000;
+    let site = Site::new("takewait");
+    let mut switch = Labswd::start(&site, &ports(&["a", "b"]));
+    let (mut a, mut b) = meet(&switch, [SPLIT, SPLIT]);
+    let file = site.dir().join("slow.pcapng");
+    let arguments = ["capture", "a:rx", "--filter", "ether proto 0x88b5", "-w", file.to_str().unwrap()];
+    let mut capture = Process::spawn("capture", &mut ctl(&site, &arguments));
+    let listed = |switch: &Labswd<'_>| switch.ctl(&["capture", "--list"]).as_array().unwrap().len();
+    wait_for("the capture", 10 * SECOND, || (listed(&switch) == 1).then_some(()));
+    capture.signal(libc::SIGSTOP);
+    let before = switch.counter("a", "rx_frames");
+    for number in 0..FRAMES {
+        wait_for("room", 10 * SECOND, || a.try_send(&numbered(1, 2, number)).then_some(()));
+        b.receive();
+    }
+    wait_for("all frames", 10 * SECOND, || (switch.counter("a", "rx_frames") == before + FRAMES).then_some(()));
+    switch.take_over();
+    capture.signal(libc::SIGCONT);
+    wait_for("all of the capture", 10 * SECOND, || {
+        let count = std::fs::metadata(&file).map_or(0, |of| of.len()) / 96;
+        (count >= FRAMES).then_some(())
+    });
+    assert_eq!(end(capture), (FRAMES, 0));
+    let (headers, interfaces, numbers) = contents(&file);
+    assert_eq!((headers, interfaces), (1, 1));
+    assert!(numbers.into_iter().eq(0..FRAMES), "each once, in order");
     drop((a, b));
     switch.stop();
 }

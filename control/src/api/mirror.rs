@@ -68,10 +68,11 @@ impl MirrorSettings {
 }
 
 /// The state of a mirror.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MirrorState {
     /// Copies are sent.
+    #[default]
     Up,
     /// The destination or a source is not there or not up; the reason says which.
     Waiting,
@@ -90,7 +91,7 @@ impl fmt::Display for MirrorState {
 }
 
 /// A mirror session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mirror {
     /// Name.
     pub name: String,

@@ -149,7 +149,7 @@ impl Target {
     /// # Errors
     /// [`Failure::Usage`] if standard output is a terminal.
     pub(super) fn new(file: PathBuf) -> Result<Target, Failure> {
-        if file.as_os_str() != "-" {
+        if !parse::is_dash(&file) {
             return Ok(Target::File(file));
         }
         if io::stdout().is_terminal() {
@@ -160,7 +160,11 @@ impl Target {
         Ok(Target::Stdout)
     }
 
-    fn open(&self) -> Result<File, Failure> {
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// The file can't be made.
+    pub(super) fn open(&self) -> Result<File, Failure> {
         let opened = match self {
             Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
             // Frames contain passwords: a new file is for its owner only. An existing file keeps its mode.
@@ -169,7 +173,8 @@ impl Target {
         opened.map_err(|error| self.failure(error))
     }
 
-    fn failure(&self, error: io::Error) -> Failure {
+    /// The failure that an error of writing is.
+    pub(super) fn failure(&self, error: io::Error) -> Failure {
         match self {
             Target::File(file) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Failure::File { file: file.clone(), reason: error }

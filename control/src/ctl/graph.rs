@@ -26,7 +26,7 @@ enum Format {
 
 /// Draws the lab; as JSON, prints the picture's data.
 pub(super) fn run(arguments: &Arguments, socket: &Path, output: &mut Output) -> Result<(), Failure> {
-    let commands = Commands::new(socket, Path::new(super::USUAL_SOCKET));
+    let commands = Commands::new(socket);
     let picture = Picture::ask(&mut Session::open(socket)?, &commands)?;
     if output.is_json() {
         return output.pretty(&picture);

@@ -270,8 +270,7 @@ fn announce_gap(schedule: &Schedule, due_ns: u64, started: Instant) {
 fn call(session: &mut Session, change: Change) -> Result<Injected, Failure> {
     match session.call(&Request::Change(change))? {
         Reply::Injected(injected) => Ok(injected),
-        // The method's own reader parses the reply, so no other kind is possible.
-        _ => Err(Failure::Capture("the switch answered something else".to_owned())),
+        _ => Err(Failure::OtherAnswer),
     }
 }
 

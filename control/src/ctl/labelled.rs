@@ -1,12 +1,13 @@
 //! `labsw-ctl label`: the labels of a timeline in a capture, as comments on the frames of their time. Asks no switch.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, BufReader, BufWriter, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::capture::Target;
 use super::output::Output;
 use super::parse::is_dash;
 use super::score::read_log;
@@ -42,17 +43,12 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<(), Fail
     if is_same(capture, write) {
         return Err(unusable("is the capture itself; write to another file".to_owned()));
     }
-    let unwritten = |reason| Failure::File { file: write.clone(), reason };
-    let mut target: Box<dyn Write> = match is_dash(write) {
-        true => Box::new(io::stdout().lock()),
-        false => Box::new(BufWriter::new(create(write).map_err(unwritten)?)),
-    };
-    let counts = annotate(&mut input, &mut target, &labels).map_err(|error| match error {
-        AnnotateError::Write(reason) if is_dash(write) => Failure::from(reason),
-        AnnotateError::Write(reason) => unwritten(reason),
+    let target = Target::new(write.clone())?;
+    let mut file = BufWriter::new(target.open()?);
+    let counts = annotate(&mut input, &mut file, &labels).map_err(|error| match error {
+        AnnotateError::Write(reason) => target.failure(reason),
         other => unusable(other.to_string()),
     })?;
-    drop(target);
     match (output.is_json(), is_dash(write)) {
         (_, true) => Ok(()),
         (true, _) => output.pretty(&json!({"frames": counts.frames, "labelled": counts.labelled})),
@@ -64,11 +60,6 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<(), Fail
 fn is_same(one: &Path, other: &Path) -> bool {
     let place = |file: &Path| std::fs::metadata(file).map(|of| (of.dev(), of.ino())).ok();
     !is_dash(one) && place(one).is_some_and(|one| place(other) == Some(one))
-}
-
-/// A new file that only its owner may read, as captures are.
-fn create(file: &Path) -> io::Result<File> {
-    File::options().write(true).create(true).truncate(true).mode(0o600).open(file)
 }
 
 fn shown(file: &Path) -> String {

@@ -84,6 +84,6 @@ fn serve_for_the_switch() -> Result<(), Failure> {
 fn text(reply: &Reply) -> Result<String, Failure> {
     match reply {
         Reply::Status(status) => Ok(metrics::text(&metrics::families(status))),
-        _ => Err(Failure::Usage("the switch answered something else")),
+        _ => Err(Failure::OtherAnswer),
     }
 }

@@ -20,6 +20,9 @@ pub(super) enum Failure {
     /// The switch refused, or broke the protocol.
     #[error("{0}")]
     Refused(CallError),
+    /// The switch's answer belongs to another request.
+    #[error("the switch answered something else")]
+    OtherAnswer,
     /// A configuration file has mistakes.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
@@ -33,6 +36,8 @@ pub(super) enum Failure {
         socket: PathBuf,
         /// The reason.
         reason: String,
+        /// No switch has this socket, maybe not yet.
+        is_absent: bool,
     },
     /// The doctor found a problem.
     #[error("{}", if *.0 == 1 { "there is 1 problem".to_owned() } else { format!("there are {} problems", .0) })]
@@ -86,6 +91,7 @@ impl Failure {
     pub(super) fn exit_status(&self) -> ExitCode {
         match self {
             Failure::Refused(_)
+            | Failure::OtherAnswer
             | Failure::Config(_)
             | Failure::Unfit(_)
             | Failure::Problems(_)
@@ -117,7 +123,7 @@ impl Failure {
             Failure::Config(mistakes) => {
                 ("mistakes".to_owned(), Some(("mistakes", mistakes.0.iter().map(mistake).collect())))
             }
-            Failure::Refused(_) => ("protocol".to_owned(), None),
+            Failure::Refused(_) | Failure::OtherAnswer => ("protocol".to_owned(), None),
             Failure::Unreachable { .. } => ("unreachable".to_owned(), None),
             Failure::Unfit(_) => ("unfit".to_owned(), None),
             Failure::Problems(_) => ("problems".to_owned(), None),
@@ -180,7 +186,11 @@ impl Session {
     pub(super) fn open(socket: &Path) -> Result<Session, Failure> {
         match Client::connect(socket) {
             Ok(client) => Ok(Session { client, socket: socket.to_owned() }),
-            Err(error) => Err(Failure::Unreachable { socket: socket.to_owned(), reason: explain(&error) }),
+            Err(error) => Err(Failure::Unreachable {
+                socket: socket.to_owned(),
+                reason: explain(&error),
+                is_absent: matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
+            }),
         }
     }
 
@@ -255,7 +265,7 @@ impl Session {
 fn failure(socket: &Path, error: CallError) -> Failure {
     match error {
         CallError::Broken(_) | CallError::Closed => {
-            Failure::Unreachable { socket: socket.to_owned(), reason: error.to_string() }
+            Failure::Unreachable { socket: socket.to_owned(), reason: error.to_string(), is_absent: false }
         }
         said => Failure::Refused(said),
     }

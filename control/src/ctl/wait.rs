@@ -84,7 +84,9 @@ pub(super) fn run(arguments: Arguments, socket: &Path, _: &mut Output) -> Result
 fn open(socket: &Path, deadline: Option<Instant>) -> Result<Session, Failure> {
     loop {
         match Session::open(socket) {
-            Err(Failure::Unreachable { .. }) if deadline.is_some_and(|deadline| Instant::now() + AGAIN < deadline) => {
+            Err(Failure::Unreachable { is_absent: true, .. })
+                if deadline.is_some_and(|deadline| Instant::now() + AGAIN < deadline) =>
+            {
                 thread::sleep(AGAIN);
             }
             done => return done,

@@ -220,7 +220,8 @@ impl Errand<'_> {
 
     fn apply(&mut self, AppliedConfig { wanted, confirm_milliseconds }: &AppliedConfig) -> Result<Reply, Error> {
         let time = confirm_milliseconds.map(Duration::from_millis);
-        Ok(Reply::Changes(Changes { changes: self.apply_on_trial(wanted, time, Instant::now())? }))
+        let changes = self.apply_on_trial(wanted, time, Instant::now)?;
+        Ok(Reply::Changes(Changes { changes }))
     }
 }
 

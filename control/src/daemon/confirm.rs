@@ -49,12 +49,12 @@ impl Switch {
 
 impl Errand<'_> {
     /// Applies a configuration; with a `time`, it is taken back after that unless [`Switch::confirm_config`] comes
-    /// first.
+    /// first. The time begins when the configuration is applied: a device may take long.
     pub(super) fn apply_on_trial(
         &mut self,
         WantedConfig { config: source, keep_runtime }: &WantedConfig,
         time: Option<Duration>,
-        now: Instant,
+        clock: impl Fn() -> Instant,
     ) -> Result<Vec<ConfigChange>, Error> {
         let Some(time) = time else { return self.apply_config(source, *keep_runtime) };
         Trial::check(&source.file, time)?;
@@ -63,7 +63,7 @@ impl Errand<'_> {
         let off = off.map(|port| port.config.name.clone()).collect();
         let note = format!("on trial for {}", humantime::format_duration(time));
         let changes = self.apply_with_note(source, *keep_runtime, Some(note))?;
-        self.trial = Some(Trial { file: source.file.clone(), time, due: now + time, running, given, off });
+        self.trial = Some(Trial { file: source.file.clone(), time, due: clock() + time, running, given, off });
         Ok(changes)
     }
 
@@ -73,8 +73,8 @@ impl Errand<'_> {
         self.take_back(&trial, None)
     }
 
-    /// Takes back the configuration that is on trial if its time is up; returns the time that is left.
-    pub(super) fn tick_trial(&mut self, now: Instant) -> Option<Duration> {
+    /// Takes back the configuration that is on trial if its time is up.
+    pub(super) fn tick_trial(&mut self, now: Instant) {
         let trial = self.trial.take_if(|trial| trial.due <= now);
         if let Some(trial) = trial {
             let reason = format!("nobody confirmed it within {}", humantime::format_duration(trial.time));
@@ -84,7 +84,6 @@ impl Errand<'_> {
             self.changing = false;
             self.notice_changes();
         }
-        self.trial.as_ref().map(|trial| trial.due_in(now))
     }
 
     /// Goes back to the configuration before a trial.

@@ -141,7 +141,7 @@ impl Control {
             let (now, mut switch) = (Instant::now(), switch.lock());
             self.dispatch(&events, &mut switch, devices, now);
             self.hear(&mut switch, devices)?;
-            self.submit(devices);
+            self.submit(&mut switch, devices);
             if self.serve_door(&mut switch, !devices.is_idle()) {
                 return Ok(End::HandedOver);
             }
@@ -161,10 +161,17 @@ impl Control {
         }
     }
 
-    /// Has the requests that clients have made carried out.
-    fn submit(&mut self, devices: &mut DeviceThread) {
-        let calls = self.server.as_mut().map(Server::take_deferred).unwrap_or_default();
-        calls.into_iter().for_each(|call| devices.send(Job::Call(call)));
+    /// Has the requests that clients have made carried out, as far as there is room for them.
+    fn submit(&mut self, switch: &mut Switch, devices: &mut DeviceThread) {
+        let Some(server) = &mut self.server else { return };
+        for call in server.take_deferred() {
+            if devices.has_room() {
+                devices.send(Job::Call(call));
+            } else {
+                let full = "too many changes wait for a device; try again later".to_owned();
+                server.answer(call.caller, Err(api::Error::refused("switch", full)), switch);
+            }
+        }
     }
 
     /// Handles the news of the device thread.
@@ -236,13 +243,14 @@ impl Control {
         });
         let guests = switch.ports.tick(now);
         let due = [
-            (Regular::Flaps, switch.ports.next_flap(now)),
+            (Regular::Flaps, switch.ports.next_flap()),
             (Regular::Trial, switch.trial.as_ref().map(|trial| trial.due)),
             (Regular::Devices, switch.devices_due()),
         ];
         let regular = due.map(|(work, at)| {
             let at = at?;
-            if at <= now {
+            // Work that is due at once is due after the beginning of this turn.
+            if at <= Instant::now() {
                 devices.want(work);
             }
             // Its end is an event.
@@ -254,7 +262,7 @@ impl Control {
             server.tick(now, switch);
             server.next_tick(now)
         });
-        self.submit(devices);
+        self.submit(switch, devices);
         switch.sweep_captures();
         regular.into_iter().chain([server_due, guests, metrics_due]).flatten().collect()
     }

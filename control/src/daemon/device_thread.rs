@@ -32,6 +32,10 @@ use crate::varlink::{Caller, DeferredCall};
 /// process fails after five seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Most jobs that wait. There are fewer clients; this bounds what clients leave behind that come and go while a device
+/// hangs.
+const MOST_JOBS: usize = 256;
+
 /// Work for the device thread.
 pub(super) enum Job {
     /// A client's request.
@@ -127,6 +131,11 @@ impl DeviceThread {
         if self.jobs.send(job).is_ok() {
             self.under_way += 1;
         }
+    }
+
+    /// True if another client's request may wait.
+    pub(super) fn has_room(&self) -> bool {
+        self.under_way < MOST_JOBS
     }
 
     /// Has regular work done, unless it is under way.
@@ -275,7 +284,7 @@ impl Errand<'_> {
                 match work {
                     Regular::Devices => self.look_after_devices(Instant::now()),
                     Regular::Flaps => self.flap(Instant::now()),
-                    Regular::Trial => drop(self.tick_trial(Instant::now())),
+                    Regular::Trial => self.tick_trial(Instant::now()),
                     Regular::Second => self.look_once_a_second(),
                 }
                 News::Did(work)

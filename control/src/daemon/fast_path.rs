@@ -1,4 +1,4 @@
-//! The kernel fast path, as the control thread runs it: which ports' gates are open.
+//! The kernel fast path, as the switch runs it: which ports' gates are open.
 //!
 //! **How it works.** [`Switch::renew_gates`] finds out for every port whether anything but the forwarding database
 //! decides about its frames, or looks at them, and opens or shuts its gate
@@ -8,6 +8,8 @@
 //! **Invariant.** When a gate was shut, no program goes by it any more when [`Switch::renew_gates`] returns.
 
 use std::sync::Arc;
+
+use std::collections::BTreeSet;
 
 use labsw_dataplane::fast_path::{self, FastPath, Passage, Record, Wires};
 use labsw_switch::fdb::Fdb;
@@ -61,9 +63,10 @@ impl Switch {
         let Some(path) = &self.fabric.fast_path else { return };
         path.set_ageing(self.fabric.shared.fdb.ageing_seconds());
         let (mut shut, mut open) = (false, Vec::new());
+        let watched = self.captures.watched(self.view());
         for port in self.ports.iter() {
             let Some(record) = port.fast_path() else { continue };
-            match self.gate(port) {
+            match self.gate(port, &watched) {
                 Ok(passage) if record.is_open_for(&passage) => {}
                 Ok(passage) => {
                     shut |= record.shut();
@@ -80,16 +83,15 @@ impl Switch {
         }
     }
 
-    /// The passage for which a port's gate is open, or why it is shut.
-    fn gate(&self, port: &Port) -> Result<Passage, &'static str> {
-        let captured = || self.captures.watched(self.view()).contains(&port.config.name);
+    /// The passage for which a port's gate is open, or why it is shut. Captures and rewinds watch the ports `watched`.
+    fn gate(&self, port: &Port, watched: &BTreeSet<String>) -> Result<Passage, &'static str> {
         let vlans = match port {
             _ if self.config.accelerate == Accelerate::Off => Err("switch.accelerate is off"),
             _ if port.fast_path().is_none() => Err("the kernel, or the processor, can't"),
             _ if port.state().0 != PortState::Up => Err("the port is not up"),
             _ if port.impaired.is_some() => Err("the port is impaired"),
             _ if port.config.finish_checksums => Err("frames to the port are finished"),
-            _ if captured() => Err("a capture or a rewind watches the port"),
+            _ if watched.contains(&port.config.name) => Err("a capture or a rewind watches the port"),
             _ => self.fabric.tables.lone_vlans(port.id),
         }?;
         let attachment = port.attached.to().ok_or("the port is not up")?;
@@ -100,6 +102,7 @@ impl Switch {
     /// The word of `port show`: `on`, or why not.
     pub(super) fn fast_path_of(&self, port: &Port) -> Option<String> {
         port.attached.to()?.wires()?;
-        Some(self.gate(port).map_or_else(|why| format!("off: {why}"), |_| "on".to_owned()))
+        let watched = self.captures.watched(self.view());
+        Some(self.gate(port, &watched).map_or_else(|why| format!("off: {why}"), |_| "on".to_owned()))
     }
 }

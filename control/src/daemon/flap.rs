@@ -53,9 +53,9 @@ impl Flap {
         self.due <= now
     }
 
-    /// Time until the port's next change.
-    pub(super) fn due_in(&self, now: Instant) -> Duration {
-        self.due.saturating_duration_since(now)
+    /// When the port changes next.
+    pub(super) fn due(&self) -> Instant {
+        self.due
     }
 
     /// Records that the port changes now; returns true if the job is over.

@@ -23,9 +23,9 @@ impl Errand<'_> {
     fn look_at_health(&mut self) {
         for name in self.ports.names() {
             let Some(port) = self.ports.find(&name) else { continue };
+            let Some(measure) = port.attached.to().and_then(attach::Attachment::measure) else { continue };
             let kernel = port.kernel_counters().map_or(0, |counters| counters.named().iter().map(|(_, n)| n).sum());
             let reached = port.counters().rx_frames.saturating_add(kernel);
-            let Some(measure) = port.attached.to().and_then(attach::Attachment::measure) else { continue };
             let measured = self.away(measure);
             let attachment = self.ports.find_mut(&name).and_then(|port| port.attached.to_mut());
             match attachment.and_then(|attachment| attachment.judge(reached, &measured)) {
@@ -58,8 +58,9 @@ impl Errand<'_> {
                 });
             }
         }
-        if let (Some(frames), Some(polled)) = (frames, fs::read_to_string(NETSTAT).ok().and_then(|text| polled(&text)))
-        {
+        let Some(frames) = frames else { return };
+        let text = self.away(|_| fs::read_to_string(NETSTAT));
+        if let Some(polled) = text.ok().and_then(|text| polled(&text)) {
             self.busy_polls.look(frames, polled);
         }
     }

@@ -9,6 +9,7 @@ use labsw_switch::tables::PortRules;
 use labsw_switch::{MAX_PORTS, PortId};
 use mio::Token;
 
+use super::flap::Flap;
 use super::port::Port;
 use super::queues::Queues;
 use super::tokens::{port_tokens, slot_of};
@@ -165,8 +166,7 @@ impl Ports {
     }
 
     /// When the next flapping port changes.
-    pub(super) fn next_flap(&self, now: Instant) -> Option<Instant> {
-        let flaps = self.by_name.values().filter_map(|port| port.flap.as_ref());
-        flaps.map(|flap| now + flap.due_in(now)).min()
+    pub(super) fn next_flap(&self) -> Option<Instant> {
+        self.by_name.values().filter_map(|port| port.flap.as_ref()).map(Flap::due).min()
     }
 }

@@ -30,7 +30,8 @@ impl Errand<'_> {
         self.enter_port(config)?;
         let opened = match self.open(&name) {
             Err(error) if !error.is_absence() => {
-                self.ports.take(&name);
+                // Somebody may inject or capture at it already.
+                self.close_port(&name)?;
                 return Err(refused(error.to_string()));
             }
             other => other,

@@ -93,7 +93,7 @@ mod tests {
         }
         let config = ConfigText { file: "new.toml".to_owned(), text };
         let wanted = WantedConfig { config, keep_runtime: false };
-        switch.apply_on_trial(&wanted, Some(Duration::from_secs(9)), Instant::now()).unwrap();
+        switch.apply_on_trial(&wanted, Some(Duration::from_secs(9)), Instant::now).unwrap();
         assert_eq!(switch.status_line(), "5 ports: 1 up, 4 down (b, c, d, …); new.toml waits for its confirmation");
     }
 }

@@ -6,9 +6,9 @@
 //! device thread is busy. The device thread opens it again, once the offload is off.
 //!
 //! **Invariants.** The thread shuts gates and never opens them. A notification that can't be read shuts the gate of its
-//! device, and lost notifications (the socket's buffer overran) shut all gates: the control thread looks at every
+//! device, and lost notifications (the socket's buffer overran) shut all gates: the device thread looks at every
 //! device whose gate is shut. The thread starts with the first device that is watched. Without the thread (a kernel
-//! without the family), changes are found when the control thread looks at its devices.
+//! without the family), changes are found when the device thread looks at its devices.
 //!
 //! Reference: kernel `Documentation/networking/ethtool-netlink.rst`, `include/uapi/linux/ethtool_netlink.h`.
 

@@ -174,19 +174,7 @@ impl Machine {
 
     /// A switch runs, with these ports.
     fn answers(self, ports: &[api::Port]) -> Machine {
-        let status = api::Status {
-            version: "1".into(),
-            uptime_seconds: 5,
-            uptime_milliseconds: 5000,
-            power: "adaptive".into(),
-            workers: Vec::new(),
-            ports: ports.to_vec(),
-            mirrors: Vec::new(),
-            impairments: Vec::new(),
-            multicast: api::MulticastTotals::default(),
-            mac_moves: 0,
-            unconfirmed: None,
-        };
+        let status = api::Status { ports: ports.to_vec(), ..api::Status::default() };
         let socket = PathBuf::from("/run/labsw/control.sock");
         self.facts(|facts| facts.switch = SwitchAnswer::Status { socket, status: Box::new(status) })
     }

@@ -113,7 +113,12 @@ impl Cached {
     pub fn get(&mut self, now: Instant, make: impl FnOnce() -> Answer) -> Answer {
         match &self.last {
             Some((at, answer)) if now.saturating_duration_since(*at) < self.age => answer.clone(),
-            _ => self.last.insert((now, make())).1.clone(),
+            _ => {
+                // To make it may take long: its age counts from the end.
+                let began = Instant::now();
+                let answer = make();
+                self.last.insert((now + began.elapsed(), answer)).1.clone()
+            }
         }
     }
 }

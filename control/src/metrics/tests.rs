@@ -14,23 +14,8 @@ fn status() -> Status {
     let kernel = [("rx_dropped".to_owned(), 6)].into();
     let counters = Counters { rx_frames: 5, rx_bytes: 500, tx_frames: 4, tx_bytes: 400, drops, kernel };
     let port = Port { state: PortState::Waiting, counters, ..Port::new("we\"b\\", PortType::Veth, vlan) };
-    let mirror = Mirror {
-        name: "m".into(),
-        state: MirrorState::Up,
-        reason: None,
-        to: Some("span".into()),
-        to_vlan: None,
-        force: false,
-        sources: Vec::new(),
-        vlans: Vec::new(),
-        filter: None,
-        snaplen: 0,
-        inject: None,
-        matched: 9,
-        sent: 8,
-        dropped: 1,
-        truncated: 0,
-    };
+    let mirror =
+        Mirror { name: "m".into(), to: Some("span".into()), matched: 9, sent: 8, dropped: 1, ..Mirror::default() };
     let worker = Worker {
         id: 0,
         cpu: Some(3),
@@ -59,7 +44,7 @@ fn status() -> Status {
         }],
         multicast: MulticastTotals { groups: 12, invalid_messages: 13, refused_memberships: 14 },
         mac_moves: 15,
-        unconfirmed: None,
+        ..Status::default()
     }
 }
 
@@ -141,7 +126,7 @@ fn a_scrape_gets_the_text_that_is_rendered_ten_times_a_second_at_most() {
     assert_eq!((status, body.as_str()), ("200 OK", "labsw 1\n"));
     assert!(headers.starts_with("Content-Type: text/plain; version=0.0.4"), "{headers}");
     assert_eq!(get("/metrics", 99).2, "labsw 1\n");
-    assert_eq!(get("/metrics", 100).2, "labsw 2\n");
-    let (status, _, body) = get("/metrics", 250);
+    assert_eq!(get("/metrics", 150).2, "labsw 2\n");
+    let (status, _, body) = get("/metrics", 300);
     assert_eq!((status, body.as_str()), ("503 Service Unavailable", "nobody there\n"));
 }

@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn damaged_files_are_refused_and_none_panics() {
         let whole = file(&[(1, 60), (2, 60)]);
-        assert_eq!(copy(b"", &[]).1.unwrap_err().split(' ').next(), Some("is"));
+        assert!(copy(b"", &[]).1.unwrap_err().contains("is no pcapng file"));
         assert!(copy(&[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0], &[]).1.unwrap_err().contains("no pcapng file"));
         let labels = [label("x", 0, 9)];
         for end in 1..whole.len() {

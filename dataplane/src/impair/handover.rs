@@ -12,6 +12,7 @@ use labsw_switch::impair::Progress;
 
 use super::store::Store;
 use super::{DelayQueue, Schedule, TxDelay};
+use crate::frame::MAX_FRAME_BYTES;
 use crate::port::lock;
 
 /// Length of the due time and the length before a frame, bytes.
@@ -28,13 +29,13 @@ fn pack<'a>(frames: impl Iterator<Item = (u64, &'a [u8])>, out: &mut Vec<u8>) {
 }
 
 /// Frames with the times at which they are due, as [`Schedule::pack_waiting`] and [`TxDelay::pack_waiting`] write them.
-/// `None` if the bytes are garbled.
+/// `None` if the bytes are garbled, or a frame is longer than any may be.
 pub fn unpack(mut bytes: &[u8]) -> Option<Vec<(u64, &[u8])>> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
         let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
         let (due_ns, len) = header.split_first_chunk::<8>()?;
-        let len = u32::from_le_bytes(len.try_into().ok()?);
+        let len = Some(u32::from_le_bytes(len.try_into().ok()?)).filter(|len| *len <= MAX_FRAME_BYTES)?;
         let (frame, rest) = rest.split_at_checked(usize::try_from(len).ok()?)?;
         frames.push((u64::from_le_bytes(*due_ns), frame));
         bytes = rest;
@@ -166,6 +167,12 @@ mod tests {
         assert!((1..packed.len()).filter(|len| *len != HEADER_BYTES + 60).all(|len| unpack(&packed[..len]).is_none()));
         packed[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(unpack(&packed).is_none());
+        let longest = vec![0; MAX_FRAME_BYTES as usize + 1];
+        for (len, is_taken) in [(longest.len() - 1, true), (longest.len(), false)] {
+            packed.clear();
+            pack([(1, &longest[..len])].into_iter(), &mut packed);
+            assert_eq!(unpack(&packed).is_some(), is_taken, "{len} bytes");
+        }
         let long = vec![0; 65_000];
         let many = vec![(1, &long[..]); 600];
         let tx = TxDelay::new(schedule());

@@ -8,8 +8,8 @@
 //! memory, are copied together first. No lock is taken: the kernel serialises the calls.
 //!
 //! **Interface down, interface gone.** The host may set the interface down: frames are then dropped and counted. When
-//! the interface is gone, the port ends until the control thread has made or found it again. A packet socket does not
-//! tell when its interface goes, so the control thread looks as well.
+//! the interface is gone, the port ends until the device thread has made or found it again. A packet socket does not
+//! tell when its interface goes, so the device thread looks as well.
 
 #![allow(unsafe_code, reason = "system calls that gather and scatter")]
 
@@ -172,7 +172,7 @@ impl RxQueue for TapRx {
                 match unsafe { device::receive(fd.as_fd(), self.core.end, slot) } {
                     Ok(received) => received,
                     Err(Errno::INTR) => continue,
-                    // The interface was set down. If it is gone, the control thread notices.
+                    // The interface was set down. If it is gone, the device thread notices.
                     Err(Errno::AGAIN | Errno::NETDOWN) => break,
                     // A segmentation that the kernel has no word for (UDP fragments), or not yet. The frame is gone.
                     Err(Errno::INVAL) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Which worker has each receive queue of a port. Written by the control thread only.
+/// Which worker has each receive queue of a port. Written under the switch's lock only.
 #[derive(Clone, Debug)]
 pub struct QueueAffinity(Arc<[AtomicUsize]>);
 

@@ -2,7 +2,7 @@
 //!
 //! **Closing** is dropping: the last half to go drops the [`Core`], which detaches the program, closes the sockets,
 //! waits until the kernel has let go of the queues (`closing.rs`: up to 100 ms here, then elsewhere), and only then
-//! gives the chunks back. The control thread drops last.
+//! gives the chunks back. The device thread drops last.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

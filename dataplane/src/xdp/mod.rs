@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`umem`] (packet memory and the owner of each chunk), `ring` (the four rings shared with the kernel),
 //! `socket` (one queue of one device; `statistics`: the kernel's counters there), `program` (the XDP program in front),
-//! `open` (a port's sockets, set up on the control thread; `device` and `foreign` ask the kernel for it), `rx` and `tx`
+//! `open` (a port's sockets, set up on the device thread; `device` and `foreign` ask the kernel for it), `rx` and `tx`
 //! (the halves that workers drive), [`port`] (the opened port), `core` (the state that the halves share), `closing`
 //! (the end of a port) and `handover` (a port that goes on in another process).
 //!

@@ -1,6 +1,6 @@
 //! Opening an AF_XDP port: the best mode that works, and why not a better one.
 //!
-//! **How it works.** On the control thread: the program is attached first (from then on frames without a socket are
+//! **How it works.** On the device thread: the program is attached first (from then on frames without a socket are
 //! dropped, not leaked), then every receive queue gets a socket, then every fill ring its first chunks, then the
 //! program's map is filled, so that no frame meets a socket without chunks; last, what the host's own stack sends is
 //! stopped. Modes from best to worst: *zero copy* (native program), *copy* (native program), *skb* (generic program,

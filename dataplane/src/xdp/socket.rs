@@ -1,6 +1,6 @@
 //! One AF_XDP socket: packet memory registered, four rings mapped, bound to one queue of one device.
 //!
-//! **How it works.** All system calls of opening are made here, on the control thread. Afterwards the socket comes
+//! **How it works.** All system calls of opening are made here, on the device thread. Afterwards the socket comes
 //! apart: one worker drives the rings of [`RxRings`], all workers in turn those of [`TxRings`], and both need the
 //! [`Descriptor`] only to wake the kernel.
 //!

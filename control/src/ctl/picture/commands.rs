@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::api::{Port, PortRole, PortState, PortType, Status};
+use crate::ctl::USUAL_SOCKET;
 use crate::glue::quote;
 
 /// Writes commands for a switch at a control socket.
@@ -14,8 +15,8 @@ pub(in crate::ctl) struct Commands {
 
 impl Commands {
     /// Commands for the switch at `socket`, which they name if it is not the usual one.
-    pub(in crate::ctl) fn new(socket: &Path, usual: &Path) -> Commands {
-        let program = match socket == usual {
+    pub(in crate::ctl) fn new(socket: &Path) -> Commands {
+        let program = match socket == Path::new(USUAL_SOCKET) {
             true => "labsw-ctl".to_owned(),
             false => format!("labsw-ctl --socket {}", quote::shell(&socket.to_string_lossy())),
         };

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::{Lane, Node, Picture};
-use crate::api::{Mirror, PortState};
+use crate::api::Mirror;
 use crate::ctl::table::one_line;
 
 /// The classes of boxes, by state.
@@ -67,12 +67,7 @@ fn shape(ids: &BTreeMap<&str, String>, node: &Node) -> String {
     let lines = [Some(node.name.clone()), Some(state), node.plugged.clone(), Some(node.stations_text()), Some(frames)];
     let lines = lines.into_iter().flatten().chain(node.marks.iter().map(|mark| mark.text.clone()));
     let lines: Vec<String> = lines.filter(|line| !line.is_empty()).map(|line| label(&line)).collect();
-    let class = match node.state {
-        PortState::Up => "up",
-        PortState::Down => "down",
-        PortState::Waiting | PortState::Opening => "waiting",
-        PortState::Failed => "failed",
-    };
+    let class = node.class();
     let id = ids.get(node.name.as_str()).cloned().unwrap_or_default();
     format!("{id}[\"{}\"]:::{class}", lines.join("<br/>"))
 }

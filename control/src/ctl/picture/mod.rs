@@ -72,14 +72,14 @@ impl Picture {
     /// # Errors
     /// Those of the calls.
     pub(super) fn ask(session: &mut Session, commands: &Commands) -> Result<Picture, Failure> {
-        let Reply::Status(status) = session.call(&Request::GetStatus)? else { return Err(OTHER) };
+        let Reply::Status(status) = session.call(&Request::GetStatus)? else { return Err(Failure::OtherAnswer) };
         let addresses: u64 = status.ports.iter().map(|port| port.stations).sum();
         if addresses > MOST_ADDRESSES {
             return Ok(Picture::of(&status, &[], commands));
         }
         match session.call(&Request::ListFdb { vlan: None, port: None })? {
             Reply::Fdb(FdbEntries { entries }) => Ok(Picture::of(&status, &entries, commands)),
-            _ => Err(OTHER),
+            _ => Err(Failure::OtherAnswer),
         }
     }
 
@@ -144,8 +144,6 @@ impl Picture {
         format!("labswd {}: {ports} port{}, {up} up; {mirrors} mirror{}", self.version, plural(ports), plural(mirrors))
     }
 }
-
-const OTHER: Failure = Failure::Usage("the switch answered something else");
 
 /// The VLANs of a port as replies show them; `None` if they contradict each other.
 fn membership(shown: &Vlan) -> Option<PortVlan> {

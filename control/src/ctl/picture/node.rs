@@ -81,6 +81,16 @@ pub(in crate::ctl) struct Mark {
 }
 
 impl Node {
+    /// The class of the port's state in a drawing.
+    pub(super) fn class(&self) -> &'static str {
+        match self.state {
+            PortState::Up => "up",
+            PortState::Down => "down",
+            PortState::Waiting | PortState::Opening => "waiting",
+            PortState::Failed => "failed",
+        }
+    }
+
     /// The picture of a port, with its entries in the forwarding database.
     pub(super) fn of(port: &Port, status: &Status, entries: &[&FdbEntry], commands: &Commands) -> Node {
         let counters = &port.counters;

@@ -164,7 +164,7 @@ impl Drawing {
     /// A port, in a box with this left edge, width and height.
     fn card(&mut self, node: &Node, lines: &[(&'static str, String)], (x, width, height): (u32, u32, u32)) {
         let y = self.y;
-        let state = state_class(node.state);
+        let state = node.class();
         let tooltip: Vec<String> = tooltip(node).iter().map(|line| escaped(line)).collect();
         let _ = writeln!(
             self.body,
@@ -206,15 +206,6 @@ impl Drawing {
             }
         }
         out
-    }
-}
-
-fn state_class(state: PortState) -> &'static str {
-    match state {
-        PortState::Up => "up",
-        PortState::Down => "down",
-        PortState::Waiting | PortState::Opening => "waiting",
-        PortState::Failed => "failed",
     }
 }
 

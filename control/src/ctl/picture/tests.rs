@@ -7,7 +7,7 @@ use clap::Parser;
 use labsw_switch::vlan::{PortVlan, VlanMode};
 
 use super::*;
-use crate::api::{FrontEnd, Impairment, MirrorState, MulticastTotals, PortDirection, PortType};
+use crate::api::{FrontEnd, Impairment, PortDirection, PortType};
 use crate::ctl::Arguments;
 
 const NASTY: &str = "a<b>&\"'\u{1b}[2J\u{202e}]]>--%%{}|`;#";
@@ -23,20 +23,13 @@ fn trunk(mode: VlanMode, tag: Option<u16>, trunks: &[std::ops::RangeInclusive<u1
 fn mirror(name: &str, sources: &[&str], to: Option<&str>) -> Mirror {
     Mirror {
         name: name.into(),
-        state: MirrorState::Up,
-        reason: None,
         to: to.map(str::to_owned),
         to_vlan: to.is_none().then_some(900),
-        force: false,
         sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
-        vlans: Vec::new(),
-        filter: None,
-        snaplen: 0,
-        inject: None,
         matched: 9,
         sent: 8,
         dropped: 1,
-        truncated: 0,
+        ..Mirror::default()
     }
 }
 
@@ -46,7 +39,6 @@ fn status(ports: Vec<Port>, mirrors: Vec<Mirror>) -> Status {
         uptime_seconds: 7,
         uptime_milliseconds: 7000,
         power: "adaptive".into(),
-        workers: Vec::new(),
         ports,
         mirrors,
         impairments: vec![Impairment {
@@ -56,9 +48,7 @@ fn status(ports: Vec<Port>, mirrors: Vec<Mirror>) -> Status {
             loss: Some("5%".into()),
             ..Impairment::default()
         }],
-        multicast: MulticastTotals { groups: 0, invalid_messages: 0, refused_memberships: 0 },
-        mac_moves: 0,
-        unconfirmed: None,
+        ..Status::default()
     }
 }
 
@@ -98,7 +88,7 @@ fn entry(port: &str, mac: &str) -> FdbEntry {
 }
 
 fn commands() -> Commands {
-    Commands::new(Path::new("/run/my lab.sock"), Path::new("/run/labsw/control.sock"))
+    Commands::new(Path::new("/run/my lab.sock"))
 }
 
 fn picture(status: &Status) -> Picture {
@@ -180,7 +170,7 @@ fn the_commands_to_copy_are_commands_for_this_switch() {
     assert!(
         of("dc01").contains("mirror set dc01 --source dc01 --to span") && of("dc01").contains("guest dc01 --for qemu")
     );
-    let usual = Commands::new(Path::new("/s"), Path::new("/s"));
+    let usual = Commands::new(Path::new("/run/labsw/control.sock"));
     let plain = Picture::of(&lab(), &[], &usual);
     assert!(plain.nodes().flat_map(|node| &node.commands).all(|command| !command.contains("--socket")));
 }

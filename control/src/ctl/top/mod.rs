@@ -83,7 +83,7 @@ fn ask_on(socket: &Path, session: Session, interval: Duration, answers: &Sender<
         let answer = connected.as_mut().map_err(|failure| failure.to_string()).and_then(|session| {
             match session.call(&Request::GetStatus) {
                 Ok(Reply::Status(status)) => Ok(Box::new(status)),
-                Ok(_) => Err("the switch answered something else".to_owned()),
+                Ok(_) => Err(Failure::OtherAnswer.to_string()),
                 Err(failure) => Err(failure.to_string()),
             }
         });

@@ -10,7 +10,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::draw::draw;
 use super::view::{Flow, View};
 use super::*;
-use crate::api::{Counters, Mirror, MirrorState, Port, PortState, PortType, Vlan, Worker};
+use crate::api::{Counters, Mirror, Port, PortState, PortType, Vlan, Worker};
 
 fn port(name: &str, frames: u64, drops: &[(&str, u64)]) -> Port {
     let vlan = Vlan::shown(&PortVlan::new(VlanMode::Access, Some(20), &[]).unwrap());
@@ -27,23 +27,8 @@ fn port(name: &str, frames: u64, drops: &[(&str, u64)]) -> Port {
 }
 
 fn mirror(matched: u64) -> Mirror {
-    Mirror {
-        name: "detect".into(),
-        state: MirrorState::Up,
-        reason: None,
-        to: Some("span".into()),
-        to_vlan: None,
-        force: false,
-        sources: Vec::new(),
-        vlans: Vec::new(),
-        filter: None,
-        snaplen: 0,
-        matched,
-        sent: matched / 2,
-        dropped: 0,
-        truncated: 0,
-        inject: None,
-    }
+    let to = Some("span".into());
+    Mirror { name: "detect".into(), to, matched, sent: matched / 2, ..Mirror::default() }
 }
 
 fn status(milliseconds: u64, ports: Vec<Port>) -> Box<Status> {
@@ -64,10 +49,7 @@ fn status(milliseconds: u64, ports: Vec<Port>) -> Box<Status> {
         workers: vec![worker(0, 12.4), worker(1, 99.6)],
         ports,
         mirrors: vec![mirror(milliseconds)],
-        impairments: Vec::new(),
-        multicast: Default::default(),
-        mac_moves: 0,
-        unconfirmed: None,
+        ..Status::default()
     })
 }
 

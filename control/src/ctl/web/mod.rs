@@ -106,7 +106,7 @@ impl Lab {
         };
         Lab {
             socket: socket.to_owned(),
-            commands: Commands::new(socket, Path::new(super::USUAL_SOCKET)),
+            commands: Commands::new(socket),
             loopback_only: address.ip().is_loopback(),
             state: Cached::new(FRESH),
             files: FILES.map(file).into(),

@@ -9,7 +9,7 @@ use super::error::{OpenError, RETRY};
 use crate::api::PortState;
 use crate::daemon::host::Host;
 
-/// The same for a device whose queues the kernel has not released yet.
+/// How long until a device whose queues the kernel has not released yet is tried again.
 const RETRY_CLOSING: Duration = Duration::from_millis(50);
 
 /// Why a port has no attachment, and when to try again.

@@ -2,8 +2,9 @@
 //!
 //! A pair that a killed run left is taken over. One that can't be removed stays in the ledger, for the next run.
 
+use super::error::OpenError;
 use super::news::Seen;
-use crate::daemon::host::Host;
+use crate::daemon::host::{Host, HostWork};
 use crate::device::{DeviceError, VethPair, VethPlan};
 
 /// Makes the pair, or takes over the one that a killed run left. A pair of such a run that does not fit is removed
@@ -38,4 +39,9 @@ pub(super) fn remove(pair: &VethPair, plan: &VethPlan, host: &mut Host) -> Resul
 pub(super) fn back(pair: &VethPair, plan: &VethPlan) -> Seen {
     let (pair, plan) = (pair.clone(), plan.clone());
     Seen::Back(Box::new(move |host| Ok(pair.peer_came_back(&mut host.links, &plan)?)))
+}
+
+/// Sets the switch's end up or down: down, it takes the carrier from the container's end.
+pub(super) fn show_enabled(index: u32, enabled: bool) -> HostWork<Result<(), OpenError>> {
+    Box::new(move |host| Ok(if enabled { host.links.set_up(index) } else { host.links.set_down(index) }?))
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::attachment::{Attachment, Halves, Opened, PortType, Site};
 use super::error::OpenError;
 use super::news::{Findings, LinkMap, OnFault, Seen};
-use super::pair::{back, prepare_pair, remove};
+use super::pair::{back, prepare_pair, remove, show_enabled};
 use super::sockets::{Sockets, SocketsHandover, XdpHalves};
 use super::wired;
 use crate::api::{self, PortState};
@@ -208,11 +208,7 @@ impl Attachment for Veth {
 
     /// Setting the switch's end down takes the carrier from the container's end.
     fn show_enabled(&self, enabled: bool) -> Option<HostWork<Result<(), OpenError>>> {
-        let index = self.sockets.link.index;
-        Some(Box::new(move |host| {
-            let set = if enabled { host.links.set_up(index) } else { host.links.set_down(index) };
-            Ok(set?)
-        }))
+        Some(show_enabled(self.sockets.link.index, enabled))
     }
 
     fn shows_enabled(&mut self, enabled: bool) {

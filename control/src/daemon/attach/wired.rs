@@ -23,7 +23,7 @@ use labsw_switch::{Mac, PortId};
 use super::attachment::{Attachment, Halves, Opened, Site};
 use super::error::OpenError;
 use super::news::{Findings, LinkMap, OnFault, Seen, state_of};
-use super::pair::{back, prepare_pair, remove};
+use super::pair::{back, prepare_pair, remove, show_enabled};
 use crate::api::{self, PortState};
 use crate::config::tap_interface;
 use crate::daemon::host::{Host, HostWork};
@@ -174,11 +174,7 @@ impl Attachment for Wired {
 
     /// Setting the switch's end down takes the carrier from the container's end.
     fn show_enabled(&self, enabled: bool) -> Option<HostWork<Result<(), OpenError>>> {
-        let index = self.link.index;
-        Some(Box::new(move |host| {
-            let set = if enabled { host.links.set_up(index) } else { host.links.set_down(index) };
-            Ok(set?)
-        }))
+        Some(show_enabled(self.link.index, enabled))
     }
 
     fn shows_enabled(&mut self, enabled: bool) {

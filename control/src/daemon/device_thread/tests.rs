@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Sender, bounded};
 
 use super::*;
-use crate::api::PortState;
+use crate::api::{Change, Handler, Peer, PortState, Request};
 use crate::daemon::attach::fake::world;
 use crate::daemon::tests::{Bench, switch};
 
@@ -61,6 +61,27 @@ fn state(switch: &Mutex<Switch>, port: &str) -> Option<PortState> {
 }
 
 #[test]
+fn no_more_than_so_many_requests_wait() {
+    let a = veth("a", "x");
+    let (switch, mut devices) = begin(&a);
+    let go_on = slow("b");
+    devices.send(reload(&(a.clone() + &veth("b", "y"))));
+    let mut sent = 1;
+    while devices.has_room() {
+        devices.send(reload(&a));
+        sent += 1;
+        assert!(sent <= MOST_JOBS);
+    }
+    assert_eq!(sent, MOST_JOBS);
+    go_on.send(()).unwrap();
+    for _ in 0..sent {
+        assert!(matches!(next(&mut devices), News::Reloaded(_)));
+    }
+    assert!(devices.has_room() && devices.is_idle());
+    assert_eq!(state(&switch, "b"), None, "the last change is the one that holds");
+}
+
+#[test]
 fn while_a_port_is_opened_the_switch_is_free_and_other_changes_wait() {
     let a = veth("a", "x");
     let (switch, mut devices) = begin(&a);
@@ -102,6 +123,22 @@ fn a_change_that_is_refused_late_leaves_everything_as_it_was() {
     assert!(error.to_string().ends_with("nothing was changed"), "{error}");
     assert_eq!(switch.lock().running().normalised(), before);
     assert_eq!(world(|world| world.taken.keys().cloned().collect::<Vec<_>>()), ["w", "x"]);
+    devices.end(SOON);
+}
+
+#[test]
+fn nothing_is_left_of_an_injection_into_a_port_that_can_not_be_opened() {
+    let (switch, mut devices) = begin(&veth("a", "x"));
+    let go_on = slow("b");
+    world(|world| world.refuses.insert("b".to_owned()));
+    devices.send(reload(&(veth("a", "x") + &veth("b", "y"))));
+    wait(|| (state(&switch, "b") == Some(PortState::Opening)).then_some(()));
+    let injection = Change::Inject { port: "b".to_owned(), injection: None, frames: Vec::new(), end: false };
+    switch.lock().call(&Peer::new(0, 0, 1, true), Request::Change(injection)).unwrap();
+    assert!(!switch.lock().injections.is_empty());
+    go_on.send(()).unwrap();
+    assert!(matches!(next(&mut devices), News::Reloaded(Err(_))));
+    assert!(switch.lock().injections.is_empty(), "the next port may get the number of this one");
     devices.end(SOON);
 }
 
