@@ -100,7 +100,7 @@ impl PortStats {
         PortStats { sets: (0..=workers).map(|_| CachePadded::default()).collect() }
     }
 
-    /// Adds the counts of the process that the switch was taken over from. Only who has the switch's lock may call this.
+    /// Adds the counts of the process that the switch was taken over from. The caller has the switch's lock.
     pub fn add_before(&self, before: &PortSnapshot) {
         let before = PortDelta { dropped: true, ..before.clone() };
         self.publish(self.sets.len().saturating_sub(1), &mut { before });
@@ -173,7 +173,7 @@ impl MirrorStats {
         MirrorStats { sets: (0..=workers).map(|_| CachePadded::default()).collect() }
     }
 
-    /// Adds the counts of the process that the switch was taken over from. Only who has the switch's lock may call this.
+    /// Adds the counts of the process that the switch was taken over from. The caller has the switch's lock.
     pub fn add_before(&self, before: &MirrorSnapshot) {
         let last = self.sets.len().saturating_sub(1);
         self.add_matched(last, before.matched);

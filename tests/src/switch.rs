@@ -16,6 +16,8 @@ use crate::process::{self, Process, wait_for};
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest take-over. Each of its steps has a limit of its own; a machine may be busy.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long a port may take to come up once its far end is there.
 pub const PORT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -139,7 +141,7 @@ impl<'a> Labswd<'a> {
     pub fn take_over(&mut self) -> Duration {
         let new = Self::spawn_with(self.site, &self.config, &["--take-over"]);
         let mut old = std::mem::replace(&mut self.process, new);
-        let status = old.wait(STOP_TIMEOUT);
+        let status = old.wait(TAKE_OVER_TIMEOUT);
         assert!(status.success(), "the old labswd ended with {status}:\n{}\nnew:\n{}", old.log(), self.log());
         assert!(self.is_running(), "the new labswd has ended:\n{}\nold:\n{}", self.log(), old.log());
         let log = old.log();

@@ -158,7 +158,7 @@ impl Lab<'_> {
         let mirrored = mirror.unwrap().counts;
         assert!(mirrored.tcp_data >= segments / 2, "{what}: {segments} segments, {mirrored:?}");
         let (rate, idle) = (report.mbit_received(), cpu.idle_percent_since());
-        // An acknowledgement that is late has the sender try again in vain. One such segment is not too many in a run of
+        // If an acknowledgement is late, the sender tries again in vain. One such segment is not too many in a run of
         // few; on a machine without time to spare none of them counts, only what was lost.
         let (again, in_vain) = (report.retransmits(), sender.sent_in_vain() - in_vain);
         let lost = again.saturating_sub(in_vain);
