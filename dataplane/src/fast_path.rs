@@ -8,7 +8,7 @@
 //! ([`Record::open`]).
 //!
 //! ```text
-//! map: head (ageing, start of the clock) · a record for each port (gate, counters) · buckets of the database
+//! map: head (ageing) · a record for each port (gate, counters) · buckets of the database
 //! ```
 //!
 //! **Invariants.** A gate is open only while nothing but the forwarding database decides about the port's frames (the
@@ -30,7 +30,6 @@ use labsw_switch::fdb::{Bucket, Layout, places};
 use labsw_switch::tables::LoneVlans;
 use labsw_switch::{MAX_PORTS, Mac, PortId, Vid};
 
-use crate::clock;
 use crate::stats::PortSnapshot;
 use crate::sys::programs::{self, Call, Hook};
 use crate::sys::steering::{BUCKETS_AT, HEAD_BYTES, PORT_BYTES, Place};
@@ -40,8 +39,6 @@ use crate::sys::steering::{BUCKETS_AT, HEAD_BYTES, PORT_BYTES, Place};
 #[repr(C, align(64))]
 struct Head {
     ageing_seconds: AtomicU32,
-    /// Start of [`clock`], in nanoseconds of the kernel's monotonic clock.
-    start_ns: AtomicU64,
 }
 
 /// The programs' knowledge of a port, and their counts.
@@ -169,7 +166,6 @@ impl FastPath {
             let buckets = std::slice::from_raw_parts(start.add(BUCKETS_AT).cast::<Bucket>(), count);
             (&*start.cast::<Head>(), records, buckets)
         };
-        head.start_ns.store(monotonic_ns().saturating_sub(clock::now_ns()), Ordering::Relaxed);
         Ok(FastPath { map, head, records, buckets })
     }
 
@@ -253,9 +249,4 @@ pub fn settle() {
         // The kernel refuses the call with `nohz_full`. No program takes this long.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-}
-
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }

@@ -99,7 +99,7 @@ impl Message {
     /// The oldest version whose reader can go on with the message: a reader leaves out fields that it does not know.
     pub fn oldest_reader(&self) -> u32 {
         match self {
-            Message::State(state) if state.needs_format_2() => 2,
+            Message::State(state) => state.oldest_reader(),
             Message::Rest(_) => 2,
             _ => OLDEST_READER,
         }
@@ -133,9 +133,15 @@ pub struct State {
 }
 
 impl State {
-    /// True if there is something in it that readers of format 1 would leave out.
-    fn needs_format_2(&self) -> bool {
-        self.clients.iter().any(ClientRecord::has_feed) || self.ports.values().any(|port| port.impaired)
+    /// The oldest version whose readers leave nothing of it out.
+    fn oldest_reader(&self) -> u32 {
+        if self.ports.values().any(|port| port.impaired) {
+            3
+        } else if self.clients.iter().any(ClientRecord::has_feed) {
+            2
+        } else {
+            OLDEST_READER
+        }
     }
 }
 
@@ -403,9 +409,9 @@ mod tests {
         let text =
             json!({"config": "", "control": 0, "take_over": 0, "metrics": null, "ports": {"a": port}, "fdb": []});
         let mut state: State = serde_json::from_value(text).unwrap();
-        assert!(!state.needs_format_2(), "of format 1");
+        assert_eq!(state.oldest_reader(), 1);
         state.ports.values_mut().for_each(|port| port.impaired = true);
-        assert!(state.needs_format_2());
+        assert_eq!(state.oldest_reader(), 3);
         let direction = DirectionRecord { seed: 7, ..DirectionRecord::default() };
         let record = ImpairRecord { rx: None, tx: Some(direction) };
         let last = Last { impairments: [("a".to_owned(), record)].into(), ..Last::default() };

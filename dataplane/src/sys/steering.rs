@@ -41,7 +41,6 @@ pub(crate) const BUCKETS_AT: usize = HEAD_BYTES + PORT_BYTES * MAX_PORTS;
 
 // Offsets in the head and in a port's record (`crate::fast_path`).
 const AGEING: i16 = 0;
-const START_NS: i16 = 8;
 const GATE: i16 = 0;
 const RX_FRAMES: i16 = 8;
 const RX_BYTES: i16 = 16;
@@ -133,7 +132,7 @@ pub(super) fn from_station(map: RawFd, place: Place, port: u16, around: u32) -> 
     text.put(0xbf, 6, 1, 0, 0); //                   r6 = context
     header(&mut text, other);
     vlan(&mut text, usize::from(port), other);
-    now(&mut text, other);
+    now(&mut text);
 
     // The source: known here.
     text.put(0xbf, 1, 9, 0, 0); //                   r1 = key of the source
@@ -229,13 +228,9 @@ fn is_tagged(text: &mut Text, record: u8, other: Label) {
     text.jump(0x15, 1, 0, 0, other);
 }
 
-/// Keeps the time in seconds of the forwarding database's clock.
-fn now(text: &mut Text, other: Label) {
+/// Keeps the time in seconds of the forwarding database's clock, which is the machine's.
+fn now(text: &mut Text) {
     text.call(KTIME_GET_COARSE_NS);
-    text.in_map(1, 0);
-    text.put(0x79, 2, 1, START_NS, 0);
-    text.jump(0x2d, 2, 0, 0, other); //              before the start of the clock
-    text.put(0x1f, 0, 2, 0, 0);
     text.put(0x37, 0, 0, 0, NS_PER_SECOND);
     text.put(0xbc, 0, 0, 0, 0); //                   modulo 2^32
     text.put(0x7b, 10, 0, NOW, 0);
