@@ -126,6 +126,17 @@ impl Bed<'_> {
     }
 }
 
+/// What the switch knows of groups and routers, without ages.
+fn known(switch: &Labswd<'_>) -> Value {
+    let mut listed = switch.ctl(&["mcast", "list"]);
+    for list in ["groups", "routers"] {
+        let entries = listed[list].as_array_mut().unwrap().iter_mut();
+        let ports = entries.flat_map(|entry| entry["ports"].as_array_mut().unwrap());
+        ports.for_each(|port| drop(port["age_seconds"].take()));
+    }
+    listed
+}
+
 /// Whether this is a report of the group, of IGMPv3 or MLDv2.
 fn is_report(frame: &[u8]) -> bool {
     let is = |at: usize, expected: &[u8]| frame.get(at..at + expected.len()) == Some(expected);
@@ -139,7 +150,7 @@ fn groups_go_to_members_and_routers_only() {
     }
     let lab = Lab::new("mc");
     let before = "multicast_snooping = [10]";
-    let switch = lab.start(before, &PORTS, "");
+    let mut switch = lab.start(before, &PORTS, "");
     let sockets = PORTS.iter().map(|(name, _)| (*name, lab.socket(name))).collect();
     let mut bed = Bed { switch: &switch, sockets, number: 0 };
     lab.peers.address("member", "10.9.0.1/24");
@@ -165,6 +176,15 @@ fn groups_go_to_members_and_routers_only() {
     assert_eq!(bed.listed()["routers"], json!([]));
 
     a_querier_narrows_who_gets_groups(&mut bed);
+    let Bed { sockets, number, .. } = bed;
+    let before = known(&switch);
+    switch.take_over();
+    assert_eq!(known(&switch), before);
+    let mut bed = Bed { switch: &switch, sockets, number };
+    for group in [V4, V6] {
+        bed.reaches("router", group, &["member"]);
+    }
+    bed.reaches("other", UNASKED, &["router"]);
     // A leave ends it within seconds; a query that is broken teaches nothing.
     drop(member);
     let mut broken = queries()[0].clone();

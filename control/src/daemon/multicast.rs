@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use labsw_switch::multicast::{Family, Member, Snooping, State};
+use labsw_switch::multicast::{Family, Garbled, Member, Record, Snooping, State};
 use labsw_switch::tables::Tables;
 use labsw_switch::vlan::VlanSet;
 use labsw_switch::{PortId, Vid};
@@ -33,8 +33,25 @@ impl Multicast {
         if vlans.is_empty() {
             return tables;
         }
-        let table = self.table.get_or_insert_with(|| Arc::new(Snooping::new(random_seed())));
-        tables.with_snooping(vlans.clone(), Arc::clone(table))
+        let table = Arc::clone(self.make());
+        tables.with_snooping(vlans.clone(), table)
+    }
+
+    fn make(&mut self) -> &Arc<Snooping> {
+        self.table.get_or_insert_with(|| Arc::new(Snooping::new(random_seed())))
+    }
+
+    /// The knowledge of the table, for another process.
+    pub(super) fn record(&self) -> Option<Record> {
+        self.table.as_ref().map(|table| table.record())
+    }
+
+    /// Takes in what the table of another process knew.
+    pub(super) fn go_on(&mut self, record: &Record) -> Result<(), Garbled> {
+        let table = self.make();
+        table.go_on(record, labsw_dataplane::clock::now_seconds())?;
+        self.told = table.counters().refused;
+        Ok(())
     }
 
     /// Forgets the groups and routers of all VLANs except these.

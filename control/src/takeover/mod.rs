@@ -25,6 +25,7 @@
 pub mod capture;
 pub mod client;
 pub mod impairment;
+pub mod multicast;
 pub mod state;
 pub mod wire;
 

@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::capture::{InterfaceCounts, KeptCaptured};
 use super::client::ClientRecord;
 use super::impairment::ImpairRecord;
+use super::multicast::MulticastRecord;
 
 /// The oldest version of the format whose reader can read a frame of this one, unless the
 /// [message](Message::oldest_reader) needs a newer one.
@@ -130,12 +131,15 @@ pub struct State {
     /// Clients of the control socket that go on.
     #[serde(default)]
     pub clients: Vec<ClientRecord>,
+    /// The knowledge of multicast snooping, if it has a table.
+    #[serde(default)]
+    pub multicast: Option<MulticastRecord>,
 }
 
 impl State {
     /// The oldest version whose readers leave nothing of it out.
     fn oldest_reader(&self) -> u32 {
-        if self.ports.values().any(|port| port.impaired) {
+        if self.multicast.is_some() || self.ports.values().any(|port| port.impaired) {
             3
         } else if self.clients.iter().any(ClientRecord::has_feed) {
             2
@@ -219,6 +223,9 @@ pub struct Last {
     /// The file of the frames that impairments delay.
     #[serde(default)]
     pub delayed: Option<Slot>,
+    /// The news of multicast snooping.
+    #[serde(default)]
+    pub multicast: Option<MulticastRecord>,
 }
 
 /// State that the new process can have while its workers run already.
@@ -371,6 +378,8 @@ mod tests {
     use std::os::fd::AsFd;
 
     use labsw_dataplane::handover::Given;
+    use labsw_switch::PortId;
+    use labsw_switch::multicast::Snooping;
     use serde_json::json;
 
     use super::*;
@@ -420,6 +429,18 @@ mod tests {
         // A progress of a version that knows less is one from the beginning where it says nothing.
         let older: DirectionRecord = serde_json::from_value(json!({"seed": 1, "progress": {}, "lines": []})).unwrap();
         assert_eq!(older.progress, labsw_switch::impair::Progress::default());
+    }
+
+    #[test]
+    fn a_state_with_snooping_needs_a_reader_that_knows_of_it() {
+        let text = json!({"config": "", "control": 0, "take_over": 0, "metrics": null, "ports": {}, "fdb": []});
+        let mut state: State = serde_json::from_value(text).unwrap();
+        assert!(state.multicast.is_none(), "of format 2");
+        let record = MulticastRecord::new(Snooping::new(1).record(), &[(PortId(7), "a")].into());
+        state.multicast = Some(record.clone());
+        let message = Message::State(Box::new(state));
+        assert_eq!(message.oldest_reader(), 3);
+        assert!(matches!(sent(&message), Message::State(read) if read.multicast == Some(record)));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use look::{Look, look};
 pub use slots::PortSet;
-pub use table::{Counters, GroupEntry, Member, RouterEntry, Snooping, State};
+pub use table::{Counters, Garbled, GroupEntry, Member, Record, RouterEntry, Snooping, State};
 
 /// How long a report counts, seconds (RFC 3376 8.4, RFC 3810 9.4, with default timers).
 pub const MEMBERSHIP_SECONDS: u32 = 260;

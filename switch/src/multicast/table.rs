@@ -23,6 +23,10 @@ use crate::header::Header;
 use crate::vlan::VlanSet;
 use crate::{PortId, Vid};
 
+mod record;
+
+pub use record::{Garbled, Record};
+
 /// VLANs with routers that find a slot besides the groups.
 const ROUTER_SLOTS: usize = 1024;
 
@@ -39,6 +43,7 @@ pub struct Snooping {
 
 /// Counts of messages and memberships that were refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Counters {
     /// Messages that were cut short or malformed.
     pub invalid: u64,
@@ -327,6 +332,11 @@ impl Snooping {
                 None => {}
             }
         }
+        self.set_routers(key, domain, now);
+    }
+
+    /// Publishes the routers and the state of a VLAN to forwarding. The caller holds the mutex.
+    fn set_routers(&self, key: (Vid, Family), domain: &mut Domain, now: u32) {
         let ports: PortSet = domain.routers.keys().copied().collect();
         match domain.slot {
             Some(slot) => self.slots.set(slot, ports),
@@ -358,8 +368,13 @@ impl Snooping {
         };
         if joined {
             book.members += 1;
-            return;
+        } else {
+            self.refuse(book, key, now);
         }
+    }
+
+    /// There is no room for a membership of this group.
+    fn refuse(&self, book: &mut Book, key: (Vid, IpAddr), now: u32) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let key = (key.0, Family::of(&key.1));
         let domain = book.domains.entry(key).or_default();

@@ -15,11 +15,18 @@ use crate::daemon::control::Control;
 use crate::daemon::port::Port;
 use crate::daemon::switch::Switch;
 use crate::takeover::impairment::DelayedFrames;
+use crate::takeover::multicast::MulticastRecord;
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, Rest, State};
 use crate::takeover::{Channel, READY_PATIENCE, RUNNING_PATIENCE, STILL_PATIENCE, WireError};
 
 /// The entries of the forwarding database in the part that frames depend on: port and static flag, by VLAN and address.
 type Known = BTreeMap<(u16, u64), (PortId, bool)>;
+
+/// The state that the workers go on to change while the new process prepares.
+struct Before {
+    fdb: Vec<FdbEntry>,
+    multicast: Option<MulticastRecord>,
+}
 
 impl Control {
     /// Answers processes at the door. Returns true if the switch now belongs to another process; this one then ends and
@@ -61,10 +68,10 @@ impl Control {
             return Err(WireError::Refused(obstacle));
         }
         switch.beat_early();
-        let entries = switch.entries();
+        let before = Before { fdb: switch.entries(), multicast: switch.multicast_record() };
         channel.allow(READY_PATIENCE);
         let mut given = Given::default();
-        let state = self.state(switch, &entries, &mut given)?;
+        let state = self.state(switch, &before, &mut given)?;
         channel.send(&Message::State(Box::new(state)), given.descriptors())?;
         expect(channel, |message| matches!(message, Message::Ready))?;
         let begin = Instant::now();
@@ -74,7 +81,7 @@ impl Control {
             return Err(WireError::Refused("a port failed at this moment; try again".to_owned()));
         }
         channel.allow(STILL_PATIENCE);
-        Self::give_last(switch, channel, &entries)?;
+        Self::give_last(switch, channel, &before)?;
         expect(channel, |message| matches!(message, Message::Prepared))?;
         channel.send(&Message::Go, &[])?;
         channel.allow(RUNNING_PATIENCE);
@@ -94,9 +101,9 @@ impl Control {
     }
 
     /// Sends the last changes. The workers stand still.
-    fn give_last(switch: &Switch, channel: &Channel, entries: &[FdbEntry]) -> Result<(), WireError> {
+    fn give_last(switch: &Switch, channel: &Channel, before: &Before) -> Result<(), WireError> {
         let mut delayed = DelayedFrames::default();
-        let mut last = switch.last(entries, &mut delayed);
+        let mut last = switch.last(before, &mut delayed);
         let (file, mut given) = (delayed.file()?, Given::default());
         last.delayed = file.as_ref().map(|file| given.put(file.as_fd()));
         channel.send(&Message::Last(Box::new(last)), given.descriptors())
@@ -115,12 +122,7 @@ impl Control {
     }
 
     /// The state of the switch while its workers still run.
-    fn state<'a>(
-        &'a self,
-        switch: &'a Switch,
-        entries: &[FdbEntry],
-        given: &mut Given<'a>,
-    ) -> Result<State, WireError> {
+    fn state<'a>(&'a self, switch: &'a Switch, before: &Before, given: &mut Given<'a>) -> Result<State, WireError> {
         let missing = || WireError::Refused("the switch is about to end".to_owned());
         let server = self.server.as_ref().ok_or_else(missing)?;
         let door = self.door.as_ref().ok_or_else(missing)?;
@@ -135,9 +137,10 @@ impl Control {
             metrics: switch.metrics.as_ref().map(|metrics| given.put(metrics.listener())),
             memory: switch.memory.get().map(|memory| memory.hand_over(given)),
             ports,
-            fdb: entries.iter().filter_map(|entry| record(entry, &names)).collect(),
+            fdb: before.fdb.iter().filter_map(|entry| record(entry, &names)).collect(),
             watchdog_us: switch.watchdog.as_ref().and_then(|watchdog| watchdog.patience().as_micros().try_into().ok()),
             clients: server.hand_over(given),
+            multicast: before.multicast.clone(),
         })
     }
 }
@@ -147,9 +150,6 @@ impl Switch {
     fn obstacle(&self) -> Option<String> {
         if !self.opening.is_over() {
             return Some("the switch is still opening its ports; try again".to_owned());
-        }
-        if !self.config.multicast_snooping.is_empty() {
-            return Some("multicast snooping can't be handed over yet".to_owned());
         }
         if self.trial.is_some() {
             return Some("a configuration waits for its confirmation (labsw-ctl config confirm, or revert)".to_owned());
@@ -170,10 +170,15 @@ impl Switch {
         self.ports.iter().map(|port| (port.id, port.config.name.as_str())).collect()
     }
 
-    /// The changes of the forwarding database since `before`, and all counters. The workers stand still.
-    fn last(&self, before: &[FdbEntry], delayed: &mut DelayedFrames) -> Last {
+    /// The knowledge of multicast snooping.
+    fn multicast_record(&self) -> Option<MulticastRecord> {
+        Some(MulticastRecord::new(self.multicast.record()?, &self.names()))
+    }
+
+    /// Everything learned and forgotten since `before`, and all counters. The workers stand still.
+    fn last(&self, before: &Before, delayed: &mut DelayedFrames) -> Last {
         let now = self.entries();
-        let (known, names) = (known(before), self.names());
+        let (known, names) = (known(&before.fdb), self.names());
         let still: Known = self::known(&now);
         let changed = |entry: &&FdbEntry| {
             known.get(&(entry.vid.get(), entry.mac.to_u64())) != Some(&(entry.port, entry.is_static))
@@ -194,6 +199,7 @@ impl Switch {
             captures: self.captures.counts(),
             impairments: impaired.map(|(name, impaired)| (name, impaired.record(delayed))).collect(),
             delayed: None,
+            multicast: self.multicast_record().zip(before.multicast.as_ref()).map(|(now, before)| now.since(before)),
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::daemon::switch::Switch;
 use crate::daemon::watchdog::Watchdog;
 use crate::metrics::MetricsSocket;
 use crate::takeover::impairment::{DelayedFrames, ImpairRecord};
+use crate::takeover::multicast::MulticastRecord;
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PoolRecord, PortState, State};
 use crate::takeover::{Channel, WireError, socket_path};
 
@@ -127,6 +128,7 @@ impl Daemon {
         }
         switch.set_tables().map_err(|error| TakeOverError::Start(error.to_string()))?;
         state.fdb.iter().for_each(|record| switch.remember(record));
+        switch.snoop_on(state.multicast.as_ref())?;
         if let Some(server) = &mut control.server {
             let mut clients = state.clients.into_iter();
             clients.try_for_each(|client| server.take_over(client, &mut taken, &mut *switch))?;
@@ -277,6 +279,13 @@ impl Switch {
         }
     }
 
+    /// Takes in what the old process's multicast snooping knew.
+    fn snoop_on(&mut self, record: Option<&MulticastRecord>) -> Result<(), HandoverError> {
+        let Some(record) = record else { return Ok(()) };
+        let here = record.here(|name| self.ports.find(name).map(|port| port.id));
+        self.multicast.go_on(&here).map_err(HandoverError::new)
+    }
+
     /// Has the impairments take over frames that waited; those that find no room are counted.
     fn keep_on(&self, last: &Last, keep_on: impl Fn(&Impaired, &ImpairRecord) -> usize) {
         for (name, record) in &last.impairments {
@@ -302,6 +311,7 @@ impl Switch {
             }
         }
         self.captures.complete(&last.captures);
+        self.snoop_on(last.multicast.as_ref())?;
         let fdb = &self.fabric.shared.fdb;
         for (vid, mac) in &last.forgotten {
             let key = FdbRecord { vid: *vid, mac: *mac, port: String::new(), is_static: false, age: 0 }.key();

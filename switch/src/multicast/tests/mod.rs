@@ -10,6 +10,7 @@ use crate::{PortId, Vid};
 
 mod frames;
 mod model;
+mod record;
 
 use frames::{HOST_V4, HOST_V6, data, header, hello, ipv4, ipv6, listed, one, query};
 

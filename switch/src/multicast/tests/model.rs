@@ -24,6 +24,7 @@ enum Step {
     Broken(usize),
     Wait(u32),
     Forget,
+    TakeOver,
 }
 
 fn step() -> impl Strategy<Value = (u16, usize, Step)> {
@@ -38,6 +39,7 @@ fn step() -> impl Strategy<Value = (u16, usize, Step)> {
         1 => (0..GROUPS.len()).prop_map(Step::Broken),
         4 => prop_oneof![1u32..5, 1u32..300].prop_map(Step::Wait),
         1 => Just(Step::Forget),
+        1 => Just(Step::TakeOver),
     ];
     (0..PORTS, 0..VLANS.len(), step)
 }
@@ -124,11 +126,24 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
-        let snooping = Arc::new(Snooping::new(99));
+        Bed::with(Snooping::new(99))
+    }
+
+    fn with(snooping: Snooping) -> Bed {
+        let snooping = Arc::new(snooping);
         let ports = (0..PORTS).map(|port| (PortId(port), PortRules::default())).collect();
         let vlans = VLANS.iter().map(|vlan| Vid::try_from(*vlan).unwrap()).collect();
         let tables = Tables::build(ports, vec![]).unwrap().with_snooping(vlans, Arc::clone(&snooping));
         Bed { tables, snooping, fdb: Fdb::new(100, 300, 1), egress: Egress::new() }
+    }
+
+    /// A bed with the table of another process, which has other numbers of ports on the way.
+    fn taken_over(&self, now: u64) -> Bed {
+        let other_way_round = |port: PortId| Some(PortId(1000 - port.0));
+        let record = self.snooping.record().with_ports(other_way_round).with_ports(other_way_round);
+        let other = Snooping::new(now + 100);
+        other.go_on(&record, u32::try_from(now).unwrap().wrapping_sub(500)).unwrap();
+        Bed::with(other)
     }
 
     /// Sends a frame and lets it teach what it may; returns where it went.
@@ -208,6 +223,7 @@ fn take(step: Step, port: u16, vlan: u16, bed: &mut Bed, naive: &mut Naive) {
             naive.routers.retain(|(_, _, router), _| *router != port);
             naive.queriers.retain(|_, (querier, ..)| *querier != port);
         }
+        Step::TakeOver => *bed = bed.taken_over(naive.now),
     }
 }
 
