@@ -18,6 +18,8 @@ mod forms;
 mod saved;
 #[path = "ctl/switch.rs"]
 mod switch;
+#[path = "ctl/waiting.rs"]
+mod waiting;
 
 use switch::*;
 #[test]

@@ -3,8 +3,8 @@
 //! **How it works.** A driver's receive fills a [`Burst`]: per frame it records where the bytes lie
 //! ([`Segment`]s in foreign memory) and copies the first up to 128 bytes into the *snapshot*. Decisions
 //! are made on the snapshot alone. A driver's send asks for a [`FrameReader`] and copies the frame into
-//! its own buffers: snapshot bytes first (with the tag edit applied), then what follows from the segments. What its
-//! sender left to do for a frame ([`Asked`]) is kept beside it; most frames have nothing.
+//! its own buffers: snapshot bytes first (with the tag edit applied), then the rest from the segments. The offloads
+//! that its sender requested ([`Asked`]: checksum, segmentation) are kept beside the frame; most frames have none.
 //!
 //! **Invariants.**
 //! - Look once: the bytes that were checked are the bytes that are sent; the part of the foreign memory
@@ -114,12 +114,12 @@ pub struct Burst {
     segments: Vec<Segment>,
     /// The offload state of the frames in `asking`; for other frames the entry is of an earlier burst.
     asked: Box<[Asked; BURST_FRAMES]>,
-    /// The frames (bit = index) for which there is something to do or to say.
+    /// The frames (bit = index) with a requested offload or a verified checksum.
     asking: u64,
     /// Segments that the frames of the burst will become where they are cut.
     segments_asked: u32,
     movable: bool,
-    /// The frames (bit = index) that no port gets besides the one that is sent to.
+    /// The frames (bit = index) with one taker: its egress may move the buffer.
     exclusive: u64,
     /// Bytes of frames that the burst itself has copied.
     arena: Arena,

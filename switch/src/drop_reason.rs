@@ -21,7 +21,7 @@ pub enum Side {
 pub enum Stage {
     /// A driver takes it from its port.
     Receive,
-    /// The port it came from, or was to leave by, takes part at all.
+    /// The ingress or egress port forwards: it is up, and no mirror destination.
     Port,
     /// The gate of a mirror destination.
     Injection,
@@ -130,7 +130,7 @@ drop_reasons! {
     LinkLocal = "link_local": In, LinkLocal;
     /// The port takes part in nothing but mirroring (mirror destination without injection).
     MirrorDestination = "mirror_destination": Both, Port;
-    /// The port is administratively down.
+    /// The port is down: switched off, or its link is.
     PortDown = "port_down": Both, Port;
     /// The destination was learned on the port the frame came from.
     SamePort = "same_port": In, Lookup;
@@ -148,8 +148,7 @@ drop_reasons! {
     GuestBufferTooSmall = "guest_buffer_too_small": Out, Send;
     /// The device's transmit ring is full.
     TxRingFull = "tx_ring_full": Out, Send, full;
-    /// The device's far end holds so many frames of the port that the port has its whole share of packet memory under
-    /// way.
+    /// The port has used its share of packet memory: its peer has not returned earlier frames.
     HeldByPeer = "held_by_peer": Out, Send, full;
     /// No free buffer in the switch's own packet memory.
     NoBuffer = "no_buffer": Out, Send;
@@ -185,7 +184,7 @@ drop_reasons! {
     InjectRate = "inject_rate": In, Injection;
     /// The source is not among those that the port may inject.
     InjectSource = "inject_source": In, Injection;
-    /// With multicast snooping, no other port asked for the group or has a router.
+    /// Multicast snooping: no other port has a member of the group or a multicast router.
     MulticastNotWanted = "multicast_not_wanted": In, Multicast;
     /// A MAC control frame (01-80-C2-00-00-01 or ethertype 0x8808: PAUSE, PFC), which no bridge relays.
     MacControl = "mac_control": In, LinkLocal;

@@ -74,7 +74,7 @@ pub struct Ingress<'a> {
     id: PortId,
     /// The time in nanoseconds, of the same clock: rates need that.
     now_ns: u64,
-    /// The port, or why it takes nothing.
+    /// The ingress port, or the drop reason for all its frames.
     port: Result<&'a Port, DropReason>,
     /// The decision about the frame before, if it may be repeated.
     last: Option<LastDecision>,

@@ -6,8 +6,8 @@
 //! destination is down, is not in any of these lists and so costs nothing and matches nothing.
 //!
 //! A VLAN that some mirror's copies go to, waiting or not, is an RSPAN VLAN. Its list has the ports that name it in
-//! their trunks ([`PortVlan::names`]) and no others; these are the mirror's destinations as well, which go on to take
-//! other traffic.
+//! their trunks ([`PortVlan::lists_explicitly`]) and no others; these are the mirror's destinations as well, which go
+//! on to take other traffic.
 //!
 //! **Invariants.** A mirror destination (a port some mirror points to, or declared `mirror_only`) is in no
 //! flood list and watched by no mirror, so that there are no copies of copies. Disabled ports are in no
@@ -67,13 +67,13 @@ pub struct PortRules {
     pub link_local: LinkLocal,
     /// The most bytes behind Ethernet header and VLAN tags.
     pub mtu_bytes: u32,
-    /// True if the port is up, administratively.
+    /// True if the port forwards: it is switched on, and its link is up.
     pub enabled: bool,
     /// True if source addresses are learned here.
     pub learning: bool,
     /// True if the port is kept for mirror copies even while no mirror points to it.
     pub mirror_only: bool,
-    /// True if mirrors of all ports watch this port.
+    /// True if mirrors with the source `*` copy this port's frames.
     pub allow_mirror: bool,
     /// The guards, if there are any.
     pub guards: Option<Box<Guards>>,
@@ -135,7 +135,7 @@ impl Direction {
 pub enum MirrorTo {
     /// To a port, which takes no other traffic.
     Port(PortId),
-    /// Tagged with this VLAN, to every port that [names](PortVlan::names) it.
+    /// Tagged with this VLAN, to every port that [lists](PortVlan::lists_explicitly) it.
     Vlan(Vid),
 }
 

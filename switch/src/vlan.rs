@@ -14,7 +14,7 @@
 //! A frame that stays tagged keeps TPID, priority and DEI; an inserted tag is 0x8100 with priority 0. A
 //! priority tag (VID 0) is rewritten where the frame leaves tagged and removed where it leaves untagged.
 //!
-//! **Whose tag it is.** At a tunnel port a received tag is the customer's and not looked at but for being allowed
+//! **Whose tag it is.** A tunnel port takes each received tag for the customer's, and checks it only against `cvlans`
 //! ([`Tunnel`]); the tag of the VLAN is put in front of it where the frame leaves tagged. [`Tags`] says of a received
 //! frame which tag is that of its VLAN and which one stands behind it. Only a tunnel port removes a tag from in front
 //! of another one, or sends a frame of its VLAN with one that is not the VLAN's: everywhere else the inner tag would be
@@ -295,9 +295,8 @@ impl PortVlan {
         self.tag == Some(vid) || self.trunks.contains(vid)
     }
 
-    /// True if the port is in VLAN `vid` as a trunk that names it: not as in its own VLAN, and not because it is in all
-    /// of them.
-    pub fn names(&self, vid: Vid) -> bool {
+    /// True if `trunks` lists `vid`: it is not the native VLAN, and `trunks` is not all VLANs.
+    pub fn lists_explicitly(&self, vid: Vid) -> bool {
         self.tag != Some(vid) && self.trunks.contains(vid) && self.trunks != VlanSet::ALL
     }
 

@@ -37,7 +37,7 @@ pub struct Injected {
     pub taken: u64,
     /// Frames that wait to be received.
     pub waiting: u64,
-    /// Frames that the port has received.
+    /// Frames that entered the switch at the port.
     pub sent: u64,
     /// Frames that the port has dropped since the injection began, by reason.
     pub drops: BTreeMap<String, u64>,

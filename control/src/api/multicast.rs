@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct MulticastPort {
     /// Name of the port.
     pub port: String,
-    /// Seconds since the last such message from the port.
+    /// Seconds since the port's last report (a member) or query (a router).
     pub age_seconds: u64,
 }
 

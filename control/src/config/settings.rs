@@ -154,7 +154,8 @@ impl ImpairConfig {
     }
 
     /// This impairment with some settings changed, in the directions that `set` names; the result has only these
-    /// directions. A new profile starts from an empty table, and so do random losses after losses in bursts.
+    /// directions. A new profile starts from an empty table. Setting `loss` removes `gemodel`, and the
+    /// reverse.
     pub fn with_settings(&self, set: &Settings, profiles: &[ProfileConfig]) -> Result<ImpairConfig, ConfigError> {
         let begins_anew = ["profile", "rx", "tx"].iter().any(|key| set.contains_key(*key));
         let directions = match set.get("direction").and_then(Value::as_str) {

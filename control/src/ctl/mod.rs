@@ -259,8 +259,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     call_each(&requests, if_exists, &arguments.socket, &mut output)
 }
 
-/// Makes the requests one after the other, up to the first that fails. With `if_exists`, nothing is missed that is not
-/// there.
+/// Makes the requests one after the other, up to the first that fails. With `if_exists`, a missing
+/// object is no error.
 fn call_each(requests: &[Request], if_exists: bool, socket: &Path, output: &mut Output) -> Result<(), Failure> {
     let mut session = Session::open(socket)?;
     for request in requests {

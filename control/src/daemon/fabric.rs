@@ -77,7 +77,7 @@ impl Fabric {
     }
 
     /// Takes the queues of a port from their workers; dropping them closes them. The port is in no table any more, or
-    /// has no transmit side there. The flag is true if every worker gave back what it had.
+    /// has no transmit side there. The result is an error if a worker did not give back its queues.
     pub(super) fn take_queues(
         &self,
         id: PortId,

@@ -204,7 +204,8 @@ pub(super) fn waits_for(config: &MirrorConfig, View { ports, mirrors, .. }: View
             }
         },
         MirrorTo::Vlan { vid, .. } => {
-            let carries = |port: &&Port| port.config.vlan.names(*vid) && !mirrors.has_copies_sent_by(&port.config);
+            let carries =
+                |port: &&Port| port.config.vlan.lists_explicitly(*vid) && !mirrors.has_copies_sent_by(&port.config);
             let states: Vec<PortState> = ports.iter().filter(carries).map(|port| port.state().0).collect();
             match states.contains(&PortState::Up) {
                 true => None,

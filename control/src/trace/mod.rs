@@ -305,7 +305,8 @@ impl Teller<'_> {
     fn left_out(&mut self, leaving: &[(PortId, Result<TagEdit, DropReason>)]) {
         let (tables, ingress, Some(vid)) = (self.scene.by.tables, self.ingress, self.vid) else { return };
         for port in tables.ports().filter(|port| *port != ingress) {
-            let takes = |vlan: &PortVlan| if tables.is_rspan(vid) { vlan.names(vid) } else { vlan.is_member(vid) };
+            let takes =
+                |vlan: &PortVlan| if tables.is_rspan(vid) { vlan.lists_explicitly(vid) } else { vlan.is_member(vid) };
             let Some(rules) = tables.rules(port).filter(|rules| takes(&rules.vlan)) else { continue };
             if leaving.iter().any(|(other, _)| *other == port) {
                 continue;

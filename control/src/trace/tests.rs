@@ -8,6 +8,7 @@ use labsw_switch::vlan::{PortVlan, VlanMode};
 
 use super::*;
 use crate::api::parse_frame;
+use crate::config::{Config, split_setting};
 
 const DC01: PortId = PortId(0);
 const UPLINK: PortId = PortId(1);
@@ -161,7 +162,7 @@ fn every_kind_of_drop_names_what_decided_it_and_what_would_change_it() {
         (UPLINK, frame(2, 1, &[0x81, 0, 0x0f, 0xff]), "header", "vid_reserved", "4095", ""),
         (WEB, long, "mtu", "oversize", "1586 bytes behind the header, and the MTU of web is 1500", "mtu=1586"),
         (DC01, link_local, "link_local", "link_local", "01-80-C2", "link_local=transparent"),
-        (WEB, frame(2, 1, &[0x81, 0, 0, 30]), "vlan", "tagged_not_allowed", "a tag of VLAN 30", "native-untagged"),
+        (WEB, frame(2, 1, &[0x81, 0, 0, 30]), "vlan", "tagged_not_allowed", "a tag of VLAN 30", "trunks=30"),
         (
             UPLINK,
             frame(2, 1, &[0x81, 0, 0, 30]),
@@ -197,5 +198,29 @@ fn every_kind_of_drop_names_what_decided_it_and_what_would_change_it() {
         assert!(drop.hint.as_deref().unwrap_or_default().contains(hint), "{:?}", drop.hint);
         assert_eq!(trace.verdict, TraceVerdict::Dropped);
         assert_eq!(trace.summary.split(';').next(), Some(format!("dropped at {port} ({reason})").as_str()));
+    }
+}
+
+/// The settings of a port's VLANs, a frame that it drops, and the settings that it has if the hint is followed.
+#[test]
+fn who_follows_the_hint_lets_in_that_vlan_and_no_other() {
+    let tagged = |vid: u8| frame(2, 1, &[0x81, 0, 0, vid]);
+    for (before, frame, after) in [
+        ("mode='access',tag=20", tagged(30), "native-untagged 20, trunks 30"),
+        ("mode='access',tag=20", tagged(20), "native-untagged 20, trunks 20"),
+        ("mode='trunk',trunks=[10,'20-29']", frame(2, 1, &[]), "native-untagged 7, trunks 10,20-29"),
+        ("mode='trunk',trunks=[10,'20-29']", tagged(30), "trunk, trunks 10,20-30"),
+        ("mode='native-untagged',tag=7,trunks=[10]", tagged(30), "native-untagged 7, trunks 10,30"),
+    ] {
+        let file = format!("[ports.a]\ntype='vhost_user'\nvlan={{{before}}}\n");
+        let port = Config::parse(&file, "x.toml").unwrap().ports.remove(0);
+        let rules = PortRules { vlan: port.vlan.clone(), ..PortRules::default() };
+        let tables = Tables::build(vec![(DC01, rules)], vec![]).unwrap();
+        let trace = Lab { tables, fdb: Fdb::new(100, 300, 1) }.trace(DC01, &frame);
+        let hint = trace.steps.iter().find_map(|step| step.hint.clone()).unwrap();
+        let settings = hint.split("labsw-ctl port set dc01 ").nth(1).unwrap_or_else(|| panic!("{hint}"));
+        let settings = settings.replace("tag=N", "tag=7");
+        let settings = settings.split(' ').map(|setting| split_setting(setting).unwrap()).collect();
+        assert_eq!(words::membership(&port.with_settings(&settings).unwrap().vlan), after, "{before}: {hint}");
     }
 }

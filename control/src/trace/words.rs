@@ -4,7 +4,7 @@ use labsw_switch::fdb::Learned;
 use labsw_switch::forward::TagEdit;
 use labsw_switch::header::{Header, Tag};
 use labsw_switch::tables::PortRules;
-use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
+use labsw_switch::vlan::{CustomerVlans, PortVlan, VlanMode, VlanSet};
 use labsw_switch::{DropReason, PortId, Vid};
 
 use super::Trouble;
@@ -229,22 +229,30 @@ impl Dropped<'_> {
         })
     }
 
-    /// A hint how a frame gets into a VLAN of the port.
+    /// A hint how a frame gets into a VLAN of the port. The settings name all VLANs that the port then has.
     fn vlan_hint(&self) -> String {
-        let port = self.port;
-        let vlan = self.vlan();
-        let is_access = self.rules.is_some_and(|rules| rules.vlan.trunks().is_empty());
-        match self.reason {
-            DropReason::TaggedNotAllowed => {
-                format!("send it untagged, or make {port} a trunk: labsw-ctl port set {port} vlan.mode=native-untagged")
-            }
-            DropReason::UntaggedNotAllowed => format!(
-                "send it tagged, or give {port} a native VLAN: labsw-ctl port set {port} vlan.mode=native-untagged vlan.tag=N"
+        let (port, vlan) = (self.port, self.vlan());
+        let set = format!("labsw-ctl port set {port}");
+        let Some(own) = self.rules.map(|rules| &rules.vlan) else { return format!("labsw-ctl port show {port}") };
+        if let Some(CustomerVlans { untagged, tagged }) = own.tunnel().and_then(|tunnel| tunnel.cvlans.as_ref()) {
+            let listed = untagged.then(|| "0".to_owned()).into_iter();
+            let listed = listed.chain((!tagged.is_empty()).then(|| VlanList::from(tagged).to_string()));
+            let cvlans = listed.chain([vlan.to_string()]).collect::<Vec<_>>().join(",");
+            return format!("add VLAN {vlan} to the customer VLANs of {port}: {set} cvlans={cvlans}");
+        }
+        let trunks = VlanList::from(own.trunks());
+        match (self.reason, own.tag()) {
+            (DropReason::TaggedNotAllowed, Some(tag)) => format!(
+                "send it untagged, or let {port} take VLAN {vlan} with tags: \
+                 {set} vlan_mode=native-untagged tag={tag} trunks={vlan}"
             ),
-            _ if is_access => format!("send it in the VLAN of {port}, or make {port} a trunk (labsw-ctl port set)"),
-            _ => {
-                format!("add VLAN {vlan} to the trunks of {port}: labsw-ctl port set {port} 'vlan.trunks=[…, {vlan}]'")
+            (DropReason::UntaggedNotAllowed, _) => format!(
+                "send it tagged, or give {port} a native VLAN: {set} vlan_mode=native-untagged tag=N trunks={trunks}"
+            ),
+            _ if own.trunks().is_empty() => {
+                format!("send it in the VLAN of {port}, or make {port} a trunk (labsw-ctl port set)")
             }
+            _ => format!("add VLAN {vlan} to the trunks of {port}: {set} trunks={trunks},{vlan}"),
         }
     }
 }

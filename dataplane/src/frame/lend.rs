@@ -1,4 +1,4 @@
-//! The safe door for lending: a burst describes bytes that the switch owns, for as long as one call takes.
+//! The safe interface for lending: a burst describes bytes that the switch owns, for as long as one call takes.
 //!
 //! Code that made or kept frames sends them by [`Burst::lend`]: the burst is filled with borrowed bytes, handed to a
 //! closure, and cleared before the call returns. The borrow checker thus guards the contract that [`Burst::push`] asks

@@ -90,9 +90,9 @@ impl<'a> FrameReader<'a> {
         self.remaining
     }
 
-    /// The pieces of the rest of the frame, in order, for a system call that gathers: fills `pieces` from the front and
-    /// returns the number used, or `None` if there are too few. They are readable as long as this reader is neither
-    /// moved nor read from.
+    /// Fills `pieces` with the unread part of the frame, in order, for a gathering system call (writev(2)). Returns the
+    /// number of pieces, or `None` if there is too little room. The pieces are readable as long as this reader is
+    /// neither moved nor read from.
     pub fn gather(&self, pieces: &mut [Segment]) -> Option<usize> {
         let whole = |bytes: &[u8]| Segment { ptr: bytes.as_ptr(), len: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
         let [before, behind] = self.pieces;

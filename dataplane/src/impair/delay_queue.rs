@@ -143,8 +143,7 @@ fn keep(store: &mut Store, burst: &Burst, item: &TxItem, verdict: Verdict) -> Re
     Ok(())
 }
 
-/// Copies the first of these frames and those that follow it and are as long, as they leave, into the store; returns
-/// how many.
+/// Copies the leading run of frames of equal length, as they leave, into the store; returns their number.
 #[inline]
 fn put_alike(store: &mut Store, burst: &Burst, items: &[TxItem], due_ns: u64) -> Result<usize, DropReason> {
     let len_of = |item: &TxItem| burst.plain(item).map(|frame| frame.bytes());

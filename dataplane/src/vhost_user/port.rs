@@ -155,7 +155,7 @@ pub struct VhostTx {
     rings: Box<[Mutex<RingSlot>]>,
     /// A bit for each ring that takes frames, 64 to a word. It changes under the ring's lock. A worker reads it without
     /// the lock to choose a ring, and then checks that ring again under the lock.
-    outlets: [AtomicU64; 2],
+    enabled_rings: [AtomicU64; 2],
     /// The features of the driver that the rings belong to, or last belonged to.
     features: AtomicU64,
 }
@@ -163,7 +163,7 @@ pub struct VhostTx {
 impl VhostTx {
     fn new(queue_pairs: u16) -> VhostTx {
         let rings = (0..usize::from(queue_pairs)).map(|pair| Mutex::new(RingSlot::new(2 * pair))).collect();
-        VhostTx { rings, outlets: Default::default(), features: AtomicU64::new(0) }
+        VhostTx { rings, enabled_rings: Default::default(), features: AtomicU64::new(0) }
     }
 
     /// Carries out an operation on a ring, or for `Reset` on all. `rouse` is called while a worker keeps the ring's
@@ -194,7 +194,7 @@ impl VhostTx {
 
     /// Records whether a ring takes frames.
     fn note(&self, pair: usize, slot: &RingSlot) {
-        let (Some(word), bit) = (self.outlets.get(pair / 64), 1 << (pair % 64)) else { return };
+        let (Some(word), bit) = (self.enabled_rings.get(pair / 64), 1 << (pair % 64)) else { return };
         if slot.takes_frames() {
             word.fetch_or(bit, Ordering::Relaxed);
         } else {
@@ -220,16 +220,16 @@ impl VhostTx {
 
 impl TxPort for VhostTx {
     fn send(&self, turn: &Turn, burst: &mut Burst, items: &[TxItem], report: &mut TxReport<'_>) -> Result<(), Fault> {
-        let [low, high] = &self.outlets;
-        let outlets = u128::from(low.load(Ordering::Relaxed)) | u128::from(high.load(Ordering::Relaxed)) << 64;
+        let [low, high] = &self.enabled_rings;
+        let enabled_rings = u128::from(low.load(Ordering::Relaxed)) | u128::from(high.load(Ordering::Relaxed)) << 64;
         // The usual case is one ring. None: a pair that does not exist.
-        if outlets & outlets.wrapping_sub(1) == 0 {
-            return self.send_to(outlets.trailing_zeros() as usize, burst, items, report);
+        if enabled_rings & enabled_rings.wrapping_sub(1) == 0 {
+            return self.send_to(enabled_rings.trailing_zeros() as usize, burst, items, report);
         }
-        let rings = outlets.count_ones() as usize;
+        let rings = enabled_rings.count_ones() as usize;
         spread(burst, items, turn.count(rings), |nth, burst, items| {
             let before = turn.ring(nth, rings);
-            let set = (0..before).fold(outlets, |outlets, _| outlets & outlets.wrapping_sub(1));
+            let set = (0..before).fold(enabled_rings, |enabled_rings, _| enabled_rings & enabled_rings.wrapping_sub(1));
             self.send_to(set.trailing_zeros() as usize, burst, items, report)
         })
     }

@@ -26,12 +26,12 @@ pub(super) struct Queue {
     /// Its descriptor in the poll set.
     polled: Option<RawFd>,
     /// Its descriptor could not be put there.
-    pub(super) deaf: bool,
+    pub(super) poll_failed: bool,
 }
 
 impl Queue {
     pub(super) fn new(port: PortId, number: usize, rx: Box<dyn RxQueue>, token: Token) -> Queue {
-        Queue { port, number, rx, impaired: None, token, polled: None, deaf: false }
+        Queue { port, number, rx, impaired: None, token, polled: None, poll_failed: false }
     }
 
     /// True if there may be frames to receive.
@@ -69,12 +69,12 @@ impl Queue {
 
     /// Puts the descriptor of the queue into the poll set.
     pub(super) fn poll(&mut self, poll: &mio::Poll) {
-        self.deaf = false;
+        self.poll_failed = false;
         let Some(fd) = self.rx.wait_fd() else { return };
         match poll.registry().register(&mut SourceFd(&fd), self.token, Interest::READABLE) {
             Ok(()) => self.polled = Some(fd),
             Err(error) => {
-                self.deaf = true;
+                self.poll_failed = true;
                 tracing::warn!(port = self.port.0, fd, %error, "descriptor can't be polled");
             }
         }

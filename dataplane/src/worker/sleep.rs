@@ -107,7 +107,7 @@ impl Sleeper {
         for queue in queues {
             waiting |= queue.rx.arm(turn);
             due = due.min(queue.rx.next_due(turn));
-            if queue.deaf {
+            if queue.poll_failed {
                 due = due.min(turn.now_ns.saturating_add(DEAF_SLEEP_NS));
             }
         }

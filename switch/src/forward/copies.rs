@@ -1,13 +1,13 @@
 //! Chooses the mirror copies of a burst, in two steps.
 //!
 //! **How it works.** [`Copies::select`], before the egress ports take their frames: each mirror is asked for the set of
-//! frames that it selects, as received if it watches the ingress, and as sent for each egress that it watches. Port and
-//! direction say which sets those are, the VLANs that [`Egress`] has marked and the mirror's filter which frames are in
-//! them. A frame that nobody selects may then be given away by its only taker. [`Copies::choose`], after the ports took
-//! their frames: of a frame a mirror destination may be offered several copies, and they are tried in this order: the
-//! mirrors of the ingress, ascending by mirror; then egress by egress, ascending by port, the mirrors of that egress,
-//! ascending by mirror. A destination's list fills in this order, set by set, and is sorted by frame at the end if
-//! there were several.
+//! frames that it selects, as received if it watches the ingress, and as sent for each egress that it watches. The
+//! mirror's sources (port and direction) choose the sets; its VLANs, marked by [`Egress`], and its filter choose the
+//! frames of a set. A frame that no mirror selects may then be given away by its only taker. [`Copies::choose`], after
+//! the ports took their frames: several mirrors may select one frame for a destination; the first wins, in this order:
+//! the mirrors of the ingress, ascending by mirror; then egress by egress, ascending by port, the mirrors of that
+//! egress, ascending by mirror. A destination's list fills in this order, set by set, and is sorted by frame at the end
+//! if there were several.
 //!
 //! The copies of a mirror to an RSPAN VLAN are one selection for each port that they leave by, but for the port that
 //! the frame came from ([`rspan`](super::rspan)). A port may be a destination of several such VLANs, and gets a frame
@@ -17,9 +17,9 @@
 //! received on a port, the mirrors of that port see it.
 //!
 //! **Invariants.** A destination (a port, and of RSPAN the VLAN) gets at most one copy of a frame, in the order of the
-//! frames. A copy of what an egress sends is made only if that egress really took the frame. A mirror matches a frame
-//! that it selects once, whether or not the copy is made. All lists have their room from the start: choosing allocates
-//! nothing, but for RSPAN with more destinations than ever before.
+//! frames. A copy of what an egress sends is made only if that egress really took the frame. `matched` counts a
+//! selected frame once for each mirror, even if no copy is sent. All lists have their room from the start: choosing
+//! allocates nothing, but for RSPAN with more destinations than ever before.
 
 use super::egress::frame_bit;
 use super::{Egress, TagEdit, TxItem};

@@ -1,7 +1,7 @@
 //! The steps of a decision, in the order in which a frame takes them; see the [module above](super).
 //!
-//! Each step gets what the steps before it have found out, and says either what the next one needs or why the frame is
-//! dropped. All of them are compiled twice, each time into one function: for the usual frame (`USUAL`, see
+//! A step takes the results of the steps before it, and returns the input of the next step or a drop reason. All steps
+//! are compiled twice, each time into one function: for the usual frame (`USUAL`, see
 //! [`Ingress::is_usual`]) and for any frame; hence `inline(always)`. `benches/instructions.sh decide/1000` counts the
 //! first.
 

@@ -1,5 +1,5 @@
-//! The numbers with which an impairment goes on in another process: the same random numbers, times and counts follow as
-//! if it had stayed.
+//! The state of an impairment, saved for a take-over: in the next process the same random numbers, times and counts
+//! follow.
 
 use super::{Counts, Impairment};
 

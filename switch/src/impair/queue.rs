@@ -1,8 +1,8 @@
 //! A slow link: frames leave one after the other, each taking its time, and wait in a bounded queue until then.
 //!
-//! The queue is worked out, not held: when the link will be free is known, so a frame's departure is known on arrival.
-//! The departure of each waiting frame is noted, to count the waiting ones. A frame counts until its last bit has left.
-//! One that finds the link free is always taken, be it longer than the queue.
+//! The queue is simulated: it keeps times of departure, not frames. The time at which the link will be free is known,
+//! so the departure of a frame is known on its arrival. A frame counts until its last bit has left. One that finds the
+//! link free is always taken, be it longer than the queue.
 //!
 //! The rate is that of what Ethernet carries, as rates of IP networks are: the header of 14 bytes takes no time. Times
 //! are exact: what a division leaves over is carried to the next frame, so that the rate is met whatever the lengths

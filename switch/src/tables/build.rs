@@ -111,7 +111,7 @@ fn inject(rules: &PortRules) -> Option<Inject> {
 fn targets(mirror: &MirrorSpec, ports: &[(PortId, PortRules)], destinations: &HashSet<PortId>) -> Arc<[PortId]> {
     let is_target = |port: PortId, rules: &PortRules| match mirror.to {
         Some(MirrorTo::Port(to)) => port == to,
-        Some(MirrorTo::Vlan(vid)) => rules.vlan.names(vid) && !destinations.contains(&port),
+        Some(MirrorTo::Vlan(vid)) => rules.vlan.lists_explicitly(vid) && !destinations.contains(&port),
         None => false,
     };
     let targets = ports.iter().filter(|(port, rules)| rules.enabled && is_target(*port, rules));
@@ -145,7 +145,8 @@ fn floods(table: &[Option<Port>], rspan: &VlanSet) -> (Box<[u16; 4096]>, Vec<Box
     let mut floods: Vec<Box<[Member]>> = vec![Box::default()];
     for vid in 1..=Vid::MAX {
         let Ok(vid) = Vid::try_from(vid) else { continue };
-        let takes = |vlan: &PortVlan| if rspan.contains(vid) { vlan.names(vid) } else { vlan.is_member(vid) };
+        let takes =
+            |vlan: &PortVlan| if rspan.contains(vid) { vlan.lists_explicitly(vid) } else { vlan.is_member(vid) };
         let member = |(index, port): (u16, &Option<Port>)| {
             member(PortId(index), port.as_ref().filter(|port| takes(&port.rules.vlan))?, vid)
         };

@@ -56,7 +56,7 @@ impl VlanSet {
         self.0.get(vid.index() / 64).is_some_and(|word| word >> (vid.index() % 64) & 1 != 0)
     }
 
-    /// The set in words, the bit of each VLAN id at its place.
+    /// The bitmap: VLAN `v` is bit `v % 64` of word `v / 64`.
     pub fn words(&self) -> &[u64; WORDS] {
         &self.0
     }

@@ -107,8 +107,8 @@ pub(in crate::daemon) trait Attachment: Send {
         None
     }
 
-    /// A number that changes with the state that is kept for the case of a crash. `None`: a port of this type is opened
-    /// anew then.
+    /// The revision of the state that is saved for the recovery from a crash. `None`: a port of this type is opened
+    /// anew after a crash.
     fn revision(&self) -> Option<u64> {
         None
     }
