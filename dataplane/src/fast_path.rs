@@ -13,7 +13,11 @@
 //!
 //! **Invariants.** A gate is open only while nothing but the forwarding database decides about the port's frames (the
 //! owner of the switch sees to that). A port whose wires are cut has its gate shut. Programs are attached by links that
-//! nobody but this process holds, so they go with it.
+//! nobody but this process holds, so they go with it, unless another process takes over.
+//!
+//! **Another process** takes the links over and nothing else: it has a map, a database and programs of its own, which
+//! it puts in the places of the old ones ([`Wires::renew`]) when it serves the port. The old process has shut all gates
+//! by then, so that frames wait in the TAP interface.
 //!
 //! **Limits.** Machines with x86-64 processors: loads of the programs are believed to happen in their order. Linux 6.6.
 //!
@@ -24,12 +28,14 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use labsw_switch::fdb::{Bucket, Layout, places};
 use labsw_switch::tables::LoneVlans;
 use labsw_switch::{MAX_PORTS, Mac, PortId, Vid};
 
+use crate::handover::{Given, HandoverError, Slot, Taken};
 use crate::stats::PortSnapshot;
 use crate::sys::programs::{self, Call, Hook};
 use crate::sys::steering::{BUCKETS_AT, HEAD_BYTES, PORT_BYTES, Place};
@@ -188,21 +194,42 @@ impl FastPath {
 /// when this is dropped.
 #[derive(Debug)]
 pub struct Wires {
-    _links: [OwnedFd; 4],
+    links: [OwnedFd; 4],
     /// `None`: all frames take the way through the switch.
     record: Option<&'static Record>,
 }
 
-impl Wires {
-    /// Wires the two interfaces together. With `by`, frames of `port` pass in the kernel once the port's gate is open.
-    ///
-    /// # Errors
-    /// The kernel's: one before Linux 6.6 has no such hooks.
-    pub fn lay(by: Option<(&FastPath, Layout)>, port: PortId, station: u32, tap: u32) -> io::Result<Wires> {
-        let attach = |program: &OwnedFd, ifindex, hook| {
-            let [link] = programs::ask(Call::Attach { ifindex, hook }, &[program.as_fd()])?;
-            Ok::<_, io::Error>(link)
-        };
+/// The links of wires, for the process that takes over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct WiresHandover {
+    links: [Slot; 4],
+}
+
+/// Two interfaces that are wired together, and the port whose they are.
+#[derive(Clone, Debug)]
+pub struct Wiring {
+    /// With this, frames of the port pass in the kernel once the port's gate is open.
+    pub by: Option<(Arc<FastPath>, Layout)>,
+    /// The port.
+    pub port: PortId,
+    /// The switch's end of the pair, by index.
+    pub station: u32,
+    /// The TAP interface, by index.
+    pub tap: u32,
+}
+
+/// The programs of wires, loaded and not attached.
+struct Programs {
+    marked_only: OwnedFd,
+    to_station: OwnedFd,
+    from_station: OwnedFd,
+    record: Option<&'static Record>,
+}
+
+impl Programs {
+    fn load(wiring: &Wiring) -> io::Result<Programs> {
+        let &Wiring { ref by, port, station, tap } = wiring;
         let [marked_only] = programs::ask(Call::LoadMarkedOnly, &[])?;
         let [to_station] = programs::ask(Call::LoadOnward { to: station }, &[])?;
         let ([from_station], record) = match by {
@@ -211,18 +238,69 @@ impl Wires {
                 let record = path.record(port)?;
                 record.shut();
                 record.take();
-                let place = Place { seed, multiplier, buckets: u32::try_from(buckets).map_err(io::Error::other)? };
+                let buckets = u32::try_from(*buckets).map_err(io::Error::other)?;
+                let place = Place { seed: *seed, multiplier: *multiplier, buckets };
                 let call = Call::LoadFromStation { place, port: port.0, around: tap };
                 (programs::ask(call, &[path.map.as_fd()])?, Some(record))
             }
         };
+        Ok(Programs { marked_only, to_station, from_station, record })
+    }
+
+    /// In the order of the links of [`Wires`].
+    fn in_order(&self) -> [&OwnedFd; 4] {
+        [&self.marked_only, &self.marked_only, &self.to_station, &self.from_station]
+    }
+}
+
+impl Wires {
+    /// Wires two interfaces together.
+    ///
+    /// # Errors
+    /// The kernel's: one before Linux 6.6 has no such hooks.
+    pub fn lay(wiring: &Wiring) -> io::Result<Wires> {
+        let &Wiring { station, tap, .. } = wiring;
+        let programs = Programs::load(wiring)?;
+        let attach = |program: &OwnedFd, ifindex, hook| {
+            let [link] = programs::ask(Call::Attach { ifindex, hook }, &[program.as_fd()])?;
+            Ok::<_, io::Error>(link)
+        };
         let links = [
-            attach(&marked_only, station, Hook::Egress)?,
-            attach(&marked_only, tap, Hook::Egress)?,
-            attach(&to_station, tap, Hook::Ingress)?,
-            attach(&from_station, station, Hook::Ingress)?,
+            attach(&programs.marked_only, station, Hook::Egress)?,
+            attach(&programs.marked_only, tap, Hook::Egress)?,
+            attach(&programs.to_station, tap, Hook::Ingress)?,
+            attach(&programs.from_station, station, Hook::Ingress)?,
         ];
-        Ok(Wires { _links: links, record })
+        Ok(Wires { links, record: programs.record })
+    }
+
+    /// The state, with its descriptors in `given`. The programs of this process are in place until [`Wires::renew`].
+    pub fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> WiresHandover {
+        WiresHandover { links: self.links.each_ref().map(|link| given.put(link.as_fd())) }
+    }
+
+    /// Wires that another process has laid, and whose programs stay in place. All frames take the way through the
+    /// switch, as the other process has seen to.
+    ///
+    /// # Errors
+    /// A descriptor is missing.
+    pub fn take_over(handover: &WiresHandover, taken: &mut Taken) -> Result<Wires, HandoverError> {
+        let [a, b, c, d] = handover.links;
+        Ok(Wires { links: [taken.take(a)?, taken.take(b)?, taken.take(c)?, taken.take(d)?], record: None })
+    }
+
+    /// Puts this process's programs in the places of those that another process has attached, each at once for the next
+    /// frame. The ways of frames are the same before, in between, and afterwards.
+    ///
+    /// # Errors
+    /// The kernel's. Frames go on to take the way through the switch.
+    pub fn renew(&mut self, wiring: &Wiring) -> io::Result<()> {
+        let programs = Programs::load(wiring)?;
+        for (link, program) in self.links.iter().zip(programs.in_order()) {
+            let [] = programs::ask(Call::Replace, &[link.as_fd(), program.as_fd()])?;
+        }
+        self.record = programs.record;
+        Ok(())
     }
 
     /// The port's record, if its frames may pass in the kernel.

@@ -16,7 +16,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct Slot(u32);
 
-/// The direction in which a port that was taken over begins to serve.
+/// The steps in which a port that was taken over begins to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
     /// Frames leave by the port. All ports begin with this direction: a frame received earlier would find no port to
@@ -24,6 +24,8 @@ pub enum Resume {
     Out,
     /// Frames are received on the port.
     In,
+    /// Everything for which no frame has to wait.
+    Rest,
 }
 
 /// Why a state or descriptor that was handed over can't be used.

@@ -2,6 +2,7 @@
 //! meanwhile.
 #![allow(clippy::unwrap_used, reason = "test helpers report by panicking")]
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,44 @@ impl End for RawSocket {
 
     fn receive(&mut self) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| self.try_recv().ok()).take(64).collect()
+    }
+}
+
+/// An end that puts numbered frames in order: frames that begin to pass in the kernel overtake those that are on their
+/// way through the switch.
+#[derive(Debug)]
+pub struct Sorted {
+    end: RawSocket,
+    /// The number of the frame that is due.
+    due: u64,
+    early: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Sorted {
+    /// Before this end.
+    pub fn of(end: RawSocket) -> Sorted {
+        Sorted { end, due: 0, early: BTreeMap::new() }
+    }
+}
+
+impl End for Sorted {
+    fn try_send(&mut self, frame: &[u8]) -> bool {
+        End::try_send(&mut self.end, frame)
+    }
+
+    fn receive(&mut self) -> Vec<Vec<u8>> {
+        let mut frames = self.end.receive();
+        frames.retain(|frame| frame.len() == LENGTH && frame[12..14] == ETHERTYPE && frame[6..12] == mac(1));
+        for frame in frames {
+            let number = number_of(&frame);
+            assert!(number >= self.due && self.early.insert(number, frame).is_none(), "frame {number} twice");
+        }
+        let in_order = std::iter::from_fn(|| {
+            let frame = self.early.remove(&self.due)?;
+            self.due += 1;
+            Some(frame)
+        });
+        in_order.collect()
     }
 }
 

@@ -1,16 +1,19 @@
 //! Proves the kernel fast path: known unicast between containers' ports with `offloads` does not leave the kernel and
 //! counts as ever; whoever looks at a port, or limits it, sees its frames from the moment the command returns; moves,
 //! flushes and ports that go down hold for the next frame; tags are edited; over random frames and changes every port
-//! gets what it gets without the fast path, and all counters are equal; nothing passes after `kill -9`.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test reports by panicking")]
+//! gets what it gets without the fast path, and all counters are equal; nothing passes after `kill -9`, and a new
+//! process takes over without a frame lost or doubled.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test reports by panicking")]
 
 use std::time::{Duration, Instant};
 
 use labsw_tests::netns::Netns;
+use labsw_tests::numbered::{Sorted, Stream};
 use labsw_tests::packet::{BROADCAST, Frame, Mac, RawSocket, mac};
 use labsw_tests::process::wait_for;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, find_binary};
+use labsw_tests::take_over::{report, take_overs};
 use serde_json::Value;
 
 #[path = "fast_path/random.rs"]
@@ -370,4 +373,43 @@ fn moves_flushes_and_ports_that_go_down_hold_for_the_next_frame() {
     assert_eq!(who_gets(&stations, mac(2), 9), ["b"]);
     assert!(stations.iter().all(|station| station.ns.link_names().contains(&"eth0".to_owned())));
     switch.stop();
+}
+
+#[test]
+fn a_new_process_takes_over_and_no_frame_is_lost() {
+    if !ready() {
+        return;
+    }
+    let site = Site::new("fpt");
+    let containers = containers(&["a", "b"]);
+    let mut switch = Labswd::start(&site, &config("", &containers));
+    let mut stations = stations(&switch, containers);
+    introduce(&stations);
+    let (end, mut from) = (stations.pop().unwrap(), stations.pop().unwrap());
+    let (mut to, ns) = (Sorted::of(end.socket), [from.ns, end.ns]);
+    let is_on = |switch: &Labswd<'_>| {
+        let on = || ["a", "b"].iter().all(|name| switch.port(name)["fast_path"] == "on").then_some(());
+        wait_for("the fast path", SOON, on);
+    };
+    let counted = |switch: &Labswd<'_>| [switch.counter("a", "rx_frames"), switch.counter("b", "tx_frames")];
+    let before = counted(&switch);
+    let (mut stream, mut gaps, mut still) = (Stream::default(), Vec::new(), Vec::new());
+    for _ in 0..take_overs() {
+        let passed = stream.during(&mut from.socket, &mut to, || {
+            is_on(&switch);
+            still.push(switch.take_over());
+            is_on(&switch);
+        });
+        gaps.push(passed.longest);
+    }
+    let (around, sent) = (went_around(&switch, "a"), stream.sent);
+    stream.during(&mut from.socket, &mut to, || std::thread::sleep(QUIET));
+    assert!(stream.sent > sent);
+    assert_eq!(went_around(&switch, "a"), around, "all of them passed in the kernel");
+    assert_eq!(counted(&switch), before.map(|count| count + stream.sent));
+    report("containers whose frames pass in the kernel", [gaps, still], stream.received);
+    // Nothing is left of any of the processes.
+    switch.stop();
+    assert!(!site.ns.link_names().iter().any(|name| name.starts_with("ls")));
+    assert!(!ns.iter().any(|ns| ns.link_names().contains(&"eth0".to_owned())));
 }

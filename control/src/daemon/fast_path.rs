@@ -8,6 +8,7 @@
 //! **Invariant.** When a gate was shut, no program goes by it any more when [`Switch::renew_gates`] returns.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use std::collections::BTreeSet;
 
@@ -22,6 +23,10 @@ use super::seed::random_seed;
 use super::switch::Switch;
 use crate::api::PortState;
 use crate::config::{Accelerate, Config, PortConfig};
+
+/// After a take-over all frames take the way through the switch for this long, so that those that have waited in queues
+/// leave before others pass them in the kernel.
+const AFTER_TAKE_OVER: Duration = Duration::from_millis(200);
 
 /// The forwarding database: in memory that the programs read, if the configuration has ports for it and the kernel can.
 pub(super) fn database(config: &Config, host: &mut Host) -> Fdb {
@@ -83,12 +88,21 @@ impl Switch {
         }
     }
 
+    /// Has every frame take the way through the switch, until gates are renewed.
+    pub(super) fn shut_gates(&self) {
+        let shut = self.ports.iter().filter_map(Port::fast_path).filter(|record| record.shut()).count();
+        if shut > 0 {
+            fast_path::settle();
+        }
+    }
+
     /// The passage for which a port's gate is open, or why it is shut. Captures and rewinds watch the ports `watched`.
     fn gate(&self, port: &Port, watched: &BTreeSet<String>) -> Result<Passage, &'static str> {
         let vlans = match port {
             _ if self.config.accelerate == Accelerate::Off => Err("switch.accelerate is off"),
             _ if port.fast_path().is_none() => Err("the kernel, or the processor, can't"),
             _ if port.state().0 != PortState::Up => Err("the port is not up"),
+            _ if self.taken_over.is_some_and(|at| at.elapsed() < AFTER_TAKE_OVER) => Err("the process is new"),
             _ if port.impaired.is_some() => Err("the port is impaired"),
             _ if port.config.finish_checksums => Err("frames to the port are finished"),
             _ if watched.contains(&port.config.name) => Err("a capture or a rewind watches the port"),

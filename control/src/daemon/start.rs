@@ -186,6 +186,7 @@ impl Switch {
             profiles: config.profiles.clone(),
             given: config,
             started: Instant::now(),
+            taken_over: None,
             ending: false,
             changing: false,
             memory: Arc::clone(&host.memory),

@@ -47,6 +47,8 @@ pub(super) struct Switch {
     /// The configuration that waits for its confirmation.
     pub(super) trial: Option<Trial>,
     pub(super) started: Instant,
+    /// When this process took the switch over from another one.
+    pub(super) taken_over: Option<Instant>,
     /// The device thread has to do nothing more but close the ports.
     pub(super) ending: bool,
     /// A change is under way. States are told at its end, since they are not its outcome until then.

@@ -18,6 +18,7 @@ const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 /// Processes can map the map.
@@ -88,6 +89,14 @@ struct LinkCreate {
 }
 
 #[repr(C)]
+struct LinkUpdate {
+    link: RawFd,
+    program: RawFd,
+    flags: u32,
+    old_program: RawFd,
+}
+
+#[repr(C)]
 struct MapCreate {
     map_type: u32,
     key_bytes: u32,
@@ -130,6 +139,13 @@ pub(super) fn link(program: BorrowedFd<'_>, ifindex: u32, attach_type: u32, flag
     let attr = LinkCreate { program: program.as_raw_fd(), ifindex, attach_type, flags };
     // SAFETY: `attr` holds no pointers.
     unsafe { bpf(BPF_LINK_CREATE, &attr) }.and_then(owned)
+}
+
+/// Puts another program in the place of the one that a link attaches, at once for the next frame.
+pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = LinkUpdate { link: link.as_raw_fd(), program: program.as_raw_fd(), flags: 0, old_program: 0 };
+    // SAFETY: `attr` holds no pointers.
+    unsafe { bpf(BPF_LINK_UPDATE, &attr) }.map(drop)
 }
 
 /// Makes a map from queues to AF_XDP sockets.

@@ -67,6 +67,8 @@ pub enum Call {
         /// Where.
         hook: Hook,
     },
+    /// From now on a link attaches another program. The link's and the program's descriptor go with this.
+    Replace,
     /// From now on frames of a queue go to a socket that is bound to it. The map's and the socket's descriptor go with
     /// this.
     Direct {
@@ -145,6 +147,10 @@ pub fn do_here(call: Call, descriptors: &[BorrowedFd<'_>]) -> io::Result<Made> {
         }
         (Call::LoadHostOff, []) => made(vec![load_host_off()?]),
         (Call::Attach { ifindex, hook }, [program]) => made(vec![attach(*program, ifindex, hook)?]),
+        (Call::Replace, [link, program]) => {
+            bpf::replace(*link, *program)?;
+            made(Vec::new())
+        }
         (Call::Direct { queue }, [sockets, socket]) => {
             bpf::put_socket(sockets.as_fd(), queue, socket.as_fd())?;
             made(Vec::new())
@@ -225,6 +231,8 @@ mod tests {
             (Call::LoadHostOff, 1),
             (Call::Attach { ifindex: 1, hook: Hook::Egress }, 0),
             (Call::Attach { ifindex: 1, hook: Hook::Egress }, 2),
+            (Call::Replace, 1),
+            (Call::Replace, 3),
             (Call::Direct { queue: 0 }, 1),
             (Call::Direct { queue: 0 }, 3),
             (Call::Name { id: 1 }, 1),
@@ -246,5 +254,6 @@ mod tests {
             assert!(do_here(Call::Attach { ifindex: 1, hook }, &[one.as_fd()]).is_err());
         }
         assert!(do_here(Call::Direct { queue: 0 }, &[one.as_fd(), one.as_fd()]).is_err());
+        assert!(do_here(Call::Replace, &[one.as_fd(), one.as_fd()]).is_err());
     }
 }

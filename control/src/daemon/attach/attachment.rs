@@ -119,7 +119,7 @@ pub(in crate::daemon) trait Attachment: Send {
     /// The process that served the port has died, and may have owed the other end a notification.
     fn notify_once_resumed(&mut self) {}
 
-    /// Begins to serve, in one direction, a port that was taken over.
+    /// Begins to serve a port that was taken over, one step of it.
     fn resume(&mut self, _way: Resume, _now: Instant) {}
 
     /// The state of the port as far as the attachment decides it, and why the port is not up.

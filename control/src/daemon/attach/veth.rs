@@ -71,12 +71,15 @@ impl PortType for VethConfig {
 
     fn take_over(
         &self,
-        _: PortId,
+        id: PortId,
         port: &PortConfig,
         site: &mut Site<'_>,
         handover: PortHandover,
         taken: &mut Taken,
     ) -> Result<Opened, OpenError> {
+        if self.offloads {
+            return wired::take_over(self.plan(port), id, site, handover, taken);
+        }
         let VethHandover { sockets, peer_away } = handover.read(TYPE)?;
         let (sockets, (tx, rx)) = Sockets::take_over(sockets, port.mtu, site.host, taken)?;
         let pair = VethPair { switch_end: sockets.link.clone(), taken_over: false };

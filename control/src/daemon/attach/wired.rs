@@ -11,14 +11,19 @@
 //!
 //! The TAP interface goes with its descriptors, the programs with their links, the pair with the port. The TAP
 //! interface is made first: its name keeps a second switch off the pair.
+//!
+//! **Another process** takes over the descriptors and the links. It puts its own programs in the places of the old ones
+//! when it serves the port already ([`Wires::renew`]).
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use labsw_dataplane::fast_path::Wires;
+use labsw_dataplane::fast_path::{Wires, WiresHandover, Wiring};
+use labsw_dataplane::handover::{Given, Resume, Taken};
 use labsw_dataplane::port::Fault;
-use labsw_dataplane::tap::{TapPort, TapTx};
+use labsw_dataplane::tap::{TapHandover, TapPort, TapTx};
 use labsw_switch::{Mac, PortId};
+use serde::{Deserialize, Serialize};
 
 use super::attachment::{Attachment, Halves, Opened, Site};
 use super::error::OpenError;
@@ -28,6 +33,24 @@ use crate::api::{self, PortState};
 use crate::config::tap_interface;
 use crate::daemon::host::{Host, HostWork};
 use crate::device::{DeviceError, Link, Links, VethPair, VethPlan, prepare};
+use crate::takeover::state::PortHandover;
+
+/// The type in the state that is handed over: its readers know of wires.
+const TYPE: &str = "veth_offloads";
+
+/// The state of a pair that is handed over.
+#[derive(Debug, Serialize, Deserialize)]
+struct WiredHandover {
+    /// The descriptors of the TAP interface.
+    tap: TapHandover,
+    /// Index of the TAP interface.
+    tap_index: u32,
+    /// Index of the switch's end.
+    link: u32,
+    wires: WiresHandover,
+    /// The container's end is in another network namespace.
+    peer_away: bool,
+}
 
 /// Opens a port. On an error nothing that was opened is left, except a pair that was there.
 pub(super) fn open(plan: VethPlan, id: PortId, site: &mut Site<'_>) -> Result<Opened, OpenError> {
@@ -40,8 +63,8 @@ pub(super) fn open(plan: VethPlan, id: PortId, site: &mut Site<'_>) -> Result<Op
     links.keep_host_silent(&tap_link)?;
     let pair = prepare_pair(&plan, site.host)?;
     let link = pair.switch_end.clone();
-    let by = site.host.fast_path.as_deref().map(|path| (path, site.fdb));
-    let laid = Wires::lay(by, id, link.index, tap_link.index)
+    let wiring = wiring(id, &link, tap_link.index, site);
+    let laid = Wires::lay(&wiring)
         .map_err(|source| OpenError::Wires { interface: link.name.clone(), source })
         .and_then(|wires| {
             site.host.links.set_up(tap_link.index)?;
@@ -58,13 +81,31 @@ pub(super) fn open(plan: VethPlan, id: PortId, site: &mut Site<'_>) -> Result<Op
             return Err(reason);
         }
     };
-    let connection = tap.connection();
-    let TapPort { tx, rx } = tap;
-    let peer_away = link.lower_is_elsewhere();
-    let (queues, sending, tap) = (rx.len(), Some(Arc::clone(&tx)), tap_link.index);
-    let (station, wires) = (station(&link, &mut site.host.links), Some(wires));
-    let wired = Wired { connection, queues, plan, pair, link, tap, wires, sending, peer_away, station, gone: false };
-    Ok(Opened::new(wired, tx, rx))
+    let wired = Wired::of(plan, pair, &tap, (wiring, wires), &mut site.host.links);
+    Ok(Opened::new(wired, tap.tx, tap.rx))
+}
+
+/// Opens a port with what another process hands over.
+pub(super) fn take_over(
+    plan: VethPlan,
+    id: PortId,
+    site: &mut Site<'_>,
+    handover: PortHandover,
+    taken: &mut Taken,
+) -> Result<Opened, OpenError> {
+    let WiredHandover { tap, tap_index, link, wires, peer_away } = handover.read(TYPE)?;
+    let link = site.host.links.link_by_index(link)?.ok_or_else(|| OpenError::Removed(plan.interface.clone()))?;
+    let tap = TapPort::take_over(&tap_interface(&plan.port), tap, taken)?;
+    let (wiring, wires) = (wiring(id, &link, tap_index, site), Wires::take_over(&wires, taken)?);
+    let pair = VethPair { switch_end: link, taken_over: false };
+    let wired = Wired::of(plan, pair, &tap, (wiring, wires), &mut site.host.links);
+    Ok(Opened::new(Wired { peer_away, has_others_programs: true, ..wired }, tap.tx, tap.rx))
+}
+
+/// The interfaces that are wired together.
+fn wiring(port: PortId, link: &Link, tap: u32, site: &Site<'_>) -> Wiring {
+    let by = site.host.fast_path.as_ref().map(|path| (Arc::clone(path), site.fdb));
+    Wiring { by, port, station: link.index, tap }
 }
 
 /// The address of the container's end, if it is in another network namespace and no XDP program in its driver waits for
@@ -85,10 +126,12 @@ struct Wired {
     pair: VethPair,
     /// The switch's end.
     link: Link,
-    /// Index of the TAP interface.
-    tap: u32,
+    /// The interfaces that are wired together.
+    wiring: Wiring,
     /// The programs, until the port closes.
     wires: Option<Wires>,
+    /// The programs are those of the process that the port was taken over from.
+    has_others_programs: bool,
     /// The transmit half, until the port closes.
     sending: Option<Arc<TapTx>>,
     /// The container's end was in another namespace when the links were last looked at.
@@ -96,6 +139,27 @@ struct Wired {
     /// [`station`], when the links were last looked at.
     station: Option<Mac>,
     gone: bool,
+}
+
+impl Wired {
+    /// A pair whose TAP interface is open, and wired to it.
+    fn of(plan: VethPlan, pair: VethPair, tap: &TapPort, wired: (Wiring, Wires), links: &mut Links) -> Wired {
+        let (link, (wiring, wires)) = (pair.switch_end.clone(), wired);
+        Wired {
+            connection: tap.connection(),
+            queues: tap.rx.len(),
+            wiring,
+            wires: Some(wires),
+            has_others_programs: false,
+            sending: Some(Arc::clone(&tap.tx)),
+            peer_away: link.lower_is_elsewhere(),
+            station: station(&link, links),
+            plan,
+            pair,
+            link,
+            gone: false,
+        }
+    }
 }
 
 impl Attachment for Wired {
@@ -111,6 +175,21 @@ impl Attachment for Wired {
         (None, self.close(halves, host))
     }
 
+    fn hand_over<'a>(&'a self, given: &mut Given<'a>) -> Option<PortHandover> {
+        let (tap, wires) = (self.sending.as_ref()?.hand_over(given), self.wires.as_ref()?.hand_over(given));
+        let (tap_index, link, peer_away) = (self.wiring.tap, self.link.index, self.peer_away);
+        PortHandover::new(TYPE, &WiredHandover { tap, tap_index, link, wires, peer_away })
+    }
+
+    fn resume(&mut self, way: Resume, _now: Instant) {
+        if way != Resume::Rest || !std::mem::take(&mut self.has_others_programs) {
+            return;
+        }
+        if let Some(Err(error)) = self.wires.as_mut().map(|wires| wires.renew(&self.wiring)) {
+            tracing::warn!(interface = self.link.name, %error, "its frames do not pass in the kernel any more");
+        }
+    }
+
     fn state(&self) -> (PortState, Option<String>) {
         state_of(&self.link, self.gone)
     }
@@ -123,7 +202,7 @@ impl Attachment for Wired {
 
     fn set_mtu(&self, mtu: u32) -> HostWork<Result<(), OpenError>> {
         let (pair, plan) = (self.pair.clone(), self.plan.clone());
-        let tap = self.tap;
+        let tap = self.wiring.tap;
         Box::new(move |host| {
             // A pair that has gone gets the port's MTU when it comes back.
             let Some(link) = host.links.link_by_index(pair.switch_end.index)? else { return Ok(()) };
@@ -142,7 +221,7 @@ impl Attachment for Wired {
     }
 
     fn links(&self) -> Vec<u32> {
-        vec![self.link.index, self.tap]
+        vec![self.link.index, self.wiring.tap]
     }
 
     fn examine(&self, links: &LinkMap) -> Option<HostWork<Findings>> {
@@ -155,7 +234,7 @@ impl Attachment for Wired {
             Some(link) => self.link = link.clone(),
             None => self.gone = links.has_gone(self.link.index),
         }
-        self.gone |= links.has_gone(self.tap);
+        self.gone |= links.has_gone(self.wiring.tap);
         if self.gone {
             return Seen::Gone;
         }

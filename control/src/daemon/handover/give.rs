@@ -74,6 +74,8 @@ impl Control {
         let state = self.state(switch, &before, &mut given)?;
         channel.send(&Message::State(Box::new(state)), given.descriptors())?;
         expect(channel, |message| matches!(message, Message::Ready))?;
+        // From here on frames of containers wait in the kernel's queues while no worker runs.
+        switch.shut_gates();
         let begin = Instant::now();
         let held = switch.fabric.workers.links().hold().map_err(refused)?;
         // Before a worker stands still it reports the faults that it found.

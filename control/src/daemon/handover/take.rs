@@ -140,6 +140,7 @@ impl Daemon {
     fn begin(&mut self, metrics: Option<MetricsSocket>, last: &Last, delayed: &DelayedFrames) {
         let Control { switch, server, door, .. } = &mut self.control;
         let mut switch = switch.lock();
+        switch.taken_over = Some(Instant::now());
         switch.keep_on(last, |impaired, record| impaired.keep_on_rx(record, delayed));
         switch.resume_ports();
         switch.keep_on(last, |impaired, record| impaired.keep_on_tx(record, delayed));
@@ -216,6 +217,7 @@ fn prepare(
     daemon.begin(metrics.take(), &last, &delayed);
     // The old process may have ended without waiting for this message.
     let _ = channel.send(&Message::Running, &[]);
+    daemon.control.switch.lock().resume_rest();
     // It hangs up once it has told the service manager which process has the switch.
     channel.allow(FAREWELL);
     if let Ok((Message::Rest(rest), _)) = channel.receive() {
@@ -240,6 +242,12 @@ impl Switch {
                 }
             }
         }
+    }
+
+    /// Has the ports that were taken over do everything for which no frame had to wait.
+    fn resume_rest(&mut self) {
+        let attached = self.ports.iter_mut().filter_map(|port| port.attached.to_mut());
+        attached.for_each(|attachment| attachment.resume(Resume::Rest, Instant::now()));
     }
 
     /// Gives a port its attachment; a waiting port is opened later like any other.
