@@ -37,15 +37,23 @@ pub(crate) fn seconds(ns: u64) -> u32 {
 }
 
 /// The time that an instant stands for.
-pub(crate) fn at(instant: Instant) -> u64 {
-    static ZERO: OnceLock<Instant> = OnceLock::new();
-    let since = instant.saturating_duration_since(*ZERO.get_or_init(zero));
-    u64::try_from(since.as_nanos()).unwrap_or(NEVER)
+pub fn at(instant: Instant) -> u64 {
+    u64::try_from(instant.saturating_duration_since(zero()).as_nanos()).unwrap_or(NEVER)
+}
+
+/// The instant of a time; `None`: there is none so late.
+pub fn instant(ns: u64) -> Option<Instant> {
+    zero().checked_add(Duration::from_nanos(ns))
 }
 
 /// The instant at which the machine's monotonic clock was 0, as the standard library has it: the same clock, whose
 /// numbers the library keeps for itself.
 fn zero() -> Instant {
+    static ZERO: OnceLock<Instant> = OnceLock::new();
+    *ZERO.get_or_init(find_zero)
+}
+
+fn find_zero() -> Instant {
     let pairs = (0..PAIRS).map(|_| {
         let before = Instant::now();
         let read = machine_time();
@@ -76,5 +84,6 @@ mod tests {
         assert!(before <= now + slack && now <= after + slack, "{before:?} {now:?} {after:?}");
         let one = Instant::now();
         assert_eq!(at(one + Duration::from_secs(5)) - at(one), 5_000_000_000);
+        assert_eq!(instant(at(one)), Some(one));
     }
 }

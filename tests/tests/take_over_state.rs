@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use labsw_control::api::Request;
 use labsw_control::varlink::Client;
@@ -202,5 +202,48 @@ fn clients_that_wait_and_streams_of_counters_go_on() {
     assert!(watching.is_running());
     watching.kill();
     process::wait_for("its end at the switch", 10 * SECOND, || client.call(&Request::ListPorts).ok());
+    switch.stop();
+}
+
+#[test]
+fn a_port_goes_on_to_flap_and_a_configuration_on_trial_is_taken_back_when_its_time_is_up() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("taketime");
+    let mut switch = Labswd::start(&site, &ports(&["a"]));
+    let waits = |switch: &Labswd<'_>| switch.ctl(&["status"])["unconfirmed"].clone();
+    let names = |switch: &Labswd<'_>| -> Vec<String> {
+        let ports = switch.ctl(&["port", "list"]);
+        ports.as_array().unwrap().iter().map(|port| port["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let file = site.dir().join("wanted.toml");
+    let text = std::fs::read_to_string(site.dir().join("lab.toml")).unwrap() + &ports(&["more"]);
+    std::fs::write(&file, text).unwrap();
+    let on_trial = |switch: &Labswd<'_>, time: &str| {
+        switch.ctl(&["config", "apply", &file.to_string_lossy(), "--confirm", time]);
+    };
+
+    on_trial(&switch, "1h");
+    switch.take_over();
+    assert_eq!((names(&switch), waits(&switch)["file"].as_str()), (vec!["a".into(), "more".into()], file.to_str()));
+    let left = waits(&switch)["milliseconds_left"].as_u64().unwrap();
+    assert!((3_500_000..3_600_000).contains(&left), "{left}");
+    switch.ctl(&["config", "revert"]);
+    assert_eq!((names(&switch), waits(&switch)), (vec!["a".to_owned()], serde_json::Value::Null));
+
+    let begin = Instant::now();
+    on_trial(&switch, "3s");
+    switch.ctl(&["port", "flap", "a", "--every", "1s", "--count", "3"]);
+    assert_eq!(switch.port("a")["reason"], "flapping");
+    switch.take_over();
+    let flap = switch.port("a")["flap"].clone();
+    assert_eq!(flap["every_milliseconds"], 1000);
+    assert!(flap["left"].as_u64().unwrap() > 0);
+    wait_for("the end of the flapping", 20 * SECOND, || switch.port("a")["flap"].is_null().then_some(()));
+    assert!(begin.elapsed() > 2 * SECOND, "three times down and up");
+    assert_ne!(switch.port("a")["reason"], "flapping");
+    wait_for("the configuration before", 20 * SECOND, || (names(&switch) == ["a"]).then_some(()));
+    assert!(begin.elapsed() >= 3 * SECOND && waits(&switch).is_null());
     switch.stop();
 }

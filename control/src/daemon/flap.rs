@@ -6,7 +6,10 @@
 
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::handover::HandoverError;
+
 use crate::api::{self, Error};
+use crate::takeover::timed::{Due, FlapRecord, nanoseconds};
 
 /// Shortest period: every change is put in force at all workers.
 const SHORTEST: Duration = Duration::from_millis(20);
@@ -29,6 +32,21 @@ impl Flap {
     pub(super) fn show(&self) -> api::Flap {
         let every_milliseconds = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
         api::Flap { every_milliseconds, left: self.left }
+    }
+
+    /// The job, for another process.
+    pub(super) fn record(&self) -> FlapRecord {
+        FlapRecord { every_ns: nanoseconds(self.every), left: self.left, due: Due::at(self.due) }
+    }
+
+    /// The job that another process had for the port `name`.
+    ///
+    /// # Errors
+    /// The record is garbled.
+    pub(super) fn taken_over(name: &str, record: &FlapRecord) -> Result<Flap, HandoverError> {
+        let new = Flap::new(name, Duration::from_nanos(record.every_ns), record.left).ok();
+        let flap = new.and_then(|new| Some(Flap { due: record.due.within(new.every)?, ..new }));
+        flap.ok_or_else(|| HandoverError::new("the state of its flapping is garbled"))
     }
 
     /// A job for the port `name` that begins now, with the port going down.

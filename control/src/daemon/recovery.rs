@@ -29,7 +29,7 @@ impl Switch {
             }
             let mut given = Given::default();
             let attached = port.attached.to().and_then(|attachment| attachment.hand_over(&mut given));
-            let state = PortState { enabled: port.enabled, pins: port.pins(), impaired: false, attached };
+            let state = PortState { enabled: port.enabled, pins: port.pins(), attached, ..PortState::default() };
             let kept = KeptPort { settings: settings(port), port: state };
             match store.keep(&port.config.name, revision, kept, given.descriptors()) {
                 Ok(None) => {}

@@ -243,10 +243,7 @@ mod tests {
     use crate::takeover::state::PortState;
 
     fn kept(enabled: bool) -> KeptPort {
-        KeptPort {
-            settings: String::new(),
-            port: PortState { enabled, pins: Vec::new(), impaired: false, attached: None },
-        }
+        KeptPort { settings: String::new(), port: PortState { enabled, ..PortState::default() } }
     }
 
     /// A shelf, and the copy of its reading end that outlives it.

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use labsw_dataplane::handover::HandoverError;
+
 use crate::api::{Error, Unconfirmed};
 use crate::config::Config;
+use crate::takeover::timed::{Due, TrialRecord, nanoseconds};
 
 /// Shortest time of a trial.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -35,6 +38,33 @@ impl Trial {
         }
         let [time, shortest, longest] = [time, SHORTEST, LONGEST].map(humantime::format_duration);
         Err(Error::refused(file, format!("confirm: {time} is not between {shortest} and {longest}")))
+    }
+
+    /// The trial, for another process.
+    pub(super) fn record(&self) -> TrialRecord {
+        let text = |config: &Config| config.to_toml().to_string();
+        TrialRecord {
+            file: self.file.clone(),
+            time_ns: nanoseconds(self.time),
+            due: Due::at(self.due),
+            running: text(&self.running),
+            given: text(&self.given),
+            off: self.off.iter().cloned().collect(),
+        }
+    }
+
+    /// The trial that another process had.
+    ///
+    /// # Errors
+    /// The record is garbled, or this version can't read the configurations to go back to.
+    pub(super) fn taken_over(record: TrialRecord) -> Result<Trial, HandoverError> {
+        let TrialRecord { file, time_ns, due, running, given, off } = record;
+        let time = Duration::from_nanos(time_ns);
+        let due = due.within(time).filter(|_| Trial::check(&file, time).is_ok());
+        let due = due.ok_or_else(|| HandoverError::new("the time of the configuration on trial is garbled"))?;
+        let read = |text: &str| Config::parse_here(text, "configuration before the trial").map_err(HandoverError::new);
+        let (running, given) = (read(&running)?, read(&given)?);
+        Ok(Trial { file, time, due, running, given, off: off.into_iter().collect() })
     }
 
     /// The time until the configuration is taken back.

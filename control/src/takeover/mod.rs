@@ -27,6 +27,7 @@ pub mod client;
 pub mod impairment;
 pub mod multicast;
 pub mod state;
+pub mod timed;
 pub mod wire;
 
 use std::path::{Path, PathBuf};

@@ -20,6 +20,7 @@ use super::capture::{InterfaceCounts, KeptCaptured};
 use super::client::ClientRecord;
 use super::impairment::ImpairRecord;
 use super::multicast::MulticastRecord;
+use super::timed::{FlapRecord, TrialRecord};
 
 /// The oldest version of the format whose reader can read a frame of this one, unless the
 /// [message](Message::oldest_reader) needs a newer one.
@@ -134,12 +135,16 @@ pub struct State {
     /// The knowledge of multicast snooping, if it has a table.
     #[serde(default)]
     pub multicast: Option<MulticastRecord>,
+    /// The configuration on trial.
+    #[serde(default)]
+    pub trial: Option<TrialRecord>,
 }
 
 impl State {
     /// The oldest version whose readers leave nothing of it out.
     fn oldest_reader(&self) -> u32 {
-        if self.multicast.is_some() || self.ports.values().any(|port| port.impaired) {
+        let of_port = |port: &PortState| port.impaired || port.flap.is_some();
+        if self.multicast.is_some() || self.trial.is_some() || self.ports.values().any(of_port) {
             3
         } else if self.clients.iter().any(ClientRecord::has_feed) {
             2
@@ -150,7 +155,7 @@ impl State {
 }
 
 /// One port.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct PortState {
     /// The port is enabled.
     pub enabled: bool,
@@ -159,6 +164,9 @@ pub struct PortState {
     /// Its impairment goes on.
     #[serde(default)]
     pub impaired: bool,
+    /// Its flapping.
+    #[serde(default)]
+    pub flap: Option<FlapRecord>,
     /// The port's attachment; `None` while the port waits for it.
     pub attached: Option<PortHandover>,
 }
@@ -376,6 +384,7 @@ impl FdbRecord {
 mod tests {
     use std::fs::File;
     use std::os::fd::AsFd;
+    use std::time::Instant;
 
     use labsw_dataplane::handover::Given;
     use labsw_switch::PortId;
@@ -384,6 +393,7 @@ mod tests {
 
     use super::*;
     use crate::takeover::impairment::DirectionRecord;
+    use crate::takeover::timed::Due;
 
     /// The message as the other process reads it.
     fn sent(message: &Message) -> Message {
@@ -420,6 +430,10 @@ mod tests {
         let mut state: State = serde_json::from_value(text).unwrap();
         assert_eq!(state.oldest_reader(), 1);
         state.ports.values_mut().for_each(|port| port.impaired = true);
+        assert_eq!(state.oldest_reader(), 3);
+        let flap = FlapRecord { every_ns: 1, left: 1, due: Due::at(Instant::now()) };
+        let flapping = PortState { flap: Some(flap), ..PortState::default() };
+        state.ports.insert("a".to_owned(), flapping);
         assert_eq!(state.oldest_reader(), 3);
         let direction = DirectionRecord { seed: 7, ..DirectionRecord::default() };
         let record = ImpairRecord { rx: None, tx: Some(direction) };

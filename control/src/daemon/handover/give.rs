@@ -12,8 +12,10 @@ use labsw_switch::fdb::{FdbEntry, FdbFilter};
 
 use super::{Step, service};
 use crate::daemon::control::Control;
+use crate::daemon::flap::Flap;
 use crate::daemon::port::Port;
 use crate::daemon::switch::Switch;
+use crate::daemon::trial::Trial;
 use crate::takeover::impairment::DelayedFrames;
 use crate::takeover::multicast::MulticastRecord;
 use crate::takeover::state::{FdbRecord, KeptFrame, Last, Message, PortState, Rest, State};
@@ -143,6 +145,7 @@ impl Control {
             watchdog_us: switch.watchdog.as_ref().and_then(|watchdog| watchdog.patience().as_micros().try_into().ok()),
             clients: server.hand_over(given),
             multicast: before.multicast.clone(),
+            trial: switch.trial.as_ref().map(Trial::record),
         })
     }
 }
@@ -152,9 +155,6 @@ impl Switch {
     fn obstacle(&self) -> Option<String> {
         if !self.opening.is_over() {
             return Some("the switch is still opening its ports; try again".to_owned());
-        }
-        if self.trial.is_some() {
-            return Some("a configuration waits for its confirmation (labsw-ctl config confirm, or revert)".to_owned());
         }
         if !self.injections.is_empty() {
             return Some("a capture is being replayed (labsw-ctl inject), which can't be handed over yet".to_owned());
@@ -212,11 +212,8 @@ impl Port {
         let name = &self.config.name;
         let cannot = |what: &str| WireError::Refused(format!("port {name:?}: {what} can't be handed over yet"));
         let remains = self.attached.absence().is_some_and(|absence| absence.before.remains.is_some());
-        let obstacles = [
-            (remains, "the rest of its lost device"),
-            (self.flap.is_some(), "its flapping (labsw-ctl port up ends it)"),
-            (self.destination.gate.is_some(), "the injection of a mirror"),
-        ];
+        let obstacles =
+            [(remains, "the rest of its lost device"), (self.destination.gate.is_some(), "the injection of a mirror")];
         if let Some((_, what)) = obstacles.iter().find(|(is_there, _)| *is_there) {
             return Err(cannot(what));
         }
@@ -224,8 +221,13 @@ impl Port {
             let kind = self.config.kind.port_type().name();
             attachment.hand_over(given).ok_or_else(|| cannot(&format!("a port of type {kind}")))
         });
-        let impaired = self.impaired.is_some();
-        Ok(PortState { enabled: self.enabled, pins: self.pins(), impaired, attached: attached.transpose()? })
+        Ok(PortState {
+            enabled: self.enabled,
+            pins: self.pins(),
+            impaired: self.impaired.is_some(),
+            flap: self.flap.as_ref().map(Flap::record),
+            attached: attached.transpose()?,
+        })
     }
 }
 

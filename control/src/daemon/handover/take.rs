@@ -18,10 +18,12 @@ use crate::daemon::Daemon;
 use crate::daemon::attach::{self, OpenError, Site};
 use crate::daemon::control::Control;
 use crate::daemon::error::DaemonError;
+use crate::daemon::flap::Flap;
 use crate::daemon::host::Host;
 use crate::daemon::impairments::Impaired;
 use crate::daemon::start::Inherited;
 use crate::daemon::switch::Switch;
+use crate::daemon::trial::Trial;
 use crate::daemon::watchdog::Watchdog;
 use crate::metrics::MetricsSocket;
 use crate::takeover::impairment::{DelayedFrames, ImpairRecord};
@@ -129,6 +131,7 @@ impl Daemon {
         switch.set_tables().map_err(|error| TakeOverError::Start(error.to_string()))?;
         state.fdb.iter().for_each(|record| switch.remember(record));
         switch.snoop_on(state.multicast.as_ref())?;
+        switch.trial = state.trial.map(Trial::taken_over).transpose()?;
         if let Some(server) = &mut control.server {
             let mut clients = state.clients.into_iter();
             clients.try_for_each(|client| server.take_over(client, &mut taken, &mut *switch))?;
@@ -261,6 +264,8 @@ impl Switch {
         let Switch { ports, fabric, config: switch, opening, .. } = self;
         let port = ports.find_mut(name).ok_or("is not in the configuration that runs")?;
         port.enabled = state.enabled;
+        let flap = state.flap.map(|record| Flap::taken_over(name, &record)).transpose();
+        port.flap = flap.map_err(|error| error.to_string())?;
         let Some(handover) = state.attached else {
             if let Some(absence) = port.attached.absence_mut() {
                 absence.before.pins = state.pins;
