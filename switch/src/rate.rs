@@ -41,6 +41,16 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
+    /// The state of the bucket.
+    pub(crate) fn next_ticks(&self) -> u64 {
+        self.next_ticks.load(Ordering::Relaxed)
+    }
+
+    /// Goes on in the state of another bucket.
+    pub(crate) fn go_on(&self, next_ticks: u64) {
+        self.next_ticks.store(next_ticks, Ordering::Relaxed);
+    }
+
     /// Takes a token at `now_ns` if there is one; says whether there was. A dry run leaves it.
     pub(crate) fn take(&self, limit: Limit, now_ns: u64, dry: bool) -> bool {
         let Limit { interval_ticks, burst_ticks } = limit;

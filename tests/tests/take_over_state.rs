@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use labsw_control::api::Request;
 use labsw_control::varlink::Client;
-use labsw_tests::numbered::{Stream, number_of, numbered};
+use labsw_testkit::station::Station;
+use labsw_tests::numbered::{RING, Stream, number_of, numbered};
 use labsw_tests::process::{self, Process, wait_for};
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, find_binary};
@@ -245,5 +246,40 @@ fn a_port_goes_on_to_flap_and_a_configuration_on_trial_is_taken_back_when_its_ti
     assert_ne!(switch.port("a")["reason"], "flapping");
     wait_for("the configuration before", 20 * SECOND, || (names(&switch) == ["a"]).then_some(()));
     assert!(begin.elapsed() >= 3 * SECOND && waits(&switch).is_null());
+    switch.stop();
+}
+
+#[test]
+fn a_copy_that_comes_back_after_a_take_over_is_known() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("takeloop");
+    let mut switch = Labswd::start(&site, &ports(&["a", "b", "span"]));
+    let (mut a, mut b) = meet(&switch, [SPLIT, SPLIT]);
+    let mut sensor = Station::attach(&switch.vhost_socket("span"), SPLIT, RING);
+    switch.wait_port_up("span");
+    switch.ctl(&["mirror", "set", "m", "--source", "a:rx", "--to", "span", "--inject-vlan", "1"]);
+    let looped = |switch: &Labswd<'_>| switch.drops("span", "mirror_loop");
+    // A copy is remembered for two seconds, which a busy machine may need for a take-over.
+    let is_known = (0..20).any(|number| {
+        let copied = Instant::now();
+        assert!(a.try_send(&numbered(1, 2, number)));
+        let copy = wait_for("the copy", 10 * SECOND, || sensor.receive().pop());
+        let before = looped(&switch);
+        switch.take_over();
+        assert!(sensor.try_send(&copy));
+        let in_time = copied.elapsed() < SECOND;
+        let dropped = || (switch.counter("span", "rx_frames") > number).then(|| looped(&switch) - before);
+        let dropped = wait_for("the frame that came back", 10 * SECOND, dropped);
+        assert!(!in_time || dropped == 1, "a loop that is not recognised");
+        in_time
+    });
+    assert!(is_known, "each take-over took a second");
+    // Others may enter.
+    b.receive();
+    assert!(sensor.try_send(&numbered(9, 2, 77)));
+    wait_for("the injected frame", 10 * SECOND, || b.receive().iter().any(|f| number_of(f) == 77).then_some(()));
+    drop((a, b, sensor));
     switch.stop();
 }

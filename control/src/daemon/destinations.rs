@@ -4,14 +4,17 @@
 //! The gate goes when no mirror to the port has the same `inject` settings any more; the backlog goes with the port's
 //! transmit side.
 
-use std::hash::RandomState;
 use std::sync::Arc;
 
+use labsw_dataplane::clock::now_ns;
+use labsw_dataplane::handover::HandoverError;
 use labsw_dataplane::mirror::MirrorTx;
 use labsw_dataplane::port::TxPort;
 use labsw_switch::inject::{InjectSpec, Injection};
 
+use super::seed::random_seed;
 use crate::config::PortConfig;
+use crate::takeover::impairment::{DelayedFrames, InjectRecord};
 
 /// An Ethernet header and a VLAN tag, in bytes: devices take this much beside their MTU.
 const HEADER_AND_TAG_BYTES: u32 = 18;
@@ -32,9 +35,22 @@ impl Destination {
     /// Goes on with copies that waited in another process; returns the number that found no room.
     pub(super) fn keep_on(&self, frames: impl Iterator<Item = (usize, Vec<u8>)>) -> usize {
         match &self.tx {
-            Some(tx) => tx.keep_on(frames, labsw_dataplane::clock::now_ns()),
+            Some(tx) => tx.keep_on(frames, now_ns()),
             None => frames.count(),
         }
+    }
+
+    /// The gate, for another process to go on with. The workers stand still.
+    pub(super) fn gate_record(&self, file: &mut DelayedFrames) -> Option<InjectRecord> {
+        let (gate, copies) = self.gate.as_ref()?.record(now_ns());
+        Some(InjectRecord { gate, copies: file.put(&copies) })
+    }
+
+    /// Goes on where the gate of another process stood.
+    pub(super) fn go_on(&self, record: &InjectRecord, file: &DelayedFrames) -> Result<(), HandoverError> {
+        let Some(gate) = &self.gate else { return Ok(()) };
+        let copies = file.bytes(record.copies).ok_or_else(|| HandoverError::new("the copies of a gate are missing"))?;
+        gate.go_on(&record.gate, copies).map_err(HandoverError::new)
     }
 
     /// The transmit side that the workers use: the backlog if there is one, otherwise the port itself.
@@ -65,7 +81,7 @@ impl Destination {
         let is_destination = wanted.is_some();
         let inject = wanted.and_then(|wanted| wanted.inject);
         if self.gate.as_ref().map(|gate| gate.spec()) != inject.as_ref() {
-            self.gate = inject.map(|spec| Arc::new(Injection::new(spec, RandomState::new())));
+            self.gate = inject.map(|spec| Arc::new(Injection::new(spec, random_seed())));
         }
         let Some(port) = tx.filter(|_| is_destination) else {
             self.tx = None;

@@ -1,4 +1,4 @@
-//! Impairments that go on with the new process, as data, and the file in which their frames lie.
+//! Impairments and gates that go on with the new process, as data, and the file in which their frames and copies lie.
 
 use std::fs::File;
 use std::io;
@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use labsw_dataplane::handover::HandoverError;
 use labsw_switch::impair::Progress;
+use labsw_switch::inject::GateRecord;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
@@ -40,15 +41,24 @@ pub struct DirectionRecord {
     pub lines: Vec<Stretch>,
 }
 
+/// The gate for frames that a mirror's destination injects.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct InjectRecord {
+    /// Its state.
+    pub gate: GateRecord,
+    /// The copies that may still come back.
+    pub copies: Stretch,
+}
+
 /// A part of the file of delayed frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stretch {
     begin: usize,
     bytes: usize,
 }
 
-/// The delayed frames of all impairments. As numbers in a message, megabytes of them would take too long while no
-/// worker runs.
+/// The delayed frames of all impairments, and the copies that gates know. As numbers in a message, megabytes of them
+/// would take too long while no worker runs.
 #[derive(Debug, Default)]
 pub struct DelayedFrames(Vec<u8>);
 
@@ -94,10 +104,14 @@ impl DelayedFrames {
     /// # Errors
     /// The stretch lies outside of the file, or what lies there are no frames.
     pub fn frames(&self, stretch: Stretch) -> Result<Vec<(u64, &[u8])>, HandoverError> {
-        let Stretch { begin, bytes } = stretch;
-        let packed = begin.checked_add(bytes).and_then(|end| self.0.get(begin..end));
-        let frames = packed.and_then(labsw_dataplane::impair::unpack);
+        let frames = self.bytes(stretch).and_then(labsw_dataplane::impair::unpack);
         frames.ok_or_else(|| HandoverError::new("the delayed frames of an impairment are garbled"))
+    }
+
+    /// The bytes of this stretch; `None`: it lies outside of the file.
+    pub fn bytes(&self, stretch: Stretch) -> Option<&[u8]> {
+        let Stretch { begin, bytes } = stretch;
+        begin.checked_add(bytes).and_then(|end| self.0.get(begin..end))
     }
 }
 

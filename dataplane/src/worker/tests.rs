@@ -342,7 +342,7 @@ fn a_mirror_destination_that_takes_nothing_delays_nobody() {
 fn what_is_injected_enters_and_what_was_copied_does_not() {
     let mut lab = Lab::new(3);
     let spec = InjectSpec { ingress: IngressAs::Vlan(Vid::DEFAULT), rate_fps: 1000, sources: vec![] };
-    let gate = Arc::new(Injection::new(spec, std::hash::RandomState::new()));
+    let gate = Arc::new(Injection::new(spec, 0x5eed));
     let output = lab.outputs[2].as_mut().unwrap();
     output.tx = output.tx.take().map(|tx| Arc::new(MirrorTx::new(tx, Some(Arc::clone(&gate)))) as Arc<dyn TxPort>);
     lab.specs[2].1.inject = Some(gate);

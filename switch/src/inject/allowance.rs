@@ -26,6 +26,16 @@ impl Allowance {
         Allowance { limit: Limit::new(rate_fps, burst_frames), bucket: Bucket::default() }
     }
 
+    /// How much of it is used up, as a number.
+    pub(super) fn used(&self) -> u64 {
+        self.bucket.next_ticks()
+    }
+
+    /// Goes on where another allowance of the same rate stood.
+    pub(super) fn go_on(&self, used: u64) {
+        self.bucket.go_on(used);
+    }
+
     /// Takes room for one more frame if there is any, or only looks if `dry`. Returns true if there was room.
     pub(super) fn take(&self, now_ns: u64, dry: bool) -> bool {
         self.bucket.take(self.limit, now_ns, dry)

@@ -12,8 +12,11 @@
 //!
 //! **Invariants.** No lock: a place is one atomic word, and one that is overwritten by two workers at once forgets one
 //! of two copies.
+//!
+//! **Another process** gets the seed and the hashes that are young enough ([`Echoes::young`]). If it was compiled with
+//! another hash function, it goes on without them.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::header::SNAPSHOT_BYTES;
@@ -35,15 +38,16 @@ const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 /// See the module.
 #[derive(Debug)]
 pub struct Echoes {
-    keys: RandomState,
+    /// Goes into every hash.
+    seed: AtomicU64,
     /// The upper 40 bits of a hash, and the time it was noted; 0: free.
     slots: Box<[AtomicU64]>,
 }
 
 impl Echoes {
     /// Nothing was sent yet.
-    pub(super) fn new(keys: RandomState) -> Echoes {
-        Echoes { keys, slots: (0..ECHO_SLOTS).map(|_| AtomicU64::new(0)).collect() }
+    pub(super) fn new(seed: u64) -> Echoes {
+        Echoes { seed: AtomicU64::new(seed), slots: (0..ECHO_SLOTS).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Records that a copy of `frame_bytes` is sent that begins with `start`: all of it, or at least
@@ -63,11 +67,34 @@ impl Echoes {
     pub fn is_echo(&self, start: &[u8], frame_bytes: u32, now_ns: u64) -> bool {
         let (set, mark) = self.place(start, frame_bytes);
         let now = time(now_ns);
-        set.iter().map(|slot| slot.load(Ordering::Relaxed)).any(|word| {
-            // Another worker may have noted it a moment later than this one read its clock.
-            let age = now.wrapping_add(1).wrapping_sub(word) & TIME_MASK;
-            word & !TIME_MASK == mark && age <= (ECHO_NS >> TIME_SHIFT) + 1
-        })
+        set.iter().map(|slot| slot.load(Ordering::Relaxed)).any(|word| word & !TIME_MASK == mark && is_young(word, now))
+    }
+
+    /// The seed, and a number that says which hash function is used.
+    pub(super) fn hashing(&self) -> (u64, u64) {
+        (self.seed.load(Ordering::Relaxed), self.hasher().finish())
+    }
+
+    /// The copies that may still come back: place and word of each.
+    pub(super) fn young(&self, now_ns: u64) -> impl Iterator<Item = (usize, u64)> {
+        let words = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed)).enumerate();
+        words.filter(move |(_, word)| *word != 0 && is_young(*word, time(now_ns)))
+    }
+
+    /// Uses another seed, which other copies were noted with.
+    pub(super) fn reseed(&self, seed: u64) {
+        self.seed.store(seed, Ordering::Relaxed);
+    }
+
+    /// Takes in the word of a place; false: there is no such place.
+    pub(super) fn put(&self, place: usize, word: u64) -> bool {
+        self.slots.get(place).map(|slot| slot.store(word, Ordering::Relaxed)).is_some()
+    }
+
+    fn hasher(&self) -> DefaultHasher {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.seed.load(Ordering::Relaxed));
+        hasher
     }
 
     /// The places where a frame's hash can be, and its mark there.
@@ -77,7 +104,7 @@ impl Echoes {
         for (to, from) in bytes.iter_mut().zip(start) {
             *to = *from;
         }
-        let mut hasher = self.keys.build_hasher();
+        let mut hasher = self.hasher();
         hasher.write(bytes.get(..known.max(MIN_WIRE_BYTES as usize)).unwrap_or_default());
         hasher.write_u32(frame_bytes.max(MIN_WIRE_BYTES));
         let hash = hasher.finish();
@@ -87,6 +114,13 @@ impl Echoes {
         let mark = (hash & !TIME_MASK).max(1 << TIME_BITS);
         (self.slots.get(first..first + WAYS).unwrap_or_default(), mark)
     }
+}
+
+/// True if a copy was noted a short time ago.
+fn is_young(word: u64, now: u64) -> bool {
+    // Another worker may have noted it a moment later than this one read its clock.
+    let age = now.wrapping_add(1).wrapping_sub(word) & TIME_MASK;
+    age <= (ECHO_NS >> TIME_SHIFT) + 1
 }
 
 /// A time in the form in which the table holds it.

@@ -13,16 +13,16 @@
 //!
 //! **Invariant.** Nothing here reads a clock: times are nanoseconds of any clock that all callers share.
 
-use std::hash::RandomState;
-
 use crate::{DropReason, Mac, PortId, Vid};
 
 mod allowance;
 mod echo;
+mod record;
 
 use allowance::Allowance;
 pub use allowance::{MAX_RATE_FPS, MIN_RATE_FPS};
 pub use echo::{ECHO_NS, ECHO_SLOTS, Echoes};
+pub use record::{GarbledGate, GateRecord};
 
 /// The rate if none is named, frames per second.
 pub const DEFAULT_RATE_FPS: u32 = 10_000;
@@ -56,10 +56,10 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// A gate that has seen nothing; `keys` makes its hashes unpredictable.
-    pub fn new(spec: InjectSpec, keys: RandomState) -> Injection {
+    /// A gate that has seen nothing. Senders of frames should not be able to guess `seed`.
+    pub fn new(spec: InjectSpec, seed: u64) -> Injection {
         let allowance = Allowance::new(spec.rate_fps);
-        Injection { spec, allowance, echoes: Echoes::new(keys) }
+        Injection { spec, allowance, echoes: Echoes::new(seed) }
     }
 
     /// The configuration.

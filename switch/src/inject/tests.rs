@@ -1,14 +1,12 @@
 //! The gate by itself: rates over time, copies that come back, sources.
 
-use std::hash::RandomState;
-
 use super::*;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
 fn gate(rate_fps: u32, sources: &[Mac]) -> Injection {
     let spec = InjectSpec { ingress: IngressAs::Vlan(Vid::DEFAULT), rate_fps, sources: sources.to_vec() };
-    Injection::new(spec, RandomState::new())
+    Injection::new(spec, 0x5eed)
 }
 
 fn frame(source: u8, fill: u8, len: usize) -> Vec<u8> {
@@ -120,4 +118,37 @@ fn only_allowed_sources_pass_and_refused_frames_use_no_allowance() {
     assert!((0..64).all(|_| ask(1) == Ok(())));
     assert_eq!(ask(1), Err(DropReason::InjectRate));
     assert_eq!(gate.admit(&[0; 5], 5, 2 * SECOND_NS, false), Ok(()), "a runt is for the port to refuse");
+}
+
+#[test]
+fn a_gate_goes_on_where_another_stood() {
+    let (old, second) = (gate(100, &[]), SECOND_NS);
+    let copies: Vec<Vec<u8>> = (0..100).map(|n| frame(1, n, 200)).collect();
+    old.echoes().note(&frame(2, 200, 60), 60, 10 * second);
+    copies.iter().for_each(|copy| old.echoes().note(copy, 200, 14 * second));
+    // The rate is used up.
+    while old.admit(&frame(3, 1, 60), 60, 15 * second, false).is_ok() {}
+    let (record, packed) = old.record(15 * second);
+    assert_eq!(packed.len(), 100 * 12, "without the one that is over");
+    let new = Injection::new(old.spec().clone(), 7);
+    new.go_on(&record, &packed).unwrap();
+    for gate in [&old, &new] {
+        let admit = |frame: &[u8], bytes, now_ns| gate.admit(frame, bytes, now_ns, true);
+        assert!(copies.iter().all(|copy| admit(copy, 200, 15 * second) == Err(DropReason::MirrorLoop)));
+        assert_eq!(admit(&frame(3, 1, 60), 60, 15 * second), Err(DropReason::InjectRate));
+        assert_eq!(admit(&frame(3, 1, 60), 60, 16 * second), Ok(()));
+        assert_eq!(admit(&copies[0], 200, 18 * second), Ok(()), "long ago");
+    }
+    assert_eq!(new.record(15 * second), (record.clone(), packed.clone()));
+    // With another hash function the places say nothing; garbled ones are refused.
+    let other = Injection::new(old.spec().clone(), 7);
+    let (of_other, _) = other.record(15 * second);
+    let unlike = GateRecord::default();
+    assert_ne!(of_other, unlike);
+    other.go_on(&unlike, &packed).unwrap();
+    assert!(other.record(15 * second).1.is_empty());
+    let far = [&u32::MAX.to_le_bytes()[..], &[1; 8]].concat();
+    for garbled in [&packed[1..], &far] {
+        assert_eq!(Injection::new(old.spec().clone(), 7).go_on(&record, garbled), Err(GarbledGate));
+    }
 }

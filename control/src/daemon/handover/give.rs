@@ -190,6 +190,7 @@ impl Switch {
         let backlogs = backlogs.filter(|(_, frames)| !frames.is_empty());
         let kernel_before = self.ports.iter().map(|port| (port.config.name.clone(), port.kernel_before));
         let impaired = self.ports.iter().filter_map(|port| Some((port.config.name.clone(), port.impaired.as_ref()?)));
+        let gates = self.ports.iter().map(|port| (&port.config.name, &port.destination));
         Last {
             counters: self.ports.iter().map(|port| (port.config.name.clone(), (&port.counters()).into())).collect(),
             mirrors: mirrors.map(|mirror| (mirror.config.name.clone(), mirror.counters(&self.fabric).into())).collect(),
@@ -200,6 +201,7 @@ impl Switch {
             learned: now.iter().filter(changed).filter_map(|entry| record(entry, &names)).collect(),
             captures: self.captures.counts(),
             impairments: impaired.map(|(name, impaired)| (name, impaired.record(delayed))).collect(),
+            gates: gates.filter_map(|(name, to)| Some((name.clone(), to.gate_record(delayed)?))).collect(),
             delayed: None,
             multicast: self.multicast_record().zip(before.multicast.as_ref()).map(|(now, before)| now.since(before)),
         }
@@ -212,10 +214,8 @@ impl Port {
         let name = &self.config.name;
         let cannot = |what: &str| WireError::Refused(format!("port {name:?}: {what} can't be handed over yet"));
         let remains = self.attached.absence().is_some_and(|absence| absence.before.remains.is_some());
-        let obstacles =
-            [(remains, "the rest of its lost device"), (self.destination.gate.is_some(), "the injection of a mirror")];
-        if let Some((_, what)) = obstacles.iter().find(|(is_there, _)| *is_there) {
-            return Err(cannot(what));
+        if remains {
+            return Err(cannot("the rest of its lost device"));
         }
         let attached = self.attached.to().map(|attachment| {
             let kind = self.config.kind.port_type().name();
@@ -225,6 +225,7 @@ impl Port {
             enabled: self.enabled,
             pins: self.pins(),
             impaired: self.impaired.is_some(),
+            injects: self.destination.gate.is_some(),
             flap: self.flap.as_ref().map(Flap::record),
             attached: attached.transpose()?,
         })

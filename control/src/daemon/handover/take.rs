@@ -317,6 +317,9 @@ impl Switch {
                 impaired.go_on(record, delayed)?;
             }
         }
+        for (name, record) in &last.gates {
+            self.ports.find(name).map_or(Ok(()), |port| port.destination.go_on(record, delayed))?;
+        }
         self.complete_memory(last.memory.as_ref())?;
         for (name, counted) in &last.kernel_before {
             if let Some(port) = self.ports.find_mut(name) {

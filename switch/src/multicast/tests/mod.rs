@@ -275,7 +275,6 @@ proptest! {
 
 #[test]
 fn injected_messages_count_as_what_they_entered() {
-    use std::hash::RandomState;
     use std::sync::Arc;
 
     use crate::fdb::Fdb;
@@ -287,7 +286,7 @@ fn injected_messages_count_as_what_they_entered() {
     let span = PortId(2);
     for (entry, expected) in [(IngressAs::Vlan(vid()), (10, span)), (IngressAs::Port(A), (1, A))] {
         let spec = InjectSpec { ingress: entry, rate_fps: 1000, sources: Vec::<Mac>::new() };
-        let inject = Some(Arc::new(Injection::new(spec, RandomState::new())));
+        let inject = Some(Arc::new(Injection::new(spec, 0x5eed)));
         let rules = |port| PortRules {
             mirror_only: port == span,
             inject: inject.clone().filter(|_| port == span),
