@@ -324,12 +324,12 @@ mod tests {
     fn whatever_is_no_message_of_a_known_version_is_refused_in_one_line() {
         let good = br#"{"word":"go"}"#;
         let size = u32::try_from(good.len()).unwrap();
-        let newer = header([FORMAT + 7, FORMAT + 1, size, 0]);
+        let newer = header([99, FORMAT + 1, size, 0]);
         let cases: [(&[u8], &str); 7] = [
             (b"GET / HTTP/1.1\r\nHost: labsw\r\n\r\n", "garbled"),
             (&header([FORMAT, OLDEST_READER, u32::MAX, 0]), "more than any state has"),
             (&header([FORMAT, OLDEST_READER, 2, u32::MAX]), "more than any state has"),
-            (&[newer, good.to_vec()].concat(), "format 9, which this version does not know"),
+            (&[newer, good.to_vec()].concat(), "format 99, which this version does not know"),
             (&header([0, 0, size, 0]), "format 0, and this version needs at least 1"),
             (&[header([FORMAT, OLDEST_READER, 4, 0]), b"{}{}".to_vec()].concat(), "garbled"),
             (&header([FORMAT, OLDEST_READER, size, 0]), "hung up"),
