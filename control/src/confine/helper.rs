@@ -1,9 +1,9 @@
 //! The helper process: carries out the few operations that need more rights than the daemon keeps.
 //!
 //! **How it works.** [`start`] runs this program again, as `labswd` with [`ARGUMENT`], with a socket pair as its
-//! standard input. The daemon sends one typed request at a time and waits for the reply, at most [`PATIENCE`].
-//! Descriptors go with the messages. The helper ends when the daemon's end of the pair is closed, so it never outlives
-//! the daemon.
+//! standard input. The daemon sends one typed request at a time and waits for the reply, at most [`PATIENCE`], and
+//! never beyond the time that [`answer_by`] sets at the end of the switch. Descriptors go with the messages. The helper
+//! ends when the daemon's end of the pair is closed, so it never outlives the daemon.
 //!
 //! | request | required right |
 //! |---|---|
@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use labsw_dataplane::sys::programs::{self, Call, Made};
 use labsw_dataplane::sys::raw::{self, RawSocket};
@@ -51,6 +51,8 @@ use super::{ConfineError, calls, capabilities};
 pub const ARGUMENT: &str = "--privileged-helper";
 /// The daemon's timeout for a reply.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks whether the time for a reply is over: [`answer_by`] may have made it shorter.
+const LOOK: Duration = Duration::from_millis(100);
 /// Longest message, bytes.
 const MESSAGE_BYTES: usize = 4096;
 /// Most descriptors of a message.
@@ -112,6 +114,8 @@ struct DaemonsEnd {
 }
 
 static HELPER: OnceLock<Mutex<DaemonsEnd>> = OnceLock::new();
+/// No request is waited for after this.
+static LAST: OnceLock<Instant> = OnceLock::new();
 
 /// Starts the helper with the rights that the daemon has now.
 ///
@@ -120,8 +124,8 @@ static HELPER: OnceLock<Mutex<DaemonsEnd>> = OnceLock::new();
 pub(super) fn start() -> io::Result<()> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE))?;
-    set_socket_timeout(&ours, Timeout::Send, Some(PATIENCE))?;
+    set_socket_timeout(&ours, Timeout::Recv, Some(LOOK))?;
+    set_socket_timeout(&ours, Timeout::Send, Some(LOOK))?;
     let program = std::env::current_exe()?;
     // The daemon never waits for this process: it ends after the daemon, or the daemon goes on without it.
     Command::new(program).arg(ARGUMENT).stdin(Stdio::from(theirs)).spawn()?;
@@ -133,6 +137,11 @@ pub(super) fn start() -> io::Result<()> {
 /// True if this process has a helper.
 pub fn is_running() -> bool {
     HELPER.get().is_some()
+}
+
+/// Has no request be waited for after this time, the one under way included: the switch ends. The first time counts.
+pub fn answer_by(time: Instant) {
+    let _ = LAST.set(time);
 }
 
 /// Opens an AF_XDP or packet socket.
@@ -189,17 +198,43 @@ fn ask(request: Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Made> {
     let Some(helper) = HELPER.get() else { return Err(io::Error::other("there is no helper process")) };
     let mut daemons = helper.lock().unwrap_or_else(PoisonError::into_inner);
     daemons.number += 1;
-    send(&daemons.socket, &serde_json::to_vec(&Numbered { number: daemons.number, request })?, descriptors)?;
-    receive_reply(&daemons.socket, daemons.number)
+    let (socket, number, wait) = (&daemons.socket, daemons.number, Wait::begin());
+    let message = serde_json::to_vec(&Numbered { number, request })?;
+    wait.until(&LAST, || send(socket, &message, descriptors))?;
+    receive_reply(number, || wait.until(&LAST, || receive(socket, RecvFlags::empty())))
+}
+
+/// The wait for the helper during one request.
+struct Wait(Instant);
+
+impl Wait {
+    fn begin() -> Wait {
+        Wait(Instant::now())
+    }
+
+    /// Tries again and again what gives up after [`LOOK`], until the request is [`PATIENCE`] old or the `last` time has
+    /// come.
+    fn until<T>(&self, last: &OnceLock<Instant>, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match attempt() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return outcome,
+            }
+            let is_last = last.get().is_some_and(|last| Instant::now() >= *last);
+            if is_last || self.0.elapsed() >= PATIENCE {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the helper process does not answer"));
+            }
+        }
+    }
 }
 
 /// Waits for the reply to the request of this number, and for the descriptors ahead of it. Late replies to earlier
 /// requests are left out.
-fn receive_reply(daemons: impl AsFd, number: u64) -> io::Result<Made> {
+fn receive_reply(number: u64, receive: impl Fn() -> io::Result<(Vec<u8>, Vec<OwnedFd>)>) -> io::Result<Made> {
     loop {
-        let (mut bytes, descriptors) = receive(&daemons, RecvFlags::empty())?;
+        let (mut bytes, descriptors) = receive()?;
         if !descriptors.is_empty() {
-            (bytes, _) = receive(&daemons, RecvFlags::empty())?;
+            (bytes, _) = receive()?;
         }
         if bytes.is_empty() {
             return Err(io::Error::other("the helper process has ended; restart the switch"));
@@ -415,13 +450,30 @@ mod tests {
         // A late reply, with a descriptor of its own.
         send_reply(&a, 6, Ok(Made { descriptors: vec![File::open("/dev/null").unwrap().into()], name: None })).unwrap();
         send_reply(&a, 7, Ok(Made { descriptors: vec![sent.into()], name: name.clone() })).unwrap();
-        let made = receive_reply(&b, 7).unwrap();
+        let next = || receive(&b, RecvFlags::empty());
+        let made = receive_reply(7, next).unwrap();
         assert_eq!((made.descriptors.len(), &made.name), (1, &name));
         drop(made);
         assert_eq!(io::Read::read(&mut &watched, &mut [0]).unwrap(), 0);
         send_reply(&a, 8, Err(io::Error::from_raw_os_error(libc::EBUSY))).unwrap();
-        assert_eq!(receive_reply(&b, 8).unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        assert_eq!(receive_reply(8, next).unwrap_err().raw_os_error(), Some(libc::EBUSY));
         drop(a);
-        assert!(receive_reply(&b, 9).unwrap_err().to_string().contains("has ended"));
+        assert!(receive_reply(9, next).unwrap_err().to_string().contains("has ended"));
+    }
+
+    #[test]
+    fn a_request_is_not_waited_for_once_the_switch_ends() {
+        let (a, _b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        set_socket_timeout(&a, Timeout::Recv, Some(Duration::from_millis(1))).unwrap();
+        let last = OnceLock::new();
+        std::thread::scope(|scope| {
+            let wait = scope.spawn(|| Wait::begin().until(&last, || receive(&a, RecvFlags::empty())));
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!wait.is_finished());
+            last.set(Instant::now()).unwrap();
+            let begin = Instant::now();
+            assert_eq!(wait.join().unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert!(begin.elapsed() < PATIENCE / 2);
+        });
     }
 }

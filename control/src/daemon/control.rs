@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll};
 use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::device_thread::{DeviceThread, Job, News, PATIENCE, Regular};
+use super::device_thread::{DeviceThread, Job, LAST_PATIENCE, News, Regular};
 use super::error::{DaemonError, system};
 use super::handover::Door;
 use super::host::Host;
@@ -25,9 +25,13 @@ use super::tokens::{FIRST_PORT, LINK_EVENTS, RELOAD, SIGNALS, TAKE_OVER, WORKER_
 use super::watchdog::Watchdog;
 use crate::api::{self, ConfigText, Event, EventKind, EventLevel, EventSubject, Request};
 use crate::config::Config;
+use crate::confine::helper;
 use crate::device::LinkEvents;
 use crate::takeover::Channel;
 use crate::varlink::Server;
+
+/// Longest wait at the end for the helper process, for all requests together.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
 /// Everything that the control thread owns, and the switch.
 pub(super) struct Control {
@@ -107,21 +111,30 @@ impl Control {
             std::mem::forget((self, devices));
             return Ok(());
         }
-        let mut switch = switch.lock();
-        switch.ending = true;
-        if outcome.is_ok() {
-            notify(&[sd_notify::NotifyState::Stopping]);
-            switch.events.tell(Event::new(EventKind::Stopping));
-        }
-        if let Some(mut server) = self.server.take() {
-            // The last that readers of events get.
-            server.tick(Instant::now(), &mut *switch);
-            server.close();
-        }
-        drop(switch);
-        devices.end(PATIENCE);
-        self.switch.lock().store.clear();
+        self.end(devices, outcome.is_ok());
         outcome.map(drop)
+    }
+
+    /// Has everything removed that was made, but for what does not let go.
+    fn end(&mut self, devices: DeviceThread, asked: bool) {
+        helper::answer_by(Instant::now() + LAST_REQUESTS);
+        // The device thread may be waiting for a worker.
+        if let Some(mut switch) = self.switch.try_lock_for(LAST_PATIENCE) {
+            switch.ending = true;
+            if asked {
+                notify(&[sd_notify::NotifyState::Stopping]);
+                switch.events.tell(Event::new(EventKind::Stopping));
+            }
+            if let Some(mut server) = self.server.take() {
+                // The last that readers of events get.
+                server.tick(Instant::now(), &mut *switch);
+                server.close();
+            }
+        }
+        devices.end(LAST_PATIENCE);
+        if let Some(mut switch) = self.switch.try_lock() {
+            switch.store.clear();
+        }
     }
 
     /// The loop.

@@ -5,8 +5,8 @@
 //! no job waits, the thread opens the ports of the configuration file, one at a time.
 //!
 //! **The end.** Once the control thread has hung up, the thread closes all ports and ends. [`DeviceThread::end`] waits
-//! for that, but not for a port that makes no progress within [`PATIENCE`]: the kernel takes back what belongs to the
-//! process, and the next run the rest, as after a kill.
+//! for that, but not for a port that makes no progress within [`LAST_PATIENCE`]: the kernel takes back what belongs to
+//! the process, and the next run the rest, as after a kill.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -28,9 +28,10 @@ use crate::api::{ConfigText, Error, Reply};
 use crate::confine::helper;
 use crate::varlink::{Caller, DeferredCall};
 
-/// After this long without progress a device is reported, or at the end left to the next run. A request to the helper
-/// process fails after five seconds.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// After this long without progress a device is reported. A request to the helper process fails after five seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After this long without progress at the end, what is not closed is left to the next run.
+pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Most jobs that wait. There are fewer clients; this bounds what clients leave behind that come and go while a device
 /// hangs.
