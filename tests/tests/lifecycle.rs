@@ -1,6 +1,7 @@
 //! Proves how the switch comes and goes: SIGTERM leaves nothing behind; the socket of a dead run is replaced and that
 //! of a live one is not; ports come and go at run time while others lose nothing.
 
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use labsw_tests::netns::{Netns, wire};
@@ -66,6 +67,38 @@ fn stale_sockets_are_replaced_live_ones_are_not() {
     assert!(site.control_socket().exists() && switch.vhost_socket("vm").exists());
     switch.restart();
     assert_eq!(switch.ctl(&["port", "list"]).as_array().map(Vec::len), Some(2));
+    switch.stop();
+}
+
+#[test]
+fn sockets_of_ports_that_are_gone_are_removed_after_a_kill_and_nobody_elses() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("left");
+    let mut switch = Labswd::start(&site, "[ports.vm]\ntype = \"vhost_user\"\n");
+    for name in ["late", "taken", "gone"] {
+        switch.ctl(&["port", "add", name, "--type", "vhost_user"]);
+    }
+    switch.ctl(&["port", "del", "gone"]);
+    switch.kill9();
+    let [vm, late, taken, gone] = ["vm", "late", "taken", "gone"].map(|name| switch.vhost_socket(name));
+    assert!(vm.exists() && late.exists() && taken.exists() && !gone.exists(), "left by the kill");
+    // Files of others in the same places: one has a listener, the other one has none at the moment.
+    std::fs::remove_file(&taken).expect("removed");
+    let other = UnixListener::bind(&taken).expect("a listener");
+    other.set_nonblocking(true).expect("a listener");
+    drop(UnixListener::bind(&gone).expect("a listener"));
+
+    switch.restart();
+    wait_for("the killed run's socket gone", 5 * SECOND, || (!late.exists()).then_some(()));
+    assert!(vm.exists() && taken.exists() && gone.exists(), "others' files stay");
+    assert_eq!(other.accept().expect_err("nobody connects").kind(), std::io::ErrorKind::WouldBlock);
+    // The next kill leaves nothing of the first run, either.
+    switch.kill9();
+    switch.restart();
+    assert!(vm.exists() && taken.exists() && gone.exists());
+    [taken, gone].iter().for_each(|file| std::fs::remove_file(file).expect("removed"));
     switch.stop();
 }
 

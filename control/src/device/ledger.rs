@@ -5,18 +5,21 @@
 //! the entry is removed. The file is replaced as a whole (written aside, then renamed), so that a kill at any moment
 //! leaves the old or the new one; without entries there is no file. A run reads the entries of its predecessor. A
 //! device that the run opens itself is *taken over* (the older state is restored in the end). A device that it has not
-//! opened by the end of its start is restored then, and unused pairs are deleted.
+//! opened by the end of its start is restored then, unused pairs are deleted, and the sockets of ports that this run
+//! does not have are removed.
 //!
 //! **Invariants.** An entry is applied only to the device that it was written for: same boot, same network namespace,
 //! same index. A device of the host must also have the same MAC address (the permanent one, if there is one), a pair
-//! the alias that names its port. Any other device of the same name is left alone. A file that can't be read or parsed
-//! is ignored with a warning; its content can do no more than change the settings listed in [`Before`].
+//! the alias that names its port, a socket's file the same inode and time, and no listener. Any other device or file of
+//! the same name is left alone. A ledger that can't be read or parsed is ignored with a warning; its content can do no
+//! more than change the settings listed in [`Before`], delete pairs, and remove sockets without a listener.
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use labsw_dataplane::sys::socket;
 use labsw_dataplane::xdp::attached_program;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +70,14 @@ struct PairEntry {
     made: Option<(u32, Option<String>)>,
 }
 
+/// The file of a guest's socket that the switch listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SocketEntry {
+    path: PathBuf,
+    identity: socket::Identity,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -75,6 +86,8 @@ struct File {
     netns: (u64, u64),
     devices: Vec<DeviceEntry>,
     pairs: Vec<PairEntry>,
+    #[serde(default)]
+    sockets: Vec<SocketEntry>,
 }
 
 /// The ledger of this run, and the entries that a killed run left.
@@ -105,9 +118,10 @@ impl Ledger {
 
     /// Goes on with what is in the file: the process that wrote it hands the switch over, and ends.
     pub fn go_on(&mut self) {
-        let File { devices, pairs, .. } = std::mem::take(&mut self.inherited);
+        let File { devices, pairs, sockets, .. } = std::mem::take(&mut self.inherited);
         self.own.devices.extend(devices);
         self.own.pairs.extend(pairs);
+        self.own.sockets.extend(sockets);
     }
 
     /// Notes the state of `link` before a change. For a link that a killed run changed, that run's entry counts.
@@ -191,7 +205,22 @@ impl Ledger {
         self.write();
     }
 
-    /// Undoes the changes of a killed run to devices and pairs that this run has not taken over.
+    /// Notes that the switch listens at this path.
+    pub fn socket_is(&mut self, path: &Path) {
+        let Some(identity) = socket::identity(path) else { return };
+        self.inherited.sockets.retain(|socket| socket.path != path);
+        self.own.sockets.retain(|socket| socket.path != path);
+        self.own.sockets.push(SocketEntry { path: path.to_owned(), identity });
+        self.write();
+    }
+
+    /// Notes that the socket was removed.
+    pub fn socket_gone(&mut self, path: &Path) {
+        self.own.sockets.retain(|socket| socket.path != path);
+        self.write();
+    }
+
+    /// Undoes what a killed run changed and made, and this run has not taken over.
     pub fn put_back_inherited(&mut self, links: &mut Links) {
         let inherited = std::mem::take(&mut self.inherited);
         for entry in inherited.devices {
@@ -207,6 +236,11 @@ impl Ledger {
                 Err(error) => tracing::warn!(interface = pair.name, "pair of a killed run not deleted: {error}"),
             }
         }
+        for SocketEntry { path, identity } in inherited.sockets {
+            if let Err(error) = socket::remove_dead(&path, identity) {
+                tracing::warn!("left by a killed run: {error}");
+            }
+        }
         self.write();
     }
 
@@ -216,7 +250,8 @@ impl Ledger {
         let mut file = self.own.clone();
         file.devices.extend(self.inherited.devices.iter().cloned());
         file.pairs.extend(self.inherited.pairs.iter().cloned());
-        let outcome = if file.devices.is_empty() && file.pairs.is_empty() {
+        file.sockets.extend(self.inherited.sockets.iter().cloned());
+        let outcome = if file.devices.is_empty() && file.pairs.is_empty() && file.sockets.is_empty() {
             match fs::remove_file(&self.path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 other => other,

@@ -89,8 +89,8 @@ pub struct SocketFile {
     /// Closed by the reaper: the connections in its backlog are closed with it.
     socket: PeerFd,
     path: PathBuf,
-    /// Device and inode, to know the file again.
-    identity: Option<(u64, u64)>,
+    /// To know the file again.
+    identity: Option<Identity>,
 }
 
 impl SocketFile {
@@ -107,7 +107,7 @@ impl SocketFile {
         // The file gets these bits, less those of the umask, in the moment it appears.
         fchmod(&socket, Mode::from_raw_mode(access.mode)).map_err(system("set the mode of"))?;
         bind(&socket, &address).map_err(system("bind"))?;
-        let identity = std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        let identity = identity(path);
         let file = SocketFile { socket: socket.into(), path: path.to_owned(), identity };
         let handle = file_of(file.socket(), path).map_err(system("look at"))?;
         set_mode(&handle, access.mode).map_err(system("set the mode of"))?;
@@ -126,13 +126,23 @@ impl SocketFile {
 
     /// The file at the path of an adopted socket is ours from now on, and removed with it.
     pub fn own(&mut self) {
-        self.identity = std::fs::symlink_metadata(&self.path).ok().map(|meta| (meta.dev(), meta.ino()));
+        self.identity = identity(&self.path);
     }
 
     /// The listening socket.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Device and inode of a file, and when it was made in seconds and nanoseconds: another file may get the same inode.
+/// The time is that of the last change of content, which a socket has none of.
+pub type Identity = (u64, u64, i64, i64);
+
+/// The identity of the file at `path`.
+pub fn identity(path: &Path) -> Option<Identity> {
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    Some((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec()))
 }
 
 /// A handle (`O_PATH`) of the file of a bound socket. The kernel gives the very file (SIOCUNIXFILE) to a process with
@@ -241,7 +251,7 @@ pub fn credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
 impl SocketFile {
     /// Removes the file now, unless another one has taken its place.
     pub fn remove(&self) {
-        let now = std::fs::symlink_metadata(&self.path).ok().map(|meta| (meta.dev(), meta.ino()));
+        let now = identity(&self.path);
         if now.is_some() && now == self.identity {
             // Gone already is as good.
             let _ = std::fs::remove_file(&self.path);
@@ -280,6 +290,22 @@ fn connect_as_owner(path: &Path) -> Result<io::Result<OwnedFd>, SocketError> {
     Ok(found)
 }
 
+/// Removes the socket file at `path` if it still is the one with this [`Identity`], and nobody listens on it any more.
+/// True if it was removed.
+///
+/// # Errors
+/// [`SocketError`]
+pub fn remove_dead(path: &Path, known: Identity) -> Result<bool, SocketError> {
+    if identity(path) != Some(known) {
+        return Ok(false);
+    }
+    match remove_stale(path) {
+        Ok(()) => Ok(true),
+        Err(SocketError::InUse { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes a socket file without a listener.
 fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let system = |what| move |source: io::Error| SocketError::System { what, path: path.to_owned(), source };
@@ -300,7 +326,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         Ok(_) => Err(SocketError::InUse { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::InUse { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            tracing::info!(path = %path.display(), "replacing the socket of a dead run");
+            tracing::info!(path = %path.display(), "removing the socket of a dead run");
             std::fs::remove_file(path).map_err(system("remove the stale file of"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

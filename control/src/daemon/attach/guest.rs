@@ -105,7 +105,7 @@ impl VhostUserConfig {
     fn attach(
         &self,
         id: PortId,
-        site: &Site<'_>,
+        site: &mut Site<'_>,
         open: impl FnOnce(Box<PortRings>) -> Result<Endpoint, OpenError>,
     ) -> Result<Opened, OpenError> {
         let VhostPort { tx, rx } = VhostPort::new(self.queue_pairs);
@@ -116,6 +116,9 @@ impl VhostUserConfig {
         let rings = PortRings::new(site.workers.clone(), id, Arc::clone(&tx), affinity.clone());
         let mut endpoint = open(Box::new(rings))?;
         endpoint.register(&site.host.registry, listener, connection).map_err(OpenError::EventLoop)?;
+        if self.role == VhostRole::Server {
+            site.host.ledger.socket_is(endpoint.path());
+        }
         let rx = rx.into_iter().map(|rx| -> Box<dyn RxQueue> { Box::new(rx) }).collect();
         let guest = Guest { endpoint, listens: (self.role == VhostRole::Server).then_some(access) };
         Ok(Opened { attachment: Box::new(guest), tx, queues: Queues::new(rx, affinity) })
@@ -130,9 +133,13 @@ struct Guest {
 }
 
 impl Attachment for Guest {
-    fn close(self: Box<Self>, halves: Halves, _host: &mut Host) -> Result<(), OpenError> {
+    fn close(self: Box<Self>, halves: Halves, host: &mut Host) -> Result<(), OpenError> {
         halves.close();
+        let path = self.listens.map(|_| self.endpoint.path().to_owned());
         self.endpoint.close();
+        if let Some(path) = path {
+            host.ledger.socket_gone(&path);
+        }
         Ok(())
     }
 
