@@ -34,6 +34,7 @@ pub fn around(case: &str) -> Around {
         "flows-other-vlan" => Around { idle_ports: 1, flows: 1000, watched: Some(Watched::OtherVlan), ..small },
         "flows-filter" => Around { idle_ports: 1, flows: 1000, watched: Some(Watched::Filter), ..small },
         "mirrored" => Around { idle_ports: 1, mirrored: true, ..small },
+        "logged" => Around { logged: true, ..small },
         "delayed" => Around { delayed: true, ..small },
         _ => panic!("no case {case:?}"),
     }

@@ -6,7 +6,8 @@
 //! `fill/SIZE` and the same with `virtio-queue/` in front, 64 frames a round as in `crates`, with the event index;
 //! `forged/COUNT`, as `decide/1000` after so many forged source addresses from another port; `forge`, 64 of those;
 //! `growth/CASE/BURST`, the same turn with 64-byte frames and more around it ([`growth_cases`]); `mirrored/SIZE/BURST`,
-//! the turn with a mirror of every frame to a third guest.
+//! the turn with a mirror of every frame to a third guest; `logged/SIZE/BURST`, the turn while both guests are saved or
+//! moved, so that each page that the switch writes is logged.
 //!
 //! All that is to be counted happens inside `measured`, which is never inlined, so that callgrind can be told its name.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench")]
@@ -109,8 +110,8 @@ fn workload(name: &str) -> Box<dyn FnMut()> {
             let burst = burst.parse().unwrap();
             Box::new(move || lab.turn(burst))
         }
-        ["mirrored", size, burst] => {
-            let mut lab = Lab::with(size.parse().unwrap(), around("mirrored"));
+        [case @ ("mirrored" | "logged"), size, burst] => {
+            let mut lab = Lab::with(size.parse().unwrap(), around(case));
             let burst = burst.parse().unwrap();
             Box::new(move || lab.turn(burst))
         }
@@ -134,6 +135,7 @@ fn main() {
         "forge",
         "growth/ports-32/32",
         "growth/delayed/32",
+        "logged/64/32",
         "take",
         "fill/64",
         "virtio-queue/take",

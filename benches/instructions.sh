@@ -14,7 +14,7 @@ rounds=1000
   take virtio-queue/take fill/64 virtio-queue/fill/64 fill/1518 virtio-queue/fill/1518 \
   growth/ports-2/32 growth/ports-32/32 growth/macs-1k/32 growth/macs-64k/32 \
   growth/vlans-1/32 growth/vlans-64/32 growth/mirrors-0/32 growth/mirrors-8/32 \
-  growth/captures-0/32 growth/captures-100/32
+  growth/captures-0/32 growth/captures-100/32 logged/64/32 logged/1518/32
 
 for tool in valgrind jq; do
   command -v $tool >/dev/null || { echo "instructions.sh: $tool is not installed (Debian: apt-get install $tool)" >&2; exit 1; }
@@ -33,6 +33,6 @@ for workload; do
     "$program" "$workload" $rounds >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
   total=$(awk '$1 == "summary:" { print $2; exit }' "$profile")
   [ "${total:-0}" -gt 0 ] || { echo "instructions.sh: callgrind counted nothing, see $log" >&2; exit 1; }
-  case $workload in turn/* | growth/* | mirrored/*) burst=${workload##*/} ;; *) burst=64 ;; esac
+  case $workload in turn/* | growth/* | mirrored/* | logged/*) burst=${workload##*/} ;; *) burst=64 ;; esac
   printf '%-24s %20s\n' "$workload" "$(awk "BEGIN { printf \"%.1f\", $total / $burst / $rounds }")"
 done

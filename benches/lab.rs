@@ -16,7 +16,8 @@ use labsw_dataplane::capture::{Capture, CapturePoint, Captures};
 use labsw_dataplane::impair::{Schedule, TxDelay};
 use labsw_dataplane::port::Turn;
 use labsw_dataplane::stats::{MirrorStats, PortStats};
-use labsw_dataplane::vhost_user::VhostPort;
+use labsw_dataplane::vhost_user::{VhostOp, VhostPort, VhostReply};
+use labsw_dataplane::virtio::dirty_log::{DirtyLog, RingLog};
 use labsw_dataplane::worker::{Command, ControlEnds, Output, Power, Shared, Snapshot, Worker};
 use labsw_dataplane::workers::load::WorkerLoad;
 use labsw_switch::fdb::Fdb;
@@ -26,7 +27,8 @@ use labsw_switch::mac::Mac;
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules, Tables};
 use labsw_switch::vlan::{PortVlan, VlanMode, VlanSet};
 use labsw_switch::{MAX_MIRRORS, MirrorId, PortId, Vid};
-use labsw_testkit::guest::{EVENT_IDX, Guest, INDIRECT, MRG_RXBUF, VERSION_1};
+use labsw_testkit::guest::{EVENT_IDX, GUEST_BASE, Guest, INDIRECT, MRG_RXBUF, USER_BASE, VERSION_1};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 /// Entries of every ring.
 pub const RING: u16 = 1024;
@@ -84,6 +86,8 @@ pub struct Around {
     pub watched: Option<Watched>,
     /// Conversations that the frames belong to, none like the one before unless there is only one.
     pub flows: u16,
+    /// The front ends of the two guests log the pages that the switch writes, as while they are saved or moved.
+    pub logged: bool,
     /// Frames to the second guest are kept until the next turn: an impairment with the shortest delay.
     pub delayed: bool,
 }
@@ -108,6 +112,7 @@ impl Default for Around {
             mirrored: false,
             watched: None,
             flows: 1,
+            logged: false,
             delayed: false,
         }
     }
@@ -180,6 +185,19 @@ fn delay() -> Arc<TxDelay> {
     Arc::new(TxDelay::new(Schedule::new(spec).unwrap()))
 }
 
+/// Has a port mark every page that it writes, its rings' own included, in a log that it shares with nobody.
+fn log_writes(guest: &Guest, port: &mut VhostPort) {
+    let (bytes, file) = (1 << 20, memfd_create("log", MemfdFlags::CLOEXEC).unwrap());
+    ftruncate(&file, bytes).unwrap();
+    let log = Arc::new(DirtyLog::map(&Arc::default(), 0, bytes, 0, file).unwrap());
+    log.covers(&guest.memory).unwrap();
+    for ring in [RECEIVE, TRANSMIT] {
+        let used = guest.addresses(ring).used - USER_BASE + GUEST_BASE;
+        let log = Some(RingLog::new(Arc::clone(&log), Arc::clone(&guest.memory), Some(used)));
+        assert_eq!(port.operate(VhostOp::SetLog { index: ring.try_into().unwrap(), log }), VhostReply::Done);
+    }
+}
+
 /// The address that `labsw_benches::frame` gives a station.
 fn station(number: u16) -> Mac {
     Mac::from_u64(0x0200_0000_0000 | u64::from(number))
@@ -250,7 +268,11 @@ impl Lab {
         let stats = Arc::new(PortStats::new(1));
         let mut outputs = Vec::new();
         let mut attach = |port, guest: &Guest, stats| {
-            let VhostPort { tx, rx } = guest.port();
+            let mut both = guest.port();
+            if around.logged && port < 2 {
+                log_writes(guest, &mut both);
+            }
+            let VhostPort { tx, rx } = both;
             let output = Output::new(Some(tx), stats);
             outputs.push(Some(if around.delayed && port == 1 { output.impaired_by(delay()) } else { output }));
             for (queue, rx) in rx.into_iter().enumerate() {
