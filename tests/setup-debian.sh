@@ -102,6 +102,17 @@ install_qemu() {
   apt_retry install -y --no-install-recommends -t bookworm-backports qemu-system-x86 qemu-utils
 }
 
+# Bookworm itself has no Suricata. Installed, its service would listen at this machine's interfaces: it is masked.
+install_suricata() {
+  installed suricata && return 0
+  add_suite bookworm-backports
+  refresh
+  say "installing suricata"
+  mkdir -p /etc/systemd/system
+  [ -e /etc/systemd/system/suricata.service ] || ln -s /dev/null /etc/systemd/system/suricata.service
+  apt_retry install -y --no-install-recommends -t bookworm-backports suricata
+}
+
 missing=()
 for p in "${packages[@]}"; do installed "$p" || missing+=("$p"); done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -110,6 +121,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   apt_retry install -y --no-install-recommends "${missing[@]}"
 fi
 install_qemu
+install_suricata
 
 # Prometheus' own checker of metrics, out of its package: installed, that would run a server.
 if [ ! -x "$cache/promtool" ]; then

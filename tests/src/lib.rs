@@ -23,6 +23,7 @@
 //! * [`fuzz`]: what the fuzz targets run (`tests/fuzz`), shared with the replay of their corpora.
 //! * [`packet`]: exact frames in and out of an interface, VLAN tags included.
 //! * [`checksum`]: the judge of a frame's lengths and checksums; [`capture`]: that judge at an interface.
+//! * [`pages`]: the commands that the documentation prints, and the comparison of their output with the page.
 //! * [`iperf`]: iperf3's servers and reports.
 //! * [`station`]: one end of traffic, whatever it is; [`sweep`]: datagrams of every size between two of them.
 //!
@@ -71,6 +72,7 @@ pub mod netns;
 pub mod nspawn;
 pub mod numbered;
 pub mod packet;
+pub mod pages;
 pub mod process;
 pub mod qmp;
 pub mod require;

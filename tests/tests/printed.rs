@@ -1,13 +1,9 @@
 //! Runs the console blocks of README.md and docs/ as they are printed, and compares what the programs print with what
 //! the page prints.
 //!
-//! **How it works.** A block of the language `console` holds commands, each behind `$ `, and below each its output. All
-//! such blocks run in order at one switch, which has the ports of [`LAB`] and is put back before each page
-//! ([`begin_page`]). A shell in the switch's namespace runs the commands, so pipes work.
-//!
-//! **Differences that count as equal.** `…` alone on a line stands for any lines, within a line for any text. A number
-//! may be another number (counters, ages) and columns may have other widths, but not in errors. The directory of the
-//! test's switch reads as `/run/labsw`.
+//! **How it works.** The console blocks with the prompt `$ ` ([`labsw_tests::pages`]) run in order at one switch, which
+//! has the ports of [`LAB`] and is put back before each page ([`begin_page`]). A shell in the switch's namespace runs
+//! the commands, so pipes work. The directory of the test's switch reads as `/run/labsw`.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::ffi::OsString;
@@ -16,6 +12,7 @@ use std::time::Duration;
 
 use labsw_tests::netns;
 use labsw_tests::packet::{BROADCAST, Frame, Mac};
+use labsw_tests::pages::{Printed, is_output, printed};
 use labsw_tests::process;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, find_binary};
@@ -51,13 +48,6 @@ const STATIONS: [(&str, Option<u16>, Mac); 4] = [
 /// Ends the output of a command; no program prints this character.
 const END: char = '\u{1}';
 
-/// A command of a page, and its output there.
-struct Printed {
-    line: usize,
-    command: String,
-    output: Vec<String>,
-}
-
 /// The pages, and the front page.
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -66,29 +56,6 @@ fn pages() -> Vec<PathBuf> {
     pages.push(root.join("README.md"));
     pages.sort();
     pages
-}
-
-/// The commands in the console blocks of a page.
-fn printed(page: &Path) -> Vec<Printed> {
-    let (mut all, mut in_console, mut continued) = (Vec::<Printed>::new(), false, false);
-    for (line, text) in (1..).zip(std::fs::read_to_string(page).unwrap().lines()) {
-        if let Some(language) = text.strip_prefix("```") {
-            in_console = language == "console";
-        } else if in_console && continued {
-            let command = &mut all.last_mut().unwrap().command;
-            *command = format!("{}\n{text}", command);
-            continued = text.ends_with('\\');
-        } else if in_console {
-            match text.strip_prefix("$ ") {
-                Some(command) => {
-                    all.push(Printed { line, command: command.to_owned(), output: Vec::new() });
-                    continued = command.ends_with('\\');
-                }
-                None => all.last_mut().expect("a block begins with a command").output.push(text.to_owned()),
-            }
-        }
-    }
-    all
 }
 
 /// Runs the commands in one shell; returns the output of each.
@@ -133,53 +100,9 @@ fn begin_page(lab: &Lab, switch: &Labswd<'_>) {
     });
 }
 
-/// A line in the form that is compared: blanks are one blank, numbers are one number. Errors stay as they are.
-fn comparable(line: &str) -> String {
-    if ["labsw-ctl: ", "labswd: "].iter().any(|program| line.starts_with(program)) {
-        return line.trim_end().to_owned();
-    }
-    let mut text = String::new();
-    for character in line.split_whitespace().collect::<Vec<_>>().join(" ").chars() {
-        match character {
-            '0'..='9' if text.ends_with('0') => {}
-            '0'..='9' => text.push('0'),
-            other => text.push(other),
-        }
-    }
-    text
-}
-
-/// True if a line is the one that a page prints.
-fn is_line(printed: &str, line: &str) -> bool {
-    let (printed, line) = (comparable(printed), comparable(line));
-    let parts: Vec<&str> = printed.split('…').collect();
-    let [first, .., last] = parts[..] else { return printed == line };
-    let Some(mut rest) = line.strip_prefix(first).and_then(|rest| rest.strip_suffix(last)) else { return false };
-    parts[1..parts.len() - 1].iter().all(|part| {
-        let found = rest.split_once(part);
-        rest = found.map_or("", |(_, behind)| behind);
-        found.is_some()
-    })
-}
-
-/// True if an output is the one that a page prints.
-fn is_output(printed: &[&str], lines: &[&str]) -> bool {
-    match printed.split_first() {
-        None => lines.is_empty(),
-        Some((first, rest)) if first.trim() == "…" => {
-            (0..=lines.len()).any(|skipped| is_output(rest, &lines[skipped..]))
-        }
-        Some((first, rest)) => {
-            lines.split_first().is_some_and(|(line, left)| is_line(first, line) && is_output(rest, left))
-        }
-    }
-}
-
 #[test]
 fn the_comparison_tells_words_and_lines_apart() {
-    let is = |printed: &str, output: &str| {
-        is_output(&printed.lines().collect::<Vec<_>>(), &output.lines().collect::<Vec<_>>())
-    };
+    let is = |printed: &str, output: &str| is_output(&printed.lines().map(str::to_owned).collect::<Vec<_>>(), output);
     assert!(is("web  up  12 s", "web   up  3 s"));
     assert!(!is("web  up  12 s", "web  down  12 s"));
     assert!(is("a\n…\nd", "a\nb\nc\nd") && is("a\n…\nd", "a\nd") && !is("a\n…\nd", "a\nb"));
@@ -197,14 +120,13 @@ fn the_pages_print_what_the_programs_print() {
     let switch = lab.start("", &VETH, LAB);
     let (mut compared, mut wrong) = (0, String::new());
     for page in pages() {
-        let commands = printed(&page);
+        let commands = printed(&page, "$ ");
         if commands.is_empty() {
             continue;
         }
         begin_page(&lab, &switch);
         for (printed, output) in commands.iter().zip(run(&switch, &commands)) {
-            let expected: Vec<&str> = printed.output.iter().map(String::as_str).collect();
-            if !is_output(&expected, &output.lines().collect::<Vec<_>>()) {
+            if !is_output(&printed.output, &output) {
                 wrong += &format!("{}:{}: $ {}\n{output}", page.display(), printed.line, printed.command);
             }
             compared += 1;
