@@ -17,13 +17,15 @@ export LABSW_TEST_REQUIRE := $(or $(LABSW_TEST_REQUIRE),$(if $(filter true,$(CI)
 PREFIX ?= /usr/local
 DESTDIR ?=
 BIN_DIR ?= $(TARGET_DIR)/release
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
-.PHONY: help build install install-files deb test-deb deny setup lint unit models mutants sanitize e2e-build e2e test-labhost soak test demo bench bench-peers
+.PHONY: help build install install-files deb test-deb oci test-oci deny setup lint unit models mutants sanitize e2e-build e2e test-labhost soak test demo bench bench-peers
 
 help:
 > @echo "make build        labswd and labsw-ctl, release"
 > @echo "make install      programs, unit, completions, man pages under PREFIX=/usr/local; see docs/service.md"
 > @echo "make deb          a Debian package; make test-deb installs, upgrades and purges it"
+> @echo "make oci          an OCI image; make test-oci runs it with podman"
 > @echo "make deny         licences, sources and known faults of the crates; see docs/releasing.md"
 > @echo "make demo         a whole lab on this machine, narrated; needs root"
 > @echo "make test         format, clippy, unit tests, end-to-end tests; needs root"
@@ -68,6 +70,16 @@ deb: build
 # Installs, upgrades, removes and purges the package in a copy of this machine's root that is thrown away; needs root.
 test-deb: deb
 > tests/test-deb.sh $(TARGET_DIR)/debian/labsw_*.deb
+
+# An OCI image: the directory target/oci/labsw, and the archive labsw.tar beside it. Needs no container engine.
+oci: build
+> rm -rf $(TARGET_DIR)/oci
+> $(MAKE) install-files DESTDIR=$(TARGET_DIR)/oci/root PREFIX=/usr
+> control/oci/mkimage.sh $(TARGET_DIR)/oci/root $(VERSION) $(TARGET_DIR)/oci/labsw
+
+# Runs the image in a network namespace; needs root and podman.
+test-oci: oci
+> tests/test-oci.sh $(TARGET_DIR)/oci/labsw.tar
 
 # Licences, sources and known faults of the crates (deny.toml); needs cargo-deny (cargo install cargo-deny), and fetches
 # the list of faults.
