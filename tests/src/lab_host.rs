@@ -207,6 +207,28 @@ impl LabHost {
         self.qmp.execute("set_link", &json!({"name": name, "up": is_in}));
     }
 
+    /// The NIC of this name.
+    pub fn nic(&self, name: &str) -> HostNic {
+        self.nics[self.number(name) - 1]
+    }
+
+    /// Takes a NIC out of its slot, and waits until the machine has let go of it. Its cable stays in place.
+    pub fn unplug(&mut self, name: &str) {
+        self.qmp.execute("device_del", &json!({"id": name}));
+        wait_for("a NIC that is out", PATIENCE, || {
+            let devices = self.qmp.execute("qom-list", &json!({"path": "/machine/peripheral"}));
+            devices.as_array().is_some_and(|all| all.iter().all(|one| one["name"] != name)).then_some(())
+        });
+    }
+
+    /// Puts a NIC back into its slot.
+    pub fn plug(&mut self, name: &str) {
+        let (HostNic { model, mac, .. }, n) = (self.nic(name), self.number(name));
+        let (netdev, bus, mac) = (format!("n{n}"), format!("rp{n}"), format!("52:54:00:00:00:{mac:02x}"));
+        let device = json!({"driver": model, "id": name, "netdev": netdev, "mac": mac, "bus": bus});
+        self.qmp.execute("device_add", &device);
+    }
+
     /// Runs a command that has to succeed; what it printed.
     pub fn ok(&mut self, command: &str) -> String {
         self.guest.ok(command)

@@ -1,5 +1,6 @@
 //! Proves the switch on real NIC drivers, in a whole Linux host that QEMU emulates: the modes that they get, tags both
-//! ways, cables pulled, drivers unloaded, kills, and what others change on a NIC behind the switch's back.
+//! ways, cables pulled, NICs unplugged, drivers unloaded, kills, and what others change on a NIC behind the switch's
+//! back.
 //!
 //! All checks share one machine, whose boot takes seconds. With `LABHOST=all` there are many more numbered frames.
 
@@ -93,7 +94,11 @@ fn nic_drivers_under_a_switch() {
     done(&mut since, "tags");
     cable_pulled(&mut host, nics);
     done(&mut since, "cable");
-    numbered_frames(&mut host);
+    let all = std::env::var("LABHOST").is_ok_and(|which| which == "all");
+    let count = if all { 250_000 } else { 3000 };
+    for (from, to) in [("igb", "e1000e"), ("e1000e", "igb"), ("igb", "virtio"), ("virtio", "igb")] {
+        numbered_frames(&mut host, from, to, count);
+    }
     done(&mut since, "numbered frames");
     tags_taken_out(&mut host, nics);
     done(&mut since, "receive VLAN offload");
@@ -101,8 +106,13 @@ fn nic_drivers_under_a_switch() {
     done(&mut since, "channels");
     device_reset(&mut host, nics);
     done(&mut since, "reset");
-    driver_unloaded(&mut host, nics);
+    driver_unloaded(&mut host, "igb");
+    assert_all_pass(&host, nics, 4);
     done(&mut since, "driver");
+    unplugged(&mut host, "igb", "e1000e");
+    done(&mut since, "unplugged");
+    answers_while_a_port_is_attached(&mut host);
+    done(&mut since, "answers");
     busy_polling(&mut host);
     done(&mut since, "busy polling");
     mtu_without_xdp(&mut host);
@@ -196,36 +206,33 @@ fn tags_taken_out(host: &mut LabHost, nics: &[HostNic]) {
     assert_all_pass(host, nics, 3);
 }
 
-/// Frames of every length, whose bytes follow from their number, arrive unaltered, none twice, in their VLAN; with
-/// `LABHOST=all` a million, with cables that are pulled and drivers that are loaded anew between them.
-fn numbered_frames(host: &mut LabHost) {
-    let all = std::env::var("LABHOST").is_ok_and(|which| which == "all");
-    let count: u32 = if all { 250_000 } else { 3000 };
-    for (from, to) in [("igb", "e1000e"), ("e1000e", "igb"), ("igb", "virtio"), ("virtio", "igb")] {
-        // Learned: nobody else gets the frames.
-        let learned = Frame::new(BROADCAST, mac(100)).build();
-        assert_passes(host, to, from, &learned);
-        let (mut seen, mut lost) = (vec![false; count as usize], 0);
-        for first in (0..count).step_by(BATCH as usize) {
-            if all && first > 0 && first % (200 * BATCH) == 0 {
-                interrupt(host, from, first / BATCH / 200);
-                assert_passes(host, to, from, &learned);
-            }
-            let batch = first..count.min(first + BATCH);
-            batch.clone().for_each(|n| host.wire(from).send(&numbered(n)));
-            let mut left = batch.len();
-            while left > 0
-                && let Some(frame) = host.wire(to).receive(5 * SECOND, |frame| frame[..12] == numbered(0)[..12])
-            {
-                let n = u32::from_be_bytes(frame[18..22].try_into().unwrap());
-                assert_eq!(frame, numbered(n), "{from} to {to}: altered");
-                assert!(!std::mem::replace(&mut seen[n as usize], true), "{from} to {to}: {n} came twice");
-                left -= 1;
-            }
-            lost += left;
+/// Frames of every length, whose bytes follow from their number, arrive unaltered, none twice, in their VLAN. Between
+/// many of them cables are pulled, and drivers loaded anew.
+fn numbered_frames(host: &mut LabHost, from: &str, to: &str, count: u32) {
+    // Learned: nobody else gets the frames.
+    let learned = Frame::new(BROADCAST, mac(100)).build();
+    assert_passes(host, to, from, &learned);
+    let (mut seen, mut lost) = (vec![false; count as usize], 0);
+    for first in (0..count).step_by(BATCH as usize) {
+        if first > 0 && first % (200 * BATCH) == 0 {
+            interrupt(host, from, first / BATCH / 200);
+            assert_passes(host, to, from, &learned);
         }
-        assert!(lost * 100 <= count as usize, "{from} to {to}: {lost} of {count} frames were lost");
+        let batch = first..count.min(first + BATCH);
+        batch.clone().for_each(|n| host.wire(from).send(&numbered(n)));
+        let mut left = batch.len();
+        while left > 0
+            && let Some(frame) = host.wire(to).receive(5 * SECOND, |frame| frame[..12] == numbered(0)[..12])
+        {
+            let n = u32::from_be_bytes(frame[18..22].try_into().unwrap());
+            assert_eq!(frame, numbered(n), "{from} to {to}: altered");
+            assert!(!std::mem::replace(&mut seen[n as usize], true), "{from} to {to}: {n} came twice");
+            left -= 1;
+        }
+        lost += left;
     }
+    eprintln!("lab host: {from} to {to}: {lost} of {count} frames lost");
+    assert!(lost * 100 <= count as usize, "{from} to {to}: {lost} of {count} frames were lost");
 }
 
 /// Pulls the cable of a port and puts it back in; every other time the driver of igb is loaded anew as well.
@@ -291,10 +298,47 @@ fn mtu_without_xdp(host: &mut LabHost) {
     }
 }
 
-fn driver_unloaded(host: &mut LabHost, nics: &[HostNic]) {
-    host.ok("rmmod igb");
-    host.wait_port("igb", "waiting", |port| port["state"] == "waiting");
-    host.load("igb");
-    assert_eq!(host.wait_up("igb")["xdp_mode"], "zero_copy");
-    assert_all_pass(host, nics, 4);
+/// A driver that is unloaded makes its port wait; loaded again, it serves the port as before.
+fn driver_unloaded(host: &mut LabHost, name: &str) {
+    let mode = host.port(name)["xdp_mode"].clone();
+    let driver = host.nic(name).driver;
+    host.ok(&format!("rmmod {driver}"));
+    host.wait_port(name, "waiting", |port| port["state"] == "waiting");
+    host.load(driver);
+    assert_eq!(host.wait_up(name)["xdp_mode"], mode);
+}
+
+/// A NIC that is unplugged makes its port wait; plugged in again, it serves the port as before.
+fn unplugged(host: &mut LabHost, name: &str, other: &str) {
+    let before = host.port(name);
+    for n in 0..2 {
+        host.unplug(name);
+        host.wait_port(name, "waiting", |port| port["state"] == "waiting");
+        host.plug(name);
+        let port = host.wait_up(name);
+        assert_eq!([&port["xdp_mode"], &port["queues"]], [&before["xdp_mode"], &before["queues"]], "{port}");
+        assert_passes(host, name, other, &Frame::new(BROADCAST, mac(244)).number(n).build());
+        assert_passes(host, other, name, &Frame::new(BROADCAST, mac(245)).number(n).build());
+    }
+}
+
+/// While a device is set up anew, which takes seconds in this machine, the switch answers as ever.
+fn answers_while_a_port_is_attached(host: &mut LabHost) {
+    let uptime = "$(cut -d' ' -f1 /proc/uptime)";
+    for (mode, gets) in [("copy", "copy"), ("auto", "zero_copy")] {
+        let times = host.ok(&format!(
+            "( (labsw-ctl port set igb mode={mode} >/dev/null 2>&1; echo >/tmp/attached) & )\n\
+             while [ ! -e /tmp/attached ]; do echo {uptime}; labsw-ctl status >/dev/null; done\n\
+             echo {uptime}; rm /tmp/attached"
+        ));
+        let times: Vec<f32> = times.lines().filter_map(|line| line.trim().parse().ok()).collect();
+        let slowest = times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f32::max);
+        let whole = times[times.len() - 1] - times[0];
+        eprintln!(
+            "lab host: {} answers while a port was attached in {whole:.1} s, {slowest:.2} s at most",
+            times.len()
+        );
+        assert!(times.len() > 4 && slowest < whole / 2.0, "{times:?}");
+        assert_eq!(host.wait_up("igb")["xdp_mode"], gets);
+    }
 }
