@@ -7,13 +7,14 @@
 
 use std::time::{Duration, Instant};
 
+use labsw_control::takeover::Message;
 use labsw_tests::netns::Netns;
 use labsw_tests::numbered::{Sorted, Stream};
 use labsw_tests::packet::{BROADCAST, Frame, Mac, RawSocket, mac};
 use labsw_tests::process::wait_for;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, find_binary};
-use labsw_tests::take_over::{report, take_overs};
+use labsw_tests::take_over::{as_far_as_the_state, report, take_overs};
 use serde_json::Value;
 
 #[path = "fast_path/random.rs"]
@@ -394,6 +395,16 @@ fn a_new_process_takes_over_and_no_frame_is_lost() {
     let counted = |switch: &Labswd<'_>| [switch.counter("a", "rx_frames"), switch.counter("b", "tx_frames")];
     let before = counted(&switch);
     let (mut stream, mut gaps, mut still) = (Stream::default(), Vec::new(), Vec::new());
+    // One that fails, with all gates shut, leaves the old process as it was.
+    let channel = as_far_as_the_state(&site).unwrap();
+    channel.send(&Message::Ready, &[]).unwrap();
+    assert!(matches!(channel.receive().unwrap().0, Message::Last(_)));
+    drop(channel);
+    wait_for("its end", SOON, || switch.log().contains("this switch goes on").then_some(()));
+    is_on(&switch);
+    let around = went_around(&switch, "a");
+    stream.during(&mut from.socket, &mut to, || std::thread::sleep(QUIET));
+    assert_eq!(went_around(&switch, "a"), around, "all of them passed in the kernel");
     for _ in 0..take_overs() {
         let passed = stream.during(&mut from.socket, &mut to, || {
             is_on(&switch);

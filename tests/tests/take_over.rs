@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use labsw_control::takeover::{Channel, Message, WireError, socket_path, wire};
+use labsw_control::takeover::{Message, WireError, socket_path, wire};
 use labsw_testkit::frontend;
 use labsw_testkit::station::Station;
 use labsw_tests::netns::{self, Netns};
@@ -22,7 +22,7 @@ use labsw_tests::packet::RawSocket;
 use labsw_tests::process;
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site, find_binary};
-use labsw_tests::take_over::{PACKED, SPLIT, meet, ports, report, take_overs};
+use labsw_tests::take_over::{PACKED, SPLIT, as_far_as_the_state, meet, ports, report, take_overs};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A guest's program at its end of a TAP interface.
@@ -321,17 +321,6 @@ fn refused(site: &Site) -> String {
     assert_eq!(status.code(), Some(1), "{text}");
     assert_eq!(text.trim().lines().count(), 1, "one line: {text}");
     text
-}
-
-/// A conversation with the switch as far as the state.
-fn as_far_as_the_state(site: &Site) -> Result<Channel, WireError> {
-    let channel = Channel::new(UnixStream::connect(socket_path(&site.control_socket())).unwrap(), 30 * SECOND).unwrap();
-    channel.send(&Message::Hello { program: "test".to_owned() }, &[])?;
-    assert!(matches!(channel.receive()?.0, Message::Welcome { .. }));
-    channel.send(&Message::Prepare, &[])?;
-    let (state, descriptors) = channel.receive()?;
-    assert!(matches!(state, Message::State(_)) && descriptors.len() > 2);
-    Ok(channel)
 }
 
 #[test]
