@@ -61,20 +61,22 @@ impl Mapping {
         let bytes = rounded(bytes, backing);
         ftruncate(&file, bytes as u64)?;
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        Mapping::map(file, bytes, backing)
+        Mapping::map(file, bytes, backing, backing == Backing::Transparent)
     }
 
-    /// The area that another process made; its contents stay.
+    /// The area that another process made; its contents stay. Its pages are huge already if they can be, and the kernel
+    /// may take seconds on a busy machine to look at them again.
     pub(super) fn adopt(file: OwnedFd, bytes: usize, backing: Backing) -> io::Result<Mapping> {
         let bytes = rounded(bytes, backing);
         let has = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
         if has < bytes as u64 || !fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
             return Err(io::Error::other(format!("its file has {has} bytes, not {bytes} that stay")));
         }
-        Mapping::map(file, bytes, backing)
+        Mapping::map(file, bytes, backing, false)
     }
 
-    fn map(file: OwnedFd, bytes: usize, backing: Backing) -> io::Result<Mapping> {
+    /// Maps the file; `collapse`: makes its pages huge first.
+    fn map(file: OwnedFd, bytes: usize, backing: Backing, collapse: bool) -> io::Result<Mapping> {
         let base = match backing {
             // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing.
             Backing::Huge2M => unsafe {
@@ -84,7 +86,7 @@ impl Mapping {
         };
         let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let mapping = Mapping { base, bytes, file };
-        if backing == Backing::Transparent {
+        if collapse {
             mapping.collapse();
         }
         match mapping.advise(Advice::LinuxPopulateWrite) {
