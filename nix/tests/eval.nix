@@ -174,7 +174,7 @@ in
       inherit (config.systemd) packages;
     };
   # A lab with impairments.
-  impaired = (host { settings = { profiles.lossy.loss = "5%"; impair.a.profile = "lossy"; }; ports.a = { }; } { }).services.labsw.finalSettings;
+  impaired = (host { settings = { profiles.lossy.loss = "5%"; impair.a = { profile = "lossy"; outage = "5s after 10s"; lose_segment = 3; }; }; ports.a = { }; } { }).services.labsw.finalSettings;
   # A value of the host that is given wins over the default, and null leaves it alone.
   sysctl = (host { host.sysctl = { "net.ipv4.conf.all.forwarding" = 1; "net.bridge.bridge-nf-call-iptables" = null; }; } { }).boot.kernel.sysctl;
   # What nixpkgs' own modules say about forwarding wins over the default of ours: networking.nat at 99, the rest at

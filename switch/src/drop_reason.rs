@@ -192,6 +192,8 @@ drop_reasons! {
     SegmentLimit = "segment_limit": Both, Receive;
     /// The device may have taken the frame's VLAN tag out of it.
     TagUnsure = "tag_unsure": In, Receive;
+    /// The frame arrived within the outage of an impairment of the port.
+    ImpairOutage = "impair_outage": Both, Impairment;
 }
 
 /// Number of drop reasons, the length of per-reason counter arrays.

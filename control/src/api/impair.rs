@@ -64,17 +64,23 @@ pub struct Impairment {
     pub reorder: Option<String>,
     /// The share of frames with a wrong bit.
     pub corrupt: Option<String>,
-    /// Bits per second.
+    /// Bits per second, or rates that follow one another.
     pub rate: Option<String>,
     /// Frames that may wait for the rate; null: 1000.
     pub queue_frames: Option<u32>,
     /// Bytes that may wait for the rate; null: 1514000.
     pub queue_bytes: Option<u32>,
+    /// The time in which all frames are lost.
+    pub outage: Option<String>,
+    /// The data segment of each TCP connection that is lost.
+    pub lose_segment: Option<u32>,
+    /// How many of its retransmissions are lost, too; null: none.
+    pub lose_retransmissions: Option<u32>,
     /// Frames that the impairment was applied to.
     pub frames: u64,
     /// Frames that were delayed.
     pub delayed: u64,
-    /// Frames lost by `loss` or `gemodel`.
+    /// Frames lost by `loss`, `gemodel`, `outage` or `lose_segment`.
     pub lost: u64,
     /// Frames that were duplicated.
     pub duplicated: u64,
@@ -89,8 +95,9 @@ pub struct Impairment {
 impl Impairment {
     /// The settings that are set, by name.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let queue = [self.queue_frames, self.queue_bytes].map(|most| most.map(|most| most.to_string()));
-        let [queue_frames, queue_bytes] = &queue;
+        let numbers = [self.queue_frames, self.queue_bytes, self.lose_segment, self.lose_retransmissions];
+        let [queue_frames, queue_bytes, lose_segment, lose_retransmissions] =
+            &numbers.map(|number| number.map(|number| number.to_string()));
         let all = [
             ("delay", &self.delay),
             ("jitter", &self.jitter),
@@ -102,6 +109,9 @@ impl Impairment {
             ("rate", &self.rate),
             ("queue_frames", queue_frames),
             ("queue_bytes", queue_bytes),
+            ("outage", &self.outage),
+            ("lose_segment", lose_segment),
+            ("lose_retransmissions", lose_retransmissions),
             ("filter", &self.filter),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
@@ -122,5 +132,8 @@ impl Impairment {
         self.rate = text(settings.rate);
         self.queue_frames = settings.queue_frames;
         self.queue_bytes = settings.queue_bytes;
+        self.outage = text(settings.outage);
+        self.lose_segment = settings.lose_segment;
+        self.lose_retransmissions = settings.lose_retransmissions;
     }
 }

@@ -9,7 +9,7 @@ use super::parse;
 use super::session::Failure;
 use super::table::{Screen, number, text};
 use crate::api::{Change, Impairment, PortDirection, Request};
-use crate::model::{BitRate, Bursts, Share, Span};
+use crate::model::{Bursts, ChangingRate, OutageTime, Share, Span};
 use crate::score::time::Time;
 
 /// The commands for impairments.
@@ -76,15 +76,24 @@ pub(super) struct Set {
     /// The share of frames with one wrong bit.
     #[arg(long, value_name = "P%", value_parser = parse::unit::<Share>)]
     corrupt: Option<Share>,
-    /// The rate of the link in bits per second, as in 10mbit.
-    #[arg(long, value_name = "R", value_parser = parse::unit::<BitRate>)]
-    rate: Option<BitRate>,
+    /// The rate of the link in bits per second, as in 10mbit, or rates in turn: "10mbit for 5s, 1mbit for 2s".
+    #[arg(long, value_name = "R", value_parser = parse::unit::<ChangingRate>)]
+    rate: Option<ChangingRate>,
     /// Frames that may wait for the rate.
     #[arg(long, value_name = "N")]
     queue_frames: Option<u32>,
     /// Bytes that may wait for the rate.
     #[arg(long, value_name = "N")]
     queue_bytes: Option<u32>,
+    /// Lose all frames once: "5s after 10s" is for 5 seconds, from 10 seconds after this command.
+    #[arg(long, value_name = "T [after T]", value_parser = parse::unit::<OutageTime>)]
+    outage: Option<OutageTime>,
+    /// The data segment of each TCP connection that is lost, counted from 1.
+    #[arg(long, value_name = "N")]
+    lose_segment: Option<u32>,
+    /// How many retransmissions of that segment are lost, too.
+    #[arg(long, value_name = "N")]
+    lose_retransmissions: Option<u32>,
     /// Seed of the random numbers: the same seed hits the same frames.
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
@@ -145,6 +154,9 @@ impl Set {
             ("rate", self.rate.map(|value| json!(value))),
             ("queue_frames", self.queue_frames.map(|value| json!(value))),
             ("queue_bytes", self.queue_bytes.map(|value| json!(value))),
+            ("outage", self.outage.map(|value| json!(value))),
+            ("lose_segment", self.lose_segment.map(|value| json!(value))),
+            ("lose_retransmissions", self.lose_retransmissions.map(|value| json!(value))),
             ("seed", self.seed.map(|value| json!(value))),
         ];
         let given = settings.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));

@@ -238,7 +238,7 @@ impl Errand<'_> {
                 self.profiles = profiles;
                 Ok(())
             }
-            Step::SetImpairment(config) => self.set_impairment(config),
+            Step::SetImpairment(config) => self.set_impairment(*config),
             Step::ClearImpairment(name) => self.clear_impairment(&name, None),
             Step::DeletePort(name) => {
                 // The port is removed even on an error.

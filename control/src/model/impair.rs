@@ -6,11 +6,12 @@
 //! together, so that every result can be carried out. The profiles `default`, `constrained` and `lossy` are built in; a
 //! table of the same name replaces one.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use labsw_switch::impair::{Chance, ImpairSpec, Loss, MAX_QUEUE_BYTES, MAX_QUEUE_FRAMES, Profile, RateSpec};
+use labsw_switch::impair::{
+    Chance, ImpairSpec, Loss, MAX_LOST_RETRANSMISSIONS, MAX_LOST_SEGMENT, MAX_QUEUE_BYTES, MAX_QUEUE_FRAMES, Outage,
+    Profile, RateSpec, SegmentLoss,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -19,9 +20,13 @@ use super::mistake::AtKey;
 use super::names;
 use super::reader::{Reader, nearest};
 use super::tree::{Path, Tree};
-use super::units::{BitRate, Share, Span};
+use super::units::{Share, Span};
 use super::{schema, to_table, value};
 use crate::filter;
+
+mod values;
+
+pub use values::{Bursts, ChangingRate, OutageTime};
 
 /// Settings of an impairment; a setting that is left out stays as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -48,24 +53,28 @@ pub struct Settings {
     /// The share of frames that arrive with a wrong bit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrupt: Option<Share>,
-    /// The rate of the link, in bits per second.
+    /// The rate of the link, in bits per second, or rates that follow one another.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rate: Option<BitRate>,
+    pub rate: Option<ChangingRate>,
     /// Frames that may wait for the rate.
     #[serde(with = "QueueFrames", skip_serializing_if = "Option::is_none")]
     pub queue_frames: Option<u32>,
     /// Bytes that may wait for the rate.
     #[serde(with = "QueueBytes", skip_serializing_if = "Option::is_none")]
     pub queue_bytes: Option<u32>,
+    /// The time in which all frames are lost, once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outage: Option<OutageTime>,
+    /// The data segment of each TCP connection that is lost, counted from 1.
+    #[serde(with = "SegmentNumber", skip_serializing_if = "Option::is_none")]
+    pub lose_segment: Option<u32>,
+    /// How many retransmissions of that segment are lost, too.
+    #[serde(with = "Retransmissions", skip_serializing_if = "Option::is_none")]
+    pub lose_retransmissions: Option<u32>,
     /// The seed of all random numbers; left out: a new one each time.
     #[serde(with = "Seed", skip_serializing_if = "Option::is_none")]
     pub seed: Option<u32>,
 }
-
-/// Loss in bursts. `1% 25% 100% 0%` are the chances to go from the good state to the bad one, to go from bad to good,
-/// to lose a frame in the bad state, and to lose one in the good state. The last two may be left out: 100% and 0%.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bursts([Share; 4]);
 
 /// A direction of a port, or both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -299,6 +308,10 @@ value::numbers! {
     QueueFrames, "a number of frames", 1..=MAX_QUEUE_FRAMES;
     /// A key that holds a length of the queue.
     QueueBytes, "a number of bytes", 1..=MAX_QUEUE_BYTES;
+    /// A key that holds the number of a segment.
+    SegmentNumber, "the number of a segment", 1..=MAX_LOST_SEGMENT;
+    /// A key that holds a number of retransmissions.
+    Retransmissions, "a number of retransmissions", 0..=MAX_LOST_RETRANSMISSIONS;
     /// A key that holds the number that all chance comes from.
     Seed, "a seed", 0..=u32::MAX;
 }
@@ -326,6 +339,9 @@ impl Settings {
             reader.note_key(&AtKey::value("gemodel", wrong));
         } else if let (None, Some((key, _))) = (self.rate, queue.into_iter().find(|(_, set)| *set)) {
             reader.note_key(&AtKey::value(key, "is the queue of a rate, and no `rate` is set"));
+        } else if self.lose_retransmissions.is_some() && self.lose_segment.is_none() {
+            let wrong = "is about the segment of `lose_segment`, and that is not set";
+            reader.note_key(&AtKey::value("lose_retransmissions", wrong));
         } else if let Err(contradiction) = self.spec(0).check() {
             reader.note_key(&AtKey::value(contradiction.key(), contradiction));
         }
@@ -346,6 +362,9 @@ impl Settings {
             rate: self.rate.or(below.rate),
             queue_frames: self.queue_frames.or(below.queue_frames),
             queue_bytes: self.queue_bytes.or(below.queue_bytes),
+            outage: self.outage.or(below.outage),
+            lose_segment: self.lose_segment.or(below.lose_segment),
+            lose_retransmissions: self.lose_retransmissions.or(below.lose_retransmissions),
             seed: self.seed.or(below.seed),
         }
     }
@@ -355,11 +374,12 @@ impl Settings {
         let ns = |span: Option<Span>| span.map_or(0, Span::as_ns);
         let chance = |share: Option<Share>| share.map(Into::into).unwrap_or_default();
         let rate = self.rate.map(|rate| RateSpec {
-            bits_per_second: rate.get(),
+            rates: rate.into(),
             queue_bytes: self.queue_bytes.unwrap_or(RateSpec::QUEUE_BYTES),
             queue_frames: self.queue_frames.unwrap_or(RateSpec::QUEUE_FRAMES),
         });
         let loss = self.loss.map(|share| Loss::Random(share.into()));
+        let retransmissions = self.lose_retransmissions.unwrap_or(0);
         ImpairSpec {
             delay_ns: ns(self.delay),
             jitter_ns: ns(self.jitter),
@@ -368,6 +388,8 @@ impl Settings {
             reorder: chance(self.reorder),
             corrupt: chance(self.corrupt),
             rate,
+            outage: self.outage.map(Outage::from),
+            segment: self.lose_segment.map(|number| SegmentLoss { number, retransmissions }),
             seed,
         }
     }
@@ -379,7 +401,7 @@ impl Settings {
         let (loss, gemodel) = match spec.loss {
             Loss::Random(chance) => (share(chance), None),
             Loss::GilbertElliott { enter, leave, loss_bad, loss_good } => {
-                (None, Some(Bursts([enter, leave, loss_bad, loss_good].map(Share::from))))
+                (None, Some(Bursts::new([enter, leave, loss_bad, loss_good])))
             }
         };
         Settings {
@@ -390,64 +412,13 @@ impl Settings {
             duplicate: share(spec.duplicate),
             reorder: share(spec.reorder),
             corrupt: share(spec.corrupt),
-            rate: spec.rate.and_then(|rate| BitRate::new(rate.bits_per_second)),
+            rate: spec.rate.map(|rate| rate.rates.into()),
             queue_frames: spec.rate.map(|rate| rate.queue_frames).filter(|frames| *frames != RateSpec::QUEUE_FRAMES),
             queue_bytes: spec.rate.map(|rate| rate.queue_bytes).filter(|bytes| *bytes != RateSpec::QUEUE_BYTES),
+            outage: spec.outage.map(OutageTime::from),
+            lose_segment: spec.segment.map(|loss| loss.number),
+            lose_retransmissions: spec.segment.map(|loss| loss.retransmissions).filter(|count| *count > 0),
             seed: None,
         }
     }
 }
-
-impl From<Bursts> for Loss {
-    fn from(Bursts(shares): Bursts) -> Loss {
-        let [enter, leave, loss_bad, loss_good] = shares.map(Chance::from);
-        Loss::GilbertElliott { enter, leave, loss_bad, loss_good }
-    }
-}
-
-impl Bursts {
-    const WHAT: &'static str = "two to four shares, as in \"1% 25%\" (see docs/impairments.md)";
-
-    fn parse(text: &str) -> Option<Bursts> {
-        let shares: Vec<Share> = text.split_whitespace().map(|share| share.parse().ok()).collect::<Option<_>>()?;
-        let [always, never] = [Chance::ALWAYS, Chance::NEVER].map(Share::from);
-        match *shares {
-            [enter, leave] => Some(Bursts([enter, leave, always, never])),
-            [enter, leave, bad] => Some(Bursts([enter, leave, bad, never])),
-            [enter, leave, bad, good] => Some(Bursts([enter, leave, bad, good])),
-            _ => None,
-        }
-    }
-}
-
-impl FromStr for Bursts {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Bursts, String> {
-        Bursts::parse(text).ok_or_else(|| format!("{text:?} is not {}", Bursts::WHAT))
-    }
-}
-
-impl fmt::Display for Bursts {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [enter, leave, bad, good] = &self.0;
-        write!(out, "{enter} {leave} {bad} {good}")
-    }
-}
-
-impl Serialize for Bursts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Bursts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bursts, D::Error> {
-        value::text(deserializer, Bursts::WHAT, str::parse)
-    }
-}
-
-schema::described!(Bursts, |_| {
-    let share = super::units::share_pattern();
-    schema::text(&format!("({share}){{2,4}}"))
-});

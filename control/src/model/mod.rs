@@ -42,7 +42,8 @@ pub use destination::{Destination, MirrorTo};
 pub use device::DeviceSpec;
 pub use guards::{Guards, Storm};
 pub use impair::{
-    Bursts, Directions, ImpairConfig, ImpairDirection, ProfileConfig, Selection, Settings as ImpairSettings,
+    Bursts, ChangingRate, Directions, ImpairConfig, ImpairDirection, OutageTime, ProfileConfig, Selection,
+    Settings as ImpairSettings,
 };
 pub use inject::{Inject, InjectConfig, InjectEntry, Source as InjectSource};
 pub use labsw_dataplane::worker::Power;

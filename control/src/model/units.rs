@@ -89,9 +89,9 @@ unit!(
     frame_rate,
     pattern(&FRAME_UNITS, "")
 );
-unit!(BitRate, "a rate, as in \"10mbit\"", bit_rate, pattern(&BIT_UNITS, ""));
+unit!(BitRate, "a rate, as in \"10mbit\"", bit_rate, bit_rate_pattern());
 unit!(Share, "a share, as in \"5%\" (0% to 100%, at most 4 decimals)", share, share_pattern());
-unit!(Span, "a time, as in \"20ms\"", span, r"\s*([0-9]+\s*[A-Za-zµ]+\s*)+");
+unit!(Span, "a time, as in \"20ms\"", span, span_pattern());
 unit!(Size, "a size, as in \"512M\" or \"8G\"", size, pattern(&SIZE_UNITS, "([iI][bB])?"));
 
 const FRAME_UNITS: [(&str, u64); 3] = [("mpps", 1_000_000), ("kpps", 1000), ("pps", 1)];
@@ -184,6 +184,16 @@ fn pattern(units: &[(&str, u64)], behind: &str) -> String {
 /// The regular expression of shares; also of those within a list.
 pub(super) fn share_pattern() -> String {
     format!(r"\s*[0-9]+(\.[0-9]{{1,{SHARE_DECIMALS}}})?\s*%\s*")
+}
+
+/// The regular expression of rates; also of those within a list.
+pub(super) fn bit_rate_pattern() -> String {
+    pattern(&BIT_UNITS, "")
+}
+
+/// The regular expression of times; also of those behind a word.
+pub(super) fn span_pattern() -> String {
+    r"\s*([0-9]+\s*[A-Za-zµ]+\s*)+".to_owned()
 }
 
 fn frame_rate(text: &str) -> Option<FrameRate> {

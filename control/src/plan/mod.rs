@@ -45,7 +45,7 @@ pub enum Step {
     /// Replaces the impairment profiles; impairments stay as they are.
     SetProfiles(Vec<ProfileConfig>),
     /// Makes or replaces the impairment of a port.
-    SetImpairment(ImpairConfig),
+    SetImpairment(Box<ImpairConfig>),
     /// Ends the impairment of a port that stays.
     ClearImpairment(String),
     /// Removes a port, and its impairment.
@@ -109,7 +109,7 @@ pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart
     }
     let impaired =
         wanted.impairments.iter().filter(|impairment| running.impairment(&impairment.port) != Some(impairment));
-    steps.extend(impaired.map(|impairment| Step::SetImpairment(impairment.clone())));
+    steps.extend(impaired.map(|impairment| Step::SetImpairment(Box::new(impairment.clone()))));
     let over = running.impairments.iter().map(|impairment| impairment.port.as_str());
     let over = over.filter(|port| wanted.port(port).is_some() && wanted.impairment(port).is_none());
     steps.extend(over.map(|port| Step::ClearImpairment(port.to_owned())));

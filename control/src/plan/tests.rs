@@ -82,7 +82,7 @@ impl Model {
             Step::SetProfiles(profiles) => self.profiles.clone_from(profiles),
             Step::SetImpairment(impairment) => {
                 assert!(self.ports.contains_key(&impairment.port), "no port {}", impairment.port);
-                self.impairments.insert(impairment.port.clone(), impairment.clone());
+                self.impairments.insert(impairment.port.clone(), ImpairConfig::clone(impairment));
             }
             Step::ClearImpairment(name) => assert!(self.impairments.remove(name).is_some(), "{name} is not impaired"),
             Step::DeletePort(name) => {

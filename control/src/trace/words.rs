@@ -219,6 +219,7 @@ impl Dropped<'_> {
             | DropReason::HeldByPeer
             | DropReason::NoBuffer
             | DropReason::ImpairLoss
+            | DropReason::ImpairOutage
             | DropReason::ImpairQueueFull
             | DropReason::ImpairMemoryFull
             | DropReason::ImpairCleared

@@ -41,8 +41,8 @@ impl DelayQueue {
         let is_selected = |item: &&TxItem| selected >> item.frame & 1 == 1;
         let is_for_all = selected == u64::MAX;
         let count = if is_for_all { items.len() } else { items.iter().filter(is_selected).count() };
-        let lengths = items.iter().filter(is_selected).map(bytes);
-        let common = schedule.judge(now_ns, count, lengths, |verdict| verdicts.push(verdict));
+        let frames = items.iter().filter(is_selected).map(|item| (bytes(item), schedule.segment(burst, item)));
+        let common = schedule.judge(now_ns, count, frames, |verdict| verdicts.push(verdict));
         let mut note = |item: &TxItem, kept: Result<(), DropReason>| {
             if let Err(reason) = kept {
                 report.lose(item.frame, reason);

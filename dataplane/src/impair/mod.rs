@@ -34,8 +34,10 @@ use std::sync::{Arc, Mutex, Weak};
 
 use labsw_switch::filter::{Filter, Picker};
 use labsw_switch::forward::TxItem;
+use labsw_switch::impair::segments::Segment;
 use labsw_switch::impair::{Contradiction, Counts, ImpairSpec, Impairment, Verdict};
 
+use crate::clock;
 use crate::frame::Burst;
 use crate::port::lock;
 
@@ -50,6 +52,8 @@ pub use tx::{ImpairedTx, TxDelay};
 #[derive(Debug)]
 pub struct Schedule {
     impairment: Mutex<Impairment>,
+    /// It tells TCP segments apart.
+    reads_segments: bool,
     /// The frames it is for; `None`: all.
     filter: Option<Arc<Filter>>,
     /// The delay queues of receive queues that follow it.
@@ -59,13 +63,14 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A link without a past.
+    /// A link without a past, which begins now.
     ///
     /// # Errors
     /// [`Contradiction`]: it is out of range or contradicts itself.
     pub fn new(spec: ImpairSpec) -> Result<Schedule, Contradiction> {
-        let impairment = Mutex::new(Impairment::new(spec)?);
-        Ok(Schedule { impairment, filter: None, lines: Mutex::default(), inherited: Mutex::default() })
+        let impairment = Mutex::new(Impairment::new(spec)?.begun_at(clock::now_ns()));
+        let reads_segments = spec.segment.is_some();
+        Ok(Schedule { impairment, reads_segments, filter: None, lines: Mutex::default(), inherited: Mutex::default() })
     }
 
     /// For frames that this filter selects; others pass.
@@ -91,18 +96,24 @@ impl Schedule {
         lock(&self.impairment).counts()
     }
 
-    /// Verdicts about `count` frames of these lengths, in order: one for all of them (returned), or one for each.
+    /// The TCP segment in a frame, if the schedule tells them apart.
+    fn segment(&self, burst: &Burst, item: &TxItem) -> Option<Segment> {
+        if self.reads_segments { Segment::read(burst.snapshot(item.frame.into())) } else { None }
+    }
+
+    /// Verdicts about `count` frames of these lengths, perhaps with TCP segments, in order: one for all of them
+    /// (returned), or one for each.
     fn judge(
         &self,
         now_ns: u64,
         count: usize,
-        frames: impl Iterator<Item = u32>,
+        frames: impl Iterator<Item = (u32, Option<Segment>)>,
         mut each: impl FnMut(Verdict),
     ) -> Option<Verdict> {
         let mut impairment = lock(&self.impairment);
         let common = impairment.common_verdict(now_ns, count as u64);
         if common.is_none() {
-            frames.for_each(|bytes| each(impairment.verdict(now_ns, bytes)));
+            frames.for_each(|(bytes, segment)| each(impairment.verdict_about(now_ns, bytes, segment)));
         }
         common
     }

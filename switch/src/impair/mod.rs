@@ -5,7 +5,8 @@
 //! and which bit is wrong. A frame meets the stages in this order:
 //!
 //! ```text
-//! loss → duplicate → corrupt → rate (bounded queue) → delay ± jitter, or none if it is to overtake (reorder)
+//! outage → loss → TCP segment → duplicate → corrupt → rate (bounded queue) → delay ± jitter, or none if it is to
+//!                                                                           overtake (reorder)
 //! ```
 //!
 //! Nothing is held here but numbers: the caller keeps the frames ([`Verdict::Pass`] says until when).
@@ -16,11 +17,14 @@
 //! changes nothing in another. Where a bit is flipped depends on the lengths of the frames too; due times and full
 //! queues on their times.
 //!
+//! Outage and rates follow the time since the start of the impairment ([`Impairment::begun_at`]), the loss of segments
+//! the sequence numbers of TCP ([`segments`]).
+//!
 //! **Order.** Frames become due in the order they came in, except those that `reorder` lets overtake. Jitter keeps the
 //! order and its distribution at the same time: see [`jitter`].
 //!
 //! **Invariants.** Times never go backwards: a clock that does is held. Memory is that of the queue's numbers, at most
-//! [`MAX_QUEUE_FRAMES`]. No panic, no overflow, on any input.
+//! [`MAX_QUEUE_FRAMES`], and of at most [`segments::MAX_CONNECTIONS`] connections. No panic, no overflow, on any input.
 //!
 //! References: E. N. Gilbert, "Capacity of a burst-noise channel", 1960; E. O. Elliott, "Estimates of error rates for
 //! codes on burst-noise channels", 1963; tc-netem(8) for the names.
@@ -30,6 +34,8 @@ mod loss;
 mod progress;
 mod queue;
 mod random;
+pub mod rates;
+pub mod segments;
 mod spec;
 
 #[cfg(test)]
@@ -37,8 +43,8 @@ mod tests;
 
 pub use progress::Progress;
 pub use spec::{
-    Chance, Contradiction, ImpairSpec, Loss, MAX_DELAY_NS, MAX_QUEUE_BYTES, MAX_QUEUE_FRAMES, MAX_RATE_BITS_PER_SECOND,
-    MIN_RATE_BITS_PER_SECOND, Profile, RateSpec,
+    Chance, Contradiction, ImpairSpec, Loss, MAX_DELAY_NS, MAX_LOST_RETRANSMISSIONS, MAX_LOST_SEGMENT, MAX_QUEUE_BYTES,
+    MAX_QUEUE_FRAMES, MAX_RATE_BITS_PER_SECOND, MIN_RATE_BITS_PER_SECOND, Outage, Profile, RateSpec, SegmentLoss,
 };
 
 use crate::DropReason;
@@ -46,6 +52,7 @@ use jitter::Jitter;
 use loss::LossProcess;
 use queue::Queue;
 use random::Random;
+use segments::{Segment, Segments};
 
 /// The fate of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +96,10 @@ pub struct Impairment {
     spec: ImpairSpec,
     /// It has no other stage than a delay without jitter.
     only_delays: bool,
+    /// When it began: outage and rates are counted from there.
+    begun_ns: u64,
     loss: LossProcess,
+    segments: Option<Segments>,
     duplicate: Random,
     corrupt: Random,
     reorder: Random,
@@ -103,7 +113,7 @@ pub struct Impairment {
 }
 
 impl Impairment {
-    /// A link without a past.
+    /// A link without a past, that begins at the start of the clock.
     ///
     /// # Errors
     /// [`Contradiction`]: the specification is out of range or contradicts itself.
@@ -113,7 +123,9 @@ impl Impairment {
         Ok(Impairment {
             spec,
             only_delays: spec == ImpairSpec { delay_ns, seed, ..ImpairSpec::NONE },
+            begun_ns: 0,
             loss: LossProcess::new(spec.loss, Random::new(spec.seed, 1)),
+            segments: spec.segment.map(|loss| Segments::new(loss, spec.seed)),
             duplicate: Random::new(spec.seed, 2),
             corrupt: Random::new(spec.seed, 3),
             reorder: Random::new(spec.seed, 4),
@@ -125,14 +137,26 @@ impl Impairment {
         })
     }
 
+    /// The link, beginning at this time.
+    #[must_use]
+    pub fn begun_at(self, now_ns: u64) -> Impairment {
+        Impairment { begun_ns: now_ns, ..self }
+    }
+
     /// The configuration.
     pub fn spec(&self) -> &ImpairSpec {
         &self.spec
     }
 
     /// Decides the fate of a frame of `frame_bytes` (Ethernet header included, no check sequence) that arrives at
-    /// `now_ns`.
+    /// `now_ns` and is no TCP segment.
     pub fn verdict(&mut self, now_ns: u64, frame_bytes: u32) -> Verdict {
+        self.verdict_about(now_ns, frame_bytes, None)
+    }
+
+    /// Like [`Impairment::verdict`], of a frame that is perhaps a TCP segment. It is looked at only if
+    /// [`ImpairSpec::segment`] is set.
+    pub fn verdict_about(&mut self, now_ns: u64, frame_bytes: u32, segment: Option<Segment>) -> Verdict {
         self.now_ns = self.now_ns.max(now_ns);
         let now_ns = self.now_ns;
         // Every stage takes its numbers for every frame: see the module.
@@ -140,10 +164,13 @@ impl Impairment {
         let doubled = self.duplicate.hits(self.spec.duplicate);
         let overtakes = self.reorder.hits(self.spec.reorder);
         let flip_bit = self.flip(frame_bytes);
+        let segment_lost = self.segments.as_mut().zip(segment).is_some_and(|(all, segment)| all.loses(&segment));
         self.counts.frames += 1;
-        if lost {
+        let since_ns = now_ns.saturating_sub(self.begun_ns);
+        let is_out = self.spec.outage.is_some_and(|outage| outage.is_at(since_ns));
+        if is_out || lost || segment_lost {
             self.counts.lost += 1;
-            return Verdict::Drop(DropReason::ImpairLoss);
+            return Verdict::Drop(if is_out { DropReason::ImpairOutage } else { DropReason::ImpairLoss });
         }
         let Some(sent_ns) = self.enqueue(now_ns, frame_bytes) else {
             self.counts.queue_full += 1;
@@ -194,7 +221,7 @@ impl Impairment {
     fn enqueue(&mut self, now_ns: u64, frame_bytes: u32) -> Option<u64> {
         match &mut self.queue {
             None => Some(now_ns),
-            Some(queue) => queue.enqueue(now_ns, frame_bytes),
+            Some(queue) => queue.enqueue(self.begun_ns, now_ns, frame_bytes),
         }
     }
 

@@ -1,12 +1,14 @@
 //! The state of an impairment, saved for a take-over: in the next process the same random numbers, times and counts
 //! follow.
 
+use super::segments::Tracked;
 use super::{Counts, Impairment};
 
 /// Where an impairment stands. Times are those of a clock that both processes have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Progress {
+    begun_ns: u64,
     loss: (u64, bool),
     duplicate: u64,
     corrupt: u64,
@@ -17,6 +19,8 @@ pub struct Progress {
     queue: Option<(u64, u64)>,
     /// The frames in that queue: when each has left, and its bytes.
     queued: Vec<(u64, u32)>,
+    /// The TCP connections of which a segment is lost.
+    segments: Vec<Tracked>,
     now_ns: u64,
     last_due_ns: u64,
     counts: Counts,
@@ -26,6 +30,7 @@ impl Impairment {
     /// Where the impairment stands.
     pub fn progress(&self) -> Progress {
         Progress {
+            begun_ns: self.begun_ns,
             loss: self.loss.progress(),
             duplicate: self.duplicate.state(),
             corrupt: self.corrupt.state(),
@@ -33,6 +38,7 @@ impl Impairment {
             jitter: self.jitter.as_ref().map(|jitter| jitter.progress()),
             queue: self.queue.as_ref().map(|queue| queue.progress()),
             queued: self.queue.as_ref().map(|queue| queue.frames().collect()).unwrap_or_default(),
+            segments: self.segments.as_ref().map(|segments| segments.tracked().collect()).unwrap_or_default(),
             now_ns: self.now_ns,
             last_due_ns: self.last_due_ns,
             counts: self.counts,
@@ -41,7 +47,11 @@ impl Impairment {
 
     /// Goes on where an impairment of the same specification stood.
     pub fn go_on(&mut self, progress: &Progress) {
+        self.begun_ns = progress.begun_ns;
         self.loss.go_on(progress.loss);
+        if let Some(segments) = &mut self.segments {
+            segments.go_on(&progress.segments);
+        }
         self.duplicate.go_on(progress.duplicate);
         self.corrupt.go_on(progress.corrupt);
         self.reorder.go_on(progress.reorder);
@@ -61,7 +71,8 @@ impl Impairment {
 mod tests {
     use super::*;
     use crate::DropReason;
-    use crate::impair::{Chance, ImpairSpec, Loss, RateSpec, Verdict};
+    use crate::impair::segments::Segment;
+    use crate::impair::{Chance, ImpairSpec, Loss, Outage, RateSpec, SegmentLoss, Verdict};
 
     #[test]
     fn an_impairment_goes_on_as_if_it_had_stayed() {
@@ -80,10 +91,13 @@ mod tests {
             reorder: percent(2),
             corrupt: percent(4),
             rate: Some(RateSpec::new(100_000_000)),
+            outage: Some(Outage { after_ns: 100_000_000, lasts_ns: 20_000_000 }),
+            segment: Some(SegmentLoss { number: 5, retransmissions: 1 }),
             seed: 7,
         };
+        let mut outages = 0;
         let times = (0..4000u64).map(|at| (at * 70_000, 60 + u32::try_from(at * 31 % 1400).unwrap()));
-        let mut stays = Impairment::new(spec).unwrap();
+        let mut stays = Impairment::new(spec).unwrap().begun_at(50_000_000);
         let mut moves = stays.clone();
         for (at, (now_ns, bytes)) in times.enumerate() {
             if at % 500 == 250 {
@@ -91,8 +105,13 @@ mod tests {
                 other.go_on(&moves.progress());
                 moves = other;
             }
-            assert_eq!(stays.verdict(now_ns, bytes), moves.verdict(now_ns, bytes), "frame {at}");
+            let segment = Some(Segment::of(u64::try_from(at % 50).unwrap(), u32::try_from(at).unwrap(), 1));
+            let verdict = stays.verdict_about(now_ns, bytes, segment);
+            outages += u32::from(verdict == Verdict::Drop(DropReason::ImpairOutage));
+            assert_eq!(verdict, moves.verdict_about(now_ns, bytes, segment), "frame {at}");
         }
+        assert_eq!(outages, 286, "20 ms of one frame in 70 us");
+        assert_eq!(stays.progress().segments.len(), 50);
         let counts = stays.counts();
         assert_eq!(counts, moves.counts());
         assert!(counts.lost > 0 && counts.duplicated > 0 && counts.corrupted > 0 && counts.reordered > 0, "{counts:?}");

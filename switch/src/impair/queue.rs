@@ -4,16 +4,16 @@
 //! so the departure of a frame is known on its arrival. A frame counts until its last bit has left. One that finds the
 //! link free is always taken, be it longer than the queue.
 //!
-//! The rate is that of what Ethernet carries, as rates of IP networks are: the header of 14 bytes takes no time. Times
-//! are exact: what a division leaves over is carried to the next frame, so that the rate is met whatever the lengths
-//! are.
+//! The rate may change in steps ([`super::rates`]). It is that of what Ethernet carries, as rates of IP networks are:
+//! the header of 14 bytes takes no time. Times are exact: what a division leaves over is carried to the next frame, so
+//! that the rate is met whatever the lengths are.
 
 use std::collections::VecDeque;
 
 use super::RateSpec;
 use crate::wire::ETHERNET_HEADER_BYTES;
 
-/// Nanobits: bits times nanoseconds per second.
+/// Nanobits (see [`super::rates`]).
 const NANOBITS_PER_BYTE: u64 = 8 * 1_000_000_000;
 
 /// The queue of one link.
@@ -50,9 +50,9 @@ impl Queue {
         (self.free_ns, self.carry) = (free_ns, carry);
     }
 
-    /// When a frame of `frame_bytes` that arrives at `now_ns` has left; `None` if there is no room for it. `now_ns`
-    /// never goes backwards.
-    pub(super) fn enqueue(&mut self, now_ns: u64, frame_bytes: u32) -> Option<u64> {
+    /// When a frame of `frame_bytes` that arrives at `now_ns` has left, where rates began at `begun_ns`; `None` if
+    /// there is no room for it. `now_ns` never goes backwards.
+    pub(super) fn enqueue(&mut self, begun_ns: u64, now_ns: u64, frame_bytes: u32) -> Option<u64> {
         while let Some(&(left_ns, bytes)) = self.waiting.front()
             && left_ns <= now_ns
         {
@@ -70,9 +70,8 @@ impl Queue {
         // At most 2^32 bytes times 8e9, plus a rate: within 2^65, hence the wider product.
         let payload_bytes = frame_bytes.saturating_sub(ETHERNET_HEADER_BYTES);
         let work = u128::from(payload_bytes) * u128::from(NANOBITS_PER_BYTE) + u128::from(self.carry);
-        let rate = u128::from(self.rate.bits_per_second.max(1));
-        let took_ns = u64::try_from(work / rate).unwrap_or(u64::MAX);
-        self.carry = u64::try_from(work % rate).unwrap_or(0);
+        let (took_ns, carry) = self.rate.rates.time(self.free_ns.saturating_sub(begun_ns), work);
+        self.carry = carry;
         self.free_ns = self.free_ns.saturating_add(took_ns);
         self.waiting.push_back((self.free_ns, frame_bytes));
         self.waiting_bytes += u64::from(frame_bytes);

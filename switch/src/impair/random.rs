@@ -59,7 +59,8 @@ pub(super) fn scaled(number: u64, bound: u64) -> u64 {
     scaled
 }
 
-fn mix(mut bits: u64) -> u64 {
+/// A number from which no bit of `bits` can be told.
+pub(super) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)

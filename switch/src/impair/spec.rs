@@ -1,5 +1,7 @@
 //! The configuration of an impairment, its limits, and the built-in profiles.
 
+use super::rates::{MAX_RATE_STEP_NS, MIN_RATE_STEP_NS, Rates};
+
 /// Longest delay with jitter added, ns: ten seconds.
 pub const MAX_DELAY_NS: u64 = 10_000_000_000;
 /// Slowest link, bits per second.
@@ -10,6 +12,10 @@ pub const MAX_RATE_BITS_PER_SECOND: u64 = 100_000_000_000;
 pub const MAX_QUEUE_FRAMES: u32 = 65_536;
 /// Most bytes that wait for a slow link.
 pub const MAX_QUEUE_BYTES: u32 = 16 * 1024 * 1024;
+/// Most retransmissions that can be lost.
+pub const MAX_LOST_RETRANSMISSIONS: u32 = 255;
+/// Highest number of a segment that can be lost.
+pub const MAX_LOST_SEGMENT: u32 = 65_535;
 
 /// How often something happens, in parts per million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,8 +71,8 @@ pub enum Loss {
 /// A slow link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateSpec {
-    /// Bits per second; a frame counts from behind its Ethernet header (of 14 bytes) to its end.
-    pub bits_per_second: u64,
+    /// How fast it is.
+    pub rates: Rates,
     /// Bytes that may wait.
     pub queue_bytes: u32,
     /// Frames that may wait.
@@ -81,7 +87,33 @@ impl RateSpec {
 
     /// A link of this rate with the usual queue.
     pub const fn new(bits_per_second: u64) -> RateSpec {
-        RateSpec { bits_per_second, queue_bytes: RateSpec::QUEUE_BYTES, queue_frames: RateSpec::QUEUE_FRAMES }
+        let rates = Rates::constant(bits_per_second);
+        RateSpec { rates, queue_bytes: RateSpec::QUEUE_BYTES, queue_frames: RateSpec::QUEUE_FRAMES }
+    }
+}
+
+/// The data segment of each TCP connection that is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentLoss {
+    /// Its number, from 1 on.
+    pub number: u32,
+    /// How many of its retransmissions are lost, too.
+    pub retransmissions: u32,
+}
+
+/// A time in which all frames are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// How long after the start of the impairment it begins, ns.
+    pub after_ns: u64,
+    /// How long it lasts, ns.
+    pub lasts_ns: u64,
+}
+
+impl Outage {
+    /// True while it lasts, `since_ns` after the start.
+    pub(super) fn is_at(&self, since_ns: u64) -> bool {
+        since_ns.checked_sub(self.after_ns).is_some_and(|into_ns| into_ns < self.lasts_ns)
     }
 }
 
@@ -102,6 +134,10 @@ pub struct ImpairSpec {
     pub corrupt: Chance,
     /// How fast the link is; `None`: not limited.
     pub rate: Option<RateSpec>,
+    /// When all frames are lost, once.
+    pub outage: Option<Outage>,
+    /// Which data segment of each TCP connection is lost.
+    pub segment: Option<SegmentLoss>,
     /// The seed of all random numbers.
     pub seed: u64,
 }
@@ -122,6 +158,18 @@ pub enum Contradiction {
     /// Too slow or too fast.
     #[error("rate is not between {} kbit and {} gbit", MIN_RATE_BITS_PER_SECOND / 1000, MAX_RATE_BITS_PER_SECOND / 1_000_000_000)]
     RateOutOfRange,
+    /// A step of the rate that is too short or too long.
+    #[error("rate has a step that does not last {} ms to {} h", MIN_RATE_STEP_NS / 1_000_000, MAX_RATE_STEP_NS / 3_600_000_000_000)]
+    RateStep,
+    /// An outage that never is.
+    #[error("outage lasts no time")]
+    NoOutage,
+    /// There is no such segment.
+    #[error("lose_segment is not between 1 and {MAX_LOST_SEGMENT}")]
+    SegmentNumber,
+    /// Too many retransmissions.
+    #[error("lose_retransmissions is more than {MAX_LOST_RETRANSMISSIONS}")]
+    Retransmissions,
     /// No queue, or one that is too long.
     #[error("queue_frames is not between 1 and {MAX_QUEUE_FRAMES}")]
     QueueFrames,
@@ -137,7 +185,10 @@ impl Contradiction {
             Contradiction::DelayTooLong => "delay",
             Contradiction::JitterAboveDelay => "jitter",
             Contradiction::ReorderWithoutDelay => "reorder",
-            Contradiction::RateOutOfRange => "rate",
+            Contradiction::RateOutOfRange | Contradiction::RateStep => "rate",
+            Contradiction::NoOutage => "outage",
+            Contradiction::SegmentNumber => "lose_segment",
+            Contradiction::Retransmissions => "lose_retransmissions",
             Contradiction::QueueFrames => "queue_frames",
             Contradiction::QueueBytes => "queue_bytes",
         }
@@ -154,6 +205,8 @@ impl ImpairSpec {
         reorder: Chance::NEVER,
         corrupt: Chance::NEVER,
         rate: None,
+        outage: None,
+        segment: None,
         seed: 0,
     };
 
@@ -171,9 +224,16 @@ impl ImpairSpec {
         wrong(self.delay_ns.saturating_add(self.jitter_ns) > MAX_DELAY_NS, Contradiction::DelayTooLong)?;
         wrong(self.jitter_ns > self.delay_ns, Contradiction::JitterAboveDelay)?;
         wrong(self.reorder != Chance::NEVER && self.delay_ns == 0, Contradiction::ReorderWithoutDelay)?;
+        wrong(self.outage.is_some_and(|outage| outage.lasts_ns == 0), Contradiction::NoOutage)?;
+        if let Some(SegmentLoss { number, retransmissions }) = self.segment {
+            wrong(!(1..=MAX_LOST_SEGMENT).contains(&number), Contradiction::SegmentNumber)?;
+            wrong(retransmissions > MAX_LOST_RETRANSMISSIONS, Contradiction::Retransmissions)?;
+        }
         let Some(rate) = self.rate else { return Ok(()) };
         let rates = MIN_RATE_BITS_PER_SECOND..=MAX_RATE_BITS_PER_SECOND;
-        wrong(!rates.contains(&rate.bits_per_second), Contradiction::RateOutOfRange)?;
+        let steps = rate.rates.steps();
+        wrong(!steps.iter().all(|step| rates.contains(&step.bits_per_second)), Contradiction::RateOutOfRange)?;
+        wrong(!rate.rates.last_as_they_may(), Contradiction::RateStep)?;
         wrong(!(1..=MAX_QUEUE_FRAMES).contains(&rate.queue_frames), Contradiction::QueueFrames)?;
         wrong(!(1..=MAX_QUEUE_BYTES).contains(&rate.queue_bytes), Contradiction::QueueBytes)
     }

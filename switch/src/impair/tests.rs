@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::rates::{MIN_RATE_STEP_NS, RateStep, Rates};
 use super::*;
+
+mod in_time;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
@@ -243,14 +246,23 @@ fn with_the_same_seed_the_same_frames_are_hit_whatever_their_times() {
 fn what_contradicts_itself_is_refused_with_the_key_to_change() {
     let rate = |rate| ImpairSpec { rate: Some(rate), ..ImpairSpec::NONE };
     let good = RateSpec::new(10_000_000);
+    let outage = Some(Outage { after_ns: 1, lasts_ns: 0 });
+    let segment = |number, retransmissions| ImpairSpec {
+        segment: Some(SegmentLoss { number, retransmissions }),
+        ..ImpairSpec::NONE
+    };
     let cases = [
         (ImpairSpec { delay_ns: MAX_DELAY_NS + 1, ..ImpairSpec::NONE }, Contradiction::DelayTooLong),
         (ImpairSpec { delay_ns: MAX_DELAY_NS, jitter_ns: 1, ..ImpairSpec::NONE }, Contradiction::DelayTooLong),
         (ImpairSpec { delay_ns: 5, jitter_ns: 6, ..ImpairSpec::NONE }, Contradiction::JitterAboveDelay),
         (ImpairSpec { reorder: Chance::percent(1), ..ImpairSpec::NONE }, Contradiction::ReorderWithoutDelay),
-        (rate(RateSpec { bits_per_second: 7_999, ..good }), Contradiction::RateOutOfRange),
-        (rate(RateSpec { bits_per_second: 0, ..good }), Contradiction::RateOutOfRange),
-        (rate(RateSpec { bits_per_second: 100_000_000_001, ..good }), Contradiction::RateOutOfRange),
+        (rate(RateSpec::new(7_999)), Contradiction::RateOutOfRange),
+        (rate(RateSpec::new(0)), Contradiction::RateOutOfRange),
+        (rate(RateSpec::new(100_000_000_001)), Contradiction::RateOutOfRange),
+        (ImpairSpec { outage, ..ImpairSpec::NONE }, Contradiction::NoOutage),
+        (segment(0, 0), Contradiction::SegmentNumber),
+        (segment(65_536, 0), Contradiction::SegmentNumber),
+        (segment(1, 256), Contradiction::Retransmissions),
         (rate(RateSpec { queue_frames: 0, ..good }), Contradiction::QueueFrames),
         (rate(RateSpec { queue_frames: 65_537, ..good }), Contradiction::QueueFrames),
         (rate(RateSpec { queue_bytes: 0, ..good }), Contradiction::QueueBytes),
@@ -261,7 +273,7 @@ fn what_contradicts_itself_is_refused_with_the_key_to_change() {
         assert!(!expected.to_string().contains('\n') && !expected.key().is_empty());
     }
     assert_eq!(Chance::new(1_000_001), None);
-    let extreme = RateSpec { bits_per_second: MAX_RATE_BITS_PER_SECOND, queue_bytes: MAX_QUEUE_BYTES, queue_frames: 1 };
+    let extreme = RateSpec { queue_bytes: MAX_QUEUE_BYTES, queue_frames: 1, ..RateSpec::new(MAX_RATE_BITS_PER_SECOND) };
     let spec = ImpairSpec { delay_ns: 5_000_000_000, jitter_ns: 5_000_000_000, ..rate(extreme) };
     assert_eq!(spec.check(), Ok(()));
 }
@@ -274,7 +286,11 @@ fn built_in_profiles_make_sense() {
         assert_eq!(profile.spec.is_none(), profile.name == "default");
     }
     let constrained = Profile::built_in("constrained").unwrap().spec;
-    assert!(constrained.rate.is_some_and(|rate| (10_000_000..=100_000_000).contains(&rate.bits_per_second)));
+    assert!(
+        constrained
+            .rate
+            .is_some_and(|rate| (10_000_000..=100_000_000).contains(&rate.rates.steps()[0].bits_per_second))
+    );
     assert!(constrained.delay_ns > 0);
     let lossy = Profile::built_in("lossy").unwrap().spec;
     assert!(lossy.loss.mean() > 0.0 && lossy.jitter_ns > 0);
@@ -298,12 +314,19 @@ fn any_loss() -> impl Strategy<Value = Loss> {
 
 fn any_spec() -> impl Strategy<Value = ImpairSpec> {
     let ns = || prop_oneof![Just(0u64), 1..100u64, 0..=MAX_DELAY_NS];
-    let rate = (MIN_RATE_BITS_PER_SECOND..=MAX_RATE_BITS_PER_SECOND, 1..=MAX_QUEUE_BYTES, 1..100u32).prop_map(
-        |(bits_per_second, queue_bytes, queue_frames)| RateSpec { bits_per_second, queue_bytes, queue_frames },
-    );
+    let step = (MIN_RATE_BITS_PER_SECOND..=MAX_RATE_BITS_PER_SECOND, MIN_RATE_STEP_NS..=10 * MIN_RATE_STEP_NS)
+        .prop_map(|(bits_per_second, lasts_ns)| RateStep { bits_per_second, lasts_ns });
+    let rates = proptest::collection::vec(step, 1..4).prop_map(|steps| Rates::new(&steps).unwrap());
+    let rate = (rates, 1..=MAX_QUEUE_BYTES, 1..100u32).prop_map(|(rates, queue_bytes, queue_frames)| RateSpec {
+        rates,
+        queue_bytes,
+        queue_frames,
+    });
     let chances = (any_chance(), any_chance(), any_chance());
-    (ns(), ns(), any_loss(), chances, proptest::option::of(rate), any::<u64>()).prop_map(
-        |(delay_ns, jitter_ns, loss, (duplicate, reorder, corrupt), rate, seed)| ImpairSpec {
+    let outage = (ns(), 1..MAX_DELAY_NS).prop_map(|(after_ns, lasts_ns)| Outage { after_ns, lasts_ns });
+    let sometimes = (proptest::option::of(rate), proptest::option::of(outage));
+    (ns(), ns(), any_loss(), chances, sometimes, any::<u64>()).prop_map(
+        |(delay_ns, jitter_ns, loss, (duplicate, reorder, corrupt), (rate, outage), seed)| ImpairSpec {
             delay_ns,
             jitter_ns,
             loss,
@@ -311,6 +334,8 @@ fn any_spec() -> impl Strategy<Value = ImpairSpec> {
             reorder,
             corrupt,
             rate,
+            outage,
+            segment: None,
             seed,
         },
     )
@@ -335,6 +360,7 @@ proptest! {
                 Verdict::Drop(reason) => {
                     let possible = match reason {
                         DropReason::ImpairLoss => spec.loss.mean() > 0.0 || matches!(spec.loss, Loss::GilbertElliott { .. }),
+                        DropReason::ImpairOutage => spec.outage.is_some_and(|outage| outage.is_at(latest)),
                         _ => reason == DropReason::ImpairQueueFull && spec.rate.is_some(),
                     };
                     prop_assert!(possible, "{:?}", reason);
@@ -383,6 +409,8 @@ fn the_verdict_for_all_is_that_of_each_and_only_given_where_all_have_the_same() 
         ImpairSpec { reorder: chance, ..spec },
         ImpairSpec { corrupt: chance, ..spec },
         ImpairSpec { rate: Some(RateSpec::new(1_000_000)), ..spec },
+        ImpairSpec { outage: Some(Outage { after_ns: 5, lasts_ns: 5 }), ..spec },
+        ImpairSpec { segment: Some(SegmentLoss { number: 1, retransmissions: 0 }), ..spec },
     ] {
         assert_eq!(Impairment::new(spec).unwrap().common_verdict(1, 3), None, "{spec:?}");
     }

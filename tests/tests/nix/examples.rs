@@ -189,7 +189,7 @@ fn windows_and_microvms_get_their_nics() {
     assert!(args.contains("/run/labsw/vhost/node2.sock") && args.contains("size=512M,share=on"), "{args}");
     assert_eq!(cluster["settings"]["impair"]["node2"], json!({"profile": "lossy", "direction": "both"}));
     let impaired = attribute("impaired").unwrap();
-    assert_eq!(impaired["impair"], json!({"a": {"profile": "lossy"}}));
+    assert_eq!(impaired["impair"], json!({"a": {"profile": "lossy", "outage": "5s after 10s", "lose_segment": 3}}));
 }
 
 #[test]

@@ -245,6 +245,9 @@ fn impairment() -> Impairment {
         rate: Some("10mbit".into()),
         queue_frames: Some(100),
         queue_bytes: Some(10_000),
+        outage: Some("5s after 10s".into()),
+        lose_segment: Some(3),
+        lose_retransmissions: Some(2),
         ..Impairment::default()
     }
 }

@@ -1,11 +1,12 @@
 //! Proves how values and tables of impairments are read and written, and what is refused where.
 
-use labsw_switch::impair::{Chance, Loss};
+use labsw_switch::impair::rates::{RateStep, Rates};
+use labsw_switch::impair::{Chance, Loss, Outage, SegmentLoss};
 
 use serde_json::json;
 
 use super::*;
-use crate::model::Bursts;
+use crate::model::{Bursts, ChangingRate, OutageTime};
 
 #[test]
 fn the_model_of_bursts_has_two_to_four_shares() {
@@ -18,6 +19,61 @@ fn the_model_of_bursts_has_two_to_four_shares() {
     let expected = Loss::GilbertElliott { enter, leave, loss_bad: Chance::ALWAYS, loss_good: Chance::NEVER };
     assert_eq!(Loss::from(bursts), expected);
     assert_eq!(bursts.to_string(), "1% 25% 100% 0%");
+}
+
+#[test]
+fn rates_follow_one_another() {
+    let step = |bits_per_second, lasts_ns| RateStep { bits_per_second, lasts_ns };
+    let (second, for_ever) = (1_000_000_000, RateStep::FOR_EVER);
+    for (text, steps, written) in [
+        ("1.5Mbit", vec![step(1_500_000, for_ever)], "1.5mbit"),
+        (
+            "10mbit for 5s,1 mbit for 1s 500ms",
+            vec![step(10_000_000, 5 * second), step(1_000_000, 1_500_000_000)],
+            "10mbit for 5s, 1mbit for 1s 500ms",
+        ),
+        ("1mbit for 1s, 2mbit", vec![step(1_000_000, second), step(2_000_000, for_ever)], "1mbit for 1s, 2mbit"),
+    ] {
+        let rate: ChangingRate = text.parse().unwrap();
+        assert_eq!((Rates::from(rate).steps(), rate.to_string().as_str()), (&steps[..], written));
+        assert_eq!(written.parse(), Ok(rate));
+    }
+    let many = vec!["1mbit for 1s"; 17].join(",");
+    for text in ["", "10", "1mbit, 2mbit for 1s", "1mbit for", "1mbit for 5", "1mbit for 1s,", "0bit for 1s", &many] {
+        let error = text.parse::<ChangingRate>().expect_err(text);
+        assert!(error.contains("is not a rate, as in \"10mbit\", or up to 16 in turn"), "{error}");
+    }
+}
+
+#[test]
+fn an_outage_lasts_and_begins() {
+    for (text, after_ns, lasts_ns, written) in [
+        ("5s after 10s", 10_000_000_000, 5_000_000_000, "5s after 10s"),
+        ("200ms", 0, 200_000_000, "200ms"),
+        ("1m 30s  after  1h", 3_600_000_000_000, 90_000_000_000, "1m 30s after 1h"),
+    ] {
+        let outage: OutageTime = text.parse().unwrap();
+        assert_eq!((Outage::from(outage), outage.to_string().as_str()), (Outage { after_ns, lasts_ns }, written));
+        assert_eq!(written.parse(), Ok(outage));
+    }
+    for text in ["", "5", "after 5s", "5s after", "5s at 10s", "5s after 10s after 1s"] {
+        let error = text.parse::<OutageTime>().expect_err(text);
+        assert!(error.contains("is not an outage, as in \"5s after 10s\""), "{error}");
+    }
+}
+
+#[test]
+fn what_happens_in_time_and_to_connections_is_part_of_a_profile_too() {
+    let config = parse(&impaired(
+        "[profiles.cut]\noutage = '5s after 10s'\nlose_segment = 3\nlose_retransmissions = 2\n\
+         [impair.a]\nprofile = 'cut'\nrate = '10mbit for 5s, 1mbit'",
+    ))
+    .unwrap();
+    let spec = both(&config).settings.spec(1);
+    assert_eq!(spec.outage, Some(Outage { after_ns: 10_000_000_000, lasts_ns: 5_000_000_000 }));
+    assert_eq!(spec.segment, Some(SegmentLoss { number: 3, retransmissions: 2 }));
+    assert_eq!(spec.rate.unwrap().rates.steps().len(), 2);
+    assert_eq!(parse(&config.to_toml().to_string()).unwrap(), config);
 }
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -51,7 +107,7 @@ fn impairments_take_a_profile_and_what_they_set_themselves_above_it() {
     assert_eq!(impair.profile.as_deref(), Some("far"));
     let spec = impair.settings.spec(1);
     assert_eq!((spec.delay_ns, spec.jitter_ns, spec.seed), (40_000_000, 1_500_000, 1));
-    assert_eq!(spec.rate.map(|rate| (rate.bits_per_second, rate.queue_frames)), Some((10_000_000, 7)));
+    assert_eq!(spec.rate.map(|rate| (rate.rates.steps()[0].bits_per_second, rate.queue_frames)), Some((10_000_000, 7)));
     assert_eq!(parse(&config.to_toml().to_string()).unwrap(), config);
     // A built-in profile can be replaced.
     let replaced = parse(&impaired("[profiles.lossy]\nloss = '9%'\n[impair.a]\nprofile = 'lossy'")).unwrap();
@@ -84,6 +140,15 @@ fn impairments_that_make_no_sense_are_refused_with_their_place() {
         (
             "[impair.a]\nprofile = 'loss'",
             "4:11: impair.a.profile: there is no profile \"loss\"; did you mean \"lossy\"?",
+        ),
+        ("[impair.a]\noutage = '0s'", "4:10: impair.a.outage: outage lasts no time"),
+        ("[impair.a]\noutage = 5", "4:10: impair.a.outage: should be an outage, as in"),
+        ("[impair.a]\nrate = '1mbit for 1us, 2mbit'", "4:8: impair.a.rate: rate has a step that does not last 1 ms to"),
+        ("[impair.a]\nlose_segment = 0", "4:16: impair.a.lose_segment: 0 is not the number of a segment"),
+        ("[impair.a]\nlose_segment = 1\nlose_retransmissions = 256", "5:24: impair.a.lose_retransmissions: 256 is"),
+        (
+            "[impair.a]\nlose_retransmissions = 1",
+            "4:24: impair.a.lose_retransmissions: is about the segment of `lose_segment`",
         ),
         ("[impair.a]\nfilter = 'arp'", "3:9: impair.a: sets nothing"),
         ("[impair.a]\ndelay = '1ms'\nfilter = 'tcp prot 445'", "5:10: impair.a.filter: \"tcp prot 445\": "),

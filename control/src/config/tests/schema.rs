@@ -40,6 +40,8 @@ fn every_way_to_write_a_value_is_valid() {
         "[ports.a]\ntype = 'tap'\nvlan = { mode = 'dot1q-tunnel', tag = 5, cvlans = [0, '7-9'], ethertype = '0x8100' }",
         "[ports.a]\ntype = 'tap'\nstorm = { broadcast = '1.5 Kpps', multicast = 'off' }\nmac_limit = 'off'",
         "[ports.a]\ntype = 'tap'\n[impair.a]\ngemodel = '1% 25.5%'\n[profiles.p]\ndelay = '1s 30ms'\nrate = '10 Mbit'",
+        "[ports.a]\ntype = 'tap'\n[impair.a]\nrate = '10 Mbit for 5s,1mbit for 1m 30s , 2mbit'\noutage = '5s after 10s'",
+        "[ports.a]\ntype = 'tap'\n[impair.a]\noutage = '1m 5s'\nlose_segment = 3\nlose_retransmissions = 0",
         "[ports.a]\ntype = 'tap'\n[impair.a.rx]\nprofile = 'lossy'\n[impair.a.tx]\nloss = '0.25 %'\nseed = 1",
         "[ports.a]\ntype = 'tap'\n[ports.b]\ntype = 'tap'\n[mirrors.m]\nsources = ['*:rx', 'b']\nto = 'a'\n\
          vlans = ['1-9']\ninject = { as_port = 'b', rate = '1kpps', sources = ['02:00:00:00:00:01'] }",

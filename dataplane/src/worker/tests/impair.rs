@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use labsw_switch::impair::{Chance, ImpairSpec, Loss, RateSpec};
+use labsw_switch::impair::{Chance, ImpairSpec, Loss, Outage, RateSpec, SegmentLoss};
 
 use super::*;
 use crate::impair::{Schedule, TxDelay};
@@ -111,6 +111,37 @@ fn losses_are_counted_where_they_happen_and_not_mirrored() {
     lab.send(0, &frame(0xff, 1, 1));
     assert!(lab.turn_and_release().iter().all(Vec::is_empty));
     assert_eq!(lab.drops(0, DropReason::ImpairLoss), 1);
+}
+
+#[test]
+fn a_segment_of_a_connection_is_lost_and_an_outage_loses_all() {
+    let tcp = |sequence: u8| {
+        let mut frame = frame(0xff, 1, 1);
+        frame.resize(14, 0);
+        frame[12..].copy_from_slice(&[8, 0]);
+        let ip = [0x45, 0, 0, 41, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let tcp = [1, 1, 1, 1, 0, 0, 0, sequence, 0, 0, 0, 0, 0x50, 0x18, 0, 0, 0, 0, 0, 0];
+        [&frame, &ip[..], &tcp, &[0xab; 20]].concat()
+    };
+    let segment = Some(SegmentLoss { number: 2, retransmissions: 1 });
+    let spec = ImpairSpec { segment, ..ImpairSpec::NONE };
+    let outage = ImpairSpec { outage: Some(Outage { after_ns: 0, lasts_ns: 1 << 60 }), ..ImpairSpec::NONE };
+    for is_rx in [true, false] {
+        let mut lab = Lab::new(2);
+        let port = usize::from(!is_rx);
+        let impair = |lab: &mut Lab, spec| {
+            let spec = Some(spec);
+            if is_rx { lab.impair(port, spec, None) } else { lab.impair(port, None, spec) }
+        };
+        impair(&mut lab, spec);
+        [1, 2, 3, 2, 2].iter().for_each(|sequence| lab.send(0, &tcp(*sequence)));
+        assert_eq!(lab.turn_and_release()[1], [1, 3, 2].map(tcp));
+        assert_eq!(lab.drops(port, DropReason::ImpairLoss), 2);
+        impair(&mut lab, outage);
+        lab.send(0, &frame(0xff, 1, 1));
+        assert!(lab.turn_and_release()[1].is_empty());
+        assert_eq!(lab.drops(port, DropReason::ImpairOutage), 1);
+    }
 }
 
 #[test]
