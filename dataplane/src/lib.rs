@@ -21,6 +21,7 @@
 //! | [`fast_path`] | frames between containers that pass in the kernel |
 //! | [`offload`], `stage` | checksums and segmentation, and frames made ready for ports that do not take them as they are |
 //! | [`impair`] | delay queues before and behind ports |
+//! | [`inline`] | sensors in the wires of ports: probes, and what they show |
 //! | [`mirror`] | the transmit side of a mirror destination, and its backlog |
 //! | [`capture`], [`inject`] | copies for someone who looks on; frames put in by the control thread |
 //! | [`handover`] | descriptors for the process that takes over |
@@ -40,6 +41,7 @@ pub mod frame;
 pub mod handover;
 pub mod impair;
 pub mod inject;
+pub mod inline;
 pub mod log_limit;
 pub mod losses;
 pub mod mirror;

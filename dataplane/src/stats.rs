@@ -53,6 +53,12 @@ impl PortDelta {
         *count = count.saturating_sub(1);
     }
 
+    /// A frame of `bytes` that was counted as received is none of the port's traffic. It may have been published.
+    pub(crate) fn forget_received(&mut self, bytes: u32) {
+        self.rx_frames = self.rx_frames.wrapping_sub(1);
+        self.rx_bytes = self.rx_bytes.wrapping_sub(u64::from(bytes));
+    }
+
     /// Counts one frame of `bytes` that the port took.
     #[inline]
     pub fn sent(&mut self, bytes: u32) {

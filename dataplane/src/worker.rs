@@ -19,6 +19,7 @@
 mod capture;
 mod command;
 mod impair;
+mod inline;
 mod mirror;
 mod pipeline;
 mod ports;
@@ -35,12 +36,13 @@ use labsw_switch::tables::Tables;
 
 use crate::clock;
 use crate::port::{Fault, Turn};
-use crate::stats::MirrorStats;
+use crate::stats::{MirrorStats, PortDelta};
 use crate::sync::{SPIN, TICK};
 use crate::workers::load::{Load, WorkerLoad};
 
 use capture::Capturing;
 use impair::Impairments;
+use inline::Sensors;
 use mirror::Mirrors;
 use pipeline::{Pipeline, forwarder};
 use ports::{Ports, Slot, needs_staging};
@@ -77,6 +79,7 @@ pub struct Worker {
     mirrors: Mirrors,
     capturing: Capturing,
     impairments: Impairments,
+    sensors: Sensors,
     /// A control message of multicast.
     message: snoop::Message,
 }
@@ -105,6 +108,7 @@ impl Worker {
             mirrors: Mirrors::new(shared.mirrors),
             capturing: Capturing::new(),
             impairments: Impairments::new(),
+            sensors: Sensors::new(),
             message: snoop::Message::new(),
         }
     }
@@ -125,6 +129,7 @@ impl Worker {
             self.load.turn(now, frames);
             self.now.now_ns = clock::at(now);
             self.impairments.send_due(&self.now, &mut self.ports, &self.control);
+            self.sensors.run_due(&self.now, &self.tables, &self.ports, &self.control);
             if now - last_tick >= TICK {
                 last_tick = now;
                 self.run_due();
@@ -154,7 +159,7 @@ impl Worker {
         }
         self.run_due();
         let (waiting, due) = self.sleeper.arm(&mut self.queues, &self.now);
-        let due = due.min(sleep::wake_for(delayed)).min(self.ports.next_due(&self.now));
+        let due = due.min(sleep::wake_for(delayed)).min(self.ports.next_due(&self.now)).min(self.sensors.next_due());
         if waiting || !self.control.commands.is_empty() {
             return true;
         }
@@ -206,6 +211,9 @@ impl Worker {
         }
         self.ports.touch(ingress);
         self.decide(ingress);
+        if self.pipeline.egress.probes() != 0 {
+            self.hear(at, ingress);
+        }
         if self.tables.has_mirrors_in_force() {
             self.mirrors.select(&self.tables, ingress, &mut self.pipeline);
         }
@@ -236,6 +244,17 @@ impl Worker {
         } else {
             pipeline.decide(forwarder, &self.now, ingress, |_, port, reason| ports.drop(port, reason));
         }
+    }
+
+    /// Takes the probes out of a burst of one queue.
+    #[cold]
+    fn hear(&mut self, at: usize, ingress: PortId) {
+        let Pipeline { burst, egress, .. } = &self.pipeline;
+        // Frames that an impairment has delayed, lost or doubled were counted before that.
+        let is_counted_now = self.queues.get(at).is_some_and(|queue| queue.impaired.is_none());
+        let mut elsewhere = PortDelta::ZERO;
+        let counted = self.ports.get_mut(ingress).map(|slot| &mut slot.delta).filter(|_| is_counted_now);
+        self.sensors.hear(ingress, burst, egress.probes(), counted.unwrap_or(&mut elsewhere));
     }
 
     /// Lets every egress port take its frames.
@@ -331,6 +350,10 @@ impl Worker {
                 }
                 Command::SetCaptures { captures, done } => {
                     self.capturing.set(captures, &mut self.ports);
+                    let _ = done.send(());
+                }
+                Command::SetSensors { sensors, done } => {
+                    self.sensors.set(sensors, &self.now);
                     let _ = done.send(());
                 }
                 Command::Hold { held, go_on } => {

@@ -58,6 +58,21 @@ let
       }
     ];
 
+  inlineAssertions = name: inline:
+    let
+      unknown = lib.filter (port: !(ports ? ${port})) ([ inline.of ] ++ inline.through);
+    in
+    [
+      {
+        assertion = unknown == [ ];
+        message = "services.labsw.inline.${name}: there is no port ${names unknown}; the ports are ${portNames}.";
+      }
+      {
+        assertion = lib.length inline.through == 2;
+        message = "services.labsw.inline.${name}.through: a sensor has two ports.";
+      }
+    ];
+
   pages = host.hugepages;
   reserved = if pages.perNode != { } then lib.foldl' builtins.add 0 (lib.attrValues pages.perNode) else pages.count;
   smallPages = if pages.size == "2M" then reserved else 0;
@@ -184,6 +199,7 @@ in
     ]
     ++ nicAssertions "portA" cfg.portA
     ++ nicAssertions "portB" cfg.portB
-    ++ lib.concatLists (lib.mapAttrsToList mirrorAssertions mirrors);
+    ++ lib.concatLists (lib.mapAttrsToList mirrorAssertions mirrors)
+    ++ lib.concatLists (lib.mapAttrsToList inlineAssertions (settings.inline or { }));
   };
 }

@@ -1,5 +1,6 @@
-# What the configuration file says. `settings` is the file, freely (RFC 42); `ports` and `mirrors` are its tables with
-# types, descriptions and a short form for VLANs. Keys keep the names that docs/configuration.md has for them.
+# What the configuration file says. `settings` is the file, freely (RFC 42); `ports`, `mirrors` and `inline` are its
+# tables with types, descriptions and a short form for VLANs. Keys keep the names that docs/configuration.md has for
+# them.
 { config, lib, pkgs, ... }:
 
 let
@@ -99,13 +100,31 @@ let
     };
   };
 
+  inline = types.submodule {
+    freeformType = format.type;
+    options = {
+      of = mkOption {
+        type = types.str;
+        description = "The port in whose wire the sensor is.";
+      };
+      through = mkOption {
+        type = types.nonEmptyListOf types.str;
+        description = "The sensor's two ports: on the side of that port, and on the side of the switch.";
+      };
+      on_failure = mkOption {
+        type = types.enum [ "open" "closed" ];
+        description = "While the sensor lets no frames pass: they go past it, or are dropped.";
+      };
+    };
+  };
+
   withoutNulls = lib.filterAttrsRecursive (_: value: value != null);
 in
 {
   options.services.labsw = {
     settings = mkOption {
       default = { };
-      description = "The configuration file of labswd (docs/configuration.md). `ports` and `mirrors` of this module end up here.";
+      description = "The configuration file of labswd (docs/configuration.md). `ports`, `mirrors` and `inline` of this module end up here.";
       example = lib.literalExpression ''{ switch = { workers = [ 2 3 ]; power = "adaptive"; }; }'';
       type = types.submodule {
         freeformType = format.type;
@@ -183,6 +202,13 @@ in
       description = "Mirror (SPAN) sessions.";
     };
 
+    inline = mkOption {
+      type = types.attrsOf inline;
+      default = { };
+      example = lib.literalExpression ''{ ips = { of = "web"; through = [ "ips-in" "ips-out" ]; on_failure = "open"; }; }'';
+      description = "Sensors in the wires of ports (docs/inline.md).";
+    };
+
     finalSettings = mkOption {
       type = types.raw;
       internal = true;
@@ -195,6 +221,7 @@ in
     settings.ports = lib.mkIf (cfg.ports != { })
       (lib.mapAttrs (_: p: withoutNulls (p // { vlan = if p.vlan == null then null else withoutNulls (vlanSettings p.vlan); })) cfg.ports);
     settings.mirrors = lib.mkIf (cfg.mirrors != { }) (lib.mapAttrs (_: withoutNulls) cfg.mirrors);
+    settings.inline = lib.mkIf (cfg.inline != { }) cfg.inline;
     finalSettings = withoutNulls cfg.settings;
   };
 }

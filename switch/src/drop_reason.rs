@@ -194,6 +194,10 @@ drop_reasons! {
     TagUnsure = "tag_unsure": In, Receive;
     /// The frame arrived within the outage of an impairment of the port.
     ImpairOutage = "impair_outage": Both, Impairment;
+    /// The sensor in the port's wire does not let frames pass, and nothing may go past it.
+    InlineClosed = "inline_closed": Both, Port;
+    /// The port is a sensor's: it takes no frames but those of the port in whose wire the sensor is.
+    InlineSensor = "inline_sensor": Both, Port;
 }
 
 /// Number of drop reasons, the length of per-reason counter arrays.

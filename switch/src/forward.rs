@@ -27,6 +27,9 @@
 //! decided about as a frame of another port is, by the same steps ([`injection`]). Its copies go to other destinations,
 //! never back.
 //!
+//! **Inline.** Frames of a port with a sensor in its wire, and of the ports of the sensor, are passed on undecided, or
+//! decided about as those of the port ([`inline`]).
+//!
 //! **Invariants.** A frame never leaves by the port it came in on, a port gets a frame at most once, a mirror
 //! destination gets at most one copy of a frame, and no copy is made of a frame from or to a mirror
 //! destination. The way of a unicast frame to a known address takes no lock and allocates nothing.
@@ -39,6 +42,7 @@ use crate::{DropReason, PortId};
 mod copies;
 mod egress;
 mod injection;
+mod inline;
 mod last;
 mod multicast;
 mod observer;
@@ -119,10 +123,8 @@ impl<'a> Forwarder<'a> {
     #[inline]
     pub fn ingress_at(self, port: PortId, now_ns: u64) -> Ingress<'a> {
         let found = match self.tables.port(port) {
-            Some(found) if !found.rules.enabled => Err(DropReason::PortDown),
-            Some(found) if found.mirror_destination => Err(DropReason::MirrorDestination),
-            Some(found) => Ok(found),
-            None => Err(DropReason::PortDown),
+            Some(found) if found.is_open => Ok(found),
+            found => Err(Port::refusal(found)),
         };
         let inject = if found.is_err() { self.injection_of(port) } else { None };
         Ingress { by: self, id: port, now_ns, port: found, last: None, inject }
@@ -162,7 +164,7 @@ impl<'a> Ingress<'a> {
                 self.decide(port, &arrival(words.unwrap_or_default(), words.is_some()), &mut out);
             }
             (Err(reason), words) => {
-                self.inject(&arrival(words.unwrap_or_default(), words.is_some()), reason, &mut out);
+                self.take_otherwise(&arrival(words.unwrap_or_default(), words.is_some()), reason, &mut out);
             }
         }
     }

@@ -20,6 +20,7 @@
 //! | [`filter`] | programs of libpcap, checked and run over snapshots |
 //! | [`impair`] | the faults of a bad link: loss, delay, rate, corruption |
 //! | [`inject`] | admission of frames that come from a mirror destination |
+//! | [`inline`] | a sensor in the wire of a port, and the probes that show whether it works |
 //! | [`trace`] | a dry run: the decision about one frame, step by step, learning nothing |
 //! | [`drop_reason`] | the closed list of reasons for which a frame is dropped |
 //! | `rate`, `sync` | a token bucket (GCRA); atomics that loom can replace |
@@ -35,6 +36,7 @@ pub mod guard;
 pub mod header;
 pub mod impair;
 pub mod inject;
+pub mod inline;
 pub mod mac;
 pub mod multicast;
 mod rate;

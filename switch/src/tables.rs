@@ -19,11 +19,13 @@ use crate::filter::Filter;
 use crate::guard::Guards;
 use crate::header::{Header, Tag};
 use crate::inject::{IngressAs, Injection};
+use crate::inline::{InlineSpec, Part};
 use crate::multicast::Snooping;
 use crate::vlan::{Leaves, PortVlan, VlanSet};
 use crate::{DropReason, MAX_MIRRORS, MAX_PORTS, MirrorId, PortId, Vid};
 
 mod build;
+mod inline;
 mod lone;
 
 pub use lone::LoneVlans;
@@ -214,6 +216,15 @@ pub enum TablesError {
         /// Its source that is a destination.
         port: PortId,
     },
+    /// A sensor is to be in the wire of a port, or at one, that does not exist.
+    #[error("a sensor is to be at port {}, which does not exist", .0.0)]
+    UnknownInlinePort(PortId),
+    /// A port that has to do with two sensors, or twice with one.
+    #[error("port {} has to do with two sensors", .0.0)]
+    DuplicateInlinePort(PortId),
+    /// A sensor is to be in the wire of a mirror destination, or at one.
+    #[error("a sensor is to be at port {}, which is a mirror destination", .0.0)]
+    InlineDestination(PortId),
 }
 
 /// The snapshot; see the module.
@@ -247,10 +258,13 @@ pub(crate) struct Port {
     pub rules: PortRules,
     /// [`PortRules::is_plain`].
     pub is_plain: bool,
-    /// Takes frames that go to it alone: it is up, and no mirror destination.
-    pub is_egress: bool,
+    /// Frames that it receives are decided about: it is up, no mirror destination, and no sensor is in its wire. So are
+    /// frames that go to it alone.
+    pub is_open: bool,
     /// Sends only copies and takes nothing in.
     pub mirror_destination: bool,
+    /// The part that it takes for a sensor.
+    pub part: Option<Part>,
     /// Mirrors that watch received frames.
     pub rx_mirrors: PortMirrors,
     /// Mirrors that watch sent frames.
@@ -343,6 +357,8 @@ impl PortMirror {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
     pub port: PortId,
+    /// The port that its frames leave by: itself, or that of the sensor in its wire.
+    pub by: PortId,
     /// How frames of this VLAN leave it.
     pub leaves: Leaves,
     /// True if the port takes no frames from isolated ports.
@@ -360,7 +376,7 @@ impl Member {
 impl Tables {
     /// No ports, no mirrors.
     pub fn empty() -> Tables {
-        build::tables(Vec::new(), Vec::new())
+        build::tables(Vec::new(), Vec::new(), &[])
     }
 
     /// Checks and builds the snapshot.
@@ -368,8 +384,20 @@ impl Tables {
     /// # Errors
     /// Indexes out of range or taken twice, mirrors that name absent ports or mirror destinations as sources.
     pub fn build(ports: Vec<(PortId, PortRules)>, mirrors: Vec<MirrorSpec>) -> Result<Tables, TablesError> {
-        build::check(&ports, &mirrors)?;
-        Ok(build::tables(ports, mirrors))
+        Tables::build_with(ports, mirrors, &[])
+    }
+
+    /// Like [`Tables::build`], with sensors in the wires of ports.
+    ///
+    /// # Errors
+    /// Those of [`Tables::build`], and sensors at ports that are absent, taken or mirror destinations.
+    pub fn build_with(
+        ports: Vec<(PortId, PortRules)>,
+        mirrors: Vec<MirrorSpec>,
+        inlines: &[InlineSpec],
+    ) -> Result<Tables, TablesError> {
+        build::check(&ports, &mirrors, inlines)?;
+        Ok(build::tables(ports, mirrors, inlines))
     }
 
     /// These tables with multicast snooping in `vlans`.
@@ -443,17 +471,10 @@ impl Tables {
         self.ports.get(port.index())?.as_ref()
     }
 
-    /// The rules of the port `to`, which a frame goes to alone.
-    ///
-    /// # Errors
-    /// [`DropReason::PortDown`], [`DropReason::MirrorDestination`].
+    /// The rules of the port `to`, if a frame may go to it alone, and leaves there.
     #[inline(always)]
-    pub(crate) fn egress_rules(&self, to: PortId) -> Result<&PortRules, DropReason> {
-        match self.port(to) {
-            Some(port) if port.is_egress => Ok(&port.rules),
-            Some(port) if port.rules.enabled => Err(DropReason::MirrorDestination),
-            Some(_) | None => Err(DropReason::PortDown),
-        }
+    pub(crate) fn egress_rules(&self, to: PortId) -> Option<&PortRules> {
+        self.port(to).filter(|port| port.is_open).map(|port| &port.rules)
     }
 
     /// True if a tunnel port takes frames with this tag of its customer.

@@ -9,13 +9,15 @@
 
 use labsw_switch::fdb::FdbFilter;
 use labsw_switch::forward::Forwarder;
+use labsw_switch::inline::Way;
 use labsw_switch::vlan::VlanMode;
 use labsw_switch::{Mac, PortId, Vid};
 use proptest::prelude::*;
 
 use labsw_testkit::model::foretell::foretell;
 use labsw_testkit::model::naive::Naive;
-use labsw_testkit::model::{Decided, Guarded, Inject, Mirror, Pattern, Port, To, decide, fdb, sane, tables};
+use labsw_testkit::model::{Decided, Guarded, Inject, Inline, Mirror, Pattern, Port, To};
+use labsw_testkit::model::{decide, fdb, placed, sane, tables};
 
 /// One step of a history.
 #[derive(Clone, Debug)]
@@ -155,7 +157,15 @@ fn run() -> impl Strategy<Value = Vec<Vec<u8>>> {
     })
 }
 
-fn scenario() -> impl Strategy<Value = (Vec<Port>, Vec<Mirror>, Vec<Step>)> {
+/// A sensor in the wire of a port; most work.
+fn inline(ports: u16) -> impl Strategy<Value = Inline> {
+    let way = prop_oneof![3 => Just(Way::Through), 1 => Just(Way::Past), 1 => Just(Way::Closed)];
+    (0..ports, 0..ports, 0..ports, way).prop_map(|(port, near, far, way)| Inline { port, near, far, way })
+}
+
+type Scene = (Vec<Port>, Vec<Mirror>, Vec<Inline>);
+
+fn scenario() -> impl Strategy<Value = (Scene, Vec<Step>)> {
     (2u16..=8).prop_flat_map(|count| {
         let failed = prop_oneof![3 => Just(0u64), 1 => any::<u64>(), 1 => Just(u64::MAX)];
         let failed = prop::collection::vec(failed, usize::from(count));
@@ -165,15 +175,21 @@ fn scenario() -> impl Strategy<Value = (Vec<Port>, Vec<Mirror>, Vec<Step>)> {
             2 => (0u32..8).prop_map(Step::Wait),
             1 => (vlan_id(), 0u8..6, 0..count).prop_map(|(vlan, mac, port)| Step::AddStatic(vlan, mac, port)),
         ];
-        (
+        let scene = (
             prop::collection::vec(port(), usize::from(count)).prop_map(|mut ports| {
                 let count = u16::try_from(ports.len()).unwrap();
                 ports.iter_mut().flat_map(|port| &mut port.inject).for_each(|inject| inject.port %= count);
                 ports
             }),
             prop::collection::vec(mirror(count), 0..4),
-            prop::collection::vec(step, 1..25),
-        )
+            prop::collection::vec(inline(count), 0..4),
+        );
+        let scene = scene.prop_map(|(ports, mirrors, inlines)| {
+            let mirrors = sane(mirrors, &ports);
+            let inlines = placed(inlines, &ports, &mirrors);
+            (ports, mirrors, inlines)
+        });
+        (scene, prop::collection::vec(step, 1..25))
     })
 }
 
@@ -181,12 +197,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 768, ..ProptestConfig::default() })]
 
     #[test]
-    fn decides_as_the_model_does((ports, mirrors, steps) in scenario(), seed: u64) {
-        let mirrors = sane(mirrors, &ports);
-        let tables = tables(&ports, &mirrors);
+    fn decides_as_the_model_does(((ports, mirrors, inlines), steps) in scenario(), seed: u64) {
+        let tables = tables(&ports, &mirrors, &inlines);
         let fdb = fdb(&ports, seed);
         let mut decided = Decided::default();
-        let mut naive = Naive::new(ports, mirrors);
+        let mut naive = Naive::new(ports, mirrors, inlines);
         let mut now_seconds = u32::MAX - 20;
         for step in steps {
             match step {
@@ -213,9 +228,8 @@ proptest! {
     /// A trace foretells the way of a frame: where it leaves, with which bytes, what is dropped where and
     /// why, which mirrors select it, and which copies are made. Asking changes nothing.
     #[test]
-    fn a_trace_foretells_what_is_decided((ports, mirrors, steps) in scenario(), seed: u64) {
-        let mirrors = sane(mirrors, &ports);
-        let tables = tables(&ports, &mirrors);
+    fn a_trace_foretells_what_is_decided(((ports, mirrors, inlines), steps) in scenario(), seed: u64) {
+        let tables = tables(&ports, &mirrors, &inlines);
         let fdb = fdb(&ports, seed);
         let mut decided = Decided::default();
         let mut now_seconds = u32::MAX - 20;

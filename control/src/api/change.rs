@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::parameters::{mac, name, optional_vlan, vlan};
-use super::{AppliedConfig, InjectFrame, MirrorSettings, PortDirection, PortType};
+use super::{AppliedConfig, InjectFrame, InlineSettings, MirrorSettings, PortDirection, PortType};
 
 /// The requests that change the switch, for peers that may do so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +94,15 @@ pub enum Change {
     /// Removes a mirror → [`Reply::Done`](super::Reply::Done).
     DeleteMirror {
         /// Name of the mirror.
+        #[serde(deserialize_with = "name")]
+        name: String,
+    },
+    /// Puts a sensor into the wire of a port, or changes the given settings of one →
+    /// [`Reply::Done`](super::Reply::Done).
+    SetInline(InlineSettings),
+    /// Takes a sensor out of the wire of a port → [`Reply::Done`](super::Reply::Done).
+    DeleteInline {
+        /// Name of the sensor.
         #[serde(deserialize_with = "name")]
         name: String,
     },

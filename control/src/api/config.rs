@@ -31,6 +31,8 @@ pub enum ConfigKind {
     Port,
     /// A mirror.
     Mirror,
+    /// A sensor in the wire of a port.
+    Inline,
     /// An impairment profile.
     Profile,
     /// The impairment of a port, which has the port's name.
@@ -43,6 +45,7 @@ impl fmt::Display for ConfigKind {
             ConfigKind::Switch => "switch",
             ConfigKind::Port => "port",
             ConfigKind::Mirror => "mirror",
+            ConfigKind::Inline => "inline",
             ConfigKind::Profile => "profile",
             ConfigKind::Impairment => "impairment",
         })
@@ -56,7 +59,7 @@ pub struct ConfigChange {
     pub action: ConfigAction,
     /// The kind of the thing that changes.
     pub kind: ConfigKind,
-    /// Name of the port, mirror or profile; empty for the switch.
+    /// Name of the port, mirror, sensor or profile; empty for the switch.
     pub name: String,
     /// The settings that differ, by key.
     pub settings: Vec<ConfigSetting>,

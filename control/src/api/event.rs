@@ -20,13 +20,13 @@ pub enum EventKind {
     Ready,
     /// The daemon ends.
     Stopping,
-    /// A port, mirror, impairment or profile is there that was not.
+    /// A port, mirror, inline sensor, impairment or profile is there that was not.
     Added,
     /// Settings of a port, mirror, impairment, profile or of the switch are others.
     Changed,
-    /// A port, mirror, impairment or profile has gone.
+    /// A port, mirror, inline sensor, impairment or profile has gone.
     Removed,
-    /// A port or a mirror has another state, or the same for another reason.
+    /// A port, mirror or inline sensor has another state, or the same for another reason.
     State,
     /// A port met a fault, or has lost its device.
     Fault,
@@ -101,6 +101,8 @@ pub enum EventSubject {
     Mirror,
     /// The impairment of a port; the name is the port's.
     Impairment,
+    /// A sensor in the wire of a port.
+    Inline,
     /// An impairment profile.
     Profile,
     /// The switch; it has no name.
@@ -111,10 +113,11 @@ pub enum EventSubject {
 
 impl EventSubject {
     /// All kinds of things.
-    pub const ALL: [EventSubject; 6] = [
+    pub const ALL: [EventSubject; 7] = [
         EventSubject::Port,
         EventSubject::Mirror,
         EventSubject::Impairment,
+        EventSubject::Inline,
         EventSubject::Profile,
         EventSubject::Switch,
         EventSubject::File,
@@ -127,6 +130,7 @@ impl Display for EventSubject {
             EventSubject::Port => "port",
             EventSubject::Mirror => "mirror",
             EventSubject::Impairment => "impairment of port",
+            EventSubject::Inline => "inline",
             EventSubject::Profile => "profile",
             EventSubject::Switch => "the switch",
             EventSubject::File => "file",
@@ -168,7 +172,7 @@ pub struct Event {
     /// The name of that thing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// `state`: what the port or mirror is doing now.
+    /// `state`: what the port, mirror or inline sensor is doing now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// The reason, one clause. `guard`: the drop reason, or what is reported.

@@ -18,6 +18,7 @@ mod feed;
 mod guard;
 mod impair;
 mod inject;
+mod inline;
 mod mirror;
 mod multicast;
 mod parameters;
@@ -44,11 +45,14 @@ pub use feed::Feed;
 pub use guard::{Guards, Storm};
 pub use impair::{Impairment, PortDirection};
 pub use inject::{InjectFrame, Injected};
+pub use inline::{Inline, InlineSettings, InlineState, Inlines, OneInline};
 pub use mirror::{Mirror, MirrorSettings, MirrorState};
 pub use multicast::{
     Multicast, MulticastFamily, MulticastGroup, MulticastPort, MulticastRouters, MulticastState, MulticastTotals,
 };
-pub use port::{Counters, Flap, FrontEnd, Port, PortRewind, PortRole, PortState, PortType, PutRight, XdpMode};
+pub use port::{
+    Counters, Flap, FrontEnd, Port, PortInline, PortRewind, PortRole, PortState, PortType, PutRight, XdpMode,
+};
 pub use reply::{
     Awaited, Captures, Changes, Done, FdbEntries, FdbEntry, Impairments, Mirrors, OneMirror, OnePort, PortStats, Ports,
     Removed, Reply, Stats, Status, UnexpectedReply, Vlans, Worker, WorkerQueue, Workers,

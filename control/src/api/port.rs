@@ -7,7 +7,7 @@ use labsw_dataplane::stats::PortSnapshot;
 use labsw_switch::DropReason;
 use serde::{Deserialize, Serialize};
 
-use super::{Guards, PortDirection, Vlan};
+use super::{Guards, InlineState, PortDirection, Vlan};
 
 pub use crate::model::{PortType, XdpMode};
 
@@ -147,6 +147,9 @@ pub struct Port {
     /// The worker that serves each receive queue, in the order of the queues; left out: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workers: Vec<u32>,
+    /// The sensor that the port has to do with; left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inline: Option<PortInline>,
     /// Number of addresses learned at the port; left out: none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub stations: u64,
@@ -224,6 +227,17 @@ pub struct PutRight {
     pub seconds_ago: u64,
 }
 
+/// A sensor, at a port that has to do with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortInline {
+    /// Name of the sensor.
+    pub name: String,
+    /// The way of the frames of the port in whose wire it is.
+    pub state: InlineState,
+    /// Why they do not go through it, in one clause.
+    pub reason: Option<String>,
+}
+
 /// The process at the other end of a guest's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrontEnd {
@@ -279,6 +293,7 @@ impl Port {
             impaired: Vec::new(),
             mirrors: Vec::new(),
             workers: Vec::new(),
+            inline: None,
             stations: 0,
             rewind: None,
             device: None,

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    CapturePiece, ConfigChange, Counters, Events, Impairment, Injected, Mirror, Multicast, MulticastTotals, Port,
-    RunningCapture, ShownConfig, Trace, Unconfirmed, VlanRow,
+    CapturePiece, ConfigChange, Counters, Events, Impairment, Injected, Inline, Inlines, Mirror, Multicast,
+    MulticastTotals, OneInline, Port, RunningCapture, ShownConfig, Trace, Unconfirmed, VlanRow,
 };
 
 /// A polling worker.
@@ -55,6 +55,9 @@ pub struct Status {
     pub ports: Vec<Port>,
     /// The mirrors, by name.
     pub mirrors: Vec<Mirror>,
+    /// The sensors in the wires of ports, by name; left out: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inlines: Vec<Inline>,
     /// The impairments, by port and direction.
     pub impairments: Vec<Impairment>,
     /// Counts of multicast snooping.
@@ -213,6 +216,8 @@ pub enum Reply {
         alias = "DeleteFdb",
         alias = "SetMirror",
         alias = "DeleteMirror",
+        alias = "SetInline",
+        alias = "DeleteInline",
         alias = "SetImpairment",
         alias = "ClearImpairment",
         alias = "PinQueue",
@@ -249,6 +254,12 @@ pub enum Reply {
     /// To `ShowMirror`.
     #[serde(rename(serialize = "parameters", deserialize = "ShowMirror"))]
     Mirror(OneMirror),
+    /// To `ListInlines`.
+    #[serde(rename(serialize = "parameters", deserialize = "ListInlines"))]
+    Inlines(Inlines),
+    /// To `ShowInline`.
+    #[serde(rename(serialize = "parameters", deserialize = "ShowInline"))]
+    Inline(OneInline),
     /// To `ListImpairments`.
     #[serde(rename(serialize = "parameters", deserialize = "ListImpairments"))]
     Impairments(Impairments),

@@ -49,6 +49,14 @@ pub enum Request {
         #[serde(deserialize_with = "name")]
         name: String,
     },
+    /// All sensors in the wires of ports → [`Reply::Inlines`](super::Reply::Inlines).
+    ListInlines,
+    /// One sensor → [`Reply::Inline`](super::Reply::Inline).
+    ShowInline {
+        /// Name of the sensor.
+        #[serde(deserialize_with = "name")]
+        name: String,
+    },
     /// All impairments → [`Reply::Impairments`](super::Reply::Impairments).
     ListImpairments,
     /// Counters → [`Reply::Stats`](super::Reply::Stats). With `more` the server repeats the request every interval.

@@ -1,7 +1,7 @@
 //! A configuration written into the text of a file that people keep: comments, order and spelling stay.
 //!
 //! **How it works.** The text is read as a configuration, and compared with the one to write, object by object (the
-//! switch, each port, mirror, profile and impairment) and key by key, both in the
+//! switch, each port, mirror, inline sensor, profile and impairment) and key by key, both in the
 //! [normal form](Config::normalised). Only keys that differ are touched, so `"1GiB"` stays as it is where the other
 //! configuration has the same amount. An object that is gone is taken out with the comment above it; a new one follows
 //! the others of its kind. If the result does not read as the configuration to write (an impairment with a table for
@@ -17,7 +17,7 @@ use toml_edit::{DocumentMut, Item, TableLike};
 use super::{Config, ConfigError, ConfigErrors};
 
 /// The groups of named objects.
-const GROUPS: [&str; 4] = ["ports", "mirrors", "profiles", "impair"];
+const GROUPS: [&str; 5] = ["ports", "mirrors", "inline", "profiles", "impair"];
 
 /// How much of an object that differs is written.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 //!
 //! [`Config::load`] reads a file, [`Config::parse`] a text, [`Config::read`] a text with every mistake in it. A result
 //! has been checked as far as possible without the machine (a file also for CPUs that the machine does not have):
-//! types, ranges, names, unknown keys, and by [`validate()`] the references between ports, mirrors and impairments.
+//! types, ranges, names, unknown keys, and by [`validate()`] the references between ports, mirrors, inline sensors and
+//! impairments.
 //! Nothing is touched. A mistake is a [`ConfigError`], one line: `FILE:LINE:COLUMN: ports.dc01.vlan.tag: 5000 is not a
 //! VLAN id (1 to 4094)`.
 //!
@@ -41,9 +42,10 @@ pub use validate::validate;
 pub use crate::model::port::*;
 pub use crate::model::{
     Accelerate, DeviceSpec, Diagnostic, Hugepages, ImpairConfig, ImpairDirection, ImpairSettings, InjectConfig,
-    InjectEntry, MirrorConfig, MirrorRefusal, MirrorSource, MirrorTo, Power, ProfileConfig, SwitchConfig,
+    InjectEntry, InlineConfig, MirrorConfig, MirrorRefusal, MirrorSource, MirrorTo, OnFailure, Power, ProfileConfig,
+    SwitchConfig,
 };
-use crate::model::{Path as KeyPath, Reader, Tree, names};
+use crate::model::{MAX_INLINES, Path as KeyPath, Reader, Tree, names};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -54,6 +56,8 @@ pub struct Config {
     pub ports: Vec<PortConfig>,
     /// The mirrors, in the order of the file.
     pub mirrors: Vec<MirrorConfig>,
+    /// The sensors in the wires of ports, in the order of the file.
+    pub inlines: Vec<InlineConfig>,
     /// The impairment profiles, in the order of the file; without the built-in ones.
     pub profiles: Vec<ProfileConfig>,
     /// The impairments, in the order of the file.
@@ -151,6 +155,11 @@ impl Config {
         self.mirrors.iter().find(|mirror| mirror.name == name)
     }
 
+    /// The inline sensor called `name`.
+    pub fn inline(&self, name: &str) -> Option<&InlineConfig> {
+        self.inlines.iter().find(|inline| inline.name == name)
+    }
+
     /// The impairment of the port called `name`.
     pub fn impairment(&self, name: &str) -> Option<&ImpairConfig> {
         self.impairments.iter().find(|impairment| impairment.port == name)
@@ -165,6 +174,7 @@ impl Config {
         }
         config.ports.sort_by(|a, b| a.name.cmp(&b.name));
         config.mirrors.sort_by(|a, b| a.name.cmp(&b.name));
+        config.inlines.sort_by(|a, b| a.name.cmp(&b.name));
         config.profiles.sort_by(|a, b| a.name.cmp(&b.name));
         config.impairments.sort_by(|a, b| a.port.cmp(&b.port));
         for mirror in &mut config.mirrors {
@@ -186,12 +196,16 @@ impl Config {
     pub fn to_toml(&self) -> toml::Table {
         let ports = self.ports.iter().map(|port| (port.name.clone(), port.to_toml().into()));
         let mirrors = self.mirrors.iter().map(|mirror| (mirror.name.clone(), mirror.to_toml().into()));
+        let inlines = self.inlines.iter().map(|inline| (inline.name.clone(), inline.to_toml().into()));
         let profiles = self.profiles.iter().map(|profile| (profile.name.clone(), profile.to_toml().into()));
         let impairments = self.impairments.iter().map(|impair| (impair.port.clone(), impair.to_toml().into()));
         let mut table = toml::Table::new();
         table.insert("switch".into(), self.switch.to_toml().into());
         table.insert("ports".into(), toml::Value::Table(ports.collect()));
         table.insert("mirrors".into(), toml::Value::Table(mirrors.collect()));
+        if !self.inlines.is_empty() {
+            table.insert("inline".into(), toml::Value::Table(inlines.collect()));
+        }
         table.insert("profiles".into(), toml::Value::Table(profiles.collect()));
         table.insert("impair".into(), toml::Value::Table(impairments.collect()));
         table
@@ -208,13 +222,14 @@ fn first(errors: ConfigErrors) -> ConfigError {
 
 /// Reads all nouns.
 fn read_tables(tree: &Tree, reader: &mut Reader) -> Config {
-    reader.check_keys(tree, &["switch", "ports", "mirrors", "profiles", "impair"], |_| None);
+    reader.check_keys(tree, &["switch", "ports", "mirrors", "inline", "profiles", "impair"], |_| None);
     reader.set_prefix(KeyPath::of(["switch"]));
     let switch = tree.get("switch").and_then(|table| reader.read(table)).unwrap_or_default();
     let ports = named_tables(tree, reader, ["ports", "port"], labsw_switch::MAX_PORTS, |name, table, reader| {
         PortConfig::read(name, table, &switch, reader)
     });
     let mirrors = named_tables(tree, reader, ["mirrors", "mirror"], labsw_switch::MAX_MIRRORS, MirrorConfig::read);
+    let inlines = named_tables(tree, reader, ["inline", "inline"], MAX_INLINES, InlineConfig::read);
     let profiles = named_tables(tree, reader, ["profiles", "profile"], MAX_PROFILES, ProfileConfig::read);
     let names: Vec<&str> = tree.get("ports").into_iter().flat_map(Tree::keys).collect();
     let impaired = |port: &str, table: &Tree, reader: &mut Reader| {
@@ -225,7 +240,7 @@ fn read_tables(tree: &Tree, reader: &mut Reader) -> Config {
         ImpairConfig::read(port, table, &profiles, reader)
     };
     let impairments = named_tables(tree, reader, ["impair", "port"], labsw_switch::MAX_PORTS, impaired);
-    Config { switch, ports, mirrors, profiles, impairments }
+    Config { switch, ports, mirrors, inlines, profiles, impairments }
 }
 
 /// Reads the tables of `key`, at most `limit`, each with a legal name of its own; `what` is the kind of noun.

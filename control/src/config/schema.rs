@@ -1,13 +1,14 @@
 //! The JSON schema of the configuration file: with it an editor completes keys, shows their meaning, marks mistakes.
 //!
-//! The nouns have theirs in the [`model`](crate::model); here are the five tables of the file.
+//! The nouns have theirs in the [`model`](crate::model); here are the tables of the file.
 
 use schemars::json_schema;
 use serde_json::{Value, json};
 
 use super::{Config, MAX_PROFILES};
+use crate::model::names;
 use crate::model::schema::{self, tables};
-use crate::model::{ImpairConfig, MirrorConfig, PortConfig, ProfileConfig, SwitchConfig, names};
+use crate::model::{ImpairConfig, InlineConfig, MAX_INLINES, MirrorConfig, PortConfig, ProfileConfig, SwitchConfig};
 
 impl Config {
     /// The JSON schema of the file. Every file that [`Config::parse`] takes is valid by it; of the mistakes that it
@@ -17,6 +18,7 @@ impl Config {
             let name = names::port_schema();
             let port = PortConfig::schema(generator);
             let mirror = MirrorConfig::schema(generator);
+            let inline = InlineConfig::schema(generator);
             let profile = ProfileConfig::schema(generator);
             let impairment = ImpairConfig::schema(generator);
             let described = |mut table: schemars::Schema, what: &str| {
@@ -31,6 +33,10 @@ impl Config {
                     "mirrors": described(
                         tables(&name, &mirror, labsw_switch::MAX_MIRRORS),
                         "The mirrors, by name: what is copied, and where to.",
+                    ),
+                    "inline": described(
+                        tables(&name, &inline, MAX_INLINES),
+                        "Sensors in the wires of ports, by name: what a port sends and gets goes through its sensor.",
                     ),
                     "profiles": described(
                         tables(&name, &profile, MAX_PROFILES),

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use super::error::ConfigError;
 use super::short;
 use crate::model::{
-    Diagnostic, ImpairConfig, MirrorConfig, Path, PortConfig, ProfileConfig, Reader, SwitchConfig, Tree, names,
+    Diagnostic, ImpairConfig, InlineConfig, MirrorConfig, Path, PortConfig, ProfileConfig, Reader, SwitchConfig, Tree,
+    names,
 };
 
 /// Settings by key.
@@ -142,6 +143,21 @@ impl MirrorConfig {
         read(["mirrors", name], |reader| {
             check_name(name, "mirror", reader);
             MirrorConfig::read(name, &tree, reader)
+        })
+    }
+}
+
+impl InlineConfig {
+    /// An inline sensor from a command: `labsw-ctl inline set NAME …`; `before` has the settings that are left out.
+    pub fn from_settings(
+        name: &str,
+        set: &Settings,
+        before: Option<&InlineConfig>,
+    ) -> Result<InlineConfig, ConfigError> {
+        let tree = merged(before.map(|before| json(&before.to_toml())).unwrap_or_default(), set);
+        read(["inline", name], |reader| {
+            check_name(name, "inline", reader);
+            InlineConfig::read(name, &tree, reader)
         })
     }
 }

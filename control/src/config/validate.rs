@@ -1,5 +1,5 @@
 //! Checks references between the nouns of a configuration: ports that claim the same thing, mirrors from and to
-//! existing ports, impairments of existing ports.
+//! existing ports, inline sensors at existing ports, impairments of existing ports.
 
 use super::Config;
 use crate::model::{Diagnostic, Path, PortConfig, nearest};
@@ -28,6 +28,17 @@ pub(super) fn among(config: &Config, ports: &[&str]) -> Vec<Diagnostic> {
         }
         if let Err(refusal) = mirror.check_beside(config.mirrors.get(..number).unwrap_or_default(), &config.ports) {
             note(at(table, refusal.key()), refusal.to_string());
+        }
+    }
+    for (number, inline) in config.inlines.iter().enumerate() {
+        let table = ["inline", &inline.name];
+        if let Some((key, name)) = inline.missing_port(ports) {
+            note(at(table, key), no_port(name, ports));
+            continue;
+        }
+        let before = config.inlines.get(..number).unwrap_or_default();
+        if let Err((key, refusal)) = inline.check_beside(before, &config.mirrors, &config.ports) {
+            note(at(table, key), refusal.to_string());
         }
     }
     for impairment in config.impairments.iter().filter(|impairment| !ports.contains(&impairment.port.as_str())) {

@@ -28,6 +28,7 @@ mod graph;
 mod guest;
 mod impair;
 pub mod inject;
+mod inline;
 mod label;
 mod labelled;
 mod man;
@@ -119,6 +120,8 @@ enum Noun {
     Mcast(Verb<mcast::Command>),
     /// Mirrors: copies of frames, sent to a port or a VLAN.
     Mirror(Verb<mirror::Command>),
+    /// Sensors in the wires of ports: what a port sends and gets goes through its sensor.
+    Inline(Verb<inline::Command>),
     /// Impairments: slow, lossy or late links, per port and direction.
     Impair(Verb<impair::Command>),
     /// The running configuration: show it, compare it with a file, apply a file.
@@ -244,6 +247,11 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Noun::Mcast(noun) => vec![noun.or_list().request()],
         Noun::Mirror(noun) => {
+            let command = noun.or_list();
+            if_exists = command.if_exists();
+            command.requests()
+        }
+        Noun::Inline(noun) => {
             let command = noun.or_list();
             if_exists = command.if_exists();
             command.requests()

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::parse;
 use super::table::{Screen, list, notes, number, state, text};
-use crate::api::{Change, Flap, Guards, Port, PortRewind, PortType, PutRight, Request, Vlan};
+use crate::api::{Change, Flap, Guards, Port, PortInline, PortRewind, PortType, PutRight, Request, Vlan};
 
 /// The commands for ports.
 #[derive(Debug, Default, Subcommand)]
@@ -158,8 +158,15 @@ fn remarks(port: &Port) -> String {
     let impaired = (!port.impaired.is_empty()).then(|| format!("IMPAIRED {}", list(&port.impaired, "")));
     let flapping = port.flap.map(|flap| format!("flapping {}", flapping(flap)));
     let mirrors = (!port.mirrors.is_empty()).then(|| format!("mirrors: {}", list(&port.mirrors, "")));
+    let inline = port.inline.as_ref().map(|inline| format!("inline: {}", sensor(inline)));
     let reason = port.reason.clone().filter(|_| flapping.is_none() || port.reason.as_deref() != Some("flapping"));
-    [impaired, reason, flapping, mirrors].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    [impaired, reason, flapping, inline, mirrors].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// `ips through`, `ips bypassed: no probe passes from "ips-in" to "ips-out"`.
+fn sensor(PortInline { name, state, reason }: &PortInline) -> String {
+    let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{name} {state}{reason}")
 }
 
 /// VLAN settings on one line: mode, tag, and the trunks in parentheses.
@@ -220,6 +227,7 @@ pub(super) fn facts(port: &Port) -> Vec<(&'static str, String)> {
         ("put right", port.put_right.as_ref().map(put_right)),
         ("impaired", (!port.impaired.is_empty()).then(|| list(&port.impaired, ""))),
         ("mirrors", (!port.mirrors.is_empty()).then(|| list(&port.mirrors, ""))),
+        ("inline", port.inline.as_ref().map(sensor)),
         ("workers", (!port.workers.is_empty()).then(|| list(&port.workers, ""))),
         ("stations", (port.stations > 0).then(|| port.stations.to_string())),
         ("rewind", port.rewind.as_ref().map(rewind)),

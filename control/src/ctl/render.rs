@@ -2,10 +2,12 @@
 
 use super::output::Output;
 use super::session::Failure;
-use super::{capture, config, fdb, impair, mcast, mirror, monitor, port, stats, status, table, trace, vlan, worker};
+use super::{
+    capture, config, fdb, impair, inline, mcast, mirror, monitor, port, stats, status, table, trace, vlan, worker,
+};
 use crate::api::{
-    Awaited, Captures, Changes, FdbEntries, Impairments, Mirrors, OneMirror, OnePort, Ports, Removed, Reply, Vlans,
-    Workers,
+    Awaited, Captures, Changes, FdbEntries, Impairments, Inlines, Mirrors, OneInline, OneMirror, OnePort, Ports,
+    Removed, Reply, Vlans, Workers,
 };
 use crate::metrics;
 
@@ -28,6 +30,8 @@ impl Output {
                 Reply::Removed(removed) => self.pretty(removed),
                 Reply::Mirrors(Mirrors { mirrors }) => self.pretty(mirrors),
                 Reply::Mirror(OneMirror { mirror }) => self.pretty(mirror),
+                Reply::Inlines(Inlines { inlines }) => self.pretty(inlines),
+                Reply::Inline(OneInline { inline }) => self.pretty(inline),
                 Reply::Impairments(Impairments { impairments }) => self.pretty(impairments),
                 Reply::Injected(injected) => self.pretty(injected),
                 Reply::Stats(stats) => self.pretty(&stats.ports),
@@ -54,6 +58,8 @@ impl Output {
             Reply::Removed(Removed { removed }) => format!("{removed} entries removed\n"),
             Reply::Mirrors(Mirrors { mirrors }) => mirror::table(screen, mirrors),
             Reply::Mirror(OneMirror { mirror }) => mirror::details(screen, mirror),
+            Reply::Inlines(Inlines { inlines }) => inline::table(screen, inlines),
+            Reply::Inline(OneInline { inline }) => inline::details(screen, inline),
             Reply::Impairments(Impairments { impairments }) => impair::table(screen, impairments),
             Reply::Injected(injected) => format!("{} frames sent\n", injected.sent),
             Reply::Stats(stats) => stats::table(screen, stats),

@@ -14,9 +14,10 @@ use super::trace::trace;
 use super::view::View;
 use crate::api::{
     AppliedConfig, Awaited, CaptureSpec, Captures, Change, Changes, Done, Error, FdbEntries, Feed, Handler,
-    Impairments, Mirrors, OneMirror, OnePort, Peer, Ports, Removed, Reply, Request, Vlans, WantedConfig, Workers,
+    Impairments, InlineSettings, Inlines, Mirrors, OneInline, OneMirror, OnePort, Peer, Ports, Removed, Reply, Request,
+    Vlans, WantedConfig, Workers,
 };
-use crate::config::{ConfigError, ImpairConfig, MirrorConfig, PortConfig, Settings};
+use crate::config::{ConfigError, ImpairConfig, InlineConfig, MirrorConfig, PortConfig, Settings};
 
 impl Handler for Switch {
     fn call(&mut self, peer: &Peer, request: Request) -> Result<Reply, Error> {
@@ -40,6 +41,11 @@ impl Handler for Switch {
             Request::ShowMirror { name } => {
                 let mirror = Box::new(show_mirror(self.mirrors.get(&name)?, self.view()));
                 Ok(Reply::Mirror(OneMirror { mirror }))
+            }
+            Request::ListInlines => Ok(Reply::Inlines(Inlines { inlines: self.inlines.show(&self.ports) })),
+            Request::ShowInline { name } => {
+                let inline = Box::new(self.inlines.show_one(&name, &self.ports)?);
+                Ok(Reply::Inline(OneInline { inline }))
             }
             Request::ListImpairments => {
                 Ok(Reply::Impairments(Impairments { impairments: show_impairments(&self.ports) }))
@@ -65,15 +71,15 @@ impl Handler for Switch {
     }
 
     fn capture(&mut self, peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
-        let Switch { captures, ports, mirrors, fabric, .. } = self;
-        let feed = captures.begin(peer, spec, View { ports, mirrors, fabric })?;
+        let Switch { captures, ports, mirrors, inlines, fabric, .. } = self;
+        let feed = captures.begin(peer, spec, View { ports, mirrors, inlines, fabric })?;
         self.renew_gates();
         Ok(feed)
     }
 
     fn go_on(&mut self, peer: &Peer, state: serde_json::Value) -> Result<Box<dyn Feed>, Error> {
-        let Switch { captures, ports, mirrors, fabric, .. } = self;
-        captures.go_on(peer, state, View { ports, mirrors, fabric })
+        let Switch { captures, ports, mirrors, inlines, fabric, .. } = self;
+        captures.go_on(peer, state, View { ports, mirrors, inlines, fabric })
     }
 
     fn monitor(&mut self, last: u64) -> Result<Box<dyn Feed>, Error> {
@@ -88,8 +94,8 @@ impl Switch {
         let Change::Inject { port, injection, frames, end } = change else {
             return Err(Error::MethodNotImplemented { method: "Inject".to_owned() });
         };
-        let Switch { injections, ports, mirrors, fabric, .. } = self;
-        let view = View { ports, mirrors, fabric };
+        let Switch { injections, ports, mirrors, inlines, fabric, .. } = self;
+        let view = View { ports, mirrors, inlines, fabric };
         let outcome = injections.inject(&port, injection, (&frames, end), view).map(Reply::Injected);
         if let Some(described) = described {
             self.events.tell(events::outcome(described, peer, &outcome));
@@ -111,6 +117,13 @@ impl Switch {
             let table = within.filter(|_| !settings.contains_key("rx") && !settings.contains_key("tx"));
             wrong_key(format!("impairment of {port:?}"), &table.unwrap_or_else(|| format!("impair.{port}")), &error)
         })
+    }
+
+    /// The sensor that a request describes; what it leaves out stays.
+    fn inline_wanted(&self, set: &InlineSettings) -> Result<InlineConfig, Error> {
+        let before = self.inlines.get(&set.name).ok().map(|inline| &inline.config).filter(|_| !set.replace);
+        let config = InlineConfig::from_settings(&set.name, &set.to_keys(), before);
+        config.map_err(|error| wrong_key(format!("inline {:?}", set.name), &format!("inline.{}", set.name), &error))
     }
 
     /// Adds a static entry.
@@ -203,6 +216,8 @@ impl Errand<'_> {
                 self.set_mirror(config.map_err(|error| wrong_setting("mirror", &set.name, &error))?)?;
             }
             Change::DeleteMirror { name } => self.delete_mirror(&name)?,
+            Change::SetInline(set) => self.set_inline(self.inline_wanted(&set)?)?,
+            Change::DeleteInline { name } => self.delete_inline(&name)?,
             Change::SetImpairment { port, settings, replace } => {
                 let config = self.impairment_wanted(&port, &settings, replace)?;
                 self.impair(config)?;

@@ -55,6 +55,7 @@ impl Switch {
             switch: self.config.clone(),
             ports: self.ports.iter().map(|port| port.config.clone()).collect(),
             mirrors: self.mirrors.iter().map(|mirror| mirror.config.clone()).collect(),
+            inlines: self.inlines.configs().cloned().collect(),
             profiles: self.profiles.clone(),
             impairments: self.ports.iter().filter_map(|port| Some(port.impaired.as_ref()?.config.clone())).collect(),
         }
@@ -222,6 +223,8 @@ impl Errand<'_> {
         match step {
             Step::DeleteMirror(name) => self.delete_mirror(&name),
             Step::SetMirror(config) => self.set_mirror(config),
+            Step::DeleteInline(name) => self.delete_inline(&name),
+            Step::SetInline(config) => self.set_inline(config),
             Step::DetachPort(name) => {
                 if let Err(error) = self.detach_port(&name) {
                     tracing::warn!(port = name, %error, "not detached cleanly");
@@ -406,6 +409,8 @@ fn key_of(step: &Step) -> String {
         Step::SetSwitch(_) => "switch".to_owned(),
         Step::DeleteMirror(name) => format!("mirrors.{name}"),
         Step::SetMirror(mirror) => format!("mirrors.{}", mirror.name),
+        Step::DeleteInline(name) => format!("inline.{name}"),
+        Step::SetInline(inline) => format!("inline.{}", inline.name),
         Step::DetachPort(name) | Step::DeletePort(name) => format!("ports.{name}"),
         Step::AddPort(port) | Step::SetPort(port) => format!("ports.{}", port.name),
         Step::SetProfiles(_) => "profiles".to_owned(),

@@ -25,6 +25,7 @@ impl Errand<'_> {
         let port = self.ports.get(name)?;
         let (id, before) = (port.id, port.config.clone());
         self.mirrors.check_change(&before, &config)?;
+        self.inlines.check_port(&config)?;
         if port.detached || !config.is_attached_like(&before, &self.config) || self.needs_new_sockets(name, config.mtu)
         {
             return self.attach_anew(name, config);
@@ -204,6 +205,7 @@ impl Switch {
     /// Makes or replaces a session; forwarding loses no frame.
     pub(super) fn set_mirror(&mut self, config: MirrorConfig) -> Result<(), Error> {
         let (name, to) = (config.name.clone(), config.to.clone());
+        self.inlines.check_mirror(&config)?;
         let before = self.mirrors.enter(config, &self.ports, &self.fabric)?;
         if let Err(error) = self.set_tables() {
             self.mirrors.take(&name);

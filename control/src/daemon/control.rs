@@ -239,9 +239,14 @@ impl Control {
             }
         }
         while let Ok(event) = self.worker_events.try_recv() {
-            let worker::Event::PortFault { id, fault } = event;
-            if switch.port_fault(id, &fault) {
-                devices.send(Job::Fault(id, fault));
+            match event {
+                worker::Event::PortFault { id, fault } => {
+                    if switch.port_fault(id, &fault) {
+                        devices.send(Job::Fault(id, fault));
+                    }
+                }
+                // What follows from that is done in every turn.
+                worker::Event::Sensors => {}
             }
         }
     }
@@ -269,6 +274,7 @@ impl Control {
             // Its end is an event.
             (!devices.does(work)).then(|| at.saturating_duration_since(now))
         });
+        switch.follow_sensors();
         // What has happened until here is told by this turn's look at the clients.
         switch.notice_states();
         let server_due = self.server.as_mut().and_then(|server| {

@@ -11,7 +11,7 @@ use super::events::Seen;
 use super::port::Port;
 use super::show::waits_for;
 use super::switch::Switch;
-use crate::api::{Event, EventKind, EventLevel, EventSubject, MirrorState, PortState};
+use crate::api::{Event, EventKind, EventLevel, EventSubject, InlineState, MirrorState, PortState};
 
 impl Switch {
     /// Tells what is configured otherwise than it was, and what is in another state. For after a change that somebody
@@ -56,11 +56,20 @@ impl Switch {
         let mirrors = mirrors.collect();
         let news = self.events.told.mirrors.compare(mirrors, limited);
         self.tell_states(EventSubject::Mirror, news);
+        let inlines = self.inlines.iter().map(|inline| {
+            let (state, reason) = inline.state(&self.ports);
+            (inline.config.name.clone(), (state.to_string(), reason))
+        });
+        let inlines = inlines.collect();
+        let news = self.events.told.inlines.compare(inlines, limited);
+        self.tell_states(EventSubject::Inline, news);
     }
 
     fn tell_states(&self, subject: EventSubject, news: Vec<(String, Seen)>) {
         for (name, (state, reason)) in news {
-            let failed = state == PortState::Failed.to_string();
+            let works = |state: InlineState| state == InlineState::Through;
+            let dead = InlineState::ALL.into_iter().any(|dead| !works(dead) && state == dead.to_string());
+            let failed = state == PortState::Failed.to_string() || (subject == EventSubject::Inline && dead);
             let level = if failed { EventLevel::Warning } else { EventLevel::Info };
             let about = Event::about(EventKind::State, subject, &name);
             self.events.tell(Event { level, state: Some(state), reason, ..about });

@@ -93,13 +93,15 @@ impl Ports {
         self.by_name.values().map(|port| (port.id, port.rules())).collect()
     }
 
-    /// The ports as the workers see them, by id.
-    pub(super) fn outputs(&self) -> Arc<[Option<Output>]> {
+    /// The ports as the workers see them, by id. Frames are finished for those of which `sees_wire` is true.
+    pub(super) fn outputs(&self, sees_wire: impl Fn(&str) -> bool) -> Arc<[Option<Output>]> {
         let count = self.by_name.values().map(|port| port.id.index() + 1).max().unwrap_or(0);
         let mut outputs = vec![None; count];
         for port in self.by_name.values() {
             if let Some(slot) = outputs.get_mut(port.id.index()) {
-                *slot = Some(port.output());
+                let mut output = port.output();
+                output.finished |= sees_wire(&port.config.name);
+                *slot = Some(output);
             }
         }
         outputs.into()

@@ -16,8 +16,8 @@ use crate::pcapng::Bound;
 pub(super) const PIECE_BYTES: usize = 128 << 10;
 
 /// The ports that a capture watches, by name, and in which direction. `*` leaves out ports that may not be captured. A
-/// capture of passing frames also leaves out mirror destinations, which carry copies of frames that pass at other
-/// ports.
+/// capture of passing frames also leaves out mirror destinations and the ports of inline sensors, which carry frames
+/// that pass at other ports.
 pub(super) fn watched<'a>(spec: &CaptureSpec, view: View<'a>) -> BTreeMap<&'a str, Direction> {
     let everywhere = [Source { port: "*".to_owned(), direction: api::Direction::Both }];
     let sources = if spec.ports.is_empty() { &everywhere[..] } else { &spec.ports };
@@ -25,8 +25,8 @@ pub(super) fn watched<'a>(spec: &CaptureSpec, view: View<'a>) -> BTreeMap<&'a st
     for source in sources {
         let all = source.port == "*";
         for port in view.ports.configs() {
-            let wanted =
-                if all { spec.drops || !view.mirrors.has_copies_sent_by(port) } else { source.port == port.name };
+            let elsewhere = || view.mirrors.has_copies_sent_by(port) || view.inlines.are_at(&port.name);
+            let wanted = if all { spec.drops || !elsewhere() } else { source.port == port.name };
             if wanted && port.allow_mirror {
                 let direction = watched.entry(&port.name).or_default();
                 direction.rx |= source.direction != api::Direction::Tx;

@@ -72,6 +72,12 @@ impl Errand<'_> {
                 format!("mirror {mirror:?} uses it; remove the mirror first (labsw-ctl mirror del {mirror})"),
             ));
         }
+        if let Some(inline) = self.inlines.user_of(name) {
+            return Err(Error::refused(
+                format!("port {name:?}"),
+                format!("inline {inline:?} uses it; take the sensor out first (labsw-ctl inline del {inline})"),
+            ));
+        }
         self.close_port(name)
     }
 

@@ -37,6 +37,7 @@ impl Switch {
             workers: show_workers(&self.fabric, &self.ports),
             ports: self.show_ports(),
             mirrors: show_mirrors(self.view()),
+            inlines: self.inlines.show(&self.ports),
             impairments: show_impairments(&self.ports),
             multicast: self.multicast.totals(),
             mac_moves: self.fabric.shared.fdb.moved(),
@@ -53,10 +54,11 @@ impl Switch {
     /// One port, with its impairment, mirrors and stations.
     pub(super) fn show_port(&mut self, name: &str) -> Result<api::Port, Error> {
         let fast_path = self.fast_path_of(self.ports.get(name)?);
+        let inline = self.inlines.show_of_port(name, &self.ports);
         let Switch { ports, mirrors, config, busy_polls, fabric, captures, .. } = self;
         let port = ports.get_mut(name)?;
         let mut shown = show_port(port, config, busy_polls);
-        shown.fast_path = fast_path;
+        (shown.fast_path, shown.inline) = (fast_path, inline);
         shown.impaired = port.impaired.iter().flat_map(Impaired::show).map(|impaired| impaired.direction).collect();
         let everywhere = port.config.allow_mirror && !mirrors.configs().any(|mirror| mirror.to.port() == Some(name));
         let all = |mirror: &MirrorConfig| everywhere && mirror.sources.iter().any(|source| source.port == "*");

@@ -37,6 +37,7 @@ use super::handover::{Door, open_door};
 use super::host::Host;
 use super::impairments::Impaired;
 use super::inject::Injections;
+use super::inlines::Inlines;
 use super::mirrors::Mirrors;
 use super::multicast::Multicast;
 use super::opening::Opening;
@@ -198,6 +199,8 @@ impl Switch {
             metrics,
             ports: Ports::default(),
             mirrors: Mirrors::default(),
+            inlines: Inlines::default(),
+            inlines_in_force: Vec::new(),
             injections: Injections::default(),
             multicast: Multicast::default(),
             busy_polls: BusyPolls::default(),
@@ -223,11 +226,16 @@ impl Switch {
             let name = mirror.name.clone();
             self.mirrors.enter(mirror, &self.ports, &self.fabric).map_err(about("mirrors", &name))?;
         }
+        for inline in config.inlines {
+            let name = inline.name.clone();
+            self.inlines.enter(inline, &self.ports, &self.mirrors).map_err(about("inline", &name))?;
+        }
         for impairment in config.impairments {
             let name = impairment.port.clone();
             self.enter_impairment(impairment).map_err(about("impair", &name))?;
         }
-        self.set_tables().map_err(|error| Refusal { key: String::new(), reason: error.to_string() })?;
+        let tables = self.set_tables().and_then(|()| self.set_sensors());
+        tables.map_err(|error| Refusal { key: String::new(), reason: error.to_string() })?;
         self.events.tell(Event::new(EventKind::Started));
         self.events.told.begin(&self.config, &self.profiles);
         self.notice_changes();

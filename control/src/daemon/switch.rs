@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use labsw_switch::PortId;
+use labsw_switch::inline::InlineSpec;
 use labsw_switch::tables::Tables;
 
 use super::busy_poll::BusyPolls;
@@ -19,6 +20,7 @@ use super::fabric::Fabric;
 use super::guards::set_learning_rules;
 use super::host::Memory;
 use super::inject::Injections;
+use super::inlines::Inlines;
 use super::mirrors::Mirrors;
 use super::multicast::Multicast;
 use super::opening::Opening;
@@ -67,6 +69,9 @@ pub(super) struct Switch {
     pub(super) metrics: Option<MetricsSocket>,
     pub(super) ports: Ports,
     pub(super) mirrors: Mirrors,
+    pub(super) inlines: Inlines,
+    /// The sensors as the tables in force have them.
+    pub(super) inlines_in_force: Vec<InlineSpec>,
     /// The impairment profiles of the configuration.
     pub(super) profiles: Vec<ProfileConfig>,
     pub(super) injections: Injections,
@@ -79,20 +84,23 @@ pub(super) struct Switch {
 impl Switch {
     /// The parts of the switch that captures and injections read.
     pub(super) fn view(&self) -> View<'_> {
-        View { ports: &self.ports, mirrors: &self.mirrors, fabric: &self.fabric }
+        View { ports: &self.ports, mirrors: &self.mirrors, inlines: &self.inlines, fabric: &self.fabric }
     }
 
     /// Builds tables from the present ports and mirrors, and puts them in force at all workers.
     pub(super) fn set_tables(&mut self) -> Result<(), Error> {
         self.mirrors.set_destinations(&mut self.ports);
-        let tables = Tables::build(self.ports.rules(), self.mirrors.specs(&self.ports));
+        let inlines = self.inlines.specs(&self.ports);
+        let tables = Tables::build_with(self.ports.rules(), self.mirrors.specs(&self.ports), &inlines);
         let tables = tables.map_err(|error| Error::refused("tables", error.to_string()))?;
         let tables = self.multicast.with_snooping(tables, &self.config.multicast_snooping);
-        let set = self.fabric.set_snapshot(tables, self.ports.outputs());
+        let outputs = self.ports.outputs(|port| self.inlines.are_at(port));
+        let set = self.fabric.set_snapshot(tables, outputs);
         set.map_err(|error| Error::refused("worker", error.to_string()))?;
+        self.inlines_in_force = inlines;
         set_learning_rules(&self.fabric, &self.ports);
-        let Switch { captures, ports, mirrors, fabric, .. } = self;
-        captures.follow(View { ports, mirrors, fabric })
+        let Switch { captures, ports, mirrors, inlines, fabric, .. } = self;
+        captures.follow(View { ports, mirrors, inlines, fabric })
     }
 
     /// Gives every queue to its worker. Frames of a queue that moves wait in the queue.
@@ -109,8 +117,8 @@ impl Switch {
 
     /// Takes captures whose client has disconnected from the workers.
     pub(super) fn sweep_captures(&mut self) {
-        let Switch { captures, ports, mirrors, fabric, .. } = self;
-        captures.sweep(View { ports, mirrors, fabric });
+        let Switch { captures, ports, mirrors, inlines, fabric, .. } = self;
+        captures.sweep(View { ports, mirrors, inlines, fabric });
     }
 
     /// Does the work of once a second that needs no host.

@@ -12,7 +12,7 @@ use crate::trace::{PortView, Scene, Trouble, explain};
 
 /// The steps and the outcome for `frame` arriving at the port called `port`.
 pub(super) fn trace(seen: View<'_>, port: &str, frame: &[u8]) -> Result<api::Trace, Error> {
-    let View { ports, mirrors, fabric: Fabric { shared, tables, .. } } = seen;
+    let View { ports, mirrors, fabric: Fabric { shared, tables, .. }, .. } = seen;
     let ingress = ports.get(port)?.id;
     let scene = Scene {
         by: Forwarder { tables, fdb: &shared.fdb, now_seconds: clock::now_seconds() },

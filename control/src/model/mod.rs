@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `switch`, `port`, `device`, `vlan`, `guards` | the switch; its ports, what they are attached to, their VLANs and guards |
 //! | `mirror`, `destination`, `inject` | mirrors, where their copies go, what their destinations may inject |
+//! | `inline` | sensors in the wires of ports |
 //! | `impair` | impairments and their profiles |
 //! | `units`, `names` | units and names, each with one parser |
 //! | `tree`, `de`, `mistake`, `reader` | a table of settings, and how it is read with every mistake in it |
@@ -23,6 +24,7 @@ mod device;
 mod guards;
 mod impair;
 mod inject;
+mod inline;
 mod mirror;
 mod mistake;
 pub(crate) mod names;
@@ -46,6 +48,7 @@ pub use impair::{
     Settings as ImpairSettings,
 };
 pub use inject::{Inject, InjectConfig, InjectEntry, Source as InjectSource};
+pub use inline::{InlineConfig, InlineRefusal, MAX_INLINES, OnFailure};
 pub use labsw_dataplane::worker::Power;
 pub use labsw_dataplane::xdp::Hugepages;
 pub use mirror::{MirrorConfig, MirrorRefusal, MirrorSource};

@@ -1,5 +1,5 @@
-//! The difference of two configurations for people and scripts: the changes of ports, mirrors, impairments and
-//! settings.
+//! The difference of two configurations for people and scripts: the changes of ports, mirrors, inline sensors,
+//! impairments and settings.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,11 @@ use crate::api::{ConfigAction, ConfigChange, ConfigKind, ConfigSetting};
 use crate::config::Config;
 
 /// The kinds of objects, and the table of each.
-const GROUPS: [(ConfigKind, &str); 5] = [
+const GROUPS: [(ConfigKind, &str); 6] = [
     (ConfigKind::Switch, "switch"),
     (ConfigKind::Port, "ports"),
     (ConfigKind::Mirror, "mirrors"),
+    (ConfigKind::Inline, "inline"),
     (ConfigKind::Profile, "profiles"),
     (ConfigKind::Impairment, "impair"),
 ];

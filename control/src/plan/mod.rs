@@ -5,11 +5,11 @@
 //! them. [`changes`](fn@changes) describes the difference for people; [`keep_runtime`] merges changes made at run time
 //! into the wanted configuration.
 //!
-//! **Order.** First come the steps that others need: they end mirrors, then take attachments (devices, interfaces,
-//! sockets) from ports if other ports need them. Next come the steps that may fail: settings of the switch, new ports,
-//! changed ports, mirrors, impairments. Ports that are not wanted go last, when nothing can fail any more, so that a
-//! failure finds them as they were. They go first only if there would otherwise be more ports than a switch can have,
-//! or if a mirror needs the VLAN of one of them.
+//! **Order.** First come the steps that others need: they take inline sensors out, end mirrors, then take attachments
+//! (devices, interfaces, sockets) from ports if other ports need them. Next come the steps that may fail: settings of
+//! the switch, new ports, changed ports, mirrors, inline sensors, impairments. Ports that are not wanted go last, when
+//! nothing can fail any more, so that a failure finds them as they were. They go first only if there would otherwise be
+//! more ports than a switch can have, or if a mirror needs the VLAN of one of them.
 //!
 //! **Invariants.** Two configurations that mean the same have an empty plan. No step changes anything that is the same
 //! in both. No step refers to a port that does not exist at that moment, or takes an attachment that is not free. Both
@@ -25,11 +25,13 @@ use labsw_switch::MAX_PORTS;
 pub use changes::changes;
 pub use keep::keep_runtime;
 
-use crate::config::{Config, ImpairConfig, MirrorConfig, PortConfig, ProfileConfig, SwitchConfig};
+use crate::config::{Config, ImpairConfig, InlineConfig, MirrorConfig, PortConfig, ProfileConfig, SwitchConfig};
 
 /// One step from one configuration to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Takes an inline sensor out.
+    DeleteInline(String),
     /// Ends a mirror.
     DeleteMirror(String),
     /// Takes its device, interface or socket from a port; the port stays, without an attachment.
@@ -42,6 +44,8 @@ pub enum Step {
     SetPort(PortConfig),
     /// Makes or replaces a mirror.
     SetMirror(MirrorConfig),
+    /// Puts an inline sensor in, or changes it.
+    SetInline(InlineConfig),
     /// Replaces the impairment profiles; impairments stay as they are.
     SetProfiles(Vec<ProfileConfig>),
     /// Makes or replaces the impairment of a port.
@@ -89,6 +93,7 @@ pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart
     let detached = unwanted.iter().copied().filter(|_| !first).chain(remade.iter().map(|(old, _)| *old));
 
     let mut steps: Vec<Step> = Vec::new();
+    steps.extend(displaced(&running, &wanted));
     let stays = |mirror: &&MirrorConfig| stays(mirror, &wanted, if first { &unwanted } else { &[] });
     let goes = running.mirrors.iter().filter(|mirror| !stays(mirror));
     steps.extend(goes.map(|mirror| Step::DeleteMirror(mirror.name.clone())));
@@ -104,19 +109,36 @@ pub fn plan(running: &Config, wanted: &Config) -> Result<Vec<Step>, NeedsRestart
     steps.extend(changed.iter().map(|(_, new)| Step::SetPort((*new).clone())));
     let mirrors = wanted.mirrors.iter().filter(|mirror| running.mirror(&mirror.name) != Some(mirror));
     steps.extend(mirrors.map(|mirror| Step::SetMirror(mirror.clone())));
+    let inlines = wanted.inlines.iter().filter(|inline| running.inline(&inline.name) != Some(inline));
+    steps.extend(inlines.map(|inline| Step::SetInline(inline.clone())));
     if running.profiles != wanted.profiles {
         steps.push(Step::SetProfiles(wanted.profiles.clone()));
     }
     let impaired =
         wanted.impairments.iter().filter(|impairment| running.impairment(&impairment.port) != Some(impairment));
     steps.extend(impaired.map(|impairment| Step::SetImpairment(Box::new(impairment.clone()))));
-    let over = running.impairments.iter().map(|impairment| impairment.port.as_str());
-    let over = over.filter(|port| wanted.port(port).is_some() && wanted.impairment(port).is_none());
-    steps.extend(over.map(|port| Step::ClearImpairment(port.to_owned())));
+    steps.extend(cleared(&running, &wanted));
     if !first {
         steps.extend(deletions);
     }
     Ok(steps)
+}
+
+/// The ends of the sensors that do not stay where they are.
+fn displaced(running: &Config, wanted: &Config) -> impl Iterator<Item = Step> {
+    let remains = |inline: &&InlineConfig| {
+        let same = |wanted: &InlineConfig| wanted.of == inline.of && wanted.through == inline.through;
+        wanted.inline(&inline.name).is_some_and(same)
+    };
+    let removed = running.inlines.iter().filter(move |inline| !remains(inline));
+    removed.map(|inline| Step::DeleteInline(inline.name.clone()))
+}
+
+/// The ends of the impairments of ports that stay.
+fn cleared(running: &Config, wanted: &Config) -> impl Iterator<Item = Step> {
+    let over = running.impairments.iter().map(|impairment| impairment.port.as_str());
+    let over = over.filter(|port| wanted.port(port).is_some() && wanted.impairment(port).is_none());
+    over.map(|port| Step::ClearImpairment(port.to_owned()))
 }
 
 /// True if a running mirror can stay until the wanted one of its name replaces it, while ports and mirrors change as

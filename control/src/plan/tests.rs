@@ -17,6 +17,7 @@ struct Model {
     ports: BTreeMap<String, PortConfig>,
     detached: BTreeSet<String>,
     mirrors: BTreeMap<String, MirrorConfig>,
+    inlines: BTreeMap<String, InlineConfig>,
     profiles: Vec<ProfileConfig>,
     impairments: BTreeMap<String, ImpairConfig>,
 }
@@ -29,6 +30,7 @@ impl Model {
             ports: config.ports.into_iter().map(|port| (port.name.clone(), port)).collect(),
             detached: BTreeSet::new(),
             mirrors: config.mirrors.into_iter().map(|mirror| (mirror.name.clone(), mirror)).collect(),
+            inlines: config.inlines.into_iter().map(|inline| (inline.name.clone(), inline)).collect(),
             profiles: config.profiles,
             impairments: config.impairments.into_iter().map(|impair| (impair.port.clone(), impair)).collect(),
         }
@@ -38,7 +40,8 @@ impl Model {
         assert!(self.detached.is_empty(), "without an attachment: {:?}", self.detached);
         let (ports, mirrors) = (self.ports.values().cloned().collect(), self.mirrors.values().cloned().collect());
         let impairments = self.impairments.values().cloned().collect();
-        Config { switch: self.switch.clone(), ports, mirrors, profiles: self.profiles.clone(), impairments }
+        let (inlines, profiles) = (self.inlines.values().cloned().collect(), self.profiles.clone());
+        Config { switch: self.switch.clone(), ports, mirrors, inlines, profiles, impairments }
     }
 
     /// Every attachment is one port's.
@@ -51,6 +54,7 @@ impl Model {
 
     fn take(&mut self, step: &Step) {
         match step {
+            Step::DeleteInline(name) => assert!(self.inlines.remove(name).is_some(), "no sensor {name}"),
             Step::DeleteMirror(name) => assert!(self.mirrors.remove(name).is_some(), "no mirror {name}"),
             Step::DetachPort(name) => {
                 assert!(self.ports.contains_key(name) && self.detached.insert(name.clone()), "{name}");
@@ -72,12 +76,21 @@ impl Model {
                 assert!(!self.mirrors.values().any(cut_off), "copies go to the VLAN of {}", port.name);
                 let used = self.mirrors.values().any(|mirror| mirror.names(&port.name));
                 assert!(port.allow_mirror || !used, "a mirror uses {}", port.name);
+                assert!(self.inlines.values().all(|inline| inline.check_port(port).is_ok()), "{}", port.name);
             }
             Step::SetMirror(mirror) => {
                 let ports: Vec<&str> = self.ports.keys().map(String::as_str).collect();
                 assert_eq!(mirror.missing_port(&ports), None);
                 assert_eq!(mirror.check_beside(self.mirrors.values(), self.ports.values()), Ok(()));
+                assert!(self.inlines.values().all(|inline| inline.check_mirror(mirror).is_ok()), "{}", mirror.name);
                 self.mirrors.insert(mirror.name.clone(), mirror.clone());
+            }
+            Step::SetInline(inline) => {
+                let ports: Vec<&str> = self.ports.keys().map(String::as_str).collect();
+                assert_eq!(inline.missing_port(&ports), None);
+                let beside = inline.check_beside(self.inlines.values(), self.mirrors.values(), self.ports.values());
+                assert_eq!(beside, Ok(()));
+                self.inlines.insert(inline.name.clone(), inline.clone());
             }
             Step::SetProfiles(profiles) => self.profiles.clone_from(profiles),
             Step::SetImpairment(impairment) => {
@@ -87,6 +100,7 @@ impl Model {
             Step::ClearImpairment(name) => assert!(self.impairments.remove(name).is_some(), "{name} is not impaired"),
             Step::DeletePort(name) => {
                 assert!(!self.mirrors.values().any(|mirror| mirror.names(name)), "a mirror uses {name}");
+                assert!(!self.inlines.values().any(|inline| inline.names(name)), "a sensor uses {name}");
                 assert!(self.ports.remove(name).is_some(), "no port {name}");
                 self.detached.remove(name);
                 self.impairments.remove(name);
@@ -104,6 +118,8 @@ fn differs(step: &Step, running: &Config, wanted: &Config) -> bool {
         Step::SetSwitch(_) => running.switch != wanted.switch,
         Step::DeleteMirror(name) => mirror(name),
         Step::SetMirror(set) => mirror(&set.name),
+        Step::DeleteInline(name) => running.inline(name) != wanted.inline(name),
+        Step::SetInline(set) => running.inline(&set.name) != wanted.inline(&set.name),
         Step::DetachPort(name) | Step::DeletePort(name) => port(name),
         Step::AddPort(set) | Step::SetPort(set) => port(&set.name),
         Step::SetProfiles(_) => running.profiles != wanted.profiles,
@@ -137,6 +153,17 @@ fn port() -> impl Strategy<Value = (String, u16, bool, &'static str)> {
     )
 }
 
+/// Tables of sensors.
+fn inlines() -> impl Strategy<Value = Vec<String>> {
+    let inline = ("[a-f]", "[a-f]", "[a-f]", prop::sample::select(vec!["open", "closed"]));
+    prop::collection::btree_map("[xyz]", inline, 0..3).prop_map(|inlines| {
+        let table = |(name, (of, near, far, way)): (String, (String, String, String, &str))| {
+            format!("[inline.{name}]\nof='{of}'\nthrough=['{near}','{far}']\non_failure='{way}'\n")
+        };
+        inlines.into_iter().map(table).collect()
+    })
+}
+
 /// Random configurations, as text, out of few names, so that pairs of them get in each other's way.
 fn config_strategy() -> impl Strategy<Value = Config> {
     let ports = prop::collection::btree_map("[a-f]", port(), 0..6);
@@ -164,8 +191,8 @@ fn config_strategy() -> impl Strategy<Value = Config> {
         prop_oneof![settings(), Just("profile='far'")],
     );
     let impairments = prop::collection::btree_map("[a-f]", impairment, 0..4);
-    let parts = (switch, ports, mirrors, profiles, impairments);
-    parts.prop_filter_map("a valid configuration", |(switch, ports, mirrors, profiles, impairments)| {
+    let parts = (switch, ports, mirrors, inlines(), profiles, impairments);
+    parts.prop_filter_map("a valid configuration", |(switch, ports, mirrors, inlines, profiles, impairments)| {
         let mut text = format!("[switch]\n{switch}\n");
         // What is impossible beside the rest is left out, so that most texts are of use.
         let mut add = |part: &str| {
@@ -182,6 +209,7 @@ fn config_strategy() -> impl Strategy<Value = Config> {
             let snaplen = snaplen * 64;
             add(&format!("[mirrors.{name}]\nsources={sources:?}\n{to}\nsnaplen={snaplen}\n{inject}\n"));
         }
+        inlines.iter().for_each(|inline| add(inline));
         for (name, loss) in profiles {
             add(&format!("[profiles.{name}]\nloss='{loss}%'\n"));
         }

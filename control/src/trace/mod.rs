@@ -16,6 +16,7 @@ use labsw_switch::fdb::Learned;
 use labsw_switch::forward::{Forwarder, Selection, Step, TagEdit};
 use labsw_switch::header::Header;
 use labsw_switch::inject::IngressAs;
+use labsw_switch::inline::Part;
 use labsw_switch::trace::{Copy, Event, trace};
 use labsw_switch::vlan::PortVlan;
 use labsw_switch::wire::TPID_C_TAG;
@@ -69,8 +70,9 @@ pub(crate) struct Trouble {
 /// Traces `frame` as received on `ingress`.
 pub(crate) fn explain(scene: &Scene<'_>, ingress: PortId, frame: &[u8]) -> Trace {
     let told = trace(scene.by, scene.now_ns, ingress, frame, |port| scene.takes(port));
+    let (known, known_source, steps) = (false, false, Vec::new());
     let mut teller =
-        Teller { scene, ingress, frame, header: None, vid: None, known: false, known_source: false, steps: Vec::new() };
+        Teller { scene, ingress, frame, seen_at: ingress, header: None, vid: None, known, known_source, steps };
     teller.received();
     let mut leaving: Vec<(PortId, Result<TagEdit, DropReason>)> =
         told.sent.iter().map(|(port, edit)| (*port, Ok(*edit))).collect();
@@ -117,6 +119,8 @@ struct Teller<'a> {
     scene: &'a Scene<'a>,
     ingress: PortId,
     frame: &'a [u8],
+    /// The port at which mirrors of received frames see it.
+    seen_at: PortId,
     /// The facts found so far.
     header: Option<Header>,
     vid: Option<Vid>,
@@ -198,9 +202,10 @@ impl Teller<'_> {
                 let text = format!("{name} is a mirror destination that may inject: the frame enters {how}");
                 self.of_port(ingress, TraceStage::Injection, TraceOutcome::Pass, text);
                 if let IngressAs::Port(port) = entry {
-                    self.ingress = *port;
+                    (self.ingress, self.seen_at) = (*port, *port);
                 }
             }
+            Step::Inline(part) => self.inline(*part),
             Step::Guarded => {
                 let text = format!("the guards of {} let it pass", scene.name(ingress));
                 self.of_port(ingress, TraceStage::Guard, TraceOutcome::Pass, text);
@@ -212,6 +217,29 @@ impl Teller<'_> {
                 self.of_port(ingress, TraceStage::Learning, TraceOutcome::Pass, text);
             }
             Step::Group | Step::Rspan | Step::Snooped | Step::Unknown | Step::Known { .. } => self.located(step),
+        }
+    }
+
+    /// Writes what a sensor has to do with the frame.
+    fn inline(&mut self, part: Part) {
+        let scene = self.scene;
+        let name = scene.name(self.ingress).to_owned();
+        let text = match part {
+            Part::Port { far, .. } => format!(
+                "a sensor is in the wire of {name}: it gets the frame as it is; what it lets pass arrives on {}",
+                scene.name(far)
+            ),
+            Part::Near { of, .. } => format!("a sensor has let it pass to {}, whose wire {name} is in", scene.name(of)),
+            Part::Far { of, .. } => {
+                format!("a sensor has let it pass: it counts as a frame that {} received", scene.name(of))
+            }
+            Part::Closed => return,
+        };
+        self.of_port(self.ingress, TraceStage::Port, TraceOutcome::Pass, text);
+        match part {
+            Part::Far { of, .. } => self.ingress = of,
+            // It has one receiver, as a frame to a known address has.
+            _ => self.known = true,
         }
     }
 
@@ -248,7 +276,8 @@ impl Teller<'_> {
                 let text = format!("{dst} in VLAN {vlan} is at {} ({how})", scene.name(*at));
                 self.of_port(*at, TraceStage::Lookup, TraceOutcome::Pass, text);
             }
-            Step::Header(_) | Step::Vlan(_) | Step::Injected(_) | Step::Guarded | Step::Source(_) => {}
+            Step::Header(_) | Step::Vlan(_) | Step::Injected(_) | Step::Inline(_) | Step::Guarded | Step::Source(_) => {
+            }
         }
     }
 
@@ -279,8 +308,12 @@ impl Teller<'_> {
             let text = "both addresses are known, and nothing else decides: it passes in the kernel".to_owned();
             self.tell(TraceStage::FastPath, TraceOutcome::Pass, text);
         }
-        let mode = scene.by.tables.rules(port).map(|rules| words::membership(&rules.vlan)).unwrap_or_default();
+        let wire = scene.by.tables.wire_of(port);
+        let mode = scene.by.tables.rules(wire).map(|rules| words::membership(&rules.vlan)).unwrap_or_default();
         let mut text = format!("{}: sent {} ({mode})", scene.name(port), words::edited(edit, self.header.as_ref()));
+        if wire != port {
+            text += &format!(", to the sensor in the wire of {}", scene.name(wire));
+        }
         if let Some(trouble) = scene.trouble(port) {
             text += &format!("; but the port is {}: {}", trouble.state, trouble.reason);
         }
@@ -331,7 +364,7 @@ impl Teller<'_> {
             Some(vid) => format!("{} in VLAN {vid}", scene.name(selection.to)),
         };
         let what = match selection.egress {
-            None => format!("as {} received it", scene.name(self.ingress)),
+            None => format!("as {} received it", scene.name(self.seen_at)),
             Some(port) => format!("as {} sends it", scene.name(port)),
         };
         let takes = selection.egress.is_none_or(|port| scene.takes(port));

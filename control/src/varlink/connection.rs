@@ -172,7 +172,7 @@ impl Connection {
             }
             _ => return Next::Wait,
         };
-        let result = handler.call(&self.peer, request).map(Answer::Switch);
+        let result = handler.call(&self.peer, request).map(Answer::from);
         if result.is_err() {
             self.stream = None;
         }
@@ -339,7 +339,7 @@ impl Connection {
     /// Answers the call that others have carried out, and goes on with later calls.
     pub(super) fn answered(&mut self, outcome: Result<Reply, Error>, now: Instant, handler: &mut dyn Handler) -> Next {
         if self.held.take().is_some_and(|held| !held.oneway) {
-            self.put(&outcome.map(Answer::Switch));
+            self.put(&outcome.map(Answer::from));
         }
         self.turn(now, handler)
     }
@@ -364,7 +364,7 @@ impl Connection {
                 if more {
                     self.stream = stream_of(request, now);
                 }
-                Answer::Switch(reply)
+                Answer::from(reply)
             }),
         };
         if !oneway {
@@ -404,7 +404,7 @@ impl Connection {
         if last {
             self.stream = None;
         }
-        self.put(&Ok(Answer::Switch(reply)));
+        self.put(&Ok(Answer::from(reply)));
     }
 
     /// Refuses a malformed message. Nothing further from the client can be parsed reliably.

@@ -65,9 +65,15 @@ struct Parameters<'a> {
 #[derive(Debug)]
 pub(super) enum Answer {
     /// A reply of the switch.
-    Switch(Reply),
+    Switch(Box<Reply>),
     /// A reply of `org.varlink.service`.
     Service(Value),
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Answer {
+        Answer::Switch(Box::new(reply))
+    }
 }
 
 /// Writes a message and its zero byte.
@@ -106,9 +112,9 @@ mod tests {
         let refused = Error::refused("port \"a\"", "in use");
         let service = serde_json::json!({"description": "d"});
         for (answer, continues, expected) in [
-            (Ok(Answer::Switch(Reply::Done(Done {}))), false, r#"{"parameters":{}}"#),
+            (Ok(Reply::Done(Done {}).into()), false, r#"{"parameters":{}}"#),
             (
-                Ok(Answer::Switch(Reply::Removed(Removed { removed: 3 }))),
+                Ok(Reply::Removed(Removed { removed: 3 }).into()),
                 true,
                 r#"{"parameters":{"removed":3},"continues":true}"#,
             ),

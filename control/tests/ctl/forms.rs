@@ -1,5 +1,7 @@
 //! The forms of input and output: short forms, colours, JSON errors, marks of an impaired port, timelines and scores.
 
+use labsw_control::model::OnFailure;
+
 use super::*;
 
 #[test]
@@ -147,4 +149,33 @@ fn labels_are_written_into_a_capture() {
     let (status, error) = failure(switch.command(&["label", &timeline, &timeline, "-w", &to]).output().unwrap());
     assert!(status == Some(1) && error.contains("timeline.json: is no pcapng file"), "{error}");
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn sensors_are_asked_for_as_typed() {
+    let switch = Switch::start();
+    for (line, change) in [
+        (
+            "inline set ips --of web --through ips-in,ips-out --on-failure closed",
+            Change::SetInline(InlineSettings {
+                name: "ips".into(),
+                of: Some("web".into()),
+                through: Some(vec!["ips-in".into(), "ips-out".into()]),
+                on_failure: Some(OnFailure::Closed),
+                replace: false,
+            }),
+        ),
+        (
+            "inline replace ips --on-failure open",
+            Change::SetInline(InlineSettings {
+                name: "ips".into(),
+                on_failure: Some(OnFailure::Open),
+                replace: true,
+                ..InlineSettings::default()
+            }),
+        ),
+        ("inline del ips", Change::DeleteInline { name: "ips".into() }),
+    ] {
+        assert_eq!(switch.change(&line.split(' ').collect::<Vec<&str>>()), change, "{line}");
+    }
 }

@@ -225,6 +225,12 @@ fn trace(port: String, frame: &[u8]) -> Trace {
 }
 
 impl Fake {
+    fn config(&self) -> ShownConfig {
+        let text = "[switch]\npower = \"adaptive\"\n".to_owned();
+        let config = json!({"switch": {"power": "adaptive"}});
+        ShownConfig { text, config, file: self.file.clone(), unconfirmed: None }
+    }
+
     /// The counters of one port or of all, more with each reading.
     fn stats(&mut self, port: Option<&str>) -> Stats {
         self.readings += 1;
@@ -278,6 +284,7 @@ impl Handler for Fake {
                 workers: workers(),
                 ports: ports(),
                 mirrors: vec![mirror()],
+                inlines: Vec::new(),
                 impairments: Vec::new(),
                 multicast: MulticastTotals::default(),
                 mac_moves: 0,
@@ -305,14 +312,12 @@ impl Handler for Fake {
             Request::ListMirrors => Reply::Mirrors(Mirrors { mirrors: vec![mirror()] }),
             Request::ShowMirror { name } if name == "detect" => Reply::Mirror(OneMirror { mirror: Box::new(mirror()) }),
             Request::ShowMirror { name } => return Err(Error::not_found("mirror", name)),
+            Request::ShowInline { name } => return Err(Error::not_found("inline", name)),
+            Request::ListInlines => Reply::Inlines(Inlines { inlines: Vec::new() }),
             Request::ListImpairments => Reply::Impairments(Impairments { impairments: impairments() }),
             Request::GetStats { port, .. } => Reply::Stats(self.stats(port.as_deref())),
             Request::TraceFrame { port, frame } => Reply::Trace(trace(port, &frame)),
-            Request::ShowConfig => {
-                let text = "[switch]\npower = \"adaptive\"\n".to_owned();
-                let config = json!({"switch": {"power": "adaptive"}});
-                Reply::Config(ShownConfig { text, config, file: self.file.clone(), unconfirmed: None })
-            }
+            Request::ShowConfig => Reply::Config(self.config()),
             Request::CheckConfig(ConfigText { file, .. }) => {
                 Reply::Awaited(Awaited { awaited: vec![format!("{file}: something")] })
             }

@@ -84,7 +84,7 @@ impl Capturing {
         }
         // A frame with a capture among its takers is read once, as one with a mirror.
         pipeline.burst.copy_frames(self.captured(ingress, &pipeline.egress, ports));
-        self.received(&mut pipeline.stage, &pipeline.burst, ingress);
+        self.received(&mut pipeline.stage, &pipeline.burst, pipeline.egress.probes(), ingress);
     }
 
     /// The frames of the burst that some capture may take, here or at a port that they leave by.
@@ -98,8 +98,8 @@ impl Capturing {
         items.fold(dropped, |set, item| set | 1 << item.frame)
     }
 
-    /// Captures the burst as it was received, and the drops that were decided.
-    fn received(&mut self, stage: &mut Stage, burst: &Burst, ingress: PortId) {
+    /// Captures the burst as it was received, except `probes` (bit = index), and the drops that were decided.
+    fn received(&mut self, stage: &mut Stage, burst: &Burst, probes: u64, ingress: PortId) {
         let Capturing { captures, noted, chosen, .. } = self;
         let received = captures.port(ingress).map_or(&[][..], |port| &port.received);
         if received.is_empty() && noted.is_empty() {
@@ -107,7 +107,8 @@ impl Capturing {
         }
         let time_ns = wall_clock_ns();
         chosen.clear();
-        chosen.extend((0u8..).map(as_received).take(burst.len()));
+        let is_traffic = |item: &TxItem| probes >> item.frame & 1 == 0;
+        chosen.extend((0u8..).map(as_received).take(burst.len()).filter(is_traffic));
         for point in received {
             let mut recorder = Recorder { point, way: Way::Rx, dropped: None, time_ns };
             show(&mut recorder, stage, burst, chosen);

@@ -11,6 +11,7 @@ use labsw_switch::tables::Tables;
 
 use crate::capture::Captures;
 use crate::impair::{ImpairedTx, Schedule, TxDelay};
+use crate::inline::Sensor;
 use crate::port::{Fault, RxQueue, TxPort};
 use crate::stats::PortStats;
 use crate::sync::channel::{Receiver, Sender};
@@ -120,6 +121,13 @@ pub enum Command {
         /// Told when no frame is given to a capture that went any more.
         done: Sender<()>,
     },
+    /// Replaces the sensors to look after.
+    SetSensors {
+        /// The sensors from now on.
+        sensors: Arc<[Arc<Sensor>]>,
+        /// Told when no probe is sent for a sensor that went any more.
+        done: Sender<()>,
+    },
     /// Stands still between two bursts: touches no queue, no ring and no counter until it may go on.
     Hold {
         /// Told when it stands.
@@ -167,6 +175,8 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
+    /// A sensor lets frames pass that did not, or does not any more.
+    Sensors,
 }
 
 /// How a worker and the control thread talk.

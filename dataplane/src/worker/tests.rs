@@ -7,6 +7,7 @@ use labsw_switch::Vid;
 use labsw_switch::fdb::Fdb;
 use labsw_switch::forward::TxItem;
 use labsw_switch::inject::{IngressAs, InjectSpec, Injection};
+use labsw_switch::inline::InlineSpec;
 use labsw_switch::tables::{Direction, MirrorSpec, PortRules};
 use labsw_switch::vlan::{PortVlan, VlanMode};
 use labsw_switch::{BURST_FRAMES, MAX_MIRRORS, MirrorId};
@@ -24,6 +25,7 @@ use crate::stats::PortStats;
 
 mod capture;
 mod impair;
+mod inline;
 mod single_read;
 
 /// A worker with memory ports 0, 1, … that are driven turn by turn.
@@ -75,8 +77,12 @@ impl Lab {
     }
 
     fn set_tables(&mut self, mirrors: Vec<MirrorSpec>) {
+        self.set_tables_with(mirrors, &[]);
+    }
+
+    fn set_tables_with(&mut self, mirrors: Vec<MirrorSpec>, inlines: &[InlineSpec]) {
         let (done, answered) = bounded(1);
-        let tables = Arc::new(Tables::build(self.specs.clone(), mirrors).unwrap());
+        let tables = Arc::new(Tables::build_with(self.specs.clone(), mirrors, inlines).unwrap());
         let snapshot = Snapshot { tables, outputs: self.outputs.clone().into() };
         self.command(Command::SetSnapshot { snapshot, done });
         answered.try_recv().unwrap();

@@ -12,6 +12,7 @@ use labsw_switch::PortId;
 use rustix::thread::Pid;
 
 use crate::capture::Captures;
+use crate::inline::Sensor;
 use crate::port::RxQueue;
 use crate::sync::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::watchdog::{PATIENCE, ROUSE_AFTER, interrupt};
@@ -146,6 +147,11 @@ impl Links {
     /// Replaces the captures; on return no worker gives frames to a capture that was removed.
     pub fn set_captures(&self, captures: &Arc<Captures>) -> Result<(), WorkerError> {
         self.tell_all(|done| Command::SetCaptures { captures: Arc::clone(captures), done })
+    }
+
+    /// Replaces the sensors to look after; on return no probe is sent for one that was removed.
+    pub fn set_sensors(&self, sensors: &Arc<[Arc<Sensor>]>) -> Result<(), WorkerError> {
+        self.tell_all(|done| Command::SetSensors { sensors: Arc::clone(sensors), done })
     }
 
     /// Pauses all workers between two bursts, until the returned value is dropped.

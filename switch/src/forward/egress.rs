@@ -29,6 +29,8 @@ pub struct Egress {
     vids: [Vid; BURST_FRAMES],
     /// Bit per frame: it may teach multicast snooping something.
     messages: u64,
+    /// Bit per frame: it is a probe that has come through a sensor.
+    probes: u64,
 }
 
 impl Default for Egress {
@@ -50,6 +52,7 @@ impl Egress {
             marked: 0,
             vids: [Vid::DEFAULT; BURST_FRAMES],
             messages: 0,
+            probes: 0,
         }
     }
 
@@ -62,7 +65,7 @@ impl Egress {
             }
         }
         (self.taken, self.shared, self.mirrored, self.messages) = (0, 0, 0, 0);
-        (self.unmirrored, self.marked) = (0, 0);
+        (self.unmirrored, self.marked, self.probes) = (0, 0, 0);
     }
 
     /// The ports that get frames, in the order they got their first one.
@@ -94,6 +97,17 @@ impl Egress {
     #[inline]
     pub fn messages(&self) -> u64 {
         self.messages
+    }
+
+    /// Bit per frame: it is a probe ([`crate::inline`]), which ends here and is no traffic.
+    #[inline]
+    pub fn probes(&self) -> u64 {
+        self.probes
+    }
+
+    #[cold]
+    pub(super) fn mark_probe(&mut self, frame: u8) {
+        self.probes |= frame_bit(frame);
     }
 
     #[inline]

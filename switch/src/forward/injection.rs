@@ -24,17 +24,17 @@ impl<'a> Ingress<'a> {
         self.inject.is_some()
     }
 
-    /// Handles a frame from a port that takes nothing in: injects it if the port has an injection that admits it,
-    /// otherwise drops it for `reason`.
-    #[cold]
-    #[inline(never)]
+    /// Handles a frame from a mirror destination, or a port that is down: injects it if the port has an injection that
+    /// admits it, otherwise drops it for `reason`.
     pub(super) fn inject<O: Observer>(&mut self, arrival: &Arrival<'_>, reason: DropReason, out: &mut Outcome<'_, O>) {
         match self.admit_injected(arrival, reason, out) {
             Ok(mut ingress) => {
-                // A virtual or real port that takes frames in.
-                if let Ok(port) = ingress.port {
-                    ingress.now_ns = self.now_ns;
-                    ingress.decide(port, arrival, out);
+                ingress.now_ns = self.now_ns;
+                match (ingress.port, self.by.tables.part(ingress.id)) {
+                    // A virtual or real port that takes frames in.
+                    (Ok(port), _) => ingress.decide(port, arrival, out),
+                    (Err(_), Some(part)) => ingress.pass(part, arrival, out),
+                    (Err(_), None) => {}
                 }
             }
             Err(Dropped { at, reason }) => {
@@ -60,6 +60,7 @@ impl<'a> Ingress<'a> {
         out.observer.step(arrival.index, || Step::Injected(injection.spec().ingress));
         match ingress.port {
             Ok(_) => Ok(ingress),
+            Err(_) if self.by.tables.part(ingress.id).is_some() => Ok(ingress),
             Err(reason) => Err(Dropped { at: ingress.id, reason }),
         }
     }

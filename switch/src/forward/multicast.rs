@@ -3,11 +3,23 @@
 
 use super::{Egress, Forwarder};
 use crate::header::Header;
+use crate::inline::Part;
 use crate::multicast::{PortSet, look};
+use crate::tables::Port;
 use crate::vlan::Tags;
 use crate::{PortId, Vid};
 
-impl Forwarder<'_> {
+impl<'a> Forwarder<'a> {
+    /// The port by whose rules frames that arrive on `ingress` enter, and its id.
+    fn entrance(self, ingress: PortId) -> Option<(&'a Port, PortId)> {
+        if let Some(Part::Far { of, .. }) = self.tables.part(ingress) {
+            return Some((self.tables.port(of)?, of));
+        }
+        let began = self.ingress(ingress);
+        let began = began.injected_ingress().unwrap_or(began);
+        Some((began.port.ok()?, began.id))
+    }
+
     /// Those of the VLAN's ports that get a frame to a group address; `None`: all. A frame that may teach something is
     /// marked in `egress`.
     #[inline(never)]
@@ -35,9 +47,7 @@ impl Forwarder<'_> {
     /// Learns from a whole frame, received on `ingress`, that [`Egress::messages`] names; an injected frame counts as
     /// received where it entered.
     pub fn observe(&self, ingress: PortId, frame: &[u8]) {
-        let began = self.ingress(ingress);
-        let began = began.injected_ingress().unwrap_or(began);
-        let (Ok(port), ingress) = (began.port, began.id) else { return };
+        let Some((port, ingress)) = self.entrance(ingress) else { return };
         let Ok(header) = Header::parse(frame) else { return };
         let Ok(vid) = port.rules.vlan.classify(header.outer) else { return };
         if let Some(snooping) = self.tables.snooping(vid) {

@@ -7,6 +7,7 @@
 use crate::fdb::Learned;
 use crate::header::Header;
 use crate::inject::IngressAs;
+use crate::inline::Part;
 use crate::{DropReason, PortId, Vid};
 
 /// Is told about the decision of each frame.
@@ -37,6 +38,8 @@ pub enum Step {
     Header(Header),
     /// It came from a mirror destination, was admitted there, and goes on as a frame of this ingress.
     Injected(IngressAs),
+    /// It came from a port with a sensor in its wire, or from a port of a sensor, that takes this part.
+    Inline(Part),
     /// It is in this VLAN.
     Vlan(Vid),
     /// The guards of the port let it pass, except those asked later: addresses beyond a limit, floods, isolation.

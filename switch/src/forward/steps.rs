@@ -9,7 +9,7 @@ use super::{ANY, Arrival, Dropped, Ingress, LastDecision, Observer, Outcome, Ste
 use crate::fdb::Learned;
 use crate::header::{Header, HeaderWords, Tag};
 use crate::multicast::PortSet;
-use crate::tables::{Member, Port};
+use crate::tables::{Member, Port, PortRules};
 use crate::vlan::{self, Leaves, Tags};
 use crate::{DropReason, PortId, Vid};
 
@@ -21,7 +21,7 @@ pub(super) struct Classified {
     /// The VLAN by which mirrors select the frame, if any does.
     mirror_vlan: Option<Vid>,
     /// The frame is in an RSPAN VLAN, or has the tag of one.
-    rspan: bool,
+    pub(super) rspan: bool,
 }
 
 /// A frame that may come in.
@@ -104,7 +104,7 @@ impl<'a> Ingress<'a> {
 
     /// Finds the VLAN of the frame, and marks it for mirrors that select by VLAN.
     #[inline(always)]
-    fn classify<const USUAL: bool, O>(
+    pub(super) fn classify<const USUAL: bool, O>(
         &self,
         port: &Port,
         index: u8,
@@ -258,8 +258,40 @@ impl<'a> Ingress<'a> {
         if to == self.id {
             return Err(self.dropped(DropReason::SamePort));
         }
+        match self.by.tables.egress_rules(to) {
+            Some(rules) => self.deliver_by::<USUAL, O>(port, frame, arrival, (to, to, rules), mirror_vlan, out),
+            None => self.deliver_through(port, &{ *frame }, &{ *arrival }, to, mirror_vlan, out),
+        }
+    }
+
+    /// Like [`Ingress::deliver`], to a port that does not simply take frames: its frames leave by that of a sensor.
+    #[cold]
+    #[inline(never)]
+    fn deliver_through<O: Observer>(
+        &mut self,
+        port: &Port,
+        frame: &Frame<'_>,
+        arrival: &Arrival<'_>,
+        to: PortId,
+        mirror_vlan: Option<Vid>,
+        out: &mut Outcome<'_, O>,
+    ) -> Result<(), Dropped> {
+        let (rules, by) = self.by.tables.egress_through(to).map_err(|reason| Dropped { at: to, reason })?;
+        self.deliver_by::<ANY, O>(port, frame, arrival, (to, by, rules), mirror_vlan, out)
+    }
+
+    /// Sends the frame to the port `to`, which has these rules, by the port `by`.
+    #[inline(always)]
+    fn deliver_by<const USUAL: bool, O: Observer>(
+        &mut self,
+        port: &Port,
+        frame: &Frame<'_>,
+        arrival: &Arrival<'_>,
+        (to, by, rules): (PortId, PortId, &PortRules),
+        mirror_vlan: Option<Vid>,
+        out: &mut Outcome<'_, O>,
+    ) -> Result<(), Dropped> {
         let at_egress = |reason| Dropped { at: to, reason };
-        let rules = self.by.tables.egress_rules(to).map_err(at_egress)?;
         let leaves = rules.vlan.admit(frame.vid, frame.tags).map_err(at_egress)?;
         if USUAL && leaves != Leaves::Untagged {
             return self.deliver_tagged(port, &{ *frame }, &{ *arrival }, to, out);
@@ -267,7 +299,7 @@ impl<'a> Ingress<'a> {
         // Known to the compiler from here on.
         let leaves = if USUAL { Leaves::Untagged } else { leaves };
         let isolated = !USUAL && rules.is_isolated();
-        let member = Member { port: to, leaves, isolated, mtu_bytes: rules.mtu_bytes };
+        let member = Member { port: to, by, leaves, isolated, mtu_bytes: rules.mtu_bytes };
         let edit = egress(member, frame).map_err(at_egress)?;
         let repeats = USUAL || port.rules.guards.as_ref().is_none_or(|guards| guards.is_of_headers());
         let l3_offset = frame.header.l3_offset;
@@ -276,7 +308,7 @@ impl<'a> Ingress<'a> {
             header: arrival.words,
             third_word_mask: HeaderWords::third_word_mask(l3_offset),
             most_bytes: most_payload.saturating_add(l3_offset.into()),
-            to,
+            to: by,
             edit,
             mirror_vlan,
         };
@@ -339,7 +371,7 @@ impl<'a> Ingress<'a> {
             }
             nobody = false;
             match egress(*member, frame) {
-                Ok(edit) => out.egress.send(member.port, TxItem::whole(frame.index, edit)),
+                Ok(edit) => out.egress.send(member.by, TxItem::whole(frame.index, edit)),
                 Err(reason) => out.observer.dropped(frame.index, member.port, reason),
             }
         }

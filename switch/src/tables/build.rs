@@ -1,15 +1,20 @@
 //! Checking a specification and working out the lists of [`Tables`].
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Direction, Inject, Member, MirrorSpec, MirrorTo, Port, PortRules, Remote, Tables};
 use super::{PortMirror, PortMirrors, TablesError};
 use crate::inject::IngressAs;
+use crate::inline::{InlineSpec, Part, Way};
 use crate::vlan::{PortVlan, VlanMode, VlanSet};
 use crate::{MAX_MIRRORS, MAX_PORTS, PortId, Vid};
 
-pub(super) fn check(ports: &[(PortId, PortRules)], mirrors: &[MirrorSpec]) -> Result<(), TablesError> {
+pub(super) fn check(
+    ports: &[(PortId, PortRules)],
+    mirrors: &[MirrorSpec],
+    inlines: &[InlineSpec],
+) -> Result<(), TablesError> {
     let mut known = HashSet::new();
     for (port, _) in ports {
         if port.index() >= MAX_PORTS {
@@ -37,7 +42,29 @@ pub(super) fn check(ports: &[(PortId, PortRules)], mirrors: &[MirrorSpec]) -> Re
             return Err(TablesError::SourceIsDestination { mirror, port });
         }
     }
+    let mut taken = HashSet::new();
+    for port in inlines.iter().flat_map(InlineSpec::ports) {
+        match port {
+            port if !known.contains(&port) => return Err(TablesError::UnknownInlinePort(port)),
+            port if destinations.contains(&port) => return Err(TablesError::InlineDestination(port)),
+            port if !taken.insert(port) => return Err(TablesError::DuplicateInlinePort(port)),
+            _ => {}
+        }
+    }
     Ok(())
+}
+
+/// The part that a port takes for a sensor.
+fn part(id: PortId, inlines: &[InlineSpec]) -> Option<Part> {
+    let InlineSpec { port, near, far, way } = *inlines.iter().find(|inline| inline.ports().contains(&id))?;
+    let passes = way == Way::Through;
+    match way {
+        _ if id == near => Some(Part::Near { of: port, passes }),
+        _ if id == far => Some(Part::Far { of: port, passes }),
+        Way::Through => Some(Part::Port { near, far }),
+        Way::Closed => Some(Part::Closed),
+        Way::Past => None,
+    }
 }
 
 /// The ports that only send mirror copies.
@@ -47,23 +74,29 @@ fn destinations(ports: &[(PortId, PortRules)], mirrors: &[MirrorSpec]) -> HashSe
 }
 
 /// Builds the tables of a checked specification.
-pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpec>) -> Tables {
+pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpec>, inlines: &[InlineSpec]) -> Tables {
     mirrors.sort_by_key(|mirror| mirror.id);
     let destinations = destinations(&ports, &mirrors);
-    let targets: Vec<Arc<[PortId]>> = mirrors.iter().map(|mirror| targets(mirror, &ports, &destinations)).collect();
+    let parts: HashMap<PortId, Part> = {
+        let part = |(id, _): &(PortId, PortRules)| Some((*id, part(*id, inlines)?));
+        ports.iter().filter_map(part).collect()
+    };
+    let targets = |mirror| targets(mirror, &ports, &destinations, &parts);
+    let targets: Vec<Arc<[PortId]>> = mirrors.iter().map(targets).collect();
     let rspan: VlanSet = mirrors.iter().filter_map(|mirror| mirror.to?.vlan()).collect();
     let places = ports.iter().map(|(port, _)| port.index() + 1).max().unwrap_or(0);
     let mut table: Box<[Option<Port>]> = (0..places).map(|_| None).collect();
     for (id, rules) in ports {
         let mirror_destination = destinations.contains(&id);
+        let part = parts.get(&id).copied();
         let at_port = |direction: fn(Direction) -> bool| -> PortMirrors {
             let live = mirrors.iter().zip(&targets).filter(|(_, to)| !mirror_destination && !to.is_empty());
-            live.filter_map(|(mirror, to)| port_mirror(mirror, (id, &rules), direction, to)).collect()
+            live.filter_map(|(mirror, to)| port_mirror(mirror, (id, &rules, part), direction, to)).collect()
         };
         let inject = inject(&rules).filter(|_| mirror_destination);
         let (rx_mirrors, tx_mirrors) = (at_port(|d| d.rx), at_port(|d| d.tx));
-        let (is_plain, is_egress) = (rules.is_plain(), rules.enabled && !mirror_destination);
-        let port = Port { is_plain, is_egress, mirror_destination, rx_mirrors, tx_mirrors, rules, inject };
+        let (is_plain, is_open) = (rules.is_plain(), rules.enabled && !mirror_destination && part.is_none());
+        let port = Port { is_plain, is_open, mirror_destination, part, rx_mirrors, tx_mirrors, rules, inject };
         if let Some(place) = table.get_mut(id.index()) {
             *place = Some(port);
         }
@@ -92,11 +125,12 @@ fn inject(rules: &PortRules) -> Option<Inject> {
             let rules = PortRules { vlan, learning: false, inject: None, ..rules.clone() };
             let none = || PortMirrors::from_iter([]);
             let (rx_mirrors, tx_mirrors) = (none(), none());
-            let (is_plain, is_egress, mirror_destination) = (false, false, false);
+            let (is_plain, is_open, mirror_destination, part) = (false, false, false, None);
             Some(Box::new(Port {
                 is_plain,
-                is_egress,
+                is_open,
                 mirror_destination,
+                part,
                 rx_mirrors,
                 tx_mirrors,
                 rules,
@@ -108,27 +142,43 @@ fn inject(rules: &PortRules) -> Option<Inject> {
 }
 
 /// The ports that are up and that `mirror` sends its copies to.
-fn targets(mirror: &MirrorSpec, ports: &[(PortId, PortRules)], destinations: &HashSet<PortId>) -> Arc<[PortId]> {
+fn targets(
+    mirror: &MirrorSpec,
+    ports: &[(PortId, PortRules)],
+    destinations: &HashSet<PortId>,
+    parts: &HashMap<PortId, Part>,
+) -> Arc<[PortId]> {
     let is_target = |port: PortId, rules: &PortRules| match mirror.to {
         Some(MirrorTo::Port(to)) => port == to,
         Some(MirrorTo::Vlan(vid)) => rules.vlan.lists_explicitly(vid) && !destinations.contains(&port),
         None => false,
     };
     let targets = ports.iter().filter(|(port, rules)| rules.enabled && is_target(*port, rules));
-    let mut targets: Vec<PortId> = targets.map(|(port, _)| *port).collect();
+    let mut targets: Vec<PortId> = targets.filter_map(|(port, _)| leaves_by(*port, parts.get(port))).collect();
     targets.sort_unstable();
     targets.into()
+}
+
+/// The port that frames to a port leave by; `None`: the port takes none.
+fn leaves_by(port: PortId, part: Option<&Part>) -> Option<PortId> {
+    match part {
+        None => Some(port),
+        Some(Part::Port { far, .. }) => Some(*far),
+        Some(Part::Closed | Part::Near { .. } | Part::Far { .. }) => None,
+    }
 }
 
 /// `mirror` at `port`, if it copies frames of that port in a direction.
 fn port_mirror(
     mirror: &MirrorSpec,
-    (port, rules): (PortId, &PortRules),
+    (port, rules, part): (PortId, &PortRules, Option<Part>),
     direction: fn(Direction) -> bool,
     to: &Arc<[PortId]>,
 ) -> Option<PortMirror> {
     let named = mirror.sources.iter().filter(|(source, _)| *source == port).map(|(_, watched)| *watched);
-    named.chain(mirror.all_ports.filter(|_| rules.allow_mirror)).any(direction).then(|| PortMirror {
+    // What is at the ports of a sensor was, or will be, at another port.
+    let all = mirror.all_ports.filter(|_| rules.allow_mirror && !part.is_some_and(Part::is_of_sensor));
+    named.chain(all).any(direction).then(|| PortMirror {
         id: mirror.id,
         to: Arc::clone(to),
         rspan: mirror.to.and_then(MirrorTo::vlan).map(|vid| Remote { vid, behind: rules.vlan.tunnel().is_some() }),
@@ -163,9 +213,11 @@ fn floods(table: &[Option<Port>], rspan: &VlanSet) -> (Box<[u16; 4096]>, Vec<Box
 }
 
 fn member(id: PortId, port: &Port, vid: Vid) -> Option<Member> {
-    let Port { rules, mirror_destination, .. } = port;
+    let Port { rules, mirror_destination, part, .. } = port;
+    let by = leaves_by(id, part.as_ref())?;
     (rules.enabled && !mirror_destination).then(|| Member {
         port: id,
+        by,
         leaves: rules.vlan.leaves(vid),
         isolated: port.is_isolated(),
         mtu_bytes: rules.mtu_bytes,

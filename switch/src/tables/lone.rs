@@ -23,7 +23,11 @@ impl Tables {
     /// # Errors
     /// Why something else does, in one clause.
     pub fn lone_vlans(&self, port: PortId) -> Result<LoneVlans, &'static str> {
-        let port = self.port(port).filter(|port| port.is_egress).ok_or("the port takes no frames")?;
+        let port = self.port(port).ok_or("the port takes no frames")?;
+        if port.part.is_some() {
+            return Err("a sensor is in the port's wire, or at the port");
+        }
+        let port = Some(port).filter(|port| port.is_open).ok_or("the port takes no frames")?;
         let mirrors = [&port.rx_mirrors, &port.tx_mirrors];
         match port {
             _ if port.rules.guards.is_some() => return Err("the port has guards"),

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use labsw_control::api::{
     Awaited, CaptureSpec, Captures, Change, Changes, Counters, Done, Error, FdbEntries, FdbEntry, Feed, Handler,
-    INTERFACE, Impairments, Mirrors, Multicast, Peer, PortStats, Ports, Removed, Reply, Request, Stats, Vlans, Workers,
+    INTERFACE, Impairments, Inlines, Mirrors, Multicast, Peer, PortStats, Ports, Removed, Reply, Request, Stats, Vlans,
+    Workers,
 };
 use labsw_control::varlink::Server;
 use mio::{Poll, Token};
@@ -50,10 +51,12 @@ impl Handler for Fake {
             Request::ListPorts => Ok(Reply::Ports(Ports { ports: Vec::new() })),
             Request::ListVlans => Ok(Reply::Vlans(Vlans { vlans: Vec::new() })),
             Request::ListMirrors => Ok(Reply::Mirrors(Mirrors { mirrors: Vec::new() })),
+            Request::ListInlines => Ok(Reply::Inlines(Inlines { inlines: Vec::new() })),
             Request::ListImpairments => Ok(Reply::Impairments(Impairments { impairments: Vec::new() })),
             Request::ListMulticast { .. } => Ok(Reply::Multicast(Multicast::default())),
             Request::ShowPort { name } => Err(Error::not_found("port", name)),
             Request::ShowMirror { name } => Err(Error::not_found("mirror", name)),
+            Request::ShowInline { name } => Err(Error::not_found("inline", name)),
             // More than may wait to be written, for some.
             Request::ListFdb { vlan, port } => {
                 let (mac, port) = ("52:54:00:00:00:01".into(), port.unwrap_or_default());

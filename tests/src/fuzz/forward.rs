@@ -5,12 +5,14 @@ use std::cell::RefCell;
 
 use labsw_dataplane::frame::{Burst, Segment};
 use labsw_switch::forward::{Forwarder, TxItem};
+use labsw_switch::inline::Way;
 use labsw_switch::vlan::VlanMode;
 use labsw_switch::{Mac, PortId, Vid};
 
 use super::feed::Feed;
 use labsw_testkit::model::naive::{Naive, Outcome};
-use labsw_testkit::model::{Decided, Guarded, Mirror, Pattern, Port, To, decide, fdb, sane, tables};
+use labsw_testkit::model::{Decided, Guarded, Inline, Mirror, Pattern, Port, To};
+use labsw_testkit::model::{decide, fdb, placed, sane, tables};
 
 const VLANS: [u16; 6] = [1, 10, 20, 21, 4094, 2];
 const STEPS: usize = 32;
@@ -32,9 +34,11 @@ fn play(feed: &mut Feed<'_>, decided: &mut Decided) {
     let ports: Vec<Port> = (0..count).map(|_| port(feed)).collect();
     let mirrors = (0..feed.u8() % 4).map(|_| mirror(feed, count)).collect();
     let mirrors = sane(mirrors, &ports);
-    let tables = tables(&ports, &mirrors);
+    let inlines = (0..feed.u8() % 3).map(|_| inline(feed, count)).collect();
+    let inlines = placed(inlines, &ports, &mirrors);
+    let tables = tables(&ports, &mirrors, &inlines);
     let fdb = fdb(&ports, 1);
-    let mut naive = Naive::new(ports, mirrors);
+    let mut naive = Naive::new(ports, mirrors, inlines);
     let mut now_seconds = u32::MAX - 20;
     for _ in 0..STEPS {
         if feed.is_empty() {
@@ -62,6 +66,12 @@ fn play(feed: &mut Feed<'_>, decided: &mut Decided) {
             }
         }
     }
+}
+
+fn inline(feed: &mut Feed<'_>, ports: u16) -> Inline {
+    let way = feed.choose(&[Way::Through, Way::Through, Way::Past, Way::Closed]);
+    let mut port = || u16::from(feed.u8()) % ports;
+    Inline { port: port(), near: port(), far: port(), way }
 }
 
 fn port(feed: &mut Feed<'_>) -> Port {

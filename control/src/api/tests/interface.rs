@@ -45,6 +45,8 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("Storm", status["ports"][0]["guards"]["storm"].clone()),
         ("Worker", status["workers"][0].clone()),
         ("WorkerQueue", status["workers"][0]["queues"][0].clone()),
+        ("Inline", status["inlines"][0].clone()),
+        ("PortInline", status["ports"][0]["inline"].clone()),
         ("Mirror", status["mirrors"][0].clone()),
         ("MirrorInject", status["mirrors"][0]["inject"].clone()),
         ("InjectFrame", json!(InjectFrame::new(0, &[]))),
@@ -123,6 +125,9 @@ fn enums() -> Vec<(&'static str, Value)> {
         ("EventKind", json!(EventKind::ALL)),
         ("EventLevel", json!(EventLevel::ALL)),
         ("EventSubject", json!(EventSubject::ALL)),
+        ("InlineState", json!(InlineState::ALL)),
+        ("OnFailure", json!(model::OnFailure::ALL)),
+        ("EventState", json!([keys_of::<PortState>(), keys_of::<InlineState>()].concat())),
         ("MirrorState", json!([MirrorState::Up, MirrorState::Waiting, MirrorState::Failed])),
     ]
 }

@@ -5,6 +5,7 @@ use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanSet};
 use serde_json::json;
 
 use super::*;
+use crate::model::OnFailure;
 
 fn counters() -> Counters {
     Counters { kernel: [("rx_ring_full".to_owned(), 1)].into(), ..Counters::default() }
@@ -55,6 +56,7 @@ fn port() -> Port {
             storm: Storm { broadcast: Some(1000), multicast: Some(2000), unknown_unicast: Some(3000) },
             ..Guards::default()
         }),
+        inline: Some(PortInline { name: "ips".into(), state: InlineState::Closed, reason: Some("why".into()) }),
         ..Port::new("uplink", PortType::AfXdp, vlan)
     }
 }
@@ -84,6 +86,17 @@ fn mirror() -> Mirror {
     }
 }
 
+fn inline() -> Inline {
+    Inline {
+        name: "ips".into(),
+        state: InlineState::Bypassed,
+        reason: Some("why".into()),
+        of: "web".into(),
+        through: vec!["in".into(), "out".into()],
+        on_failure: OnFailure::Open,
+    }
+}
+
 fn worker() -> Worker {
     Worker {
         id: 0,
@@ -105,6 +118,7 @@ pub(super) fn status() -> Status {
         workers: vec![worker()],
         ports: vec![port()],
         mirrors: vec![mirror()],
+        inlines: vec![inline()],
         impairments: vec![impairment()],
         multicast: multicast().totals,
         mac_moves: 4,
@@ -168,6 +182,8 @@ fn questions() -> Vec<Request> {
         Request::ListFdb { vlan: Some(20), port: Some(name()) },
         Request::ListMulticast { vlan: Some(20) },
         Request::ListMirrors,
+        Request::ListInlines,
+        Request::ShowInline { name: name() },
         Request::ShowMirror { name: name() },
         Request::GetStats { port: Some(name()), interval_milliseconds: Some(500) },
         Request::TraceFrame { port: name(), frame: vec![2, 0, 0, 0xab] },
@@ -221,6 +237,14 @@ fn changes() -> Vec<Change> {
             replace: true,
         }),
         Change::DeleteMirror { name: name() },
+        Change::SetInline(InlineSettings {
+            name: name(),
+            of: Some("web".into()),
+            through: Some(inline().through),
+            on_failure: Some(OnFailure::Closed),
+            replace: true,
+        }),
+        Change::DeleteInline { name: name() },
         Change::SetImpairment { port: name(), settings: object(json!({"delay": "20ms"})), replace: true },
         Change::ClearImpairment { port: name(), direction: Some(PortDirection::Rx) },
         Change::Inject { port: name(), injection: Some(3), frames: vec![InjectFrame::new(7, &[1, 2, 3])], end: true },
@@ -309,6 +333,8 @@ pub(super) fn reply_to(request: &Request) -> Reply {
         Request::ListFdb { .. } => Reply::Fdb(FdbEntries { entries: vec![entry()] }),
         Request::ListMulticast { .. } => Reply::Multicast(multicast()),
         Request::ListMirrors => Reply::Mirrors(Mirrors { mirrors: vec![mirror()] }),
+        Request::ListInlines => Reply::Inlines(Inlines { inlines: vec![inline()] }),
+        Request::ShowInline { .. } => Reply::Inline(OneInline { inline: Box::new(inline()) }),
         Request::ListImpairments => Reply::Impairments(Impairments { impairments: vec![impairment()] }),
         Request::ShowMirror { .. } => Reply::Mirror(OneMirror { mirror: Box::new(mirror()) }),
         Request::GetStats { .. } => Reply::Stats(Stats {

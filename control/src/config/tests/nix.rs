@@ -142,7 +142,8 @@ fn options_of_the_module_are_the_keys_of_the_model_and_take_the_same() {
     ports.insert("vlan".to_owned(), one("vlan"));
     assert_eq!(options(&text, "port = types.submodule {", "mirror = types.submodule {"), ports);
     assert_eq!(options(&text, "vlanTable = types.submodule {", "vlanSettings ="), vlan);
-    assert_eq!(options(&text, "mirror = types.submodule {", "withoutNulls ="), keys_of([table("mirrors")]));
+    assert_eq!(options(&text, "mirror = types.submodule {", "inline = types.submodule {"), keys_of([table("mirrors")]));
+    assert_eq!(options(&text, "inline = types.submodule {", "withoutNulls ="), keys_of([table("inline")]));
     let switch = keys_of([&schema["properties"]["switch"]]);
     assert_eq!(options(&text, "description = \"The `[switch]` table.\";", "ports = mkOption {"), switch);
 }

@@ -54,15 +54,16 @@ fn log(event: &Event) {
     let Event { vlan, mac, from, count, method, object, uid, pid, state, reason, .. } = event;
     let named = |subject| event.name.as_deref().filter(|_| event.subject == Some(subject));
     let port = named(EventSubject::Port).or_else(|| named(EventSubject::Impairment));
-    let [mirror, profile, file] = [EventSubject::Mirror, EventSubject::Profile, EventSubject::File].map(named);
+    let [mirror, inline, profile, file] =
+        [EventSubject::Mirror, EventSubject::Inline, EventSubject::Profile, EventSubject::File].map(named);
     // Those of a thing that was added stand in the file, or in `config show`.
     let settings = (event.kind == EventKind::Changed).then(|| event.settings_text());
     let kind = title(event);
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
-                port, mirror, profile, file, state, reason, settings, vlan, mac, from, count, method, object, uid, pid,
-                "{kind}"
+                port, mirror, inline, profile, file, state, reason, settings, vlan, mac, from, count, method, object,
+                uid, pid, "{kind}"
             )
         };
     }

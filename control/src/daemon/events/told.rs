@@ -18,6 +18,7 @@ pub(in crate::daemon) struct Told {
     config: Config,
     pub(in crate::daemon) ports: States,
     pub(in crate::daemon) mirrors: States,
+    pub(in crate::daemon) inlines: States,
 }
 
 /// States, by name, as they were last told.
@@ -69,6 +70,7 @@ impl Told {
     pub(in crate::daemon) fn renew_allowances(&mut self) {
         self.ports.spent.clear();
         self.mirrors.spent.clear();
+        self.inlines.spent.clear();
     }
 }
 
@@ -96,6 +98,7 @@ fn changed(told: &Config, running: &Config) -> Vec<ConfigChange> {
                 .filter(|config| impaired.get(config.port.as_str()) != Some(config))
                 .cloned()
                 .collect(),
+            inlines: one.inlines.clone(),
             switch: one.switch.clone(),
             profiles: one.profiles.clone(),
         }
@@ -107,6 +110,7 @@ fn event_of(change: &ConfigChange) -> Event {
     let subject = match change.kind {
         ConfigKind::Port => EventSubject::Port,
         ConfigKind::Mirror => EventSubject::Mirror,
+        ConfigKind::Inline => EventSubject::Inline,
         ConfigKind::Impairment => EventSubject::Impairment,
         ConfigKind::Profile => EventSubject::Profile,
         ConfigKind::Switch => EventSubject::Switch,

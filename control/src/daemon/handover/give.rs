@@ -156,6 +156,9 @@ impl Switch {
         if !self.opening.is_over() {
             return Some("the switch is still opening its ports; try again".to_owned());
         }
+        if let Some(inline) = self.inlines.configs().next() {
+            return Some(format!("inline {:?} can't be handed over yet (labsw-ctl inline del)", inline.name));
+        }
         if !self.injections.is_empty() {
             return Some("a capture is being replayed (labsw-ctl inject), which can't be handed over yet".to_owned());
         }

@@ -9,6 +9,7 @@ use labsw_switch::forward::{Copies, Egress, Forwarder, TagEdit};
 use labsw_switch::guard::{GuardSpec, Guards, LimitAction, MacLimit};
 use labsw_switch::header::SNAPSHOT_BYTES;
 use labsw_switch::inject::{IngressAs, InjectSpec, Injection};
+use labsw_switch::inline::InlineSpec;
 use labsw_switch::tables::{Direction, LinkLocal, MirrorSpec, MirrorTo, PortRules, Tables};
 use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanMode, VlanSet};
 use labsw_switch::{DropReason, Mac, MirrorId, PortId, Vid};
@@ -17,7 +18,7 @@ pub mod foretell;
 pub mod naive;
 mod scene;
 
-pub use scene::{AGEING_SECONDS, Guarded, Inject, Mirror, Pattern, Port, To};
+pub use scene::{AGEING_SECONDS, Guarded, Inject, Inline, Mirror, Pattern, Port, To};
 
 use naive::Outcome;
 
@@ -30,7 +31,20 @@ pub fn sane(mut mirrors: Vec<Mirror>, ports: &[Port]) -> Vec<Mirror> {
     mirrors
 }
 
-pub fn tables(ports: &[Port], mirrors: &[Mirror]) -> Tables {
+/// The sensors that may be where they are: at ports that are no mirror destinations, each at one sensor.
+pub fn placed(inlines: Vec<Inline>, ports: &[Port], mirrors: &[Mirror]) -> Vec<Inline> {
+    let mut taken: Vec<u16> = mirrors.iter().filter_map(|mirror| mirror.to?.port()).collect();
+    let mut fits = |inline: &Inline| {
+        [inline.port, inline.near, inline.far].iter().all(|port| {
+            let free = !taken.contains(port) && !ports[usize::from(*port)].mirror_only;
+            taken.push(*port);
+            free
+        })
+    };
+    inlines.into_iter().filter(|inline| fits(inline)).collect()
+}
+
+pub fn tables(ports: &[Port], mirrors: &[Mirror], inlines: &[Inline]) -> Tables {
     let vlan = |port: &Port| {
         if port.mode != VlanMode::Dot1qTunnel {
             return PortVlan::new(port.mode, (port.mode != VlanMode::Trunk).then_some(port.tag), &port.trunks).unwrap();
@@ -67,7 +81,16 @@ pub fn tables(ports: &[Port], mirrors: &[Mirror]) -> Tables {
         filter: mirror.pattern.as_ref().map(|pattern| Arc::new(pattern.filter())),
     };
     let ports = (0u16..).zip(ports).map(|(id, port)| (PortId(id), rules(port))).collect();
-    Tables::build(ports, (0u16..).zip(mirrors).map(spec).collect()).unwrap()
+    let inlines: Vec<InlineSpec> = {
+        let spec = |&Inline { port, near, far, way }: &Inline| InlineSpec {
+            port: PortId(port),
+            near: PortId(near),
+            far: PortId(far),
+            way,
+        };
+        inlines.iter().map(spec).collect()
+    };
+    Tables::build_with(ports, (0u16..).zip(mirrors).map(spec).collect(), &inlines).unwrap()
 }
 
 fn guards(guarded: &Guarded) -> GuardSpec {

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use labsw_switch::DropReason;
+use labsw_switch::inline::Way;
 use labsw_switch::vlan::VlanMode;
 
-use super::scene::{AGEING_SECONDS, Mirror, Pattern, Port, To};
+use super::scene::{AGEING_SECONDS, Inline, Mirror, Pattern, Port, To};
 
 /// The outcome of a burst.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,7 @@ struct Place {
 pub struct Naive {
     ports: Vec<Port>,
     mirrors: Vec<Mirror>,
+    inlines: Vec<Inline>,
     places: HashMap<(u16, [u8; 6]), Place>,
 }
 
@@ -197,8 +199,25 @@ fn leaving(from: &Port, port: &Port, carried: &Carried, frame: &Parts) -> Result
 }
 
 impl Naive {
-    pub fn new(ports: Vec<Port>, mirrors: Vec<Mirror>) -> Naive {
-        Naive { ports, mirrors, places: HashMap::new() }
+    pub fn new(ports: Vec<Port>, mirrors: Vec<Mirror>, inlines: Vec<Inline>) -> Naive {
+        Naive { ports, mirrors, inlines, places: HashMap::new() }
+    }
+
+    /// The sensor that a port belongs to.
+    fn sensor_at(&self, port: u16) -> Option<&Inline> {
+        self.inlines.iter().find(|inline| inline.near == port || inline.far == port)
+    }
+
+    /// The port that frames to a port leave by, or why there is none.
+    fn way_out(&self, port: u16) -> Result<u16, DropReason> {
+        if self.sensor_at(port).is_some() {
+            return Err(DropReason::InlineSensor);
+        }
+        match self.inlines.iter().find(|inline| inline.port == port) {
+            Some(Inline { way: Way::Closed, .. }) => Err(DropReason::InlineClosed),
+            Some(Inline { way: Way::Through, far, .. }) => Ok(*far),
+            _ => Ok(port),
+        }
     }
 
     pub fn add_static(&mut self, vlan: u16, mac: [u8; 6], port: u16) {
@@ -227,7 +246,7 @@ impl Naive {
             VlanMode::Access | VlanMode::Dot1qTunnel => false,
         };
         let ports = (0u16..).zip(&self.ports).filter(|(_, port)| port.enabled && names(port));
-        ports.map(|(id, _)| id).filter(|id| !self.is_destination(*id)).collect()
+        ports.map(|(id, _)| id).filter(|id| !self.is_destination(*id) && self.way_out(*id).is_ok()).collect()
     }
 
     /// The copies that mirrors which watch `port` in a direction and take frames of `vlan` would make of `frame`, which
@@ -245,7 +264,7 @@ impl Naive {
         let watches = |mirror: &Mirror| {
             let wants = |rx: bool, tx: bool| if sending { tx } else { rx };
             let named = mirror.sources.iter().any(|(source, rx, tx)| *source == port && wants(*rx, *tx));
-            let all = mirror.all.is_some_and(|(rx, tx)| wants(rx, tx));
+            let all = self.sensor_at(port).is_none() && mirror.all.is_some_and(|(rx, tx)| wants(rx, tx));
             let in_vlan = mirror.vlans.as_ref().is_none_or(|vlans| vlan.is_some_and(|vlan| vlans.contains(&vlan)));
             (named || all) && in_vlan
         };
@@ -255,10 +274,12 @@ impl Naive {
                 None => (Vec::new(), Vec::new()),
                 Some(To::Port(to)) => (vec![(*to, None)], frame.to_vec()),
                 Some(To::Vlan(rspan)) => {
-                    (self.rspan_ports(*rspan).iter().map(|to| (*to, Some(*rspan))).collect(), tagged(*rspan))
+                    let ports = self.rspan_ports(*rspan);
+                    let ports = ports.iter().map(|to| (self.way_out(*to).unwrap(), Some(*rspan)));
+                    (ports.collect(), tagged(*rspan))
                 }
             };
-            let up = to.into_iter().filter(|to| self.port(to.0).enabled);
+            let up = to.into_iter().filter(|to| to.1.is_some() || self.port(to.0).enabled);
             up.map(move |to| Offer {
                 mirror,
                 to,
@@ -336,8 +357,7 @@ impl Naive {
             return Err((ingress, DropReason::PortDown));
         }
         if !self.is_destination(ingress) {
-            let port = self.port(ingress).clone();
-            return self.judge(ingress, port, bytes, now, fate);
+            return self.enter(ingress, bytes, now, fate);
         }
         let Some(inject) = self.port(ingress).inject.clone() else {
             return Err((ingress, DropReason::MirrorDestination));
@@ -350,21 +370,58 @@ impl Naive {
             Some(vlan) => {
                 let (mode, trunks) = (VlanMode::NativeUntagged, vec![vlan..=vlan]);
                 let port = Port { mode, trunks, tag: vlan, learning: false, ..self.port(ingress).clone() };
-                self.judge(ingress, port, bytes, now, fate)
+                self.judge((ingress, ingress), port, bytes, now, fate)
             }
             None if !self.port(inject.port).enabled => Err((inject.port, DropReason::PortDown)),
             None if self.is_destination(inject.port) => Err((inject.port, DropReason::MirrorDestination)),
-            None => {
-                let port = self.port(inject.port).clone();
-                self.judge(inject.port, port, bytes, now, fate)
-            }
+            None => self.enter(inject.port, bytes, now, fate),
         }
     }
 
-    /// Decides about a frame that is in the switch.
+    /// Handles a frame from a port that is up and no mirror destination.
+    fn enter(&mut self, ingress: u16, bytes: &[u8], now: u32, fate: &mut Fate) -> Result<(), (u16, DropReason)> {
+        if let Some(Inline { port, near, far, way }) = self.sensor_at(ingress).cloned() {
+            return match way {
+                Way::Past | Way::Closed => Err((ingress, DropReason::InlineSensor)),
+                Way::Through if ingress == near => self.pass_on(ingress, port, port, bytes, fate),
+                Way::Through if !self.port(port).enabled => Err((far, DropReason::PortDown)),
+                Way::Through => self.judge((port, far), self.port(port).clone(), bytes, now, fate),
+            };
+        }
+        match self.inlines.iter().find(|inline| inline.port == ingress) {
+            Some(Inline { way: Way::Through, near, .. }) => self.pass_on(ingress, ingress, *near, bytes, fate),
+            Some(Inline { way: Way::Closed, .. }) => Err((ingress, DropReason::InlineClosed)),
+            _ => self.judge((ingress, ingress), self.port(ingress).clone(), bytes, now, fate),
+        }
+    }
+
+    /// Sends a frame of the wire of the port `of` on to `to`, as it is.
+    fn pass_on(&self, ingress: u16, of: u16, to: u16, bytes: &[u8], fate: &mut Fate) -> Result<(), (u16, DropReason)> {
+        let refuse = |reason| Err((ingress, reason));
+        let Some(frame) = Parts::of(bytes) else { return refuse(DropReason::Runt) };
+        if bytes[6] % 2 == 1 {
+            return refuse(DropReason::SourceGroupAddress);
+        }
+        if frame.vid() == 4095 {
+            return refuse(DropReason::VidReserved);
+        }
+        if bytes[..6] == [0x01, 0x80, 0xc2, 0, 0, 0x01] || frame.rest[..2] == [0x88, 0x08] {
+            return refuse(DropReason::MacControl);
+        }
+        if !self.port(of).enabled {
+            return refuse(DropReason::PortDown);
+        }
+        let vlan = vlan_of(self.port(of), &frame).ok().or_else(|| Some(frame.vid()).filter(|vid| *vid != 0));
+        fate.copies.extend(self.offers(ingress, false, vlan, bytes));
+        fate.copies.extend(self.offers(to, true, vlan, bytes));
+        fate.sent.push((to, bytes.to_vec()));
+        Ok(())
+    }
+
+    /// Decides about a frame of the port `ingress` that has come in at the port `seen_at`.
     fn judge(
         &mut self,
-        ingress: u16,
+        (ingress, seen_at): (u16, u16),
         port: Port,
         bytes: &[u8],
         now: u32,
@@ -381,7 +438,7 @@ impl Naive {
         }
         let classified = vlan_of(&port, &frame);
         let mirror_vlan = classified.ok().or_else(|| Some(frame.vid()).filter(|vid| *vid != 0));
-        fate.copies.extend(self.offers(ingress, false, mirror_vlan, bytes));
+        fate.copies.extend(self.offers(seen_at, false, mirror_vlan, bytes));
         if frame.rest.len() - 2 > port.mtu as usize {
             return refuse(DropReason::Oversize);
         }
@@ -421,6 +478,7 @@ impl Naive {
             Some(to) if to == ingress => return refuse(DropReason::SamePort),
             Some(to) if !self.port(to).enabled => return Err((to, DropReason::PortDown)),
             Some(to) if self.is_destination(to) => return Err((to, DropReason::MirrorDestination)),
+            Some(to) if self.way_out(to).is_err() => return Err((to, self.way_out(to).unwrap_err())),
             Some(to) if !carries(self.port(to), vlan) => return Err((to, DropReason::VlanNotMember)),
             Some(to) if guards.isolated && self.port(to).guards.isolated => {
                 // The first of several reasons counts.
@@ -431,7 +489,8 @@ impl Naive {
             None if rspan => self.rspan_ports(vlan).into_iter().filter(|to| *to != ingress).collect(),
             None => (0..u16::try_from(self.ports.len()).unwrap())
                 .filter(|to| *to != ingress && self.port(*to).enabled)
-                .filter(|to| !self.is_destination(*to) && carries(self.port(*to), vlan))
+                .filter(|to| !self.is_destination(*to) && self.way_out(*to).is_ok())
+                .filter(|to| carries(self.port(*to), vlan))
                 .filter(|to| {
                     let to = self.port(*to);
                     to.mode != VlanMode::Dot1qTunnel || may_be_carried(to, carried.customer()).is_ok()
@@ -447,8 +506,9 @@ impl Naive {
                     fate.drops.push((to, DropReason::Isolated))
                 }
                 Ok(bytes) => {
-                    fate.copies.extend(self.offers(to, true, Some(vlan), &bytes));
-                    fate.sent.push((to, bytes));
+                    let by = self.way_out(to).unwrap();
+                    fate.copies.extend(self.offers(by, true, Some(vlan), &bytes));
+                    fate.sent.push((by, bytes));
                 }
                 Err(reason) => fate.drops.push((to, reason)),
             }

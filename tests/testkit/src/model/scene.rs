@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use labsw_switch::filter::{Filter, Form, Insn};
+use labsw_switch::inline::Way;
 use labsw_switch::vlan::VlanMode;
 
 pub const AGEING_SECONDS: u32 = 10;
@@ -46,6 +47,15 @@ pub struct Inject {
     pub vlan: Option<u16>,
     pub port: u16,
     pub sources: Vec<[u8; 6]>,
+}
+
+/// A sensor in the wire of a port, as both sides are told about it.
+#[derive(Clone, Debug)]
+pub struct Inline {
+    pub port: u16,
+    pub near: u16,
+    pub far: u16,
+    pub way: Way,
 }
 
 /// A mirror as both sides are told about it.
