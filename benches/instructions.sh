@@ -14,7 +14,9 @@ rounds=1000
   take virtio-queue/take fill/64 virtio-queue/fill/64 fill/1518 virtio-queue/fill/1518 \
   growth/ports-2/32 growth/ports-32/32 growth/macs-1k/32 growth/macs-64k/32 \
   growth/vlans-1/32 growth/vlans-64/32 growth/mirrors-0/32 growth/mirrors-8/32 \
-  growth/captures-0/32 growth/captures-100/32 logged/64/32 logged/1518/32
+  growth/captures-0/32 growth/captures-100/32 growth/other-vlan/32 growth/filter/32 \
+  growth/flows/32 growth/flows-other-vlan/32 growth/flows-filter/32 growth/delayed/32 \
+  logged/64/32 logged/1518/32
 
 for tool in valgrind jq; do
   command -v $tool >/dev/null || { echo "instructions.sh: $tool is not installed (Debian: apt-get install $tool)" >&2; exit 1; }

@@ -157,7 +157,7 @@ impl<'a> Ingress<'a> {
         let mut out = Outcome { egress, observer };
         let arrival = |words, has_words| Arrival { index, snapshot, bytes: frame_bytes, words, has_words };
         match (self.port, words) {
-            (Ok(port), Some(words)) if self.is_usual(port, words) => {
+            (Ok(port), Some(words)) if Self::is_usual(port, words) => {
                 self.take_steps::<USUAL, O>(port, arrival(words, true), words.untagged_header(), &mut out);
             }
             (Ok(port), words) => {
@@ -169,11 +169,11 @@ impl<'a> Ingress<'a> {
         }
     }
 
-    /// True if a frame is decided by the short copy of the steps: an untagged frame of a plain port, while no mirror
-    /// selects by VLAN. In that copy nothing of tags, guards and marks is left.
+    /// True if a frame is decided by the short copy of the steps: an untagged frame of a plain port, in a VLAN by which
+    /// no mirror selects. In that copy nothing of tags, guards and marks is left.
     #[inline(always)]
-    fn is_usual(&self, port: &Port, words: HeaderWords) -> bool {
-        port.is_plain && words.is_untagged() && self.by.tables.mirror_vlans().is_none()
+    fn is_usual(port: &Port, words: HeaderWords) -> bool {
+        port.is_usual && words.is_untagged()
     }
 
     /// Decides about any frame of `port`.

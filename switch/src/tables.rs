@@ -258,6 +258,8 @@ pub(crate) struct Port {
     pub rules: PortRules,
     /// [`PortRules::is_plain`].
     pub is_plain: bool,
+    /// It is plain, and no mirror selects by the VLAN of untagged frames.
+    pub is_usual: bool,
     /// Frames that it receives are decided about: it is up, no mirror destination, and no sensor is in its wire. So are
     /// frames that go to it alone.
     pub is_open: bool,

@@ -96,7 +96,9 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
         let inject = inject(&rules).filter(|_| mirror_destination);
         let (rx_mirrors, tx_mirrors) = (at_port(|d| d.rx), at_port(|d| d.tx));
         let (is_plain, is_open) = (rules.is_plain(), rules.enabled && !mirror_destination && part.is_none());
-        let port = Port { is_plain, is_open, mirror_destination, part, rx_mirrors, tx_mirrors, rules, inject };
+        // Known when all mirrors are.
+        let is_usual = false;
+        let port = Port { is_plain, is_usual, is_open, mirror_destination, part, rx_mirrors, tx_mirrors, rules, inject };
         if let Some(place) = table.get_mut(id.index()) {
             *place = Some(port);
         }
@@ -109,6 +111,10 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
     for vlans in in_force().filter_map(PortMirror::vlans).chain(Some(&rspan).filter(|set| !set.is_empty())) {
         let set = mirror_vlans.get_or_insert_with(|| Box::new(VlanSet::EMPTY));
         vlans.iter().for_each(|vid| set.insert(vid));
+    }
+    for port in table.iter_mut().flatten() {
+        let selected = |vid| mirror_vlans.as_ref().is_some_and(|vlans| vlans.contains(vid));
+        port.is_usual = port.is_plain && !port.rules.vlan.tag().is_some_and(selected);
     }
     let rspan = Box::new(rspan);
     Tables { ports: table, mirrors, mirrors_in_force, mirror_vlans, rspan, flood_of, floods, snooping: None }
@@ -128,6 +134,7 @@ fn inject(rules: &PortRules) -> Option<Inject> {
             let (is_plain, is_open, mirror_destination, part) = (false, false, false, None);
             Some(Box::new(Port {
                 is_plain,
+                is_usual: false,
                 is_open,
                 mirror_destination,
                 part,
