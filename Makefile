@@ -103,9 +103,11 @@ unit:
 > $(CARGO) test --workspace --exclude labsw-tests
 
 # Every interleaving of small situations at the tables, and thousands of schedules of workers and control thread. Target
-# directories of their own: each flag is another build of everything.
+# directories of their own: each flag is another build of everything. Link-time optimisation would take longer than the
+# tests.
 models:
-> RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/models $(CARGO) test --release -p labsw-switch --lib models
+> RUSTFLAGS="--cfg loom" CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+>     CARGO_TARGET_DIR=$(TARGET_DIR)/models $(CARGO) test --release -p labsw-switch --lib models
 > RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=$(TARGET_DIR)/schedules $(CARGO) test -p labsw-dataplane --lib models
 
 # Which changes of switch/ no test sees. SHARD=3/40 takes every fortieth; docs/mutants.md says how to read the outcome.
