@@ -98,7 +98,8 @@ pub(super) fn tables(ports: Vec<(PortId, PortRules)>, mut mirrors: Vec<MirrorSpe
         let (is_plain, is_open) = (rules.is_plain(), rules.enabled && !mirror_destination && part.is_none());
         // Known when all mirrors are.
         let is_usual = false;
-        let port = Port { is_plain, is_usual, is_open, mirror_destination, part, rx_mirrors, tx_mirrors, rules, inject };
+        let port =
+            Port { is_plain, is_usual, is_open, mirror_destination, part, rx_mirrors, tx_mirrors, rules, inject };
         if let Some(place) = table.get_mut(id.index()) {
             *place = Some(port);
         }
