@@ -2,7 +2,8 @@
 //! counts do not show.
 //!
 //! usage: `benches/builds.sh REVISION`, which builds both and runs this; or
-//! `cargo bench -p labsw-benches --bench builds -- OLD/labswd NEW/labswd [seconds=1] [rounds=5] [ring=1024] [SIZE/FLOWS/DIRECTION ...]`
+//! `cargo bench -p labsw-benches --bench builds -- OLD/labswd NEW/labswd [seconds=1] [rounds=5] [ring=1024]
+//! [SIZE/FLOWS/DIRECTION ...]`
 //!
 //! SIZE is that of RFC 2544, with FCS. FLOWS is the number of station pairs, taken in turn. DIRECTION is `uni` (port 0
 //! to port 1) or `bi`. Default cells: 64/1/uni 64/1000/uni 64/1000/bi 1518/1/uni.

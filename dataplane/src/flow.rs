@@ -8,8 +8,8 @@
 use labsw_switch::BURST_FRAMES;
 use labsw_switch::forward::{TagEdit, TxItem};
 use labsw_switch::wire::{
-    ETHERTYPE_IPV4, ETHERTYPE_IPV6, TAG_BYTES, TAG_OFFSET, TCI_VID_MASK, TPID_C_TAG, TPID_OLD_STACKED, TPID_S_TAG,
-    u16_at,
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_FRAGMENT, TAG_BYTES, TAG_OFFSET, TCI_VID_MASK, TPID_C_TAG, TPID_OLD_STACKED,
+    TPID_S_TAG, u16_at,
 };
 
 use crate::frame::Burst;
@@ -38,7 +38,7 @@ pub fn flow_hash(snapshot: &[u8]) -> u32 {
         Some(ETHERTYPE_IPV4) => {
             hash.add(ip.get(12..20));
             let header_bytes = usize::from(ip.first().copied().unwrap_or(0) & 0xf) * 4;
-            let whole = u16_at(ip, 6).is_some_and(|fragment| fragment & 0x3fff == 0);
+            let whole = u16_at(ip, 6).is_some_and(|fragment| fragment & IPV4_FRAGMENT == 0);
             if whole && ip.get(9).is_some_and(|protocol| PORT_PROTOCOLS.contains(protocol)) {
                 hash.add(ip.get(header_bytes..header_bytes + 4));
             }

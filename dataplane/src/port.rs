@@ -1,8 +1,8 @@
 //! A port as the workers see it: receive queues, each owned by one worker, and a transmit side shared by all.
 //!
-//! A worker calls, per receive queue and turn: [`RxQueue::receive`] → (decide) → [`TxPort::send`] on each egress →
-//! [`RxQueue::release`]. Neither half ever blocks, except on the short locks inside a transmit side, which are taken
-//! once per burst and ring.
+//! A worker calls, per receive queue and turn: [`RxQueue::receive`] → (decide) → [`TxPort::send`] on each egress
+//! → [`RxQueue::release`]. Neither half ever blocks, except on the short locks inside a transmit side, which are
+//! taken once per burst and ring.
 //!
 //! **Faults.** The finder of a fault puts the broken half out of service ([`RxQueue::fail`]; a transmit side does it
 //! itself) and tells the control thread, which resets the rest. A [`Fault`] names the connection on which it was found,

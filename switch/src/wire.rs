@@ -28,6 +28,12 @@ pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// EtherType of MAC control frames: PAUSE, PFC (802.3 clause 31).
 pub const ETHERTYPE_MAC_CONTROL: u16 = 0x8808;
+/// IP protocol number of TCP (RFC 9293).
+pub const PROTOCOL_TCP: u8 = 6;
+/// IP protocol number of UDP (RFC 768).
+pub const PROTOCOL_UDP: u8 = 17;
+/// More fragments, and the fragment offset: the bits that are zero in a whole IPv4 packet (RFC 791).
+pub const IPV4_FRAGMENT: u16 = 0x3fff;
 
 /// The 16-bit number in network order at `at`; `None` if the bytes end before it does.
 #[inline]

@@ -4,8 +4,8 @@
 //! where the commands run: `$ ` at the switch of `tests/tests/printed.rs`, `# ` as root in a lab that the page makes
 //! itself (`tests/tests/walk_through.rs`). A backslash at its end continues a command on the next line.
 //!
-//! **Differences that count as equal.** `…` alone on a line stands for any lines, within a line for any text. A number
-//! may be another number (counters, ages) and columns may have other widths, but not in errors.
+//! **Differences that count as equal.** `…` alone on a line stands for any lines, within a line for any text. A
+//! number may be another number (counters, ages) and columns may have other widths, but not in errors.
 
 use std::path::Path;
 

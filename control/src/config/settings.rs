@@ -117,8 +117,8 @@ impl PortConfig {
         Err(ConfigError::new(None, &path, &message))
     }
 
-    /// This port with some settings changed, as in `labsw-ctl port set NAME KEY=VALUE…`. A new `vlan.mode` starts from
-    /// an empty `vlan` table, so that the tag of an access port does not stay at a trunk.
+    /// This port with some settings changed, as in `labsw-ctl port set NAME KEY=VALUE…`. A new `vlan.mode` starts
+    /// from an empty `vlan` table, so that the tag of an access port does not stay at a trunk.
     pub fn with_settings(&self, set: &Settings) -> Result<PortConfig, ConfigError> {
         self.check_type_stays(set)?;
         let mut base = json(&self.to_toml());

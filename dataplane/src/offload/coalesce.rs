@@ -13,7 +13,7 @@
 //!
 //! References: RFC 9293, 3.1; RFC 791, 3.1; RFC 8200, 8.1 (pseudo-header).
 
-use labsw_switch::wire::u16_at;
+use labsw_switch::wire::{PROTOCOL_TCP, u16_at};
 
 use super::gso::{Gso, GsoKind, MIN_SEGMENT_BYTES, Partial};
 use super::layout::{IPV6_BYTES, Layout, MAX_HEADER_BYTES, MAX_IP_BYTES, TCP_CHECKSUM};
@@ -23,7 +23,6 @@ use super::sum::{Sum, get_u32, put};
 
 const ACK: u8 = 1 << 4;
 const PSH: u8 = 1 << 3;
-const PROTOCOL_TCP: u16 = 6;
 
 /// A frame being put together from segments.
 #[derive(Clone, Debug)]
@@ -233,7 +232,7 @@ impl Segment {
 fn pseudo_header(headers: &[u8], layout: Layout, tcp_bytes: u32) -> Sum {
     let addresses = if layout.v6 { layout.l3 + 8..layout.l3 + 40 } else { layout.l3 + 12..layout.l3 + 20 };
     let mut sum = Sum::of(headers.get(addresses).unwrap_or_default());
-    sum.add_u16(PROTOCOL_TCP);
+    sum.add_u16(PROTOCOL_TCP.into());
     sum.add_u32(tcp_bytes);
     sum
 }

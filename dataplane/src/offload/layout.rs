@@ -15,7 +15,10 @@
 //!
 //! References: 802.1Q clause 9; RFC 791, 3.1; RFC 8200, 4 (extension headers); RFC 9293, 3.1; RFC 768.
 
-use labsw_switch::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, TAG_OFFSET, TPID_C_TAG, TPID_S_TAG, u16_at};
+use labsw_switch::wire::{
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_FRAGMENT, PROTOCOL_TCP, PROTOCOL_UDP, TAG_OFFSET, TPID_C_TAG, TPID_S_TAG,
+    u16_at,
+};
 
 use super::gso::{GsoKind, Partial};
 use super::refused::Refused;
@@ -31,8 +34,6 @@ pub const MAX_HEADER_BYTES: usize = 256;
 /// VLAN tags walked over.
 const MAX_TAGS: usize = 4;
 const PROTOCOL_IPV4: u8 = 4;
-const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_IPV6: u8 = 41;
 const PROTOCOL_GRE: u8 = 47;
 const PROTOCOL_MPLS: u8 = 137;
@@ -45,8 +46,6 @@ const IPV4_MIN_BYTES: usize = 20;
 pub(super) const IPV6_BYTES: usize = 40;
 const TCP_MIN_BYTES: usize = 20;
 const UDP_BYTES: usize = 8;
-/// The bits "more fragments" and offset of the field with flags and offset.
-const IPV4_FRAGMENT: u16 = 0x3fff;
 
 /// Where the headers lie, bytes from the start of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 //! **Privileges.** What a worker may keep is for the program to know: [`set_confinement`] names a function that every
 //! worker calls when it is set up. Without one a worker keeps what it inherited.
 //!
-//! **Timer slack.** The kernel may let a sleep with a time-out end late by the thread's timer slack, 50 µs unless asked
-//! otherwise, to gather several wake-ups. A worker's time-outs are few and each has a frame waiting behind it (a
+//! **Timer slack.** The kernel may let a sleep with a time-out end late by the thread's timer slack, 50 µs unless
+//! asked otherwise, to gather several wake-ups. A worker's time-outs are few and each has a frame waiting behind it (a
 //! transmit ring to be tried again), so it asks for the least there is.
 //!
 //! Reference: prctl(2), `PR_SET_TIMERSLACK`.

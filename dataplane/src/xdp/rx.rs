@@ -1,7 +1,7 @@
 //! The receiving half of one queue of an AF_XDP port, owned by one worker: bursts out of the receive ring.
 //!
-//! **Chunks.** Fill ring → kernel → receive ring → burst → (release) fill ring or pool. A burst takes the pool's lock
-//! twice, an empty receive ring not at all.
+//! **Chunks.** Fill ring → kernel → receive ring → burst → (release) fill ring or pool. A burst takes the
+//! pool's lock twice, an empty receive ring not at all.
 //!
 //! **Fill rings** hold a share of what the pool has free: full while there are few ports, less the more there are, and
 //! a busy port's released chunks go to the pool while its ring holds more than its share. So tens of containers fit one

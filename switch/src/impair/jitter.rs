@@ -2,11 +2,11 @@
 //!
 //! Delays drawn for each frame by itself can't have both: as soon as frames are closer together than the jitter, a
 //! frame with a short delay must wait for the one before with a long delay, and all delays move to the upper end. So
-//! the delay is a function of time, as that of a real queue is: the offset goes straight from one end of ±jitter to the
-//! other, turns round, and goes back, each time with a random duration between [`SHORTEST_SWEEP`] and [`LONGEST_SWEEP`]
-//! jitters. Along a straight line every offset is equally frequent, so the delays are uniform between delay − jitter
-//! and delay + jitter, and the median is the delay. The shortest way down takes twice its height: due times go on at
-//! half the speed of arrival at least, and never backwards.
+//! the delay is a function of time, as that of a real queue is: the offset goes straight from one end of ±jitter to
+//! the other, turns round, and goes back, each time with a random duration between [`SHORTEST_SWEEP`] and
+//! [`LONGEST_SWEEP`] jitters. Along a straight line every offset is equally frequent, so the delays are uniform between
+//! delay − jitter and delay + jitter, and the median is the delay. The shortest way down takes twice its height: due
+//! times go on at half the speed of arrival at least, and never backwards.
 //!
 //! After a silence longer than [`LONGEST_SILENCE`] jitters it begins somewhere at random, so frames far apart have
 //! delays that are independent of each other.

@@ -14,14 +14,13 @@
 use super::SegmentLoss;
 use super::random::mix;
 use crate::header::Header;
-use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, u16_at};
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_FRAGMENT, PROTOCOL_TCP, u16_at};
 
 /// Most connections that are remembered.
 pub const MAX_CONNECTIONS: usize = SETS * WAYS;
 const SETS: usize = 1024;
 const WAYS: usize = 4;
 
-const PROTOCOL_TCP: u8 = 6;
 const FLAG_SYN: u8 = 0x02;
 const IPV6_HEADER_BYTES: usize = 40;
 
@@ -80,7 +79,7 @@ impl Segment {
         let ip = snapshot.get(usize::from(header.l3_offset)..)?;
         let (addresses, tcp_at, end) = match header.ethertype {
             ETHERTYPE_IPV4 => {
-                let whole = u16_at(ip, 6)? & 0x3fff == 0;
+                let whole = u16_at(ip, 6)? & IPV4_FRAGMENT == 0;
                 let is_tcp = ip.first()? >> 4 == 4 && *ip.get(9)? == PROTOCOL_TCP && whole;
                 let addresses = is_tcp.then(|| word(ip, 12))??;
                 ([addresses, 0, 0, 0], usize::from(ip.first()? & 0xf) * 4, usize::from(u16_at(ip, 2)?))

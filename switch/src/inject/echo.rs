@@ -7,8 +7,8 @@
 //!
 //! **What it can't tell.** A frame that is sent on purpose exactly as it was copied within that time is taken for a
 //! loop. A tool that changes the frames that it sends back (another address, another length, segments merged) is not
-//! detected. Two different frames are taken for each other once in 2⁵² looks: 14 bits choose the set, 40 are compared
-//! with four places.
+//! detected. Two different frames are taken for each other once in 2⁵² looks: 14 bits choose the set, 40 are
+//! compared with four places.
 //!
 //! **Invariants.** No lock: a place is one atomic word, and one that is overwritten by two workers at once forgets one
 //! of two copies.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Family, is_selective};
 use crate::header::Header;
-use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, u16_at};
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_FRAGMENT, u16_at};
 
 pub(super) const PROTOCOL_IGMP: u8 = 2;
 pub(super) const PROTOCOL_PIM: u8 = 103;
@@ -109,7 +109,7 @@ fn ipv4(packet: &[u8]) -> Result<Message<'_>, Invalid> {
     let (header_bytes, total_bytes) = (usize::from(fixed[0] & 0xf) * 4, usize::from(half(packet, 2)?));
     let (header, body) = packet.get(..total_bytes).and_then(|it| it.split_at_checked(header_bytes)).ok_or(Invalid)?;
     let source = Ipv4Addr::from(*fixed.get(12..).and_then(|bytes| bytes.first_chunk::<4>()).ok_or(Invalid)?);
-    let fragment = half(packet, 6)? & 0x3fff;
+    let fragment = half(packet, 6)? & IPV4_FRAGMENT;
     let (ttl, protocol) = (fixed[8], fixed[9]);
     let right = fixed[0] >> 4 == 4 && header_bytes >= 20 && fragment == 0 && ttl == 1;
     if !right || source.is_multicast() || source.is_broadcast() || sum(header) != 0xffff || sum(body) != 0xffff {
