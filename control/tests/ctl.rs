@@ -12,6 +12,8 @@ use std::process::{Command, Stdio};
 
 #[path = "ctl/captures.rs"]
 mod captures;
+#[path = "ctl/completion.rs"]
+mod completion;
 #[path = "ctl/forms.rs"]
 mod forms;
 #[path = "ctl/saved.rs"]
@@ -403,15 +405,6 @@ fn another_user_may_change_only_as_a_member_of_the_admin_group() {
     assert_eq!(failure(stranger), (Some(1), message.to_owned()));
     assert_eq!(asked, 0, "the handler never saw it");
     assert_eq!((member.status.code(), text(&member.stderr)), (Some(0), String::new()));
-}
-
-#[test]
-fn completions_need_no_switch() {
-    for shell in ["bash", "zsh", "fish"] {
-        let output = command(Path::new("/nonexistent/a.sock"), &["completions", shell]).output().unwrap();
-        assert!(output.status.success());
-        assert!(text(&output.stdout).contains("mirror"), "{shell}");
-    }
 }
 
 /// A page for each command that `--help` lists, and for the daemon.

@@ -20,6 +20,7 @@ use crate::score::time::Time;
 use crate::varlink::CallError;
 
 mod capture;
+mod completion;
 mod config;
 mod doctor;
 mod extcap;
@@ -159,7 +160,7 @@ enum Noun {
     Label(labelled::Arguments),
     /// Lists what the host lacks, and the command or option that mends it; nothing is changed.
     Doctor(doctor::Arguments),
-    /// Prints the completions of a shell.
+    /// Prints the script by which a shell completes commands, and names of the running switch.
     Completions {
         /// The shell.
         shell: Shell,
@@ -170,6 +171,7 @@ enum Noun {
 
 /// Runs the tool with the arguments of the process.
 pub fn main() -> ExitCode {
+    completion::answer(Arguments::command);
     let arguments = Arguments::try_parse().unwrap_or_else(|error| refuse(&error));
     let json = arguments.json;
     match run(arguments) {
@@ -215,7 +217,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Doctor(doctor) => return doctor::run(&doctor, &arguments.socket, &mut output),
         Noun::Label(label) => return labelled::run(&label, &mut output),
         Noun::Score(score) => return score::run(score, &mut output),
-        Noun::Completions { shell } => return completions(shell, &mut output),
+        Noun::Completions { shell } => return completion::script(shell, &mut output),
         Noun::Man(man::Arguments { directory }) => return man::write(Arguments::command(), &directory),
         Noun::Top(top) => return top::run(&top, &arguments.socket, arguments.json),
         Noun::Stats(stats) if stats.watch => {
@@ -280,10 +282,4 @@ fn call_each(requests: &[Request], if_exists: bool, socket: &Path, output: &mut 
         }
     }
     Ok(())
-}
-
-fn completions(shell: Shell, output: &mut Output) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "labsw-ctl", &mut script);
-    output.bytes(&script)
 }
