@@ -132,7 +132,7 @@ e2e-build:
 e2e: e2e-build
 > LABSW_BIN_DIR=$(E2E_DIR) CARGO="$(CARGO)" tests/run-e2e.sh
 
-# LABHOST=all takes longer: a million numbered frames, and two more boots of the Debian system.
+# LABHOST=all takes longer: a million numbered frames, more checks of older NICs, two more boots of the Debian system.
 test-labhost: setup e2e-build
 > LABSW_BIN_DIR=$(E2E_DIR) $(CARGO) test -p labsw-tests --test lab_host --test lab_service -- --nocapture
 

@@ -27,8 +27,8 @@ modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_p
 programs=(iperf3 ethtool tcpdump) later=()
 if [ "$kind" = host ]; then
   modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover pps_core ptp dca
-    i2c-algo-bit llc stp mrp garp 8021q af_packet veth tun)
-  later=(igb e1000e virtio_net vmxnet3) programs+=(ip)
+    i2c-algo-bit mii llc stp mrp garp 8021q af_packet veth tun)
+  later=(igb e1000e virtio_net vmxnet3 e1000 8139cp) programs+=(ip)
 fi
 for module in "${modules[@]}" "${later[@]}"; do
   file=$(find "$kernel" -name "$module.ko*" -print -quit)

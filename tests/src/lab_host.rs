@@ -1,7 +1,7 @@
 //! A whole lab host in a virtual machine: a Debian kernel with real NIC drivers, `labswd` on emulated NICs, and the far
 //! end of every cable in the test's hands.
 //!
-//! **How it works.** QEMU emulates the machine (igb, e1000e, virtio-net, vmxnet3), `labswd` and `labsw-ctl` are in its
+//! **How it works.** QEMU emulates the machine with the NICs of [`NICS`], `labswd` and `labsw-ctl` are in its
 //! initramfs, its shell is on the serial line as a guest's is ([`Guest`]), and each NIC's cable is a Unix stream socket
 //! ([`Wire`]): frames with their length in front. Cables are pulled, and NICs, by the machine monitor. No privilege and
 //! no namespace is needed on this side.
@@ -39,7 +39,7 @@ const LOG: &str = "/tmp/labswd.log";
 /// A NIC of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct HostNic {
-    /// QEMU's name of the model: `igb`, `e1000e`, `virtio-net-pci`, `vmxnet3`.
+    /// QEMU's name of the model: `igb`, `e1000e`, `virtio-net-pci`, `vmxnet3`, `e1000`, `rtl8139`.
     pub model: &'static str,
     /// The name of its driver's module.
     pub driver: &'static str,
@@ -49,12 +49,14 @@ pub struct HostNic {
     pub mac: u8,
 }
 
-/// The models that a lab host may have, each with its driver's name as its own.
-pub const NICS: [HostNic; 4] = [
+/// The models that a lab host may have. The drivers of the last two have no XDP and no second queue.
+pub const NICS: [HostNic; 6] = [
     HostNic { model: "igb", driver: "igb", name: "igb", mac: 1 },
     HostNic { model: "e1000e", driver: "e1000e", name: "e1000e", mac: 2 },
     HostNic { model: "virtio-net-pci", driver: "virtio_net", name: "virtio", mac: 3 },
     HostNic { model: "vmxnet3", driver: "vmxnet3", name: "vmxnet3", mac: 4 },
+    HostNic { model: "e1000", driver: "e1000", name: "e1000", mac: 5 },
+    HostNic { model: "rtl8139", driver: "8139cp", name: "rtl8139", mac: 6 },
 ];
 
 /// The test's end of a cable.
