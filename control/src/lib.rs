@@ -5,8 +5,8 @@
 //! the messages, [`varlink`]: the protocol) and the [`metrics`] ([`http`]: the server). [`plan`] finds the steps to
 //! another configuration, `trace` explains how the switch would handle a frame, [`takeover`] is the protocol between
 //! the old and the new process. [`ctl`] is the control tool, [`arguments`] are those of the daemon; [`glue`] writes
-//! configuration snippets for guests, [`doctor`] examines the host, [`score`] says what a sensor noticed. [`filter`]
-//! compiles expressions in tcpdump's syntax.
+//! configuration snippets for guests, [`doctor`] examines the host, [`score`] says what a sensor noticed, `dissect`
+//! puts frames in words. [`filter`] compiles expressions in tcpdump's syntax.
 
 pub mod api;
 pub mod arguments;
@@ -17,6 +17,7 @@ pub mod daemon;
 mod derived_mac;
 pub mod detach;
 pub mod device;
+mod dissect;
 pub mod doctor;
 pub mod filter;
 pub mod glue;

@@ -1,6 +1,6 @@
-//! Proves that captures show what passes at ports, and what is dropped, as Wireshark's own tools read it: the frames,
-//! their directions, time stamps and reasons; that filters select; that a capture ends as it was asked to, and however
-//! it ends, leaves nothing behind in the switch; and that Wireshark finds the ports by itself (extcap).
+//! Proves that captures show what passes at ports, and what is dropped, as Wireshark's own tools read it and in lines:
+//! the frames, their directions, time stamps and reasons; that filters select; that a capture ends as it was asked to,
+//! and however it ends, leaves nothing behind in the switch; and that Wireshark finds the ports by itself (extcap).
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
 use std::ffi::OsStr;
@@ -110,10 +110,20 @@ fn two_ports_are_seen_in_both_directions_with_their_tags_in_order() {
         "--filter",
         "ether host 02:00:00:00:00:01",
     ]);
+    let lines = bench.start(&["a", "t", "--count", "4", "--filter", "ether host 02:00:00:00:00:01"]);
     pass(&Frame::new(BROADCAST, mac(9)), &a, &t);
     pass(&Frame::new(BROADCAST, HERE).payload(&[1; 100]), &a, &t);
     pass(&Frame::new(HERE, mac(2)).vlan(10), &t, &a);
     assert_eq!(ended(capture).trim(), "4 frames captured, 0 dropped because the capture was too slow");
+    let lines = ended(lines);
+    for line in [
+        "Z a rx 02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff, experimental, length 114",
+        "Z t tx 02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff, vlan 10, experimental, length 118",
+        "Z t rx 02:00:00:00:00:02 > 02:00:00:00:00:01, vlan 10, experimental, length 64",
+        "Z a tx 02:00:00:00:00:02 > 02:00:00:00:00:01, experimental, length 60",
+    ] {
+        assert!(lines.contains(line), "{line:?} is missing in\n{lines}");
+    }
 
     let fields =
         ["frame.interface_name", "frame.comment", "frame.packet_flags_direction", "eth.src", "vlan.id", "frame.len"];

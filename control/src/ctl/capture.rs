@@ -1,7 +1,8 @@
-//! `labsw-ctl capture`: writes captured frames to a file or a pipe.
+//! `labsw-ctl capture`: writes captured frames to a file or a pipe, or prints a line for each.
 //!
-//! **How it works.** The switch sends the bytes of a pcapng file in pieces; this command writes them to the target. The
-//! file is opened when the first piece arrives, so that a refused capture touches nothing. Two threads watch for the
+//! **How it works.** The switch sends the bytes of a pcapng file in pieces; this command writes them to the target, as
+//! they are or as lines ([`super::dump`]). The file is opened when the first piece arrives, so that a refused capture
+//! touches nothing. Two threads watch for the
 //! end: one waits for SIGINT and SIGTERM and has the switch finish; the other waits for the reader of a pipe to close
 //! it, which would otherwise be noticed only with the next frame.
 
@@ -26,6 +27,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::dump::{Dump, Style};
 use super::output::Output;
 use super::parse;
 use super::session::{Failure, Session};
@@ -42,9 +44,12 @@ pub(super) struct Arguments {
     /// that may be mirrored.
     #[arg(value_name = "PORT[:rx|:tx]")]
     ports: Vec<Source>,
-    /// The pcapng file to write; -: standard output, for a pipe.
-    #[arg(short, long, value_name = "FILE|-", required_unless_present = "list")]
+    /// The pcapng file to write; -: standard output, for a pipe. Left out: a line for each frame is printed.
+    #[arg(short, long, value_name = "FILE|-")]
     write: Option<PathBuf>,
+    /// MAC addresses in each line.
+    #[arg(short = 'e', long, conflicts_with = "write")]
+    macs: bool,
     /// Capture only frames that match (tcpdump syntax, as in 'tcp port 445 or arp').
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
@@ -65,7 +70,7 @@ pub(super) struct Arguments {
         value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.name())))]
     reasons: Vec<String>,
     /// List the running captures.
-    #[arg(long, conflicts_with_all = ["write", "ports", "filter", "count", "duration", "drops"])]
+    #[arg(long, conflicts_with_all = ["write", "macs", "ports", "filter", "count", "duration", "drops"])]
     list: bool,
 }
 
@@ -75,6 +80,8 @@ pub(super) enum Target {
     Stdout,
     /// A file, which is created or emptied, or a named pipe.
     File(PathBuf),
+    /// Standard output, as lines of text.
+    Lines(Style),
 }
 
 /// The counts of a finished capture.
@@ -86,11 +93,11 @@ pub(super) struct Summary {
 
 /// Captures, or lists captures.
 pub(super) fn run(arguments: Arguments, socket: &Path, output: &mut Output) -> Result<(), Failure> {
-    let Some(file) = arguments.write.filter(|_| !arguments.list) else {
+    if arguments.list {
         let reply = Session::open(socket)?.call(&Request::ListCaptures)?;
         return output.reply(&reply);
-    };
-    let target = Target::new(file)?;
+    }
+    let target = Target::or_lines(arguments.write, arguments.macs, output)?;
     let spec = CaptureSpec {
         ports: arguments.ports,
         drops: arguments.drops,
@@ -121,10 +128,13 @@ pub(super) fn record(spec: CaptureSpec, socket: &Path, target: &Target) -> Resul
     let end = Arc::new(session.wait_for_ever()?);
     end_on_signals(Arc::clone(&end)).map_err(Failure::Output)?;
     let gone = Arc::new(AtomicBool::new(false));
-    let (mut summary, mut file) = (Summary::default(), None);
+    let (mut summary, mut file, mut dump) = (Summary::default(), None, target.dump());
     let outcome = session.stream(&Request::Capture(spec), |reply| {
         let Reply::CapturePiece(piece) = reply else { return Ok(()) };
-        let bytes = STANDARD.decode(&piece.pcapng).map_err(|error| Failure::Output(io::Error::other(error)))?;
+        let mut bytes = STANDARD.decode(&piece.pcapng).map_err(|error| Failure::Output(io::Error::other(error)))?;
+        if let Some(dump) = &mut dump {
+            bytes = dump.lines(&bytes).map_err(|error| Failure::Output(io::Error::other(error)))?.into_bytes();
+        }
         let file = match &mut file {
             Some(file) => file,
             none => {
@@ -154,10 +164,27 @@ impl Target {
         }
         if io::stdout().is_terminal() {
             return Err(Failure::Usage(
-                "standard output is a terminal; send it into a pipe, or name a file with -w FILE",
+                "standard output is a terminal; send it into a pipe, name a file with -w FILE, or leave -w out",
             ));
         }
         Ok(Target::Stdout)
+    }
+
+    /// The file; without one, lines on standard output, with the MAC addresses if `macs` says so.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if the file is `-` and standard output is a terminal.
+    pub(super) fn or_lines(file: Option<PathBuf>, macs: bool, output: &Output) -> Result<Target, Failure> {
+        let lines = || Target::Lines(Style { json: output.is_json(), macs, screen: output.screen() });
+        file.map_or_else(|| Ok(lines()), Target::new)
+    }
+
+    /// The writer of lines, if these are wanted.
+    fn dump(&self) -> Option<Dump> {
+        match self {
+            Target::Lines(style) => Some(Dump::new(*style)),
+            Target::Stdout | Target::File(_) => None,
+        }
     }
 
     /// Opens the file.
@@ -166,7 +193,7 @@ impl Target {
     /// The file can't be made.
     pub(super) fn open(&self) -> Result<File, Failure> {
         let opened = match self {
-            Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+            Target::Stdout | Target::Lines(_) => io::stdout().as_fd().try_clone_to_owned().map(File::from),
             // Frames contain passwords: a new file is for its owner only. An existing file keeps its mode.
             Target::File(path) => OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path),
         };

@@ -23,6 +23,7 @@ mod capture;
 mod completion;
 mod config;
 mod doctor;
+mod dump;
 mod extcap;
 mod fdb;
 mod graph;
@@ -138,9 +139,9 @@ enum Noun {
     Monitor(monitor::Arguments),
     /// Waits until a port has a state.
     Wait(wait::Arguments),
-    /// Captures frames that pass, or that are dropped, as pcapng.
+    /// Captures frames that pass, or that are dropped: as pcapng, or a line each.
     Capture(capture::Arguments),
-    /// Writes the frames that already passed, or were dropped, at ports that keep some, as pcapng.
+    /// Shows the frames that already passed, or were dropped, at ports that keep some: as pcapng, or a line each.
     Rewind(rewind::Arguments),
     /// Shows the lab live on a page, for a browser on this machine.
     Web(web::Arguments),

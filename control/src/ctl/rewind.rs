@@ -1,4 +1,5 @@
-//! `labsw-ctl rewind`: writes what already passed at ports that keep frames to a file or a pipe.
+//! `labsw-ctl rewind`: writes what already passed at ports that keep frames to a file or a pipe, or prints a line for
+//! each frame.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -24,9 +25,12 @@ pub(super) struct Arguments {
     /// How far to go back, as in 30s or 5m; left out: to the oldest frame.
     #[arg(long, value_name = "TIME", value_parser = parse::some_milliseconds)]
     last: Option<u64>,
-    /// The pcapng file to write; -: standard output, for a pipe.
+    /// The pcapng file to write; -: standard output, for a pipe. Left out: a line for each frame is printed.
     #[arg(short, long, value_name = "FILE|-")]
-    write: PathBuf,
+    write: Option<PathBuf>,
+    /// MAC addresses in each line.
+    #[arg(short = 'e', long, conflicts_with = "write")]
+    macs: bool,
     /// Only frames that match (tcpdump syntax, as in 'tcp port 445 or arp').
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
@@ -50,7 +54,7 @@ pub(super) struct Arguments {
 /// # Errors
 /// The switch refuses, or the target can't be written.
 pub(super) fn run(arguments: Arguments, socket: &Path, output: &mut Output) -> Result<(), Failure> {
-    let target = Target::new(arguments.write)?;
+    let target = Target::or_lines(arguments.write, arguments.macs, output)?;
     let spec = CaptureSpec {
         ports: arguments.ports,
         drops: arguments.drops,

@@ -221,6 +221,16 @@ impl Screen {
         lines.lines().map(|line| self.paint(33, line) + "\n").collect()
     }
 
+    /// Text that must not be overlooked.
+    pub(super) fn red(self, text: &str) -> String {
+        self.paint(31, text)
+    }
+
+    /// Text that stands back.
+    pub(super) fn grey(self, text: &str) -> String {
+        self.paint(90, text)
+    }
+
     fn paint(self, colour: u8, text: &str) -> String {
         if self.colour { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
     }

@@ -33,6 +33,41 @@ fn captures_are_written_and_end_with_a_summary() {
 }
 
 #[test]
+fn without_a_file_a_capture_prints_a_line_for_each_frame() {
+    let switch = Switch::start();
+    let output = switch.command(&["capture", "lines"]).output().unwrap();
+    let expected = "22:13:20.123456Z web rx vlan 20, ARP, request who-has 10.0.0.2 tell 10.0.0.1\n\
+                    22:13:20.123457Z web rx dropped (vlan_not_member) vlan 20, ARP, request who-has 10.0.0.2 tell 10.0.0.1\n";
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), expected.to_owned()));
+    assert_eq!(text(&output.stderr), "2 frames captured, 0 dropped because the capture was too slow\n");
+    let macs = text(&switch.command(&["capture", "lines", "-e"]).output().unwrap().stdout);
+    assert!(macs.starts_with("22:13:20.123456Z web rx 52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, vlan 20, ARP"), "{macs}");
+    let back = text(&switch.command(&["rewind", "lines", "--last", "1s"]).output().unwrap().stdout);
+    assert_eq!(back, expected);
+
+    let coloured = |no_color| {
+        let mut command = switch.command(&["capture", "lines"]);
+        text(&command.env("CLICOLOR_FORCE", "1").env("NO_COLOR", no_color).output().unwrap().stdout)
+    };
+    assert_eq!(coloured("1"), expected);
+    assert!(coloured("").contains("\u{1b}[31m dropped (vlan_not_member)\u{1b}[0m"), "{}", coloured(""));
+
+    let json = text(&switch.command(&["capture", "lines", "--json"]).output().unwrap().stdout);
+    let frames: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let frame = |time: &str, dropped: Value| {
+        json!({"time": time, "port": "web", "direction": "rx", "dropped": dropped, "bytes": 64,
+            "text": "vlan 20, ARP, request who-has 10.0.0.2 tell 10.0.0.1"})
+    };
+    let times = ["2023-11-14T22:13:20.123456000Z", "2023-11-14T22:13:20.123457000Z"];
+    assert_eq!(frames, [frame(times[0], Value::Null), frame(times[1], json!("vlan_not_member"))]);
+
+    // Bytes that are no capture.
+    let output = switch.command(&["capture", "dc01", "--count", "1"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "labsw-ctl: writing the output: the capture of the switch is damaged\n");
+}
+
+#[test]
 fn a_capture_that_can_t_be_written_says_so_on_one_line() {
     let switch = Switch::start();
     let output = switch.command(&["capture", "-w", "/dev/full"]).output().unwrap();

@@ -334,6 +334,7 @@ impl Handler for Fake {
     fn capture(&mut self, _peer: &Peer, spec: CaptureSpec) -> Result<Box<dyn Feed>, Error> {
         match spec.ports.first() {
             Some(source) if source.port == "nowhere" => Err(Error::not_found("port", "nowhere")),
+            Some(source) if source.port == "lines" => Ok(Box::new(two_frames())),
             _ => Ok(Box::new(Hello(spec.count == Some(1), Some(Instant::now())))),
         }
     }
@@ -358,6 +359,45 @@ impl Feed for Hello {
 
     fn finish(&mut self, _now: Instant) {
         self.0 = true;
+    }
+}
+
+/// A capture of two frames on the port "web", one of them dropped, in pieces that end within a block.
+fn two_frames() -> Pieces {
+    use labsw_control::pcapng::{Bound, Packet, interface, packet, section};
+    let arp = [0, 1, 8, 0, 6, 4, 0, 1, 0x52, 0x54, 0, 0, 0, 1, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2];
+    let header = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 0, 0, 1, 0x81, 0, 0, 20, 8, 6];
+    let mut bytes = [&header[..], &arp].concat();
+    bytes.resize(64, 0);
+    let mut stream = Vec::new();
+    section(&mut stream, "labsw");
+    interface(&mut stream, "web", "labsw port, veth", 0, None);
+    for (time_ns, comment) in
+        [(1_700_000_000_123_456_000, "rx"), (1_700_000_000_123_457_000, "rx dropped at web: vlan_not_member")]
+    {
+        let bound = Bound::Inbound;
+        packet(&mut stream, &Packet { interface: 0, time_ns, bound, wire_bytes: 64, bytes: &bytes, comment });
+    }
+    let (first, second) = stream.split_at(stream.len() - 100);
+    Pieces(vec![second.to_vec(), first.to_vec()])
+}
+
+/// Pieces of a capture, the last one first.
+#[derive(Debug)]
+struct Pieces(Vec<Vec<u8>>);
+
+impl Feed for Pieces {
+    fn due(&self) -> Option<Instant> {
+        Some(Instant::now())
+    }
+
+    fn next(&mut self, _now: Instant) -> Option<(Reply, bool)> {
+        let pcapng = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, self.0.pop()?);
+        Some((Reply::CapturePiece(CapturePiece { pcapng, captured: 2, dropped: 0 }), self.0.is_empty()))
+    }
+
+    fn finish(&mut self, _now: Instant) {
+        self.0.truncate(1);
     }
 }
 
