@@ -50,7 +50,7 @@ install-files:
 > install -D -m644 control/labsw.service $(DESTDIR)$(PREFIX)/lib/systemd/system/labsw.service
 > sed -i 's#/usr/local/#$(PREFIX)/#g' $(DESTDIR)$(PREFIX)/lib/systemd/system/labsw.service
 > install -D -m644 control/labsw.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/labsw.conf
-> install -D -m644 -t $(DESTDIR)$(PREFIX)/share/doc/labsw docs/*.md docs/*.png control/examples/*.toml
+> install -D -m644 -t $(DESTDIR)$(PREFIX)/share/doc/labsw docs/*.md docs/*.png control/examples/*.toml control/examples/*.yaml
 > install -d $(DESTDIR)$(PREFIX)/share/labsw $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 >     $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 > $(BIN_DIR)/labsw-ctl completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/labsw-ctl

@@ -1,5 +1,5 @@
 //! The walk through docs/break-and-detect.md, command by command, with a real Suricata: an attack is detected, scored,
-//! stopped and rewound, and the programs print what the page prints.
+//! stopped (by quarantine, and in the wire of a port) and rewound, and the programs print what the page prints.
 //!
 //! **How it works.** One shell runs the page's commands, one after the other, in mount, network and process namespaces
 //! of its own, with a `/run` of its own; when it is killed, everything it started goes too. A command that only looks
@@ -17,7 +17,15 @@ use labsw_tests::switch::{TempDir, find_binary};
 
 const PAGE: &str = "docs/break-and-detect.md";
 /// How the commands begin that change nothing.
-const LOOKS: [&str; 6] = ["cat ", "grep ", "head ", "labsw-ctl score ", "labsw-ctl mirror list", "labsw-ctl rewind "];
+const LOOKS: [&str; 7] = [
+    "cat ",
+    "grep ",
+    "head ",
+    "labsw-ctl score ",
+    "labsw-ctl mirror list",
+    "labsw-ctl inline list",
+    "labsw-ctl rewind ",
+];
 /// How long the page's output is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Ends a command, and its output; no program prints this character.
@@ -63,7 +71,7 @@ fn the_walk_through_works_as_printed() {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
     let commands = printed(&root.join(PAGE), "# ");
-    for step in ["suricata ", "labsw-ctl inject ", "labsw-ctl score ", "labsw-ctl rewind "] {
+    for step in ["suricata ", "labsw-ctl inject ", "labsw-ctl score ", "labsw-ctl inline set", "labsw-ctl rewind "] {
         assert!(commands.iter().any(|printed| printed.command.contains(step)), "no {step}in {PAGE}");
     }
     let dir = TempDir::new();

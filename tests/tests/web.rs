@@ -25,18 +25,20 @@ const PORTS: [(&str, &str); 3] = [
 /// An interface with all that HTML would read, as far as names of interfaces go.
 const EVIL: &str = "<u>&lt;'\"x";
 
-/// The configuration beside [`PORTS`]: two more ports, a mirror and an impairment.
+/// The configuration beside [`PORTS`]: four more ports, a mirror, an impairment, and a sensor in the wire of b.
 fn more() -> String {
     format!(
         "[ports.evil]\ntype = \"tap\"\ninterface = {EVIL:?}\n\
          [ports.trunk]\ntype = \"vhost_user\"\nvlan = {{ mode = \"trunk\", trunks = [10, \"12-14\"] }}\n\
+         [ports.ips-in]\ntype = \"vhost_user\"\n[ports.ips-out]\ntype = \"vhost_user\"\n\
+         [inline.ips]\nof = \"b\"\nthrough = [\"ips-in\", \"ips-out\"]\non_failure = \"open\"\n\
          [mirrors.detect]\nsources = [\"a\"]\nto = \"span\"\n[impair.b]\ndelay = \"1ms\"\ndirection = \"tx\"\n"
     )
 }
 
 /// Adds ports in 7 VLANs, up to 100. One by one: a busy machine takes its time for all of them.
 fn add_ports(switch: &Labswd<'_>) {
-    for number in 5..100 {
+    for number in 7..100 {
         let (name, tag) = (format!("vm{number}"), format!("vlan.tag={}", 10 + number % 7));
         switch.ctl(&["port", "add", &name, "--type", "vhost_user", "--set", "vlan.mode=access", "--set", &tag]);
     }
@@ -168,13 +170,13 @@ fn a_browser_shows_what_the_switch_says_and_follows_it() {
     browser.wait("trouble", PATIENCE, "document.getElementById('health').textContent.includes(\"can't be reached\") && document.querySelectorAll('.card').length === 99");
     switch.restart();
     // Ports that are not in the file are gone.
-    browser.wait("the switch again", PATIENCE, &DRAWN.replace("100", "5"));
+    browser.wait("the switch again", PATIENCE, &DRAWN.replace("100", "7"));
     let complaints = browser.complaints();
     assert!(complaints.iter().all(|line| line.contains("503")), "{complaints:?}");
     drop(browser);
     web.stop();
     // The killed switch could not remove the sockets of ports that the file does not have.
-    (5..100).for_each(|number| drop(std::fs::remove_file(switch.vhost_socket(&format!("vm{number}")))));
+    (7..100).for_each(|number| drop(std::fs::remove_file(switch.vhost_socket(&format!("vm{number}")))));
     switch.stop();
 }
 
@@ -209,7 +211,10 @@ fn the_page_says_what_is_plugged_in(browser: &mut Browser, switch: &Labswd<'_>) 
     assert!(who.contains(EVIL), "{who}");
     assert_eq!(text("String(document.querySelectorAll('u').length)"), "0");
     assert_eq!(text("document.querySelector('[data-port=a] .marks').textContent"), "◉ detect");
-    assert_eq!(text("document.querySelector('[data-port=b] .marks').textContent"), "≈ tx impaired");
+    assert_eq!(text("document.querySelector('[data-port=b] .marks').textContent"), "⇄ ips≈ tx impaired");
+    assert_eq!(text("document.querySelector('[data-port=ips-in] .marks').textContent"), "⇄ ips");
+    let inline = text("document.querySelector('#inlines .route').textContent");
+    assert!(inline.starts_with("b ⇄ ips-in ⇄ ips-out, bypassed: "), "{inline}");
     let socket = switch.site().control_socket();
     let first = text("select('b'), document.querySelector('.command').textContent");
     assert_eq!(first, format!("labsw-ctl --socket {} port show b", socket.display()));

@@ -18,7 +18,9 @@ use serde::Serialize;
 pub use scrapes::Scrapes;
 pub use socket::{MetricsSocket, is_open};
 
-use crate::api::{Impairment, Mirror, MirrorState, MulticastTotals, Port, PortState, Status, Worker};
+use crate::api::{
+    Impairment, Inline, InlineState, Mirror, MirrorState, MulticastTotals, Port, PortState, Status, Worker,
+};
 
 /// The kind of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -68,6 +70,7 @@ pub fn families(status: &Status) -> Vec<Family> {
     families.extend(worker_families(&status.workers));
     families.extend(port_families(&status.ports));
     families.extend(mirror_families(&status.mirrors));
+    families.push(inline_family(&status.inlines));
     families.push(impairment_family(&status.impairments));
     families.extend(multicast_families(&status.multicast));
     families.push(family(
@@ -181,6 +184,18 @@ fn mirror_families(mirrors: &[Mirror]) -> Vec<Family> {
         counter("labsw_mirror_dropped_frames_total", "Copies the destination did not take.", |mirror| mirror.dropped),
         counter("labsw_mirror_truncated_frames_total", "Copies that were cut.", |mirror| mirror.truncated),
     ]
+}
+
+fn inline_family(inlines: &[Inline]) -> Family {
+    let samples = inlines.iter().flat_map(|inline| {
+        InlineState::ALL.map(|state| {
+            let (sensor, port) = (inline.name.clone(), inline.of.clone());
+            let labels = [("sensor", sensor), ("port", port), ("state", state.to_string())];
+            sample(labels, f64::from(u8::from(inline.state == state)))
+        })
+    });
+    let help = "1 for the way that frames of a port with a sensor inline take, 0 for the others.";
+    family("labsw_inline_state", Kind::Gauge, help, samples.collect())
 }
 
 fn impairment_family(impairments: &[Impairment]) -> Family {

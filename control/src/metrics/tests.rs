@@ -7,6 +7,7 @@ use labsw_switch::vlan::{PortVlan, VlanMode};
 use super::*;
 use crate::api::{Counters, MulticastTotals, PortDirection, PortType, Vlan};
 use crate::http::{Answer, Request, Site};
+use crate::model::OnFailure;
 
 fn status() -> Status {
     let vlan = Vlan::shown(&PortVlan::new(VlanMode::Access, Some(20), &[]).unwrap());
@@ -42,6 +43,14 @@ fn status() -> Status {
             queue_full: 1,
             ..Impairment::default()
         }],
+        inlines: vec![Inline {
+            name: "ips".into(),
+            state: InlineState::Bypassed,
+            reason: None,
+            of: "web".into(),
+            through: vec!["in".into(), "out".into()],
+            on_failure: OnFailure::Open,
+        }],
         multicast: MulticastTotals { groups: 12, invalid_messages: 13, refused_memberships: 14 },
         mac_moves: 15,
         ..Status::default()
@@ -52,6 +61,9 @@ fn status() -> Status {
 fn the_text_is_that_of_prometheus() {
     let text = text(&families(&status()));
     for line in [
+        "# TYPE labsw_inline_state gauge",
+        "labsw_inline_state{port=\"web\",sensor=\"ips\",state=\"bypassed\"} 1",
+        "labsw_inline_state{port=\"web\",sensor=\"ips\",state=\"through\"} 0",
         "# TYPE labsw_impair_frames_total counter",
         "labsw_impair_frames_total{direction=\"tx\",outcome=\"passed\",port=\"p\"} 6",
         "labsw_impair_frames_total{direction=\"tx\",outcome=\"lost\",port=\"p\"} 2",

@@ -39,6 +39,8 @@ impl Commands {
             commands.push(format!("guest {name} --for {target}"));
         }
         commands.extend(mirror(port, status, &name));
+        let inline = status.inlines.iter().find(|inline| inline.of == port.name || inline.through.contains(&port.name));
+        commands.extend(inline.map(|inline| format!("inline show {}", quote::shell(&inline.name))));
         if !port.mirror_only {
             let impair = if port.impaired.is_empty() { "set {} --profile lossy" } else { "clear {}" };
             commands.push(format!("impair {}", impair.replace("{}", &name)));

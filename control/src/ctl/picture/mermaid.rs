@@ -1,5 +1,5 @@
 //! The picture as a flowchart of Mermaid: a box for each port, a frame around each VLAN, lines from trunks to the VLANs
-//! that they carry, dotted arrows for mirrors.
+//! that they carry, dotted arrows for mirrors, thick lines from a port through the sensor in its wire.
 //!
 //! **Invariants.** Identifiers are numbers of this file's own (`p0`, `vlan10`); every name is within quotes, where
 //! [`label`] leaves nothing that Mermaid or HTML would read.
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::{Lane, Node, Picture};
-use crate::api::Mirror;
+use crate::api::{Inline, Mirror};
 use crate::ctl::table::one_line;
 
 /// The classes of boxes, by state.
@@ -37,12 +37,16 @@ pub(in crate::ctl) fn draw(picture: &Picture) -> String {
         }
         out += "  end\n";
     }
-    if !picture.mirror_only.is_empty() {
-        out += "  subgraph mirrors[\"Mirrors only\"]\n";
-        for node in &picture.mirror_only {
-            let _ = writeln!(out, "    {}", shape(&ids, node));
+    for (frame, title, nodes) in
+        [("mirrors", "Mirrors only", &picture.mirror_only), ("sensors", "Sensors in wires", &picture.sensors)]
+    {
+        if !nodes.is_empty() {
+            let _ = writeln!(out, "  subgraph {frame}[\"{title}\"]");
+            for node in nodes {
+                let _ = writeln!(out, "    {}", shape(&ids, node));
+            }
+            out += "  end\n";
         }
-        out += "  end\n";
     }
     for Lane { vlan, trunks, .. } in &picture.lanes {
         for member in trunks {
@@ -52,6 +56,12 @@ pub(in crate::ctl) fn draw(picture: &Picture) -> String {
     }
     for (number, mirror) in picture.mirrors.iter().enumerate() {
         out += &arrows(picture, number, mirror, &id);
+    }
+    for Inline { name, state, of, through, .. } in &picture.inlines {
+        let ends: Option<Vec<String>> = through.iter().map(|port| id(port)).collect();
+        if let (Some(of), Some(ends)) = (id(of), ends) {
+            let _ = writeln!(out, "  {of} == \"{} {state}\" === {}", label(name), ends.join(" === "));
+        }
     }
     out + CLASSES
 }

@@ -3,7 +3,8 @@
 //!
 //! **How it works.** [`Picture::of`] is a pure function of the switch's [`Status`] and forwarding database. A port with
 //! one VLAN stands in the lane of that VLAN. A port with several is a trunk, which passes the lanes that it carries. A
-//! port that only takes mirrored frames stands apart.
+//! port that only takes mirrored frames stands apart, and so do the ports of [inline](crate::api::Inline) sensors,
+//! whose VLAN has no effect.
 //!
 //! **Invariants.** Each port is in the picture exactly once. VLANs without a port of their own have no lane, so there
 //! are no more lanes than ports.
@@ -26,7 +27,7 @@ pub(super) use commands::Commands;
 pub(super) use node::{MarkKind, Node};
 
 use super::session::{Failure, Session};
-use crate::api::{FdbEntries, FdbEntry, Mirror, Port, PortState, Reply, Request, Status, Vlan, VlanMember};
+use crate::api::{FdbEntries, FdbEntry, Inline, Mirror, Port, PortState, Reply, Request, Status, Vlan, VlanMember};
 
 /// The most entries of the forwarding database that are asked for; with more, ports show how many addresses they have.
 const MOST_ADDRESSES: u64 = 2048;
@@ -45,7 +46,11 @@ pub(super) struct Picture {
     pub lanes: Vec<Lane>,
     /// Ports that take mirrored frames and nothing else.
     pub mirror_only: Vec<Node>,
+    /// The ports of sensors in the wires of other ports.
+    pub sensors: Vec<Node>,
     pub mirrors: Vec<Mirror>,
+    /// The sensors in the wires of ports.
+    pub inlines: Vec<Inline>,
 }
 
 /// A worker's load.
@@ -97,7 +102,9 @@ impl Picture {
         let nodes = |wanted: &dyn Fn(&Port, Option<&PortVlan>) -> bool| -> Vec<Node> {
             ports.iter().filter(|(port, vlan)| wanted(port, vlan.as_ref())).map(|(port, _)| node(port)).collect()
         };
-        let is_trunk = |port: &Port, vlan: Option<&PortVlan>| !port.mirror_only && own_vlan(vlan).is_none();
+        let is_sensor = |port: &Port| status.inlines.iter().any(|inline| inline.through.contains(&port.name));
+        let is_in_vlans = |port: &Port| !port.mirror_only && !is_sensor(port);
+        let is_trunk = |port: &Port, vlan: Option<&PortVlan>| is_in_vlans(port) && own_vlan(vlan).is_none();
         let lane = |vid: Vid| Lane {
             vlan: vid.into(),
             trunks: ports
@@ -106,11 +113,11 @@ impl Picture {
                 .filter(|(_, vlan)| vlan.is_member(vid))
                 .map(|(port, vlan)| VlanMember { port: port.name.clone(), tagged: vlan.leaves(vid) == Leaves::Tagged })
                 .collect(),
-            ports: nodes(&|port, vlan| !port.mirror_only && own_vlan(vlan) == Some(vid)),
+            ports: nodes(&|port, vlan| is_in_vlans(port) && own_vlan(vlan) == Some(vid)),
         };
         let mut vids: Vec<Vid> = ports
             .iter()
-            .filter(|(port, _)| !port.mirror_only)
+            .filter(|(port, _)| is_in_vlans(port))
             .filter_map(|(_, vlan)| own_vlan(vlan.as_ref()))
             .collect();
         vids.sort_unstable();
@@ -125,23 +132,30 @@ impl Picture {
                 .collect(),
             trunks: nodes(&is_trunk),
             lanes: vids.into_iter().map(lane).collect(),
-            mirror_only: nodes(&|port, _| port.mirror_only),
+            mirror_only: nodes(&|port, _| port.mirror_only && !is_sensor(port)),
+            sensors: nodes(&|port, _| is_sensor(port)),
             mirrors: status.mirrors.clone(),
+            inlines: status.inlines.clone(),
         }
     }
 
     /// All ports, in the order of the picture.
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
         let in_lanes = self.lanes.iter().flat_map(|lane| &lane.ports);
-        self.trunks.iter().chain(in_lanes).chain(&self.mirror_only)
+        self.trunks.iter().chain(in_lanes).chain(&self.mirror_only).chain(&self.sensors)
     }
 
-    /// `labswd 0.1.0: 9 ports, 7 up; 1 mirror`.
+    /// `labswd 0.1.0: 9 ports, 7 up; 1 mirror`, and ` and 1 sensor inline` if there is one.
     pub(super) fn summary(&self) -> String {
         let (ports, mirrors) = (self.nodes().count(), self.mirrors.len());
         let up = self.nodes().filter(|node| node.state == PortState::Up).count();
         let plural = |count| if count == 1 { "" } else { "s" };
-        format!("labswd {}: {ports} port{}, {up} up; {mirrors} mirror{}", self.version, plural(ports), plural(mirrors))
+        let inline = match self.inlines.len() {
+            0 => String::new(),
+            sensors => format!(" and {sensors} sensor{} inline", plural(sensors)),
+        };
+        let (version, s, ms) = (&self.version, plural(ports), plural(mirrors));
+        format!("labswd {version}: {ports} port{s}, {up} up; {mirrors} mirror{ms}{inline}")
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Commands;
-use crate::api::{FdbEntry, Guards, Impairment, Port, PortState, PortType, Status};
+use crate::api::{FdbEntry, Guards, Impairment, Inline, InlineState, Port, PortState, PortType, Status};
 use crate::ctl::port;
 
 /// The most addresses of a port that are listed.
@@ -60,6 +60,10 @@ pub(in crate::ctl) enum MarkKind {
     Mirrored,
     /// A mirror sends copies to the port.
     MirrorTo,
+    /// A sensor is in the wire of the port.
+    Inline,
+    /// The port is one of a sensor in the wire of another port.
+    Sensor,
     /// Frames of the port are impaired.
     Impaired,
     /// The port goes down and up.
@@ -165,6 +169,7 @@ fn marks(port: &Port, status: &Status) -> Vec<Mark> {
             false => Mark { kind: MarkKind::Mirrored, text: format!("mirror {name} copies frames to {to}"), name },
         }
     });
+    let inline = status.inlines.iter().filter_map(|inline| sensor(inline, &port.name));
     let impaired = status.impairments.iter().filter(|impaired| impaired.port == port.name).map(impairment);
     let flapping = port.flap.iter().map(|flap| Mark {
         kind: MarkKind::Flapping,
@@ -181,7 +186,28 @@ fn marks(port: &Port, status: &Status) -> Vec<Mark> {
         name: "rewind".to_owned(),
         text: format!("keeps the frames that passed, in {} MiB", kept.bytes.div_ceil(1 << 20)),
     });
-    mirrors.chain(impaired).chain(flapping).chain(guards).chain(rewind).collect()
+    mirrors.chain(inline).chain(impaired).chain(flapping).chain(guards).chain(rewind).collect()
+}
+
+/// The mark of a sensor at the port of this name, if the sensor has to do with it.
+fn sensor(inline: &Inline, port: &str) -> Option<Mark> {
+    let Inline { name, state, of, through, .. } = inline;
+    let mark = |kind, text| Some(Mark { kind, name: name.clone(), text });
+    if of == port {
+        let ports = through.join(" and ");
+        let reason = inline.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let way = match state {
+            InlineState::Through => "frames go through sensor",
+            InlineState::Bypassed => "frames go past sensor",
+            InlineState::Closed => "frames are dropped before sensor",
+        };
+        return mark(MarkKind::Inline, format!("{way} {name} at {ports}{reason}"));
+    }
+    let side = match through.iter().position(|end| end == port)? {
+        0 => "the port",
+        _ => "the switch",
+    };
+    mark(MarkKind::Sensor, format!("sensor {name} in the wire of {of}, on the side of {side}"))
 }
 
 /// `tx impaired`; the text has the settings.

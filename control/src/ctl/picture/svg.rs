@@ -1,5 +1,6 @@
 //! The picture as SVG, for light and dark: trunks at the top, each with a rail on the left that goes down to the VLANs
-//! that it carries; below, a bus for each VLAN with its ports; at the bottom the ports that only take mirrored frames.
+//! that it carries; below, a bus for each VLAN with its ports; at the bottom the ports that only take mirrored frames,
+//! and those of sensors in wires.
 //!
 //! **How it works.** [`Drawing`] goes down the page: each part is written at the height reached so far. The rails are
 //! written last, when the heights of the buses are known, and lie behind the rest.
@@ -43,9 +44,11 @@ pub(in crate::ctl) fn draw(picture: &Picture) -> String {
     for (number, lane) in picture.lanes.iter().enumerate() {
         drawing.lane(lane, number % COLOURS, &picture.trunks);
     }
-    if !picture.mirror_only.is_empty() {
-        drawing.bus("mirrors", "Mirrors only", &[]);
-        drawing.cards(&picture.mirror_only, false);
+    for (title, nodes) in [("Mirrors only", &picture.mirror_only), ("Sensors in wires", &picture.sensors)] {
+        if !nodes.is_empty() {
+            drawing.bus("mirrors", title, &[]);
+            drawing.cards(nodes, false);
+        }
     }
     if picture.lanes.iter().any(|lane| !lane.trunks.is_empty()) && rails > 0 {
         drawing.y += 8;
@@ -237,6 +240,7 @@ fn sign(kind: MarkKind) -> &'static str {
     match kind {
         MarkKind::Mirrored => "◉ ",
         MarkKind::MirrorTo => "← ",
+        MarkKind::Inline | MarkKind::Sensor => "⇄ ",
         MarkKind::Impaired => "≈ ",
         MarkKind::Flapping | MarkKind::Guarded | MarkKind::Rewind => "",
     }

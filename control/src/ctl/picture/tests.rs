@@ -7,8 +7,9 @@ use clap::Parser;
 use labsw_switch::vlan::{PortVlan, VlanMode};
 
 use super::*;
-use crate::api::{FrontEnd, Impairment, PortDirection, PortType};
+use crate::api::{FrontEnd, Impairment, InlineState, PortDirection, PortType};
 use crate::ctl::Arguments;
+use crate::model::OnFailure;
 
 const NASTY: &str = "a<b>&\"'\u{1b}[2J\u{202e}]]>--%%{}|`;#";
 
@@ -93,6 +94,55 @@ fn commands() -> Commands {
 
 fn picture(status: &Status) -> Picture {
     Picture::of(status, &[entry("web2", "52:54:00:00:00:01"), entry("nobody", "52:54:00:00:00:02")], &commands())
+}
+
+/// The lab with a sensor in the wire of dc01.
+fn lab_with_sensor(state: InlineState, reason: Option<&str>) -> Status {
+    let mut status = lab();
+    for (name, vlan) in [("ips-in", access(1)), ("ips-out", trunk(VlanMode::NativeUntagged, Some(1), &[]))] {
+        status.ports.push(Port::new(name, PortType::Veth, vlan));
+    }
+    status.inlines = vec![Inline {
+        name: "ips".into(),
+        state,
+        reason: reason.map(str::to_owned),
+        of: "dc01".into(),
+        through: vec!["ips-in".into(), "ips-out".into()],
+        on_failure: OnFailure::Open,
+    }];
+    status
+}
+
+#[test]
+fn a_sensor_in_a_wire_stands_apart_and_is_marked_at_its_port() {
+    let picture = picture(&lab_with_sensor(InlineState::Through, None));
+    let names: Vec<&str> = picture.sensors.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["ips-in", "ips-out"]);
+    assert_eq!((picture.lanes.len(), picture.trunks.len()), (2, 2), "their VLANs have no effect");
+    assert_eq!(picture.nodes().count(), 8);
+    assert_eq!(picture.summary(), "labswd 0.1.0: 8 ports, 7 up; 1 mirror and 1 sensor inline");
+    let mark = |picture: &Picture, name: &str| {
+        let node = picture.nodes().find(|node| node.name == name).unwrap().clone();
+        assert!(node.commands.iter().any(|command| command.ends_with(" inline show ips")), "{:?}", node.commands);
+        (node.marks[0].kind, node.marks[0].text.clone())
+    };
+    let through = "frames go through sensor ips at ips-in and ips-out".to_owned();
+    assert_eq!(mark(&picture, "dc01"), (MarkKind::Inline, through));
+    let side = |of: &str| format!("sensor ips in the wire of dc01, on the side of {of}");
+    assert_eq!(mark(&picture, "ips-in"), (MarkKind::Sensor, side("the port")));
+    assert_eq!(mark(&picture, "ips-out"), (MarkKind::Sensor, side("the switch")));
+    let svg = svg::draw(&picture);
+    assert!(svg.contains(">Sensors in wires</text>") && svg.contains("⇄ ips"), "{svg}");
+    let text = mermaid::draw(&picture);
+    assert!(text.contains("  subgraph sensors[\"Sensors in wires\"]\n    p6["), "{text}");
+    assert!(text.contains("\n  p2 == \"ips through\" === p6 === p7\n"), "{text}");
+
+    let dead = self::picture(&lab_with_sensor(InlineState::Closed, Some("no probe passes")));
+    let dropped = "frames are dropped before sensor ips at ips-in and ips-out: no probe passes".to_owned();
+    assert_eq!(mark(&dead, "dc01"), (MarkKind::Inline, dropped));
+    let open = self::picture(&lab_with_sensor(InlineState::Bypassed, Some("no probe passes")));
+    let past = "frames go past sensor ips at ips-in and ips-out: no probe passes".to_owned();
+    assert_eq!(mark(&open, "dc01"), (MarkKind::Inline, past));
 }
 
 /// 100 ports of all kinds in 7 VLANs, with names that nobody would choose.

@@ -1,7 +1,7 @@
 //! Draws the view: readable at 80 × 24, with more rows on a larger screen.
 //!
-//! From top to bottom: the switch, its workers, the sums; the ports; the marked port in full, otherwise the mirrors;
-//! the keys.
+//! From top to bottom: the switch, its workers, the sums; the ports; the marked port in full, otherwise the mirrors and
+//! the sensors in wires; the keys.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
 
 use super::view::{MirrorRow, Order, PortRow, View};
-use crate::api::{MirrorState, PortState, Status, Worker};
+use crate::api::{Inline, MirrorState, PortState, Status, Worker};
 use crate::ctl::port::vlan;
 use crate::ctl::rates::short;
 use crate::ctl::table::{one_line, shortened};
 
 /// Lines for the marked port in full.
 const DETAIL_LINES: u16 = 9;
-/// Most mirrors shown; a larger screen shows more.
-const MIRROR_LINES: u16 = 4;
+/// Most mirrors shown, and most sensors; a larger screen shows more.
+const LIST_LINES: u16 = 4;
 
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
@@ -28,13 +28,14 @@ const MARKED: Style = Style::new().add_modifier(Modifier::REVERSED);
 
 pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View) {
     let area = frame.area();
-    let below = match (view.details, view.mirrors.len()) {
-        (true, _) => DETAIL_LINES.min(area.height / 2),
-        (false, 0) => 0,
-        (false, mirrors) => {
-            u16::try_from(mirrors).unwrap_or(u16::MAX).min(MIRROR_LINES.max(area.height / 6)).saturating_add(2)
-        }
+    // Rows below a heading with a blank line above it; nothing without any.
+    let list = |rows: usize| match u16::try_from(rows).unwrap_or(u16::MAX) {
+        0 => 0,
+        rows => rows.min(LIST_LINES.max(area.height / 6)).saturating_add(2),
     };
+    let inlines = view.now.as_ref().map(|status| status.inlines.clone()).unwrap_or_default();
+    let (mirror_lines, inline_lines) = (list(view.mirrors.len()), list(inlines.len()));
+    let below = if view.details { DETAIL_LINES.min(area.height / 2) } else { mirror_lines + inline_lines };
     let rows = [Constraint::Length(3), Constraint::Min(2), Constraint::Length(below), Constraint::Length(1)];
     let [top, ports, bottom, keys] = Layout::vertical(rows).areas(area);
     frame.render_widget(Paragraph::new(head(view, area.width)), top);
@@ -42,8 +43,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View) {
     if view.details {
         let lines = view.marked().map_or_else(|| vec![Line::raw("no port")], |row| details(row, bottom.width));
         frame.render_widget(Paragraph::new(lines), bottom);
-    } else if below > 0 {
-        draw_mirrors(frame, &view.mirrors, bottom);
+    } else {
+        let lists = [Constraint::Length(mirror_lines), Constraint::Length(inline_lines)];
+        let [mirrors, sensors] = Layout::vertical(lists).areas(bottom);
+        if mirror_lines > 0 {
+            draw_mirrors(frame, &view.mirrors, mirrors);
+        }
+        if inline_lines > 0 {
+            draw_inlines(frame, &inlines, sensors);
+        }
     }
     frame.render_widget(Paragraph::new(keys_line(view)), keys);
 }
@@ -170,7 +178,6 @@ fn draw_mirrors(frame: &mut Frame<'_>, mirrors: &[MirrorRow], area: Rect) {
         right("SENT/S".to_owned()),
         right("DROP/S".to_owned()),
     ]);
-    let room = usize::from(area.height).saturating_sub(2);
     let row = |row: &MirrorRow| {
         let state = match row.mirror.state {
             MirrorState::Up => "up",
@@ -181,10 +188,6 @@ fn draw_mirrors(frame: &mut Frame<'_>, mirrors: &[MirrorRow], area: Rect) {
         let (name, to) = (one_line(&row.mirror.name), one_line(&row.mirror.destination()));
         Row::new([Cell::from(name), Cell::from(state), Cell::from(to), rate(0), rate(1), rate(2)])
     };
-    let hidden = mirrors.len().saturating_sub(room);
-    let shown = if hidden > 0 { room.saturating_sub(1) } else { mirrors.len() };
-    let more = (hidden > 0).then(|| Row::new([format!("and {} more", mirrors.len() - shown)]));
-    let rows = mirrors.iter().take(shown).map(row).chain(more);
     let widths = [
         Constraint::Min(14),
         Constraint::Length(7),
@@ -193,8 +196,39 @@ fn draw_mirrors(frame: &mut Frame<'_>, mirrors: &[MirrorRow], area: Rect) {
         Constraint::Length(8),
         Constraint::Length(8),
     ];
-    let table = Table::new(rows.collect::<Vec<_>>(), widths).header(header.style(BOLD).top_margin(1));
-    frame.render_widget(table, area);
+    let rows = as_many_as_fit(mirrors.iter().map(row).collect(), area);
+    frame.render_widget(Table::new(rows, widths).header(header.style(BOLD).top_margin(1)), area);
+}
+
+fn draw_inlines(frame: &mut Frame<'_>, inlines: &[Inline], area: Rect) {
+    let header = Row::new(["INLINE", "STATE", "OF", "THROUGH", "REASON"]);
+    let row = |inline: &Inline| {
+        let through = inline.through.join(", ");
+        let reason = inline.reason.as_deref().unwrap_or_default();
+        Row::new([&inline.name, &inline.state.to_string(), &inline.of, &through, reason].map(one_line))
+    };
+    let widths = [
+        Constraint::Length(12),
+        Constraint::Length(8),
+        Constraint::Length(10),
+        Constraint::Length(18),
+        Constraint::Min(10),
+    ];
+    let rows = as_many_as_fit(inlines.iter().map(row).collect(), area);
+    frame.render_widget(Table::new(rows, widths).header(header.style(BOLD).top_margin(1)), area);
+}
+
+/// The rows for which there is room below a heading and the blank line above it; the last one says how many more there
+/// are.
+fn as_many_as_fit(mut rows: Vec<Row<'static>>, area: Rect) -> Vec<Row<'static>> {
+    let room = usize::from(area.height).saturating_sub(2);
+    if rows.len() > room {
+        let shown = room.saturating_sub(1);
+        let more = rows.len() - shown;
+        rows.truncate(shown);
+        rows.push(Row::new([format!("and {more} more")]));
+    }
+    rows
 }
 
 /// The details of the marked port.

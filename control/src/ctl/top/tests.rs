@@ -10,7 +10,8 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::draw::draw;
 use super::view::{Flow, View};
 use super::*;
-use crate::api::{Counters, Mirror, Port, PortState, PortType, Vlan, Worker};
+use crate::api::{Counters, Inline, InlineState, Mirror, Port, PortState, PortType, Vlan, Worker};
+use crate::model::OnFailure;
 
 fn port(name: &str, frames: u64, drops: &[(&str, u64)]) -> Port {
     let vlan = Vlan::shown(&PortVlan::new(VlanMode::Access, Some(20), &[]).unwrap());
@@ -95,6 +96,39 @@ fn assert_is(got: &str, golden: &str) {
 #[test]
 fn the_view_fits_80_by_24() {
     assert_is(&screen(&mut view(), 80, 24), include_str!("golden/ports.txt"));
+}
+
+#[test]
+fn sensors_in_wires_stand_below_the_mirrors() {
+    let mut view = view();
+    let inline = |name: &str, reason: Option<&str>| Inline {
+        name: name.into(),
+        state: if reason.is_some() { InlineState::Bypassed } else { InlineState::Through },
+        reason: reason.map(str::to_owned),
+        of: "web".into(),
+        through: vec!["ips-in".into(), "ips-out".into()],
+        on_failure: OnFailure::Open,
+    };
+    let mut now = status(61_000, vec![port("web", 1, &[])]);
+    now.inlines = vec![inline("ips", None), inline("old", Some("no probe passes"))];
+    view.hear(Ok(now.clone()));
+    let shown = screen(&mut view, 80, 24);
+    let rows: Vec<&str> = shown.lines().skip(17).collect();
+    let expected = [
+        "MIRROR                   STATE   TO                    MATCH/S   SENT/S   DROP/S",
+        "detect                   up      span                    1.00k      500        0",
+        "",
+        "INLINE       STATE    OF         THROUGH            REASON",
+        "ips          through  web        ips-in, ips-out",
+        "old          bypassed web        ips-in, ips-out    no probe passes",
+        "q quit  ↑↓ select  Enter details  sort: n name, r in, t out, d drops (twice: ↑)",
+    ];
+    assert_eq!(rows, expected, "the screen is:\n{shown}");
+    // Many leave the ports their room.
+    now.inlines = (0..50).map(|number| inline(&format!("ips{number}"), None)).collect();
+    view.hear(Ok(now));
+    let shown = screen(&mut view, 80, 24);
+    assert!(shown.contains("\nand 47 more\n") && shown.contains("\nweb "), "the screen is:\n{shown}");
 }
 
 #[test]

@@ -77,7 +77,7 @@ function duration(milliseconds) {
   return m > 0 ? `${m} min` : `${seconds} s`;
 }
 
-const allPorts = (of) => [...of.trunks, ...of.lanes.flatMap((lane) => lane.ports), ...of.mirror_only];
+const allPorts = (of) => [...of.trunks, ...of.lanes.flatMap((lane) => lane.ports), ...of.mirror_only, ...of.sensors];
 
 // The rates of all ports and mirrors between two states.
 function compare(before, now) {
@@ -182,21 +182,24 @@ function update(port, isTrunk) {
   write(parts.drop, now || (port.dropped > 0 ? `${frames(port.dropped)} dropped` : ""));
   parts.drop.className = now ? "drop" : "dim";
   fill(parts.marks, port.marks, () => port.marks.map((mark) => {
-    const isMirror = mark.kind.startsWith("mirror");
-    const light = (on) => () => isMirror && lightUp(mark.name, on);
+    const light = (on) => () => lightUp(mark, on);
     return make("span", { class: `mark ${mark.kind}`, title: mark.text, onpointerenter: light(true), onpointerleave: light(false) },
       sign(mark));
   }));
   drawSpark(parts.spark, history.get(port.name) ?? []);
 }
 
-const SIGNS = { mirrored: "◉ ", mirror_to: "← ", impaired: "≈ " };
+const SIGNS = { mirrored: "◉ ", mirror_to: "← ", inline: "⇄ ", sensor: "⇄ ", impaired: "≈ " };
 const sign = (mark) => (SIGNS[mark.kind] ?? "") + mark.name;
 
-// Marks the ports of a mirror.
-function lightUp(mirror, on) {
+// The marks of one mirror, or of one sensor, at several ports.
+const GROUPS = { mirrored: "mirror", mirror_to: "mirror", inline: "sensor", sensor: "sensor" };
+
+// Marks the ports that have to do with the same mirror or sensor.
+function lightUp({ kind, name }, on) {
+  if (!GROUPS[kind]) return;
   for (const port of allPorts(state)) {
-    const has = port.marks.some((mark) => mark.kind.startsWith("mirror") && mark.name === mirror);
+    const has = port.marks.some((mark) => GROUPS[mark.kind] === GROUPS[kind] && mark.name === name);
     cards.get(port.name)?.root.classList.toggle("lit", on && has);
   }
 }
@@ -219,7 +222,7 @@ function bus(title, ports) {
 function build() {
   cards.clear();
   const lab = at("lab");
-  const { trunks, lanes, mirror_only: mirrorOnly } = state;
+  const { trunks, lanes } = state;
   const railed = trunks.length > 0 && trunks.length <= MOST_RAILS;
   const last = trunks.map((trunk) => lanes.findLastIndex((lane) => lane.trunks.some((member) => member.port === trunk.name)));
   lab.className = `${railed ? "railed" : ""} ${allPorts(state).length > DENSE ? "dense" : ""}`;
@@ -242,10 +245,12 @@ function build() {
     parts.push(part(properties, rails.filter(({ at }) => last[at] >= number), bus(`VLAN ${lane.vlan}`, lane.ports),
       make("div", { class: "cards" }, ...lane.ports.map(card))));
   });
-  if (mirrorOnly.length > 0) {
-    parts.push(make("section", { class: "part" }, bus("Mirrors only", mirrorOnly), make("div", { class: "cards" }, ...mirrorOnly.map(card))));
+  for (const [title, ports] of [["Mirrors only", state.mirror_only], ["Sensors in wires", state.sensors]]) {
+    if (ports.length > 0) {
+      parts.push(make("section", { class: "part" }, bus(title, ports), make("div", { class: "cards" }, ...ports.map(card))));
+    }
   }
-  parts.push(make("section", { class: "part", id: "mirrors" }));
+  parts.push(make("section", { class: "part", id: "mirrors" }), make("section", { class: "part", id: "inlines" }));
   if (railed && lanes.some((lane) => lane.trunks.length > 0)) {
     parts.push(make("p", { class: "part legend" }, make("i"), "tagged", make("i", { class: "untagged" }), "untagged"));
   }
@@ -263,6 +268,17 @@ function drawMirrors() {
         make("span", { class: "route" }, mirror.state === "up" ? route : `${route}: ${mirror.reason ?? mirror.state}`),
         make("span", { class: "number" }, rate ? `${short(rate.sent)}/s` : "–"),
         mirror.dropped > 0 ? make("span", { class: "number drop" }, `${count.format(mirror.dropped)} dropped`) : null);
+    })),
+  ]);
+}
+
+function drawInlines() {
+  fill(at("inlines"), state.inlines, () => state.inlines.length === 0 ? [] : [
+    make("div", { class: "bus" }, make("h2", null, "Inline"), make("span", { class: "dim" }, plural(state.inlines.length, "sensor"))),
+    make("ul", { class: "mirrors" }, ...state.inlines.map((inline) => {
+      const route = `${inline.of} ⇄ ${inline.through.join(" ⇄ ")}, ${inline.state}`;
+      return make("li", { title: inline.reason ?? "" }, make("b", { class: "state", "data-state": inline.state }, inline.name),
+        make("span", { class: "route" }, inline.reason ? `${route}: ${inline.reason}` : route));
     })),
   ]);
 }
@@ -394,13 +410,14 @@ function show(now) {
   compare(before, now);
   const shapeNow = JSON.stringify([state.trunks.map((port) => port.name),
     state.lanes.map((lane) => [lane.vlan, lane.trunks, lane.ports.map((port) => port.name)]),
-    state.mirror_only.map((port) => port.name)]);
+    state.mirror_only.map((port) => port.name), state.sensors.map((port) => port.name)]);
   if (shapeNow !== shape) build();
   shape = shapeNow;
   const trunks = new Set(state.trunks);
   for (const port of allPorts(state)) update(port, trunks.has(port));
   drawSums();
   drawMirrors();
+  drawInlines();
   drawPort();
   drawEvents(before && now.uptime_milliseconds < before.uptime_milliseconds);
   search();
