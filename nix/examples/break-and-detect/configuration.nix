@@ -31,7 +31,7 @@
     ports = {
       target.vlan = 20;
       attacker = { vlan = 20; queue_pairs = 2; };
-      web = { type = "veth"; peer = "ls-web"; netns = "web"; peer_name = "eth0"; vlan = 10; };
+      web = { type = "veth"; peer = "ls-web"; netns = "web"; peer_name = "eth0"; offloads = true; vlan = 10; };
     };
     mirrors.detect = { sources = [ "target" ]; to = "span"; };
 
