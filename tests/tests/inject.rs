@@ -235,6 +235,48 @@ fn a_capture_is_replayed_as_it_was_or_refused_in_one_line() {
     switch.stop();
 }
 
+/// A capture of both sides: no station moves, everything reaches the other side, in the order of the file.
+#[test]
+fn both_sides_of_a_capture_are_replayed_each_at_its_port() {
+    if !needs() {
+        return;
+    }
+    let lab = Lab::new("sp");
+    let switch = lab.start("", &PORTS, "");
+    set(&switch, "watch --source a:rx --source b:rx --to span");
+    let sockets = Sockets::of(&lab, &["a", "b", "span"]);
+    let (one, other) = ([2, 0, 0, 0, 0, 0x0a], [2, 0, 0, 0, 0, 0x0b]);
+    let number = |from: Mac, to: Mac, number: u32| Frame::new(to, from).number(number).build();
+    let mut frames = vec![number(one, BROADCAST, 0)];
+    for round in 0..10 {
+        frames.extend([number(other, one, 2 * round + 1), number(one, other, 2 * round + 2)]);
+    }
+    let file = write_pcap(lab.site.dir(), "both.pcap", &frames, Duration::from_millis(50));
+    let path = file.to_string_lossy();
+    let report = switch.ctl(&["inject", "a", &path, "--split", "b"]);
+    assert_eq!((&report["port"], &report["sent"]), (&"a".into(), &11.into()));
+    assert_eq!((&report["split"]["port"], &report["split"]["sent"]), (&"b".into(), &10.into()));
+    let from = |station: Mac| frames.iter().filter(|frame| frame[6..12] == station).cloned().collect::<Vec<_>>();
+    sockets.assert_got(&[("b", from(one)), ("a", from(other))], "replayed by port");
+    // A machine that stands still for 50 ms may have frames of the two ports change places.
+    let seen = receive(sockets.at("span"), frames.len(), PATIENCE, QUIET);
+    let in_place = seen.iter().zip(&frames).filter(|(seen, frame)| seen == frame).count();
+    assert!(seen.len() == frames.len() && in_place > frames.len() / 2, "{in_place} of {} in their place", seen.len());
+    assert_eq!(switch.fdb_port(10, "02:00:00:00:00:0a").as_deref(), Some("a"));
+    assert_eq!(switch.fdb_port(10, "02:00:00:00:00:0b").as_deref(), Some("b"));
+    assert_eq!(switch.ctl(&["status"])["mac_moves"], 0);
+
+    // Refused, with nothing left behind.
+    let refused = switch.ctl_refused(&["inject", "a", &path, "--split", "nobody"]);
+    assert!(refused.contains("nobody"), "{refused}");
+    assert_eq!(switch.ctl_output(&["inject", "a", &path, "--split", "a"]).0, 2);
+    wait_for("end of the injections", PATIENCE, || {
+        let count = |text: &str| switch.log().matches(text).count();
+        (count("injection begins") == 3 && count("injection has ended") == 3).then_some(())
+    });
+    switch.stop();
+}
+
 /// Begins an injection with a client that is killed.
 fn begin_and_kill(switch: &Labswd<'_>, lab: &Lab, slow: &Path) {
     let mut client = Command::new(find_binary("labsw-ctl").unwrap());

@@ -135,6 +135,9 @@ pub enum Change {
         /// The injection that the frames belong to; none: a new one.
         #[serde(skip_serializing_if = "Option::is_none")]
         injection: Option<u64>,
+        /// For a new injection: one that runs, and from whose first frame the times of this one are counted, too.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        beside: Option<u64>,
         /// The frames.
         #[serde(default)]
         frames: Vec<InjectFrame>,

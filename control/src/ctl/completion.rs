@@ -107,7 +107,7 @@ impl Names {
         match (argument.get_id().as_str(), noun, verb) {
             ("name", "port", "add") => None,
             ("port", "impair", "clear") => Some(Names::ImpairedPorts),
-            ("name" | "names", "port", _) | ("port" | "ports" | "as_port", _, _) => Some(Names::Ports),
+            ("name" | "names", "port", _) | ("port" | "ports" | "as_port" | "split", _, _) => Some(Names::Ports),
             ("sources" | "to", "mirror", _) | ("of" | "through", "inline", _) => Some(Names::Ports),
             ("name" | "names", "mirror", _) => Some(Names::Mirrors),
             ("name" | "names", "inline", _) => Some(Names::Sensors),

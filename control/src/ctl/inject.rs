@@ -4,38 +4,32 @@
 //! due; the switch delivers each frame when it is due. With `--rate` the time of a frame follows from the frames before
 //! it, otherwise from the capture. A frame captured before its predecessor is due together with it. The switch ends an
 //! injection whose client is silent for a few seconds, so nothing is left if this program is killed.
+//!
+//! With `--split` there are two injections, which count their times from the same moment; [`sides`] says in which of
+//! them a frame is.
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-use serde_json::json;
 
 use super::label::Label;
 use super::output::Output;
 use super::parse;
 use super::session::{Failure, Session};
-use super::table::list;
-use crate::api::{Change, InjectFrame, Injected, Reply, Request};
 use crate::model::{BitRate, FrameRate};
 use crate::score::time::Time;
 
 pub mod capture;
+mod replay;
+mod sides;
 
 use capture::{Capture, CaptureError};
+use replay::Replay;
 
 /// Time before a frame is due at which the switch gets it.
 const AHEAD: Duration = Duration::from_millis(500);
-/// Interval of messages to the switch while no frame is due.
-const ALIVE: Duration = Duration::from_millis(500);
-/// Wait before the next try when the switch has no room.
-const FULL: Duration = Duration::from_millis(5);
 /// Shortest wait that is announced to the user.
 const LONG_GAP: Duration = Duration::from_secs(60);
-/// Most frames and bytes of one batch.
-const BATCH_FRAMES: usize = 256;
-const BATCH_BYTES: usize = 384 * 1024;
 const NS_PER_SECOND: u128 = 1_000_000_000;
 
 /// The capture to replay, and how.
@@ -46,6 +40,10 @@ pub(super) struct Arguments {
     port: String,
     /// A pcap or pcapng file of Ethernet frames.
     file: PathBuf,
+    /// A second port, for a capture of both sides: the sender of the first frame is at PORT, the stations that it talks
+    /// to are at this one, and each frame is received where its sender is.
+    #[arg(long, value_name = "PORT", value_parser = parse::name)]
+    split: Option<String>,
     /// Frames or bits per second (1kpps, 10mbit) in place of the timing of the capture.
     #[arg(long, value_parser = Rate::parse)]
     rate: Option<Rate>,
@@ -132,73 +130,38 @@ fn at(count: u64, per_second: u64) -> u64 {
     u64::try_from(u128::from(count) * NS_PER_SECOND / u128::from(per_second.max(1))).unwrap_or(u64::MAX)
 }
 
-/// A running injection.
-struct Injection<'a> {
-    session: &'a mut Session,
-    port: String,
-    last: Injected,
-}
-
-impl Injection<'_> {
-    fn say(&mut self, frames: Vec<InjectFrame>, end: bool) -> Result<(), Failure> {
-        let (port, injection) = (self.port.clone(), Some(self.last.injection));
-        self.last = call(self.session, Change::Inject { port, injection, frames, end })?;
-        Ok(())
-    }
-
-    /// Gives frames to the switch, however long it takes until there is room for them.
-    fn give(&mut self, mut frames: Vec<InjectFrame>) -> Result<(), Failure> {
-        loop {
-            self.say(frames.clone(), false)?;
-            let taken = usize::try_from(self.last.taken).unwrap_or(usize::MAX).min(frames.len());
-            frames.drain(..taken);
-            if frames.is_empty() {
-                return Ok(());
-            }
-            sleep(FULL);
-        }
-    }
-
-    /// Waits, and keeps the injection alive.
-    fn wait(&mut self, time: Duration) -> Result<(), Failure> {
-        sleep(time.min(ALIVE));
-        self.say(Vec::new(), false)
-    }
-}
-
 /// Replays a file.
 pub(super) fn run(arguments: Arguments, session: &mut Session, output: &mut Output) -> Result<(), Failure> {
-    let Arguments { port, file, rate, max_gap, label } = arguments;
+    let Arguments { port, file, split, rate, max_gap, label } = arguments;
+    if split.as_ref() == Some(&port) {
+        return Err(Failure::Usage("--split names the same port; the two sides are at different ports"));
+    }
     let name = file.display().to_string();
     let unusable = |what: String| Failure::Capture(format!("{name}: {what}"));
     let opened = File::open(&file).map_err(|error| unusable(error.to_string()))?;
     let mut capture = Capture::open(opened).map_err(|error| unusable(error.to_string()))?;
-    let begin = Change::Inject { port: port.clone(), injection: None, frames: Vec::new(), end: false };
-    let last = call(session, begin)?;
-    let mut injection = Injection { session, port, last };
+    let mut running = Replay::begin(session, port.clone(), split)?;
     let (started, start) = (Instant::now(), Time::now());
-    let outcome = replay(&mut capture, Pace::new(rate, max_gap), &mut injection, started);
+    let outcome = replay(&mut capture, Pace::new(rate, max_gap), &mut running, started);
     // Frames that the switch has already are sent in any case.
-    while matches!(outcome, Ok(()) | Err(Stop::Capture(_))) && injection.last.waiting > 0 {
-        injection.wait(Duration::from_millis(20))?;
+    while matches!(outcome, Ok(()) | Err(Stop::Capture(_))) && running.waiting() > 0 {
+        running.wait(Duration::from_millis(20))?;
     }
     let seconds = started.elapsed().as_secs_f64();
     if !matches!(outcome, Err(Stop::Switch(_))) {
-        injection.say(Vec::new(), true)?;
+        running.end()?;
     }
-    let Injected { sent, drops, .. } = &injection.last;
     match outcome {
         Err(Stop::Switch(failure)) => return Err(failure),
-        Err(Stop::Capture(error)) => return Err(unusable(format!("{error}; {sent} frames were sent"))),
+        Err(Stop::Capture(error)) => return Err(unusable(format!("{error}; {} frames were sent", running.sent()))),
         Ok(()) => {}
     }
-    label.note("injection", &injection.port, start, Some(Time::now()))?;
+    label.note("injection", &port, start, Some(Time::now()))?;
     if output.is_json() {
-        return output.pretty(&json!({"port": injection.port, "sent": sent, "seconds": seconds, "drops": drops}));
+        output.pretty(&running.to_json(seconds))
+    } else {
+        output.bytes(running.to_line(seconds).as_bytes())
     }
-    let dropped = list(drops.iter().map(|(reason, count)| format!("{reason} {count}")), "none");
-    let text = format!("{sent} frames sent in {seconds:.1} s; drops at {} meanwhile: {dropped}\n", injection.port);
-    output.bytes(text.as_bytes())
 }
 
 /// Why a replay stopped.
@@ -220,21 +183,17 @@ impl From<Failure> for Stop {
 }
 
 /// Gives the switch every frame of the file.
-fn replay(capture: &mut Capture<'_>, pace: Pace, injection: &mut Injection<'_>, started: Instant) -> Result<(), Stop> {
+fn replay(capture: &mut Capture<'_>, pace: Pace, running: &mut Replay<'_>, started: Instant) -> Result<(), Stop> {
     let mut schedule = Schedule::new(pace);
-    let (mut batch, mut bytes) = (Vec::new(), 0);
     loop {
         let frame = match capture.next_frame() {
             Ok(frame) => frame,
             Err(error) => {
-                injection.give(batch)?;
+                running.give()?;
                 return Err(error.into());
             }
         };
-        let Some(frame) = frame else {
-            injection.give(batch)?;
-            return Ok(());
-        };
+        let Some(frame) = frame else { return Ok(running.give()?) };
         let due = schedule.next(&frame);
         announce_gap(&schedule, due, started);
         loop {
@@ -242,19 +201,13 @@ fn replay(capture: &mut Capture<'_>, pace: Pace, injection: &mut Injection<'_>, 
             if early.is_zero() {
                 break;
             }
-            if batch.is_empty() {
-                injection.wait(early)?;
+            if running.is_given() {
+                running.wait(early)?;
             } else {
-                injection.give(std::mem::take(&mut batch))?;
-                bytes = 0;
+                running.give()?;
             }
         }
-        if batch.len() >= BATCH_FRAMES || bytes + frame.bytes.len() > BATCH_BYTES {
-            injection.give(std::mem::take(&mut batch))?;
-            bytes = 0;
-        }
-        bytes += frame.bytes.len();
-        batch.push(InjectFrame::new(due, &frame.bytes));
+        running.take(due, &frame.bytes)?;
     }
 }
 
@@ -264,13 +217,6 @@ fn announce_gap(schedule: &Schedule, due_ns: u64, started: Instant) {
     if wait > LONG_GAP {
         let (wait, frame) = (humantime::format_duration(Duration::from_secs(wait.as_secs())), schedule.frames);
         eprintln!("labsw-ctl: frame {frame} is due in {wait}, as in the capture; --max-gap shortens gaps");
-    }
-}
-
-fn call(session: &mut Session, change: Change) -> Result<Injected, Failure> {
-    match session.call(&Request::Change(change))? {
-        Reply::Injected(injected) => Ok(injected),
-        _ => Err(Failure::OtherAnswer),
     }
 }
 

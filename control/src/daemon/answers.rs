@@ -91,12 +91,12 @@ impl Switch {
     /// Takes frames that a client injects. Tells who began or ended an injection.
     fn inject(&mut self, peer: &Peer, change: Change) -> Result<Reply, Error> {
         let described = events::describe(&change);
-        let Change::Inject { port, injection, frames, end } = change else {
+        let Change::Inject { port, injection, beside, frames, end } = change else {
             return Err(Error::MethodNotImplemented { method: "Inject".to_owned() });
         };
         let Switch { injections, ports, mirrors, inlines, fabric, .. } = self;
         let view = View { ports, mirrors, inlines, fabric };
-        let outcome = injections.inject(&port, injection, (&frames, end), view).map(Reply::Injected);
+        let outcome = injections.inject(&port, (injection, beside), (&frames, end), view).map(Reply::Injected);
         if let Some(described) = described {
             self.events.tell(events::outcome(described, peer, &outcome));
         }

@@ -41,6 +41,14 @@ impl Injections {
     }
 }
 
+#[cfg(test)]
+impl Injections {
+    /// When the first frame of each injection is due.
+    pub(super) fn starts(&self) -> Vec<Option<u64>> {
+        self.running.values().map(|running| running.start_ns).collect()
+    }
+}
+
 struct Running {
     port: PortId,
     worker: usize,
@@ -54,17 +62,18 @@ struct Running {
 }
 
 impl Injections {
-    /// Begins an injection or goes on with one: takes as many frames as there is room for, and may end it.
+    /// Begins an injection, maybe beside another, or goes on with one: takes as many frames as there is room for, and
+    /// may end it.
     pub(super) fn inject(
         &mut self,
         name: &str,
-        number: Option<u64>,
+        (number, beside): (Option<u64>, Option<u64>),
         (frames, end): (&[InjectFrame], bool),
         view: View<'_>,
     ) -> Result<Injected, Error> {
         let number = match number {
             Some(number) => number,
-            None => self.begin(name, view)?,
+            None => self.begin(name, beside, view)?,
         };
         let gone = || Error::not_found("injection", number.to_string());
         let id = view.ports.get(name)?.id;
@@ -78,7 +87,7 @@ impl Injections {
                 self.end_one(number, view.fabric);
                 return Err(Error::invalid("frames"));
             };
-            let start_ns = *running.start_ns.get_or_insert_with(|| now_ns() + HEAD_START_NS);
+            let start_ns = *running.start_ns.get_or_insert_with(start);
             if !running.queue.push(start_ns.saturating_add(frame.at_nanoseconds), &bytes) {
                 break;
             }
@@ -108,7 +117,7 @@ impl Injections {
     }
 
     /// Gives a worker one more queue of a port.
-    fn begin(&mut self, name: &str, view: View<'_>) -> Result<u64, Error> {
+    fn begin(&mut self, name: &str, beside: Option<u64>, view: View<'_>) -> Result<u64, Error> {
         let refused = |reason: String| Error::refused(format!("port {name:?}"), reason);
         let port = view.ports.get(name)?;
         if view.mirrors.has_copies_sent_by(&port.config) && port.destination.gate.is_none() {
@@ -120,6 +129,15 @@ impl Injections {
         if self.running.len() >= MAX_INJECTIONS {
             return Err(refused(format!("{MAX_INJECTIONS} injections run already; wait until one has ended")));
         }
+        // Both count from now.
+        let start_ns = match beside {
+            None => None,
+            Some(other) => {
+                let running = self.running.get_mut(&other);
+                let running = running.ok_or_else(|| Error::not_found("injection", other.to_string()))?;
+                Some(*running.start_ns.get_or_insert_with(start))
+            }
+        };
         let (queue, rx) = injection().map_err(|error| refused(format!("no timer for an injection: {error}")))?;
         let worker = port.queues.places.first().and_then(|place| place.home).unwrap_or(0);
         let (id, before) = (port.id, port.counters());
@@ -128,8 +146,7 @@ impl Injections {
         let added = links.add_queue(worker, id, queue_number(number), Box::new(rx));
         added.map_err(|error| Error::refused("worker", error.to_string()))?;
         self.last = number;
-        let (start_ns, heard_at) = (None, Instant::now());
-        let running = Running { port: id, worker, queue, before, start_ns, given: 0, heard_at };
+        let running = Running { port: id, worker, queue, before, start_ns, given: 0, heard_at: Instant::now() };
         self.running.insert(number, running);
         tracing::info!(port = name, injection = number, "injection begins");
         Ok(number)
@@ -160,6 +177,11 @@ impl Injections {
         let over: Vec<u64> = running.filter(|(_, running)| which(running)).map(|(number, _)| *number).collect();
         over.into_iter().for_each(|number| self.end_one(number, fabric));
     }
+}
+
+/// When the first frame of an injection that begins now is due.
+fn start() -> u64 {
+    now_ns() + HEAD_START_NS
 }
 
 /// The queue number of an injection at its port.

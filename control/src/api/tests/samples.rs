@@ -247,7 +247,13 @@ fn changes() -> Vec<Change> {
         Change::DeleteInline { name: name() },
         Change::SetImpairment { port: name(), settings: object(json!({"delay": "20ms"})), replace: true },
         Change::ClearImpairment { port: name(), direction: Some(PortDirection::Rx) },
-        Change::Inject { port: name(), injection: Some(3), frames: vec![InjectFrame::new(7, &[1, 2, 3])], end: true },
+        Change::Inject {
+            port: name(),
+            injection: Some(3),
+            beside: Some(2),
+            frames: vec![InjectFrame::new(7, &[1, 2, 3])],
+            end: true,
+        },
         Change::PinQueue { port: name(), queue: 1, worker: 2 },
     ]
 }

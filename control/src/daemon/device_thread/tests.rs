@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Sender, bounded};
 
 use super::*;
-use crate::api::{Change, Handler, Peer, PortState, Request};
+use crate::api::{Change, Handler, InjectFrame, Peer, PortState, Request};
 use crate::daemon::attach::fake::world;
 use crate::daemon::tests::{Bench, switch};
 
@@ -133,12 +133,33 @@ fn nothing_is_left_of_an_injection_into_a_port_that_can_not_be_opened() {
     world(|world| world.refuses.insert("b".to_owned()));
     devices.send(reload(&(veth("a", "x") + &veth("b", "y"))));
     wait(|| (state(&switch, "b") == Some(PortState::Opening)).then_some(()));
-    let injection = Change::Inject { port: "b".to_owned(), injection: None, frames: Vec::new(), end: false };
+    let port = "b".to_owned();
+    let injection = Change::Inject { port, injection: None, beside: None, frames: Vec::new(), end: false };
     switch.lock().call(&Peer::new(0, 0, 1, true), Request::Change(injection)).unwrap();
     assert!(!switch.lock().injections.is_empty());
     go_on.send(()).unwrap();
     assert!(matches!(next(&mut devices), News::Reloaded(Err(_))));
     assert!(switch.lock().injections.is_empty(), "the next port may get the number of this one");
+    devices.end(SOON);
+}
+
+#[test]
+fn injections_beside_each_other_count_from_the_same_moment() {
+    let (switch, devices) = begin(&(veth("a", "x") + &veth("b", "y")));
+    let call = |port: &str, injection, beside, frames| {
+        let change = Change::Inject { port: port.to_owned(), injection, beside, frames, end: false };
+        switch.lock().call(&Peer::new(0, 0, 1, true), Request::Change(change))
+    };
+    call("a", None, None, Vec::new()).unwrap();
+    assert_eq!(switch.lock().injections.starts(), [None], "from its first frame");
+    call("b", None, Some(1), Vec::new()).unwrap();
+    let starts = switch.lock().injections.starts();
+    assert!(starts[0].is_some() && starts[0] == starts[1], "{starts:?}");
+    call("a", Some(1), None, vec![InjectFrame::new(5, &[0; 60])]).unwrap();
+    assert_eq!(switch.lock().injections.starts(), starts);
+    let refused = call("b", None, Some(77), Vec::new()).unwrap_err();
+    assert_eq!(refused.to_string(), "injection \"77\" does not exist");
+    assert_eq!(switch.lock().injections.starts().len(), 2);
     devices.end(SOON);
 }
 

@@ -55,7 +55,10 @@ mod tests {
         let mac = labsw_switch::Mac::new([2, 0, 0, 0, 0, 1]);
         assert_eq!(described(Change::DeleteFdb { vlan: 7, mac }), of("DeleteFdb", "7 02:00:00:00:00:01"));
         assert_eq!(described(Change::FlushFdb { vlan: None, port: None }), of("FlushFdb", ""));
-        let inject = |injection, end| Change::Inject { port: "a".into(), injection, frames: Vec::new(), end };
+        let inject = |injection, end| {
+            let (port, frames) = ("a".into(), Vec::new());
+            Change::Inject { port, injection, beside: None, frames, end }
+        };
         assert_eq!(described(inject(None, false)), of("Inject", "a"));
         assert_eq!(described(inject(Some(1), false)), None);
         assert_eq!(described(inject(Some(1), true)), of("Inject", "a"));
