@@ -19,11 +19,12 @@ DESTDIR ?=
 BIN_DIR ?= $(TARGET_DIR)/release
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
-.PHONY: help build install install-files deb test-deb oci test-oci deny setup lint unit models mutants sanitize e2e-build e2e test-labhost soak test demo bench bench-peers
+.PHONY: help build install install-files deb test-deb oci test-oci deny setup lint generated unit models mutants sanitize e2e-build e2e test-labhost soak test demo bench bench-peers
 
 help:
 > @echo "make build        labswd and labsw-ctl, release"
 > @echo "make install      programs, unit, completions, man pages under PREFIX=/usr/local; see docs/service.md"
+> @echo "make generated    what is made from the configuration's model: see CONTRIBUTING.md"
 > @echo "make deb          a Debian package; make test-deb installs, upgrades and purges it"
 > @echo "make oci          an OCI image; make test-oci runs it with podman"
 > @echo "make deny         licences, sources and known faults of the crates; see docs/releasing.md"
@@ -98,6 +99,10 @@ lint:
 > $(CARGO) clippy --workspace --all-targets -- -D warnings
 > RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --no-deps --document-private-items \
 >     --workspace
+
+# What is made from control/src/model: types of the .varlink file, options of the NixOS module, rows of a page.
+generated:
+> LABSW_BLESS=1 $(CARGO) test -p labsw-control --lib generated
 
 unit:
 > $(CARGO) test --workspace --exclude labsw-tests

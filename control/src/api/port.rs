@@ -6,6 +6,7 @@ use std::fmt;
 use labsw_dataplane::stats::PortSnapshot;
 use labsw_switch::DropReason;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{Guards, InlineState, PortDirection, Vlan};
 
@@ -119,6 +120,10 @@ pub struct Port {
     pub state: PortState,
     /// Why the port is not up, in one clause.
     pub reason: Option<String>,
+    /// Every setting, by the names and with the values of the configuration. Some stand in fields of their own, too, as
+    /// they are in force: the queues in use, the XDP mode granted.
+    #[serde(default)]
+    pub settings: Map<String, Value>,
     /// VLAN settings.
     pub vlan: Vlan,
     /// Counters.
@@ -282,6 +287,7 @@ impl Port {
             port_type,
             state: PortState::Up,
             reason: None,
+            settings: Map::new(),
             vlan,
             counters: Counters::default(),
             mtu: 1500,

@@ -102,6 +102,13 @@ impl PortConfig {
         })
     }
 
+    /// Every setting of this port, by key, as [`PortConfig::from_settings`] takes them: without the type.
+    pub fn to_settings(&self) -> Settings {
+        let mut settings = json(&self.to_toml());
+        settings.remove("type");
+        settings
+    }
+
     /// The port with this name and type and no settings except these, as in `labsw-ctl port replace`.
     pub fn replaced(&self, set: &Settings, switch: &SwitchConfig) -> Result<PortConfig, ConfigError> {
         self.check_type_stays(set)?;

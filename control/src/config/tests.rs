@@ -12,10 +12,10 @@ use super::*;
 use crate::filter::Expression;
 
 mod edit;
+mod generated;
 mod guard;
 mod impair;
 mod mirror;
-mod nix;
 mod refusals;
 mod schema;
 mod written;
@@ -132,11 +132,9 @@ fn settings_of_a_command_are_read_as_the_file_is() {
         &SwitchConfig::default(),
     )
     .unwrap();
-    let device = DeviceSpec::Name("enp3s0f1".to_owned());
-    assert_eq!(
-        uplink.kind,
-        PortKind::AfXdp(AfXdpConfig { device, mode: XdpMode::Auto, queues: Queues::Count(2), busy_poll: false })
-    );
+    let PortKind::AfXdp(AfXdpConfig { device, mode, queues, .. }) = uplink.kind else { panic!("{:?}", uplink.kind) };
+    let name = DeviceSpec::Name("enp3s0f1".to_owned());
+    assert_eq!((device, mode, queues), (name, XdpMode::Auto, Queues::Count(2)));
     assert!(PortConfig::from_settings("-x", "vhost_user", &Settings::new(), &SwitchConfig::default()).is_err());
     assert!(split_setting("mtu").is_err());
 }
@@ -146,21 +144,15 @@ fn a_tap_port_keeps_its_settings_when_others_change() {
     let tap =
         |set: &[&str]| PortConfig::from_settings("host", "tap", &settings(set), &SwitchConfig::default()).unwrap();
     let plain = tap(&[]);
-    let kind = |queues, mac: Option<&str>| {
-        PortKind::Tap(TapConfig {
-            interface: "host".to_owned(),
-            other_end: TapEnd::Host,
-            queues,
-            mac: mac.map(|mac| mac.parse().unwrap()),
-            owner: None,
-            group: None,
-            netns: None,
-            peer_name: None,
-        })
+    let is = |port: &PortConfig, queues, mac: Option<&str>| {
+        let PortKind::Tap(tap) = &port.kind else { panic!("{port:?}") };
+        let mac = mac.map(|mac| mac.parse().unwrap());
+        assert_eq!((tap.interface.as_str(), tap.other_end, tap.queues, tap.mac), ("host", TapEnd::Host, queues, mac));
     };
-    assert_eq!((&plain.kind, plain.type_name()), (&kind(1, None), "tap"));
+    is(&plain, 1, None);
+    assert_eq!(plain.type_name(), "tap");
     let more = tap(&["queues=4", "mac=02:00:00:00:00:07"]);
-    assert_eq!(more.kind, kind(4, Some("02:00:00:00:00:07")));
+    is(&more, 4, Some("02:00:00:00:00:07"));
     let guest = tap(&["interface=vm0", "for=guest", "owner=nobody", "group=kvm"]);
     for port in [plain, more, guest] {
         let changed = port.with_settings(&settings(&["vlan.tag=30"])).unwrap();

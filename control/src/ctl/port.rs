@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::parse;
 use super::table::{Screen, list, notes, number, state, text};
 use crate::api::{Change, Flap, Guards, Port, PortInline, PortRewind, PortType, PutRight, Request, Vlan};
+use crate::model::PortConfig;
 
 /// The commands for ports.
 #[derive(Debug, Default, Subcommand)]
@@ -220,6 +221,48 @@ pub(super) fn details(screen: Screen, port: &Port) -> String {
     screen.pairs(lines)
 }
 
+/// The settings that [`facts`] has in lines of their own.
+const IN_LINES: [&str; 25] = [
+    "vlan",
+    "mtu",
+    "link_local",
+    "mirror_only",
+    "allow_mirror",
+    "rewind",
+    "finish_checksums",
+    "storm",
+    "mac_limit",
+    "mac_limit_action",
+    "sticky",
+    "macs",
+    "isolated",
+    "dhcp_guard",
+    "ra_guard",
+    "device",
+    "queues",
+    "busy_poll",
+    "role",
+    "for",
+    "socket",
+    "queue_pairs",
+    "interface",
+    "peer",
+    "netns",
+];
+
+/// `mode=skb, owner=alice`: the other settings, less those with the value that they have by default.
+fn other_settings(port: &Port) -> Option<String> {
+    let differs = |key: &str, value: &Value| PortConfig::default_of(port.port_type, key) != Some(value);
+    let others = port.settings.iter().filter(|(key, value)| !IN_LINES.contains(&key.as_str()) && differs(key, value));
+    let others: Vec<String> = others.map(|(key, value)| format!("{key}={}", plain(value))).collect();
+    (!others.is_empty()).then(|| others.join(", "))
+}
+
+/// A value as commands take it.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// The settings of a port, and what is known of its ends: names and values.
 pub(super) fn facts(port: &Port) -> Vec<(&'static str, String)> {
     let optional = [
@@ -249,6 +292,7 @@ pub(super) fn facts(port: &Port) -> Vec<(&'static str, String)> {
         ("queue pairs", port.queue_pairs.map(|pairs| pairs.to_string())),
         ("features", port.features.as_ref().map(|features| list(features, "-"))),
         ("checksums", port.finish_checksums.then(|| "finished for the port".to_owned())),
+        ("settings", other_settings(port)),
     ];
     let mut facts: Vec<_> = optional.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     facts.extend([

@@ -107,6 +107,7 @@ fn show_port(port: &mut Port, config: &SwitchConfig, busy_polls: &BusyPolls) -> 
     let mut shown =
         api::Port::new(&port.config.name, port.config.kind.port_type(), api::Vlan::shown(&port.config.vlan));
     (shown.state, shown.reason) = (state, reason);
+    shown.settings = port.config.to_settings();
     shown.counters = shown_counters(port);
     shown.mtu = port.config.mtu;
     shown.flap = port.flap.as_ref().map(Flap::show);

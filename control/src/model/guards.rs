@@ -20,7 +20,7 @@ use super::{schema, value};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Guards {
-    /// Limits of flooded frames from the port, in frames per second.
+    /// Limits of flooded frames from the port, in frames per second, as in `"1kpps"`.
     #[serde(skip_serializing_if = "Storm::is_off")]
     pub storm: Storm,
     /// The most addresses that are learned at the port; `"off"` or left out: no limit of the port's own.

@@ -106,6 +106,7 @@ pub struct Selection {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct DirectionKey {
+    /// The directions of the impaired frames: from the port (`rx`), to the port (`tx`); left out: both.
     direction: Directions,
 }
 

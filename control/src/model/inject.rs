@@ -17,7 +17,7 @@ use super::{schema, value};
 /// Most source addresses that can be named.
 const MAX_SOURCES: usize = 64;
 
-/// The `inject` table of a mirror.
+/// The frames that the destination of a mirror may inject; left out: frames that arrive on it are dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Inject {

@@ -72,7 +72,7 @@ pub struct SwitchConfig {
     /// The default of the ports' `allow_mirror`.
     #[serde(with = "AllowMirror")]
     pub allow_mirror: bool,
-    /// The default of the ports' `rewind`.
+    /// The default of the ports' `rewind`, as in `"64MiB"`; left out: `"off"`.
     #[serde(with = "Kept")]
     pub rewind: Option<u64>,
     /// Most memory that the ports' `rewind` takes together.

@@ -52,6 +52,8 @@ pub fn ports() -> Vec<Port> {
             state: PortState::Waiting,
             reason: Some("no guest is connected".into()),
             counters: counters(0, &[("runt", 0), ("vlan_not_member", 0)]),
+            settings: serde_json::from_value(json!({"mtu": 1500, "offloads": true, "owner": "alice", "peer_uid": 7}))
+                .unwrap(),
             socket: Some("/run/labsw/vhost/dc01.sock".into()),
             role: Some(PortRole::Server),
             features: Some(Vec::new()),

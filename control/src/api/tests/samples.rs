@@ -17,6 +17,7 @@ fn port() -> Port {
     let vlan = Vlan::shown(&PortVlan::tunnel_in(Vid::DEFAULT, tunnel));
     Port {
         reason: Some("why".into()),
+        settings: object(json!({"mtu": 1500, "busy_poll": false})),
         device: Some("name:eth9".into()),
         xdp_mode: Some(XdpMode::Skb),
         xdp_mode_reason: Some("no driver support".into()),

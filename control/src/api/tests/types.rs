@@ -2,14 +2,13 @@
 //!
 //! The test holds a request and a reply of every method, all fields given, against the description, field by field and
 //! down into lists and named types. A field of which no example has a value is a mistake, so nothing is passed over.
-//! Settings are compared with the JSON schema of the configuration.
+//! The types of settings are made from the model (`config/tests/generated`).
 
 use std::collections::BTreeSet;
 
 use varlink_parser::{IDL, VStruct, VStructOrEnum, VType, VTypeExt};
 
 use super::*;
-use crate::config::Config;
 
 /// The description, and the fields (`Port.mtu`) that had a value.
 struct Checked<'a> {
@@ -60,7 +59,7 @@ impl<'a> Checked<'a> {
     fn named(&mut self, place: &str, value: &Value, name: &str) {
         let idl = self.idl;
         match &idl.typedefs[name].elt {
-            // Settings are compared with the schema.
+            // Its fields are made from the model.
             VStructOrEnum::VStruct(_) if name.ends_with("Settings") => assert!(value.is_object(), "{place}: {value}"),
             VStructOrEnum::VStruct(fields) => self.fields(name, value, fields),
             VStructOrEnum::VEnum(words) => {
@@ -103,63 +102,4 @@ fn every_field_has_the_described_type() {
     }
     let unseen: Vec<&String> = described.difference(&checked.seen).collect();
     assert!(unseen.is_empty(), "no example has a value of {unseen:?}");
-}
-
-/// The JSON types of a schema, without those of lists' elements.
-fn json_types(schema: &Value) -> BTreeSet<&str> {
-    let of_type = schema["type"].as_str();
-    let alternatives = ["anyOf", "oneOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
-    let word = schema.get("const").or_else(|| schema.get("enum")).map(|_| "string");
-    match of_type {
-        Some("object") => BTreeSet::from(["object"]),
-        Some(name) => BTreeSet::from([name]),
-        None => alternatives.flat_map(json_types).chain(word).collect(),
-    }
-}
-
-/// What a setting is called in the description, by its schema.
-fn described(schemas: &[&Value]) -> &'static str {
-    let types: BTreeSet<&str> = schemas.iter().flat_map(|schema| json_types(schema)).collect();
-    match types.into_iter().collect::<Vec<_>>().as_slice() {
-        ["boolean"] => "?bool",
-        ["integer"] => "?int",
-        ["string"] => "?string",
-        ["array"] => "?[]string",
-        // VLANs: also as the text of a command.
-        ["array", "string"] => "?[]object",
-        ["integer", "string"] => "?object",
-        ["object"] => "a table",
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn every_setting_has_the_type_of_its_schema() {
-    let idl = IDL::try_from(DESCRIPTION).unwrap();
-    let schema = Config::schema();
-    let table = |key: &str| &schema["properties"][key]["additionalProperties"];
-    let ports: Vec<&Value> = table("ports")["oneOf"].as_array().unwrap().iter().collect();
-    let of_port = |key: &str| vec![&ports[0]["properties"][key]];
-    let settings = [
-        ("PortSettings", ports.clone()),
-        ("VlanSettings", of_port("vlan")),
-        ("StormSettings", of_port("storm")),
-        ("ImpairmentSettings", vec![&table("impair")["anyOf"][0]]),
-    ];
-    for (name, tables) in settings {
-        let VStructOrEnum::VStruct(fields) = &idl.typedefs[name].elt else { panic!("{name} is an enum") };
-        for field in &fields.elts {
-            let of_tables = tables.iter().filter_map(|table| table["properties"].get(field.name));
-            let expected = described(&of_tables.collect::<Vec<_>>());
-            let VTypeExt::Option(inner) = &field.vtype else { panic!("{name}.{} may be left out", field.name) };
-            let actual = match &**inner {
-                VTypeExt::Plain(VType::Typename(named)) => match idl.typedefs[named].elt {
-                    VStructOrEnum::VStruct(_) => "a table".to_owned(),
-                    VStructOrEnum::VEnum(_) => "?string".to_owned(),
-                },
-                other => format!("?{other}"),
-            };
-            assert_eq!(actual, expected, "{name}.{}", field.name);
-        }
-    }
 }

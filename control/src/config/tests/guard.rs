@@ -5,21 +5,18 @@ use labsw_switch::guard::{FrameRate, GuardSpec, LimitAction, MAX_RATE_PPS, MacLi
 
 use super::*;
 
-/// Any guards.
+/// Any guards besides those that are on or off.
 pub(super) fn guards() -> impl Strategy<Value = GuardSpec> {
     let rate = || prop::option::of((1..=MAX_RATE_PPS).prop_map(|rate| FrameRate::new(rate).unwrap()));
     let action = prop::sample::select(vec![LimitAction::Drop, LimitAction::Alert]);
     let limit = (8u32..=1 << 20, action).prop_map(|(addresses, action)| MacLimit { addresses, action });
     let macs = prop::collection::btree_set((1u64..1 << 40).prop_map(|mac| Mac::from_u64(mac | 0x0200_0000_0000)), 0..8);
-    (rate(), rate(), rate(), prop::option::of(limit), macs, any::<[bool; 4]>()).prop_map(
-        |(broadcast, multicast, unknown_unicast, mac_limit, macs, [sticky, isolated, dhcp, ra])| GuardSpec {
+    (rate(), rate(), rate(), prop::option::of(limit), macs).prop_map(
+        |(broadcast, multicast, unknown_unicast, mac_limit, macs)| GuardSpec {
             storm: Storm { broadcast, multicast, unknown_unicast },
             mac_limit,
-            sticky,
             macs: macs.into_iter().collect(),
-            isolated,
-            dhcp,
-            ra,
+            ..GuardSpec::default()
         },
     )
 }

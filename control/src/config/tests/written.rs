@@ -1,9 +1,14 @@
 //! What is written down reads back the same, whatever it is.
 
-use super::*;
+use std::sync::LazyLock;
 
-/// What a port can be attached to.
-fn kinds() -> impl Strategy<Value = PortKind> {
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model;
+
+/// The type of a port and the settings of that type, without those that are true or false.
+fn types() -> impl Strategy<Value = (PortType, Value)> {
     let interface = "[a-z][a-z0-9_.-]{0,14}";
     let device = prop_oneof![
         any::<[u8; 3]>().prop_map(|[a, b, c]| format!("mac:52:54:00:{a:02x}:{b:02x}:{c:02x}")),
@@ -11,41 +16,38 @@ fn kinds() -> impl Strategy<Value = PortKind> {
         (any::<u16>(), any::<u8>(), 0..32_u8, 0..8_u8)
             .prop_map(|(d, b, s, f)| format!("pci:{d:04x}:{b:02x}:{s:02x}.{f}")),
     ];
-    let queues = prop_oneof![Just(Queues::All), (1..=64_u32).prop_map(Queues::Count)];
-    let mode = prop::sample::select(vec![XdpMode::Auto, XdpMode::ZeroCopy, XdpMode::Copy, XdpMode::Skb]);
-    let role = prop::sample::select(vec![VhostRole::Server, VhostRole::Client]);
+    let queues = prop_oneof![Just(json!("all")), (1..=64_u32).prop_map(|count| json!(count))];
+    let mode = prop::sample::select(vec!["auto", "zero_copy", "copy", "skb"]);
+    let role = prop::sample::select(vec!["server", "client"]);
     let account = || prop::option::of("[a-z][a-z0-9-]{0,20}");
     let access = (account(), account(), prop::option::of(0..=0o777_u32), prop::option::of(0..u32::MAX));
     prop_oneof![
-        (device, mode, queues, any::<bool>()).prop_map(|(device, mode, queues, busy_poll)| PortKind::AfXdp(
-            AfXdpConfig { device: device.parse().unwrap(), mode, queues, busy_poll }
-        )),
-        (role, prop::option::of("/[ -~]{1,40}"), 1..=8_u16, any::<bool>(), access).prop_map(
-            |(role, socket, queue_pairs, offloads, (owner, group, mode, peer_uid))| {
-                let listens = role == VhostRole::Server;
-                PortKind::VhostUser(VhostUserConfig {
-                    role,
-                    socket: socket.map(Into::into),
-                    queue_pairs,
-                    offloads,
-                    owner: owner.filter(|_| listens),
-                    group: group.filter(|_| listens),
-                    mode: mode.filter(|_| listens),
-                    peer_uid,
-                })
+        (device, mode, queues).prop_map(|(device, mode, queues)| {
+            (PortType::AfXdp, json!({"device": device, "mode": mode, "queues": queues}))
+        }),
+        (role, prop::option::of("/[ -~]{1,40}"), 1..=8_u16, access).prop_map(
+            |(role, socket, queue_pairs, (owner, group, mode, peer_uid))| {
+                let mut settings =
+                    json!({"role": role, "socket": socket, "queue_pairs": queue_pairs, "peer_uid": peer_uid});
+                if role == "server" {
+                    let mode = mode.map(|mode| format!("{mode:04o}"));
+                    settings.as_object_mut().unwrap().extend(object(json!({
+                        "owner": owner, "group": group, "mode": mode
+                    })));
+                }
+                (PortType::VhostUser, settings)
             }
         ),
         (interface, interface, prop::option::of((interface, interface)), 1..=64_u16).prop_map(
             |(peer, own, netns, queues)| {
-                PortKind::Veth(VethConfig {
-                    interface: Some(format!("{}X", own.get(..14).unwrap_or(&own))),
-                    peer,
-                    netns: netns.as_ref().map(|(netns, _)| netns.clone()),
-                    peer_name: netns.map(|(_, name)| name),
-                    queues,
-                    offloads: queues % 3 == 0,
-                    mac: (queues % 2 == 0).then(|| Mac::from_u64(0x0200_0000_0000 | u64::from(queues))),
-                })
+                let interface = format!("{}X", own.get(..14).unwrap_or(&own));
+                let mac = (queues % 2 == 0).then(|| format!("02:00:00:00:00:{queues:02x}"));
+                let (netns, peer_name) = netns.unzip();
+                let settings = json!({
+                    "interface": interface, "peer": peer, "netns": netns, "peer_name": peer_name, "queues": queues,
+                    "mac": mac
+                });
+                (PortType::Veth, settings)
             }
         ),
     ]
@@ -68,23 +70,45 @@ fn vlans() -> impl Strategy<Value = PortVlan> {
     })
 }
 
-/// Ports of every type.
+fn object(value: Value) -> Settings {
+    match value {
+        Value::Object(fields) => fields,
+        other => panic!("not an object: {other}"),
+    }
+}
+
+/// The keys of a type that are true or false.
+fn booleans(port_type: PortType) -> impl Iterator<Item = &'static str> {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(Config::schema);
+    let types = SCHEMA["properties"]["ports"]["additionalProperties"]["oneOf"].as_array().unwrap();
+    let table = types.iter().find(|table| table["title"] == port_type.name()).unwrap();
+    let keys = table["properties"].as_object().unwrap().iter();
+    keys.filter(|(_, schema)| schema["type"] == "boolean").map(|(key, _)| key.as_str())
+}
+
+/// Ports with any settings. Every key that is true or false is set.
 pub(super) fn ports() -> impl Strategy<Value = PortConfig> {
     let name = "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,31}";
-    (name, kinds(), vlans(), MTU_MIN..=MTU_MAX, any::<[bool; 4]>(), guard::guards()).prop_map(
-        |(name, kind, vlan, mtu, [drop, mirror_only, allow_mirror, finish_checksums], guards)| PortConfig {
-            rewind: Some(u64::from(mtu) << 20).filter(|bytes| drop && (4 << 20..=1 << 30).contains(bytes)),
-            name,
-            kind,
-            vlan,
-            mtu,
-            link_local: if drop { LinkLocal::Drop } else { LinkLocal::Transparent },
-            mirror_only,
-            allow_mirror,
-            finish_checksums,
-            guards,
-        },
-    )
+    let common = (vlans(), MTU_MIN..=MTU_MAX, any::<bool>(), guard::guards());
+    (name, types(), common, any::<u64>()).prop_map(|(name, (port_type, own), (vlan, mtu, drop, guards), bits)| {
+        let rewind = (u64::from(mtu) << 20).clamp(4 << 20, 1 << 30);
+        let rewind = if drop { format!("{}MiB", rewind >> 20) } else { "off".to_owned() };
+        let link_local = if drop { LinkLocal::Drop } else { LinkLocal::Transparent };
+        let mut settings = object(json!({
+            "vlan": model::Vlan::written(&vlan), "mtu": mtu, "link_local": link_local, "rewind": rewind
+        }));
+        settings.extend(object(own));
+        settings.extend(object(json!(model::Guards::written(&guards))));
+        let bits = (0..64).map(|bit| bits >> bit & 1 == 1);
+        let chosen: Vec<_> = booleans(port_type).zip(bits).collect();
+        settings.extend(chosen.iter().map(|(key, value)| ((*key).to_owned(), json!(value))));
+        let port = PortConfig::from_settings(&name, port_type.name(), &settings, &SwitchConfig::default()).unwrap();
+        let shown = port.to_settings();
+        for (key, value) in chosen {
+            assert_eq!(shown.get(key).unwrap_or(&json!(false)), &json!(value), "{key} of {port:?}");
+        }
+        port
+    })
 }
 
 /// A configuration with this port, and perhaps with a mirror of it.
@@ -126,6 +150,13 @@ proptest! {
         let config = around(port);
         let text = config.to_toml().to_string();
         prop_assert_eq!(Config::parse(&text, "written.toml"), Ok(config), "{}", text);
+    }
+
+    #[test]
+    fn the_settings_of_a_port_make_the_same_port(port in ports()) {
+        let switch = SwitchConfig::default();
+        let again = PortConfig::from_settings(&port.name, port.type_name(), &port.to_settings(), &switch);
+        prop_assert_eq!(again, Ok(port));
     }
 
     #[test]

@@ -4,12 +4,15 @@
 //! ([`PortKind`]), and its guards ([`Guards`]). `types` has the table of all types; `config::claims` checks what two
 //! ports cannot share.
 
+use std::sync::LazyLock;
+
 use labsw_switch::Mac;
 use labsw_switch::guard::GuardSpec;
 use labsw_switch::tables::LinkLocal;
 use labsw_switch::vlan::PortVlan;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use super::de::keys;
 use super::guards::Guards;
@@ -50,25 +53,25 @@ pub struct PortConfig {
     /// The type of the port, with the settings of that type.
     #[serde(skip)]
     pub kind: PortKind,
-    /// Its VLANs; left out: all for a device of the host, `switch.default_vlan` for every other type.
+    /// The VLANs of the port; left out: all for a device of the host, `switch.default_vlan` for every other type.
     #[serde(default, with = "vlan::Membership")]
     #[schemars(extend("default" = null))]
     pub vlan: PortVlan,
     /// Largest frame, in bytes, without Ethernet header, tags and FCS.
     #[serde(default = "default_mtu", with = "Mtu")]
     pub mtu: u32,
-    /// How frames to 01-80-C2-00-00-0X are handled.
+    /// Frames to 01-80-C2-00-00-0X (STP, LLDP, 802.1X and the like) are flooded, or dropped.
     #[serde(default)]
     #[schemars(with = "Words<LinkLocal>")]
     pub link_local: LinkLocal,
-    /// Takes mirrored frames and nothing else.
+    /// The port takes mirrored frames and nothing else.
     #[serde(default)]
     pub mirror_only: bool,
     /// The port may be a source or the destination of mirrors; left out: as `switch.allow_mirror` says.
     #[serde(default = "yes")]
     #[schemars(extend("default" = null))]
     pub allow_mirror: bool,
-    /// Memory for the frames that passed; left out: as `switch.rewind` says.
+    /// Memory for the frames that passed, as in `"64MiB"`, or `"off"`; left out: as `switch.rewind` says.
     #[serde(default, with = "Kept")]
     #[schemars(extend("default" = null))]
     pub rewind: Option<u64>,
@@ -107,6 +110,13 @@ impl PortConfig {
             table
         };
         json_schema!({ "oneOf": PortType::ALL.iter().copied().map(of_type).collect::<Vec<_>>() })
+    }
+
+    /// The default of a key of a port, unless it depends on other settings.
+    pub fn default_of(port_type: PortType, key: &str) -> Option<&'static Value> {
+        static SCHEMA: LazyLock<Value> = LazyLock::new(|| schema::document("A port", PortConfig::schema));
+        let mut tables = SCHEMA["oneOf"].as_array()?.iter();
+        tables.find(|table| table["title"] == port_type.name())?["properties"].get(key)?.get("default")
     }
 
     /// Reads the table of port `name`; `switch` has defaults for keys that are left out. Returns nothing if there is a

@@ -16,7 +16,7 @@ use crate::model::switch::SwitchConfig;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AfXdpConfig {
-    /// The device.
+    /// The device, as in `"pci:0000:03:00.1"`, `"mac:52:54:00:12:34:56"` or `"name:enp3s0f1"`.
     pub device: DeviceSpec,
     /// The XDP mode: how frames get in and out of the driver.
     #[serde(default)]
