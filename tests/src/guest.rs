@@ -11,17 +11,22 @@
 //!
 //! Kernel and initramfs come from `tests/setup-debian.sh` (in `LABSW_CACHE`, default `/var/cache/labsw`).
 
-use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::installed::cache;
 use crate::netns::Netns;
 use crate::process::{self, Process};
+
+mod image;
+mod nic;
+
+pub(crate) use image::write_image;
+pub use image::{Image, image};
+pub use nic::Nic;
 
 /// How long a guest may take to boot.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
@@ -33,140 +38,6 @@ pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// Emulation does string instructions byte by byte: without these two features the guest copies three times as fast.
 pub(crate) const EMULATED_CPU: &str = "max,-erms,-fsrm";
 
-/// A kernel and the initramfs that goes with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Image {
-    /// For guests.
-    Cloud,
-    /// For guests with emulated NICs; boots more slowly.
-    General,
-    /// For lab hosts ([`lab_host`](crate::lab_host)).
-    Host,
-}
-
-/// Kernel and initramfs.
-///
-/// # Errors
-/// Which file is missing and what makes it.
-pub fn image(of: Image) -> Result<(PathBuf, PathBuf), String> {
-    let cache = cache();
-    let kind = match of {
-        Image::Cloud => "",
-        Image::General => "-general",
-        Image::Host => "-host",
-    };
-    let (kernel, initramfs) = (cache.join(format!("vmlinuz{kind}")), cache.join(format!("initramfs{kind}.cpio")));
-    if let Some(file) = [&kernel, &initramfs].into_iter().find(|file| !file.is_file()) {
-        return Err(format!("{} (tests/setup-debian.sh)", file.display()));
-    }
-    Ok((kernel, initramfs))
-}
-
-/// One network device of a guest, virtio-net unless said otherwise. The defaults are QEMU's own, with QEMU as the
-/// socket's client.
-#[derive(Clone, Debug)]
-pub struct Nic {
-    /// The vhost-user socket.
-    pub socket: PathBuf,
-    /// The TAP interface, in place of the socket.
-    pub tap: Option<String>,
-    /// QEMU listens and the switch connects (its port has `role = "client"`).
-    pub server: bool,
-    /// The guest's MAC address.
-    pub mac: String,
-    /// Pairs of a receive and a transmit queue.
-    pub queue_pairs: u16,
-    /// Virtio 0.9: legacy header and ring layout, guest endian (virtio 1.2, 1.3.1).
-    pub legacy: bool,
-    /// `VIRTIO_NET_F_MRG_RXBUF` is offered.
-    pub mergeable: bool,
-    /// `VIRTIO_RING_F_INDIRECT_DESC` and `VIRTIO_RING_F_EVENT_IDX` are offered.
-    pub indirect_and_event: bool,
-    /// `VIRTIO_F_RING_PACKED` is offered (QEMU's own default is not to).
-    pub packed: bool,
-    /// `VIRTIO_NET_F_GUEST_ANNOUNCE` is offered.
-    pub announce: bool,
-    /// An emulated Intel NIC on a TAP interface; of what is above, only `tap` and `mac` apply.
-    pub e1000e: bool,
-    /// How long QEMU waits before it connects again, milliseconds (from QEMU 9.2 on; before, always a second).
-    pub reconnect_ms: u32,
-}
-
-impl Nic {
-    /// A device on `socket`, QEMU as client, with the MAC address `52:54:00:00:00:n`.
-    pub fn new(socket: impl Into<PathBuf>, n: u8) -> Self {
-        Self {
-            socket: socket.into(),
-            tap: None,
-            server: false,
-            mac: format!("52:54:00:00:00:{n:02x}"),
-            queue_pairs: 1,
-            legacy: false,
-            mergeable: true,
-            indirect_and_event: true,
-            packed: false,
-            announce: true,
-            e1000e: false,
-            reconnect_ms: 300,
-        }
-    }
-
-    /// A device on the TAP interface `interface`, with the MAC address `52:54:00:00:00:n`.
-    pub fn on_tap(interface: &str, n: u8) -> Self {
-        Self { tap: Some(interface.to_owned()), ..Self::new("", n) }
-    }
-
-    /// An e1000e on the TAP interface `interface`, with the MAC address `52:54:00:00:00:n`.
-    pub fn e1000e(interface: &str, n: u8) -> Self {
-        Self { e1000e: true, ..Self::on_tap(interface, n) }
-    }
-
-    fn qemu_args(&self, n: usize) -> Vec<String> {
-        let role = if self.server { "server=on,wait=off".to_owned() } else { reconnect_option(self.reconnect_ms) };
-        // QEMU's own back ends take no larger transmit ring.
-        let tx_queue_size = if self.tap.is_some() { 256 } else { 1024 };
-        let sizes = format!("rx_queue_size=1024,tx_queue_size={tx_queue_size}");
-        let mut device = format!("virtio-net-pci,netdev=n{n},mac={},{sizes}", self.mac);
-        if self.queue_pairs > 1 {
-            device += &format!(",mq=on,vectors={}", 2 * self.queue_pairs + 2);
-        }
-        for (set, option) in [
-            (self.legacy, ",disable-modern=on,disable-legacy=off"),
-            (!self.mergeable, ",mrg_rxbuf=off"),
-            (!self.indirect_and_event, ",indirect_desc=off,event_idx=off"),
-            (self.packed, ",packed=on"),
-            (!self.announce, ",guest_announce=off"),
-        ] {
-            if set {
-                device += option;
-            }
-        }
-        if self.e1000e {
-            device = format!("e1000e,netdev=n{n},mac={}", self.mac);
-        }
-        if let Some(interface) = &self.tap {
-            let netdev = format!("tap,id=n{n},ifname={interface},script=no,downscript=no");
-            return ["-netdev", &netdev, "-device", &device].map(str::to_owned).to_vec();
-        }
-        let socket = self.socket.display();
-        let args = [
-            "-chardev",
-            &format!("socket,id=c{n},path={socket},{role}"),
-            "-netdev",
-            &format!("vhost-user,id=n{n},chardev=c{n},vhostforce=on,queues={}", self.queue_pairs),
-            "-device",
-            &device,
-        ];
-        args.map(str::to_owned).to_vec()
-    }
-}
-
-/// The chardev option that makes QEMU connect again, in the spelling of the installed version: since 9.2 in
-/// milliseconds; the old one, in seconds, is gone in 10.
-fn reconnect_option(milliseconds: u32) -> String {
-    if version() >= (9, 2) { format!("reconnect-ms={milliseconds}") } else { "reconnect=1".to_owned() }
-}
-
 /// Major and minor version of the installed QEMU.
 pub fn version() -> (u32, u32) {
     static VERSION: OnceLock<(u32, u32)> = OnceLock::new();
@@ -176,43 +47,6 @@ pub fn version() -> (u32, u32) {
         let mut numbers = version.split(['.', ' ', '(']).map(|part| part.parse::<u32>().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     })
-}
-
-/// Writes an initramfs with `programs` and their shared libraries behind it: the kernel unpacks one archive after the
-/// other.
-pub(crate) fn write_image(of: Image, programs: &[&Path], image_file: &Path) -> io::Result<()> {
-    let (_, usual) = image(of).map_err(io::Error::other)?;
-    let mut archive = std::fs::read(usual)?;
-    let mut libraries = BTreeSet::new();
-    for program in programs {
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
-        archive_file(&mut archive, &format!("bin/{name}"), 0o100_755, &std::fs::read(program)?);
-        let listed = process::run(Command::new("ldd").arg(program));
-        libraries.extend(listed.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned));
-    }
-    for library in &libraries {
-        let directories: Vec<&str> = library.rsplit_once('/').map_or("", |(path, _)| path).split('/').skip(1).collect();
-        for depth in 1..=directories.len() {
-            archive_file(&mut archive, &directories[..depth].join("/"), 0o040_755, &[]);
-        }
-        archive_file(&mut archive, &library[1..], 0o100_755, &std::fs::read(library)?);
-    }
-    archive_file(&mut archive, "TRAILER!!!", 0, &[]);
-    std::fs::write(image_file, archive)
-}
-
-/// Appends a file to a cpio archive of the format "newc": fields of eight hexadecimal digits, then name and contents,
-/// each padded to four bytes (cpio(5)).
-fn archive_file(archive: &mut Vec<u8>, name: &str, mode: u32, contents: &[u8]) {
-    archive.extend(b"070701");
-    let (bytes, name_bytes) = (contents.len(), name.len() + 1);
-    for field in [0, mode as usize, 0, 0, 1, 0, bytes, 0, 0, 0, 0, name_bytes, 0] {
-        archive.extend(format!("{field:08x}").bytes());
-    }
-    archive.extend(name.bytes().chain([0]));
-    archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend(contents);
-    archive.resize(archive.len().next_multiple_of(4), 0);
 }
 
 /// KVM where an ordinary kernel runs on it: `kvm_intel` or `kvm_amd`, not one of the paravirtual kinds that need a
