@@ -5,8 +5,8 @@
 # e1000e and 8021q modules of the unpacked linux-image package in KERNEL_DIR (those it has), and iperf3, ethtool and
 # tcpdump with the shared libraries they need. `init` beside this script runs in it.
 #
-# With `host` it is that of a lab host (docs/lab-host-tests.md): iproute2's ip as well, veth and tun, and the drivers of
-# emulated NICs in /modules, not loaded.
+# With `host` it is that of a lab host (docs/lab-host-tests.md): iproute2's ip and bridge as well, veth, tun, bridge and
+# vxlan, and the drivers of emulated NICs in /modules, not loaded.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,8 +27,8 @@ modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_p
 programs=(iperf3 ethtool tcpdump) later=()
 if [ "$kind" = host ]; then
   modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover pps_core ptp dca
-    i2c-algo-bit mii llc stp mrp garp 8021q af_packet veth tun)
-  later=(igb e1000e virtio_net vmxnet3 e1000 8139cp) programs+=(ip)
+    i2c-algo-bit mii llc stp mrp garp 8021q af_packet veth tun bridge udp_tunnel ip6_udp_tunnel vxlan)
+  later=(igb e1000e virtio_net vmxnet3 e1000 8139cp) programs+=(ip bridge)
 fi
 for module in "${modules[@]}" "${later[@]}"; do
   file=$(find "$kernel" -name "$module.ko*" -print -quit)

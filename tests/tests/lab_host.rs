@@ -7,6 +7,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test helpers report by panicking")]
 
+#[path = "lab_host/multi_host.rs"]
+mod multi_host;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -137,6 +140,8 @@ fn nic_drivers_under_a_switch() {
     done(&mut since, "put back");
     older_nics(&mut host);
     done(&mut since, "older NICs");
+    multi_host::two_hosts(&mut host, all());
+    done(&mut since, "two hosts");
 }
 
 /// Drivers without XDP and with one queue, of NICs that have been in QEMU from its beginnings, beside igb.
