@@ -6,7 +6,7 @@ use super::attach::{self, OpenError};
 use crate::config::{Config, PortConfig, SwitchConfig};
 use crate::device::Links;
 
-/// Runs [`attach::PortType::preflight`]; a device that is merely absent is no reason to refuse the port.
+/// Runs [`attach::Attachable::preflight`]; a device that is merely absent is no reason to refuse the port.
 pub(super) fn preflight(
     port: &PortConfig,
     switch: &SwitchConfig,

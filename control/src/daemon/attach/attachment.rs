@@ -33,8 +33,8 @@ pub(in crate::daemon) struct Site<'a> {
     pub(in crate::daemon) switch: &'a SwitchConfig,
 }
 
-/// A type of port: its settings.
-pub(in crate::daemon) trait PortType {
+/// The settings of one type of port: they check the machine, and open the port.
+pub(in crate::daemon) trait Attachable {
     /// Checks, without touching anything, that a port can be opened on this machine. The error gives the key of the
     /// port's table that is wrong, and the reason. An error that [is an absence](OpenError::is_absence) is no reason to
     /// refuse the port.

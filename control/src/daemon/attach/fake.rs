@@ -15,7 +15,7 @@ use labsw_dataplane::vhost_user::VhostPort;
 use labsw_switch::PortId;
 use parking_lot::Mutex;
 
-use super::attachment::{Attachment, Halves, Opened, PortType, Site};
+use super::attachment::{Attachable, Attachment, Halves, Opened, Site};
 use super::error::OpenError;
 use super::news::OnFault;
 use crate::api::{self, PortState};
@@ -64,8 +64,8 @@ pub(in crate::daemon) fn world<T>(with: impl FnOnce(&mut World) -> T) -> T {
 }
 
 /// The fake type, on a thread that has a world.
-pub(super) fn stands_for(_kind: &PortKind) -> Option<&'static dyn PortType> {
-    WORLD.with_borrow(|world| world.is_some().then_some(&FakeType as &dyn PortType))
+pub(super) fn stands_for(_kind: &PortKind) -> Option<&'static dyn Attachable> {
+    WORLD.with_borrow(|world| world.is_some().then_some(&FakeType as &dyn Attachable))
 }
 
 struct FakeType;
@@ -78,7 +78,7 @@ fn named(port: &PortConfig) -> String {
     }
 }
 
-impl PortType for FakeType {
+impl Attachable for FakeType {
     fn preflight(&self, _: &PortConfig, _: &SwitchConfig, _: &mut Links) -> Result<(), (&'static str, OpenError)> {
         Ok(())
     }

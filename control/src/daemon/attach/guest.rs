@@ -13,7 +13,7 @@ use labsw_dataplane::workers::QueueAffinity;
 use labsw_switch::PortId;
 use mio::Token;
 
-use super::attachment::{Attachment, Halves, Opened, OwnAccess, PortType, Site};
+use super::attachment::{Attachable, Attachment, Halves, Opened, OwnAccess, Site};
 use super::error::{OpenError, make_parent};
 use super::news::OnFault;
 use crate::api::{self, PortRole, PortState};
@@ -28,7 +28,7 @@ use crate::takeover::state::PortHandover;
 /// The type in the state that is handed over.
 const TYPE: &str = "vhost_user";
 
-impl PortType for VhostUserConfig {
+impl Attachable for VhostUserConfig {
     fn preflight(&self, _: &PortConfig, _: &SwitchConfig, _: &mut Links) -> Result<(), (&'static str, OpenError)> {
         self.owner.as_deref().map(user_id).transpose().map_err(|error| ("owner", error.into()))?;
         self.group.as_deref().map(group_id).transpose().map_err(|error| ("group", error.into()))?;

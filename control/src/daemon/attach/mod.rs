@@ -1,9 +1,9 @@
 //! The attachments of ports, one file for each type of port.
 //!
-//! There are two traits. A [`PortType`] is the settings of one type under `[ports.NAME]`: it checks this machine before
-//! anything is touched (`preflight`), and opens the port. An [`Attachment`] is the result of opening: the guest's
-//! socket, the network device, the veth pair, the TAP interface. The table of types is that of the
-//! model (`model/port/types.rs`); the rest of the daemon uses the traits.
+//! There are two traits. An [`Attachable`] is the settings of one type under `[ports.NAME]`: it checks this machine
+//! before anything is touched (`preflight`), and opens the port. An [`Attachment`] is the result of opening: the
+//! guest's socket, the network device, the veth pair, the TAP interface. The table of types is that of the model
+//! (`model/port/types.rs`); the rest of the daemon uses the traits.
 //!
 //! | file | type |
 //! |---|---|
@@ -46,14 +46,14 @@ use crate::config::{PortKind, settings_of};
 
 pub(super) use absence::Absence;
 pub(super) use attached::Attached;
-pub(super) use attachment::{Attachment, Halves, Opened, OwnAccess, PortType, Site};
+pub(super) use attachment::{Attachable, Attachment, Halves, Opened, OwnAccess, Site};
 pub use error::OpenError;
 pub(super) use error::{RETRY, make_parent};
 pub(super) use news::{LinkMap, OnFault, Seen, Trouble};
 pub(super) use sockets::Sockets;
 
-/// The type that a port's settings belong to.
-pub(super) fn of(kind: &PortKind) -> &dyn PortType {
+/// The settings of a port's type.
+pub(super) fn of(kind: &PortKind) -> &dyn Attachable {
     #[cfg(test)]
     if let Some(fake) = fake::stands_for(kind) {
         return fake;

@@ -9,7 +9,7 @@ use labsw_dataplane::sys::isolate::Silence;
 use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters};
 use labsw_switch::PortId;
 
-use super::attachment::{Attachment, Halves, Opened, PortType, Site};
+use super::attachment::{Attachable, Attachment, Halves, Opened, Site};
 use super::error::OpenError;
 use super::health::{Health, Sending, other_queues};
 use super::news::{Findings, LinkMap, Measured, OnFault, Seen, Trouble};
@@ -26,7 +26,7 @@ use crate::takeover::state::PortHandover;
 /// The type in the state that is handed over.
 const TYPE: &str = "nic";
 
-impl PortType for AfXdpConfig {
+impl Attachable for AfXdpConfig {
     fn preflight(
         &self,
         port: &PortConfig,

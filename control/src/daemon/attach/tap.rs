@@ -14,7 +14,7 @@ use labsw_dataplane::tap::{TapHandover, TapPort, TapTx, TapWatch};
 use labsw_switch::PortId;
 use serde::{Deserialize, Serialize};
 
-use super::attachment::{Attachment, Halves, Opened, PortType, Site};
+use super::attachment::{Attachable, Attachment, Halves, Opened, Site};
 use super::error::OpenError;
 use super::news::{Findings, LinkMap, OnFault, Seen};
 use crate::api::{self, PortRole, PortState};
@@ -44,7 +44,7 @@ struct TapState {
     away: bool,
 }
 
-impl PortType for TapConfig {
+impl Attachable for TapConfig {
     fn preflight(
         &self,
         _port: &PortConfig,

@@ -12,7 +12,7 @@ use labsw_dataplane::xdp::{self, XdpConfig, XdpCounters, XdpError};
 use labsw_switch::PortId;
 use serde::{Deserialize, Serialize};
 
-use super::attachment::{Attachment, Halves, Opened, PortType, Site};
+use super::attachment::{Attachable, Attachment, Halves, Opened, Site};
 use super::error::OpenError;
 use super::news::{Findings, LinkMap, OnFault, Seen};
 use super::pair::{back, prepare_pair, remove, show_enabled};
@@ -36,7 +36,7 @@ struct VethHandover {
     peer_away: bool,
 }
 
-impl PortType for VethConfig {
+impl Attachable for VethConfig {
     fn preflight(&self, _: &PortConfig, _: &SwitchConfig, _: &mut Links) -> Result<(), (&'static str, OpenError)> {
         let Some(netns) = &self.netns else { return Ok(()) };
         Netns::open(netns).map(drop).map_err(|error| ("netns", error.into()))
