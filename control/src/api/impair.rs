@@ -3,8 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::model::ImpairSettings;
+use crate::model::de::keys;
 
 /// A direction of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +38,8 @@ impl fmt::Display for PortDirection {
     }
 }
 
-/// The impairment of one direction of a port. A setting that is not set is null; the others are written as in the
-/// configuration. The counters start at 0 when the impairment is set.
+/// The impairment of one direction of a port. Settings are written as in the configuration, and left out if they are
+/// not set. The counters start at 0 when the impairment is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Impairment {
     /// Name of the port.
@@ -48,34 +50,9 @@ pub struct Impairment {
     pub profile: Option<String>,
     /// The frames that are impaired, in tcpdump's syntax; null: all.
     pub filter: Option<String>,
-    /// The seed in use, given or random.
-    pub seed: u32,
-    /// The time by which a frame is delayed.
-    pub delay: Option<String>,
-    /// The variation of the delay to either side.
-    pub jitter: Option<String>,
-    /// The share of frames lost at random.
-    pub loss: Option<String>,
-    /// The model by which frames are lost in bursts.
-    pub gemodel: Option<String>,
-    /// The share of frames that arrive twice.
-    pub duplicate: Option<String>,
-    /// The share of frames that overtake.
-    pub reorder: Option<String>,
-    /// The share of frames with a wrong bit.
-    pub corrupt: Option<String>,
-    /// Bits per second, or rates that follow one another.
-    pub rate: Option<String>,
-    /// Frames that may wait for the rate; null: 1000.
-    pub queue_frames: Option<u32>,
-    /// Bytes that may wait for the rate; null: 1514000.
-    pub queue_bytes: Option<u32>,
-    /// The time in which all frames are lost.
-    pub outage: Option<String>,
-    /// The data segment of each TCP connection that is lost.
-    pub lose_segment: Option<u32>,
-    /// How many of its retransmissions are lost, too; null: none.
-    pub lose_retransmissions: Option<u32>,
+    /// The settings, of the profile and the impairment together; the seed is the one in use, given or random.
+    #[serde(flatten)]
+    pub settings: ImpairSettings,
     /// Frames that the impairment was applied to.
     pub frames: u64,
     /// Frames that were delayed.
@@ -93,47 +70,15 @@ pub struct Impairment {
 }
 
 impl Impairment {
-    /// The settings that are set, by name.
+    /// The settings that are set, by name; without the seed.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let numbers = [self.queue_frames, self.queue_bytes, self.lose_segment, self.lose_retransmissions];
-        let [queue_frames, queue_bytes, lose_segment, lose_retransmissions] =
-            &numbers.map(|number| number.map(|number| number.to_string()));
-        let all = [
-            ("delay", &self.delay),
-            ("jitter", &self.jitter),
-            ("loss", &self.loss),
-            ("gemodel", &self.gemodel),
-            ("duplicate", &self.duplicate),
-            ("reorder", &self.reorder),
-            ("corrupt", &self.corrupt),
-            ("rate", &self.rate),
-            ("queue_frames", queue_frames),
-            ("queue_bytes", queue_bytes),
-            ("outage", &self.outage),
-            ("lose_segment", lose_segment),
-            ("lose_retransmissions", lose_retransmissions),
-            ("filter", &self.filter),
-        ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
-    }
-
-    /// Fills in these settings.
-    pub fn set(&mut self, settings: &ImpairSettings) {
-        fn text<T: ToString>(value: Option<T>) -> Option<String> {
-            value.map(|value| value.to_string())
-        }
-        self.delay = text(settings.delay);
-        self.jitter = text(settings.jitter);
-        self.loss = text(settings.loss);
-        self.gemodel = text(settings.gemodel);
-        self.duplicate = text(settings.duplicate);
-        self.reorder = text(settings.reorder);
-        self.corrupt = text(settings.corrupt);
-        self.rate = text(settings.rate);
-        self.queue_frames = settings.queue_frames;
-        self.queue_bytes = settings.queue_bytes;
-        self.outage = text(settings.outage);
-        self.lose_segment = settings.lose_segment;
-        self.lose_retransmissions = settings.lose_retransmissions;
+        let set = serde_json::to_value(self.settings).unwrap_or_default();
+        let text = |key: &'static str| match &set[key] {
+            Value::Null => None,
+            Value::String(text) => Some((key, text.clone())),
+            number => Some((key, number.to_string())),
+        };
+        let keys = keys::<ImpairSettings>().iter().copied().filter(|key| *key != "seed");
+        keys.filter_map(text).chain(self.filter.clone().map(|filter| ("filter", filter))).collect()
     }
 }

@@ -174,7 +174,7 @@ pub(super) fn table(screen: Screen, impairments: &[Impairment]) -> String {
             text(&impairment.port),
             text(impairment.direction),
             text(impairment.profile.as_deref().unwrap_or("-")),
-            number(impairment.seed),
+            number(impairment.settings.seed.unwrap_or_default()),
             number(impairment.frames),
             number(impairment.delayed),
             number(impairment.lost),

@@ -14,7 +14,7 @@ use labsw_switch::impair::{Contradiction, Counts, ImpairSpec};
 
 use super::seed::random_seed;
 use crate::api::{self, Error, PortDirection};
-use crate::config::{ImpairConfig, ImpairDirection};
+use crate::config::{ImpairConfig, ImpairDirection, ImpairSettings};
 use crate::filter;
 
 /// Added to the 32-bit seed for the receive direction, so that the directions draw different random numbers.
@@ -162,12 +162,12 @@ fn shown(
     counts: Option<Counts>,
 ) -> api::Impairment {
     let counts = counts.unwrap_or_default();
-    let mut shown = api::Impairment {
+    api::Impairment {
         port: port.to_owned(),
         direction,
         profile: config.profile.clone(),
         filter: config.filter.clone(),
-        seed,
+        settings: ImpairSettings { seed: Some(seed), ..config.settings },
         frames: counts.frames,
         delayed: counts.delayed,
         lost: counts.lost,
@@ -175,8 +175,5 @@ fn shown(
         corrupted: counts.corrupted,
         reordered: counts.reordered,
         queue_full: counts.queue_full,
-        ..api::Impairment::default()
-    };
-    shown.set(&config.settings);
-    shown
+    }
 }

@@ -176,21 +176,19 @@ fn fdb() -> Vec<FdbEntry> {
 }
 
 fn impairments() -> Vec<Impairment> {
+    let settings = |set| serde_json::from_value(set).unwrap();
     vec![
         Impairment {
             port: "dc01".into(),
             direction: PortDirection::Tx,
             profile: Some("lossy".into()),
-            seed: 42,
+            settings: settings(json!({"seed": 42, "delay": "20ms", "jitter": "10ms", "loss": "5%"})),
             frames: 1000,
             delayed: 952,
             lost: 48,
-            delay: Some("20ms".into()),
-            jitter: Some("10ms".into()),
-            loss: Some("5%".into()),
             ..Impairment::default()
         },
-        Impairment { port: "web".into(), seed: 7, ..Impairment::default() },
+        Impairment { port: "web".into(), settings: settings(json!({"seed": 7})), ..Impairment::default() },
     ]
 }
 

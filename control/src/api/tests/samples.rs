@@ -263,22 +263,14 @@ fn impairment() -> Impairment {
     Impairment {
         port: "dc01".into(),
         direction: PortDirection::Tx,
-        seed: 7,
         profile: Some("lossy".into()),
         filter: Some("arp".into()),
-        delay: Some("20ms".into()),
-        jitter: Some("2ms".into()),
-        loss: Some("5%".into()),
-        gemodel: Some("1% 25% 100% 0%".into()),
-        duplicate: Some("1%".into()),
-        reorder: Some("1%".into()),
-        corrupt: Some("1%".into()),
-        rate: Some("10mbit".into()),
-        queue_frames: Some(100),
-        queue_bytes: Some(10_000),
-        outage: Some("5s after 10s".into()),
-        lose_segment: Some(3),
-        lose_retransmissions: Some(2),
+        settings: serde_json::from_value(json!({
+            "delay": "20ms", "jitter": "2ms", "loss": "5%", "gemodel": "1% 25% 100% 0%", "duplicate": "1%",
+            "reorder": "1%", "corrupt": "1%", "rate": "10mbit", "queue_frames": 100, "queue_bytes": 10_000,
+            "outage": "5s after 10s", "lose_segment": 3, "lose_retransmissions": 2, "seed": 7
+        }))
+        .unwrap(),
         ..Impairment::default()
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::Parser;
 use labsw_switch::vlan::{PortVlan, VlanMode};
+use serde_json::json;
 
 use super::*;
 use crate::api::{FrontEnd, Impairment, InlineState, PortDirection, PortType};
@@ -45,8 +46,7 @@ fn status(ports: Vec<Port>, mirrors: Vec<Mirror>) -> Status {
         impairments: vec![Impairment {
             port: "web2".into(),
             direction: PortDirection::Tx,
-            delay: Some("20ms".into()),
-            loss: Some("5%".into()),
+            settings: serde_json::from_value(json!({"delay": "20ms", "loss": "5%"})).unwrap(),
             ..Impairment::default()
         }],
         ..Status::default()
