@@ -19,6 +19,7 @@ inside() {
   ! grep -q /usr/local /usr/lib/systemd/system/labsw.service || fail "the unit names /usr/local"
   labswd --config /etc/labsw/labsw.toml --check || fail "the configuration of the package is refused"
   labsw-ctl --version >/dev/null || fail "labsw-ctl does not run"
+  [ -s /usr/share/labsw/config.schema.json ] || fail "the schema of the configuration"
   bash -n /usr/share/bash-completion/completions/labsw-ctl || fail "completions of bash"
   for page in man1/labsw-ctl.1 man1/labsw-ctl-port-add.1 man8/labswd.8; do
     ls /usr/share/man/$page* >/dev/null || fail "the manual page $page"
