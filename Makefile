@@ -19,7 +19,7 @@ DESTDIR ?=
 BIN_DIR ?= $(TARGET_DIR)/release
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
-.PHONY: help build install install-files deb test-deb oci test-oci deny setup lint generated unit models mutants sanitize e2e-build e2e test-labhost soak test demo bench bench-peers
+.PHONY: help build install install-files deb test-deb oci test-oci deny sbom setup lint generated unit models mutants sanitize e2e-build e2e test-labhost soak test demo bench bench-peers
 
 help:
 > @echo "make build        labswd and labsw-ctl, release"
@@ -28,6 +28,7 @@ help:
 > @echo "make deb          a Debian package; make test-deb installs, upgrades and purges it"
 > @echo "make oci          an OCI image; make test-oci runs it with podman"
 > @echo "make deny         licences, sources and known faults of the crates; see docs/releasing.md"
+> @echo "make sbom         a bill of materials (CycloneDX): the crates that labswd and labsw-ctl are built of"
 > @echo "make demo         a whole lab on this machine, narrated; needs root"
 > @echo "make test         format, clippy, unit tests, end-to-end tests; needs root"
 > @echo "make lint         format, clippy, links of the code's documentation"
@@ -86,6 +87,16 @@ test-oci: oci
 # the list of faults.
 deny:
 > $(CARGO) deny check
+
+# A software bill of materials of the two programs: target/sbom/labsw.cdx.json. Needs cargo-cyclonedx (cargo install
+# cargo-cyclonedx), which leaves a file in each directory of the workspace with a Cargo.toml. What names the build
+# directory is cut off.
+sbom:
+> mkdir -p $(TARGET_DIR)/sbom
+> $(CARGO) cyclonedx -q --manifest-path control/Cargo.toml --format json --spec-version 1.5 \
+>     --override-filename labsw.cdx
+> sed 's|$(CURDIR)||g' control/labsw.cdx.json >$(TARGET_DIR)/sbom/labsw.cdx.json
+> rm $(patsubst %,%/labsw.cdx.json,switch dataplane control benches tests tests/testkit)
 
 setup:
 > tests/setup-debian.sh
