@@ -20,6 +20,11 @@ pub fn of_switch_end(port: &str) -> Mac {
     Mac::from_u64(0x5254_0100_0000 | hash(port))
 }
 
+/// The address from which copies go to another machine by this port.
+pub fn of_mirror(port: &str) -> Mac {
+    Mac::from_u64(0x5254_0200_0000 | hash(port))
+}
+
 fn hash(name: &str) -> u64 {
     let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     u64::from((hash >> 24) ^ (hash & 0x00ff_ffff))

@@ -246,10 +246,15 @@ impl Worker {
         }
     }
 
-    /// Takes the probes out of a burst of one queue.
+    /// Takes out of a burst of one queue what concerns the switch itself: messages for the remote end of a mirror
+    /// destination, or probes.
     #[cold]
     fn hear(&mut self, at: usize, ingress: PortId) {
         let Pipeline { burst, egress, .. } = &self.pipeline;
+        if let Some(remote) = self.tables.rules(ingress).and_then(|rules| rules.remote.as_ref()) {
+            let heard = (0..burst.len()).filter(|index| egress.probes() >> index & 1 == 1);
+            return heard.for_each(|index| remote.hear(burst.snapshot(index), self.now.now_ns));
+        }
         // Frames that an impairment has delayed, lost or doubled were counted before that.
         let is_counted_now = self.queues.get(at).is_some_and(|queue| queue.impaired.is_none());
         let mut elsewhere = PortDelta::ZERO;

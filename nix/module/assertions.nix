@@ -45,8 +45,8 @@ let
         message = "services.labsw.mirrors.${name}.sources: there is no port ${names unknown}; the ports are ${portNames}.";
       }
       {
-        assertion = (m ? to) != (m ? to_vlan);
-        message = "services.labsw.mirrors.${name}: one of to and to_vlan says where the copies go.";
+        assertion = lib.count (key: m ? ${key}) [ "to" "to_vlan" "to_remote" ] == 1;
+        message = "services.labsw.mirrors.${name}: one of to, to_vlan and to_remote says where the copies go.";
       }
       {
         assertion = !(m ? to) || ports ? ${m.to};

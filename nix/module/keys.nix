@@ -73,6 +73,7 @@
     inject = optional table "The frames that the destination of a mirror may inject; left out: frames that arrive on it are dropped.";
     to = optional types.str "The port that copies are sent to; it takes no other traffic.";
     to_vlan = optional (types.ints.between 1 4094) "The VLAN that copies are sent in, by every port that names it in its trunks (RSPAN).";
+    to_remote = optional table "The other machine that copies are sent to.";
     force = optional types.bool "Take the VLAN even if it is the VLAN of untagged frames at a port.";
   };
   inline = {

@@ -198,6 +198,8 @@ drop_reasons! {
     InlineClosed = "inline_closed": Both, Port;
     /// The port is a sensor's: it takes no frames but those of the port in whose wire the sensor is.
     InlineSensor = "inline_sensor": Both, Port;
+    /// A mirror's copy that goes to another machine, while the next hop on the way there is not known.
+    NoNextHop = "no_next_hop": Out, Send;
 }
 
 /// Number of drop reasons, the length of per-reason counter arrays.

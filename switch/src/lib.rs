@@ -20,6 +20,7 @@
 //! | [`filter`] | programs of libpcap, checked and run over snapshots |
 //! | [`impair`] | the faults of a bad link: loss, delay, rate, corruption |
 //! | [`inject`] | admission of frames that come from a mirror destination |
+//! | [`remote`] | copies that go to another machine: their headers, and the messages by which the next hop is found |
 //! | [`inline`] | a sensor in the wire of a port, and the probes that show whether it works |
 //! | [`trace`] | a dry run: the decision about one frame, step by step, learning nothing |
 //! | [`drop_reason`] | the closed list of reasons for which a frame is dropped |
@@ -40,6 +41,7 @@ pub mod inline;
 pub mod mac;
 pub mod multicast;
 mod rate;
+pub mod remote;
 mod sync;
 pub mod tables;
 pub mod tag_edit;

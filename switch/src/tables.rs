@@ -81,6 +81,8 @@ pub struct PortRules {
     pub guards: Option<Box<Guards>>,
     /// The gate for frames that come from the port while it is a mirror destination; `None`: no frame may enter.
     pub inject: Option<Arc<Injection>>,
+    /// Where copies go from here, if they go to another machine.
+    pub remote: Option<Arc<crate::remote::Remote>>,
 }
 
 impl Default for PortRules {
@@ -96,6 +98,7 @@ impl Default for PortRules {
             allow_mirror: true,
             guards: None,
             inject: None,
+            remote: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Source;
 use super::parameters::{name, optional_vlan, sources, vlans};
 
-use crate::model::Inject;
+use crate::model::{Inject, Remote};
 
 /// The settings of a mirror that a request changes: keys of the mirror's table, and its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct MirrorSettings {
     /// The VLAN that copies go to; this or `to`.
     #[serde(default, deserialize_with = "optional_vlan", skip_serializing_if = "Option::is_none")]
     pub to_vlan: Option<u16>,
+    /// The other machine that copies go to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_remote: Option<Box<Remote>>,
     /// Take the VLAN even if it is the VLAN of untagged frames at a port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub force: Option<bool>,
@@ -55,9 +58,10 @@ impl MirrorSettings {
             *vlans = Value::Null;
         }
         // A mirror has one destination.
-        let others: &[&str] = match (&self.to, self.to_vlan) {
-            (Some(_), None) => &["to_vlan", "force"],
-            (None, Some(_)) => &["to", "inject"],
+        let others: &[&str] = match (&self.to, self.to_vlan, &self.to_remote) {
+            (Some(_), None, None) => &["to_vlan", "force", "to_remote"],
+            (None, Some(_), None) => &["to", "inject", "to_remote"],
+            (None, None, Some(_)) => &["to", "to_vlan", "force", "inject"],
             _ => &[],
         };
         for other in others {
@@ -99,10 +103,16 @@ pub struct Mirror {
     pub state: MirrorState,
     /// Why the mirror is not up, in one clause.
     pub reason: Option<String>,
-    /// Name of the destination port; `None` if copies go to a VLAN.
+    /// Why some copies are dropped, in one clause: they may be too long for the destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+    /// Name of the port that all copies leave by; `None` if copies go to a VLAN.
     pub to: Option<String>,
     /// The VLAN that copies go to.
     pub to_vlan: Option<u16>,
+    /// The other machine that copies go to, by `to`; left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_remote: Option<Box<Remote>>,
     /// The VLAN is taken even if it is the VLAN of untagged frames at a port.
     pub force: bool,
     /// The sources of mirrored frames.
@@ -126,12 +136,13 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// The destination in words: a port, or `VLAN 900`.
+    /// The destination in words: a port, `VLAN 900`, or `VXLAN 77 to 198.51.100.7 by span`.
     pub fn destination(&self) -> String {
-        match (&self.to, self.to_vlan) {
-            (Some(port), _) => port.clone(),
-            (None, Some(vlan)) => format!("VLAN {vlan}"),
-            (None, None) => "-".to_owned(),
+        match (&self.to_remote, &self.to, self.to_vlan) {
+            (Some(remote), ..) => remote.to_string(),
+            (None, Some(port), _) => port.clone(),
+            (None, None, Some(vlan)) => format!("VLAN {vlan}"),
+            (None, None, None) => "-".to_owned(),
         }
     }
 }

@@ -108,11 +108,11 @@ impl Names {
             ("name", "port", "add") => None,
             ("port", "impair", "clear") => Some(Names::ImpairedPorts),
             ("name" | "names", "port", _) | ("port" | "ports" | "as_port" | "split", _, _) => Some(Names::Ports),
-            ("sources" | "to", "mirror", _) | ("of" | "through", "inline", _) => Some(Names::Ports),
+            ("sources" | "to" | "by", "mirror", _) | ("of" | "through", "inline", _) => Some(Names::Ports),
             ("name" | "names", "mirror", _) => Some(Names::Mirrors),
             ("name" | "names", "inline", _) => Some(Names::Sensors),
             ("profile", "impair", _) => Some(Names::Profiles),
-            ("vlan" | "vlans" | "to_vlan", _, _) => Some(Names::Vlans),
+            ("vlan" | "vlans" | "to_vlan" | "outer_vlan", _, _) => Some(Names::Vlans),
             _ => None,
         }
     }

@@ -1,12 +1,16 @@
 //! `labsw-ctl mirror`.
 
+use std::io::{self, Write};
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 use labsw_switch::{Mac, Vid};
 
 use super::parse;
-use super::table::{Screen, list, notes, number, state, text};
-use crate::api::{Change, Inject, Mirror, MirrorSettings, Request, Source};
-use crate::model::{FrameRate, InjectSource, VlanId};
+use super::session::{Failure, Session};
+use super::table::{Screen, list, notes, number, one_line, state, text};
+use crate::api::{Change, Inject, Mirror, MirrorSettings, OneMirror, Reply, Request, Source};
+use crate::model::{Address, FrameRate, InjectSource, Remote, RemoteKind, Station, VlanId};
 
 /// The commands for mirrors.
 #[derive(Debug, Default, Subcommand)]
@@ -70,7 +74,62 @@ pub(super) struct Set {
     #[arg(long, conflicts_with = "to")]
     force: bool,
     #[command(flatten)]
+    remote: RemoteArguments,
+    #[command(flatten)]
     inject: InjectArguments,
+}
+
+/// The other machine that copies go to.
+#[derive(Debug, Args)]
+struct RemoteArguments {
+    /// Send the copies to this IP address, as ERSPAN type II, in place of --to.
+    #[arg(long, value_name = "ADDRESS", requires_all = ["by", "from", "id"], conflicts_with_all = ["vxlan", "to", "to_vlan"])]
+    erspan: Option<Address>,
+    /// Send the copies to this IP address, in VXLAN, in place of --to.
+    #[arg(long, value_name = "ADDRESS", requires_all = ["by", "from", "id"], conflicts_with_all = ["to", "to_vlan"])]
+    vxlan: Option<Address>,
+    /// The port that they leave by; it takes no other traffic.
+    #[arg(long, value_name = "PORT", value_parser = parse::name)]
+    by: Option<String>,
+    /// The IP address that they come from.
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<Address>,
+    /// The session id of ERSPAN (0 to 1023), or the network identifier of VXLAN.
+    #[arg(long, value_name = "N")]
+    id: Option<u32>,
+    /// The IP address of the next hop, which is asked for its MAC address; left out: that of the receiver.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "next_hop_mac")]
+    next_hop: Option<Address>,
+    /// The MAC address of the next hop, which is then not asked for.
+    #[arg(long, value_name = "MAC", value_parser = parse::unicast_mac)]
+    next_hop_mac: Option<Mac>,
+    /// The VLAN tag that they leave with.
+    #[arg(long, value_name = "N", value_parser = parse::vlan)]
+    outer_vlan: Option<u16>,
+    /// Take the outer VLAN tag out of the copies.
+    #[arg(long)]
+    strip_tag: bool,
+}
+
+impl RemoteArguments {
+    fn given(self) -> Option<Remote> {
+        let (kind, destination) = match (self.erspan, self.vxlan) {
+            (Some(destination), _) => (RemoteKind::Erspan, destination),
+            (None, Some(destination)) => (RemoteKind::Vxlan, destination),
+            (None, None) => return None,
+        };
+        Some(Remote {
+            kind,
+            port: self.by?,
+            vlan: self.outer_vlan.and_then(|vlan| Vid::try_from(vlan).ok()).map(VlanId),
+            source: self.from?,
+            destination,
+            next_hop: self.next_hop,
+            next_hop_mac: self.next_hop_mac.map(Station),
+            id: self.id?,
+            strip_tag: self.strip_tag,
+        })
+    }
 }
 
 /// The frames that the destination may inject.
@@ -111,6 +170,7 @@ impl Set {
             snaplen: self.snaplen,
             to: self.to,
             to_vlan: self.to_vlan,
+            to_remote: self.remote.given().map(Box::new),
             force: Some(true).filter(|_| self.force),
             inject: self.inject.given(),
             replace,
@@ -133,10 +193,33 @@ impl Command {
         vec![request]
     }
 
+    /// The mirror that this command makes or changes.
+    pub(super) fn changed(&self) -> Option<String> {
+        match self {
+            Command::Set(set) | Command::Replace(set) => Some(set.name.clone()),
+            Command::List | Command::Show { .. } | Command::Del { .. } => None,
+        }
+    }
+
     /// True if a mirror that does not exist is no error.
     pub(super) fn if_exists(&self) -> bool {
         matches!(self, Command::Del { if_exists: true, .. })
     }
+}
+
+/// Says on standard error which copies of a mirror are dropped, if the switch knows that some may be.
+///
+/// # Errors
+/// Those of the call.
+pub(super) fn warn(name: String, socket: &Path) -> Result<(), Failure> {
+    let reply = Session::open(socket)?.call(&Request::ShowMirror { name })?;
+    if let Reply::Mirror(OneMirror { mirror }) = reply
+        && let Some(warning) = &mirror.warning
+    {
+        // Without a standard error nobody is told.
+        let _ = writeln!(io::stderr(), "labsw-ctl: mirror {:?}: {}", mirror.name, one_line(warning));
+    }
+    Ok(())
 }
 
 /// The mirrors.
@@ -152,7 +235,7 @@ pub(super) fn table(screen: Screen, mirrors: &[Mirror]) -> String {
             number(mirror.matched),
             number(mirror.sent),
             number(mirror.dropped),
-            notes(mirror.reason.as_deref().unwrap_or_default()),
+            notes(mirror.reason.as_deref().or(mirror.warning.as_deref()).unwrap_or_default()),
         ]
     };
     let headings = ["name", "state", "sources", "vlans", "filter", "to", "matched", "sent", "dropped", "reason"];
@@ -164,13 +247,15 @@ pub(super) fn details(screen: Screen, mirror: &Mirror) -> String {
     let snaplen = if mirror.snaplen == 0 { "whole frames".to_owned() } else { format!("{} bytes", mirror.snaplen) };
     let mut lines = vec![("name", mirror.name.clone()), ("state", mirror.state.to_string())];
     lines.extend(mirror.reason.clone().map(|reason| ("reason", reason)));
+    lines.extend(mirror.warning.clone().map(|warning| ("warning", warning)));
     lines.extend([
         ("sources", list(&mirror.sources, "-")),
         ("vlans", list(&mirror.vlans, "all")),
         ("filter", mirror.filter.clone().unwrap_or_else(|| "all frames".to_owned())),
         ("to", mirror.destination() + if mirror.force { " (forced)" } else { "" }),
-        ("snaplen", snaplen),
     ]);
+    lines.extend(mirror.to_remote.as_deref().map(|remote| ("on the way", on_the_way(remote))));
+    lines.push(("snaplen", snaplen));
     lines.extend(mirror.inject.as_ref().map(|inject| ("inject", injected(inject))));
     lines.extend([
         ("matched", mirror.matched.to_string()),
@@ -179,6 +264,15 @@ pub(super) fn details(screen: Screen, mirror: &Mirror) -> String {
         ("truncated", mirror.truncated.to_string()),
     ]);
     screen.pairs(lines)
+}
+
+/// How copies get to another machine, on one line.
+fn on_the_way(remote: &Remote) -> String {
+    let Remote { source, next_hop_mac, vlan, strip_tag, .. } = remote;
+    let hop = next_hop_mac.map_or_else(|| remote.asked().to_string(), |Station(mac)| mac.to_string());
+    let vlan = vlan.map(|VlanId(vid)| format!(", tagged {vid}")).unwrap_or_default();
+    let stripped = if *strip_tag { ", copies without their tag" } else { "" };
+    format!("from {} by next hop {hop}{vlan}{stripped}", source.0)
 }
 
 /// The `inject` settings on one line.

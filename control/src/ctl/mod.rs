@@ -212,7 +212,8 @@ fn refuse(error: &clap::Error) -> ! {
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
-    let mut output = Output::new(arguments.json, Screen::of_stdout(arguments.wide));
+    let json = arguments.json;
+    let mut output = Output::new(json, Screen::of_stdout(arguments.wide));
     let mut if_exists = false;
     let requests = match arguments.noun {
         Noun::Doctor(doctor) => return doctor::run(&doctor, &arguments.socket, &mut output),
@@ -251,8 +252,9 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Mcast(noun) => vec![noun.or_list().request()],
         Noun::Mirror(noun) => {
             let command = noun.or_list();
-            if_exists = command.if_exists();
-            command.requests()
+            let (if_exists, changed) = (command.if_exists(), command.changed());
+            call_each(&command.requests(), if_exists, &arguments.socket, &mut output)?;
+            return changed.filter(|_| !json).map_or(Ok(()), |name| mirror::warn(name, &arguments.socket));
         }
         Noun::Inline(noun) => {
             let command = noun.or_list();

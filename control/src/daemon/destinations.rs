@@ -1,4 +1,5 @@
-//! The parts that a port gets as a mirror destination: the gate for injected frames, and the backlog of copies.
+//! The parts that a port gets as a mirror destination: the gate for injected frames, the backlog of copies, and the
+//! headers of copies that go to another machine.
 //!
 //! Both outlive tables and replaced mirrors, so that a rate holds and returning copies are recognised across changes.
 //! The gate goes when no mirror to the port has the same `inject` settings any more; the backlog goes with the port's
@@ -8,9 +9,10 @@ use std::sync::Arc;
 
 use labsw_dataplane::clock::now_ns;
 use labsw_dataplane::handover::HandoverError;
-use labsw_dataplane::mirror::MirrorTx;
+use labsw_dataplane::mirror::{MirrorTx, RemoteTx};
 use labsw_dataplane::port::TxPort;
 use labsw_switch::inject::{InjectSpec, Injection};
+use labsw_switch::remote::{Remote, RemoteSpec};
 
 use super::seed::random_seed;
 use crate::config::PortConfig;
@@ -23,6 +25,9 @@ const HEADER_AND_TAG_BYTES: u32 = 18;
 #[derive(Default)]
 pub(super) struct Destination {
     pub(super) gate: Option<Arc<Injection>>,
+    /// The other machine that copies go to.
+    pub(super) remote: Option<Arc<Remote>>,
+    wrapping: Option<Arc<RemoteTx>>,
     tx: Option<Arc<MirrorTx>>,
 }
 
@@ -66,6 +71,29 @@ impl Destination {
 pub(super) struct Wanted {
     /// The frames that the port may inject.
     pub(super) inject: Option<InjectSpec>,
+    /// The other machine that copies go to.
+    pub(super) remote: Option<RemoteSpec>,
+}
+
+/// The longest copy that leaves by a port with this MTU, with Ethernet header and tag, bytes; to another machine if
+/// there is a `remote`.
+pub(super) fn longest_copy(mtu: u32, remote: Option<&RemoteSpec>) -> u32 {
+    match remote {
+        None => mtu.saturating_add(HEADER_AND_TAG_BYTES),
+        Some(remote) => mtu.saturating_sub(remote.overhead_bytes()),
+    }
+}
+
+/// Says that copies may be too long for a port with this MTU, if ports have an MTU of up to `largest_mtu`.
+pub(super) fn warning(port: &str, mtu: u32, remote: Option<&RemoteSpec>, largest_mtu: u32) -> Option<String> {
+    let (longest, most) = (longest_copy(mtu, remote), largest_mtu.saturating_add(HEADER_AND_TAG_BYTES));
+    let enough = remote.map_or(largest_mtu, |remote| most.saturating_add(remote.overhead_bytes()));
+    (longest < most).then(|| {
+        format!(
+            "copies of more than {longest} bytes are dropped (oversize): {port:?} has an mtu of {mtu}; set its mtu to \
+             {enough} if its device can"
+        )
+    })
 }
 
 impl Destination {
@@ -79,26 +107,38 @@ impl Destination {
         largest_mtu: u32,
     ) {
         let is_destination = wanted.is_some();
-        let inject = wanted.and_then(|wanted| wanted.inject);
+        let (inject, remote) = wanted.map_or((None, None), |wanted| (wanted.inject, wanted.remote));
+        if self.remote.as_ref().map(|known| known.spec()) != remote.as_ref() {
+            self.remote = remote.map(|spec| Arc::new(Remote::new(spec)));
+        }
         if self.gate.as_ref().map(|gate| gate.spec()) != inject.as_ref() {
             self.gate = inject.map(|spec| Arc::new(Injection::new(spec, random_seed())));
         }
         let Some(port) = tx.filter(|_| is_destination) else {
-            self.tx = None;
+            (self.tx, self.wrapping) = (None, None);
             return;
         };
+        let port = &self.wrapped(port);
         let kept = self.tx.take().filter(|tx| tx.is_of(port, self.gate.as_ref()));
         let tx = kept.unwrap_or_else(|| Arc::new(MirrorTx::new(Arc::clone(port), self.gate.clone())));
-        let mtu = config.mtu;
-        let limit = (largest_mtu > mtu).then_some(mtu + HEADER_AND_TAG_BYTES);
-        if tx.set_limit(limit) && limit.is_some() {
-            tracing::warn!(
-                port = config.name,
-                mtu,
-                "mirrors send to it, and other ports have an mtu of up to {largest_mtu}: longer copies are dropped and \
-                 counted (oversize); set its mtu to {largest_mtu} if its device can"
-            );
+        let spec = self.remote.as_ref().map(|remote| remote.spec());
+        let warning = warning(&config.name, config.mtu, spec, largest_mtu);
+        let limit = warning.as_ref().map(|_| longest_copy(config.mtu, spec));
+        if let Some(warning) = warning.filter(|_| tx.set_limit(limit)) {
+            tracing::warn!(port = config.name, "mirrors send to it: {warning}");
         }
         self.tx = Some(tx);
+    }
+
+    /// The transmit side before which the backlog stands: the port, or what wraps copies for another machine.
+    fn wrapped(&mut self, port: &Arc<dyn TxPort>) -> Arc<dyn TxPort> {
+        let Some(remote) = &self.remote else {
+            self.wrapping = None;
+            return Arc::clone(port);
+        };
+        let kept = self.wrapping.take().filter(|wrapping| wrapping.is_of(port, remote));
+        let wrapping = kept.unwrap_or_else(|| Arc::new(RemoteTx::new(Arc::clone(port), Arc::clone(remote))));
+        self.wrapping = Some(Arc::clone(&wrapping));
+        wrapping
     }
 }

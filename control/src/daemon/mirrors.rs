@@ -17,6 +17,7 @@ use super::fabric::Fabric;
 use super::ports::Ports;
 use crate::api::Error;
 use crate::config::{self, InjectConfig, InjectEntry, MirrorConfig, PortConfig};
+use crate::derived_mac;
 
 /// One session.
 #[derive(Clone)]
@@ -53,6 +54,7 @@ impl Mirror {
             vlans: self.config.vlans.clone(),
             to: match &self.config.to {
                 config::MirrorTo::Port(port) => id_of(port).map(MirrorTo::Port),
+                config::MirrorTo::Remote(remote) => id_of(&remote.port).map(MirrorTo::Port),
                 config::MirrorTo::Vlan { vid, .. } => Some(MirrorTo::Vlan(*vid)),
             },
             snaplen_bytes: self.config.snaplen,
@@ -197,7 +199,10 @@ impl Mirrors {
     fn wanted_at(&self, port: &str, ports: &Ports) -> Option<Wanted> {
         let to_it = || self.configs().filter(|mirror| mirror.to.port() == Some(port));
         let inject = to_it().find_map(|mirror| mirror.inject.as_ref());
-        to_it().next().map(|_| Wanted { inject: inject.and_then(|inject| inject_spec(inject, ports)) })
+        to_it().next().map(|mirror| Wanted {
+            inject: inject.and_then(|inject| inject_spec(inject, ports)),
+            remote: mirror.to.remote().map(|remote| remote.spec(derived_mac::of_mirror(port))),
+        })
     }
 }
 

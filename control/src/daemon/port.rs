@@ -159,6 +159,7 @@ impl Port {
             allow_mirror: self.config.allow_mirror,
             guards: Guards::new(self.config.guards.clone(), &self.guard_state),
             inject: self.destination.gate.clone(),
+            remote: self.destination.remote.clone(),
             ..PortRules::default()
         }
     }

@@ -11,6 +11,7 @@ use labsw_switch::vlan::{Leaves, PortVlan, VlanSet};
 
 use super::attach;
 use super::busy_poll::BusyPolls;
+use super::destinations;
 use super::fabric::Fabric;
 use super::flap::Flap;
 use super::impairments::Impaired;
@@ -182,6 +183,8 @@ pub(super) fn show_mirror(mirror: &Mirror, view: View<'_>) -> api::Mirror {
         state: if waiting.is_some() { MirrorState::Waiting } else { MirrorState::Up },
         reason: waiting,
         to: config.to.port().map(str::to_owned),
+        to_remote: config.to.remote().cloned().map(Box::new),
+        warning: warning(config, view),
         to_vlan: config.to.vlan().map(u16::from),
         force: config.to.is_forced(),
         sources: config.sources.iter().filter_map(|source| source.to_string().parse().ok()).collect(),
@@ -196,16 +199,29 @@ pub(super) fn show_mirror(mirror: &Mirror, view: View<'_>) -> api::Mirror {
     }
 }
 
+/// Says that copies of a session may be too long for its destination.
+fn warning(config: &MirrorConfig, View { ports, .. }: View<'_>) -> Option<String> {
+    let port = ports.find(config.to.port()?)?;
+    let spec = port.destination.remote.as_ref().map(|remote| remote.spec());
+    let largest_mtu = ports.configs().map(|port| port.mtu).max().unwrap_or(0);
+    destinations::warning(&port.config.name, port.config.mtu, spec, largest_mtu)
+}
+
 /// Why copies of a session reach no destination, if they do not.
 pub(super) fn waits_for(config: &MirrorConfig, View { ports, mirrors, .. }: View<'_>) -> Option<String> {
+    let not_up = |to: &str| match ports.find(to).map(Port::state) {
+        None => Some(format!("there is no port {to:?}")),
+        Some((PortState::Up, _)) => None,
+        Some((state, reason)) => Some(format!("{to:?} is {state}: {}", reason.as_deref().unwrap_or("no reason given"))),
+    };
     match &config.to {
-        MirrorTo::Port(to) => match ports.find(to).map(Port::state) {
-            None => Some(format!("there is no port {to:?}")),
-            Some((PortState::Up, _)) => None,
-            Some((state, reason)) => {
-                Some(format!("{to:?} is {state}: {}", reason.as_deref().unwrap_or("no reason given")))
-            }
-        },
+        MirrorTo::Port(to) => not_up(to),
+        MirrorTo::Remote(remote) => not_up(&remote.port).or_else(|| {
+            let known = ports.find(&remote.port)?.destination.remote.as_ref()?.station();
+            let hop = remote.asked();
+            let how = if hop.is_ipv4() { "ARP" } else { "neighbour discovery" };
+            known.is_none().then(|| format!("the next hop {hop} does not answer {how}"))
+        }),
         MirrorTo::Vlan { vid, .. } => {
             let carries =
                 |port: &&Port| port.config.vlan.lists_explicitly(*vid) && !mirrors.has_copies_sent_by(&port.config);

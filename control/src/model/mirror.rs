@@ -97,6 +97,14 @@ pub enum MirrorRefusal {
         /// The other mirror.
         other: String,
     },
+    /// Another mirror to the same port sends its copies elsewhere from there.
+    #[error("mirror {other:?} sends to {port:?} in another way; all copies that leave by a port go to one place")]
+    SendsOtherwise {
+        /// The port.
+        port: String,
+        /// The other mirror.
+        other: String,
+    },
 }
 
 impl MirrorRefusal {
@@ -105,6 +113,7 @@ impl MirrorRefusal {
         match self {
             MirrorRefusal::DestinationIsSource { .. }
             | MirrorRefusal::DestinationIsEntry { .. }
+            | MirrorRefusal::SendsOtherwise { .. }
             | MirrorRefusal::DestinationNotAllowed(_) => "to",
             MirrorRefusal::VlanInUse { .. } => "to_vlan",
             MirrorRefusal::InjectAsDestination(_)
@@ -164,7 +173,7 @@ impl MirrorConfig {
     /// The JSON schema of a mirror's table.
     pub(crate) fn schema(generator: &mut SchemaGenerator) -> Schema {
         let parts = [MirrorConfig::json_schema(generator), Destination::json_schema(generator)];
-        schema::with_one_of(schema::table(&parts), &["to", "to_vlan"])
+        schema::with_one_of(schema::table(&parts), &["to", "to_vlan", "to_remote"])
     }
 
     /// Reads the table of mirror `name`. Returns nothing if there is a mistake.
@@ -190,13 +199,21 @@ impl MirrorConfig {
             let wrong = format!("{} cuts into the Ethernet header; use 0 or at least {snaplen_min}", self.snaplen);
             return Err(AtKey::value("snaplen", wrong));
         }
+        if let Some(to) = self.to.port() {
+            if self.sources.iter().any(|source| source.port == to) {
+                let wrong = format!("{to:?} is also a source; a mirror cannot feed itself");
+                return Err(AtKey::value(self.to.key(), wrong));
+            }
+            if self.enters_as() == Some(to) {
+                return Err(AtKey::value("inject", MirrorRefusal::InjectAsDestination(to.to_owned()).to_string()));
+            }
+        }
         match &self.to {
-            MirrorTo::Port(to) => {
-                if self.sources.iter().any(|source| source.port == *to) {
-                    return Err(AtKey::value("to", format!("{to:?} is also a source; a mirror cannot feed itself")));
-                }
-                if self.enters_as() == Some(to) {
-                    return Err(AtKey::value("inject", MirrorRefusal::InjectAsDestination(to.clone()).to_string()));
+            MirrorTo::Port(_) => {}
+            MirrorTo::Remote(_) => {
+                if self.inject.is_some() {
+                    let wrong = "can't stand beside `to_remote`; only a port to which plain copies go can inject";
+                    return Err(AtKey::key("inject", wrong.to_owned()));
                 }
             }
             MirrorTo::Vlan { vid, .. } => {
@@ -217,7 +234,7 @@ impl MirrorConfig {
     pub fn missing_port(&self, ports: &[&str]) -> Option<(&'static str, &str)> {
         let absent = |name: &str| name != "*" && !ports.contains(&name);
         let source = self.sources.iter().find(|source| absent(&source.port)).map(|s| ("sources", s.port.as_str()));
-        let to = || self.to.port().filter(|port| absent(port)).map(|port| ("to", port));
+        let to = || self.to.port().filter(|port| absent(port)).map(|port| (self.to.key(), port));
         let entry = || self.enters_as().filter(|port| absent(port)).map(|port| ("inject", port));
         source.or_else(to).or_else(entry)
     }
@@ -253,6 +270,9 @@ impl MirrorConfig {
             }
             if other.enters_as() == Some(&to) {
                 return Err(MirrorRefusal::DestinationIsEntry { port: to, other: name() });
+            }
+            if other.to.port() == Some(&to) && other.to.remote() != self.to.remote() {
+                return Err(MirrorRefusal::SendsOtherwise { port: to, other: name() });
             }
             let both = self.inject.as_ref().zip(other.inject.as_ref()).filter(|_| self.to == other.to);
             if both.is_some_and(|(own, others)| own != others) {

@@ -206,6 +206,10 @@ impl Teller<'_> {
                 }
             }
             Step::Inline(part) => self.inline(*part),
+            Step::Own => {
+                let text = "a message between neighbours, which the switch itself takes".to_owned();
+                self.of_port(ingress, TraceStage::Port, TraceOutcome::Pass, text);
+            }
             Step::Guarded => {
                 let text = format!("the guards of {} let it pass", scene.name(ingress));
                 self.of_port(ingress, TraceStage::Guard, TraceOutcome::Pass, text);
@@ -276,8 +280,13 @@ impl Teller<'_> {
                 let text = format!("{dst} in VLAN {vlan} is at {} ({how})", scene.name(*at));
                 self.of_port(*at, TraceStage::Lookup, TraceOutcome::Pass, text);
             }
-            Step::Header(_) | Step::Vlan(_) | Step::Injected(_) | Step::Inline(_) | Step::Guarded | Step::Source(_) => {
-            }
+            Step::Header(_)
+            | Step::Vlan(_)
+            | Step::Injected(_)
+            | Step::Inline(_)
+            | Step::Own
+            | Step::Guarded
+            | Step::Source(_) => {}
         }
     }
 
@@ -401,6 +410,7 @@ impl Teller<'_> {
         let sent: Vec<&str> = ports(TraceOutcome::Send).map(|(port, _)| port).collect();
         let dropped: Vec<String> = ports(TraceOutcome::Drop).map(|(port, why)| format!("{port} ({why})")).collect();
         let (verdict, mut summary) = match (sent.is_empty(), self.known) {
+            (true, _) if dropped.is_empty() => (TraceVerdict::Forwarded, "taken by the switch itself".to_owned()),
             (true, _) => (TraceVerdict::Dropped, format!("dropped at {}", dropped.join(", "))),
             (false, true) => (TraceVerdict::Forwarded, format!("forwarded to {}", sent.join(", "))),
             (false, false) => {

@@ -207,6 +207,7 @@ impl Dropped<'_> {
             | DropReason::RaGuard => format!("the guards of the port: labsw-ctl port show {port}"),
             DropReason::InjectSource | DropReason::InjectRate => "labsw-ctl mirror list".to_owned(),
             DropReason::InlineClosed | DropReason::InlineSensor => "labsw-ctl inline list".to_owned(),
+            DropReason::NoNextHop => "labsw-ctl mirror list".to_owned(),
             DropReason::Oversize
             | DropReason::Runt
             | DropReason::SourceGroupAddress

@@ -104,6 +104,8 @@ pub fn mirror() -> Mirror {
         reason: None,
         to: Some("span".into()),
         to_vlan: None,
+        to_remote: None,
+        warning: None,
         force: false,
         sources: vec!["dc01".parse().unwrap(), "web:rx".parse().unwrap()],
         vlans: vec![20],

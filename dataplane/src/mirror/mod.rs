@@ -22,6 +22,7 @@
 //! of a kept frame are not written while they are lent to the port.
 
 mod backlog;
+mod remote;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
@@ -39,6 +40,7 @@ use crate::port::{Fault, Turn, TxPort, lock};
 use crate::stats::PortDelta;
 
 pub use backlog::{BACKLOG_BYTES, BACKLOG_FRAMES};
+pub use remote::RemoteTx;
 
 use backlog::Backlog;
 

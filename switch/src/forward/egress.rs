@@ -99,7 +99,8 @@ impl Egress {
         self.messages
     }
 
-    /// Bit per frame: it is a probe ([`crate::inline`]), which ends here and is no traffic.
+    /// Bit per frame: it ends here and concerns the switch itself: a probe ([`crate::inline`]), which is no traffic, or
+    /// a message between neighbours at a mirror destination ([`crate::remote`]).
     #[inline]
     pub fn probes(&self) -> u64 {
         self.probes

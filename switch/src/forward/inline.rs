@@ -20,10 +20,23 @@ impl<'a> Ingress<'a> {
         reason: DropReason,
         out: &mut Outcome<'_, O>,
     ) {
+        if self.is_for_switch(arrival.snapshot) {
+            out.observer.step(arrival.index, || Step::Own);
+            out.egress.leave_unmirrored(arrival.index);
+            return out.egress.mark_probe(arrival.index);
+        }
         match self.by.tables.part(self.id) {
             Some(part) => self.pass(part, arrival, out),
             None => self.inject(arrival, reason, out),
         }
+    }
+
+    /// True for a message between neighbours at a mirror destination whose copies go to another machine.
+    fn is_for_switch(&self, snapshot: &[u8]) -> bool {
+        let rules = self.by.tables.rules(self.id).filter(|rules| rules.enabled);
+        let remote =
+            rules.filter(|_| self.by.tables.is_mirror_destination(self.id)).and_then(|rules| rules.remote.as_ref());
+        remote.is_some_and(|remote| remote.concerns(snapshot))
     }
 
     /// Handles a frame from a port that takes this part.

@@ -40,6 +40,9 @@ pub enum Step {
     Injected(IngressAs),
     /// It came from a port with a sensor in its wire, or from a port of a sensor, that takes this part.
     Inline(Part),
+    /// It is for the switch itself, and goes no further: a message between neighbours at a mirror destination whose
+    /// copies go to another machine.
+    Own,
     /// It is in this VLAN.
     Vlan(Vid),
     /// The guards of the port let it pass, except those asked later: addresses beyond a limit, floods, isolation.

@@ -49,6 +49,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("PortInline", status["ports"][0]["inline"].clone()),
         ("Mirror", status["mirrors"][0].clone()),
         ("MirrorInject", status["mirrors"][0]["inject"].clone()),
+        ("MirrorRemote", status["mirrors"][0]["to_remote"].clone()),
         ("InjectFrame", json!(InjectFrame::new(0, &[]))),
     ];
     for request in requests() {
@@ -117,6 +118,7 @@ fn enums() -> Vec<(&'static str, Value)> {
         ("EventSubject", json!(EventSubject::ALL)),
         ("InlineState", json!(InlineState::ALL)),
         ("OnFailure", json!(model::OnFailure::ALL)),
+        ("RemoteKind", json!(keys_of::<model::RemoteKind>())),
         ("EventState", json!([keys_of::<PortState>(), keys_of::<InlineState>()].concat())),
         ("MirrorState", json!([MirrorState::Up, MirrorState::Waiting, MirrorState::Failed])),
     ]

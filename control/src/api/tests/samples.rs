@@ -5,7 +5,7 @@ use labsw_switch::vlan::{CustomerVlans, PortVlan, Tunnel, VlanSet};
 use serde_json::json;
 
 use super::*;
-use crate::model::OnFailure;
+use crate::model::{OnFailure, Remote};
 
 fn counters() -> Counters {
     Counters { kernel: [("rx_ring_full".to_owned(), 1)].into(), ..Counters::default() }
@@ -67,6 +67,13 @@ fn inject() -> Inject {
         .unwrap()
 }
 
+fn remote() -> Box<Remote> {
+    serde_json::from_value(json!({"kind": "erspan", "port": "span", "vlan": 30, "source": "192.0.2.1",
+        "destination": "198.51.100.7", "next_hop": "192.0.2.254", "next_hop_mac": "52:54:00:12:34:58", "id": 77,
+        "strip_tag": true}))
+    .unwrap()
+}
+
 fn mirror() -> Mirror {
     Mirror {
         name: "detect".into(),
@@ -74,6 +81,8 @@ fn mirror() -> Mirror {
         reason: Some("why".into()),
         to: Some("span".into()),
         to_vlan: Some(900),
+        to_remote: Some(remote()),
+        warning: Some("too long".into()),
         force: true,
         sources: vec!["web:rx".parse().unwrap()],
         vlans: vec![20],
@@ -233,6 +242,7 @@ fn changes() -> Vec<Change> {
             snaplen: Some(96),
             to: Some("span".into()),
             to_vlan: Some(900),
+            to_remote: Some(remote()),
             force: Some(true),
             inject: Some(inject()),
             replace: true,

@@ -37,6 +37,46 @@ fn a_change_keeps_what_it_does_not_name_and_a_destination_takes_the_place_of_the
 }
 
 #[test]
+fn another_machine_as_the_destination() {
+    let file = |keys: &str| {
+        let ports = "[ports.a]\ntype = 'vhost_user'\n[ports.span]\ntype = 'vhost_user'\n";
+        let mirror = format!("[mirrors.m]\nsources = ['a']\n[mirrors.m.to_remote]\nport = 'span'\n{keys}\n");
+        Config::parse(&format!("{ports}{mirror}"), "x.toml")
+    };
+    let keys = "kind = 'erspan'\nsource = '192.0.2.1'\ndestination = '198.51.100.7'\nid = 5";
+    let config = file(&format!("{keys}\nnext_hop = '192.0.2.254'\nvlan = 30\nstrip_tag = true")).unwrap();
+    let mirror = &config.mirrors[0];
+    assert_eq!((mirror.to.port(), mirror.to.key()), (Some("span"), "to_remote"));
+    assert_eq!(mirror.to.to_string(), "ERSPAN 5 to 198.51.100.7 by span");
+    assert_eq!(
+        Config::parse(&config.to_toml().to_string(), "x.toml").unwrap().mirrors,
+        config.mirrors,
+        "written and read again"
+    );
+    let moved = MirrorSettings { to: Some("span".to_owned()), ..MirrorSettings::default() };
+    let moved = MirrorConfig::from_settings("m", &moved.to_keys(), Some(mirror)).unwrap();
+    assert_eq!((moved.to.key(), moved.to.remote()), ("to", None));
+    for (keys, wrong) in [
+        ("kind = 'gre'".to_owned(), "mirrors.m.to_remote.kind"),
+        (keys.replace("192.0.2.1", "2001:db8::1"), "mirrors.m.to_remote: `source` and `destination` are of different"),
+        (keys.replace("192.0.2.1", "224.0.0.1"), "is not the IP address of a machine: it is that of a group"),
+        (keys.replace("192.0.2.1", "127.0.0.1"), "no other machine has it"),
+        (keys.replace("192.0.2.1", "span"), "use the form 192.0.2.1 or 2001:db8::1"),
+        (keys.replace("192.0.2.1", "198.51.100.7"), "`source` is `destination`"),
+        (keys.replace("= 5", "= 1024"), "sessions of ERSPAN are 0 to 1023"),
+        (keys.replace("= 5", "= 16777216"), "16777216 is not a session id or network identifier"),
+        (format!("{keys}\nnext_hop = '2001:db8::1'"), "`next_hop` is of another family than `source`"),
+        (format!("{keys}\nnext_hop = '192.0.2.9'\nnext_hop_mac = '52:54:00:00:00:01'"), "one of them is enough"),
+        (format!("{keys}\n[mirrors.m.inject]\nvlan = 1"), "inject: can't stand beside `to_remote`"),
+        (format!("{keys}\n[mirrors.n]\nsources = ['a']\nto = 'span'"), "sends to \"span\" in another way"),
+        (keys.replace("id = 5", "id = 5\nforce = true"), "mirrors.m.to_remote.force: unknown key"),
+    ] {
+        let refused = file(&keys).unwrap_err().to_string();
+        assert!(refused.contains(wrong), "{keys}\n{refused}");
+    }
+}
+
+#[test]
 fn what_a_destination_may_inject() {
     let read = |keys: &str| with_mirrors(&[("m", "span", &format!("inject = {{ {keys} }}"))]);
     let inject = |keys: &str| read(keys).unwrap().mirrors.remove(0).inject.unwrap();

@@ -262,9 +262,11 @@ function drawMirrors() {
     make("div", { class: "bus" }, make("h2", null, "Mirrors"), make("span", { class: "dim" }, plural(state.mirrors.length, "mirror"))),
     make("ul", { class: "mirrors" }, ...state.mirrors.map((mirror) => {
       const rate = mirrorRates.get(mirror.name);
-      const to = mirror.to ?? (mirror.to_vlan === null ? "–" : `VLAN ${mirror.to_vlan}`);
+      const remote = mirror.to_remote;
+      const port = mirror.to ?? (mirror.to_vlan === null ? "–" : `VLAN ${mirror.to_vlan}`);
+      const to = remote ? `${remote.kind} ${remote.id} to ${remote.destination} by ${port}` : port;
       const route = `${mirror.sources.join(", ")} → ${to}${mirror.filter ? `, ${mirror.filter}` : ""}`;
-      return make("li", { title: mirror.reason ?? "" }, make("b", { class: "state", "data-state": mirror.state }, mirror.name),
+      return make("li", { title: mirror.reason ?? mirror.warning ?? "" }, make("b", { class: "state", "data-state": mirror.state }, mirror.name),
         make("span", { class: "route" }, mirror.state === "up" ? route : `${route}: ${mirror.reason ?? mirror.state}`),
         make("span", { class: "number" }, rate ? `${short(rate.sent)}/s` : "–"),
         mirror.dropped > 0 ? make("span", { class: "number drop" }, `${count.format(mirror.dropped)} dropped`) : null);

@@ -64,6 +64,7 @@ pub fn tables(ports: &[Port], mirrors: &[Mirror], inlines: &[Inline]) -> Tables 
         mirror_only: port.mirror_only,
         guards: Guards::new(guards(&port.guards), &Arc::default()),
         inject: port.inject.as_ref().map(gate),
+        remote: None,
     };
     let spec = |(id, mirror): (u16, &Mirror)| MirrorSpec {
         id: MirrorId(id),
