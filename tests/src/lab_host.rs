@@ -282,7 +282,10 @@ impl LabHost {
     /// # Panics
     /// When there is no such port.
     pub fn port(&mut self, name: &str) -> Value {
-        let text = self.ok(&format!("labsw-ctl --json port show {name} 2>/dev/null"));
+        let (status, text) = self.run(&format!("labsw-ctl --json port show {name} 2>/tmp/error"));
+        if status != 0 {
+            panic!("{name}: status {status}: {}\n{}", self.run("cat /tmp/error").1, self.log());
+        }
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
     }
 
