@@ -101,7 +101,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// Reads a call. A null parameter counts as left out.
+    /// Reads a call. A null parameter counts as left out; a null in `settings` unsets a key.
     ///
     /// # Errors
     /// [`Error::InterfaceNotFound`], [`Error::MethodNotFound`], or [`Error::InvalidParameter`] naming the parameter.
@@ -110,14 +110,27 @@ impl Request {
         if interface != INTERFACE {
             return Err(Error::InterfaceNotFound { interface: interface.to_owned() });
         }
+        let given = parameters.get("settings").and_then(Value::as_object).cloned();
         let parameters = Tree::from(&Value::Object(parameters));
-        let request = if de::keys::<Change>().contains(&method) {
+        let mut request = if de::keys::<Change>().contains(&method) {
             de::call(method, &parameters).map(Request::Change)
         } else if de::keys::<Request>().contains(&method) {
             de::call(method, &parameters)
         } else {
             return Err(Error::MethodNotFound { method: full_method.to_owned() });
         };
+        if let (
+            Some(given),
+            Ok(Request::Change(
+                Change::AddPort { settings, .. }
+                | Change::SetPort { settings, .. }
+                | Change::SetImpairment { settings, .. },
+            )),
+        ) = (given, &mut request)
+        {
+            // A tree has no nulls.
+            *settings = given;
+        }
         let request = request.map_err(Error::invalid)?;
         match &request {
             Request::Capture(spec) => spec.check().map(|()| request),

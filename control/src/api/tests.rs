@@ -70,6 +70,19 @@ fn a_refusal_says_for_programs_what_it_is_about() {
 }
 
 #[test]
+fn a_null_in_settings_arrives() {
+    let settings = object(json!({"mtu": null, "vlan": {"tag": null}}));
+    for (method, parameters) in [
+        ("AddPort", json!({"name": "a", "type": "veth", "settings": settings})),
+        ("SetPort", json!({"name": "a", "settings": settings, "replace": null})),
+        ("SetImpairment", json!({"port": "a", "settings": settings})),
+    ] {
+        let request = Request::parse(&format!("{INTERFACE}.{method}"), object(parameters)).unwrap();
+        assert_eq!(request.to_parameters()["settings"], json!(settings), "{method}");
+    }
+}
+
+#[test]
 fn bad_parameters_are_named() {
     for (method, parameters, culprit) in [
         ("GetStatus", json!({"verbose": true}), "verbose"),

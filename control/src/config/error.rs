@@ -1,8 +1,11 @@
 //! The error of a configuration: a place, a key, and the reason.
 //!
-//! Invariant: the text of a [`ConfigError`] is exactly one line, whatever was in the file.
+//! Invariant: the text of a [`ConfigError`] is exactly one line, whatever was in the file. A value or a key that the
+//! line repeats is cut after 80 characters.
 
 use std::fmt;
+
+use crate::model::cut;
 
 /// A place in a file, as editors and compilers count: both numbers from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +38,11 @@ impl From<ConfigError> for ConfigErrors {
 }
 
 impl ConfigError {
-    /// An error about `key` (dotted, may be empty) at `place`; text of several lines is made one line.
+    /// An error about `key` (dotted, may be empty) at `place`; text of several lines is made one line, and long values
+    /// in quotes are cut.
     pub(super) fn new(place: Option<Place>, key: &str, message: &str) -> ConfigError {
         let place = place.map(|p| Place { file: one_line(&p.file), ..p });
-        ConfigError { place, key: one_line(key), message: one_line(message) }
+        ConfigError { place, key: one_line(&cut_key(key)), message: one_line(&cut_quotes(message)) }
     }
 
     /// The place of the mistake; `None` for settings that came from a command and not from a file.
@@ -76,6 +80,29 @@ impl fmt::Display for ConfigError {
         }
         out.write_str(&self.message)
     }
+}
+
+/// The dotted key with each of its parts cut.
+fn cut_key(key: &str) -> String {
+    key.split('.').map(cut).collect::<Vec<_>>().join(".")
+}
+
+/// The message with each text in quotes cut. Inside quotes, a backslash stands before a quote.
+fn cut_quotes(message: &str) -> String {
+    let mut short = String::new();
+    let mut rest = message;
+    while let Some((before, from_quote)) = rest.split_once('"') {
+        let mut escaped = false;
+        let end = from_quote.find(|c| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        let Some((quoted, behind)) = end.and_then(|end| from_quote.split_at_checked(end)) else { break };
+        short.extend([before, "\"", &cut(quoted), "\""]);
+        rest = behind.strip_prefix('"').unwrap_or(behind);
+    }
+    short + rest
 }
 
 /// The text with control characters and line separators escaped.

@@ -30,6 +30,8 @@ mod source;
 mod tests;
 mod validate;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use crate::filter;
@@ -78,10 +80,22 @@ impl Config {
     /// Reads the text of the file at `path`.
     pub fn read_text(path: &Path) -> Result<String, ConfigError> {
         let name = path.to_string_lossy();
-        let text = std::fs::read(path)
+        let file = File::open(path)
             .map_err(|error| ConfigError::new(None, "", &format!("{name}: cannot be read: {error}")))?;
-        String::from_utf8(text)
-            .map_err(|error| ConfigError::new(None, "", &format!("{name}: is not UTF-8 text: {error}")))
+        Config::read_from(file, &name)
+    }
+
+    /// Reads the text of a file, at most [`MAX_FILE_BYTES`]; `name` is its name in errors.
+    pub fn read_from(file: impl Read, name: &str) -> Result<String, ConfigError> {
+        let wrong = |message: &str| ConfigError::new(None, "", &format!("{name}: {message}"));
+        let mut text = Vec::new();
+        file.take(MAX_FILE_BYTES + 1)
+            .read_to_end(&mut text)
+            .map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(wrong(&format!("has more than {MAX_FILE_BYTES} bytes")));
+        }
+        String::from_utf8(text).map_err(|error| wrong(&format!("is not UTF-8 text: {error}")))
     }
 
     /// The same as [`Config::parse`], and checks that this machine has the CPUs of the workers.
@@ -135,7 +149,7 @@ impl Config {
     /// An error about `key` (dotted, as `ports.dc01.device`) that was found after the file was read. Its place is that
     /// of the longest part of the key that the file has.
     pub fn complaint(path: &Path, key: &str, message: &str) -> ConfigError {
-        Config::complaint_in(&std::fs::read_to_string(path).unwrap_or_default(), &path.to_string_lossy(), key, message)
+        Config::complaint_in(&Config::read_text(path).unwrap_or_default(), &path.to_string_lossy(), key, message)
     }
 
     /// The same as [`Config::complaint`], for the text of a file.
@@ -211,6 +225,9 @@ impl Config {
         table
     }
 }
+
+/// The most bytes of a file: as many as a call on the control socket, which carries the text of one, may have.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The most profiles of a configuration.
 const MAX_PROFILES: usize = 256;

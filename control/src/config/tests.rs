@@ -18,6 +18,7 @@ mod impair;
 mod mirror;
 mod refusals;
 mod schema;
+mod set;
 mod written;
 
 /// The one line that `text` is refused with.
@@ -155,7 +156,7 @@ fn a_tap_port_keeps_its_settings_when_others_change() {
     is(&more, 4, Some("02:00:00:00:00:07"));
     let guest = tap(&["interface=vm0", "for=guest", "owner=nobody", "group=kvm"]);
     for port in [plain, more, guest] {
-        let changed = port.with_settings(&settings(&["vlan.tag=30"])).unwrap();
+        let changed = port.with_settings(&settings(&["vlan.tag=30"]), &SwitchConfig::default()).unwrap();
         assert_eq!((changed.kind, changed.vlan.tag().map(u16::from)), (port.kind, Some(30)));
     }
 }
@@ -170,7 +171,7 @@ fn whether_a_port_may_be_mirrored_is_its_own_word_or_the_switchs() {
         assert_eq!(allowed, [true, false, silent], "{switch}");
         let added = PortConfig::from_settings("new", "vhost_user", &Settings::new(), &config.switch).unwrap();
         assert_eq!(added.allow_mirror, silent);
-        let changed = added.with_settings(&settings(&["mtu=9000"])).unwrap();
+        let changed = added.with_settings(&settings(&["mtu=9000"]), &SwitchConfig::default()).unwrap();
         assert_eq!(changed.allow_mirror, silent, "what is not named stays");
     }
 }
@@ -186,7 +187,7 @@ fn a_port_that_says_nothing_of_vlans_is_in_one_and_a_device_of_the_host_in_all()
             let port = config.port(name).unwrap();
             assert_eq!(port.vlan, PortVlan::access(Vid::try_from(vlan).unwrap()), "{name}");
             // Shown and read again it is the same, and a change of something else keeps it.
-            let changed = port.with_settings(&settings(&["mtu=1400"])).unwrap();
+            let changed = port.with_settings(&settings(&["mtu=1400"]), &SwitchConfig::default()).unwrap();
             assert_eq!(changed.vlan, port.vlan, "{name}");
         }
         assert_eq!(config.port("uplink").unwrap().vlan, PortVlan::default());

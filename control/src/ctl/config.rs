@@ -4,7 +4,7 @@
 //! `check` also works without a switch, and without the right to change one: then only the file itself is checked.
 //! `schema` needs no switch.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -125,10 +125,7 @@ fn read(file: &Path) -> Result<ConfigText, Failure> {
 }
 
 fn standard_input() -> Result<String, Failure> {
-    let mut text = String::new();
-    let read = std::io::stdin().read_to_string(&mut text);
-    read.map_err(|reason| Failure::File { file: "standard input".into(), reason })?;
-    Ok(text)
+    Ok(Config::read_from(std::io::stdin().lock(), "standard input")?)
 }
 
 fn check(file: &Path, socket: &Path, output: &mut Output) -> Result<(), Failure> {

@@ -184,7 +184,7 @@ impl Errand<'_> {
                 let port = &self.ports.get(&name)?.config;
                 let config = match replace {
                     true => port.replaced(&settings, &self.config),
-                    false => port.with_settings(&settings),
+                    false => port.with_settings(&settings, &self.config),
                 };
                 let config = config.map_err(|error| wrong_setting("port", &name, &error))?;
                 let others = self.ports.configs().filter(|other| other.name != name);

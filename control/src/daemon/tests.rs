@@ -14,7 +14,7 @@ use super::switch::Switch;
 use super::tokens::WORKER_EVENTS;
 use super::trace::trace;
 use crate::api::{ConfigText, PortState};
-use crate::config::{Config, split_setting};
+use crate::config::{Config, SwitchConfig, split_setting};
 use crate::device::{Ledger, Links};
 
 /// A switch and its host. The test plays the device thread.
@@ -190,7 +190,10 @@ fn rules_change_in_place_and_attachments_are_opened_anew() {
             .get("a")
             .unwrap()
             .config
-            .with_settings(&[split_setting(&format!("{key}={value}")).unwrap()].into_iter().collect())
+            .with_settings(
+                &[split_setting(&format!("{key}={value}")).unwrap()].into_iter().collect(),
+                &SwitchConfig::default(),
+            )
             .unwrap();
         switch.set_port("a", config).map_err(|error| error.to_string())
     };
@@ -236,7 +239,7 @@ fn ports_are_opened_one_by_one_and_may_go_or_change_before_their_turn() {
         .get("c")
         .unwrap()
         .config
-        .with_settings(&[split_setting("peer=v").unwrap()].into_iter().collect())
+        .with_settings(&[split_setting("peer=v").unwrap()].into_iter().collect(), &SwitchConfig::default())
         .unwrap();
     switch.set_port("c", config).unwrap();
     switch.switch_port("d", false).unwrap();

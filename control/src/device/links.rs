@@ -55,6 +55,8 @@ pub struct Link {
     pub lower_netns: Option<i32>,
     /// Index of the bridge or bond that the link belongs to.
     pub controller: Option<u32>,
+    /// The host talks to itself over the link (`IFF_LOOPBACK`).
+    pub loopback: bool,
     /// The driver runs an XDP program on received frames.
     pub xdp_in_driver: bool,
 }
@@ -318,6 +320,7 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
         pci_address: None,
         lower: None,
         lower_netns: None,
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
         xdp_in_driver: false,
         controller: None,
     };

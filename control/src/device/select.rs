@@ -1,8 +1,8 @@
 //! Selects the link of a port, and protects links that must never be opened.
 //!
-//! Protected are the interfaces that the configuration lists (by any of their names), interfaces with a default route,
-//! and all interfaces beneath those: the ports of a protected bridge or bond, the lower device of a protected VLAN.
-//! Opening any of these would cut the host off.
+//! Protected are the interfaces that the configuration lists (by any of their names), the loopback device, interfaces
+//! with a default route, and all interfaces beneath those: the ports of a protected bridge or bond, the lower device of
+//! a protected VLAN. Opening any of these would cut the host off.
 
 use std::path::Path;
 
@@ -74,6 +74,8 @@ impl Links {
         let reason = |of: &Link| {
             if listed.iter().any(|name| of.is_called(name)) {
                 Some("is protected by switch.protected_interfaces")
+            } else if of.loopback {
+                Some("is the loopback device, over which the host talks to itself")
             } else if default_routes.contains(&of.index) {
                 Some("carries a default route of the host")
             } else {

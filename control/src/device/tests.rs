@@ -254,6 +254,9 @@ fn interfaces_with_a_default_route_and_those_below_are_protected() {
             links.protection(&link, &listed).unwrap()
         };
         let text = |text: &str| Some(text.to_owned());
+        output("ip link property add dev lo altname self0");
+        let loopback = text("lo is the loopback device, over which the host talks to itself; it is never opened");
+        assert_eq!([protection("lo", &[]), protection("self0", &[])], [loopback.clone(), loopback]);
         assert_eq!(protection("four", &[]), text("four carries a default route of the host; it is never opened"));
         assert_eq!(protection("four-peer", &[]), None);
         assert_eq!(

@@ -10,7 +10,7 @@ use serde::de::{
 };
 use serde::{Deserialize, forward_to_deserialize_any};
 
-use super::mistake::{Mistake, What};
+use super::mistake::{Mistake, What, cut};
 use super::tree::{Entry, Step, Tree, Value};
 
 impl<'de> Deserializer<'de> for &'de Tree {
@@ -22,7 +22,7 @@ impl<'de> Deserializer<'de> for &'de Tree {
             Value::Text(text) => visitor.visit_borrowed_str(text),
             Value::Integer(number) => match number.parse() {
                 Ok(number) => visitor.visit_i64(number),
-                Err(_) => Err(Mistake::invalid_value(Unexpected::Other(number), &visitor)),
+                Err(_) => Err(Mistake::invalid_value(Unexpected::Other(&cut(number)), &visitor)),
             },
             Value::Float(number) => visitor.visit_f64(*number),
             Value::Bool(value) => visitor.visit_bool(*value),

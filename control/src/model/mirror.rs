@@ -26,9 +26,6 @@ const SNAPLEN_MIN_TAGGED: u32 = 20;
 /// Longest copy that is still shorter than a whole frame can be.
 const SNAPLEN_MAX: u32 = 65535;
 
-/// Characters of a filter that are repeated in an error message.
-const SHOWN_CHARS: usize = 80;
-
 /// Why a session can't exist beside the others and the ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MirrorRefusal {
@@ -388,11 +385,7 @@ impl Filter {
 
     fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Expression>, D::Error> {
         value::text(deserializer, "an expression in tcpdump's syntax", |text| {
-            Expression::new(text).map(Some).map_err(|wrong| {
-                let shown: String = text.chars().take(SHOWN_CHARS).collect();
-                let more = if shown.len() < text.len() { "…" } else { "" };
-                format!("{:?}: {wrong}", shown + more)
-            })
+            Expression::new(text).map(Some).map_err(|wrong| format!("{text:?}: {wrong}"))
         })
     }
 }

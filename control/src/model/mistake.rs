@@ -3,6 +3,7 @@
 //! serde reports a mistake through the constructors of [`serde::de::Error`]; this file turns it into text that says
 //! what was found and what was expected. The deserializer adds the path while it returns.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 
 use serde::de::{Error, Expected, Unexpected};
@@ -73,6 +74,17 @@ impl<M: Display> Display for AtKey<M> {
             (true, key) => write!(out, "{MARK}{}{key}{MARK}{}", if self.of_key { "!" } else { "" }, self.message),
             (false, key) => write!(out, "{key}: {}", self.message),
         }
+    }
+}
+
+/// The most characters of a value or key that a message repeats.
+const SHOWN_CHARS: usize = 80;
+
+/// The beginning of a value or key, as messages repeat it.
+pub(crate) fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => (text.get(..end).unwrap_or_default().to_owned() + "…").into(),
+        None => text.into(),
     }
 }
 

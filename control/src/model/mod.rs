@@ -54,6 +54,7 @@ pub use labsw_dataplane::worker::Power;
 pub use labsw_dataplane::xdp::Hugepages;
 pub use mirror::{MirrorConfig, MirrorRefusal, MirrorSource};
 pub use mistake::AtKey;
+pub(crate) use mistake::cut;
 pub use names::Station;
 pub use port::*;
 pub(crate) use reader::nearest;

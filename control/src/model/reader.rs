@@ -150,7 +150,7 @@ struct AnyTable {}
 /// The expected type of a missing key, from the key's own type.
 fn should_be<T: DeserializeOwned>(tree: &Tree, table: &Path, key: &str) -> String {
     let mut asked = tree.clone();
-    asked.set_nothing(table, key);
+    asked.set_nothing(&table.key(key));
     match T::deserialize(&asked).map_err(|mistake| mistake.what) {
         Err(What::Type { expected, .. }) => format!("; it should be {expected}"),
         _ => String::new(),
@@ -168,9 +168,15 @@ fn unknown(key: &str, known: &[&'static str]) -> String {
 /// Least similarity of two names for one to be suggested in place of the other (1: equal).
 const ALIKE: f64 = 0.8;
 
+/// Bytes of the longest name for which a similar one is looked for: the time of a comparison grows with both lengths.
+const LONGEST_MISSPELT: usize = 256;
+
 /// The known name that a misspelt one most likely means: a name that differs in one letter, otherwise the most similar
 /// one.
 pub(crate) fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
+    if name.len() > LONGEST_MISSPELT {
+        return None;
+    }
     let alike = |candidate: &str| match strsim::osa_distance(name, candidate) {
         0 | 1 => 1.0,
         _ => strsim::jaro_winkler(name, candidate),

@@ -210,11 +210,12 @@ impl Tree {
         entries.len() < before
     }
 
-    /// Sets `key` of the table at `path` to [`Value::Nothing`].
-    pub(super) fn set_nothing(&mut self, path: &Path, key: &str) {
-        let tables: Vec<&str> = path.keys().collect();
-        if let Some(table) = self.table_mut(&tables) {
-            table.set(key, Tree::new(Value::Nothing));
+    /// Sets the value at the keys of `path` to [`Value::Nothing`], if the table that would have it is there.
+    pub fn set_nothing(&mut self, path: &Path) {
+        let keys: Vec<&str> = path.keys().collect();
+        let Some((last, tables)) = keys.split_last() else { return };
+        if let Some(table) = self.table_mut(tables) {
+            table.set(last, Tree::new(Value::Nothing));
         }
     }
 

@@ -377,8 +377,9 @@ fn differences_in_words() {
     let file = "[ports.a]\ntype='veth'\npeer='p'\nvlan={tag=10}\n[ports.b]\ntype='veth'\npeer='q'\n";
     let base = config(file);
     let mut running = base.clone();
-    running.ports[0] =
-        running.ports[0].with_settings(&[("vlan.tag".to_owned(), 11.into())].into_iter().collect()).unwrap();
+    running.ports[0] = running.ports[0]
+        .with_settings(&[("vlan.tag".to_owned(), 11.into())].into_iter().collect(), &SwitchConfig::default())
+        .unwrap();
     running.switch.power = Power::Performance;
     running.ports.push(config("[ports.c]\ntype='veth'\npeer='r'\n").ports[0].clone());
     let wanted = config(&(file.replace("peer='q'", "peer='q'\nqueues=2") + "[mirrors.m]\nsources=['a']\nto='b'\n"));

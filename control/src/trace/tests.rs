@@ -8,7 +8,7 @@ use labsw_switch::vlan::{PortVlan, VlanMode};
 
 use super::*;
 use crate::api::parse_frame;
-use crate::config::{Config, split_setting};
+use crate::config::{Config, SwitchConfig, split_setting};
 
 const DC01: PortId = PortId(0);
 const UPLINK: PortId = PortId(1);
@@ -221,6 +221,10 @@ fn who_follows_the_hint_lets_in_that_vlan_and_no_other() {
         let settings = hint.split("labsw-ctl port set dc01 ").nth(1).unwrap_or_else(|| panic!("{hint}"));
         let settings = settings.replace("tag=N", "tag=7");
         let settings = settings.split(' ').map(|setting| split_setting(setting).unwrap()).collect();
-        assert_eq!(words::membership(&port.with_settings(&settings).unwrap().vlan), after, "{before}: {hint}");
+        assert_eq!(
+            words::membership(&port.with_settings(&settings, &SwitchConfig::default()).unwrap().vlan),
+            after,
+            "{before}: {hint}"
+        );
     }
 }

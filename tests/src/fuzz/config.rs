@@ -27,7 +27,7 @@ pub fn config(data: &[u8]) {
     for port_type in ["vhost_user", "af_xdp", "veth"] {
         match PortConfig::from_settings("p", port_type, &set, &SwitchConfig::default()) {
             Ok(port) => {
-                let changed = port.with_settings(&set);
+                let changed = port.with_settings(&set, &SwitchConfig::default());
                 changed.map_or_else(|error| check(&error), |changed| assert_eq!(changed, port));
             }
             Err(error) => check(&error),

@@ -47,7 +47,7 @@ fn guards_are_read_and_off_if_left_out() {
     let port = read(all);
     assert_eq!(port.guards, expected);
     // At run time: one of them, and off again.
-    let set = |port: &PortConfig, set: &[&str]| port.with_settings(&settings(set)).unwrap();
+    let set = |port: &PortConfig, set: &[&str]| port.with_settings(&settings(set), &SwitchConfig::default()).unwrap();
     let alert = set(&port, &["mac_limit_action=alert", "storm.multicast=2kpps"]).guards;
     assert_eq!(alert.mac_limit, Some(MacLimit { addresses: 8, action: LimitAction::Alert }));
     assert_eq!(alert.storm, Storm { multicast: FrameRate::new(2000), ..expected.storm });
