@@ -39,7 +39,7 @@ pub struct Source {
 
 /// The error for text that is not a source of a mirror.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a mirror source (PORT, PORT:rx, PORT:tx or PORT:both)")]
+#[error("not PORT, PORT:rx, PORT:tx or PORT:both")]
 pub struct InvalidSource;
 
 impl FromStr for Source {

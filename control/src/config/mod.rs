@@ -260,6 +260,11 @@ fn read_tables(tree: &Tree, reader: &mut Reader) -> Config {
     Config { switch, ports, mirrors, inlines, profiles, impairments }
 }
 
+/// `an` or `a`, for a kind of noun.
+fn article(what: &str) -> &'static str {
+    if what.starts_with('i') { "an" } else { "a" }
+}
+
 /// Reads the tables of `key`, at most `limit`, each with a legal name of its own; `what` is the kind of noun.
 fn named_tables<T>(
     root: &Tree,
@@ -281,7 +286,7 @@ fn named_tables<T>(
     for name in tables.keys().take(limit) {
         reader.set_prefix(group.key(name));
         if let Err(wrong) = names::port(name) {
-            reader.note(&KeyPath::default(), true, format!("{name:?} is not a {what} name: {wrong}"));
+            reader.note(&KeyPath::default(), true, format!("{name:?} is not {} {what} name: {wrong}", article(what)));
             continue;
         }
         let table = tables.get(name).filter(|table| reader.is_table(table));

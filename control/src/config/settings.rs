@@ -153,10 +153,10 @@ fn unset(set: &Settings) -> Vec<Path> {
     unset
 }
 
-/// Checks the name of a new object; `what` is its kind.
+/// Checks the name of a new object; `what` is its kind, with the article.
 fn check_name(name: &str, what: &str, reader: &mut Reader) {
     if let Err(wrong) = names::port(name) {
-        reader.note(&Path::default(), true, format!("{name:?} is not a {what} name: {wrong}"));
+        reader.note(&Path::default(), true, format!("is not {what} name: {wrong}"));
     }
 }
 
@@ -173,7 +173,7 @@ impl PortConfig {
         tree.set("type", Tree::text(type_name));
         PortConfig::check_settings(name, type_name, set, switch)?;
         read(["ports", name], |reader| {
-            check_name(name, "port", reader);
+            check_name(name, "a port", reader);
             PortConfig::read(name, &tree, switch, reader)
         })
     }
@@ -235,7 +235,7 @@ impl MirrorConfig {
         let tree = merged(before.map(|before| json(&before.to_toml())).unwrap_or_default(), set);
         check_once(["mirrors", name], set)?;
         read(["mirrors", name], |reader| {
-            check_name(name, "mirror", reader);
+            check_name(name, "a mirror", reader);
             MirrorConfig::read(name, &tree, reader)
         })
     }
@@ -251,7 +251,7 @@ impl InlineConfig {
         let tree = merged(before.map(|before| json(&before.to_toml())).unwrap_or_default(), set);
         check_once(["inline", name], set)?;
         read(["inline", name], |reader| {
-            check_name(name, "inline", reader);
+            check_name(name, "an inline", reader);
             InlineConfig::read(name, &tree, reader)
         })
     }

@@ -17,7 +17,7 @@ use crate::api::{Events, Reply, Request};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Begin with the last N events that have happened already.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=u64::from(u32::MAX)))]
     last: u64,
     /// End after N events.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

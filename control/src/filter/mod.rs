@@ -42,7 +42,9 @@ pub enum CompileError {
     Character(char),
     /// The expression has a name that libpcap would look up at a resolver.
     #[error(
-        "{0:?} is no word of the filter language, and names of hosts and networks are not looked up; write the address"
+        "{0:?} is no word of the filter language{alike}, and names of hosts and networks are not looked up; write the \
+         address",
+        alike = words::alike(.0)
     )]
     Name(String),
     /// libpcap refuses the expression: its message.

@@ -156,6 +156,9 @@ fn what_is_no_filter_is_refused_in_one_line() {
     assert!(message("arp and ip").contains("rejects all packets"));
     assert!(message("ip6 protochain 6").contains("protochain"), "{}", message("ip6 protochain 6"));
     assert!(message("inbound").contains("only captures on an interface have"), "{}", message("inbound"));
+    assert!(message("tcp prot 445").starts_with(
+        "\"prot\" is no word of the filter language (did you mean port or proto?), and names of hosts and networks"
+    ));
     assert_eq!(
         message("host dc01"),
         "\"dc01\" is no word of the filter language, and names of hosts and networks are not looked up; write the address"

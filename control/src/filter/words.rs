@@ -77,6 +77,15 @@ impl Words {
     }
 }
 
+/// ` (did you mean port or proto?)`: the words of the language that differ from `name` in one letter, if there are any.
+pub(super) fn alike(name: &str) -> String {
+    let is_alike = |known: &&str| known.len() > 2 && strsim::osa_distance(name, known) == 1;
+    match LANGUAGE.split_whitespace().filter(is_alike).collect::<Vec<_>>().as_slice() {
+        [] => String::new(),
+        known => format!(" (did you mean {}?)", known.join(" or ")),
+    }
+}
+
 /// Takes the word at the front: its first character, and all that follow and belong to it.
 fn cut<'a>(rest: &mut &'a str, belongs: impl Fn(char) -> bool) -> &'a str {
     let end = rest.char_indices().skip(1).find(|(_, c)| !belongs(*c)).map_or(rest.len(), |(at, _)| at);

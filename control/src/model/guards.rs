@@ -182,7 +182,10 @@ impl Visitor<'_> for Limit {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Option<u32>, E> {
-        if text == "off" { Ok(None) } else { Err(E::custom(format_args!("{text:?} is not one of off"))) }
+        match text {
+            "off" => Ok(None),
+            _ => Err(E::custom(format_args!("{text:?} is not \"off\" or a number of addresses (1 to {MAX_CAPACITY})"))),
+        }
     }
 }
 

@@ -85,7 +85,10 @@ fn wrong_guards_are_refused_by_name() {
         ),
         ("storm = '1kpps'", "3:9: ports.a.storm: should be a table, is the string"),
         ("mac_limit = 0", "3:13: ports.a.mac_limit: 0 is not a number of addresses, or \"off\" (1 to 1048576)"),
-        ("mac_limit = 'none'", "3:13: ports.a.mac_limit: \"none\" is not one of off"),
+        (
+            "mac_limit = 'none'",
+            "3:13: ports.a.mac_limit: \"none\" is not \"off\" or a number of addresses (1 to 1048576)",
+        ),
         ("mac_limit_action = 'drop'", "3:20: ports.a.mac_limit_action: is there without `mac_limit`; set that too"),
         (
             "mac_limit = 1\nmac_limit_action = 'shutdown'",

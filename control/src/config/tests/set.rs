@@ -98,3 +98,11 @@ fn a_file_has_a_bound_and_a_mistake_repeats_little_of_it() {
     }
     assert!(refusal("[ports.a]\ntype = 'x'\n").contains("\"x\""), "a short value is whole");
 }
+
+#[test]
+fn a_wrong_name_is_named_once_with_its_article() {
+    let inline = InlineConfig::from_settings("a b", &Settings::new(), None).unwrap_err();
+    assert!(inline.to_string().starts_with("inline.a b: is not an inline name: use 1 to 32 of"), "{inline}");
+    let error = refusal("[inline.'a b']\nof = 'a'\n");
+    assert!(error.contains("\"a b\" is not an inline name"), "{error}");
+}
