@@ -194,7 +194,8 @@ impl DeviceThread {
                     return;
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    return tracing::error!("a device does not let go; the next run puts it back as it was");
+                    let seconds = patience.as_secs();
+                    return tracing::error!(seconds, "a port is not closed; the next run puts back what is left");
                 }
             }
         }
@@ -240,13 +241,7 @@ fn serve(switch: &Mutex<Switch>, mut host: Host, queue: &Receiver<Job>, told: &T
             told.tell(news);
         }
     }
-    let names = switch.lock().ports.names();
-    for name in names {
-        if let Err(error) = Errand::begin(switch, &mut host).close_port(&name) {
-            tracing::warn!(port = name, %error, "not closed cleanly");
-        }
-        told.tell(News::Done);
-    }
+    Errand::begin(switch, &mut host).close_all(|| told.tell(News::Done));
 }
 
 /// Opens a port of the configuration file; true if others are left.

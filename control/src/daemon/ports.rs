@@ -88,6 +88,11 @@ impl Ports {
         self.by_name.remove(name)
     }
 
+    /// Removes all ports from the list, in order.
+    pub(super) fn take_all(&mut self) -> Vec<Port> {
+        std::mem::take(&mut self.by_name).into_values().collect()
+    }
+
     /// The rules of every port, for the tables.
     pub(super) fn rules(&self) -> Vec<(PortId, PortRules)> {
         self.by_name.values().map(|port| (port.id, port.rules())).collect()

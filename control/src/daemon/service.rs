@@ -98,6 +98,25 @@ impl Errand<'_> {
         tables.and(taken).and(closed).and(placed)
     }
 
+    /// Closes all ports, for a switch that ends, and calls `closed` after each. They leave the tables together: one
+    /// after the other would cost each of them a look at all others.
+    pub(super) fn close_all(&mut self, mut closed: impl FnMut()) {
+        self.shut_gates();
+        let ports = self.ports.take_all();
+        let Switch { injections, fabric, .. } = &mut **self;
+        ports.iter().for_each(|port| injections.end_of(port.id, fabric));
+        if let Err(error) = self.set_tables() {
+            tracing::warn!(%error, "the workers still know the ports");
+        }
+        for mut port in ports {
+            let (released, taken) = port.release(Absence::detached(Vec::new()), &self.fabric);
+            if let Err(error) = self.away(|host| released.close(host)).and(taken) {
+                tracing::warn!(port = port.config.name, %error, "not closed cleanly");
+            }
+            closed();
+        }
+    }
+
     /// Enables or disables a port within a burst, and shows the state at the link where possible.
     pub(super) fn set_port_state(&mut self, name: &str, up: bool) -> Result<(), Error> {
         let port = self.ports.get_mut(name)?;

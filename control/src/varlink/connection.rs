@@ -1,7 +1,7 @@
 //! One client of the server: its buffers, and the limits that protect the other clients and the switch.
 //!
 //! **How it works.** [`Connection::turn`] does the work of one turn: it writes waiting output, answers complete calls,
-//! and reads more. It ends when it has to wait for the client, or when the turn's share of work is used up
+//! and reads more. It ends when it has to wait for the client, or when the turn's share of work or time is used up
 //! ([`Next::Again`]), so that no client starves the others.
 //!
 //! **Invariants.** Calls are answered in order. While more than [`OUTPUT_PAUSE_BYTES`] wait to be written, no call is
@@ -24,6 +24,7 @@ use super::message::{self, Answer, Call};
 use super::prepare;
 use super::seats::Holder;
 use super::service;
+use super::shares::SHARE;
 use crate::api::{Error, Feed, Handler, Peer, Reply, Request};
 
 /// Largest call, without its zero byte.
@@ -130,6 +131,11 @@ impl Connection {
         self.output.len() - self.written
     }
 
+    /// The user of the client.
+    pub(super) fn user(&self) -> u32 {
+        self.peer.uid
+    }
+
     /// The facts about this client that count when places are scarce.
     pub(super) fn holder(&self) -> Holder {
         Holder { peer: self.peer.clone(), idle: self.is_idle(), active_at: self.active_at }
@@ -161,7 +167,7 @@ impl Connection {
         }
         let slow = self.waiting_bytes() > 0;
         let request = match &mut self.stream {
-            Some(Stream::Feed(_)) => return self.turn(now, handler),
+            Some(Stream::Feed(_)) => return self.turn(now, SHARE, handler),
             Some(Stream::Repeat { request, interval, due }) if now >= *due => {
                 *due = now + *interval;
                 if slow {
@@ -177,17 +183,18 @@ impl Connection {
             self.stream = None;
         }
         self.put(&result);
-        self.turn(now, handler)
+        self.turn(now, SHARE, handler)
     }
 
-    /// Does one turn of work.
-    pub(super) fn turn(&mut self, now: Instant, handler: &mut dyn Handler) -> Next {
-        let next = self.work(now, handler).unwrap_or(Next::Close);
+    /// Does one turn of work. No call begins when `time` is over.
+    pub(super) fn turn(&mut self, now: Instant, time: Duration, handler: &mut dyn Handler) -> Next {
+        let next = self.work(now, time, handler).unwrap_or(Next::Close);
         self.again = next == Next::Again;
         next
     }
 
-    fn work(&mut self, now: Instant, handler: &mut dyn Handler) -> io::Result<Next> {
+    fn work(&mut self, now: Instant, time: Duration, handler: &mut dyn Handler) -> io::Result<Next> {
+        let began = Instant::now();
         for _ in 0..CALLS_PER_TURN {
             self.flush(now)?;
             if self.waiting_bytes() > OUTPUT_PAUSE_BYTES || self.held.is_some() {
@@ -198,6 +205,9 @@ impl Connection {
             {
                 self.active_at = now;
                 self.answer(&call, now, handler);
+                if began.elapsed() >= time {
+                    break;
+                }
                 continue;
             }
             if let Some(Stream::Feed(feed)) = &mut self.stream {
@@ -333,7 +343,7 @@ impl Connection {
                 Err(refused) => self.put(&Err(refused)),
             }
         }
-        self.turn(now, handler)
+        self.turn(now, SHARE, handler)
     }
 
     /// Answers the call that others have carried out, and goes on with later calls.
@@ -341,7 +351,7 @@ impl Connection {
         if self.held.take().is_some_and(|held| !held.oneway) {
             self.put(&outcome.map(Answer::from));
         }
-        self.turn(now, handler)
+        self.turn(now, SHARE, handler)
     }
 
     /// Has the switch carry out a request, and writes the answer.

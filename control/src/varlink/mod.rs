@@ -13,6 +13,7 @@ mod prepare;
 mod seats;
 mod server;
 mod service;
+mod shares;
 
 #[cfg(test)]
 mod tests;

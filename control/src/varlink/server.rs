@@ -3,9 +3,10 @@
 //! **How it works.** The owner registers the server under a range of tokens, passes on events with [`Server::ready`],
 //! sleeps no longer than [`Server::next_tick`] says, and calls [`Server::tick`] after each wait. Nothing here blocks.
 //!
-//! **Invariants.** There are at most [`MAX_CLIENTS`] clients, shared out by `seats`, and at most [`MAX_WAITING_BYTES`]
-//! of replies that wait for slow clients: a client that would exceed the limit is closed. `connection` has the limits
-//! of one client. This thread closes no descriptor that a client sent, and no socket that holds such descriptors.
+//! **Invariants.** There are at most [`MAX_CLIENTS`] clients, shared out by `seats`; the time for their calls is
+//! shared out by `shares`. There are at most [`MAX_WAITING_BYTES`] of replies that wait for slow clients: a client
+//! that would exceed the limit is closed. `connection` has the limits of one client. This thread closes no descriptor
+//! that a client sent, and no socket that holds such descriptors.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -28,6 +29,7 @@ use super::deferred::{Caller, Deferred, DeferredCall};
 use super::message;
 use super::prepare::{From, Outcome, Preparer};
 use super::seats::{self, MAX_CLIENTS};
+use super::shares::Shares;
 use crate::api::{Error, Handler, Peer, Reply, Request};
 use crate::takeover::client::ClientRecord;
 
@@ -46,6 +48,8 @@ pub struct Server {
     registry: Option<Registry>,
     first_token: usize,
     clients: Vec<Option<Connection>>,
+    /// The time that users' calls have taken since the last tick.
+    shares: Shares,
     accept_again_at: Option<Instant>,
     /// Compiles filters; set by [`Server::register`].
     preparer: Option<Preparer>,
@@ -96,6 +100,7 @@ impl Server {
             registry: None,
             first_token: 0,
             clients: std::iter::repeat_with(|| None).take(MAX_CLIENTS).collect(),
+            shares: Shares::default(),
             accept_again_at: None,
             preparer: None,
             prepared: None,
@@ -132,9 +137,22 @@ impl Server {
         match token.0.checked_sub(self.first_token) {
             Some(0) => self.accept(now, handler),
             Some(number) if number == 1 + MAX_CLIENTS => self.take_prepared(now, handler),
-            Some(number) => self.serve(number - 1, |client| client.turn(now, handler)),
+            Some(number) => self.turn(number - 1, now, handler),
             None => {}
         }
+    }
+
+    /// Gives a client a turn, unless its user has to wait for the next tick.
+    fn turn(&mut self, slot: usize, now: Instant, handler: &mut dyn Handler) {
+        let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return };
+        let user = client.user();
+        let Some(left) = self.shares.left(user, slot) else {
+            client.again = true;
+            return;
+        };
+        let began = Instant::now();
+        self.serve(slot, |client| client.turn(now, left, handler));
+        self.shares.charge(user, began);
     }
 
     /// Does the timed work: streams, clients that are too slow, work left from the last turn.
@@ -142,11 +160,22 @@ impl Server {
         if self.accept_again_at.is_some_and(|at| now >= at) {
             self.accept(now, handler);
         }
-        for slot in 0..self.clients.len() {
-            self.serve(slot, |client| if client.again { client.turn(now, handler) } else { Next::Wait });
-            self.serve(slot, |client| {
-                if client.due().is_some_and(|due| now >= due) { client.tick(now, handler) } else { Next::Wait }
-            });
+        let (first, count) = (self.shares.begin(), self.clients.len());
+        for slot in (first..count).chain(0..first) {
+            if self.clients.get(slot).and_then(Option::as_ref).is_some_and(|client| client.again) {
+                self.turn(slot, now, handler);
+            }
+            self.timed(slot, now, handler);
+        }
+    }
+
+    /// Does the timed work of a client, if some is due.
+    fn timed(&mut self, slot: usize, now: Instant, handler: &mut dyn Handler) {
+        let Some(client) = self.clients.get(slot).and_then(Option::as_ref) else { return };
+        if client.due().is_some_and(|due| now >= due) {
+            let (user, began) = (client.user(), Instant::now());
+            self.serve(slot, |client| client.tick(now, handler));
+            self.shares.charge(user, began);
         }
     }
 
@@ -264,7 +293,7 @@ impl Server {
             tracing::debug!("control socket: a client is turned away: {error}");
             return;
         }
-        self.serve(slot, |client| client.turn(now, handler));
+        self.turn(slot, now, handler);
     }
 
     /// Goes on with calls whose filters are compiled by now.

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::Server;
 use super::connection::{Connection, Next, PATIENCE};
 use super::seats::MAX_CLIENTS;
+use super::shares::SHARE;
 use crate::api::{
     CaptureSpec, Change, Counters, Done, Error, FdbEntries, Feed, Handler, Peer, PortStats, Ports, Removed, Reply,
     Request, Stats,
@@ -30,6 +31,8 @@ const FIRST_TOKEN: usize = 100;
 #[derive(Default)]
 struct Fake {
     calls: Vec<Request>,
+    /// The time that it takes to list the ports.
+    takes: Duration,
     fdb_entries: usize,
     feeds: Arc<feed::Feeds>,
 }
@@ -38,7 +41,10 @@ impl Handler for Fake {
     fn call(&mut self, _peer: &Peer, request: Request) -> Result<Reply, Error> {
         self.calls.push(request.clone());
         match request {
-            Request::ListPorts => Ok(Reply::Ports(Ports { ports: Vec::new() })),
+            Request::ListPorts => {
+                std::thread::sleep(self.takes);
+                Ok(Reply::Ports(Ports { ports: Vec::new() }))
+            }
             Request::ShowPort { name } => Err(Error::not_found("port", name)),
             Request::Change(Change::FlushFdb { vlan, .. }) => {
                 Ok(Reply::Removed(Removed { removed: vlan.unwrap_or_default().into() }))
@@ -330,6 +336,26 @@ fn a_hundred_clients_are_served_and_too_many_turned_away() {
     bench.assert_alive();
 }
 
+/// Clients with many calls that take long do not hold up one with a single call: it waits for one round of theirs.
+#[test]
+fn clients_that_ask_for_much_are_served_in_turn() {
+    const BUSY: usize = 30;
+    const CALLS: usize = 50;
+    let mut bench = Bench::new();
+    bench.fake.takes = Duration::from_millis(2);
+    let many = call("ListPorts", json!({})).repeat(CALLS);
+    let mut busy: Vec<UnixStream> = (0..BUSY).map(|_| bench.connect()).collect();
+    let mut late = bench.connect();
+    late.write_all(&call("ShowPort", json!({"name": "late"}))).unwrap();
+    for client in &mut busy {
+        client.write_all(&many).unwrap();
+    }
+    bench.run();
+    assert_eq!(bench.fake.calls.len(), BUSY * CALLS + 1, "all are answered in the end");
+    let before = bench.fake.calls.iter().position(|call| matches!(call, Request::ShowPort { .. })).unwrap();
+    assert!(before <= BUSY * 4, "{before} calls came first");
+}
+
 /// A configuration with filters is compiled by the helper thread; the answer comes in its turn.
 #[test]
 fn calls_behind_one_with_filters_wait_for_it() {
@@ -452,9 +478,9 @@ proptest! {
         let mut fake = Fake::default();
         for portion in bytes.chunks(portion) {
             theirs.write_all(portion).unwrap();
-            let mut next = connection.turn(Instant::now(), &mut fake);
+            let mut next = connection.turn(Instant::now(), SHARE, &mut fake);
             while next == Next::Again {
-                next = connection.turn(Instant::now(), &mut fake);
+                next = connection.turn(Instant::now(), SHARE, &mut fake);
             }
             if next == Next::Close {
                 break;

@@ -179,6 +179,20 @@ fn the_end_comes_after_the_port_that_is_being_opened_and_before_the_rest() {
     assert!(switch.lock().ports.names().is_empty() && world(|world| world.taken.is_empty()));
 }
 
+/// All ports leave the tables at once: one by one, each would cost a look at all others.
+#[test]
+fn many_ports_are_closed_in_a_moment() {
+    const PORTS: usize = 500;
+    let ports: String = (0..PORTS).map(|n| veth(&format!("p{n}"), &format!("x{n}"))).collect();
+    let (switch, devices) = begin(&ports);
+    assert_eq!(world(|world| world.taken.len()), PORTS);
+    let began = Instant::now();
+    devices.end(SOON);
+    let took = began.elapsed();
+    assert!(switch.lock().ports.names().is_empty() && world(|world| world.taken.is_empty()));
+    assert!(took < LAST_PATIENCE, "{took:?}");
+}
+
 #[test]
 fn the_end_does_not_wait_for_ever() {
     let (switch, mut devices) = begin("");

@@ -139,7 +139,7 @@ fn frames_are_only_for_those_who_may_change_the_switch_and_only_as_a_stream() {
     let mut connection = Connection::new(socket, peer, "changes need root".into(), 1, Instant::now());
     let capture = json!({"method": "org.labsw.Switch1.Capture", "more": true});
     stranger.write_all(&message(capture)).unwrap();
-    assert_eq!(connection.turn(Instant::now(), &mut bench.fake), Next::Wait);
+    assert_eq!(connection.turn(Instant::now(), SHARE, &mut bench.fake), Next::Wait);
     let got = replies(&mut stranger).0;
     assert_eq!(error(&got[0]), "org.labsw.Switch1.PermissionDenied");
     assert_eq!(alive(&bench), 0);

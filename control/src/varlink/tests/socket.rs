@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::super::connection::Next;
 use super::super::credentials::{Policy, peer_of};
+use super::super::shares::SHARE;
 use labsw_dataplane::sys::socket::SocketError;
 
 use super::super::Server;
@@ -58,7 +59,7 @@ fn a_peer_that_may_only_read_never_reaches_the_handler_with_a_change() {
     theirs.write_all(&call("CheckConfig", json!({"file": "f", "text": ""}))).unwrap();
     theirs.write_all(&call("DiffConfig", json!({"file": "f", "text": ""}))).unwrap();
     theirs.write_all(&call("ListPorts", json!({}))).unwrap();
-    connection.turn(Instant::now(), &mut fake);
+    connection.turn(Instant::now(), SHARE, &mut fake);
     let got = replies(&mut theirs).0;
     let refused = json!({"error": "org.labsw.Switch1.PermissionDenied", "parameters": {"reason": "root only"}});
     assert_eq!(got, [refused.clone(), refused.clone(), refused, json!({"parameters": {"ports": []}})]);
@@ -99,7 +100,7 @@ fn descriptors_that_a_client_sends_are_closed_by_another_thread() {
     let begin = Instant::now();
     send_descriptors(&theirs, &call("ListPorts", json!({})), &[fd.as_fd()]).unwrap();
     drop(fd);
-    assert_eq!(connection.turn(Instant::now(), &mut fake), Next::Wait);
+    assert_eq!(connection.turn(Instant::now(), SHARE, &mut fake), Next::Wait);
     assert!(begin.elapsed() < linger, "{:?}", begin.elapsed());
     assert_eq!(replies(&mut theirs).0, [json!({"parameters": {"ports": []}})]);
 
@@ -108,7 +109,7 @@ fn descriptors_that_a_client_sends_are_closed_by_another_thread() {
     let mut next = Next::Wait;
     for _ in 0..20 {
         let _ = send_descriptors(&theirs, b" ", &[null.as_fd(); 16]);
-        next = connection.turn(Instant::now(), &mut fake);
+        next = connection.turn(Instant::now(), SHARE, &mut fake);
     }
     assert_eq!(next, Next::Close);
     assert!(begin.elapsed() < linger, "{:?}", begin.elapsed());
