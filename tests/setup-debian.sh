@@ -40,6 +40,7 @@ packages=(
   systemd udev binutils                                   # the unit, and a lab host that boots with it
   tshark                                                  # reads captures, and captures through extcap
   chromium-headless-shell                                 # opens the page of labsw-ctl web; 95 MB to fetch
+  strace                                                  # makes a system call slow
   jq procps ca-certificates
 )
 

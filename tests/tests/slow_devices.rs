@@ -1,19 +1,22 @@
 //! Proves that no device keeps the control socket silent: while a port can't be opened, because the helper process
 //! stands still, the switch answers, serves guests and sees clients go. Changes wait for each other, in the order of
-//! their arrival. SIGTERM ends the switch all the same.
+//! their arrival. SIGTERM ends the switch all the same. Neither does the kernel keep it silent, while it is slow to say
+//! that no program of the fast path goes by a gate any more that was shut.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use labsw_control::api::{Change, PortState, PortType, Reply, Request};
+use labsw_control::api::{CaptureSpec, Change, PortState, PortType, Reply, Request};
 use labsw_control::varlink::Client;
-use labsw_tests::process::wait_for;
+use labsw_tests::process::{Process, wait_for};
 use labsw_tests::require::{self, Need};
 use labsw_tests::switch::{Labswd, Site};
+use labsw_tests::veth_lab::Lab;
 use serde_json::{Value, json};
 
 /// The slowest answer. Generous where the machine is busy and the build slow.
@@ -135,4 +138,69 @@ fn a_switch_that_waits_for_a_device_can_be_stopped() {
         assert!(waits.join().expect("no panic").is_err(), "the switch has hung up");
     }
     drop(stopped);
+}
+
+/// How much longer a request takes to wait for the kernel's readers.
+const SETTLES: Duration = Duration::from_millis(1500);
+
+/// Makes the kernel slow to answer a process that waits for the kernel's readers, until the result is dropped.
+fn slow_to_settle(pid: u32) -> Process {
+    let delay = format!("inject=membarrier:delay_enter={}", SETTLES.as_micros());
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-q", "-e", "trace=membarrier", "-e", &delay, "-p", &pid.to_string()]);
+    let strace = Process::spawn("strace", &mut strace);
+    let traced = format!("\nTracerPid:\t{}\n", strace.pid());
+    let is_traced = |task: &Path| std::fs::read_to_string(task.join("status")).is_ok_and(|text| text.contains(&traced));
+    wait_for("every thread to be traced", SOON, || {
+        let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        tasks.all(|task| task.is_ok_and(|task| is_traced(&task.path()))).then_some(())
+    });
+    strace
+}
+
+/// Does something with the control socket on a thread of its own, and says how long it took.
+fn timed(socket: &Path, work: impl FnOnce(&mut Client) + Send + 'static) -> JoinHandle<Duration> {
+    let socket = socket.to_owned();
+    std::thread::spawn(move || {
+        let mut client = Client::connect(&socket).expect("a client");
+        let began = Instant::now();
+        work(&mut client);
+        began.elapsed()
+    })
+}
+
+#[test]
+fn a_gate_of_the_fast_path_that_settles_slowly_delays_who_shut_it_and_nobody_else() {
+    if !require::all(&[Need::Root, Need::Labswd, Need::Program("strace")]) {
+        return;
+    }
+    let lab = Lab::new("slow-gate");
+    let switch = lab.start("", &["a", "b", "c"].map(|name| (name, "offloads = true")), "");
+    for name in ["a", "b", "c"] {
+        wait_for("the fast path", SOON, || (switch.port(name)["fast_path"] == "on").then_some(()));
+    }
+    let socket = lab.site.control_socket();
+    let mut client = Client::connect(&socket).expect("a client");
+    let strace = slow_to_settle(switch.pid());
+    let down = Request::Change(Change::SetPortState { name: "a".to_owned(), up: false });
+    let gone = Request::Change(Change::DeletePort { name: "b".to_owned() });
+    let capture = Request::Capture(CaptureSpec::default());
+    let mut meanwhile = |what: &str, waits: JoinHandle<Duration>| {
+        while !waits.is_finished() {
+            states(&mut client);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let took = waits.join().expect("no panic");
+        assert!(took >= SETTLES, "{what} took {took:?}, less than the kernel");
+    };
+    meanwhile("the change", timed(&socket, move |client| drop(client.call(&down).expect("the port is down"))));
+    meanwhile("the deletion", timed(&socket, move |client| drop(client.call(&gone).expect("the port is deleted"))));
+    let begins = move |client: &mut Client| {
+        let mut pieces = client.stream(&capture).expect("a request");
+        pieces.next().expect("a piece").expect("the capture begins");
+    };
+    meanwhile("the capture", timed(&socket, begins));
+    drop(strace);
+    wait_for("the fast path", SOON, || (switch.port("c")["fast_path"] == "on").then_some(()));
+    switch.stop();
 }

@@ -74,7 +74,7 @@ impl Handler for Switch {
         let Switch { captures, ports, mirrors, inlines, fabric, .. } = self;
         let feed = captures.begin(peer, spec, View { ports, mirrors, inlines, fabric })?;
         self.renew_gates();
-        Ok(feed)
+        Ok(self.settling.before(feed))
     }
 
     fn go_on(&mut self, peer: &Peer, state: serde_json::Value) -> Result<Box<dyn Feed>, Error> {
@@ -171,6 +171,7 @@ impl Errand<'_> {
             self.events.tell(events::outcome(described, peer, &outcome));
         }
         self.notice_changes();
+        self.settle_gates();
         outcome
     }
 

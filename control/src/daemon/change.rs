@@ -136,6 +136,7 @@ impl Errand<'_> {
         port.detached = true;
         let tables = self.set_tables();
         drop(tx);
+        self.leave_fast_path(name);
         let Some(mut port) = self.ports.take(name) else { return tables };
         let pins = port.pins();
         let (released, taken) = port.release(Absence::detached(pins), &self.fabric);

@@ -83,6 +83,7 @@ impl Errand<'_> {
             let _ = self.take_back(&trial, Some(reason));
             self.changing = false;
             self.notice_changes();
+            self.settle_gates();
         }
     }
 

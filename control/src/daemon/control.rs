@@ -283,6 +283,9 @@ impl Control {
         });
         self.submit(switch, devices);
         switch.sweep_captures();
+        if !switch.settling.is_over() {
+            devices.want(Regular::Gates);
+        }
         regular.into_iter().chain([server_due, guests, metrics_due]).flatten().collect()
     }
 

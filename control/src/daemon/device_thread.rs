@@ -62,6 +62,8 @@ pub(super) enum Regular {
     Trial,
     /// The work of once a second.
     Second,
+    /// Gates of the kernel fast path settle.
+    Gates,
 }
 
 /// News for the control thread.
@@ -270,6 +272,7 @@ impl Errand<'_> {
                 let applied = self.apply_config(&wanted, false);
                 self.changing = false;
                 self.notice_changes();
+                self.settle_gates();
                 News::Reloaded(applied.map(drop))
             }
             Job::Fault(id, fault) => {
@@ -282,6 +285,7 @@ impl Errand<'_> {
                     Regular::Flaps => self.flap(Instant::now()),
                     Regular::Trial => self.tick_trial(Instant::now()),
                     Regular::Second => self.look_once_a_second(),
+                    Regular::Gates => self.settle_gates(),
                 }
                 News::Did(work)
             }

@@ -143,7 +143,6 @@ impl Errand<'_> {
     /// Takes a port out of service whose device has gone or, if a `fault` is given, can't go on.
     pub(super) fn lose(&mut self, name: &str, fault: Option<&str>) {
         let Some(port) = self.ports.find_mut(name) else { return };
-        port.leave_fast_path();
         let (id, pins) = (port.id, port.pins());
         let device = port.attached.to().and_then(|attachment| attachment.device());
         let reason = match (fault, device) {
@@ -173,6 +172,7 @@ impl Errand<'_> {
         if let Err(error) = taken_out {
             tracing::error!(port = name, %error, "not taken out of service cleanly");
         }
+        self.leave_fast_path(name);
         let Some(port) = self.ports.find_mut(name) else { return };
         let absence = Absence::lost(reason, retry_at).with_pins(pins);
         if let Attached::To(lost) = std::mem::replace(&mut port.attached, Attached::Waiting(absence)) {

@@ -5,17 +5,22 @@
 //! ([`labsw_dataplane::fast_path`]). It runs after each change, before the reply to who asked for it, and in each turn
 //! of the control loop, for states that change by themselves.
 //!
-//! **Invariant.** When a gate was shut, no program goes by it any more when [`Switch::renew_gates`] returns.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! A program that has read a gate before it was shut goes by it for a while. The kernel says when that is over, which
+//! takes tens of milliseconds, and far longer on a busy machine. The device thread waits for it, and others have the
+//! switch meanwhile ([`Errand::settle_gates`]).
+//!
+//! **Invariants.** A gate is opened only when all gates that were shut have settled. Whoever asked for a change, or for
+//! a capture, is answered after that.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use labsw_dataplane::fast_path::{self, FastPath, Passage, Record, Wires};
 use labsw_switch::fdb::Fdb;
 
 use super::attach;
+use super::errand::Errand;
 use super::fabric::ageing_seconds;
 use super::host::Host;
 use super::port::Port;
@@ -51,48 +56,38 @@ impl Port {
     pub(super) fn fast_path(&self) -> Option<&'static Record> {
         self.attached.to().and_then(|attachment| attachment.wires()).and_then(Wires::record)
     }
-
-    /// Has every frame take the way through the switch, and counts those that did not. For a port that loses its
-    /// attachment.
-    pub(super) fn leave_fast_path(&mut self) {
-        if self.fast_path().is_some_and(Record::shut) {
-            fast_path::settle();
-        }
-        self.counters();
-    }
 }
 
 impl Switch {
-    /// Opens and shuts gates as the present state of the switch wants it.
+    /// Opens and shuts gates as the present state of the switch wants it; none is opened before all have settled.
     pub(super) fn renew_gates(&mut self) {
         let Some(path) = &self.fabric.fast_path else { return };
         path.set_ageing(self.fabric.shared.fdb.ageing_seconds());
-        let (mut shut, mut open) = (false, Vec::new());
+        let (mut shut, mut open) = (0, Vec::new());
         let watched = self.captures.watched(self.view());
         for port in self.ports.iter() {
             let Some(record) = port.fast_path() else { continue };
             match self.gate(port, &watched) {
                 Ok(passage) if record.is_open_for(&passage) => {}
-                Ok(passage) => {
-                    shut |= record.shut();
-                    open.push((record, passage));
+                wanted => {
+                    shut += u64::from(record.shut());
+                    open.extend(wanted.ok().map(|passage| (record, passage)));
                 }
-                Err(_) => shut |= record.shut(),
             }
         }
-        if shut {
-            fast_path::settle();
-        }
-        for (record, passage) in open {
-            record.open(&passage);
+        self.settling.shut += shut;
+        if self.settling.is_over() {
+            open.iter().for_each(|(record, passage)| record.open(passage));
         }
     }
 
     /// Has every frame take the way through the switch, until gates are renewed.
-    pub(super) fn shut_gates(&self) {
+    pub(super) fn shut_gates(&mut self) {
         let shut = self.ports.iter().filter_map(Port::fast_path).filter(|record| record.shut()).count();
-        if shut > 0 {
+        self.settling.shut += shut as u64;
+        if !self.settling.is_over() {
             fast_path::settle();
+            self.settling.settled_up_to(self.settling.shut);
         }
     }
 
@@ -101,7 +96,7 @@ impl Switch {
         let vlans = match port {
             _ if self.config.accelerate == Accelerate::Off => Err("switch.accelerate is off"),
             _ if port.fast_path().is_none() => Err("the kernel, or the processor, can't"),
-            _ if port.state().0 != PortState::Up => Err("the port is not up"),
+            _ if port.state().0 != PortState::Up || port.detached || port.tx.is_none() => Err("the port is not up"),
             _ if self.taken_over.is_some_and(|at| at.elapsed() < AFTER_TAKE_OVER) => Err("the process is new"),
             _ if port.impaired.is_some() => Err("the port is impaired"),
             _ if port.config.finish_checksums => Err("frames to the port are finished"),
@@ -118,5 +113,28 @@ impl Switch {
         port.attached.to()?.wires()?;
         let watched = self.captures.watched(self.view());
         Some(self.gate(port, &watched).map_or_else(|why| format!("off: {why}"), |_| "on".to_owned()))
+    }
+}
+
+impl Errand<'_> {
+    /// Waits until no program goes by a gate any more that was shut, and opens those that may be open. Others have the
+    /// switch meanwhile.
+    pub(super) fn settle_gates(&mut self) {
+        if self.settling.is_over() {
+            return;
+        }
+        let shut = self.settling.shut;
+        self.away(|_| fast_path::settle());
+        self.settling.settled_up_to(shut);
+        self.renew_gates();
+    }
+
+    /// Has every frame of a port take the way through the switch, and counts those that did not. For a port that loses
+    /// its attachment: it is detached, or has no transmit side any more, so its gate stays shut.
+    pub(super) fn leave_fast_path(&mut self, name: &str) {
+        let Some(record) = self.ports.find(name).and_then(Port::fast_path) else { return };
+        self.settling.shut += u64::from(record.shut());
+        self.settle_gates();
+        self.ports.find(name).map(Port::counters);
     }
 }

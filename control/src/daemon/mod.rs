@@ -59,6 +59,7 @@ mod seed;
 mod selected;
 mod sensors;
 mod service;
+mod settling;
 mod show;
 mod signals;
 mod start;

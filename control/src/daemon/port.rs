@@ -171,7 +171,8 @@ impl Port {
         if let Some(attachment) = self.attached.to_mut() {
             attachment.hang_up();
         }
-        self.leave_fast_path();
+        // The last frames that passed in the kernel: the port's gate has settled.
+        self.counters();
         let (rx, taken) = fabric.take_queues(self.id, &mut self.queues);
         self.destination = Destination::default();
         let halves = Halves { tx: self.tx.take(), rx };

@@ -83,6 +83,9 @@ impl Errand<'_> {
 
     /// Takes a port out of the tables and the workers, then closes it. Goes through to the end even if a step fails.
     pub(super) fn close_port(&mut self, name: &str) -> Result<(), Error> {
+        let Some(port) = self.ports.find_mut(name) else { return Ok(()) };
+        port.detached = true;
+        self.leave_fast_path(name);
         let Some(mut port) = self.ports.take(name) else { return Ok(()) };
         let Switch { injections, fabric, .. } = &mut **self;
         injections.end_of(port.id, fabric);

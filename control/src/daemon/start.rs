@@ -45,6 +45,7 @@ use super::port::Port;
 use super::ports::Ports;
 use super::preflight::{device_twice, needs_memory, preflight};
 use super::service::absence_of;
+use super::settling::Settling;
 use super::store::Store;
 use super::switch::Switch;
 use super::tokens::{CONTROL_SOCKET, TAKE_OVER, WORKER_EVENTS};
@@ -192,6 +193,7 @@ impl Switch {
             changing: false,
             memory: Arc::clone(&host.memory),
             fabric: Fabric::new(workers, shared, host.fast_path.clone()),
+            settling: Settling::default(),
             opening: Opening::none(),
             look_at: None,
             watchdog: None,

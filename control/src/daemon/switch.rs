@@ -25,6 +25,7 @@ use super::mirrors::Mirrors;
 use super::multicast::Multicast;
 use super::opening::Opening;
 use super::ports::Ports;
+use super::settling::Settling;
 use super::signals::notify;
 use super::store::Store;
 use super::trial::Trial;
@@ -58,6 +59,8 @@ pub(super) struct Switch {
     /// Packet memory.
     pub(super) memory: Memory,
     pub(super) fabric: Fabric,
+    /// The gates of the kernel fast path that were shut.
+    pub(super) settling: Settling,
     /// The ports that are still to be opened at the start.
     pub(super) opening: Opening,
     /// When the devices are looked at next.
