@@ -5,14 +5,17 @@
 //! ([`InjectRx`]) receives those that are due. A timer's descriptor wakes a sleeping worker at the time of the next
 //! one, and when frames are put into an empty queue.
 //!
+//! **Take-over.** While the workers stand still, the control thread writes the frames that wait one behind the other
+//! ([`InjectQueue::pack_waiting`]); those of another process are the first of a new injection ([`InjectQueue::go_on`]).
+//!
 //! **Limits.** At most [`QUEUE_FRAMES`] and [`QUEUE_BYTES`] wait; the control thread checks [`InjectQueue::room`]
 //! before it adds frames.
 //!
 //! **Invariant.** Frames leave in the order they came in: none is due before the one ahead of it.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crossbeam::queue::ArrayQueue;
 use labsw_switch::DropReason;
@@ -21,7 +24,8 @@ use rustix::time::{
 };
 
 use crate::frame::Burst;
-use crate::port::{Fault, RxQueue, Turn};
+use crate::impair;
+use crate::port::{Fault, RxQueue, Turn, lock};
 use crate::stats::PortDelta;
 
 /// Frames that wait in one injection at most.
@@ -42,6 +46,8 @@ pub struct InjectQueue(Arc<Core>);
 
 #[derive(Debug)]
 struct Core {
+    /// The first one, if the worker has found that it is not due yet.
+    next: Mutex<Option<Waiting>>,
     waiting: ArrayQueue<Waiting>,
     /// Bytes in `waiting`.
     bytes: AtomicUsize,
@@ -55,8 +61,6 @@ struct Core {
 #[derive(Debug)]
 pub struct InjectRx {
     core: Arc<Core>,
-    /// The first one, which is not due yet.
-    next: Option<Waiting>,
 }
 
 /// Both halves of a new injection.
@@ -66,13 +70,14 @@ pub struct InjectRx {
 pub fn injection() -> std::io::Result<(InjectQueue, InjectRx)> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
     let core = Arc::new(Core {
+        next: Mutex::new(None),
         waiting: ArrayQueue::new(QUEUE_FRAMES),
         bytes: AtomicUsize::new(0),
         last_due_ns: AtomicU64::new(0),
         received: AtomicU64::new(0),
         timer,
     });
-    Ok((InjectQueue(Arc::clone(&core)), InjectRx { core, next: None }))
+    Ok((InjectQueue(Arc::clone(&core)), InjectRx { core }))
 }
 
 impl InjectQueue {
@@ -96,6 +101,32 @@ impl InjectQueue {
     /// Wakes the worker for the frames that were added.
     pub fn wake(&self) {
         self.0.wake_in(1);
+    }
+
+    /// The frames that wait, in order, in the form that [`impair::unpack`] reads. The workers stand still.
+    pub fn pack_waiting(&self) -> Vec<u8> {
+        let mut packed = Vec::new();
+        let pack = |frame: &Waiting, packed: &mut Vec<u8>| {
+            impair::pack(std::iter::once((frame.due_ns, &frame.bytes[..])), packed);
+        };
+        lock(&self.0.next).iter().for_each(|frame| pack(frame, &mut packed));
+        // Each goes once around.
+        for _ in 0..self.0.waiting.len() {
+            let Some(frame) = self.0.waiting.pop() else { break };
+            pack(&frame, &mut packed);
+            let _ = self.0.waiting.push(frame);
+        }
+        packed
+    }
+
+    /// Goes on where another process's injection stood, with the frames that waited there. False: they are more than
+    /// an injection holds.
+    pub fn go_on(&self, received: u64, frames: &[(u64, &[u8])]) -> bool {
+        self.0.received.store(received, Ordering::Relaxed);
+        let Some(((due_ns, bytes), others)) = frames.split_first() else { return true };
+        self.0.last_due_ns.store(*due_ns, Ordering::Relaxed);
+        *lock(&self.0.next) = Some(Waiting { due_ns: *due_ns, bytes: (*bytes).into() });
+        others.iter().all(|(due_ns, bytes)| self.push(*due_ns, bytes))
     }
 
     /// Frames that the worker has received.
@@ -125,7 +156,7 @@ impl Core {
 
 impl RxQueue for InjectRx {
     fn is_waiting(&self, turn: &Turn) -> bool {
-        match &self.next {
+        match &*lock(&self.core.next) {
             Some(next) => next.due_ns <= turn.now_ns,
             None => !self.core.waiting.is_empty(),
         }
@@ -133,11 +164,12 @@ impl RxQueue for InjectRx {
 
     fn receive(&mut self, turn: &Turn, burst: &mut Burst, stats: &mut PortDelta) -> Result<(), Fault> {
         let mut received = 0;
+        let mut next = lock(&self.core.next);
         while !burst.is_full()
-            && let Some(frame) = self.next.take().or_else(|| self.core.pop())
+            && let Some(frame) = next.take().or_else(|| self.core.pop())
         {
             if frame.due_ns > turn.now_ns {
-                self.next = Some(frame);
+                *next = Some(frame);
                 break;
             }
             let len = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
@@ -157,11 +189,12 @@ impl RxQueue for InjectRx {
     }
 
     fn arm(&mut self, turn: &Turn) -> bool {
-        if self.next.is_none() {
-            self.next = self.core.pop();
+        let mut next = lock(&self.core.next);
+        if next.is_none() {
+            *next = self.core.pop();
         }
         // The timer of an empty queue is left alone: adding a frame sets it.
-        let Some(next) = &self.next else { return false };
+        let Some(next) = &*next else { return false };
         let wait_ns = next.due_ns.saturating_sub(turn.now_ns);
         if wait_ns > 0 {
             self.core.wake_in(wait_ns);
@@ -176,7 +209,7 @@ impl RxQueue for InjectRx {
     }
 
     fn fail(&mut self) {
-        self.next = None;
+        *lock(&self.core.next) = None;
         while self.core.pop().is_some() {}
     }
 }
@@ -221,6 +254,35 @@ mod tests {
         assert_eq!(receive(&mut rx, soon), [vec![2; 60], vec![3; 60]]);
         assert_eq!(queue.received(), 3);
         assert!(!rx.is_waiting(&at(soon)));
+    }
+
+    #[test]
+    fn frames_that_wait_go_on_in_another_process_at_their_times() {
+        let (old, mut rx) = injection().unwrap();
+        let now = now_ns();
+        let later = now + 1_000_000;
+        for (due_ns, byte) in [(now, 1), (later, 2), (0, 3), (later + 5, 4)] {
+            assert!(old.push(due_ns, &[byte; 60]));
+        }
+        assert_eq!(receive(&mut rx, now), [vec![1; 60]]);
+        let packed = old.pack_waiting();
+        assert_eq!(old.pack_waiting(), packed, "nothing is taken");
+        let frames = impair::unpack(&packed).unwrap();
+        assert_eq!(frames, [(later, &[2; 60][..]), (later, &[3; 60]), (later + 5, &[4; 60])]);
+        let (new, mut new_rx) = injection().unwrap();
+        assert!(new.go_on(old.received(), &frames) && new.received() == 1);
+        assert!(new.push(0, &[5; 60]), "not before the last one");
+        for rx in [&mut rx, &mut new_rx] {
+            assert!(receive(rx, now).is_empty());
+            assert_eq!(receive(rx, later), [vec![2; 60], vec![3; 60]]);
+        }
+        assert_eq!(receive(&mut new_rx, later + 5), [vec![4; 60], vec![5; 60]]);
+        assert_eq!(new.received(), 5);
+        // A full one is taken over as a whole; more than one holds is refused.
+        let mut full = vec![(0, &[0; 60][..]); QUEUE_FRAMES + 1];
+        assert!(injection().unwrap().0.go_on(0, &full));
+        full.push((0, &[0; 60]));
+        assert!(!injection().unwrap().0.go_on(0, &full));
     }
 
     #[test]

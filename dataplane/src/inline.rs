@@ -8,6 +8,9 @@
 //!
 //! Rounds are counted, not time: a machine that stood still has missed none.
 //!
+//! A sensor of a process that is taken over goes on with its key, and as alive as it was ([`Sensor::go_on`]): probes
+//! that the old process sent come through it.
+//!
 //! **Invariant.** A probe is sent for its sensor's own key, which nobody else knows, and is counted at no port.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -42,9 +45,24 @@ impl Sensor {
         Sensor { near, far, key, heard: Default::default(), alive: AtomicUsize::new(0) }
     }
 
+    /// The key.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// The directions that are alive, a bit for each.
+    pub fn alive(&self) -> usize {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    /// Goes on as alive as the sensor of another process was. For a sensor that no worker looks after yet.
+    pub fn go_on(&self, alive: usize) {
+        self.alive.store(alive & ((1 << Direction::ALL.len()) - 1), Ordering::Relaxed);
+    }
+
     /// The first direction in which nothing passes; `None`: the sensor works.
     pub fn dead(&self) -> Option<Direction> {
-        let alive = self.alive.load(Ordering::Relaxed);
+        let alive = self.alive();
         Direction::ALL.into_iter().find(|direction| alive >> *direction as usize & 1 == 0)
     }
 
@@ -96,6 +114,15 @@ impl Rounds {
 pub(crate) struct Judge([Rounds; 2]);
 
 impl Judge {
+    /// A judgement that begins with what is known of the sensor.
+    pub(crate) fn of(sensor: &Sensor) -> Judge {
+        let alive = sensor.alive();
+        let heard = sensor.heard.each_ref().map(|heard| heard.load(Ordering::Relaxed));
+        let rounds = |bit: usize, heard| Rounds { heard, alive: alive >> bit & 1 == 1, ..Rounds::default() };
+        let [inward, outward] = heard;
+        Judge([rounds(0, inward), rounds(1, outward)])
+    }
+
     /// Looks at a sensor before its next round. True if something has changed.
     pub(crate) fn look(&mut self, sensor: &Sensor) -> bool {
         let mut alive = 0;
@@ -156,6 +183,29 @@ mod tests {
             });
             assert_eq!(sensor.dead(), None);
         }
+    }
+
+    #[test]
+    fn a_sensor_that_is_taken_over_works_until_some_rounds_bring_nothing() {
+        let (old, mut judge) = (Sensor::new(NEAR, FAR, 5), Judge::default());
+        for _ in 0..FOUND_ROUNDS {
+            through(&old, &Direction::ALL);
+            judge.look(&old);
+        }
+        let new = Sensor::new(NEAR, FAR, old.key());
+        new.go_on(old.alive());
+        let mut judge = Judge::of(&new);
+        assert_eq!(new.dead(), None);
+        // A probe that the old process sent.
+        through(&new, &[Direction::Outward]);
+        for round in 1..=LOST_ROUNDS + 1 {
+            judge.look(&new);
+            let dead = if round < LOST_ROUNDS { None } else { Some(Direction::Inward) };
+            assert_eq!(new.dead(), dead, "round {round}");
+        }
+        // A state of another version is no reason to believe in further directions.
+        new.go_on(usize::MAX);
+        assert_eq!(new.alive(), 3);
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Proves that what a switch does for its clients goes on over a take-over: captures, streams of counters, and
-//! connections that only wait.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+//! Proves that the work of a switch goes on over a take-over: captures, replays, streams of counters, connections that
+//! only wait, sensors in wires, impairments, and jobs with a time.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use labsw_control::api::Request;
+use labsw_control::api::{InlineState, Reply, Request};
 use labsw_control::varlink::Client;
 use labsw_testkit::station::Station;
 use labsw_tests::numbered::{RING, Stream, number_of, numbered};
@@ -142,6 +143,168 @@ fn frames_that_wait_for_the_client_of_a_capture_go_over() {
     assert_eq!((headers, interfaces), (1, 1));
     assert!(numbers.into_iter().eq(0..FRAMES), "each once, in order");
     drop((a, b));
+    switch.stop();
+}
+
+#[test]
+fn a_replay_goes_on_and_each_frame_is_sent_once_in_order() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    const FRAMES: u32 = 2500;
+    let site = Site::new("takeinj");
+    let mut switch = Labswd::start(&site, &ports(&["a", "b"]));
+    let (a, mut b) = meet(&switch, [SPLIT, SPLIT]);
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    // As they were captured: one in a millisecond.
+    let frame = |number: u32| {
+        let time = [number / 1000, number % 1000 * 1000, 64, 64];
+        [words(&time), numbered(1, 2, number.into())].concat()
+    };
+    let head = words(&[0xa1b2_c3d4, 4 << 16 | 2, 0, 0, 65_535, 1]);
+    let file = site.dir().join("numbered.pcap");
+    std::fs::write(&file, [vec![head], (0..FRAMES).map(frame).collect()].concat().concat()).unwrap();
+    let before = switch.counter("a", "rx_frames");
+    let mut replay = Process::spawn("replay", &mut ctl(&site, &["--json", "inject", "a", &file.to_string_lossy()]));
+    let mut numbers = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..2 {
+                std::thread::sleep(SECOND / 2);
+                switch.take_over();
+            }
+        });
+        // A guest at work: its ring has room for less than the whole replay.
+        wait_for("the frames", 40 * SECOND, || {
+            let begin = Instant::now();
+            while begin.elapsed() < SECOND / 10 {
+                numbers.extend(b.receive().iter().map(|frame| number_of(frame)));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            (!replay.is_running()).then_some(())
+        });
+    });
+    numbers.extend(b.receive().iter().map(|frame| number_of(frame)));
+    assert!(numbers.is_sorted_by(|one, other| one < other), "each once, in order");
+    // A test that gets no time does not take all of them.
+    let dropped = switch.drops("b", "guest_ring_full");
+    assert_eq!(numbers.len() as u64 + dropped, u64::from(FRAMES));
+    assert!(replay.wait(20 * SECOND).success(), "{}", replay.log());
+    let told: serde_json::Value = serde_json::from_str(&replay.log()).unwrap();
+    assert_eq!((&told["sent"], &told["drops"]), (&FRAMES.into(), &serde_json::json!({})));
+    assert!(told["seconds"].as_f64().unwrap() >= 2.4, "as they were captured: {told}");
+    assert_eq!(switch.counter("a", "rx_frames") - before, u64::from(FRAMES));
+    drop((a, b));
+    switch.stop();
+}
+
+/// The sensor in the wire of a port: it copies the frames of either side to the other one.
+struct Sensor {
+    sides: [Station; 2],
+    /// Frames on their way to each side.
+    waiting: [VecDeque<Vec<u8>>; 2],
+    /// Numbered frames that it has seen.
+    seen: u64,
+    /// When it worked last, and the longest pause.
+    last: Instant,
+    pause: Duration,
+}
+
+impl Sensor {
+    fn carry(&mut self) {
+        self.pause = self.pause.max(self.last.elapsed());
+        self.last = Instant::now();
+        for (from, to) in [(0, 1), (1, 0)] {
+            let frames = self.sides[from].receive();
+            self.seen += frames.iter().filter(|frame| frame[..12] == numbered(1, 2, 0)[..12]).count() as u64;
+            self.waiting[to].extend(frames);
+            while self.waiting[to].front().is_some_and(|frame| self.sides[to].try_send(frame)) {
+                self.waiting[to].pop_front();
+            }
+        }
+    }
+}
+
+/// A sensor in the wire of `a`, and two stations.
+struct Wire {
+    a: Station,
+    b: Station,
+    sensor: Sensor,
+    sent: u64,
+    received: u64,
+}
+
+impl Wire {
+    /// Sends a frame, if it `sends`, has the sensor work, and receives.
+    fn turn(&mut self, sends: bool) {
+        self.sent += u64::from(sends && self.a.try_send(&numbered(1, 2, self.sent)));
+        self.sensor.carry();
+        self.received += self.b.receive().len() as u64;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    /// Takes over under frames. True if none was dropped; the sensor stood still otherwise.
+    fn take_over(&mut self, switch: &mut Labswd<'_>) -> bool {
+        // A sensor that stands still is dead after twelve rounds of 50 ms.
+        const PAUSE: Duration = Duration::from_millis(300);
+        let dropped = switch.drops("a", "inline_closed");
+        (self.sent, self.received, self.sensor.seen, self.sensor.pause) = (0, 0, 0, Duration::ZERO);
+        std::thread::scope(|scope| {
+            let work = scope.spawn(|| {
+                std::thread::sleep(SECOND / 10);
+                switch.take_over();
+                // Longer than a sensor takes to be known to be dead.
+                std::thread::sleep(SECOND);
+            });
+            while !work.is_finished() {
+                self.turn(true);
+            }
+        });
+        let dropped = || switch.drops("a", "inline_closed") - dropped;
+        wait_for("the last frames", 20 * SECOND, || {
+            self.turn(false);
+            (self.received + dropped() == self.sent).then_some(())
+        });
+        let (dropped, pause) = (dropped(), self.sensor.pause);
+        eprintln!("{} frames, {dropped} dropped, longest pause of the sensor {pause:?}", self.received);
+        assert_eq!(self.sensor.seen, self.received, "all of them through the sensor");
+        assert!(dropped == 0 || pause > PAUSE, "{dropped} frames were dropped");
+        dropped == 0
+    }
+}
+
+#[test]
+fn frames_go_through_a_sensor_before_during_and_after_a_take_over() {
+    if !require::all(&[Need::Root, Need::Labswd]) {
+        return;
+    }
+    let site = Site::new("takeips");
+    let mut switch = Labswd::start(&site, &ports(&["a", "b", "in", "out"]));
+    let (a, b) = meet(&switch, [SPLIT, SPLIT]);
+    let sides = ["in", "out"].map(|port| Station::attach(&switch.vhost_socket(port), SPLIT, RING));
+    ["in", "out"].iter().for_each(|port| switch.wait_port_up(port));
+    let sensor = Sensor { sides, waiting: Default::default(), seen: 0, last: Instant::now(), pause: Duration::ZERO };
+    let mut wire = Wire { a, b, sensor, sent: 0, received: 0 };
+    switch.ctl(&["inline", "set", "ips", "--of", "a", "--through", "in,out", "--on-failure", "closed"]);
+    // A program for each question would take longer than the sensor may stand still.
+    let mut client = Client::connect(&site.control_socket()).unwrap();
+    let mut state = || match client.call(&Request::ShowInline { name: "ips".to_owned() }) {
+        Ok(Reply::Inline(shown)) => shown.inline.state,
+        other => panic!("{other:?}"),
+    };
+    // On a busy machine the sensor itself may stand still for long.
+    let is_seamless = (0..20).any(|_| {
+        let begin = Instant::now();
+        while state() != InlineState::Through {
+            assert!(begin.elapsed() < 40 * SECOND, "the sensor is not put in");
+            wire.turn(false);
+        }
+        wire.take_over(&mut switch)
+    });
+    assert!(is_seamless, "the sensor stood still each time");
+    // It is still looked after.
+    wait_for("its death", 20 * SECOND, || (state() == InlineState::Closed).then_some(()));
+    drop(wire);
     switch.stop();
 }
 

@@ -3,18 +3,26 @@
 //! Each injection is a receive queue of its own ([`labsw_dataplane::inject`]) that a worker serves for the port, beside
 //! the port's own queues. It lasts until its client ends it, until the port goes, or until its client has been silent
 //! for [`LEASE`]. A client that dies therefore leaves nothing behind.
+//!
+//! **Take-over.** The client's connection goes to the new process, and with it the injection: its number, its times,
+//! and the frames that are not due yet. A worker of the new process serves it once the switch is the new process's.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::clock::now_ns;
-use labsw_dataplane::inject::{InjectQueue, injection};
+use labsw_dataplane::handover::HandoverError;
+use labsw_dataplane::inject::{InjectQueue, InjectRx, injection};
 use labsw_dataplane::stats::PortSnapshot;
 use labsw_switch::{DropReason, PortId};
 
 use super::fabric::Fabric;
+use super::port::Port;
+use super::ports::Ports;
 use super::view::View;
 use crate::api::{Error, InjectFrame, Injected};
+use crate::takeover::impairment::DelayedFrames;
+use crate::takeover::replay::{ReplayProgress, ReplayRecord};
 
 /// Injections at the same time.
 const MAX_INJECTIONS: usize = 16;
@@ -36,6 +44,7 @@ pub(super) struct Injections {
 
 impl Injections {
     /// True if no injection runs.
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
@@ -53,6 +62,8 @@ struct Running {
     port: PortId,
     worker: usize,
     queue: InjectQueue,
+    /// The worker's half, until a worker has it.
+    rx: Option<InjectRx>,
     /// The port's counters when the injection began.
     before: PortSnapshot,
     /// When the first frame is due.
@@ -139,14 +150,20 @@ impl Injections {
             }
         };
         let (queue, rx) = injection().map_err(|error| refused(format!("no timer for an injection: {error}")))?;
-        let worker = port.queues.places.first().and_then(|place| place.home).unwrap_or(0);
-        let (id, before) = (port.id, port.counters());
+        let (worker, before) = (worker_of(port), port.counters());
         let number = self.last + 1;
-        let links = view.fabric.workers.links();
-        let added = links.add_queue(worker, id, queue_number(number), Box::new(rx));
-        added.map_err(|error| Error::refused("worker", error.to_string()))?;
+        let mut running = Running {
+            port: port.id,
+            worker,
+            queue,
+            rx: Some(rx),
+            before,
+            start_ns,
+            given: 0,
+            heard_at: Instant::now(),
+        };
+        running.serve(number, view.fabric)?;
         self.last = number;
-        let running = Running { port: id, worker, queue, before, start_ns, given: 0, heard_at: Instant::now() };
         self.running.insert(number, running);
         tracing::info!(port = name, injection = number, "injection begins");
         Ok(number)
@@ -156,7 +173,9 @@ impl Injections {
     fn end_one(&mut self, number: u64, fabric: &Fabric) {
         let Some(running) = self.running.remove(&number) else { return };
         let links = fabric.workers.links();
-        if let Err(error) = links.take_queue(running.worker, running.port, queue_number(number)) {
+        if running.rx.is_none()
+            && let Err(error) = links.take_queue(running.worker, running.port, queue_number(number))
+        {
             tracing::warn!(injection = number, %error, "not ended cleanly");
         }
         tracing::info!(injection = number, frames = running.queue.received(), "injection has ended");
@@ -182,6 +201,78 @@ impl Injections {
 /// When the first frame of an injection that begins now is due.
 fn start() -> u64 {
     now_ns() + HEAD_START_NS
+}
+
+impl Running {
+    /// Has a worker receive the frames that are due.
+    fn serve(&mut self, number: u64, fabric: &Fabric) -> Result<(), Error> {
+        let Some(rx) = self.rx.take() else { return Ok(()) };
+        let added = fabric.workers.links().add_queue(self.worker, self.port, queue_number(number), Box::new(rx));
+        added.map_err(|error| Error::refused("worker", error.to_string()))
+    }
+}
+
+impl Injections {
+    /// The injections, for another process.
+    pub(super) fn records(&self, ports: &Ports) -> Vec<ReplayRecord> {
+        let record = |(number, running): (&u64, &Running)| {
+            let Running { port, before, start_ns, given, .. } = running;
+            let port = ports.at(*port)?.config.name.clone();
+            Some(ReplayRecord { number: *number, port, before: before.into(), start_ns: *start_ns, given: *given })
+        };
+        self.running.iter().filter_map(record).collect()
+    }
+
+    /// How far each injection is. The workers stand still.
+    pub(super) fn progress(&self, file: &mut DelayedFrames) -> Vec<ReplayProgress> {
+        let progress = |(number, running): (&u64, &Running)| ReplayProgress {
+            number: *number,
+            received: running.queue.received(),
+            waiting: file.put(&running.queue.pack_waiting()),
+        };
+        self.running.iter().map(progress).collect()
+    }
+
+    /// Enters the injections of another process. No worker has them yet.
+    pub(super) fn enter(&mut self, records: Vec<ReplayRecord>, ports: &Ports) -> Result<(), HandoverError> {
+        if records.len() > MAX_INJECTIONS {
+            return Err(HandoverError::new(format!("{} replays are more than any switch has", records.len())));
+        }
+        for ReplayRecord { number, port, before, start_ns, given } in records {
+            let port = ports.get(&port).map_err(|error| HandoverError::new(error.to_string()))?.id;
+            let (queue, rx) = injection().map_err(HandoverError::new)?;
+            let (rx, before, heard_at) = (Some(rx), before.snapshot(), Instant::now());
+            self.running.insert(number, Running { port, worker: 0, queue, rx, before, start_ns, given, heard_at });
+            self.last = self.last.max(number);
+        }
+        Ok(())
+    }
+
+    /// Goes on where the injections of another process stood.
+    pub(super) fn go_on(&self, progress: &[ReplayProgress], file: &DelayedFrames) -> Result<(), HandoverError> {
+        for ReplayProgress { number, received, waiting } in progress {
+            let Some(running) = self.running.get(number) else { continue };
+            if !running.queue.go_on(*received, &file.frames(*waiting)?) {
+                return Err(HandoverError::new("a replay has more frames than any holds"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the workers receive the frames of the injections that were entered.
+    pub(super) fn resume(&mut self, ports: &Ports, fabric: &Fabric) {
+        for (number, running) in &mut self.running {
+            running.worker = ports.at(running.port).map_or(0, worker_of);
+            if let Err(error) = running.serve(*number, fabric) {
+                tracing::error!(injection = number, %error, "a replay does not go on");
+            }
+        }
+    }
+}
+
+/// The worker that serves injections at a port.
+fn worker_of(port: &Port) -> usize {
+    port.queues.places.first().and_then(|place| place.home).unwrap_or(0)
 }
 
 /// The queue number of an injection at its port.

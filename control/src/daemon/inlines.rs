@@ -4,6 +4,10 @@
 //! [state](Inline::state) of a sensor follows from that, from the states of its ports, and from `on_failure`; it is
 //! worked out each time that tables are built. [`sensors`](super::sensors) has them built when a state has changed.
 //!
+//! **Take-over.** The key of the probes and the directions that are alive go to the new process ([`Inlines::records`]),
+//! so that frames go through the sensor, or past it, as before. The new process's workers look after its sensors once
+//! they serve the ports.
+//!
 //! **Invariant.** A sensor that has let no probe pass yet gets no frames of the port.
 
 use std::collections::BTreeMap;
@@ -18,6 +22,7 @@ use super::ports::Ports;
 use super::seed::random_seed;
 use crate::api::{self, Error, InlineState, PortState};
 use crate::config::{InlineConfig, MirrorConfig, OnFailure, PortConfig};
+use crate::takeover::sensor::SensorRecord;
 
 /// One sensor.
 #[derive(Clone)]
@@ -25,11 +30,16 @@ pub(super) struct Inline {
     pub(super) config: InlineConfig,
     /// The sensor that the workers look after.
     sensor: Arc<Sensor>,
+    /// Frames went through the sensor, or did not, in the process that is taken over; until this one serves the ports.
+    inherited: Option<bool>,
 }
 
 impl Inline {
     /// Why no frame goes through the sensor, if none does.
     fn trouble(&self, ports: &Ports) -> Option<String> {
+        if let Some(through) = self.inherited {
+            return (!through).then(|| "the switch is being taken over".to_owned());
+        }
         for name in &self.config.through {
             match ports.find(name).map(Port::state) {
                 Some((PortState::Up, _)) => {}
@@ -133,8 +143,37 @@ impl Inlines {
                 Arc::new(Sensor::new(ports.get(near)?.id, ports.get(far)?.id, random_seed()))
             }
         };
-        self.put(Inline { config, sensor });
+        self.put(Inline { config, sensor, inherited: None });
         Ok(before)
+    }
+
+    /// The state of each sensor, by name, for another process.
+    pub(super) fn records(&self, ports: &Ports) -> BTreeMap<String, SensorRecord> {
+        let record = |inline: &Inline| {
+            let Inline { config, sensor, .. } = inline;
+            let through = inline.state(ports).0 == InlineState::Through;
+            (config.name.clone(), SensorRecord { key: sensor.key(), alive: sensor.alive(), through })
+        };
+        self.iter().map(record).collect()
+    }
+
+    /// Goes on where the sensors of another process stood. For sensors that no worker looks after yet.
+    pub(super) fn go_on(&mut self, records: &BTreeMap<String, SensorRecord>, ports: &Ports) {
+        for (name, inline) in &mut self.by_name {
+            let [near, far] = &inline.config.through;
+            let ids = ports.find(near).zip(ports.find(far)).map(|(near, far)| (near.id, far.id));
+            let Some((record, (near, far))) = records.get(name).zip(ids) else { continue };
+            if inline.sensor.key() != record.key {
+                inline.sensor = Arc::new(Sensor::new(near, far, record.key));
+            }
+            inline.sensor.go_on(record.alive);
+            inline.inherited = Some(record.through);
+        }
+    }
+
+    /// From here on the states follow from this process's ports.
+    pub(super) fn own(&mut self) {
+        self.by_name.values_mut().for_each(|inline| inline.inherited = None);
     }
 
     /// The sensors as the workers see them.

@@ -24,8 +24,11 @@
 
 pub mod capture;
 pub mod client;
+pub mod counters;
 pub mod impairment;
 pub mod multicast;
+pub mod replay;
+pub mod sensor;
 pub mod state;
 pub mod timed;
 pub mod wire;

@@ -8,18 +8,20 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use labsw_dataplane::handover::{HandoverError, Slot};
-use labsw_dataplane::stats::{MirrorSnapshot, PortSnapshot};
 use labsw_dataplane::xdp::{MemoryHandover, PoolPorts, PoolState, XdpCounters};
 use labsw_switch::fdb::FdbEntry;
-use labsw_switch::{DropReason, Mac, Vid};
+use labsw_switch::{Mac, Vid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::capture::{InterfaceCounts, KeptCaptured};
 use super::client::ClientRecord;
+use super::counters::{MirrorCounters, PortCounters};
 use super::impairment::{ImpairRecord, InjectRecord};
 use super::multicast::MulticastRecord;
+use super::replay::{ReplayProgress, ReplayRecord};
+use super::sensor::SensorRecord;
 use super::timed::{FlapRecord, TrialRecord};
 
 /// The oldest version of the format whose reader can read a frame of this one, unless the
@@ -138,13 +140,21 @@ pub struct State {
     /// The configuration on trial.
     #[serde(default)]
     pub trial: Option<TrialRecord>,
+    /// The sensors in the wires of ports, by name.
+    #[serde(default)]
+    pub sensors: BTreeMap<String, SensorRecord>,
+    /// The replays that run.
+    #[serde(default)]
+    pub replays: Vec<ReplayRecord>,
 }
 
 impl State {
     /// The oldest version whose readers leave nothing of it out.
     fn oldest_reader(&self) -> u32 {
         let of_port = |port: &PortState| port.impaired || port.injects || port.flap.is_some();
-        if self.multicast.is_some() || self.trial.is_some() || self.ports.values().any(of_port) {
+        if !self.sensors.is_empty() || !self.replays.is_empty() {
+            4
+        } else if self.multicast.is_some() || self.trial.is_some() || self.ports.values().any(of_port) {
             3
         } else if self.clients.iter().any(ClientRecord::has_feed) {
             2
@@ -231,7 +241,13 @@ pub struct Last {
     /// Impairments, by port.
     #[serde(default)]
     pub impairments: BTreeMap<String, ImpairRecord>,
-    /// The file of the frames that impairments delay, and of the copies that gates know.
+    /// The sensors in the wires of ports, by name.
+    #[serde(default)]
+    pub sensors: BTreeMap<String, SensorRecord>,
+    /// How far each replay is.
+    #[serde(default)]
+    pub replays: Vec<ReplayProgress>,
+    /// The file of the frames that impairments delay, of the copies that gates know, and of the frames of replays.
     #[serde(default)]
     pub delayed: Option<Slot>,
     /// The gates of mirrors that inject, by destination.
@@ -248,68 +264,6 @@ pub struct Rest {
     /// Captured frames that wait to be sent to the client, by the number of the capture.
     #[serde(default)]
     pub captures: Vec<(u64, Vec<KeptCaptured>)>,
-}
-
-/// The counters of a port.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortCounters {
-    rx_frames: u64,
-    rx_bytes: u64,
-    tx_frames: u64,
-    tx_bytes: u64,
-    /// Drops by the name of the reason, without those that are 0.
-    drops: BTreeMap<String, u64>,
-}
-
-impl From<&PortSnapshot> for PortCounters {
-    fn from(counted: &PortSnapshot) -> PortCounters {
-        let reasons = DropReason::ALL.iter().zip(counted.drops).filter(|(_, count)| *count > 0);
-        PortCounters {
-            rx_frames: counted.rx_frames,
-            rx_bytes: counted.rx_bytes,
-            tx_frames: counted.tx_frames,
-            tx_bytes: counted.tx_bytes,
-            drops: reasons.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
-        }
-    }
-}
-
-impl PortCounters {
-    /// The counters in this version's form; reasons that this version does not have are left out.
-    pub fn snapshot(&self) -> PortSnapshot {
-        let mut snapshot = PortSnapshot::ZERO;
-        (snapshot.rx_frames, snapshot.rx_bytes) = (self.rx_frames, self.rx_bytes);
-        (snapshot.tx_frames, snapshot.tx_bytes) = (self.tx_frames, self.tx_bytes);
-        for (name, count) in &self.drops {
-            if let Some(reason) = DropReason::ALL.iter().find(|reason| reason.name() == name) {
-                snapshot.drop_many(*reason, *count);
-            }
-        }
-        snapshot
-    }
-}
-
-/// The counters of a mirror session, since it began.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MirrorCounters {
-    matched: u64,
-    sent: u64,
-    dropped: u64,
-    truncated: u64,
-}
-
-impl From<MirrorSnapshot> for MirrorCounters {
-    fn from(MirrorSnapshot { matched, sent, dropped, truncated }: MirrorSnapshot) -> MirrorCounters {
-        MirrorCounters { matched, sent, dropped, truncated }
-    }
-}
-
-impl MirrorCounters {
-    /// The counters in this version's form.
-    pub fn snapshot(&self) -> MirrorSnapshot {
-        let &MirrorCounters { matched, sent, dropped, truncated } = self;
-        MirrorSnapshot { matched, sent, dropped, truncated }
-    }
 }
 
 /// A frame that waits in a backlog.

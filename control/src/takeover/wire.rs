@@ -31,8 +31,8 @@ pub const MAGIC: [u8; 8] = *b"labswTKO";
 ///
 /// 1: configuration, ports, forwarding database, mirrors, counters. 2: clients and captures as well. 3: multicast
 /// snooping, injection by mirrors, flapping ports, a configuration on trial, and impairments with times of the
-/// machine's clock (in format 2: of the old process's).
-pub const FORMAT: u32 = 3;
+/// machine's clock (in format 2: of the old process's). 4: sensors in wires, and replays.
+pub const FORMAT: u32 = 4;
 /// The oldest version that this code reads.
 pub const OLDEST_READ: u32 = 1;
 /// Size of a header, bytes.

@@ -19,7 +19,7 @@ use crate::port::lock;
 const HEADER_BYTES: usize = 12;
 
 /// Writes frames with the times at which they are due.
-fn pack<'a>(frames: impl Iterator<Item = (u64, &'a [u8])>, out: &mut Vec<u8>) {
+pub(crate) fn pack<'a>(frames: impl Iterator<Item = (u64, &'a [u8])>, out: &mut Vec<u8>) {
     for (due_ns, bytes) in frames {
         let Ok(len) = u32::try_from(bytes.len()) else { continue };
         out.extend(due_ns.to_le_bytes());

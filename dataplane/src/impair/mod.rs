@@ -42,6 +42,7 @@ use crate::frame::Burst;
 use crate::port::lock;
 
 pub(crate) use delay_queue::{DelayQueue, whole};
+pub(crate) use handover::pack;
 pub use handover::unpack;
 pub(crate) use rx::ImpairedRx;
 use store::Store;

@@ -39,7 +39,8 @@ impl Sensors {
     pub(super) fn set(&mut self, all: Arc<[Arc<Sensor>]>, turn: &Turn) {
         let before = self.all.iter().zip(&self.judges);
         let known = |sensor: &Arc<Sensor>| before.clone().find(|(before, _)| Arc::ptr_eq(before, sensor));
-        self.judges = all.iter().map(|sensor| known(sensor).map(|(_, judge)| *judge).unwrap_or_default()).collect();
+        self.judges =
+            all.iter().map(|sensor| known(sensor).map_or_else(|| Judge::of(sensor), |(_, judge)| *judge)).collect();
         self.next_ns = if turn.worker == 0 && !all.is_empty() { self.next_ns.min(turn.now_ns) } else { NEVER };
         self.all = all;
     }

@@ -146,6 +146,8 @@ impl Control {
             clients: server.hand_over(given),
             multicast: before.multicast.clone(),
             trial: switch.trial.as_ref().map(Trial::record),
+            sensors: switch.inlines.records(&switch.ports),
+            replays: switch.injections.records(&switch.ports),
         })
     }
 }
@@ -155,12 +157,6 @@ impl Switch {
     fn obstacle(&self) -> Option<String> {
         if !self.opening.is_over() {
             return Some("the switch is still opening its ports; try again".to_owned());
-        }
-        if let Some(inline) = self.inlines.configs().next() {
-            return Some(format!("inline {:?} can't be handed over yet (labsw-ctl inline del)", inline.name));
-        }
-        if !self.injections.is_empty() {
-            return Some("a capture is being replayed (labsw-ctl inject), which can't be handed over yet".to_owned());
         }
         None
     }
@@ -205,6 +201,8 @@ impl Switch {
             captures: self.captures.counts(),
             impairments: impaired.map(|(name, impaired)| (name, impaired.record(delayed))).collect(),
             gates: gates.filter_map(|(name, to)| Some((name.clone(), to.gate_record(delayed)?))).collect(),
+            sensors: self.inlines.records(&self.ports),
+            replays: self.injections.progress(delayed),
             delayed: None,
             multicast: self.multicast_record().zip(before.multicast.as_ref()).map(|(now, before)| now.since(before)),
         }

@@ -3,6 +3,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use labsw_dataplane::clock::now_seconds;
@@ -124,10 +125,16 @@ impl Daemon {
         }
         let Daemon { host, control } = self;
         let mut switch = control.switch.lock();
+        // Probes are sent once the ports are this process's.
+        let sensors = switch.fabric.workers.links().set_sensors(&Arc::default());
+        sensors.map_err(|error| TakeOverError::Start(error.to_string()))?;
         for (name, port) in state.ports {
             let refused = |reason: String| TakeOverError::Port { port: name.clone(), reason };
             switch.settle_port(host, &name, port, &mut taken).map_err(refused)?;
         }
+        let Switch { inlines, injections, ports, .. } = &mut *switch;
+        inlines.go_on(&state.sensors, ports);
+        injections.enter(state.replays, ports)?;
         switch.set_tables().map_err(|error| TakeOverError::Start(error.to_string()))?;
         state.fdb.iter().for_each(|record| switch.remember(record));
         switch.snoop_on(state.multicast.as_ref())?;
@@ -146,6 +153,8 @@ impl Daemon {
         switch.taken_over = Some(Instant::now());
         switch.keep_on(last, |impaired, record| impaired.keep_on_rx(record, delayed));
         switch.resume_ports();
+        let Switch { injections, ports, fabric, .. } = &mut *switch;
+        injections.resume(ports, fabric);
         switch.keep_on(last, |impaired, record| impaired.keep_on_tx(record, delayed));
         switch.fabric.workers.links().wake();
         switch.metrics = metrics;
@@ -251,6 +260,10 @@ impl Switch {
     fn resume_rest(&mut self) {
         let attached = self.ports.iter_mut().filter_map(|port| port.attached.to_mut());
         attached.for_each(|attachment| attachment.resume(Resume::Rest, Instant::now()));
+        self.inlines.own();
+        if let Err(error) = self.set_sensors() {
+            tracing::error!(%error, "the sensors are not looked after");
+        }
     }
 
     /// Gives a port its attachment; a waiting port is opened later like any other.
@@ -320,6 +333,9 @@ impl Switch {
         for (name, record) in &last.gates {
             self.ports.find(name).map_or(Ok(()), |port| port.destination.go_on(record, delayed))?;
         }
+        self.injections.go_on(&last.replays, delayed)?;
+        self.inlines.go_on(&last.sensors, &self.ports);
+        self.follow_sensors();
         self.complete_memory(last.memory.as_ref())?;
         for (name, counted) in &last.kernel_before {
             if let Some(port) = self.ports.find_mut(name) {

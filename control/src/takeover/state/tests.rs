@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use labsw_dataplane::handover::Given;
+use labsw_dataplane::stats::PortSnapshot;
 use labsw_switch::PortId;
 use labsw_switch::multicast::Snooping;
 use serde_json::json;
@@ -77,6 +78,22 @@ fn a_state_with_snooping_needs_a_reader_that_knows_of_it() {
 }
 
 #[test]
+fn a_state_with_a_sensor_or_a_replay_needs_a_reader_that_knows_of_them() {
+    let text = json!({"config": "", "control": 0, "take_over": 0, "metrics": null, "ports": {}, "fdb": []});
+    let mut state: State = serde_json::from_value(text).unwrap();
+    assert_eq!((state.oldest_reader(), state.sensors.len(), state.replays.len()), (1, 0, 0), "of format 3");
+    let sensor = SensorRecord { key: u64::MAX, alive: 3, through: true };
+    state.sensors.insert("ips".to_owned(), sensor);
+    assert_eq!(state.oldest_reader(), 4);
+    let Message::State(mut state) = sent(&Message::State(Box::new(state))) else { panic!("another message") };
+    assert_eq!(state.sensors.remove("ips"), Some(sensor));
+    let before = PortCounters::from(&PortSnapshot::ZERO);
+    state.replays.push(ReplayRecord { number: 7, port: "a".to_owned(), before, start_ns: Some(1), given: 2 });
+    assert_eq!(state.oldest_reader(), 4);
+    assert!(matches!(sent(&Message::State(state)), Message::State(read) if read.replays[0].given == 2));
+}
+
+#[test]
 fn counts_and_frames_of_captures_arrive() {
     let counts = InterfaceCounts { missed: 3, waiting: 4 };
     let last = Last { captures: vec![(7, vec![counts])], ..Last::default() };
@@ -87,20 +104,4 @@ fn counts_and_frames_of_captures_arrive() {
     let rest = Message::Rest(Box::new(Rest { captures: vec![(7, Vec::new())] }));
     assert_eq!(rest.oldest_reader(), 2);
     assert!(matches!(sent(&rest), Message::Rest(read) if read.captures.len() == 1));
-}
-
-#[test]
-fn counters_go_by_name_and_unknown_reasons_are_left_out() {
-    let mut counted = PortSnapshot::ZERO;
-    counted.received(60);
-    counted.sent(1514);
-    counted.drop_many(DropReason::Runt, 3);
-    let mut counters = PortCounters::from(&counted);
-    assert_eq!(counters.drops, [("runt".to_owned(), 3)].into());
-    counters.drops.insert("of_a_later_version".to_owned(), 9);
-    let text = serde_json::to_string(&counters).unwrap();
-    let read: PortCounters = serde_json::from_str(&text).unwrap();
-    assert_eq!(read, counters);
-    assert_eq!(read.snapshot().drops, counted.drops);
-    assert_eq!((read.snapshot().rx_bytes, read.snapshot().tx_bytes), (60, 1514));
 }
