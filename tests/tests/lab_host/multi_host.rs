@@ -42,7 +42,8 @@ pub fn two_hosts(host: &mut LabHost, kill: bool) {
     let learned = host.ok("labsw-ctl --socket /run/h1.sock fdb list --vlan 30 --port trunk");
     assert_eq!(learned.matches("trunk").count(), 1, "{learned}");
     if kill {
-        host.ok("kill -KILL $(cat /tmp/h2.pid)");
+        // A process that is killed still holds its socket for a moment.
+        host.ok("kill -KILL $(cat /tmp/h2.pid); while kill -0 $(cat /tmp/h2.pid) 2>/dev/null; do sleep 0.1; done");
         start(host, 2);
         wait_ready(host, 2);
         reaches(host);
