@@ -246,7 +246,11 @@ fn ports_come_and_go_at_run_time_with_their_mtu() {
     let refused = switch.ctl_refused(&add("mine", &[]));
     assert!(refused.contains("protected"), "{refused}");
     let refused = switch.ctl_refused(&add("u", &["--set", "interface=lo"]));
-    assert!(refused.contains("lo exists and is no TAP"), "{refused}");
+    assert!(refused.contains("lo is the loopback device"), "{refused}");
+    ns.run(&["ip", "link", "add", "other", "type", "veth", "peer", "name", "end"]);
+    let refused = switch.ctl_refused(&add("u", &["--set", "interface=other"]));
+    assert!(refused.contains("other exists and is no TAP"), "{refused}");
+    ns.run(&["ip", "link", "del", "other"]);
     let refused = switch.ctl_refused(&add("u", &["--set", "for=guest", "--set", "owner=no-such-user"]));
     assert!(refused.contains("no-such-user"), "{refused}");
     switch.ctl(&["port", "del", "t"]);
