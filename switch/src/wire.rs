@@ -1,5 +1,5 @@
 //! Facts of the wire that several files need, each once: EtherTypes, tag types, lengths; and one reader of 16-bit
-//! numbers.
+//! numbers, and the checksum of IP.
 //!
 //! The walks over headers are not here: how many tags, options and extension headers a walk passes over is a policy,
 //! and differs between guards, snooping, offloads and flow hashes.
@@ -32,6 +32,10 @@ pub const ETHERTYPE_MAC_CONTROL: u16 = 0x8808;
 pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP (RFC 768).
 pub const PROTOCOL_UDP: u8 = 17;
+/// IP protocol number of ICMPv6 (RFC 4443).
+pub const PROTOCOL_ICMPV6: u8 = 58;
+/// Length of an IPv6 header without extension headers, bytes (RFC 8200).
+pub const IPV6_HEADER_BYTES: usize = 40;
 /// More fragments, and the fragment offset: the bits that are zero in a whole IPv4 packet (RFC 791).
 pub const IPV4_FRAGMENT: u16 = 0x3fff;
 
@@ -39,4 +43,20 @@ pub const IPV4_FRAGMENT: u16 = 0x3fff;
 #[inline]
 pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The ones' complement sum of RFC 1071 over several pieces, each of an even number of bytes but the last; not
+/// complemented. Of a message with its checksum the sum is 0xffff.
+///
+/// For messages: the sums of offloads, for which speed counts, are the data plane's.
+pub fn internet_sum(pieces: &[&[u8]]) -> u16 {
+    let words = pieces.iter().flat_map(|piece| piece.chunks(2)).map(|word| match word {
+        [high, low] => u16::from_be_bytes([*high, *low]),
+        [high] => u16::from_be_bytes([*high, 0]),
+        _ => 0,
+    });
+    words.fold(0, |sum: u16, word| {
+        let (sum, carry) = sum.overflowing_add(word);
+        sum + u16::from(carry)
+    })
 }

@@ -10,7 +10,10 @@
 //! (RFC 7113 section 3, RFC 7610 section 5). A packet is no router's if its source is not link-local or its hop limit
 //! is not 255: every host must ignore such an advertisement (RFC 4861 sections 6.1.2 and 8.1).
 
-use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP, TPID_C_TAG, TPID_OLD_STACKED, TPID_S_TAG, u16_at};
+use crate::wire::{
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6_HEADER_BYTES, PROTOCOL_ICMPV6, PROTOCOL_UDP, TPID_C_TAG, TPID_OLD_STACKED,
+    TPID_S_TAG, u16_at,
+};
 
 /// A type up to this is a length (802.3 clause 3.2.6), and LLC follows.
 const MAX_LENGTH: u16 = 1500;
@@ -19,7 +22,6 @@ const TYPE_OFFSET: usize = 12;
 /// LLC and SNAP with an OUI that means an Ethernet type follows: RFC 1042, and 802.1H.
 const SNAP: [[u8; 6]; 2] = [[0xaa, 0xaa, 3, 0, 0, 0], [0xaa, 0xaa, 3, 0, 0, 0xf8]];
 
-const PROTOCOL_ICMPV6: u8 = 58;
 /// RFC 2131, 4.1.
 const DHCPV4_SERVER: u16 = 67;
 const DHCPV4_CLIENT: u16 = 68;
@@ -104,12 +106,11 @@ fn ipv4(packet: &[u8]) -> Option<Packet> {
 
 /// An IPv6 packet (RFC 8200 section 3).
 fn ipv6(packet: &[u8]) -> Option<Packet> {
-    const HEADER_BYTES: usize = 40;
     let (mut next, hop_limit) = (byte(packet, 6)?, byte(packet, 7)?);
     let is_link_local = u16_at(packet, 8)? & 0xffc0 == 0xfe80;
     let on_link = is_link_local && hop_limit == 255;
     let undecided = Some(Packet::Undecided { on_link });
-    let mut at = HEADER_BYTES;
+    let mut at = IPV6_HEADER_BYTES;
     loop {
         let Some(header) = packet.get(at..) else { return undecided };
         // Every extension header begins with the next one's number.

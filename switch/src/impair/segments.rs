@@ -14,7 +14,7 @@
 use super::SegmentLoss;
 use super::random::mix;
 use crate::header::Header;
-use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_FRAGMENT, PROTOCOL_TCP, u16_at};
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_FRAGMENT, IPV6_HEADER_BYTES, PROTOCOL_TCP, u16_at};
 
 /// Most connections that are remembered.
 pub const MAX_CONNECTIONS: usize = SETS * WAYS;
@@ -22,7 +22,6 @@ const SETS: usize = 1024;
 const WAYS: usize = 4;
 
 const FLAG_SYN: u8 = 0x02;
-const IPV6_HEADER_BYTES: usize = 40;
 
 /// A TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{Family, is_selective, message};
 use crate::Mac;
 use crate::header::Header;
-use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_ICMPV6};
 
 /// Whom a multicast frame may interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ fn look_at_ipv6(dst: Mac, packet: &[u8]) -> Option<Look> {
         at += (usize::from(*packet.get(at + 1)?) + 1) * 8;
     }
     let hop_limit = fixed[7];
-    if next == message::PROTOCOL_ICMPV6 && hop_limit == 1 {
+    if next == PROTOCOL_ICMPV6 && hop_limit == 1 {
         match packet.get(at) {
             Some(&message::MLD_QUERY) => return Some(Look::RouterMessage),
             Some(&(message::MLDV1_REPORT | message::MLDV1_DONE | message::MLDV2_REPORT)) => {

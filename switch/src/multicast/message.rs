@@ -8,11 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Family, is_selective};
 use crate::header::Header;
-use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_FRAGMENT, u16_at};
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_FRAGMENT, PROTOCOL_ICMPV6, internet_sum, u16_at};
 
 pub(super) const PROTOCOL_IGMP: u8 = 2;
 pub(super) const PROTOCOL_PIM: u8 = 103;
-pub(super) const PROTOCOL_ICMPV6: u8 = 58;
 pub(super) const HOP_BY_HOP: u8 = 0;
 pub(super) const ALL_PIM_ROUTERS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 13);
 pub(super) const ALL_PIM_ROUTERS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xd);
@@ -112,7 +111,12 @@ fn ipv4(packet: &[u8]) -> Result<Message<'_>, Invalid> {
     let fragment = half(packet, 6)? & IPV4_FRAGMENT;
     let (ttl, protocol) = (fixed[8], fixed[9]);
     let right = fixed[0] >> 4 == 4 && header_bytes >= 20 && fragment == 0 && ttl == 1;
-    if !right || source.is_multicast() || source.is_broadcast() || sum(header) != 0xffff || sum(body) != 0xffff {
+    if !right
+        || source.is_multicast()
+        || source.is_broadcast()
+        || internet_sum(&[header]) != 0xffff
+        || internet_sum(&[body]) != 0xffff
+    {
         return Err(Invalid);
     }
     match protocol {
@@ -168,7 +172,7 @@ fn ipv6(packet: &[u8]) -> Result<Message<'_>, Invalid> {
     // The pseudo-header (RFC 8200 8.1): addresses, length and protocol.
     let length = u32::try_from(body.len()).map_err(|_| Invalid)?.to_be_bytes();
     let parts = [addresses, &length, &[0, 0, 0, next], body];
-    if parts.iter().fold(0, |total, part| add(total, sum(part))) != 0xffff {
+    if internet_sum(&parts) != 0xffff {
         return Err(Invalid);
     }
     match next {
@@ -269,19 +273,4 @@ fn floating(code: u16, high_bit: u32, mantissa_bits: u32) -> u32 {
 
 fn half(bytes: &[u8], at: usize) -> Result<u16, Invalid> {
     u16_at(bytes, at).ok_or(Invalid)
-}
-
-/// The ones' complement sum of RFC 1071, not complemented; of a message with its checksum it is 0xffff.
-fn sum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|word| match word {
-        [high, low] => u16::from_be_bytes([*high, *low]),
-        [high] => u16::from_be_bytes([*high, 0]),
-        _ => 0,
-    });
-    words.fold(0, add)
-}
-
-fn add(a: u16, b: u16) -> u16 {
-    let (sum, carry) = a.overflowing_add(b);
-    sum + u16::from(carry)
 }

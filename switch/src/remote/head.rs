@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{RemoteSpec, Tunnel, sum};
+use super::{RemoteSpec, Tunnel};
 use crate::Mac;
-use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP, TPID_C_TAG};
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP, TCI_VID_MASK, TPID_C_TAG, internet_sum, u16_at};
 
 /// Longest header: Ethernet with a tag, IPv6, and 16 bytes of the tunnel.
 pub const HEAD_BYTES: usize = 14 + 4 + 40 + 16;
@@ -60,7 +60,7 @@ impl Head {
                 head.put(&[HOP_LIMIT, protocol, 0, 0]);
                 head.put(&source.octets());
                 head.put(&destination.octets());
-                let checksum = !sum(&[head.from(ip_at)]);
+                let checksum = !internet_sum(&[head.from(ip_at)]);
                 head.set_u16(ip_at + 10, checksum);
             }
             (source, destination) => {
@@ -100,7 +100,7 @@ impl Head {
         self.put(&sequence.to_be_bytes());
         let (vid, class, kind) = match tag {
             None => (0, 0, 0),
-            Some(tci) => (tci & 0xfff, tci >> 13, if spec.strip_tag { ERSPAN_STRIPPED } else { ERSPAN_KEPT }),
+            Some(tci) => (tci & TCI_VID_MASK, tci >> 13, if spec.strip_tag { ERSPAN_STRIPPED } else { ERSPAN_KEPT }),
         };
         self.put_u16(ERSPAN_VERSION_II << 12 | vid);
         self.put_u16(class << 13 | kind << 11 | u16::from(is_cut) << 10 | session & 0x3ff);
@@ -120,7 +120,7 @@ impl Head {
             // Linux takes no packet without a checksum over IPv6, unless it is told to.
             let pseudo = [&as_v6(spec.source)[..], &as_v6(spec.destination)].concat();
             let lengths = [0, 0, udp_bytes.to_be_bytes()[0], udp_bytes.to_be_bytes()[1], 0, 0, 0, PROTOCOL_UDP];
-            let checksum = match !sum(&[&pseudo, &lengths, self.from(udp_at), copy]) {
+            let checksum = match !internet_sum(&[&pseudo, &lengths, self.from(udp_at), copy]) {
                 0 => 0xffff,
                 checksum => checksum,
             };
@@ -161,11 +161,7 @@ fn as_v6(address: IpAddr) -> [u8; 16] {
 /// 14 bits by which receivers spread packets, alike for both directions of a conversation: of the MAC addresses, and of
 /// the addresses of an untagged IPv4 packet.
 fn hash(copy: &[u8]) -> u16 {
-    let word = |at: usize| {
-        let bytes = copy.get(at..at + 2).and_then(|bytes| bytes.first_chunk());
-        bytes.map_or(0, |bytes| u16::from_be_bytes(*bytes))
-    };
     let places = [0, 2, 4, 6, 8, 10, 26, 28, 30, 32];
-    let folded = places.iter().fold(0u16, |hash, at| hash ^ word(*at));
+    let folded = places.iter().fold(0u16, |hash, at| hash ^ u16_at(copy, *at).unwrap_or_default());
     (folded ^ folded >> 7) & 0x3fff
 }

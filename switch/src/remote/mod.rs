@@ -236,18 +236,3 @@ impl Remote {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// The ones' complement sum of RFC 1071 over several pieces, each of an even number of bytes but the last; not
-/// complemented.
-fn sum(pieces: &[&[u8]]) -> u16 {
-    let words = pieces.iter().flat_map(|piece| piece.chunks(2)).map(|word| match word {
-        [high, low] => u64::from(u16::from_be_bytes([*high, *low])),
-        [high] => u64::from(u16::from_be_bytes([*high, 0])),
-        _ => 0,
-    });
-    let mut sum: u64 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::try_from(sum).unwrap_or(u16::MAX)
-}

@@ -9,8 +9,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::sum;
-use crate::wire::{ETHERTYPE_IPV6, TAG_OFFSET, TCI_VID_MASK, TPID_C_TAG, u16_at};
+use crate::wire::{
+    ETHERTYPE_IPV6, IPV6_HEADER_BYTES, PROTOCOL_ICMPV6, TAG_OFFSET, TCI_VID_MASK, TPID_C_TAG, internet_sum, u16_at,
+};
 use crate::{Mac, Vid};
 
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -19,8 +20,6 @@ const ARP_BYTES: usize = 28;
 const ARP_KIND: [u8; 6] = [0, 1, 8, 0, 6, 4];
 const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
-const IPV6_HEADER_BYTES: usize = 40;
-const PROTOCOL_ICMPV6: u8 = 58;
 /// The hop limit of messages from the same link.
 const ON_LINK: u8 = 255;
 const SOLICITATION: u8 = 135;
@@ -153,7 +152,7 @@ fn read_discovery(packet: &[u8], from: Mac) -> Option<Heard> {
     let is_on_link = packet.get(6..8)? == [PROTOCOL_ICMPV6, ON_LINK];
     let [high, low] = *packet.get(4..)?.first_chunk()?;
     let pseudo = [0, 0, high, low, 0, 0, 0, PROTOCOL_ICMPV6];
-    if !is_on_link || sum(&[source, destination, &pseudo, message]) != 0xffff || message.get(1)? != &0 {
+    if !is_on_link || internet_sum(&[source, destination, &pseudo, message]) != 0xffff || message.get(1)? != &0 {
         return None;
     }
     let (source, target) = (v6(source)?, v6(message.get(8..DISCOVERY_BYTES)?)?);
@@ -265,7 +264,7 @@ impl Discovery {
             [&[self.kind, 0, 0, 0, self.flags, 0, 0, 0], &self.target.octets(), &[self.option, 1], &own.octets()];
         body.iter_mut().zip(fields.into_iter().flatten()).for_each(|(place, byte)| *place = *byte);
         let pseudo = [0, 0, LENGTH[0], LENGTH[1], 0, 0, 0, PROTOCOL_ICMPV6];
-        let checksum = !sum(&[&source.octets(), &to.octets(), &pseudo, &body]);
+        let checksum = !internet_sum(&[&source.octets(), &to.octets(), &pseudo, &body]);
         [body[2], body[3]] = checksum.to_be_bytes();
         let mut message = Message::new();
         message.ethernet(station, own, vlan, ETHERTYPE_IPV6);

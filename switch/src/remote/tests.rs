@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
+use crate::wire::internet_sum;
 
 const A: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 0xa]);
 const B: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 0xb]);
@@ -40,7 +41,7 @@ fn vxlan_in_ipv4() {
     assert_eq!(bytes.len(), 14 + remote.spec().overhead_bytes() as usize);
     assert_eq!(hex(&bytes[..14]), "52540000000b52540000000a0800");
     assert_eq!(hex(&bytes[14..24]), "45000060000040004011", "20 + 8 + 8 + 60 bytes, not to be fragmented, UDP");
-    assert_eq!(sum(&[&bytes[14..34]]), 0xffff, "checksum of the header");
+    assert_eq!(internet_sum(&[&bytes[14..34]]), 0xffff, "checksum of the header");
     assert_eq!(hex(&bytes[26..34]), "c0000201c0000202");
     assert_eq!((bytes[34] & 0xc0, hex(&bytes[36..42])), (0xc0, "12b5004c0000".to_owned()), "port 4789, no checksum");
     assert_eq!(hex(&bytes[42..50]), "0800000012345600");
@@ -57,7 +58,7 @@ fn vxlan_in_ipv6_has_a_checksum() {
     let bytes = head.bytes();
     assert_eq!((bytes.len(), hex(&bytes[12..22])), (14 + 40 + 16, "86dd60000000004b1140".to_owned()));
     let pseudo = [&bytes[22..54], &[0, 0, 0, 0x4b, 0, 0, 0, 17]].concat();
-    assert_eq!(sum(&[&pseudo, &bytes[54..], copy]), 0xffff);
+    assert_eq!(internet_sum(&[&pseudo, &bytes[54..], copy]), 0xffff);
 }
 
 #[test]
@@ -67,7 +68,7 @@ fn erspan_numbers_its_packets_and_tells_of_the_tag() {
     let head = |cut, tag| remote.head(B, &copy(), cut, tag).bytes().to_vec();
     let first = head(false, None);
     assert_eq!(hex(&first[12..18]), "8100001e0800");
-    assert_eq!((first[27], sum(&[&first[18..38]])), (47, 0xffff));
+    assert_eq!((first[27], internet_sum(&[&first[18..38]])), (47, 0xffff));
     assert_eq!(hex(&first[38..]), "100088be00000000100003ff00000000");
     // Priority 5, VLAN 20, still there; cut.
     assert_eq!(hex(&head(true, Some(0xa014))[38..]), "100088be000000011014bfff00000000");
